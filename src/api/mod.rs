@@ -1,0 +1,1 @@
+//! The door: webhooks and the HTTP API. Holds the handles that move the record, and nothing of Docker.

@@ -1,0 +1,1 @@
+//! Build contexts: `.dockerignore` rules, archives, overlays. Plain file work, no Docker.

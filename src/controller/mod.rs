@@ -1,0 +1,1 @@
+//! The hands: wakes, passes, steps.

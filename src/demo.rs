@@ -1,0 +1,1 @@
+//! dev, test and prod on this machine, from an example repository.

@@ -1,0 +1,7 @@
+//! Decides the exit code; everything else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    abide::cli::main()
+}

@@ -1,0 +1,91 @@
+//! Builds: what went in, what came out.
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::Image;
+use super::name::{CommitId, EnvironmentName};
+use super::time::Timestamp;
+
+/// The hash of a build's inputs: repository, commit, recipe, overlay contents. The same inputs
+/// give the same recorded image, and no second build.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BuildKey(pub String);
+
+impl BuildKey {
+    /// The first twelve digits, for tags and people.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+/// What the record keeps of a build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRecord {
+    /// The inputs.
+    pub key: BuildKey,
+    /// A number that rises with every build of this record; also the name of its log.
+    pub number: u64,
+    /// For which environment it was first built.
+    pub environment: EnvironmentName,
+    /// Of which commit.
+    pub revision: CommitId,
+    /// The commits of extra checkouts, as `url@commit`.
+    #[serde(default)]
+    pub checkouts: Vec<String>,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// How it ended.
+    pub result: BuildResult,
+}
+
+/// How a build ended. Only verdicts are recorded: a build that was cancelled, or that could not
+/// be carried out because git or the engine did not answer, leaves no record and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildResult {
+    /// This image.
+    Built(Image),
+    /// The inputs cannot be built; the sentence says which step failed and how.
+    Failed(String),
+}
+
+/// What is known of the build that a record wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BuildState {
+    /// The record names an image already, or the environment has nothing to build.
+    #[default]
+    NotNeeded,
+    /// These inputs were never built.
+    Untried,
+    /// Under way.
+    Running {
+        /// Since when.
+        since: Timestamp,
+        /// What it is doing.
+        step: String,
+    },
+    /// Built.
+    Built(Image),
+    /// A verdict: these inputs cannot be built.
+    Failed {
+        /// Which step failed and how.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// No verdict: it could not be tried, such as when git did not answer.
+    Unavailable {
+        /// What did not answer.
+        message: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
+    /// The commit is in no way reachable in the repository.
+    NoSuchRevision {
+        /// The sentence for people.
+        message: String,
+    },
+}

@@ -1,0 +1,171 @@
+//! The record's documents: what should run where, and how that came to be.
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{CommitId, Digest, EnvironmentName, Generation};
+use super::time::Timestamp;
+
+/// The record of one environment. One JSON document in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// What should run now; generation zero where nothing was ever recorded.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// The branch head that was last seen. A head that differs from it makes a generation; so a
+    /// commit that a person chose stays until the branch really moves.
+    #[serde(default)]
+    pub head: Option<CommitId>,
+    /// A push that was announced and not yet verified against the branch.
+    #[serde(default)]
+    pub hint: Option<Hint>,
+    /// Set while the environment keeps what it has.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+    /// When someone last said `sync`. Failures older than this are forgiven.
+    #[serde(default)]
+    pub sync: Option<Timestamp>,
+}
+
+impl Desired {
+    /// The record of an environment for which nothing was ever recorded.
+    pub fn empty(environment: EnvironmentName) -> Self {
+        Self { environment, entry: Entry::default(), head: None, hint: None, hold: None, sync: None }
+    }
+}
+
+/// One generation of an environment's record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// One higher at every change.
+    pub generation: Generation,
+    /// The commit, where one is known.
+    pub revision: Option<CommitId>,
+    /// The image; `None` until the revision is built. Filling it in completes the generation and
+    /// is no new one: the same wish, now named by its content.
+    pub image: Option<Image>,
+    /// Why the record moved.
+    pub origin: Option<Origin>,
+    /// Who moved it: a delivery's provider, a local user, a token.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// One clause for people, such as `from test generation 4`.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An image by content. At least one of `id` and `digest` is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Image {
+    /// The name that it goes by, for people and for pulls; never what decides.
+    pub reference: Option<String>,
+    /// The manifest digest, where it is in a registry.
+    pub digest: Option<Digest>,
+    /// The image ID of the engine that built or pulled it.
+    pub id: Option<Digest>,
+}
+
+impl Image {
+    /// Whether both name the same content, by digest where both have one, else by ID.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.digest, &other.digest) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.id.is_some() && self.id == other.id,
+        }
+    }
+
+    /// The digest for people: the ID where known, else the manifest digest.
+    pub fn shown_digest(&self) -> Option<&Digest> {
+        self.id.as_ref().or(self.digest.as_ref())
+    }
+}
+
+/// Why a record moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// A webhook announced the commit.
+    #[serde(rename = "push")]
+    Push,
+    /// Promoted from another environment.
+    #[serde(rename = "promotion")]
+    Promotion,
+    /// A person named it.
+    #[serde(rename = "set")]
+    Set,
+    /// A person went back.
+    #[serde(rename = "rollback")]
+    Rollback,
+    /// The loop went back.
+    #[serde(rename = "automatic rollback")]
+    AutomaticRollback,
+    /// The poll of the branch found it.
+    #[serde(rename = "branch poll")]
+    BranchPoll,
+    /// The recorded image was gone everywhere and was built again from the same inputs.
+    #[serde(rename = "rebuild")]
+    Rebuild,
+}
+
+impl Origin {
+    /// The word for people, the same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Promotion => "promotion",
+            Self::Set => "set",
+            Self::Rollback => "rollback",
+            Self::AutomaticRollback => "automatic rollback",
+            Self::BranchPoll => "branch poll",
+            Self::Rebuild => "rebuild",
+        }
+    }
+}
+
+/// A push as a webhook told it. Only a hint: the branch's head is asked of git.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// The commit that was announced.
+    pub revision: CommitId,
+    /// Who announced it, for `by`: `github (alice)`.
+    pub by: String,
+    /// When it was recorded.
+    pub at: Timestamp,
+}
+
+/// Why an environment keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// In a person's words.
+    pub reason: String,
+    /// Who said so.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The generation that is kept; `None`: nothing ran when it was held, so nothing is started.
+    pub generation: Option<Generation>,
+}
+
+/// What became of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It became ready.
+    Ready,
+    /// It failed; why.
+    Failed(String),
+    /// A newer one came before it was ready.
+    Superseded,
+}
+
+/// A generation and what became of it, as history keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The generation.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// `None` while it is still under way.
+    pub outcome: Option<Outcome>,
+}

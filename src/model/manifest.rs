@@ -1,0 +1,1 @@
+//! `desired-state/*.toml` as values: every problem at once, with file and line.

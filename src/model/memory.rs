@@ -1,0 +1,100 @@
+//! What the loop remembers of an environment from one pass to the next, across restarts of the
+//! daemon. Only the loop writes it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::container::Exit;
+use super::desired::Image;
+use super::name::{CommitId, Generation};
+use super::time::Timestamp;
+
+/// The loop's own notes on one environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The last generation that became ready: what is enforced while a newer one is not there yet.
+    pub good: Option<Good>,
+    /// Exits and restarts.
+    pub crashes: Crashes,
+    /// The container options that could not be started, or never became ready.
+    pub refused: Option<Refused>,
+    /// The same difference, pass after pass.
+    pub repeat: Option<Repeat>,
+    /// Engine calls that fail, pass after pass.
+    pub trouble: Option<Trouble>,
+    /// Volumes that existed for this environment once: one that is gone is never made anew, empty.
+    pub volumes: BTreeSet<String>,
+}
+
+/// A generation that became ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Good {
+    /// The generation.
+    pub generation: Generation,
+    /// Its image.
+    pub image: Image,
+    /// Its commit.
+    pub revision: Option<CommitId>,
+    /// When it became ready.
+    pub at: Timestamp,
+}
+
+/// Exits in a row and when the next restart is due.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Crashes {
+    /// Exits since the last ten healthy minutes.
+    pub count: u32,
+    /// Restarts that abide made since the container was created.
+    pub restarts: u32,
+    /// The last exit that was counted, and of which container.
+    pub last: Option<CountedExit>,
+    /// When the next restart is due; `None`: at once.
+    pub next_restart: Option<Timestamp>,
+}
+
+/// An exit that was counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountedExit {
+    /// The container's id.
+    pub container: String,
+    /// How it ended.
+    pub exit: Exit,
+}
+
+/// Container options that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The fingerprint of the options.
+    pub fingerprint: String,
+    /// Of which generation.
+    pub generation: Generation,
+    /// What happened, in a sentence, with the container's last output.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The same difference again after it was acted upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The difference, as a sentence.
+    pub difference: String,
+    /// How often it was acted upon.
+    pub count: u32,
+    /// When it is tried again, once it was given up for now.
+    pub next_retry: Option<Timestamp>,
+}
+
+/// Calls that fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The last error, in a sentence.
+    pub message: String,
+    /// How often in a row.
+    pub count: u32,
+    /// When it is tried again.
+    pub next_retry: Timestamp,
+}

@@ -1,0 +1,240 @@
+//! Names and numbers that are valid by construction.
+//!
+//! Every one of them may end up as an argument of git, a label, a file name or a
+//! path of a URL, so each has an allow-list grammar of its own.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not the name it was meant to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no {what}: {rule}")]
+pub struct InvalidName {
+    /// What the text was meant to be, for people.
+    pub what: &'static str,
+    /// The text, shortened and with control characters replaced.
+    pub text: String,
+    /// The rule that it breaks.
+    pub rule: &'static str,
+}
+
+impl InvalidName {
+    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        let shown = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        Self { what, text: shown, rule }
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes `text` where it keeps the grammar of this name.
+            ///
+            /// # Errors
+            /// [`InvalidName`], which states the rule.
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+                let text = text.into();
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) { Ok(Self(text)) } else { Err(InvalidName::new($what, &text, $rule)) }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+fn is_plain(text: &str, longest: usize, also: &[u8]) -> bool {
+    let bytes = text.as_bytes();
+    matches!(bytes.first(), Some(b) if b.is_ascii_alphanumeric())
+        && bytes.len() <= longest
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || also.contains(b))
+}
+
+name!(
+    /// A named place where one image runs, such as `dev`.
+    EnvironmentName, "environment name",
+    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+);
+
+name!(
+    /// A repository as the manifest names it; also the last part of its webhook's URL.
+    RepositoryName, "repository name",
+    "1 to 63 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_.")
+);
+
+name!(
+    /// A container's name, by the Docker Engine's own rule.
+    ContainerName, "container name",
+    "2 to 128 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    |t| is_plain(t, 128, b"-_.") && t.len() >= 2
+);
+
+name!(
+    /// A network's name, by the Docker Engine's own rule.
+    NetworkName, "network name",
+    "1 to 128 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    |t| is_plain(t, 128, b"-_.")
+);
+
+name!(
+    /// A branch, without `refs/heads/`. The grammar is the safe part of git's `check-ref-format`.
+    BranchName, "branch name",
+    "1 to 244 of A-Z a-z 0-9 - _ . / + @ #, no part beginning with - or ., no `..`, `//`, `.lock`, `@{`",
+    is_branch
+);
+
+name!(
+    /// A full commit id: 40 (SHA-1) or 64 (SHA-256) lower-case hexadecimal digits, not all zero.
+    CommitId, "commit id",
+    "40 or 64 lower-case hexadecimal digits (`git rev-parse REV` prints them)",
+    |t| matches!(t.len(), 40 | 64) && is_lower_hex(t) && t.bytes().any(|b| b != b'0')
+);
+
+name!(
+    /// A content address: `sha256:` and 64 lower-case hexadecimal digits.
+    Digest, "digest",
+    "`sha256:` and 64 lower-case hexadecimal digits",
+    |t| t.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && is_lower_hex(hex))
+);
+
+fn is_lower_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_branch(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_./+@#".contains(&b);
+    (1..=244).contains(&text.len())
+        && text.bytes().all(allowed)
+        && text != "@"
+        && !text.contains("..")
+        && text.split('/').all(|part| {
+            !part.is_empty()
+                && !part.starts_with(['-', '.'])
+                && !part.ends_with('.')
+                && !part.ends_with(".lock")
+        })
+}
+
+impl CommitId {
+    /// The first twelve digits, for people.
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+}
+
+impl Digest {
+    /// The digest of a SHA-256 sum's 32 bytes.
+    pub fn of_sha256(sum: &[u8; 32]) -> Self {
+        Self(format!("sha256:{}", hex::encode(sum)))
+    }
+
+    /// The hexadecimal digits, without `sha256:`.
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
+    }
+
+    /// The first twelve hexadecimal digits, for people.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+}
+
+/// The number of a change of an environment's record. Zero: nothing was ever recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation of the next change.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branch_names_that_could_be_options_or_tricks_are_refused() {
+        for bad in [
+            "",
+            "-f",
+            "--upload-pack=x",
+            "a..b",
+            "a//b",
+            "a/-b",
+            "x.lock",
+            "@",
+            "a b",
+            "a\nb",
+            "$(id)",
+            "*",
+            "a/.b",
+            "HEAD~1",
+            "é",
+        ] {
+            assert!(BranchName::new(bad).is_err(), "{bad:?} was taken");
+        }
+        for good in ["master", "dev", "feature/x-1", "release_1.2", "fix/#12", "v1+b"] {
+            assert!(BranchName::new(good).is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn a_commit_of_zeros_is_no_commit() {
+        assert!(CommitId::new("0".repeat(40)).is_err());
+        assert!(CommitId::new("A".repeat(40)).is_err());
+        assert!(CommitId::new("a".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn an_error_never_repeats_control_characters() {
+        let error = EnvironmentName::new("a\u{1b}[31m\n").unwrap_err();
+        assert!(!error.to_string().contains('\u{1b}'));
+    }
+}

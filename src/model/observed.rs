@@ -1,0 +1,122 @@
+//! What the engine really runs and holds, as one pass sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::build::BuildState;
+use super::container::{Exit, Secret};
+use super::name::Digest;
+use super::spec::{Mount, Publish};
+use super::time::Timestamp;
+
+/// All that one pass knows of one environment's host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Our containers of this environment.
+    pub containers: Vec<SeenContainer>,
+    /// A container under our name that is not ours.
+    pub name_holder: Option<Foreign>,
+    /// The image IDs, of those that matter, that the engine holds.
+    pub images: BTreeSet<Digest>,
+    /// Declared volumes that the engine holds.
+    pub volumes: BTreeSet<String>,
+    /// Whether the managed network is there.
+    pub network: NetworkPresence,
+    /// What is known of the build that the record wants.
+    pub build: BuildState,
+    /// Whether a build for something that the record no longer wants is running.
+    pub superseded_build: bool,
+    /// Readiness by container id, for running containers.
+    pub probes: BTreeMap<String, Readiness>,
+}
+
+/// Whether the managed network is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPresence {
+    /// There, and ours.
+    #[default]
+    Ours,
+    /// There, made by someone else: used, never removed.
+    Foreign,
+    /// Not there.
+    Missing,
+}
+
+/// A container that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its id.
+    pub id: String,
+    /// Whose it is, in words.
+    pub whose: String,
+}
+
+/// One of our containers, projected onto what abide sets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenContainer {
+    /// The engine's id.
+    pub id: String,
+    /// The name, without the leading slash.
+    pub name: String,
+    /// The image ID.
+    pub image: Option<Digest>,
+    /// Its state.
+    pub state: ContainerState,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its process was last started.
+    pub started_at: Option<Timestamp>,
+    /// Arguments after the entrypoint.
+    pub command: Vec<String>,
+    /// All environment variables, the image's too.
+    pub env: BTreeMap<String, Secret>,
+    /// Published ports by container port (`8900/tcp`).
+    pub published: BTreeMap<String, Vec<Publish>>,
+    /// Declared volumes and bind mounts.
+    pub volumes: Vec<Mount>,
+    /// `host:address` lines.
+    pub extra_hosts: Vec<String>,
+    /// Memory limit in bytes.
+    pub memory: Option<u64>,
+    /// CPU limit in billionths of a CPU.
+    pub nano_cpus: Option<u64>,
+    /// Limit of processes and threads.
+    pub pids: Option<u32>,
+    /// A tiny init as pid 1.
+    pub init: bool,
+    /// The engine's restart policy; empty or `no` as abide sets it.
+    pub restart_policy: String,
+    /// The networks that it is connected to.
+    pub networks: BTreeSet<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container's state, as far as it changes what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Created, never started.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Frozen by `docker pause`.
+    Paused,
+    /// The engine is restarting or removing it: look again soon.
+    InTransit,
+    /// Its process ended.
+    Exited(Exit),
+    /// The engine failed to remove it; it can only be removed again.
+    Dead,
+}
+
+/// What the prober saw of one running container since it was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Since when every probe succeeded.
+    pub answering_since: Option<Timestamp>,
+    /// Probes missed in a row since the last good one.
+    pub misses: u32,
+    /// Whether it answered at all since it was started.
+    pub answered_once: bool,
+    /// Why the last probe missed.
+    pub last_miss: Option<String>,
+}

@@ -1,0 +1,284 @@
+//! What people declare: the manifest as values, checked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName};
+
+/// Everything that the files of a desired-state folder declare.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// Repositories by name.
+    pub repositories: BTreeMap<RepositoryName, RepositorySpec>,
+    /// Environments by name.
+    pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
+    /// The Docker network that managed containers join (default `abide`).
+    pub network: NetworkName,
+}
+
+/// One repository: where it is and who announces its pushes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RepositorySpec {
+    /// Whatever git takes: https, ssh, a path. Never taken from a webhook.
+    pub url: String,
+    /// Who may announce a push; `None`: nobody, the branches are only polled.
+    pub webhook: Option<WebhookSpec>,
+    /// How often the branch heads are asked for; zero: never. Default 60 s.
+    pub poll: Duration,
+}
+
+/// A webhook: its provider is bound to the URL, never guessed from headers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebhookSpec {
+    /// Who sends it.
+    pub provider: Provider,
+    /// The shared secret.
+    pub secret: SecretRef,
+}
+
+/// A git hosting service whose webhooks are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// GitHub and GitHub Enterprise Server.
+    Github,
+    /// GitLab, token or signed.
+    Gitlab,
+    /// Gitea, Forgejo and Gogs.
+    Gitea,
+    /// Bitbucket Cloud and Data Center.
+    Bitbucket,
+}
+
+/// Where a secret is; never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretRef {
+    /// The name of an environment variable of the daemon.
+    SecretEnv(String),
+    /// The path of a file; one trailing line break is not part of the secret.
+    SecretFile(PathBuf),
+}
+
+/// One environment: what runs there and from where it comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnvironmentSpec {
+    /// The container's name.
+    pub container: ContainerName,
+    /// Where the program in it listens.
+    pub port: u16,
+    /// Where that port is published on the host; `None`: nowhere.
+    pub publish: Option<Publish>,
+    /// From where its image comes.
+    pub supply: Supply,
+    /// Arguments after the image's entrypoint; `None`: the image's own.
+    pub command: Option<Vec<String>>,
+    /// Environment variables.
+    pub env: BTreeMap<String, EnvValue>,
+    /// Data volumes and bind mounts.
+    pub volumes: Vec<Mount>,
+    /// Additional `host:address` lines of `/etc/hosts`.
+    pub extra_hosts: Vec<String>,
+    /// Memory limit in bytes.
+    pub memory: Option<u64>,
+    /// CPU limit in billionths of a CPU, as the Docker API counts.
+    pub nano_cpus: Option<u64>,
+    /// Limit of processes and threads.
+    pub pids: Option<u32>,
+    /// Whether a tiny init runs as pid 1 (default true).
+    pub init: bool,
+    /// How long a container may take to stop before it is killed (default 10 s).
+    pub stop_timeout: Duration,
+    /// How readiness is probed.
+    pub health: HealthSpec,
+    /// How its image is built, where it is built here.
+    pub build: Option<BuildSpec>,
+}
+
+/// Where the image of an environment comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Supply {
+    /// The head of a branch, built here.
+    Branch {
+        /// The repository's name in the manifest.
+        repository: RepositoryName,
+        /// The branch that is followed.
+        branch: BranchName,
+    },
+    /// What another environment runs healthy, by promotion.
+    Promotion {
+        /// The environment that is promoted from.
+        from: EnvironmentName,
+    },
+    /// Only `abide set` moves it.
+    Manual,
+}
+
+/// A host port, on all addresses or on one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// The host address; `None`: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The host port.
+    pub port: u16,
+}
+
+/// The value of an environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvValue {
+    /// Written in the manifest.
+    Plain(String),
+    /// Kept elsewhere.
+    Secret(SecretRef),
+}
+
+/// `source:target[:ro]`. A source that begins with `/` is a path of the host, else a named volume.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mount {
+    /// A volume's name or an absolute path of the host.
+    pub source: String,
+    /// An absolute path in the container.
+    pub target: String,
+    /// Whether the container may not write there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+impl Mount {
+    /// The volume's name; `None` where a path of the host is mounted.
+    pub fn volume(&self) -> Option<&str> {
+        (!self.source.starts_with('/')).then_some(self.source.as_str())
+    }
+}
+
+/// How readiness is found out, and how patiently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSpec {
+    /// What is asked.
+    pub probe: Probe,
+    /// Time between probes (default 1 s).
+    pub interval: Duration,
+    /// Time one probe may take (default 2 s).
+    pub timeout: Duration,
+    /// Time from start until it must be ready (default 30 s).
+    pub start_deadline: Duration,
+    /// Time it must answer without a miss before it counts as ready (default 10 s).
+    pub healthy_for: Duration,
+}
+
+/// What a readiness probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET` of this path answers with a status from 200 to 399.
+    Http(String),
+    /// A TCP connection to the port is accepted.
+    Tcp,
+    /// The image's own `HEALTHCHECK`.
+    Docker,
+    /// Running is ready.
+    None,
+}
+
+/// How an image is made of a checkout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSpec {
+    /// What is run.
+    pub recipe: Recipe,
+    /// Paths taken out of the checkout first, relative to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    /// Files of this host laid into the checkout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlay: Vec<Overlay>,
+    /// Other repositories laid into the checkout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkout: Vec<ExtraCheckout>,
+    /// The longest a build may take (default 30 min). No part of a build's inputs.
+    #[serde(skip, default = "default_build_timeout")]
+    pub timeout: Duration,
+}
+
+/// The default of `build.timeout`.
+pub fn default_build_timeout() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+
+/// The two ways to make an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recipe {
+    /// Steps, then a final Dockerfile.
+    Dockerfile {
+        /// The final image's context, relative to the checkout.
+        context: String,
+        /// The final Dockerfile, relative to the context.
+        dockerfile: String,
+        /// Build arguments.
+        args: BTreeMap<String, String>,
+        /// What runs before, in order; each adds one file to the final context.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<BuildStep>,
+        /// BuildKit secrets by id (`RUN --mount=type=secret,id=...`).
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        secrets: BTreeMap<String, SecretRef>,
+    },
+    /// A team's own script, run in the checkout.
+    Script {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// The image that it makes; `{build_number}` stands for the number.
+        image: String,
+        /// Environment variables of the script.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        env: BTreeMap<String, EnvValue>,
+    },
+}
+
+/// A step before the final image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildStep {
+    /// The checkout itself, packed (`.tar.gz`/`.tgz`: compressed, `.tar`: plain).
+    Archive {
+        /// The file, relative to the final context.
+        output: String,
+    },
+    /// An image that is built and run once; its standard output becomes the file.
+    Dockerfile {
+        /// The step's context, relative to the checkout.
+        context: String,
+        /// Its Dockerfile, relative to that context.
+        dockerfile: String,
+        /// Build arguments.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        args: BTreeMap<String, String>,
+        /// The file, relative to the final context.
+        output: String,
+    },
+}
+
+/// A file of this host that is laid into the checkout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// An absolute path of this host.
+    pub from: PathBuf,
+    /// A path relative to the checkout.
+    pub to: String,
+}
+
+/// Another repository that is laid into the checkout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraCheckout {
+    /// Where it is.
+    pub url: String,
+    /// A branch or a full commit id.
+    pub revision: String,
+    /// A path relative to the checkout.
+    pub to: String,
+}

@@ -1,0 +1,158 @@
+//! What is said of an environment.
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{Digest, EnvironmentName, Generation};
+use super::time::Timestamp;
+
+/// The state of an environment, as the last pass left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// One of a closed set of words.
+    pub condition: Condition,
+    /// Why, in one word that scripts may compare.
+    pub reason: Reason,
+    /// Why, in a sentence.
+    pub message: String,
+    /// Since when `condition` and `reason` are what they are.
+    pub since: Timestamp,
+    /// What runs.
+    pub running: Option<RunningContainer>,
+    /// When the next attempt is due, where one is waited for.
+    pub next_retry: Option<Timestamp>,
+    /// The last plan, as sentences.
+    pub plan: Vec<String>,
+    /// The last `sync` that was acted upon.
+    #[serde(default)]
+    pub observed_sync: Option<Timestamp>,
+}
+
+/// The closed set of states. `wait` succeeds on `Ready` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// The recorded image runs and is ready.
+    Ready,
+    /// On its way there.
+    Progressing,
+    /// What should run does not, or not well; it is tried again.
+    Degraded,
+    /// The loop went back to the last good image.
+    RolledBack,
+    /// Kept as it is by a person.
+    Held,
+    /// Nothing can be done until someone does something.
+    Blocked,
+}
+
+impl Condition {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Progressing => "Progressing",
+            Self::Degraded => "Degraded",
+            Self::RolledBack => "RolledBack",
+            Self::Held => "Held",
+            Self::Blocked => "Blocked",
+        }
+    }
+}
+
+/// Why, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// All as recorded.
+    AsRecorded,
+    /// Nothing was ever recorded.
+    NothingRecorded,
+    /// An image is being built.
+    Building,
+    /// An image is being pulled.
+    Pulling,
+    /// A container is being made, started or replaced.
+    Updating,
+    /// A container runs and its health is awaited.
+    AwaitingHealth,
+    /// The build failed.
+    BuildFailed,
+    /// The commit is not in the repository.
+    RevisionNotFound,
+    /// The repository does not answer.
+    SourceUnavailable,
+    /// The image is neither here nor to be had.
+    ImageNotFound,
+    /// The container could not be started.
+    StartFailed,
+    /// The container never became ready.
+    NeverReady,
+    /// The container is running but its probes miss.
+    Unhealthy,
+    /// The container ends again and again.
+    CrashLoop,
+    /// The same difference stays after it was acted upon.
+    NotConverging,
+    /// A person holds it.
+    HeldByPerson,
+    /// A container that is not ours has the name.
+    NameConflict,
+    /// A volume that held data is gone.
+    VolumeMissing,
+    /// A secret cannot be read.
+    SecretMissing,
+    /// The Docker Engine does not answer, or an engine call failed.
+    EngineUnavailable,
+    /// It runs, but the manifest no longer declares it.
+    NotInManifest,
+    /// The loop went back to the last good image.
+    RolledBack,
+    /// Nothing is known: no pass has run yet.
+    Unknown,
+}
+
+impl Reason {
+    /// The word, the same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AsRecorded => "AsRecorded",
+            Self::NothingRecorded => "NothingRecorded",
+            Self::Building => "Building",
+            Self::Pulling => "Pulling",
+            Self::Updating => "Updating",
+            Self::AwaitingHealth => "AwaitingHealth",
+            Self::BuildFailed => "BuildFailed",
+            Self::RevisionNotFound => "RevisionNotFound",
+            Self::SourceUnavailable => "SourceUnavailable",
+            Self::ImageNotFound => "ImageNotFound",
+            Self::StartFailed => "StartFailed",
+            Self::NeverReady => "NeverReady",
+            Self::Unhealthy => "Unhealthy",
+            Self::CrashLoop => "CrashLoop",
+            Self::NotConverging => "NotConverging",
+            Self::HeldByPerson => "HeldByPerson",
+            Self::NameConflict => "NameConflict",
+            Self::VolumeMissing => "VolumeMissing",
+            Self::SecretMissing => "SecretMissing",
+            Self::EngineUnavailable => "EngineUnavailable",
+            Self::NotInManifest => "NotInManifest",
+            Self::RolledBack => "RolledBack",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The container that serves an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningContainer {
+    /// Its id.
+    pub container_id: String,
+    /// Its image ID.
+    pub image_id: Option<Digest>,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// How often abide restarted it.
+    pub restarts: u32,
+}

@@ -1,0 +1,116 @@
+//! What the API answers and `-o json` prints: the shapes that scripts rely on.
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::{Hold, Image, Origin, Outcome};
+use super::name::{CommitId, EnvironmentName, Generation};
+use super::status::{Condition, Reason, RunningContainer};
+use super::time::Timestamp;
+
+/// One element of `status -o json`. A value that is not known is `null`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentView {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The container's name.
+    pub container: Option<String>,
+    /// The host port; where none is published, the container's.
+    pub port: Option<u16>,
+    /// The agent that runs it; `null`: this machine.
+    pub host: Option<String>,
+    /// The record's generation.
+    pub generation: Generation,
+    /// The generation that `status` speaks of.
+    pub observed_generation: Option<Generation>,
+    /// The state.
+    pub status: Condition,
+    /// Why, in a word.
+    pub reason: Reason,
+    /// Why, in a sentence.
+    pub message: String,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Why the record moved last.
+    pub origin: Option<Origin>,
+    /// The recorded commit.
+    pub revision: Option<CommitId>,
+    /// The recorded image.
+    pub image: Option<Image>,
+    /// What runs.
+    pub running: Option<RunningContainer>,
+    /// Set while a person holds it.
+    pub held: Option<Hold>,
+    /// When the next attempt is due.
+    pub next_retry: Option<Timestamp>,
+    /// When `sync` was last asked for.
+    pub sync: Option<Timestamp>,
+    /// The last `sync` that was acted upon.
+    pub observed_sync: Option<Timestamp>,
+}
+
+/// One element of `history -o json`, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// The generation.
+    pub generation: Generation,
+    /// Its image.
+    pub image: Option<Image>,
+    /// Its commit.
+    pub revision: Option<CommitId>,
+    /// Why the record moved.
+    pub origin: Option<Origin>,
+    /// Who moved it.
+    pub by: Option<String>,
+    /// One clause more.
+    pub note: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// What became of it; `null` while under way.
+    pub outcome: Option<Outcome>,
+}
+
+/// The answer to a verb that moves the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// Its generation now.
+    pub generation: Generation,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The answer to `diff`: the plan of one environment as it would be now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// What differs, in sentences.
+    pub differences: Vec<String>,
+    /// What would be done, in sentences; empty: nothing.
+    pub steps: Vec<String>,
+    /// What is waited for, or why nothing can be done.
+    pub message: String,
+}
+
+/// The answer of `GET /api/v1/environments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    /// Every environment, in the manifest's order of names.
+    pub environments: Vec<EnvironmentView>,
+    /// What is wrong with the whole: a manifest edit that is not taken, an engine that does not answer.
+    pub warnings: Vec<String>,
+    /// Whether a loop is running that acts on the record.
+    pub daemon: bool,
+}
+
+/// An error as the API answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// A word that scripts may compare.
+    pub error: String,
+    /// A sentence that names the thing and what to do.
+    pub message: String,
+}

@@ -1,0 +1,1 @@
+//! The decision: a pure function from desired and observed to a plan.

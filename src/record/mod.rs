@@ -1,0 +1,1 @@
+//! The memory: the only module that names sled.

@@ -1,0 +1,112 @@
+//! Reading named secrets from the environment and from files.
+
+use std::path::Path;
+
+use crate::model::container::Secret;
+use crate::model::spec::{EnvValue, SecretRef};
+
+/// The longest secret file that is read, in bytes.
+const LONGEST_SECRET_FILE: u64 = 64 * 1024;
+
+/// Why a secret cannot be had. Names where it should be, never what it is.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The environment variable is not set.
+    #[error("the environment variable {0}, which a secret is read from, is not set")]
+    NoVariable(String),
+    /// The variable or file is empty.
+    #[error("the secret in {0} is empty")]
+    Empty(String),
+    /// The file is no regular file, or larger than any secret.
+    #[error("the secret file {0} is no regular file of at most 64 KiB")]
+    NoRegularFile(String),
+    /// The file cannot be read.
+    #[error("the secret file {path} cannot be read: {kind}")]
+    Unreadable {
+        /// The path.
+        path: String,
+        /// What kind of error.
+        kind: std::io::ErrorKind,
+    },
+    /// The file holds something other than UTF-8 text.
+    #[error("the secret in {0} is no UTF-8 text")]
+    NoText(String),
+}
+
+/// Reads the secret that `named` points to. One trailing line break of a file is left off.
+///
+/// # Errors
+/// [`SecretError`] where it is missing, empty or no text.
+pub fn read(named: &SecretRef) -> Result<Secret, SecretError> {
+    let (value, place) = match named {
+        SecretRef::SecretEnv(name) => {
+            let value = std::env::var_os(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?;
+            let value = value.into_string().map_err(|_| SecretError::NoText(name.clone()))?;
+            (value, name.clone())
+        }
+        SecretRef::SecretFile(path) => (read_file(path)?, path.display().to_string()),
+    };
+    if value.trim().is_empty() {
+        return Err(SecretError::Empty(place));
+    }
+    Ok(Secret::new(value))
+}
+
+fn read_file(path: &Path) -> Result<String, SecretError> {
+    let shown = || path.display().to_string();
+    let unreadable = |error: std::io::Error| SecretError::Unreadable { path: shown(), kind: error.kind() };
+    // A FIFO would block for ever on open, so the kind is looked at first.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > LONGEST_SECRET_FILE {
+        return Err(SecretError::NoRegularFile(shown()));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let mut text = String::from_utf8(bytes).map_err(|_| SecretError::NoText(shown()))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+/// The value of an environment variable of a container or script.
+///
+/// # Errors
+/// [`SecretError`] where it is a secret that cannot be had.
+pub fn value(of: &EnvValue) -> Result<Secret, SecretError> {
+    match of {
+        EnvValue::Plain(text) => Ok(Secret::new(text.clone())),
+        EnvValue::Secret(named) => read(named),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_file_loses_one_line_break_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        std::fs::write(&path, "top secret\n\n").unwrap();
+        let secret = read(&SecretRef::SecretFile(path)).unwrap();
+        assert_eq!(secret.expose(), "top secret\n");
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+    }
+
+    #[test]
+    fn a_missing_or_empty_secret_is_named_by_its_place() {
+        let error = read(&SecretRef::SecretEnv("ABIDE_NO_SUCH_VARIABLE".into())).unwrap_err();
+        assert!(error.to_string().contains("ABIDE_NO_SUCH_VARIABLE"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty");
+        std::fs::write(&path, "\n").unwrap();
+        assert!(matches!(read(&SecretRef::SecretFile(path)), Err(SecretError::Empty(_))));
+        assert!(matches!(
+            read(&SecretRef::SecretFile(dir.path().into())),
+            Err(SecretError::NoRegularFile(_))
+        ));
+    }
+}

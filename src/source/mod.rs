@@ -1,0 +1,1 @@
+//! Git: branch heads, mirrors, trees.
