@@ -52,25 +52,25 @@ pub enum BuildResult {
     Failed(String),
 }
 
-/// What is known of the build that a record wants.
+/// How far the image that a record wants is on its way to this engine, by build or by pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum BuildState {
-    /// The record names an image already, or the environment has nothing to build.
+pub enum Acquisition {
+    /// It is here, or nothing can bring it.
     #[default]
     NotNeeded,
-    /// These inputs were never built.
+    /// Not begun.
     Untried,
     /// Under way.
     Running {
-        /// Since when.
-        since: Timestamp,
         /// What it is doing.
         step: String,
     },
-    /// Built.
-    Built(Image),
-    /// A verdict: these inputs cannot be built.
+    /// Here, under this identity.
+    Got(Image),
+    /// A verdict: these inputs cannot be built, this digest is nowhere.
     Failed {
+        /// Why, in one word.
+        reason: super::status::Reason,
         /// Which step failed and how.
         message: String,
         /// When.
@@ -78,14 +78,11 @@ pub enum BuildState {
     },
     /// No verdict: it could not be tried, such as when git did not answer.
     Unavailable {
+        /// Why, in one word.
+        reason: super::status::Reason,
         /// What did not answer.
         message: String,
         /// When it is tried again.
         retry_at: Timestamp,
-    },
-    /// The commit is in no way reachable in the repository.
-    NoSuchRevision {
-        /// The sentence for people.
-        message: String,
     },
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::name::{ContainerName, Digest, NetworkName};
+use super::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use super::spec::{Mount, Publish};
 
 /// Labels that abide sets on what it makes.
@@ -48,16 +48,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Every option of a container that abide sets.
+/// Every option of a container that abide sets, but for its image.
 ///
 /// What is not in here, abide neither sets nor compares: what the image's metadata or the engine
 /// adds is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerSpec {
+pub struct ContainerOptions {
+    /// The environment that it serves.
+    pub environment: EnvironmentName,
+    /// The record that it belongs to.
+    pub record: String,
     /// The name.
     pub name: ContainerName,
-    /// The image ID, in the engine that runs it.
-    pub image: Digest,
     /// Arguments after the entrypoint; `None`: the image's own.
     pub command: Option<Vec<String>>,
     /// Environment variables, all treated as secret: nothing prints their values.
@@ -79,11 +81,22 @@ pub struct ContainerSpec {
     /// A tiny init as pid 1.
     pub init: bool,
     /// Seconds from SIGTERM to SIGKILL.
-    pub stop_timeout_seconds: u64,
+    pub stop_timeout_seconds: u32,
     /// The network it joins, under its name as alias.
     pub network: NetworkName,
-    /// The labels that say whose it is; see [`label`].
-    pub labels: BTreeMap<String, String>,
+}
+
+/// A container as abide makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// The image ID, in the engine that runs it.
+    pub image: Digest,
+    /// Everything else.
+    pub options: ContainerOptions,
+    /// The generation that it is made for.
+    pub generation: Generation,
+    /// The commit of its image, where one is known.
+    pub revision: Option<CommitId>,
 }
 
 impl ContainerSpec {
@@ -91,8 +104,9 @@ impl ContainerSpec {
     /// [`label::SPEC`]. It catches what cannot be told from an inspect, such as a variable that is
     /// no longer declared but that the image might have set.
     ///
-    /// Options at their default do not enter the hash, so that a later abide with more options
-    /// computes the same for containers that do not use them.
+    /// Options that are not used do not enter the hash, so that a later abide with more options
+    /// computes the same for containers that do not use them. Limits do not either: the engine can
+    /// change them on a running container.
     pub fn fingerprint(&self) -> String {
         #[derive(Serialize)]
         struct Fingerprint<'a> {
@@ -108,31 +122,37 @@ impl ContainerSpec {
             volumes: &'a Vec<Mount>,
             #[serde(skip_serializing_if = "Vec::is_empty")]
             extra_hosts: &'a Vec<String>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            memory: Option<u64>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            nano_cpus: Option<u64>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            pids: Option<u32>,
             init: bool,
             network: &'a NetworkName,
         }
+        let options = &self.options;
         let of = Fingerprint {
             image: &self.image,
-            command: &self.command,
-            env: self.env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),
-            port: self.port,
-            publish: &self.publish,
-            volumes: &self.volumes,
-            extra_hosts: &self.extra_hosts,
-            memory: self.memory,
-            nano_cpus: self.nano_cpus,
-            pids: self.pids,
-            init: self.init,
-            network: &self.network,
+            command: &options.command,
+            env: options.env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),
+            port: options.port,
+            publish: &options.publish,
+            volumes: &options.volumes,
+            extra_hosts: &options.extra_hosts,
+            init: options.init,
+            network: &options.network,
         };
         let text = serde_json::to_vec(&of).unwrap_or_default();
         hex::encode(Sha256::digest(text))
+    }
+
+    /// The labels that say whose it is, for which generation and with which options.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::from([
+            (label::ENVIRONMENT.to_owned(), self.options.environment.to_string()),
+            (label::RECORD.to_owned(), self.options.record.clone()),
+            (label::GENERATION.to_owned(), self.generation.to_string()),
+            (label::SPEC.to_owned(), self.fingerprint()),
+        ]);
+        if let Some(revision) = &self.revision {
+            labels.insert(label::REVISION.to_owned(), revision.to_string());
+        }
+        labels
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::container::Exit;
 use super::desired::Image;
 use super::name::{CommitId, Generation};
+use super::status::Reason;
 use super::time::Timestamp;
 
 /// The loop's own notes on one environment.
@@ -37,7 +38,9 @@ pub struct Good {
     pub image: Image,
     /// Its commit.
     pub revision: Option<CommitId>,
-    /// When it became ready.
+    /// The container that became ready.
+    pub container: String,
+    /// When that container last became ready.
     pub at: Timestamp,
 }
 
@@ -71,6 +74,8 @@ pub struct Refused {
     pub fingerprint: String,
     /// Of which generation.
     pub generation: Generation,
+    /// Why, in one word.
+    pub reason: Reason,
     /// What happened, in a sentence, with the container's last output.
     pub message: String,
     /// When.
@@ -84,6 +89,8 @@ pub struct Repeat {
     pub difference: String,
     /// How often it was acted upon.
     pub count: u32,
+    /// When it was last acted upon.
+    pub at: Timestamp,
     /// When it is tried again, once it was given up for now.
     pub next_retry: Option<Timestamp>,
 }
@@ -91,10 +98,16 @@ pub struct Repeat {
 /// Calls that fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
+    /// Under which generation; a newer one is tried at once.
+    pub generation: Generation,
+    /// Why, in one word.
+    pub reason: Reason,
     /// The last error, in a sentence.
     pub message: String,
     /// How often in a row.
     pub count: u32,
+    /// When it last failed.
+    pub at: Timestamp,
     /// When it is tried again.
     pub next_retry: Timestamp,
 }

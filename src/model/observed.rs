@@ -1,8 +1,9 @@
 //! What the engine really runs and holds, as one pass sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::build::BuildState;
+use super::build::Acquisition;
 use super::container::{Exit, Secret};
 use super::name::Digest;
 use super::spec::{Mount, Publish};
@@ -21,10 +22,12 @@ pub struct Observed {
     pub volumes: BTreeSet<String>,
     /// Whether the managed network is there.
     pub network: NetworkPresence,
-    /// What is known of the build that the record wants.
-    pub build: BuildState,
-    /// Whether a build for something that the record no longer wants is running.
-    pub superseded_build: bool,
+    /// How far the image that is needed is on its way.
+    pub acquisition: Acquisition,
+    /// A build or pull is running for something that the record no longer wants.
+    pub superseded_job: bool,
+    /// Since when jobs were superseded one after the other with none that ended by itself.
+    pub burst_since: Option<Timestamp>,
     /// Readiness by container id, for running containers.
     pub probes: BTreeMap<String, Readiness>,
 }
@@ -85,8 +88,10 @@ pub struct SeenContainer {
     pub init: bool,
     /// The engine's restart policy; empty or `no` as abide sets it.
     pub restart_policy: String,
-    /// The networks that it is connected to.
-    pub networks: BTreeSet<String>,
+    /// The networks that it is connected to, with its address there while it runs.
+    pub networks: BTreeMap<String, Option<IpAddr>>,
+    /// Its last lines of output, where it ended.
+    pub last_output: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }

@@ -1,0 +1,129 @@
+//! What differs between a container as it should be and as it is, field by field.
+//!
+//! Only what abide sets is compared. Values of environment variables are never said.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::model::container::{ContainerSpec, label};
+use crate::model::observed::SeenContainer;
+use crate::model::spec::Publish;
+
+/// Differences that only a new container can mend. Empty: this is the container.
+pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+    let options = &spec.options;
+    let mut differences = Vec::new();
+    let mut differs = |what: &str, is: String, should: String| {
+        differences.push(format!("{what} is {is}, should be {should}"));
+    };
+    if seen.image.as_ref() != Some(&spec.image) {
+        let is = seen.image.as_ref().map_or("unknown".to_owned(), |image| image.short().to_owned());
+        differs("the image", is, spec.image.short().to_owned());
+    }
+    if let Some(command) = options.command.as_ref().filter(|command| **command != seen.command) {
+        differs("the command", words(&seen.command), words(command));
+    }
+    let (is, should) = (published(seen), wanted_publish(spec));
+    if is != should {
+        differs("the published port", words(&is), words(&should));
+    }
+    let (is, should) = (sorted(&seen.volumes), sorted(&options.volumes));
+    if is != should {
+        differs("the list of volumes", mounts(&is), mounts(&should));
+    }
+    let (is, should) = (sorted(&seen.extra_hosts), sorted(&options.extra_hosts));
+    if is != should {
+        differs("the list of extra hosts", words(&is), words(&should));
+    }
+    if seen.init != options.init {
+        differs("init", seen.init.to_string(), options.init.to_string());
+    }
+    differences.extend(variables(spec, seen));
+    differences.extend(limits_taken_back(spec, seen));
+    if differences.is_empty() && seen.labels.get(label::SPEC) != Some(&spec.fingerprint()) {
+        differences.push("an option was declared that no longer is".to_owned());
+    }
+    differences
+}
+
+fn variables(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+    let declared = spec.options.env.iter();
+    let differing = declared.filter(|(name, value)| seen.env.get(*name) != Some(value));
+    differing.map(|(name, _)| format!("the environment variable {name} has another value")).collect()
+}
+
+/// Limits that differ, and the restart policy: what the engine can set in place.
+pub(super) fn limits(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+    let options = &spec.options;
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, is: Option<u64>, should: Option<u64>| {
+        if is != should {
+            differences.push(format!("the limit of {what} is {}, should be {}", shown(is), shown(should)));
+        }
+    };
+    compare("memory", seen.memory, options.memory);
+    compare("CPU", seen.nano_cpus, options.nano_cpus);
+    compare("processes", seen.pids.map(u64::from), options.pids.map(u64::from));
+    if !matches!(seen.restart_policy.as_str(), "" | "no") {
+        differences.push(format!("the engine's restart policy is `{}`, should be `no`", seen.restart_policy));
+    }
+    differences
+}
+
+/// Limits that are no longer declared. The engine can change a limit in place, but not remove it.
+fn limits_taken_back(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+    let options = &spec.options;
+    let taken_back = [
+        ("memory", options.memory.is_none() && seen.memory.is_some()),
+        ("CPU", options.nano_cpus.is_none() && seen.nano_cpus.is_some()),
+        ("processes", options.pids.is_none() && seen.pids.is_some()),
+    ];
+    let gone = taken_back.into_iter().filter(|(_, gone)| *gone);
+    gone.map(|(what, _)| format!("the limit of {what} should be none")).collect()
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or("none".to_owned(), |limit| limit.to_string())
+}
+
+fn published(seen: &SeenContainer) -> Vec<String> {
+    let bindings = seen.published.iter();
+    let all = bindings.flat_map(|(port, hosts)| hosts.iter().map(move |host| binding(host, port)));
+    sorted(&all.collect::<Vec<_>>())
+}
+
+fn wanted_publish(spec: &ContainerSpec) -> Vec<String> {
+    let port = format!("{}/tcp", spec.options.port);
+    spec.options.publish.iter().map(|host| binding(host, &port)).collect()
+}
+
+/// `0.0.0.0` and no address are the same to the engine.
+fn binding(host: &Publish, port: &str) -> String {
+    match host.address.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        Some(address) => format!("{address}:{} to {port}", host.port),
+        None => format!("{} to {port}", host.port),
+    }
+}
+
+fn sorted<T: Clone + Ord>(items: &[T]) -> Vec<T> {
+    items.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn words<T: AsRef<str> + Debug>(items: &[T]) -> String {
+    match items {
+        [] => "none".to_owned(),
+        items => format!("`{}`", items.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")),
+    }
+}
+
+fn mounts(items: &[crate::model::spec::Mount]) -> String {
+    let shown: Vec<String> = items
+        .iter()
+        .map(|mount| {
+            let read_only = if mount.read_only { ":ro" } else { "" };
+            format!("{}:{}{read_only}", mount.source, mount.target)
+        })
+        .collect();
+    words(&shown)
+}

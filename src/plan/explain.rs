@@ -1,0 +1,49 @@
+//! A plan in sentences, for `diff`, `events`, `why` and logs.
+
+use super::{Need, Plan, PlannedStep, Step, Target};
+
+/// Every step as a sentence, in order.
+pub fn explain(plan: &Plan) -> Vec<String> {
+    plan.steps.iter().map(sentence).collect()
+}
+
+/// One step and its reason.
+pub fn sentence(planned: &PlannedStep) -> String {
+    format!("{}: {}", words(&planned.step), planned.reason)
+}
+
+/// One step, in words.
+pub fn words(step: &Step) -> String {
+    match step {
+        Step::CancelJob => "cancel the running build or pull".to_owned(),
+        Step::Acquire(Need::Build { revision }) => format!("build commit {}", revision.short()),
+        Step::Acquire(Need::Pull { reference, digest }) => format!("pull {reference}@{digest}"),
+        Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "look for the image".to_owned(),
+        Step::RecordImage { generation, image } => {
+            format!("record image {} for generation {generation}", image_words(image))
+        }
+        Step::RecordRebuilt { generation, image } => {
+            format!("record image {} in place of that of generation {generation}", image_words(image))
+        }
+        Step::CreateNetwork => "create the managed network".to_owned(),
+        Step::CreateVolume { name } => format!("create volume {name}"),
+        Step::Create { name, spec } => format!("create container {name} of image {}", spec.image.short()),
+        Step::Start { container: Target::Created, .. } => "start the new container".to_owned(),
+        Step::Start { container: Target::Seen(id), .. } => format!("start container {}", short(id)),
+        Step::Stop { id } => format!("stop container {}", short(id)),
+        Step::Remove { id } => format!("remove container {}", short(id)),
+        Step::Rename { id, name } => format!("rename container {} to {name}", short(id)),
+        Step::Unpause { id } => format!("unpause container {}", short(id)),
+        Step::Connect { id } => format!("connect container {} to the managed network", short(id)),
+        Step::Adjust { id, .. } => format!("set the limits of container {}", short(id)),
+    }
+}
+
+fn image_words(image: &crate::model::desired::Image) -> &str {
+    image.shown_digest().map_or("unknown", |digest| digest.short())
+}
+
+/// The first twelve characters of an engine's id.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

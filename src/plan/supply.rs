@@ -1,0 +1,186 @@
+//! Bringing the image: when to build or pull, and what to say while it is not there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Half, Intent, Step, SupplyKind, generation_words};
+use crate::model::build::Acquisition;
+use crate::model::desired::{Entry, Image, Outcome};
+use crate::model::name::{CommitId, Digest};
+use crate::model::observed::Observed;
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+
+/// What has to be brought before an entry can run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: it is here, or nothing is recorded.
+    Nothing,
+    /// This commit has to be built.
+    Build {
+        /// The commit.
+        revision: CommitId,
+    },
+    /// This digest has to be pulled.
+    Pull {
+        /// The repository to pull from, without tag and digest.
+        reference: String,
+        /// The manifest digest.
+        digest: Digest,
+    },
+    /// It is gone, and nothing can bring it back.
+    Unobtainable {
+        /// The image ID that is gone.
+        id: Digest,
+    },
+}
+
+/// How long after a superseded build the record must have rested before the next one begins, so
+/// that a burst of pushes costs two builds: the one it cut short and the last.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// However long a burst lasts, a build begins after this time.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(30);
+
+/// What `entry` lacks on an engine that holds `images`.
+pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>) -> Need {
+    let build = entry.revision.clone().filter(|_| supply == SupplyKind::Build);
+    match (&entry.image, build) {
+        (None, Some(revision)) => Need::Build { revision },
+        (None, None) => Need::Nothing,
+        (Some(Image { id: Some(id), .. }), _) if images.contains(id) => Need::Nothing,
+        (Some(Image { reference: Some(reference), digest: Some(digest), .. }), _) => {
+            Need::Pull { reference: reference.clone(), digest: digest.clone() }
+        }
+        (Some(_), Some(revision)) => Need::Build { revision },
+        (Some(Image { id: Some(id), .. }), None) => Need::Unobtainable { id: id.clone() },
+        (Some(image), None) => {
+            image.digest.clone().map_or(Need::Nothing, |digest| Need::Unobtainable { id: digest })
+        }
+    }
+}
+
+/// The steps and words for what the entry that counts lacks.
+pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half {
+    let need = need(&intent.entry, intent.supply, &observed.images);
+    let half = match &need {
+        Need::Nothing => nothing_to_bring(intent),
+        Need::Unobtainable { id } => unobtainable(intent, id),
+        Need::Build { .. } | Need::Pull { .. } => bring(intent, observed, &need, now),
+    };
+    if !observed.superseded_job {
+        return half;
+    }
+    let cancelled = Half::default().then(Step::CancelJob, "the record no longer wants it");
+    Half { steps: cancelled.steps.into_iter().chain(half.steps).collect(), ..half }
+}
+
+fn nothing_to_bring(intent: &Intent) -> Half {
+    if intent.entry.image.is_some() {
+        return Half::default();
+    }
+    let environment = &intent.environment;
+    match intent.supply {
+        SupplyKind::Build => {
+            let words = "nothing is recorded yet; the head of the branch is asked for";
+            Half::say(Condition::Progressing, Reason::NothingRecorded, words)
+        }
+        SupplyKind::Named => Half::say(
+            Condition::Blocked,
+            Reason::NothingRecorded,
+            format!(
+                "nothing is recorded yet; `abide promote` or `abide set` says what {environment} should run"
+            ),
+        ),
+    }
+}
+
+fn unobtainable(intent: &Intent, id: &Digest) -> Half {
+    let words = format!(
+        "image {} of generation {} is not in this engine, and no registry or build is known for it; \
+         promote or set {} again",
+        id.short(),
+        intent.entry.generation,
+        intent.environment
+    );
+    let failed = Outcome::Failed(words.clone());
+    let half = Half::say(Condition::Blocked, Reason::ImageNotFound, words);
+    Half { outcome: Some((intent.entry.generation, failed)), ..half }
+}
+
+fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> Half {
+    let begin = |why: &str| begin(intent, observed, need, why, now);
+    match &observed.acquisition {
+        Acquisition::NotNeeded | Acquisition::Untried => begin("the recorded image is not here"),
+        Acquisition::Running { step } => Half::say(
+            Condition::Progressing,
+            progress_reason(need),
+            format!("{} {}: {step}", doing(need), words(intent)),
+        ),
+        Acquisition::Got(image) => record(intent, image),
+        Acquisition::Failed { at, .. } if intent.sync.is_some_and(|sync| sync > *at) => {
+            begin("someone said sync after it failed")
+        }
+        Acquisition::Failed { reason, message, .. } => {
+            let half = Half::say(Condition::Degraded, *reason, message.clone());
+            Half { outcome: Some((intent.entry.generation, Outcome::Failed(message.clone()))), ..half }
+        }
+        Acquisition::Unavailable { retry_at, .. } if now >= *retry_at => {
+            begin("the time to try again has come")
+        }
+        Acquisition::Unavailable { reason, message, retry_at } => {
+            Half::say(Condition::Degraded, *reason, message.clone()).look_again_at(*retry_at)
+        }
+    }
+}
+
+fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Timestamp) -> Half {
+    let (reason, what) = (progress_reason(need), words(intent));
+    if let Some(since) = observed.burst_since {
+        let begins = intent.entry.at.after(SETTLE).min(since.after(SETTLE_AT_MOST));
+        if now < begins {
+            let message = format!("{what} is next, once pushes have settled");
+            return Half::say(Condition::Progressing, reason, message).look_again_at(begins);
+        }
+    }
+    if observed.superseded_job {
+        // The cancelled job rings when it has ended; beginning before that would make two.
+        return Half::say(Condition::Progressing, reason, format!("{what} is next"));
+    }
+    Half::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
+        .then(Step::Acquire(need.clone()), why)
+}
+
+fn record(intent: &Intent, image: &Image) -> Half {
+    let generation = intent.entry.generation;
+    let is_other = intent.entry.image.as_ref().is_some_and(|recorded| !recorded.is_same(image));
+    let (step, why) = if is_other {
+        let step = Step::RecordRebuilt { generation, image: image.clone() };
+        (step, "the recorded image was gone, and this was built from the same inputs")
+    } else {
+        (
+            Step::RecordImage { generation, image: image.clone() },
+            "this is what the generation turned out to be",
+        )
+    };
+    Half::say(Condition::Progressing, Reason::Updating, format!("the image of {} is here", words(intent)))
+        .then(step, why)
+}
+
+fn words(intent: &Intent) -> String {
+    generation_words(intent.entry.generation, intent.entry.revision.as_ref())
+}
+
+fn doing(need: &Need) -> &'static str {
+    match need {
+        Need::Pull { .. } => "pulling",
+        _ => "building",
+    }
+}
+
+fn progress_reason(need: &Need) -> Reason {
+    match need {
+        Need::Pull { .. } => Reason::Pulling,
+        _ => Reason::Building,
+    }
+}

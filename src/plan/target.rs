@@ -1,0 +1,135 @@
+//! Choosing what to enforce: what the record wants, else what was good last, else what is there.
+
+use super::{Intent, generation_words, image_id};
+use crate::model::container::{ContainerSpec, label};
+use crate::model::desired::{Entry, Image};
+use crate::model::memory::Memory;
+use crate::model::name::Digest;
+use crate::model::observed::{ContainerState, Observed, SeenContainer};
+
+/// What to enforce now.
+#[derive(Clone, Debug)]
+pub(super) enum Choice {
+    /// What the record wants.
+    Wanted(ContainerSpec),
+    /// What the record wants failed before, but nothing else is there to run.
+    Insist(ContainerSpec),
+    /// What became ready last, since what the record wants is not there yet, or failed.
+    Fallback(ContainerSpec),
+    /// A container as it is, since nothing better can be made.
+    Keep {
+        /// Its id.
+        id: String,
+        /// Why nothing better can be made.
+        why: KeepReason,
+    },
+    /// Nothing can run.
+    Nothing,
+}
+
+/// Why a container is kept as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KeepReason {
+    /// What should replace it failed.
+    Refused,
+    /// What should replace it is not there.
+    NoImage,
+    /// A secret of its options cannot be read; the sentence says which.
+    NoOptions(String),
+}
+
+impl Choice {
+    /// What serves, for sentences.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Wanted(spec) | Self::Insist(spec) | Self::Fallback(spec) => {
+                generation_words(spec.generation, spec.revision.as_ref())
+            }
+            Self::Keep { .. } => "the container before it".to_owned(),
+            Self::Nothing => "nothing".to_owned(),
+        }
+    }
+}
+
+pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
+    let options = match &intent.options {
+        Ok(options) => options,
+        Err(why) => return keep(observed, memory, KeepReason::NoOptions(why.clone())),
+    };
+    let spec = |image: &Digest, of: &Entry| ContainerSpec {
+        image: image.clone(),
+        options: options.clone(),
+        generation: of.generation,
+        revision: of.revision.clone(),
+    };
+    let wanted = image_id(&intent.entry).map(|id| spec(id, &intent.entry));
+    let can_run =
+        |spec: &ContainerSpec| observed.images.contains(&spec.image) || exists(observed, spec).is_some();
+    let refused = |spec: &ContainerSpec| {
+        memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
+    };
+    let wanted = wanted.filter(can_run);
+    if let Some(wanted) = wanted.clone().filter(|wanted| !refused(wanted)) {
+        return Choice::Wanted(wanted);
+    }
+    if let Some(other) = wanted.as_ref().and_then(|wanted| other_than(observed, memory, wanted)) {
+        return Choice::Keep { id: other.id.clone(), why: KeepReason::Refused };
+    }
+    let good = memory.good.as_ref().and_then(|good| {
+        let Image { id: Some(id), .. } = &good.image else { return None };
+        let entry =
+            Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
+        Some(spec(id, &entry)).filter(|good| can_run(good) && !refused(good))
+    });
+    match (good, wanted) {
+        (Some(good), _) => Choice::Fallback(good),
+        (None, Some(wanted)) => Choice::Insist(wanted),
+        (None, None) => keep(observed, memory, KeepReason::NoImage),
+    }
+}
+
+/// Our container with exactly these options, by its label.
+pub(super) fn exists<'a>(observed: &'a Observed, spec: &ContainerSpec) -> Option<&'a SeenContainer> {
+    let fingerprint = spec.fingerprint();
+    observed.containers.iter().find(|container| is_labelled(container, &fingerprint))
+}
+
+/// A container that is not the one that failed.
+fn other_than<'a>(
+    observed: &'a Observed,
+    memory: &Memory,
+    refused: &ContainerSpec,
+) -> Option<&'a SeenContainer> {
+    let fingerprint = refused.fingerprint();
+    best(observed.containers.iter().filter(|container| !is_labelled(container, &fingerprint)), memory)
+}
+
+fn is_labelled(container: &SeenContainer, fingerprint: &str) -> bool {
+    container.labels.get(label::SPEC).is_some_and(|label| label == fingerprint)
+}
+
+fn keep(observed: &Observed, memory: &Memory, why: KeepReason) -> Choice {
+    best(observed.containers.iter(), memory)
+        .map_or(Choice::Nothing, |container| Choice::Keep { id: container.id.clone(), why })
+}
+
+/// The container to hold on to: the one that was ready before, whatever its state; then running
+/// before stopped before never started, and the older of two alike. The id makes the choice
+/// independent of the order in which the engine lists them.
+pub(super) fn best<'a>(
+    containers: impl Iterator<Item = &'a SeenContainer>,
+    memory: &Memory,
+) -> Option<&'a SeenContainer> {
+    let proven = memory.good.as_ref().map(|good| good.container.as_str());
+    containers.filter(|container| container.state != ContainerState::Dead).min_by_key(|container| {
+        let rank = match container.state {
+            _ if proven == Some(container.id.as_str()) => 0,
+            ContainerState::Running => 1,
+            ContainerState::Paused => 2,
+            ContainerState::InTransit => 3,
+            ContainerState::Exited(_) => 4,
+            ContainerState::Created | ContainerState::Dead => 5,
+        };
+        (rank, container.created_at, container.id.clone())
+    })
+}
