@@ -1,1 +1,6 @@
 //! The hands: wakes, passes, steps.
+
+mod docker;
+mod fleet;
+mod probe;
+mod wake;

@@ -64,6 +64,8 @@ pub struct SeenContainer {
     pub image: Option<Digest>,
     /// Its state.
     pub state: ContainerState,
+    /// What the image's own `HEALTHCHECK` says.
+    pub engine_health: EngineHealth,
     /// When it was created.
     pub created_at: Timestamp,
     /// When its process was last started.
@@ -124,4 +126,18 @@ pub struct Readiness {
     pub answered_once: bool,
     /// Why the last probe missed.
     pub last_miss: Option<String>,
+}
+
+/// What the image's own `HEALTHCHECK` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineHealth {
+    /// The image has none.
+    #[default]
+    NoCheck,
+    /// Not decided yet.
+    Starting,
+    /// Good.
+    Healthy,
+    /// Bad.
+    Unhealthy,
 }

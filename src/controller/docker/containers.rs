@@ -1,0 +1,316 @@
+//! Containers: listed, looked at, made, started, stopped, read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, HostConfigLogConfig,
+    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RenameContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptions,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
+use crate::model::container::ContainerSpec;
+use crate::model::name::ContainerName;
+use crate::model::observed::SeenContainer;
+use crate::model::time::Timestamp;
+
+/// One line of the list of all containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// The id.
+    pub(crate) id: String,
+    /// The names, without leading slashes.
+    pub(crate) names: Vec<String>,
+    /// The state's word.
+    pub(crate) state: String,
+    /// The labels.
+    pub(crate) labels: HashMap<String, String>,
+}
+
+/// Which part of a container's output is wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogOptions {
+    /// Go on as output comes.
+    pub(crate) follow: bool,
+    /// The last lines only.
+    pub(crate) tail: Option<usize>,
+    /// Since this moment only.
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// A container of a build step, run once for its standard output.
+pub(crate) struct StepRun<'a> {
+    /// The image ID.
+    pub(crate) image: &'a str,
+    /// The container's name.
+    pub(crate) name: &'a str,
+    /// Labels, so that leftovers are found.
+    pub(crate) labels: HashMap<String, String>,
+}
+
+impl Engine {
+    /// All containers, running or not, in one call.
+    pub(crate) async fn list(&self) -> Result<Vec<Listed>> {
+        let docker = self.docker().await?;
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let all = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
+        let listed = all.into_iter().map(|summary| Listed {
+            id: summary.id.unwrap_or_default(),
+            names: summary
+                .names
+                .unwrap_or_default()
+                .into_iter()
+                .map(|name| name.trim_start_matches('/').to_owned())
+                .collect(),
+            state: summary.state.map(|state| state.to_string()).unwrap_or_default(),
+            labels: summary.labels.unwrap_or_default(),
+        });
+        Ok(listed.collect())
+    }
+
+    /// One container; `None` where it is gone.
+    pub(crate) async fn inspect(&self, id: &str) -> Result<Option<SeenContainer>> {
+        let docker = self.docker().await?;
+        let call = docker.inspect_container(id, None::<InspectContainerOptions>);
+        match within("inspect a container", QUICK, call).await {
+            Ok(inspected) => Ok(Some(convert::seen(inspected))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a container and gives its id.
+    pub(crate) async fn create(&self, name: &ContainerName, spec: &ContainerSpec) -> Result<String> {
+        let docker = self.docker().await?;
+        let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
+        let call = docker.create_container(Some(options), create_body(spec));
+        Ok(within("create a container", SLOW, call).await?.id)
+    }
+
+    /// Starts a container; one that runs already is fine.
+    pub(crate) async fn start(&self, id: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        within("start a container", SLOW, docker.start_container(id, None)).await
+    }
+
+    /// Stops a container: SIGTERM, SIGKILL after its own timeout. One that is gone is fine.
+    pub(crate) async fn stop(&self, id: &str, patience: Duration) -> Result<()> {
+        let docker = self.docker().await?;
+        let seconds = i32::try_from(patience.as_secs()).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::default().t(seconds).build();
+        gone_is_fine(
+            within("stop a container", patience + SLOW, docker.stop_container(id, Some(options))).await,
+        )
+    }
+
+    /// Removes a container and its anonymous volumes; named volumes stay. One that is gone is fine.
+    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        gone_is_fine(within("remove a container", SLOW, docker.remove_container(id, Some(options))).await)
+    }
+
+    /// Gives a container another name.
+    pub(crate) async fn rename(&self, id: &str, name: &ContainerName) -> Result<()> {
+        let docker = self.docker().await?;
+        let options = RenameContainerOptionsBuilder::default().name(name.as_str()).build();
+        within("rename a container", QUICK, docker.rename_container(id, options)).await
+    }
+
+    /// Goes on with a paused container.
+    pub(crate) async fn unpause(&self, id: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        within("unpause a container", QUICK, docker.unpause_container(id)).await
+    }
+
+    /// Sets limits in place, and the restart policy to `no`.
+    pub(crate) async fn adjust(
+        &self,
+        id: &str,
+        memory: Option<u64>,
+        nano_cpus: Option<u64>,
+        pids: Option<u32>,
+    ) -> Result<()> {
+        let docker = self.docker().await?;
+        let memory = memory.map(signed);
+        let body = ContainerUpdateBody {
+            memory,
+            // As much swap again as memory, which is what the engine gives at creation; without
+            // it, a limit above the old sum of both is refused.
+            memory_swap: memory.map(|memory| memory.saturating_mul(2)),
+            nano_cpus: nano_cpus.map(signed),
+            pids_limit: pids.map(i64::from),
+            restart_policy: Some(no_restarts()),
+            ..Default::default()
+        };
+        within("change a container's limits", QUICK, docker.update_container(id, body)).await
+    }
+
+    /// The last lines that a container wrote, both streams, as text for people.
+    pub(crate) async fn last_output(&self, id: &str, lines: usize) -> Result<String> {
+        let options = LogOptions { tail: Some(lines), ..LogOptions::default() };
+        let stream = self.logs(id, &options).await?;
+        let collect = stream.try_fold(Vec::new(), |mut all, chunk| async move {
+            all.extend_from_slice(&chunk);
+            Ok(all)
+        });
+        match tokio::time::timeout(QUICK, collect).await {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes?).into_owned()),
+            Err(_) => Err(EngineError::Deadline { call: "read a container's output", within: QUICK }),
+        }
+    }
+
+    /// A container's output as it wrote it.
+    pub(crate) async fn logs(
+        &self,
+        id: &str,
+        options: &LogOptions,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        let docker = self.docker().await?;
+        let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
+        let since =
+            options.since.map_or(0, |since| i32::try_from(since.as_millis() / 1000).unwrap_or(i32::MAX));
+        let query = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .follow(options.follow)
+            .since(since)
+            .tail(&tail)
+            .build();
+        let stream = docker.logs(id, Some(query));
+        Ok(stream.map(|line| line.map(LogOutput::into_bytes).map_err(EngineError::from)))
+    }
+
+    /// Runs a container once and writes its standard output to `out`; its standard error goes to
+    /// `log`. Gives the exit code. The container is removed, also where the future is dropped by
+    /// its caller's clean-up of the label.
+    pub(crate) async fn run_for_output(
+        &self,
+        step: StepRun<'_>,
+        out: &mut (impl AsyncWrite + Unpin),
+        log: &mut (impl FnMut(&[u8]) + Send),
+    ) -> Result<i64> {
+        let docker = self.docker().await?;
+        let options = CreateContainerOptionsBuilder::default().name(step.name).build();
+        let create = docker.create_container(Some(options), step_body(&step));
+        let id = within("create a step's container", SLOW, create).await?.id;
+        let attach = AttachContainerOptionsBuilder::default().stdout(true).stderr(true).stream(true).build();
+        let mut attached =
+            within("attach to a step's container", QUICK, docker.attach_container(&id, Some(attach))).await?;
+        within("start a step's container", SLOW, docker.start_container(&id, None)).await?;
+        while let Some(chunk) = attached.output.next().await {
+            match chunk? {
+                LogOutput::StdErr { message } => log(&message),
+                output => out.write_all(&output.into_bytes()).await.map_err(write_failed)?,
+            }
+        }
+        out.flush().await.map_err(write_failed)?;
+        let code = exit_code(&docker, &id).await?;
+        self.remove(&id).await?;
+        Ok(code)
+    }
+}
+
+fn write_failed(error: std::io::Error) -> EngineError {
+    EngineError::Refused(format!("the step's output cannot be written: {error}"))
+}
+
+/// bollard calls an exit code other than zero an error.
+async fn exit_code(docker: &bollard::Docker, id: &str) -> Result<i64> {
+    let mut waits = docker.wait_container(id, None::<WaitContainerOptions>);
+    match waits.next().await {
+        Some(Ok(answer)) => Ok(answer.status_code),
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+        Some(Err(error)) => Err(error.into()),
+        None => Err(EngineError::Unreachable("it did not tell how the step's container ended".to_owned())),
+    }
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        // `removal of container … is already in progress` is what was asked for.
+        Err(EngineError::Conflict(words)) if words.contains("already in progress") => Ok(()),
+        other => other,
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// One process owns restarts, and that is abide.
+fn no_restarts() -> RestartPolicy {
+    RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }
+}
+
+fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let options = &spec.options;
+    let port = format!("{}/tcp", options.port);
+    let network = options.network.to_string();
+    let endpoint =
+        EndpointSettings { aliases: Some(vec![options.name.to_string()]), ..EndpointSettings::default() };
+    ContainerCreateBody {
+        image: Some(spec.image.to_string()),
+        cmd: options.command.clone(),
+        env: Some(options.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect()),
+        labels: Some(spec.labels().into_iter().collect()),
+        exposed_ports: Some(vec![port.clone()]),
+        stop_timeout: Some(i64::from(options.stop_timeout_seconds)),
+        host_config: Some(host_config(spec, port)),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network, endpoint)])),
+        }),
+        ..Default::default()
+    }
+}
+
+fn host_config(spec: &ContainerSpec, port: String) -> HostConfig {
+    let options = &spec.options;
+    let binding = options.publish.map(|publish| {
+        let host_ip = publish.address.map(|address| address.to_string());
+        vec![PortBinding { host_ip, host_port: Some(publish.port.to_string()) }]
+    });
+    HostConfig {
+        binds: Some(options.volumes.iter().map(bind).collect()),
+        port_bindings: binding.map(|binding| HashMap::from([(port, Some(binding))])),
+        network_mode: Some(options.network.to_string()),
+        restart_policy: Some(no_restarts()),
+        extra_hosts: Some(options.extra_hosts.clone()),
+        memory: options.memory.map(signed),
+        nano_cpus: options.nano_cpus.map(signed),
+        pids_limit: options.pids.map(i64::from),
+        init: Some(options.init),
+        ..Default::default()
+    }
+}
+
+fn bind(mount: &crate::model::spec::Mount) -> String {
+    let read_only = if mount.read_only { ":ro" } else { "" };
+    format!("{}:{}{read_only}", mount.source, mount.target)
+}
+
+/// Without a log driver: the engine would keep a second copy of a tarball in its log.
+fn step_body(step: &StepRun<'_>) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(step.image.to_owned()),
+        labels: Some(step.labels.clone()),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        host_config: Some(HostConfig {
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            init: Some(true),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,121 @@
+//! From the engine's answers to the vocabulary.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum as Word,
+    HealthStatusEnum, HostConfig, NetworkSettings, PortMap,
+};
+
+use crate::model::container::{Exit, Secret};
+use crate::model::name::Digest;
+use crate::model::observed::{ContainerState, EngineHealth, SeenContainer};
+use crate::model::spec::{Mount, Publish};
+use crate::model::time::Timestamp;
+
+/// Our view of an inspected container.
+pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
+    let config = inspected.config.unwrap_or_default();
+    let host = inspected.host_config.unwrap_or_default();
+    let state = inspected.state.unwrap_or_default();
+    let created =
+        inspected.created.map(|at| u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0));
+    SeenContainer {
+        id: inspected.id.unwrap_or_default(),
+        name: inspected.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        image: inspected.image.and_then(|id| Digest::new(id).ok()),
+        started_at: moment(state.started_at.as_deref()),
+        engine_health: engine_health(&state),
+        state: state_word(&state),
+        created_at: Timestamp::from_millis(created.unwrap_or(0)),
+        command: config.cmd.unwrap_or_default(),
+        env: variables(config.env.unwrap_or_default()),
+        published: published(host.port_bindings.clone().unwrap_or_default()),
+        volumes: host.binds.iter().flatten().filter_map(|bind| mount(bind)).collect(),
+        extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
+        memory: positive(host.memory),
+        nano_cpus: positive(host.nano_cpus),
+        pids: positive(host.pids_limit).and_then(|pids| u32::try_from(pids).ok()),
+        init: host.init.unwrap_or(false),
+        restart_policy: restart_policy(&host),
+        networks: inspected.network_settings.map(networks).unwrap_or_default(),
+        last_output: None,
+        labels: config.labels.unwrap_or_default().into_iter().collect(),
+    }
+}
+
+fn state_word(state: &EngineState) -> ContainerState {
+    match state.status {
+        Some(Word::RUNNING) => ContainerState::Running,
+        Some(Word::PAUSED) => ContainerState::Paused,
+        Some(Word::CREATED) => ContainerState::Created,
+        Some(Word::DEAD) => ContainerState::Dead,
+        Some(Word::EXITED) => ContainerState::Exited(Exit {
+            code: state.exit_code.unwrap_or(0),
+            out_of_memory: state.oom_killed.unwrap_or(false),
+            at: moment(state.finished_at.as_deref()).unwrap_or_default(),
+        }),
+        _ => ContainerState::InTransit,
+    }
+}
+
+fn engine_health(state: &EngineState) -> EngineHealth {
+    match state.health.as_ref().and_then(|health| health.status) {
+        Some(HealthStatusEnum::HEALTHY) => EngineHealth::Healthy,
+        Some(HealthStatusEnum::UNHEALTHY) => EngineHealth::Unhealthy,
+        Some(HealthStatusEnum::STARTING) => EngineHealth::Starting,
+        _ => EngineHealth::NoCheck,
+    }
+}
+
+/// The engine writes the year 1 for "never".
+fn moment(text: Option<&str>) -> Option<Timestamp> {
+    text.and_then(|text| Timestamp::parse(text).ok()).filter(|at| at.as_millis() > 0)
+}
+
+fn variables(env: Vec<String>) -> BTreeMap<String, Secret> {
+    env.into_iter()
+        .map(|variable| match variable.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Secret::new(value)),
+            None => (variable, Secret::default()),
+        })
+        .collect()
+}
+
+fn published(ports: PortMap) -> BTreeMap<String, Vec<Publish>> {
+    let host_port = |binding: bollard::models::PortBinding| {
+        let address = binding.host_ip.and_then(|ip| ip.parse::<IpAddr>().ok());
+        Some(Publish { address, port: binding.host_port?.parse().ok()? })
+    };
+    ports
+        .into_iter()
+        .map(|(port, bindings)| {
+            (port, bindings.unwrap_or_default().into_iter().filter_map(host_port).collect())
+        })
+        .collect()
+}
+
+/// `source:target[:options]`, as the engine keeps binds.
+fn mount(bind: &str) -> Option<Mount> {
+    let mut parts = bind.splitn(3, ':');
+    let (source, target) = (parts.next()?, parts.next()?);
+    let read_only = parts.next().is_some_and(|options| options.split(',').any(|option| option == "ro"));
+    Some(Mount { source: source.to_owned(), target: target.to_owned(), read_only })
+}
+
+/// The engine says zero, or minus one, for "no limit".
+fn positive(limit: Option<i64>) -> Option<u64> {
+    limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0)
+}
+
+fn restart_policy(host: &HostConfig) -> String {
+    let name = host.restart_policy.as_ref().and_then(|policy| policy.name);
+    name.map(|name| name.to_string()).unwrap_or_default()
+}
+
+fn networks(settings: NetworkSettings) -> BTreeMap<String, Option<IpAddr>> {
+    let address = |text: Option<String>| text.and_then(|text| text.parse().ok());
+    let all: HashMap<_, _> = settings.networks.unwrap_or_default();
+    all.into_iter().map(|(name, endpoint)| (name, address(endpoint.ip_address))).collect()
+}

@@ -1,0 +1,158 @@
+//! The Docker Engine: the only room that names bollard.
+//!
+//! Every call has a deadline of its own, for the engine has none: a frozen engine or registry
+//! would otherwise hang a pass for ever.
+
+mod build;
+mod containers;
+mod convert;
+mod events;
+mod images;
+mod networks;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as BollardError;
+use tokio::sync::RwLock;
+
+pub(crate) use build::{BuildRequest, BuildSecret, Builder};
+pub(crate) use containers::{Listed, LogOptions, StepRun};
+pub(crate) use events::Happening;
+pub(crate) use networks::NetworkState;
+
+/// Deadline of calls that answer from the engine's memory or disk.
+const QUICK: Duration = Duration::from_secs(30);
+/// Deadline of calls that set up namespaces, networks or mounts.
+const SLOW: Duration = Duration::from_secs(120);
+
+/// What went wrong between abide and the engine.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// The engine does not answer.
+    #[error("the Docker Engine does not answer: {0}")]
+    Unreachable(String),
+    /// The engine took longer than any such call may take.
+    #[error("the Docker Engine did not finish to {call} within {}", humantime::format_duration(*.within))]
+    Deadline {
+        /// What was asked.
+        call: &'static str,
+        /// How long it was given.
+        within: Duration,
+    },
+    /// The thing is not there.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The name is taken, or the state does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The engine refused, in its own words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl EngineError {
+    /// Whether the engine itself, not the request, is in trouble.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Deadline { .. })
+    }
+
+    /// Whether the thing is simply not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+}
+
+impl From<BollardError> for EngineError {
+    fn from(error: BollardError) -> Self {
+        match error {
+            BollardError::DockerResponseServerError { status_code, message } => {
+                let message = first_line(&message);
+                match status_code {
+                    404 => Self::NotFound(message),
+                    409 => Self::Conflict(message),
+                    _ => Self::Refused(message),
+                }
+            }
+            BollardError::DockerStreamError { error } => Self::Refused(first_line(&error)),
+            BollardError::RequestTimeoutError => Self::Deadline { call: "answer", within: SLOW },
+            other => Self::Unreachable(chain(&other)),
+        }
+    }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        words = format!("{words}: {inner}");
+        source = inner.source();
+    }
+    words
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").trim().to_owned()
+}
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+/// A connection to one Docker Engine, negotiated on first need and again after it was lost.
+pub(crate) struct Engine {
+    /// Where the engine listens, as in `DOCKER_HOST`; `None`: the environment's, else the default.
+    host: Option<String>,
+    docker: RwLock<Option<Docker>>,
+}
+
+impl Engine {
+    /// A handle that connects when it is first used.
+    pub(crate) fn new(host: Option<String>) -> Self {
+        Self { host, docker: RwLock::new(None) }
+    }
+
+    /// The connection, made and negotiated where there is none.
+    async fn docker(&self) -> Result<Docker> {
+        if let Some(docker) = &*self.docker.read().await {
+            return Ok(docker.clone());
+        }
+        let mut slot = self.docker.write().await;
+        if let Some(docker) = &*slot {
+            return Ok(docker.clone());
+        }
+        let docker = match &self.host {
+            Some(host) => Docker::connect_with_host(host)?,
+            None => Docker::connect_with_defaults()?,
+        };
+        // Long calls have deadlines of their own; this is only the last net.
+        let docker = docker.with_timeout(Duration::from_secs(3600));
+        // bollard's own version is newer than many engines, which then refuse every call.
+        let docker = within("negotiate its version", QUICK, docker.negotiate_version()).await?;
+        *slot = Some(docker.clone());
+        Ok(docker)
+    }
+
+    /// Forgets the connection, so that the next call negotiates again: another engine version may
+    /// be listening now.
+    pub(crate) async fn reconnect(&self) {
+        *self.docker.write().await = None;
+    }
+
+    /// Whether the engine answers.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        let docker = self.docker().await?;
+        within("answer a ping", QUICK, docker.ping()).await.map(drop)
+    }
+}
+
+async fn within<T>(
+    call: &'static str,
+    within: Duration,
+    future: impl Future<Output = std::result::Result<T, BollardError>>,
+) -> Result<T> {
+    match tokio::time::timeout(within, future).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(EngineError::Deadline { call, within }),
+    }
+}

@@ -1,0 +1,168 @@
+//! What is known of the host's containers and things, kept up to date by events.
+//!
+//! An event about one container is answered by one inspect of it; a resync by one list of all, and
+//! inspects of what changed. Passes read from here and ask the engine nothing more.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::docker::{Engine, EngineError, Listed};
+use crate::model::container::label;
+use crate::model::name::{Digest, EnvironmentName};
+use crate::model::observed::{ContainerState, Foreign, SeenContainer};
+
+/// Lines of a container's last output that are kept where it ended.
+const LAST_LINES: usize = 10;
+/// Characters of them.
+const LAST_CHARACTERS: usize = 600;
+
+/// The containers of one host, as far as they matter.
+pub(crate) struct Fleet {
+    record: String,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Our containers by id, with the summary of the list that they were last seen with.
+    ours: HashMap<String, (EnvironmentName, SeenContainer)>,
+    /// The list's word for the state of ours, to tell what changed without an inspect.
+    listed: HashMap<String, (Vec<String>, String)>,
+    /// Names of containers that are not ours.
+    foreign: HashMap<String, Foreign>,
+    /// Image IDs known to be there.
+    images: HashSet<Digest>,
+}
+
+impl Fleet {
+    pub(crate) fn new(record: String) -> Self {
+        Self { record, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our containers of one environment.
+    pub(crate) fn containers(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+        let known = self.known();
+        let ours = known.ours.values().filter(|(of, _)| of == environment);
+        ours.map(|(_, seen)| seen.clone()).collect()
+    }
+
+    /// Environments that have containers of ours.
+    pub(crate) fn environments(&self) -> BTreeSet<EnvironmentName> {
+        self.known().ours.values().map(|(environment, _)| environment.clone()).collect()
+    }
+
+    /// The container that is not ours and has this name.
+    pub(crate) fn foreign(&self, name: &str) -> Option<Foreign> {
+        self.known().foreign.get(name).cloned()
+    }
+
+    /// Forgets which images are there; they are asked for again when needed.
+    pub(crate) fn forget_images(&self) {
+        self.known().images.clear();
+    }
+
+    /// Those of `ids` that the engine holds.
+    pub(crate) async fn images(
+        &self,
+        engine: &Engine,
+        ids: impl IntoIterator<Item = Digest>,
+    ) -> Result<BTreeSet<Digest>, EngineError> {
+        let mut present = BTreeSet::new();
+        for id in ids {
+            let is_known = self.known().images.contains(&id);
+            if is_known || engine.image_id(id.as_str()).await?.as_ref() == Some(&id) {
+                self.known().images.insert(id.clone());
+                present.insert(id);
+            }
+        }
+        Ok(present)
+    }
+
+    /// One list of all containers, and an inspect of each of ours that changed since the last one;
+    /// `afresh` inspects all of ours. Gives the environments whose containers changed.
+    pub(crate) async fn resync(
+        &self,
+        engine: &Engine,
+        afresh: bool,
+    ) -> Result<BTreeSet<EnvironmentName>, EngineError> {
+        let list = engine.list().await?;
+        let (ours, foreign): (Vec<_>, Vec<_>) = list.into_iter().partition(|listed| self.is_ours(listed));
+        let mut changed = self.forget_all_but(&ours);
+        self.known().foreign = foreign.iter().flat_map(foreign_names).collect();
+        for listed in ours {
+            let summary = (listed.names.clone(), listed.state.clone());
+            if afresh || self.known().listed.get(&listed.id) != Some(&summary) {
+                changed.extend(self.look(engine, &listed.id).await?);
+                self.known().listed.insert(listed.id, summary);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Looks at one container again. Gives its environment where it is ours and changed.
+    pub(crate) async fn look(
+        &self,
+        engine: &Engine,
+        id: &str,
+    ) -> Result<Option<EnvironmentName>, EngineError> {
+        let Some(mut seen) = engine.inspect(id).await? else {
+            return Ok(self.known().forget(id));
+        };
+        let Some(environment) = self.environment_of(&seen.labels) else { return Ok(None) };
+        if let ContainerState::Exited(_) = seen.state {
+            let output = engine.last_output(id, LAST_LINES).await.ok();
+            seen.last_output = output.map(|text| presentable(&text));
+        }
+        let mut known = self.known();
+        let before = known.ours.insert(seen.id.clone(), (environment.clone(), seen.clone()));
+        // The next list shows whether it changed again.
+        known.listed.remove(&seen.id);
+        Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
+    }
+
+    fn forget_all_but(&self, listed: &[Listed]) -> BTreeSet<EnvironmentName> {
+        let mut known = self.known();
+        let there: HashSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
+        let gone: Vec<String> =
+            known.ours.keys().filter(|id| !there.contains(id.as_str())).cloned().collect();
+        gone.iter().filter_map(|id| known.forget(id)).collect()
+    }
+
+    fn is_ours(&self, listed: &Listed) -> bool {
+        listed.labels.get(label::RECORD) == Some(&self.record)
+            && listed.labels.get(label::ENVIRONMENT).is_some_and(|name| EnvironmentName::new(name).is_ok())
+    }
+
+    fn environment_of(&self, labels: &std::collections::BTreeMap<String, String>) -> Option<EnvironmentName> {
+        let is_ours = labels.get(label::RECORD) == Some(&self.record);
+        labels.get(label::ENVIRONMENT).filter(|_| is_ours).and_then(|name| EnvironmentName::new(name).ok())
+    }
+}
+
+impl Known {
+    fn forget(&mut self, id: &str) -> Option<EnvironmentName> {
+        self.listed.remove(id);
+        self.ours.remove(id).map(|(environment, _)| environment)
+    }
+}
+
+fn foreign_names(listed: &Listed) -> Vec<(String, Foreign)> {
+    let whose = match listed.labels.get(label::RECORD) {
+        Some(record) => format!("another abide's (record {record})"),
+        None => "not abide's".to_owned(),
+    };
+    let foreign = Foreign { id: listed.id.clone(), whose };
+    listed.names.iter().map(|name| (name.clone(), foreign.clone())).collect()
+}
+
+/// One line of printable characters: it goes into statuses, logs and terminals.
+fn presentable(output: &str) -> String {
+    let start = output.char_indices().rev().nth(LAST_CHARACTERS).map_or(0, |(at, _)| at);
+    let lines = output[start..].lines().map(str::trim).filter(|line| !line.is_empty());
+    let joined = lines.collect::<Vec<_>>().join(" | ");
+    joined.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,60 @@
+//! Wakes: who rings says only which environment to look at.
+//!
+//! Rings coalesce: however often an environment is rung while its pass runs, one more pass
+//! follows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::name::EnvironmentName;
+
+/// The wake queue: a bell for each environment.
+#[derive(Clone, Default)]
+pub(crate) struct Wake {
+    bells: Arc<Mutex<HashMap<EnvironmentName, Arc<Notify>>>>,
+}
+
+impl Wake {
+    fn bells(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Arc<Notify>>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bell of one environment. It holds one ring until someone waits for it.
+    pub(crate) fn bell(&self, environment: &EnvironmentName) -> Arc<Notify> {
+        self.bells().entry(environment.clone()).or_default().clone()
+    }
+
+    /// Asks for a pass of one environment.
+    pub(crate) fn ring(&self, environment: &EnvironmentName) {
+        self.bell(environment).notify_one();
+    }
+
+    /// Asks for a pass of every environment.
+    pub(crate) fn ring_all(&self) {
+        self.bells().values().for_each(|bell| bell.notify_one());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thousand_rings_are_one_wake() {
+        let (wake, dev) = (Wake::default(), EnvironmentName::new("dev").unwrap());
+        let bell = wake.bell(&dev);
+        (0..1000).for_each(|_| wake.ring(&dev));
+        bell.notified().await;
+        let again = tokio::time::timeout(std::time::Duration::from_millis(20), bell.notified()).await;
+        assert!(again.is_err(), "a second wake was stored");
+    }
+
+    #[tokio::test]
+    async fn a_ring_before_anyone_waits_is_not_lost() {
+        let (wake, dev) = (Wake::default(), EnvironmentName::new("dev").unwrap());
+        wake.ring(&dev);
+        wake.bell(&dev).notified().await;
+    }
+}
