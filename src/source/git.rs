@@ -1,0 +1,442 @@
+//! One call of the git program: hardened, bounded, and gone when its future is.
+//!
+//! What is trusted: the configuration of the user that the daemon runs as (`~/.gitconfig`, ssh,
+//! credential helpers). That is how people give a daemon access, and a repository cannot change
+//! it. What is not: the system-wide file, which belongs to nobody in particular, stray `GIT_*`
+//! variables, and everything that a repository says.
+
+use std::ffi::OsStr;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+
+use super::error::SourceError;
+use super::remote::Remote;
+use super::url::{Login, Transport};
+
+/// The most standard output that is collected, in bytes: a listing of some 800,000 branches.
+const LONGEST_OUTPUT: usize = 64 << 20;
+
+/// The end of standard error that is kept, in bytes. Git says last what it died of.
+const STDERR_TAIL: usize = 4096;
+
+/// How long pipes are read on after git has ended: what git wrote is in them by then, but a helper
+/// that lives on in the background (a shared ssh connection) may keep them open for hours.
+const PIPE_GRACE: Duration = Duration::from_secs(1);
+
+/// `GIT_*` variables through which an operator gives access; all others are taken away.
+const KEPT_VARIABLES: &[&str] = &[
+    "GIT_ASKPASS",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_EXEC_PATH",
+    "GIT_PROXY_COMMAND",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSH_VARIANT",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_SSL_CERT",
+    "GIT_SSL_KEY",
+];
+
+/// Settings of every call. They outrank those of the user.
+const SETTINGS: &[(&str, &str)] = &[
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    // A laid out tree depends on the commit, not on who lays it out.
+    ("core.attributesFile", "/dev/null"),
+    ("core.autocrlf", "false"),
+    ("core.eol", "lf"),
+    ("core.symlinks", "true"),
+    ("core.fileMode", "true"),
+    ("core.sparseCheckout", "false"),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("fetch.fsckObjects", "true"),
+    // One pack a fetch, so that a mirror needs no background work to stay fast.
+    ("fetch.unpackLimit", "1"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    // Slower than 1 kB/s for a minute is a hanging server.
+    ("http.lowSpeedLimit", "1000"),
+    ("http.lowSpeedTime", "60"),
+    ("protocol.allow", "never"),
+    ("protocol.ext.allow", "never"),
+    ("remote.lfsdefault", Git::REMOTE),
+];
+
+/// Flaws that old tools left in the history of honest repositories; no checkout suffers from them.
+const HARMLESS_FLAWS: &[&str] = &[
+    "badTimezone",
+    "badDate",
+    "badDateOverflow",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeEmail",
+    "missingSpaceBeforeDate",
+    "zeroPaddedDate",
+    "zeroPaddedFilemode",
+    "multipleAuthors",
+    "gitmodulesParse",
+];
+
+/// Answers git's question for a login out of two environment variables. A URL with a password in
+/// it would be on the command line of git's own helpers, for every user of the host to read. The
+/// text is constant: nothing is put into it.
+const LOGIN_HELPER: &str = "!f() { test \"$1\" = get && \
+     printf 'username=%s\\npassword=%s\\n' \"$ABIDE_GIT_USER\" \"$ABIDE_GIT_PASSWORD\"; }; f";
+
+/// A call of git to be made.
+pub(super) struct Git {
+    command: Command,
+    step: &'static str,
+    remote: Remote,
+    limit: Duration,
+    settings: Vec<(String, String)>,
+}
+
+impl Git {
+    /// The name under which git knows the configured URL. None that people use, so that settings
+    /// of `origin` in their own configuration do not apply.
+    pub(super) const REMOTE: &str = "abide";
+
+    /// A call that is to do `step` (a verb and its object) and may talk to `remote`.
+    pub(super) fn new(step: &'static str, remote: &Remote) -> Self {
+        let mut command = Command::new("git");
+        forget_variables(&mut command);
+        command
+            .current_dir("/")
+            .env("LC_ALL", "C")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            // Outside of any repository, unless `repository` names one.
+            .env("GIT_DIR", "/dev/null")
+            // ssh would ask the terminal of whoever started the daemon.
+            .env("SSH_ASKPASS_REQUIRE", "force");
+        if std::env::var_os("SSH_ASKPASS").is_none() {
+            command.env("SSH_ASKPASS", "false");
+        }
+        let settings = settings_for(remote);
+        if let Some(login) = &remote.url.login {
+            command.env("ABIDE_GIT_USER", login.user.expose());
+            command.env("ABIDE_GIT_PASSWORD", login.password.expose());
+        }
+        Self { command, step, remote: remote.clone(), limit: remote.timeouts.fetch, settings }
+    }
+
+    pub(super) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub(super) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Works on the bare repository `dir`. Naming it also tells git that its owner is trusted.
+    pub(super) fn repository(mut self, dir: &Path) -> Self {
+        self.command.env("GIT_DIR", dir);
+        self
+    }
+
+    /// Works on the files in `tree`, by way of the index file `index`.
+    pub(super) fn work_tree(mut self, tree: &Path, index: &Path) -> Self {
+        self.command.env("GIT_WORK_TREE", tree).env("GIT_INDEX_FILE", index).current_dir(tree);
+        self
+    }
+
+    /// Ends the call after `limit`.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Makes the call and collects its output.
+    pub(super) async fn run(self) -> Result<Finished, SourceError> {
+        let mut output = Vec::new();
+        let mut finished = self
+            .stream(|chunk| {
+                output.extend_from_slice(chunk);
+                if output.len() > LONGEST_OUTPUT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .await?;
+        finished.output = output;
+        Ok(finished)
+    }
+
+    /// Makes the call and hands its output to `sink`, which may end it.
+    pub(super) async fn stream<S>(mut self, sink: S) -> Result<Finished, SourceError>
+    where
+        S: FnMut(&[u8]) -> ControlFlow<()> + Send,
+    {
+        pass_settings(&mut self.command, &self.settings);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.kill_on_drop(true).process_group(0);
+        let child = self.command.spawn().map_err(SourceError::NoGit)?;
+        let group = Group::of(&child);
+        let ended = tokio::time::timeout(self.limit, watch(child, group, sink)).await;
+        let Ok(ended) = ended else { return Err(self.timed_out()) };
+        let ended = ended.map_err(SourceError::io("read what git says"))?;
+        let detail = readable(&ended.stderr, self.remote.url.login.as_ref());
+        Ok(Finished { status: ended.status, stopped: ended.stopped, output: Vec::new(), detail, of: self })
+    }
+
+    fn timed_out(&self) -> SourceError {
+        SourceError::TimedOut { step: self.step, remote: self.remote.to_string(), after: self.limit }
+    }
+}
+
+/// A call that ended, well or not.
+pub(super) struct Finished {
+    status: ExitStatus,
+    stopped: bool,
+    output: Vec<u8>,
+    detail: String,
+    of: Git,
+}
+
+impl Finished {
+    /// The output, where git succeeded.
+    pub(super) fn success(self) -> Result<Vec<u8>, SourceError> {
+        if self.status.success() && !self.stopped { Ok(self.output) } else { Err(self.error()) }
+    }
+
+    /// The output, whether it succeeded or not; `None` where it did not.
+    pub(super) fn answer(self) -> Option<Vec<u8>> {
+        (self.status.success() && !self.stopped).then_some(self.output)
+    }
+
+    /// What git said on standard error, for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    fn error(self) -> SourceError {
+        let remote = self.of.remote.to_string();
+        let detail = match (self.stopped, self.detail.is_empty()) {
+            (true, _) => "it says more than is read".to_owned(),
+            (_, true) => format!("it ended with {} and said nothing", self.status),
+            _ => self.detail,
+        };
+        SourceError::from_stderr(self.of.step, remote, detail)
+    }
+}
+
+fn forget_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let Some(text) = name.to_str() else { continue };
+        if text.starts_with("GIT_") && !KEPT_VARIABLES.contains(&text) {
+            command.env_remove(&name);
+        }
+    }
+}
+
+fn settings_for(remote: &Remote) -> Vec<(String, String)> {
+    let mut settings: Vec<_> = SETTINGS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    for flaw in HARMLESS_FLAWS {
+        settings.push((format!("fetch.fsck.{flaw}"), "ignore".to_owned()));
+        settings.push((format!("fsck.{flaw}"), "ignore".to_owned()));
+    }
+    let allowed: &[&str] = match remote.url.transport {
+        Transport::Https => &["https"],
+        // A server may send from http to https, and never back.
+        Transport::Http => &["http", "https"],
+        Transport::Ssh => &["ssh"],
+        Transport::File => &["file"],
+    };
+    settings.extend(allowed.iter().map(|t| (format!("protocol.{t}.allow"), "always".to_owned())));
+    settings.push((format!("remote.{}.url", Git::REMOTE), remote.url.git.clone()));
+    if let Some(Login { base, .. }) = &remote.url.login {
+        // An empty helper forgets those before it: the URL's own login is meant, and nobody
+        // should store it.
+        settings.push((format!("credential.{base}.helper"), String::new()));
+        settings.push((format!("credential.{base}.helper"), LOGIN_HELPER.to_owned()));
+    }
+    settings
+}
+
+/// Through the environment, which other users of the host cannot read, as they can arguments.
+fn pass_settings(command: &mut Command, settings: &[(String, String)]) {
+    command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+    for (number, (key, value)) in settings.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{number}"), key);
+        command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+    }
+}
+
+/// The process group of a call. Git starts helpers (remote-https, index-pack, ssh) which would
+/// outlive it; dropping this ends them all.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
+    }
+
+    fn end(&self) {
+        if let Some(leader) = self.0 {
+            // The only failure is that nobody is left in it.
+            let _gone = kill_process_group(leader, Signal::KILL);
+        }
+    }
+
+    /// After git ended by itself its number may belong to another, and what it left running on
+    /// purpose (a credential cache) is to go on.
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Ended {
+    status: ExitStatus,
+    stopped: bool,
+    stderr: Vec<u8>,
+}
+
+/// Reads both pipes until git ends, or until `sink` has had enough.
+async fn watch<S>(mut child: Child, group: Group, sink: S) -> io::Result<Ended>
+where
+    S: FnMut(&[u8]) -> ControlFlow<()> + Send,
+{
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut tail = Vec::new();
+    let (status, stopped) = {
+        let reading = async { tokio::try_join!(pump(stdout, sink), pump(stderr, |c| keep_tail(&mut tail, c))) };
+        tokio::pin!(reading);
+        tokio::select! {
+            read = &mut reading => {
+                let stopped = has_stopped(read)?;
+                if stopped {
+                    group.end();
+                }
+                (child.wait().await?, stopped)
+            }
+            status = child.wait() => match tokio::time::timeout(PIPE_GRACE, &mut reading).await {
+                Ok(read) => (status?, has_stopped(read)?),
+                Err(_) => (status?, false),
+            },
+        }
+    };
+    group.release();
+    Ok(Ended { status, stopped, stderr: tail })
+}
+
+/// Why a pipe is no longer read.
+enum Stop {
+    Enough,
+    Failed(io::Error),
+}
+
+fn has_stopped(read: Result<((), ()), Stop>) -> io::Result<bool> {
+    match read {
+        Ok(_) => Ok(false),
+        Err(Stop::Enough) => Ok(true),
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+async fn pump<S>(from: Option<impl AsyncRead + Unpin>, mut sink: S) -> Result<(), Stop>
+where
+    S: FnMut(&[u8]) -> ControlFlow<()>,
+{
+    let Some(mut from) = from else { return Ok(()) };
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Ok(length) if sink(&buffer[..length]).is_break() => return Err(Stop::Enough),
+            Ok(_) => {}
+            Err(error) => return Err(Stop::Failed(error)),
+        }
+    }
+}
+
+fn keep_tail(tail: &mut Vec<u8>, chunk: &[u8]) -> ControlFlow<()> {
+    tail.extend_from_slice(chunk);
+    tail.drain(..tail.len().saturating_sub(STDERR_TAIL));
+    ControlFlow::Continue(())
+}
+
+/// What git said, as one line for people: no control characters, no credentials.
+fn readable(stderr: &[u8], login: Option<&Login>) -> String {
+    const LONGEST: usize = 600;
+    // Cut off in the middle, the first word may be the rest of a URL that is no longer known as one.
+    let whole = match stderr.iter().position(u8::is_ascii_whitespace) {
+        Some(end) if stderr.len() >= STDERR_TAIL => &stderr[end..],
+        _ => stderr,
+    };
+    let text = String::from_utf8_lossy(whole);
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut line = redact(&lines.join("; "));
+    if let Some(login) = login.filter(|login| !login.password.expose().is_empty()) {
+        line = line.replace(login.password.expose(), "[redacted]");
+    }
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let surplus = line.chars().count().saturating_sub(LONGEST);
+    line.chars().skip(surplus).collect()
+}
+
+/// Takes the user and password out of every URL in `text`.
+fn redact(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        clean.push_str(before);
+        let end = after.find(|c: char| c.is_whitespace() || "/'\"".contains(c)).unwrap_or(after.len());
+        let secret = after[..end].rfind('@').map_or(0, |at| at + 1);
+        rest = &after[secret..];
+    }
+    clean + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_in_any_url_are_taken_out_of_what_git_says() {
+        let said = "fatal: unable to access 'https://u:p@ss@host/x': see http://t0ken@h and ssh://h/a@b";
+        assert_eq!(redact(said), "fatal: unable to access 'https://host/x': see http://h and ssh://h/a@b");
+    }
+
+    #[test]
+    fn what_git_says_is_one_bounded_line_without_control_characters() {
+        let said = format!("{}\n\u{1b}[31mfatal: x\u{7}\r\n", "y".repeat(5000));
+        let line = readable(said.as_bytes(), None);
+        assert!(line.ends_with("[31mfatal: x"), "{line}");
+        assert!(line.chars().count() <= 600 && !line.contains(char::is_control));
+    }
+
+    #[test]
+    fn a_password_is_taken_out_even_where_it_stands_alone() {
+        let remote = Remote::new("https://u:canary@host/x").unwrap();
+        let line = readable(b"remote: bad login canary", remote.url.login.as_ref());
+        assert_eq!(line, "remote: bad login [redacted]");
+    }
+
+    #[test]
+    fn only_the_end_of_standard_error_is_kept() {
+        let mut tail = Vec::new();
+        for _ in 0..100 {
+            let _go_on = keep_tail(&mut tail, &[b'x'; 1000]);
+        }
+        let _go_on = keep_tail(&mut tail, b"end");
+        assert_eq!((tail.len(), tail.ends_with(b"xend")), (STDERR_TAIL, true));
+    }
+}

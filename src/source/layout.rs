@@ -1,0 +1,204 @@
+//! The tree of one commit as plain files.
+//!
+//! Git's own checkout writes them, by way of an index that is thrown away, so they are what a
+//! fresh clone on this host has: `text`, `eol` and `ident` attributes apply, and `export-ignore`
+//! and `export-subst`, which are for archives, do not. A `filter` attribute only names a program;
+//! it runs where the daemon's user has set one up under that name, which is how LFS content
+//! arrives. Where LFS is not set up its pointers are laid out and counted. Submodules stay empty
+//! directories, as in a clone: their URLs are the repository's choice, and have been a way in.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Read as _};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+use super::commit::Summary;
+use super::error::SourceError;
+use super::listing::Listing;
+use super::mirror::{Mirror, SCRATCH_PREFIX};
+use crate::model::name::CommitId;
+use crate::model::time::Timestamp;
+
+/// The most of a commit object that is read, in bytes.
+const LONGEST_COMMIT: usize = 64 << 10;
+
+/// A tree that was laid out, and the commit that it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Files and links.
+    pub files: u64,
+    /// Bytes of all files together.
+    pub bytes: u64,
+    /// Files that are LFS pointers, because LFS is not set up for the daemon's user.
+    pub lfs_pointers: u64,
+    /// When the commit was made; also the modification time of everything in the tree.
+    pub commit_time: Timestamp,
+    /// The first line of its message, at most 200 characters, harmless to print.
+    pub subject: String,
+    /// Its author's name, likewise.
+    pub author: String,
+}
+
+impl Mirror {
+    /// Writes the tree of `commit` into `into`, which must not exist or be empty. The commit is
+    /// fetched first where it is not here. Files have mode 0644 or 0755 and the commit's time,
+    /// whoever lays them out and when, so that Docker's cache holds. After an error (and where the
+    /// future is dropped) an unfinished tree may be left, which is the caller's to remove.
+    ///
+    /// # Errors
+    /// [`SourceError::TooLarge`] and [`SourceError::Unusable`] before anything is written,
+    /// [`SourceError::NotEmpty`], and all errors of [`Mirror::ensure`].
+    pub async fn lay_out(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
+        let _turn = self.turn().await;
+        self.bring_or_mend(commit, None).await?;
+        let into = in_background(into.to_owned(), |into| target(&into)).await?;
+        match self.write_tree(commit, &into).await {
+            Err(error) if self.is_damaged(&error).await => {
+                self.wipe(&error).await?;
+                self.bring_or_mend(commit, None).await?;
+                let into = in_background(into, |into| empty(&into).map(|()| into)).await?;
+                self.write_tree(commit, &into).await
+            }
+            done => done,
+        }
+    }
+
+    async fn summary(&self, commit: &CommitId) -> Result<Summary, SourceError> {
+        let mut object = Vec::new();
+        let read = self.git("read a commit").args(["cat-file", "commit", commit.as_str()]);
+        let finished = read
+            .stream(|chunk| {
+                object.extend_from_slice(&chunk[..chunk.len().min(LONGEST_COMMIT)]);
+                if object.len() < LONGEST_COMMIT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .await?;
+        if object.len() < LONGEST_COMMIT {
+            finished.success()?;
+        }
+        Ok(Summary::parse(&object))
+    }
+
+    async fn write_tree(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
+        let summary = self.summary(commit).await?;
+        self.judge(commit, into).await?;
+        self.check_out(commit, into).await?;
+        let time = summary.time;
+        let settled = in_background(into.to_owned(), move |root| settle(&root, time)).await?;
+        if settled.bytes > self.limits.bytes {
+            // Only a filter or a conversion can bring more bytes than were listed.
+            let (limit, what) = (self.limits.bytes, "bytes");
+            return Err(SourceError::TooLarge { commit: commit.clone(), limit, what });
+        }
+        let Summary { time, author, subject } = summary;
+        let Settled { files, bytes, lfs_pointers } = settled;
+        Ok(Tree { files, bytes, lfs_pointers, commit_time: time, subject, author })
+    }
+
+    async fn judge(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
+        let mut listing = Listing::new(self.limits, into.as_os_str().len());
+        let list = self.git("list a tree").args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
+        let finished = list.stream(|chunk| listing.take(chunk)).await?;
+        listing.verdict(commit)?;
+        finished.success().map(drop)
+    }
+
+    async fn check_out(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
+        let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(&self.dir);
+        let scratch = scratch.map_err(SourceError::io("make room for an index"))?;
+        let index = scratch.path().join("index");
+        let read = self.git("read a tree").work_tree(into, &index);
+        read.args(["read-tree", commit.as_str()]).run().await?.success()?;
+        let write = self.git("write a tree").work_tree(into, &index);
+        write.args(["checkout-index", "--all", "--force"]).run().await?.success().map(drop)
+    }
+}
+
+/// Runs file work where it holds up nobody.
+async fn in_background<T, F>(path: PathBuf, work: F) -> Result<T, SourceError>
+where
+    T: Send + 'static,
+    F: FnOnce(PathBuf) -> Result<T, SourceError> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(move || work(path)).await;
+    done.map_err(|error| SourceError::Io { step: "lay out a tree", source: io::Error::other(error) })?
+}
+
+/// Makes the directory, or finds it empty; as an absolute path without links.
+fn target(into: &Path) -> Result<PathBuf, SourceError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(into);
+    let found = made.and_then(|()| fs::canonicalize(into)).and_then(|dir| {
+        let is_empty = fs::read_dir(&dir)?.next().is_none();
+        Ok((dir, is_empty))
+    });
+    match found.map_err(SourceError::io("make the directory of a tree"))? {
+        (dir, true) => Ok(dir),
+        (dir, false) => Err(SourceError::NotEmpty(dir)),
+    }
+}
+
+/// Takes away what an attempt has left.
+fn empty(dir: &Path) -> Result<(), SourceError> {
+    fs::remove_dir_all(dir)
+        .and_then(|()| fs::create_dir(dir))
+        .map_err(SourceError::io("clear an unfinished tree"))
+}
+
+#[derive(Debug, Default)]
+struct Settled {
+    files: u64,
+    bytes: u64,
+    lfs_pointers: u64,
+}
+
+/// Gives everything under `root` the same modes and `time`, and counts it. Never follows a link.
+fn settle(root: &Path, time: Timestamp) -> Result<Settled, SourceError> {
+    settle_below(root, &stamps(time)).map_err(SourceError::io("set the times of a tree"))
+}
+
+fn settle_below(root: &Path, stamps: &Timestamps) -> io::Result<Settled> {
+    let mut settled = Settled::default();
+    let mut unseen = vec![root.to_owned()];
+    while let Some(dir) = unseen.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let metadata = fs::symlink_metadata(&path)?;
+            if metadata.is_dir() {
+                unseen.push(path);
+                continue;
+            }
+            settled.files += 1;
+            if metadata.is_file() {
+                settled.bytes = settled.bytes.saturating_add(metadata.len());
+                settled.lfs_pointers += u64::from(is_lfs_pointer(&path, metadata.len())?);
+                let executable = metadata.permissions().mode() & 0o100 != 0;
+                fs::set_permissions(&path, Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
+            }
+            utimensat(CWD, &path, stamps, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        fs::set_permissions(&dir, Permissions::from_mode(0o755))?;
+        // Nothing is made in it from here on, so its time stays.
+        utimensat(CWD, &dir, stamps, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(settled)
+}
+
+fn stamps(time: Timestamp) -> Timestamps {
+    let seconds = i64::try_from(time.as_millis() / 1000).unwrap_or(i64::MAX);
+    // What an archive can hold in its plain header.
+    let at = Timespec { tv_sec: seconds.min((1 << 33) - 1), tv_nsec: 0 };
+    Timestamps { last_access: at, last_modification: at }
+}
+
+/// By the first line that the LFS specification prescribes.
+fn is_lfs_pointer(path: &Path, length: u64) -> io::Result<bool> {
+    const FIRST_LINE: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
+    if !(FIRST_LINE.len() as u64..1024).contains(&length) {
+        return Ok(false);
+    }
+    let mut start = [0; FIRST_LINE.len()];
+    fs::File::open(path)?.read_exact(&mut start)?;
+    Ok(start == FIRST_LINE)
+}

@@ -1,0 +1,182 @@
+//! The listing of a commit's tree, held against the limits before one byte of it is written.
+
+use std::ops::ControlFlow;
+
+use super::commit::shown;
+use super::error::SourceError;
+use crate::model::name::CommitId;
+
+/// How large a tree may be. A few kilobytes of packed objects can spell a billion files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Files, links and submodules (default 200,000).
+    pub files: u64,
+    /// Bytes of all files together (default 4 GiB).
+    pub bytes: u64,
+    /// Directories one within another (default 128).
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { files: 200_000, bytes: 4 << 30, depth: 128 }
+    }
+}
+
+/// The longest path of Linux, with its closing NUL.
+const PATH_MAX: usize = 4096;
+
+/// The longest name of nearly every file system of Linux.
+const NAME_MAX: usize = 255;
+
+/// Why a tree is not laid out.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    TooLarge(u64, &'static str),
+    Unusable(String, &'static str),
+}
+
+/// Reads the output of `git ls-tree -r -l -z` as it comes.
+#[derive(Debug)]
+pub(super) struct Listing {
+    limits: Limits,
+    /// The length of the path of the directory that it will be laid out into, in bytes.
+    prefix: usize,
+    pending: Vec<u8>,
+    files: u64,
+    bytes: u64,
+    verdict: Option<Verdict>,
+}
+
+impl Listing {
+    pub(super) fn new(limits: Limits, prefix: usize) -> Self {
+        Self { limits, prefix, pending: Vec::new(), files: 0, bytes: 0, verdict: None }
+    }
+
+    /// Takes a piece of the output. After `Break` there is a verdict, and no more is wanted.
+    pub(super) fn take(&mut self, chunk: &[u8]) -> ControlFlow<()> {
+        let mut pieces = chunk.split(|b| *b == 0);
+        let last = pieces.next_back().unwrap_or_default();
+        for piece in pieces {
+            self.pending.extend_from_slice(piece);
+            let entry = std::mem::take(&mut self.pending);
+            self.verdict = self.judge(&entry);
+            if self.verdict.is_some() {
+                return ControlFlow::Break(());
+            }
+        }
+        self.pending.extend_from_slice(last);
+        // Git takes paths of any length, and a listing with no end is no listing.
+        if self.pending.len() > 16 * PATH_MAX {
+            self.verdict = Some(unusable(&self.pending, "is too long for this host"));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The verdict, if one was found.
+    pub(super) fn verdict(self, commit: &CommitId) -> Result<(), SourceError> {
+        let commit = commit.clone();
+        match self.verdict {
+            None => Ok(()),
+            Some(Verdict::TooLarge(limit, what)) => Err(SourceError::TooLarge { commit, limit, what }),
+            Some(Verdict::Unusable(path, rule)) => Err(SourceError::Unusable { commit, path, rule }),
+        }
+    }
+
+    /// One entry: `mode SP type SP object SP+ size TAB path`.
+    fn judge(&mut self, entry: &[u8]) -> Option<Verdict> {
+        let tab = entry.iter().position(|b| *b == b'\t')?;
+        let (facts, path) = (&entry[..tab], &entry[tab + 1..]);
+        let mut facts = facts.split(|b| *b == b' ').filter(|fact| !fact.is_empty());
+        let is_link = facts.next() == Some(b"120000");
+        let size = facts.nth(2).and_then(|size| std::str::from_utf8(size).ok()?.parse().ok()).unwrap_or(0_u64);
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        if self.files > self.limits.files {
+            return Some(Verdict::TooLarge(self.limits.files, "files"));
+        }
+        if self.bytes > self.limits.bytes {
+            return Some(Verdict::TooLarge(self.limits.bytes, "bytes"));
+        }
+        if is_link && !(1..PATH_MAX as u64).contains(&size) {
+            return Some(unusable(path, "is a link whose target is empty or too long for this host"));
+        }
+        self.judge_path(path)
+    }
+
+    fn judge_path(&self, path: &[u8]) -> Option<Verdict> {
+        let mut depth = 0;
+        for name in path.split(|b| *b == b'/') {
+            depth += 1;
+            if name.is_empty() || name == b"." || name == b".." || name.eq_ignore_ascii_case(b".git") {
+                return Some(unusable(path, "could write outside of its own tree"));
+            }
+            if name.len() > NAME_MAX {
+                return Some(unusable(path, "has a name too long for this host"));
+            }
+        }
+        if depth > self.limits.depth {
+            return Some(Verdict::TooLarge(self.limits.depth as u64, "directories one within another"));
+        }
+        // One for the slash between the two.
+        (self.prefix + 1 + path.len() >= PATH_MAX).then(|| unusable(path, "is too long for this host"))
+    }
+}
+
+fn unusable(path: &[u8], rule: &'static str) -> Verdict {
+    Verdict::Unusable(shown(&String::from_utf8_lossy(path)), rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(mode: &str, size: &str, path: &str) -> String {
+        format!("{mode} blob {} {size:>7}\t{path}\0", "a".repeat(40))
+    }
+
+    fn judged(limits: Limits, listing: &str, piece: usize) -> Option<Verdict> {
+        let mut read = Listing::new(limits, 20);
+        for chunk in listing.as_bytes().chunks(piece) {
+            if read.take(chunk).is_break() {
+                break;
+            }
+        }
+        read.verdict
+    }
+
+    #[test]
+    fn a_listing_is_judged_the_same_in_whatever_pieces_it_comes() {
+        let listing = entry("100644", "5", "a\nb") + &entry("160000", "-", "sub") + &entry("100755", "6", "c");
+        let limits = Limits { files: 3, bytes: 11, depth: 1 };
+        for piece in 1..listing.len() {
+            assert_eq!(judged(limits, &listing, piece), None);
+            let less = Limits { bytes: 10, ..limits };
+            assert_eq!(judged(less, &listing, piece), Some(Verdict::TooLarge(10, "bytes")));
+            let fewer = Limits { files: 2, ..limits };
+            assert_eq!(judged(fewer, &listing, piece), Some(Verdict::TooLarge(2, "files")));
+        }
+    }
+
+    #[test]
+    fn paths_that_leave_the_tree_or_do_not_fit_are_unusable() {
+        let long = "n".repeat(256);
+        let far = "abcdefgh/".repeat(460) + "x";
+        let deep = "d/".repeat(200) + "x";
+        for path in ["../x", "a/../../b", "a//b", "/x", ".git/config", "sub/.GIT/hooks/x", &long, &far, &deep] {
+            let limits = Limits { depth: if path == far { 1000 } else { 128 }, ..Limits::default() };
+            assert!(judged(limits, &entry("100644", "1", path), 4096).is_some(), "{path}");
+        }
+        for path in [".gitignore", ".github/x", "a..b", "...", "git"] {
+            assert_eq!(judged(Limits::default(), &entry("100644", "1", path), 4096), None);
+        }
+    }
+
+    #[test]
+    fn a_link_needs_a_target_that_fits() {
+        for (size, fits) in [("0", false), ("1", true), ("4095", true), ("4096", false)] {
+            assert_eq!(judged(Limits::default(), &entry("120000", size, "l"), 64).is_none(), fits, "{size}");
+        }
+    }
+}

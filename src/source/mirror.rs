@@ -1,0 +1,254 @@
+//! A bare copy of a remote on disk, mended by itself.
+//!
+//! The copy has the whole history of the branches that were asked for. A shallow one would be
+//! smaller, but could not tell whether a commit is on a branch; and a server that keeps forks in
+//! one place hands out a fork's commit to whoever names it. After the first time, a fetch only
+//! brings what is new, which is less than a shallow one would.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::error::SourceError;
+use super::git::{Finished, Git};
+use super::listing::Limits;
+use super::remote::Remote;
+use crate::model::name::{BranchName, CommitId};
+
+/// Says of which remote a mirror is, and in which object format. Written last when it is made:
+/// without this file it is a half-made one.
+const MARKER: &str = "abide-mirror";
+
+/// With more packs than this git gets slow, and they are made one.
+const MOST_PACKS: usize = 50;
+
+/// Temporary directories of our own in a mirror begin so.
+pub(super) const SCRATCH_PREFIX: &str = "abide-scratch-";
+
+/// A bare repository under a directory of its own. There must be one value of this per directory:
+/// it takes care that only one operation runs at a time.
+pub struct Mirror {
+    pub(super) dir: PathBuf,
+    pub(super) remote: Remote,
+    pub(super) limits: Limits,
+    turn: Mutex<()>,
+}
+
+impl Mirror {
+    /// The mirror of `remote` in `dir`, an absolute path. Nothing is read or made before it is needed.
+    pub fn open(dir: PathBuf, remote: Remote) -> Self {
+        Self { dir, remote, limits: Limits::default(), turn: Mutex::new(()) }
+    }
+
+    /// The same mirror with other limits on the trees that it lays out.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The remote that it mirrors.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Makes sure that `commit` is here and on `branch`, or on any branch where none is given.
+    /// Nothing is fetched where that is known already. A damaged mirror is made anew, once.
+    ///
+    /// # Errors
+    /// [`SourceError::NoSuchCommit`] where the branch does not lead to it, and every other
+    /// [`SourceError`] that a fetch can end with.
+    pub async fn ensure(&self, commit: &CommitId, branch: Option<&BranchName>) -> Result<(), SourceError> {
+        let _turn = self.turn().await;
+        self.bring_or_mend(commit, branch).await
+    }
+
+    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// As [`Mirror::ensure`], for who has the turn.
+    pub(super) async fn bring_or_mend(
+        &self,
+        commit: &CommitId,
+        branch: Option<&BranchName>,
+    ) -> Result<(), SourceError> {
+        match self.bring(commit, branch).await {
+            Err(error) if self.is_damaged(&error).await => {
+                self.wipe(&error).await?;
+                self.bring(commit, branch).await
+            }
+            done => done,
+        }
+    }
+
+    async fn bring(&self, commit: &CommitId, branch: Option<&BranchName>) -> Result<(), SourceError> {
+        self.prepare(commit).await?;
+        if self.holds(commit, branch).await? {
+            return Ok(());
+        }
+        self.fetch(branch).await?;
+        if self.holds(commit, branch).await? { Ok(()) } else { Err(self.no_such(commit)) }
+    }
+
+    fn no_such(&self, commit: &CommitId) -> SourceError {
+        SourceError::NoSuchCommit { commit: commit.clone(), remote: self.remote.to_string() }
+    }
+
+    /// A call of git on this mirror.
+    pub(super) fn git(&self, step: &'static str) -> Git {
+        Git::new(step, &self.remote).repository(&self.dir)
+    }
+
+    /// Makes the repository where there is none, or one of another remote or object format.
+    async fn prepare(&self, commit: &CommitId) -> Result<(), SourceError> {
+        let format = if commit.as_str().len() == 64 { "sha256" } else { "sha1" };
+        let marker = format!("{format} {}\n", self.remote);
+        let path = self.dir.join(MARKER);
+        if tokio::fs::read_to_string(&path).await.is_ok_and(|found| found == marker) {
+            return Ok(());
+        }
+        // Before a copy is given up or begun: such a commit can only be there if commits look so.
+        let heads = self.remote.heads().await?;
+        if heads.values().all(|head| head.as_str().len() != commit.as_str().len()) {
+            return Err(self.no_such(commit));
+        }
+        remove_all(&self.dir).await.map_err(SourceError::io("remove the old mirror"))?;
+        make_private(&self.dir).await.map_err(SourceError::io("make the mirror's directory"))?;
+        // No template: it would bring hooks.
+        let init = self.git("make a mirror").args(["init", "--bare", "--quiet", "--template="]);
+        let init = if format == "sha1" { init } else { init.arg("--object-format=sha256") };
+        init.run().await?.success()?;
+        tokio::fs::write(path, marker).await.map_err(SourceError::io("mark the mirror"))
+    }
+
+    /// Whether the commit is here, whole history and all, on the branch as it was last fetched.
+    async fn holds(&self, commit: &CommitId, branch: Option<&BranchName>) -> Result<bool, SourceError> {
+        let kind = self.git("look up a commit").args(["cat-file", "-t", commit.as_str()]);
+        if kind.run().await?.answer().is_none_or(|kind| kind != b"commit\n") {
+            return Ok(false);
+        }
+        let refs = branch.map_or_else(|| "refs/".to_owned(), private_ref);
+        let contains = format!("--contains={commit}");
+        let find = self.git("find the branches of a commit");
+        let find = find.args(["for-each-ref", "--count=1", "--format=x", &contains, &refs]);
+        Ok(!find.run().await?.success()?.is_empty())
+    }
+
+    async fn fetch(&self, branch: Option<&BranchName>) -> Result<(), SourceError> {
+        sweep(&self.dir).await.map_err(SourceError::io("clear leftovers of an earlier fetch"))?;
+        let refspec = match branch {
+            Some(branch) => format!("+refs/heads/{branch}:{}", private_ref(branch)),
+            None => "+refs/heads/*:refs/heads/*".to_owned(),
+        };
+        let fetch = self.git("fetch").args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"]);
+        let fetch = fetch.args(["--no-write-fetch-head", "--update-shallow", "--refmap=", "--prune", "--"]);
+        let fetched = fetch.args([Git::REMOTE, &refspec]).run().await?;
+        match branch {
+            Some(branch) if lacks_ref(&fetched) => {
+                return Err(SourceError::NoSuchBranch {
+                    branch: branch.clone(),
+                    remote: self.remote.to_string(),
+                });
+            }
+            _ => fetched.success()?,
+        };
+        self.tidy().await;
+        Ok(())
+    }
+
+    /// Keeps a mirror fast over years of pushes. It works as well untidied, so a failure is no error.
+    async fn tidy(&self) {
+        let packs = count_packs(&self.dir).await.unwrap_or(0);
+        if packs <= MOST_PACKS {
+            return;
+        }
+        let tidied = self.git("tidy the mirror").args(["gc", "--quiet", "--prune=now"]).run().await;
+        if let Err(error) = tidied.and_then(Finished::success) {
+            tracing::warn!(remote = %self.remote, %error, packs, "the mirror could not be tidied");
+        }
+    }
+
+    /// Whether `error` comes of damage to the mirror. Git does not tell that apart from other
+    /// failures, so every object is checked, which is only worth its time where nothing else
+    /// explains the error.
+    pub(super) async fn is_damaged(&self, error: &SourceError) -> bool {
+        if !matches!(error, SourceError::Git { .. }) {
+            return false;
+        }
+        let check = self.git("check the mirror").args(["fsck", "--full", "--no-dangling", "--no-progress"]);
+        check.run().await.is_ok_and(|checked| checked.success().is_err())
+    }
+
+    /// Removes the mirror, so that it is made anew.
+    pub(super) async fn wipe(&self, because: &SourceError) -> Result<(), SourceError> {
+        tracing::warn!(remote = %self.remote, error = %because, "the mirror is damaged and is made anew");
+        remove_all(&self.dir).await.map_err(SourceError::io("remove the damaged mirror"))
+    }
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror").field("dir", &self.dir).field("remote", &self.remote).finish_non_exhaustive()
+    }
+}
+
+/// Where the mirror keeps a branch that is followed. Under a hash, because `x` and `x/y` cannot be
+/// kept side by side, and a remote may replace the one with the other.
+fn private_ref(branch: &BranchName) -> String {
+    format!("refs/abide/{}", hex::encode(Sha256::digest(branch.as_str())))
+}
+
+fn lacks_ref(fetched: &Finished) -> bool {
+    fetched.detail().contains("couldn't find remote ref")
+}
+
+async fn remove_all(dir: &Path) -> io::Result<()> {
+    match tokio::fs::remove_dir_all(dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Something else has taken the place of the directory.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => tokio::fs::remove_file(dir).await,
+        done => done,
+    }
+}
+
+/// Makes `dir`, closed to other users: a mirror may hold what is not for everyone.
+async fn make_private(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        tokio::fs::create_dir_all(parent).await?;
+    }
+    let mut builder = tokio::fs::DirBuilder::new();
+    builder.mode(0o700).create(dir).await
+}
+
+/// Removes locks and half-received packs. Only one operation runs on a mirror at a time, so they
+/// are of a git that was killed.
+async fn sweep(dir: &Path) -> io::Result<()> {
+    let mut unseen = vec![dir.to_owned()];
+    while let Some(dir) = unseen.pop() {
+        let mut entries = tokio::fs::read_dir(&dir).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().await?.is_dir() {
+                match name.starts_with(SCRATCH_PREFIX) {
+                    true => tokio::fs::remove_dir_all(entry.path()).await?,
+                    false => unseen.push(entry.path()),
+                }
+            } else if name.ends_with(".lock") || name.starts_with("tmp_") {
+                tokio::fs::remove_file(entry.path()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn count_packs(dir: &Path) -> io::Result<usize> {
+    let mut entries = tokio::fs::read_dir(dir.join("objects/pack")).await?;
+    let mut packs = 0;
+    while let Some(entry) = entries.next_entry().await? {
+        packs += usize::from(entry.path().extension().is_some_and(|ending| ending == "pack"));
+    }
+    Ok(packs)
+}

@@ -1,0 +1,122 @@
+//! A remote repository: where it is, and what the heads of its branches are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::error::SourceError;
+use super::git::Git;
+use super::url::RemoteUrl;
+use crate::model::name::{BranchName, CommitId};
+
+/// How long git may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To list the heads of a remote (default 30 s). It is asked every poll, and one answer late
+    /// is as good as none.
+    pub list: Duration,
+    /// To fetch, and for each local step on a mirror (default 10 min): a first copy of a large
+    /// repository over a slow line is no fault.
+    pub fetch: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { list: Duration::from_secs(30), fetch: Duration::from_secs(600) }
+    }
+}
+
+/// A repository as the manifest names it. It prints without credentials.
+#[derive(Clone)]
+pub struct Remote {
+    pub(super) url: RemoteUrl,
+    pub(super) timeouts: Timeouts,
+}
+
+impl Remote {
+    /// Takes `https://`, `http://`, `ssh://`, `user@host:path`, `file://` and absolute paths.
+    ///
+    /// # Errors
+    /// [`SourceError::InvalidUrl`], which states the rule that is broken and never repeats the URL.
+    pub fn new(url: &str) -> Result<Self, SourceError> {
+        Ok(Self { url: RemoteUrl::parse(url)?, timeouts: Timeouts::default() })
+    }
+
+    /// The same remote with other patience.
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// The heads of all branches, by the branch's name without `refs/heads/`.
+    ///
+    /// # Errors
+    /// [`SourceError`] where the remote does not answer, denies access or is no repository.
+    pub async fn heads(&self) -> Result<BTreeMap<String, CommitId>, SourceError> {
+        self.list(&["--heads", "--refs", "--", Git::REMOTE]).await
+    }
+
+    /// The head of `branch`; `None` where there is no such branch.
+    ///
+    /// # Errors
+    /// As [`Remote::heads`].
+    pub async fn head(&self, branch: &BranchName) -> Result<Option<CommitId>, SourceError> {
+        // Git matches the end of the name: asking for `refs/heads/dev` also lists
+        // `refs/heads/x/refs/heads/dev`. The map below has exact names.
+        let wanted = format!("refs/heads/{branch}");
+        let mut heads = self.list(&["--refs", "--", Git::REMOTE, &wanted]).await?;
+        Ok(heads.remove(branch.as_str()))
+    }
+
+    async fn list(&self, args: &[&str]) -> Result<BTreeMap<String, CommitId>, SourceError> {
+        let git = Git::new("list the branches", self).arg("ls-remote").args(args);
+        let listing = git.within(self.timeouts.list).run().await?.success()?;
+        Ok(parse_heads(&listing))
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.url.shown)
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Remote({self})")
+    }
+}
+
+/// Lines of `commit TAB refname`. What is no branch, or has a name that is no UTF-8 text, is left
+/// out: no manifest can name it.
+fn parse_heads(listing: &[u8]) -> BTreeMap<String, CommitId> {
+    let head = |line: &[u8]| {
+        let (commit, name) = std::str::from_utf8(line).ok()?.split_once('\t')?;
+        let branch = name.strip_prefix("refs/heads/")?;
+        Some((branch.to_owned(), CommitId::new(commit).ok()?))
+    };
+    listing.split(|b| *b == b'\n').filter_map(head).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_never_prints_its_credentials() {
+        let remote = Remote::new("https://alice:canary@host/x.git").unwrap();
+        assert_eq!(format!("{remote} {remote:?}"), "https://host/x.git Remote(https://host/x.git)");
+    }
+
+    #[test]
+    fn a_listing_yields_branches_and_nothing_else() {
+        let id = "a".repeat(40);
+        let listing = format!(
+            "{id}\trefs/heads/x/dev\n{id}\trefs/tags/dev\n{id}\tHEAD\nshort\trefs/heads/dev\n\
+             {zero}\trefs/heads/none\n{id} refs/heads/blank\n",
+            zero = "0".repeat(40)
+        );
+        let heads = parse_heads(listing.as_bytes());
+        assert_eq!(heads.keys().collect::<Vec<_>>(), ["x/dev"]);
+    }
+}

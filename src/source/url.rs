@@ -1,0 +1,270 @@
+//! The grammar of a repository's URL: what is taken, and where its secrets are.
+//!
+//! Git itself takes far more, such as `ext::` which runs any program, and hands parts of a URL to
+//! ssh as arguments. So this is an allow-list.
+
+use std::path::Path;
+
+use super::error::SourceError;
+use crate::model::container::Secret;
+
+const LONGEST: usize = 2048;
+
+/// By what a remote is reached; git is allowed this and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Https,
+    /// Only where the configured URL itself says so.
+    Http,
+    Ssh,
+    File,
+}
+
+/// A URL taken apart.
+#[derive(Clone)]
+pub(super) struct RemoteUrl {
+    pub(super) transport: Transport,
+    /// For git: without a password.
+    pub(super) git: String,
+    /// For people: without user and password; of ssh the user is kept, which is no secret there.
+    pub(super) shown: String,
+    /// User and password, decoded, where the URL had both.
+    pub(super) login: Option<Login>,
+}
+
+/// What a URL of the form `https://user:password@host/` carries.
+#[derive(Clone)]
+pub(super) struct Login {
+    /// `https://host:port`: the only place that may be shown the two below.
+    pub(super) base: String,
+    pub(super) user: Secret,
+    pub(super) password: Secret,
+}
+
+impl RemoteUrl {
+    pub(super) fn parse(text: &str) -> Result<Self, SourceError> {
+        let refuse = |rule| Err(SourceError::InvalidUrl(rule));
+        if text.is_empty() || text.len() > LONGEST {
+            return refuse("it must have 1 to 2048 characters");
+        }
+        if text.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
+            return refuse("it has control characters");
+        }
+        if text.starts_with('-') {
+            return refuse("it begins with -, as an option would");
+        }
+        match text.split_once("://") {
+            Some(("https", rest)) => http(Transport::Https, "https", rest),
+            Some(("http", rest)) => http(Transport::Http, "http", rest),
+            Some(("ssh", rest)) => ssh(rest),
+            Some(("file", path)) => local(text, path),
+            _ if text.starts_with('/') => local(text, text),
+            Some(_) => Err("its scheme must be https, http, ssh or file"),
+            None if text.contains("::") => Err("remote helpers such as ext:: are not used"),
+            None => scp_like(text),
+        }
+        .map_err(SourceError::InvalidUrl)
+    }
+}
+
+type Parsed = Result<RemoteUrl, &'static str>;
+
+fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
+    if rest.contains(['?', '#', ' ', '\\']) {
+        return Err("it must have no query, fragment, space or backslash");
+    }
+    let (authority, path) = split_authority(rest)?;
+    let (userinfo, host) = match authority.rsplit_once('@') {
+        Some((userinfo, host)) => (Some(userinfo), host),
+        None => (None, authority),
+    };
+    check_host(host)?;
+    let base = format!("{scheme}://{host}");
+    let shown = format!("{base}{path}");
+    let (git, login) = match userinfo.map(|u| u.split_once(':').ok_or(u)) {
+        None => (shown.clone(), None),
+        // The user alone stays in the URL: it chooses among the passwords of a credential helper.
+        Some(Err(user)) => {
+            decode(user)?;
+            (format!("{scheme}://{user}@{host}{path}"), None)
+        }
+        Some(Ok((user, password))) => {
+            let login = Login { base, user: Secret::new(decode(user)?), password: Secret::new(decode(password)?) };
+            (shown.clone(), Some(login))
+        }
+    };
+    Ok(RemoteUrl { transport, git, shown, login })
+}
+
+fn ssh(rest: &str) -> Parsed {
+    let (authority, path) = split_authority(rest)?;
+    if path.starts_with("/-") || path.contains(char::is_whitespace) {
+        return Err("the path of an ssh url must not begin with - nor have blanks");
+    }
+    if let Some((user, _)) = authority.rsplit_once('@') {
+        check_ssh_user(user)?;
+    }
+    check_host(authority.rsplit_once('@').map_or(authority, |(_, host)| host))?;
+    let git = format!("ssh://{authority}{path}");
+    Ok(RemoteUrl { transport: Transport::Ssh, shown: git.clone(), git, login: None })
+}
+
+/// `user@host:path`, ssh without a scheme.
+fn scp_like(text: &str) -> Parsed {
+    const RULE: &str = "it must be https://, http://, ssh://, user@host:path, file:// or an absolute path";
+    let (user, rest) = text.split_once('@').ok_or(RULE)?;
+    let (host, path) = rest.split_once(':').ok_or(RULE)?;
+    check_ssh_user(user)?;
+    check_host(host)?;
+    if path.is_empty() || path.starts_with('-') || path.contains(char::is_whitespace) {
+        return Err("the path of an ssh url must not be empty, begin with - or have blanks");
+    }
+    Ok(RemoteUrl { transport: Transport::Ssh, git: text.into(), shown: text.into(), login: None })
+}
+
+fn local(text: &str, path: &str) -> Parsed {
+    if !Path::new(path).is_absolute() {
+        return Err("a path must be absolute (file:///path or /path)");
+    }
+    Ok(RemoteUrl { transport: Transport::File, git: text.into(), shown: text.into(), login: None })
+}
+
+fn split_authority(rest: &str) -> Result<(&str, &str), &'static str> {
+    match rest.find('/') {
+        Some(at) if at > 0 && at + 1 < rest.len() => Ok(rest.split_at(at)),
+        _ => Err("it must name a host and a path"),
+    }
+}
+
+/// A host name, an IPv4 address or `[IPv6]`, each with or without a port.
+fn check_host(host: &str) -> Result<(), &'static str> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']').ok_or("its host lacks a closing ]")?;
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err("its host is no IPv6 address");
+            }
+            ("v6", port.strip_prefix(':').or((!port.is_empty()).then_some("")))
+        }
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
+    };
+    let first_is_plain = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if !first_is_plain || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Err("its host must be of A-Z a-z 0-9 . - _, beginning with a letter or digit");
+    }
+    match port.map(str::parse::<u16>) {
+        None | Some(Ok(1..)) => Ok(()),
+        Some(_) => Err("its port must be from 1 to 65535"),
+    }
+}
+
+fn check_ssh_user(user: &str) -> Result<(), &'static str> {
+    if user.contains(':') {
+        return Err("ssh takes no password from a url; use a key");
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._+".contains(&b);
+    if user.is_empty() || user.starts_with('-') || !user.bytes().all(plain) {
+        return Err("its user must be of A-Z a-z 0-9 - . _ +, and not begin with -");
+    }
+    Ok(())
+}
+
+/// Undoes percent-encoding. Line breaks are refused: they would forge lines of git's credential
+/// protocol.
+fn decode(text: &str) -> Result<String, &'static str> {
+    const RULE: &str = "its user or password has a broken % escape or an encoded control character";
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        let (high, low) = digit().zip(digit()).ok_or(RULE)?;
+        bytes.push(u8::try_from(high * 16 + low).map_err(|_| RULE)?);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| RULE)?;
+    if text.chars().any(char::is_control) { Err(RULE) } else { Ok(text) }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_git_or_ssh_would_take_for_something_else_are_refused() {
+        for bad in [
+            "",
+            "ext::sh -c touch% /tmp/x",
+            "ext::https://host/x",
+            "fd::7",
+            "-x",
+            "--upload-pack=touch x;",
+            "ssh://-oProxyCommand=touch/x",
+            "ssh://git@-oProxyCommand=x/y",
+            "ssh://-oX@host/y",
+            "ssh://git:pw@host/y",
+            "ssh://host/-x",
+            "-oProxyCommand=x@host:y",
+            "git@-host:y",
+            "git@host:-y",
+            "git://host/x",
+            "ftp://host/x",
+            "relative/path",
+            "../up",
+            "host:path",
+            "https://",
+            "https:///path",
+            "https://host",
+            "https://host:0/x",
+            "https://host:99999/x",
+            "https://host/x?private_token=abc",
+            "https://host/x y",
+            "https://ho\nst/x",
+            "https://user:a%0ab@host/x",
+            "https://user:%zz@host/x",
+            "https://[::1/x",
+            "https://[nothex]/x",
+            "file://host/x",
+            "file://relative",
+            "/path\0x",
+            "C:\\x",
+        ] {
+            assert!(matches!(RemoteUrl::parse(bad), Err(SourceError::InvalidUrl(_))), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn every_usual_kind_of_url_is_taken() {
+        for (good, transport) in [
+            ("https://github.com/tatfook/wikicraft.git", Transport::Https),
+            ("https://host:8443/a/b", Transport::Https),
+            ("http://127.0.0.1:3000/x.git", Transport::Http),
+            ("http://[::1]:3000/x.git", Transport::Http),
+            ("ssh://git@host:2222/a/b.git", Transport::Ssh),
+            ("git@github.com:a/b.git", Transport::Ssh),
+            ("file:///srv/git/a.git", Transport::File),
+            ("/srv/git/with space/a.git", Transport::File),
+        ] {
+            let url = RemoteUrl::parse(good).unwrap_or_else(|e| panic!("{good}: {e}"));
+            assert_eq!((url.transport, url.shown.as_str()), (transport, good));
+        }
+    }
+
+    #[test]
+    fn a_password_leaves_the_url_and_a_user_alone_stays() {
+        let url = RemoteUrl::parse("https://me%40x:p%2Fw@host:1/x").unwrap();
+        let login = url.login.unwrap();
+        assert_eq!((login.user.expose(), login.password.expose()), ("me@x", "p/w"));
+        assert_eq!((url.git.as_str(), url.shown.as_str()), ("https://host:1/x", "https://host:1/x"));
+        assert_eq!(login.base, "https://host:1");
+
+        let url = RemoteUrl::parse("https://token@host/x").unwrap();
+        assert_eq!((url.git.as_str(), url.shown.as_str()), ("https://token@host/x", "https://host/x"));
+    }
+}
