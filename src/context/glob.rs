@@ -1,0 +1,242 @@
+//! One pattern of an ignore file, matched as Docker matches it.
+//!
+//! Docker translates a pattern into a regular expression, except for three shapes that it compares
+//! as plain text. The shape matters: `**foo` is compared as a suffix and takes `a/barfoo`, while
+//! `**fo?` is an expression that takes only whole names. So the shape is reproduced, and an
+//! expression is run over all positions at once, which takes linear time whatever the pattern.
+//!
+//! Where Docker's translation leaks its regular expressions, this follows the documented meaning
+//! instead: `|`, `{`, `}` and `^` outside of brackets, `\` before a letter, and `*`, `?` and `[:`
+//! inside of brackets stand for themselves.
+
+/// A compiled pattern, without its `!`.
+#[derive(Clone, Debug)]
+pub(super) struct Glob {
+    pub(super) text: String,
+    shape: Shape,
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    /// The very path.
+    Exact,
+    /// `head**`: whatever begins with the head.
+    Prefix(String),
+    /// `**tail`: whatever ends with the tail.
+    Suffix(String),
+    /// Anything else.
+    Expression(Expression),
+}
+
+#[derive(Clone, Debug)]
+struct Expression {
+    tokens: Vec<Token>,
+    /// Literal text that every match begins with: most paths are turned away by it.
+    head: String,
+    /// Literal text that every match ends with.
+    tail: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Literal(char),
+    /// `?`
+    One,
+    /// `*`
+    Any,
+    /// `[...]`; unlike `?`, Docker lets it match a slash.
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+    /// `**` or `**/` before more: any number of whole directories.
+    Directories,
+    /// `**` at the end.
+    Rest,
+}
+
+/// What Docker's syntax check says of a pattern that it refuses.
+const UNENDED_CLASS: &str = "a [ has no ]";
+const MISPLACED: &str = "a - or ] is out of place within [ ]";
+const REVERSED: &str = "a range within [ ] ends before it begins";
+const LONE_BACKSLASH: &str = "a \\ has nothing after it";
+
+impl Glob {
+    /// Compiles a cleaned pattern.
+    ///
+    /// # Errors
+    /// The rule that the pattern breaks.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        let tokens = tokens(text)?;
+        let shape = shape(text, tokens);
+        Ok(Self { text: text.to_owned(), shape })
+    }
+
+    /// Whether `path` itself is meant; parents are the caller's business.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match &self.shape {
+            Shape::Exact => path == self.text,
+            Shape::Prefix(head) => path.starts_with(head.as_str()),
+            Shape::Suffix(tail) => path.ends_with(tail.as_str()) || tail.strip_prefix('/') == Some(path),
+            Shape::Expression(expression) => expression.matches(path),
+        }
+    }
+
+    /// Whether a path below `directory` might be meant. It may say yes too often, never no.
+    pub(super) fn may_match_below(&self, directory: &str) -> bool {
+        let below = format!("{directory}/");
+        match &self.shape {
+            Shape::Exact => self.text.starts_with(&below),
+            Shape::Prefix(head) => head.starts_with(&below) || below.starts_with(head.as_str()),
+            Shape::Suffix(_) => true,
+            Shape::Expression(expression) => expression.may_match_after(&below),
+        }
+    }
+}
+
+/// Docker's choice among the ways to compare, quirks included.
+fn shape(text: &str, tokens: Vec<Token>) -> Shape {
+    let plain = |tokens: &[Token]| tokens.iter().all(|t| matches!(t, Token::Literal(_)));
+    // Docker turns to an expression at the first bracket or escape, even where it changes nothing.
+    let bracketed = text.contains(['[', ']', '\\']);
+    match tokens.as_slice() {
+        [] => Shape::Exact,
+        _ if bracketed => Shape::Expression(Expression::new(tokens)),
+        all if plain(all) => Shape::Exact,
+        [head @ .., Token::Rest] if plain(head) && !head.is_empty() => Shape::Prefix(literal(head)),
+        // The slash of `**/` belongs to the tail here: `**/foo` is no suffix of `barfoo`.
+        [Token::Directories | Token::Rest, tail @ ..] if plain(tail) => {
+            Shape::Suffix(text.strip_prefix("**").unwrap_or_default().to_owned())
+        }
+        _ => Shape::Expression(Expression::new(tokens)),
+    }
+}
+
+fn literal<'a>(tokens: impl IntoIterator<Item = &'a Token>) -> String {
+    let chars = tokens.into_iter().map_while(|t| if let Token::Literal(c) = t { Some(*c) } else { None });
+    chars.collect()
+}
+
+impl Expression {
+    fn new(tokens: Vec<Token>) -> Self {
+        let head = literal(&tokens);
+        let tail = literal(tokens.iter().rev()).chars().rev().collect();
+        Self { tokens, head, tail }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        if !path.starts_with(&self.head) || !path.ends_with(&self.tail) {
+            return false;
+        }
+        let path: Vec<char> = path.chars().collect();
+        let mut reached = start(path.len());
+        for token in &self.tokens {
+            reached = token.step(&path, &reached);
+        }
+        reached.last() == Some(&true)
+    }
+
+    /// Whether some of the tokens can use up `beginning`, so that the others may go on after it.
+    fn may_match_after(&self, beginning: &str) -> bool {
+        let beginning: Vec<char> = beginning.chars().collect();
+        let mut reached = start(beginning.len());
+        self.tokens.iter().any(|token| {
+            reached = token.step(&beginning, &reached);
+            reached.last() == Some(&true)
+        })
+    }
+}
+
+/// Before any token, only the first position is reached.
+fn start(length: usize) -> Vec<bool> {
+    let mut reached = vec![false; length + 1];
+    if let Some(first) = reached.first_mut() {
+        *first = true;
+    }
+    reached
+}
+
+impl Token {
+    /// The positions between the characters of `path` that can be reached by this token from the
+    /// positions `from`.
+    fn step(&self, path: &[char], from: &[bool]) -> Vec<bool> {
+        let mut reached = Vec::with_capacity(from.len());
+        let mut last = self.may_be_empty() && from.first() == Some(&true);
+        let mut open = false;
+        reached.push(last);
+        for (&c, pair) in path.iter().zip(from.windows(2)) {
+            let (before, here) = (pair.first() == Some(&true), pair.last() == Some(&true));
+            open |= before;
+            last = match self {
+                Self::Any => here || last && c != '/',
+                // Docker's `.*` stops at a line break.
+                Self::Rest => here || last && c != '\n',
+                Self::Directories => here || open && c == '/',
+                _ => before && self.takes(c),
+            };
+            open &= c != '\n';
+            reached.push(last);
+        }
+        reached
+    }
+
+    fn may_be_empty(&self) -> bool {
+        matches!(self, Self::Any | Self::Rest | Self::Directories)
+    }
+
+    fn takes(&self, c: char) -> bool {
+        match self {
+            Self::Literal(own) => *own == c,
+            Self::One => c != '/',
+            Self::Class { negated, ranges } => ranges.iter().any(|(lo, hi)| (*lo..=*hi).contains(&c)) != *negated,
+            Self::Any | Self::Rest | Self::Directories => false,
+        }
+    }
+}
+
+type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
+
+fn tokens(pattern: &str) -> Result<Vec<Token>, &'static str> {
+    let mut chars = pattern.chars().peekable();
+    let mut tokens = Vec::new();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => stars(&mut chars),
+            '?' => Token::One,
+            '[' => class(&mut chars)?,
+            '\\' => Token::Literal(chars.next().ok_or(LONE_BACKSLASH)?),
+            other => Token::Literal(other),
+        });
+    }
+    Ok(tokens)
+}
+
+fn stars(chars: &mut Chars<'_>) -> Token {
+    if chars.next_if_eq(&'*').is_none() {
+        return Token::Any;
+    }
+    chars.next_if_eq(&'/');
+    if chars.peek().is_some() { Token::Directories } else { Token::Rest }
+}
+
+fn class(chars: &mut Chars<'_>) -> Result<Token, &'static str> {
+    let negated = chars.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    while ranges.is_empty() || chars.next_if_eq(&']').is_none() {
+        let from = class_char(chars)?;
+        let to = if chars.next_if_eq(&'-').is_some() { class_char(chars)? } else { from };
+        if to < from {
+            return Err(REVERSED);
+        }
+        ranges.push((from, to));
+    }
+    Ok(Token::Class { negated, ranges })
+}
+
+fn class_char(chars: &mut Chars<'_>) -> Result<char, &'static str> {
+    match chars.next().ok_or(UNENDED_CLASS)? {
+        '-' | ']' => Err(MISPLACED),
+        '\\' => chars.next().ok_or(LONE_BACKSLASH),
+        other => Ok(other),
+    }
+}

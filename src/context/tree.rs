@@ -1,0 +1,201 @@
+//! A checkout's tree: paths that stay in it, removals and overlays.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use tempfile::NamedTempFile;
+
+use super::error::ContextError;
+use super::ignore::clean;
+use super::write::Hashing;
+use crate::model::spec::Overlay;
+
+/// As many links as Linux itself follows in one path.
+const MOST_LINKS: u32 = 40;
+
+/// The path in `root` that the declared `relative` path means, for reading. Links in it are
+/// followed as long as they stay in `root`, so no part of the answer below `root` is a link. What
+/// does not exist stays as it was declared; `.` is `root`.
+///
+/// # Errors
+/// Where the path is absolute, climbs out, or a link leads out; where a part cannot be looked at.
+pub fn inside(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
+    Ok(root.join(resolve(root, relative)?))
+}
+
+/// The path in `root` at which the declared `relative` path may be written: no part of it but the
+/// last may be a link, and it is not `root` itself.
+///
+/// # Errors
+/// Where the path is absolute, climbs out, is `root`, goes through a link or through a file.
+pub fn place(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
+    let declared = declared(relative)?;
+    let Some(parent) = declared.parent() else { return Err(ContextError::WholeTree { path: relative.into() }) };
+    let mut at = root.to_path_buf();
+    for part in parent {
+        at.push(part);
+        match lstat(&at)? {
+            None => break,
+            Some(found) if found.is_symlink() => {
+                return Err(ContextError::ThroughLink { path: declared.clone(), link: relative_to(root, &at) });
+            }
+            Some(found) if !found.is_dir() => {
+                return Err(ContextError::NotADirectory { path: relative_to(root, &at) });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(root.join(declared))
+}
+
+/// Removes what is at `relative`: a file, a directory with all in it, or a link but not what it
+/// points to. What is not there is no error.
+///
+/// # Errors
+/// As [`place`]; where it cannot be removed.
+pub fn remove(root: &Path, relative: &str) -> Result<(), ContextError> {
+    let path = match place(root, relative) {
+        // Nothing is below a file.
+        Err(ContextError::NotADirectory { .. }) => return Ok(()),
+        other => other?,
+    };
+    let removed = match lstat(&path)? {
+        None => return Ok(()),
+        Some(found) if found.is_dir() => fs::remove_dir_all(&path),
+        Some(_) => fs::remove_file(&path),
+    };
+    removed.map_err(ContextError::write(&path))
+}
+
+/// Copies the file `from` of this host to `to` in the tree, in place of the file or link that is
+/// there; missing parents are made. The copy has the source's time, is executable where the source
+/// is, and readable for all, since it goes into an image.
+///
+/// # Errors
+/// Where `from` is no regular file or cannot be read; as [`place`]; where a directory is at `to`.
+pub fn overlay(root: &Path, from: &Path, to: &str) -> Result<(), ContextError> {
+    let (mut source, found) = open_file(from, OFlags::empty())?;
+    let path = place(root, to)?;
+    if lstat(&path)?.is_some_and(|at| at.is_dir()) {
+        return Err(ContextError::NotAFile { path: relative_to(root, &path) });
+    }
+    let failed = || ContextError::write(&path);
+    let parent = path.parent().unwrap_or(root);
+    fs::create_dir_all(parent).map_err(failed())?;
+    // A new file that is renamed replaces a link instead of writing through it.
+    let mut copy = NamedTempFile::new_in(parent).map_err(failed())?;
+    io::copy(&mut source, &mut copy).map_err(failed())?;
+    let copied = copy.as_file();
+    copied.set_permissions(Permissions::from_mode(file_mode(&found))).map_err(failed())?;
+    copied.set_modified(found.modified().map_err(ContextError::read(from))?).map_err(failed())?;
+    copy.persist(&path).map_err(|e| failed()(e.error))?;
+    Ok(())
+}
+
+/// The SHA-256 of each overlay's content as lower-case hex digits, in their order.
+///
+/// # Errors
+/// Where one of them is no regular file or cannot be read.
+pub fn fingerprint_overlays(overlays: &[Overlay]) -> Result<Vec<String>, ContextError> {
+    overlays.iter().map(|overlay| fingerprint(&overlay.from)).collect()
+}
+
+fn fingerprint(path: &Path) -> Result<String, ContextError> {
+    let (mut file, _) = open_file(path, OFlags::empty())?;
+    let mut hash = Hashing::new(io::sink());
+    io::copy(&mut file, &mut hash).map_err(ContextError::read(path))?;
+    Ok(hash.digest())
+}
+
+/// Opens a regular file; `flags` may forbid to follow a link. A FIFO does not block it.
+pub(super) fn open_file(path: &Path, flags: OFlags) -> Result<(File, Metadata), ContextError> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+    let file = File::from(descriptor.map_err(ContextError::read(path))?);
+    let found = file.metadata().map_err(ContextError::read(path))?;
+    if found.is_file() { Ok((file, found)) } else { Err(ContextError::NotAFile { path: path.into() }) }
+}
+
+/// 0755 where the owner may execute it, else 0644: all that git keeps, and no umask in it.
+pub(super) fn file_mode(of: &Metadata) -> u32 {
+    if of.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 }
+}
+
+/// As [`inside`], but relative to `root`; empty for `root` itself.
+pub(super) fn resolve(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
+    let outside = || ContextError::OutsideTree { path: relative.into() };
+    let mut ahead = parts_backwards(&declared(relative)?);
+    let mut at = PathBuf::new();
+    let mut links = 0;
+    while let Some(part) = ahead.pop() {
+        if part == ".." {
+            if !at.pop() {
+                return Err(outside());
+            }
+            continue;
+        }
+        let next = root.join(&at).join(&part);
+        if !lstat(&next)?.is_some_and(|found| found.is_symlink()) {
+            at.push(part);
+            continue;
+        }
+        links += 1;
+        let target = fs::read_link(&next).map_err(ContextError::read(&next))?;
+        if links > MOST_LINKS || target.is_absolute() {
+            return Err(outside());
+        }
+        ahead.extend(parts_backwards(&target));
+    }
+    Ok(at)
+}
+
+/// A declared path, cleaned by its text; empty for the tree itself.
+fn declared(relative: &str) -> Result<PathBuf, ContextError> {
+    let cleaned = clean(relative);
+    let path = Path::new(if cleaned == "." { "" } else { &cleaned });
+    if path.is_absolute() || path.starts_with("..") {
+        return Err(ContextError::OutsideTree { path: relative.into() });
+    }
+    Ok(path.to_path_buf())
+}
+
+/// The parts that are left to walk, the next one last.
+fn parts_backwards(path: &Path) -> Vec<OsString> {
+    let parts = path.components().rev().filter(|part| *part != Component::CurDir);
+    parts.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+/// What is at `path` itself; `None` where nothing is.
+pub(super) fn lstat(path: &Path) -> Result<Option<Metadata>, ContextError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(ContextError::NotADirectory { path: path.parent().unwrap_or(path).into() })
+        }
+        Err(error) => Err(ContextError::read(path)(error)),
+    }
+}
+
+fn relative_to(root: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(root).unwrap_or(path).to_path_buf()
+}
+
+/// A path's bytes as text for the ignore rules: each byte that is no UTF-8 counts as one character,
+/// as it does in Docker.
+pub(super) fn rule_text(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in OsStr::as_bytes(path.as_os_str()).utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

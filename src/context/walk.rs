@@ -1,0 +1,168 @@
+//! Lists what goes into an archive: sorted, judged by the rules, within limits.
+
+use std::collections::BTreeMap;
+use std::fs::{self, FileType, Metadata};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::error::ContextError;
+use super::ignore::{IgnoreRules, Verdict};
+use super::pack::Limits;
+use super::tree::{self, file_mode};
+
+/// One entry of an archive to be.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    /// Seconds since the epoch; `None`: of no meaning, written as the newest time of all.
+    pub(super) modified: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Directory,
+    Link { target: PathBuf },
+    File { source: PathBuf, size: u64, mode: u32 },
+}
+
+impl Entry {
+    /// What is at `path`, whose metadata is `found`. `None` for a socket: it is a live program's
+    /// and never content; `shown` is how errors name the path.
+    pub(super) fn read(path: &Path, shown: &Path, found: &Metadata) -> Result<Option<Self>, ContextError> {
+        let of_file = u64::try_from(found.mtime()).unwrap_or(0);
+        let (kind, modified) = match found.file_type() {
+            // A directory's own time only says when something was last put into it.
+            t if t.is_dir() => (Kind::Directory, None),
+            t if t.is_symlink() => {
+                (Kind::Link { target: fs::read_link(path).map_err(ContextError::read(path))? }, Some(of_file))
+            }
+            t if t.is_file() => {
+                (Kind::File { source: path.into(), size: found.len(), mode: file_mode(found) }, Some(of_file))
+            }
+            t if t.is_socket() => return Ok(None),
+            t => return Err(ContextError::SpecialFile { path: shown.into(), kind: special(t) }),
+        };
+        Ok(Some(Self { kind, modified }))
+    }
+
+    fn size(&self) -> u64 {
+        if let Kind::File { size, .. } = self.kind { size } else { 0 }
+    }
+}
+
+fn special(file_type: FileType) -> &'static str {
+    if file_type.is_fifo() { "FIFO" } else { "device" }
+}
+
+/// The entries by path. Paths sort by their parts, so a directory stands before what is in it.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) entries: BTreeMap<PathBuf, Entry>,
+    bytes: u64,
+    limits: Limits,
+}
+
+impl Listing {
+    /// Lists the tree at `root`, but for what the rules ignore and for the file `skipped`.
+    pub(super) fn of(
+        root: &Path,
+        rules: &IgnoreRules,
+        skipped: Option<&Path>,
+        limits: Limits,
+    ) -> Result<Self, ContextError> {
+        let mut listing = Self { entries: BTreeMap::new(), bytes: 0, limits };
+        let mut ahead = vec![(PathBuf::new(), Verdict::default())];
+        while let Some((directory, verdict)) = ahead.pop() {
+            listing.check_depth(&directory)?;
+            for name in names(&root.join(&directory))? {
+                let relative = directory.join(name);
+                if skipped == Some(relative.as_path()) {
+                    continue;
+                }
+                let verdict = listing.visit(root, &relative, rules, &verdict)?;
+                ahead.extend(verdict.map(|verdict| (relative, verdict)));
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Takes one path in where it is not ignored; answers with its verdict where it is a directory
+    /// to enter.
+    fn visit(
+        &mut self,
+        root: &Path,
+        relative: &Path,
+        rules: &IgnoreRules,
+        parent: &Verdict,
+    ) -> Result<Option<Verdict>, ContextError> {
+        let path = root.join(relative);
+        let text = tree::rule_text(relative);
+        let verdict = rules.judge(&text, parent);
+        let found = fs::symlink_metadata(&path).map_err(ContextError::read(&path))?;
+        let enter = found.is_dir() && (!verdict.ignored || rules.may_contain_exceptions(&text));
+        if !verdict.ignored
+            && let Some(entry) = Entry::read(&path, relative, &found)?
+        {
+            self.put(relative.to_path_buf(), entry)?;
+        }
+        Ok(enter.then_some(verdict))
+    }
+
+    /// Adds an entry, in place of the one that had its path.
+    pub(super) fn put(&mut self, path: PathBuf, entry: Entry) -> Result<(), ContextError> {
+        self.bytes = self.bytes.saturating_add(entry.size());
+        let replaced = self.entries.insert(path, entry);
+        self.bytes = self.bytes.saturating_sub(replaced.map_or(0, |old| old.size()));
+        if self.bytes > self.limits.bytes {
+            let what = format!("more than {} bytes; the largest are {}", self.limits.bytes, self.largest());
+            return Err(ContextError::TooLarge { what });
+        }
+        if self.entries.len() > self.limits.files {
+            let what = format!("more than {} files; most are in {}", self.limits.files, self.fullest());
+            return Err(ContextError::TooLarge { what });
+        }
+        Ok(())
+    }
+
+    fn check_depth(&self, directory: &Path) -> Result<(), ContextError> {
+        if directory.components().count() <= self.limits.depth {
+            return Ok(());
+        }
+        let top: PathBuf = directory.components().take(3).collect();
+        let what = format!("directories more than {} deep, below {top:?}", self.limits.depth);
+        Err(ContextError::TooLarge { what })
+    }
+
+    /// The newest time of any file or link; what has no time of its own gets it, so that the same
+    /// content gives the same archive however it came about.
+    pub(super) fn newest(&self) -> u64 {
+        self.entries.values().filter_map(|entry| entry.modified).max().unwrap_or(0)
+    }
+
+    fn largest(&self) -> String {
+        let sizes = self.entries.iter().map(|(path, entry)| (entry.size(), path.as_path()));
+        biggest(sizes.collect(), "bytes")
+    }
+
+    fn fullest(&self) -> String {
+        let mut counts: BTreeMap<&Path, u64> = BTreeMap::new();
+        for path in self.entries.keys() {
+            let top = path.components().next().map_or(path.as_path(), |part| Path::new(part.as_os_str()));
+            *counts.entry(top).or_default() += 1;
+        }
+        biggest(counts.into_iter().map(|(path, count)| (count, path)).collect(), "files")
+    }
+}
+
+/// The three biggest in words.
+fn biggest(mut all: Vec<(u64, &Path)>, unit: &str) -> String {
+    all.sort_by(|a, b| b.cmp(a));
+    let words: Vec<String> = all.iter().take(3).map(|(n, path)| format!("{path:?} ({n} {unit})")).collect();
+    words.join(", ")
+}
+
+fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>, ContextError> {
+    let entries = fs::read_dir(directory).map_err(ContextError::read(directory))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    names.collect::<Result<_, _>>().map_err(ContextError::read(directory))
+}
