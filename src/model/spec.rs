@@ -93,8 +93,8 @@ pub struct EnvironmentSpec {
     pub init: bool,
     /// How long a container may take to stop before it is killed (default 10 s).
     pub stop_timeout: Duration,
-    /// In which order containers change places; `None`: not declared, which is stop-first where a
-    /// volume is written or a host port is published by the container itself.
+    /// In which order containers change places; `None`: not declared, so start-first where there is
+    /// a front and no volume, else stop-first.
     pub update: Option<Update>,
     /// How readiness is probed.
     pub health: HealthSpec,

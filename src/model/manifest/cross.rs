@@ -54,6 +54,11 @@ impl Declared {
         true
     }
 
+    /// Whether there is no environment at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.environments.is_empty()
+    }
+
     /// The manifest, once nothing is wrong with it.
     pub(super) fn into_manifest(self) -> Manifest {
         let repositories = self.repositories.into_iter();
@@ -182,7 +187,7 @@ fn cycle_message(cycle: &[&EnvironmentName]) -> String {
     format!("the promotions go round in a circle: {}", names.join(" from "))
 }
 
-/// Repositories and environments that are named but not declared; a manifest without environments.
+/// Repositories and environments that are named but not declared.
 fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, draft) in &declared.environments {

@@ -60,23 +60,12 @@ fn power_of_1024(unit: &str) -> Option<u64> {
     Some(1024_u64.pow(power))
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "the range is checked, and a part of a byte does not matter"
-)]
 fn fraction(part: f64, unit: u64) -> Option<u64> {
     let bytes = part * unit as f64;
     (0.0..9e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// A number of CPUs such as `1.5`, in billionths.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the range is checked, and a part of a billionth does not matter"
-)]
 pub(super) fn nano_cpus(text: &str) -> Result<u64, String> {
     let cpus = text.trim().parse::<f64>().ok().filter(|cpus| CPUS.contains(cpus));
     let cpus = cpus.ok_or("must be a number of CPUs such as 1.5, at least 0.01")?;

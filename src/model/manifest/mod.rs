@@ -70,6 +70,11 @@ pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
         places.extend(at);
     }
     problems.extend(cross::problems(&declared, &places));
+    if problems.is_empty() && declared.is_empty() {
+        // A file that an editor has just emptied must not pass for a wish to run nothing.
+        let file = files.first().map_or("the manifest", |file| &file.name);
+        problems.push(Problem::new(file, None, "no environment is declared, such as `[environment.dev]`"));
+    }
     if problems.is_empty() {
         Ok(Parsed { manifest: declared.into_manifest(), places })
     } else {
