@@ -89,8 +89,8 @@ pub fn load_with(
 ) -> Result<Loaded, LoadError> {
     // Taken first: an edit while the files are being read shows in the next stamp.
     let stamp = stamp(folder);
-    let names = manifest_files(folder)
-        .map_err(|source| LoadError::Folder { folder: folder.to_owned(), source })?;
+    let names =
+        manifest_files(folder).map_err(|source| LoadError::Folder { folder: folder.to_owned(), source })?;
     if names.is_empty() {
         return Err(LoadError::NoManifest { folder: folder.to_owned() });
     }

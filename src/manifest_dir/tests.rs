@@ -5,6 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::name::EnvironmentName;
 
 const STRONG: &str = "0123456789abcdef0123456789abcdef";
 
@@ -36,7 +37,7 @@ fn problems(dir: &TempDir, secret: &'static str) -> String {
 fn the_shipped_manifest_can_be_acted_upon_once_its_secret_is_there() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("desired-state");
     let loaded = load_with(&shipped, &says(STRONG)).unwrap();
-    let names: Vec<_> = loaded.manifest.environments.keys().map(|name| name.as_str()).collect();
+    let names: Vec<_> = loaded.manifest.environments.keys().map(EnvironmentName::as_str).collect();
     assert_eq!(names, ["dev", "prod", "test"]);
 }
 

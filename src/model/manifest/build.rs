@@ -26,8 +26,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
     };
     let remove = list(&table, "remove", "a list of paths such as [\"npl_packages\"]", read_removal);
     let overlay = list(&table, "overlay", "a list of tables { from = \"...\", to = \"...\" }", read_overlay);
-    let checkout =
-        list(&table, "checkout", "a list of tables { url, revision, to }", read_checkout);
+    let checkout = list(&table, "checkout", "a list of tables { url, revision, to }", read_checkout);
     let timeout = read_timeout(&table);
     Some(BuildSpec { recipe: recipe?, remove, overlay, checkout, timeout })
 }
@@ -137,8 +136,11 @@ fn read_script(table: &Table<'_>, script: &Field<'_>) -> Option<Recipe> {
     for field in table.present(&OF_DOCKERFILES) {
         field.must("does not go with `script`");
     }
-    let command: Vec<String> =
-        script.texts("a list such as [\"./build-image.sh\", \"dev\"]").into_iter().map(str::to_owned).collect();
+    let command: Vec<String> = script
+        .texts("a list such as [\"./build-image.sh\", \"dev\"]")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     if command.first().is_none_or(String::is_empty) {
         script.must("must begin with the program to run, such as [\"./build-image.sh\", \"dev\"]");
     }
@@ -174,7 +176,8 @@ fn read_checkout(field: &Field<'_>) -> Option<ExtraCheckout> {
     let table = field.table(&keys::CHECKOUT)?;
     let url = table.required("url", "url = \"https://github.com/NPLPackages/main\"");
     let url = url.and_then(|url| url.parsed("a URL or an absolute path", url::repository_url));
-    let revision = table.required("revision", "revision = \"master\"").and_then(|field| read_revision(&field));
+    let revision =
+        table.required("revision", "revision = \"master\"").and_then(|field| read_revision(&field));
     let to = table.required("to", "to = \"npl_packages/main\"")?;
     let to = to.parsed("a path relative to the checkout", grammar::inside)?;
     Some(ExtraCheckout { url: url?, revision: revision?, to })

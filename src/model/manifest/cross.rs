@@ -9,7 +9,7 @@ use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{EnvironmentName, NetworkName, RepositoryName};
-use crate::model::spec::{Manifest, Publish, RepositorySpec, Supply};
+use crate::model::spec::{Manifest, Mount, Publish, RepositorySpec, Supply};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -74,8 +74,10 @@ impl Declared {
 /// All that is wrong between the parts of a manifest.
 pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     let mut found = declared.duplicates.clone();
-    found.extend(taken_twice(declared, places));
-    found.extend(written_twice(declared, places));
+    let all = in_written_order(declared, places);
+    found.extend(containers_taken_twice(&all, places));
+    found.extend(ports_taken_twice(&all, places));
+    found.extend(volumes_written_twice(&all, places));
     found.extend(cycles(declared, places));
     if !declared.incomplete {
         found.extend(lost_references(declared, places));
@@ -83,32 +85,45 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     found
 }
 
-/// Two environments, the one that is written first in front.
-fn pairs<'d>(
-    declared: &'d Declared,
-    places: &Places,
-) -> Vec<((&'d EnvironmentName, &'d Draft), (&'d EnvironmentName, &'d Draft))> {
-    let mut all: Vec<_> = declared.environments.iter().collect();
+/// An environment as far as it could be read, by its name.
+type Named<'d> = (&'d EnvironmentName, &'d Draft);
+
+/// All environments in the order in which they are written: of two that claim the same, the later
+/// one is told.
+fn in_written_order<'d>(declared: &'d Declared, places: &Places) -> Vec<Named<'d>> {
+    let mut all: Vec<Named<'d>> = declared.environments.iter().collect();
     all.sort_by_key(|(name, _)| places.find(&format!("environment.{name}")).cloned());
-    let of = |first: usize| all[first + 1..].iter().map(move |second| (first, *second));
-    (0..all.len()).flat_map(of).map(|(first, second)| (all[first], second)).collect()
+    all
 }
 
-/// Containers and host ports that two environments claim.
-fn taken_twice(declared: &Declared, places: &Places) -> Vec<Problem> {
-    let mut found = Vec::new();
-    for ((first, a), (second, b)) in pairs(declared, places) {
-        if let (Some(one), Some(other)) = (&a.container, &b.container)
-            && one == other
-        {
-            let message = format!("the container `{one}` is already that of `environment.{first}`");
-            found.push(places.problem(&format!("environment.{second}.container"), message));
+/// Container names that two environments claim.
+fn containers_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let (mut owners, mut found) = (BTreeMap::new(), Vec::new());
+    for (name, draft) in all {
+        let Some(container) = &draft.container else { continue };
+        if let Some(owner) = owners.get(container) {
+            let message = format!("the container `{container}` is already that of `environment.{owner}`");
+            found.push(places.problem(&format!("environment.{name}.container"), message));
+        } else {
+            owners.insert(container, name);
         }
-        if let (Some(one), Some(other)) = (&a.publish, &b.publish)
-            && overlap(one, other)
-        {
-            let message = format!("the host port {} is already published by `environment.{first}`", one.port);
-            found.push(places.problem(&port_path(places, second), message));
+    }
+    found
+}
+
+/// Host ports that two environments publish on the same address.
+fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let mut by_port: BTreeMap<u16, Vec<(&EnvironmentName, &Publish)>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (name, draft) in all {
+        let Some(publish) = &draft.publish else { continue };
+        let owners = by_port.entry(publish.port).or_default();
+        if let Some((owner, _)) = owners.iter().find(|(_, taken)| overlap(taken, publish)) {
+            let port = publish.port;
+            let message = format!("the host port {port} is already published by `environment.{owner}`");
+            found.push(places.problem(&port_path(places, name), message));
+        } else {
+            owners.push((name, publish));
         }
     }
     found
@@ -127,55 +142,65 @@ fn overlap(a: &Publish, b: &Publish) -> bool {
         (Some(one), Some(other)) => one == other || covers(one, other) || covers(other, one),
         _ => true,
     };
-    addresses && a.port == b.port
+    a.port == b.port && addresses
 }
 
 /// Volumes that two environments write: no data survives two writers that know nothing of each other.
-fn written_twice(declared: &Declared, places: &Places) -> Vec<Problem> {
-    let mut found = Vec::new();
-    for ((first, a), (second, b)) in pairs(declared, places) {
-        for mount in b.volumes.iter().filter(|mount| !mount.read_only) {
-            if a.volumes.iter().any(|other| !other.read_only && other.source == mount.source) {
+fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let (mut writers, mut found) = (BTreeMap::new(), Vec::new());
+    for (name, draft) in all {
+        for Mount { source, .. } in draft.volumes.iter().filter(|mount| !mount.read_only) {
+            let writer = *writers.entry(source).or_insert(name);
+            if writer != name {
                 let message = format!(
-                    "`{}` is already written by `environment.{first}`; mount it with :ro in one of them",
-                    mount.source
+                    "`{source}` is already written by `environment.{writer}`; mount it with :ro in one of them"
                 );
-                found.push(places.problem(&format!("environment.{second}.volumes"), message));
+                found.push(places.problem(&format!("environment.{name}.volumes"), message));
             }
         }
     }
     found
 }
 
-/// Promotions that lead back to where they began.
+/// Promotions that lead back to where they began, each circle once.
 fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
-    let mut told = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for name in declared.environments.keys() {
-        let Some(cycle) = cycle_from(declared, name) else { continue };
-        if cycle.iter().any(|member| told.contains(member)) {
+        let walk = walk_back(declared, name, &mut seen);
+        let Some(last) = walk.last() else { continue };
+        // Each environment has one way back, so a circle can only begin where this walk has been.
+        let Some(start) = came_from(declared, last).and_then(|from| walk.iter().position(|n| *n == from))
+        else {
             continue;
-        }
-        told.extend(cycle.clone());
-        let path = format!("environment.{name}.promote_from");
-        found.push(places.problem(&path, cycle_message(&cycle)));
+        };
+        let cycle = &walk[start..];
+        let path = format!("environment.{}.promote_from", cycle[0]);
+        found.push(places.problem(&path, cycle_message(cycle)));
     }
     found
 }
 
-/// The environments that `name` is promoted from, one after the other, where that ends at `name`.
-fn cycle_from<'d>(declared: &'d Declared, name: &'d EnvironmentName) -> Option<Vec<&'d EnvironmentName>> {
-    let mut chain = vec![name];
-    loop {
-        let draft = declared.environments.get(*chain.last()?)?;
-        let Some(Supply::Promotion { from }) = &draft.supply else { return None };
-        if from == name {
-            return Some(chain);
-        }
-        if chain.contains(&from) {
-            return None;
-        }
-        chain.push(from);
+/// `name`, what it is promoted from, and so on, up to what was `seen` before or is not promoted.
+fn walk_back<'d>(
+    declared: &'d Declared,
+    name: &'d EnvironmentName,
+    seen: &mut BTreeSet<&'d EnvironmentName>,
+) -> Vec<&'d EnvironmentName> {
+    let mut walk = Vec::new();
+    let mut next = Some(name);
+    while let Some(name) = next.filter(|name| seen.insert(name)) {
+        walk.push(name);
+        next = came_from(declared, name);
+    }
+    walk
+}
+
+/// What `name` is promoted from.
+fn came_from<'d>(declared: &'d Declared, name: &EnvironmentName) -> Option<&'d EnvironmentName> {
+    match &declared.environments.get(name)?.supply {
+        Some(Supply::Promotion { from }) => Some(from),
+        _ => None,
     }
 }
 
@@ -199,7 +224,8 @@ fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
             }
             Some(Supply::Promotion { from }) if !declared.environments.contains_key(from) => {
                 let known = declared.environments.keys().map(EnvironmentName::as_str);
-                let message = lost("environment", from.as_str(), known.filter(|known| *known != name.as_str()));
+                let message =
+                    lost("environment", from.as_str(), known.filter(|known| *known != name.as_str()));
                 found.push(places.problem(&format!("environment.{name}.promote_from"), message));
             }
             _ => {}
@@ -213,8 +239,8 @@ fn lost<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone
         return format!("there is no {kind} `{name}`; did you mean `{near}`?");
     }
     let known: Vec<&str> = known.collect();
-    match known.is_empty() {
-        true => format!("there is no {kind} `{name}`; declare it as `[{kind}.{name}]`"),
-        false => format!("there is no {kind} `{name}`; declared are {}", known.join(", ")),
+    if known.is_empty() {
+        return format!("there is no {kind} `{name}`; declare it as `[{kind}.{name}]`");
     }
+    format!("there is no {kind} `{name}`; declared are {}", known.join(", "))
 }

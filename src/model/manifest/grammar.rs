@@ -163,7 +163,9 @@ fn volume(name: &str) -> Result<String, String> {
 /// An absolute path with neither `.` nor `..` in it, without a slash at its end.
 fn absolute(what: &str, path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
-        return Err(format!("must be absolute in {what}: neither ~, variables nor a folder to start from are known"));
+        return Err(format!(
+            "must be absolute in {what}: neither ~, variables nor a folder to start from are known"
+        ));
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {

@@ -141,7 +141,7 @@ pub(super) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c s
         return None;
     }
     let wanted = text.to_lowercase();
-    let allowed = (text.chars().count() / 3).max(1);
+    let allowed = wanted.chars().count() / 3;
     candidates
         .into_iter()
         .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate))

@@ -56,7 +56,9 @@ pub(super) fn plain(field: &Field<'_>) -> Option<String> {
             found.map(|number| number.to_string())
         }
         _ => {
-            field.wrong("a text, a number, true or false, { secret_env = \"...\" } or { secret_file = \"...\" }");
+            field.wrong(
+                "a text, a number, true or false, { secret_env = \"...\" } or { secret_file = \"...\" }",
+            );
             None
         }
     }

@@ -65,10 +65,8 @@ fn the_shipped_manifest_is_the_procedure_of_keepwork() {
         Recipe::Script { .. } => panic!("a script"),
     };
     assert!(matches!(&steps("dev")[..], [BuildStep::Archive { output }] if output == "build.tar.gz"));
-    assert!(
-        matches!(&steps("test")[..], [BuildStep::Dockerfile { dockerfile, output, .. }]
-            if dockerfile == "Dockerfile.dist" && output == "build.tar.gz")
-    );
+    assert!(matches!(&steps("test")[..], [BuildStep::Dockerfile { dockerfile, output, .. }]
+            if dockerfile == "Dockerfile.dist" && output == "build.tar.gz"));
 }
 
 #[test]
@@ -94,8 +92,9 @@ fn an_environment_that_says_little_has_the_documented_defaults() {
     assert!(spec.init);
     assert_eq!(spec.stop_timeout, Duration::from_secs(10));
     assert_eq!(spec.update, None);
-    let seconds = [spec.health.interval, spec.health.timeout, spec.health.start_deadline, spec.health.healthy_for]
-        .map(|duration| duration.as_secs());
+    let seconds =
+        [spec.health.interval, spec.health.timeout, spec.health.start_deadline, spec.health.healthy_for]
+            .map(|duration| duration.as_secs());
     assert_eq!((spec.health.probe, seconds), (Probe::Tcp, [1, 2, 30, 10]));
     let manifest = parse(&[file("m.toml", DEV)]).unwrap();
     assert_eq!(manifest.network.as_str(), "abide");
@@ -104,7 +103,9 @@ fn an_environment_that_says_little_has_the_documented_defaults() {
 #[test]
 fn run_options_are_read_in_all_their_forms() {
     let bytes = |text: &str| dev(&format!("memory = {text}")).memory.unwrap();
-    for same in ["\"512MiB\"", "\"512m\"", "\"512 MB\"", "\"0.5g\"", "536870912", "\"536870912b\"", "0x2000_0000"] {
+    for same in
+        ["\"512MiB\"", "\"512m\"", "\"512 MB\"", "\"0.5g\"", "536870912", "\"536870912b\"", "0x2000_0000"]
+    {
         assert_eq!(bytes(same), 512 * 1024 * 1024, "{same}");
     }
     for (text, nano) in [("1.5", 1_500_000_000), ("2", 2_000_000_000), ("\"0.25\"", 250_000_000)] {
@@ -117,7 +118,8 @@ fn run_options_are_read_in_all_their_forms() {
     assert_eq!(dev("command = []").command, None);
     assert_eq!(dev("update = \"start-first\"").update, Some(Update::StartFirst));
     assert_eq!(dev("stop_timeout = \"1m 5s\"").stop_timeout, Duration::from_secs(65));
-    let hosts = dev("extra_hosts = [\"a.b:10.0.0.6\", \"c:::1\", \"d:[fe80::1]\", \"e:host-gateway\"]").extra_hosts;
+    let hosts =
+        dev("extra_hosts = [\"a.b:10.0.0.6\", \"c:::1\", \"d:[fe80::1]\", \"e:host-gateway\"]").extra_hosts;
     assert_eq!(hosts, ["a.b:10.0.0.6", "c:::1", "d:fe80::1", "e:host-gateway"]);
     assert_eq!(dev("health = { http = \"/up?a=1\" }").health.probe, Probe::Http("/up?a=1".into()));
     assert_eq!(dev("health = { none = true, start_deadline = \"1s\" }").health.probe, Probe::None);
@@ -261,7 +263,8 @@ proptest! {
 
 #[test]
 fn a_file_of_a_mebibyte_is_read_quickly() {
-    let text = format!("{DEV}env = {{ {} }}\n", (0..60_000).map(|n| format!("V{n} = {n},")).collect::<String>());
+    let text =
+        format!("{DEV}env = {{ {} }}\n", (0..60_000).map(|n| format!("V{n} = {n},")).collect::<String>());
     assert_eq!(parse(&[file("m.toml", text)]).map(|m| environment(&m, "dev").env.len()), Ok(60_000));
     let deep = format!("x-deep = {}", "[".repeat(100_000));
     assert!(parse(&[file("m.toml", deep)]).is_err());

@@ -1,7 +1,8 @@
 //! Where a repository may be: the transports of git that take no code with them.
 
 /// What a URL may be, for problems.
-const KNOWN: &str = "must be an https://, http://, ssh:// or file:// URL, user@host:path, or an absolute path";
+const KNOWN: &str =
+    "must be an https://, http://, ssh:// or file:// URL, user@host:path, or an absolute path";
 
 /// Takes a URL that can be handed to git.
 ///
@@ -36,7 +37,8 @@ fn host_of(rest: &str) -> Result<(), String> {
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     if user.contains(':') {
         return Err(
-            "must not hold a password: give it to git by a credential helper, a .netrc file or an SSH key".to_owned()
+            "must not hold a password: give it to git by a credential helper, a .netrc file or an SSH key"
+                .to_owned(),
         );
     }
     // A host or user that begins with a dash would be an option of ssh.

@@ -24,7 +24,8 @@ fn documented() -> (Keys, Keys) {
         } else if line.starts_with("## ") {
             section = None;
         }
-        let Some((heading, title)) = section.filter(|_| line.starts_with("| `") || line.starts_with("| top")) else {
+        let Some((heading, title)) = section.filter(|_| line.starts_with("| `") || line.starts_with("| top"))
+        else {
             continue;
         };
         let words = quoted(line);
@@ -56,7 +57,9 @@ fn with_a_date(section: &Section, key: &str) -> String {
     let key = match (section.title, key) {
         // Only read in a table that has its companion.
         ("environment.NAME.build", "image" | "env") => format!("script = [\"x\"]\n{key}"),
-        ("environment.NAME.build.step", "context" | "args" | "output") => format!("dockerfile = \"D\"\n{key}"),
+        ("environment.NAME.build.step", "context" | "args" | "output") => {
+            format!("dockerfile = \"D\"\n{key}")
+        }
         _ => key.to_owned(),
     };
     let head = match section.title {
@@ -79,7 +82,9 @@ fn every_known_key_is_really_read() {
         for key in section.keys {
             let text = with_a_date(section, key);
             let problems = parse(&[file("m.toml", text.clone())]).unwrap_err().to_string();
-            let told = problems.lines().any(|line| line.contains(&format!("`{key}` must be")) && line.ends_with("not a date"));
+            let told = problems
+                .lines()
+                .any(|line| line.contains(&format!("`{key}` must be")) && line.ends_with("not a date"));
             assert!(told, "{text}\n{problems}");
         }
     }
@@ -87,7 +92,8 @@ fn every_known_key_is_really_read() {
 
 #[test]
 fn the_examples_of_the_manual_are_right() {
-    let blocks: Vec<&str> = MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks: Vec<&str> =
+        MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!blocks.is_empty());
     for block in blocks {
         assert!(parse(&[file("README.md", block)]).is_ok(), "{block}");
