@@ -13,6 +13,7 @@
 //! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, context |
 //! | [`api`] | the door: webhooks, HTTP API | model, record |
 //! | [`cli`] | the voice | model, api (its router, where no daemon runs) |
+//! | [`manifest_dir`], [`secret`] | the files that people write | model |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -23,6 +24,7 @@ pub mod context;
 pub mod controller;
 pub mod daemon;
 pub mod demo;
+pub mod manifest_dir;
 pub mod model;
 pub mod plan;
 pub mod record;

@@ -134,6 +134,13 @@ name!(
     |t| t.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && is_lower_hex(hex))
 );
 
+impl Default for NetworkName {
+    /// The network that containers join where the manifest names none.
+    fn default() -> Self {
+        Self("abide".to_owned())
+    }
+}
+
 fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

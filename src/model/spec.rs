@@ -93,10 +93,23 @@ pub struct EnvironmentSpec {
     pub init: bool,
     /// How long a container may take to stop before it is killed (default 10 s).
     pub stop_timeout: Duration,
+    /// In which order containers change places; `None`: not declared, so start-first where there is
+    /// a front and no volume, else stop-first.
+    pub update: Option<Update>,
     /// How readiness is probed.
     pub health: HealthSpec,
     /// How its image is built, where it is built here.
     pub build: Option<BuildSpec>,
+}
+
+/// In which order a new container takes over from the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Update {
+    /// The new one is ready before the old one goes: no gap, but both run for a while.
+    StartFirst,
+    /// The old one goes before the new one starts: a gap, but never two.
+    StopFirst,
 }
 
 /// Where the image of an environment comes from.

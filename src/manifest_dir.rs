@@ -1,0 +1,255 @@
+//! The desired-state folder: reads its manifest, and tells cheaply whether it may have changed.
+//!
+//! What the text alone cannot tell is checked here too: that every secret can be read and that
+//! every overlay is there. Their problems are told along with those of the text, by file and line.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::model::container::Secret;
+use crate::model::manifest::{Parsed, Problem, Problems, SourceFile, parse_with_places};
+use crate::model::spec::{Manifest, SecretRef};
+use crate::secret::{self, SecretError};
+
+/// The largest manifest file that is read, in bytes.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// The fewest bytes of a webhook's secret: with fewer it could be found by trying.
+const SHORTEST_WEBHOOK_SECRET: usize = 16;
+
+/// Secrets that stand in manuals, in lower case. Whoever scans for webhooks tries them first.
+const SAMPLE_SECRETS: [&str; 12] = [
+    "a_random_webhook_secret",
+    "changeme",
+    "change-me",
+    "change_me",
+    "it's a secret to everybody",
+    "my-webhook-secret",
+    "secret",
+    "your-secret-token",
+    "your-webhook-secret",
+    "your_webhook_secret",
+    "yourwebhooksecret",
+    "webhook-secret",
+];
+
+/// A manifest that can be acted upon.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is declared.
+    pub manifest: Manifest,
+    /// The folder's state just before it was read.
+    pub stamp: Stamp,
+}
+
+/// Why a desired-state folder gives no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The folder cannot be listed.
+    #[error("cannot list the desired-state folder {}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no manifest in it.
+    #[error(
+        "there is no *.toml file in the desired-state folder {}: write one (its README.md explains \
+         every field), or name another folder with --desired-state",
+        folder.display()
+    )]
+    NoManifest {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Something is wrong with the manifest, or with a file or secret that it names.
+    #[error("the manifest is not valid")]
+    Invalid(#[source] Problems),
+}
+
+/// Reads the manifest of `folder`: every `*.toml` file that is neither hidden nor an editor's
+/// backup, in the order of names, not those of folders below. Blocks on the disk.
+///
+/// # Errors
+/// [`LoadError`]; all problems at once where the manifest can be found.
+pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
+    load_with(folder, &secret::read)
+}
+
+/// As [`load`], with secrets from `read_secret`.
+///
+/// # Errors
+/// [`LoadError`]; all problems at once where the manifest can be found.
+pub fn load_with(
+    folder: &Path,
+    read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
+) -> Result<Loaded, LoadError> {
+    // Taken first: an edit while the files are being read shows in the next stamp.
+    let stamp = stamp(folder);
+    let names =
+        manifest_files(folder).map_err(|source| LoadError::Folder { folder: folder.to_owned(), source })?;
+    if names.is_empty() {
+        return Err(LoadError::NoManifest { folder: folder.to_owned() });
+    }
+    let manifest = read_all(folder, &names, read_secret).map_err(LoadError::Invalid)?;
+    Ok(Loaded { manifest, stamp })
+}
+
+fn read_all(
+    folder: &Path,
+    names: &[OsString],
+    read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
+) -> Result<Manifest, Problems> {
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
+    for name in names {
+        match read_file(&folder.join(name)) {
+            Ok(text) => files.push(SourceFile { name: shown(name), text }),
+            Err(problem) => unread.push(Problem { file: shown(name), ..problem }),
+        }
+    }
+    if !unread.is_empty() {
+        // What is declared in a file that cannot be read would seem to be missing in the others.
+        return Err(Problems::new(unread));
+    }
+    let parsed = parse_with_places(&files)?;
+    let mut found = secret_problems(&parsed, read_secret);
+    found.extend(overlay_problems(&parsed));
+    if found.is_empty() { Ok(parsed.manifest) } else { Err(Problems::new(found)) }
+}
+
+fn shown(name: &OsString) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+/// The names of the manifest's files, sorted.
+fn manifest_files(folder: &Path) -> std::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        // Links are followed, as configuration is often linked into place. A link that leads
+        // nowhere is kept, so that reading it says so.
+        let is_folder = std::fs::metadata(folder.join(&name)).is_ok_and(|found| found.is_dir());
+        if is_manifest_name(&name) && !is_folder {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_manifest_name(name: &OsString) -> bool {
+    let name = name.as_encoded_bytes();
+    name.ends_with(b".toml") && !name.starts_with(b".") && !name.starts_with(b"#")
+}
+
+/// The text of a manifest file; the problem has no file name yet.
+fn read_file(path: &Path) -> Result<String, Problem> {
+    let problem = |line, message: String| Problem::new("", line, message);
+    let unreadable = |error: std::io::Error| problem(None, format!("cannot be read: {error}"));
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(problem(None, "is no regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // One byte more than is taken tells a file that is too large, also one that grows meanwhile.
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(problem(None, "is larger than 1 MiB, which no manifest needs".to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        problem(Some(line), "is no UTF-8 text".to_owned())
+    })
+}
+
+fn secret_problems(
+    parsed: &Parsed,
+    read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
+) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (path, named) in parsed.manifest.secrets() {
+        if let Err(error) = read_secret(&named) {
+            found.push(parsed.places.problem(&path, error.to_string()));
+        }
+    }
+    for (path, named) in parsed.manifest.webhook_secrets() {
+        if let Some(weakness) = read_secret(&named).ok().and_then(|secret| weakness(&secret)) {
+            let message = format!("the webhook's secret in {} {weakness}", place_of(&named));
+            found.push(parsed.places.problem(&path, message));
+        }
+    }
+    found
+}
+
+/// Why a webhook's secret is none.
+fn weakness(secret: &Secret) -> Option<&'static str> {
+    let text = secret.expose().trim().trim_end_matches(['.', '!']).to_lowercase();
+    if SAMPLE_SECRETS.contains(&text.as_str()) {
+        return Some("is a sample from a manual: make one with `openssl rand -hex 32`");
+    }
+    let short = secret.expose().len() < SHORTEST_WEBHOOK_SECRET;
+    short.then_some("is shorter than 16 bytes: make one with `openssl rand -hex 32`")
+}
+
+fn place_of(named: &SecretRef) -> String {
+    match named {
+        SecretRef::SecretEnv(name) => name.clone(),
+        SecretRef::SecretFile(path) => path.display().to_string(),
+    }
+}
+
+fn overlay_problems(parsed: &Parsed) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (path, overlay) in parsed.manifest.overlays() {
+        let from = overlay.from.display();
+        let message = match std::fs::metadata(&overlay.from) {
+            Ok(metadata) if metadata.is_file() => continue,
+            Ok(_) => format!("the overlay {from} is no regular file"),
+            Err(error) => format!("the overlay {from} cannot be read: {}", error.kind()),
+        };
+        found.push(parsed.places.problem(&path, message));
+    }
+    found
+}
+
+/// What a folder's manifest files look like from outside. Two that differ mean that the manifest
+/// may have changed; it is cheap enough to be taken every few seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<FileStamp>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileStamp {
+    name: OsString,
+    size: u64,
+    /// Seconds and nanoseconds of the last change of the content.
+    modified: (i64, i64),
+    /// The file itself, and the last change of anything about it: editors that put a new file in
+    /// the old one's place may keep its time.
+    inode: u64,
+    changed: (i64, i64),
+}
+
+/// The state of `folder`'s manifest files. A folder or file that cannot be looked at counts as
+/// absent: [`load`] says why.
+pub fn stamp(folder: &Path) -> Stamp {
+    let names = manifest_files(folder).unwrap_or_default();
+    let stamp_of = |name: OsString| {
+        let found = std::fs::metadata(folder.join(&name)).ok()?;
+        Some(FileStamp {
+            name,
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            inode: found.ino(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    };
+    Stamp(names.into_iter().filter_map(stamp_of).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! `[environment.NAME.build]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::table::{Field, Table};
+use super::{grammar, keys, secrets, url};
+use crate::model::spec::{BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout};
+
+/// The context of an image where the manifest does not say: the whole checkout.
+const DEFAULT_CONTEXT: &str = ".";
+
+/// The Dockerfile of the final image where the manifest does not say, as `docker build` has it.
+const DEFAULT_DOCKERFILE: &str = "Dockerfile";
+
+/// Keys that only a build by Dockerfile has.
+const OF_DOCKERFILES: [&str; 5] = ["context", "dockerfile", "args", "step", "secrets"];
+
+/// Keys that only a build by a script has.
+const OF_SCRIPTS: [&str; 2] = ["image", "env"];
+
+pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
+    let table = field.table(&keys::BUILD)?;
+    let recipe = match table.get("script") {
+        Some(script) => read_script(&table, &script),
+        None => read_dockerfile(&table),
+    };
+    let remove = list(&table, "remove", "a list of paths such as [\"npl_packages\"]", read_removal);
+    let overlay = list(&table, "overlay", "a list of tables { from = \"...\", to = \"...\" }", read_overlay);
+    let checkout = list(&table, "checkout", "a list of tables { url, revision, to }", read_checkout);
+    let timeout = read_timeout(&table);
+    Some(BuildSpec { recipe: recipe?, remove, overlay, checkout, timeout })
+}
+
+fn list<T>(
+    table: &Table<'_>,
+    key: &'static str,
+    expected: &str,
+    read: fn(&Field<'_>) -> Option<T>,
+) -> Vec<T> {
+    let items = table.get(key).map(|field| field.items(expected)).unwrap_or_default();
+    items.iter().filter_map(read).collect()
+}
+
+fn read_timeout(table: &Table<'_>) -> std::time::Duration {
+    let Some(field) = table.get("timeout") else { return default_build_timeout() };
+    let timeout = field.duration().unwrap_or_else(default_build_timeout);
+    if timeout.is_zero() {
+        field.must("must be more than zero");
+    }
+    timeout
+}
+
+fn read_dockerfile(table: &Table<'_>) -> Option<Recipe> {
+    for field in table.present(&OF_SCRIPTS) {
+        field.must("goes with `script`, which is not there");
+    }
+    let steps = list(table, "step", "a list of [[environment.NAME.build.step]] tables", read_step);
+    refuse_equal_outputs(table, &steps);
+    let secrets = table.get("secrets").map(|field| secrets::build_secrets(&field)).unwrap_or_default();
+    let args = read_args(table);
+    let context = path(table, "context", DEFAULT_CONTEXT, grammar::inside_or_all);
+    let dockerfile = path(table, "dockerfile", DEFAULT_DOCKERFILE, grammar::inside);
+    Some(Recipe::Dockerfile { context: context?, dockerfile: dockerfile?, args, steps, secrets })
+}
+
+fn path(
+    table: &Table<'_>,
+    key: &'static str,
+    default: &str,
+    grammar: fn(&str) -> Result<String, String>,
+) -> Option<String> {
+    match table.get(key) {
+        Some(field) => field.parsed("a path relative to the checkout", grammar),
+        None => Some(default.to_owned()),
+    }
+}
+
+fn read_args(table: &Table<'_>) -> BTreeMap<String, String> {
+    let entries = table.get("args").map(|field| field.entries()).unwrap_or_default();
+    let read = |entry: Field<'_>| {
+        if let Err(predicate) = grammar::build_id(entry.key()) {
+            entry.must(predicate);
+        }
+        Some((entry.key().to_owned(), read_arg(&entry)?))
+    };
+    entries.into_iter().filter_map(read).collect()
+}
+
+/// Build arguments stay readable in the image's history, so they take no secrets.
+fn read_arg(field: &Field<'_>) -> Option<String> {
+    if let toml::de::DeValue::Table(_) = field.value() {
+        field.must("must be a text: build arguments stay in the image, so secrets go into `secrets`");
+        return None;
+    }
+    secrets::plain(field)
+}
+
+fn read_step(field: &Field<'_>) -> Option<BuildStep> {
+    let table = field.table(&keys::STEP)?;
+    match (table.get("archive"), table.get("dockerfile")) {
+        (Some(archive), None) => {
+            for field in table.present(&["context", "args", "output"]) {
+                field.must("goes with `dockerfile`, not with `archive`");
+            }
+            let output = archive.parsed("the name of a file", grammar::archive)?;
+            Some(BuildStep::Archive { output })
+        }
+        (None, Some(_)) => read_dockerfile_step(&table),
+        _ => {
+            table.problem("a build step needs one of `archive` and `dockerfile`");
+            None
+        }
+    }
+}
+
+fn read_dockerfile_step(table: &Table<'_>) -> Option<BuildStep> {
+    let context = path(table, "context", DEFAULT_CONTEXT, grammar::inside_or_all);
+    let dockerfile = path(table, "dockerfile", DEFAULT_DOCKERFILE, grammar::inside);
+    let args = read_args(table);
+    let output = table.required("output", "output = \"build.tar.gz\"")?;
+    let output = output.parsed("the name of a file", grammar::inside);
+    Some(BuildStep::Dockerfile { context: context?, dockerfile: dockerfile?, args, output: output? })
+}
+
+fn refuse_equal_outputs(table: &Table<'_>, steps: &[BuildStep]) {
+    let mut seen = BTreeSet::new();
+    for step in steps {
+        let (BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. }) = step;
+        if !seen.insert(output) {
+            table.problem(format!("two steps of `{}` make the same file `{output}`", table.path()));
+        }
+    }
+}
+
+fn read_script(table: &Table<'_>, script: &Field<'_>) -> Option<Recipe> {
+    for field in table.present(&OF_DOCKERFILES) {
+        field.must("does not go with `script`");
+    }
+    let command: Vec<String> = script
+        .texts("a list such as [\"./build-image.sh\", \"dev\"]")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    if command.first().is_none_or(String::is_empty) {
+        script.must("must begin with the program to run, such as [\"./build-image.sh\", \"dev\"]");
+    }
+    let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
+    let image = table.required("image", "image = \"keepwork/dev:b{build_number}\"")?;
+    let image = image.parsed("the name of an image", image_name)?;
+    Some(Recipe::Script { command, image, env })
+}
+
+fn image_name(text: &str) -> Result<String, String> {
+    let plain = text.replace("{build_number}", "0");
+    let known = plain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b));
+    if known && !plain.is_empty() && !plain.starts_with(['-', '/', ':', '@']) {
+        return Ok(text.to_owned());
+    }
+    Err("must be an image that the script makes, such as \"keepwork/dev:b{build_number}\"".to_owned())
+}
+
+fn read_removal(field: &Field<'_>) -> Option<String> {
+    field.parsed("a path relative to the checkout", grammar::inside)
+}
+
+fn read_overlay(field: &Field<'_>) -> Option<Overlay> {
+    let table = field.table(&keys::OVERLAY)?;
+    let from = table.required("from", "from = \"/etc/abide/config.page\"");
+    let from = from.and_then(|from| from.parsed("an absolute path of this host", grammar::host_path));
+    let to = table.required("to", "to = \"config/config.page\"")?;
+    let to = to.parsed("a path relative to the checkout", grammar::inside)?;
+    Some(Overlay { from: from?, to })
+}
+
+fn read_checkout(field: &Field<'_>) -> Option<ExtraCheckout> {
+    let table = field.table(&keys::CHECKOUT)?;
+    let url = table.required("url", "url = \"https://github.com/NPLPackages/main\"");
+    let url = url.and_then(|url| url.parsed("a URL or an absolute path", url::repository_url));
+    let revision =
+        table.required("revision", "revision = \"master\"").and_then(|field| read_revision(&field));
+    let to = table.required("to", "to = \"npl_packages/main\"")?;
+    let to = to.parsed("a path relative to the checkout", grammar::inside)?;
+    Some(ExtraCheckout { url: url?, revision: revision?, to })
+}
+
+/// A branch or a full commit id; every commit id also keeps the rule of branch names.
+fn read_revision(field: &Field<'_>) -> Option<String> {
+    field.name::<crate::model::name::BranchName>().map(String::from)
+}

@@ -1,0 +1,246 @@
+//! What only all files together can tell: names taken twice, references that lead nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::environment::Draft;
+use super::keys::nearest;
+use super::places::{Place, Places};
+use super::problem::Problem;
+use super::table::Field;
+use crate::model::name::{EnvironmentName, NetworkName, RepositoryName};
+use crate::model::spec::{Manifest, Mount, Publish, RepositorySpec, Supply};
+
+/// What all files declare, whole or not.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
+    environments: BTreeMap<EnvironmentName, Draft>,
+    network: Option<NetworkName>,
+    first: BTreeMap<String, Place>,
+    duplicates: Vec<Problem>,
+    /// Whether a file could not be read: what seems to be missing may be in there.
+    pub(super) incomplete: bool,
+}
+
+impl Declared {
+    pub(super) fn add_repository(&mut self, field: &Field<'_>, spec: Option<RepositorySpec>) {
+        if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
+            self.repositories.insert(name, spec);
+        }
+    }
+
+    pub(super) fn add_environment(&mut self, field: &Field<'_>, draft: Draft) {
+        if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
+            self.environments.insert(name, draft);
+        }
+    }
+
+    pub(super) fn add_network(&mut self, field: &Field<'_>, network: Option<NetworkName>) {
+        if self.is_first(field) {
+            self.network = network;
+        }
+    }
+
+    /// Whether nothing of this path was declared before; else notes the problem.
+    fn is_first(&mut self, field: &Field<'_>) -> bool {
+        let here = field.place();
+        if let Some(first) = self.first.get(field.path()) {
+            let message = format!("`{}` is declared in {first} already", field.path());
+            self.duplicates.push(Problem::new(&here.file, Some(here.line), message));
+            return false;
+        }
+        self.first.insert(field.path().to_owned(), here);
+        true
+    }
+
+    /// Whether there is no environment at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.environments.is_empty()
+    }
+
+    /// The manifest, once nothing is wrong with it.
+    pub(super) fn into_manifest(self) -> Manifest {
+        let repositories = self.repositories.into_iter();
+        let environments = self.environments.into_iter();
+        Manifest {
+            repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
+            environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
+            network: self.network.unwrap_or_default(),
+        }
+    }
+}
+
+/// All that is wrong between the parts of a manifest.
+pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
+    let mut found = declared.duplicates.clone();
+    let all = in_written_order(declared, places);
+    found.extend(containers_taken_twice(&all, places));
+    found.extend(ports_taken_twice(&all, places));
+    found.extend(volumes_written_twice(&all, places));
+    found.extend(cycles(declared, places));
+    if !declared.incomplete {
+        found.extend(lost_references(declared, places));
+    }
+    found
+}
+
+/// An environment as far as it could be read, by its name.
+type Named<'d> = (&'d EnvironmentName, &'d Draft);
+
+/// All environments in the order in which they are written: of two that claim the same, the later
+/// one is told.
+fn in_written_order<'d>(declared: &'d Declared, places: &Places) -> Vec<Named<'d>> {
+    let mut all: Vec<Named<'d>> = declared.environments.iter().collect();
+    all.sort_by_key(|(name, _)| places.find(&format!("environment.{name}")).cloned());
+    all
+}
+
+/// Container names that two environments claim.
+fn containers_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let (mut owners, mut found) = (BTreeMap::new(), Vec::new());
+    for (name, draft) in all {
+        let Some(container) = &draft.container else { continue };
+        if let Some(owner) = owners.get(container) {
+            let message = format!("the container `{container}` is already that of `environment.{owner}`");
+            found.push(places.problem(&format!("environment.{name}.container"), message));
+        } else {
+            owners.insert(container, name);
+        }
+    }
+    found
+}
+
+/// Host ports that two environments publish on the same address.
+fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let mut by_port: BTreeMap<u16, Vec<(&EnvironmentName, &Publish)>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (name, draft) in all {
+        let Some(publish) = &draft.publish else { continue };
+        let owners = by_port.entry(publish.port).or_default();
+        if let Some((owner, _)) = owners.iter().find(|(_, taken)| overlap(taken, publish)) {
+            let port = publish.port;
+            let message = format!("the host port {port} is already published by `environment.{owner}`");
+            found.push(places.problem(&port_path(places, name), message));
+        } else {
+            owners.push((name, publish));
+        }
+    }
+    found
+}
+
+/// Where the host port of an environment is written: `publish`, or `port` that stands in for it.
+fn port_path(places: &Places, name: &EnvironmentName) -> String {
+    let publish = format!("environment.{name}.publish");
+    if places.has(&publish) { publish } else { format!("environment.{name}.port") }
+}
+
+/// Whether one host could not publish both.
+fn overlap(a: &Publish, b: &Publish) -> bool {
+    let covers = |one: IpAddr, other: IpAddr| one.is_unspecified() && one.is_ipv4() == other.is_ipv4();
+    let addresses = match (a.address, b.address) {
+        (Some(one), Some(other)) => one == other || covers(one, other) || covers(other, one),
+        _ => true,
+    };
+    a.port == b.port && addresses
+}
+
+/// Volumes that two environments write: no data survives two writers that know nothing of each other.
+fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let (mut writers, mut found) = (BTreeMap::new(), Vec::new());
+    for (name, draft) in all {
+        for Mount { source, .. } in draft.volumes.iter().filter(|mount| !mount.read_only) {
+            let writer = *writers.entry(source).or_insert(name);
+            if writer != name {
+                let message = format!(
+                    "`{source}` is already written by `environment.{writer}`; mount it with :ro in one of them"
+                );
+                found.push(places.problem(&format!("environment.{name}.volumes"), message));
+            }
+        }
+    }
+    found
+}
+
+/// Promotions that lead back to where they began, each circle once.
+fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for name in declared.environments.keys() {
+        let walk = walk_back(declared, name, &mut seen);
+        let Some(last) = walk.last() else { continue };
+        // Each environment has one way back, so a circle can only begin where this walk has been.
+        let Some(start) = came_from(declared, last).and_then(|from| walk.iter().position(|n| *n == from))
+        else {
+            continue;
+        };
+        let cycle = &walk[start..];
+        let path = format!("environment.{}.promote_from", cycle[0]);
+        found.push(places.problem(&path, cycle_message(cycle)));
+    }
+    found
+}
+
+/// `name`, what it is promoted from, and so on, up to what was `seen` before or is not promoted.
+fn walk_back<'d>(
+    declared: &'d Declared,
+    name: &'d EnvironmentName,
+    seen: &mut BTreeSet<&'d EnvironmentName>,
+) -> Vec<&'d EnvironmentName> {
+    let mut walk = Vec::new();
+    let mut next = Some(name);
+    while let Some(name) = next.filter(|name| seen.insert(name)) {
+        walk.push(name);
+        next = came_from(declared, name);
+    }
+    walk
+}
+
+/// What `name` is promoted from.
+fn came_from<'d>(declared: &'d Declared, name: &EnvironmentName) -> Option<&'d EnvironmentName> {
+    match &declared.environments.get(name)?.supply {
+        Some(Supply::Promotion { from }) => Some(from),
+        _ => None,
+    }
+}
+
+fn cycle_message(cycle: &[&EnvironmentName]) -> String {
+    if let [only] = cycle {
+        return format!("`environment.{only}` cannot be promoted from itself");
+    }
+    let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|name| name.as_str()).collect();
+    format!("the promotions go round in a circle: {}", names.join(" from "))
+}
+
+/// Repositories and environments that are named but not declared.
+fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (name, draft) in &declared.environments {
+        match &draft.supply {
+            Some(Supply::Branch { repository, .. }) if !declared.repositories.contains_key(repository) => {
+                let known = declared.repositories.keys().map(RepositoryName::as_str);
+                let message = lost("repository", repository.as_str(), known);
+                found.push(places.problem(&format!("environment.{name}.source.repository"), message));
+            }
+            Some(Supply::Promotion { from }) if !declared.environments.contains_key(from) => {
+                let known = declared.environments.keys().map(EnvironmentName::as_str);
+                let message =
+                    lost("environment", from.as_str(), known.filter(|known| *known != name.as_str()));
+                found.push(places.problem(&format!("environment.{name}.promote_from"), message));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn lost<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    if let Some(near) = nearest(name, known.clone()) {
+        return format!("there is no {kind} `{name}`; did you mean `{near}`?");
+    }
+    let known: Vec<&str> = known.collect();
+    if known.is_empty() {
+        return format!("there is no {kind} `{name}`; declare it as `[{kind}.{name}]`");
+    }
+    format!("there is no {kind} `{name}`; declared are {}", known.join(", "))
+}

@@ -1,0 +1,262 @@
+//! `[environment.NAME]`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::table::{Field, Table, integer};
+use super::{build, grammar, keys, secrets};
+use crate::model::name::{BranchName, ContainerName};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
+
+/// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether a container gets a tiny init where the manifest does not say: shells that are pid 1
+/// pass no signals on.
+const DEFAULT_INIT: bool = true;
+
+/// The probe and its patience where the manifest does not say.
+const DEFAULT_HEALTH: HealthSpec = HealthSpec {
+    probe: Probe::Tcp,
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_secs(2),
+    start_deadline: Duration::from_secs(30),
+    healthy_for: Duration::from_secs(10),
+};
+
+/// An environment as far as it could be read: enough to compare it with the others even where it
+/// is not whole.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Draft {
+    pub(super) container: Option<ContainerName>,
+    pub(super) publish: Option<Publish>,
+    pub(super) supply: Option<Supply>,
+    pub(super) volumes: Vec<Mount>,
+    /// The whole; `None` where something that it needs is missing or wrong.
+    pub(super) spec: Option<EnvironmentSpec>,
+}
+
+pub(super) fn read(field: &Field<'_>) -> Draft {
+    let Some(table) = field.table(&keys::ENVIRONMENT) else { return Draft::default() };
+    let container = table.required("container", "container = \"dev-server\"").and_then(|field| field.name());
+    let port = table.required("port", "port = 8900").and_then(|field| field.port());
+    let mut draft = Draft {
+        container,
+        publish: read_publish(&table, port),
+        supply: read_supply(&table),
+        volumes: read_volumes(&table),
+        spec: None,
+    };
+    draft.spec = read_spec(&table, &draft, port);
+    draft
+}
+
+fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<EnvironmentSpec> {
+    let command = table.get("command").map(|field| read_command(&field)).filter(|words| !words.is_empty());
+    let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
+    let extra_hosts = read_extra_hosts(table);
+    let memory = table.get("memory").and_then(|field| read_memory(&field));
+    let nano_cpus = table.get("cpus").and_then(|field| read_cpus(&field));
+    let pids = table.get("pids").and_then(|field| read_pids(&field));
+    let init = table.get("init").and_then(|field| field.flag()).unwrap_or(DEFAULT_INIT);
+    let stop_timeout = read_stop_timeout(table);
+    let update = table.get("update").and_then(|field| read_update(&field, &draft.volumes));
+    let health = table.get("health").and_then(|field| read_health(&field)).unwrap_or(DEFAULT_HEALTH);
+    let build = table.get("build").and_then(|field| build::read(&field));
+    Some(EnvironmentSpec {
+        container: draft.container.clone()?,
+        port: port?,
+        publish: draft.publish,
+        supply: draft.supply.clone()?,
+        command,
+        env,
+        volumes: draft.volumes.clone(),
+        extra_hosts,
+        memory,
+        nano_cpus,
+        pids,
+        init,
+        stop_timeout,
+        update,
+        health,
+        build,
+    })
+}
+
+/// The host port: the container's own where the manifest does not say.
+fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
+    let all = |port| Publish { address: None, port };
+    let Some(field) = table.get("publish") else { return port.map(all) };
+    match field.value() {
+        DeValue::Boolean(false) => None,
+        DeValue::Integer(_) => field.port().map(all),
+        DeValue::String(_) => field.parsed(grammar::PUBLISH, grammar::publish),
+        _ => {
+            field.wrong(grammar::PUBLISH);
+            None
+        }
+    }
+}
+
+/// From where the image comes: exactly one way, and a build exactly where there is a source.
+fn read_supply(table: &Table<'_>) -> Option<Supply> {
+    let (source, promote_from) = (table.get("source"), table.get("promote_from"));
+    match (&source, table.get("build")) {
+        (Some(source), None) => source.must(format!(
+            "needs a `build`: add `[{}.build]`, with `dockerfile = \"Dockerfile\"` for one in the repository's root",
+            table.path()
+        )),
+        (None, Some(build)) => build.must("needs a `source` that says what is built"),
+        _ => {}
+    }
+    match (source, promote_from) {
+        (Some(source), None) => read_source(&source),
+        (None, Some(from)) => from.name().map(|from| Supply::Promotion { from }),
+        (None, None) => Some(Supply::Manual),
+        (Some(source), Some(from)) => {
+            from.must("does not go with `source`: an image is either built from a branch or promoted");
+            let _also_checked = read_source(&source);
+            None
+        }
+    }
+}
+
+fn read_source(field: &Field<'_>) -> Option<Supply> {
+    let table = field.table(&keys::SOURCE)?;
+    let repository = table.required("repository", "repository = \"keepwork\"").and_then(|field| field.name());
+    let branch = read_branch(&table.required("branch", "branch = \"dev\"")?)?;
+    Some(Supply::Branch { repository: repository?, branch })
+}
+
+fn read_branch(field: &Field<'_>) -> Option<BranchName> {
+    let branch: BranchName = field.name()?;
+    if branch.as_str().starts_with("refs/") {
+        field.must("must be the branch alone, without refs/heads/");
+    }
+    Some(branch)
+}
+
+fn read_command(field: &Field<'_>) -> Vec<String> {
+    field.texts("a list such as [\"dev\"]").into_iter().map(str::to_owned).collect()
+}
+
+fn read_volumes(table: &Table<'_>) -> Vec<Mount> {
+    let Some(field) = table.get("volumes") else { return Vec::new() };
+    let mut targets = BTreeSet::new();
+    let mut mounts = Vec::new();
+    for item in field.items("a list such as [\"dev-log:/var/log/app\"]") {
+        let Some(mount) = item.parsed("a text \"source:target\"", grammar::mount) else { continue };
+        if !targets.insert(mount.target.clone()) {
+            item.must(format!("mounts over {}, which is mounted already", mount.target));
+        }
+        mounts.push(mount);
+    }
+    mounts
+}
+
+fn read_extra_hosts(table: &Table<'_>) -> Vec<String> {
+    let items = table.get("extra_hosts").map(|field| field.items("a list such as [\"host:10.0.0.6\"]"));
+    let read = |item: &Field<'_>| item.parsed("a text \"host:address\"", grammar::extra_host);
+    items.unwrap_or_default().iter().filter_map(read).collect()
+}
+
+fn read_memory(field: &Field<'_>) -> Option<u64> {
+    let DeValue::Integer(number) = field.value() else {
+        return field.parsed("a size such as \"512MiB\" or a number of bytes", grammar::memory);
+    };
+    let bytes = integer(number).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+    grammar::memory_bytes(bytes).map_err(|predicate| field.must(predicate)).ok()
+}
+
+fn read_cpus(field: &Field<'_>) -> Option<u64> {
+    let cpus = match field.value() {
+        DeValue::Integer(number) => grammar::nano_cpus(&number.to_string()),
+        DeValue::Float(number) => grammar::nano_cpus(number.as_str()),
+        _ => return field.parsed("a number of CPUs such as 1.5", grammar::nano_cpus),
+    };
+    cpus.map_err(|predicate| field.must(predicate)).ok()
+}
+
+fn read_pids(field: &Field<'_>) -> Option<u32> {
+    // The kernel itself counts no further than 2^22.
+    field.whole(1, 1 << 22).and_then(|pids| u32::try_from(pids).ok())
+}
+
+fn read_stop_timeout(table: &Table<'_>) -> Duration {
+    let Some(field) = table.get("stop_timeout") else { return DEFAULT_STOP_TIMEOUT };
+    let timeout = field.duration().unwrap_or(DEFAULT_STOP_TIMEOUT);
+    if timeout.subsec_nanos() != 0 {
+        field.must("must be whole seconds: the Docker Engine counts no finer");
+    }
+    timeout
+}
+
+fn read_update(field: &Field<'_>, volumes: &[Mount]) -> Option<Update> {
+    let update = field.parsed("\"start-first\" or \"stop-first\"", |text| match text {
+        "start-first" => Ok(Update::StartFirst),
+        "stop-first" => Ok(Update::StopFirst),
+        _ => Err("must be \"start-first\" or \"stop-first\"".to_owned()),
+    })?;
+    let written = volumes.iter().find(|mount| !mount.read_only);
+    if let (Update::StartFirst, Some(mount)) = (update, written) {
+        field.must(format!(
+            "must not be \"start-first\" where a volume is written: two containers would write {} at once",
+            mount.source
+        ));
+    }
+    Some(update)
+}
+
+fn read_health(field: &Field<'_>) -> Option<HealthSpec> {
+    let table = field.table(&keys::HEALTH)?;
+    let health = HealthSpec {
+        probe: read_probe(&table),
+        interval: patience(&table, "interval", DEFAULT_HEALTH.interval),
+        timeout: patience(&table, "timeout", DEFAULT_HEALTH.timeout),
+        start_deadline: patience(&table, "start_deadline", DEFAULT_HEALTH.start_deadline),
+        healthy_for: table
+            .get("healthy_for")
+            .and_then(|field| field.duration())
+            .unwrap_or(DEFAULT_HEALTH.healthy_for),
+    };
+    if health.probe != Probe::None && health.healthy_for >= health.start_deadline {
+        field.must(format!(
+            "could never succeed: `healthy_for` ({}) must be shorter than `start_deadline` ({})",
+            humantime::format_duration(health.healthy_for),
+            humantime::format_duration(health.start_deadline),
+        ));
+    }
+    Some(health)
+}
+
+/// A duration that must be more than zero.
+fn patience(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
+    let Some(field) = table.get(key) else { return default };
+    let found = field.duration().unwrap_or(default);
+    if found.is_zero() {
+        field.must("must be more than zero");
+    }
+    found
+}
+
+fn read_probe(table: &Table<'_>) -> Probe {
+    let kinds = table.present(&["http", "tcp", "docker", "none"]);
+    if let [_, second, ..] = &kinds[..] {
+        second.problem("`health` takes only one of `http`, `tcp`, `docker` and `none`");
+    }
+    let Some(kind) = kinds.first() else { return DEFAULT_HEALTH.probe };
+    if kind.key() == "http" {
+        let path = kind.parsed("a path such as \"/\"", grammar::probe_path);
+        return path.map_or(DEFAULT_HEALTH.probe, Probe::Http);
+    }
+    if kind.flag() == Some(false) {
+        kind.must("must be true or left out");
+    }
+    match kind.key() {
+        "docker" => Probe::Docker,
+        "none" => Probe::None,
+        _ => Probe::Tcp,
+    }
+}

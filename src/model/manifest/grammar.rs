@@ -1,0 +1,223 @@
+//! What a text in a manifest may be. Pure functions from a text to a value.
+//!
+//! An error is the rest of a sentence that begins with the key: `must be ...`. It shows how to
+//! write it right and repeats what was written only where that can be no secret.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::spec::{Mount, Publish};
+
+/// The longest duration that is taken: a year. Longer ones are slips of the pen.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// The least memory that the Docker Engine gives a container, in bytes.
+const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
+
+/// The smallest and largest CPU limit that make sense to the Docker Engine, in CPUs.
+const CPUS: std::ops::RangeInclusive<f64> = 0.01..=4096.0;
+
+/// A duration in humantime's way, such as `30s` or `1h 30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "must be a duration such as \"30s\" or \"5m\"".to_owned();
+    let duration = humantime::parse_duration(text.trim()).map_err(|_| wrong())?;
+    if duration > LONGEST { Err("must be at most a year".to_owned()) } else { Ok(duration) }
+}
+
+/// A size in bytes: `512MiB`, `1g`, `1073741824`. As in Docker every unit is a power of 1024.
+pub(super) fn memory(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a size such as \"512MiB\", \"1g\" or a number of bytes".to_owned();
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = power_of_1024(unit.trim()).ok_or_else(wrong)?;
+    let bytes = match number.parse::<u64>() {
+        Ok(whole) => whole.checked_mul(unit),
+        Err(_) => number.parse::<f64>().ok().and_then(|part| fraction(part, unit)),
+    };
+    memory_bytes(bytes.ok_or_else(wrong)?)
+}
+
+/// A number of bytes that the engine takes as a memory limit.
+pub(super) fn memory_bytes(bytes: u64) -> Result<u64, String> {
+    // The Docker API counts in signed numbers.
+    if i64::try_from(bytes).is_err() {
+        return Err("must be less than 8 EiB".to_owned());
+    }
+    if bytes < LEAST_MEMORY { Err("must be at least 6MiB".to_owned()) } else { Ok(bytes) }
+}
+
+fn power_of_1024(unit: &str) -> Option<u64> {
+    let power = match unit {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        _ => return None,
+    };
+    Some(1024_u64.pow(power))
+}
+
+fn fraction(part: f64, unit: u64) -> Option<u64> {
+    let bytes = part * unit as f64;
+    (0.0..9e18).contains(&bytes).then_some(bytes as u64)
+}
+
+/// A number of CPUs such as `1.5`, in billionths.
+pub(super) fn nano_cpus(text: &str) -> Result<u64, String> {
+    let cpus = text.trim().parse::<f64>().ok().filter(|cpus| CPUS.contains(cpus));
+    let cpus = cpus.ok_or("must be a number of CPUs such as 1.5, at least 0.01")?;
+    Ok((cpus * 1e9).round() as u64)
+}
+
+/// The name of an environment variable that a container gets.
+pub(super) fn variable(name: &str) -> Result<(), String> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if first && rest {
+        return Ok(());
+    }
+    Err("is no name of an environment variable: letters, digits and _ . - are, not beginning with a digit"
+        .to_owned())
+}
+
+/// The name of the daemon's own environment variable that holds a secret.
+pub(super) fn secret_variable(name: &str) -> Result<String, String> {
+    if name.is_empty() || name.contains('.') || name.contains('-') || variable(name).is_err() {
+        // The name is not repeated: a slip is to write the secret itself here.
+        return Err(
+            "must name an environment variable of the daemon, such as \"KEEPWORK_WEBHOOK_SECRET\"".to_owned()
+        );
+    }
+    Ok(name.to_owned())
+}
+
+/// A BuildKit secret's id, or a build argument's name.
+pub(super) fn build_id(name: &str) -> Result<(), String> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if plain && !name.is_empty() && !name.starts_with('-') {
+        return Ok(());
+    }
+    Err("is no name for a build: letters, digits and _ . - are".to_owned())
+}
+
+/// `"127.0.0.1:8900"` or `"[::1]:8900"`.
+pub(super) fn publish(text: &str) -> Result<Publish, String> {
+    let found: Option<SocketAddr> = text.trim().parse().ok().filter(|found: &SocketAddr| found.port() != 0);
+    let found = found.ok_or_else(|| format!("must be {PUBLISH}"))?;
+    Ok(Publish { address: Some(found.ip()), port: found.port() })
+}
+
+/// What `publish` takes.
+pub(super) const PUBLISH: &str =
+    "a host port such as 8900, an address and port such as \"127.0.0.1:8900\", or false";
+
+/// `host:address`, where the address may be `host-gateway`.
+pub(super) fn extra_host(text: &str) -> Result<String, String> {
+    let wrong = || "must be \"host:address\", such as \"git.example.com:10.0.0.6\"".to_owned();
+    let (host, address) = text.trim().split_once(':').ok_or_else(wrong)?;
+    let known = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if host.is_empty() || !known {
+        return Err(wrong());
+    }
+    if address == "host-gateway" {
+        return Ok(format!("{host}:{address}"));
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    let address: IpAddr = bare.parse().map_err(|_| wrong())?;
+    Ok(format!("{host}:{address}"))
+}
+
+/// `source:target[:ro|rw]`.
+pub(super) fn mount(text: &str) -> Result<Mount, String> {
+    let parts: Vec<&str> = text.trim().split(':').collect();
+    let (source, target, read_only) = match parts[..] {
+        [source, target] | [source, target, "rw"] => (source, target, false),
+        [source, target, "ro"] => (source, target, true),
+        _ => return Err("must be \"source:target\", with \":ro\" after it where it is only read".to_owned()),
+    };
+    let source = if source.contains('/') || source.starts_with(['~', '.']) {
+        absolute("the source", source)?
+    } else {
+        volume(source)?
+    };
+    let target = absolute("the target", target)?;
+    if target == "/" {
+        return Err("must not mount over the container's root".to_owned());
+    }
+    Ok(Mount { source, target, read_only })
+}
+
+fn volume(name: &str) -> Result<String, String> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if first && rest && name.len() >= 2 {
+        return Ok(name.to_owned());
+    }
+    Err("must name a volume (2 or more letters, digits and - _ .) or an absolute path of the host before the first colon"
+        .to_owned())
+}
+
+/// An absolute path with neither `.` nor `..` in it, without a slash at its end.
+fn absolute(what: &str, path: &str) -> Result<String, String> {
+    if !path.starts_with('/') {
+        return Err(format!(
+            "must be absolute in {what}: neither ~, variables nor a folder to start from are known"
+        ));
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err(format!("must not go up with .. in {what}"));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// An absolute path of this host.
+pub(super) fn host_path(text: &str) -> Result<PathBuf, String> {
+    let path = absolute("the path", text)?;
+    if path == "/" || text.ends_with('/') {
+        return Err("must be the path of a file".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// A path inside a checkout, without `.` parts; `.` alone is the checkout itself.
+pub(super) fn inside_or_all(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("must not be empty; \".\" is the whole checkout".to_owned());
+    }
+    if text.starts_with('/') || text.contains('\\') {
+        return Err("must be a path relative to the checkout, with / between its parts".to_owned());
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err("must not leave the checkout with ..".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
+}
+
+/// A path inside a checkout that is not the checkout itself.
+pub(super) fn inside(text: &str) -> Result<String, String> {
+    let path = inside_or_all(text)?;
+    if path == "." { Err("must be a path inside the checkout, not all of it".to_owned()) } else { Ok(path) }
+}
+
+/// The name of an archive that a checkout can be packed into.
+pub(super) fn archive(text: &str) -> Result<String, String> {
+    let path = inside(text)?;
+    let known = [".tar.gz", ".tgz", ".tar"].iter().any(|ending| path.ends_with(ending));
+    if known { Ok(path) } else { Err("must end in .tar.gz, .tgz or .tar".to_owned()) }
+}
+
+/// The path of a health probe.
+pub(super) fn probe_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err("must be the path of a URL such as \"/\" or \"/healthz?full=1\"".to_owned())
+}

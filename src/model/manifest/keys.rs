@@ -1,0 +1,170 @@
+//! The keys that a manifest knows, section by section.
+
+/// A kind of table and the keys that it takes.
+#[derive(Debug)]
+pub struct Section {
+    /// The table's dotted path, with `NAME` for names; empty for the top of a file.
+    pub title: &'static str,
+    /// Its keys.
+    pub keys: &'static [&'static str],
+}
+
+pub(super) static ROOT: Section = Section { title: "", keys: &["repository", "environment", "docker"] };
+pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
+pub(super) static REPOSITORY: Section =
+    Section { title: "repository.NAME", keys: &["url", "webhook", "poll"] };
+pub(super) static WEBHOOK: Section =
+    Section { title: "repository.NAME.webhook", keys: &["provider", "secret_env", "secret_file"] };
+pub(super) static ENVIRONMENT: Section = Section {
+    title: "environment.NAME",
+    keys: &[
+        "container",
+        "port",
+        "publish",
+        "source",
+        "promote_from",
+        "build",
+        "command",
+        "env",
+        "volumes",
+        "extra_hosts",
+        "memory",
+        "cpus",
+        "pids",
+        "init",
+        "stop_timeout",
+        "update",
+        "health",
+    ],
+};
+pub(super) static SOURCE: Section =
+    Section { title: "environment.NAME.source", keys: &["repository", "branch"] };
+pub(super) static SECRET: Section =
+    Section { title: "environment.NAME.env.VARIABLE", keys: &["secret_env", "secret_file"] };
+pub(super) static HEALTH: Section = Section {
+    title: "environment.NAME.health",
+    keys: &["http", "tcp", "docker", "none", "interval", "timeout", "start_deadline", "healthy_for"],
+};
+pub(super) static BUILD: Section = Section {
+    title: "environment.NAME.build",
+    keys: &[
+        "context",
+        "dockerfile",
+        "args",
+        "step",
+        "secrets",
+        "script",
+        "image",
+        "env",
+        "remove",
+        "overlay",
+        "checkout",
+        "timeout",
+    ],
+};
+pub(super) static STEP: Section = Section {
+    title: "environment.NAME.build.step",
+    keys: &["archive", "dockerfile", "context", "args", "output"],
+};
+pub(super) static OVERLAY: Section =
+    Section { title: "environment.NAME.build.overlay", keys: &["from", "to"] };
+pub(super) static CHECKOUT: Section =
+    Section { title: "environment.NAME.build.checkout", keys: &["url", "revision", "to"] };
+
+/// Every section, in the order in which the manual explains them.
+pub static SECTIONS: &[&Section] = &[
+    &ROOT,
+    &REPOSITORY,
+    &WEBHOOK,
+    &ENVIRONMENT,
+    &SOURCE,
+    &SECRET,
+    &HEALTH,
+    &BUILD,
+    &STEP,
+    &OVERLAY,
+    &CHECKOUT,
+    &DOCKER,
+];
+
+/// Keys that have a meaning but that this version cannot carry out: (section, key, why not).
+/// Taking them without doing what they say would be worse than to refuse them. To lift one, take
+/// it from here and name it in its section above.
+pub static NOT_YET: &[(&str, &str, &str)] = &[
+    ("", "front", "there is no managed front; `publish` binds a host port for a proxy of your own"),
+    ("", "registry", "there is no managed registry; images stay in the engine that built them"),
+    ("environment.NAME", "hostname", "there is no managed front; name the host in a proxy of your own"),
+    ("environment.NAME", "push", "images stay in the engine that built them"),
+    ("environment.NAME", "host", "every environment runs on the host of the daemon"),
+    (
+        "environment.NAME",
+        "image",
+        "use `source` with a `build`, or neither and move the record with `abide set`",
+    ),
+];
+
+/// Keys that begin so are the user's own, at every level.
+const OWN_PREFIX: &str = "x-";
+
+/// Whether `key` is the user's own and none of abide's business.
+pub(super) fn is_own(key: &str) -> bool {
+    key.starts_with(OWN_PREFIX)
+}
+
+/// What is wrong with `key` in `section`; `None`: it belongs there.
+pub(super) fn objection(section: &Section, key: &str) -> Option<String> {
+    if is_own(key) || section.keys.contains(&key) {
+        return None;
+    }
+    let not_yet = NOT_YET.iter().find(|(title, name, _)| *title == section.title && *name == key);
+    if let Some((_, _, why)) = not_yet {
+        return Some(format!("`{key}` is not supported by this version of abide: {why}"));
+    }
+    let shown: String = key.chars().take(80).collect();
+    Some(format!("unknown key `{shown}`; {}", advice(section, key)))
+}
+
+fn advice(section: &Section, key: &str) -> String {
+    if let Some(near) = nearest(key, section.keys.iter().copied()) {
+        return format!("did you mean `{near}`?");
+    }
+    if let Some(other) = SECTIONS.iter().find(|other| !other.title.is_empty() && other.keys.contains(&key)) {
+        return format!("it is a key of `{}`", other.title);
+    }
+    format!("known here: {}", section.keys.join(", "))
+}
+
+/// The candidate that `text` was most likely meant to be: at most a third of it mistyped.
+pub(super) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    // Nobody mistypes a name into something this long, and the distance takes quadratic time.
+    if text.len() > 64 {
+        return None;
+    }
+    let wanted = text.to_lowercase();
+    let allowed = wanted.chars().count() / 3;
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// How many letters to put in, take out, change or swap with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}

@@ -1,0 +1,119 @@
+//! `desired-state/*.toml` as values: every problem at once, with file and line.
+//!
+//! Reading goes in two rounds. The first takes each file by itself into the types of
+//! [`spec`](super::spec): `table` walks the TOML and says what has the wrong shape, `grammar`
+//! says what a text may be. The second, `cross`, looks at what only all files together can tell:
+//! names that are taken twice, references that lead nowhere. A problem never ends the reading,
+//! so one `check` names all there is to mend.
+
+mod build;
+mod cross;
+mod environment;
+mod grammar;
+mod keys;
+mod places;
+mod problem;
+mod repository;
+mod secrets;
+mod table;
+mod url;
+
+use toml::de::DeTable;
+
+use self::cross::Declared;
+pub use self::keys::{NOT_YET, SECTIONS, Section};
+pub use self::places::{Place, Places};
+pub use self::problem::{Problem, Problems};
+use self::table::{Field, Source, Table};
+use super::name::NetworkName;
+use super::spec::Manifest;
+
+/// One file of a manifest, as text.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// The file's name, as problems show it.
+    pub name: String,
+    /// All that is in it.
+    pub text: String,
+}
+
+/// A manifest, and where in which file its parts are written.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// What is declared.
+    pub manifest: Manifest,
+    /// Where: for problems that only show later, such as a secret that cannot be read.
+    pub places: Places,
+}
+
+/// Reads the manifest that `files` declare together.
+///
+/// # Errors
+/// [`Problems`], all of them, by file and line.
+pub fn parse(files: &[SourceFile]) -> Result<Manifest, Problems> {
+    parse_with_places(files).map(|parsed| parsed.manifest)
+}
+
+/// As [`parse`], and keeps where each part is written.
+///
+/// # Errors
+/// [`Problems`], all of them, by file and line.
+pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
+    let mut declared = Declared::default();
+    let mut problems = Vec::new();
+    let mut places = Places::default();
+    for file in files {
+        let source = Source::new(file);
+        read_file(&source, &mut declared);
+        let (found, at) = source.finish();
+        problems.extend(found);
+        places.extend(at);
+    }
+    problems.extend(cross::problems(&declared, &places));
+    if problems.is_empty() && declared.is_empty() {
+        // A file that an editor has just emptied must not pass for a wish to run nothing.
+        let file = files.first().map_or("the manifest", |file| &file.name);
+        problems.push(Problem::new(file, None, "no environment is declared, such as `[environment.dev]`"));
+    }
+    if problems.is_empty() {
+        Ok(Parsed { manifest: declared.into_manifest(), places })
+    } else {
+        Err(Problems::new(problems))
+    }
+}
+
+/// Reads one file. Where its TOML is broken only that is said: what could be guessed of the rest
+/// would give rise to problems that are none.
+fn read_file(source: &Source<'_>, declared: &mut Declared) {
+    let (root, errors) = DeTable::parse_recoverable(source.text());
+    for error in &errors {
+        let offset = error.span().map(|span| span.start);
+        source.problem(offset, format!("this is not valid TOML: {}", error.message()));
+    }
+    if errors.is_empty() {
+        read_root(&Table::root(source, root.get_ref()), declared);
+    } else {
+        declared.incomplete = true;
+    }
+}
+
+fn read_root(root: &Table<'_>, declared: &mut Declared) {
+    for field in root.named_tables("repository") {
+        let spec = repository::read(&field);
+        declared.add_repository(&field, spec);
+    }
+    for field in root.named_tables("environment") {
+        let draft = environment::read(&field);
+        declared.add_environment(&field, draft);
+    }
+    if let Some(field) = root.get("docker") {
+        declared.add_network(&field, read_network(&field));
+    }
+}
+
+fn read_network(field: &Field<'_>) -> Option<NetworkName> {
+    field.table(&keys::DOCKER)?.get("network")?.name()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Where the parts of a manifest are written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::problem::Problem;
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file's name.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// The place of each part, by its dotted path such as `environment.dev.env.TOKEN`.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, Place>);
+
+impl Places {
+    /// Where `path` is written; where it is not, where the nearest table around it is.
+    pub fn find(&self, path: &str) -> Option<&Place> {
+        let mut rest = path;
+        loop {
+            if let Some(place) = self.0.get(rest) {
+                return Some(place);
+            }
+            rest = &rest[..rest.rfind(['.', '['])?];
+        }
+    }
+
+    /// Whether exactly `path` is written.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
+    /// A problem with the part at `path`.
+    pub fn problem(&self, path: &str, message: impl AsRef<str>) -> Problem {
+        match self.find(path) {
+            Some(place) => Problem::new(&place.file, Some(place.line), message),
+            None => Problem::new(path, None, message),
+        }
+    }
+
+    /// Notes a place; the first one of a path stays.
+    pub(super) fn note(&mut self, path: &str, place: impl FnOnce() -> Place) {
+        if !self.0.contains_key(path) {
+            self.0.insert(path.to_owned(), place());
+        }
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        for (path, place) in other.0 {
+            self.0.entry(path).or_insert(place);
+        }
+    }
+}

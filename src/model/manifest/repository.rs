@@ -1,0 +1,56 @@
+//! `[repository.NAME]`.
+
+use std::time::Duration;
+
+use super::table::{Field, Table};
+use super::{keys, secrets, url};
+use crate::model::spec::{Provider, RepositorySpec, WebhookSpec};
+
+/// How often branch heads are asked for where the manifest does not say.
+const DEFAULT_POLL: Duration = Duration::from_secs(60);
+
+/// The shortest time between two polls: hosting services lock out who asks more often.
+const SHORTEST_POLL: Duration = Duration::from_secs(5);
+
+/// Who may send a webhook, by the name that a manifest gives it.
+const PROVIDERS: [(&str, Provider); 4] = [
+    ("github", Provider::Github),
+    ("gitlab", Provider::Gitlab),
+    ("gitea", Provider::Gitea),
+    ("bitbucket", Provider::Bitbucket),
+];
+
+pub(super) fn read(field: &Field<'_>) -> Option<RepositorySpec> {
+    let table = field.table(&keys::REPOSITORY)?;
+    let webhook = table.get("webhook").and_then(|hook| read_webhook(&hook));
+    let poll = read_poll(&table);
+    let url = table.required("url", "url = \"https://github.com/tatfook/wikicraft.git\"")?;
+    let url = url.parsed("a URL or an absolute path", url::repository_url)?;
+    Some(RepositorySpec { url, webhook, poll })
+}
+
+fn read_poll(table: &Table<'_>) -> Duration {
+    let Some(field) = table.get("poll") else { return DEFAULT_POLL };
+    let Some(poll) = field.duration() else { return DEFAULT_POLL };
+    if !poll.is_zero() && poll < SHORTEST_POLL {
+        field.must("must be at least \"5s\", or \"0s\" for never");
+    }
+    poll
+}
+
+fn read_webhook(field: &Field<'_>) -> Option<WebhookSpec> {
+    let table = field.table(&keys::WEBHOOK)?;
+    let secret = secrets::read(&table);
+    let provider = table.required("provider", "provider = \"github\"")?;
+    let provider = provider.parsed("the name of a provider", read_provider);
+    Some(WebhookSpec { provider: provider?, secret: secret? })
+}
+
+fn read_provider(text: &str) -> Result<Provider, String> {
+    let known = PROVIDERS.iter().find(|(name, _)| *name == text);
+    known.map(|(_, provider)| *provider).ok_or_else(|| {
+        let near = keys::nearest(text, PROVIDERS.iter().map(|(name, _)| *name));
+        let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+        format!("must be one of github, gitlab, gitea and bitbucket{hint}")
+    })
+}

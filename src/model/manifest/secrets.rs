@@ -1,0 +1,126 @@
+//! Values that are named in a manifest and kept elsewhere.
+
+use std::collections::BTreeMap;
+
+use toml::de::DeValue;
+
+use super::grammar;
+use super::keys;
+use super::table::{Field, Table, integer};
+use crate::model::spec::{EnvValue, Manifest, Overlay, Recipe, SecretRef};
+
+/// The secret that a table names by exactly one of `secret_env` and `secret_file`.
+pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
+    match &table.present(&["secret_env", "secret_file"])[..] {
+        [field] if field.key() == "secret_env" => {
+            field.parsed("the name of a variable", grammar::secret_variable).map(SecretRef::SecretEnv)
+        }
+        [field] => field.parsed("the path of a file", grammar::host_path).map(SecretRef::SecretFile),
+        found => {
+            let which = if found.is_empty() { "needs" } else { "takes only" };
+            table.problem(format!("`{}` {which} one of `secret_env` and `secret_file`", table.path()));
+            None
+        }
+    }
+}
+
+/// A table of environment variables.
+pub(super) fn variables(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
+    let read = |entry: Field<'_>| {
+        if let Err(predicate) = grammar::variable(entry.key()) {
+            entry.must(predicate);
+        }
+        Some((entry.key().to_owned(), variable(&entry)?))
+    };
+    field.entries().into_iter().filter_map(read).collect()
+}
+
+fn variable(field: &Field<'_>) -> Option<EnvValue> {
+    match field.value() {
+        DeValue::Table(_) => read(&field.table(&keys::SECRET)?).map(EnvValue::Secret),
+        _ => plain(field).map(EnvValue::Plain),
+    }
+}
+
+/// A text, number or flag as the text that a program gets.
+pub(super) fn plain(field: &Field<'_>) -> Option<String> {
+    match field.value() {
+        DeValue::String(_) => field.text().map(str::to_owned),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Integer(number) => {
+            let found = integer(number);
+            if found.is_none() {
+                field.must("is too large a number; put it in quotes");
+            }
+            found.map(|number| number.to_string())
+        }
+        _ => {
+            field.wrong(
+                "a text, a number, true or false, { secret_env = \"...\" } or { secret_file = \"...\" }",
+            );
+            None
+        }
+    }
+}
+
+/// BuildKit secrets by id.
+pub(super) fn build_secrets(field: &Field<'_>) -> BTreeMap<String, SecretRef> {
+    let read = |entry: Field<'_>| {
+        if let Err(predicate) = grammar::build_id(entry.key()) {
+            entry.must(predicate);
+        }
+        Some((entry.key().to_owned(), read(&entry.table(&keys::SECRET)?)?))
+    };
+    field.entries().into_iter().filter_map(read).collect()
+}
+
+impl Manifest {
+    /// Every secret with the dotted path of its place, such as `environment.dev.env.TOKEN`.
+    pub fn secrets(&self) -> Vec<(String, SecretRef)> {
+        let mut found = self.webhook_secrets();
+        for (name, spec) in &self.environments {
+            let at = format!("environment.{name}");
+            found.extend(secret_values(&format!("{at}.env"), &spec.env));
+            match spec.build.as_ref().map(|build| &build.recipe) {
+                Some(Recipe::Dockerfile { secrets, .. }) => {
+                    let place = |id: &String| format!("{at}.build.secrets.{id}");
+                    found.extend(secrets.iter().map(|(id, named)| (place(id), named.clone())));
+                }
+                Some(Recipe::Script { env, .. }) => {
+                    found.extend(secret_values(&format!("{at}.build.env"), env));
+                }
+                None => {}
+            }
+        }
+        found
+    }
+
+    /// The secrets of webhooks with the dotted paths of their places, such as
+    /// `repository.keepwork.webhook`: anyone who guesses one can announce pushes.
+    pub fn webhook_secrets(&self) -> Vec<(String, SecretRef)> {
+        let hook = |spec: &crate::model::spec::RepositorySpec| Some(spec.webhook.as_ref()?.secret.clone());
+        let all = self.repositories.iter();
+        all.filter_map(|(name, spec)| Some((format!("repository.{name}.webhook"), hook(spec)?))).collect()
+    }
+
+    /// Every overlay with the dotted path of its place, such as
+    /// `environment.dev.build.overlay[0]`.
+    pub fn overlays(&self) -> Vec<(String, Overlay)> {
+        let mut found = Vec::new();
+        for (name, spec) in &self.environments {
+            let overlays = spec.build.iter().flat_map(|build| build.overlay.iter().enumerate());
+            let place = |index: usize| format!("environment.{name}.build.overlay[{index}]");
+            found.extend(overlays.map(|(index, overlay)| (place(index), overlay.clone())));
+        }
+        found
+    }
+}
+
+fn secret_values(at: &str, env: &BTreeMap<String, EnvValue>) -> Vec<(String, SecretRef)> {
+    let secret = |(name, value): (&String, &EnvValue)| match value {
+        EnvValue::Secret(named) => Some((format!("{at}.{name}"), named.clone())),
+        EnvValue::Plain(_) => None,
+    };
+    env.iter().filter_map(secret).collect()
+}

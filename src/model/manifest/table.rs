@@ -1,0 +1,319 @@
+//! A TOML file on its way to values: what is there, of what type, on which line.
+//!
+//! Every reader returns `Option`: `None` means that a problem was noted, and reading goes on.
+
+use std::cell::RefCell;
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::keys::{self, Section};
+use super::places::{Place, Places};
+use super::problem::Problem;
+use super::{SourceFile, grammar};
+use crate::model::name::InvalidName;
+
+/// A file that is being read, with what was found in it so far.
+pub(super) struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+    /// Where each line but the first begins.
+    line_starts: Vec<usize>,
+    problems: RefCell<Vec<Problem>>,
+    places: RefCell<Places>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(file: &'a SourceFile) -> Self {
+        // A byte order mark, as some editors leave it, is no part of the text.
+        let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+        let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        let (problems, places) = (RefCell::default(), RefCell::default());
+        Self { name: &file.name, text, line_starts, problems, places }
+    }
+
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Notes a problem at a byte of the text; `None`: of the file as a whole.
+    pub(super) fn problem(&self, offset: Option<usize>, message: impl AsRef<str>) {
+        let line = offset.map(|offset| self.line(offset));
+        self.problems.borrow_mut().push(Problem::new(self.name, line, message));
+    }
+
+    pub(super) fn finish(self) -> (Vec<Problem>, Places) {
+        (self.problems.into_inner(), self.places.into_inner())
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place { file: self.name.to_owned(), line: self.line(offset) }
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        1 + self.line_starts.partition_point(|start| *start <= offset)
+    }
+}
+
+/// A table whose keys are known.
+#[derive(Clone)]
+pub(super) struct Table<'a> {
+    source: &'a Source<'a>,
+    path: String,
+    offset: Option<usize>,
+    toml: &'a DeTable<'a>,
+    section: &'static Section,
+}
+
+impl<'a> Table<'a> {
+    /// The top of a file.
+    pub(super) fn root(source: &'a Source<'a>, toml: &'a DeTable<'a>) -> Self {
+        Self { source, path: String::new(), offset: None, toml, section: &keys::ROOT }.checked()
+    }
+
+    fn checked(self) -> Self {
+        for key in self.toml.keys() {
+            if let Some(objection) = keys::objection(self.section, key.get_ref()) {
+                self.source.problem(Some(key.span().start), objection);
+            }
+        }
+        self
+    }
+
+    /// The value of `key`, where there is one.
+    pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        debug_assert!(self.section.keys.contains(&key), "`{key}` is read but not declared");
+        let (name, value) = self.toml.get_key_value(key)?;
+        Some(Field::new(self.source, &self.path, name, value))
+    }
+
+    /// The value of a key that must be there; `example` is what a problem shows of it.
+    pub(super) fn required(&self, key: &'static str, example: &str) -> Option<Field<'a>> {
+        let found = self.get(key);
+        if found.is_none() {
+            self.problem(format!("`{}` needs `{key}`, such as `{example}`", self.path));
+        }
+        found
+    }
+
+    /// Which of `keys` are there.
+    pub(super) fn present(&self, keys: &[&'static str]) -> Vec<Field<'a>> {
+        keys.iter().filter_map(|key| self.get(key)).collect()
+    }
+
+    /// The tables below `key` that bear names, such as each `[environment.NAME]`.
+    pub(super) fn named_tables(&self, key: &'static str) -> Vec<Field<'a>> {
+        self.get(key).map(|field| field.entries()).unwrap_or_default()
+    }
+
+    /// The table's dotted path.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Notes a problem at the table's head.
+    pub(super) fn problem(&self, message: impl AsRef<str>) {
+        self.source.problem(self.offset, message);
+    }
+}
+
+/// A key and its value.
+#[derive(Clone)]
+pub(super) struct Field<'a> {
+    source: &'a Source<'a>,
+    /// What problems call it: the key, or `key[2]` for the third item of a list.
+    label: String,
+    /// The whole way from the top of the file.
+    path: String,
+    offset: usize,
+    value: &'a DeValue<'a>,
+}
+
+impl<'a> Field<'a> {
+    fn new(
+        source: &'a Source<'a>,
+        parent: &str,
+        key: &'a Spanned<std::borrow::Cow<'a, str>>,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Self {
+        let label = key.get_ref().to_string();
+        let path = if parent.is_empty() { label.clone() } else { format!("{parent}.{label}") };
+        let offset = key.span().start;
+        source.places.borrow_mut().note(&path, || source.place(offset));
+        Self { source, label, path, offset, value: value.get_ref() }
+    }
+
+    /// The key.
+    pub(super) fn key(&self) -> &str {
+        &self.label
+    }
+
+    /// The dotted path.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Where it is written.
+    pub(super) fn place(&self) -> Place {
+        self.source.place(self.offset)
+    }
+
+    /// Notes a problem; `predicate` goes on after the key, such as `must be ...`.
+    pub(super) fn must(&self, predicate: impl AsRef<str>) {
+        self.problem(format!("`{}` {}", self.label, predicate.as_ref()));
+    }
+
+    /// Notes a problem in words of its own.
+    pub(super) fn problem(&self, message: impl AsRef<str>) {
+        self.source.problem(Some(self.offset), message);
+    }
+
+    /// Notes that the value has the wrong type.
+    pub(super) fn wrong(&self, expected: &str) {
+        self.must(format!("must be {expected}, not {}", type_of(self.value)));
+    }
+
+    /// The value as TOML has it, for keys that take several types.
+    pub(super) fn value(&self) -> &'a DeValue<'a> {
+        self.value
+    }
+
+    /// A text.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        self.text_as("a text in quotes")
+    }
+
+    /// A text that `grammar` takes; `expected` is what a problem calls it.
+    pub(super) fn parsed<T>(
+        &self,
+        expected: &str,
+        grammar: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        grammar(self.text_as(expected)?).map_err(|predicate| self.must(predicate)).ok()
+    }
+
+    /// A name, by the rule of its type.
+    pub(super) fn name<T: FromStr<Err = InvalidName>>(&self) -> Option<T> {
+        self.text()?.parse().map_err(|error: InvalidName| self.problem(error.to_string())).ok()
+    }
+
+    /// The key itself as a name.
+    pub(super) fn key_as_name<T: FromStr<Err = InvalidName>>(&self) -> Option<T> {
+        self.label.parse().map_err(|error: InvalidName| self.problem(error.to_string())).ok()
+    }
+
+    fn text_as(&self, expected: &str) -> Option<&'a str> {
+        match self.value {
+            DeValue::String(text) if text.contains('\0') => {
+                self.must("must not hold a NUL character");
+                None
+            }
+            DeValue::String(text) => Some(text),
+            _ => {
+                self.wrong(expected);
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self) -> Option<bool> {
+        if let DeValue::Boolean(flag) = self.value {
+            return Some(*flag);
+        }
+        self.wrong("true or false");
+        None
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
+        let expected = format!("a whole number from {least} to {most}");
+        let DeValue::Integer(number) = self.value else {
+            self.wrong(&expected);
+            return None;
+        };
+        let found = integer(number).and_then(|n| u64::try_from(n).ok()).filter(|n| (least..=*n).contains(n));
+        let found = found.filter(|n| *n <= most);
+        if found.is_none() {
+            self.must(format!("must be {expected}, not {number}"));
+        }
+        found
+    }
+
+    /// A port: 1 to 65535.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.whole(1, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
+    }
+
+    /// A duration such as `30s`.
+    pub(super) fn duration(&self) -> Option<std::time::Duration> {
+        self.parsed("a duration such as \"30s\" or \"5m\"", grammar::duration)
+    }
+
+    /// The items of a list; `expected` is what a problem calls it.
+    pub(super) fn items(&self, expected: &str) -> Vec<Self> {
+        let DeValue::Array(items) = self.value else {
+            self.wrong(expected);
+            return Vec::new();
+        };
+        items.iter().enumerate().map(|(index, item)| self.item(index, item)).collect()
+    }
+
+    fn item(&self, index: usize, value: &'a Spanned<DeValue<'a>>) -> Self {
+        let path = format!("{}[{index}]", self.path);
+        let offset = value.span().start;
+        self.source.places.borrow_mut().note(&path, || self.source.place(offset));
+        Self {
+            source: self.source,
+            label: format!("{}[{index}]", self.label),
+            path,
+            offset,
+            value: value.get_ref(),
+        }
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, expected: &str) -> Vec<&'a str> {
+        self.items(expected).iter().filter_map(Self::text).collect()
+    }
+
+    /// A table with the keys of `section`.
+    pub(super) fn table(&self, section: &'static Section) -> Option<Table<'a>> {
+        let toml = self.plain_table()?;
+        let (source, path) = (self.source, self.path.clone());
+        Some(Table { source, path, offset: Some(self.offset), toml, section }.checked())
+    }
+
+    /// What a table with free keys holds, but for the user's own keys.
+    pub(super) fn entries(&self) -> Vec<Self> {
+        let Some(toml) = self.plain_table() else { return Vec::new() };
+        let ours = toml.iter().filter(|(key, _)| !keys::is_own(key.get_ref()));
+        ours.map(|(key, value)| Self::new(self.source, &self.path, key, value)).collect()
+    }
+
+    fn plain_table(&self) -> Option<&'a DeTable<'a>> {
+        if let DeValue::Table(toml) = self.value {
+            return Some(toml);
+        }
+        self.wrong("a table");
+        None
+    }
+}
+
+/// The number that an integer of any radix stands for.
+pub(super) fn integer(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn type_of(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,283 @@
+//! Manifests as people write them, right and wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::name::EnvironmentName;
+use crate::model::spec::*;
+
+mod documented;
+mod wrong;
+
+const SHIPPED: &str = include_str!("../../../desired-state/keepwork.toml");
+
+/// What every test environment needs, on lines 1 to 3.
+const DEV: &str = "[environment.dev]\ncontainer = \"dev-server\"\nport = 8900\n";
+
+fn file(name: &str, text: impl Into<String>) -> SourceFile {
+    SourceFile { name: name.to_owned(), text: text.into() }
+}
+
+fn environment(manifest: &Manifest, name: &str) -> EnvironmentSpec {
+    manifest.environments[&EnvironmentName::new(name).unwrap()].clone()
+}
+
+/// `dev` with `lines` added, which begin on line 4.
+fn dev(lines: &str) -> EnvironmentSpec {
+    match parse(&[file("m.toml", format!("{DEV}{lines}\n"))]) {
+        Ok(manifest) => environment(&manifest, "dev"),
+        Err(problems) => panic!("{lines}: {problems}"),
+    }
+}
+
+/// The build of `dev` with `lines` in its table.
+fn build(lines: &str) -> BuildSpec {
+    let text = format!(
+        "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n[environment.dev.build]\n{lines}\n\
+         [repository.r]\nurl = \"/srv/r.git\"\n"
+    );
+    match parse(&[file("m.toml", text)]) {
+        Ok(manifest) => environment(&manifest, "dev").build.unwrap(),
+        Err(problems) => panic!("{lines}: {problems}"),
+    }
+}
+
+#[test]
+fn the_shipped_manifest_is_the_procedure_of_keepwork() {
+    let manifest = parse(&[file("keepwork.toml", SHIPPED)]).unwrap();
+    let facts = |name: &str| {
+        let spec = environment(&manifest, name);
+        (spec.container.to_string(), spec.port, spec.publish.unwrap().port, spec.command.unwrap().concat())
+    };
+    assert_eq!(facts("dev"), ("dev-server".into(), 8900, 8900, "dev".into()));
+    assert_eq!(facts("test"), ("test-server".into(), 8099, 8099, "test".into()));
+    assert_eq!(facts("prod"), ("prod-server".into(), 8088, 8088, "prod".into()));
+    assert_eq!(
+        environment(&manifest, "prod").supply,
+        Supply::Promotion { from: EnvironmentName::new("test").unwrap() }
+    );
+    let steps = |name: &str| match environment(&manifest, name).build.unwrap().recipe {
+        Recipe::Dockerfile { steps, .. } => steps,
+        Recipe::Script { .. } => panic!("a script"),
+    };
+    assert!(matches!(&steps("dev")[..], [BuildStep::Archive { output }] if output == "build.tar.gz"));
+    assert!(matches!(&steps("test")[..], [BuildStep::Dockerfile { dockerfile, output, .. }]
+            if dockerfile == "Dockerfile.dist" && output == "build.tar.gz"));
+}
+
+#[test]
+fn what_the_shipped_manifest_keeps_in_comments_is_right_too() {
+    let later = NOT_YET.iter().map(|(_, key, _)| *key).collect::<Vec<_>>();
+    let mut lines = Vec::new();
+    for line in SHIPPED.lines() {
+        let bare = line.trim_start_matches("# ");
+        let is_commented = bare != line && bare.contains(" = ");
+        let waits = later.iter().any(|key| bare.starts_with(key));
+        lines.push(if is_commented && bare.starts_with("overlay") && !waits { bare } else { line });
+    }
+    let manifest = parse(&[file("keepwork.toml", lines.join("\n"))]).unwrap();
+    assert_eq!(manifest.overlays().len(), 2);
+}
+
+#[test]
+fn an_environment_that_says_little_has_the_documented_defaults() {
+    let spec = dev("");
+    assert_eq!(spec.publish, Some(Publish { address: None, port: 8900 }));
+    assert_eq!(spec.supply, Supply::Manual);
+    assert_eq!((spec.command, spec.memory, spec.nano_cpus, spec.pids), (None, None, None, None));
+    assert!(spec.init);
+    assert_eq!(spec.stop_timeout, Duration::from_secs(10));
+    assert_eq!(spec.update, None);
+    let seconds =
+        [spec.health.interval, spec.health.timeout, spec.health.start_deadline, spec.health.healthy_for]
+            .map(|duration| duration.as_secs());
+    assert_eq!((spec.health.probe, seconds), (Probe::Tcp, [1, 2, 30, 10]));
+    let manifest = parse(&[file("m.toml", DEV)]).unwrap();
+    assert_eq!(manifest.network.as_str(), "abide");
+}
+
+#[test]
+fn run_options_are_read_in_all_their_forms() {
+    let bytes = |text: &str| dev(&format!("memory = {text}")).memory.unwrap();
+    for same in
+        ["\"512MiB\"", "\"512m\"", "\"512 MB\"", "\"0.5g\"", "536870912", "\"536870912b\"", "0x2000_0000"]
+    {
+        assert_eq!(bytes(same), 512 * 1024 * 1024, "{same}");
+    }
+    for (text, nano) in [("1.5", 1_500_000_000), ("2", 2_000_000_000), ("\"0.25\"", 250_000_000)] {
+        assert_eq!(dev(&format!("cpus = {text}")).nano_cpus, Some(nano), "{text}");
+    }
+    assert_eq!(dev("publish = false").publish, None);
+    assert_eq!(dev("publish = 8_901").publish.unwrap().port, 8901);
+    let bound = dev("publish = \"[::1]:8901\"").publish.unwrap();
+    assert_eq!((bound.address, bound.port), (Some("::1".parse().unwrap()), 8901));
+    assert_eq!(dev("command = []").command, None);
+    assert_eq!(dev("update = \"start-first\"").update, Some(Update::StartFirst));
+    assert_eq!(dev("stop_timeout = \"1m 5s\"").stop_timeout, Duration::from_secs(65));
+    let hosts =
+        dev("extra_hosts = [\"a.b:10.0.0.6\", \"c:::1\", \"d:[fe80::1]\", \"e:host-gateway\"]").extra_hosts;
+    assert_eq!(hosts, ["a.b:10.0.0.6", "c:::1", "d:fe80::1", "e:host-gateway"]);
+    assert_eq!(dev("health = { http = \"/up?a=1\" }").health.probe, Probe::Http("/up?a=1".into()));
+    assert_eq!(dev("health = { none = true, start_deadline = \"1s\" }").health.probe, Probe::None);
+}
+
+#[test]
+fn volumes_are_told_from_paths_of_the_host() {
+    let volumes = dev("volumes = [\"data:/d/\", \"/srv/x/:/x:ro\", \"logs:/var//log:rw\"]").volumes;
+    let shown: Vec<_> = volumes.iter().map(|m| (m.volume(), m.target.as_str(), m.read_only)).collect();
+    assert_eq!(shown, [(Some("data"), "/d", false), (None, "/x", true), (Some("logs"), "/var/log", false)]);
+    assert_eq!(volumes[1].source, "/srv/x");
+}
+
+#[test]
+fn variables_are_texts_for_the_program_and_secrets_stay_names() {
+    let env = dev("env = { A = \"x\", B = 0x10, C = true, D = 1.50, E = { secret_env = \"TOKEN\" }, \
+                   F = { secret_file = \"/etc/f\" }, http_proxy = \"\" }")
+    .env;
+    let plain = |text: &str| EnvValue::Plain(text.to_owned());
+    let expected = BTreeMap::from([
+        ("A".to_owned(), plain("x")),
+        ("B".to_owned(), plain("16")),
+        ("C".to_owned(), plain("true")),
+        ("D".to_owned(), plain("1.50")),
+        ("E".to_owned(), EnvValue::Secret(SecretRef::SecretEnv("TOKEN".into()))),
+        ("F".to_owned(), EnvValue::Secret(SecretRef::SecretFile(PathBuf::from("/etc/f")))),
+        ("http_proxy".to_owned(), plain("")),
+    ]);
+    assert_eq!(env, expected);
+}
+
+#[test]
+fn an_empty_build_is_a_dockerfile_in_the_root() {
+    let spec = build("");
+    assert!(matches!(spec.recipe, Recipe::Dockerfile { context, dockerfile, .. }
+        if context == "." && dockerfile == "Dockerfile"));
+    assert_eq!(spec.timeout, Duration::from_secs(1800));
+}
+
+#[test]
+fn builds_are_read_with_paths_made_plain() {
+    let spec = build(
+        "context = \"./ci//\"\nargs = { N = 1 }\nremove = [\"a/./b\"]\n\
+         overlay = [{ from = \"/etc//x\", to = \"./y\" }]\n\
+         checkout = [{ url = \"https://example.com/m\", revision = \"master\", to = \"m\" }]\n\
+         secrets = { npm = { secret_env = \"NPM\" } }\nstep = [{ dockerfile = \"D\", output = \"o\" }]",
+    );
+    assert_eq!(spec.remove, ["a/b"]);
+    assert_eq!(spec.overlay, [Overlay { from: "/etc/x".into(), to: "y".into() }]);
+    assert_eq!(spec.checkout[0].revision, "master");
+    let Recipe::Dockerfile { context, args, steps, secrets, .. } = spec.recipe else { panic!("a script") };
+    assert_eq!((context.as_str(), args["N"].as_str(), secrets.len()), ("ci", "1", 1));
+    assert!(matches!(&steps[0], BuildStep::Dockerfile { context, .. } if context == "."));
+}
+
+#[test]
+fn a_script_builds_in_place_of_a_dockerfile() {
+    let spec = build("script = [\"./b.sh\", \"dev\"]\nimage = \"k/dev:b{build_number}\"\nenv = { A = 1 }");
+    let Recipe::Script { command, image, env } = spec.recipe else { panic!("no script") };
+    assert_eq!((command.len(), image.as_str(), env.len()), (2, "k/dev:b{build_number}", 1));
+}
+
+#[test]
+fn keys_of_ones_own_are_passed_over_at_every_level() {
+    let text = format!(
+        "x-top = 1\n{DEV}x-note = {{ any = [1] }}\nhealth = {{ x-a = 1 }}\nenv = {{ x-b = [] }}\n\
+         [environment.x-template]\n[x-other]\ny = 1\n"
+    );
+    let manifest = parse(&[file("m.toml", text)]).unwrap();
+    assert_eq!(manifest.environments.len(), 1);
+    assert!(environment(&manifest, "dev").env.is_empty());
+}
+
+#[test]
+fn secrets_and_overlays_are_listed_with_their_places() {
+    let text = format!(
+        "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n\
+         env = {{ A = \"1\",\n T = {{ secret_env = \"T\" }} }}\n\
+         [environment.dev.build]\nsecrets = {{ npm = {{ secret_env = \"NPM\" }} }}\n\
+         overlay = [\n{{ from = \"/a\", to = \"a\" }},\n{{ from = \"/b\", to = \"b\" }}]\n\
+         [repository.r]\nurl = \"/srv/r.git\"\nwebhook = {{ provider = \"gitea\", secret_file = \"/s\" }}\n"
+    );
+    let parsed = parse_with_places(&[file("m.toml", text)]).unwrap();
+    let line = |path: &str| parsed.places.find(path).map(|place| place.line);
+    let secrets: Vec<_> =
+        parsed.manifest.secrets().into_iter().map(|(path, _)| (line(&path), path)).collect();
+    let expected = [
+        (14, "repository.r.webhook"),
+        (6, "environment.dev.env.T"),
+        (8, "environment.dev.build.secrets.npm"),
+    ];
+    assert_eq!(secrets, expected.map(|(line, path)| (Some(line), path.to_owned())));
+    let overlays: Vec<_> =
+        parsed.manifest.overlays().into_iter().map(|(path, overlay)| (line(&path), overlay.to)).collect();
+    assert_eq!(overlays, [(Some(10), "a".to_owned()), (Some(11), "b".to_owned())]);
+}
+
+#[test]
+fn windows_line_ends_and_a_byte_order_mark_do_no_harm() {
+    let text = format!("\u{feff}{DEV}prot = 1\n").replace('\n', "\r\n");
+    let problems = parse(&[file("m.toml", text)]).unwrap_err();
+    assert_eq!(problems.to_string(), "m.toml:4: unknown key `prot`; did you mean `port`?");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reading_panic(text in any::<String>(), lines in "([a-z_.\\[\\]{}=\", 0-9\n]{0,200})") {
+        let _ = parse(&[file("a.toml", text), file("b.toml", lines)]);
+    }
+
+    #[test]
+    fn no_damage_to_the_shipped_manifest_makes_the_reading_panic(
+        at in 0..SHIPPED.len(), length in 0..40_usize, put in "[\\PC\n]{0,12}",
+    ) {
+        let mut text: Vec<char> = SHIPPED.chars().collect();
+        let at = at.min(text.len());
+        let end = (at + length).min(text.len());
+        text.splice(at..end, put.chars());
+        if let Err(problems) = parse(&[file("k.toml", text.into_iter().collect::<String>())]) {
+            let lines = SHIPPED.lines().count() + 13;
+            prop_assert!(problems.iter().all(|problem| problem.line.is_none_or(|line| line <= lines)));
+        }
+    }
+
+    #[test]
+    fn any_value_in_any_place_is_taken_or_told_with_its_line(
+        key in prop::sample::select(SECTIONS.iter().flat_map(|s| s.keys.iter().copied()).collect::<Vec<_>>()),
+        value in prop::sample::select(vec![
+            "1", "-1", "0.5", "nan", "true", "\"\"", "\"x\"", "\"/\"", "[]", "[1]", "[\"\"]", "{}",
+            "{ a = 1 }", "[[]]", "[{}]", "1979-05-27", "99999999999999999999", "\"\\u0000\"", "\"é:é\"",
+        ]),
+    ) {
+        for head in ["", "build.", "health.", "source."] {
+            let text = format!("[environment.dev]\n{head}{key} = {value}\n");
+            if let Err(problems) = parse(&[file("m.toml", text)]) {
+                prop_assert!(problems.iter().all(|problem| problem.line.is_none_or(|line| line <= 3)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_of_a_mebibyte_is_read_quickly() {
+    let text =
+        format!("{DEV}env = {{ {} }}\n", (0..60_000).map(|n| format!("V{n} = {n},")).collect::<String>());
+    assert_eq!(parse(&[file("m.toml", text)]).map(|m| environment(&m, "dev").env.len()), Ok(60_000));
+    let deep = format!("x-deep = {}", "[".repeat(100_000));
+    assert!(parse(&[file("m.toml", deep)]).is_err());
+}
+
+#[test]
+fn problems_of_all_files_come_together() {
+    let files = [
+        file("a.toml", format!("{DEV}comand = [\"dev\"]\n[environment.dev\n")),
+        file("b.toml", "[environment.test]\nport = \"8099\"\nsource = { repository = \"keepwork\" }\n"),
+    ];
+    let found: BTreeSet<_> =
+        parse(&files).unwrap_err().into_iter().map(|problem| (problem.file, problem.line)).collect();
+    let lines = |file: &str| found.iter().filter(|(name, _)| name == file).count();
+    assert!(lines("a.toml") >= 1 && lines("b.toml") == 3, "{found:?}");
+}

@@ -1,0 +1,101 @@
+//! The manual in `desired-state/README.md` and the reading know the same keys.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const MANUAL: &str = include_str!("../../../../desired-state/README.md");
+
+type Keys = BTreeSet<(String, String)>;
+
+/// The texts in backticks of a line.
+fn quoted(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// (section, key) of each row of the manual's tables of fields; those of keys that are not there
+/// yet apart.
+fn documented() -> (Keys, Keys) {
+    let (mut now, mut later) = (Keys::new(), Keys::new());
+    let mut section = None;
+    for line in MANUAL.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            section = Some((heading, quoted(heading).first().copied().unwrap_or_default()));
+        } else if line.starts_with("## ") {
+            section = None;
+        }
+        let Some((heading, title)) = section.filter(|_| line.starts_with("| `") || line.starts_with("| top"))
+        else {
+            continue;
+        };
+        let words = quoted(line);
+        if heading != "Not in this version" {
+            now.insert((title.to_owned(), words[0].to_owned()));
+        } else if line.starts_with("| top") {
+            later.insert((String::new(), words[0].to_owned()));
+        } else {
+            later.insert((words[0].to_owned(), words[1].to_owned()));
+        }
+    }
+    (now, later)
+}
+
+#[test]
+fn the_manual_explains_every_key_and_no_other() {
+    let (now, later) = documented();
+    let pair = |title: &str, key: &str| (title.to_owned(), key.to_owned());
+    let known: Keys =
+        SECTIONS.iter().flat_map(|section| section.keys.iter().map(|key| pair(section.title, key))).collect();
+    assert_eq!(now, known);
+    let refused: Keys = NOT_YET.iter().map(|(title, key, _)| pair(title, key)).collect();
+    assert_eq!(later, refused);
+}
+
+/// A manifest with `key = 1979-05-27`, a type that no key takes, in a table of `section`.
+fn with_a_date(section: &Section, key: &str) -> String {
+    let dev = "[environment.dev]\nsource = { repository = \"r\", branch = \"b\" }\n";
+    let key = match (section.title, key) {
+        // Only read in a table that has its companion.
+        ("environment.NAME.build", "image" | "env") => format!("script = [\"x\"]\n{key}"),
+        ("environment.NAME.build.step", "context" | "args" | "output") => {
+            format!("dockerfile = \"D\"\n{key}")
+        }
+        _ => key.to_owned(),
+    };
+    let head = match section.title {
+        "" => return format!("{key} = 1979-05-27\n"),
+        "docker" => "[docker]\n".to_owned(),
+        "environment.NAME" => "[environment.dev]\n".to_owned(),
+        "environment.NAME.env.VARIABLE" => "[environment.dev.env.V]\n".to_owned(),
+        title if title.starts_with("repository") => format!("[{}]\n", title.replace("NAME", "r")),
+        title if title.ends_with(".source") => "[environment.dev.source]\n".to_owned(),
+        title if title.ends_with(".health") => "[environment.dev.health]\n".to_owned(),
+        title if title.ends_with(".build") => format!("{dev}[environment.dev.build]\n"),
+        title => format!("{dev}[[{}]]\n", title.replace("NAME", "dev")),
+    };
+    format!("{head}{key} = 1979-05-27\n")
+}
+
+#[test]
+fn every_known_key_is_really_read() {
+    for section in SECTIONS {
+        for key in section.keys {
+            let text = with_a_date(section, key);
+            let problems = parse(&[file("m.toml", text.clone())]).unwrap_err().to_string();
+            let told = problems
+                .lines()
+                .any(|line| line.contains(&format!("`{key}` must be")) && line.ends_with("not a date"));
+            assert!(told, "{text}\n{problems}");
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_the_manual_are_right() {
+    let blocks: Vec<&str> =
+        MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        assert!(parse(&[file("README.md", block)]).is_ok(), "{block}");
+    }
+}

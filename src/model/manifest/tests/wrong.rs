@@ -1,0 +1,499 @@
+//! What is wrong with a manifest, as people are told: `file:line: message`.
+
+use super::*;
+
+fn told(files: &[SourceFile]) -> Vec<String> {
+    match parse(files) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Each case is lines added to `dev` from line 4 on, and what must be told of them, all of it.
+#[track_caller]
+fn each_of_dev(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        let found = told(&[file("m.toml", format!("{DEV}{lines}\n"))]);
+        assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
+    }
+}
+
+/// As [`each_of_dev`], for lines in its build's table, from line 6 on.
+#[track_caller]
+fn each_of_build(cases: &[(&str, &str)]) {
+    let end = "[repository.r]\nurl = \"/srv/r.git\"\n";
+    for (lines, expected) in cases {
+        let text = format!(
+            "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n[environment.dev.build]\n{lines}\n{end}"
+        );
+        assert_eq!(told(&[file("m.toml", text)]).join("\n"), format!("m.toml:{expected}"), "{lines}");
+    }
+}
+
+/// As [`each_of_dev`], for lines in a repository's table, from line 5 on.
+#[track_caller]
+fn each_of_repository(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        let found = told(&[file("m.toml", format!("{DEV}[repository.r]\n{lines}\n"))]);
+        assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
+    }
+}
+
+#[test]
+fn unknown_keys_come_with_the_nearest_known_one() {
+    each_of_dev(&[
+        ("comand = [\"dev\"]", "4: unknown key `comand`; did you mean `command`?"),
+        ("PORT = 1", "4: unknown key `PORT`; did you mean `port`?"),
+        ("\nprmoote_from = \"test\"", "5: unknown key `prmoote_from`; did you mean `promote_from`?"),
+        ("branch = \"dev\"", "4: unknown key `branch`; it is a key of `environment.NAME.source`"),
+        ("health = { htpt = \"/\" }", "4: unknown key `htpt`; did you mean `http`?"),
+        ("[enviroment.test]", "4: unknown key `enviroment`; did you mean `environment`?"),
+        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network"),
+        (
+            "\"a\\u001b[31m\" = 1",
+            &format!("4: unknown key `a\u{fffd}[31m`; known here: {}", keys::ENVIRONMENT.keys.join(", ")),
+        ),
+    ]);
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
+    let text = format!(
+        "{DEV}hostname = \"a\"\npush = \"b\"\nhost = \"c\"\nimage = \"d\"\n[front]\nhttp = 80\n[registry]\nmanaged = true\n"
+    );
+    let found = told(&[file("m.toml", text)]);
+    assert_eq!(found.len(), NOT_YET.len());
+    for (title, key, why) in NOT_YET {
+        let expected = format!("`{key}` is not supported by this version of abide: {why}");
+        assert!(found.iter().any(|line| line.ends_with(&expected)), "{title} {key}: {found:?}");
+    }
+    assert!(found[0].starts_with("m.toml:4: ") && found[4].starts_with("m.toml:8: "), "{found:?}");
+}
+
+#[test]
+fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
+    each_of_dev(&[
+        ("port = 1", "4: this is not valid TOML: duplicate key"),
+        ("publish = \"8900\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
+        ("publish = true", &format!("4: `publish` must be {}, not true or false", grammar::PUBLISH)),
+        ("publish = \"127.0.0.1:0\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
+        ("publish = 0", "4: `publish` must be a whole number from 1 to 65535, not 0"),
+        ("publish = 70000", "4: `publish` must be a whole number from 1 to 65535, not 70000"),
+        ("command = \"dev\"", "4: `command` must be a list such as [\"dev\"], not a string"),
+        ("command = [\n\"a\",\n1]", "6: `command[1]` must be a text in quotes, not a whole number"),
+        ("command = [\"\\u0000\"]", "4: `command[0]` must not hold a NUL character"),
+        ("init = \"yes\"", "4: `init` must be true or false, not a string"),
+        ("pids = -1", "4: `pids` must be a whole number from 1 to 4194304, not -1"),
+        ("memory = \"5MiB\"", "4: `memory` must be at least 6MiB"),
+        ("memory = 0", "4: `memory` must be at least 6MiB"),
+        ("memory = \"9000000t\"", "4: `memory` must be less than 8 EiB"),
+        ("memory = \"much\"", "4: `memory` must be a size such as \"512MiB\", \"1g\" or a number of bytes"),
+        ("cpus = 0", "4: `cpus` must be a number of CPUs such as 1.5, at least 0.01"),
+        ("cpus = nan", "4: `cpus` must be a number of CPUs such as 1.5, at least 0.01"),
+        ("cpus = \"two\"", "4: `cpus` must be a number of CPUs such as 1.5, at least 0.01"),
+        (
+            "stop_timeout = 10",
+            "4: `stop_timeout` must be a duration such as \"30s\" or \"5m\", not a whole number",
+        ),
+        ("stop_timeout = \"soon\"", "4: `stop_timeout` must be a duration such as \"30s\" or \"5m\""),
+        (
+            "stop_timeout = \"1500ms\"",
+            "4: `stop_timeout` must be whole seconds: the Docker Engine counts no finer",
+        ),
+        ("stop_timeout = \"9years\"", "4: `stop_timeout` must be at most a year"),
+        ("update = \"rolling\"", "4: `update` must be \"start-first\" or \"stop-first\""),
+        ("env = [\"A=1\"]", "4: `env` must be a table, not a list"),
+        (
+            "env = { A = [] }",
+            "4: `A` must be a text, a number, true or false, { secret_env = \"...\" } or { secret_file = \"...\" }, not a list",
+        ),
+        (
+            "env = { \"A=B\" = \"c\" }",
+            "4: `A=B` is no name of an environment variable: letters, digits and _ . - are, not beginning with a digit",
+        ),
+        ("env = { A = {} }", "4: `environment.dev.env.A` needs one of `secret_env` and `secret_file`"),
+        (
+            "env = { A = { secret_env = \"A\", secret_file = \"/a\" } }",
+            "4: `environment.dev.env.A` takes only one of `secret_env` and `secret_file`",
+        ),
+        (
+            "env = { A = { secret_env = \"hunter2!\" } }",
+            "4: `secret_env` must name an environment variable of the daemon, such as \"KEEPWORK_WEBHOOK_SECRET\"",
+        ),
+        (
+            "env = { A = { secret_file = \"~/a\" } }",
+            "4: `secret_file` must be absolute in the path: neither ~, variables nor a folder to start from are known",
+        ),
+        (
+            "extra_hosts = [\"a\"]",
+            "4: `extra_hosts[0]` must be \"host:address\", such as \"git.example.com:10.0.0.6\"",
+        ),
+        (
+            "extra_hosts = [\"a:b\"]",
+            "4: `extra_hosts[0]` must be \"host:address\", such as \"git.example.com:10.0.0.6\"",
+        ),
+    ]);
+}
+
+#[test]
+fn volumes_that_docker_would_refuse_or_mistake_are_told() {
+    each_of_dev(&[
+        (
+            "volumes = [\"data\"]",
+            "4: `volumes[0]` must be \"source:target\", with \":ro\" after it where it is only read",
+        ),
+        (
+            "volumes = [\"data:/d:z\"]",
+            "4: `volumes[0]` must be \"source:target\", with \":ro\" after it where it is only read",
+        ),
+        (
+            "volumes = [\"./data:/d\"]",
+            "4: `volumes[0]` must be absolute in the source: neither ~, variables nor a folder to start from are known",
+        ),
+        (
+            "volumes = [\"~/data:/d\"]",
+            "4: `volumes[0]` must be absolute in the source: neither ~, variables nor a folder to start from are known",
+        ),
+        ("volumes = [\"/a/../b:/d\"]", "4: `volumes[0]` must not go up with .. in the source"),
+        (
+            "volumes = [\"data:d\"]",
+            "4: `volumes[0]` must be absolute in the target: neither ~, variables nor a folder to start from are known",
+        ),
+        ("volumes = [\"data:/\"]", "4: `volumes[0]` must not mount over the container's root"),
+        ("volumes = [\"aa:/d\",\n\"bb:/d/\"]", "5: `volumes[1]` mounts over /d, which is mounted already"),
+        (
+            "volumes = [\"aa:/d\"]\nupdate = \"start-first\"",
+            "5: `update` must not be \"start-first\" where a volume is written: two containers would write aa at once",
+        ),
+    ]);
+    assert_eq!(dev("volumes = [\"aa:/d:ro\"]\nupdate = \"start-first\"").update, Some(Update::StartFirst));
+}
+
+#[test]
+fn a_health_that_says_two_things_or_can_never_come_is_told() {
+    each_of_dev(&[
+        (
+            "health = { http = \"/\", tcp = true }",
+            "4: `health` takes only one of `http`, `tcp`, `docker` and `none`",
+        ),
+        (
+            "health = { http = \"up\" }",
+            "4: `http` must be the path of a URL such as \"/\" or \"/healthz?full=1\"",
+        ),
+        ("health = { http = true }", "4: `http` must be a path such as \"/\", not true or false"),
+        ("health = { none = false }", "4: `none` must be true or left out"),
+        ("health = { interval = \"0s\" }", "4: `interval` must be more than zero"),
+        (
+            "health = { start_deadline = \"10s\" }",
+            "4: `health` could never succeed: `healthy_for` (10s) must be shorter than `start_deadline` (10s)",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_missing_is_told_with_an_example() {
+    let found = told(&[file("m.toml", "\n[environment.dev]\nsource = {}\n")]);
+    let expected = [
+        "m.toml:2: `environment.dev` needs `container`, such as `container = \"dev-server\"`",
+        "m.toml:2: `environment.dev` needs `port`, such as `port = 8900`",
+        "m.toml:3: `environment.dev.source` needs `branch`, such as `branch = \"dev\"`",
+        "m.toml:3: `environment.dev.source` needs `repository`, such as `repository = \"keepwork\"`",
+        "m.toml:3: `source` needs a `build`: add `[environment.dev.build]`, with `dockerfile = \"Dockerfile\"` for one in the repository's root",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn names_that_docker_or_git_would_refuse_are_told() {
+    let text = "[environment.Dev]\ncontainer = \"-dev\"\nport = 1\n\
+                [environment.test]\ncontainer = \"test\"\nport = 2\nbuild = {}\n\
+                source = { repository = \"a/b\", branch = \"--upload-pack=x\" }\n\
+                [environment.prod]\ncontainer = \"prod\"\nport = 3\nbuild = {}\n\
+                source = { repository = \"r\", branch = \"refs/heads/master\" }\n\
+                [repository.r]\nurl = \"/r\"\n";
+    let found = told(&[file("m.toml", text)]);
+    let starts = [
+        "m.toml:1: `Dev` is no environment name: ",
+        "m.toml:2: `-dev` is no container name: ",
+        "m.toml:8: `--upload-pack=x` is no branch name: ",
+        "m.toml:8: `a/b` is no repository name: ",
+        "m.toml:13: `branch` must be the branch alone, without refs/heads/",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    assert!(found.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{found:#?}");
+}
+
+#[test]
+fn an_image_comes_from_one_place() {
+    each_of_dev(&[
+        ("build = {}", "4: `build` needs a `source` that says what is built"),
+        (
+            "promote_from = \"test\"\nsource = { repository = \"r\", branch = \"b\" }\nbuild = {}\n[repository.r]\nurl = \"/r\"",
+            "4: `promote_from` does not go with `source`: an image is either built from a branch or promoted",
+        ),
+    ]);
+}
+
+#[test]
+fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
+    each_of_build(&[
+        ("context = \"../x\"", "6: `context` must not leave the checkout with .."),
+        ("context = \"\"", "6: `context` must not be empty; \".\" is the whole checkout"),
+        (
+            "dockerfile = \"/etc/passwd\"",
+            "6: `dockerfile` must be a path relative to the checkout, with / between its parts",
+        ),
+        ("dockerfile = \".\"", "6: `dockerfile` must be a path inside the checkout, not all of it"),
+        ("remove = [\"./\"]", "6: `remove[0]` must be a path inside the checkout, not all of it"),
+        ("remove = [\"a/../../b\"]", "6: `remove[0]` must not leave the checkout with .."),
+        ("args = { \"A B\" = \"\" }", "6: `A B` is no name for a build: letters, digits and _ . - are"),
+        (
+            "args = { A = { secret_env = \"A\" } }",
+            "6: `A` must be a text: build arguments stay in the image, so secrets go into `secrets`",
+        ),
+        (
+            "overlay = { from = \"/a\", to = \"a\" }",
+            "6: `overlay` must be a list of tables { from = \"...\", to = \"...\" }, not a table",
+        ),
+        (
+            "overlay = [{ from = \"a\", to = \"a\" }]",
+            "6: `from` must be absolute in the path: neither ~, variables nor a folder to start from are known",
+        ),
+        ("overlay = [{ from = \"/a/\", to = \"a\" }]", "6: `from` must be the path of a file"),
+        (
+            "checkout = [{ url = \"/m\", to = \"m\" }]",
+            "6: `environment.dev.build.checkout[0]` needs `revision`, such as `revision = \"master\"`",
+        ),
+        ("timeout = \"0s\"", "6: `timeout` must be more than zero"),
+        ("image = \"a\"", "6: `image` goes with `script`, which is not there"),
+        (
+            "script = [\"./b\"]",
+            "5: `environment.dev.build` needs `image`, such as `image = \"keepwork/dev:b{build_number}\"`",
+        ),
+        (
+            "script = []\nimage = \"a\"",
+            "6: `script` must begin with the program to run, such as [\"./build-image.sh\", \"dev\"]",
+        ),
+        ("script = [\"./b\"]\nimage = \"a\"\nargs = {}", "8: `args` does not go with `script`"),
+        (
+            "script = [\"./b\"]\nimage = \"a b\"",
+            "7: `image` must be an image that the script makes, such as \"keepwork/dev:b{build_number}\"",
+        ),
+    ]);
+}
+
+#[test]
+fn steps_that_make_no_file_or_the_same_one_are_told() {
+    each_of_build(&[
+        ("[[environment.dev.build.step]]", "6: a build step needs one of `archive` and `dockerfile`"),
+        (
+            "\nstep = [{ archive = \"a.tar\", dockerfile = \"D\" }]",
+            "7: a build step needs one of `archive` and `dockerfile`",
+        ),
+        ("step = [{ archive = \"a.zip\" }]", "6: `archive` must end in .tar.gz, .tgz or .tar"),
+        (
+            "step = [{ archive = \"a.tar\", output = \"b\" }]",
+            "6: `output` goes with `dockerfile`, not with `archive`",
+        ),
+        (
+            "step = [{ dockerfile = \"D\" }]",
+            "6: `environment.dev.build.step[0]` needs `output`, such as `output = \"build.tar.gz\"`",
+        ),
+        (
+            "step = [{ archive = \"a.tar\" }, { dockerfile = \"D\", output = \"./a.tar\" }]",
+            "5: two steps of `environment.dev.build` make the same file `a.tar`",
+        ),
+    ]);
+}
+
+#[test]
+fn repositories_and_webhooks_are_told_what_they_lack() {
+    each_of_repository(&[
+        ("", "4: `repository.r` needs `url`, such as `url = \"https://github.com/tatfook/wikicraft.git\"`"),
+        ("url = \"/r\"\npoll = \"1s\"", "6: `poll` must be at least \"5s\", or \"0s\" for never"),
+        (
+            "url = \"/r\"\nwebhook = { secret_env = \"A\" }",
+            "6: `repository.r.webhook` needs `provider`, such as `provider = \"github\"`",
+        ),
+        (
+            "url = \"/r\"\nwebhook = { provider = \"gihub\", secret_env = \"A\" }",
+            "6: `provider` must be one of github, gitlab, gitea and bitbucket; did you mean \"github\"?",
+        ),
+        (
+            "url = \"/r\"\nwebhook = { provider = \"gitea\" }",
+            "6: `repository.r.webhook` needs one of `secret_env` and `secret_file`",
+        ),
+        (
+            "url = \"/r\"\nwebhook = { provider = \"gitea\", secret = \"x\", secret_env = \"A\" }",
+            "6: unknown key `secret`; known here: provider, secret_env, secret_file",
+        ),
+    ]);
+}
+
+#[test]
+fn urls_are_what_git_takes_and_nothing_that_runs_a_program() {
+    let taken = |url: &str| url::repository_url(url);
+    for good in [
+        "https://github.com/tatfook/wikicraft.git",
+        "https://org@dev.azure.com/org/p/_git/r",
+        "http://127.0.0.1:3000/a/b",
+        "ssh://git@example.com:2222/a.git",
+        "git@github.com:tatfook/wikicraft.git",
+        "host:a.git",
+        "file:///srv/a.git",
+        "/srv/a.git",
+    ] {
+        assert_eq!(taken(good), Ok(good.to_owned()));
+    }
+    for bad in [
+        "",
+        " ",
+        "a.git",
+        "./a.git",
+        "../a",
+        "~/a.git",
+        "ext::sh -c x",
+        "ext::sh",
+        "-x",
+        "--upload-pack=x",
+        "ssh://-oProxyCommand=x/y",
+        "ssh://-l@host/y",
+        "-l@host:a",
+        "git@-host:a",
+        "git@host:-a",
+        "file://a.git",
+        "git://example.com/a",
+        "ftp://example.com/a",
+        "https://",
+        "https://user:hunter2@example.com/a",
+        "a\nb:c",
+        "host::a",
+        "https:///a",
+        "@host:a",
+        "javascript:x y",
+    ] {
+        let refusal = taken(bad).expect_err(bad);
+        assert!(refusal.starts_with("must ") && !refusal.contains("hunter2"), "{bad}: {refusal}");
+    }
+}
+
+/// `name` with container and port, and `lines`.
+fn env(name: &str, container: &str, port: u16, lines: &str) -> String {
+    format!("[environment.{name}]\ncontainer = \"{container}\"\nport = {port}\n{lines}\n")
+}
+
+#[test]
+fn the_same_container_or_host_port_is_not_given_twice() {
+    let text =
+        env("a", "same", 1, "") + &env("b", "same", 1, "") + &env("c", "other", 2, "publish = \"[::]:1\"");
+    assert_eq!(
+        told(&[file("m.toml", text)]),
+        [
+            "m.toml:6: the container `same` is already that of `environment.a`",
+            "m.toml:7: the host port 1 is already published by `environment.a`",
+            "m.toml:12: the host port 1 is already published by `environment.a`",
+        ]
+    );
+}
+
+#[test]
+fn one_host_port_goes_to_many_addresses_but_not_to_all_as_well() {
+    let both = |a: &str, b: &str| {
+        let [a, b] = [a, b].map(|address| format!("publish = \"{address}:80\""));
+        told(&[file("m.toml", env("a", "aa", 1, &a) + &env("b", "bb", 2, &b))]).len()
+    };
+    assert_eq!(both("127.0.0.1", "10.0.0.1"), 0);
+    assert_eq!(both("127.0.0.1", "127.0.0.1"), 1);
+    assert_eq!(both("127.0.0.1", "0.0.0.0"), 1);
+    assert_eq!(both("[::]", "[::1]"), 1);
+    assert_eq!(both("0.0.0.0", "[::1]"), 0);
+}
+
+#[test]
+fn one_volume_has_one_writer() {
+    let of = |a: &str, b: &str| {
+        let [a, b] = [a, b].map(|volume| format!("volumes = [\"{volume}\"]"));
+        told(&[file("m.toml", env("a", "aa", 1, &a) + &env("b", "bb", 2, &b))])
+    };
+    assert_eq!(
+        of("data:/x", "data:/y"),
+        ["m.toml:8: `data` is already written by `environment.a`; mount it with :ro in one of them"]
+    );
+    assert_eq!(of("/srv/data:/x", "/srv/data/:/y").len(), 1);
+    assert!(of("data:/x", "data:/y:ro").is_empty());
+    assert!(of("data:/x", "log:/x").is_empty());
+}
+
+#[test]
+fn promotions_lead_somewhere_and_never_in_a_circle() {
+    let from = |name: &str| format!("promote_from = \"{name}\"");
+    let told_of = |parts: &[String]| told(&[file("m.toml", parts.concat())]);
+    assert_eq!(
+        told_of(&[env("a", "aa", 1, &from("a"))]),
+        ["m.toml:4: `environment.a` cannot be promoted from itself"]
+    );
+    assert_eq!(
+        told_of(&[
+            env("z", "zz", 4, &from("a")),
+            env("a", "aa", 1, &from("b")),
+            env("b", "bb", 2, &from("c")),
+            env("c", "cc", 3, &from("a")),
+        ]),
+        ["m.toml:8: the promotions go round in a circle: a from b from c from a"]
+    );
+    assert_eq!(
+        told_of(&[env("test", "aa", 1, ""), env("prod", "bb", 2, &from("tset"))]),
+        ["m.toml:8: there is no environment `tset`; did you mean `test`?"]
+    );
+    assert_eq!(
+        told_of(&[env("prod", "bb", 2, &from("test"))]),
+        ["m.toml:4: there is no environment `test`; declare it as `[environment.test]`"]
+    );
+}
+
+#[test]
+fn a_source_names_a_repository_that_is_there() {
+    let source = "source = { repository = \"kepwork\", branch = \"dev\" }\nbuild = {}";
+    let repository = "[repository.keepwork]\nurl = \"/r\"\n";
+    assert_eq!(
+        told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", repository)]),
+        ["a.toml:4: there is no repository `kepwork`; did you mean `keepwork`?"]
+    );
+    // While a file cannot be read, what seems to be missing may be in there.
+    assert_eq!(told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", "[repository")]).len(), 1);
+}
+
+#[test]
+fn what_two_files_declare_is_told_with_both_places() {
+    let a = format!("[docker]\n[repository.r]\nurl = \"/r\"\n{DEV}");
+    let b = format!("[docker]\n[repository.r]\nurl = \"/s\"\n\n{DEV}");
+    assert_eq!(
+        told(&[file("a.toml", a), file("b.toml", b)]),
+        [
+            "b.toml:1: `docker` is declared in a.toml:1 already",
+            "b.toml:2: `repository.r` is declared in a.toml:2 already",
+            "b.toml:5: `environment.dev` is declared in a.toml:4 already",
+        ]
+    );
+}
+
+#[test]
+fn a_manifest_without_environments_is_no_wish_to_run_nothing() {
+    assert_eq!(
+        told(&[file("m.toml", "")]),
+        ["m.toml: no environment is declared, such as `[environment.dev]`"]
+    );
+}
+
+#[test]
+fn an_environment_with_a_problem_is_still_compared_with_the_others() {
+    let text = env("a", "same", 1, "") + "[environment.b]\ncontainer = \"same\"\npromote_from = \"c\"\n";
+    assert_eq!(
+        told(&[file("m.toml", text)]),
+        [
+            "m.toml:5: `environment.b` needs `port`, such as `port = 8900`",
+            "m.toml:6: the container `same` is already that of `environment.a`",
+            "m.toml:7: there is no environment `c`; declared are a",
+        ]
+    );
+}
