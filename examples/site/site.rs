@@ -311,7 +311,8 @@ impl Settings {
     fn read(file: Option<&Path>) -> Self {
         let text = file.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let mut settings = Self::parse(&text);
-        let set = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        let set =
+            std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
         settings.0.extend(set.filter(|(name, _)| name.starts_with("SITE_")));
         settings
     }
@@ -382,7 +383,7 @@ fn leak() {
 // --- pack --------------------------------------------------------------------------------------
 
 /// Writes a tar (ustar) of `dir`. The same content gives the same bytes: sorted, no times, no owners.
-fn pack(dir: &Path, out: impl Write) -> Result<(), String> {
+pub(crate) fn pack(dir: &Path, out: impl Write) -> Result<(), String> {
     let mut paths = Vec::new();
     collect(dir, &mut paths)?;
     paths.sort();
@@ -456,7 +457,7 @@ fn header(name: &str, size: usize, program: bool) -> Result<[u8; BLOCK], String>
 }
 
 /// Splits a path at a slash so that the front fits 155 bytes and the back 100.
-fn split_name(path: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_name(path: &str) -> Option<(&str, &str)> {
     if path.len() <= 100 {
         return Some(("", path));
     }
@@ -465,7 +466,7 @@ fn split_name(path: &str) -> Option<(&str, &str)> {
 }
 
 /// What stands here for a real project's bundler.
-fn compress(path: &Path, body: &[u8]) -> Vec<u8> {
+pub(crate) fn compress(path: &Path, body: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(body) else { return body.to_vec() };
     match path.extension().and_then(|e| e.to_str()) {
         Some("html") => compress_html(text).into_bytes(),
@@ -483,7 +484,7 @@ fn compress_html(text: &str) -> String {
 }
 
 /// `text` without what stands from each `open` to the next `close`.
-fn without(text: &str, open: &str, close: &str) -> String {
+pub(crate) fn without(text: &str, open: &str, close: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(open) {
