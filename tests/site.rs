@@ -1,4 +1,5 @@
-//! The example application: its parts, its program, and its images on a real engine.
+//! The example application: its parts, its program, and its images on a real engine. Last, the one tool of the
+//! tests that others believe: the webhook's sender.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -11,13 +12,16 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{GitRepo, Space, docker, eventually, free_ports, http_get, request};
+use common::{GitRepo, Space, docker, eventually, free_ports, http_get, request, signed_post};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -136,7 +140,7 @@ fn it_listens_late_or_never_where_it_is_told_to() {
         let output = project.serve_to_its_end(&[late, ("SITE_CRASH_AFTER", "200ms")]);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{late:?}");
     }
-    let output = project.serve_to_its_end(&[("SITE_CRASH_AFTER", "200ms")]);
+    let output = project.serve_to_its_end(&[("SITE_CRASH_AFTER", "1s")]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("listens on port"));
 }
 
@@ -245,4 +249,36 @@ fn a_leak_ends_at_the_memory_limit() {
     docker(&["run", "--detach", "--name", &name, "--memory", "16m", "--env", "SITE_LEAK=1", &image]);
     let state = || docker(&["inspect", "--format", "{{.State.OOMKilled}} {{.State.ExitCode}}", &name]);
     eventually("the kernel ends it", PATIENCE, || state() == "true 137");
+}
+
+/// Takes one request, answers it with `answer`, and gives the request.
+fn serve_once(listener: &TcpListener, answer: &str) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = Vec::new();
+    let is_whole = |bytes: &[u8]| bytes.ends_with(b"}");
+    while !is_whole(&request) {
+        let mut chunk = [0; 1024];
+        let count = stream.read(&mut chunk).unwrap();
+        assert_ne!(count, 0, "the request ends early");
+        request.extend_from_slice(&chunk[..count]);
+    }
+    stream.write_all(answer.as_bytes()).unwrap();
+    String::from_utf8(request).unwrap()
+}
+
+#[test]
+fn a_signed_webhook_is_signed_as_github_documents_it() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || serve_once(&listener, "HTTP/1.0 202 Accepted\r\n\r\nrecorded"));
+    let answer = signed_post(port, "keepwork", "a secret", "push", b"{\"zen\": 1}").unwrap();
+    assert_eq!(answer, (202, "recorded".into()));
+    let request = server.join().unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /webhooks/keepwork HTTP/1.0\r\n"), "{head}");
+    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let signature = hex::decode(field("X-Hub-Signature-256: sha256=")).unwrap();
+    let mac = Hmac::<Sha256>::new_from_slice(b"a secret").unwrap().chain_update(body);
+    mac.verify_slice(&signature).unwrap();
+    assert_eq!(field("X-GitHub-Event: "), "push");
 }

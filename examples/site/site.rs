@@ -40,7 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LEAK: usize = 10 * 1000 * 1000;
 /// Tar counts in blocks of this many bytes.
 const BLOCK: usize = 512;
-
 const USAGE: &str = "usage: site serve [NAME] [--port N] [--root DIR] [--log FILE] [--settings FILE]
        site pack DIR
        site version";
@@ -58,7 +57,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<(), String> {
     match arguments {
-        [verb, rest @ ..] if verb == "serve" => serve(Options::parse(rest)?),
+        [verb, rest @ ..] if verb == "serve" => serve(&Options::parse(rest)?),
         [verb, dir] if verb == "pack" => pack(Path::new(dir), io::stdout().lock()),
         [verb] if verb == "version" => {
             println!("site {}", option_env!("CARGO_PKG_VERSION").unwrap_or("unknown"));
@@ -112,7 +111,7 @@ struct Site {
     log: Option<File>,
 }
 
-fn serve(options: Options) -> Result<(), String> {
+fn serve(options: &Options) -> Result<(), String> {
     let settings = Settings::read(options.settings.as_deref());
     misbehave(&settings)?;
     let root = options.root.canonicalize().map_err(|e| format!("{}: {e}", options.root.display()))?;
