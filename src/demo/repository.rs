@@ -32,7 +32,9 @@ pub enum DemoError {
     #[error(
         "this abide was built without its example application: building it takes a static C library \
          (Debian and Ubuntu: libc6-dev, Fedora: glibc-static) or a musl target of Rust \
-         (`rustup target add x86_64-unknown-linux-musl`); build abide again once one of them is there"
+         (`rustup target add {}-unknown-linux-musl`); once one of them is there, `cargo clean --package abide` and \
+         build again",
+        std::env::consts::ARCH
     )]
     NoSite,
     /// A file or folder of the example could not be written.
