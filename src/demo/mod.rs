@@ -1,1 +1,3 @@
 //! dev, test and prod on this machine, from an example repository.
+
+pub mod repository;

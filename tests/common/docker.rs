@@ -1,0 +1,149 @@
+//! The Docker Engine through its command line, and a space of one's own in it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+
+/// The label that the images of a test, and so their containers, carry; its value is the prefix.
+pub(crate) const LABEL: &str = "abide.test";
+
+/// Set to leave out the tests that need an engine.
+const WITHOUT_DOCKER: &str = "ABIDE_TEST_WITHOUT_DOCKER";
+
+/// Runs `docker` and gives what it wrote to standard output, without the white space around it.
+///
+/// # Panics
+/// Where it fails, with what it said.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {}: {said}", arguments.join(" "));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The same, for what may fail.
+pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
+    let output = run(arguments);
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new("docker").args(arguments).output().unwrap_or_else(|e| panic!("docker cannot be run: {e}"))
+}
+
+fn lines(arguments: &[&str]) -> BTreeSet<String> {
+    try_docker(arguments).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// A test's own part of the engine and of the disk, both cleared when it is dropped.
+pub(crate) struct Space {
+    prefix: String,
+    dir: TempDir,
+}
+
+impl Space {
+    /// A new space; `None` where the tests on Docker were left out on purpose.
+    ///
+    /// # Panics
+    /// Where no engine answers: a test that did not run must not look like one that passed.
+    pub(crate) fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if std::env::var_os(WITHOUT_DOCKER).is_some() {
+            eprintln!("left out, because {WITHOUT_DOCKER} is set");
+            return None;
+        }
+        assert!(
+            try_docker(&["version", "--format", "{{.Server.Version}}"]).is_some(),
+            "no Docker Engine answers; `.ci/run` starts one, and {WITHOUT_DOCKER}=1 leaves these tests out"
+        );
+        // The moment tells two runs apart that have the same process id in different containers.
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros();
+        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!("abide-t-{process}-{moment:x}-{count}-");
+        Some(Self { prefix, dir: tempfile::tempdir().unwrap() })
+    }
+
+    /// What the name of everything in this space begins with. Ends in a dash.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A name in this space.
+    pub(crate) fn name(&self, rest: &str) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    /// A folder of this space.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `NAME=VALUE` of the label that marks an image as one of this space.
+    pub(crate) fn label(&self) -> String {
+        format!("{LABEL}={}", self.prefix)
+    }
+
+    /// The ids of all containers of this space, running or not.
+    pub(crate) fn containers(&self) -> BTreeSet<String> {
+        let mut found = self.filtered(&["ps", "--all", "--quiet", "--no-trunc"]);
+        let named = lines(&["ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]);
+        let of_us = named.iter().filter_map(|line| line.split_once(' '));
+        found.extend(of_us.filter(|(_, name)| name.starts_with(&self.prefix)).map(|(id, _)| id.to_owned()));
+        found
+    }
+
+    /// The ids of all images of this space.
+    pub(crate) fn images(&self) -> BTreeSet<String> {
+        let mut found = self.filtered(&["images", "--quiet", "--no-trunc"]);
+        let pattern = format!("reference={}*", self.prefix);
+        found.extend(lines(&["images", "--quiet", "--no-trunc", "--filter", &pattern]));
+        found
+    }
+
+    /// The names of the volumes of this space.
+    pub(crate) fn volumes(&self) -> BTreeSet<String> {
+        self.named(&["volume", "ls", "--format", "{{.Name}}"])
+    }
+
+    /// The names of the networks of this space.
+    pub(crate) fn networks(&self) -> BTreeSet<String> {
+        self.named(&["network", "ls", "--format", "{{.Name}}"])
+    }
+
+    fn filtered(&self, list: &[&str]) -> BTreeSet<String> {
+        let filter = format!("label={}", self.label());
+        lines(&[list, &["--filter", &filter]].concat())
+    }
+
+    fn named(&self, list: &[&str]) -> BTreeSet<String> {
+        lines(list).into_iter().filter(|name| name.starts_with(&self.prefix)).collect()
+    }
+
+    /// Removes everything of this space from the engine.
+    pub(crate) fn clear(&self) {
+        remove(&["rm", "--force", "--volumes"], &self.containers());
+        // Where one image is made from another, only the second round finds it free.
+        remove(&["rmi", "--force"], &self.images());
+        remove(&["rmi", "--force"], &self.images());
+        remove(&["volume", "rm", "--force"], &self.volumes());
+        remove(&["network", "rm"], &self.networks());
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// What is gone already by then is no failure.
+fn remove(command: &[&str], ids: &BTreeSet<String>) {
+    if !ids.is_empty() {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        try_docker(&[command, &ids].concat());
+    }
+}

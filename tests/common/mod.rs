@@ -1,0 +1,50 @@
+//! What the tests on a real Docker Engine share.
+//!
+//! A test begins with `let Some(space) = Space::new() else { return };`: everything that it makes
+//! in the engine carries the space's prefix or label and is removed when the space is dropped. So
+//! the space is declared first and, as Rust drops in reverse, a [`Daemon`] of it ends before that.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+// Every test program takes its share of this module.
+#![allow(dead_code, unused_imports)]
+
+mod daemon;
+mod docker;
+mod git;
+mod net;
+mod standard;
+
+pub(crate) use daemon::{Daemon, Ran, abide};
+pub(crate) use docker::{Space, docker, try_docker};
+pub(crate) use git::GitRepo;
+pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
+pub(crate) use standard::{SECRET, Standard};
+
+use std::time::{Duration, Instant};
+
+/// The example application of this build.
+pub(crate) fn site() -> &'static [u8] {
+    abide::demo::repository::site().unwrap()
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// With `what` in the message, where that takes longer than `timeout`.
+pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    eventually_some(what, timeout, || condition().then_some(()));
+}
+
+/// Waits until `look` finds something, and gives it.
+///
+/// # Panics
+/// With `what` in the message, where that takes longer than `timeout`.
+pub(crate) fn eventually_some<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < timeout, "{what}: not within {timeout:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,100 @@
+//! Ports, requests and webhooks, over plain TCP on the loopback address.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// How long a peer on this machine may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A status and a body.
+pub(crate) type Answer = (u16, String);
+
+/// Ports of the loopback address that nobody listens on, all different.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// `GET path` on a port of this machine.
+pub(crate) fn http_get(port: u16, path: &str) -> io::Result<Answer> {
+    request(port, "GET", path, &[], b"")
+}
+
+/// Any request on a port of this machine.
+pub(crate) fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    fields: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Answer> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // HTTP/1.0: the body ends where the connection does, and is never in chunks.
+    let mut head =
+        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in fields {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| io::Error::other("the answer is no HTTP"))
+}
+
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// Announces a push as GitHub does.
+pub(crate) fn signed_push(
+    port: u16,
+    repository: &str,
+    secret: &str,
+    branch: &str,
+    commit: &str,
+) -> io::Result<Answer> {
+    let body = serde_json::json!({
+        "ref": format!("refs/heads/{branch}"),
+        "before": "0".repeat(commit.len()),
+        "after": commit,
+        "created": false,
+        "deleted": false,
+        "forced": false,
+        "repository": { "name": repository, "full_name": format!("example/{repository}") },
+        "pusher": { "name": "alice" },
+        "sender": { "login": "alice" },
+        "head_commit": { "id": commit },
+    });
+    signed_post(port, repository, secret, "push", body.to_string().as_bytes())
+}
+
+/// Delivers any event of GitHub's, under a delivery id of its own.
+pub(crate) fn signed_post(
+    port: u16,
+    repository: &str,
+    secret: &str,
+    event: &str,
+    body: &[u8],
+) -> io::Result<Answer> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body);
+    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    let delivery = uuid::Uuid::new_v4().to_string();
+    let fields = [
+        ("Content-Type", "application/json"),
+        ("User-Agent", "GitHub-Hookshot/test"),
+        ("X-GitHub-Event", event),
+        ("X-GitHub-Delivery", &delivery),
+        ("X-Hub-Signature-256", &signature),
+    ];
+    request(port, "POST", &format!("/webhooks/{repository}"), &fields, body)
+}

@@ -1,0 +1,79 @@
+//! The standard three environments, ready to be run.
+
+use std::path::PathBuf;
+
+use abide::demo::repository::{self, ManifestWords};
+
+use super::daemon::{Daemon, Ran, abide};
+use super::docker::Space;
+use super::git::GitRepo;
+use super::net::free_ports;
+
+/// The webhook's secret, which the daemon finds in [`SECRET_VARIABLE`].
+pub(crate) const SECRET: &str = "only-the-tests-know-this-one";
+/// The variable of the daemon's environment that holds [`SECRET`].
+const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
+
+/// dev, test and prod of the example site, declared in a folder of their own. Branches are not
+/// polled: a test says what it announces.
+pub(crate) struct Standard {
+    /// The repository that they follow.
+    pub(crate) repo: GitRepo,
+    /// The folder of the manifest and the record.
+    pub(crate) desired_state: PathBuf,
+    /// Where dev, test and prod are published on this machine.
+    pub(crate) ports: [u16; 3],
+}
+
+impl Standard {
+    /// Lays them out in `space`.
+    pub(crate) fn new(space: &Space) -> Self {
+        Self::with_poll(space, "0s")
+    }
+
+    /// The same, with the branches polled.
+    pub(crate) fn with_poll(space: &Space, poll: &str) -> Self {
+        let repo = GitRepo::example(space);
+        let desired_state = space.dir().join("desired-state");
+        std::fs::create_dir(&desired_state).unwrap();
+        let standard = Self { repo, desired_state, ports: free_ports() };
+        let words = ManifestWords {
+            prefix: space.prefix(),
+            repository: standard.repo.url(),
+            poll,
+            ports: standard.ports,
+        };
+        let webhook = format!("webhook = {{ provider = \"github\", secret_env = \"{SECRET_VARIABLE}\" }}");
+        let table = "[repository.keepwork]\n";
+        standard.declare(&repository::manifest(&words).replace(table, &format!("{table}{webhook}\n")));
+        standard
+    }
+
+    /// The manifest as it stands.
+    pub(crate) fn manifest(&self) -> String {
+        std::fs::read_to_string(self.manifest_path()).unwrap()
+    }
+
+    /// Writes the manifest anew.
+    pub(crate) fn declare(&self, manifest: &str) {
+        // In one step, as an editor does: a daemon never reads half a manifest.
+        let path = self.manifest_path();
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, manifest).unwrap();
+        std::fs::rename(fresh, path).unwrap();
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.desired_state.join("keepwork.toml")
+    }
+
+    /// Starts a daemon on them, which knows the webhook's secret.
+    pub(crate) fn daemon(&self) -> Daemon {
+        Daemon::start(&self.desired_state, &[(SECRET_VARIABLE, SECRET)])
+    }
+
+    /// Runs one verb, whether a daemon runs or not.
+    pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
+        abide(&self.desired_state, arguments)
+    }
+}
