@@ -141,7 +141,7 @@ impl ContextError {
     }
 
     /// For `map_err` on whatever writes `path`.
-    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Write { path: path.to_path_buf(), source }
     }
 }

@@ -1,0 +1,128 @@
+//! A build's output, kept in a file of its own.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::model::container::Secret;
+
+/// The most that is kept of one build's output, in bytes.
+const LONGEST: u64 = 16 << 20;
+/// Lines that are kept for the sentence about a failed build.
+const TAIL_LINES: usize = 8;
+/// Characters of such a line.
+const TAIL_LINE: usize = 200;
+
+/// The log of one build. A log that cannot be written never fails a build.
+pub(super) struct BuildLog {
+    file: File,
+    written: u64,
+    hidden: Vec<Secret>,
+    tail: VecDeque<String>,
+    /// What came since the last line break: secrets and lines are only told apart when it is whole.
+    partial: Vec<u8>,
+}
+
+impl BuildLog {
+    /// Makes the log of build `number`.
+    ///
+    /// # Errors
+    /// Where the file cannot be made.
+    pub(super) fn create(logs: &Path, number: u64) -> std::io::Result<Self> {
+        std::fs::create_dir_all(logs)?;
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        let file = options.open(logs.join(format!("{number}.log")))?;
+        Ok(Self { file, written: 0, hidden: Vec::new(), tail: VecDeque::new(), partial: Vec::new() })
+    }
+
+    /// Never writes this secret from now on.
+    pub(super) fn hide(&mut self, secret: &Secret) {
+        self.hidden.push(secret.clone());
+    }
+
+    /// Writes one line of our own.
+    pub(super) fn line(&mut self, text: &str) {
+        self.end_partial();
+        self.write_line(text.as_bytes());
+    }
+
+    /// Writes output as it comes.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_partial(),
+                byte => self.partial.push(*byte),
+            }
+            if self.partial.len() > 64 * 1024 {
+                self.end_partial();
+            }
+        }
+    }
+
+    /// The last lines, for a sentence.
+    pub(super) fn tail(&mut self) -> String {
+        self.end_partial();
+        self.tail.iter().cloned().collect::<Vec<_>>().join(" | ")
+    }
+
+    fn end_partial(&mut self) {
+        if !self.partial.is_empty() {
+            let line = std::mem::take(&mut self.partial);
+            self.write_line(&line);
+        }
+    }
+
+    fn write_line(&mut self, line: &[u8]) {
+        let mut text = String::from_utf8_lossy(line).into_owned();
+        for secret in &self.hidden {
+            text = text.replace(secret.expose(), "[redacted]");
+        }
+        if !text.starts_with("---") && !text.starts_with("failed:") && !text.trim().is_empty() {
+            if self.tail.len() == TAIL_LINES {
+                self.tail.pop_front();
+            }
+            let shown = text.trim().chars().take(TAIL_LINE);
+            self.tail.push_back(shown.map(|c| if c.is_control() { ' ' } else { c }).collect());
+        }
+        if self.written > LONGEST {
+            return;
+        }
+        self.written += text.len() as u64 + 1;
+        let end = if self.written > LONGEST { "\n[the rest is not kept]\n" } else { "\n" };
+        let _ = self.file.write_all(text.as_bytes()).and_then(|()| self.file.write_all(end.as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_hidden_even_where_the_output_comes_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = BuildLog::create(dir.path(), 7).unwrap();
+        log.hide(&Secret::new("hunter2hunter2"));
+        log.bytes(b"token is hunter2");
+        log.bytes(b"hunter2, keep it\nnext\n");
+        log.line("end");
+        let text = std::fs::read_to_string(dir.path().join("7.log")).unwrap();
+        assert_eq!(text, "token is [redacted], keep it\nnext\nend\n");
+    }
+
+    #[test]
+    fn endless_output_is_cut_and_its_end_still_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = BuildLog::create(dir.path(), 1).unwrap();
+        let line = [b'x'; 1 << 16];
+        for _ in 0..300 {
+            log.bytes(&line);
+            log.bytes(b"\n");
+        }
+        log.bytes(b"the reason\n");
+        assert!(log.tail().ends_with("the reason"));
+        assert!(std::fs::metadata(dir.path().join("1.log")).unwrap().len() < (LONGEST + (1 << 17)));
+    }
+}

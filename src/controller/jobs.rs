@@ -1,0 +1,212 @@
+//! What takes long, in the background: builds and pulls, one an environment.
+//!
+//! A pass begins and cancels jobs and reads how far they are; it never waits for one. A job rings
+//! when it moves on and when it ends.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::wake::Wake;
+use crate::model::build::{Acquisition, BuildKey};
+use crate::model::desired::Image;
+use crate::model::name::EnvironmentName;
+use crate::model::status::Reason;
+use crate::model::time::Timestamp;
+use crate::plan::backoff;
+
+/// Builds and pulls that run at once on one host.
+const AT_ONCE: usize = 2;
+
+/// What a job brings; two jobs of the same key bring the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum JobKey {
+    /// A build of these inputs.
+    Build(BuildKey),
+    /// A pull of `reference@digest`.
+    Pull(String),
+}
+
+/// How a job ended by itself.
+pub(crate) enum Ended {
+    /// It brought this.
+    Got(Image),
+    /// It never will, and the record says so where it was a build.
+    Failed {
+        reason: Reason,
+        message: String,
+    },
+    /// It could not be tried.
+    Unavailable {
+        reason: Reason,
+        message: String,
+    },
+}
+
+/// What a job says while it runs.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    step: Arc<Mutex<String>>,
+    wake: Wake,
+    environment: EnvironmentName,
+}
+
+impl Progress {
+    /// Says what it is doing now.
+    pub(crate) fn say(&self, step: impl Into<String>) {
+        let step = step.into();
+        let mut slot = self.step.lock().unwrap_or_else(PoisonError::into_inner);
+        if *slot != step {
+            *slot = step;
+            self.wake.ring(&self.environment);
+        }
+    }
+
+    fn step(&self) -> String {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// All jobs of this process.
+#[derive(Clone)]
+pub(crate) struct Jobs {
+    slots: Arc<Mutex<HashMap<EnvironmentName, Slot>>>,
+    permits: Arc<Semaphore>,
+    wake: Wake,
+    tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct Slot {
+    running: Option<Running>,
+    ended: Option<(JobKey, Acquisition)>,
+    failures: u32,
+    burst_since: Option<Timestamp>,
+}
+
+struct Running {
+    key: JobKey,
+    progress: Progress,
+    cancel: CancellationToken,
+}
+
+/// How far an environment's jobs are, for one pass.
+#[derive(Debug, Default)]
+pub(crate) struct JobState {
+    /// Of the job that is wanted; `None`: nothing is known of it here.
+    pub(crate) acquisition: Option<Acquisition>,
+    /// Another job than the wanted one is running.
+    pub(crate) is_superseded: bool,
+    /// Since when jobs were cancelled one after the other.
+    pub(crate) burst_since: Option<Timestamp>,
+}
+
+impl Jobs {
+    pub(crate) fn new(wake: Wake) -> Self {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Self { slots: Arc::default(), permits, wake, tasks: TaskTracker::new() }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the job `wanted` is.
+    pub(crate) fn state(&self, environment: &EnvironmentName, wanted: Option<&JobKey>) -> JobState {
+        let slots = self.slots();
+        let Some(slot) = slots.get(environment) else { return JobState::default() };
+        let running = slot.running.as_ref();
+        let ours = running.filter(|running| Some(&running.key) == wanted);
+        let ended = slot.ended.as_ref().filter(|(key, _)| Some(key) == wanted);
+        JobState {
+            acquisition: ours
+                .map(|running| Acquisition::Running { step: running.progress.step() })
+                .or_else(|| ended.map(|(_, ended)| ended.clone())),
+            is_superseded: running.is_some() && ours.is_none(),
+            burst_since: slot.burst_since,
+        }
+    }
+
+    /// Begins a job, unless one is running for this environment.
+    pub(crate) fn begin<F, W>(&self, environment: &EnvironmentName, key: JobKey, work: W)
+    where
+        W: FnOnce(Progress) -> F,
+        F: Future<Output = Ended> + Send + 'static,
+    {
+        let mut slots = self.slots();
+        let slot = slots.entry(environment.clone()).or_default();
+        if slot.running.is_some() {
+            return;
+        }
+        let progress = Progress {
+            step: Arc::new(Mutex::new("waiting for its turn".to_owned())),
+            wake: self.wake.clone(),
+            environment: environment.clone(),
+        };
+        let cancel = CancellationToken::new();
+        slot.ended = None;
+        slot.running =
+            Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
+        let (work, permits) = (work(progress), Arc::clone(&self.permits));
+        let turn = async move {
+            let _permit = permits.acquire_owned().await;
+            work.await
+        };
+        let (jobs, environment) = (self.clone(), environment.clone());
+        self.tasks.spawn(async move {
+            let ended = cancel.run_until_cancelled_owned(turn).await;
+            jobs.end(&environment, key, ended);
+        });
+    }
+
+    fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<Ended>) {
+        let now: Timestamp = SystemTime::now().into();
+        if let Some(slot) = self.slots().get_mut(environment) {
+            slot.running = None;
+            match ended {
+                // Cancelled: nothing is known of it but that it was cut short.
+                None => drop(slot.burst_since.get_or_insert(now)),
+                Some(ended) => slot.note(environment, key, ended, now),
+            }
+        }
+        self.wake.ring(environment);
+    }
+
+    /// Ends the job of an environment, which rings once it has ended.
+    pub(crate) fn cancel(&self, environment: &EnvironmentName) {
+        if let Some(running) = self.slots().get(environment).and_then(|slot| slot.running.as_ref()) {
+            running.cancel.cancel();
+        }
+    }
+
+    /// Cancels all jobs and waits until each has cleaned up.
+    pub(crate) async fn shut_down(&self) {
+        for slot in self.slots().values() {
+            slot.running.iter().for_each(|running| running.cancel.cancel());
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Slot {
+    fn note(&mut self, environment: &EnvironmentName, key: JobKey, ended: Ended, now: Timestamp) {
+        self.burst_since = None;
+        let is_unavailable = matches!(ended, Ended::Unavailable { .. });
+        self.failures = if is_unavailable { self.failures.saturating_add(1) } else { 0 };
+        let acquisition = match ended {
+            Ended::Got(image) => Acquisition::Got(image),
+            Ended::Failed { reason, message } => Acquisition::Failed { reason, message, at: now },
+            Ended::Unavailable { reason, message } => {
+                let retry_at = now.after(backoff(self.failures + 1, environment.as_str()));
+                Acquisition::Unavailable { reason, message, retry_at }
+            }
+        };
+        self.ended = Some((key, acquisition));
+    }
+}
