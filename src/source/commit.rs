@@ -35,7 +35,8 @@ impl Summary {
 
 /// `Name <address> 1700000000 +0800`; a time before 1970 is told as 1970.
 fn time_of(who: &str) -> Timestamp {
-    let seconds = who.rsplit_once('>').and_then(|(_, time)| time.split_whitespace().next()?.parse::<u64>().ok());
+    let seconds =
+        who.rsplit_once('>').and_then(|(_, time)| time.split_whitespace().next()?.parse::<u64>().ok());
     Timestamp::from_millis(seconds.unwrap_or_default().saturating_mul(1000))
 }
 
@@ -46,8 +47,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

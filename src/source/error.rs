@@ -248,6 +248,10 @@ mod tests {
         assert!(matches!(full, SourceError::DiskFull { .. }) && full.is_transient());
         let nothing = named("fatal: '/x' does not appear to be a git repository");
         assert!(matches!(nothing, SourceError::NotARepository { .. }) && !nothing.is_transient());
+        let foreign = named("fatal: detected dubious ownership in repository at '/srv/x'");
+        assert!(matches!(foreign, SourceError::NotTrusted { .. }) && foreign.is_transient());
+        let hostile = named("error: object 1: hasDotgit; fatal: fsck error in packed object; early EOF");
+        assert!(matches!(hostile, SourceError::Refused { .. }) && !hostile.is_transient());
         assert!(named("fatal: something new").is_transient());
     }
 

@@ -76,6 +76,8 @@ const HARMLESS_FLAWS: &[&str] = &[
     "badTimezone",
     "badDate",
     "badDateOverflow",
+    "badEmail",
+    "badName",
     "missingEmail",
     "missingNameBeforeEmail",
     "missingSpaceBeforeEmail",
@@ -233,11 +235,14 @@ impl Finished {
 
 fn forget_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        let Some(text) = name.to_str() else { continue };
-        if text.starts_with("GIT_") && !KEPT_VARIABLES.contains(&text) {
+        if name.to_str().is_some_and(is_stray) {
             command.env_remove(&name);
         }
     }
+}
+
+fn is_stray(variable: &str) -> bool {
+    variable.starts_with("GIT_") && !KEPT_VARIABLES.contains(&variable)
 }
 
 fn settings_for(remote: &Remote) -> Vec<(String, String)> {
@@ -316,7 +321,8 @@ where
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut tail = Vec::new();
     let (status, stopped) = {
-        let reading = async { tokio::try_join!(pump(stdout, sink), pump(stderr, |c| keep_tail(&mut tail, c))) };
+        let reading =
+            async { tokio::try_join!(pump(stdout, sink), pump(stderr, |c| keep_tail(&mut tail, c))) };
         tokio::pin!(reading);
         tokio::select! {
             read = &mut reading => {
@@ -387,6 +393,7 @@ fn readable(stderr: &[u8], login: Option<&Login>) -> String {
         line = line.replace(login.password.expose(), "[redacted]");
     }
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = line.trim();
     let surplus = line.chars().count().saturating_sub(LONGEST);
     line.chars().skip(surplus).collect()
 }
@@ -417,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_git_says_is_one_bounded_line_without_control_characters() {
-        let said = format!("{}\n\u{1b}[31mfatal: x\u{7}\r\n", "y".repeat(5000));
+        let said = format!("{}\n\u{1b}[31mfatal: x\u{7}\r\n", "remote: y\n".repeat(300));
         let line = readable(said.as_bytes(), None);
         assert!(line.ends_with("[31mfatal: x"), "{line}");
         assert!(line.chars().count() <= 600 && !line.contains(char::is_control));
@@ -428,6 +435,43 @@ mod tests {
         let remote = Remote::new("https://u:canary@host/x").unwrap();
         let line = readable(b"remote: bad login canary", remote.url.login.as_ref());
         assert_eq!(line, "remote: bad login [redacted]");
+    }
+
+    #[test]
+    fn the_cut_off_rest_of_a_url_is_not_shown() {
+        let said = format!("{} end", "t0ken".repeat(STDERR_TAIL) + "@host/x");
+        let mut tail = Vec::new();
+        let _go_on = keep_tail(&mut tail, said.as_bytes());
+        assert_eq!(readable(&tail, None), "end");
+    }
+
+    #[test]
+    fn variables_that_give_access_stay_and_those_that_steer_git_go() {
+        for kept in ["HOME", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_CONFIG_GLOBAL"] {
+            assert!(!is_stray(kept), "{kept}");
+        }
+        for stray in
+            ["GIT_DIR", "GIT_TRACE_CURL", "GIT_CONFIG_PARAMETERS", "GIT_ALLOW_PROTOCOL", "GIT_SSL_NO_VERIFY"]
+        {
+            assert!(is_stray(stray), "{stray}");
+        }
+    }
+
+    #[test]
+    fn git_may_use_the_transport_of_the_configured_url_and_no_other() {
+        let allowed = |url: &str| {
+            let mut names: Vec<_> = settings_for(&Remote::new(url).unwrap())
+                .into_iter()
+                .filter(|(key, value)| key.starts_with("protocol.") && value == "always")
+                .map(|(key, _)| key)
+                .collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(allowed("https://h/x"), "protocol.https.allow");
+        assert_eq!(allowed("http://h/x"), "protocol.http.allow protocol.https.allow");
+        assert_eq!(allowed("git@h:x"), "protocol.ssh.allow");
+        assert_eq!(allowed("/x"), "protocol.file.allow");
     }
 
     #[test]

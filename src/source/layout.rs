@@ -99,7 +99,8 @@ impl Mirror {
 
     async fn judge(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
         let mut listing = Listing::new(self.limits, into.as_os_str().len());
-        let list = self.git("list a tree").args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
+        let list =
+            self.git("list a tree").args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
         let finished = list.stream(|chunk| listing.take(chunk)).await?;
         listing.verdict(commit)?;
         finished.success().map(drop)

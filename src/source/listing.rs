@@ -90,7 +90,8 @@ impl Listing {
         let (facts, path) = (&entry[..tab], &entry[tab + 1..]);
         let mut facts = facts.split(|b| *b == b' ').filter(|fact| !fact.is_empty());
         let is_link = facts.next() == Some(b"120000");
-        let size = facts.nth(2).and_then(|size| std::str::from_utf8(size).ok()?.parse().ok()).unwrap_or(0_u64);
+        let size =
+            facts.nth(2).and_then(|size| std::str::from_utf8(size).ok()?.parse().ok()).unwrap_or(0_u64);
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
         if self.files > self.limits.files {
@@ -148,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_listing_is_judged_the_same_in_whatever_pieces_it_comes() {
-        let listing = entry("100644", "5", "a\nb") + &entry("160000", "-", "sub") + &entry("100755", "6", "c");
+        let listing =
+            entry("100644", "5", "a\nb") + &entry("160000", "-", "sub") + &entry("100755", "6", "c");
         let limits = Limits { files: 3, bytes: 11, depth: 1 };
         for piece in 1..listing.len() {
             assert_eq!(judged(limits, &listing, piece), None);
@@ -164,7 +166,8 @@ mod tests {
         let long = "n".repeat(256);
         let far = "abcdefgh/".repeat(460) + "x";
         let deep = "d/".repeat(200) + "x";
-        for path in ["../x", "a/../../b", "a//b", "/x", ".git/config", "sub/.GIT/hooks/x", &long, &far, &deep] {
+        for path in ["../x", "a/../../b", "a//b", "/x", ".git/config", "sub/.GIT/hooks/x", &long, &far, &deep]
+        {
             let limits = Limits { depth: if path == far { 1000 } else { 128 }, ..Limits::default() };
             assert!(judged(limits, &entry("100644", "1", path), 4096).is_some(), "{path}");
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::error::SourceError;
 use super::git::Git;
 use super::url::RemoteUrl;
@@ -46,6 +48,12 @@ impl Remote {
     #[must_use]
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         Self { timeouts, ..self }
+    }
+
+    /// A name for a directory that is this remote's alone, the same on every start. It tells
+    /// nothing of the URL.
+    pub fn directory_name(&self) -> String {
+        hex::encode(&Sha256::digest(&self.url.git)[..16])
     }
 
     /// The heads of all branches, by the branch's name without `refs/heads/`.
@@ -106,6 +114,14 @@ mod tests {
     fn a_remote_never_prints_its_credentials() {
         let remote = Remote::new("https://alice:canary@host/x.git").unwrap();
         assert_eq!(format!("{remote} {remote:?}"), "https://host/x.git Remote(https://host/x.git)");
+    }
+
+    #[test]
+    fn each_remote_has_a_directory_name_of_its_own_that_a_new_password_does_not_change() {
+        let name = |url: &str| Remote::new(url).unwrap().directory_name();
+        assert_eq!(name("https://u:one@host/x"), name("https://u:two@host/x"));
+        assert_ne!(name("https://host/x"), name("https://host/y"));
+        assert!(name("/srv/x").bytes().all(|b| b.is_ascii_hexdigit()));
     }
 
     #[test]

@@ -1,1 +1,8 @@
-//! Against the real git.
+//! Against the real git, by path and over HTTP.
+
+mod fixture;
+mod hostile;
+mod http;
+mod mirrors;
+mod remotes;
+mod trees;

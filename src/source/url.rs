@@ -89,7 +89,8 @@ fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
             (format!("{scheme}://{user}@{host}{path}"), None)
         }
         Some(Ok((user, password))) => {
-            let login = Login { base, user: Secret::new(decode(user)?), password: Secret::new(decode(password)?) };
+            let login =
+                Login { base, user: Secret::new(decode(user)?), password: Secret::new(decode(password)?) };
             (shown.clone(), Some(login))
         }
     };
@@ -190,7 +191,6 @@ fn decode(text: &str) -> Result<String, &'static str> {
     let text = String::from_utf8(bytes).map_err(|_| RULE)?;
     if text.chars().any(char::is_control) { Err(RULE) } else { Ok(text) }
 }
-
 
 #[cfg(test)]
 mod tests {
