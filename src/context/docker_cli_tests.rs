@@ -24,12 +24,11 @@ const CASES: u32 = 30;
 
 #[test]
 fn the_docker_cli_sends_the_same_entries() {
-    let version = Command::new("docker").arg("--version").output();
-    if !version.is_ok_and(|out| out.status.success()) {
-        writeln!(io::stderr(), "skipped: no docker CLI on this machine").unwrap();
+    let engine = FakeEngine::start();
+    if let Err(reason) = engine.probe() {
+        writeln!(io::stderr(), "skipped: no docker CLI with a classic builder here: {reason}").unwrap();
         return;
     }
-    let engine = FakeEngine::start();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
@@ -179,6 +178,18 @@ impl FakeEngine {
             }
         });
         Self { directory, contexts }
+    }
+
+    /// Whether the CLI is there and can still build without BuildKit.
+    fn probe(&self) -> Result<(), String> {
+        let version = Command::new("docker").arg("--version").output().map_err(|e| e.to_string())?;
+        let context = tempfile::tempdir().unwrap();
+        fs::write(context.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+        if version.status.success() {
+            self.build(context.path(), "Dockerfile").map(drop)
+        } else {
+            Err("it fails".into())
+        }
     }
 
     /// The names that the CLI sends, or what it says where it refuses.

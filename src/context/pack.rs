@@ -78,12 +78,12 @@ pub fn pack(
     limits: Limits,
     out: impl Write,
 ) -> Result<Packed, ContextError> {
+    let recipe = find_recipe(context, dockerfile)?;
     let rules = rules(context, dockerfile)?;
     let mut listing = Listing::of(context, &rules, None, limits)?;
     for file in extra {
         put_extra(&mut listing, context, file)?;
     }
-    let recipe = find_recipe(context, dockerfile)?;
     put_from_tree(&mut listing, context, Path::new(".dockerignore"))?;
     put_from_tree(&mut listing, context, &recipe)?;
     check_recipe(dockerfile, listing.entries.get(&recipe).map(|entry| &entry.kind))?;
