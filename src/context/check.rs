@@ -84,3 +84,104 @@ impl Read for Watched {
         Ok(taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::path::PathBuf;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn tar(names: &[&str]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1000);
+            tar.append_data(&mut header, name, [7; 1000].as_slice()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    fn file(name: &str, content: &[u8]) -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        fs::write(&path, content).unwrap();
+        (directory, path)
+    }
+
+    fn check(name: &str, content: &[u8]) -> Result<(), ContextError> {
+        let (_directory, path) = file(name, content);
+        check_archive(&path)
+    }
+
+    #[test]
+    fn a_whole_archive_passes_whatever_its_name_says_of_compression() {
+        let plain = tar(&["a", "b"]);
+        for name in ["x.tar", "x.tar.gz", "x.tgz"] {
+            check(name, &plain).unwrap();
+            check(name, &gzip(&plain)).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_empty_output_fails_under_any_name() {
+        for name in ["x.tar", "x.tar.gz", "x.bin"] {
+            assert!(matches!(check(name, b""), Err(ContextError::Empty { .. })), "{name}");
+        }
+        check("x.bin", b"anything").unwrap();
+    }
+
+    #[test]
+    fn an_archive_of_nothing_fails() {
+        assert!(matches!(check("x.tar", &tar(&[])), Err(ContextError::EmptyArchive { .. })));
+        assert!(matches!(check("x.tgz", &gzip(&tar(&[]))), Err(ContextError::EmptyArchive { .. })));
+    }
+
+    #[test]
+    fn what_is_no_archive_fails() {
+        for content in [b"npm ERR! missing script".to_vec(), gzip(b"text"), gzip(b""), vec![b'x'; 4096]] {
+            assert!(matches!(check("x.tar.gz", &content), Err(ContextError::BrokenArchive { .. })));
+        }
+    }
+
+    #[test]
+    fn an_archive_that_was_cut_off_anywhere_fails() {
+        let plain = tar(&["a", "b"]);
+        // Up to the two blocks of zeros at its end; one of them is enough.
+        for length in (1..=plain.len() - 1024).step_by(64) {
+            assert!(check("x.tar", &plain[..length]).is_err(), "{length}");
+        }
+        let packed = gzip(&plain);
+        for length in 1..packed.len() {
+            assert!(check("x.tar.gz", &packed[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_in_a_compressed_archive_is_noticed() {
+        let mut packed = gzip(&tar(&["a"]));
+        let checksum = packed.len() - 8;
+        packed[checksum] ^= 1;
+        assert!(matches!(check("x.tar.gz", &packed), Err(ContextError::BrokenArchive { .. })));
+    }
+
+    #[test]
+    fn an_output_that_is_no_regular_file_fails() {
+        let (directory, path) = file("real.tar", &tar(&["a"]));
+        let link = directory.path().join("x.tar");
+        std::os::unix::fs::symlink(path, &link).unwrap();
+        assert!(check_archive(&link).is_err());
+        assert!(matches!(check_archive(directory.path()), Err(ContextError::NotAFile { .. })));
+    }
+}

@@ -24,30 +24,72 @@ const CASES: u32 = 30;
 
 #[test]
 fn the_docker_cli_sends_the_same_entries() {
-    let version = Command::new("docker").arg("--version").output();
-    if !version.is_ok_and(|out| out.status.success()) {
-        writeln!(io::stderr(), "skipped: no docker CLI on this machine").unwrap();
+    let engine = FakeEngine::start();
+    if let Err(reason) = engine.probe() {
+        writeln!(io::stderr(), "skipped: no docker CLI with a classic builder here: {reason}").unwrap();
         return;
     }
-    let engine = FakeEngine::start();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let case = (tree(), prop::collection::vec(line(), 0..7), select(vec!["Dockerfile", "a/Dockerfile"]));
-    let outcome = runner.run(&case, |(files, lines, dockerfile)| compare(&engine, &files, &lines, dockerfile));
+    let outcome =
+        runner.run(&case, |(files, lines, dockerfile)| compare(&engine, &files, &lines, dockerfile));
     assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
 }
 
 fn tree() -> impl Strategy<Value = Vec<String>> {
-    let names = vec!["a", "b", "ab", "ba", "a.b", "b.a.b", "é", "a*", "a b", "!a", "#a", "[a]", "a-", "\n", ".a"];
-    prop::collection::vec(prop::collection::vec(select(names), 1..5).prop_map(|parts| parts.join("/")), 1..14)
+    let names =
+        vec!["a", "b", "ab", "ba", "a.b", "b.a.b", "é", "a*", "a b", "!a", "#a", "[a]", "a-", "\n", ".a"];
+    let path = prop::collection::vec(select(names), 1..5).prop_map(|parts| parts.join("/"));
+    // The CLI writes a name that is not ASCII as a PAX record, which `tar` reads line by line.
+    let path = path.prop_map(|path| if path.contains('\n') { path.replace('é', "e") } else { path });
+    prop::collection::vec(path, 1..14)
 }
 
+/// Docker's own check of the syntax misses what stands after the first `*`, so what is no pattern is
+/// only compared as a whole line.
 fn line() -> impl Strategy<Value = String> {
+    let malformed = select(vec!["[a-]", "[]", "[ab", "a/[", "!", "! ", "[^]", "[-a]", "a\\", "!!", "/!"]);
+    prop_oneof![40 => pattern(), 1 => malformed.prop_map(str::to_owned)]
+}
+
+fn pattern() -> impl Strategy<Value = String> {
     let part = select(vec![
-        "a", "b", "ab", "*", "**", "?", "a*", "*b", "a?", "?b", "[ab]", "[^a]", "[a-c]*", "*.b", "a.*", "**b", "a**",
-        "***", "..", ".", "", "\\a*", "a\\*", "é", "??", "\\[a\\]", "[\\[]*", "!a", "#a", "\\#*", "Dockerfile",
-        ".dockerignore", "[a-]", "[b-a]", "[]", "]", "[ab", "a]",
+        "a",
+        "b",
+        "ab",
+        "*",
+        "**",
+        "?",
+        "a*",
+        "*b",
+        "a?",
+        "?b",
+        "[ab]",
+        "[^a]",
+        "[a-c]*",
+        "*.b",
+        "a.*",
+        "**b",
+        "a**",
+        "***",
+        "..",
+        ".",
+        "",
+        "\\a*",
+        "a\\*",
+        "é",
+        "??",
+        "\\[a\\]",
+        "[\\[]*",
+        "!a",
+        "#a",
+        "\\#*",
+        "Dockerfile",
+        ".dockerignore",
+        "]",
+        "a]",
     ]);
     // A backslash before a letter means something else to Docker's expressions; see `glob`.
     let part = part.prop_map(|part| part.replace("\\a", "\\!"));
@@ -59,7 +101,12 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
-fn compare(engine: &FakeEngine, files: &[String], lines: &[String], dockerfile: &str) -> Result<(), TestCaseError> {
+fn compare(
+    engine: &FakeEngine,
+    files: &[String],
+    lines: &[String],
+    dockerfile: &str,
+) -> Result<(), TestCaseError> {
     let context = tempfile::tempdir().unwrap();
     for file in files.iter().map(String::as_str).chain([dockerfile]) {
         let path = context.path().join(file);
@@ -74,7 +121,14 @@ fn compare(engine: &FakeEngine, files: &[String], lines: &[String], dockerfile: 
     match (theirs, ours) {
         (Ok(theirs), Ok(_)) => {
             let rules = IgnoreRules::parse(&lines.join("\n")).unwrap();
-            prop_assert_eq!(theirs, without_pruned(names(&tar), &rules, dockerfile));
+            // The CLI overlooks some rules that ignore the Dockerfile by its directory. Then it does
+            // not send it, and no build follows.
+            let forced = theirs.contains(dockerfile) && rules.is_ignored(dockerfile);
+            let mut ours = without_pruned(names(&tar), &rules, forced.then_some(dockerfile));
+            if !theirs.contains(dockerfile) {
+                ours.remove(dockerfile);
+            }
+            prop_assert_eq!(theirs, ours);
         }
         (Err(_), Err(_)) => {}
         (theirs, ours) => prop_assert!(false, "docker: {theirs:?}, here: {ours:?}"),
@@ -84,23 +138,27 @@ fn compare(engine: &FakeEngine, files: &[String], lines: &[String], dockerfile: 
 
 /// The classic builder does not enter an ignored directory where no exception literally begins with
 /// its path, though `!**/x` might bring something back; BuildKit enters, and so does this.
-fn without_pruned(names: BTreeSet<Vec<u8>>, rules: &IgnoreRules, dockerfile: &str) -> BTreeSet<Vec<u8>> {
+fn without_pruned(names: BTreeSet<String>, rules: &IgnoreRules, forced: Option<&str>) -> BTreeSet<String> {
     let mut kept: Vec<String> = rules.exceptions().map(str::to_owned).collect();
-    kept.extend(rules.is_ignored(dockerfile).then(|| dockerfile.to_owned()));
+    kept.extend(forced.map(str::to_owned));
     let pruned = |directory: &str| {
         let below = format!("{directory}/");
         rules.is_ignored(directory) && !kept.iter().any(|text| format!("{text}/").starts_with(&below))
     };
-    let reached = |name: &Vec<u8>| {
-        let path = clean(&String::from_utf8_lossy(name));
+    let reached = |name: &String| {
+        let path = clean(name);
         !path.match_indices('/').any(|(end, _)| pruned(&path[..end]))
     };
     names.into_iter().filter(reached).collect()
 }
 
-fn names(tar: &[u8]) -> BTreeSet<Vec<u8>> {
+fn names(tar: &[u8]) -> BTreeSet<String> {
     let mut archive = tar::Archive::new(tar);
-    archive.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned()).collect()
+    archive
+        .entries()
+        .unwrap()
+        .map(|entry| String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned())
+        .collect()
 }
 
 struct FakeEngine {
@@ -122,8 +180,20 @@ impl FakeEngine {
         Self { directory, contexts }
     }
 
+    /// Whether the CLI is there and can still build without BuildKit.
+    fn probe(&self) -> Result<(), String> {
+        let version = Command::new("docker").arg("--version").output().map_err(|e| e.to_string())?;
+        let context = tempfile::tempdir().unwrap();
+        fs::write(context.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+        if version.status.success() {
+            self.build(context.path(), "Dockerfile").map(drop)
+        } else {
+            Err("it fails".into())
+        }
+    }
+
     /// The names that the CLI sends, or what it says where it refuses.
-    fn build(&self, context: &Path, dockerfile: &str) -> Result<BTreeSet<Vec<u8>>, String> {
+    fn build(&self, context: &Path, dockerfile: &str) -> Result<BTreeSet<String>, String> {
         let socket = self.directory.path().join("engine.sock");
         let out = Command::new("docker")
             .env("DOCKER_HOST", format!("unix://{}", socket.display()))
@@ -152,7 +222,10 @@ fn serve(stream: UnixStream, contexts: &mpsc::Sender<Vec<u8>>) -> io::Result<()>
         }
         let body = if line.contains("/build") { "{\"stream\":\"done\"}\n" } else { "OK" };
         let length = if line.starts_with("HEAD") { 0 } else { body.len() };
-        write!(answer, "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nOstype: linux\r\nContent-Length: {length}\r\n\r\n")?;
+        write!(
+            answer,
+            "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nOstype: linux\r\nContent-Length: {length}\r\n\r\n"
+        )?;
         answer.write_all(&body.as_bytes()[..length])?;
     }
     Ok(())

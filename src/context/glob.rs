@@ -188,7 +188,9 @@ impl Token {
         match self {
             Self::Literal(own) => *own == c,
             Self::One => c != '/',
-            Self::Class { negated, ranges } => ranges.iter().any(|(lo, hi)| (*lo..=*hi).contains(&c)) != *negated,
+            Self::Class { negated, ranges } => {
+                ranges.iter().any(|(lo, hi)| (*lo..=*hi).contains(&c)) != *negated
+            }
             Self::Any | Self::Rest | Self::Directories => false,
         }
     }

@@ -101,24 +101,21 @@ impl Rule {
     /// One line; `None` where it says nothing.
     fn parse(line: &str) -> Result<Option<Self>, &'static str> {
         let line = line.trim();
+        if line.is_empty() {
+            return Ok(None);
+        }
         let (mut exception, pattern) = match line.strip_prefix('!') {
             Some(rest) => (true, rest.trim()),
             None => (false, line),
         };
-        if line.is_empty() {
-            return Ok(None);
-        }
-        if pattern.is_empty() {
-            return Err("a ! has nothing after it");
-        }
-        let cleaned = clean(pattern);
+        let cleaned = if pattern.is_empty() { String::new() } else { clean(pattern) };
         let mut pattern = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&cleaned);
         // Docker looks for the mark once more after cleaning, so `./!a` is an exception too.
         if let Some(rest) = pattern.strip_prefix('!').filter(|_| !exception) {
-            if rest.is_empty() {
-                return Err("a ! has nothing after it");
-            }
             (exception, pattern) = (true, rest);
+        }
+        if exception && matches!(pattern, "" | "/") {
+            return Err("a ! has nothing after it");
         }
         Ok(Some(Self { exception, glob: Glob::parse(pattern)? }))
     }

@@ -78,12 +78,12 @@ pub fn pack(
     limits: Limits,
     out: impl Write,
 ) -> Result<Packed, ContextError> {
+    let recipe = find_recipe(context, dockerfile)?;
     let rules = rules(context, dockerfile)?;
     let mut listing = Listing::of(context, &rules, None, limits)?;
     for file in extra {
         put_extra(&mut listing, context, file)?;
     }
-    let recipe = find_recipe(context, dockerfile)?;
     put_from_tree(&mut listing, context, Path::new(".dockerignore"))?;
     put_from_tree(&mut listing, context, &recipe)?;
     check_recipe(dockerfile, listing.entries.get(&recipe).map(|entry| &entry.kind))?;
@@ -117,10 +117,12 @@ pub fn resolve_dockerfile(context: &Path, dockerfile: &str) -> Result<String, Co
 /// Where the name has another ending, where something cannot be packed or is too much, where
 /// `output` cannot be written.
 pub fn archive(tree: &Path, output: &Path, limits: Limits) -> Result<Packed, ContextError> {
-    let packing = Packing::by_name(output)?.ok_or_else(|| ContextError::ArchiveName { path: output.into() })?;
+    let packing =
+        Packing::by_name(output)?.ok_or_else(|| ContextError::ArchiveName { path: output.into() })?;
     let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Listed before the file is made, or else it would list itself.
-    let listing = Listing::of(tree, &IgnoreRules::default(), place_in(tree, parent, output).as_deref(), limits)?;
+    let listing =
+        Listing::of(tree, &IgnoreRules::default(), place_in(tree, parent, output).as_deref(), limits)?;
     let failed = || ContextError::write(output);
     let file = NamedTempFile::new_in(parent).map_err(failed())?;
     let packed = match packing {
@@ -168,7 +170,8 @@ fn place_in(tree: &Path, parent: &Path, output: &Path) -> Option<PathBuf> {
 /// The rules that a context's ignore file declares; none where it has no such file.
 fn rules(context: &Path, dockerfile: &str) -> Result<IgnoreRules, ContextError> {
     for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
-        let failed = |source| ContextError::IgnoreFile { path: name.clone().into(), source: Box::new(source) };
+        let failed =
+            |source| ContextError::IgnoreFile { path: name.clone().into(), source: Box::new(source) };
         if let Some(bytes) = read_ignore_file(context, &name).map_err(failed)? {
             return IgnoreRules::parse_bytes(&bytes).map_err(failed);
         }
@@ -183,7 +186,9 @@ fn read_ignore_file(context: &Path, name: &str) -> Result<Option<Vec<u8>>, Conte
     }
     let (file, found) = tree::open_file(&path, OFlags::NOFOLLOW)?;
     if found.len() > LARGEST_RECIPE {
-        return Err(ContextError::TooLarge { what: format!("{name:?} has more than {LARGEST_RECIPE} bytes") });
+        return Err(ContextError::TooLarge {
+            what: format!("{name:?} has more than {LARGEST_RECIPE} bytes"),
+        });
     }
     let mut bytes = Vec::new();
     file.take(LARGEST_RECIPE).read_to_end(&mut bytes).map_err(ContextError::read(&path))?;

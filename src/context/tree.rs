@@ -35,14 +35,19 @@ pub fn inside(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
 /// Where the path is absolute, climbs out, is `root`, goes through a link or through a file.
 pub fn place(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
     let declared = declared(relative)?;
-    let Some(parent) = declared.parent() else { return Err(ContextError::WholeTree { path: relative.into() }) };
+    let Some(parent) = declared.parent() else {
+        return Err(ContextError::WholeTree { path: relative.into() });
+    };
     let mut at = root.to_path_buf();
     for part in parent {
         at.push(part);
         match lstat(&at)? {
             None => break,
             Some(found) if found.is_symlink() => {
-                return Err(ContextError::ThroughLink { path: declared.clone(), link: relative_to(root, &at) });
+                return Err(ContextError::ThroughLink {
+                    path: declared.clone(),
+                    link: relative_to(root, &at),
+                });
             }
             Some(found) if !found.is_dir() => {
                 return Err(ContextError::NotADirectory { path: relative_to(root, &at) });

@@ -30,14 +30,15 @@ pub(super) fn write(listing: &Listing, out: impl Write) -> Result<Packed, Contex
         append(&mut tar, path, entry, newest)?;
     }
     let written = tar.into_inner().and_then(|mut all| all.flush().map(|()| all)).map_err(output)?;
-    Ok(Packed {
-        files: listing.entries.len(),
-        bytes: written.bytes,
-        digest: written.digest(),
-    })
+    Ok(Packed { files: listing.entries.len(), bytes: written.bytes, digest: written.digest() })
 }
 
-fn append<W: Write>(tar: &mut Builder<W>, path: &Path, entry: &Entry, newest: u64) -> Result<(), ContextError> {
+fn append<W: Write>(
+    tar: &mut Builder<W>,
+    path: &Path,
+    entry: &Entry,
+    newest: u64,
+) -> Result<(), ContextError> {
     let name = path.as_os_str().as_bytes();
     let mut header = Header::new_gnu();
     header.set_uid(0);
