@@ -167,7 +167,7 @@ fn read_memory(field: &Field<'_>) -> Option<u64> {
     let DeValue::Integer(number) = field.value() else {
         return field.parsed("a size such as \"512MiB\" or a number of bytes", grammar::memory);
     };
-    let bytes = integer(number).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+    let bytes = integer(number).map_or(u64::MAX, |bytes| u64::try_from(bytes).unwrap_or_default());
     grammar::memory_bytes(bytes).map_err(|predicate| field.must(predicate)).ok()
 }
 
