@@ -13,7 +13,7 @@
 //! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, context |
 //! | [`api`] | the door: webhooks, HTTP API | model, record |
 //! | [`cli`] | the voice | model, api (its router, where no daemon runs) |
-//! | [`manifest_dir`], [`secret`] | the files that people write | model |
+//! | [`manifest_dir`], [`secret`] | what people write: manifest files, secrets | model, each other |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]

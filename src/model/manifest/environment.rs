@@ -62,7 +62,8 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let pids = table.get("pids").and_then(|field| read_pids(&field));
     let init = table.get("init").and_then(|field| field.flag()).unwrap_or(DEFAULT_INIT);
     let stop_timeout = read_stop_timeout(table);
-    let update = table.get("update").and_then(|field| read_update(&field, &draft.volumes));
+    let update = table.get("update");
+    let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
     let health = table.get("health").and_then(|field| read_health(&field)).unwrap_or(DEFAULT_HEALTH);
     let build = table.get("build").and_then(|field| build::read(&field));
     Some(EnvironmentSpec {
@@ -166,7 +167,7 @@ fn read_memory(field: &Field<'_>) -> Option<u64> {
     let DeValue::Integer(number) = field.value() else {
         return field.parsed("a size such as \"512MiB\" or a number of bytes", grammar::memory);
     };
-    let bytes = integer(number).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+    let bytes = integer(number).map_or(u64::MAX, |bytes| u64::try_from(bytes).unwrap_or_default());
     grammar::memory_bytes(bytes).map_err(|predicate| field.must(predicate)).ok()
 }
 
@@ -193,20 +194,14 @@ fn read_stop_timeout(table: &Table<'_>) -> Duration {
     timeout
 }
 
-fn read_update(field: &Field<'_>, volumes: &[Mount]) -> Option<Update> {
-    let update = field.parsed("\"start-first\" or \"stop-first\"", |text| match text {
+/// `start-first` is also taken where a volume is written: whoever writes it down knows whether the
+/// program bears a second one beside it.
+fn read_update(text: &str) -> Result<Update, String> {
+    match text {
         "start-first" => Ok(Update::StartFirst),
         "stop-first" => Ok(Update::StopFirst),
         _ => Err("must be \"start-first\" or \"stop-first\"".to_owned()),
-    })?;
-    let written = volumes.iter().find(|mount| !mount.read_only);
-    if let (Update::StartFirst, Some(mount)) = (update, written) {
-        field.must(format!(
-            "must not be \"start-first\" where a volume is written: two containers would write {} at once",
-            mount.source
-        ));
     }
-    Some(update)
 }
 
 fn read_health(field: &Field<'_>) -> Option<HealthSpec> {

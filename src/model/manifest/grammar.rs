@@ -79,8 +79,7 @@ pub(super) fn variable(name: &str) -> Result<(), String> {
     if first && rest {
         return Ok(());
     }
-    Err("is no name of an environment variable: letters, digits and _ . - are, not beginning with a digit"
-        .to_owned())
+    Err("cannot name an environment variable: take letters, digits, _ . and -, a digit not first".to_owned())
 }
 
 /// The name of the daemon's own environment variable that holds a secret.
@@ -100,7 +99,7 @@ pub(super) fn build_id(name: &str) -> Result<(), String> {
     if plain && !name.is_empty() && !name.starts_with('-') {
         return Ok(());
     }
-    Err("is no name for a build: letters, digits and _ . - are".to_owned())
+    Err("cannot be a name in a build: take letters, digits, _ . and -".to_owned())
 }
 
 /// `"127.0.0.1:8900"` or `"[::1]:8900"`.

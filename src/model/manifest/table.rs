@@ -233,8 +233,8 @@ impl<'a> Field<'a> {
             self.wrong(&expected);
             return None;
         };
-        let found = integer(number).and_then(|n| u64::try_from(n).ok()).filter(|n| (least..=*n).contains(n));
-        let found = found.filter(|n| *n <= most);
+        let found = integer(number).and_then(|found| u64::try_from(found).ok());
+        let found = found.filter(|found| (least..=most).contains(found));
         if found.is_none() {
             self.must(format!("must be {expected}, not {number}"));
         }
