@@ -92,7 +92,7 @@ pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<
         id: delivery_id(headers, &["x-request-uuid", "x-request-id"]),
         repository: payload.repository_name().map(tame),
         by: sender("bitbucket", payload.person()),
-        event: event(headers, payload),
+        event: event(headers, &payload),
     })
 }
 
@@ -108,24 +108,21 @@ impl Payload {
     }
 }
 
-fn event(headers: &HeaderMap, payload: Payload) -> Event {
+fn event(headers: &HeaderMap, payload: &Payload) -> Event {
     let name = headers.get("x-event-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
     match name {
         "diagnostics:ping" => Event::Ping,
-        "repo:push" => {
-            let changes = payload.push.take().and_then(|push| push.changes.take());
-            pushed(changes, cloud_change)
-        }
-        "repo:refs_changed" => pushed(payload.changes.take(), server_change),
+        "repo:push" => pushed(payload.push.get().and_then(|push| push.changes.get()), cloud_change),
+        "repo:refs_changed" => pushed(payload.changes.get(), server_change),
         other => refs::other_event(other),
     }
 }
 
 /// Every change that can be read. One that cannot does not take the others with it.
-fn pushed<T>(changes: Option<Vec<Field<T>>>, read: impl Fn(&T) -> Result<RefChange, String>) -> Event {
+fn pushed<T>(changes: Option<&Vec<Field<T>>>, read: impl Fn(&T) -> Result<RefChange, String>) -> Event {
     let mut unreadable = None;
     let mut taken = Vec::new();
-    for change in changes.iter().flatten().filter_map(Field::get) {
+    for change in changes.into_iter().flatten().filter_map(Field::get) {
         match read(change) {
             Ok(change) => taken.push(change),
             Err(reason) => unreadable = Some(reason),

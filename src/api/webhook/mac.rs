@@ -135,6 +135,17 @@ mod tests {
     }
 
     #[test]
+    fn the_vectors_of_other_receivers_hold() {
+        for (message, begin) in [(r#"{"a": "z"}"#, "f417af3a"), ("", "f9e66e17")] {
+            let mut mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+            mac.update(message.as_bytes());
+            let digits = hex::encode(mac.finalize().into_bytes());
+            assert!(digits.starts_with(begin), "{message:?}: {digits}");
+            assert_eq!(demand("secret", message, &format!("sha256={digits}")), Ok(()));
+        }
+    }
+
+    #[test]
     fn the_published_vector_of_standard_webhooks_holds() {
         use base64::Engine as _;
         let decode = |text| base64::engine::general_purpose::STANDARD.decode(text).unwrap();

@@ -21,11 +21,6 @@ impl<T> Field<T> {
     pub(super) fn get(&self) -> Option<&T> {
         self.0.as_ref()
     }
-
-    /// The value itself, where it was sent in the expected type.
-    pub(super) fn take(self) -> Option<T> {
-        self.0
-    }
 }
 
 impl Field<String> {
@@ -92,7 +87,7 @@ mod tests {
     }
 
     fn name_in(text: &str) -> Result<Option<String>, Rejection> {
-        parse::<Sample>(text.as_bytes()).map(|sample| sample.name.take())
+        parse::<Sample>(text.as_bytes()).map(|sample| sample.name.get().cloned())
     }
 
     #[test]

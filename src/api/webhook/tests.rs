@@ -212,8 +212,11 @@ fn server_push(reference: &str, hash: &str) -> Value {
     })
 }
 
+/// Makes an authentic request of a payload.
+type Send = fn(&Value) -> Sent;
+
 /// An authentic push of `COMMIT` to `dev`, from every kind of sender.
-fn every_push() -> Vec<(Provider, Value, fn(&Value) -> Sent)> {
+fn every_push() -> Vec<(Provider, Value, Send)> {
     let dev = "refs/heads/dev";
     vec![
         (Provider::Github, github_push(dev, COMMIT), |value| github("push", value.to_string())),

@@ -115,7 +115,7 @@ async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
         slow.push(tokio::spawn(async move {
             let dribble = async {
                 while stream.write_all(b"x").await.is_ok() {
-                    sleep(Duration::from_millis(100)).await
+                    sleep(Duration::from_millis(100)).await;
                 }
             };
             // Written to until the server has had enough, or for as long as a reader would wait.
