@@ -208,6 +208,39 @@ async fn connections_beyond_the_limit_wait_for_room() {
     assert!(start.elapsed() >= Duration::from_millis(200), "there was no limit");
 }
 
+/// Refuses the first connections, as where no file descriptor is left.
+struct Exhausted {
+    listener: TcpListener,
+    failures: std::sync::atomic::AtomicU32,
+}
+
+impl Listener for Exhausted {
+    type Stream = TcpStream;
+
+    async fn accept_one(&self) -> io::Result<(TcpStream, Peer)> {
+        use std::sync::atomic::Ordering::SeqCst;
+        const EMFILE: i32 = 24;
+        match self.failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(io::Error::from_raw_os_error(EMFILE)),
+            Err(_) => self.listener.accept_one().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn running_out_of_file_descriptors_is_survived_with_pauses() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let exhausted = Exhausted { listener, failures: 2.into() };
+    let done = tokio::spawn(serve(exhausted, router(), hasty(), shutdown.clone()));
+    let server = Server { address, shutdown, done: Some(done) };
+    let start = Instant::now();
+    let answer = server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(statuses(&answer), [200]);
+    assert!(start.elapsed() >= FIRST_PAUSE * 3, "it did not pause longer each time");
+}
+
 #[tokio::test]
 async fn a_shutdown_ends_idle_connections_at_once_and_others_after_their_grace() {
     let limits = Limits { header_read: PATIENCE * 10, ..hasty() };
