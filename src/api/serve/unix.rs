@@ -1,0 +1,122 @@
+//! Binding the daemon's Unix socket.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+
+/// The longest path that a socket address holds, in bytes, without the zero at its end.
+const LONGEST_ADDRESS: usize = 107;
+
+/// The socket is made in a folder of this name (and random letters) beside its place, under this name.
+const WORKSHOP_PREFIX: &str = ".s";
+const WORKSHOP_RANDOM: usize = 4;
+const WORKSHOP_SOCKET: &str = "s";
+
+/// Owner and group may talk to the daemon.
+const MODE: u32 = 0o660;
+
+/// How long a listener may take to let us in before it is taken for a live one that is busy.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why no socket was bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The path does not fit a socket address.
+    #[error(
+        "the socket path {} is too long: the system allows sockets {LONGEST_ADDRESS} bytes, so choose a shorter folder",
+        .0.display()
+    )]
+    TooLong(PathBuf),
+    /// Something listens there.
+    #[error("another abide daemon listens there: {}", .0.display())]
+    InUse(PathBuf),
+    /// Something other than a socket is there.
+    #[error("{} is no socket; it is left alone", .0.display())]
+    NoSocket(PathBuf),
+    /// It is not known whether anything listens there.
+    #[error("looking for another daemon at {}", .0.display())]
+    Probe(PathBuf, #[source] io::Error),
+    /// The socket could not be made.
+    #[error("making the socket {}", .0.display())]
+    Bind(PathBuf, #[source] io::Error),
+}
+
+/// Listens on a Unix socket at `path`, which its owner and group may use (mode 0660).
+///
+/// A socket that a dead daemon left behind is replaced. The new one is made in a private folder and
+/// then moved to its place, so there is no moment at which others could use it.
+///
+/// # Errors
+/// [`ServeError`]: something listens there, something else is there, or the system refuses.
+pub fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+    check_length(path)?;
+    check_free(path)?;
+    let failed = |error| ServeError::Bind(path.to_owned(), error);
+    let listener = make(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The place where the socket is made has to fit too.
+fn check_length(path: &Path) -> Result<(), ServeError> {
+    let workshop = WORKSHOP_PREFIX.len() + WORKSHOP_RANDOM + WORKSHOP_SOCKET.len() + "//".len();
+    let making = folder(path).as_os_str().len() + workshop;
+    if path.as_os_str().len().max(making) > LONGEST_ADDRESS {
+        return Err(ServeError::TooLong(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Nothing is there, or a socket on which nobody listens any more.
+fn check_free(path: &Path) -> Result<(), ServeError> {
+    let failed = |error| ServeError::Probe(path.to_owned(), error);
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(ServeError::NoSocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match connect(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            Ok(())
+        }
+        Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(failed(error)),
+        _ => Err(ServeError::InUse(path.to_owned())),
+    }
+}
+
+/// Connecting waits for ever where a listener's queue is full, so a thread does it, which is left
+/// behind in that case.
+fn connect(path: &Path) -> io::Result<()> {
+    let (done, outcome) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::Builder::new().name("socket-probe".to_owned()).spawn(move || {
+        // Nobody listens any more when the patience was over.
+        let _ = done.send(StdStream::connect(path).map(drop));
+    })?;
+    outcome.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn make(path: &Path) -> io::Result<StdListener> {
+    // Removed when it goes out of scope.
+    let workshop = tempfile::Builder::new()
+        .prefix(WORKSHOP_PREFIX)
+        .rand_bytes(WORKSHOP_RANDOM)
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(folder(path))?;
+    let made = workshop.path().join(WORKSHOP_SOCKET);
+    let listener = StdListener::bind(&made)?;
+    std::fs::set_permissions(&made, Permissions::from_mode(MODE))?;
+    std::fs::rename(&made, path)?;
+    Ok(listener)
+}

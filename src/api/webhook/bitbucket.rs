@@ -1,0 +1,160 @@
+//! Bitbucket Cloud and Data Center: HMAC-SHA256 over the raw body, several references in a delivery.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use super::payload::{self, Field};
+use super::refs::{self, Target};
+use super::text::{delivery_id, sender, tame};
+use super::{Delivery, Event, RefChange, Rejection, content, mac};
+use crate::model::container::Secret;
+
+/// Both products in one: Cloud has `push.changes`, Data Center `changes`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Payload {
+    push: Field<Push>,
+    changes: Field<Vec<Field<ServerChange>>>,
+    repository: Field<Repository>,
+    actor: Field<Actor>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Push {
+    changes: Field<Vec<Field<CloudChange>>>,
+}
+
+/// `new` is `null` where the reference was deleted.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CloudChange {
+    new: Field<CloudRef>,
+    old: Field<CloudRef>,
+    closed: Field<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CloudRef {
+    #[serde(rename = "type")]
+    kind: Field<String>,
+    name: Field<String>,
+    target: Field<CloudTarget>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CloudTarget {
+    hash: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServerChange {
+    #[serde(rename = "ref")]
+    reference: Field<ServerRef>,
+    #[serde(rename = "toHash")]
+    to_hash: Field<String>,
+    #[serde(rename = "type")]
+    kind: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServerRef {
+    id: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Repository {
+    full_name: Field<String>,
+    slug: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Actor {
+    nickname: Field<String>,
+    display_name: Field<String>,
+    name: Field<String>,
+}
+
+/// Reads a delivery; see [`super::read`].
+pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Delivery, Rejection> {
+    content::json_only(headers)?;
+    // The header that carries SHA-1 at GitHub; here it is SHA-256.
+    let signature = mac::single(headers, "x-hub-signature")?;
+    mac::demand_hex_mac(secret, body, signature, "sha256=")?;
+    let payload: Payload = payload::parse(body)?;
+    Ok(Delivery {
+        id: delivery_id(headers, &["x-request-uuid", "x-request-id"]),
+        repository: payload.repository_name().map(tame),
+        by: sender("bitbucket", payload.person()),
+        event: event(headers, &payload),
+    })
+}
+
+impl Payload {
+    fn repository_name(&self) -> Option<&str> {
+        let repository = self.repository.get()?;
+        repository.full_name.text().or_else(|| repository.slug.text())
+    }
+
+    fn person(&self) -> Option<&str> {
+        let actor = self.actor.get()?;
+        [&actor.nickname, &actor.name, &actor.display_name].into_iter().find_map(Field::text)
+    }
+}
+
+fn event(headers: &HeaderMap, payload: &Payload) -> Event {
+    let name = headers.get("x-event-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match name {
+        "diagnostics:ping" => Event::Ping,
+        "repo:push" => pushed(payload.push.get().and_then(|push| push.changes.get()), cloud_change),
+        "repo:refs_changed" => pushed(payload.changes.get(), server_change),
+        other => refs::other_event(other),
+    }
+}
+
+/// Every change that can be read. One that cannot does not take the others with it.
+fn pushed<T>(changes: Option<&Vec<Field<T>>>, read: impl Fn(&T) -> Result<RefChange, String>) -> Event {
+    let mut unreadable = None;
+    let mut taken = Vec::new();
+    for change in changes.into_iter().flatten().filter_map(Field::get) {
+        match read(change) {
+            Ok(change) => taken.push(change),
+            Err(reason) => unreadable = Some(reason),
+        }
+    }
+    match unreadable {
+        _ if !taken.is_empty() => Event::Push(taken),
+        Some(reason) => Event::Ignored(reason),
+        None => Event::Ignored("the payload names no reference".to_owned()),
+    }
+}
+
+fn cloud_change(change: &CloudChange) -> Result<RefChange, String> {
+    let named = change.new.get().or_else(|| change.old.get());
+    let name = named.and_then(|named| named.name.text());
+    let name = name.ok_or("the payload names no reference")?;
+    let kind = match named.and_then(|named| named.kind.text()) {
+        Some("branch" | "named_branch") => "heads",
+        _ => "tags",
+    };
+    let target = change.new.get().and_then(|new| new.target.get());
+    let closed = change.closed.get().copied().unwrap_or_default();
+    let target = Target {
+        after: target.and_then(|target| target.hash.text()),
+        deleted: change.new.get().is_none() && closed,
+    };
+    refs::change(&format!("refs/{kind}/{name}"), target)
+}
+
+fn server_change(change: &ServerChange) -> Result<RefChange, String> {
+    let id = change.reference.get().and_then(|reference| reference.id.text());
+    let id = id.ok_or("the payload names no reference")?;
+    let target = Target { after: change.to_hash.text(), deleted: change.kind.text() == Some("DELETE") };
+    refs::change(id, target)
+}

@@ -1,0 +1,133 @@
+//! Which kind of body a delivery has.
+
+use axum::http::{HeaderMap, header};
+
+use super::Rejection;
+
+/// A kind of body that some provider sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// `application/json`.
+    Json,
+    /// `application/x-www-form-urlencoded`, with the JSON as its parameter `payload`.
+    Form,
+}
+
+/// The kind of body that the headers announce.
+///
+/// # Errors
+/// [`Rejection::UnsupportedMediaType`] for every other kind, for a character set that is not UTF-8,
+/// and for an encoding such as gzip: no provider compresses, and unpacking is an attack surface.
+pub(super) fn kind(headers: &HeaderMap) -> Result<Content, Rejection> {
+    let refused = Rejection::UnsupportedMediaType;
+    let identity = |value: &axum::http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
+        return Err(refused("it is encoded"));
+    }
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(refused("it has not exactly one content type"));
+    };
+    let text = value.to_str().map_err(|_| refused("its content type is no plain text"))?;
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    if !parameters.split(';').all(is_harmless_parameter) {
+        return Err(refused("its character set is not UTF-8"));
+    }
+    match essence.trim().to_ascii_lowercase().as_str() {
+        "application/json" => Ok(Content::Json),
+        "application/x-www-form-urlencoded" => Ok(Content::Form),
+        _ => Err(refused("it is neither JSON nor a form")),
+    }
+}
+
+fn is_harmless_parameter(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    let value = value.trim().trim_matches('"');
+    !name.trim().eq_ignore_ascii_case("charset")
+        || value.eq_ignore_ascii_case("utf-8")
+        || value.eq_ignore_ascii_case("utf8")
+}
+
+/// Takes JSON only.
+///
+/// # Errors
+/// [`Rejection::UnsupportedMediaType`] for a form too.
+pub(super) fn json_only(headers: &HeaderMap) -> Result<(), Rejection> {
+    match kind(headers)? {
+        Content::Json => Ok(()),
+        Content::Form => Err(Rejection::UnsupportedMediaType("this provider sends JSON only")),
+    }
+}
+
+/// The parameter `payload` of a form, decoded; `None` where there is not exactly one, or an escape is
+/// broken. Takes time linear in the body.
+pub(super) fn form_payload(body: &[u8]) -> Option<String> {
+    if has_broken_escape(body) {
+        return None;
+    }
+    let mut payloads = form_urlencoded::parse(body).filter(|(name, _)| name == "payload");
+    match (payloads.next(), payloads.next()) {
+        (Some((_, value)), None) => Some(value.into_owned()),
+        _ => None,
+    }
+}
+
+fn has_broken_escape(body: &[u8]) -> bool {
+    let is_escape = |rest: &[u8]| matches!(rest, [_, high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
+    body.iter().enumerate().any(|(at, byte)| *byte == b'%' && !is_escape(&body[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(headers: &[(&'static str, &'static str)]) -> Option<Content> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        kind(&map).ok()
+    }
+
+    #[test]
+    fn only_plain_utf8_json_and_forms_are_taken() {
+        for json in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
+        {
+            assert_eq!(kind_of(&[("content-type", json)]), Some(Content::Json), "{json}");
+        }
+        let form = "application/x-www-form-urlencoded";
+        assert_eq!(kind_of(&[("content-type", form)]), Some(Content::Form));
+        for other in ["text/plain", "multipart/form-data; boundary=x", "application/json; charset=utf-16", ""]
+        {
+            assert_eq!(kind_of(&[("content-type", other)]), None, "{other}");
+        }
+        assert_eq!(kind_of(&[]), None);
+        assert_eq!(kind_of(&[("content-type", form), ("content-type", form)]), None);
+    }
+
+    #[test]
+    fn an_encoded_body_is_refused() {
+        let json = ("content-type", "application/json");
+        assert_eq!(kind_of(&[json, ("content-encoding", "gzip")]), None);
+        assert_eq!(kind_of(&[json, ("content-encoding", "identity"), ("content-encoding", "br")]), None);
+        assert_eq!(kind_of(&[json, ("content-encoding", "identity")]), Some(Content::Json));
+    }
+
+    #[test]
+    fn a_form_has_exactly_one_payload_with_whole_escapes() {
+        assert_eq!(form_payload(b"a=1&payload=%7B%22x%22%3A+1%7D"), Some("{\"x\": 1}".into()));
+        for broken in
+            ["", "payload", "payload=a&payload=b", "other=1", "payload=%", "payload=%7", "payload=%zz"]
+        {
+            let expected = (broken == "payload").then(String::new);
+            assert_eq!(form_payload(broken.as_bytes()), expected, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_million_parameters_take_linear_time() {
+        let body = "a=1&".repeat(1_000_000);
+        assert_eq!(form_payload(body.as_bytes()), None);
+    }
+}

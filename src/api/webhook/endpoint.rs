@@ -1,0 +1,326 @@
+//! `POST /webhooks/{repository}`: limits, proof, record, answer, one log line.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
+use axum::routing::post;
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::bucket::{Bucket, Rate};
+use super::intake::{Intake, Taken};
+use super::text::tame;
+use super::{Delivery, Event, RefChange, Rejection, content, mac, read};
+use crate::model::container::Secret;
+use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
+use crate::model::spec::Provider;
+use crate::model::time::Timestamp;
+
+/// Bodies from here on are verified and parsed on a thread that may block, in bytes.
+const LARGE: usize = 256 * 1024;
+
+/// A webhook that is served.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// Who sends it.
+    pub provider: Provider,
+    /// The shared secret.
+    pub secret: Secret,
+    /// The repository, as the manifest names it.
+    pub name: RepositoryName,
+}
+
+/// A push that is to be recorded for the environments that follow its branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The delivery's id; the second and later branches of one delivery have `/1`, `/2` and so on
+    /// after it, so that none is taken for a repetition of the first.
+    pub id: Option<String>,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The branch.
+    pub branch: BranchName,
+    /// The commit that was announced.
+    pub revision: CommitId,
+    /// Who announced it: `github (alice)`.
+    pub by: String,
+    /// When it came in.
+    pub at: Timestamp,
+    /// Who follows the branch; at least one.
+    pub environments: Vec<EnvironmentName>,
+}
+
+/// What became of a push in the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordOutcome {
+    /// The environments for which it was news.
+    pub recorded: Vec<EnvironmentName>,
+    /// Whether the delivery's id was seen before.
+    pub repeated: bool,
+}
+
+/// The record could not be written. The cause is for the log; senders are only asked to try again.
+#[derive(Debug, thiserror::Error)]
+#[error("recording a push")]
+pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Where deliveries go: the only thing that webhooks can do.
+pub trait Inbox: Clone + Send + Sync + 'static {
+    /// The hook of a repository by the last part of its URL, as it is declared now.
+    fn hook(&self, repository: &str) -> Option<Hook>;
+
+    /// The environments that follow a branch, as they are declared now.
+    fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName>;
+
+    /// Records a push; it is on disk when this returns.
+    fn record(&self, push: Recorded) -> impl Future<Output = Result<RecordOutcome, StoreError>> + Send;
+}
+
+/// What all hooks together and each of them may use.
+#[derive(Clone, Copy, Debug)]
+pub struct WebhookLimits {
+    /// The largest body, in bytes (25 MiB: GitHub sends no more than 25 MB).
+    pub largest_body: usize,
+    /// How long a body may take to arrive (30 s).
+    pub body_deadline: Duration,
+    /// The memory of all bodies that are being read at once, beyond a little for each, in bytes
+    /// (100 MiB).
+    pub body_memory: usize,
+    /// How many authentic deliveries a hook may make at once (2,000).
+    pub burst: u32,
+    /// How many more each second (50).
+    pub per_second: u32,
+}
+
+impl Default for WebhookLimits {
+    fn default() -> Self {
+        Self {
+            largest_body: 25 * 1024 * 1024,
+            body_deadline: Duration::from_secs(30),
+            body_memory: 100 * 1024 * 1024,
+            burst: 2_000,
+            per_second: 50,
+        }
+    }
+}
+
+/// What the routes share.
+#[derive(Clone)]
+pub struct WebhookState<S> {
+    inbox: S,
+    clock: fn() -> Timestamp,
+    intake: Intake,
+    rate: Rate,
+    /// One for each hook that ever proved its secret, so no more than the manifest declares.
+    buckets: Arc<Mutex<BTreeMap<RepositoryName, Bucket>>>,
+}
+
+impl<S: Inbox> WebhookState<S> {
+    /// Delivers into `inbox`; `clock` tells the time that signatures and records are held against.
+    pub fn new(inbox: S, clock: fn() -> Timestamp, limits: WebhookLimits) -> Self {
+        Self {
+            inbox,
+            clock,
+            intake: Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory),
+            rate: Rate { burst: limits.burst, per_second: limits.per_second },
+            buckets: Arc::default(),
+        }
+    }
+}
+
+/// The route of every webhook. Other paths are left to the router that it is merged into.
+pub fn routes<S: Inbox>(state: WebhookState<S>) -> Router {
+    let hook = post(receive::<S>).fallback(async || Answer::NotPost);
+    Router::new().route("/webhooks/{repository}", hook).with_state(state)
+}
+
+/// A path that is no text names no hook, and is answered like any other that does not exist.
+async fn receive<S: Inbox>(
+    State(state): State<WebhookState<S>>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    request: Request,
+) -> Answer {
+    let name = path.map(|Path(name)| name).unwrap_or_default();
+    let mut delivery = None;
+    let answer = match take(&state, &name, request, &mut delivery).await {
+        Ok(answer) | Err(answer) => answer,
+    };
+    log(&name, delivery.as_ref(), &answer);
+    answer
+}
+
+/// The way of a delivery. What was understood of it is left in `read_delivery`, for the log.
+async fn take<S: Inbox>(
+    state: &WebhookState<S>,
+    name: &str,
+    request: Request,
+    read_delivery: &mut Option<Delivery>,
+) -> Result<Answer, Answer> {
+    let (parts, body) = request.into_parts();
+    content::kind(&parts.headers).map_err(Answer::Rejected)?;
+    let body = state.intake.read(&parts.headers, body).await.map_err(Answer::NotRead)?;
+    let hook = state.inbox.hook(name);
+    let repository = hook.as_ref().map(|hook| hook.name.clone());
+    let now = (state.clock)();
+    let delivery = verify(hook, parts.headers, body, now).await?;
+    let (Some(repository), Some(delivery)) = (repository, delivery) else { return Err(Answer::Unknown) };
+    let delivery = &*read_delivery.insert(delivery);
+    // Only authentic deliveries count: others must not use up what the real sender may send.
+    state.spend(&repository)?;
+    match &delivery.event {
+        Event::Ping => Ok(Answer::Pong),
+        Event::Ignored(reason) => Ok(Answer::Ignored(reason.clone())),
+        Event::Push(changes) => state.push(&repository, delivery, changes, now).await,
+    }
+}
+
+/// Reads the delivery; `None` where there is no hook, after the same work. The body is given back
+/// before anything else happens.
+async fn verify(
+    hook: Option<Hook>,
+    headers: HeaderMap,
+    body: Taken,
+    now: Timestamp,
+) -> Result<Option<Delivery>, Answer> {
+    let large = body.len() >= LARGE;
+    let work = move || match &hook {
+        Some(hook) => read(hook.provider, &hook.secret, &headers, &body, now).map(Some),
+        None => {
+            mac::pretend(&body);
+            Ok(None)
+        }
+    };
+    let outcome = if large {
+        let unreadable = |_| Err(Rejection::BadRequest("it cannot be read".to_owned()));
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(unreadable)
+    } else {
+        work()
+    };
+    outcome.map_err(Answer::Rejected)
+}
+
+impl<S: Inbox> WebhookState<S> {
+    fn spend(&self, repository: &RepositoryName) -> Result<(), Answer> {
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(repository.clone()).or_insert_with(|| Bucket::full(self.rate, now));
+        bucket.take(self.rate, now).map_err(Answer::TooMany)
+    }
+
+    /// Records every branch that someone follows. The first that cannot be recorded ends it: the
+    /// sender sends again, and what was recorded already is then no news.
+    async fn push(
+        &self,
+        repository: &RepositoryName,
+        delivery: &Delivery,
+        changes: &[RefChange],
+        at: Timestamp,
+    ) -> Result<Answer, Answer> {
+        let (wanted, reason) = self.wanted(repository, changes);
+        let mut recorded = Vec::new();
+        let mut known = None;
+        for (index, (branch, (revision, environments))) in wanted.into_iter().enumerate() {
+            let push = Recorded {
+                id: numbered(delivery.id.as_deref(), index),
+                repository: repository.clone(),
+                branch: branch.clone(),
+                revision: revision.clone(),
+                by: delivery.by.clone(),
+                at,
+                environments,
+            };
+            let outcome = self.inbox.record(push).await.map_err(|error| not_stored(&error))?;
+            if outcome.recorded.is_empty() {
+                known = Some(known_already(branch, revision, outcome.repeated));
+            }
+            recorded.extend(outcome.recorded);
+        }
+        recorded.sort_unstable();
+        recorded.dedup();
+        Ok(match known {
+            _ if !recorded.is_empty() => Answer::Recorded(recorded),
+            Some(known) => Answer::Repeated(known),
+            None => Answer::Ignored(reason),
+        })
+    }
+
+    /// The branches that someone follows, each with its last commit; and why another was left out.
+    fn wanted<'a>(&self, repository: &RepositoryName, changes: &'a [RefChange]) -> (Wanted<'a>, String) {
+        let mut wanted = Wanted::new();
+        let mut left_out = String::from("nothing was pushed");
+        for change in changes {
+            match self.follow(repository, change) {
+                Ok((branch, commit)) => drop(wanted.insert(branch, commit)),
+                Err(reason) => left_out = reason,
+            }
+        }
+        (wanted, left_out)
+    }
+
+    fn follow<'a>(
+        &self,
+        repository: &RepositoryName,
+        change: &'a RefChange,
+    ) -> Result<(&'a BranchName, Target<'a>), String> {
+        let branch = change.branch.as_ref();
+        let branch =
+            branch.ok_or_else(|| format!("`{}` is no branch that can be followed", change.raw_ref))?;
+        let followers = self.inbox.followers(repository, branch);
+        if followers.is_empty() {
+            return Err(format!("no environment follows branch `{branch}` of {repository}"));
+        }
+        let revision = change.revision.as_ref();
+        let revision =
+            revision.ok_or_else(|| format!("branch `{branch}` was deleted; what runs goes on running"))?;
+        Ok((branch, (revision, followers)))
+    }
+}
+
+type Target<'a> = (&'a CommitId, Vec<EnvironmentName>);
+type Wanted<'a> = BTreeMap<&'a BranchName, Target<'a>>;
+
+fn numbered(id: Option<&str>, index: usize) -> Option<String> {
+    id.map(|id| if index == 0 { id.to_owned() } else { format!("{id}/{index}") })
+}
+
+fn known_already(branch: &BranchName, revision: &CommitId, repeated: bool) -> String {
+    let commit = revision.short();
+    if repeated {
+        format!("this delivery of {commit} on branch `{branch}` was recorded before")
+    } else {
+        format!("{commit} is already recorded as the head of branch `{branch}`")
+    }
+}
+
+fn not_stored(error: &StoreError) -> Answer {
+    let cause = &error.0;
+    tracing::error!(%cause, "{error} failed; the sender is asked to send it again");
+    Answer::NotStored
+}
+
+/// One line for each delivery, with nothing in it that its sender could have made up unchecked.
+fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer) {
+    let webhook = tame(name);
+    let status = answer.status().as_u16();
+    let outcome = answer.word();
+    let id = delivery.and_then(|delivery| delivery.id.as_deref());
+    let by = delivery.map(|delivery| delivery.by.as_str());
+    let sent_for = delivery.and_then(|delivery| delivery.repository.as_deref());
+    let detail = match answer {
+        Answer::Recorded(environments) => {
+            let names: Vec<_> = environments.iter().map(EnvironmentName::as_str).collect();
+            names.join(" ")
+        }
+        Answer::Repeated(reason) | Answer::Ignored(reason) => reason.clone(),
+        Answer::Rejected(rejection) => rejection.to_string(),
+        Answer::NotRead(error) => error.to_string(),
+        Answer::Unknown => "there is no such webhook".to_owned(),
+        Answer::TooMany(_) => "too many deliveries".to_owned(),
+        Answer::Pong | Answer::NotStored | Answer::NotPost => String::new(),
+    };
+    tracing::info!(webhook, status, id, by, sent_for, detail, "webhook {outcome}");
+}

@@ -1,0 +1,106 @@
+//! Gitea, Forgejo and Gogs: HMAC-SHA256 over the JSON text, even where a form carries it.
+
+use std::borrow::Cow;
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use super::content::{self, Content};
+use super::payload::{self, Field};
+use super::refs::{self, Target};
+use super::text::{delivery_id, sender, tame};
+use super::{Delivery, Event, Rejection, mac};
+use crate::model::container::Secret;
+
+/// By precedence: the sender's own name first, then those of its ancestors. Their `X-Hub-*` and
+/// `X-GitHub-*` twins are not looked at, so that a GitHub delivery is none of Gitea's.
+const SIGNATURES: [&str; 3] = ["x-forgejo-signature", "x-gitea-signature", "x-gogs-signature"];
+const EVENTS: [&str; 3] = ["x-forgejo-event", "x-gitea-event", "x-gogs-event"];
+const DELIVERIES: [&str; 3] = ["x-forgejo-delivery", "x-gitea-delivery", "x-gogs-delivery"];
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Payload {
+    #[serde(rename = "ref")]
+    reference: Field<String>,
+    ref_type: Field<String>,
+    after: Field<String>,
+    repository: Field<Repository>,
+    pusher: Field<Person>,
+    sender: Field<Person>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Repository {
+    full_name: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Person {
+    login: Field<String>,
+    username: Field<String>,
+}
+
+/// Reads a delivery; see [`super::read`].
+pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Delivery, Rejection> {
+    let text = json_text(content::kind(headers)?, body)?;
+    demand_signature(secret, headers, &text)?;
+    let payload: Payload = payload::parse(&text)?;
+    Ok(Delivery {
+        id: delivery_id(headers, &DELIVERIES),
+        repository: payload.repository.get().and_then(|r| r.full_name.text()).map(tame),
+        by: sender("gitea", payload.person()),
+        event: event(headers, &payload),
+    })
+}
+
+/// The signed text. A form that cannot be decoded has no text that a signature could match.
+fn json_text(content: Content, body: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
+    match content {
+        Content::Json => Ok(Cow::Borrowed(body)),
+        Content::Form => content::form_payload(body)
+            .map(|text| Cow::Owned(text.into_bytes()))
+            .ok_or(Rejection::Unauthorized("its form has not exactly one whole `payload`")),
+    }
+}
+
+/// The first signature header that is there decides. An empty one, as a sender without a secret
+/// writes it, is a failure like any other.
+fn demand_signature(secret: &Secret, headers: &HeaderMap, text: &[u8]) -> Result<(), Rejection> {
+    let name = SIGNATURES.into_iter().find(|name| headers.contains_key(*name));
+    let signature = mac::single(headers, name.unwrap_or(SIGNATURES[0]))?;
+    mac::demand_hex_mac(secret, text, signature, "")
+}
+
+impl Payload {
+    fn person(&self) -> Option<&str> {
+        [&self.pusher, &self.sender]
+            .into_iter()
+            .filter_map(Field::get)
+            .find_map(|person| person.login.text().or_else(|| person.username.text()))
+    }
+}
+
+fn event(headers: &HeaderMap, payload: &Payload) -> Event {
+    let header = EVENTS.iter().find_map(|name| headers.get(*name));
+    let target = Target { after: payload.after.text(), deleted: false };
+    match header.and_then(|value| value.to_str().ok()).unwrap_or_default() {
+        "ping" => Event::Ping,
+        "push" => refs::push(payload.reference.text(), target),
+        "delete" => deletion(payload),
+        other => refs::other_event(other),
+    }
+}
+
+/// A deletion is an event of its own, and names the branch without `refs/heads/`.
+fn deletion(payload: &Payload) -> Event {
+    let kind = match payload.ref_type.text() {
+        Some("branch") => "heads",
+        Some("tag") => "tags",
+        _ => return Event::Ignored("the payload does not say what was deleted".to_owned()),
+    };
+    let reference = payload.reference.text().map(|name| format!("refs/{kind}/{name}"));
+    refs::push(reference.as_deref(), Target { after: None, deleted: true })
+}

@@ -1,0 +1,77 @@
+//! GitHub and GitHub Enterprise Server: HMAC-SHA256 over the raw body, also that of a form.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use super::content::{self, Content};
+use super::payload::{self, Field};
+use super::refs::{self, Target};
+use super::text::{delivery_id, sender, tame};
+use super::{Delivery, Event, Rejection, mac};
+use crate::model::container::Secret;
+
+/// What is read of a push. `head_commit` and `commits` are not: they are capped, and may be empty.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Payload {
+    #[serde(rename = "ref")]
+    reference: Field<String>,
+    after: Field<String>,
+    deleted: Field<bool>,
+    repository: Field<Repository>,
+    pusher: Field<Person>,
+    sender: Field<Person>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Repository {
+    full_name: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Person {
+    name: Field<String>,
+    login: Field<String>,
+}
+
+/// Reads a delivery; see [`super::read`].
+pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Delivery, Rejection> {
+    let content = content::kind(headers)?;
+    // The SHA-1 signature in `X-Hub-Signature` is never looked at.
+    let signature = mac::single(headers, "x-hub-signature-256")?;
+    mac::demand_hex_mac(secret, body, signature, "sha256=")?;
+    let payload: Payload = match content {
+        Content::Json => payload::parse(body)?,
+        Content::Form => payload::parse(form_text(body)?.as_bytes())?,
+    };
+    Ok(Delivery {
+        id: delivery_id(headers, &["x-github-delivery"]),
+        repository: payload.repository.get().and_then(|r| r.full_name.text()).map(tame),
+        by: sender("github", payload.person()),
+        event: event(headers, &payload),
+    })
+}
+
+fn form_text(body: &[u8]) -> Result<String, Rejection> {
+    let refused = || Rejection::BadRequest("the form has not exactly one whole `payload`".to_owned());
+    content::form_payload(body).ok_or_else(refused)
+}
+
+impl Payload {
+    fn person(&self) -> Option<&str> {
+        let pusher = self.pusher.get().and_then(|person| person.name.text());
+        pusher.or_else(|| self.sender.get().and_then(|person| person.login.text()))
+    }
+}
+
+fn event(headers: &HeaderMap, payload: &Payload) -> Event {
+    let name = headers.get("x-github-event").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let deleted = payload.deleted.get().copied().unwrap_or_default();
+    match name {
+        "ping" => Event::Ping,
+        "push" => refs::push(payload.reference.text(), Target { after: payload.after.text(), deleted }),
+        other => refs::other_event(other),
+    }
+}

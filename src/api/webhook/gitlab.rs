@@ -1,0 +1,149 @@
+//! GitLab: signed by the Standard Webhooks scheme (19.0 and later), or with a plain token.
+
+use axum::http::{HeaderMap, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::payload::{self, Field};
+use super::refs::{self, Target};
+use super::text::{delivery_id, sender, tame};
+use super::{Delivery, Event, Rejection, content, mac};
+use crate::model::container::Secret;
+use crate::model::time::Timestamp;
+
+/// What a signing token begins with; the rest is the key in base64.
+const SIGNING_PREFIX: &str = "whsec_";
+
+/// How far the signed time may be from ours, in seconds: a captured request is soon worthless.
+const TOLERANCE_SECONDS: u64 = 5 * 60;
+
+/// The shortest signing key, in bytes.
+const SHORTEST_KEY: usize = 16;
+
+/// How many signatures of a list are looked at. Two are usual while a secret is changed.
+const MOST_SIGNATURES: usize = 8;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Payload {
+    object_kind: Field<String>,
+    event_name: Field<String>,
+    #[serde(rename = "ref")]
+    reference: Field<String>,
+    after: Field<String>,
+    checkout_sha: Field<String>,
+    project: Field<Project>,
+    user_username: Field<String>,
+    user_name: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Project {
+    path_with_namespace: Field<String>,
+}
+
+/// Reads a delivery; see [`super::read`].
+pub(super) fn read(
+    secret: &Secret,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Delivery, Rejection> {
+    content::json_only(headers)?;
+    match mac::single(headers, "webhook-signature")? {
+        Some(signature) => demand_signature(secret, headers, signature, body, now)?,
+        None => demand_token(secret, headers)?,
+    }
+    let payload: Payload = payload::parse(body)?;
+    Ok(Delivery {
+        // Not `X-Gitlab-Event-UUID`: hooks that a hook sets off share it.
+        id: delivery_id(headers, &["idempotency-key", "webhook-id"]),
+        repository: payload.project.get().and_then(|p| p.path_with_namespace.text()).map(tame),
+        by: sender("gitlab", payload.user_username.text().or_else(|| payload.user_name.text())),
+        event: event(&payload),
+    })
+}
+
+/// A signature that is there must match: the token beside it counts for nothing.
+fn demand_signature(
+    secret: &Secret,
+    headers: &HeaderMap,
+    signatures: &HeaderValue,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(), Rejection> {
+    let refused = Rejection::Unauthorized;
+    let key = signing_key(secret)?;
+    let id = signed_header(headers, "webhook-id")?;
+    let time = signed_header(headers, "webhook-timestamp")?;
+    if id.contains('.') {
+        return Err(refused("its id holds a dot, which separates the signed parts"));
+    }
+    if !is_recent(time, now) {
+        return Err(refused("its signed time is more than five minutes from ours"));
+    }
+    let signatures = signatures.to_str().map_err(|_| refused("its signature is malformed"))?;
+    let parts: [&[u8]; 5] = [id.as_bytes(), b".", time.as_bytes(), b".", body];
+    let matches = |given: Vec<u8>| mac::is_mac(&key, &parts, &given);
+    if signatures.split(' ').take(MOST_SIGNATURES).filter_map(decode_v1).any(matches) {
+        Ok(())
+    } else {
+        Err(refused("its signature does not match"))
+    }
+}
+
+fn signing_key(secret: &Secret) -> Result<Vec<u8>, Rejection> {
+    let encoded = secret.expose().trim().strip_prefix(SIGNING_PREFIX);
+    let encoded = encoded
+        .ok_or(Rejection::Unauthorized("it is signed, but the secret is no signing token `whsec_...`"))?;
+    let key = STANDARD.decode(encoded).ok().filter(|key| key.len() >= SHORTEST_KEY);
+    key.ok_or(Rejection::Unconfigured("its signing token is no base64 of 16 bytes or more"))
+}
+
+fn signed_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Rejection> {
+    let value = mac::single(headers, name)?.and_then(|value| value.to_str().ok());
+    value.filter(|text| !text.is_empty()).ok_or(Rejection::Unauthorized("a signed header is missing"))
+}
+
+fn is_recent(seconds: &str, now: Timestamp) -> bool {
+    let digits_only = seconds.bytes().all(|b| b.is_ascii_digit());
+    let Some(sent) = seconds.parse::<u64>().ok().filter(|_| digits_only) else { return false };
+    sent.abs_diff(now.as_millis() / 1000) <= TOLERANCE_SECONDS
+}
+
+/// Other versions, such as the asymmetric `v1a`, are not understood and prove nothing.
+fn decode_v1(signature: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(signature.strip_prefix("v1,")?).ok()
+}
+
+/// A signing token is never sent, so one that comes as a plain token proves nothing but a leak.
+fn demand_token(secret: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
+    let refused = Rejection::Unauthorized;
+    if secret.expose().starts_with(SIGNING_PREFIX) {
+        return Err(refused("it is not signed, but the secret is a signing token"));
+    }
+    let given = mac::single(headers, "x-gitlab-token")?.ok_or(refused("it has no token"))?;
+    if mac::is_same_token(secret.expose().as_bytes(), given.as_bytes()) {
+        Ok(())
+    } else {
+        Err(refused("its token does not match"))
+    }
+}
+
+/// The body says what happened: the header is covered by no signature, and is `System Hook` for all
+/// events of a whole instance, which then only have `event_name`.
+fn event(payload: &Payload) -> Event {
+    let kind = payload.object_kind.text().or_else(|| payload.event_name.text());
+    match kind.unwrap_or_default() {
+        "push" | "tag_push" => refs::push(payload.reference.text(), target(payload)),
+        other => refs::other_event(other),
+    }
+}
+
+/// `after` may be a tag object; `checkout_sha` is the commit, and `null` where there is none any more.
+fn target(payload: &Payload) -> Target<'_> {
+    let after = payload.after.text();
+    Target { after: payload.checkout_sha.text().or(after), deleted: after.is_some_and(refs::is_zeros) }
+}

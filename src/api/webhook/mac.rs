@@ -1,0 +1,204 @@
+//! Proof that a sender holds a secret. Every comparison takes constant time.
+
+use axum::http::{HeaderMap, HeaderValue};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::Rejection;
+use crate::model::container::Secret;
+
+/// The shortest secret that a hook is served with, in bytes: less can be guessed.
+const SHORTEST_SECRET: usize = 16;
+
+/// Long enough, but printed in documentation and example files: everybody knows them.
+const PUBLISHED: &[&str] = &[
+    "It's a Secret to Everybody",
+    "a_random_webhook_secret",
+    "your-webhook-secret",
+    "your_webhook_secret",
+    "your-secret-token",
+    "my-webhook-secret",
+    "mywebhooksecret1",
+    "supersecretvalue",
+    "changemechangeme",
+    "change-me-please",
+    "replace-with-a-secret",
+    "0123456789abcdef",
+    "1234567890123456",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+];
+
+/// Whether `secret` can prove anything.
+///
+/// # Errors
+/// [`Rejection::Unconfigured`] where it is shorter than 16 bytes without the blanks around it, one
+/// byte over and over, or a published sample.
+pub fn check_secret(secret: &Secret) -> Result<(), Rejection> {
+    let text = secret.expose().trim();
+    if text.len() < SHORTEST_SECRET {
+        return Err(Rejection::Unconfigured("its secret is shorter than 16 bytes"));
+    }
+    let is_published = PUBLISHED.iter().any(|sample| sample.eq_ignore_ascii_case(text));
+    let is_monotone = text.bytes().all(|b| Some(&b) == text.as_bytes().first());
+    if is_published || is_monotone {
+        return Err(Rejection::Unconfigured("its secret is a known sample"));
+    }
+    Ok(())
+}
+
+/// The header `name`, where it was sent once.
+///
+/// # Errors
+/// [`Rejection::Unauthorized`] where it was sent twice: whoever looks at the other one would decide
+/// otherwise.
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        _ => Err(Rejection::Unauthorized("a header of the proof was sent twice")),
+    }
+}
+
+/// Whether `given` is the HMAC-SHA256 of the message's `parts` under `key`.
+pub(super) fn is_mac(key: &[u8], parts: &[&[u8]], given: &[u8]) -> bool {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
+    for part in parts {
+        mac.update(part);
+    }
+    mac.verify_slice(given).is_ok()
+}
+
+/// Demands that `given`, `prefix` and hexadecimal digits of either case, is the HMAC-SHA256 of
+/// `message`.
+///
+/// The MAC is computed in any case, so that a malformed signature takes as long as a wrong one.
+///
+/// # Errors
+/// [`Rejection::Unauthorized`] where it is missing, malformed or wrong.
+pub(super) fn demand_hex_mac(
+    secret: &Secret,
+    message: &[u8],
+    given: Option<&HeaderValue>,
+    prefix: &str,
+) -> Result<(), Rejection> {
+    let digits = given.and_then(|value| value.as_bytes().strip_prefix(prefix.as_bytes()));
+    let decoded = digits.and_then(|digits| hex::decode(digits).ok());
+    let verified = is_mac(secret.expose().as_bytes(), &[message], decoded.as_deref().unwrap_or_default());
+    match (given, decoded) {
+        (None, _) => Err(Rejection::Unauthorized("it is not signed")),
+        (_, None) => Err(Rejection::Unauthorized("its signature is malformed")),
+        _ if !verified => Err(Rejection::Unauthorized("its signature does not match")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two tokens are equal. Their hashes are compared, so that not even their lengths show.
+pub(super) fn is_same_token(expected: &[u8], given: &[u8]) -> bool {
+    Sha256::digest(expected).ct_eq(&Sha256::digest(given)).into()
+}
+
+/// The work of checking a signature of `body`, for a hook that does not exist: its answer should take
+/// as long as the one for a wrong signature.
+pub(super) fn pretend(body: &[u8]) {
+    std::hint::black_box(is_mac(b"a hook that does not exist", &[body], &[0; 32]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(text: &str) -> HeaderValue {
+        HeaderValue::from_bytes(text.as_bytes()).unwrap()
+    }
+
+    fn demand(secret: &str, message: &str, given: &str) -> Result<(), Rejection> {
+        demand_hex_mac(&Secret::new(secret), message.as_bytes(), Some(&header(given)), "sha256=")
+    }
+
+    #[test]
+    fn the_published_vectors_of_hub_signatures_hold() {
+        let official = "It's a Secret to Everybody";
+        for (secret, message, mac) in [
+            (official, "Hello, World!", "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"),
+            (official, "Hello World!", "a4771c39fbe90f317c7824e83ddef3caae9cb3d976c214ace1f2937e133263c9"),
+            (
+                "mysecret",
+                r#"{"foo":"bar"}"#,
+                "4864d2759938a15468b5df9ade20bf161da9b4f737ea61794142f3484236bda3",
+            ),
+        ] {
+            assert_eq!(demand(secret, message, &format!("sha256={mac}")), Ok(()), "{message}");
+            assert_eq!(demand(secret, message, &format!("sha256={}", mac.to_uppercase())), Ok(()));
+            assert!(demand(secret, &format!("{message}\n"), &format!("sha256={mac}")).is_err());
+        }
+    }
+
+    #[test]
+    fn the_vectors_of_other_receivers_hold() {
+        for (message, begin) in [(r#"{"a": "z"}"#, "f417af3a"), ("", "f9e66e17")] {
+            let mut mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+            mac.update(message.as_bytes());
+            let digits = hex::encode(mac.finalize().into_bytes());
+            assert!(digits.starts_with(begin), "{message:?}: {digits}");
+            assert_eq!(demand("secret", message, &format!("sha256={digits}")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_published_vector_of_standard_webhooks_holds() {
+        use base64::Engine as _;
+        let decode = |text| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        let key = decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let mac = decode("g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        let parts: [&[u8]; 3] =
+            [b"msg_p5jXN8AQM9LWM0D4loKWxJek", b".1614265330.", br#"{"test": 2432232314}"#];
+        assert!(is_mac(&key, &parts, &mac));
+        assert!(!is_mac(&key, &parts[..2], &mac));
+    }
+
+    #[test]
+    fn a_malformed_signature_is_refused() {
+        let mac = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+        let message = "Hello, World!";
+        for given in [
+            "".to_owned(),
+            "sha256=".to_owned(),
+            "sha256=00".to_owned(),
+            format!("sha256={}", &mac[1..]),
+            format!("sha256={}", &mac[2..]),
+            format!("sha256={mac}0"),
+            format!("sha256={mac}00"),
+            format!("SHA256={mac}"),
+            format!("sha1={mac}"),
+            mac.to_owned(),
+            format!(" sha256={mac}"),
+            format!("sha256={mac},sha256={mac}"),
+            format!("sha256={}zz", &mac[2..]),
+            "sha256=é\u{ff}".to_owned(),
+            "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59".to_owned(),
+        ] {
+            assert!(demand("It's a Secret to Everybody", message, &given).is_err(), "{given}");
+        }
+        assert!(demand_hex_mac(&Secret::new("x"), b"", None, "sha256=").is_err());
+    }
+
+    #[test]
+    fn a_secret_that_proves_nothing_is_not_served() {
+        for weak in
+            ["", " ", "short", "fifteen-bytes-x", "                    ", "It's a Secret to Everybody"]
+        {
+            assert!(matches!(check_secret(&Secret::new(weak)), Err(Rejection::Unconfigured(_))), "{weak}");
+        }
+        assert!(check_secret(&Secret::new("x".repeat(40))).is_err());
+        assert_eq!(check_secret(&Secret::new("sixteen-bytes-ok")), Ok(()));
+    }
+
+    #[test]
+    fn tokens_of_other_lengths_and_contents_differ() {
+        assert!(is_same_token(b"abc", b"abc"));
+        assert!(!is_same_token(b"abc", b"ab"));
+        assert!(!is_same_token(b"abc", b"abd"));
+        assert!(!is_same_token(b"abc", b""));
+    }
+}

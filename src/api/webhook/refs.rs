@@ -1,0 +1,110 @@
+//! References as payloads name them.
+
+use super::text::tame;
+use super::{Event, RefChange};
+use crate::model::name::{BranchName, CommitId};
+
+/// Where a reference points after a push, as a payload says it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    /// The commit, perhaps all zeros.
+    pub after: Option<&'a str>,
+    /// Whether the payload calls it deleted.
+    pub deleted: bool,
+}
+
+/// The change of the full reference `reference`, or why it is none, as a clause for people.
+pub(super) fn change(reference: &str, target: Target<'_>) -> Result<RefChange, String> {
+    let branch = reference.strip_prefix("refs/heads/").and_then(|name| BranchName::new(name).ok());
+    let revision = match &branch {
+        Some(_) => revision(target)?,
+        None => target.after.and_then(|after| CommitId::new(after).ok()),
+    };
+    Ok(RefChange { branch, raw_ref: tame(reference), revision })
+}
+
+/// The commit of a branch; `None`: deleted. Where a payload calls the branch deleted and names a
+/// commit all the same, it is deleted: nothing is then started for it.
+fn revision(target: Target<'_>) -> Result<Option<CommitId>, String> {
+    match target.after {
+        _ if target.deleted => Ok(None),
+        Some(after) if is_zeros(after) => Ok(None),
+        Some(after) => CommitId::new(after).map(Some).map_err(|error| tame(&error.to_string())),
+        None => Err("the payload names no commit".to_owned()),
+    }
+}
+
+/// Zeros stand for no commit, in any length: SHA-256 repositories have 64 of them.
+pub(super) fn is_zeros(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b == b'0')
+}
+
+/// A push of one reference, or why it is ignored.
+pub(super) fn push(reference: Option<&str>, target: Target<'_>) -> Event {
+    let Some(reference) = reference else {
+        return Event::Ignored("the payload names no reference".to_owned());
+    };
+    match change(reference, target) {
+        Ok(change) => Event::Push(vec![change]),
+        Err(reason) => Event::Ignored(reason),
+    }
+}
+
+/// Why an event of another kind is ignored.
+pub(super) fn other_event(name: &str) -> Event {
+    Event::Ignored(format!("`{}` is no event that moves a branch", tame(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
+
+    fn change_to(reference: &str, after: &str) -> Result<RefChange, String> {
+        change(reference, Target { after: Some(after), deleted: false })
+    }
+
+    #[test]
+    fn references_that_could_be_options_or_tricks_are_no_branch() {
+        let long = format!("refs/heads/{}", "x".repeat(4096));
+        for reference in [
+            "refs/heads/--upload-pack=touch x;",
+            "-f",
+            "refs/heads/-f",
+            "refs/heads/../../x",
+            "refs/heads/a\nb",
+            "refs/heads/$(id)",
+            "refs/heads/*",
+            &long,
+            "refs/heads/\u{202e}niam",
+            "refs/heads/m\u{0430}in",
+            "refs/heads/main.lock",
+            "refs/heads/",
+            "HEAD",
+            "@{-1}",
+            "refs/pull/1/merge",
+            "refs/remotes/origin/main",
+            "refs/tags/v1",
+            "main",
+            "",
+        ] {
+            let change = change_to(reference, COMMIT).unwrap();
+            assert_eq!(change.branch, None, "{reference:?}");
+        }
+        assert_eq!(change_to("refs/heads/a/b", COMMIT).unwrap().branch, BranchName::new("a/b").ok());
+    }
+
+    #[test]
+    fn a_branch_of_zeros_is_deleted_and_a_malformed_commit_is_ignored() {
+        for zeros in ["0".repeat(40), "0".repeat(64)] {
+            assert_eq!(change_to("refs/heads/dev", &zeros).unwrap().revision, None);
+        }
+        let malformed = [&COMMIT[1..], &format!("{COMMIT}a"), &COMMIT.to_uppercase(), "--help", ""];
+        for after in malformed {
+            assert!(change_to("refs/heads/dev", after).is_err(), "{after:?}");
+        }
+        let deleted = change("refs/heads/dev", Target { after: Some(COMMIT), deleted: true });
+        assert_eq!(deleted.unwrap().revision, None);
+    }
+}
