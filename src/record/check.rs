@@ -7,14 +7,14 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::draft::Draft;
+use super::draft::{Draft, SERIAL};
 use super::error::{OpenError, RecordError};
 use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
 use super::store::{Kind, Pair, Store};
 use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
-use crate::model::desired::{Desired, Entry, Outcome};
+use crate::model::desired::{Desired, Entry, HistoryEntry, Outcome};
 use crate::model::event::Event;
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
@@ -101,6 +101,13 @@ fn mend_store(
     let sound = set_aside(&mut draft, notices)?;
     draft.counters = sound.counters;
     let (id, export) = identify(&mut draft, mirrored, is_new, notices)?;
+    if let Some(export) = export.filter(|export| export.serial > sound.counters.serial) {
+        notices.push(format!(
+            "the store is behind its mirror, which holds write {} where the store ends with {}",
+            export.serial, sound.counters.serial
+        ));
+        draft.counters.serial = export.serial;
+    }
     mend_environments(&mut draft, sound, export, notices)?;
     draft.put_bytes(Kind::Meta, FORMAT_KEY.to_vec(), u64::from(FORMAT).to_be_bytes().to_vec());
     let made = draft.commit()?;
@@ -135,7 +142,7 @@ fn identify<'a>(
 #[derive(Default)]
 struct Sound {
     desired: BTreeMap<EnvironmentName, Desired>,
-    history: BTreeMap<EnvironmentName, BTreeMap<Generation, Entry>>,
+    history: BTreeMap<EnvironmentName, BTreeMap<Generation, HistoryEntry>>,
     /// Environments of which something does not.
     spoiled: BTreeSet<EnvironmentName>,
     counters: super::store::Counters,
@@ -180,13 +187,14 @@ impl Sound {
     /// Takes a document where it makes sense under its key.
     fn take(&mut self, kind: Kind, (key, value): &Pair) -> Result<(), String> {
         match kind {
+            Kind::Meta if key == SERIAL => {
+                self.counters.serial = keys::number(value).ok_or("it is no number")?;
+                Ok(())
+            }
             Kind::Meta | Kind::Quarantine => Ok(()),
             Kind::Desired => self.take_desired(key, value),
             Kind::History => self.take_entry(key, value),
-            Kind::Outcomes => {
-                parse::<Outcome>(value)?;
-                agree(keys::split(key).is_some())
-            }
+            Kind::Outcomes => self.take_outcome(key, value),
             Kind::Deliveries => {
                 agree(keys::number(value).is_some())?;
                 self.counters.deliveries += 1;
@@ -223,7 +231,19 @@ impl Sound {
         let entry: Entry = parse(value)?;
         let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
         agree(entry.generation.0 == number && number > 0)?;
-        self.history.entry(environment).or_default().insert(entry.generation, entry);
+        let kept = HistoryEntry { entry, outcome: None };
+        self.history.entry(environment).or_default().insert(Generation(number), kept);
+        Ok(())
+    }
+
+    /// Outcomes come after history, in [`Kind::ALL`] too.
+    fn take_outcome(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let outcome: Outcome = parse(value)?;
+        let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
+        let kept = self.history.get_mut(&environment).and_then(|kept| kept.get_mut(&Generation(number)));
+        if let Some(kept) = kept {
+            kept.outcome = Some(outcome);
+        }
         Ok(())
     }
 }
@@ -243,6 +263,7 @@ fn mend_environments(
     mirror: Option<&Export>,
     notices: &mut Vec<String>,
 ) -> Result<(), RecordError> {
+    let is_mirror_ahead = mirror.is_some_and(|export| export.serial > sound.counters.serial);
     let mirrored: BTreeMap<_, _> = mirror
         .into_iter()
         .flat_map(|export| &export.environments)
@@ -256,6 +277,7 @@ fn mend_environments(
             desired: before.clone(),
             history: sound.history.remove(&environment).unwrap_or_default(),
             is_spoiled: sound.spoiled.contains(&environment),
+            is_behind: is_mirror_ahead,
         };
         let mended = mend(&environment, found, mirrored.get(&environment).copied());
         if let Some(desired) = mended.desired.filter(|desired| before.as_ref() != Some(desired)) {

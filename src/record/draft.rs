@@ -10,6 +10,9 @@ use super::store::{Counters, Kind, Line, Store, encode};
 use crate::model::desired::Desired;
 use crate::model::name::EnvironmentName;
 
+/// Where the number of the last write is that the mirror holds too.
+pub(super) const SERIAL: &[u8] = b"serial";
+
 /// While a draft lives, nobody else writes.
 pub(super) struct Draft<'a> {
     store: &'a Store,
@@ -88,6 +91,10 @@ impl<'a> Draft<'a> {
     pub(super) fn commit(mut self) -> Result<Made, RecordError> {
         if self.lines.is_empty() {
             return Ok(Made::default());
+        }
+        if self.lines.iter().any(|line| line.kind.is_mirrored()) {
+            self.counters.serial += 1;
+            self.put_bytes(Kind::Meta, SERIAL.to_vec(), self.counters.serial.to_be_bytes().to_vec());
         }
         self.store.write(&self.lines)?;
         *self.gate = self.counters;

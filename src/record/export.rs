@@ -22,6 +22,9 @@ pub struct Export {
     pub format: u32,
     /// The record's id.
     pub id: String,
+    /// The number of the write that this shows: what tells a store that lost some.
+    #[serde(default)]
+    pub serial: u64,
     /// Every environment that has a record, in the order of names.
     pub environments: Vec<EnvironmentExport>,
 }
@@ -38,6 +41,7 @@ pub struct EnvironmentExport {
 /// Takes an export. Only the copying of bytes keeps writers waiting.
 pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
     let gate = store.gate();
+    let serial = gate.serial;
     let id = store.get(Kind::Meta, ID)?.unwrap_or_default();
     let read = |kind| store.pairs(kind, b"").collect::<Result<BTreeMap<_, _>, _>>();
     let (desired, history, outcomes) = (read(Kind::Desired)?, read(Kind::History)?, read(Kind::Outcomes)?);
@@ -57,7 +61,7 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
             desired,
         })
         .collect();
-    Ok(Export { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), environments })
+    Ok(Export { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), serial, environments })
 }
 
 /// Whether the documents of `export` agree with each other.
@@ -125,6 +129,7 @@ pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), Writ
         }
     }
     draft.put_bytes(Kind::Meta, ID.to_vec(), export.id.clone().into_bytes());
+    draft.counters.serial = draft.counters.serial.max(export.serial);
     for environment in &export.environments {
         draft.put_desired(&environment.desired)?;
         put_history(draft, &environment.desired.environment, &environment.history)?;

@@ -108,6 +108,8 @@ pub(super) struct Counters {
     pub(super) deliveries: usize,
     /// The sequence of the last event.
     pub(super) last_event: u64,
+    /// The number of the last write that the mirror holds too.
+    pub(super) serial: u64,
 }
 
 /// A key and its value.

@@ -44,9 +44,11 @@ async fn write_for_ever(dir: &Path) {
 #[tokio::test]
 async fn no_acknowledged_write_is_lost_however_the_process_ends() {
     let home = tempfile::tempdir().unwrap();
+    let mut checked = 0;
     for round in 0..ROUNDS {
         let acknowledged = kill_after(home.path(), Duration::from_micros(3_000 + round * 7_919 % 90_000));
         let handles = open(home.path()).unwrap();
+        checked += acknowledged.len();
         for line in &acknowledged {
             let (what, number) = line.split_once(' ').unwrap();
             let number: u64 = number.parse().unwrap();
@@ -65,6 +67,7 @@ async fn no_acknowledged_write_is_lost_however_the_process_ends() {
         assert_whole(&handles.desired.export().unwrap());
         assert!(handles.notices.iter().all(|notice| notice.contains("snap.")), "{:?}", handles.notices);
     }
+    assert!(checked > 100, "only {checked} writes were acknowledged before the kills");
 }
 
 /// Runs the victim until some time after its first word, and returns what it said.
