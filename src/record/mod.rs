@@ -1,1 +1,42 @@
-//! The memory: the only module that names sled.
+//! The memory: what should run where, how that came to be, and what the loop made of it.
+//!
+//! This is the only room that names sled. [`open`] repairs what a crash left behind and deals out
+//! narrow handles: who may move the record holds a [`DesiredWriter`], the loop a [`Resolver`] and
+//! a [`StatusWriter`], everyone else readers. Every write is on disk before it returns, and rings
+//! a [`Bell`] after that.
+
+mod bell;
+mod check;
+mod delivery;
+mod desired;
+mod draft;
+mod error;
+mod export;
+mod generation;
+mod keys;
+mod mend;
+mod mirror;
+mod open;
+mod reader;
+mod recover;
+mod resolver;
+mod shared;
+mod status;
+mod status_reader;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use bell::{Bell, Bells};
+pub use delivery::{Delivery, PushOutcome};
+pub use desired::{Change, DesiredWriter, Guard};
+pub use error::{OpenError, RecordError, WriteError};
+pub use export::{EnvironmentExport, Export};
+pub use open::{Handles, open};
+pub use reader::DesiredReader;
+pub use resolver::Resolver;
+pub use status::StatusWriter;
+pub use status_reader::StatusReader;
+
+/// The version of the store's documents and of [`Export`] that this abide reads and writes.
+pub const FORMAT: u32 = 1;

@@ -1,0 +1,290 @@
+//! The check at every open: documents that make no sense are set aside, and what was lost is
+//! restored from history and from the mirror.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::draft::{Draft, SERIAL};
+use super::error::{OpenError, RecordError};
+use super::export::{self, Export, ID, is_id};
+use super::mend::{Found, mend};
+use super::store::{Kind, Pair, Store};
+use super::{FORMAT, keys};
+use crate::model::build::BuildRecord;
+use crate::model::desired::{Desired, Entry, HistoryEntry, Outcome};
+use crate::model::event::Event;
+use crate::model::memory::Memory;
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::status::Status;
+use crate::model::time::Timestamp;
+
+/// Where the version of the documents is.
+const FORMAT_KEY: &[u8] = b"format";
+
+/// What is left of the mirror.
+pub(super) enum Mirrored {
+    /// There is none.
+    Missing,
+    /// It makes no sense; why.
+    Unreadable(String),
+    /// A later abide wrote it.
+    TooNew(u32),
+    /// It can be relied on.
+    Export(Export),
+}
+
+impl Mirrored {
+    /// Reads the mirror's file.
+    pub(super) fn parse(bytes: &[u8]) -> Self {
+        let format = serde_json::from_slice::<serde_json::Value>(bytes)
+            .ok()
+            .and_then(|value| value.get("format")?.as_u64())
+            .and_then(|format| u32::try_from(format).ok());
+        if let Some(newer) = format.filter(|format| *format > FORMAT) {
+            return Self::TooNew(newer);
+        }
+        match serde_json::from_slice::<Export>(bytes) {
+            Err(error) => Self::Unreadable(error.to_string()),
+            Ok(export) => match export::check(&export) {
+                Err(error) => Self::Unreadable(error.to_string()),
+                Ok(()) => Self::Export(export),
+            },
+        }
+    }
+}
+
+/// What the check found.
+pub(super) struct Checked {
+    /// The record's id.
+    pub(super) id: String,
+    /// Whether the mirror's file does not say what the store says.
+    pub(super) is_mirror_behind: bool,
+}
+
+/// Checks every document, and mends what can be mended.
+pub(super) fn check(
+    store: &Store,
+    mirrored: &Mirrored,
+    notices: &mut Vec<String>,
+) -> Result<Checked, OpenError> {
+    let is_new = check_format(store, mirrored)?;
+    let mended = mend_store(store, mirrored, is_new, notices).map_err(OpenError::Check)?;
+    let current = export::take(store).map_err(OpenError::Check)?;
+    let is_mirror_behind = !matches!(mirrored, Mirrored::Export(export) if *export == current);
+    Ok(Checked { id: mended, is_mirror_behind })
+}
+
+/// Whether the store is new. Documents of a later version are left as they are.
+fn check_format(store: &Store, mirrored: &Mirrored) -> Result<bool, OpenError> {
+    let stored = store.get(Kind::Meta, FORMAT_KEY).map_err(OpenError::Check)?;
+    let stored =
+        stored.as_deref().and_then(keys::number).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    match (stored, mirrored) {
+        (Some(found), _) if found > FORMAT => Err(OpenError::TooNew { what: "this record".into(), found }),
+        (None, Mirrored::TooNew(found)) => {
+            Err(OpenError::TooNew { what: "the mirror of this record".into(), found: *found })
+        }
+        (stored, _) => Ok(stored.is_none()),
+    }
+}
+
+fn mend_store(
+    store: &Store,
+    mirrored: &Mirrored,
+    is_new: bool,
+    notices: &mut Vec<String>,
+) -> Result<String, RecordError> {
+    let mut draft = Draft::new(store);
+    let sound = set_aside(&mut draft, notices)?;
+    draft.counters = sound.counters;
+    let (id, export) = identify(&mut draft, mirrored, is_new, notices)?;
+    if let Some(export) = export.filter(|export| export.serial > sound.counters.serial) {
+        notices.push(format!(
+            "the store is behind its mirror, which holds write {} where the store ends with {}",
+            export.serial, sound.counters.serial
+        ));
+        draft.counters.serial = export.serial;
+    }
+    mend_environments(&mut draft, sound, export, notices)?;
+    draft.put_bytes(Kind::Meta, FORMAT_KEY.to_vec(), u64::from(FORMAT).to_be_bytes().to_vec());
+    let made = draft.commit()?;
+    store.flush(&made.lines)?;
+    Ok(id)
+}
+
+/// The record's id, and the mirror where it is this record's.
+fn identify<'a>(
+    draft: &mut Draft<'_>,
+    mirrored: &'a Mirrored,
+    is_new: bool,
+    notices: &mut Vec<String>,
+) -> Result<(String, Option<&'a Export>), RecordError> {
+    let export = if let Mirrored::Export(export) = mirrored { Some(export) } else { None };
+    let stored = draft.store().get(Kind::Meta, ID)?.and_then(|id| String::from_utf8(id).ok());
+    if let Some(id) = stored.filter(|id| is_id(id)) {
+        if export.is_some_and(|export| export.id != id) {
+            notices.push("the mirror beside the store is another record's, and was not used".into());
+        }
+        return Ok((id.clone(), export.filter(|export| export.id == id)));
+    }
+    if is_new && export.is_some() {
+        notices.push("the store was empty, and was restored from its mirror".into());
+    }
+    let id = export.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), |export| export.id.clone());
+    draft.put_bytes(Kind::Meta, ID.to_vec(), id.clone().into_bytes());
+    Ok((id, export))
+}
+
+/// The documents of the record that make sense.
+#[derive(Default)]
+struct Sound {
+    desired: BTreeMap<EnvironmentName, Desired>,
+    history: BTreeMap<EnvironmentName, BTreeMap<Generation, HistoryEntry>>,
+    /// Environments of which something does not.
+    spoiled: BTreeSet<EnvironmentName>,
+    counters: super::store::Counters,
+}
+
+/// Reads every document, and drafts the removal of each that makes no sense into quarantine.
+fn set_aside(draft: &mut Draft<'_>, notices: &mut Vec<String>) -> Result<Sound, RecordError> {
+    let mut sound = Sound::default();
+    for kind in Kind::ALL {
+        for pair in draft.store().pairs(kind, b"") {
+            let pair = pair?;
+            if let Err(why) = sound.take(kind, &pair) {
+                sound.spoiled.extend(keys::name(&pair.0).or(keys::split(&pair.0).map(|(name, _)| name)));
+                notices.push(format!(
+                    "set aside a document of `{}` under `{}`: {why}",
+                    kind.name(),
+                    pair.0.escape_ascii()
+                ));
+                quarantine(draft, kind, pair, &why)?;
+            }
+        }
+    }
+    Ok(sound)
+}
+
+fn quarantine(draft: &mut Draft<'_>, kind: Kind, (key, value): Pair, why: &str) -> Result<(), RecordError> {
+    let at = Timestamp::from(SystemTime::now());
+    let document = json!({
+        "tree": kind.name(),
+        "key": hex::encode(&key),
+        "value": hex::encode(&value),
+        "reason": why,
+        "at": at,
+    });
+    let place = [kind.name().as_bytes(), &[0], &at.as_millis().to_be_bytes(), &key].concat();
+    draft.put(Kind::Quarantine, place, &document)?;
+    draft.remove(kind, key);
+    Ok(())
+}
+
+impl Sound {
+    /// Takes a document where it makes sense under its key.
+    fn take(&mut self, kind: Kind, (key, value): &Pair) -> Result<(), String> {
+        match kind {
+            Kind::Meta if key == SERIAL => {
+                self.counters.serial = keys::number(value).ok_or("it is no number")?;
+                Ok(())
+            }
+            Kind::Meta | Kind::Quarantine => Ok(()),
+            Kind::Desired => self.take_desired(key, value),
+            Kind::History => self.take_entry(key, value),
+            Kind::Outcomes => self.take_outcome(key, value),
+            Kind::Deliveries => {
+                agree(keys::number(value).is_some())?;
+                self.counters.deliveries += 1;
+                Ok(())
+            }
+            Kind::DeliveryTimes => agree(key.len() > 8),
+            Kind::Status => agree(Some(parse::<Status>(value)?.environment) == keys::name(key)),
+            Kind::Memory => {
+                parse::<Memory>(value)?;
+                agree(keys::name(key).is_some())
+            }
+            Kind::Events => {
+                let Event { sequence, environment, .. } = parse(value)?;
+                self.counters.last_event = self.counters.last_event.max(sequence);
+                agree(keys::split(key) == Some((environment, sequence)))
+            }
+            Kind::Builds => agree(parse::<BuildRecord>(value)?.key.0.as_bytes() == key.as_slice()),
+            Kind::BuildLog => {
+                let BuildRecord { environment, number, .. } = parse(value)?;
+                agree(keys::split(key) == Some((environment, number)))
+            }
+        }
+    }
+
+    fn take_desired(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let desired: Desired = parse(value)?;
+        let environment = desired.environment.clone();
+        agree(keys::name(key).as_ref() == Some(&environment))?;
+        self.desired.insert(environment, desired);
+        Ok(())
+    }
+
+    fn take_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let entry: Entry = parse(value)?;
+        let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
+        agree(entry.generation.0 == number && number > 0)?;
+        let kept = HistoryEntry { entry, outcome: None };
+        self.history.entry(environment).or_default().insert(Generation(number), kept);
+        Ok(())
+    }
+
+    /// Outcomes come after history, in [`Kind::ALL`] too.
+    fn take_outcome(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let outcome: Outcome = parse(value)?;
+        let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
+        let kept = self.history.get_mut(&environment).and_then(|kept| kept.get_mut(&Generation(number)));
+        if let Some(kept) = kept {
+            kept.outcome = Some(outcome);
+        }
+        Ok(())
+    }
+}
+
+fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| error.to_string())
+}
+
+fn agree(agrees: bool) -> Result<(), String> {
+    if agrees { Ok(()) } else { Err("it does not belong under its key".to_owned()) }
+}
+
+/// Drafts what each environment lacks.
+fn mend_environments(
+    draft: &mut Draft<'_>,
+    mut sound: Sound,
+    mirror: Option<&Export>,
+    notices: &mut Vec<String>,
+) -> Result<(), RecordError> {
+    let is_mirror_ahead = mirror.is_some_and(|export| export.serial > sound.counters.serial);
+    let mirrored: BTreeMap<_, _> = mirror
+        .into_iter()
+        .flat_map(|export| &export.environments)
+        .map(|mirrored| (&mirrored.desired.environment, mirrored))
+        .collect();
+    let stored = sound.desired.keys().chain(sound.history.keys()).cloned();
+    let environments: BTreeSet<_> = stored.chain(mirrored.keys().map(|name| (*name).clone())).collect();
+    for environment in environments {
+        let before = sound.desired.remove(&environment);
+        let found = Found {
+            desired: before.clone(),
+            history: sound.history.remove(&environment).unwrap_or_default(),
+            is_spoiled: sound.spoiled.contains(&environment),
+            is_behind: is_mirror_ahead,
+        };
+        let mended = mend(&environment, found, mirrored.get(&environment).copied());
+        if let Some(desired) = mended.desired.filter(|desired| before.as_ref() != Some(desired)) {
+            draft.put_desired_silently(&desired)?;
+        }
+        export::put_history(draft, &environment, &mended.history)?;
+        notices.extend(mended.notices);
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! A write in the making: it reads, decides, and gathers lines that are then made all at once.
+
+use std::sync::MutexGuard;
+
+use serde::Serialize;
+
+use super::bell::Bell;
+use super::error::RecordError;
+use super::store::{Counters, Kind, Line, Store, encode};
+use crate::model::desired::Desired;
+use crate::model::name::EnvironmentName;
+
+/// Where the number of the last write is that the mirror holds too.
+pub(super) const SERIAL: &[u8] = b"serial";
+
+/// While a draft lives, nobody else writes.
+pub(super) struct Draft<'a> {
+    store: &'a Store,
+    gate: MutexGuard<'a, Counters>,
+    /// What the counters will be once the lines are made.
+    pub(super) counters: Counters,
+    lines: Vec<Line>,
+    bells: Vec<Bell>,
+}
+
+/// What a draft made.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) lines: Vec<Line>,
+    pub(super) bells: Vec<Bell>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
+        let gate = store.gate();
+        let counters = *gate;
+        Self { store, gate, counters, lines: Vec::new(), bells: Vec::new() }
+    }
+
+    /// The store as it was when the draft began.
+    pub(super) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// The record of `environment`, empty where nothing was ever recorded.
+    pub(super) fn desired(&self, environment: &EnvironmentName) -> Result<Desired, RecordError> {
+        desired(self.store, environment)
+    }
+
+    /// Writes the record of an environment, and rings for it.
+    pub(super) fn put_desired(&mut self, desired: &Desired) -> Result<(), RecordError> {
+        self.put_desired_silently(desired)?;
+        self.ring_desired(&desired.environment);
+        Ok(())
+    }
+
+    /// Writes the record of an environment where nobody needs to know.
+    pub(super) fn put_desired_silently(&mut self, desired: &Desired) -> Result<(), RecordError> {
+        self.put(Kind::Desired, desired.environment.as_str().as_bytes().to_vec(), desired)
+    }
+
+    pub(super) fn put<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: Vec<u8>,
+        document: &T,
+    ) -> Result<(), RecordError> {
+        self.put_bytes(kind, key, encode(document)?);
+        Ok(())
+    }
+
+    pub(super) fn put_bytes(&mut self, kind: Kind, key: Vec<u8>, value: Vec<u8>) {
+        self.lines.push(Line { kind, key, value: Some(value) });
+    }
+
+    pub(super) fn remove(&mut self, kind: Kind, key: Vec<u8>) {
+        self.lines.push(Line { kind, key, value: None });
+    }
+
+    /// Rings `bell` once everything is on disk.
+    pub(super) fn ring(&mut self, bell: Bell) {
+        self.bells.push(bell);
+    }
+
+    /// Rings for the record of `environment`.
+    pub(super) fn ring_desired(&mut self, environment: &EnvironmentName) {
+        self.ring(Bell::Desired(environment.clone()));
+    }
+
+    /// Makes the lines, all or none. A draft without lines writes nothing and rings for nobody.
+    pub(super) fn commit(mut self) -> Result<Made, RecordError> {
+        if self.lines.is_empty() {
+            return Ok(Made::default());
+        }
+        if self.lines.iter().any(|line| line.kind.is_mirrored()) {
+            self.counters.serial += 1;
+            self.put_bytes(Kind::Meta, SERIAL.to_vec(), self.counters.serial.to_be_bytes().to_vec());
+        }
+        self.store.write(&self.lines)?;
+        *self.gate = self.counters;
+        Ok(Made { lines: self.lines, bells: self.bells })
+    }
+}
+
+/// The record of `environment` as it is in `store`.
+pub(super) fn desired(store: &Store, environment: &EnvironmentName) -> Result<Desired, RecordError> {
+    let key = environment.as_str().as_bytes();
+    let found = store.document(Kind::Desired, key, || format!("the record of `{environment}`"))?;
+    Ok(found.unwrap_or_else(|| Desired::empty(environment.clone())))
+}

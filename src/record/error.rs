@@ -1,0 +1,108 @@
+//! What can go wrong with the record. Each names the step; the cause is its source.
+
+use std::error::Error as StdError;
+use std::path::PathBuf;
+
+use crate::model::name::{EnvironmentName, Generation};
+
+/// A cause whose type is nobody's business outside this room.
+pub(super) type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Why the record could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error(
+        "another abide holds this record ({}): stop it, or talk to it instead of opening its store",
+        .0.display()
+    )]
+    Busy(PathBuf),
+    /// A later version of abide wrote it.
+    #[error(
+        "{what} was written by a newer abide (format {found}, this one reads {supported}): \
+         install that version again, or `export` with it and `import` here",
+        supported = super::FORMAT
+    )]
+    TooNew {
+        /// Which file or folder.
+        what: String,
+        /// Its format.
+        found: u32,
+    },
+    /// There is no room for what opening must write.
+    #[error("the record cannot be opened because the disk that holds it is full: free some space")]
+    DiskFull,
+    /// A file or folder could not be made, read or moved.
+    #[error("{doing} `{}` failed", .path.display())]
+    Io {
+        /// The step.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store could not be opened, and not because it is damaged.
+    #[error("opening the record's store failed")]
+    Store(#[source] Cause),
+    /// The store was opened but could not be checked or repaired.
+    #[error("checking the record failed")]
+    Check(#[source] RecordError),
+}
+
+/// Why a read or a write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Nothing was written.
+    #[error("nothing was recorded, because the disk that holds the record is full: free some space")]
+    DiskFull,
+    /// The store failed. It stays failed until it is opened anew.
+    #[error("{doing} the record failed; a restart of abide opens it anew and repairs what can be")]
+    Store {
+        /// The step: `reading`, `writing`.
+        doing: &'static str,
+        /// Why.
+        source: Cause,
+    },
+    /// One document makes no sense; others are not affected.
+    #[error("{what} cannot be read; a restart of abide sets it aside and restores what can be")]
+    Unreadable {
+        /// Which document.
+        what: String,
+        /// Why.
+        source: Cause,
+    },
+    /// The write may or may not have been made.
+    #[error("a write to the record was cut off")]
+    CutOff(#[source] Cause),
+}
+
+/// Why a change was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The record moved since it was looked at.
+    #[error(
+        "the record of `{environment}` is at generation {actual}, no longer at {expected}: \
+         look at it again"
+    )]
+    Stale {
+        /// Of which environment.
+        environment: EnvironmentName,
+        /// The generation that was seen.
+        expected: Generation,
+        /// The generation that it is at.
+        actual: Generation,
+    },
+    /// Documents that are to be imported do not agree with each other.
+    #[error("this export is not taken, and nothing was changed: {0}")]
+    Disagreeing(String),
+    /// The store failed.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl RecordError {
+    pub(super) fn unreadable(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+        Self::Unreadable { what: what.into(), source: source.into() }
+    }
+}

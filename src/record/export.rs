@@ -1,0 +1,154 @@
+//! The whole record as one document: for backups, for another machine, and for the mirror.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::bell::Bell;
+use super::draft::Draft;
+use super::error::{RecordError, WriteError};
+use super::store::{Kind, Store};
+use super::{FORMAT, keys};
+use crate::model::desired::{Desired, HistoryEntry, Outcome};
+use crate::model::name::{EnvironmentName, Generation};
+
+/// Where the record's id is.
+pub(super) const ID: &[u8] = b"id";
+
+/// The whole record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// The version of this document's form, [`FORMAT`].
+    pub format: u32,
+    /// The record's id.
+    pub id: String,
+    /// The number of the write that this shows: what tells a store that lost some.
+    #[serde(default)]
+    pub serial: u64,
+    /// Every environment that has a record, in the order of names.
+    pub environments: Vec<EnvironmentExport>,
+}
+
+/// The record of one environment with its history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentExport {
+    /// What should run now.
+    pub desired: Desired,
+    /// The kept generations, newest first; the first is the current one.
+    pub history: Vec<HistoryEntry>,
+}
+
+/// Takes an export. Only the copying of bytes keeps writers waiting.
+pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
+    let gate = store.gate();
+    let serial = gate.serial;
+    let id = store.get(Kind::Meta, ID)?.unwrap_or_default();
+    let read = |kind| store.pairs(kind, b"").collect::<Result<BTreeMap<_, _>, _>>();
+    let (desired, history, outcomes) = (read(Kind::Desired)?, read(Kind::History)?, read(Kind::Outcomes)?);
+    drop(gate);
+
+    let mut histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>> = BTreeMap::new();
+    for (key, entry) in history.iter().rev() {
+        let Some((environment, _)) = keys::split(key) else { continue };
+        let Ok(entry) = serde_json::from_slice(entry) else { continue };
+        let outcome = outcomes.get(key).and_then(|outcome| serde_json::from_slice(outcome).ok());
+        histories.entry(environment).or_default().push(HistoryEntry { entry, outcome });
+    }
+    let documents = desired.values().filter_map(|bytes| serde_json::from_slice::<Desired>(bytes).ok());
+    let environments = documents
+        .map(|desired| EnvironmentExport {
+            history: histories.remove(&desired.environment).unwrap_or_default(),
+            desired,
+        })
+        .collect();
+    Ok(Export { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), serial, environments })
+}
+
+/// Whether the documents of `export` agree with each other.
+pub(super) fn check(export: &Export) -> Result<(), WriteError> {
+    let refuse = |why: String| Err(WriteError::Disagreeing(why));
+    if export.format != FORMAT {
+        return refuse(format!("its format is {}, and this abide reads {FORMAT}", export.format));
+    }
+    if !is_id(&export.id) {
+        return refuse("its `id` is not 32 hexadecimal digits".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    for environment in &export.environments {
+        let name = &environment.desired.environment;
+        if !seen.insert(name) {
+            return refuse(format!("`{name}` is in it twice"));
+        }
+        if let Some(why) = disagreement(environment) {
+            return refuse(format!("`{name}`: {why}"));
+        }
+    }
+    Ok(())
+}
+
+/// An id is a label of containers, so it is held to what [`super::open`] makes.
+pub(super) fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
+}
+
+fn disagreement(of: &EnvironmentExport) -> Option<String> {
+    let EnvironmentExport { desired, history } = of;
+    let current = desired.entry.generation;
+    let newest = history.first().map(|first| &first.entry);
+    if current == Generation::default() {
+        return newest.map(|_| "it has a history, but its generation is 0".to_owned());
+    }
+    if newest != Some(&desired.entry) {
+        return Some(format!("its history does not begin with its current generation {current}"));
+    }
+    let generations: Vec<_> = history.iter().map(|kept| kept.entry.generation).collect();
+    if let Some(pair) = generations.windows(2).find(|pair| pair[0] <= pair[1]) {
+        return Some(format!("in its history generation {} comes after {}", pair[1], pair[0]));
+    }
+    if generations.contains(&Generation::default()) {
+        return Some("its history has a generation 0".to_owned());
+    }
+    let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+    match held {
+        Some(held) if !generations.contains(&held) => {
+            Some(format!("it is held at generation {held}, which its history does not have"))
+        }
+        _ => None,
+    }
+}
+
+/// Drafts the replacement of the whole record by `export`.
+pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), WriteError> {
+    for kind in [Kind::Desired, Kind::History, Kind::Outcomes] {
+        for pair in draft.store().pairs(kind, b"") {
+            let (key, _) = pair?;
+            if let Some(environment) = keys::name(&key) {
+                draft.ring(Bell::Desired(environment));
+            }
+            draft.remove(kind, key);
+        }
+    }
+    draft.put_bytes(Kind::Meta, ID.to_vec(), export.id.clone().into_bytes());
+    draft.counters.serial = draft.counters.serial.max(export.serial);
+    for environment in &export.environments {
+        draft.put_desired(&environment.desired)?;
+        put_history(draft, &environment.desired.environment, &environment.history)?;
+    }
+    Ok(())
+}
+
+/// Drafts history entries and what became of them.
+pub(super) fn put_history(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    history: &[HistoryEntry],
+) -> Result<(), RecordError> {
+    for HistoryEntry { entry, outcome } in history {
+        let key = keys::numbered(environment, entry.generation.0);
+        if let Some(outcome) = outcome {
+            draft.put::<Outcome>(Kind::Outcomes, key.clone(), outcome)?;
+        }
+        draft.put(Kind::History, key, entry)?;
+    }
+    Ok(())
+}

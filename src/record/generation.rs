@@ -1,0 +1,64 @@
+//! A new generation: the entry, its place in history, and what it does to the one before.
+
+use super::draft::Draft;
+use super::error::RecordError;
+use super::keys;
+use super::store::Kind;
+use crate::model::desired::{Desired, Entry, Outcome};
+use crate::model::name::{EnvironmentName, Generation};
+
+/// Generations of an environment that are kept. The current one and one that is held are kept
+/// always.
+pub(super) const KEPT: usize = 500;
+
+/// Gives `desired` the next generation with what `entry` says. The caller writes `desired`.
+pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) -> Result<(), RecordError> {
+    let before = desired.entry.generation;
+    desired.entry = Entry { generation: before.next(), ..entry };
+    put(draft, desired)?;
+    supersede(draft, desired, before)?;
+    prune(draft, desired)
+}
+
+/// Writes the current entry into history, where it stays when a newer one comes.
+pub(super) fn put(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
+    let key = keys::numbered(&desired.environment, desired.entry.generation.0);
+    draft.put(Kind::History, key, &desired.entry)
+}
+
+/// A generation that nothing became of yet is superseded, unless it is held and so still wanted.
+/// The loop may never see one of many that come in a burst, so it cannot say this itself.
+fn supersede(draft: &mut Draft<'_>, desired: &Desired, before: Generation) -> Result<(), RecordError> {
+    let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+    let key = keys::numbered(&desired.environment, before.0);
+    let is_open = before != Generation::default() && draft.store().get(Kind::Outcomes, &key)?.is_none();
+    if is_open && held != Some(before) {
+        draft.put(Kind::Outcomes, key, &Outcome::Superseded)?;
+    }
+    Ok(())
+}
+
+/// Forgets the oldest generations beyond [`KEPT`], the one that is being made counted in.
+fn prune(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
+    let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+    let stored = generations(draft, &desired.environment)?;
+    let surplus = (stored.len() + 1).saturating_sub(KEPT);
+    for generation in stored.into_iter().take(surplus) {
+        if held != Some(generation) {
+            let key = keys::numbered(&desired.environment, generation.0);
+            draft.remove(Kind::History, key.clone());
+            draft.remove(Kind::Outcomes, key);
+        }
+    }
+    Ok(())
+}
+
+fn generations(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Vec<Generation>, RecordError> {
+    let pairs = draft.store().pairs(Kind::History, &keys::all_of(environment));
+    pairs
+        .filter_map(|pair| match pair {
+            Ok((key, _)) => keys::split(&key).map(|(_, number)| Ok(Generation(number))),
+            Err(error) => Some(Err(error)),
+        })
+        .collect()
+}

@@ -1,0 +1,120 @@
+//! What an environment's record was, from what is left of it. Pure.
+
+use std::collections::BTreeMap;
+
+use super::export::EnvironmentExport;
+use crate::model::desired::{Desired, Entry, HistoryEntry, Origin};
+use crate::model::name::{EnvironmentName, Generation};
+
+/// What the store still has of an environment.
+pub(super) struct Found {
+    pub(super) desired: Option<Desired>,
+    pub(super) history: BTreeMap<Generation, HistoryEntry>,
+    /// Whether some of its documents had to be set aside.
+    pub(super) is_spoiled: bool,
+    /// Whether the store lost writes that the mirror has.
+    pub(super) is_behind: bool,
+}
+
+/// What the store should have.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Mended {
+    /// The record; `None`: nothing is left to restore it from.
+    pub(super) desired: Option<Desired>,
+    /// Generations that history lacks, or knows less of.
+    pub(super) history: Vec<HistoryEntry>,
+    /// What was done, in sentences.
+    pub(super) notices: Vec<String>,
+}
+
+/// Takes what the store has, the mirror's where it knows more, and history's where neither has
+/// the record itself. The result's current generation is the newest of its history.
+pub(super) fn mend(
+    environment: &EnvironmentName,
+    found: Found,
+    mirrored: Option<&EnvironmentExport>,
+) -> Mended {
+    let mut notices = Vec::new();
+    let stored = found.desired.as_ref().map(|desired| desired.entry.generation);
+    let ahead = mirrored.filter(|mirrored| {
+        let newer = mirrored.desired.entry.generation;
+        stored.is_none_or(|stored| found.is_behind && newer >= stored)
+    });
+    let newest = found.history.values().next_back().map(|kept| &kept.entry);
+    let mut told = |from: &str, generation: Generation| {
+        notices.push(format!("took the record of `{environment}` from {from} (generation {generation})"));
+    };
+    let base = if let Some(mirrored) = ahead {
+        told("the mirror", mirrored.desired.entry.generation);
+        Some(mirrored.desired.clone())
+    } else {
+        found.desired.or_else(|| newest.map(|newest| from_history(environment, newest)))
+    };
+    let Some(mut desired) = base else { return Mended::default() };
+    if let Some(newest) = newest
+        && (newest.generation > desired.entry.generation || (stored.is_none() && ahead.is_none()))
+    {
+        told("history", newest.generation);
+        desired.entry = newest.clone();
+    }
+    let mut known = Known { history: &found.history, better: BTreeMap::new() };
+    match mirrored {
+        Some(mirrored) if ahead.is_some() => known.add(&mirrored.history, Trust::Mirror),
+        Some(mirrored) if found.is_spoiled => known.add(&mirrored.history, Trust::Store),
+        _ => {}
+    }
+    known.add_current(&desired.entry);
+    Mended { desired: Some(desired), history: known.better.into_values().collect(), notices }
+}
+
+/// Without the record itself, a head that was followed is known from its entry; a hold is not.
+fn from_history(environment: &EnvironmentName, newest: &Entry) -> Desired {
+    let is_followed = matches!(newest.origin, Some(Origin::Push | Origin::BranchPoll));
+    let head = newest.revision.clone().filter(|_| is_followed);
+    Desired { entry: newest.clone(), head, ..Desired::empty(environment.clone()) }
+}
+
+/// Who is believed where both know a generation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Store,
+    Mirror,
+}
+
+/// What history has, and what it should have instead.
+struct Known<'a> {
+    history: &'a BTreeMap<Generation, HistoryEntry>,
+    better: BTreeMap<Generation, HistoryEntry>,
+}
+
+impl Known<'_> {
+    /// Adds what the mirror has. An outcome that only one side knows is kept.
+    fn add(&mut self, mirrored: &[HistoryEntry], trust: Trust) {
+        for mirrored in mirrored {
+            let generation = mirrored.entry.generation;
+            let Some(stored) = self.history.get(&generation) else {
+                self.better.insert(generation, mirrored.clone());
+                continue;
+            };
+            let (first, second) = if trust == Trust::Store { (stored, mirrored) } else { (mirrored, stored) };
+            let outcome = first.outcome.clone().or_else(|| second.outcome.clone());
+            let merged = HistoryEntry { entry: first.entry.clone(), outcome };
+            if merged != *stored {
+                self.better.insert(generation, merged);
+            }
+        }
+    }
+
+    /// The current generation is in history, as the record itself has it.
+    fn add_current(&mut self, current: &Entry) {
+        let generation = current.generation;
+        if generation == Generation::default() {
+            return;
+        }
+        let known = self.better.get(&generation).or(self.history.get(&generation));
+        if known.is_none_or(|known| known.entry != *current) {
+            let outcome = known.and_then(|known| known.outcome.clone());
+            self.better.insert(generation, HistoryEntry { entry: current.clone(), outcome });
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Opening sled, whatever a crash or a bad disk left of its files.
+//!
+//! sled 0.34 cannot open a store that was killed while it wrote a snapshot, although its log is
+//! whole: the half-made snapshot is taken away first. Where that is not enough, the store is tried
+//! without any snapshot; where that is not enough either, it is set aside and begun anew, from
+//! what can be read of it.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+use super::error::OpenError;
+use super::store::{Kind, is_disk_full};
+
+/// The folder of sled's files, in the record's folder.
+pub(super) const SLED: &str = "sled";
+/// sled's cache in bytes: more than a record ever has, and far less than sled's own gigabyte.
+const CACHE: u64 = 32 << 20;
+/// How often sled looks for work; every write is flushed anyway.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How often, and how long apart, a lock is tried that a closing process may still hold.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why one attempt failed.
+enum Failure {
+    /// The files are damaged; how.
+    Damaged(String),
+    /// Something else, which no repair mends.
+    Other(OpenError),
+}
+
+/// Opens the store in the record's folder `home`, and says in `notices` what had to be done.
+pub(super) fn open_sled(home: &Path, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
+    let dir = home.join(SLED);
+    remove_snapshots(&dir, ".generating", notices)?;
+    match attempt(&dir) {
+        Ok(db) => check_pages(home, db, notices),
+        Err(Failure::Other(error)) => Err(error),
+        Err(Failure::Damaged(how)) => without_snapshots(home, &how, notices),
+    }
+}
+
+/// Tries again from the log alone; a copy of the files is kept.
+fn without_snapshots(home: &Path, how: &str, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
+    let dir = home.join(SLED);
+    let copy = aside(home);
+    copy_folder(&dir, &copy).map_err(|error| failed("copying", &dir, error))?;
+    notices.push(format!(
+        "the store could not be opened ({how}); a copy of its files is kept in `{}`",
+        copy.display()
+    ));
+    remove_snapshots(&dir, "", notices)?;
+    match attempt(&dir) {
+        Ok(db) => check_pages(home, db, notices),
+        Err(Failure::Other(error)) => Err(error),
+        Err(Failure::Damaged(_)) => {
+            fs::remove_dir_all(&dir).map_err(|error| failed("removing", &dir, error))?;
+            notices
+                .push("the store could not be opened without its snapshot either, and was begun anew".into());
+            fresh(&dir, &[])
+        }
+    }
+}
+
+/// Reads everything once. Damage in the middle of the files shows only then, and would fail one
+/// read or write after the other later on.
+fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
+    let (pairs, is_whole) = guarded(|| Ok(salvage(&db))).unwrap_or_default();
+    if is_whole {
+        return Ok(db);
+    }
+    drop(db);
+    let (dir, moved) = (home.join(SLED), aside(home));
+    fs::rename(&dir, &moved).map_err(|error| failed("setting aside", &dir, error))?;
+    notices.push(format!(
+        "parts of the store could not be read; it was set aside as `{}` and begun anew with the {} \
+         documents that could be",
+        moved.display(),
+        pairs.len()
+    ));
+    fresh(&dir, &pairs)
+}
+
+type Document = (Kind, sled::IVec, sled::IVec);
+
+/// Everything that can be read from either end of each tree, and whether that is all.
+fn salvage(db: &sled::Db) -> (Vec<Document>, bool) {
+    let mut documents = Vec::new();
+    let mut is_whole = true;
+    for kind in Kind::ALL {
+        let Ok(tree) = db.open_tree(kind.name()) else {
+            is_whole = false;
+            continue;
+        };
+        let (front, is_all) = readable(tree.iter());
+        let (back, _) = if is_all { Default::default() } else { readable(tree.iter().rev()) };
+        is_whole &= is_all;
+        documents.extend(front.into_iter().chain(back).map(|(key, value)| (kind, key, value)));
+    }
+    (documents, is_whole)
+}
+
+/// What comes before the first error, which an iterator would only repeat.
+fn readable(
+    pairs: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+) -> (Vec<(sled::IVec, sled::IVec)>, bool) {
+    let mut read = Vec::new();
+    for pair in pairs {
+        let Ok(pair) = pair else { return (read, false) };
+        read.push(pair);
+    }
+    (read, true)
+}
+
+fn fresh(dir: &Path, documents: &[Document]) -> Result<sled::Db, OpenError> {
+    let db = attempt(dir).map_err(|failure| match failure {
+        Failure::Damaged(how) => OpenError::Store(how.into()),
+        Failure::Other(error) => error,
+    })?;
+    let restore = || -> sled::Result<()> {
+        for (kind, key, value) in documents {
+            db.open_tree(kind.name())?.insert(key, value)?;
+        }
+        db.flush().map(|_| ())
+    };
+    restore().map_err(|error| OpenError::Store(error.into()))?;
+    Ok(db)
+}
+
+fn attempt(dir: &Path) -> Result<sled::Db, Failure> {
+    let every = u64::try_from(HOUSEKEEPING.as_millis()).unwrap_or(u64::MAX);
+    let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(every));
+    for _ in 1..LOCK_TRIES {
+        match guarded(|| config.open()) {
+            Err(error) if is_locked(&error) => sleep(LOCK_PAUSE),
+            done => return done.map_err(|error| classify(dir, error)),
+        }
+    }
+    guarded(|| config.open()).map_err(|error| classify(dir, error))
+}
+
+/// sled asserts where it should report: what it panics about is damage like any other.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled gave up while reading its files".into())))
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+fn classify(dir: &Path, error: sled::Error) -> Failure {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        sled::Error::Corruption { .. } => Failure::Damaged("its files are damaged".to_owned()),
+        sled::Error::ReportableBug(what) => Failure::Damaged(what),
+        sled::Error::Io(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
+            Failure::Damaged(error.to_string())
+        }
+        error if is_locked(&error) => Failure::Other(OpenError::Busy(dir.to_owned())),
+        sled::Error::Io(error) => Failure::Other(failed("opening the store in", dir, error)),
+        error => Failure::Other(OpenError::Store(error.into())),
+    }
+}
+
+/// Removes the snapshots whose names end with `ending`. sled makes them anew from its log.
+fn remove_snapshots(dir: &Path, ending: &str, notices: &mut Vec<String>) -> Result<(), OpenError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| failed("reading", dir, error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("reading", dir, error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("snap.") && name.ends_with(ending) {
+            fs::remove_file(entry.path()).map_err(|error| failed("removing", &entry.path(), error))?;
+            notices.push(format!("removed the store's snapshot `{name}`, which sled makes anew"));
+        }
+    }
+    Ok(())
+}
+
+/// A name for what is set aside, which nothing has yet.
+fn aside(home: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let named = |number: u32| match number {
+        0 => home.join(format!("{SLED}.damaged-{now}")),
+        number => home.join(format!("{SLED}.damaged-{now}-{number}")),
+    };
+    (0..).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(u32::MAX))
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &copy)?;
+        } else {
+            fs::copy(entry.path(), copy)?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(doing: &'static str, path: &Path, source: io::Error) -> OpenError {
+    if is_disk_full(&source) {
+        return OpenError::DiskFull;
+    }
+    OpenError::Io { doing, path: path.to_owned(), source }
+}

@@ -1,0 +1,192 @@
+//! The handle with which the loop says what it did and saw.
+
+use std::sync::Arc;
+
+use super::bell::Bell;
+use super::draft::Draft;
+use super::error::RecordError;
+use super::keys;
+use super::shared::Shared;
+use super::store::{Kind, Store, encode};
+use crate::model::build::BuildRecord;
+use crate::model::desired::Outcome;
+use crate::model::event::{Event, EventKind};
+use crate::model::memory::Memory;
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::status::Status;
+use crate::model::time::Timestamp;
+
+/// Events of an environment that are kept.
+pub(super) const EVENTS_KEPT: usize = 1_000;
+/// Builds of an environment that are kept.
+pub(super) const BUILDS_KEPT: usize = 500;
+/// The longest message of an event, in bytes.
+const LONGEST_MESSAGE: usize = 4 * 1024;
+/// Where the last build number is.
+const BUILD_NUMBER: &[u8] = b"build_number";
+
+/// Writes what the loop did and saw. Every method returns once the write is on disk.
+#[derive(Clone)]
+pub struct StatusWriter {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl StatusWriter {
+    /// Keeps the state of an environment and the loop's notes on it. What is as it was is not
+    /// written, so an idle loop leaves the disk alone.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written.
+    pub async fn report(&self, status: &Status, memory: &Memory) -> Result<(), RecordError> {
+        let key = status.environment.as_str().as_bytes();
+        let store = &self.shared.store;
+        let status_line = changed(store, Kind::Status, key, encode(status)?)?;
+        let memory_line = changed(store, Kind::Memory, key, encode(memory)?)?;
+        if status_line.is_none() && memory_line.is_none() {
+            return Ok(());
+        }
+        let environment = status.environment.clone();
+        let work = move |draft: &mut Draft<'_>| {
+            let key = environment.as_str().as_bytes().to_vec();
+            if let Some(memory) = memory_line {
+                draft.put_bytes(Kind::Memory, key.clone(), memory);
+            }
+            if let Some(status) = status_line {
+                draft.put_bytes(Kind::Status, key, status);
+                draft.ring(Bell::Status(environment));
+            }
+            Ok(())
+        };
+        self.shared.write(work).await
+    }
+
+    /// Keeps what became of a generation. One that is not kept any more has no outcome.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written.
+    pub async fn outcome(
+        &self,
+        environment: &EnvironmentName,
+        generation: Generation,
+        outcome: Outcome,
+    ) -> Result<(), RecordError> {
+        let environment = environment.clone();
+        let work = move |draft: &mut Draft<'_>| {
+            let key = keys::numbered(&environment, generation.0);
+            let is_kept = draft.store().get(Kind::History, &key)?.is_some();
+            let line = changed(draft.store(), Kind::Outcomes, &key, encode(&outcome)?)?;
+            if let (true, Some(line)) = (is_kept, line) {
+                draft.put_bytes(Kind::Outcomes, key, line);
+                draft.ring(Bell::Status(environment));
+            }
+            Ok(())
+        };
+        self.shared.write(work).await
+    }
+
+    /// Says that something happened. The same as the environment's last event is counted there.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written.
+    pub async fn event(
+        &self,
+        environment: &EnvironmentName,
+        kind: EventKind,
+        message: impl Into<String>,
+        at: Timestamp,
+    ) -> Result<(), RecordError> {
+        let mut message: String = message.into();
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        let environment = environment.clone();
+        let event = Event { sequence: 0, environment, at, kind, message, count: 1 };
+        self.shared.write(move |draft| happen(draft, event)).await
+    }
+
+    /// Keeps a build. It is the latest of its inputs from now on.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written.
+    pub async fn build(&self, build: &BuildRecord) -> Result<(), RecordError> {
+        let build = build.clone();
+        self.shared.write(move |draft| keep_build(draft, &build)).await
+    }
+
+    /// A number that no build of this record has had.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written; the number is then not to be used.
+    pub async fn next_build_number(&self) -> Result<u64, RecordError> {
+        let work = |draft: &mut Draft<'_>| {
+            let last = draft.store().get(Kind::Meta, BUILD_NUMBER)?;
+            let next = last.as_deref().and_then(keys::number).unwrap_or_default() + 1;
+            draft.put_bytes(Kind::Meta, BUILD_NUMBER.to_vec(), next.to_be_bytes().to_vec());
+            Ok(next)
+        };
+        self.shared.write(work).await
+    }
+}
+
+/// The document, where it differs from what is stored.
+fn changed(store: &Store, kind: Kind, key: &[u8], document: Vec<u8>) -> Result<Option<Vec<u8>>, RecordError> {
+    let stored = store.get(kind, key)?;
+    Ok((stored.as_deref() != Some(document.as_slice())).then_some(document))
+}
+
+fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
+    let last = last_event(draft.store(), &event.environment)?;
+    let event = match last {
+        Some(last) if last.kind == event.kind && last.message == event.message => {
+            Event { count: last.count.saturating_add(1), at: event.at, ..last }
+        }
+        _ => {
+            draft.counters.last_event += 1;
+            forget_oldest(draft, Kind::Events, &event.environment, EVENTS_KEPT, |_, _| Ok(()))?;
+            Event { sequence: draft.counters.last_event, ..event }
+        }
+    };
+    draft.put(Kind::Events, keys::numbered(&event.environment, event.sequence), &event)?;
+    draft.ring(Bell::Event(event.environment));
+    Ok(())
+}
+
+fn last_event(store: &Store, environment: &EnvironmentName) -> Result<Option<Event>, RecordError> {
+    let last = store.pairs(Kind::Events, &keys::all_of(environment)).next_back().transpose()?;
+    Ok(last.and_then(|(_, value)| serde_json::from_slice(&value).ok()))
+}
+
+fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
+    forget_oldest(draft, Kind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
+    draft.put(Kind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
+    draft.put(Kind::Builds, build.key.0.clone().into_bytes(), build)?;
+    draft.ring(Bell::Status(build.environment.clone()));
+    Ok(())
+}
+
+/// Forgets the inputs of a build that leaves the log, unless they were built again since.
+fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError> {
+    let Ok(logged) = serde_json::from_slice::<BuildRecord>(logged) else { return Ok(()) };
+    let key = logged.key.0.clone().into_bytes();
+    let latest: Option<BuildRecord> =
+        draft.store().document(Kind::Builds, &key, || format!("build {}", logged.number))?;
+    if latest.is_some_and(|latest| latest.number == logged.number) {
+        draft.remove(Kind::Builds, key);
+    }
+    Ok(())
+}
+
+/// Makes room for one more document of `environment` where it has `kept` already.
+fn forget_oldest(
+    draft: &mut Draft<'_>,
+    kind: Kind,
+    environment: &EnvironmentName,
+    kept: usize,
+    mut forgotten: impl FnMut(&mut Draft<'_>, &[u8]) -> Result<(), RecordError>,
+) -> Result<(), RecordError> {
+    let stored: Vec<_> = draft.store().pairs(kind, &keys::all_of(environment)).collect::<Result<_, _>>()?;
+    let surplus = (stored.len() + 1).saturating_sub(kept);
+    for (key, value) in stored.into_iter().take(surplus) {
+        forgotten(draft, &value)?;
+        draft.remove(kind, key);
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Reading what the loop did and saw.
+
+use std::sync::Arc;
+
+use super::error::RecordError;
+use super::keys;
+use super::reader::documents;
+use super::shared::Shared;
+use super::store::{Kind, Store};
+use crate::model::build::{BuildKey, BuildRecord};
+use crate::model::desired::{Entry, HistoryEntry};
+use crate::model::event::Event;
+use crate::model::memory::Memory;
+use crate::model::name::EnvironmentName;
+use crate::model::status::Status;
+
+/// Reads what the loop did and saw. A document that cannot be read is an error where it is asked
+/// for by name, and is left out of lists.
+#[derive(Clone)]
+pub struct StatusReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl StatusReader {
+    /// The state of an environment; `None` where no pass has run yet.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it cannot be read.
+    pub fn status(&self, environment: &EnvironmentName) -> Result<Option<Status>, RecordError> {
+        let key = environment.as_str().as_bytes();
+        self.store().document(Kind::Status, key, || format!("the status of `{environment}`"))
+    }
+
+    /// The loop's notes on an environment; empty where it made none.
+    ///
+    /// # Errors
+    /// [`RecordError`] where they cannot be read.
+    pub fn memory(&self, environment: &EnvironmentName) -> Result<Memory, RecordError> {
+        let key = environment.as_str().as_bytes();
+        let what = || format!("the loop's memory of `{environment}`");
+        Ok(self.store().document(Kind::Memory, key, what)?.unwrap_or_default())
+    }
+
+    /// The kept generations of an environment and what became of them, newest first.
+    ///
+    /// # Errors
+    /// [`RecordError`] where the store cannot be read.
+    pub fn history(&self, environment: &EnvironmentName) -> Result<Vec<HistoryEntry>, RecordError> {
+        let entries = documents::<Entry>(self.store(), Kind::History, &keys::all_of(environment)).rev();
+        let with_outcome = |entry: Entry| {
+            let key = keys::numbered(environment, entry.generation.0);
+            let outcome = self.store().get(Kind::Outcomes, &key)?;
+            let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            Ok(HistoryEntry { entry, outcome })
+        };
+        entries.map(|entry| entry.and_then(with_outcome)).collect()
+    }
+
+    /// The newest `limit` events with a sequence above `after`, oldest first: of one environment,
+    /// or of all.
+    ///
+    /// # Errors
+    /// [`RecordError`] where the store cannot be read.
+    pub fn events(
+        &self,
+        environment: Option<&EnvironmentName>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Event>, RecordError> {
+        let prefix = environment.map(keys::all_of).unwrap_or_default();
+        let is_wanted = |event: &Event| after.is_none_or(|after| event.sequence > after);
+        let newest_first = documents::<Event>(self.store(), Kind::Events, &prefix).rev();
+        let wanted = newest_first.filter(|event| event.as_ref().map_or(true, is_wanted));
+        // Of one environment the order is that of the sequence; of several it is made below.
+        let at_most = if environment.is_some() { limit } else { usize::MAX };
+        let mut events: Vec<Event> = wanted.take(at_most).collect::<Result<_, _>>()?;
+        events.sort_by_key(|event| event.sequence);
+        let surplus = events.len().saturating_sub(limit);
+        events.drain(..surplus);
+        Ok(events)
+    }
+
+    /// The latest build of these inputs.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it cannot be read.
+    pub fn build(&self, key: &BuildKey) -> Result<Option<BuildRecord>, RecordError> {
+        self.store().document(Kind::Builds, key.0.as_bytes(), || format!("build {}", key.short()))
+    }
+
+    /// The newest `limit` builds of an environment, newest first.
+    ///
+    /// # Errors
+    /// [`RecordError`] where the store cannot be read.
+    pub fn builds(
+        &self,
+        environment: &EnvironmentName,
+        limit: usize,
+    ) -> Result<Vec<BuildRecord>, RecordError> {
+        documents(self.store(), Kind::BuildLog, &keys::all_of(environment)).rev().take(limit).collect()
+    }
+
+    fn store(&self) -> &Store {
+        &self.shared.store
+    }
+}

@@ -1,0 +1,280 @@
+//! sled: a tree per kind of document, batches that are all there or not at all, and a flush that
+//! survives a loss of power.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
+
+use super::error::RecordError;
+
+/// Below this many free bytes nothing is written: once sled itself runs out of space, it refuses
+/// everything until it is opened anew, and it cannot be opened without space for a snapshot.
+pub(super) const RESERVE: u64 = 2 << 20;
+
+/// The kinds of documents; each has a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The format, the record's id, the last build number.
+    Meta,
+    /// environment → what should run now.
+    Desired,
+    /// environment, generation → an entry of the record.
+    History,
+    /// environment, generation → what became of it.
+    Outcomes,
+    /// hash of a delivery's id → when it came.
+    Deliveries,
+    /// when, hash → nothing: the deliveries by age.
+    DeliveryTimes,
+    /// environment → status.
+    Status,
+    /// environment → the loop's notes.
+    Memory,
+    /// environment, sequence → an event.
+    Events,
+    /// build key → the latest build of these inputs.
+    Builds,
+    /// environment, build number → that build.
+    BuildLog,
+    /// What could not be read.
+    Quarantine,
+}
+
+impl Kind {
+    /// All kinds, in the order of their trees.
+    pub(super) const ALL: [Self; 12] = [
+        Self::Meta,
+        Self::Desired,
+        Self::History,
+        Self::Outcomes,
+        Self::Deliveries,
+        Self::DeliveryTimes,
+        Self::Status,
+        Self::Memory,
+        Self::Events,
+        Self::Builds,
+        Self::BuildLog,
+        Self::Quarantine,
+    ];
+
+    /// The tree's name in the store.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Desired => "desired",
+            Self::History => "history",
+            Self::Outcomes => "outcomes",
+            Self::Deliveries => "deliveries",
+            Self::DeliveryTimes => "delivery_times",
+            Self::Status => "status",
+            Self::Memory => "memory",
+            Self::Events => "events",
+            Self::Builds => "builds",
+            Self::BuildLog => "build_log",
+            Self::Quarantine => "quarantine",
+        }
+    }
+
+    /// Whether it is part of the mirror.
+    pub(super) fn is_mirrored(self) -> bool {
+        matches!(self, Self::Desired | Self::History | Self::Outcomes)
+    }
+
+    /// Whether it must survive a loss of power. What the loop notes of itself it finds out again.
+    fn is_precious(self) -> bool {
+        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes)
+    }
+}
+
+/// One line of a batch; no value: the key is removed.
+pub(super) struct Line {
+    pub(super) kind: Kind,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+/// Numbers that are kept at hand because counting them would mean reading whole trees. They only
+/// change once what they count is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    /// Deliveries remembered.
+    pub(super) deliveries: usize,
+    /// The sequence of the last event.
+    pub(super) last_event: u64,
+    /// The number of the last write that the mirror holds too.
+    pub(super) serial: u64,
+}
+
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
+/// The opened store.
+pub(super) struct Store {
+    db: sled::Db,
+    trees: Vec<sled::Tree>,
+    log: File,
+    dir: PathBuf,
+    reserve: AtomicU64,
+    gate: Mutex<Counters>,
+}
+
+impl Store {
+    /// `dir`: where sled's files are. Everything in `db` was found readable before.
+    pub(super) fn new(db: sled::Db, dir: &Path, reserve: u64) -> Result<Self, RecordError> {
+        let opened: Result<Vec<_>, _> = Kind::ALL.iter().map(|kind| db.open_tree(kind.name())).collect();
+        let trees = opened.map_err(|error| failed("opening", error))?;
+        let log = File::open(dir.join("db")).map_err(|error| failed_io("opening", error))?;
+        Ok(Self { db, trees, log, dir: dir.to_owned(), reserve: reserve.into(), gate: Mutex::default() })
+    }
+
+    /// Whoever holds this is the only one who writes.
+    pub(super) fn gate(&self) -> MutexGuard<'_, Counters> {
+        // The counters are whole at any time, so a panic elsewhere spoils nothing.
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        let found = self.tree(kind).get(key).map_err(|error| failed("reading", error))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    /// The document under `key`; `what` names it in an error.
+    pub(super) fn document<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        key: &[u8],
+        what: impl FnOnce() -> String,
+    ) -> Result<Option<T>, RecordError> {
+        let Some(bytes) = self.get(kind, key)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| RecordError::unreadable(what(), error))
+    }
+
+    /// Keys that begin with `prefix` and their values, in order, from either end.
+    pub(super) fn pairs(&self, kind: Kind, prefix: &[u8]) -> Pairs {
+        Pairs { pairs: self.tree(kind).scan_prefix(prefix), failed: false }
+    }
+
+    /// Makes all of `lines` or none. They are on disk only after [`Store::flush`].
+    pub(super) fn write(&self, lines: &[Line]) -> Result<(), RecordError> {
+        self.make_sure_of_space()?;
+        let made = self.trees.as_slice().transaction(|trees| {
+            for line in lines {
+                let tree = &trees[line.kind as usize];
+                match &line.value {
+                    Some(value) => tree.insert(line.key.as_slice(), value.as_slice())?,
+                    None => tree.remove(line.key.as_slice())?,
+                };
+            }
+            Ok::<(), ConflictableTransactionError<sled::Error>>(())
+        });
+        made.map_err(|error| match error {
+            TransactionError::Abort(error) | TransactionError::Storage(error) => failed("writing", error),
+        })
+    }
+
+    /// Puts everything written so far on disk: `lines` says how thoroughly.
+    pub(super) fn flush(&self, lines: &[Line]) -> Result<(), RecordError> {
+        self.db.flush().map_err(|error| failed("writing", error))?;
+        if lines.iter().any(|line| line.kind.is_precious()) {
+            // sled hands its pages to the disk with sync_file_range, which neither waits for the
+            // disk's own cache nor writes the file's length.
+            self.log.sync_data().map_err(|error| failed_io("writing", error))?;
+        }
+        Ok(())
+    }
+
+    /// From now on no disk is large enough.
+    #[cfg(test)]
+    pub(super) fn pretend_to_be_full(&self) {
+        self.reserve.store(u64::MAX, Relaxed);
+    }
+
+    fn tree(&self, kind: Kind) -> &sled::Tree {
+        &self.trees[kind as usize]
+    }
+
+    fn make_sure_of_space(&self) -> Result<(), RecordError> {
+        match free_space(&self.dir) {
+            Some(free) if free < self.reserve.load(Relaxed) => Err(RecordError::DiskFull),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.db.flush() {
+            tracing::warn!(%error, "the record could not be flushed when it was closed");
+        }
+    }
+}
+
+/// Documents in the order of their keys. After an error the same error would come for ever, so it
+/// is the last item.
+pub(super) struct Pairs {
+    pairs: sled::Iter,
+    failed: bool,
+}
+
+impl Pairs {
+    fn checked(&mut self, pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Pair, RecordError> {
+        self.failed = pair.is_err();
+        let (key, value) = pair.map_err(|error| failed("reading", error))?;
+        Ok((key.to_vec(), value.to_vec()))
+    }
+}
+
+impl Iterator for Pairs {
+    type Item = Result<Pair, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pair = if self.failed { None } else { self.pairs.next() }?;
+        Some(self.checked(pair))
+    }
+}
+
+impl DoubleEndedIterator for Pairs {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let pair = if self.failed { None } else { self.pairs.next_back() }?;
+        Some(self.checked(pair))
+    }
+}
+
+/// Bytes that may still be written where `dir` is; `None` where the system does not tell.
+pub(super) fn free_space(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// A document as the store holds it.
+pub(super) fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, RecordError> {
+    serde_json::to_vec(document)
+        .map_err(|error| RecordError::Store { doing: "writing", source: error.into() })
+}
+
+fn failed(doing: &'static str, error: sled::Error) -> RecordError {
+    match error {
+        sled::Error::Io(error) => failed_io(doing, error),
+        error => RecordError::Store { doing, source: error.into() },
+    }
+}
+
+fn failed_io(doing: &'static str, error: io::Error) -> RecordError {
+    if is_disk_full(&error) {
+        RecordError::DiskFull
+    } else {
+        RecordError::Store { doing, source: error.into() }
+    }
+}
+
+/// Whether the disk, or what the user may use of it, is full.
+pub(super) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,81 @@
+//! Tests of the record as its users hold it. What they share is here.
+
+mod crash;
+mod laws;
+mod recovery;
+mod resolver;
+mod status;
+mod writer;
+
+use tempfile::TempDir;
+
+use super::{Change, Delivery, Handles, open};
+use crate::model::desired::{Hint, Hold, Image, Origin};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, RepositoryName};
+use crate::model::time::Timestamp;
+
+/// A record in a folder of its own, which goes with it.
+struct Fixture {
+    handles: Handles,
+    home: TempDir,
+}
+
+fn fixture() -> Fixture {
+    let home = tempfile::tempdir().unwrap();
+    let handles = open(home.path()).unwrap();
+    Fixture { handles, home }
+}
+
+impl Fixture {
+    /// Closes the record and opens it again.
+    fn reopen(self) -> Self {
+        let Self { handles, home } = self;
+        drop(handles);
+        Self { handles: open(home.path()).unwrap(), home }
+    }
+}
+
+fn name(text: &str) -> EnvironmentName {
+    EnvironmentName::new(text).unwrap()
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + seconds * 1_000)
+}
+
+fn commit(number: u64) -> CommitId {
+    CommitId::new(format!("{:040x}", number + 1)).unwrap()
+}
+
+fn digest(number: u64) -> Digest {
+    Digest::new(format!("sha256:{number:064x}")).unwrap()
+}
+
+fn image(number: u64) -> Image {
+    Image { reference: None, digest: None, id: Some(digest(number)) }
+}
+
+fn hint(number: u64) -> Hint {
+    Hint { revision: commit(number), by: format!("github (user {number})"), at: at(number) }
+}
+
+fn delivery(id: &str, number: u64) -> Delivery {
+    let repository = RepositoryName::new("keepwork").unwrap();
+    Delivery { id: Some(id.to_owned()), repository, hint: hint(number) }
+}
+
+fn set(number: u64) -> Change {
+    Change {
+        revision: None,
+        image: Some(image(number)),
+        origin: Origin::Set,
+        by: Some("alice".into()),
+        note: None,
+        at: at(number),
+        hold: None,
+    }
+}
+
+fn hold(generation: Option<u64>) -> Hold {
+    Hold { reason: "a demo".into(), by: "alice".into(), since: at(0), generation: generation.map(Generation) }
+}

@@ -1,0 +1,304 @@
+//! Damage, and what is left after it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::super::{Export, Handles, OpenError, open};
+use super::{delivery, fixture, hold, name, set};
+use crate::model::memory::Memory;
+use crate::model::name::Generation;
+use crate::record::store::{Kind, Line};
+
+/// A closed record with two environments; `dev` is held.
+async fn closed() -> (TempDir, Export) {
+    let record = fixture();
+    let writer = &record.handles.writer;
+    for number in 1..=3 {
+        writer.submit(&name("dev"), set(number), &[]).await.unwrap();
+        writer.submit(&name("test"), set(number), &[]).await.unwrap();
+    }
+    writer.hold(&name("dev"), hold(Some(2))).await.unwrap();
+    writer.push(delivery("1", 7), &[name("test")]).await.unwrap();
+    let export = record.handles.desired.export().unwrap();
+    drop(record.handles);
+    (record.home, export)
+}
+
+fn sled_files(home: &Path, beginning: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(home.join("sled")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(beginning)).collect()
+}
+
+fn set_aside(home: &Path) -> usize {
+    let entries = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name());
+    entries.filter(|name| name.to_string_lossy().starts_with("sled.damaged-")).count()
+}
+
+fn told(handles: &Handles, what: &str) -> bool {
+    handles.notices.iter().any(|notice| notice.contains(what))
+}
+
+/// Writes a value past every check.
+fn plant(home: &Path, kind: Kind, key: &[u8], value: Option<&[u8]>) {
+    let handles = open(home).unwrap();
+    let line = Line { kind, key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
+    handles.shared_store().write(&[line]).unwrap();
+}
+
+#[tokio::test]
+async fn a_sound_record_opens_without_a_word() {
+    let (home, export) = closed().await;
+    let handles = open(home.path()).unwrap();
+    assert_eq!(handles.notices, [""; 0]);
+    assert_eq!(handles.desired.export().unwrap(), export);
+    assert_eq!(handles.id, export.id);
+}
+
+#[tokio::test]
+async fn nobody_else_may_look_into_the_record() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("desired-state/record");
+    let handles = open(&dir).unwrap();
+    handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
+    handles.close().await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    assert_eq!(mode(&dir.join("record.json")), 0o600);
+}
+
+#[tokio::test]
+async fn a_second_opener_is_told_who_holds_the_record() {
+    let (home, _) = closed().await;
+    let first = open(home.path()).unwrap();
+    let error = open(home.path()).err().unwrap();
+    assert!(matches!(error, OpenError::Busy(_)), "{error:?}");
+    assert!(error.to_string().contains("another abide holds this record"), "{error}");
+    drop(first);
+    open(home.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_clone_keeps_the_record_open() {
+    let record = fixture();
+    let reader = record.handles.desired.clone();
+    drop(record.handles);
+    assert!(matches!(open(record.home.path()), Err(OpenError::Busy(_))));
+    assert!(reader.all().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_half_made_snapshot_is_taken_away() {
+    let (home, export) = closed().await;
+    fs::write(home.path().join("sled/snap.00000000000ABCDE.generating"), b"half").unwrap();
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "snap.00000000000ABCDE.generating"), "{:?}", handles.notices);
+    assert_eq!(handles.desired.export().unwrap(), export);
+    assert_eq!(set_aside(home.path()), 0);
+}
+
+#[tokio::test]
+async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
+    let (home, export) = closed().await;
+    // sled makes a snapshot of what it finds at its next open.
+    drop(open(home.path()).unwrap());
+    let snapshots = sled_files(home.path(), "snap.");
+    assert!(!snapshots.is_empty());
+    for snapshot in snapshots {
+        fs::write(snapshot, b"garbage").unwrap();
+    }
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "could not be opened"), "{:?}", handles.notices);
+    assert_eq!(handles.desired.export().unwrap(), export);
+    assert_eq!(set_aside(home.path()), 1);
+}
+
+/// Damage to sled's log, as a name and what to do.
+type Damage = (&'static str, fn(&Path));
+
+#[tokio::test]
+async fn whatever_becomes_of_the_log_the_record_is_restored() {
+    let damages: [Damage; 6] = [
+        ("garbage", |log| fs::write(log, vec![0x5a; 1 << 19]).unwrap()),
+        ("empty", |log| fs::write(log, b"").unwrap()),
+        ("missing", |log| fs::remove_file(log).unwrap()),
+        ("half", |log| {
+            let bytes = fs::read(log).unwrap();
+            fs::write(log, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("a hole in the middle", |log| {
+            let mut bytes = fs::read(log).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+            bytes[used / 2..used].fill(0);
+            fs::write(log, &bytes).unwrap();
+        }),
+        ("flipped bits", |log| {
+            let mut bytes = fs::read(log).unwrap();
+            for place in (0..bytes.len()).step_by(97) {
+                bytes[place] ^= 0x10;
+            }
+            fs::write(log, &bytes).unwrap();
+        }),
+    ];
+    for (damage, apply) in damages {
+        let (home, export) = closed().await;
+        apply(&home.path().join("sled/db"));
+        let handles = open(home.path()).unwrap();
+        let restored = handles.desired.export().unwrap().environments;
+        assert_eq!(restored, export.environments, "{damage}: {:?}", handles.notices);
+        assert_eq!(handles.id, export.id, "{damage}");
+        handles.writer.submit(&name("dev"), set(4), &[]).await.unwrap();
+        drop(handles);
+        let again = open(home.path()).unwrap();
+        assert_eq!(again.notices, [""; 0], "{damage}");
+        assert_eq!(again.desired.get(&name("dev")).unwrap().entry.generation, Generation(4), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn any_flipped_byte_of_the_log_is_survived() {
+    let (home, export) = closed().await;
+    let sound = fs::read(home.path().join("sled/db")).unwrap();
+    let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    for place in (0..used).step_by(used / 23) {
+        let copy = tempfile::tempdir().unwrap();
+        fs::create_dir(copy.path().join("sled")).unwrap();
+        fs::copy(home.path().join("record.json"), copy.path().join("record.json")).unwrap();
+        for file in ["conf", "db"] {
+            fs::copy(home.path().join("sled").join(file), copy.path().join("sled").join(file)).unwrap();
+        }
+        let mut bytes = sound.clone();
+        bytes[place] ^= 0xff;
+        fs::write(copy.path().join("sled/db"), bytes).unwrap();
+        let handles = open(copy.path()).unwrap();
+        let restored = handles.desired.export().unwrap().environments;
+        assert_eq!(restored, export.environments, "byte {place}: {:?}", handles.notices);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_store_is_restored_from_its_mirror() {
+    let (home, export) = closed().await;
+    fs::remove_dir_all(home.path().join("sled")).unwrap();
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "restored from its mirror"), "{:?}", handles.notices);
+    assert_eq!(handles.desired.export().unwrap().environments, export.environments);
+}
+
+#[tokio::test]
+async fn a_mirror_that_makes_no_sense_is_kept_for_people() {
+    let (home, _) = closed().await;
+    fs::remove_dir_all(home.path().join("sled")).unwrap();
+    fs::write(home.path().join("record.json"), b"{ torn").unwrap();
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "record.json.unreadable-"), "{:?}", handles.notices);
+    assert!(handles.desired.all().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_mirror_of_another_record_restores_nothing() {
+    let (home, export) = closed().await;
+    let other = Export { id: "0".repeat(32), ..export.clone() };
+    plant(home.path(), Kind::Desired, b"dev", Some(b"spoilt"));
+    fs::write(home.path().join("record.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "another record's"), "{:?}", handles.notices);
+    assert_eq!(handles.id, export.id);
+}
+
+#[tokio::test]
+async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
+    let (home, export) = closed().await;
+    let swapped = serde_json::to_vec(&export.environments[0].desired).unwrap();
+    plant(home.path(), Kind::Desired, b"prod", Some(&swapped));
+    plant(home.path(), Kind::Status, b"test", Some(b"{}"));
+    plant(home.path(), Kind::Events, b"dev\0nonsense", Some(b"\xff"));
+    plant(home.path(), Kind::History, &crate::record::keys::numbered(&name("dev"), 1), Some(b"[]"));
+    let handles = open(home.path()).unwrap();
+    // `plant` opens too, so the first three were set aside by the opens in between.
+    assert!(told(&handles, "`history`"), "{:?}", handles.notices);
+    assert_eq!(handles.shared_store().pairs(Kind::Quarantine, b"").count(), 4);
+    let restored = handles.desired.export().unwrap().environments;
+    assert_eq!(restored, export.environments, "the mirror knows what history was");
+    assert_eq!(handles.status.status(&name("test")).unwrap(), None);
+    assert_eq!(handles.desired.get(&name("prod")).unwrap().entry.generation, Generation(0));
+    handles.status.memory(&name("dev")).map(|memory| assert_eq!(memory, Memory::default())).unwrap();
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_restored_with_its_hold_from_the_mirror() {
+    let (home, export) = closed().await;
+    plant(home.path(), Kind::Desired, b"dev", Some(b"not json"));
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "the record of `dev` from the mirror"), "{:?}", handles.notices);
+    assert_eq!(handles.desired.export().unwrap().environments, export.environments);
+}
+
+#[tokio::test]
+async fn an_unreadable_record_without_a_mirror_is_restored_from_history() {
+    let (home, export) = closed().await;
+    plant(home.path(), Kind::Desired, b"dev", Some(b"not json"));
+    fs::remove_file(home.path().join("record.json")).unwrap();
+    let handles = open(home.path()).unwrap();
+    assert!(told(&handles, "from history (generation 3)"), "{:?}", handles.notices);
+    let dev = handles.desired.get(&name("dev")).unwrap();
+    assert_eq!(dev.entry, export.environments[0].desired.entry);
+}
+
+#[tokio::test]
+async fn one_unreadable_document_stops_no_other_environment_while_the_record_is_open() {
+    let record = fixture();
+    record.handles.writer.submit(&name("test"), set(1), &[]).await.unwrap();
+    let line = Line { kind: Kind::Desired, key: b"dev".to_vec(), value: Some(b"spoilt".to_vec()) };
+    record.handles.shared_store().write(&[line]).unwrap();
+    let error = record.handles.desired.get(&name("dev")).unwrap_err();
+    assert!(error.to_string().contains("`dev`"), "{error}");
+    assert_eq!(record.handles.desired.all().unwrap().len(), 1);
+    record.handles.writer.submit(&name("test"), set(2), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_abide_is_left_as_it_is() {
+    let (home, _) = closed().await;
+    plant(home.path(), Kind::Meta, b"format", Some(&2_u64.to_be_bytes()));
+    let error = open(home.path()).err().unwrap();
+    assert!(matches!(error, OpenError::TooNew { found: 2, .. }), "{error:?}");
+    assert!(error.to_string().contains("export"), "{error}");
+}
+
+#[tokio::test]
+async fn a_mirror_of_a_newer_abide_is_not_taken_for_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("record.json"), br#"{"format": 3, "news": true}"#).unwrap();
+    assert!(matches!(open(home.path()), Err(OpenError::TooNew { found: 3, .. })));
+}
+
+#[tokio::test]
+async fn the_mirror_holds_the_record_as_people_can_read_it() {
+    let record = fixture();
+    record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
+    let export = record.handles.desired.export().unwrap();
+    record.handles.close().await.unwrap();
+    let text = fs::read_to_string(record.home.path().join("record.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Export>(&text).unwrap(), export);
+    assert!(text.lines().count() > 10, "{text}");
+}
+
+#[tokio::test]
+async fn a_change_is_mirrored_without_being_asked_for() {
+    let record = fixture();
+    record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
+    let export = record.handles.desired.export().unwrap();
+    let path = record.home.path().join("record.json");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let mirrored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if mirrored.as_ref() == Some(&export) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "never mirrored");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,181 @@
+//! What the loop writes.
+
+use super::super::Bell;
+use super::{at, commit, fixture, image, name, set};
+use crate::model::build::{BuildKey, BuildRecord, BuildResult};
+use crate::model::desired::Outcome;
+use crate::model::event::EventKind;
+use crate::model::memory::Memory;
+use crate::model::name::Generation;
+use crate::model::status::{Condition, Reason, Status};
+use crate::record::status::{BUILDS_KEPT, EVENTS_KEPT};
+
+fn status(message: &str) -> Status {
+    Status {
+        environment: name("dev"),
+        observed_generation: Generation(1),
+        condition: Condition::Ready,
+        reason: Reason::AsRecorded,
+        message: message.into(),
+        since: at(1),
+        running: None,
+        next_retry: None,
+        plan: vec![],
+        observed_sync: None,
+    }
+}
+
+fn build(key: &str, number: u64) -> BuildRecord {
+    BuildRecord {
+        key: BuildKey(key.into()),
+        number,
+        environment: name("dev"),
+        revision: commit(number),
+        checkouts: vec![],
+        started: at(number),
+        finished: at(number + 1),
+        result: BuildResult::Built(image(number)),
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_read_back_after_a_restart() {
+    let record = fixture();
+    let mut memory = Memory::default();
+    memory.volumes.insert("data".into());
+    record.handles.status_writer.report(&status("fine"), &memory).await.unwrap();
+    let record = record.reopen();
+    assert_eq!(record.handles.status.status(&name("dev")).unwrap(), Some(status("fine")));
+    assert_eq!(record.handles.status.memory(&name("dev")).unwrap(), memory);
+    assert_eq!(record.handles.status.status(&name("test")).unwrap(), None);
+    assert_eq!(record.handles.status.memory(&name("test")).unwrap(), Memory::default());
+}
+
+#[tokio::test]
+async fn a_report_rings_only_where_the_status_changed() {
+    let record = fixture();
+    let writer = &record.handles.status_writer;
+    writer.report(&status("fine"), &Memory::default()).await.unwrap();
+    let mut bells = record.handles.bells.subscribe();
+    writer.report(&status("fine"), &Memory::default()).await.unwrap();
+    let mut memory = Memory::default();
+    memory.crashes.count = 1;
+    writer.report(&status("fine"), &memory).await.unwrap();
+    assert!(bells.try_recv().is_err());
+    writer.report(&status("better"), &memory).await.unwrap();
+    assert_eq!(bells.try_recv().unwrap(), Bell::Status(name("dev")));
+}
+
+#[tokio::test]
+async fn an_idle_loop_leaves_the_files_alone() {
+    let record = fixture();
+    let writer = &record.handles.status_writer;
+    writer.report(&status("fine"), &Memory::default()).await.unwrap();
+    let log = record.home.path().join("sled/db");
+    let before = std::fs::read(&log).unwrap();
+    for _ in 0..50 {
+        writer.report(&status("fine"), &Memory::default()).await.unwrap();
+    }
+    assert!(std::fs::read(&log).unwrap() == before, "the log changed");
+}
+
+#[tokio::test]
+async fn an_outcome_belongs_to_a_generation_that_is_kept() {
+    let record = fixture();
+    let dev = name("dev");
+    record.handles.writer.submit(&dev, set(1), &[]).await.unwrap();
+    let writer = &record.handles.status_writer;
+    writer.outcome(&dev, Generation(1), Outcome::Failed("no".into())).await.unwrap();
+    writer.outcome(&dev, Generation(2), Outcome::Ready).await.unwrap();
+    let history = record.handles.status.history(&dev).unwrap();
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].outcome, Some(Outcome::Failed("no".into())));
+}
+
+#[tokio::test]
+async fn the_same_event_again_is_counted_and_keeps_its_place() {
+    let record = fixture();
+    let (writer, dev) = (&record.handles.status_writer, name("dev"));
+    writer.event(&dev, EventKind::Failure, "no answer", at(1)).await.unwrap();
+    writer.event(&name("test"), EventKind::Failure, "no answer", at(2)).await.unwrap();
+    writer.event(&dev, EventKind::Failure, "no answer", at(3)).await.unwrap();
+    writer.event(&dev, EventKind::Step, "no answer", at(4)).await.unwrap();
+    writer.event(&dev, EventKind::Failure, "no answer", at(5)).await.unwrap();
+    let events = record.handles.status.events(Some(&dev), None, 10).unwrap();
+    let told: Vec<_> = events.iter().map(|event| (event.sequence, event.count, event.at)).collect();
+    assert_eq!(told, [(1, 2, at(3)), (3, 1, at(4)), (4, 1, at(5))]);
+}
+
+#[tokio::test]
+async fn events_of_all_environments_come_in_their_order_and_the_newest_first_in_line() {
+    let record = fixture();
+    let writer = &record.handles.status_writer;
+    for number in 0..10 {
+        let environment = name(if number % 2 == 0 { "prod" } else { "dev" });
+        writer.event(&environment, EventKind::Step, format!("step {number}"), at(number)).await.unwrap();
+    }
+    let record = record.reopen();
+    let status = &record.handles.status;
+    let sequences = |environment: Option<&str>, after, limit| -> Vec<u64> {
+        let environment = environment.map(name);
+        let events = status.events(environment.as_ref(), after, limit).unwrap();
+        events.iter().map(|event| event.sequence).collect()
+    };
+    assert_eq!(sequences(None, None, 3), [8, 9, 10]);
+    assert_eq!(sequences(None, Some(7), 10), [8, 9, 10]);
+    assert_eq!(sequences(Some("dev"), None, 2), [8, 10]);
+    assert_eq!(sequences(Some("dev"), Some(10), 2), [0; 0]);
+    record.handles.status_writer.event(&name("dev"), EventKind::Step, "more", at(20)).await.unwrap();
+    assert_eq!(sequences(None, Some(10), 10), [11], "the sequence goes on after a restart");
+}
+
+#[tokio::test]
+async fn events_are_bounded_and_so_are_their_messages() {
+    let record = fixture();
+    let (writer, dev) = (&record.handles.status_writer, name("dev"));
+    for number in 0..EVENTS_KEPT as u64 + 3 {
+        writer.event(&dev, EventKind::Step, format!("{number}"), at(number)).await.unwrap();
+    }
+    writer.event(&dev, EventKind::Build, "ä".repeat(10_000), at(0)).await.unwrap();
+    let events = record.handles.status.events(Some(&dev), None, usize::MAX).unwrap();
+    assert_eq!((events.len(), events[0].sequence), (EVENTS_KEPT, 5));
+    assert_eq!(events[EVENTS_KEPT - 1].message.len(), 4096);
+}
+
+#[tokio::test]
+async fn build_numbers_rise_across_restarts() {
+    let record = fixture();
+    assert_eq!(record.handles.status_writer.next_build_number().await.unwrap(), 1);
+    assert_eq!(record.handles.status_writer.next_build_number().await.unwrap(), 2);
+    let record = record.reopen();
+    assert_eq!(record.handles.status_writer.next_build_number().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn the_latest_build_of_some_inputs_is_found_by_them() {
+    let record = fixture();
+    for (key, number) in [("a", 1), ("b", 2), ("a", 3)] {
+        record.handles.status_writer.build(&build(key, number)).await.unwrap();
+    }
+    let status = record.reopen().handles.status;
+    assert_eq!(status.build(&BuildKey("a".into())).unwrap(), Some(build("a", 3)));
+    assert_eq!(status.build(&BuildKey("c".into())).unwrap(), None);
+    let builds = status.builds(&name("dev"), 2).unwrap();
+    assert_eq!(builds, [build("a", 3), build("b", 2)]);
+}
+
+#[tokio::test]
+async fn old_builds_are_forgotten_unless_their_inputs_were_built_again() {
+    let record = fixture();
+    let writer = &record.handles.status_writer;
+    for number in 1..=BUILDS_KEPT as u64 {
+        writer.build(&build(&format!("key {number}"), number)).await.unwrap();
+    }
+    let again = BUILDS_KEPT as u64 + 1;
+    writer.build(&build("key 2", again)).await.unwrap();
+    writer.build(&build("last", again + 1)).await.unwrap();
+    let status = &record.handles.status;
+    let known = |key: &str| status.build(&BuildKey(key.into())).unwrap().map(|build| build.number);
+    assert_eq!((known("key 1"), known("key 2"), known("key 3")), (None, Some(again), Some(3)));
+    assert_eq!(status.builds(&name("dev"), usize::MAX).unwrap().len(), BUILDS_KEPT);
+}
