@@ -10,7 +10,7 @@ mod tree;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
@@ -24,11 +24,11 @@ use crate::context::tree as files;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::container::label;
 use crate::model::desired::Image;
-use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName, RepositoryName};
+use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
 use crate::model::spec::{BuildSpec, BuildStep, Recipe};
 use crate::model::status::Reason;
 use crate::record::{RecordError, StatusReader, StatusWriter};
-use crate::source::SourceError;
+use crate::source::{Mirror, Remote, SourceError};
 use log::BuildLog;
 
 /// Where a daemon keeps what is not in the store.
@@ -46,7 +46,6 @@ pub struct StateDirs {
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) environment: EnvironmentName,
-    pub(crate) repository: RepositoryName,
     pub(crate) url: String,
     pub(crate) branch: BranchName,
     pub(crate) revision: CommitId,
@@ -142,7 +141,9 @@ pub(crate) struct Builder {
     pub(crate) writer: StatusWriter,
     pub(crate) dirs: StateDirs,
     /// Held while a key is built, so that environments with the same inputs build once.
-    pub(crate) turns: Arc<std::sync::Mutex<HashMap<BuildKey, Arc<tokio::sync::Mutex<()>>>>>,
+    pub(crate) turns: Mutex<HashMap<BuildKey, Arc<tokio::sync::Mutex<()>>>>,
+    /// One a repository: a mirror lets one operation in at a time, and that is known to its value.
+    pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
 }
 
 impl Builder {
@@ -158,24 +159,38 @@ impl Builder {
         }
     }
 
+    fn mirror(&self, remote: Remote) -> Arc<Mirror> {
+        let name = remote.directory_name();
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = || Arc::new(Mirror::open(self.dirs.mirrors.join(&name), remote));
+        copies.entry(name.clone()).or_insert_with(open).clone()
+    }
+
     fn turn(&self, key: &BuildKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         turns.entry(key.clone()).or_default().clone()
     }
 
-    async fn build_once(&self, task: &Task, key: &BuildKey, progress: &Progress) -> Result<Image, BuildError> {
+    async fn build_once(
+        &self,
+        task: &Task,
+        key: &BuildKey,
+        progress: &Progress,
+    ) -> Result<Image, BuildError> {
         // Another environment may have built the same while this one waited for its turn.
         if let Some(image) = self.built_before(task, key).await? {
             return Ok(image);
         }
         let number = self.writer.next_build_number().await?;
-        let mut log = BuildLog::create(&self.dirs.logs, number)
-            .map_err(|error| BuildError::Unavailable(Reason::BuildFailed, format!("no build log: {error}")))?;
+        let mut log = BuildLog::create(&self.dirs.logs, number).map_err(|error| {
+            BuildError::Unavailable(Reason::BuildFailed, format!("no build log: {error}"))
+        })?;
         let started = SystemTime::now().into();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
         info!(environment = %task.environment, build = number, revision = %task.revision, "build begins");
-        let mut work = Work { builder: self, task, key, number, progress, log: &mut log, checkouts: Vec::new() };
+        let mut work =
+            Work { builder: self, task, key, number, progress, log: &mut log, checkouts: Vec::new() };
         let limit = task.spec.timeout;
         let result = match tokio::time::timeout(limit, work.image()).await {
             Ok(result) => result,
@@ -279,9 +294,12 @@ impl Work<'_> {
                 let extra = self.steps(&tree, context, steps, place.path()).await?;
                 let secrets = self.secrets(secrets, place.path())?;
                 self.say("building the final image");
-                let context = files::inside(&tree, context).map_err(|error| BuildError::failed(chain(&error)))?;
+                let context =
+                    files::inside(&tree, context).map_err(|error| BuildError::failed(chain(&error)))?;
                 let tag = self.builder.tag(task, self.key);
-                let id = self.build_image(&context, dockerfile, args, &extra, &secrets, &tag, place.path()).await?;
+                let id = self
+                    .build_image(&context, dockerfile, args, &extra, &secrets, &tag, place.path())
+                    .await?;
                 Image { reference: Some(tag), digest: None, id: Some(id) }
             }
             Recipe::Script { command, image, env } => self.script(&tree, command, image, env).await?,
@@ -331,7 +349,13 @@ impl Work<'_> {
         Ok(extra)
     }
 
-    async fn step(&mut self, tree: &Path, step: &BuildStep, index: usize, made: &Path) -> Result<(), BuildError> {
+    async fn step(
+        &mut self,
+        tree: &Path,
+        step: &BuildStep,
+        index: usize,
+        made: &Path,
+    ) -> Result<(), BuildError> {
         match step {
             BuildStep::Archive { output } => {
                 self.say(&format!("step {}: packing the checkout as {output}", index + 1));
@@ -343,7 +367,8 @@ impl Work<'_> {
             }
             BuildStep::Dockerfile { context, dockerfile, args, output } => {
                 self.say(&format!("step {}: building {dockerfile} for {output}", index + 1));
-                let context = files::inside(tree, context).map_err(|error| BuildError::failed(chain(&error)))?;
+                let context =
+                    files::inside(tree, context).map_err(|error| BuildError::failed(chain(&error)))?;
                 // One name a step: the image before it stays as cache until the next one is there.
                 let tag = format!("abide/{}-step-{}:latest", self.task.environment, index + 1);
                 let place = made.parent().unwrap_or(tree);
@@ -380,11 +405,13 @@ impl Work<'_> {
         place: &Path,
     ) -> Result<Digest, BuildError> {
         let tar = place.join("context.tar");
-        let (from, name, extra, to) = (context.to_owned(), dockerfile.to_owned(), extra.to_vec(), tar.clone());
+        let (from, name, extra, to) =
+            (context.to_owned(), dockerfile.to_owned(), extra.to_vec(), tar.clone());
         let (packed, dockerfile) = blocking("packing the context", move || {
             let out = std::fs::File::create(&to).map_err(crate::context::ContextError::write(&to))?;
             let dockerfile = pack::resolve_dockerfile(&from, &name)?;
-            let packed = pack::pack(&from, &name, &extra, pack::Limits::default(), std::io::BufWriter::new(out))?;
+            let packed =
+                pack::pack(&from, &name, &extra, pack::Limits::default(), std::io::BufWriter::new(out))?;
             Ok((packed, dockerfile))
         })
         .await?;
@@ -428,8 +455,9 @@ impl Work<'_> {
     ) -> Result<Vec<BuildSecret>, BuildError> {
         let mut secrets = Vec::new();
         for (index, (id, named)) in named.iter().enumerate() {
-            let unreadable =
-                |words: String| BuildError::Unavailable(Reason::SecretMissing, format!("secret {id}: {words}"));
+            let unreadable = |words: String| {
+                BuildError::Unavailable(Reason::SecretMissing, format!("secret {id}: {words}"))
+            };
             let secret = crate::secret::read(named).map_err(|error| unreadable(error.to_string()))?;
             self.log.hide(&secret);
             // The place is private to this user, and gone when the build ends.

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::docker::{Engine, EngineError, Listed};
 use crate::model::container::label;
-use crate::model::name::{Digest, EnvironmentName};
-use crate::model::observed::{ContainerState, Foreign, SeenContainer};
+use crate::model::name::{Digest, EnvironmentName, NetworkName};
+use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
 
 /// Lines of a container's last output that are kept where it ended.
 const LAST_LINES: usize = 10;
@@ -32,6 +32,10 @@ struct Known {
     foreign: HashMap<String, Foreign>,
     /// Image IDs known to be there.
     images: HashSet<Digest>,
+    /// Volumes known to be there.
+    volumes: HashSet<String>,
+    /// What is known of the managed network.
+    network: Option<NetworkPresence>,
 }
 
 impl Fleet {
@@ -55,14 +59,53 @@ impl Fleet {
         self.known().ours.values().map(|(environment, _)| environment.clone()).collect()
     }
 
+    /// How many containers of ours there are.
+    pub(crate) fn count(&self) -> usize {
+        self.known().ours.len()
+    }
+
     /// The container that is not ours and has this name.
     pub(crate) fn foreign(&self, name: &str) -> Option<Foreign> {
         self.known().foreign.get(name).cloned()
     }
 
-    /// Forgets which images are there; they are asked for again when needed.
-    pub(crate) fn forget_images(&self) {
-        self.known().images.clear();
+    /// Forgets which images, volumes and networks are there; they are asked for again when needed.
+    pub(crate) fn forget_things(&self) {
+        let mut known = self.known();
+        known.images.clear();
+        known.volumes.clear();
+        known.network = None;
+    }
+
+    /// Those of `names` that the engine holds.
+    pub(crate) async fn volumes(
+        &self,
+        engine: &Engine,
+        names: BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, EngineError> {
+        let (known, unknown): (BTreeSet<_>, BTreeSet<_>) =
+            names.into_iter().partition(|name| self.known().volumes.contains(name));
+        let found = if unknown.is_empty() { unknown } else { engine.volumes(unknown).await? };
+        self.known().volumes.extend(found.iter().cloned());
+        Ok(known.into_iter().chain(found).collect())
+    }
+
+    /// Whether the managed network is there, and whose it is.
+    pub(crate) async fn network(
+        &self,
+        engine: &Engine,
+        name: &NetworkName,
+    ) -> Result<NetworkPresence, EngineError> {
+        if let Some(known) = self.known().network {
+            return Ok(known);
+        }
+        let presence = match engine.network(name, &self.record).await? {
+            None => return Ok(NetworkPresence::Missing),
+            Some(network) if network.is_ours => NetworkPresence::Ours,
+            Some(_) => NetworkPresence::Foreign,
+        };
+        self.known().network = Some(presence);
+        Ok(presence)
     }
 
     /// Those of `ids` that the engine holds.

@@ -37,15 +37,9 @@ pub(crate) enum Ended {
     /// It brought this.
     Got(Image),
     /// It never will, and the record says so where it was a build.
-    Failed {
-        reason: Reason,
-        message: String,
-    },
+    Failed { reason: Reason, message: String },
     /// It could not be tried.
-    Unavailable {
-        reason: Reason,
-        message: String,
-    },
+    Unavailable { reason: Reason, message: String },
 }
 
 /// What a job says while it runs.
@@ -150,8 +144,7 @@ impl Jobs {
         };
         let cancel = CancellationToken::new();
         slot.ended = None;
-        slot.running =
-            Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
+        slot.running = Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
         let (work, permits) = (work(progress), Arc::clone(&self.permits));
         let turn = async move {
             let _permit = permits.acquire_owned().await;

@@ -1,10 +1,206 @@
 //! The hands: wakes, passes, steps.
 //!
-//! [`spawn`] gives everything that is rung and run. Nothing outside this room reaches Docker.
+//! [`spawn`] starts a worker for each environment, a follower for each repository, and the watch
+//! over the engine. Nothing outside this room reaches Docker: what others may ask is in
+//! [`Controller`], and none of it changes anything.
 
+mod act;
 mod builder;
 mod docker;
 mod fleet;
+mod follow;
+mod intent;
 mod jobs;
+mod pass;
 mod probe;
+mod supervise;
 mod wake;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::name::EnvironmentName;
+use crate::model::spec::Manifest;
+use crate::model::time::Timestamp;
+use crate::model::view::PlanView;
+use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
+use builder::{Builder, chain};
+use docker::{Engine, LogOptions};
+use fleet::Fleet;
+use follow::FollowTrouble;
+use jobs::Jobs;
+use pass::{EngineState, Pass};
+use probe::Prober;
+use wake::Wake;
+
+pub use builder::StateDirs;
+
+/// How often everything is looked at even if nothing rang.
+pub const RESYNC: Duration = Duration::from_secs(30);
+
+/// What the loop is given. It holds no handle that could move the record as people do.
+pub struct Settings {
+    /// The id of the record; it is what makes a container ours.
+    pub record: String,
+    /// Reads what should run.
+    pub desired: DesiredReader,
+    /// Completes it with heads and images.
+    pub resolver: Resolver,
+    /// Reads what was said before.
+    pub status: StatusReader,
+    /// Says what is.
+    pub writer: StatusWriter,
+    /// Rings when the record moves.
+    pub bells: Bells,
+    /// The manifest, as it is edited.
+    pub manifest: channel::Receiver<Arc<Manifest>>,
+    /// Where builds work.
+    pub dirs: StateDirs,
+    /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
+    pub engine: Option<String>,
+}
+
+/// The running loop, for those who may look.
+#[derive(Clone)]
+pub struct Controller {
+    pass: Arc<Pass>,
+    wake: Wake,
+    follow_trouble: FollowTrouble,
+    resynced: channel::Receiver<Option<Timestamp>>,
+}
+
+/// The running loop, for who has to end it.
+pub struct Running {
+    stop: CancellationToken,
+    supervisor: JoinHandle<()>,
+    jobs: Jobs,
+}
+
+/// Which part of a container's output is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct OutputOptions {
+    /// Go on as output comes.
+    pub follow: bool,
+    /// The last lines only.
+    pub tail: Option<usize>,
+    /// Since this moment only.
+    pub since: Option<Timestamp>,
+}
+
+/// Starts the loop.
+pub fn spawn(settings: Settings) -> (Controller, Running) {
+    let wake = Wake::default();
+    let engine = Arc::new(Engine::new(settings.engine));
+    let fleet = Arc::new(Fleet::new(settings.record.clone()));
+    let jobs = Jobs::new(wake.clone());
+    let (state, engine_state) = channel::channel(EngineState::Unknown("it was not asked yet".to_owned()));
+    let (resync, resynced) = channel::channel(None);
+    let builder = Arc::new(Builder {
+        engine: Arc::clone(&engine),
+        record: settings.record.clone(),
+        status: settings.status.clone(),
+        writer: settings.writer.clone(),
+        dirs: settings.dirs,
+        turns: Mutex::default(),
+        copies: Mutex::default(),
+    });
+    let pass = Arc::new(Pass {
+        prober: Prober::new(Arc::clone(&engine), wake.clone()),
+        engine,
+        fleet,
+        jobs: jobs.clone(),
+        builder,
+        manifest: settings.manifest.clone(),
+        desired: settings.desired,
+        resolver: settings.resolver,
+        status: settings.status,
+        writer: settings.writer,
+        engine_state,
+        record: settings.record,
+    });
+    let follow_trouble = FollowTrouble::default();
+    let stop = CancellationToken::new();
+    let supervisor = supervise::Supervisor {
+        pass: Arc::clone(&pass),
+        wake: wake.clone(),
+        bells: settings.bells,
+        manifest: settings.manifest,
+        follow_trouble: Arc::clone(&follow_trouble),
+        announced: HashMap::new(),
+        engine_state: state,
+        resynced: resync,
+        stop: stop.clone(),
+    };
+    let controller = Controller { pass, wake, follow_trouble, resynced };
+    let supervisor = tokio::spawn(supervisor.run());
+    (controller, Running { stop, supervisor, jobs })
+}
+
+impl Running {
+    /// Ends the loop: builds and pulls are cancelled, no container is touched.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // A worker that panicked has said so; there is nothing to add here.
+        let _ = self.supervisor.await;
+        self.jobs.shut_down().await;
+    }
+}
+
+impl Controller {
+    /// The plan of an environment as it would be now; `None` where the manifest has no such
+    /// environment.
+    ///
+    /// # Errors
+    /// A sentence, where the engine or the record does not answer.
+    pub async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, String> {
+        self.pass.preview(environment).await.map_err(|error| chain(&error))
+    }
+
+    /// The output of the container that serves an environment.
+    ///
+    /// # Errors
+    /// A sentence, where there is no container or the engine does not answer.
+    pub async fn output(
+        &self,
+        environment: &EnvironmentName,
+        options: OutputOptions,
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, String> {
+        let serving = self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
+            (container.name.ends_with(".next"), std::cmp::Reverse(container.started_at))
+        });
+        let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
+        let options = LogOptions { follow: options.follow, tail: options.tail, since: options.since };
+        let stream = self.pass.engine.logs(&serving.id, &options).await.map_err(|error| error.to_string())?;
+        Ok(stream.map(|chunk| chunk.map_err(std::io::Error::other)))
+    }
+
+    /// When the host was last looked at as a whole; `None`: never, or not since the engine was
+    /// lost.
+    pub fn last_resync(&self) -> Option<Timestamp> {
+        *self.resynced.borrow()
+    }
+
+    /// What is wrong with the whole, in sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
+            EngineState::Known => Vec::new(),
+            EngineState::Unknown(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
+        };
+        let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.extend(trouble.values().cloned());
+        warnings
+    }
+
+    /// Asks for a pass of every environment.
+    pub fn ring_all(&self) {
+        self.wake.ring_all();
+    }
+}

@@ -28,13 +28,15 @@ impl Work<'_> {
         env: &BTreeMap<String, EnvValue>,
     ) -> Result<Image, BuildError> {
         let number = self.number.to_string();
-        let filled: Vec<String> = command.iter().map(|word| word.replace("{build_number}", &number)).collect();
+        let filled: Vec<String> =
+            command.iter().map(|word| word.replace("{build_number}", &number)).collect();
         let image = image.replace("{build_number}", &number);
         self.say(&format!("running {}", filled.join(" ")));
         let mut child = Group(self.spawn(tree, &filled, env)?);
         let code = self.follow(&mut child.0).await?;
         if code != Some(0) {
-            let how = code.map_or("was ended by a signal".to_owned(), |code| format!("ended with exit code {code}"));
+            let how = code
+                .map_or("was ended by a signal".to_owned(), |code| format!("ended with exit code {code}"));
             return Err(BuildError::failed(format!("the script {how}")));
         }
         let engine = &self.builder.engine;

@@ -6,7 +6,7 @@ use super::{BuildError, Work, blocking};
 use crate::context::tree as files;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::spec::ExtraCheckout;
-use crate::source::{Mirror, Remote, SourceError};
+use crate::source::{Remote, SourceError};
 
 impl Work<'_> {
     /// Lays out the commit and what the manifest lays over it.
@@ -14,14 +14,15 @@ impl Work<'_> {
         let task = self.task;
         self.say(&format!("checking out {}", task.revision));
         let remote = Remote::new(&task.url)?;
-        let mirror = Mirror::open(self.builder.dirs.mirrors.join(task.repository.as_str()), remote);
+        let mirror = self.builder.mirror(remote);
         match mirror.ensure(&task.revision, Some(&task.branch)).await {
             // A person may have chosen a commit of another branch.
             Err(SourceError::NoSuchCommit { .. }) => mirror.ensure(&task.revision, None).await?,
             done => done?,
         }
         let laid = mirror.lay_out(&task.revision, tree).await?;
-        self.log.line(&format!("{} files, {} bytes: {} ({})", laid.files, laid.bytes, laid.subject, laid.author));
+        self.log
+            .line(&format!("{} files, {} bytes: {} ({})", laid.files, laid.bytes, laid.subject, laid.author));
         for path in &task.spec.remove {
             self.say(&format!("removing {path}"));
             let (root, path) = (tree.to_owned(), path.clone());
@@ -43,7 +44,7 @@ impl Work<'_> {
         self.say(&format!("checking out {remote} at {} into {}", checkout.revision, checkout.to));
         let commit = resolve(&remote, &checkout.revision).await?;
         self.checkouts.push(format!("{remote}@{commit}"));
-        let mirror = Mirror::open(self.builder.dirs.mirrors.join(remote.directory_name()), remote);
+        let mirror = self.builder.mirror(remote);
         let (root, to) = (tree.to_owned(), checkout.to.clone());
         let into = blocking("making room for a checkout", move || {
             files::remove(&root, &to)?;

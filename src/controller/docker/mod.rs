@@ -20,7 +20,6 @@ use tokio::sync::RwLock;
 pub(crate) use build::{BuildRequest, BuildSecret, Builder};
 pub(crate) use containers::{Listed, LogOptions, StepRun};
 pub(crate) use events::Happening;
-pub(crate) use networks::NetworkState;
 
 /// Deadline of calls that answer from the engine's memory or disk.
 const QUICK: Duration = Duration::from_secs(30);

@@ -1,0 +1,114 @@
+//! Following branches: one task a repository asks git for the heads, when a push was announced and
+//! now and then anyway, and takes what it finds into the record.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::builder::chain;
+use crate::model::event::EventKind;
+use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
+use crate::plan::backoff;
+use crate::record::{Resolver, StatusWriter};
+use crate::source::Remote;
+
+/// However fast pushes are announced, git is asked at most this often.
+const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
+
+/// What keeps branches from being followed, by repository, in sentences.
+pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<RepositoryName, String>>>;
+
+/// One repository and who follows it.
+pub(crate) struct Follower {
+    pub(crate) repository: RepositoryName,
+    pub(crate) url: String,
+    pub(crate) poll: Duration,
+    pub(crate) followers: Vec<(EnvironmentName, BranchName)>,
+    /// Rung when a push was announced.
+    pub(crate) announced: Arc<Notify>,
+    pub(crate) resolver: Resolver,
+    pub(crate) writer: StatusWriter,
+    pub(crate) trouble: FollowTrouble,
+}
+
+impl Follower {
+    /// Follows until dropped.
+    pub(crate) async fn run(self) {
+        let mut failures = 0;
+        loop {
+            failures = match self.ask().await {
+                Ok(()) => self.over_trouble(),
+                Err(why) => self.in_trouble(&why, failures + 1).await,
+            };
+            tokio::time::sleep(AT_LEAST_BETWEEN).await;
+            tokio::select! {
+                () = self.announced.notified() => {}
+                () = self.until_next_poll(failures) => {}
+            }
+        }
+    }
+
+    async fn until_next_poll(&self, failures: u32) {
+        // Announced pushes must get through soon after the repository answers again.
+        let pause = match failures {
+            0 if self.poll.is_zero() => return std::future::pending().await,
+            0 => self.poll,
+            failures if self.poll.is_zero() => backoff(failures + 1, self.repository.as_str()),
+            failures => backoff(failures + 1, self.repository.as_str()).min(self.poll),
+        };
+        tokio::time::sleep(pause).await;
+    }
+
+    async fn ask(&self) -> Result<(), String> {
+        let remote = Remote::new(&self.url).map_err(|error| chain(&error))?;
+        let heads = remote.heads().await.map_err(|error| chain(&error))?;
+        let mut missing = Vec::new();
+        for (environment, branch) in &self.followers {
+            let Some(head) = heads.get(branch.as_str()) else {
+                missing.push(branch.as_str());
+                continue;
+            };
+            let now = SystemTime::now().into();
+            let moved = self.resolver.advance_head(environment, head, now).await;
+            if let Some(generation) = moved.map_err(|error| chain(&error))? {
+                info!(%environment, %generation, revision = %head, "the branch moved");
+            }
+        }
+        match missing.as_slice() {
+            [] => Ok(()),
+            missing => Err(format!(
+                "{} has no branch `{}`; what follows it keeps what it has",
+                self.repository,
+                missing.join("`, `")
+            )),
+        }
+    }
+
+    fn over_trouble(&self) -> u32 {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.remove(&self.repository).is_some() {
+            info!(repository = %self.repository, "the repository answers again");
+        }
+        0
+    }
+
+    async fn in_trouble(&self, why: &str, failures: u32) -> u32 {
+        warn!(repository = %self.repository, why, failures, "the heads of the branches are not known");
+        let sentence = format!("repository {}: {why}", self.repository);
+        let known = {
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            trouble.insert(self.repository.clone(), sentence.clone()).is_some()
+        };
+        if !known {
+            for (environment, _) in &self.followers {
+                let now = SystemTime::now().into();
+                // An event that cannot be kept is in the log line above.
+                let _ = self.writer.event(environment, EventKind::Failure, &sentence, now).await;
+            }
+        }
+        failures
+    }
+}

@@ -1,0 +1,414 @@
+//! One pass of one environment: snapshot, observe, plan, act, report.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::act::Failed;
+use super::builder::{Builder, Task, chain};
+use super::docker::{Engine, EngineError};
+use super::fleet::Fleet;
+use super::intent;
+use super::jobs::{JobKey, Jobs};
+use super::probe::{ProbeTarget, Prober};
+use crate::model::build::{Acquisition, BuildRecord, BuildResult};
+use crate::model::desired::{Desired, Entry, Outcome};
+use crate::model::event::EventKind;
+use crate::model::memory::Memory;
+use crate::model::name::{Digest, EnvironmentName};
+use crate::model::observed::{ContainerState, Observed, SeenContainer};
+use crate::model::spec::Manifest;
+use crate::model::spec::{EnvironmentSpec, Mount, Supply};
+use crate::model::status::{Condition, Reason, RunningContainer, Status};
+use crate::model::time::Timestamp;
+use crate::model::view::PlanView;
+use crate::plan::{self, Intent, Need, Plan};
+use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWriter};
+
+/// Rounds of plan and act in one pass. A deployment takes three; more than this is left to the
+/// next pass, so that one environment never spins.
+const ROUNDS: usize = 10;
+
+/// What a pass works with. There is one for each daemon, shared by all workers.
+pub(super) struct Pass {
+    pub(super) engine: Arc<Engine>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) jobs: Jobs,
+    pub(super) prober: Prober,
+    pub(super) builder: Arc<Builder>,
+    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
+    pub(super) desired: DesiredReader,
+    pub(super) resolver: Resolver,
+    pub(super) status: StatusReader,
+    pub(super) writer: StatusWriter,
+    /// Whether the fleet is known: an engine that does not answer is no empty host.
+    pub(super) engine_state: watch::Receiver<EngineState>,
+    pub(super) record: String,
+}
+
+/// Whether what is known of the host can be trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum EngineState {
+    /// Listed since the connection was made.
+    Known,
+    /// Not, and why.
+    Unknown(String),
+}
+
+/// Everything that a plan is made of, and the plan.
+pub(super) struct Planned {
+    pub(super) spec: EnvironmentSpec,
+    pub(super) desired: Desired,
+    pub(super) intent: Intent,
+    pub(super) observed: Observed,
+    pub(super) task: Option<Task>,
+    pub(super) job: Option<JobKey>,
+    pub(super) plan: Plan,
+}
+
+/// Why a pass could not be carried through.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PassError {
+    /// The record cannot be read or written.
+    #[error("the record")]
+    Record(#[from] RecordError),
+    /// The engine does not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Pass {
+    /// Looks at one environment and acts until there is nothing to do now. Says when to look again
+    /// at the latest, where something is waited for.
+    pub(super) async fn run(&self, environment: &EnvironmentName) -> Result<Option<Timestamp>, PassError> {
+        for _ in 0..ROUNDS {
+            let Some(planned) = self.plan(environment).await? else { return Ok(None) };
+            let acted = self.act(&planned).await;
+            let look_again = planned.plan.look_again;
+            let is_at_rest = planned.plan.steps.is_empty();
+            self.report(planned, acted.err()).await?;
+            if is_at_rest {
+                return Ok(look_again);
+            }
+        }
+        Ok(Some(now().after(plan::backoff(4, environment.as_str()))))
+    }
+
+    /// What would be done now.
+    pub(super) async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, PassError> {
+        let planned = self.plan(environment).await?;
+        Ok(planned.map(|planned| PlanView {
+            environment: environment.clone(),
+            steps: plan::explain::explain(&planned.plan),
+            differences: planned.plan.differences,
+            message: planned.plan.verdict.message,
+        }))
+    }
+
+    // --- snapshot -----------------------------------------------------------------------------
+
+    async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
+        let (spec, network) = {
+            let manifest = self.manifest.borrow();
+            let Some(spec) = manifest.environments.get(environment) else { return Ok(None) };
+            (spec.clone(), manifest.network.clone())
+        };
+        if let EngineState::Unknown(why) = self.engine_state.borrow().clone() {
+            return Err(EngineError::Unreachable(why).into());
+        }
+        let desired = self.desired.get(environment)?;
+        let memory = self.status.memory(environment)?;
+        let entry = self.entry_that_counts(&desired)?;
+        let intent = intent::of(&spec, &desired, entry, &self.record, &network);
+        let task = self.task(environment, &spec, &intent);
+        let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
+        let plan = plan::plan(&intent, &observed, &memory, now());
+        Ok(Some(Planned { spec, desired, intent, observed, task, job, plan }))
+    }
+
+    fn entry_that_counts(&self, desired: &Desired) -> Result<Entry, RecordError> {
+        match &desired.hold {
+            None => Ok(desired.entry.clone()),
+            Some(hold) => match hold.generation {
+                Some(kept) if kept == desired.entry.generation => Ok(desired.entry.clone()),
+                Some(kept) => Ok(self.desired.entry(&desired.environment, kept)?.unwrap_or_default()),
+                None => Ok(Entry::default()),
+            },
+        }
+    }
+
+    /// What to build for the entry that counts, where it has to be built here.
+    fn task(&self, environment: &EnvironmentName, spec: &EnvironmentSpec, intent: &Intent) -> Option<Task> {
+        let Supply::Branch { repository, branch } = &spec.supply else { return None };
+        Some(Task {
+            environment: environment.clone(),
+            url: self.manifest.borrow().repositories.get(repository)?.url.clone(),
+            branch: branch.clone(),
+            revision: intent.entry.revision.clone()?,
+            spec: spec.build.clone()?,
+        })
+    }
+
+    // --- observe ------------------------------------------------------------------------------
+
+    async fn observe(
+        &self,
+        spec: &EnvironmentSpec,
+        intent: &Intent,
+        memory: &Memory,
+        task: Option<&Task>,
+    ) -> Result<(Observed, Option<JobKey>), PassError> {
+        let engine = &*self.engine;
+        let containers = self.fleet.containers(&intent.environment);
+        let of_entry = intent.entry.image.iter().filter_map(|image| image.id.clone());
+        let of_good = memory.good.iter().filter_map(|good| good.image.id.clone());
+        let ids: BTreeSet<Digest> = of_entry.chain(of_good).collect();
+        let images = self.fleet.images(engine, ids).await?;
+        let volumes = spec.volumes.iter().filter_map(Mount::volume).map(str::to_owned).collect();
+        let need = plan::need(&intent.entry, intent.supply, &images);
+        let (acquisition, job) = self.acquisition(&need, task).await?;
+        let jobs = self.jobs.state(&intent.environment, job.as_ref());
+        let network = self.manifest.borrow().network.clone();
+        let observed = Observed {
+            name_holder: self.fleet.foreign(spec.container.as_str()),
+            images,
+            volumes: self.fleet.volumes(engine, volumes).await?,
+            network: self.fleet.network(engine, &network).await?,
+            acquisition: acquisition.or(jobs.acquisition).unwrap_or(Acquisition::Untried),
+            superseded_job: jobs.is_superseded,
+            burst_since: jobs.burst_since,
+            probes: self
+                .prober
+                .watch(&intent.environment, probe_targets(spec, &network, intent, &containers)),
+            containers,
+        };
+        Ok((observed, job))
+    }
+
+    /// What the record knows of what is needed, and the key of the job that brings it.
+    async fn acquisition(
+        &self,
+        need: &Need,
+        task: Option<&Task>,
+    ) -> Result<(Option<Acquisition>, Option<JobKey>), PassError> {
+        match (need, task) {
+            (Need::Pull { reference, digest }, _) => {
+                Ok((None, Some(JobKey::Pull(format!("{reference}@{digest}")))))
+            }
+            (Need::Build { .. }, Some(task)) => {
+                let key = match task.key() {
+                    Ok(key) => key,
+                    Err(message) => return Ok((Some(no_overlay(message)), None)),
+                };
+                let known = match self.status.build(&key)? {
+                    Some(build) => self.built(build).await?,
+                    None => None,
+                };
+                Ok((known, Some(JobKey::Build(key))))
+            }
+            (Need::Nothing | Need::Unobtainable { .. } | Need::Build { .. }, _) => {
+                Ok((Some(Acquisition::NotNeeded), None))
+            }
+        }
+    }
+
+    /// A build whose image is gone is no build: the same inputs have to be built again.
+    async fn built(&self, build: BuildRecord) -> Result<Option<Acquisition>, PassError> {
+        match build.result {
+            BuildResult::Failed(message) => {
+                let (reason, at) = (Reason::BuildFailed, build.finished);
+                Ok(Some(Acquisition::Failed { reason, message, at }))
+            }
+            BuildResult::Built(image) => {
+                let id = image.id.clone();
+                let there = !self.fleet.images(&self.engine, id).await?.is_empty();
+                Ok(there.then_some(Acquisition::Got(image)))
+            }
+        }
+    }
+
+    // --- report -------------------------------------------------------------------------------
+
+    async fn report(&self, planned: Planned, failed: Option<Failed>) -> Result<(), PassError> {
+        let environment = &planned.intent.environment;
+        let before = self.status.status(environment)?;
+        let at = now();
+        let memory = match &failed {
+            Some(failed) => {
+                let message = failed.to_string();
+                warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
+                self.writer.event(environment, EventKind::Failure, &message, at).await?;
+                plan::after_failure(&planned.plan, &failed.step, &message, &planned.intent, at)
+            }
+            None => planned.plan.memory.clone(),
+        };
+        self.tell_of_generations(before.as_ref(), &planned.desired, at).await?;
+        let status = status(&planned, before.as_ref(), at, &memory);
+        self.tell_of_change(before.as_ref(), &status, at).await?;
+        self.writer.report(&status, &memory).await?;
+        if let Some((generation, outcome)) = planned.plan.outcome {
+            self.writer.outcome(environment, generation, outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that the record moved, and that generations which nobody waits for any more are
+    /// superseded.
+    async fn tell_of_generations(
+        &self,
+        before: Option<&Status>,
+        desired: &Desired,
+        at: Timestamp,
+    ) -> Result<(), PassError> {
+        let (environment, entry) = (&desired.environment, &desired.entry);
+        let seen = before.map(|before| before.observed_generation).unwrap_or_default();
+        if entry.generation <= seen {
+            return Ok(());
+        }
+        self.writer.event(environment, EventKind::Record, record_words(entry), at).await?;
+        let earlier = self.status.history(environment)?.into_iter().filter(|earlier| {
+            earlier.outcome.is_none()
+                && (seen..entry.generation).contains(&earlier.entry.generation)
+                && desired.hold.is_none()
+        });
+        for earlier in earlier.collect::<Vec<_>>() {
+            self.writer.outcome(environment, earlier.entry.generation, Outcome::Superseded).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_of_change(
+        &self,
+        before: Option<&Status>,
+        status: &Status,
+        at: Timestamp,
+    ) -> Result<(), PassError> {
+        let said = before.map(|before| (before.condition, before.reason, before.message.as_str()));
+        if said == Some((status.condition, status.reason, status.message.as_str())) {
+            return Ok(());
+        }
+        let (environment, condition, reason) = (&status.environment, status.condition, status.reason);
+        info!(
+            %environment, generation = %status.observed_generation, condition = condition.as_str(),
+            reason = reason.as_str(), message = %status.message, "status"
+        );
+        let words = format!("{} ({}): {}", condition.as_str(), reason.as_str(), status.message);
+        Ok(self.writer.event(environment, EventKind::Status, words, at).await?)
+    }
+
+    /// Says that the engine cannot be asked, and changes nothing else: not being able to tell is
+    /// no verdict on what runs.
+    pub(super) async fn report_error(
+        &self,
+        environment: &EnvironmentName,
+        error: &PassError,
+    ) -> Result<(), PassError> {
+        let PassError::Engine(error) = error else { return Ok(()) };
+        let before = self.status.status(environment)?;
+        let at = now();
+        let same = before.as_ref().filter(|before| before.reason == Reason::EngineUnavailable);
+        let status = Status {
+            environment: environment.clone(),
+            observed_generation: before.as_ref().map(|before| before.observed_generation).unwrap_or_default(),
+            condition: Condition::Degraded,
+            reason: Reason::EngineUnavailable,
+            message: error.to_string(),
+            since: same.map_or(at, |same| same.since),
+            running: before.as_ref().and_then(|before| before.running.clone()),
+            next_retry: None,
+            plan: Vec::new(),
+            observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+        };
+        self.tell_of_change(before.as_ref(), &status, at).await?;
+        let memory = self.status.memory(environment)?;
+        Ok(self.writer.report(&status, &memory).await?)
+    }
+}
+
+/// The time. Passes are where it enters; plans get it handed.
+pub(super) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn no_overlay(message: String) -> Acquisition {
+    // It is looked at again with every resync: laying the file where it belongs is enough.
+    Acquisition::Unavailable {
+        reason: Reason::SecretMissing,
+        message,
+        retry_at: Timestamp::from_millis(u64::MAX),
+    }
+}
+
+fn probe_targets(
+    spec: &EnvironmentSpec,
+    network: &crate::model::name::NetworkName,
+    intent: &Intent,
+    containers: &[SeenContainer],
+) -> Vec<ProbeTarget> {
+    let running = containers.iter().filter(|container| container.state == ContainerState::Running);
+    let target = |container: &SeenContainer| ProbeTarget {
+        environment: intent.environment.clone(),
+        container: container.id.clone(),
+        started_at: container.started_at,
+        address: container.networks.get(network.as_str()).copied().flatten(),
+        port: spec.port,
+        publish: spec.publish,
+        health: intent.health.clone(),
+    };
+    running.map(target).collect()
+}
+
+fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Memory) -> Status {
+    let verdict = &planned.plan.verdict;
+    let same = before
+        .filter(|before| before.condition == verdict.condition && before.reason == verdict.reason)
+        .filter(|before| before.observed_generation == planned.desired.entry.generation);
+    Status {
+        environment: planned.intent.environment.clone(),
+        observed_generation: planned.desired.entry.generation,
+        condition: verdict.condition,
+        reason: verdict.reason,
+        message: verdict.message.clone(),
+        since: same.map_or(at, |same| same.since),
+        running: running(planned, memory),
+        next_retry: planned.plan.look_again.filter(|_| verdict.condition == Condition::Degraded),
+        plan: plan::explain::explain(&planned.plan),
+        observed_sync: planned.desired.sync,
+    }
+}
+
+fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {
+    let name = planned.spec.container.as_str();
+    let running = planned.observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+    let serving = running.min_by_key(|seen| (seen.name != name, seen.created_at))?;
+    Some(RunningContainer {
+        container_id: serving.id.clone(),
+        image_id: serving.image.clone(),
+        started_at: serving.started_at,
+        restarts: memory.crashes.restarts,
+    })
+}
+
+/// How a generation came to be, as a sentence.
+fn record_words(entry: &Entry) -> String {
+    let what = match (&entry.revision, &entry.image) {
+        (Some(revision), _) => format!("commit {}", revision.short()),
+        (None, Some(image)) => {
+            format!("image {}", image.shown_digest().map_or("unknown", |digest| digest.short()))
+        }
+        (None, None) => "nothing".to_owned(),
+    };
+    let origin = entry.origin.map_or("", |origin| origin.as_str());
+    let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let note = entry.note.as_ref().map(|note| format!(", {note}")).unwrap_or_default();
+    format!("generation {}: {what} ({origin}{by}{note})", entry.generation)
+}
+
+impl From<&PassError> for String {
+    fn from(error: &PassError) -> Self {
+        chain(error)
+    }
+}

@@ -1,0 +1,288 @@
+//! Who runs: a worker for each environment, a follower for each repository, as the manifest says.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, watch as channel};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use super::builder::chain;
+use super::follow::{FollowTrouble, Follower};
+use super::pass::{EngineState, Pass, PassError, now};
+use super::wake::Wake;
+use super::watch::Watch;
+use crate::model::event::EventKind;
+use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
+use crate::model::spec::Manifest;
+use crate::model::spec::{RepositorySpec, Supply};
+use crate::model::status::{Condition, Reason, Status};
+use crate::model::time::Timestamp;
+use crate::plan::backoff;
+use crate::record::{Bell, Bells};
+
+/// A pass is never further away than this, whatever rang or did not: secret files and overlays
+/// change without a bell.
+const SAFETY_NET: Duration = Duration::from_secs(60);
+
+pub(super) struct Supervisor {
+    pub(super) pass: Arc<Pass>,
+    pub(super) wake: Wake,
+    pub(super) bells: Bells,
+    pub(super) manifest: channel::Receiver<Arc<Manifest>>,
+    pub(super) follow_trouble: FollowTrouble,
+    /// What rings each follower.
+    pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
+    pub(super) engine_state: channel::Sender<EngineState>,
+    pub(super) resynced: channel::Sender<Option<Timestamp>>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// Keeps workers and followers running until stopped, then waits for each to end.
+    pub(super) async fn run(mut self) {
+        let tasks = TaskTracker::new();
+        let watch = Watch {
+            pass: Arc::clone(&self.pass),
+            wake: self.wake.clone(),
+            engine_state: self.engine_state.clone(),
+            resynced: self.resynced.clone(),
+            stop: self.stop.clone(),
+        };
+        tasks.spawn(watch.run());
+        let mut bells = self.bells.subscribe();
+        let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
+        let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
+        self.staff(&tasks, &mut workers, &mut followers);
+        let stop = self.stop.clone();
+        let mut resynced = self.resynced.subscribe();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                bell = bells.recv() => self.hear(bell),
+                changed = self.manifest.changed() => match changed {
+                    Ok(()) => self.staff(&tasks, &mut workers, &mut followers),
+                    Err(_) => stop.cancelled().await,
+                },
+                _ = resynced.changed() => self.name_orphans().await,
+            }
+        }
+        drop((workers, followers));
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    fn hear(&self, bell: Result<Bell, RecvError>) {
+        match bell {
+            Ok(Bell::Desired(environment)) => {
+                self.wake.ring(&environment);
+                self.announce(&environment);
+            }
+            Ok(Bell::Status(_) | Bell::Event(_)) => {}
+            Err(_) => {
+                self.wake.ring_all();
+                self.announced.values().for_each(|announced| announced.notify_one());
+            }
+        }
+    }
+
+    /// Tells the follower of an environment's repository, where a push was announced.
+    fn announce(&self, environment: &EnvironmentName) {
+        if !self.pass.desired.get(environment).is_ok_and(|desired| desired.hint.is_some()) {
+            return;
+        }
+        let manifest = self.manifest.borrow();
+        let repository = manifest.environments.get(environment).and_then(|spec| match &spec.supply {
+            Supply::Branch { repository, .. } => Some(repository),
+            _ => None,
+        });
+        if let Some(announced) = repository.and_then(|repository| self.announced.get(repository)) {
+            announced.notify_one();
+        }
+    }
+
+    /// Starts what the manifest has and nobody does yet, and ends what it no longer has.
+    fn staff(
+        &mut self,
+        tasks: &TaskTracker,
+        workers: &mut HashMap<EnvironmentName, DropGuard>,
+        followers: &mut HashMap<RepositoryName, (Followed, DropGuard)>,
+    ) {
+        let manifest = self.manifest.borrow_and_update().clone();
+        workers.retain(|environment, _| manifest.environments.contains_key(environment));
+        for environment in manifest.environments.keys() {
+            workers.entry(environment.clone()).or_insert_with(|| self.start_worker(tasks, environment));
+        }
+        let wanted = followed(&manifest);
+        followers.retain(|repository, (followed, _)| wanted.get(repository) == Some(followed));
+        for (repository, followed) in wanted {
+            if !followers.contains_key(&repository) {
+                let guard = self.start_follower(tasks, &repository, &followed);
+                followers.insert(repository, (followed, guard));
+            }
+        }
+        self.wake.ring_all();
+    }
+
+    fn start_worker(&self, tasks: &TaskTracker, environment: &EnvironmentName) -> DropGuard {
+        let stop = self.stop.child_token();
+        let worker = Worker {
+            pass: Arc::clone(&self.pass),
+            bell: self.wake.bell(environment),
+            environment: environment.clone(),
+        };
+        let stopped = stop.clone();
+        let jobs = self.pass.jobs.clone();
+        let environment = environment.clone();
+        tasks.spawn(async move {
+            stopped.run_until_cancelled(worker.run()).await;
+            jobs.cancel(&environment);
+        });
+        stop.drop_guard()
+    }
+
+    fn start_follower(
+        &mut self,
+        tasks: &TaskTracker,
+        repository: &RepositoryName,
+        followed: &Followed,
+    ) -> DropGuard {
+        let stop = self.stop.child_token();
+        let announced = self.announced.entry(repository.clone()).or_default();
+        let follower = Follower {
+            repository: repository.clone(),
+            url: followed.spec.url.clone(),
+            poll: followed.spec.poll,
+            followers: followed.followers.clone(),
+            announced: Arc::clone(announced),
+            resolver: self.pass.resolver.clone(),
+            writer: self.pass.writer.clone(),
+            trouble: Arc::clone(&self.follow_trouble),
+        };
+        let stopped = stop.clone();
+        tasks.spawn(async move { stopped.run_until_cancelled(follower.run()).await });
+        stop.drop_guard()
+    }
+
+    /// Containers whose environment the manifest no longer has run on, and are named: removing
+    /// them because of an edit would make a typing error an outage.
+    async fn name_orphans(&self) {
+        for environment in self.pass.fleet.environments() {
+            if self.manifest.borrow().environments.contains_key(&environment) {
+                continue;
+            }
+            let containers = self.pass.fleet.containers(&environment);
+            let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+            let message = format!(
+                "the manifest no longer declares {environment}; its container goes on as it is. If it is not \
+                 wanted any more: docker rm -f {}",
+                names.join(" ")
+            );
+            let before = self.pass.status.status(&environment).ok().flatten();
+            let same = before.as_ref().filter(|before| before.reason == Reason::NotInManifest);
+            let status = Status {
+                environment: environment.clone(),
+                observed_generation: before
+                    .as_ref()
+                    .map(|before| before.observed_generation)
+                    .unwrap_or_default(),
+                condition: Condition::Blocked,
+                reason: Reason::NotInManifest,
+                message,
+                since: same.map_or_else(now, |same| same.since),
+                running: before.as_ref().and_then(|before| before.running.clone()),
+                next_retry: None,
+                plan: Vec::new(),
+                observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+            };
+            let memory = self.pass.status.memory(&environment).unwrap_or_default();
+            if let Err(error) = self.pass.writer.report(&status, &memory).await {
+                warn!(%environment, error = %chain(&error), "an orphan cannot be reported");
+            }
+        }
+    }
+}
+
+/// Whether the manifest declares a container of this name.
+pub(super) fn is_declared(pass: &Pass, name: &str) -> bool {
+    let manifest = pass.manifest.borrow();
+    manifest.environments.values().any(|spec| spec.container.as_str() == name)
+}
+
+/// A repository as it is followed. Another one is another follower.
+#[derive(Clone, PartialEq)]
+struct Followed {
+    spec: RepositorySpec,
+    followers: Vec<(EnvironmentName, BranchName)>,
+}
+
+fn followed(manifest: &Manifest) -> HashMap<RepositoryName, Followed> {
+    let mut followed: HashMap<RepositoryName, Followed> = HashMap::new();
+    for (environment, spec) in &manifest.environments {
+        let Supply::Branch { repository, branch } = &spec.supply else { continue };
+        let Some(spec) = manifest.repositories.get(repository) else { continue };
+        let entry = followed.entry(repository.clone());
+        let followed = entry.or_insert_with(|| Followed { spec: spec.clone(), followers: Vec::new() });
+        followed.followers.push((environment.clone(), branch.clone()));
+    }
+    followed
+}
+
+/// Runs the passes of one environment, one after the other.
+struct Worker {
+    pass: Arc<Pass>,
+    bell: Arc<Notify>,
+    environment: EnvironmentName,
+}
+
+impl Worker {
+    async fn run(self) {
+        let mut failures = 0;
+        loop {
+            // Whatever one environment trips over, the others go on.
+            let pass = AssertUnwindSafe(self.pass.run(&self.environment)).catch_unwind().await;
+            let look_again = match pass {
+                Ok(Ok(look_again)) => {
+                    failures = 0;
+                    look_again
+                }
+                Ok(Err(error)) => {
+                    failures += 1;
+                    self.report(&error).await;
+                    Some(now().after(backoff(failures + 1, self.environment.as_str())))
+                }
+                Err(_) => {
+                    failures += 1;
+                    self.report_panic().await;
+                    Some(now().after(backoff(failures + 3, self.environment.as_str())))
+                }
+            };
+            let pause = look_again.map_or(SAFETY_NET, |at| at.since(now()).min(SAFETY_NET));
+            tokio::select! {
+                () = self.bell.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn report(&self, error: &PassError) {
+        if let Err(worse) = self.pass.report_error(&self.environment, error).await {
+            error!(environment = %self.environment, error = %chain(&worse), "a pass cannot be reported");
+        }
+        if matches!(error, PassError::Record(_)) {
+            error!(environment = %self.environment, error = %chain(error), "the record does not play along");
+        }
+    }
+
+    async fn report_panic(&self) {
+        error!(environment = %self.environment, "a pass panicked; it is tried again later");
+        let message = "a pass ended in a panic, which is a bug of abide; it is tried again later";
+        // An event that cannot be kept is in the log line above.
+        let _ = self.pass.writer.event(&self.environment, EventKind::System, message, now()).await;
+    }
+}

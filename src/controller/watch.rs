@@ -1,0 +1,106 @@
+//! The watch over the engine: its events, the resync, and being connected at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::watch as channel;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::docker::{EngineError, Happening};
+use super::pass::{EngineState, Pass, now};
+use super::wake::Wake;
+use super::{RESYNC, supervise};
+use crate::model::time::Timestamp;
+
+/// Events are asked for from this long before the connection, so that none falls in between.
+const REWIND: Duration = Duration::from_secs(3);
+/// The first and the longest pause between attempts to reach the engine.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
+
+pub(super) struct Watch {
+    pub(super) pass: Arc<Pass>,
+    pub(super) wake: Wake,
+    pub(super) engine_state: channel::Sender<EngineState>,
+    pub(super) resynced: channel::Sender<Option<Timestamp>>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Watch {
+    /// Watches until stopped, through every loss of the engine.
+    pub(super) async fn run(self) {
+        let mut pause = RETRY.0;
+        while !self.stop.is_cancelled() {
+            let stop = self.stop.clone();
+            let Some(Err(lost)) = stop.run_until_cancelled(self.watch()).await else { return };
+            if *self.engine_state.borrow() == EngineState::Known {
+                warn!(error = %lost, "the Docker Engine was lost");
+                pause = RETRY.0;
+            }
+            self.engine_state.send_replace(EngineState::Unknown(lost.to_string()));
+            self.resynced.send_replace(None);
+            self.wake.ring_all();
+            self.pass.engine.reconnect().await;
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    /// Connects, lists everything, and follows events until the connection is lost.
+    async fn watch(&self) -> Result<std::convert::Infallible, EngineError> {
+        let (pass, engine) = (&self.pass, &self.pass.engine);
+        engine.ping().await?;
+        let since = now().as_millis().saturating_sub(u64::try_from(REWIND.as_millis()).unwrap_or(0)) / 1000;
+        let mut happenings = Box::pin(engine.happenings(Some(since)).await?);
+        pass.fleet.forget_things();
+        pass.fleet.resync(engine, true).await?;
+        info!(containers = pass.fleet.count(), "the Docker Engine is connected and listed");
+        self.engine_state.send_replace(EngineState::Known);
+        self.resynced.send_replace(Some(now()));
+        self.wake.ring_all();
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                happening = happenings.next() => match happening {
+                    Some(happening) => self.look(happening?).await?,
+                    None => return Err(EngineError::Unreachable("its event stream ended".to_owned())),
+                },
+                _ = resync.tick() => self.resync().await?,
+            }
+        }
+    }
+
+    async fn look(&self, happening: Happening) -> Result<(), EngineError> {
+        let (fleet, engine) = (&self.pass.fleet, &self.pass.engine);
+        debug!(?happening, "event");
+        match happening {
+            Happening::Container { id, names } => {
+                if let Some(environment) = fleet.look(engine, &id).await? {
+                    self.wake.ring(&environment);
+                } else if names
+                    .iter()
+                    .any(|name| supervise::is_declared(&self.pass, name) || fleet.foreign(name).is_some())
+                {
+                    // Someone else's container came, went or changed its name where it matters.
+                    self.resync().await?;
+                    self.wake.ring_all();
+                }
+            }
+            Happening::Things => {
+                fleet.forget_things();
+                self.wake.ring_all();
+            }
+        }
+        Ok(())
+    }
+
+    async fn resync(&self) -> Result<(), EngineError> {
+        for environment in self.pass.fleet.resync(&self.pass.engine, false).await? {
+            self.wake.ring(&environment);
+        }
+        self.resynced.send_replace(Some(now()));
+        Ok(())
+    }
+}
