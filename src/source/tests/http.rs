@@ -131,16 +131,14 @@ async fn a_tree_is_laid_out_from_an_http_server() {
 #[tokio::test]
 async fn a_login_in_the_url_opens_the_door_and_shows_on_no_command_line_and_in_no_file() {
     let (origin, commit) = Origin::with_one_commit();
-    let server = Server::start(origin.path(), Some(("ann", "can@ry/42"))).await;
-    let kept = Kept::of(Remote::new(&server.url("ann:can%40ry%2F42@")).unwrap());
+    let server = Server::start(origin.path(), Some(("a@nn", "canary-42"))).await;
+    let kept = Kept::of(Remote::new(&server.url("a%40nn:canary-42@")).unwrap());
     kept.mirror.ensure(&commit, Some(&branch("master"))).await.unwrap();
     assert_eq!(*server.leaks.lock().unwrap(), Vec::<String>::new());
     let config = std::fs::read_to_string(kept.dir().join("config")).unwrap();
     let marker = std::fs::read_to_string(kept.dir().join("abide-mirror")).unwrap();
-    for secret in ["can@ry", "can%40ry"] {
-        assert!(!config.contains(secret) && !marker.contains(secret), "{config}{marker}");
-    }
-    assert!(!format!("{:?}", kept.mirror).contains("42"));
+    let written = format!("{config} {marker} {:?}", kept.mirror);
+    assert!(!written.contains("canary"), "{written}");
 }
 
 #[tokio::test]
