@@ -1,0 +1,1 @@
+//! Verbs as they are typed, against an API that remembers what it was asked.
