@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, 
 }
 
 fn query(args: &LogsArgs, now: Timestamp) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::from("?"));
+    let mut query = form_urlencoded::Serializer::new(String::new());
     if args.follow {
         query.append_pair("follow", "true");
     }
@@ -80,7 +80,7 @@ fn query(args: &LogsArgs, now: Timestamp) -> String {
     if let Some(number) = args.number {
         query.append_pair("number", &number.to_string());
     }
-    query.finish().trim_end_matches('?').to_owned()
+    query.finish()
 }
 
 impl Since {
@@ -114,14 +114,14 @@ mod tests {
     #[test]
     fn what_was_typed_becomes_the_query() {
         assert_eq!(query_of("dev"), "");
-        assert_eq!(query_of("dev -f --tail 5"), "?follow=true&tail=5");
-        assert_eq!(query_of("dev --build --number 7"), "?build=true&number=7");
+        assert_eq!(query_of("dev -f --tail 5"), "follow=true&tail=5");
+        assert_eq!(query_of("dev --build --number 7"), "build=true&number=7");
     }
 
     #[test]
     fn a_length_of_time_becomes_a_moment() {
-        assert_eq!(query_of("dev --since 10m"), "?since=1970-01-01T00%3A50%3A00.000Z");
-        assert_eq!(query_of("dev --since 2h"), "?since=1970-01-01T00%3A00%3A00.000Z");
-        assert_eq!(query_of("dev --since 1970-01-01T00:00:01Z"), "?since=1970-01-01T00%3A00%3A01.000Z");
+        assert_eq!(query_of("dev --since 10m"), "since=1970-01-01T00%3A50%3A00.000Z");
+        assert_eq!(query_of("dev --since 2h"), "since=1970-01-01T00%3A00%3A00.000Z");
+        assert_eq!(query_of("dev --since 1970-01-01T00:00:01Z"), "since=1970-01-01T00%3A00%3A01.000Z");
     }
 }

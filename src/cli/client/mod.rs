@@ -224,13 +224,13 @@ impl Client {
         if answer.is_empty() { Ok(serde_json::Value::Null) } else { self.decode(&answer) }
     }
 
-    /// The output of a container or a build, as it comes; `query` begins with `?` where there is one.
+    /// The output of a container or a build, as it comes; `query` is a URL's, or empty.
     pub(crate) async fn logs(
         &self,
         name: &EnvironmentName,
         query: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
-        let path = format!("/environments/{name}/logs{query}");
+        let path = format!("/environments/{name}/logs?{query}");
         let body = self.accepted(Method::GET, &path, Body::empty()).await?;
         let place = self.transport.place();
         let pieces = body.into_data_stream();

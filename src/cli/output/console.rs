@@ -142,9 +142,14 @@ pub(crate) mod testing {
     pub(crate) struct Paper(Arc<Mutex<Vec<u8>>>);
 
     impl Paper {
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
+        }
+
+        /// What was written, without its styles.
         pub(crate) fn text(&self) -> String {
-            let bytes = self.0.lock().unwrap().clone();
-            anstream::adapter::strip_str(&String::from_utf8(bytes).unwrap()).to_string()
+            let text = String::from_utf8(self.bytes()).unwrap();
+            anstream::adapter::strip_str(&text).to_string()
         }
     }
 
