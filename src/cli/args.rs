@@ -26,7 +26,7 @@ Environment variables:
 /// Webhooks, promotions and these verbs only move a record of what should run where. A loop keeps
 /// comparing what does run with it, and builds, pulls and restarts until the two match.
 #[derive(Debug, Parser)]
-#[command(name = "abide", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "abide", version, after_help = EXIT_CODES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Options of every verb.

@@ -70,12 +70,13 @@ fn absent(what: &str) -> anyhow::Error {
 
 /// Without `-v` the verbs speak for themselves, so only warnings are logged.
 fn log_to_standard_error(verbosity: u8) {
-    let level = match verbosity {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::DEBUG,
-        2.. => tracing::Level::TRACE,
+    let filter = match verbosity {
+        0 => "warn",
+        1 => "warn,abide=debug",
+        2.. => "debug,abide=trace",
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call keeps the first one's setup, which is what an embedding test wants.
     let _ = subscriber.try_init();
 }

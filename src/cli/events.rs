@@ -66,17 +66,17 @@ async fn follow(
 ) -> Result<Exit, Failure> {
     let mut bell = Doorbell::new(client, only);
     let mut patience = Patience::default();
-    let mut last = None;
+    // At least one, to know from where on an event is news; with `--limit 0` it is not printed.
+    let past = patience.bear(client.events(only, None, limit.max(1)).await, console)?.unwrap_or_default();
+    let mut last = past.last().map(|event| event.sequence);
+    past.iter().skip(past.len().saturating_sub(limit)).try_for_each(|event| print(console, event))?;
     loop {
-        let limit = if last.is_none() { limit } else { NEWS };
-        let events = client.events(only, last, limit).await;
-        for event in patience.bear(events, console)?.unwrap_or_default() {
+        bell.wait().await;
+        let news = client.events(only, last, NEWS).await;
+        for event in patience.bear(news, console)?.unwrap_or_default() {
             print(console, &event)?;
             last = last.max(Some(event.sequence));
         }
-        // An empty answer is an answer: what comes next is news.
-        last = last.or(Some(0));
-        bell.wait().await;
     }
 }
 

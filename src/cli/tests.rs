@@ -438,6 +438,16 @@ fn followed_events_are_each_printed_once() {
 }
 
 #[test]
+fn following_may_begin_with_nothing_of_the_past() {
+    let daemon = Daemon::with([ready("dev")]);
+    daemon.answer("GET /api/v1/events?limit=1", 200, &json!([event(7, EventKind::Step, "one")]));
+    let news = json!([event(9, EventKind::Step, "two")]);
+    daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &news);
+    let said = daemon.typed("events -f --limit 0", None);
+    assert!(said.data.ends_with(" dev step       two\n") && said.data.lines().count() == 1, "{}", said.data);
+}
+
+#[test]
 fn a_reader_that_has_gone_ends_a_verb_well() {
     let daemon = Daemon::with([ready("dev")]);
     for line in ["status", "status dev -o json", "status --watch", "completions bash"] {

@@ -79,7 +79,13 @@ pub(crate) enum Verdict {
 
 /// Decides from one view. Nothing counts that speaks of an older generation than the record's, or
 /// of the time before the last `sync`.
+///
+/// A hold is an end whatever the loop has seen: it is a person who ends it. And where it was ended
+/// already, `Held` is what the last pass saw, and says nothing of the next.
 pub(crate) fn judge(view: &EnvironmentView, goal: &Goal) -> Verdict {
+    if view.status == Condition::Held {
+        return if view.held.is_some() { Verdict::Ended } else { Verdict::Waiting };
+    }
     let is_current = view.observed_generation == Some(view.generation) && view.sync <= view.observed_sync;
     if !is_current || view.reason == Reason::Unknown {
         return Verdict::Waiting;

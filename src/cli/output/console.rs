@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal as _, Write};
 use serde::Serialize;
 
 use super::terminal;
-use super::text::one_line;
+use super::text::{is_obeyed, one_line};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -83,19 +83,14 @@ impl Console {
 
     /// `value` as an indented JSON document.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.raw, value)?;
-        self.end_json()
+        let text = serde_json::to_string_pretty(value)?;
+        self.raw(inert(&text).as_bytes())
     }
 
     /// `value` as JSON on one line, for streams of many.
     pub(crate) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.raw, value)?;
-        self.end_json()
-    }
-
-    fn end_json(&mut self) -> io::Result<()> {
-        self.raw.write_all(b"\n")?;
-        self.raw.flush()
+        let text = serde_json::to_string(value)?;
+        self.raw(inert(&text).as_bytes())
     }
 
     /// Bytes exactly as they came.
@@ -126,6 +121,47 @@ impl Console {
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+}
+
+/// The same JSON, ended by a line break, with nothing in it that a terminal would obey: what JSON
+/// lets stand in a string is escaped too.
+fn inert(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        if is_obeyed(c) && c != '\n' {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_never_carries_a_control_character_and_never_loses_one() {
+        let text = "a\u{9b}31m\u{7f}\u{202e}b\u{1b}\n字";
+        let (mut console, data, _) = testing::console(Format::Json, None);
+        console.json(&[text]).unwrap();
+        let printed = String::from_utf8(data.bytes()).unwrap();
+        assert!(printed.chars().all(|c| c == '\n' || !is_obeyed(c)), "{printed:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&printed).unwrap(), [text]);
+    }
+
+    #[test]
+    fn only_yes_is_yes() {
+        for (answer, expected) in
+            [("y\n", true), ("YES\n", true), ("no\n", false), ("", false), ("sure\n", false)]
+        {
+            let (mut console, _, talk) = testing::console(Format::Table, Some(answer));
+            assert_eq!(console.confirm("Move it?").unwrap(), expected, "{answer:?}");
+            assert_eq!(talk.text(), "Move it? [y/N] ");
+        }
     }
 }
 

@@ -18,13 +18,16 @@ pub(crate) fn safe_lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(|line| line.trim_end().chars().map(harmless).collect())
 }
 
-/// Control characters move cursors and rename windows; the marks of writing direction make a line
-/// read as another one.
+/// Whether a terminal would act on `c`: control characters move cursors and rename windows, the
+/// marks of writing direction make a line read as another one.
+pub(crate) fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 fn harmless(c: char) -> char {
     match c {
         '\t' => ' ',
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c if c.is_control() => '\u{fffd}',
+        c if is_obeyed(c) => '\u{fffd}',
         c => c,
     }
 }

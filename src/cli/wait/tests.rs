@@ -2,10 +2,18 @@
 
 use super::*;
 use crate::cli::tests::{NOW, digest, ready, view};
+use crate::model::desired::Hold;
 use crate::model::time::Timestamp;
 
 fn verdict(status: Condition, reason: Reason) -> Verdict {
     judge(&view("dev", status, reason), &Goal::default())
+}
+
+fn held(name: &str) -> EnvironmentView {
+    let mut view = view(name, Condition::Held, Reason::HeldByPerson);
+    let by = "alice".into();
+    view.held = Some(Hold { reason: "audit".into(), by, since: NOW, generation: Some(Generation(4)) });
+    view
 }
 
 fn with_retry(reason: Reason) -> Verdict {
@@ -28,7 +36,6 @@ fn every_other_condition_is_an_end() {
         (Condition::Degraded, Reason::Unhealthy),
         (Condition::Blocked, Reason::NameConflict),
         (Condition::RolledBack, Reason::RolledBack),
-        (Condition::Held, Reason::HeldByPerson),
     ] {
         assert_eq!(verdict(status, reason), Verdict::Ended, "{status:?} {reason:?}");
     }
@@ -54,13 +61,23 @@ fn a_retry_is_waited_for_only_where_it_may_help() {
 
 #[test]
 fn what_speaks_of_an_older_generation_decides_nothing() {
-    for status in [Condition::Ready, Condition::RolledBack, Condition::Held] {
+    for status in [Condition::Ready, Condition::RolledBack, Condition::Blocked] {
         let mut view = view("dev", status, Reason::AsRecorded);
         view.observed_generation = Some(Generation(3));
         assert_eq!(judge(&view, &Goal::default()), Verdict::Waiting, "{status:?}");
         view.observed_generation = None;
         assert_eq!(judge(&view, &Goal::default()), Verdict::Waiting, "{status:?}");
     }
+}
+
+#[test]
+fn a_hold_is_an_end_until_someone_ends_it() {
+    let mut view = held("dev");
+    view.generation = Generation(5);
+    assert_eq!(judge(&view, &Goal::default()), Verdict::Ended, "what is recorded waits for a person");
+    view.held = None;
+    view.generation = Generation(4);
+    assert_eq!(judge(&view, &Goal::default()), Verdict::Waiting, "it was resumed a moment ago");
 }
 
 #[test]
@@ -88,7 +105,7 @@ fn ready_with_another_image_is_not_what_was_waited_for() {
 
 #[test]
 fn the_end_is_named() {
-    let failed = Ended { view: view("dev", Condition::Held, Reason::HeldByPerson), verdict: Verdict::Ended };
+    let failed = Ended { view: held("dev"), verdict: Verdict::Ended };
     let failure = failed.into_result().unwrap_err();
     assert_eq!(failure.to_string(), "dev generation 4: Held (HeldByPerson): generation 4 runs");
     assert_eq!(failure.exit(), Exit::No);
