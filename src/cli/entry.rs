@@ -76,7 +76,9 @@ fn log_to_standard_error(verbosity: u8) {
         2.. => "debug,abide=trace",
     };
     let filter = tracing_subscriber::EnvFilter::new(filter);
+    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = subscriber.with_ansi(colours);
     // A second call keeps the first one's setup, which is what an embedding test wants.
     let _ = subscriber.try_init();
 }
