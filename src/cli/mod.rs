@@ -1,8 +1,130 @@
 //! The voice: one verb a file.
+//!
+//! [`main`] parses what was typed ([`args`]), opens a [`session`], runs the verb, and says how it
+//! went ([`exit`]). A verb asks through the [`client`] and prints through the console of
+//! [`output`]; it never touches the store while a daemon does.
+
+mod args;
+mod check;
+mod client;
+mod completions;
+mod daemon;
+mod demo;
+mod diff;
+mod doorbell;
+mod entry;
+mod events;
+mod exit;
+mod export;
+mod history;
+mod hold;
+mod import;
+mod logs;
+mod moved;
+mod output;
+mod promote;
+mod resume;
+mod rollback;
+mod session;
+mod set;
+mod status;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod why;
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use tokio::runtime::Runtime;
+
+pub use entry::{CheckSummary, DaemonOptions, DemoOptions, Entrypoints, Service};
+
+use args::{Cli, Verb};
+use exit::{Exit, Failure};
+use output::console::Console;
+use session::Session;
+
+use crate::model::container::Secret;
+
+/// A verb that asks needs no more; the daemon and the demo take a thread a core.
+const THREADS_OF_A_QUESTION: usize = 2;
+/// What still runs in the background when a verb is done has this long to end.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// Runs the command line and says how it went.
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    main_with(entry::of_this_build())
+}
+
+/// Runs the command line with `entry` behind its verbs, and says how it went.
+pub fn main_with(entry: Entrypoints) -> ExitCode {
+    let cli = Cli::parse();
+    if cli.globals.no_color {
+        anstream::ColorChoice::Never.write_global();
+    }
+    let console = Console::of_process(cli.globals.output);
+    let mut session = Session::new(&cli.globals, token(), entry, console);
+    run(&cli.verb, &mut session).into()
+}
+
+/// A token that is no text is kept, so that it is refused by its name rather than left out.
+fn token() -> Option<Secret> {
+    let token = std::env::var_os("ABIDE_TOKEN").filter(|token| !token.is_empty())?;
+    Some(Secret::new(token.to_string_lossy()))
+}
+
+fn run(verb: &Verb, session: &mut Session) -> Exit {
+    (session.entry.telemetry)(session.verbosity);
+    let outcome = runtime(verb).map_err(|error| Failure::Service(error.into())).and_then(|runtime| {
+        let outcome = runtime.block_on(perform(verb, session));
+        runtime.shutdown_timeout(LAST_MOMENTS);
+        outcome
+    });
+    conclude(outcome, session)
+}
+
+fn runtime(verb: &Verb) -> std::io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if !matches!(verb, Verb::Daemon(_) | Verb::Demo(_)) {
+        builder.worker_threads(THREADS_OF_A_QUESTION);
+    }
+    builder.enable_all().build()
+}
+
+/// The one place where errors are told.
+fn conclude(outcome: Result<Exit, Failure>, session: &mut Session) -> Exit {
+    outcome.unwrap_or_else(|failure| {
+        let exit = failure.exit();
+        if exit != Exit::Done {
+            failure.lines().iter().for_each(|line| session.console.talk(line));
+        }
+        exit
+    })
+}
+
+async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Status(args) => status::run(args, session).await,
+        Verb::Why(args) => why::run(args, session).await,
+        Verb::History(args) => history::run(args, session).await,
+        Verb::Events(args) => events::run(args, session).await,
+        Verb::Logs(args) => logs::run(args, session).await,
+        Verb::Diff(args) => diff::run(args, session).await,
+        Verb::Set(args) => set::run(args, session).await,
+        Verb::Promote(args) => promote::run(args, session).await,
+        Verb::Rollback(args) => rollback::run(args, session).await,
+        Verb::Hold(args) => hold::run(args, session).await,
+        Verb::Resume(args) => resume::run(args, session).await,
+        Verb::Sync(args) => sync::run(args, session).await,
+        Verb::Wait(args) => wait::run(args, session).await,
+        Verb::Daemon(args) => daemon::run(args, session).await,
+        Verb::Demo(args) => demo::run(args, session).await,
+        Verb::Check(args) => check::run(args, session),
+        Verb::Export(args) => export::run(args, session).await,
+        Verb::Import(args) => import::run(args, session).await,
+        Verb::Completions(args) => completions::run(args, session),
+    }
 }

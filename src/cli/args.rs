@@ -1,0 +1,155 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::output::console::Format;
+use super::{
+    check, completions, daemon, demo, diff, events, export, history, hold, import, logs, promote, resume,
+    rollback, set, status, sync, wait, why,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the answer is no, or it failed
+  2  bad usage or input
+  3  the daemon cannot be reached
+
+Environment variables:
+  ABIDE_TOKEN  shown to the daemon with every request
+  NO_COLOR     no colours, as --no-color";
+
+/// Keeps containers as the record says they should be
+///
+/// Webhooks, promotions and these verbs only move a record of what should run where. A loop keeps
+/// comparing what does run with it, and builds, pulls and restarts until the two match.
+#[derive(Debug, Parser)]
+#[command(name = "abide", version, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Globals {
+    /// The folder with the manifest, the record and the daemon's socket
+    #[arg(long, global = true, value_name = "DIR", env = "ABIDE_DESIRED_STATE")]
+    #[arg(default_value = "./desired-state")]
+    pub(crate) desired_state: PathBuf,
+    /// The daemon to ask: `http://host:port` or `unix:PATH` [default: the socket DIR/abide.sock]
+    #[arg(long, global = true, value_name = "URL", env = "ABIDE_SERVER")]
+    pub(crate) server: Option<String>,
+    /// How data is printed
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    pub(crate) output: Format,
+    /// Say more on standard error; twice: still more
+    #[arg(short, long = "verbose", global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbosity: u8,
+    /// No colours
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// What to do: first what looks, then what moves the record, then what runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// What should run, what runs, since when, why
+    Status(status::StatusArgs),
+    /// One causal chain: event, record, difference, step, result, next retry
+    Why(why::WhyArgs),
+    /// The generations of an environment, and what became of them
+    History(history::HistoryArgs),
+    /// What the loop did
+    Events(events::EventsArgs),
+    /// The output of the container, or of a build
+    Logs(logs::LogsArgs),
+    /// What the loop would do now, in sentences
+    Diff(diff::DiffArgs),
+    /// Move the record to an image or a commit
+    Set(set::SetArgs),
+    /// Move the record to exactly what another environment runs healthy
+    Promote(promote::PromoteArgs),
+    /// Move the record back to the last good generation, and hold it there
+    Rollback(rollback::RollbackArgs),
+    /// Keep an environment as it is; pushes are recorded, not applied
+    Hold(hold::HoldArgs),
+    /// End a hold
+    Resume(resume::ResumeArgs),
+    /// Look again now, and try again what failed
+    Sync(sync::SyncArgs),
+    /// Wait until an environment is Ready
+    Wait(wait::WaitArgs),
+    /// Run the controller: webhooks, API and loop
+    Daemon(daemon::DaemonArgs),
+    /// Show dev, test and prod on this machine, from an example repository, until Ctrl-C
+    Demo(demo::DemoArgs),
+    /// Read the manifest and say all that is wrong with it
+    Check(check::CheckArgs),
+    /// Print the whole record as JSON
+    Export(export::ExportArgs),
+    /// Put an exported record in place of the present one
+    Import(import::ImportArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_of_the_arguments_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_shows_an_example_that_can_be_typed() {
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.lines().find_map(|line| line.trim().strip_prefix("abide "));
+            let typed = example.unwrap_or_else(|| panic!("`{name}` has no example"));
+            let words = typed.split_whitespace().take_while(|word| !matches!(*word, ">" | "#" | "|"));
+            let parsed = Cli::try_parse_from(std::iter::once("abide").chain(words));
+            assert!(parsed.is_ok(), "{typed}: {}", parsed.unwrap_err());
+            assert!(typed.starts_with(name), "{typed}");
+        }
+    }
+
+    #[test]
+    fn global_options_may_stand_after_the_verb() {
+        let cli = Cli::try_parse_from(["abide", "status", "dev", "-o", "json", "--no-color", "-vv"]).unwrap();
+        assert_eq!(cli.globals.output, Format::Json);
+        assert_eq!((cli.globals.no_color, cli.globals.verbosity), (true, 2));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for typed in [
+            "abide",
+            "abide stauts",
+            "abide status DEV",
+            "abide status ../x",
+            "abide set dev",
+            "abide set dev nginx:latest",
+            "abide set dev --commit abc",
+            "abide hold dev",
+            "abide rollback dev --to x",
+            "abide logs dev --number 3",
+            "abide wait dev --timeout soon",
+        ] {
+            let error = Cli::try_parse_from(typed.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{typed}");
+        }
+    }
+}

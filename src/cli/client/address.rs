@@ -1,0 +1,121 @@
+//! Where a daemon listens, as `--server` names it.
+
+use std::path::PathBuf;
+
+use super::ClientError;
+
+/// A place to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// `http://host:port`, and a path before every other where a proxy wants one.
+    Http(HttpAddress),
+}
+
+/// The parts of an `http` URL that matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HttpAddress {
+    /// A name or an IP address, without brackets.
+    pub(crate) host: String,
+    /// The TCP port.
+    pub(crate) port: u16,
+    /// The `Host` header.
+    pub(crate) authority: String,
+    /// The path before every other, without the slash at its end.
+    pub(crate) prefix: String,
+}
+
+impl Address {
+    /// Reads `http://host[:port][/prefix]` or `unix:PATH`.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] with the reason; it never repeats a password in the URL.
+    pub(crate) fn parse(text: &str) -> Result<Self, ClientError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        let uri: hyper::Uri = text.parse().map_err(|_| refused("it is no URL"))?;
+        match uri.scheme_str() {
+            Some("http") => HttpAddress::of(&uri).map(Self::Http),
+            Some("https") => Err(refused(
+                "https is not in this version; use http through an SSH tunnel or on a trusted network",
+            )),
+            _ => Err(refused("it begins with neither `http://` nor `unix:`")),
+        }
+    }
+}
+
+impl HttpAddress {
+    fn of(uri: &hyper::Uri) -> Result<Self, ClientError> {
+        let authority = uri.authority().ok_or_else(|| refused("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(refused("it holds a user or password; the token belongs into ABIDE_TOKEN"));
+        }
+        if uri.query().is_some() {
+            return Err(refused("it holds a query"));
+        }
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.to_string(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+fn refused(reason: &'static str) -> ClientError {
+    ClientError::Address { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(text: &str) -> HttpAddress {
+        match Address::parse(text) {
+            Ok(Address::Http(address)) => address,
+            other => panic!("{text} became {other:?}"),
+        }
+    }
+
+    fn refusal(text: &str) -> String {
+        Address::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_gives_host_port_and_prefix() {
+        let address = http("http://build.example:8080/abide/");
+        assert_eq!((address.host.as_str(), address.port), ("build.example", 8080));
+        assert_eq!(address.prefix, "/abide");
+        assert_eq!(http("http://localhost").port, 80);
+        assert_eq!(http("http://[::1]:8080").host, "::1");
+        assert_eq!(http("http://[::1]:8080").authority, "[::1]:8080");
+    }
+
+    #[test]
+    fn a_socket_may_be_named_in_either_way() {
+        let socket = Address::Unix("/run/abide.sock".into());
+        assert_eq!(Address::parse("unix:/run/abide.sock").unwrap(), socket);
+        assert_eq!(Address::parse("unix:///run/abide.sock").unwrap(), socket);
+    }
+
+    #[test]
+    fn https_is_refused_by_its_name() {
+        assert!(refusal("https://abide.example").contains("not in this version"));
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_repeated() {
+        let message = refusal("http://alice:hunter2@host:1");
+        assert!(message.contains("ABIDE_TOKEN") && !message.contains("hunter2"), "{message}");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for text in ["localhost:8080", "ftp://x", "http//x", "http://", "/run/abide.sock", "a b"] {
+            assert!(Address::parse(text).is_err(), "{text} was taken");
+        }
+    }
+}

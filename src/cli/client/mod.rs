@@ -1,0 +1,363 @@
+//! The API as a caller sees it: a method a question.
+
+mod address;
+mod sse;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::io;
+
+use axum::body::{Body, Bytes};
+use futures::{StreamExt as _, stream::BoxStream};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use address::Address;
+pub(crate) use transport::Transport;
+
+use super::exit::Exit;
+use super::output::text::{one_line, shorten};
+use crate::model::container::Secret;
+use crate::model::event::Event;
+use crate::model::name::EnvironmentName;
+use crate::model::view::{EnvironmentView, ErrorView, HistoryView, Moved, Overview, PlanView};
+
+/// The longest answer that is read into memory, in bytes; an export of a large record is far below.
+const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
+/// How much of an answer that is no abide's is shown.
+const SHOWN_OF_FOREIGN_ANSWER: usize = 200;
+
+/// Why the API gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// `--server` names no place.
+    #[error("the address in --server or ABIDE_SERVER cannot be used: {reason}")]
+    Address {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The token has characters that no header takes.
+    #[error("the token in ABIDE_TOKEN holds characters that cannot be sent")]
+    Token,
+    /// The verb needs a daemon, and none listens on the socket.
+    #[error("no daemon answers on {place}, and `{verb}` needs one; start it with `abide daemon`")]
+    NeedsDaemon {
+        /// The verb.
+        verb: &'static str,
+        /// The socket.
+        place: String,
+    },
+    /// Nobody listens, or the way there is barred.
+    #[error("cannot reach the daemon at {place}; is it running?")]
+    Unreachable {
+        /// Where.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing came back in time.
+    #[error("no answer from {place} within {seconds} s")]
+    Silent {
+        /// Where.
+        place: String,
+        /// How long it was waited.
+        seconds: u64,
+    },
+    /// The connection broke before an answer came.
+    #[error("the connection to {place} broke off")]
+    Exchange {
+        /// Where.
+        place: String,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// The connection broke within the answer.
+    #[error("the answer of {place} broke off")]
+    Body {
+        /// Where.
+        place: String,
+        /// Why.
+        source: axum::Error,
+    },
+    /// The daemon says no.
+    #[error("{}", view.message)]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        view: ErrorView,
+    },
+    /// Something other than abide answers there.
+    #[error("{place} answers {status} and nothing that abide would say: {text}")]
+    Foreign {
+        /// Where.
+        place: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The beginning of what it said.
+        text: String,
+    },
+    /// The answer has another shape than this version knows.
+    #[error("cannot read the answer of {place}; is the daemon of another version?")]
+    Shape {
+        /// Where.
+        place: String,
+        /// What does not fit.
+        source: serde_json::Error,
+    },
+    /// The stream of events cannot be followed.
+    #[error("cannot follow the events of {place}")]
+    Stream {
+        /// Where.
+        place: String,
+        /// Why.
+        source: sse::TooLong,
+    },
+}
+
+impl ClientError {
+    /// The exit code of this error.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Address { .. } | Self::Token => Exit::Usage,
+            Self::NeedsDaemon { .. }
+            | Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Exchange { .. }
+            | Self::Body { .. } => Exit::Unreachable,
+            Self::Refused { status: 400 | 404 | 422, .. } => Exit::Usage,
+            Self::Refused { status: 503, view } if view.error == "no-daemon" => Exit::Unreachable,
+            Self::Refused { .. } | Self::Foreign { .. } | Self::Shape { .. } | Self::Stream { .. } => {
+                Exit::No
+            }
+        }
+    }
+
+    /// Whether asking again later may help: the daemon is restarting, perhaps.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Foreign { status, .. } => status.is_server_error(),
+            other => other.exit() == Exit::Unreachable,
+        }
+    }
+}
+
+/// Asks the API.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    transport: Transport,
+    authorization: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client that shows `token` with every request.
+    ///
+    /// # Errors
+    /// [`ClientError::Token`] where it fits into no header.
+    pub(crate) fn new(transport: Transport, token: Option<&Secret>) -> Result<Self, ClientError> {
+        let authorization = token.map(bearer).transpose()?;
+        Ok(Self { transport, authorization })
+    }
+
+    /// Every environment.
+    pub(crate) async fn overview(&self) -> Result<Overview, ClientError> {
+        self.get("/environments").await
+    }
+
+    /// One environment.
+    pub(crate) async fn environment(&self, name: &EnvironmentName) -> Result<EnvironmentView, ClientError> {
+        self.get(&format!("/environments/{name}")).await
+    }
+
+    /// Its generations, newest first.
+    pub(crate) async fn history(&self, name: &EnvironmentName) -> Result<Vec<HistoryView>, ClientError> {
+        self.get(&format!("/environments/{name}/history")).await
+    }
+
+    /// What would be done for it now.
+    pub(crate) async fn plan(&self, name: &EnvironmentName) -> Result<PlanView, ClientError> {
+        self.get(&format!("/environments/{name}/plan")).await
+    }
+
+    /// The newest `limit` events after the one numbered `after`, of one environment or of all,
+    /// oldest first.
+    pub(crate) async fn events(
+        &self,
+        name: Option<&EnvironmentName>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Event>, ClientError> {
+        let folder = name.map_or_else(String::new, |name| format!("/environments/{name}"));
+        let after = after.map_or_else(String::new, |sequence| format!("&after={sequence}"));
+        let mut events: Vec<Event> = self.get(&format!("{folder}/events?limit={limit}{after}")).await?;
+        events.sort_by_key(|event| event.sequence);
+        Ok(events)
+    }
+
+    /// Moves the record of an environment, by `verb`.
+    pub(crate) async fn act(
+        &self,
+        name: &EnvironmentName,
+        verb: &str,
+        body: &impl Serialize,
+    ) -> Result<Moved, ClientError> {
+        self.post(&format!("/environments/{name}/{verb}"), body).await
+    }
+
+    /// Asks for a pass of every environment.
+    pub(crate) async fn sync_all(&self) -> Result<Vec<Moved>, ClientError> {
+        self.post("/sync", &serde_json::json!({})).await
+    }
+
+    /// The whole record, as the JSON text that `import` takes.
+    pub(crate) async fn export(&self) -> Result<Bytes, ClientError> {
+        self.whole(Method::GET, "/export", Body::empty()).await
+    }
+
+    /// Puts an exported record in place of the one there; answers what the daemon says to it.
+    pub(crate) async fn import(&self, export: Vec<u8>) -> Result<serde_json::Value, ClientError> {
+        let answer = self.whole(Method::POST, "/import", Body::from(export)).await?;
+        if answer.is_empty() { Ok(serde_json::Value::Null) } else { self.decode(&answer) }
+    }
+
+    /// The output of a container or a build, as it comes; `query` is a URL's, or empty.
+    pub(crate) async fn logs(
+        &self,
+        name: &EnvironmentName,
+        query: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        let path = format!("/environments/{name}/logs?{query}");
+        let body = self.accepted(Method::GET, &path, Body::empty()).await?;
+        let place = self.transport.place();
+        let pieces = body.into_data_stream();
+        Ok(pieces.map(move |piece| piece.map_err(|error| broke_off(&place, error))).boxed())
+    }
+
+    /// What happens, as it happens.
+    pub(crate) async fn watch(&self) -> Result<Watch, ClientError> {
+        let body = self.accepted(Method::GET, "/watch", Body::empty()).await?;
+        let pieces = body.into_data_stream().boxed();
+        Ok(Watch { place: self.transport.place(), pieces, parser: sse::Parser::default() })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let answer = self.whole(Method::GET, path, Body::empty()).await?;
+        self.decode(&answer)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|source| self.misshapen(source))?;
+        let answer = self.whole(Method::POST, path, Body::from(body)).await?;
+        self.decode(&answer)
+    }
+
+    async fn whole(&self, method: Method, path: &str, body: Body) -> Result<Bytes, ClientError> {
+        let answer = self.accepted(method, path, body).await?;
+        self.read(answer).await
+    }
+
+    /// Sends a request and looks at the status of its answer.
+    async fn accepted(&self, method: Method, path: &str, body: Body) -> Result<Body, ClientError> {
+        let request = self.request(method, path, body)?;
+        tracing::debug!(method = %request.method(), uri = %request.uri(), place = %self.transport.place(), "asking");
+        let response = self.transport.send(request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let text = self.read(response.into_body()).await?;
+        Err(self.refusal(status, &text))
+    }
+
+    fn request(&self, method: Method, path: &str, body: Body) -> Result<Request<Body>, ClientError> {
+        let uri = format!("{}/api/v1{path}", self.transport.prefix());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(HOST, self.transport.authority())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(|_| ClientError::Address { reason: "its path does not fit into a URL" })?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        Ok(request)
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, ClientError> {
+        let whole = axum::body::to_bytes(body, LONGEST_ANSWER).await;
+        whole.map_err(|error| broke_off(&self.transport.place(), error))
+    }
+
+    fn refusal(&self, status: StatusCode, text: &[u8]) -> ClientError {
+        if let Ok(view) = serde_json::from_slice::<ErrorView>(text) {
+            return ClientError::Refused { status: status.as_u16(), view };
+        }
+        let text = shorten(&one_line(&String::from_utf8_lossy(text)), SHOWN_OF_FOREIGN_ANSWER);
+        ClientError::Foreign { place: self.transport.place(), status, text }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(answer).map_err(|source| self.misshapen(source))
+    }
+
+    fn misshapen(&self, source: serde_json::Error) -> ClientError {
+        ClientError::Shape { place: self.transport.place(), source }
+    }
+}
+
+fn broke_off(place: &str, source: axum::Error) -> ClientError {
+    ClientError::Body { place: place.to_owned(), source }
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, ClientError> {
+    let mut value =
+        HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| ClientError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The daemon's stream of events.
+pub(crate) struct Watch {
+    place: String,
+    pieces: BoxStream<'static, Result<Bytes, axum::Error>>,
+    parser: sse::Parser,
+}
+
+impl Watch {
+    /// The environment of which something is told next; `None` once the stream has ended.
+    ///
+    /// Nothing is lost where the returned future is dropped.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the stream breaks off.
+    pub(crate) async fn next(&mut self) -> Result<Option<EnvironmentName>, ClientError> {
+        loop {
+            while let Some(event) = self.parser.next() {
+                if let Some(environment) = spoken_of(&event) {
+                    return Ok(Some(environment));
+                }
+            }
+            let Some(piece) = self.pieces.next().await else { return Ok(None) };
+            let piece = piece.map_err(|error| broke_off(&self.place, error))?;
+            let pushed = self.parser.push(&piece);
+            pushed.map_err(|source| ClientError::Stream { place: self.place.clone(), source })?;
+        }
+    }
+}
+
+/// Both kinds of events name their environment; a kind that a later daemon adds is passed over.
+fn spoken_of(event: &sse::ServerEvent) -> Option<EnvironmentName> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        environment: EnvironmentName,
+    }
+    if !matches!(event.name.as_str(), "environment" | "event") {
+        return None;
+    }
+    serde_json::from_str::<Named>(&event.data).ok().map(|named| named.environment)
+}

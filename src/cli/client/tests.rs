@@ -1,0 +1,79 @@
+//! Answers as they come over a wire, whole and broken.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+
+use super::*;
+
+/// A client of a server that answers one request with `answer`, byte for byte, and hangs up.
+fn client_of(answer: &'static str) -> (Client, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (Client::new(Transport::Unix(path), None).unwrap(), folder)
+}
+
+async fn error_of(answer: &'static str) -> ClientError {
+    let (client, _folder) = client_of(answer);
+    client.overview().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_is_no_abide_is_named_as_that() {
+    let answer = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 13\r\n\r\n<h1>\u{1b}[2J</h1>";
+    let error = error_of(answer).await;
+    let text = error.to_string();
+    assert!(text.contains("502 Bad Gateway") && text.contains("<h1>\u{fffd}[2J</h1>"), "{text}");
+    assert_eq!(error.exit(), Exit::No);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_shape_is_named_as_that() {
+    let error = error_of("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    assert!(matches!(error, ClientError::Shape { .. }), "{error:?}");
+    assert!(error.to_string().contains("another version"));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_an_unreachable_daemon() {
+    for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"environments\"", "garbage\r\n\r\n"] {
+        let error = error_of(answer).await;
+        assert_eq!(error.exit(), Exit::Unreachable, "{answer:?}: {error:?}");
+        assert!(error.is_passing());
+    }
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_whom_something_is_said_and_ends_with_the_stream() {
+    let (client, _folder) = client_of(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\n\
+         event: later-kind\ndata: {\"environment\":\"no\"}\n\n\
+         event: environment\ndata: nonsense\n\n\
+         event: environment\ndata: {\"environment\":\"dev\"}\n\n\
+         event: event\ndata: {\"environment\":\"prod\"}\n\n",
+    );
+    let mut watch = client.watch().await.unwrap();
+    let mut told = Vec::new();
+    while let Some(environment) = watch.next().await.unwrap() {
+        told.push(environment.to_string());
+    }
+    assert_eq!(told, ["dev", "prod"]);
+}
+
+#[test]
+fn a_token_is_never_shown() {
+    let token = Secret::new("hunter2");
+    let transport = Transport::Unix("/nowhere".into());
+    let client = Client::new(transport.clone(), Some(&token)).unwrap();
+    assert!(!format!("{client:?}").contains("hunter2"));
+    let error = Client::new(transport, Some(&Secret::new("hunter2\n"))).unwrap_err();
+    assert!(!format!("{error:?} {error}").contains("hunter2"));
+    assert_eq!(error.exit(), Exit::Usage);
+}

@@ -1,0 +1,99 @@
+//! `abide diff`: the plan in sentences.
+
+use super::client::{Client, ClientError};
+use super::exit::{Exit, Failure};
+use super::output::style::{BOLD, paint};
+use super::output::text::one_line;
+use super::session::{Need, Session};
+use crate::model::name::EnvironmentName;
+use crate::model::view::PlanView;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide diff
+  abide diff prod
+
+It ends with 0 where what runs is what is recorded, and with 1 where something differs. Nothing
+is changed.";
+
+/// What to compare.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DiffArgs {
+    /// The environment; left out: all of them
+    environment: Option<EnvironmentName>,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &DiffArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Daemon("diff")).await?;
+    let plans = plans(&client, args.environment.as_ref()).await?;
+    if session.console.is_json() {
+        session.console.json(&plans)?;
+    } else {
+        let text: String = plans.iter().map(render).collect();
+        session.console.data(&text)?;
+    }
+    Ok(if plans.iter().all(is_as_recorded) { Exit::Done } else { Exit::No })
+}
+
+async fn plans(client: &Client, only: Option<&EnvironmentName>) -> Result<Vec<PlanView>, ClientError> {
+    if let Some(environment) = only {
+        return Ok(vec![client.plan(environment).await?]);
+    }
+    let mut plans = Vec::new();
+    for view in client.overview().await?.environments {
+        plans.push(client.plan(&view.environment).await?);
+    }
+    Ok(plans)
+}
+
+/// A difference about which nothing can be done is a difference still.
+fn is_as_recorded(plan: &PlanView) -> bool {
+    plan.differences.is_empty() && plan.steps.is_empty()
+}
+
+fn render(plan: &PlanView) -> String {
+    let message = one_line(&plan.message);
+    let message = match message.as_str() {
+        "" if is_as_recorded(plan) => "nothing to do",
+        message => message,
+    };
+    let mut text = format!("{}  {message}\n", paint(BOLD, plan.environment.as_str()));
+    for difference in &plan.differences {
+        text.push_str(&format!("  differs: {}\n", one_line(difference)));
+    }
+    for step in &plan.steps {
+        text.push_str(&format!("  would:   {}\n", one_line(step)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(differences: &[&str], steps: &[&str], message: &str) -> PlanView {
+        let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+        PlanView {
+            environment: EnvironmentName::new("dev").unwrap(),
+            differences: owned(differences),
+            steps: owned(steps),
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn a_plan_reads_as_differences_and_steps() {
+        let text = render(&plan(&["the image is a, not b"], &["replace dev-server"], "one step"));
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(text, "dev  one step\n  differs: the image is a, not b\n  would:   replace dev-server\n");
+    }
+
+    #[test]
+    fn only_what_differs_in_nothing_is_as_recorded() {
+        assert!(is_as_recorded(&plan(&[], &[], "as recorded")));
+        assert!(!is_as_recorded(&plan(&["the name is taken"], &[], "blocked")));
+        assert!(!is_as_recorded(&plan(&[], &["build"], "")));
+    }
+}

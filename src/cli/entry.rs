@@ -1,0 +1,84 @@
+//! What the command line starts, beyond what it does itself: filled in by the composition roots.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+/// A service of this process: it ends when it is told to stop, or with an error.
+pub type Service = BoxFuture<'static, anyhow::Result<()>>;
+
+/// The functions behind the verbs that do more than ask.
+#[derive(Clone, Copy)]
+pub struct Entrypoints {
+    /// Sets up logging to standard error; takes the number of `-v`.
+    pub telemetry: fn(u8),
+    /// Opens the record of a desired-state folder and answers the API on it, without a loop.
+    pub offline_router: fn(&Path) -> anyhow::Result<axum::Router>,
+    /// Runs the controller.
+    pub daemon: fn(DaemonOptions) -> Service,
+    /// Runs the demo.
+    pub demo: fn(DemoOptions) -> Service,
+    /// Reads a manifest; an error is every problem in it, each as `file:line: sentence`.
+    pub check: fn(&Path) -> Result<CheckSummary, Vec<String>>,
+}
+
+/// How the controller was asked to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonOptions {
+    /// The folder of the manifest, the record and the socket.
+    pub desired_state: PathBuf,
+    /// Where webhooks and the API are served.
+    pub listen: SocketAddr,
+    /// How often `-v` was given.
+    pub verbosity: u8,
+}
+
+/// How the demo was asked to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// Added to every port, for machines where they are taken.
+    pub port_offset: u16,
+    /// How often `-v` was given.
+    pub verbosity: u8,
+}
+
+/// A manifest in which nothing is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CheckSummary {
+    /// The environments that it declares, by name.
+    pub environments: Vec<String>,
+    /// The repositories that it declares, by name.
+    pub repositories: Vec<String>,
+}
+
+/// The functions of this build.
+pub(super) fn of_this_build() -> Entrypoints {
+    Entrypoints {
+        telemetry: log_to_standard_error,
+        offline_router: |_| Err(absent("the record")),
+        daemon: |_| Box::pin(async { Err(absent("the daemon")) }),
+        demo: |_| Box::pin(async { Err(absent("the demo")) }),
+        check: |_| Err(vec![absent("the manifest's reader").to_string()]),
+    }
+}
+
+fn absent(what: &str) -> anyhow::Error {
+    anyhow::anyhow!("{what} is not part of this build")
+}
+
+/// Without `-v` the verbs speak for themselves, so only warnings are logged.
+fn log_to_standard_error(verbosity: u8) {
+    let filter = match verbosity {
+        0 => "warn",
+        1 => "warn,abide=debug",
+        2.. => "debug,abide=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = subscriber.with_ansi(colours);
+    // A second call keeps the first one's setup, which is what an embedding test wants.
+    let _ = subscriber.try_init();
+}

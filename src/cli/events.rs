@@ -1,0 +1,141 @@
+//! `abide events`: what the loop did.
+
+use std::io;
+
+use super::client::Client;
+use super::doorbell::{Doorbell, Patience};
+use super::exit::{Exit, Failure};
+use super::output::console::Console;
+use super::output::style::{self, DIM, paint};
+use super::output::table::{Cell, Table};
+use super::output::text::{ago, one_line};
+use super::session::{Need, Session};
+use crate::model::event::Event;
+use crate::model::name::EnvironmentName;
+use crate::model::time::Timestamp;
+
+/// As many as are asked for while following: more than a burst, less than the daemon keeps.
+const NEWS: usize = 1000;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide events
+  abide events dev -f
+  abide events prod --limit 500 -o json
+
+With -f, `-o json` prints one event a line.";
+
+/// Which events.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EventsArgs {
+    /// The environment; left out: all of them
+    environment: Option<EnvironmentName>,
+    /// Go on printing what comes
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the latest
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &EventsArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let need = if args.follow { Need::Daemon("events --follow") } else { Need::Record };
+    let client = session.client(need).await?;
+    let only = args.environment.as_ref();
+    if args.follow {
+        return follow(&mut session.console, &client, only, args.limit).await;
+    }
+    let events = client.events(only, None, args.limit).await?;
+    if session.console.is_json() {
+        session.console.json(&events)?;
+    } else {
+        let table = table(&events, session.now(), session.console.screen().width);
+        session.console.data(&table)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints every later event as well, until the reader has gone or the daemon refuses.
+async fn follow(
+    console: &mut Console,
+    client: &Client,
+    only: Option<&EnvironmentName>,
+    limit: usize,
+) -> Result<Exit, Failure> {
+    let mut bell = Doorbell::new(client, only);
+    let mut patience = Patience::default();
+    // At least one, to know from where on an event is news; with `--limit 0` it is not printed.
+    let past = patience.bear(client.events(only, None, limit.max(1)).await, console)?.unwrap_or_default();
+    let mut last = past.last().map(|event| event.sequence);
+    past.iter().skip(past.len().saturating_sub(limit)).try_for_each(|event| print(console, event))?;
+    loop {
+        bell.wait().await;
+        let news = client.events(only, last, NEWS).await;
+        for event in patience.bear(news, console)?.unwrap_or_default() {
+            print(console, &event)?;
+            last = last.max(Some(event.sequence));
+        }
+    }
+}
+
+fn print(console: &mut Console, event: &Event) -> io::Result<()> {
+    if console.is_json() { console.json_line(event) } else { console.data(&line(event)) }
+}
+
+/// Lines that scroll by carry the moment: `3m ago` would be wrong a minute later.
+fn line(event: &Event) -> String {
+    let kind = style::event(event.kind);
+    let at = paint(DIM, &event.at.to_string());
+    format!("{at} {} {kind}{:<10}{kind:#} {}", event.environment, event.kind.as_str(), sentence(event))
+}
+
+fn table(events: &[Event], now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new(["WHEN", "ENVIRONMENT", "KIND", "MESSAGE"]);
+    for event in events {
+        table.row([
+            ago(now, event.at).into(),
+            event.environment.as_str().into(),
+            Cell::styled(event.kind.as_str(), style::event(event.kind)),
+            sentence(event).into(),
+        ]);
+    }
+    table.render(width)
+}
+
+/// The message on one line, and how often it was so.
+pub(crate) fn sentence(event: &Event) -> String {
+    let message = one_line(&event.message);
+    if event.count > 1 { format!("{message} ({} times)", event.count) } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::{NOW, event};
+    use crate::model::event::EventKind;
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn events_read_from_the_oldest_down() {
+        let mut repeated = event(8, EventKind::Failure, "the engine\nsaid no");
+        repeated.count = 3;
+        let text = plain(&table(&[event(7, EventKind::Record, "a push"), repeated], NOW, None));
+        let expected = "\
+WHEN    ENVIRONMENT  KIND     MESSAGE
+3m ago  dev          record   a push
+3m ago  dev          failure  the engine said no (3 times)
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_line_that_scrolls_by_carries_its_moment() {
+        let text = plain(&line(&event(7, EventKind::Step, "started\u{1b}[2J")));
+        assert_eq!(text, "2026-11-23T13:57:00.000Z dev step       started\u{fffd}[2J");
+    }
+}

@@ -1,0 +1,147 @@
+//! How a run ends: the one place where outcomes and errors become exit codes.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::client::ClientError;
+
+/// The exit codes that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Done,
+    /// The answer is no, or it failed.
+    No,
+    /// Bad usage or input.
+    Usage,
+    /// The daemon cannot be reached.
+    Unreachable,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a verb did not end well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The daemon refused, or could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// What was typed makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The answer is no; the sentence says to what.
+    #[error("{0}")]
+    No(String),
+    /// A file that was named cannot be read.
+    #[error("cannot read {path}")]
+    Input {
+        /// What was to be read.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output does not take what was to be written.
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
+    /// No daemon runs, and the record cannot be opened either.
+    #[error("cannot work on the record in {}", folder.display())]
+    Record {
+        /// The desired-state folder.
+        folder: PathBuf,
+        /// Why not.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The daemon or the demo ended with an error.
+    #[error(transparent)]
+    Service(anyhow::Error),
+}
+
+impl Failure {
+    /// What the process says to its caller about this failure.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Client(error) => error.exit(),
+            Self::Usage(_) | Self::Input { .. } => Exit::Usage,
+            // Whoever read our output has read enough, as `head` does.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::No(_) | Self::Output(_) | Self::Record { .. } | Self::Service(_) => Exit::No,
+        }
+    }
+
+    /// The lines for people: the error, then what caused it.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("error: {self}")];
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            lines.push(format!("caused by: {error}"));
+            cause = error.source();
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::view::ErrorView;
+
+    fn refused(status: u16, error: &str) -> Exit {
+        let view = ErrorView { error: error.into(), message: "no".into() };
+        Failure::from(ClientError::Refused { status, view }).exit()
+    }
+
+    #[test]
+    fn refusals_have_the_exit_code_of_their_kind() {
+        for status in [400, 404, 422] {
+            assert_eq!(refused(status, "x"), Exit::Usage, "{status}");
+        }
+        assert_eq!(refused(409, "conflict"), Exit::No);
+        assert_eq!(refused(401, "unauthorized"), Exit::No);
+        assert_eq!(refused(500, "internal"), Exit::No);
+        assert_eq!(refused(503, "store"), Exit::No);
+        assert_eq!(refused(503, "no-daemon"), Exit::Unreachable);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure() {
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit(), Exit::Done);
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).exit(), Exit::No);
+    }
+
+    #[test]
+    fn the_chain_of_causes_is_told_once_and_in_order() {
+        let cause = anyhow::anyhow!("the disk is full").context("the store does not open");
+        let failure = Failure::Record { folder: "state".into(), source: cause };
+        let expected = [
+            "error: cannot work on the record in state",
+            "caused by: the store does not open",
+            "caused by: the disk is full",
+        ];
+        assert_eq!(failure.lines(), expected);
+    }
+
+    #[test]
+    fn the_codes_are_those_that_scripts_know() {
+        let codes = [Exit::Done, Exit::No, Exit::Usage, Exit::Unreachable].map(Exit::code);
+        assert_eq!(codes, [0, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,99 @@
+//! `abide history`: the generations of an environment.
+
+use super::exit::{Exit, Failure};
+use super::output::style;
+use super::output::table::{Cell, Table};
+use super::output::text::ago;
+use super::session::{Need, Session};
+use crate::model::desired::{Image, Origin, Outcome};
+use crate::model::name::{CommitId, Digest, EnvironmentName};
+use crate::model::time::Timestamp;
+use crate::model::view::HistoryView;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide history prod
+  abide history prod -o json
+
+The newest generation comes first. `abide rollback ENV --to GENERATION` goes back to one.";
+
+/// Whose history.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct HistoryArgs {
+    /// The environment
+    environment: EnvironmentName,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &HistoryArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Record).await?;
+    let history = client.history(&args.environment).await?;
+    if session.console.is_json() {
+        session.console.json(&history)?;
+    } else if history.is_empty() {
+        session.console.talk(&format!("nothing was ever recorded for {}", args.environment));
+    } else {
+        let table = table(&history, session.now(), session.console.screen().width);
+        session.console.data(&table)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn table(history: &[HistoryView], now: Timestamp, width: Option<usize>) -> String {
+    let mut table =
+        Table::new(["GENERATION", "WHEN", "ORIGIN", "BY", "REVISION", "IMAGE", "OUTCOME", "NOTE"]);
+    for view in history {
+        table.row([
+            view.generation.to_string().into(),
+            ago(now, view.at).into(),
+            Cell::or_dash(view.origin.map(Origin::as_str)),
+            Cell::or_dash(view.by.as_deref()),
+            Cell::or_dash(view.revision.as_ref().map(CommitId::short)),
+            Cell::or_dash(view.image.as_ref().and_then(Image::shown_digest).map(Digest::short)),
+            Cell::styled(outcome(view.outcome.as_ref()), style::outcome(view.outcome.as_ref())),
+            note(view).into(),
+        ]);
+    }
+    table.render(width)
+}
+
+/// The word for what became of a generation.
+pub(crate) fn outcome(outcome: Option<&Outcome>) -> &'static str {
+    match outcome {
+        Some(Outcome::Ready) => "ready",
+        Some(Outcome::Failed(_)) => "failed",
+        Some(Outcome::Superseded) => "superseded",
+        None => "under way",
+    }
+}
+
+/// Why it failed matters more than the note, so it comes first.
+fn note(view: &HistoryView) -> String {
+    let why = match &view.outcome {
+        Some(Outcome::Failed(why)) => Some(why.as_str()),
+        Some(Outcome::Ready | Outcome::Superseded) | None => None,
+    };
+    why.into_iter().chain(view.note.as_deref()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::{NOW, generation};
+
+    #[test]
+    fn a_history_reads_from_the_newest_generation_down() {
+        let mut failed = generation(5, "push");
+        failed.outcome = Some(Outcome::Failed("it never answered".into()));
+        failed.note = None;
+        let text = table(&[failed, generation(4, "promotion")], NOW, None);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let expected = "\
+GENERATION  WHEN    ORIGIN     BY     REVISION      IMAGE         OUTCOME  NOTE
+5           3m ago  push       alice  5f0c5f0c5f0c  ab12ab12ab12  failed   it never answered
+4           3m ago  promotion  alice  5f0c5f0c5f0c  ab12ab12ab12  ready    from test generation 4
+";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,54 @@
+//! `abide import`: puts an exported record in place.
+
+use std::io::{self, Read as _};
+
+use serde_json::Value;
+
+use super::exit::{Exit, Failure};
+use super::session::{Need, Session};
+
+const EXAMPLES: &str = "\
+Examples:
+  abide import record.json
+  ssh old-host abide export | abide import -
+
+The present record is replaced as a whole. The loop then makes the containers match.";
+
+/// What to import.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ImportArgs {
+    /// A file that `abide export` wrote; `-`: standard input
+    file: String,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let export = read(&args.file)?;
+    // What is no JSON is refused here, by the name of the file that it came from.
+    let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&export);
+    parsed.map_err(|error| Failure::Usage(format!("{} holds no JSON: {error}", args.file)))?;
+    let client = session.client(Need::Record).await?;
+    let answer = client.import(export).await?;
+    if session.console.is_json() {
+        session.console.json(&answer)?;
+    } else {
+        session.console.data(&sentence(&answer))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn read(file: &str) -> Result<Vec<u8>, Failure> {
+    if file != "-" {
+        return std::fs::read(file).map_err(|source| Failure::Input { path: file.to_owned(), source });
+    }
+    let mut text = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut text);
+    read.map_err(|source| Failure::Input { path: "standard input".to_owned(), source })?;
+    Ok(text)
+}
+
+fn sentence(answer: &Value) -> String {
+    let message = answer.get("message").and_then(Value::as_str);
+    super::output::text::one_line(message.unwrap_or("the record is imported"))
+}

@@ -1,0 +1,127 @@
+//! `abide logs`: the output of the container, or of a build.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+
+use super::exit::{Exit, Failure};
+use super::session::{Need, Session};
+use crate::model::name::EnvironmentName;
+use crate::model::time::Timestamp;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide logs dev --tail 100
+  abide logs dev -f --since 10m
+  abide logs dev --build
+
+The output is passed on as it is, whatever -o says.";
+
+/// What to print, and how much of it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct LogsArgs {
+    /// The environment
+    environment: EnvironmentName,
+    /// Go on printing what comes
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    tail: Option<usize>,
+    /// Only what is younger, such as `10m` or `2026-01-31T12:00:00Z`
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    since: Option<Since>,
+    /// The log of the last build, rather than of the container
+    #[arg(long, conflicts_with = "since")]
+    build: bool,
+    /// Which build, as the events name it
+    #[arg(long, value_name = "N", requires = "build")]
+    number: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+fn parse_since(text: &str) -> Result<Since, String> {
+    let moment = Timestamp::parse(text).map(Since::At);
+    moment
+        .or_else(|_| humantime::parse_duration(text).map(Since::Ago))
+        .map_err(|_| "neither a length of time, such as `10m`, nor a moment in RFC 3339".to_owned())
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Daemon("logs")).await?;
+    let mut pieces = client.logs(&args.environment, &query(args, session.now())).await?;
+    while let Some(piece) = pieces.next().await {
+        session.console.raw(&piece?)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn query(args: &LogsArgs, now: Timestamp) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if args.follow {
+        query.append_pair("follow", "true");
+    }
+    if let Some(tail) = args.tail {
+        query.append_pair("tail", &tail.to_string());
+    }
+    if let Some(since) = args.since {
+        query.append_pair("since", &since.moment(now).to_string());
+    }
+    if args.build {
+        query.append_pair("build", "true");
+    }
+    if let Some(number) = args.number {
+        query.append_pair("number", &number.to_string());
+    }
+    query.finish()
+}
+
+impl Since {
+    fn moment(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(moment) => moment,
+            Self::Ago(length) => {
+                let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+                Timestamp::from_millis(now.as_millis().saturating_sub(length))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        logs: LogsArgs,
+    }
+
+    fn query_of(typed: &str) -> String {
+        let words = std::iter::once("logs").chain(typed.split_whitespace());
+        query(&Only::try_parse_from(words).unwrap().logs, Timestamp::from_millis(3_600_000))
+    }
+
+    #[test]
+    fn what_was_typed_becomes_the_query() {
+        assert_eq!(query_of("dev"), "");
+        assert_eq!(query_of("dev -f --tail 5"), "follow=true&tail=5");
+        assert_eq!(query_of("dev --build --number 7"), "build=true&number=7");
+    }
+
+    #[test]
+    fn a_length_of_time_becomes_a_moment() {
+        assert_eq!(query_of("dev --since 10m"), "since=1970-01-01T00%3A50%3A00.000Z");
+        assert_eq!(query_of("dev --since 2h"), "since=1970-01-01T00%3A00%3A00.000Z");
+        assert_eq!(query_of("dev --since 1970-01-01T00:00:01Z"), "since=1970-01-01T00%3A00%3A01.000Z");
+    }
+}

@@ -1,0 +1,114 @@
+//! Text that came from elsewhere, made safe; moments and lengths of time, made short.
+
+use crate::model::time::Timestamp;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const MONTH: u64 = 30 * DAY;
+
+/// `text` on one line, with nothing in it that a terminal would obey.
+pub(crate) fn one_line(text: &str) -> String {
+    let joined = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    joined.join(" ").chars().map(harmless).collect()
+}
+
+/// The lines of `text`, each with nothing in it that a terminal would obey.
+pub(crate) fn safe_lines(text: &str) -> impl Iterator<Item = String> {
+    text.lines().map(|line| line.trim_end().chars().map(harmless).collect())
+}
+
+/// Whether a terminal would act on `c`: control characters move cursors and rename windows, the
+/// marks of writing direction make a line read as another one.
+pub(crate) fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn harmless(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        c if is_obeyed(c) => '\u{fffd}',
+        c => c,
+    }
+}
+
+/// `text` in at most `room` characters, the last one an ellipsis where some were left out.
+pub(crate) fn shorten(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
+}
+
+/// `3m ago`, by the clock `now`.
+pub(crate) fn ago(now: Timestamp, at: Timestamp) -> String {
+    let passed = now.since(at).as_secs();
+    if passed == 0 { "now".to_owned() } else { format!("{} ago", length(passed)) }
+}
+
+/// `in 27s`, by the clock `now`; what is overdue is due now.
+pub(crate) fn ahead(now: Timestamp, at: Timestamp) -> String {
+    let left = at.since(now).as_secs();
+    if left == 0 { "now".to_owned() } else { format!("in {}", length(left)) }
+}
+
+/// At most two units, none of them finer than anyone asks for.
+fn length(seconds: u64) -> String {
+    match seconds {
+        0..MINUTE => format!("{seconds}s"),
+        MINUTE..HOUR => format!("{}m", seconds / MINUTE),
+        HOUR..DAY => format!("{}h {}m", seconds / HOUR, seconds % HOUR / MINUTE),
+        DAY..MONTH => format!("{}d {}h", seconds / DAY, seconds % DAY / HOUR),
+        MONTH.. => format!("{}d", seconds / DAY),
+    }
+}
+
+/// `one environment`, `2 environments`.
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_survives() {
+        let text = one_line("a\u{1b}[2Jb\u{9b}31m\rc\u{202e}d\te\u{7}");
+        assert_eq!(text, "a\u{fffd}[2Jb\u{fffd}31m\u{fffd}c\u{fffd}d e\u{fffd}");
+    }
+
+    #[test]
+    fn several_lines_become_one_or_stay_apart() {
+        assert_eq!(one_line("failed:\n\n  exit 1  \r\nbye"), "failed:   exit 1 bye");
+        assert_eq!(safe_lines("a \nb\u{1b}").collect::<Vec<_>>(), ["a", "b\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_text_that_fits_is_left_alone() {
+        assert_eq!(shorten("short", 5), "short");
+        assert_eq!(shorten("longer", 5), "long…");
+        assert_eq!(shorten("four words in all", 6), "four…");
+    }
+
+    #[test]
+    fn moments_are_told_in_one_or_two_units() {
+        let now = Timestamp::from_millis(100_000_000_000);
+        let told = |seconds: u64| ago(now, Timestamp::from_millis(now.as_millis() - seconds * 1000));
+        assert_eq!(told(0), "now");
+        assert_eq!(told(59), "59s ago");
+        assert_eq!(told(3 * MINUTE + 20), "3m ago");
+        assert_eq!(told(2 * HOUR + 5 * MINUTE + 1), "2h 5m ago");
+        assert_eq!(told(DAY + 3 * HOUR + 59 * MINUTE), "1d 3h ago");
+        assert_eq!(told(70 * DAY + HOUR), "70d ago");
+    }
+
+    #[test]
+    fn a_clock_that_stepped_back_gives_no_nonsense() {
+        let now = Timestamp::from_millis(1_000);
+        assert_eq!(ago(now, Timestamp::from_millis(90_000)), "now");
+        assert_eq!(ahead(now, Timestamp::from_millis(500)), "now");
+        assert_eq!(ahead(now, Timestamp::from_millis(28_000)), "in 27s");
+    }
+}

@@ -1,0 +1,107 @@
+//! What every verb is given: the console, the clock, and a way to whoever answers.
+
+use std::io;
+use std::path::PathBuf;
+
+use tokio::net::UnixStream;
+
+use super::args::Globals;
+use super::client::{Address, Client, ClientError, Transport};
+use super::entry::Entrypoints;
+use super::exit::Failure;
+use super::output::console::Console;
+use crate::model::container::Secret;
+use crate::model::time::Timestamp;
+
+/// The name of the daemon's socket in the desired-state folder.
+const SOCKET: &str = "abide.sock";
+
+/// Whom a verb needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The record is enough: where no daemon runs, this process opens it.
+    Record,
+    /// A running daemon; the verb is named for the error.
+    Daemon(&'static str),
+}
+
+/// One run of one verb.
+pub(crate) struct Session {
+    /// Where it prints and asks.
+    pub(crate) console: Console,
+    /// What it starts.
+    pub(crate) entry: Entrypoints,
+    /// The desired-state folder.
+    pub(crate) desired_state: PathBuf,
+    /// How often `-v` was given.
+    pub(crate) verbosity: u8,
+    server: Option<String>,
+    token: Option<Secret>,
+    clock: fn() -> Timestamp,
+}
+
+impl Session {
+    /// A session as the global options want it.
+    pub(crate) fn new(
+        globals: &Globals,
+        token: Option<Secret>,
+        entry: Entrypoints,
+        console: Console,
+    ) -> Self {
+        Self {
+            console,
+            entry,
+            desired_state: globals.desired_state.clone(),
+            verbosity: globals.verbosity,
+            // An empty ABIDE_SERVER is how shells unset it for one command.
+            server: globals.server.clone().filter(|server| !server.is_empty()),
+            token,
+            clock: || std::time::SystemTime::now().into(),
+        }
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// A client of the daemon; or, where none runs and `need` allows it, of the record itself.
+    ///
+    /// # Errors
+    /// [`Failure`] where neither can be had.
+    pub(crate) async fn client(&mut self, need: Need) -> Result<Client, Failure> {
+        let transport = match self.server.as_deref().map(Address::parse).transpose()? {
+            Some(Address::Http(address)) => Transport::Http(address),
+            Some(Address::Unix(path)) => Transport::Unix(path),
+            None => self.at_the_socket(need).await?,
+        };
+        Ok(Client::new(transport, self.token.as_ref())?)
+    }
+
+    async fn at_the_socket(&mut self, need: Need) -> Result<Transport, Failure> {
+        let socket = self.desired_state.join(SOCKET);
+        match UnixStream::connect(&socket).await {
+            Ok(_) => Ok(Transport::Unix(socket)),
+            Err(error) if is_nobody(&error) => self.without_daemon(need, &socket.display().to_string()),
+            Err(source) => {
+                Err(ClientError::Unreachable { place: socket.display().to_string(), source }.into())
+            }
+        }
+    }
+
+    fn without_daemon(&mut self, need: Need, place: &str) -> Result<Transport, Failure> {
+        if let Need::Daemon(verb) = need {
+            return Err(ClientError::NeedsDaemon { verb, place: place.to_owned() }.into());
+        }
+        let folder = self.desired_state.clone();
+        let router = (self.entry.offline_router)(&folder);
+        let router = router.map_err(|source| Failure::Record { folder, source })?;
+        self.console.talk("no daemon runs; working on the record itself");
+        Ok(Transport::InProcess(router))
+    }
+}
+
+/// A socket that a killed daemon left behind refuses; one that was never made is absent.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,94 @@
+//! `abide set`: names what should run.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::exit::{Exit, Failure};
+use super::moved;
+use super::session::{Need, Session};
+use crate::model::name::{CommitId, Digest, EnvironmentName};
+
+const EXAMPLES: &str = "\
+Examples:
+  abide set dev --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
+  abide set prod shop/web@sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
+  abide set prod sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
+
+A name with a digest is pulled from its registry; a digest alone is an image ID of the engine
+(`docker image inspect --format '{{.Id}}' NAME` prints it).";
+
+/// What to move, and to what.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct SetArgs {
+    /// The environment
+    environment: EnvironmentName,
+    /// The image, by content
+    #[arg(value_name = "IMAGE@DIGEST", required_unless_present = "commit", conflicts_with = "commit")]
+    image: Option<PinnedImage>,
+    /// The commit to build, by its full id (`git rev-parse REV` prints it)
+    #[arg(long, value_name = "SHA")]
+    commit: Option<CommitId>,
+    /// Why, for whoever wonders later
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// `NAME@sha256:…` or `sha256:…`: never a tag, which is another image tomorrow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+struct PinnedImage(String);
+
+impl FromStr for PinnedImage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digest = text.rsplit_once('@').map_or(text, |(_, digest)| digest);
+        if digest.starts_with("sha256:") {
+            Digest::new(digest).map_err(|error| error.to_string())?;
+            return if text.starts_with('@') {
+                Err("the name before `@` is missing".into())
+            } else {
+                Ok(Self(text.into()))
+            };
+        }
+        Err("a tag never decides what runs; name the image by its digest: NAME@sha256:… or sha256:…".into())
+    }
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a PinnedImage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a CommitId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let request =
+        Request { image: args.image.as_ref(), commit: args.commit.as_ref(), reason: args.reason.as_deref() };
+    let client = session.client(Need::Record).await?;
+    let moved = client.act(&args.environment, "set", &request).await?;
+    moved::report(&mut session.console, &moved)?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_image_named_by_its_content_is_taken() {
+        let hex = "0123456789abcdef".repeat(4);
+        for good in [format!("sha256:{hex}"), format!("host:5000/a/b@sha256:{hex}")] {
+            assert_eq!(good.parse(), Ok(PinnedImage(good.clone())));
+        }
+        for bad in ["nginx", "nginx:1.27", "nginx@sha256:12", "sha512:00", &format!("@sha256:{hex}"), ""] {
+            assert!(bad.parse::<PinnedImage>().is_err(), "{bad} was taken");
+        }
+    }
+}

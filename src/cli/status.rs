@@ -1,0 +1,107 @@
+//! `abide status`: what should run, what runs, since when, why.
+
+mod detail;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use super::client::{Client, ClientError};
+use super::exit::{Exit, Failure};
+use super::output::style;
+use super::output::table::{Cell, Table};
+use super::output::text::ago;
+use super::session::{Need, Session};
+use crate::model::desired::Image;
+use crate::model::name::{CommitId, Digest, EnvironmentName};
+use crate::model::time::Timestamp;
+use crate::model::view::{EnvironmentView, Overview};
+
+use detail::detail;
+pub(crate) use detail::headline;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide status
+  abide status dev
+  abide status --watch
+  abide status -o json | jq -r '.[] | select(.status != \"Ready\") | .environment'
+
+`-o json` prints an array, for one environment too; with --watch one environment a line, at every
+change. Whether all is well is asked by `abide wait` and `abide diff`: status itself ends with 0.";
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct StatusArgs {
+    /// The environment, in all detail; left out: a table of all of them
+    environment: Option<EnvironmentName>,
+    /// Go on showing what changes
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let only = args.environment.as_ref();
+    if args.watch {
+        let client = session.client(Need::Daemon("status --watch")).await?;
+        return watch::watch(session, &client, only).await;
+    }
+    let client = session.client(Need::Record).await?;
+    let overview = look(&client, only).await?;
+    if session.console.is_json() {
+        session.console.json(&overview.environments)?;
+    } else {
+        let text = render(&overview, only.is_some(), session.now(), session.console.screen().width);
+        session.console.data(&text)?;
+    }
+    for warning in &overview.warnings {
+        session.console.talk(&format!("warning: {warning}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// All environments, or one of them; an unknown one is the daemon's to refuse.
+async fn look(client: &Client, only: Option<&EnvironmentName>) -> Result<Overview, ClientError> {
+    let Some(environment) = only else { return client.overview().await };
+    let environments = vec![client.environment(environment).await?];
+    Ok(Overview { environments, warnings: Vec::new(), daemon: true })
+}
+
+fn render(overview: &Overview, in_detail: bool, now: Timestamp, width: Option<usize>) -> String {
+    if in_detail {
+        return overview.environments.iter().map(|view| detail(view, now)).collect();
+    }
+    if overview.environments.is_empty() {
+        return "the manifest declares no environment\n".to_owned();
+    }
+    table(&overview.environments, now, width)
+}
+
+fn table(views: &[EnvironmentView], now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new([
+        "ENVIRONMENT",
+        "STATUS",
+        "GEN",
+        "REVISION",
+        "IMAGE",
+        "CONTAINER",
+        "PORT",
+        "SINCE",
+        "MESSAGE",
+    ]);
+    for view in views {
+        table.row([
+            view.environment.as_str().into(),
+            Cell::styled(view.status.as_str(), style::condition(view.status)),
+            view.generation.to_string().into(),
+            Cell::or_dash(view.revision.as_ref().map(CommitId::short)),
+            Cell::or_dash(view.image.as_ref().and_then(Image::shown_digest).map(Digest::short)),
+            Cell::or_dash(view.container.as_deref()),
+            Cell::or_dash(view.port),
+            Cell::or_dash(view.since.map(|since| ago(now, since))),
+            view.message.as_str().into(),
+        ]);
+    }
+    table.render(width)
+}

@@ -1,0 +1,485 @@
+//! Verbs as they are typed, against an API that remembers what it was asked.
+
+mod fake;
+
+use clap::Parser as _;
+use serde_json::{Value, json};
+
+use super::args::Cli;
+use super::entry::{CheckSummary, Entrypoints};
+use super::exit::Exit;
+use super::output::console::{Console, testing};
+use super::session::Session;
+use crate::model::container::Secret;
+use crate::model::desired::{Image, Origin, Outcome};
+use crate::model::event::{Event, EventKind};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+use crate::model::view::{EnvironmentView, HistoryView};
+use fake::Daemon;
+
+/// 2026-11-23 14:00 UTC.
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_795_442_400_000);
+/// Three minutes before.
+const EARLIER: Timestamp = Timestamp::from_millis(1_795_442_220_000);
+
+pub(super) fn digest() -> Digest {
+    Digest::new(format!("sha256:{}", "ab12".repeat(16))).unwrap()
+}
+
+fn commit() -> CommitId {
+    CommitId::new("5f0c".repeat(10)).unwrap()
+}
+
+fn image() -> Image {
+    Image { reference: Some("shop/web".into()), digest: None, id: Some(digest()) }
+}
+
+/// An environment at generation 4, looked at three minutes ago.
+pub(super) fn view(name: &str, status: Condition, reason: Reason) -> EnvironmentView {
+    EnvironmentView {
+        environment: EnvironmentName::new(name).unwrap(),
+        container: Some(format!("{name}-server")),
+        port: Some(8900),
+        host: None,
+        generation: Generation(4),
+        observed_generation: Some(Generation(4)),
+        status,
+        reason,
+        message: "generation 4 runs".into(),
+        since: Some(EARLIER),
+        origin: Some(Origin::Push),
+        revision: Some(commit()),
+        image: Some(image()),
+        running: None,
+        held: None,
+        next_retry: None,
+        sync: None,
+        observed_sync: None,
+    }
+}
+
+pub(super) fn ready(name: &str) -> EnvironmentView {
+    view(name, Condition::Ready, Reason::AsRecorded)
+}
+
+pub(super) fn generation(number: u64, origin: &str) -> HistoryView {
+    HistoryView {
+        generation: Generation(number),
+        image: Some(image()),
+        revision: Some(commit()),
+        origin: serde_json::from_value(json!(origin)).unwrap(),
+        by: Some("alice".into()),
+        note: Some("from test generation 4".into()),
+        at: EARLIER,
+        outcome: Some(Outcome::Ready),
+    }
+}
+
+pub(super) fn event(sequence: u64, kind: EventKind, message: &str) -> Event {
+    let environment = EnvironmentName::new("dev").unwrap();
+    Event { sequence, environment, at: EARLIER, kind, message: message.into(), count: 1 }
+}
+
+fn entry() -> Entrypoints {
+    Entrypoints {
+        telemetry: |_| {},
+        offline_router: |folder| {
+            anyhow::ensure!(!folder.ends_with("locked"), "another abide holds this record");
+            Ok(fake::Api::of([ready("dev"), ready("prod")]).router())
+        },
+        daemon: |options| {
+            Box::pin(
+                async move { Err(anyhow::anyhow!("{} is taken", options.listen).context("cannot listen")) },
+            )
+        },
+        demo: |_| Box::pin(async { Ok(()) }),
+        check: |folder| {
+            if folder.ends_with("bad") {
+                return Err(vec!["a.toml:3: unknown key `prot`; did you mean `port`?".into()]);
+            }
+            Ok(CheckSummary { environments: vec!["dev".into(), "prod".into()], repositories: vec![] })
+        },
+    }
+}
+
+/// What came of a line that was typed.
+struct Outcomes {
+    exit: Exit,
+    data: String,
+    talk: String,
+}
+
+impl Outcomes {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {}", self.data))
+    }
+}
+
+fn typed(line: &str, answers: Option<&'static str>) -> Outcomes {
+    let words: Vec<&str> = std::iter::once("abide").chain(line.split_whitespace()).collect();
+    let cli = Cli::try_parse_from(words).unwrap();
+    let (console, data, talk) = testing::console(cli.globals.output, answers);
+    let exit = run_with(&cli, console);
+    Outcomes { exit, data: data.text(), talk: talk.text() }
+}
+
+fn run_with(cli: &Cli, console: Console) -> Exit {
+    let token = Some(Secret::new("s3cret"));
+    super::run(&cli.verb, &mut Session::new(&cli.globals, token, entry(), console))
+}
+
+fn in_folder(folder: &tempfile::TempDir, line: &str) -> Outcomes {
+    typed(&format!("{line} --desired-state {}", folder.path().display()), None)
+}
+
+#[test]
+fn without_a_daemon_the_record_itself_is_read_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = in_folder(&folder, "status");
+    assert_eq!(said.exit, Exit::Done);
+    assert_eq!(said.talk, "no daemon runs; working on the record itself\n");
+    assert!(said.data.starts_with("ENVIRONMENT  STATUS"), "{}", said.data);
+}
+
+#[test]
+fn a_socket_that_a_killed_daemon_left_behind_is_no_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(std::os::unix::net::UnixListener::bind(folder.path().join("abide.sock")).unwrap());
+    let said = in_folder(&folder, "status dev");
+    assert_eq!(said.exit, Exit::Done);
+    assert!(said.talk.contains("no daemon runs"), "{}", said.talk);
+}
+
+#[test]
+fn a_record_that_cannot_be_opened_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = typed(&format!("status --desired-state {}/locked", folder.path().display()), None);
+    assert_eq!(said.exit, Exit::No);
+    assert!(said.talk.contains("caused by: another abide holds this record"), "{}", said.talk);
+}
+
+#[test]
+fn verbs_that_need_the_loop_say_how_to_start_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in ["sync", "wait dev", "diff", "logs dev", "why dev", "events -f", "status --watch"] {
+        let said = in_folder(&folder, line);
+        assert_eq!(said.exit, Exit::Unreachable, "{line}");
+        assert!(said.talk.contains("abide daemon") && said.data.is_empty(), "{line}: {}", said.talk);
+    }
+}
+
+#[test]
+fn a_named_server_that_does_not_answer_is_never_replaced_by_the_record() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let said = typed(&format!("status --server http://127.0.0.1:{port}"), None);
+    assert_eq!((said.exit, said.data.as_str()), (Exit::Unreachable, ""));
+    assert!(said.talk.starts_with("error: cannot reach the daemon"), "{}", said.talk);
+    assert!(said.talk.contains("\ncaused by: "), "{}", said.talk);
+}
+
+#[test]
+fn an_address_that_cannot_be_used_is_bad_usage() {
+    let said = typed("status --server https://abide.example", None);
+    assert_eq!(said.exit, Exit::Usage);
+    assert!(said.talk.contains("https is not in this version"), "{}", said.talk);
+}
+
+#[test]
+fn json_is_an_array_for_one_environment_too() {
+    let daemon = Daemon::with([ready("dev"), ready("prod")]);
+    let one = daemon.typed("status dev -o json", None);
+    assert_eq!(one.json().as_array().map(Vec::len), Some(1));
+    assert_eq!(one.json()[0]["held"], Value::Null);
+    assert_eq!(daemon.typed("status -o json", None).json().as_array().map(Vec::len), Some(2));
+    assert_eq!(one.talk, "");
+}
+
+#[test]
+fn an_unknown_environment_is_bad_input_in_the_words_of_the_daemon() {
+    let daemon = Daemon::with([ready("dev")]);
+    let said = daemon.typed("status dve", None);
+    assert_eq!(said.exit, Exit::Usage);
+    assert_eq!(said.talk, "error: nothing at GET /api/v1/environments/dve\n");
+}
+
+#[test]
+fn the_token_goes_with_every_request_over_the_socket_and_over_tcp() {
+    let daemon = Daemon::with([ready("dev")]);
+    assert_eq!(daemon.typed("status dev", None).exit, Exit::Done);
+    let over_tcp = typed(&format!("status dev --server http://{}", daemon.listens()), None);
+    assert_eq!(over_tcp.exit, Exit::Done, "{}", over_tcp.talk);
+    let asked = "GET /api/v1/environments/dev [Bearer s3cret] ";
+    assert_eq!(daemon.asked(), [asked, asked]);
+}
+
+#[test]
+fn warnings_are_talk_and_no_data() {
+    let daemon = Daemon::with([ready("dev")]);
+    daemon.answer("GET /api/v1/environments", 200, &json!({
+        "environments": [ready("dev")], "warnings": ["the manifest edit is not taken\u{7}"], "daemon": true,
+    }));
+    let said = daemon.typed("status", None);
+    assert_eq!(said.talk, "warning: the manifest edit is not taken\u{fffd}\n");
+    assert!(!said.data.contains("edit"));
+}
+
+fn moved(environment: &str) -> Value {
+    json!({ "environment": environment, "generation": 5, "changed": true, "message": "moved" })
+}
+
+fn promotable() -> Daemon {
+    let daemon = Daemon::with([ready("test"), ready("prod")]);
+    daemon.answer("POST /api/v1/environments/prod/promote", 200, &moved("prod"));
+    daemon
+}
+
+fn posted(daemon: &Daemon) -> Vec<String> {
+    daemon.asked().into_iter().filter(|asked| asked.starts_with("POST")).collect()
+}
+
+#[test]
+fn a_promotion_without_terminal_and_without_yes_moves_nothing() {
+    let daemon = promotable();
+    let said = daemon.typed("promote test prod", None);
+    assert_eq!(said.exit, Exit::Usage);
+    assert!(said.talk.contains("--yes"), "{}", said.talk);
+    assert_eq!(posted(&daemon), Vec::<String>::new());
+}
+
+#[test]
+fn a_promotion_that_is_declined_moves_nothing() {
+    let daemon = promotable();
+    for answer in ["n\n", "\n", "", "yikes\n"] {
+        assert_eq!(daemon.typed("promote test prod", Some(answer)).exit, Exit::No, "{answer:?}");
+    }
+    assert_eq!(posted(&daemon), Vec::<String>::new());
+}
+
+#[test]
+fn a_promotion_sends_the_digest_that_was_shown() {
+    let daemon = promotable();
+    let said = daemon.typed("promote test prod", Some("y\n"));
+    assert_eq!((said.exit, said.data.as_str()), (Exit::Done, "prod generation 5: moved\n"));
+    assert!(said.talk.contains("Promote ab12ab12ab12 from test to prod? [y/N]"), "{}", said.talk);
+    let body = json!({ "from": "test", "digest": digest() });
+    let expected = format!("POST /api/v1/environments/prod/promote [Bearer s3cret] {body}");
+    let sent: Vec<String> = posted(&daemon);
+    let (head, sent_body) = sent[0].split_at(expected.find('{').unwrap());
+    assert!(expected.starts_with(head), "{head}");
+    assert_eq!(serde_json::from_str::<Value>(sent_body).unwrap(), body);
+}
+
+#[test]
+fn a_promotion_that_is_refused_is_a_no() {
+    let daemon = promotable();
+    let refusal = json!({ "error": "conflict", "message": "test runs another image" });
+    daemon.answer("POST /api/v1/environments/prod/promote", 409, &refusal);
+    let said = daemon.typed("promote test prod --yes", None);
+    assert_eq!(said.exit, Exit::No);
+    assert!(said.talk.ends_with("error: test runs another image\n"), "{}", said.talk);
+}
+
+#[test]
+fn a_promotion_can_be_seen_through_to_the_end() {
+    let daemon = promotable();
+    assert_eq!(daemon.typed("promote test prod --yes --wait", None).exit, Exit::Done);
+    let mut failed = view("prod", Condition::RolledBack, Reason::RolledBack);
+    failed.generation = Generation(6);
+    failed.observed_generation = Some(Generation(6));
+    daemon.show(&failed);
+    let said = daemon.typed("promote test prod --yes --wait", None);
+    assert_eq!(said.exit, Exit::No);
+    assert!(said.talk.contains("error: prod generation 6: RolledBack"), "{}", said.talk);
+}
+
+#[test]
+fn verbs_that_move_the_record_send_what_was_typed() {
+    let daemon = Daemon::with([ready("dev")]);
+    for verb in ["set", "rollback", "hold", "resume", "sync"] {
+        daemon.answer(&format!("POST /api/v1/environments/dev/{verb}"), 200, &moved("dev"));
+    }
+    let commit = "5f0c".repeat(10);
+    for line in [
+        &format!("set dev --commit {commit} --reason why") as &str,
+        &format!("set dev {}", digest()),
+        "rollback dev",
+        "rollback dev --to 2",
+        "hold dev --reason audit",
+        "resume dev",
+        "sync dev",
+    ] {
+        assert_eq!(daemon.typed(line, None).data, "dev generation 5: moved\n", "{line}");
+    }
+    let bodies: Vec<Value> = posted(&daemon)
+        .iter()
+        .map(|asked| serde_json::from_str(&asked[asked.find("] ").unwrap() + 2..]).unwrap())
+        .collect();
+    let expected = [
+        json!({ "commit": commit, "reason": "why" }),
+        json!({ "image": digest() }),
+        json!({}),
+        json!({ "to": 2 }),
+        json!({ "reason": "audit" }),
+        json!({}),
+        json!({}),
+    ];
+    assert_eq!(bodies, expected);
+}
+
+#[test]
+fn all_environments_are_synced_at_once() {
+    let daemon = Daemon::with([ready("dev"), ready("prod")]);
+    daemon.answer("POST /api/v1/sync", 200, &json!([moved("dev"), moved("prod")]));
+    let said = daemon.typed("sync --wait", None);
+    assert_eq!((said.exit, said.data.lines().count()), (Exit::Done, 2), "{}", said.talk);
+    daemon.show(&view("prod", Condition::Blocked, Reason::NameConflict));
+    let said = daemon.typed("sync --wait -o json", None);
+    assert_eq!((said.exit, said.json()[1]["environment"].clone()), (Exit::No, json!("prod")));
+    assert!(said.talk.contains("prod generation 4: Blocked (NameConflict)"), "{}", said.talk);
+}
+
+#[test]
+fn waiting_ends_when_the_stream_rings() {
+    let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Building)]);
+    daemon.once_watched(&ready("dev"));
+    let said = daemon.typed("wait dev --timeout 30s", None);
+    assert_eq!(said.exit, Exit::Done, "{}", said.talk);
+    assert_eq!(said.talk, "dev generation 4: Progressing (Building): generation 4 runs\n");
+    assert_eq!(said.data, "dev generation 4: Ready (AsRecorded): generation 4 runs\n");
+}
+
+#[test]
+fn waiting_looks_again_where_there_is_no_stream() {
+    let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Building)]);
+    daemon.once_asked("GET /api/v1/watch", &ready("dev"));
+    assert_eq!(daemon.typed("wait dev --timeout 30s -o json", None).json()["status"], "Ready");
+}
+
+#[test]
+fn waiting_gives_up_at_the_timeout_and_names_what_it_saw() {
+    let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Pulling)]);
+    let said = daemon.typed("wait dev --timeout 50ms", None);
+    assert_eq!(said.exit, Exit::No);
+    assert!(
+        said.talk.contains("error: out of time: dev generation 4: Progressing (Pulling)"),
+        "{}",
+        said.talk
+    );
+}
+
+#[test]
+fn logs_are_passed_on_byte_for_byte() {
+    let daemon = Daemon::with([ready("dev")]);
+    daemon.answer_text("GET /api/v1/environments/dev/logs?follow=true&tail=5", "a\u{1b}[31mred\u{7}");
+    let cli = Cli::try_parse_from(daemon.words("logs dev -f --tail 5")).unwrap();
+    let (console, data, _) = testing::console(cli.globals.output, None);
+    assert_eq!(run_with(&cli, console), Exit::Done);
+    assert_eq!(data.bytes(), b"a\x1b[31mred\x07");
+}
+
+#[test]
+fn an_export_is_what_an_import_takes() {
+    let daemon = Daemon::with([ready("dev")]);
+    daemon.answer_text("GET /api/v1/export", "{\"format\": 1}");
+    daemon.answer("POST /api/v1/import", 200, &json!({ "message": "1 environment is imported" }));
+    let export = daemon.typed("export", None);
+    assert_eq!(export.data, "{\"format\": 1}\n");
+    let file = daemon.folder().join("record.json");
+    std::fs::write(&file, &export.data).unwrap();
+    let import = daemon.typed(&format!("import {}", file.display()), None);
+    assert_eq!(import.data, "1 environment is imported\n");
+    assert_eq!(posted(&daemon), ["POST /api/v1/import [Bearer s3cret] {\"format\": 1}\n"]);
+}
+
+#[test]
+fn an_import_of_nothing_or_of_no_json_is_bad_input() {
+    let daemon = Daemon::with([ready("dev")]);
+    let file = daemon.folder().join("record.json");
+    let line = format!("import {}", file.display());
+    assert_eq!(daemon.typed(&line, None).exit, Exit::Usage);
+    std::fs::write(&file, "format: 1").unwrap();
+    assert_eq!(daemon.typed(&line, None).exit, Exit::Usage);
+    assert_eq!(posted(&daemon), Vec::<String>::new());
+}
+
+#[test]
+fn a_difference_is_told_and_ends_with_one() {
+    let daemon = Daemon::with([ready("dev")]);
+    let plan =
+        |steps: &[&str]| json!({ "environment": "dev", "differences": [], "steps": steps, "message": "" });
+    daemon.answer("GET /api/v1/environments/dev/plan", 200, &plan(&[]));
+    let same = daemon.typed("diff", None);
+    assert_eq!((same.exit, same.data.as_str()), (Exit::Done, "dev  nothing to do\n"));
+    daemon.answer("GET /api/v1/environments/dev/plan", 200, &plan(&["start dev-server"]));
+    let other = daemon.typed("diff dev -o json", None);
+    assert_eq!((other.exit, other.json()[0]["steps"][0].clone()), (Exit::No, json!("start dev-server")));
+}
+
+#[test]
+fn followed_events_are_each_printed_once() {
+    let daemon = Daemon::with([ready("dev")]);
+    let (first, second) = (event(7, EventKind::Step, "one"), event(9, EventKind::Step, "two"));
+    daemon.answer("GET /api/v1/events?limit=50", 200, &json!([first]));
+    daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &json!([second]));
+    // The daemon goes bad after the second event, which ends what else would go on for ever.
+    let said = daemon.typed("events -f -o json", None);
+    let sequences: Vec<Value> = said
+        .data
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].clone())
+        .collect();
+    assert_eq!(sequences, [json!(7), json!(9)]);
+    assert_eq!(said.exit, Exit::Usage, "{}", said.talk);
+}
+
+#[test]
+fn following_may_begin_with_nothing_of_the_past() {
+    let daemon = Daemon::with([ready("dev")]);
+    daemon.answer("GET /api/v1/events?limit=1", 200, &json!([event(7, EventKind::Step, "one")]));
+    let news = json!([event(9, EventKind::Step, "two")]);
+    daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &news);
+    let said = daemon.typed("events -f --limit 0", None);
+    assert!(said.data.ends_with(" dev step       two\n") && said.data.lines().count() == 1, "{}", said.data);
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_verb_well() {
+    let daemon = Daemon::with([ready("dev")]);
+    for line in ["status", "status dev -o json", "status --watch", "completions bash"] {
+        let cli = Cli::try_parse_from(daemon.words(line)).unwrap();
+        assert_eq!(run_with(&cli, testing::closed(cli.globals.output)), Exit::Done, "{line}");
+    }
+}
+
+#[test]
+fn a_manifest_is_praised_or_every_problem_named() {
+    let good = typed("check --desired-state good", None);
+    assert_eq!(good.data, "nothing is wrong: 2 environments (dev, prod), 0 repositories\n");
+    let bad = typed("check --desired-state bad", None);
+    assert_eq!(bad.exit, Exit::No);
+    assert_eq!(bad.data, "a.toml:3: unknown key `prot`; did you mean `port`?\n");
+    assert_eq!(bad.talk, "error: the manifest has 1 problem\n");
+    let json = typed("check --desired-state bad -o json", None).json();
+    assert_eq!(json["problems"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn services_get_their_options_and_their_errors_are_told() {
+    let said = typed("daemon --listen 127.0.0.1:9", None);
+    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.talk, "error: cannot listen\ncaused by: 127.0.0.1:9 is taken\n");
+    assert_eq!(typed("demo --port-offset 100", None).exit, Exit::Done);
+}
+
+#[test]
+fn completions_name_every_verb() {
+    let script = typed("completions bash", None).data;
+    for verb in ["status", "promote", "completions"] {
+        assert!(script.contains(verb), "{verb} is missing");
+    }
+}

@@ -1,0 +1,182 @@
+//! `abide why`: one causal chain, from the event to the next retry.
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+use super::client::Client;
+use super::events::sentence;
+use super::exit::{Exit, Failure};
+use super::output::style::{BOLD, paint};
+use super::output::text::{ago, ahead, one_line};
+use super::session::{Need, Session};
+use super::status::headline;
+use crate::model::desired::{Image, Origin};
+use crate::model::event::{Event, EventKind};
+use crate::model::name::{CommitId, Digest, EnvironmentName};
+use crate::model::status::Condition;
+use crate::model::time::Timestamp;
+use crate::model::view::{EnvironmentView, HistoryView, PlanView};
+
+/// As many events as a generation may have, and some of the one before.
+const LOOKED_THROUGH: usize = 200;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide why dev
+  abide why prod -o json
+
+`-o json` prints what the chain is made of: {environment, record, plan, plan_error, events}.";
+
+/// Of what.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct WhyArgs {
+    /// The environment
+    environment: EnvironmentName,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &WhyArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Daemon("why")).await?;
+    let evidence = gather(&client, &args.environment).await?;
+    if session.console.is_json() {
+        session.console.json(&evidence)?;
+    } else {
+        let text = render(&evidence, session.now());
+        session.console.data(&text)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What the chain is made of.
+#[derive(Clone, Debug, Serialize)]
+struct Evidence {
+    environment: EnvironmentView,
+    /// The generation that is recorded now.
+    record: Option<HistoryView>,
+    plan: Option<PlanView>,
+    /// Why there is no plan: the engine that would tell may be what is broken.
+    plan_error: Option<String>,
+    /// Oldest first.
+    events: Vec<Event>,
+}
+
+async fn gather(client: &Client, name: &EnvironmentName) -> Result<Evidence, Failure> {
+    let environment = client.environment(name).await?;
+    let generation = environment.generation;
+    let record = client.history(name).await?.into_iter().find(|view| view.generation == generation);
+    let events = client.events(Some(name), None, LOOKED_THROUGH).await?;
+    let (plan, plan_error) = match client.plan(name).await {
+        Ok(plan) => (Some(plan), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Ok(Evidence { environment, record, plan, plan_error, events })
+}
+
+fn render(evidence: &Evidence, now: Timestamp) -> String {
+    let mut text = headline(&evidence.environment, now);
+    for link in chain(evidence, now) {
+        for (index, line) in link.lines.iter().enumerate() {
+            let label = format!("{:<10}", if index == 0 { link.label } else { "" });
+            text.push_str(&format!("  {}  {}\n", paint(BOLD, &label), one_line(line)));
+        }
+    }
+    text
+}
+
+/// One link of the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Link {
+    label: &'static str,
+    lines: Vec<String>,
+}
+
+fn chain(evidence: &Evidence, now: Timestamp) -> Vec<Link> {
+    let link = |label, lines| Link { label, lines };
+    vec![
+        link("event", vec![event(evidence, now)]),
+        link("record", record(evidence, now)),
+        link("difference", differences(evidence, now)),
+        link("step", steps(evidence, now)),
+        link("result", result(evidence, now)),
+        link("next retry", vec![next_retry(&evidence.environment, now)]),
+    ]
+}
+
+/// What moved the record last, in the words of that moment.
+fn event(evidence: &Evidence, now: Timestamp) -> String {
+    let of_record = newest(evidence, EventKind::Record);
+    let event = of_record.or_else(|| evidence.events.last());
+    event.map_or_else(|| "none that is remembered".to_owned(), |event| told(event, now))
+}
+
+fn record(evidence: &Evidence, now: Timestamp) -> Vec<String> {
+    let Some(view) = &evidence.record else { return vec!["nothing was ever recorded".to_owned()] };
+    let origin = view.origin.map_or("of unknown origin", Origin::as_str);
+    let by = view.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+    let note = view.note.as_ref().map_or_else(String::new, |note| format!(", {note}"));
+    let moved = format!("generation {}: {origin}{by} {}{note}", view.generation, ago(now, view.at));
+    let revision = view.revision.as_ref().map(|id| format!("revision {}", CommitId::short(id)));
+    let image = view.image.as_ref().and_then(Image::shown_digest).map(Digest::short);
+    let image = image.map_or_else(|| "no image yet".to_owned(), |image| format!("image {image}"));
+    let named = revision.into_iter().chain([image]).collect::<Vec<_>>().join(", ");
+    vec![moved, named]
+}
+
+/// What differs now; else the last difference that was found for this generation.
+fn differences(evidence: &Evidence, now: Timestamp) -> Vec<String> {
+    match (&evidence.plan, &evidence.plan_error) {
+        (Some(plan), _) if !plan.differences.is_empty() => plan.differences.clone(),
+        (None, Some(error)) => vec![format!("cannot be told: {error}")],
+        _ => past(evidence, EventKind::Difference, now).unwrap_or_else(|| vec!["none".to_owned()]),
+    }
+}
+
+/// What would be done now; else what was done last for this generation.
+fn steps(evidence: &Evidence, now: Timestamp) -> Vec<String> {
+    match &evidence.plan {
+        Some(plan) if !plan.steps.is_empty() => {
+            plan.steps.iter().map(|step| format!("to do: {step}")).collect()
+        }
+        _ => past(evidence, EventKind::Step, now).unwrap_or_else(|| vec!["none".to_owned()]),
+    }
+}
+
+fn result(evidence: &Evidence, now: Timestamp) -> Vec<String> {
+    let view = &evidence.environment;
+    let mut lines = vec![format!("{} ({}): {}", view.status.as_str(), view.reason.as_str(), view.message)];
+    // The failure behind a status; where all is well it is of no interest any more.
+    if view.status != Condition::Ready {
+        lines.extend(past(evidence, EventKind::Failure, now).into_iter().flatten());
+    }
+    lines
+}
+
+fn next_retry(view: &EnvironmentView, now: Timestamp) -> String {
+    match (view.next_retry, view.status) {
+        (Some(at), _) => ahead(now, at),
+        (None, Condition::Ready) => "none is needed".to_owned(),
+        (None, Condition::Progressing) => "none: it is under way".to_owned(),
+        (None, Condition::Held) => format!("none: `abide resume {}` ends the hold", view.environment),
+        (None, Condition::Degraded | Condition::RolledBack | Condition::Blocked) => {
+            format!("none: someone has to act; `abide sync {}` tries again", view.environment)
+        }
+    }
+}
+
+/// The newest event of `kind` since the record moved.
+fn past(evidence: &Evidence, kind: EventKind, now: Timestamp) -> Option<Vec<String>> {
+    let moved_at = evidence.record.as_ref().map(|view| view.at);
+    let event = newest(evidence, kind).filter(|event| moved_at.is_none_or(|moved| event.at >= moved));
+    event.map(|event| vec![told(event, now)])
+}
+
+fn newest(evidence: &Evidence, kind: EventKind) -> Option<&Event> {
+    evidence.events.iter().rev().find(|event| event.kind == kind)
+}
+
+fn told(event: &Event, now: Timestamp) -> String {
+    format!("{}: {}", ago(now, event.at), sentence(event))
+}

@@ -1,0 +1,86 @@
+//! The chain, letter by letter.
+
+use super::*;
+use crate::cli::tests::{NOW, event, generation, ready, view};
+use crate::model::status::Reason;
+
+fn evidence(environment: EnvironmentView) -> Evidence {
+    let plan = PlanView {
+        environment: environment.environment.clone(),
+        differences: Vec::new(),
+        steps: Vec::new(),
+        message: String::new(),
+    };
+    Evidence {
+        environment,
+        record: Some(generation(4, "push")),
+        plan: Some(plan),
+        plan_error: None,
+        events: vec![
+            event(1, EventKind::Record, "github (alice) pushed 5f0c5f0c5f0c to dev"),
+            event(2, EventKind::Difference, "the image differs"),
+            event(3, EventKind::Step, "started dev-server"),
+            event(4, EventKind::Failure, "dev-server exited with 1"),
+        ],
+    }
+}
+
+fn plain(evidence: &Evidence) -> String {
+    anstream::adapter::strip_str(&render(evidence, NOW)).to_string()
+}
+
+#[test]
+fn a_failure_is_traced_from_its_event_to_the_next_retry() {
+    let mut environment = view("dev", Condition::Degraded, Reason::CrashLoop);
+    environment.message = "dev-server ended 3 times".into();
+    environment.next_retry = Some(NOW.after(std::time::Duration::from_secs(8)));
+    let mut evidence = evidence(environment);
+    if let Some(plan) = &mut evidence.plan {
+        plan.differences = vec!["dev-server is not running".into(), "nothing answers on 8900".into()];
+        plan.steps = vec!["start dev-server".into()];
+    }
+    let expected = "\
+dev  Degraded (CrashLoop), since 3m ago
+  event       3m ago: github (alice) pushed 5f0c5f0c5f0c to dev
+  record      generation 4: push by alice 3m ago, from test generation 4
+              revision 5f0c5f0c5f0c, image ab12ab12ab12
+  difference  dev-server is not running
+              nothing answers on 8900
+  step        to do: start dev-server
+  result      Degraded (CrashLoop): dev-server ended 3 times
+              3m ago: dev-server exited with 1
+  next retry  in 8s
+";
+    assert_eq!(plain(&evidence), expected);
+}
+
+#[test]
+fn where_all_is_well_the_chain_tells_how_it_became_so() {
+    let text = plain(&evidence(ready("dev")));
+    assert!(text.contains("difference  3m ago: the image differs\n"), "{text}");
+    assert!(text.contains("step        3m ago: started dev-server\n"), "{text}");
+    assert!(text.contains("next retry  none is needed\n"), "{text}");
+    assert!(!text.contains("exited with 1"), "an old failure is told of what is Ready: {text}");
+}
+
+#[test]
+fn what_happened_before_the_record_moved_is_no_part_of_the_chain() {
+    let mut evidence = evidence(view("dev", Condition::Blocked, Reason::SecretMissing));
+    evidence.record.as_mut().unwrap().at = NOW;
+    let text = plain(&evidence);
+    assert!(text.contains("difference  none\n") && text.contains("step        none\n"), "{text}");
+    assert!(!text.contains("exited with 1"), "{text}");
+    assert!(text.contains("`abide sync dev` tries again"), "{text}");
+}
+
+#[test]
+fn a_plan_that_cannot_be_made_breaks_only_its_link() {
+    let mut evidence = evidence(view("dev", Condition::Degraded, Reason::EngineUnavailable));
+    (evidence.plan, evidence.plan_error) = (None, Some("the engine does not answer".into()));
+    evidence.record = None;
+    evidence.events.clear();
+    let text = plain(&evidence);
+    assert!(text.contains("event       none that is remembered\n"), "{text}");
+    assert!(text.contains("record      nothing was ever recorded\n"), "{text}");
+    assert!(text.contains("difference  cannot be told: the engine does not answer\n"), "{text}");
+}
