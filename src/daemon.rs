@@ -1,1 +1,271 @@
-//! The composition root of the controller process.
+//! The composition root of the controller process: opens the record, deals out its handles, starts
+//! the loop and the listeners, and ends them in order.
+
+mod manifest_watch;
+mod systemd;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use axum::Router;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::inbox::RecordInbox;
+use crate::api::serve::{self, Limits};
+use crate::api::webhook::{self, WebhookLimits, WebhookState};
+use crate::api::{self, ApiState, ControllerError, Liveness, LogOptions, LogStream, ManifestState};
+use crate::controller::{self, Controller, OutputOptions, Settings, StateDirs};
+use crate::manifest_dir::{self, LoadError, Loaded};
+use crate::model::name::EnvironmentName;
+use crate::model::time::Timestamp;
+use crate::model::view::PlanView;
+use crate::record::{self, Handles};
+
+/// How a daemon is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of the manifest, the record and the socket.
+    pub desired_state: PathBuf,
+    /// Where webhooks are served.
+    pub listen: SocketAddr,
+}
+
+/// The record's folder in a desired-state folder.
+pub fn record_dir(desired_state: &Path) -> PathBuf {
+    desired_state.join("record")
+}
+
+/// The socket of local people in a desired-state folder.
+pub fn socket_path(desired_state: &Path) -> PathBuf {
+    desired_state.join("abide.sock")
+}
+
+/// Reads the manifest of a folder; every problem is one line of the error.
+///
+/// # Errors
+/// Where the folder cannot be read or the manifest is not valid.
+pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
+    manifest_dir::load(desired_state).map_err(|error| match error {
+        LoadError::Invalid(problems) => anyhow::anyhow!("the manifest is not valid:\n{problems}"),
+        other => anyhow::Error::new(other),
+    })
+}
+
+/// Runs the controller until SIGTERM or Ctrl-C; a second one ends it at once.
+///
+/// # Errors
+/// Where it cannot be started, in words for people.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let daemon = Daemon::start(options).await?;
+    systemd::ready();
+    let watchdog = tokio::spawn(systemd::keep_alive(daemon.handles.desired.clone()));
+    let signal = systemd::stop_signal().await?;
+    info!(signal, "stopping; containers go on as they are");
+    systemd::stopping();
+    watchdog.abort();
+    tokio::select! {
+        stopped = daemon.stop() => stopped,
+        again = systemd::stop_signal() => {
+            warn!(signal = again?, "stopped at once");
+            Ok(())
+        }
+    }
+}
+
+/// A running controller.
+pub struct Daemon {
+    /// The record's handles, for who embeds a daemon.
+    pub handles: Handles,
+    /// The loop.
+    pub controller: Controller,
+    /// Where webhooks are served.
+    pub address: SocketAddr,
+    socket: PathBuf,
+    stop: CancellationToken,
+    listeners: Vec<JoinHandle<()>>,
+    running: controller::Running,
+}
+
+impl Daemon {
+    /// Opens, binds and starts everything. What can be refused is refused before anything runs.
+    ///
+    /// # Errors
+    /// A manifest that is not valid, a record that another daemon holds, an address that is taken.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let folder = options.desired_state;
+        let loaded = load_manifest(&folder)?;
+        let handles = open_record(&folder)?;
+        let tcp = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}; --listen chooses another address", options.listen))?;
+        let socket = socket_path(&folder);
+        let unix = serve::bind_unix(&socket)?;
+        let address = tcp.local_addr()?;
+
+        let stop = CancellationToken::new();
+        let (manifests, states) = manifest_watch::start(&folder, loaded, &stop);
+        let dirs = state_dirs(&folder);
+        remove_remains(&dirs.work);
+        let (controller, running) = controller::spawn(Settings {
+            record: handles.id.clone(),
+            desired: handles.desired.clone(),
+            resolver: handles.resolver.clone(),
+            status: handles.status.clone(),
+            writer: handles.status_writer.clone(),
+            bells: handles.bells.clone(),
+            manifest: manifests,
+            dirs: dirs.clone(),
+            engine: None,
+        });
+        let state = api_state(&handles, states, dirs.logs, Some(Arc::new(Loop(controller.clone()))));
+        let listeners = listen(tcp, unix, &state, &stop);
+        info!(%address, socket = %socket.display(), record = %handles.id, "abide runs");
+        Ok(Self { handles, controller, address, socket, stop, listeners, running })
+    }
+
+    /// Ends listeners and loop, cancels builds and pulls, and touches no container.
+    ///
+    /// # Errors
+    /// Where the record cannot be closed.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        for listener in self.listeners {
+            // One that panicked has said so.
+            let _ = listener.await;
+        }
+        self.running.stop().await;
+        let _ = std::fs::remove_file(&self.socket);
+        self.handles.close().await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// The API on the record of a folder, for verbs that need no daemon.
+///
+/// # Errors
+/// As [`Daemon::start`].
+pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
+    let loaded = load_manifest(desired_state)?;
+    let handles = open_record(desired_state)?;
+    let state = Arc::new(ManifestState { manifest: loaded.manifest, problem: None });
+    let (_, states) = watch::channel(state);
+    let state = api_state(&handles, states, state_dirs(desired_state).logs, None);
+    Ok(api::router(state))
+}
+
+fn open_record(desired_state: &Path) -> anyhow::Result<Handles> {
+    let dir = record_dir(desired_state);
+    let handles = record::open(&dir).with_context(|| format!("the record in {}", dir.display()))?;
+    for notice in &handles.notices {
+        warn!(notice, "the record was repaired");
+    }
+    Ok(handles)
+}
+
+fn state_dirs(desired_state: &Path) -> StateDirs {
+    // Absolute, because git and scripts run elsewhere.
+    let record = record_dir(desired_state);
+    let record = std::path::absolute(&record).unwrap_or(record);
+    StateDirs { mirrors: record.join("mirrors"), work: record.join("work"), logs: record.join("logs") }
+}
+
+/// What a killed daemon's builds left. The record is locked by now, so nobody uses it.
+fn remove_remains(work: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(work)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(dir = %work.display(), %error, "remains of earlier builds cannot be removed");
+    }
+}
+
+fn clock() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn api_state(
+    handles: &Handles,
+    manifest: watch::Receiver<Arc<ManifestState>>,
+    logs_dir: PathBuf,
+    controller: Option<Arc<dyn api::Controller>>,
+) -> ApiState {
+    ApiState {
+        manifest,
+        writer: handles.writer.clone(),
+        desired: handles.desired.clone(),
+        status: handles.status.clone(),
+        bells: handles.bells.clone(),
+        logs_dir,
+        controller,
+        more_metrics: None,
+        clock,
+    }
+}
+
+/// Everything for local people on the socket; webhooks and health alone on the network.
+fn listen(
+    tcp: TcpListener,
+    unix: tokio::net::UnixListener,
+    state: &ApiState,
+    stop: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
+    let hooks = webhook::routes(WebhookState::new(inbox, clock, WebhookLimits::default()));
+    let public = api::public_routes(state.clone()).merge(hooks.clone());
+    let local = api::router(state.clone()).merge(hooks);
+    let limits = Limits::default();
+    vec![
+        tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),
+        tokio::spawn(serve::serve_unix(unix, local, limits, stop.clone())),
+    ]
+}
+
+/// The loop as the API sees it.
+struct Loop(Controller);
+
+impl api::Controller for Loop {
+    fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
+        let controller = self.0.clone();
+        Box::pin(async move {
+            let plan = controller.preview(&environment).await.map_err(ControllerError)?;
+            plan.ok_or_else(|| ControllerError(format!("{environment} is not in the manifest")))
+        })
+    }
+
+    fn logs(
+        &self,
+        environment: EnvironmentName,
+        options: LogOptions,
+    ) -> BoxFuture<'static, Result<LogStream, ControllerError>> {
+        let controller = self.0.clone();
+        let LogOptions { follow, tail, since } = options;
+        let options = OutputOptions { follow, tail, since };
+        Box::pin(async move {
+            let output = controller.output(&environment, options).await;
+            Ok(output.map_err(ControllerError)?.boxed())
+        })
+    }
+
+    fn alive(&self) -> Liveness {
+        let observed = self.0.last_resync();
+        Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
+    }
+
+    fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+        self.0.building(environment)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.0.warnings()
+    }
+}

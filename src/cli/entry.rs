@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
+use crate::manifest_dir::LoadError;
+
 /// A service of this process: it ends when it is told to stop, or with an error.
 pub type Service = BoxFuture<'static, anyhow::Result<()>>;
 
@@ -57,15 +59,28 @@ pub struct CheckSummary {
 pub(super) fn of_this_build() -> Entrypoints {
     Entrypoints {
         telemetry: log_to_standard_error,
-        offline_router: |_| Err(absent("the record")),
-        daemon: |_| Box::pin(async { Err(absent("the daemon")) }),
-        demo: |_| Box::pin(async { Err(absent("the demo")) }),
-        check: |_| Err(vec![absent("the manifest's reader").to_string()]),
+        offline_router: crate::daemon::offline_router,
+        daemon: |options| Box::pin(run_daemon(options)),
+        demo: |options| Box::pin(crate::demo::run(options.port_offset)),
+        check,
     }
 }
 
-fn absent(what: &str) -> anyhow::Error {
-    anyhow::anyhow!("{what} is not part of this build")
+async fn run_daemon(options: DaemonOptions) -> anyhow::Result<()> {
+    let DaemonOptions { desired_state, listen, verbosity } = options;
+    crate::telemetry::start(verbosity);
+    crate::daemon::run(crate::daemon::Options { desired_state, listen }).await
+}
+
+fn check(desired_state: &Path) -> Result<CheckSummary, Vec<String>> {
+    match crate::manifest_dir::load(desired_state) {
+        Ok(loaded) => Ok(CheckSummary {
+            environments: loaded.manifest.environments.keys().map(ToString::to_string).collect(),
+            repositories: loaded.manifest.repositories.keys().map(ToString::to_string).collect(),
+        }),
+        Err(LoadError::Invalid(problems)) => Err(problems.iter().map(ToString::to_string).collect()),
+        Err(error) => Err(vec![format!("{:#}", anyhow::Error::new(error))]),
+    }
 }
 
 /// Without `-v` the verbs speak for themselves, so only warnings are logged.

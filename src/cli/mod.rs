@@ -77,7 +77,10 @@ fn token() -> Option<Secret> {
 }
 
 fn run(verb: &Verb, session: &mut Session) -> Exit {
-    (session.entry.telemetry)(session.verbosity);
+    // Services log in their own way.
+    if !matches!(verb, Verb::Daemon(_) | Verb::Demo(_)) {
+        (session.entry.telemetry)(session.verbosity);
+    }
     let outcome = runtime(verb).map_err(|error| Failure::Service(error.into())).and_then(|runtime| {
         let outcome = runtime.block_on(perform(verb, session));
         runtime.shutdown_timeout(LAST_MOMENTS);

@@ -183,6 +183,7 @@ impl Builder {
             return Ok(image);
         }
         let number = self.writer.next_build_number().await?;
+        progress.is_build(number);
         let mut log = BuildLog::create(&self.dirs.logs, number).map_err(|error| {
             BuildError::Unavailable(Reason::BuildFailed, format!("no build log: {error}"))
         })?;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -46,6 +47,8 @@ pub(crate) enum Ended {
 #[derive(Clone)]
 pub(crate) struct Progress {
     step: Arc<Mutex<String>>,
+    /// The number of the build; zero until it has one.
+    number: Arc<AtomicU64>,
     wake: Wake,
     environment: EnvironmentName,
 }
@@ -59,6 +62,11 @@ impl Progress {
             *slot = step;
             self.wake.ring(&self.environment);
         }
+    }
+
+    /// Says which build it is, so that its log can be followed.
+    pub(crate) fn is_build(&self, number: u64) {
+        self.number.store(number, Ordering::Relaxed);
     }
 
     fn step(&self) -> String {
@@ -139,6 +147,7 @@ impl Jobs {
         }
         let progress = Progress {
             step: Arc::new(Mutex::new("waiting for its turn".to_owned())),
+            number: Arc::default(),
             wake: self.wake.clone(),
             environment: environment.clone(),
         };
@@ -168,6 +177,13 @@ impl Jobs {
             }
         }
         self.wake.ring(environment);
+    }
+
+    /// The number of the build that is under way for an environment.
+    pub(crate) fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+        let slots = self.slots();
+        let running = slots.get(environment)?.running.as_ref()?;
+        Some(running.progress.number.load(Ordering::Relaxed)).filter(|number| *number > 0)
     }
 
     /// Ends the job of an environment, which rings once it has ended.

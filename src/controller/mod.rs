@@ -188,6 +188,11 @@ impl Controller {
         *self.resynced.borrow()
     }
 
+    /// The number of the build that is under way for an environment.
+    pub fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+        self.pass.jobs.building(environment)
+    }
+
     /// What is wrong with the whole, in sentences.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {

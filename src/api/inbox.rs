@@ -1,0 +1,59 @@
+//! Webhooks meet the record: which hook, who follows, and what is written.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::webhook::{Hook, Inbox, RecordOutcome, Recorded, StoreError};
+use super::ManifestState;
+use crate::model::desired::Hint;
+use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
+use crate::model::spec::Supply;
+use crate::record::{Delivery, DesiredWriter};
+use crate::secret;
+
+/// The live manifest and the handle that moves the record.
+#[derive(Clone)]
+pub struct RecordInbox {
+    /// The manifest as it is edited.
+    pub manifest: watch::Receiver<Arc<ManifestState>>,
+    /// Where pushes are recorded.
+    pub writer: DesiredWriter,
+}
+
+impl Inbox for RecordInbox {
+    fn hook(&self, repository: &str) -> Option<Hook> {
+        let name = RepositoryName::new(repository).ok()?;
+        let state = self.manifest.borrow();
+        let webhook = state.manifest.repositories.get(&name)?.webhook.as_ref()?;
+        // Read afresh, so that a rotated secret needs no restart. One that cannot be read leaves
+        // an empty secret, with which nothing is ever authentic.
+        let secret = secret::read(&webhook.secret).unwrap_or_else(|error| {
+            tracing::error!(repository = %name, %error, "the webhook's secret cannot be read");
+            crate::model::container::Secret::default()
+        });
+        Some(Hook { provider: webhook.provider, secret, name })
+    }
+
+    fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName> {
+        let state = self.manifest.borrow();
+        let environments = state.manifest.environments.iter();
+        let following = environments.filter(|(_, spec)| {
+            matches!(&spec.supply, Supply::Branch { repository: of, branch: followed }
+                if of == repository && followed == branch)
+        });
+        following.map(|(name, _)| name.clone()).collect()
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<RecordOutcome, StoreError> {
+        let delivery = Delivery {
+            id: recorded.id,
+            repository: recorded.repository,
+            hint: Hint { revision: recorded.revision, by: recorded.by, at: recorded.at },
+        };
+        match self.writer.push(delivery, &recorded.environments).await {
+            Ok(outcome) => Ok(RecordOutcome { recorded: outcome.recorded, repeated: outcome.repeated }),
+            Err(error) => Err(StoreError(Box::new(error))),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Signals, and what systemd wants to hear (`Type=notify`, `WatchdogSec=`).
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::error;
+
+use crate::record::DesiredReader;
+
+/// Waits for SIGTERM or SIGINT and gives its name.
+pub(super) async fn stop_signal() -> std::io::Result<&'static str> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Says that the daemon runs. Without systemd nobody listens, which is fine.
+pub(super) fn ready() {
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+/// Says that the daemon is stopping.
+pub(super) fn stopping() {
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+}
+
+/// Tells the watchdog, twice as often as it wants, that the daemon lives: that tasks are run and
+/// that the record can be read. Ends at once where no watchdog was asked for.
+pub(super) async fn keep_alive(desired: DesiredReader) {
+    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    let mut interval = tokio::time::interval(patience.max(Duration::from_millis(2)) / 2);
+    loop {
+        interval.tick().await;
+        match desired.all() {
+            Ok(_) => drop(sd_notify::notify(&[NotifyState::Watchdog])),
+            Err(error) => error!(%error, "the record cannot be read; the watchdog is not told to wait"),
+        }
+    }
+}
