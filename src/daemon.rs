@@ -105,9 +105,9 @@ impl Daemon {
         let folder = options.desired_state;
         let loaded = load_manifest(&folder)?;
         let handles = open_record(&folder)?;
-        let tcp = TcpListener::bind(options.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}; --listen chooses another address", options.listen))?;
+        let tcp = TcpListener::bind(options.listen).await.with_context(|| {
+            format!("cannot listen on {}; --listen chooses another address", options.listen)
+        })?;
         let socket = socket_path(&folder);
         let unix = serve::bind_unix(&socket)?;
         let address = tcp.local_addr()?;

@@ -31,7 +31,9 @@ impl Found {
     pub(super) fn declared(&self) -> Result<&EnvironmentSpec, ApiError> {
         self.spec().ok_or_else(|| {
             let name = &self.name;
-            ApiError::unprocessable(format!("the manifest does not declare `{name}` any more: declare it first"))
+            ApiError::unprocessable(format!(
+                "the manifest does not declare `{name}` any more: declare it first"
+            ))
         })
     }
 }
@@ -103,9 +105,14 @@ mod tests {
 
     #[test]
     fn distances_count_letters() {
-        for (one, other, expected) in
-            [("", "", 0), ("test", "test", 0), ("tset", "test", 2), ("tes", "test", 1), ("", "dev", 3), ("ä", "a", 1)]
-        {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("test", "test", 0),
+            ("tset", "test", 2),
+            ("tes", "test", 1),
+            ("", "dev", 3),
+            ("ä", "a", 1),
+        ] {
             assert_eq!(distance(one, other), expected, "{one} {other}");
             assert_eq!(distance(other, one), expected, "{other} {one}");
         }

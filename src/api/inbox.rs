@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::webhook::{Hook, Inbox, RecordOutcome, Recorded, StoreError};
 use super::ManifestState;
+use super::webhook::{Hook, Inbox, RecordOutcome, Recorded, StoreError};
 use crate::model::desired::Hint;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::spec::Supply;

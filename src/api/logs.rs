@@ -71,7 +71,10 @@ async fn build_log(
     let follow = if query.follow { Follow::Until(Box::new(is_over)) } else { Follow::No };
     tail::open(&path, query.tail, follow).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => ApiError::not_found(format!("the log of build {number} is not kept")),
-        kind => ApiError::unavailable("log-unavailable", format!("the log of build {number} cannot be read: {kind}")),
+        kind => ApiError::unavailable(
+            "log-unavailable",
+            format!("the log of build {number} cannot be read: {kind}"),
+        ),
     })
 }
 

@@ -52,9 +52,12 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
             "The generation that the status speaks of.",
             |view, _| view.observed_generation.map(|generation| generation.0),
         ),
-        ("abide_environment_status_seconds", "gauge", "For how long the status is what it is.", |view, now| {
-            view.since.map(|since| now.since(since).as_secs())
-        }),
+        (
+            "abide_environment_status_seconds",
+            "gauge",
+            "For how long the status is what it is.",
+            |view, now| view.since.map(|since| now.since(since).as_secs()),
+        ),
         ("abide_environment_restarts_total", "counter", "Restarts of the container that runs.", |view, _| {
             view.running.as_ref().map(|running| u64::from(running.restarts))
         }),

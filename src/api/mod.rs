@@ -20,7 +20,6 @@ mod view;
 mod watch;
 pub mod webhook;
 
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,8 +168,5 @@ pub fn router(state: ApiState) -> Router {
 
 /// The routes that anyone may ask: whether the process lives, and whether it works.
 pub fn public_routes(state: ApiState) -> Router {
-    Router::new()
-        .route("/healthz", get(meta::healthz))
-        .route("/readyz", get(meta::readyz))
-        .with_state(state)
+    Router::new().route("/healthz", get(meta::healthz)).route("/readyz", get(meta::readyz)).with_state(state)
 }

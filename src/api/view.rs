@@ -123,7 +123,10 @@ mod tests {
     #[test]
     fn a_status_of_the_current_generation_is_repeated() {
         let current = status("dev", 5);
-        assert_eq!(said(&desired(5), Some(&current)), (current.condition, current.reason, current.message.clone()));
+        assert_eq!(
+            said(&desired(5), Some(&current)),
+            (current.condition, current.reason, current.message.clone())
+        );
     }
 
     #[test]

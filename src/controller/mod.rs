@@ -101,7 +101,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let engine = Arc::new(Engine::new(settings.engine));
     let fleet = Arc::new(Fleet::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
-    let (state, engine_state) = channel::channel(EngineState::Unknown("it was not asked yet".to_owned()));
+    let (state, engine_state) = channel::channel(EngineState::Unasked);
     let (resync, resynced) = channel::channel(None);
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
@@ -196,8 +196,8 @@ impl Controller {
     /// What is wrong with the whole, in sentences.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
-            EngineState::Known => Vec::new(),
-            EngineState::Unknown(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
+            EngineState::Known | EngineState::Unasked => Vec::new(),
+            EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
         };
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(trouble.values().cloned());

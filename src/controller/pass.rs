@@ -52,10 +52,12 @@ pub(super) struct Pass {
 /// Whether what is known of the host can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EngineState {
+    /// Nothing is known yet.
+    Unasked,
     /// Listed since the connection was made.
     Known,
-    /// Not, and why.
-    Unknown(String),
+    /// It does not answer, and why.
+    Lost(String),
 }
 
 /// Everything that a plan is made of, and the plan.
@@ -86,6 +88,7 @@ impl Pass {
     pub(super) async fn run(&self, environment: &EnvironmentName) -> Result<Option<Timestamp>, PassError> {
         for _ in 0..ROUNDS {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
+            self.tell_of_generations(&planned.desired).await?;
             let acted = self.act(&planned).await;
             let look_again = planned.plan.look_again;
             let is_at_rest = planned.plan.steps.is_empty();
@@ -116,9 +119,7 @@ impl Pass {
             let Some(spec) = manifest.environments.get(environment) else { return Ok(None) };
             (spec.clone(), manifest.network.clone())
         };
-        if let EngineState::Unknown(why) = self.engine_state.borrow().clone() {
-            return Err(EngineError::Unreachable(why).into());
-        }
+        self.engine_is_known().await?;
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
@@ -127,6 +128,19 @@ impl Pass {
         let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
         Ok(Some(Planned { spec, desired, intent, observed, task, job, plan }))
+    }
+
+    /// Waits until the engine was asked for the first time, or was found not to answer.
+    async fn engine_is_known(&self) -> Result<(), EngineError> {
+        let mut state = self.engine_state.clone();
+        let asked = state.wait_for(|state| *state != EngineState::Unasked).await;
+        match asked.as_deref() {
+            Ok(EngineState::Known) => Ok(()),
+            Ok(EngineState::Lost(why)) => Err(EngineError::Unreachable(why.clone())),
+            Ok(EngineState::Unasked) | Err(_) => {
+                Err(EngineError::Unreachable("nobody watches it any more".to_owned()))
+            }
+        }
     }
 
     fn entry_that_counts(&self, desired: &Desired) -> Result<Entry, RecordError> {
@@ -245,7 +259,6 @@ impl Pass {
             }
             None => planned.plan.memory.clone(),
         };
-        self.tell_of_generations(before.as_ref(), &planned.desired, at).await?;
         let status = status(&planned, before.as_ref(), at, &memory);
         self.tell_of_change(before.as_ref(), &status, at).await?;
         self.writer.report(&status, &memory).await?;
@@ -257,18 +270,14 @@ impl Pass {
 
     /// Says that the record moved, and that generations which nobody waits for any more are
     /// superseded.
-    async fn tell_of_generations(
-        &self,
-        before: Option<&Status>,
-        desired: &Desired,
-        at: Timestamp,
-    ) -> Result<(), PassError> {
+    async fn tell_of_generations(&self, desired: &Desired) -> Result<(), PassError> {
         let (environment, entry) = (&desired.environment, &desired.entry);
+        let before = self.status.status(environment)?;
         let seen = before.map(|before| before.observed_generation).unwrap_or_default();
         if entry.generation <= seen {
             return Ok(());
         }
-        self.writer.event(environment, EventKind::Record, record_words(entry), at).await?;
+        self.writer.event(environment, EventKind::Record, record_words(entry), now()).await?;
         let earlier = self.status.history(environment)?.into_iter().filter(|earlier| {
             earlier.outcome.is_none()
                 && (seen..entry.generation).contains(&earlier.entry.generation)
@@ -295,6 +304,9 @@ impl Pass {
             %environment, generation = %status.observed_generation, condition = condition.as_str(),
             reason = reason.as_str(), message = %status.message, "status"
         );
+        if before.is_some_and(|before| before.reason == reason) && is_acquiring(reason) {
+            return Ok(self.writer.event(environment, EventKind::Build, &status.message, at).await?);
+        }
         let words = format!("{} ({}): {}", condition.as_str(), reason.as_str(), status.message);
         Ok(self.writer.event(environment, EventKind::Status, words, at).await?)
     }
@@ -326,6 +338,11 @@ impl Pass {
         let memory = self.status.memory(environment)?;
         Ok(self.writer.report(&status, &memory).await?)
     }
+}
+
+/// Whether a change of the message is only a build or pull that moves on.
+fn is_acquiring(reason: Reason) -> bool {
+    matches!(reason, Reason::Building | Reason::Pulling)
 }
 
 /// The time. Passes are where it enters; plans get it handed.

@@ -38,7 +38,7 @@ impl Watch {
                 warn!(error = %lost, "the Docker Engine was lost");
                 pause = RETRY.0;
             }
-            self.engine_state.send_replace(EngineState::Unknown(lost.to_string()));
+            self.engine_state.send_replace(EngineState::Lost(lost.to_string()));
             self.resynced.send_replace(None);
             self.wake.ring_all();
             self.pass.engine.reconnect().await;

@@ -39,7 +39,8 @@ pub(in crate::api) async fn hold(
         return Err(ApiError::bad_request("give a `reason`: whoever finds it held wants to know"));
     }
     let name = &found.name;
-    let (before, status, memory) = (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
+    let (before, status, memory) =
+        (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
     let generation = kept(&before, status.as_ref(), &memory);
     let hold = Hold { reason: body.reason, by, since: (api.clock)(), generation };
     let desired = api.writer.hold(name, hold).await?;

@@ -62,12 +62,7 @@ impl ApiState {
 }
 
 fn moved(desired: &Desired, changed: bool, message: String) -> Moved {
-    Moved {
-        environment: desired.environment.clone(),
-        generation: desired.entry.generation,
-        changed,
-        message,
-    }
+    Moved { environment: desired.environment.clone(), generation: desired.entry.generation, changed, message }
 }
 
 /// An image in a sentence.

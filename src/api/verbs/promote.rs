@@ -61,9 +61,9 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
     let to = &target.name;
     match &target.declared()?.supply {
         Supply::Promotion { from: declared } if declared == from => Ok(()),
-        Supply::Promotion { from: declared } => Err(ApiError::conflict(format!(
-            "`{to}` takes promotions from `{declared}`, not from `{from}`"
-        ))),
+        Supply::Promotion { from: declared } => {
+            Err(ApiError::conflict(format!("`{to}` takes promotions from `{declared}`, not from `{from}`")))
+        }
         Supply::Branch { .. } | Supply::Manual => Err(ApiError::unprocessable(format!(
             "`{to}` takes no promotions: its manifest has no `promote_from`"
         ))),
@@ -88,9 +88,7 @@ fn healthy_image(source: &Desired, status: Option<&Status>) -> Result<Image, Api
     let running = status.running.as_ref().and_then(|running| running.image_id.as_ref());
     match (running, &image.id) {
         (Some(running), Some(recorded)) if running == recorded => Ok(image.clone()),
-        (Some(running), Some(recorded)) => {
-            refuse(format!("it runs {running}, and {recorded} is recorded"))
-        }
+        (Some(running), Some(recorded)) => refuse(format!("it runs {running}, and {recorded} is recorded")),
         (Some(_), None) => refuse("the ID of its recorded image is not known yet".to_owned()),
         (None, _) => refuse("it does not run".to_owned()),
     }

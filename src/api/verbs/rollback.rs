@@ -38,9 +38,8 @@ pub(in crate::api) async fn rollback(
         Some(to) => exactly(&history, &current, to),
         None => last_good(&history, &current),
     };
-    let (target, image) = target.map_err(|why| {
-        ApiError::conflict(format!("`{}` cannot be rolled back: {why}", found.name))
-    })?;
+    let (target, image) =
+        target.map_err(|why| ApiError::conflict(format!("`{}` cannot be rolled back: {why}", found.name)))?;
     let at = (api.clock)();
     let back_to = format!("rolled back to generation {}", target.generation);
     let reason = match &body.reason {
@@ -67,9 +66,9 @@ pub(in crate::api) async fn rollback(
 /// The newest earlier generation that became ready with another image.
 fn last_good<'a>(history: &'a [HistoryEntry], current: &Entry) -> Result<(&'a Entry, Image), String> {
     let is_other = |image: &Image| current.image.as_ref().is_none_or(|current| !current.is_same(image));
-    let good = history.iter().filter(|kept| {
-        kept.entry.generation < current.generation && kept.outcome == Some(Outcome::Ready)
-    });
+    let good = history
+        .iter()
+        .filter(|kept| kept.entry.generation < current.generation && kept.outcome == Some(Outcome::Ready));
     good.filter_map(|kept| Some((&kept.entry, kept.entry.image.clone()?)))
         .find(|(_, image)| is_other(image))
         .ok_or_else(|| "no earlier generation became ready with another image".to_owned())

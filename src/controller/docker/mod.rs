@@ -103,12 +103,13 @@ pub(crate) struct Engine {
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: the environment's, else the default.
     host: Option<String>,
     docker: RwLock<Option<Docker>>,
+    network_turn: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
     /// A handle that connects when it is first used.
     pub(crate) fn new(host: Option<String>) -> Self {
-        Self { host, docker: RwLock::new(None) }
+        Self { host, docker: RwLock::new(None), network_turn: tokio::sync::Mutex::default() }
     }
 
     /// The connection, made and negotiated where there is none.

@@ -6,7 +6,7 @@ use bollard::models::{
     EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
     VolumeCreateRequest,
 };
-use bollard::query_parameters::{InspectNetworkOptions, RemoveVolumeOptions};
+use bollard::query_parameters::{ListNetworksOptionsBuilder, RemoveVolumeOptions};
 
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::label;
@@ -22,22 +22,49 @@ pub(crate) struct NetworkState {
 impl Engine {
     /// The network of that name; `None` where there is none.
     pub(crate) async fn network(&self, name: &NetworkName, record: &str) -> Result<Option<NetworkState>> {
+        let found = self.networks_named(name, record).await?;
+        let found = if found.len() > 1 { self.without_doubles(name, record, &found).await? } else { found };
+        Ok(found.into_iter().next().map(|(_, state)| state))
+    }
+
+    /// By list, since an inspect takes the beginning of an id for a name, and fails where two
+    /// networks have one name.
+    async fn networks_named(&self, name: &NetworkName, record: &str) -> Result<Vec<(String, NetworkState)>> {
         let docker = self.docker().await?;
-        let call = docker.inspect_network(name.as_str(), None::<InspectNetworkOptions>);
-        match within("inspect a network", QUICK, call).await {
-            // The engine also finds networks by the beginning of their id.
-            Ok(network) if network.name.as_deref() != Some(name.as_str()) => Ok(None),
-            Ok(network) => {
-                let labels = network.labels.unwrap_or_default();
-                Ok(Some(NetworkState { is_ours: labels.get(label::RECORD).is_some_and(|id| id == record) }))
+        let filters = HashMap::from([("name".to_owned(), vec![name.to_string()])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let networks = within("list networks", QUICK, docker.list_networks(Some(options))).await?;
+        let exact = networks.into_iter().filter(|network| network.name.as_deref() == Some(name.as_str()));
+        let known = exact.map(|network| {
+            let labels = network.labels.unwrap_or_default();
+            let is_ours = labels.get(label::RECORD).is_some_and(|id| id == record);
+            (network.id.unwrap_or_default(), NetworkState { is_ours })
+        });
+        Ok(known.collect())
+    }
+
+    /// The engine lets two networks have one name, and can then start nothing that names it. Of
+    /// ours, those that no container uses are taken away; the engine refuses to remove the others.
+    async fn without_doubles(
+        &self,
+        name: &NetworkName,
+        record: &str,
+        doubles: &[(String, NetworkState)],
+    ) -> Result<Vec<(String, NetworkState)>> {
+        let docker = self.docker().await?;
+        let mut left = doubles.len();
+        for (id, state) in doubles {
+            if left > 1 && state.is_ours && docker.remove_network(id).await.is_ok() {
+                left -= 1;
             }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
         }
+        self.networks_named(name, record).await
     }
 
     /// Makes the network; one that is there already is fine.
     pub(crate) async fn create_network(&self, name: &NetworkName, record: &str) -> Result<()> {
+        // Looking and making are two calls; two environments at once would make two networks.
+        let _turn = self.network_turn.lock().await;
         if self.network(name, record).await?.is_some() {
             return Ok(());
         }

@@ -1,0 +1,8 @@
+//! The whole of abide against the real thing: a Docker Engine, git, and the binary as people run it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod build;
+mod deploy;
+mod heal;
