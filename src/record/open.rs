@@ -113,6 +113,12 @@ impl Handles {
         self.shared.finish_mirror().await
     }
 
+    /// From now on nothing can be written, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn pretend_to_be_full(&self) {
+        self.shared.store.pretend_to_be_full();
+    }
+
     /// The store itself, for tests that damage it.
     #[cfg(test)]
     pub(super) fn shared_store(&self) -> &Store {

@@ -284,7 +284,7 @@ async fn a_full_disk_is_named_refuses_writes_and_leaves_reads_alone() {
 
     let half_full = open::open_with(home.path(), 0).unwrap();
     half_full.desired.get(&name("dev")).unwrap();
-    half_full.shared_store().pretend_to_be_full();
+    half_full.pretend_to_be_full();
     let error = half_full.writer.submit(&name("dev"), set(2), &[]).await.unwrap_err();
     assert!(matches!(error, WriteError::Record(RecordError::DiskFull)), "{error:?}");
     assert_eq!(half_full.desired.get(&name("dev")).unwrap().entry.generation, Generation(1));

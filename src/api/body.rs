@@ -1,0 +1,54 @@
+//! What comes with a request: its body, its query, and who asks. Whatever is wrong with them is
+//! the request's fault, and is said in words.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use super::{ApiState, Caller};
+
+/// A JSON body. An empty one is an empty object: most verbs need nothing more.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let refused = |error: BytesRejection| ApiError::refused(error.status(), error.body_text());
+        let bytes = Bytes::from_request(request, state).await.map_err(refused)?;
+        let text = if bytes.is_empty() { b"{}" } else { bytes.as_ref() };
+        let parsed = serde_json::from_slice(text);
+        parsed
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("the body is not understood: {error}")))
+    }
+}
+
+/// The query of a URL.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(error) => Err(ApiError::refused(error.status(), error.body_text())),
+        }
+    }
+}
+
+/// Who asks, as the server said it.
+pub(super) struct By(pub(super) String);
+
+impl FromRequestParts<ApiState> for By {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Self::Rejection> {
+        let caller = parts.extensions.get::<Caller>();
+        Ok(Self(caller.map_or_else(|| "local".to_owned(), |Caller(name)| name.clone())))
+    }
+}

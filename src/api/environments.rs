@@ -1,0 +1,107 @@
+//! Reading: environments, history, events, plans.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::ApiState;
+use super::body::Asked;
+use super::error::ApiError;
+use super::find::Found;
+use super::view;
+use crate::model::desired::{Entry, HistoryEntry};
+use crate::model::event::Event;
+use crate::model::name::EnvironmentName;
+use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
+use crate::record::RecordError;
+
+/// How many events are answered where nothing is said of it.
+const EVENTS: usize = 100;
+/// How many are answered at most.
+const MOST_EVENTS: usize = 10_000;
+
+/// `GET /api/v1/environments`
+pub(super) async fn all(State(api): State<ApiState>) -> Result<Json<Overview>, ApiError> {
+    let environments = api.views()?;
+    let mut warnings: Vec<String> = api.manifest.borrow().problem.iter().cloned().collect();
+    warnings.extend(api.controller.iter().flat_map(|controller| controller.warnings()));
+    Ok(Json(Overview { environments, warnings, daemon: api.controller.is_some() }))
+}
+
+/// `GET /api/v1/environments/{environment}`
+pub(super) async fn one(
+    State(api): State<ApiState>,
+    found: Found,
+) -> Result<Json<EnvironmentView>, ApiError> {
+    Ok(Json(api.view(&found.name)?))
+}
+
+/// `GET /api/v1/environments/{environment}/history`
+pub(super) async fn history(
+    State(api): State<ApiState>,
+    found: Found,
+) -> Result<Json<Vec<HistoryView>>, ApiError> {
+    let kept = api.status.history(&found.name)?;
+    Ok(Json(kept.into_iter().map(history_view).collect()))
+}
+
+fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
+    let Entry { generation, revision, image, origin, by, note, at } = entry;
+    HistoryView { generation, image, revision, origin, by, note, at, outcome }
+}
+
+/// Which events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    /// Only those with a higher sequence.
+    after: Option<u64>,
+    /// How many of the newest.
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/environments/{environment}/events?after=&limit=`
+pub(super) async fn events(
+    State(api): State<ApiState>,
+    found: Found,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<Json<Vec<Event>>, ApiError> {
+    api.events(Some(&found.name), &query)
+}
+
+/// `GET /api/v1/events?after=&limit=`
+pub(super) async fn all_events(
+    State(api): State<ApiState>,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<Json<Vec<Event>>, ApiError> {
+    api.events(None, &query)
+}
+
+/// `GET /api/v1/environments/{environment}/plan`
+pub(super) async fn plan(State(api): State<ApiState>, found: Found) -> Result<Json<PlanView>, ApiError> {
+    let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
+    Ok(Json(controller.preview(found.name).await?))
+}
+
+impl ApiState {
+    /// Every environment that the manifest declares or the record knows, in the order of names.
+    pub(super) fn views(&self) -> Result<Vec<EnvironmentView>, RecordError> {
+        self.names()?.iter().map(|name| self.view(name)).collect()
+    }
+
+    /// One environment.
+    pub(super) fn view(&self, name: &EnvironmentName) -> Result<EnvironmentView, RecordError> {
+        let (desired, status) = (self.desired.get(name)?, self.status.status(name)?);
+        let manifest = self.manifest.borrow();
+        Ok(view::environment(manifest.manifest.environments.get(name), desired, status))
+    }
+
+    fn events(
+        &self,
+        environment: Option<&EnvironmentName>,
+        query: &EventsQuery,
+    ) -> Result<Json<Vec<Event>>, ApiError> {
+        let limit = query.limit.unwrap_or(EVENTS).min(MOST_EVENTS);
+        Ok(Json(self.status.events(environment, query.after, limit)?))
+    }
+}

@@ -1,0 +1,114 @@
+//! Errors as the API answers them: a status, a word for scripts, a sentence for people.
+
+use axum::Json;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use super::ControllerError;
+use crate::model::view::ErrorView;
+use crate::record::{RecordError, WriteError};
+
+/// An error on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) view: ErrorView,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, error: &str, message: impl Into<String>) -> Self {
+        Self { status, view: ErrorView { error: error.to_owned(), message: message.into() } }
+    }
+
+    /// The thing is not there.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", message)
+    }
+
+    /// The request makes no sense.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", message)
+    }
+
+    /// Things are not as the request takes them to be.
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    /// The request makes sense, but not for this thing.
+    pub(super) fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", message)
+    }
+
+    /// What the answer needs is not there now; `error` says what.
+    pub(super) fn unavailable(error: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, message)
+    }
+
+    /// Only a loop can answer.
+    pub(super) fn no_daemon() -> Self {
+        Self::unavailable("no-daemon", "no daemon runs: start one with `abide daemon`")
+    }
+
+    /// What axum itself refused, with its status where that blames the request.
+    pub(super) fn refused(status: StatusCode, message: impl Into<String>) -> Self {
+        let status = if status.is_client_error() { status } else { StatusCode::BAD_REQUEST };
+        let error = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "bad-request" };
+        Self::new(status, error, message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.view)).into_response()
+    }
+}
+
+impl From<RecordError> for ApiError {
+    /// The one place where a failing record is logged.
+    fn from(error: RecordError) -> Self {
+        let message = chain(&error);
+        tracing::error!(message, "the record could not be used");
+        let word = if matches!(error, RecordError::DiskFull) { "disk-full" } else { "record-unavailable" };
+        Self::unavailable(word, message)
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Record(error) => error.into(),
+            WriteError::Stale { .. } => Self::conflict(error.to_string()),
+            WriteError::Disagreeing(_) => Self::unprocessable(error.to_string()),
+        }
+    }
+}
+
+impl From<ControllerError> for ApiError {
+    fn from(error: ControllerError) -> Self {
+        Self::unavailable("engine-unavailable", error.0)
+    }
+}
+
+/// An error and what caused it, as one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// No such path.
+pub(super) async fn no_route(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is nothing at `{}`; the API begins with `/api/v1/`", uri.path()))
+}
+
+/// The path is there for another method.
+pub(super) async fn no_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("`{}` does not take {method}", uri.path());
+    ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message)
+}

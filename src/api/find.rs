@@ -1,0 +1,120 @@
+//! Finding an environment by what someone typed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+
+use super::error::ApiError;
+use super::{ApiState, ManifestState};
+use crate::model::name::EnvironmentName;
+use crate::model::spec::EnvironmentSpec;
+use crate::record::RecordError;
+
+/// How many letters may be wrong for a name to be the one that was meant.
+const TYPING_ERRORS: usize = 2;
+
+/// An environment that the manifest declares or the record knows: the one that the URL names.
+pub(super) struct Found {
+    pub(super) name: EnvironmentName,
+    manifest: Arc<ManifestState>,
+}
+
+impl Found {
+    /// What the manifest declares of it; `None` where it does not any more.
+    pub(super) fn spec(&self) -> Option<&EnvironmentSpec> {
+        self.manifest.manifest.environments.get(&self.name)
+    }
+
+    /// The same, where nothing can be done without.
+    pub(super) fn declared(&self) -> Result<&EnvironmentSpec, ApiError> {
+        self.spec().ok_or_else(|| {
+            let name = &self.name;
+            ApiError::unprocessable(format!(
+                "the manifest does not declare `{name}` any more: declare it first"
+            ))
+        })
+    }
+}
+
+impl FromRequestParts<ApiState> for Found {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::refused(error.status(), error.body_text()))?;
+        state.find(&text)
+    }
+}
+
+impl ApiState {
+    /// The environment called `text`.
+    ///
+    /// # Errors
+    /// Not found, with the name that may have been meant, or all names.
+    pub(super) fn find(&self, text: &str) -> Result<Found, ApiError> {
+        let manifest = Arc::clone(&self.manifest.borrow());
+        let names = self.names()?;
+        match names.iter().find(|name| name.as_str() == text) {
+            Some(name) => Ok(Found { name: name.clone(), manifest }),
+            None => Err(ApiError::not_found(unknown(text, &names))),
+        }
+    }
+
+    /// Every environment that the manifest declares or the record knows.
+    pub(super) fn names(&self) -> Result<BTreeSet<EnvironmentName>, RecordError> {
+        let recorded = self.desired.all()?.into_iter().map(|desired| desired.environment);
+        Ok(self.manifest.borrow().manifest.environments.keys().cloned().chain(recorded).collect())
+    }
+}
+
+fn unknown(text: &str, names: &BTreeSet<EnvironmentName>) -> String {
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+    let near = |name: &&EnvironmentName| distance(text, name.as_str()) <= TYPING_ERRORS;
+    let meant = names.iter().filter(near).min_by_key(|name| distance(text, name.as_str()));
+    match meant {
+        Some(meant) => format!("no environment `{shown}`; did you mean `{meant}`?"),
+        None if names.is_empty() => format!("no environment `{shown}`; the manifest declares none"),
+        None => {
+            let all: Vec<_> = names.iter().map(EnvironmentName::as_str).collect();
+            format!("no environment `{shown}`; there are: {}", all.join(", "))
+        }
+    }
+}
+
+/// How many letters must be added, taken away or changed to make one text of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut above: Vec<usize> = (0..=other.len()).collect();
+    for (row, letter) in one.chars().enumerate().take(80) {
+        let mut line = vec![row + 1];
+        for (column, with) in other.iter().enumerate() {
+            let changed = above[column] + usize::from(letter != *with);
+            line.push(changed.min(above[column + 1] + 1).min(line[column] + 1));
+        }
+        above = line;
+    }
+    above[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_count_letters() {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("test", "test", 0),
+            ("tset", "test", 2),
+            ("tes", "test", 1),
+            ("", "dev", 3),
+            ("ä", "a", 1),
+        ] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+            assert_eq!(distance(other, one), expected, "{other} {one}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `/logs`: the output of a container, through the loop, or of a build, from its file.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::body::Asked;
+use super::error::ApiError;
+use super::find::Found;
+use super::tail::{self, Follow};
+use super::{ApiState, LogOptions, LogStream};
+use crate::model::name::EnvironmentName;
+use crate::model::time::Timestamp;
+
+/// Which output.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    /// Whether to go on with what comes.
+    #[serde(default)]
+    follow: bool,
+    /// Only the last lines.
+    tail: Option<usize>,
+    /// Only what is younger, in RFC 3339.
+    since: Option<Timestamp>,
+    /// The output of a build rather than of the container.
+    #[serde(default)]
+    build: bool,
+    /// Of which build.
+    number: Option<u64>,
+}
+
+/// `GET /api/v1/environments/{environment}/logs?follow=&tail=&since=&build=&number=`
+pub(super) async fn logs(
+    State(api): State<ApiState>,
+    found: Found,
+    Asked(query): Asked<LogsQuery>,
+) -> Result<Response, ApiError> {
+    let stream = if query.build || query.number.is_some() {
+        build_log(&api, &found.name, &query).await?
+    } else {
+        let LogsQuery { follow, tail, since, .. } = query;
+        let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
+        controller.logs(found.name, LogOptions { follow, tail, since }).await?
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        // The output is whatever a container prints: never to be taken for a page.
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+async fn build_log(
+    api: &ApiState,
+    environment: &EnvironmentName,
+    query: &LogsQuery,
+) -> Result<LogStream, ApiError> {
+    let number = match query.number {
+        Some(number) => number,
+        None => newest_build(api, environment)?,
+    };
+    let path = api.logs_dir.join(format!("{number}.log"));
+    let is_over = {
+        let (api, environment) = (api.clone(), environment.clone());
+        move || is_over(&api, &environment, number)
+    };
+    let follow = if query.follow { Follow::Until(Box::new(is_over)) } else { Follow::No };
+    tail::open(&path, query.tail, follow).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => ApiError::not_found(format!("the log of build {number} is not kept")),
+        kind => ApiError::unavailable(
+            "log-unavailable",
+            format!("the log of build {number} cannot be read: {kind}"),
+        ),
+    })
+}
+
+/// The build that runs, else the last that came to a verdict.
+fn newest_build(api: &ApiState, environment: &EnvironmentName) -> Result<u64, ApiError> {
+    let running = api.controller.as_ref().and_then(|controller| controller.building(environment));
+    if let Some(number) = running {
+        return Ok(number);
+    }
+    let newest = api.status.builds(environment, 1)?.first().map(|build| build.number);
+    newest.ok_or_else(|| ApiError::not_found(format!("nothing was built for `{environment}` yet")))
+}
+
+/// Whether nobody writes this log any more. A build has its record once it came to a verdict; it
+/// stands under the environment that first asked for it, which need not be this one.
+fn is_over(api: &ApiState, environment: &EnvironmentName, number: u64) -> bool {
+    let Some(controller) = &api.controller else { return true };
+    if controller.building(environment) == Some(number) {
+        return false;
+    }
+    let is_recorded = |name: &EnvironmentName| {
+        let builds = api.status.builds(name, usize::MAX).unwrap_or_default();
+        builds.iter().any(|build| build.number == number)
+    };
+    is_recorded(environment) || api.names().unwrap_or_default().iter().any(is_recorded)
+}

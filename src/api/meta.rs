@@ -1,0 +1,40 @@
+//! Whether the process lives, and whether it works.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::{ApiState, Liveness};
+use crate::model::time::Timestamp;
+
+/// How many rounds of looking at everything may be missed.
+const ROUNDS: u32 = 3;
+
+/// `GET /healthz`: a process that answers lives.
+pub(super) async fn healthz() -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
+}
+
+/// `GET /readyz`: the record can be read, and the loop has looked at everything lately.
+pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Response, ApiError> {
+    api.desired.all()?;
+    if let Some(controller) = &api.controller {
+        check(&controller.alive(), (api.clock)()).map_err(|why| ApiError::unavailable("not-ready", why))?;
+    }
+    Ok(([(header::CACHE_CONTROL, "no-store")], "ready\n").into_response())
+}
+
+fn check(liveness: &Liveness, now: Timestamp) -> Result<(), String> {
+    let Liveness { engine, observed, resync } = liveness;
+    let engine = if *engine { "" } else { "; the Docker Engine does not answer" };
+    let Some(observed) = observed else {
+        return Err(format!("nothing was observed yet{engine}"));
+    };
+    let age = now.since(*observed);
+    if age > *resync * ROUNDS {
+        let ago = humantime::format_duration(std::time::Duration::from_secs(age.as_secs()));
+        return Err(format!("the last full observation was {ago} ago{engine}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! `/metrics` in Prometheus' text format.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::ApiState;
+use super::error::ApiError;
+use crate::model::status::Condition;
+use crate::model::time::Timestamp;
+use crate::model::view::EnvironmentView;
+
+/// Every condition, so that each has a line and none vanishes from a graph.
+const CONDITIONS: [Condition; 6] = [
+    Condition::Ready,
+    Condition::Progressing,
+    Condition::Degraded,
+    Condition::RolledBack,
+    Condition::Held,
+    Condition::Blocked,
+];
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, ApiError> {
+    let now = (api.clock)();
+    let mut page = Page::default();
+    environments(&mut page, &api.views()?, now);
+    let builds = api.status.build_counts()?;
+    page.family("abide_builds_total", "counter", "Builds that came to a verdict.");
+    page.line("abide_builds_total", &[("result", "built")], builds.built);
+    page.line("abide_builds_total", &[("result", "failed")], builds.failed);
+    controller(&mut page, &api, now);
+    let more = api.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
+    let body = format!("{}{more}", page.text);
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response())
+}
+
+fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
+    page.family("abide_environment_status", "gauge", "1 for the status that the environment has.");
+    for view in views {
+        for condition in CONDITIONS {
+            let labels = [("environment", view.environment.as_str()), ("status", condition.as_str())];
+            page.line("abide_environment_status", &labels, u64::from(view.status == condition));
+        }
+    }
+    type Value = fn(&EnvironmentView, Timestamp) -> Option<u64>;
+    let families: [(&str, &str, &str, Value); 5] = [
+        ("abide_environment_generation", "gauge", "The generation of the record.", |view, _| {
+            Some(view.generation.0)
+        }),
+        (
+            "abide_environment_observed_generation",
+            "gauge",
+            "The generation that the status speaks of.",
+            |view, _| view.observed_generation.map(|generation| generation.0),
+        ),
+        (
+            "abide_environment_status_seconds",
+            "gauge",
+            "For how long the status is what it is.",
+            |view, now| view.since.map(|since| now.since(since).as_secs()),
+        ),
+        ("abide_environment_restarts_total", "counter", "Restarts of the container that runs.", |view, _| {
+            view.running.as_ref().map(|running| u64::from(running.restarts))
+        }),
+        ("abide_environment_held", "gauge", "1 where a person holds the environment.", |view, _| {
+            Some(u64::from(view.held.is_some()))
+        }),
+    ];
+    for (name, kind, help, value) in families {
+        page.family(name, kind, help);
+        for view in views {
+            if let Some(value) = value(view, now) {
+                page.line(name, &[("environment", view.environment.as_str())], value);
+            }
+        }
+    }
+}
+
+fn controller(page: &mut Page, api: &ApiState, now: Timestamp) {
+    let Some(controller) = &api.controller else { return };
+    let liveness = controller.alive();
+    page.family("abide_engine_up", "gauge", "1 where the Docker Engine answers.");
+    page.line("abide_engine_up", &[], u64::from(liveness.engine));
+    if let Some(observed) = liveness.observed {
+        page.family("abide_observation_age_seconds", "gauge", "Time since everything was last observed.");
+        page.line("abide_observation_age_seconds", &[], now.since(observed).as_secs());
+    }
+}
+
+/// Lines as Prometheus reads them.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Begins a family of lines of the same name.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.text, "{name}{labels} {value}");
+    }
+}
+
+/// A label's value: three characters would end it.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_ends_early() {
+        let mut page = Page::default();
+        page.line("x", &[("a", "one\n\"two\"\\")], 3);
+        assert_eq!(page.text, "x{a=\"one\\n\\\"two\\\"\\\\\"} 3\n");
+    }
+}

@@ -1,0 +1,121 @@
+//! Reading a file that may still be written.
+
+use std::io::{self, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use futures::StreamExt as _;
+use futures::stream::unfold;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+
+use super::LogStream;
+
+/// How often a followed file is looked at.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// How long a followed file may be silent. A build that was cancelled comes to no verdict, so
+/// nothing else would end it; a build step may well print nothing for minutes.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+/// As much is read at once.
+const PIECE: usize = 64 * 1024;
+/// Where only the last lines are asked for, they are looked for in so much of the file's end.
+const TAIL: u64 = 8 << 20;
+
+/// Whether to go on at the end of the file.
+pub(super) enum Follow {
+    /// What is there now is all.
+    No,
+    /// Until this says that nobody writes any more.
+    Until(Box<dyn Fn() -> bool + Send>),
+}
+
+struct Reading {
+    file: File,
+    follow: Follow,
+    silent_for: Duration,
+}
+
+/// Opens `path`, from its last `tail` lines on where a number is given.
+///
+/// # Errors
+/// Where the file is not there or cannot be read.
+pub(super) async fn open(path: &Path, tail: Option<usize>, follow: Follow) -> io::Result<LogStream> {
+    let mut file = File::open(path).await?;
+    if let Some(lines) = tail {
+        seek_to_last(&mut file, lines).await?;
+    }
+    let reading = Reading { file, follow, silent_for: Duration::ZERO };
+    let pieces = unfold(reading, |mut reading| async move {
+        let piece = reading.next().await.transpose()?;
+        Some((piece, reading))
+    });
+    Ok(pieces.boxed())
+}
+
+impl Reading {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            // Asked before reading: what was written before it was over is read after that.
+            let is_over = match &self.follow {
+                Follow::No => true,
+                Follow::Until(is_over) => is_over() || self.silent_for >= SILENCE,
+            };
+            let mut piece = vec![0; PIECE];
+            let length = self.file.read(&mut piece).await?;
+            if length > 0 {
+                self.silent_for = Duration::ZERO;
+                piece.truncate(length);
+                return Ok(Some(piece.into()));
+            }
+            if is_over {
+                return Ok(None);
+            }
+            tokio::time::sleep(INTERVAL).await;
+            self.silent_for += INTERVAL;
+        }
+    }
+}
+
+/// Moves to where the last `lines` lines begin.
+async fn seek_to_last(file: &mut File, lines: usize) -> io::Result<()> {
+    let length = file.metadata().await?.len();
+    let start = length.saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(start)).await?;
+    let mut end = Vec::new();
+    file.take(TAIL).read_to_end(&mut end).await?;
+    let offset = u64::try_from(last_lines(&end, lines)).unwrap_or_default();
+    file.seek(SeekFrom::Start(start + offset)).await.map(drop)
+}
+
+/// Where the last `lines` lines of `text` begin; a line break at the end ends a line.
+fn last_lines(text: &[u8], lines: usize) -> usize {
+    if lines == 0 {
+        return text.len();
+    }
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    breaks.map(|(place, _)| place + 1).nth(lines - 1).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_counted_from_the_end() {
+        let cases: [(&str, usize, &str); 8] = [
+            ("a\nb\nc\n", 1, "c\n"),
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 1, "c"),
+            ("a\nb\nc\n", 9, "a\nb\nc\n"),
+            ("a\nb\n", 0, ""),
+            ("", 3, ""),
+            ("\n\n", 1, "\n"),
+            ("a", 1, "a"),
+        ];
+        for (text, lines, expected) in cases {
+            assert_eq!(&text[last_lines(text.as_bytes(), lines)..], expected, "{text:?} {lines}");
+        }
+    }
+}

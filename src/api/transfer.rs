@@ -1,0 +1,44 @@
+//! The whole record out and in.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::ApiState;
+use super::body::Body;
+use super::error::ApiError;
+use crate::model::name::EnvironmentName;
+use crate::record::Export;
+
+/// `GET /api/v1/export`
+pub(super) async fn export(State(api): State<ApiState>) -> Result<Json<Export>, ApiError> {
+    Ok(Json(api.desired.export()?))
+}
+
+/// The answer to an import.
+#[derive(Debug, Serialize)]
+pub(super) struct Imported {
+    /// The environments that have a record now.
+    environments: Vec<EnvironmentName>,
+    /// A sentence for people.
+    message: String,
+}
+
+/// `POST /api/v1/import`
+pub(super) async fn import(
+    State(api): State<ApiState>,
+    Body(export): Body<Export>,
+) -> Result<Json<Imported>, ApiError> {
+    let environments: Vec<_> =
+        export.environments.iter().map(|environment| environment.desired.environment.clone()).collect();
+    let is_moved = api.desired.export()?.id != export.id;
+    api.writer.import(export).await?;
+    let count = environments.len();
+    let mut message =
+        format!("the record of {count} environment{} is imported", if count == 1 { "" } else { "s" });
+    if is_moved && api.controller.is_some() {
+        // Containers carry the record's id, and the loop reads it once, when it starts.
+        message.push_str("; its id is another one: restart the daemon, which takes it on then");
+    }
+    Ok(Json(Imported { environments, message }))
+}

@@ -1,0 +1,83 @@
+//! `hold` and `resume`: an environment keeps what it has, and follows again.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::moved;
+use crate::api::ApiState;
+use crate::api::body::{Body, By};
+use crate::api::error::ApiError;
+use crate::api::find::Found;
+use crate::model::desired::{Desired, Hold};
+use crate::model::memory::Memory;
+use crate::model::name::Generation;
+use crate::model::status::{Condition, Status};
+use crate::model::view::Moved;
+
+/// Why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct HoldBody {
+    /// In a person's words.
+    reason: String,
+}
+
+/// Nothing is asked with it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct Nothing {}
+
+/// `POST /api/v1/environments/{environment}/hold`
+pub(in crate::api) async fn hold(
+    State(api): State<ApiState>,
+    found: Found,
+    By(by): By,
+    Body(body): Body<HoldBody>,
+) -> Result<Json<Moved>, ApiError> {
+    if body.reason.trim().is_empty() {
+        return Err(ApiError::bad_request("give a `reason`: whoever finds it held wants to know"));
+    }
+    let name = &found.name;
+    let (before, status, memory) =
+        (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
+    let generation = kept(&before, status.as_ref(), &memory);
+    let hold = Hold { reason: body.reason, by, since: (api.clock)(), generation };
+    let desired = api.writer.hold(name, hold).await?;
+    let what = match generation {
+        Some(generation) => format!("`{name}` is held at generation {generation}"),
+        None => format!("`{name}` is held; it never ran, so nothing is started"),
+    };
+    Ok(Json(moved(&desired, true, format!("{what}; later changes are recorded, and applied on `resume`"))))
+}
+
+/// The generation that is kept: the one that is held already, the current one where it is ready,
+/// else the last that was.
+fn kept(desired: &Desired, status: Option<&Status>, memory: &Memory) -> Option<Generation> {
+    if let Some(hold) = &desired.hold {
+        return hold.generation;
+    }
+    let current = desired.entry.generation;
+    let is_ready = status
+        .is_some_and(|status| status.condition == Condition::Ready && status.observed_generation == current);
+    if is_ready { Some(current) } else { memory.good.as_ref().map(|good| good.generation) }
+}
+
+/// `POST /api/v1/environments/{environment}/resume`
+pub(in crate::api) async fn resume(
+    State(api): State<ApiState>,
+    found: Found,
+    By(by): By,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Moved>, ApiError> {
+    let name = &found.name;
+    let was_held = api.desired.get(name)?.hold.is_some();
+    let desired = api.writer.resume(name, (api.clock)(), Some(&by)).await?;
+    let generation = desired.entry.generation;
+    let message = if was_held {
+        format!("`{name}` is resumed: generation {generation} is applied{}", api.when())
+    } else {
+        format!("`{name}` was not held")
+    };
+    Ok(Json(moved(&desired, was_held, message)))
+}

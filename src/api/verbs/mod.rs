@@ -1,0 +1,71 @@
+//! The verbs that move the record. Each returns once it is on disk; what it does to containers is
+//! the loop's work.
+
+mod hold;
+mod promote;
+mod rollback;
+mod set;
+
+use axum::Json;
+use axum::extract::State;
+
+pub(super) use hold::{hold, resume};
+pub(super) use promote::promote;
+pub(super) use rollback::rollback;
+pub(super) use set::set;
+
+use super::ApiState;
+use super::error::ApiError;
+use super::find::Found;
+use crate::model::desired::{Desired, Image};
+use crate::model::name::EnvironmentName;
+use crate::model::view::Moved;
+
+/// `POST /api/v1/environments/{environment}/sync`
+pub(super) async fn sync(State(api): State<ApiState>, found: Found) -> Result<Json<Moved>, ApiError> {
+    found.declared()?;
+    Ok(Json(api.sync(&found.name).await?))
+}
+
+/// `POST /api/v1/sync`
+pub(super) async fn sync_all(State(api): State<ApiState>) -> Result<Json<Vec<Moved>>, ApiError> {
+    let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
+    let mut moved = Vec::with_capacity(declared.len());
+    for name in declared {
+        moved.push(api.sync(&name).await?);
+    }
+    Ok(Json(moved))
+}
+
+impl ApiState {
+    async fn sync(&self, name: &EnvironmentName) -> Result<Moved, ApiError> {
+        let desired = self.writer.sync(name, (self.clock)()).await?;
+        Ok(moved(&desired, true, format!("`{name}` is looked at now{}", self.when())))
+    }
+
+    /// The answer to a change that made a generation: `what` begins the sentence.
+    fn recorded(&self, desired: &Desired, what: &str) -> Moved {
+        let (name, generation) = (&desired.environment, desired.entry.generation);
+        let until = match &desired.hold {
+            Some(hold) if hold.generation != Some(generation) => {
+                format!("; `{name}` is held ({}), so it is applied on `resume`", hold.reason)
+            }
+            _ => self.when().to_owned(),
+        };
+        moved(desired, true, format!("{what} is recorded as generation {generation} of `{name}`{until}"))
+    }
+
+    /// Where nobody acts on the record now, the caller should know.
+    fn when(&self) -> &'static str {
+        if self.controller.is_some() { "" } else { "; no daemon runs, it is acted upon when one does" }
+    }
+}
+
+fn moved(desired: &Desired, changed: bool, message: String) -> Moved {
+    Moved { environment: desired.environment.clone(), generation: desired.entry.generation, changed, message }
+}
+
+/// An image in a sentence.
+fn shown(image: &Image) -> String {
+    image.shown_digest().map_or_else(|| "an image".to_owned(), |digest| format!("image {}", digest.short()))
+}

@@ -1,0 +1,90 @@
+//! `rollback`: back to what was good, and held there.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::shown;
+use crate::api::ApiState;
+use crate::api::body::{Body, By};
+use crate::api::error::ApiError;
+use crate::api::find::Found;
+use crate::model::desired::{Entry, HistoryEntry, Hold, Image, Origin, Outcome};
+use crate::model::name::Generation;
+use crate::model::view::Moved;
+use crate::record::{Change, Guard};
+
+/// Where to go back to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct Rollback {
+    /// The generation; left out: the last good one.
+    to: Option<Generation>,
+    /// In a person's words.
+    reason: Option<String>,
+}
+
+/// `POST /api/v1/environments/{environment}/rollback`
+pub(in crate::api) async fn rollback(
+    State(api): State<ApiState>,
+    found: Found,
+    By(by): By,
+    Body(body): Body<Rollback>,
+) -> Result<Json<Moved>, ApiError> {
+    found.declared()?;
+    let current = api.desired.get(&found.name)?.entry;
+    let history = api.status.history(&found.name)?;
+    let target = match body.to {
+        Some(to) => exactly(&history, &current, to),
+        None => last_good(&history, &current),
+    };
+    let (target, image) =
+        target.map_err(|why| ApiError::conflict(format!("`{}` cannot be rolled back: {why}", found.name)))?;
+    let at = (api.clock)();
+    let back_to = format!("rolled back to generation {}", target.generation);
+    let reason = match &body.reason {
+        Some(reason) => format!("{back_to}: {reason}"),
+        None => back_to,
+    };
+    let change = Change {
+        revision: target.revision.clone(),
+        image: Some(image.clone()),
+        origin: Origin::Rollback,
+        by: Some(by.clone()),
+        note: Some(reason.clone()),
+        at,
+        hold: Some(Hold { reason, by, since: at, generation: None }),
+    };
+    let guard = Guard { environment: found.name.clone(), generation: current.generation };
+    let desired = api.writer.submit(&found.name, change, &[guard]).await?;
+    let what = format!("{} of generation {}", shown(&image), target.generation);
+    let mut moved = api.recorded(&desired, &what);
+    moved.message.push_str("; it is held until `resume`");
+    Ok(Json(moved))
+}
+
+/// The newest earlier generation that became ready with another image.
+fn last_good<'a>(history: &'a [HistoryEntry], current: &Entry) -> Result<(&'a Entry, Image), String> {
+    let is_other = |image: &Image| current.image.as_ref().is_none_or(|current| !current.is_same(image));
+    let good = history
+        .iter()
+        .filter(|kept| kept.entry.generation < current.generation && kept.outcome == Some(Outcome::Ready));
+    good.filter_map(|kept| Some((&kept.entry, kept.entry.image.clone()?)))
+        .find(|(_, image)| is_other(image))
+        .ok_or_else(|| "no earlier generation became ready with another image".to_owned())
+}
+
+/// The generation that was named.
+fn exactly<'a>(
+    history: &'a [HistoryEntry],
+    current: &Entry,
+    to: Generation,
+) -> Result<(&'a Entry, Image), String> {
+    if to == current.generation {
+        return Err(format!("generation {to} is the current one"));
+    }
+    let kept = history.iter().map(|kept| &kept.entry).find(|entry| entry.generation == to);
+    let entry = kept.ok_or_else(|| format!("history has no generation {to}"))?;
+    let image = entry.image.clone().ok_or_else(|| format!("generation {to} never had an image"))?;
+    Ok((entry, image))
+}

@@ -1,0 +1,96 @@
+//! `set`: a person names what runs, by commit or by content.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::shown;
+use crate::api::ApiState;
+use crate::api::body::{Body, By};
+use crate::api::error::ApiError;
+use crate::api::find::Found;
+use crate::model::desired::{Image, Origin};
+use crate::model::name::{CommitId, Digest};
+use crate::model::spec::{EnvironmentSpec, Supply};
+use crate::model::view::Moved;
+use crate::record::Change;
+
+/// The longest reference of an image, in bytes.
+const LONGEST_REFERENCE: usize = 255;
+
+/// What to set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct Set {
+    /// `name@sha256:...`, or an image ID.
+    image: Option<String>,
+    /// A full commit id, to be built.
+    commit: Option<String>,
+    /// In a person's words.
+    reason: Option<String>,
+}
+
+/// `POST /api/v1/environments/{environment}/set`
+pub(in crate::api) async fn set(
+    State(api): State<ApiState>,
+    found: Found,
+    By(by): By,
+    Body(body): Body<Set>,
+) -> Result<Json<Moved>, ApiError> {
+    let spec = found.declared()?;
+    let (revision, image, what) = match (body.image, body.commit) {
+        (Some(image), None) => {
+            let image = parse_image(&image)?;
+            let what = shown(&image);
+            (None, Some(image), what)
+        }
+        (None, Some(commit)) => {
+            let commit = buildable(spec, &commit)?;
+            let what = format!("commit {}", commit.short());
+            (Some(commit), None, what)
+        }
+        _ => return Err(ApiError::bad_request("name either an `image` or a `commit`")),
+    };
+    let at = (api.clock)();
+    let (by, note) = (Some(by), body.reason);
+    let change = Change { revision, image, origin: Origin::Set, by, note, at, hold: None };
+    let desired = api.writer.submit(&found.name, change, &[]).await?;
+    Ok(Json(api.recorded(&desired, &what)))
+}
+
+/// A commit can only be set where commits are built.
+fn buildable(spec: &EnvironmentSpec, commit: &str) -> Result<CommitId, ApiError> {
+    let commit = CommitId::new(commit).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if matches!(spec.supply, Supply::Branch { .. }) {
+        return Ok(commit);
+    }
+    Err(ApiError::unprocessable("it follows no branch, so nothing is built for it: set an `image`"))
+}
+
+/// An image by its content; a tag names none, for it may move.
+pub(super) fn parse_image(text: &str) -> Result<Image, ApiError> {
+    let wrong = |error: crate::model::name::InvalidName| ApiError::bad_request(error.to_string());
+    match text.split_once('@') {
+        Some((reference, digest)) if is_reference(reference) => {
+            let digest = Digest::new(digest).map_err(wrong)?;
+            Ok(Image { reference: Some(reference.to_owned()), digest: Some(digest), id: None })
+        }
+        None if text.starts_with("sha256:") => {
+            let id = Digest::new(text).map_err(wrong)?;
+            Ok(Image { reference: None, digest: None, id: Some(id) })
+        }
+        _ => {
+            let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+            Err(ApiError::bad_request(format!(
+                "`{shown}` names no content: give `name@sha256:...`, as a registry has it, or the image ID `sha256:...`"
+            )))
+        }
+    }
+}
+
+/// The letters of a reference, so that nothing else reaches a log or the engine.
+fn is_reference(text: &str) -> bool {
+    text.len() <= LONGEST_REFERENCE
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:[]".contains(&byte))
+}

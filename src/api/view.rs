@@ -1,0 +1,137 @@
+//! What is said of an environment: manifest, record and status put together. Pure.
+
+use crate::model::desired::Desired;
+use crate::model::spec::EnvironmentSpec;
+use crate::model::status::{Condition, Reason, Status};
+use crate::model::time::Timestamp;
+use crate::model::view::EnvironmentView;
+
+/// The condition, the reason, the sentence, and since when.
+struct Said {
+    condition: Condition,
+    reason: Reason,
+    message: String,
+    since: Option<Timestamp>,
+}
+
+/// The view of an environment. `spec`: `None` where the manifest does not declare it any more.
+pub(super) fn environment(
+    spec: Option<&EnvironmentSpec>,
+    desired: Desired,
+    status: Option<Status>,
+) -> EnvironmentView {
+    let said = say(spec.is_some(), &desired, status.as_ref());
+    let Desired { environment, entry, head: _, hint: _, hold, sync } = desired;
+    EnvironmentView {
+        environment,
+        container: spec.map(|spec| spec.container.to_string()),
+        port: spec.map(|spec| spec.publish.map_or(spec.port, |publish| publish.port)),
+        host: None,
+        generation: entry.generation,
+        observed_generation: status.as_ref().map(|status| status.observed_generation),
+        status: said.condition,
+        reason: said.reason,
+        message: said.message,
+        since: said.since,
+        origin: entry.origin,
+        revision: entry.revision,
+        image: entry.image,
+        held: hold,
+        next_retry: status.as_ref().and_then(|status| status.next_retry),
+        sync,
+        observed_sync: status.as_ref().and_then(|status| status.observed_sync),
+        running: status.and_then(|status| status.running),
+    }
+}
+
+fn say(is_declared: bool, desired: &Desired, status: Option<&Status>) -> Said {
+    let Some(status) = status else {
+        return Said {
+            condition: Condition::Progressing,
+            reason: if is_declared { Reason::Unknown } else { Reason::NotInManifest },
+            message: "no pass has run yet".to_owned(),
+            since: None,
+        };
+    };
+    let (condition, since) = (status.condition, Some(status.since));
+    if !is_declared && status.reason != Reason::NotInManifest {
+        let message = "the manifest does not declare it any more".to_owned();
+        return Said { condition, reason: Reason::NotInManifest, message, since };
+    }
+    if is_outdated(desired, status) {
+        let (recorded, seen) = (desired.entry.generation, status.observed_generation);
+        return Said {
+            condition: Condition::Progressing,
+            reason: Reason::Updating,
+            message: format!("generation {recorded} is recorded; the loop has seen {seen}"),
+            since: Some(desired.entry.at),
+        };
+    }
+    Said { condition, reason: status.reason, message: status.message.clone(), since }
+}
+
+/// Whether the status is the end of something that is no longer wanted. What is held keeps what
+/// it has, whatever is recorded meanwhile.
+fn is_outdated(desired: &Desired, status: &Status) -> bool {
+    desired.entry.generation > status.observed_generation
+        && desired.hold.is_none()
+        && status.condition != Condition::Progressing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::tests::{at, hold, name, status};
+    use crate::model::desired::Entry;
+    use crate::model::name::Generation;
+
+    fn desired(generation: u64) -> Desired {
+        let entry = Entry { generation: Generation(generation), at: at(9), ..Entry::default() };
+        Desired { entry, ..Desired::empty(name("dev")) }
+    }
+
+    fn said(desired: &Desired, status: Option<&Status>) -> (Condition, Reason, String) {
+        let Said { condition, reason, message, .. } = say(true, desired, status);
+        (condition, reason, message)
+    }
+
+    #[test]
+    fn before_the_first_pass_nothing_is_known() {
+        let expected = (Condition::Progressing, Reason::Unknown, "no pass has run yet".to_owned());
+        assert_eq!(said(&desired(0), None), expected);
+    }
+
+    #[test]
+    fn a_status_of_an_older_generation_is_no_verdict_on_the_newer() {
+        let old = |condition| Status { condition, ..status("dev", 4) };
+        for condition in [Condition::Ready, Condition::Degraded, Condition::RolledBack, Condition::Blocked] {
+            let (condition, reason, message) = said(&desired(5), Some(&old(condition)));
+            assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating));
+            assert_eq!(message, "generation 5 is recorded; the loop has seen 4");
+        }
+    }
+
+    #[test]
+    fn what_is_held_keeps_its_word() {
+        let mut held = desired(5);
+        held.hold = Some(hold());
+        let status = Status { condition: Condition::Held, reason: Reason::HeldByPerson, ..status("dev", 4) };
+        assert_eq!(said(&held, Some(&status)).0, Condition::Held);
+        assert_eq!(said(&desired(5), Some(&status)).0, Condition::Progressing, "resumed a moment ago");
+    }
+
+    #[test]
+    fn a_status_of_the_current_generation_is_repeated() {
+        let current = status("dev", 5);
+        assert_eq!(
+            said(&desired(5), Some(&current)),
+            (current.condition, current.reason, current.message.clone())
+        );
+    }
+
+    #[test]
+    fn what_is_not_declared_says_so() {
+        let Said { condition, reason, .. } = say(false, &desired(5), Some(&status("dev", 5)));
+        assert_eq!((condition, reason), (Condition::Ready, Reason::NotInManifest));
+    }
+}

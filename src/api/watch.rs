@@ -1,0 +1,149 @@
+//! `/watch`: server-sent events. It begins with every environment, and goes on with what changes.
+//! Whoever missed something is told everything anew, so a listener never has to ask.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event as Line, KeepAlive, Sse};
+use futures::Stream;
+use futures::stream::unfold;
+use serde::Serialize;
+use tokio::sync::broadcast::Receiver as BellReceiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::watch::Receiver;
+
+use super::error::ApiError;
+use super::{ApiState, ManifestState};
+use crate::model::event::Event;
+use crate::model::name::EnvironmentName;
+use crate::record::{Bell, RecordError};
+
+/// How often something is sent where nothing happens, so that nobody in between takes the
+/// connection for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// As many events of one environment at once; more than it keeps.
+const MOST_EVENTS: usize = 10_000;
+
+/// `GET /api/v1/watch`
+pub(super) async fn watch(
+    State(api): State<ApiState>,
+) -> Result<Sse<impl Stream<Item = Result<Line, Infallible>>>, ApiError> {
+    let watcher = Watcher::new(api)?;
+    let lines = unfold(watcher, |mut watcher| async move { Some((Ok(watcher.next().await?), watcher)) });
+    Ok(Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+struct Watcher {
+    bells: BellReceiver<Bell>,
+    manifest: Receiver<Arc<ManifestState>>,
+    api: ApiState,
+    /// The last event that was sent, by environment.
+    sent: BTreeMap<EnvironmentName, u64>,
+    queue: VecDeque<Line>,
+}
+
+/// What rang, once however often it did.
+#[derive(Default)]
+struct Rung {
+    everything: bool,
+    views: BTreeSet<EnvironmentName>,
+    events: BTreeSet<EnvironmentName>,
+}
+
+impl Watcher {
+    /// Listens first and reads then, so that nothing falls between.
+    fn new(api: ApiState) -> Result<Self, RecordError> {
+        let (bells, mut manifest) = (api.bells.subscribe(), api.manifest.clone());
+        manifest.mark_unchanged();
+        let latest = |name: &EnvironmentName| api.status.events(Some(name), None, 1);
+        let mut sent = BTreeMap::new();
+        for name in api.names()? {
+            let sequence = latest(&name)?.last().map_or(0, |event| event.sequence);
+            sent.insert(name, sequence);
+        }
+        let mut watcher = Self { bells, manifest, api, sent, queue: VecDeque::new() };
+        watcher.tell(Rung { everything: true, ..Rung::default() })?;
+        Ok(watcher)
+    }
+
+    /// The next line; `None` once the record is closed or cannot be read: the listener comes back.
+    async fn next(&mut self) -> Option<Line> {
+        loop {
+            if let Some(line) = self.queue.pop_front() {
+                return Some(line);
+            }
+            let rung = self.listen().await?;
+            if let Err(error) = self.tell(rung) {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, "a watch ended because the record could not be read");
+                return None;
+            }
+        }
+    }
+
+    async fn listen(&mut self) -> Option<Rung> {
+        let mut rung = Rung::default();
+        tokio::select! {
+            bell = self.bells.recv() => match bell {
+                Ok(bell) => rung.add(bell),
+                Err(RecvError::Lagged(_)) => rung.everything = true,
+                Err(RecvError::Closed) => return None,
+            },
+            changed = self.manifest.changed() => {
+                changed.ok()?;
+                rung.everything = true;
+            }
+        }
+        loop {
+            match self.bells.try_recv() {
+                Ok(bell) => rung.add(bell),
+                Err(TryRecvError::Lagged(_)) => rung.everything = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(rung),
+            }
+        }
+    }
+
+    fn tell(&mut self, rung: Rung) -> Result<(), RecordError> {
+        let views = if rung.everything { self.api.names()? } else { rung.views };
+        let events = if rung.everything { views.iter().cloned().collect() } else { rung.events };
+        for name in &views {
+            let view = self.api.view(name)?;
+            self.queue.extend(line("environment", None, &view));
+        }
+        for name in events {
+            for event in self.news(&name, rung.everything)? {
+                self.sent.insert(name.clone(), event.sequence);
+                self.queue.extend(line("event", Some(event.sequence), &event));
+            }
+        }
+        Ok(())
+    }
+
+    /// The events since the last that was sent. A bell without a new one rang for the last again.
+    fn news(&self, name: &EnvironmentName, is_catching_up: bool) -> Result<Vec<Event>, RecordError> {
+        let status = &self.api.status;
+        let news = status.events(Some(name), self.sent.get(name).copied(), MOST_EVENTS)?;
+        if news.is_empty() && !is_catching_up { status.events(Some(name), None, 1) } else { Ok(news) }
+    }
+}
+
+impl Rung {
+    fn add(&mut self, bell: Bell) {
+        match bell {
+            Bell::Desired(name) | Bell::Status(name) => self.views.insert(name),
+            Bell::Event(name) => self.events.insert(name),
+        };
+    }
+}
+
+/// A line of the stream; none where the document cannot be written as JSON, which no view does.
+fn line<T: Serialize>(kind: &str, id: Option<u64>, document: &T) -> Option<Line> {
+    let line = Line::default().event(kind).json_data(document).ok()?;
+    Some(match id {
+        Some(id) => line.id(id.to_string()),
+        None => line,
+    })
+}
