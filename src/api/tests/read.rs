@@ -57,6 +57,21 @@ async fn an_environment_shows_record_and_status_side_by_side() {
 }
 
 #[tokio::test]
+async fn an_environment_whose_record_makes_no_sense_hides_no_other() {
+    let api = api();
+    api.ready("test", 1).await;
+    api.handles.spoil(&name("dev"));
+    let environments = &api.get("/api/v1/environments").await.json()["environments"];
+    assert_eq!(
+        (&environments[0]["environment"], &environments[0]["status"]),
+        (&json!("dev"), &json!("Blocked"))
+    );
+    assert_eq!(environments[3]["status"], "Ready");
+    api.post("dev/set", json!({"image": digest(1).to_string()})).await.refuses(503, "the record of `dev`");
+    assert_eq!(api.get("/metrics").await.status, 200);
+}
+
+#[tokio::test]
 async fn an_unknown_environment_is_named_with_the_one_that_was_meant() {
     let api = api();
     for path in ["tset", "tset/history", "tset/events", "tset/plan", "tset/logs"] {

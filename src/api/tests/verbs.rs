@@ -238,7 +238,10 @@ async fn a_hold_keeps_what_is_good_now() {
 async fn a_hold_needs_a_reason() {
     let api = api();
     api.post("dev/hold", json!({})).await.refuses(400, "missing field `reason`");
-    api.post("dev/hold", json!({"reason": "  "})).await.refuses(400, "give a `reason`");
+    api.post("dev/hold", json!({"reason": " \n"})).await.refuses(400, "give a `reason`");
+    api.post("dev/hold", json!({"reason": "x".repeat(1_001)})).await.refuses(400, "longer than");
+    api.post("dev/hold", json!({"reason": " two\r\nlines\u{1b}[31m "})).await.moved();
+    assert_eq!(record_of(&api, "dev").hold.unwrap().reason, "two lines [31m");
 }
 
 #[tokio::test]

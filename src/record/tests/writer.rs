@@ -165,6 +165,13 @@ async fn a_hold_stays_through_changes_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn what_history_does_not_keep_is_not_held() {
+    let record = fixture();
+    let desired = record.handles.writer.hold(&name("dev"), hold(Some(7))).await.unwrap();
+    assert_eq!(desired.hold, Some(hold(None)));
+}
+
+#[tokio::test]
 async fn resuming_what_is_not_held_writes_nothing_and_rings_for_nobody() {
     let record = fixture();
     let mut bells = record.handles.bells.subscribe();
