@@ -1,10 +1,10 @@
 //! What comes with a request: its body, its query, and who asks. Whatever is wrong with them is
 //! the request's fault, and is said in words.
 
+use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;

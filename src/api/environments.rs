@@ -91,9 +91,16 @@ impl ApiState {
 
     /// One environment.
     pub(super) fn view(&self, name: &EnvironmentName) -> Result<EnvironmentView, RecordError> {
-        let (desired, status) = (self.desired.get(name)?, self.status.status(name)?);
         let manifest = self.manifest.borrow();
-        Ok(view::environment(manifest.manifest.environments.get(name), desired, status))
+        let spec = manifest.manifest.environments.get(name);
+        match self.desired.get(name).and_then(|desired| Ok((desired, self.status.status(name)?))) {
+            Ok((desired, status)) => Ok(view::environment(spec, desired, status)),
+            // One document that makes no sense must not hide every other environment.
+            Err(error @ RecordError::Unreadable { .. }) => {
+                Ok(view::unreadable(spec, name.clone(), error.to_string()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn events(

@@ -27,6 +27,10 @@ pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, Api
     let now = (api.clock)();
     let mut page = Page::default();
     environments(&mut page, &api.views()?, now);
+    let builds = api.status.build_counts()?;
+    page.family("abide_builds_total", "counter", "Builds that came to a verdict.");
+    page.line("abide_builds_total", &[("result", "built")], builds.built);
+    page.line("abide_builds_total", &[("result", "failed")], builds.failed);
     controller(&mut page, &api, now);
     let more = api.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
     let body = format!("{}{more}", page.text);

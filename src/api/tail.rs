@@ -4,7 +4,7 @@ use std::io::{self, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
+use axum::body::Bytes;
 use futures::StreamExt as _;
 use futures::stream::unfold;
 use tokio::fs::File;

@@ -1,6 +1,7 @@
 //! What is said of an environment: manifest, record and status put together. Pure.
 
 use crate::model::desired::Desired;
+use crate::model::name::EnvironmentName;
 use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
@@ -42,6 +43,16 @@ pub(super) fn environment(
         observed_sync: status.as_ref().and_then(|status| status.observed_sync),
         running: status.and_then(|status| status.running),
     }
+}
+
+/// The view of an environment of which a document cannot be read; `why`: a sentence.
+pub(super) fn unreadable(
+    spec: Option<&EnvironmentSpec>,
+    name: EnvironmentName,
+    why: String,
+) -> EnvironmentView {
+    let view = environment(spec, Desired::empty(name), None);
+    EnvironmentView { status: Condition::Blocked, reason: Reason::Unknown, message: why, ..view }
 }
 
 fn say(is_declared: bool, desired: &Desired, status: Option<&Status>) -> Said {

@@ -6,8 +6,9 @@ use super::delivery::{self, Delivery, PushOutcome};
 use super::draft::Draft;
 use super::error::{RecordError, WriteError};
 use super::export::{self, Export};
-use super::generation;
 use super::shared::Shared;
+use super::store::Kind;
+use super::{generation, keys};
 use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
@@ -96,13 +97,18 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Keeps the environment as it is: later changes are recorded, and not applied.
+    /// Keeps the environment as it is: later changes are recorded, and not applied. A generation
+    /// that history does not keep any more cannot be held; then nothing is named.
     ///
     /// # Errors
     /// [`RecordError`] where nothing was recorded.
     pub async fn hold(&self, environment: &EnvironmentName, hold: Hold) -> Result<Desired, RecordError> {
-        let work = |_: &mut Draft<'_>, desired: &mut Desired| {
-            desired.hold = Some(hold);
+        let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
+            let generation = match hold.generation {
+                Some(generation) if is_kept(draft, &desired.environment, generation)? => Some(generation),
+                _ => None,
+            };
+            desired.hold = Some(Hold { generation, ..hold });
             Ok(())
         };
         self.edit(environment, work).await
@@ -147,7 +153,7 @@ impl DesiredWriter {
     /// # Errors
     /// [`WriteError::Disagreeing`] where the documents contradict each other; nothing is changed.
     pub async fn import(&self, export: Export) -> Result<(), WriteError> {
-        export::check(&export)?;
+        export::check_import(&export)?;
         // The mirror may be ahead of what is imported. Were it still there after a crash, the next
         // open would take the import for lost writes, and undo it.
         self.shared.mirror.remove()?;
@@ -196,6 +202,15 @@ fn announce(draft: &mut Draft<'_>, environment: &EnvironmentName, hint: &Hint) -
     desired.hint = Some(hint.clone());
     draft.put_desired(&desired)?;
     Ok(true)
+}
+
+fn is_kept(
+    draft: &Draft<'_>,
+    environment: &EnvironmentName,
+    generation: Generation,
+) -> Result<bool, RecordError> {
+    let key = keys::numbered(environment, generation.0);
+    Ok(draft.store().get(Kind::History, &key)?.is_some())
 }
 
 fn check(draft: &Draft<'_>, guards: &[Guard]) -> Result<(), WriteError> {

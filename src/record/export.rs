@@ -64,6 +64,21 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
     Ok(Export { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), serial, environments })
 }
 
+/// Whether `export` can be imported: its documents agree, and so do its holds with history. A store
+/// that lost the generation that it holds is still mirrored, so its mirror need not keep the latter.
+pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
+    check(export)?;
+    for EnvironmentExport { desired, history } in &export.environments {
+        let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+        if let Some(held) = held.filter(|held| history.iter().all(|kept| kept.entry.generation != *held)) {
+            let name = &desired.environment;
+            let why = format!("`{name}`: it is held at generation {held}, which its history does not have");
+            return Err(WriteError::Disagreeing(why));
+        }
+    }
+    Ok(())
+}
+
 /// Whether the documents of `export` agree with each other.
 pub(super) fn check(export: &Export) -> Result<(), WriteError> {
     let refuse = |why: String| Err(WriteError::Disagreeing(why));
@@ -105,16 +120,8 @@ fn disagreement(of: &EnvironmentExport) -> Option<String> {
     if let Some(pair) = generations.windows(2).find(|pair| pair[0] <= pair[1]) {
         return Some(format!("in its history generation {} comes after {}", pair[1], pair[0]));
     }
-    if generations.contains(&Generation::default()) {
-        return Some("its history has a generation 0".to_owned());
-    }
-    let held = desired.hold.as_ref().and_then(|hold| hold.generation);
-    match held {
-        Some(held) if !generations.contains(&held) => {
-            Some(format!("it is held at generation {held}, which its history does not have"))
-        }
-        _ => None,
-    }
+    let has_zero = generations.contains(&Generation::default());
+    has_zero.then(|| "its history has a generation 0".to_owned())
 }
 
 /// Drafts the replacement of the whole record by `export`.

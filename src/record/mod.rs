@@ -36,7 +36,7 @@ pub use open::{Handles, open};
 pub use reader::DesiredReader;
 pub use resolver::Resolver;
 pub use status::StatusWriter;
-pub use status_reader::StatusReader;
+pub use status_reader::{BuildCounts, StatusReader};
 
 /// The version of the store's documents and of [`Export`] that this abide reads and writes.
 pub const FORMAT: u32 = 1;

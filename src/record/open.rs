@@ -35,7 +35,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Handles {
     /// The record's id: 32 hexadecimal digits, made when it was first opened and kept by export,
-    /// import and mirror.
+    /// import and mirror. After an import of another record it is that record's, and is seen here
+    /// at the next open.
     pub id: String,
     /// For webhooks, promotions and people.
     pub writer: DesiredWriter,
@@ -111,6 +112,20 @@ impl Handles {
     /// [`RecordError`] where the program ends before that.
     pub async fn close(self) -> Result<(), RecordError> {
         self.shared.finish_mirror().await
+    }
+
+    /// From now on nothing can be written, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn pretend_to_be_full(&self) {
+        self.shared.store.pretend_to_be_full();
+    }
+
+    /// Replaces the record of an environment by something that makes no sense.
+    #[cfg(test)]
+    pub(crate) fn spoil(&self, environment: &crate::model::name::EnvironmentName) {
+        let (kind, key) = (super::store::Kind::Desired, environment.as_str().as_bytes().to_vec());
+        let line = super::store::Line { kind, key, value: Some(b"spoilt".to_vec()) };
+        self.shared.store.write(&[line]).unwrap();
     }
 
     /// The store itself, for tests that damage it.

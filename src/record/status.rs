@@ -8,7 +8,7 @@ use super::error::RecordError;
 use super::keys;
 use super::shared::Shared;
 use super::store::{Kind, Store, encode};
-use crate::model::build::BuildRecord;
+use crate::model::build::{BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
 use crate::model::event::{Event, EventKind};
 use crate::model::memory::Memory;
@@ -24,6 +24,9 @@ pub(super) const BUILDS_KEPT: usize = 500;
 const LONGEST_MESSAGE: usize = 4 * 1024;
 /// Where the last build number is.
 const BUILD_NUMBER: &[u8] = b"build_number";
+/// Where the numbers of verdicts are.
+pub(super) const BUILDS_BUILT: &[u8] = b"builds_built";
+pub(super) const BUILDS_FAILED: &[u8] = b"builds_failed";
 
 /// Writes what the loop did and saw. Every method returns once the write is on disk.
 #[derive(Clone)]
@@ -117,8 +120,7 @@ impl StatusWriter {
     /// [`RecordError`] where it could not be written; the number is then not to be used.
     pub async fn next_build_number(&self) -> Result<u64, RecordError> {
         let work = |draft: &mut Draft<'_>| {
-            let last = draft.store().get(Kind::Meta, BUILD_NUMBER)?;
-            let next = last.as_deref().and_then(keys::number).unwrap_or_default() + 1;
+            let next = count(draft.store(), BUILD_NUMBER)? + 1;
             draft.put_bytes(Kind::Meta, BUILD_NUMBER.to_vec(), next.to_be_bytes().to_vec());
             Ok(next)
         };
@@ -155,11 +157,31 @@ fn last_event(store: &Store, environment: &EnvironmentName) -> Result<Option<Eve
 }
 
 fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
+    count_build(draft, build)?;
     forget_oldest(draft, Kind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
     draft.put(Kind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
     draft.put(Kind::Builds, build.key.0.clone().into_bytes(), build)?;
     draft.ring(Bell::Status(build.environment.clone()));
     Ok(())
+}
+
+/// Counts a verdict once: the log of builds is bounded, and would not do to count by.
+fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
+    let logged = keys::numbered(&build.environment, build.number);
+    if draft.store().get(Kind::BuildLog, &logged)?.is_none() {
+        let counter = match build.result {
+            BuildResult::Built(_) => BUILDS_BUILT,
+            BuildResult::Failed(_) => BUILDS_FAILED,
+        };
+        let count = count(draft.store(), counter)? + 1;
+        draft.put_bytes(Kind::Meta, counter.to_vec(), count.to_be_bytes().to_vec());
+    }
+    Ok(())
+}
+
+/// A number of [`Kind::Meta`]; zero where it was never written.
+pub(super) fn count(store: &Store, counter: &[u8]) -> Result<u64, RecordError> {
+    Ok(store.get(Kind::Meta, counter)?.as_deref().and_then(keys::number).unwrap_or_default())
 }
 
 /// Forgets the inputs of a build that leaves the log, unless they were built again since.

@@ -6,6 +6,7 @@ use super::error::RecordError;
 use super::keys;
 use super::reader::documents;
 use super::shared::Shared;
+use super::status::{BUILDS_BUILT, BUILDS_FAILED, count};
 use super::store::{Kind, Store};
 use crate::model::build::{BuildKey, BuildRecord};
 use crate::model::desired::{Entry, HistoryEntry};
@@ -19,6 +20,15 @@ use crate::model::status::Status;
 #[derive(Clone)]
 pub struct StatusReader {
     pub(super) shared: Arc<Shared>,
+}
+
+/// Verdicts on builds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BuildCounts {
+    /// An image was made.
+    pub built: u64,
+    /// The inputs cannot be built.
+    pub failed: u64,
 }
 
 impl StatusReader {
@@ -98,6 +108,15 @@ impl StatusReader {
         limit: usize,
     ) -> Result<Vec<BuildRecord>, RecordError> {
         documents(self.store(), Kind::BuildLog, &keys::all_of(environment)).rev().take(limit).collect()
+    }
+
+    /// How many builds of this record came to which verdict, ever.
+    ///
+    /// # Errors
+    /// [`RecordError`] where the store cannot be read.
+    pub fn build_counts(&self) -> Result<BuildCounts, RecordError> {
+        let built = count(self.store(), BUILDS_BUILT)?;
+        Ok(BuildCounts { built, failed: count(self.store(), BUILDS_FAILED)? })
     }
 
     fn store(&self) -> &Store {

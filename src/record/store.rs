@@ -249,7 +249,8 @@ impl DoubleEndedIterator for Pairs {
 
 /// Bytes that may still be written where `dir` is; `None` where the system does not tell.
 pub(super) fn free_space(dir: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(dir).ok()?;
+    // Some file systems have no size, and so no free space either.
+    let disk = rustix::fs::statvfs(dir).ok().filter(|disk| disk.f_blocks > 0)?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::moved;
+use super::{moved, reason};
 use crate::api::ApiState;
 use crate::api::body::{Body, By};
 use crate::api::error::ApiError;
@@ -35,18 +35,18 @@ pub(in crate::api) async fn hold(
     By(by): By,
     Body(body): Body<HoldBody>,
 ) -> Result<Json<Moved>, ApiError> {
-    if body.reason.trim().is_empty() {
+    let Some(reason) = reason(Some(body.reason))? else {
         return Err(ApiError::bad_request("give a `reason`: whoever finds it held wants to know"));
-    }
+    };
     let name = &found.name;
     let (before, status, memory) =
         (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
     let generation = kept(&before, status.as_ref(), &memory);
-    let hold = Hold { reason: body.reason, by, since: (api.clock)(), generation };
+    let hold = Hold { reason, by, since: (api.clock)(), generation };
     let desired = api.writer.hold(name, hold).await?;
-    let what = match generation {
+    let what = match desired.hold.as_ref().and_then(|hold| hold.generation) {
         Some(generation) => format!("`{name}` is held at generation {generation}"),
-        None => format!("`{name}` is held; it never ran, so nothing is started"),
+        None => format!("`{name}` is held; nothing of it was ever ready, so nothing is started"),
     };
     Ok(Json(moved(&desired, true, format!("{what}; later changes are recorded, and applied on `resume`"))))
 }

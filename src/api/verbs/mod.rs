@@ -65,6 +65,20 @@ fn moved(desired: &Desired, changed: bool, message: String) -> Moved {
     Moved { environment: desired.environment.clone(), generation: desired.entry.generation, changed, message }
 }
 
+/// The longest reason, in bytes: each is kept with its generation.
+const LONGEST_REASON: usize = 1_000;
+
+/// A reason as it is recorded: one line, not too long; nothing where nothing was said.
+fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    if text.len() > LONGEST_REASON {
+        return Err(ApiError::bad_request(format!("the `reason` is longer than {LONGEST_REASON} bytes")));
+    }
+    let words: Vec<_> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
+    let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    Ok(Some(line).filter(|line| !line.is_empty()))
+}
+
 /// An image in a sentence.
 fn shown(image: &Image) -> String {
     image.shown_digest().map_or_else(|| "an image".to_owned(), |digest| format!("image {}", digest.short()))

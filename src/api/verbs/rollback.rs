@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::shown;
+use super::{reason, shown};
 use crate::api::ApiState;
 use crate::api::body::{Body, By};
 use crate::api::error::ApiError;
@@ -42,7 +42,7 @@ pub(in crate::api) async fn rollback(
         target.map_err(|why| ApiError::conflict(format!("`{}` cannot be rolled back: {why}", found.name)))?;
     let at = (api.clock)();
     let back_to = format!("rolled back to generation {}", target.generation);
-    let reason = match &body.reason {
+    let reason = match reason(body.reason)? {
         Some(reason) => format!("{back_to}: {reason}"),
         None => back_to,
     };

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::shown;
+use super::{reason, shown};
 use crate::api::ApiState;
 use crate::api::body::{Body, By};
 use crate::api::error::ApiError;
@@ -52,7 +52,7 @@ pub(in crate::api) async fn set(
         _ => return Err(ApiError::bad_request("name either an `image` or a `commit`")),
     };
     let at = (api.clock)();
-    let (by, note) = (Some(by), body.reason);
+    let (by, note) = (Some(by), reason(body.reason)?);
     let change = Change { revision, image, origin: Origin::Set, by, note, at, hold: None };
     let desired = api.writer.submit(&found.name, change, &[]).await?;
     Ok(Json(api.recorded(&desired, &what)))

@@ -251,8 +251,7 @@ async fn an_unreadable_record_without_a_mirror_is_restored_from_history() {
 async fn one_unreadable_document_stops_no_other_environment_while_the_record_is_open() {
     let record = fixture();
     record.handles.writer.submit(&name("test"), set(1), &[]).await.unwrap();
-    let line = Line { kind: Kind::Desired, key: b"dev".to_vec(), value: Some(b"spoilt".to_vec()) };
-    record.handles.shared_store().write(&[line]).unwrap();
+    record.handles.spoil(&name("dev"));
     let error = record.handles.desired.get(&name("dev")).unwrap_err();
     assert!(error.to_string().contains("`dev`"), "{error}");
     assert_eq!(record.handles.desired.all().unwrap().len(), 1);

@@ -1,6 +1,6 @@
 //! What the loop writes.
 
-use super::super::Bell;
+use super::super::{Bell, BuildCounts};
 use super::{at, commit, fixture, image, name, set};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
@@ -162,6 +162,18 @@ async fn the_latest_build_of_some_inputs_is_found_by_them() {
     assert_eq!(status.build(&BuildKey("c".into())).unwrap(), None);
     let builds = status.builds(&name("dev"), 2).unwrap();
     assert_eq!(builds, [build("a", 3), build("b", 2)]);
+}
+
+#[tokio::test]
+async fn verdicts_are_counted_once_each() {
+    let record = fixture();
+    let writer = &record.handles.status_writer;
+    let failed = BuildRecord { result: BuildResult::Failed("no".into()), ..build("b", 2) };
+    for build in [build("a", 1), failed, build("a", 3), build("a", 3)] {
+        writer.build(&build).await.unwrap();
+    }
+    let counts = record.reopen().handles.status.build_counts().unwrap();
+    assert_eq!(counts, BuildCounts { built: 2, failed: 1 });
 }
 
 #[tokio::test]

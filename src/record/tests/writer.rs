@@ -165,6 +165,13 @@ async fn a_hold_stays_through_changes_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn what_history_does_not_keep_is_not_held() {
+    let record = fixture();
+    let desired = record.handles.writer.hold(&name("dev"), hold(Some(7))).await.unwrap();
+    assert_eq!(desired.hold, Some(hold(None)));
+}
+
+#[tokio::test]
 async fn resuming_what_is_not_held_writes_nothing_and_rings_for_nobody() {
     let record = fixture();
     let mut bells = record.handles.bells.subscribe();
@@ -284,7 +291,7 @@ async fn a_full_disk_is_named_refuses_writes_and_leaves_reads_alone() {
 
     let half_full = open::open_with(home.path(), 0).unwrap();
     half_full.desired.get(&name("dev")).unwrap();
-    half_full.shared_store().pretend_to_be_full();
+    half_full.pretend_to_be_full();
     let error = half_full.writer.submit(&name("dev"), set(2), &[]).await.unwrap_err();
     assert!(matches!(error, WriteError::Record(RecordError::DiskFull)), "{error:?}");
     assert_eq!(half_full.desired.get(&name("dev")).unwrap().entry.generation, Generation(1));

@@ -1,0 +1,285 @@
+//! The API over a real record. What the tests share is here.
+
+mod read;
+mod stream;
+mod verbs;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Request, StatusCode};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+use super::{
+    ApiState, Caller, Controller, ControllerError, Liveness, LogOptions, LogStream, ManifestState, router,
+};
+use crate::model::desired::{Hold, Image, Origin, Outcome};
+use crate::model::memory::Memory;
+use crate::model::name::{
+    BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName, RepositoryName,
+};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Publish, Supply};
+use crate::model::status::{Condition, Reason, RunningContainer, Status};
+use crate::model::time::Timestamp;
+use crate::model::view::PlanView;
+use crate::record::{Change, Handles, open};
+
+pub(super) fn name(text: &str) -> EnvironmentName {
+    EnvironmentName::new(text).unwrap()
+}
+
+pub(super) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + seconds * 1_000)
+}
+
+pub(super) fn hold() -> Hold {
+    Hold { reason: "a demo".into(), by: "alice".into(), since: at(0), generation: Some(Generation(1)) }
+}
+
+/// Ready at `generation`, which runs `image(generation)`.
+pub(super) fn status(environment: &str, generation: u64) -> Status {
+    Status {
+        environment: name(environment),
+        observed_generation: Generation(generation),
+        condition: Condition::Ready,
+        reason: Reason::AsRecorded,
+        message: "all as recorded".into(),
+        since: at(generation),
+        running: Some(RunningContainer {
+            container_id: "c0ffee".into(),
+            image_id: Some(digest(generation)),
+            started_at: None,
+            restarts: 2,
+        }),
+        next_retry: None,
+        plan: vec![],
+        observed_sync: None,
+    }
+}
+
+fn digest(number: u64) -> Digest {
+    Digest::new(format!("sha256:{number:064x}")).unwrap()
+}
+
+fn image(number: u64) -> Image {
+    Image { reference: None, digest: None, id: Some(digest(number)) }
+}
+
+fn commit(number: u64) -> CommitId {
+    CommitId::new(format!("{number:040x}")).unwrap()
+}
+
+fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
+    EnvironmentSpec {
+        container: ContainerName::new(container).unwrap(),
+        port: 8900,
+        publish: Some(Publish { address: None, port: 18900 }),
+        supply,
+        command: None,
+        env: BTreeMap::new(),
+        volumes: vec![],
+        extra_hosts: vec![],
+        memory: None,
+        nano_cpus: None,
+        pids: None,
+        init: true,
+        stop_timeout: Duration::from_secs(10),
+        update: None,
+        health: HealthSpec {
+            probe: Probe::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            start_deadline: Duration::from_secs(30),
+            healthy_for: Duration::from_secs(10),
+        },
+        build: None,
+    }
+}
+
+/// `dev` and `test` follow branches, `prod` takes from `test`, `lab` is set by hand.
+fn manifest() -> ManifestState {
+    let branch = |branch: &str| Supply::Branch {
+        repository: RepositoryName::new("keepwork").unwrap(),
+        branch: BranchName::new(branch).unwrap(),
+    };
+    let environments = [
+        ("dev", spec("dev-server", branch("dev"))),
+        ("test", spec("test-server", branch("master"))),
+        ("prod", spec("prod-server", Supply::Promotion { from: name("test") })),
+        ("lab", EnvironmentSpec { publish: None, ..spec("lab-server", Supply::Manual) }),
+    ];
+    let manifest = Manifest {
+        repositories: BTreeMap::new(),
+        environments: environments.map(|(text, spec)| (name(text), spec)).into(),
+        network: NetworkName::new("abide").unwrap(),
+    };
+    ManifestState { manifest, problem: None }
+}
+
+/// A loop that answers what it was made with.
+#[derive(Clone)]
+struct FakeController {
+    liveness: Liveness,
+    building: Option<u64>,
+}
+
+impl Default for FakeController {
+    fn default() -> Self {
+        let resync = Duration::from_secs(30);
+        Self { liveness: Liveness { engine: true, observed: Some(at(1_000)), resync }, building: None }
+    }
+}
+
+impl Controller for FakeController {
+    fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
+        async move {
+            if environment.as_str() == "lab" {
+                return Err(ControllerError("the Docker Engine does not answer".into()));
+            }
+            Ok(PlanView {
+                environment,
+                differences: vec![],
+                steps: vec!["start it".into()],
+                message: String::new(),
+            })
+        }
+        .boxed()
+    }
+
+    fn logs(
+        &self,
+        environment: EnvironmentName,
+        options: LogOptions,
+    ) -> BoxFuture<'static, Result<LogStream, ControllerError>> {
+        let text = Bytes::from(format!("{environment} {options:?}\n"));
+        async move { Ok(futures::stream::iter([Ok(text)]).boxed()) }.boxed()
+    }
+
+    fn alive(&self) -> Liveness {
+        self.liveness
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec!["it is only a test".into()]
+    }
+
+    fn building(&self, _: &EnvironmentName) -> Option<u64> {
+        self.building
+    }
+}
+
+struct Api {
+    handles: Handles,
+    state: ApiState,
+    manifest: watch::Sender<Arc<ManifestState>>,
+    home: TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Asserts that this is an error of `status` whose message contains `message`.
+    fn refuses(&self, status: u16, message: &str) {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        let view = self.json();
+        assert!(view["message"].as_str().unwrap().contains(message), "{message:?} is not in {view}");
+        assert!(!view["error"].as_str().unwrap().is_empty());
+    }
+
+    /// The answer of a verb that was taken.
+    fn moved(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        self.json()
+    }
+}
+
+/// With a loop.
+fn api() -> Api {
+    api_with(Some(FakeController::default()))
+}
+
+fn api_with(controller: Option<FakeController>) -> Api {
+    let home = tempfile::tempdir().unwrap();
+    let handles = open(&home.path().join("record")).unwrap();
+    let (manifest, receiver) = watch::channel(Arc::new(manifest()));
+    let state = ApiState {
+        manifest: receiver,
+        writer: handles.writer.clone(),
+        desired: handles.desired.clone(),
+        status: handles.status.clone(),
+        bells: handles.bells.clone(),
+        logs_dir: home.path().to_owned(),
+        controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),
+        more_metrics: None,
+        clock: || at(1_000),
+    };
+    Api { handles, state, manifest, home }
+}
+
+impl Api {
+    fn router(&self) -> Router {
+        router(self.state.clone())
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, String::new()).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.ask(Method::POST, &format!("/api/v1/environments/{path}"), body.to_string()).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: String) -> Answer {
+        let request = Request::builder().method(method).uri(path).extension(Caller("alice".into()));
+        let response = self.router().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// Records `image(number)` for an environment.
+    async fn record(&self, environment: &str, number: u64) {
+        let change = Change {
+            revision: Some(commit(number)),
+            image: Some(image(number)),
+            origin: Origin::Set,
+            by: None,
+            note: None,
+            at: at(number),
+            hold: None,
+        };
+        self.handles.writer.submit(&name(environment), change, &[]).await.unwrap();
+    }
+
+    async fn report(&self, status: &Status) {
+        self.handles.status_writer.report(status, &Memory::default()).await.unwrap();
+    }
+
+    /// Records generations 1 to `number` with an image each, all of which became ready.
+    async fn ready(&self, environment: &str, number: u64) {
+        for number in 1..=number {
+            self.record(environment, number).await;
+            let writer = &self.handles.status_writer;
+            writer.outcome(&name(environment), Generation(number), Outcome::Ready).await.unwrap();
+        }
+        self.report(&status(environment, number)).await;
+    }
+}

@@ -1,0 +1,318 @@
+//! Every verb, and everything that refuses it.
+
+use axum::http::Method;
+use serde_json::json;
+
+use super::{Api, api, api_with, at, commit, digest, image, name, status};
+use crate::model::desired::{Desired, Origin, Outcome};
+use crate::model::memory::{Good, Memory};
+use crate::model::name::Generation;
+use crate::model::status::{Condition, Reason, Status};
+
+fn record_of(api: &Api, environment: &str) -> Desired {
+    api.handles.desired.get(&name(environment)).unwrap()
+}
+
+#[tokio::test]
+async fn an_image_id_is_set_with_who_and_why() {
+    let api = api();
+    let body = json!({"image": digest(1).to_string(), "reason": "a try"});
+    let moved = api.post("dev/set", body).await.moved();
+    assert_eq!((&moved["generation"], &moved["changed"]), (&json!(1), &json!(true)));
+    let entry = record_of(&api, "dev").entry;
+    assert_eq!((entry.image, entry.revision), (Some(image(1)), None));
+    assert_eq!((entry.origin, entry.by.as_deref()), (Some(Origin::Set), Some("alice")));
+    assert_eq!((entry.note.as_deref(), entry.at), (Some("a try"), at(1_000)));
+}
+
+#[tokio::test]
+async fn an_image_of_a_registry_is_set_by_its_digest() {
+    let api = api();
+    let reference = format!("localhost:5000/keepwork/prod:v1@{}", digest(1));
+    api.post("prod/set", json!({"image": reference})).await.moved();
+    let image = record_of(&api, "prod").entry.image.unwrap();
+    assert_eq!(image.reference.as_deref(), Some("localhost:5000/keepwork/prod:v1"));
+    assert_eq!((image.digest, image.id), (Some(digest(1)), None));
+}
+
+#[tokio::test]
+async fn a_commit_is_set_where_a_branch_is_followed() {
+    let api = api();
+    api.post("dev/set", json!({"commit": commit(7).to_string()})).await.moved();
+    let entry = record_of(&api, "dev").entry;
+    assert_eq!((entry.revision, entry.image), (Some(commit(7)), None));
+    for environment in ["prod", "lab"] {
+        let answer = api.post(&format!("{environment}/set"), json!({"commit": commit(7).to_string()})).await;
+        answer.refuses(422, "follows no branch");
+    }
+}
+
+#[tokio::test]
+async fn what_names_no_content_is_not_set() {
+    let api = api();
+    let cases = [
+        (json!({}), "either an `image` or a `commit`"),
+        (json!({"image": digest(1).to_string(), "commit": commit(1).to_string()}), "either"),
+        (json!({"image": "nginx:latest"}), "names no content"),
+        (json!({"image": "nginx@sha256:12"}), "64 lower-case"),
+        (json!({"image": "sha256:12"}), "64 lower-case"),
+        (json!({"image": format!("; rm -rf / @{}", digest(1))}), "names no content"),
+        (json!({"image": format!("@{}", digest(1))}), "names no content"),
+        (json!({"commit": "abc123"}), "40 or 64"),
+        (json!({"commit": 7}), "invalid type"),
+        (json!({"tag": "latest"}), "unknown field `tag`"),
+        (json!([]), "the body is not understood"),
+    ];
+    for (body, expected) in cases {
+        api.post("dev/set", body).await.refuses(400, expected);
+    }
+    api.ask(Method::POST, "/api/v1/environments/dev/set", "{".into()).await.refuses(400, "not understood");
+    assert_eq!(record_of(&api, "dev").entry.generation, Generation(0));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused_as_such() {
+    let long = json!({"reason": "x".repeat(100_000)});
+    api().post("dev/set", long).await.refuses(413, "length limit");
+}
+
+#[tokio::test]
+async fn what_is_recorded_for_a_held_environment_is_said_to_wait() {
+    let api = api();
+    api.ready("dev", 1).await;
+    api.post("dev/hold", json!({"reason": "a demo"})).await.moved();
+    let moved = api.post("dev/set", json!({"image": digest(2).to_string()})).await.moved();
+    assert!(moved["message"].as_str().unwrap().contains("applied on `resume`"), "{moved}");
+    assert_eq!(record_of(&api, "dev").entry.generation, Generation(2));
+}
+
+#[tokio::test]
+async fn without_a_loop_a_change_is_recorded_and_says_so() {
+    let api = api_with(None);
+    let moved = api.post("dev/set", json!({"image": digest(2).to_string()})).await.moved();
+    assert!(moved["message"].as_str().unwrap().contains("no daemon runs"), "{moved}");
+}
+
+#[tokio::test]
+async fn what_test_runs_healthy_is_promoted_byte_for_byte() {
+    let api = api();
+    api.ready("test", 4).await;
+    let body = json!({"from": "test", "digest": digest(4).to_string()});
+    let moved = api.post("prod/promote", body).await.moved();
+    assert_eq!(moved["generation"], 1);
+    let entry = record_of(&api, "prod").entry;
+    assert_eq!((entry.image, entry.revision), (Some(image(4)), Some(commit(4))));
+    assert_eq!(entry.origin, Some(Origin::Promotion));
+    assert_eq!(entry.note.as_deref(), Some("from test generation 4"));
+    assert_eq!(entry.by.as_deref(), Some("alice"));
+}
+
+#[tokio::test]
+async fn a_promotion_of_something_else_than_was_seen_is_refused_with_both_digests() {
+    let api = api();
+    api.ready("test", 4).await;
+    let answer = api.post("prod/promote", json!({"from": "test", "digest": digest(3).to_string()})).await;
+    answer.refuses(409, &digest(3).to_string());
+    answer.refuses(409, &digest(4).to_string());
+    let answer = api.post("prod/promote", json!({"from": "test", "digest": "latest"})).await;
+    answer.refuses(400, "digest");
+    assert_eq!(record_of(&api, "prod").entry.generation, Generation(0));
+}
+
+#[tokio::test]
+async fn promotions_go_where_the_manifest_says() {
+    let api = api();
+    api.ready("dev", 1).await;
+    api.ready("test", 1).await;
+    api.post("prod/promote", json!({"from": "dev"})).await.refuses(409, "from `test`, not from `dev`");
+    api.post("test/promote", json!({"from": "dev"})).await.refuses(422, "promote_from");
+    api.post("lab/promote", json!({"from": "dev"})).await.refuses(422, "promote_from");
+    api.post("prod/promote", json!({"from": "tset"})).await.refuses(404, "did you mean `test`?");
+    api.post("prod/promote", json!({})).await.refuses(400, "missing field `from`");
+}
+
+#[tokio::test]
+async fn only_what_is_ready_is_promoted() {
+    let promotion = json!({"from": "test"});
+    let silent = api();
+    silent.record("test", 1).await;
+    silent.post("prod/promote", promotion.clone()).await.refuses(409, "nothing is known");
+
+    type Spoil = fn(&mut Status);
+    let cases: [(&str, Spoil); 4] = [
+        ("it is Degraded: it hurts", |status| {
+            (status.condition, status.reason) = (Condition::Degraded, Reason::Unhealthy);
+            status.message = "it hurts".into();
+        }),
+        ("only 2 is known to be ready", |status| status.observed_generation = Generation(2)),
+        ("is recorded", |status| status.running.as_mut().unwrap().image_id = Some(digest(9))),
+        ("does not run", |status| status.running = None),
+    ];
+    for (expected, spoil) in cases {
+        let api = api();
+        api.ready("test", 3).await;
+        let mut status = status("test", 3);
+        spoil(&mut status);
+        api.report(&status).await;
+        api.post("prod/promote", promotion.clone()).await.refuses(409, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_image_whose_id_is_not_known_yet_is_not_promoted() {
+    let api = api();
+    let by_digest = json!({"image": format!("r/x@{}", digest(8))});
+    api.post("test/set", by_digest).await.moved();
+    api.report(&status("test", 1)).await;
+    api.post("prod/promote", json!({"from": "test"})).await.refuses(409, "not known yet");
+}
+
+#[tokio::test]
+async fn a_rollback_takes_the_last_good_image_and_holds_it() {
+    let api = api();
+    api.ready("dev", 2).await;
+    api.record("dev", 3).await;
+    let failed = Outcome::Failed("no".into());
+    api.handles.status_writer.outcome(&name("dev"), Generation(3), failed).await.unwrap();
+    let moved = api.post("dev/rollback", json!({"reason": "it was bad"})).await.moved();
+    assert_eq!(moved["generation"], 4);
+    let desired = record_of(&api, "dev");
+    assert_eq!((desired.entry.image, desired.entry.revision), (Some(image(2)), Some(commit(2))));
+    assert_eq!(desired.entry.origin, Some(Origin::Rollback));
+    let hold = desired.hold.unwrap();
+    assert_eq!(hold.reason, "rolled back to generation 2: it was bad");
+    assert_eq!((hold.generation, hold.by.as_str()), (Some(Generation(4)), "alice"));
+}
+
+#[tokio::test]
+async fn a_rollback_passes_over_the_same_image_and_takes_what_is_named() {
+    let api = api();
+    api.ready("dev", 2).await;
+    api.record("dev", 2).await;
+    api.post("dev/rollback", json!({})).await.moved();
+    assert_eq!(record_of(&api, "dev").entry.image, Some(image(1)));
+    api.post("dev/rollback", json!({"to": 2})).await.moved();
+    assert_eq!(record_of(&api, "dev").entry.image, Some(image(2)));
+}
+
+#[tokio::test]
+async fn a_rollback_to_nowhere_is_refused_in_words() {
+    let api = api();
+    api.post("dev/rollback", json!({})).await.refuses(409, "no earlier generation became ready");
+    api.ready("dev", 1).await;
+    api.post("dev/rollback", json!({})).await.refuses(409, "no earlier generation became ready");
+    api.post("dev/rollback", json!({"to": 1})).await.refuses(409, "is the current one");
+    api.post("dev/rollback", json!({"to": 7})).await.refuses(409, "no generation 7");
+    api.post("dev/rollback", json!({"to": -1})).await.refuses(400, "invalid value");
+    api.post("dev/set", json!({"commit": commit(9).to_string()})).await.moved();
+    api.record("dev", 3).await;
+    api.post("dev/rollback", json!({"to": 2})).await.refuses(409, "never had an image");
+}
+
+#[tokio::test]
+async fn a_hold_keeps_what_is_good_now() {
+    let ready = api();
+    ready.ready("dev", 2).await;
+    ready.post("dev/hold", json!({"reason": "a demo"})).await.moved();
+    let hold = record_of(&ready, "dev").hold.unwrap();
+    assert_eq!((hold.generation, hold.reason.as_str()), (Some(Generation(2)), "a demo"));
+
+    let on_its_way = api();
+    on_its_way.ready("dev", 1).await;
+    let good = Good {
+        generation: Generation(1),
+        image: image(1),
+        revision: None,
+        container: "c".to_owned(),
+        at: at(1),
+    };
+    let memory = Memory { good: Some(good), ..Memory::default() };
+    on_its_way.handles.status_writer.report(&status("dev", 1), &memory).await.unwrap();
+    on_its_way.record("dev", 2).await;
+    on_its_way.post("dev/hold", json!({"reason": "a demo"})).await.moved();
+    assert_eq!(record_of(&on_its_way, "dev").hold.unwrap().generation, Some(Generation(1)));
+    on_its_way.post("dev/hold", json!({"reason": "another"})).await.moved();
+    assert_eq!(record_of(&on_its_way, "dev").hold.unwrap().generation, Some(Generation(1)));
+
+    let never = api();
+    let moved = never.post("dev/hold", json!({"reason": "later"})).await.moved();
+    assert!(moved["message"].as_str().unwrap().contains("nothing is started"), "{moved}");
+    assert_eq!(record_of(&never, "dev").hold.unwrap().generation, None);
+}
+
+#[tokio::test]
+async fn a_hold_needs_a_reason() {
+    let api = api();
+    api.post("dev/hold", json!({})).await.refuses(400, "missing field `reason`");
+    api.post("dev/hold", json!({"reason": " \n"})).await.refuses(400, "give a `reason`");
+    api.post("dev/hold", json!({"reason": "x".repeat(1_001)})).await.refuses(400, "longer than");
+    api.post("dev/hold", json!({"reason": " two\r\nlines\u{1b}[31m "})).await.moved();
+    assert_eq!(record_of(&api, "dev").hold.unwrap().reason, "two lines [31m");
+}
+
+#[tokio::test]
+async fn resuming_says_whether_anything_was_held() {
+    let api = api();
+    let moved = api.post("dev/resume", json!({})).await.moved();
+    assert_eq!((&moved["changed"], &moved["message"]), (&json!(false), &json!("`dev` was not held")));
+    api.post("dev/hold", json!({"reason": "a demo"})).await.moved();
+    let moved = api.ask(Method::POST, "/api/v1/environments/dev/resume", String::new()).await.moved();
+    assert_eq!(moved["changed"], true);
+    assert_eq!(record_of(&api, "dev").hold, None);
+}
+
+#[tokio::test]
+async fn a_sync_is_asked_of_one_or_of_all() {
+    let api = api();
+    api.post("dev/sync", json!({})).await.moved();
+    assert_eq!(record_of(&api, "dev").sync, Some(at(1_000)));
+    assert_eq!(record_of(&api, "prod").sync, None);
+    let all = api.ask(Method::POST, "/api/v1/sync", String::new()).await.moved();
+    assert_eq!(all.as_array().unwrap().len(), 4);
+    assert_eq!(record_of(&api, "prod").sync, Some(at(1_000)));
+}
+
+#[tokio::test]
+async fn what_the_manifest_does_not_declare_any_more_is_not_moved() {
+    let api = api();
+    api.record("old", 1).await;
+    for (verb, body) in [
+        ("set", json!({"image": digest(1).to_string()})),
+        ("promote", json!({"from": "test"})),
+        ("rollback", json!({})),
+        ("sync", json!({})),
+    ] {
+        api.post(&format!("old/{verb}"), body).await.refuses(422, "does not declare `old` any more");
+    }
+    api.post("old/hold", json!({"reason": "it stays"})).await.moved();
+    api.post("old/resume", json!({})).await.moved();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_no_fault_of_the_request() {
+    let api = api();
+    api.handles.pretend_to_be_full();
+    let answer = api.post("dev/set", json!({"image": digest(1).to_string()})).await;
+    answer.refuses(503, "full");
+    assert_eq!(answer.json()["error"], "disk-full");
+    assert_eq!(api.get("/api/v1/environments").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_export_is_imported_and_one_that_disagrees_is_not() {
+    let (here, there) = (api(), api());
+    here.ready("dev", 2).await;
+    let export = here.get("/api/v1/export").await.text;
+    let import = |text: String| there.ask(Method::POST, "/api/v1/import", text);
+    let imported = import(export.clone()).await;
+    assert_eq!(imported.status, 200, "{imported:?}");
+    let message = imported.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("the record of 1 environment is imported"), "{message}");
+    assert!(message.contains("restart the daemon"), "{message}");
+    assert_eq!(record_of(&there, "dev"), record_of(&here, "dev"));
+
+    let mut wrong: serde_json::Value = serde_json::from_str(&export).unwrap();
+    wrong["environments"][0]["history"] = json!([]);
+    import(wrong.to_string()).await.refuses(422, "does not begin with its current generation");
+    import("{}".into()).await.refuses(400, "missing field");
+}
