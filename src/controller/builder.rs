@@ -445,6 +445,7 @@ impl Work<'_> {
     fn labels(&self) -> HashMap<String, String> {
         HashMap::from([
             (label::BUILD.to_owned(), self.key.0.clone()),
+            (label::RECORD.to_owned(), self.builder.record.clone()),
             (label::REVISION.to_owned(), self.task.revision.to_string()),
         ])
     }

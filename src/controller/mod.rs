@@ -6,6 +6,7 @@
 
 mod act;
 mod builder;
+pub mod cleanup;
 mod docker;
 mod fleet;
 mod follow;
