@@ -56,6 +56,8 @@ pub struct Crashes {
     pub last: Option<CountedExit>,
     /// When the next restart is due; `None`: at once.
     pub next_restart: Option<Timestamp>,
+    /// When abide last tried to start it again.
+    pub tried: Option<Timestamp>,
 }
 
 /// An exit that was counted.

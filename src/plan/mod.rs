@@ -214,8 +214,8 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
     let plan = combine(intent, &choice, supplied, served);
-    let plan = notes::hold_back_repeats(plan, intent, now);
-    notes::hold_back_trouble(plan, intent, now)
+    let plan = notes::hold_back_trouble(plan, intent, now);
+    notes::hold_back_repeats(plan, intent, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::model::container::Exit;
 use crate::model::memory::{CountedExit, Crashes};
 use crate::model::observed::SeenContainer;
+use crate::model::time::Timestamp;
 
 /// The first delay.
 const FIRST: Duration = Duration::from_secs(1);
@@ -46,7 +47,15 @@ pub(super) fn count(crashes: &Crashes, container: &SeenContainer, exit: &Exit) -
     let count = if ran_well { 1 } else { crashes.count.saturating_add(1) };
     let delay = backoff(count, &container.id);
     let next_restart = (!delay.is_zero()).then(|| exit.at.after(delay));
-    Crashes { count, restarts: crashes.restarts, last: Some(counted), next_restart }
+    Crashes { count, last: Some(counted), next_restart, ..crashes.clone() }
+}
+
+/// The notes after `container` is started again at `now`. Where that changes nothing, the next
+/// attempt waits as after a crash.
+pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timestamp) -> Crashes {
+    let delay = backoff(crashes.count.saturating_add(1), &container.id);
+    let restarts = crashes.restarts.saturating_add(1);
+    Crashes { restarts, next_restart: Some(now.after(delay)), tried: Some(now), ..crashes.clone() }
 }
 
 /// How a container ended, for sentences.

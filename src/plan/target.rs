@@ -1,7 +1,7 @@
 //! Choosing what to enforce: what the record wants, else what was good last, else what is there.
 
-use super::{Intent, generation_words, image_id};
-use crate::model::container::{ContainerSpec, label};
+use super::{Intent, Verdict, difference, generation_words, image_id};
+use crate::model::container::ContainerSpec;
 use crate::model::desired::{Entry, Image};
 use crate::model::memory::Memory;
 use crate::model::name::Digest;
@@ -36,6 +36,8 @@ pub(super) enum KeepReason {
     NoImage,
     /// A secret of its options cannot be read; the sentence says which.
     NoOptions(String),
+    /// What should replace it cannot be made until someone does something.
+    Blocked(Verdict),
 }
 
 impl Choice {
@@ -63,8 +65,10 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
         revision: of.revision.clone(),
     };
     let wanted = image_id(&intent.entry).map(|id| spec(id, &intent.entry));
-    let can_run =
-        |spec: &ContainerSpec| observed.images.contains(&spec.image) || exists(observed, spec).is_some();
+    let can_run = |spec: &ContainerSpec| {
+        let exists = observed.containers.iter().any(|container| is_made_as(container, spec));
+        observed.images.contains(&spec.image) || exists
+    };
     let refused = |spec: &ContainerSpec| {
         memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
     };
@@ -72,7 +76,10 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     if let Some(wanted) = wanted.clone().filter(|wanted| !refused(wanted)) {
         return Choice::Wanted(wanted);
     }
-    if let Some(other) = wanted.as_ref().and_then(|wanted| other_than(observed, memory, wanted)) {
+    if let Some(other) = wanted.as_ref().and_then(|wanted| {
+        let others = observed.containers.iter().filter(|container| !is_made_as(container, wanted));
+        to_go_back_to(others, memory)
+    }) {
         return Choice::Keep { id: other.id.clone(), why: KeepReason::Refused };
     }
     let good = memory.good.as_ref().and_then(|good| {
@@ -88,24 +95,23 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     }
 }
 
-/// Our container with exactly these options, by its label.
-pub(super) fn exists<'a>(observed: &'a Observed, spec: &ContainerSpec) -> Option<&'a SeenContainer> {
-    let fingerprint = spec.fingerprint();
-    observed.containers.iter().find(|container| is_labelled(container, &fingerprint))
+/// Whether this is our container with exactly these options. One that the engine calls dead is
+/// none any more.
+pub(super) fn is_made_as(container: &SeenContainer, spec: &ContainerSpec) -> bool {
+    container.state != ContainerState::Dead && difference::structural(spec, container).is_empty()
 }
 
-/// A container that is not the one that failed.
-fn other_than<'a>(
-    observed: &'a Observed,
+/// Whether it is the container that became ready last.
+pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
+    memory.good.as_ref().is_some_and(|good| good.container == container.id)
+}
+
+/// The best that could serve in place of another one: what was never started could not.
+pub(super) fn to_go_back_to<'a>(
+    containers: impl Iterator<Item = &'a SeenContainer>,
     memory: &Memory,
-    refused: &ContainerSpec,
 ) -> Option<&'a SeenContainer> {
-    let fingerprint = refused.fingerprint();
-    best(observed.containers.iter().filter(|container| !is_labelled(container, &fingerprint)), memory)
-}
-
-fn is_labelled(container: &SeenContainer, fingerprint: &str) -> bool {
-    container.labels.get(label::SPEC).is_some_and(|label| label == fingerprint)
+    best(containers.filter(|container| container.state != ContainerState::Created), memory)
 }
 
 fn keep(observed: &Observed, memory: &Memory, why: KeepReason) -> Choice {
@@ -120,10 +126,9 @@ pub(super) fn best<'a>(
     containers: impl Iterator<Item = &'a SeenContainer>,
     memory: &Memory,
 ) -> Option<&'a SeenContainer> {
-    let proven = memory.good.as_ref().map(|good| good.container.as_str());
     containers.filter(|container| container.state != ContainerState::Dead).min_by_key(|container| {
         let rank = match container.state {
-            _ if proven == Some(container.id.as_str()) => 0,
+            _ if is_proven(container, memory) => 0,
             ContainerState::Running => 1,
             ContainerState::Paused => 2,
             ContainerState::InTransit => 3,
