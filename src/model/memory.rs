@@ -56,7 +56,7 @@ pub struct Crashes {
     pub last: Option<CountedExit>,
     /// When the next restart is due; `None`: at once.
     pub next_restart: Option<Timestamp>,
-    /// When abide last tried to start it again.
+    /// When abide tried to start it again after the last exit; `None`: not yet.
     pub tried: Option<Timestamp>,
 }
 

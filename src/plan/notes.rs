@@ -28,14 +28,15 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
 /// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.
 pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, now: Timestamp) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
-    if plan.steps.is_empty() {
+    let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
+    if plan.steps.is_empty() && !waits_for_restart {
         // Nothing is left to do: the trouble is over, however it ended.
         plan.memory.trouble = None;
         return plan;
     }
-    if now < trouble.next_retry {
+    if now < trouble.next_retry || waits_for_restart {
         let crashes = plan.memory.crashes.clone();
-        hold_back(&mut plan, trouble.next_retry, |step| is_paced(step, &crashes));
+        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, now));
         let message = format!("{}: {}", intent.environment, trouble.message);
         plan.verdict = Verdict::new(Condition::Degraded, trouble.reason, message);
     }
@@ -60,7 +61,9 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, now: Timestamp)
     // A limit that the engine will not take must not keep a build waiting, nor a crashed container
     // down; but steps that are themselves what repeats end here.
     let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
-    hold_back(&mut plan, next_retry, |step| is_named && (is_supply(step) || is_paced(step, &crashes)));
+    hold_back(&mut plan, next_retry, now, |step| {
+        is_named && (is_supply(step) || is_paced(step, &crashes, now))
+    });
     plan.verdict = Verdict::new(
         Condition::Degraded,
         Reason::NotConverging,
@@ -81,16 +84,16 @@ fn what_differs(plan: &Plan) -> Option<String> {
 }
 
 /// Leaves only the steps that `goes_on` allows.
-fn hold_back(plan: &mut Plan, until: Timestamp, goes_on: impl Fn(&Step) -> bool) {
+fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn(&Step) -> bool) {
     plan.steps.retain(|planned| goes_on(&planned.step));
-    plan.look_again = Some(plan.look_again.map_or(until, |at| at.min(until)));
+    plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
-/// A restart has a backoff of its own.
-fn is_paced(step: &Step, crashes: &Crashes) -> bool {
+/// Whether `step` is a restart that this very plan found to be due: it has a backoff of its own.
+fn is_paced(step: &Step, crashes: &Crashes, now: Timestamp) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     matches!(step, Step::Start { container: Target::Seen(id), replacement: None } if crashed(id))
-        && crashes.next_restart.is_some()
+        && crashes.tried == Some(now)
 }
 
 fn is_supply(step: &Step) -> bool {

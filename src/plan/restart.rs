@@ -47,15 +47,17 @@ pub(super) fn count(crashes: &Crashes, container: &SeenContainer, exit: &Exit) -
     let count = if ran_well { 1 } else { crashes.count.saturating_add(1) };
     let delay = backoff(count, &container.id);
     let next_restart = (!delay.is_zero()).then(|| exit.at.after(delay));
-    Crashes { count, last: Some(counted), next_restart, ..crashes.clone() }
+    Crashes { count, last: Some(counted), next_restart, tried: None, restarts: crashes.restarts }
 }
 
-/// The notes after `container` is started again at `now`. Where that changes nothing, the next
-/// attempt waits as after a crash.
+/// The notes after `container` is started again at `now`. Where that changes nothing, or fails, it
+/// counts as a crash: the next attempt waits, longer every time.
 pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timestamp) -> Crashes {
-    let delay = backoff(crashes.count.saturating_add(1), &container.id);
+    let count = crashes.count.saturating_add(u32::from(crashes.tried.is_some()));
+    let delay = backoff(count.saturating_add(1), &container.id);
     let restarts = crashes.restarts.saturating_add(1);
-    Crashes { restarts, next_restart: Some(now.after(delay)), tried: Some(now), ..crashes.clone() }
+    let next_restart = Some(now.after(delay));
+    Crashes { count, restarts, next_restart, tried: Some(now), last: crashes.last.clone() }
 }
 
 /// How a container ended, for sentences.

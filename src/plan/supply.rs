@@ -115,6 +115,7 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
             progress_reason(need),
             format!("{} {}: {step}", doing(need), words(intent)),
         ),
+        Acquisition::Got(image) if is_recorded(intent, image) => begin("what was brought is gone again"),
         Acquisition::Got(image) => record(intent, image),
         Acquisition::Failed { at, .. } if intent.sync.is_some_and(|sync| sync > *at) => {
             begin("someone said sync after it failed")
@@ -147,6 +148,11 @@ fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Time
     }
     Half::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
         .then(Step::Acquire(need.clone()), why)
+}
+
+/// Whether recording `image` would change nothing.
+fn is_recorded(intent: &Intent, image: &Image) -> bool {
+    intent.entry.image.as_ref() == Some(image)
 }
 
 fn record(intent: &Intent, image: &Image) -> Half {

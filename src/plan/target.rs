@@ -1,8 +1,8 @@
 //! Choosing what to enforce: what the record wants, else what was good last, else what is there.
 
 use super::{Intent, Verdict, difference, generation_words, image_id};
-use crate::model::container::ContainerSpec;
-use crate::model::desired::{Entry, Image};
+use crate::model::container::{ContainerOptions, ContainerSpec};
+use crate::model::desired::Entry;
 use crate::model::memory::Memory;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, Observed, SeenContainer};
@@ -58,41 +58,48 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
         Ok(options) => options,
         Err(why) => return keep(observed, memory, KeepReason::NoOptions(why.clone())),
     };
-    let spec = |image: &Digest, of: &Entry| ContainerSpec {
-        image: image.clone(),
-        options: options.clone(),
-        generation: of.generation,
-        revision: of.revision.clone(),
-    };
-    let wanted = image_id(&intent.entry).map(|id| spec(id, &intent.entry));
-    let can_run = |spec: &ContainerSpec| {
-        let exists = observed.containers.iter().any(|container| is_made_as(container, spec));
-        observed.images.contains(&spec.image) || exists
-    };
-    let refused = |spec: &ContainerSpec| {
-        memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
-    };
-    let wanted = wanted.filter(can_run);
-    if let Some(wanted) = wanted.clone().filter(|wanted| !refused(wanted)) {
+    let wanted = image_id(&intent.entry).map(|id| made_of(id, options, &intent.entry));
+    let wanted = wanted.filter(|wanted| can_run(observed, wanted));
+    if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
     }
-    if let Some(other) = wanted.as_ref().and_then(|wanted| {
+    if let Some(wanted) = &wanted {
         let others = observed.containers.iter().filter(|container| !is_made_as(container, wanted));
-        to_go_back_to(others, memory)
-    }) {
-        return Choice::Keep { id: other.id.clone(), why: KeepReason::Refused };
+        if let Some(other) = to_go_back_to(others, memory) {
+            return Choice::Keep { id: other.id.clone(), why: KeepReason::Refused };
+        }
     }
-    let good = memory.good.as_ref().and_then(|good| {
-        let Image { id: Some(id), .. } = &good.image else { return None };
-        let entry =
-            Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
-        Some(spec(id, &entry)).filter(|good| can_run(good) && !refused(good))
-    });
-    match (good, wanted) {
+    match (good(intent, observed, memory), wanted) {
         (Some(good), _) => Choice::Fallback(good),
         (None, Some(wanted)) => Choice::Insist(wanted),
         (None, None) => keep(observed, memory, KeepReason::NoImage),
     }
+}
+
+/// What became ready last, where it can be made again.
+pub(super) fn good(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
+    let good = memory.good.as_ref()?;
+    let entry = Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
+    let spec = made_of(good.image.id.as_ref()?, intent.options.as_ref().ok()?, &entry);
+    (can_run(observed, &spec) && !is_refused(&spec, memory)).then_some(spec)
+}
+
+fn made_of(image: &Digest, options: &ContainerOptions, entry: &Entry) -> ContainerSpec {
+    ContainerSpec {
+        image: image.clone(),
+        options: options.clone(),
+        generation: entry.generation,
+        revision: entry.revision.clone(),
+    }
+}
+
+fn can_run(observed: &Observed, spec: &ContainerSpec) -> bool {
+    let exists = || observed.containers.iter().any(|container| is_made_as(container, spec));
+    observed.images.contains(&spec.image) || exists()
+}
+
+fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
+    memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
 }
 
 /// Whether this is our container with exactly these options. One that the engine calls dead is

@@ -24,6 +24,7 @@ impl Pass<'_> {
         }
         let back = "what was to replace it failed, or cannot be made now";
         let half = stop_all_running(Half::default(), &others, back);
+        let half = merge(half, self.connect(kept));
         let half = merge(half, self.kept_running(kept, others.is_empty(), &mut memory));
         let half = remove_all_stopped(half, &others, back);
         (self.said_of_kept(kept, why, half, &memory), memory)
@@ -32,12 +33,10 @@ impl Pass<'_> {
     fn kept_running(&self, kept: &SeenContainer, alone: bool, memory: &mut Memory) -> Half {
         match &kept.state {
             ContainerState::Paused => self.unpause(Half::default(), kept),
-            ContainerState::Exited(exit) if alone => {
-                merge(self.network_first(Half::default()), self.restart(kept, exit, memory))
-            }
+            ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
             // That it was stopped for what was to replace it is no crash.
             ContainerState::Exited(_) | ContainerState::Created => {
-                start_seen(self.network_first(Half::default()), kept, "it goes on serving")
+                start_seen(Half::default(), kept, "it goes on serving")
             }
             ContainerState::Running | ContainerState::InTransit | ContainerState::Dead => Half::default(),
         }

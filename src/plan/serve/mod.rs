@@ -64,7 +64,7 @@ impl Pass<'_> {
         let Some(current) = target::best(exact.iter().copied(), &memory) else {
             return self.make(spec, &others, memory);
         };
-        let on_trial = is_on_trial(spec, current, &others, &memory);
+        let on_trial = self.is_on_trial(spec, current, &others, &memory);
         others.extend(exact.into_iter().filter(|container| container.id != current.id));
         if on_trial {
             self.replacing(spec, current, &others, memory)
@@ -73,11 +73,46 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether `current` still has to prove itself while there is something to go back to: another
+    /// container, or an image that was good. Names alone do not say: people rename containers.
+    fn is_on_trial(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        others: &[&SeenContainer],
+        memory: &Memory,
+    ) -> bool {
+        if target::is_proven(current, memory) {
+            return false;
+        }
+        let has_final_name = current.name == spec.options.name.as_str();
+        match target::to_go_back_to(others.iter().copied(), memory) {
+            Some(before) if !has_final_name || target::is_proven(before, memory) => true,
+            _ if !matches!(self.choice, Choice::Wanted(_)) => false,
+            _ => target::good(self.intent, self.observed, memory)
+                .is_some_and(|good| good.fingerprint() != spec.fingerprint()),
+        }
+    }
+
     fn network_first(&self, half: Half) -> Half {
         match self.observed.network {
             NetworkPresence::Missing => half.then(Step::CreateNetwork, "containers join it"),
             NetworkPresence::Ours | NetworkPresence::Foreign => half,
         }
+    }
+
+    /// Where a secret cannot be read the options do not tell the network, and any will do.
+    fn connect(&self, container: &SeenContainer) -> Half {
+        let mut half = self.network_first(Half::default());
+        let is_connected = match &self.intent.options {
+            Ok(options) => container.networks.contains_key(options.network.as_str()),
+            Err(_) => !container.networks.is_empty(),
+        };
+        if !is_connected {
+            half.differences.push("it is not connected to the managed network".to_owned());
+            half = half.then(Step::Connect { id: container.id.clone() }, "others reach it there");
+        }
+        half
     }
 
     fn unpause(&self, mut half: Half, container: &SeenContainer) -> Half {
@@ -99,19 +134,6 @@ impl Pass<'_> {
         half.verdict.get_or_insert_with(|| self.updating(message));
         half
     }
-}
-
-/// Whether `current` still has to prove itself while there is something to go back to. Names alone
-/// do not say: people rename containers.
-fn is_on_trial(
-    spec: &ContainerSpec,
-    current: &SeenContainer,
-    others: &[&SeenContainer],
-    memory: &Memory,
-) -> bool {
-    let Some(before) = target::to_go_back_to(others.iter().copied(), memory) else { return false };
-    let has_final_name = current.name == spec.options.name.as_str();
-    !target::is_proven(current, memory) && (!has_final_name || target::is_proven(before, memory))
 }
 
 /// Whether the engine is busy with one of them, so that nothing can be said of port and name.

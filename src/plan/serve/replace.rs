@@ -4,7 +4,7 @@ use super::Pass;
 use super::health::Health;
 use super::make::HANDS_OVER;
 use super::parts::{remove, remove_all, start_replacement, stop_all_running};
-use crate::model::container::ContainerSpec;
+use crate::model::container::{ContainerSpec, label};
 use crate::model::memory::{Memory, Refused};
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
@@ -14,6 +14,9 @@ use crate::plan::{Half, Step, Target, generation_words, restart, target};
 /// Shorter values of environment variables are left in a container's output: they cannot be told
 /// from ordinary text.
 const SHORTEST_SECRET: usize = 4;
+
+/// Why a replacement is made anew.
+const OF_BEFORE: &str = "it failed before this was asked for, and is made anew";
 
 impl Pass<'_> {
     pub(super) fn replacing(
@@ -26,12 +29,21 @@ impl Pass<'_> {
         match &new.state {
             ContainerState::Created => (self.start_beside(spec, new, others), memory),
             ContainerState::Running => match self.health(new, &memory) {
+                Health::Ready if others.is_empty() && new.name == spec.options.name.as_str() => {
+                    self.settled(spec, new, others, memory)
+                }
                 Health::Ready => (self.take_over(spec, new, others), memory),
                 Health::Awaited { until } => (self.await_health(new, until), memory),
+                Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
+                    (remove(Half::default(), new, OF_BEFORE), memory)
+                }
                 Health::Overdue(why) | Health::Lost(why) => {
                     self.refuse(spec, new, Reason::NeverReady, &why, memory)
                 }
             },
+            ContainerState::Exited(_) if self.is_of_before(spec, new) => {
+                (remove(Half::default(), new, OF_BEFORE), memory)
+            }
             ContainerState::Exited(exit) => {
                 self.refuse(spec, new, Reason::StartFailed, &restart::how(exit), memory)
             }
@@ -41,11 +53,20 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether a replacement was made, or last started, before someone asked for this attempt: that
+    /// it failed is no verdict on what is asked for now.
+    fn is_of_before(&self, spec: &ContainerSpec, new: &SeenContainer) -> bool {
+        let made_for = new.labels.get(label::GENERATION);
+        let is_forgiven =
+            self.intent.sync.is_some_and(|sync| sync > new.started_at.unwrap_or(new.created_at));
+        is_forgiven || made_for != Some(&spec.generation.to_string())
+    }
+
     fn start_beside(&self, spec: &ContainerSpec, new: &SeenContainer, others: &[&SeenContainer]) -> Half {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
-        let half = stop_all_running(self.network_first(Half::default()), others, HANDS_OVER);
+        let half = stop_all_running(self.connect(new), others, HANDS_OVER);
         let mut half = start_replacement(half, Target::Seen(new.id.clone()), spec);
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
         half

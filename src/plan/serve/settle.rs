@@ -37,22 +37,12 @@ impl Pass<'_> {
         };
         // It cannot be started without its network; whereas a name or a limit that the engine will
         // not take is no reason to leave it down.
-        let half = merge(self.connect(spec, current), state);
+        let half = merge(self.connect(current), state);
         let mut half = merge(half, self.set_right(spec, current, others));
         if let Some(conflict) = self.name_conflict(&spec.options.name) {
             (half.verdict, half.outcome) = (Some(conflict), None);
         }
         (half, memory)
-    }
-
-    fn connect(&self, spec: &ContainerSpec, current: &SeenContainer) -> Half {
-        let network = &spec.options.network;
-        let mut half = self.network_first(Half::default());
-        if !current.networks.contains_key(network.as_str()) {
-            half.differences.push(format!("it is not connected to network {network}"));
-            half = half.then(Step::Connect { id: current.id.clone() }, "others reach it there");
-        }
-        half
     }
 
     /// The name and the limits, on the container as it stands.

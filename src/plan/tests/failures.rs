@@ -47,9 +47,10 @@ fn any_single_failing_step_is_named_at_the_next_pass_and_overcome() {
             for _ in 0..60 {
                 world.pass();
                 if world.failing.is_empty() {
-                    let verdict = world.plan().verdict;
-                    let is_said = verdict.condition == Condition::Degraded;
-                    assert!(is_said, "{name}, step {failing}: {verdict:?}");
+                    // A leftover that could not be removed now is removed when the rest is ready.
+                    let plan = world.plan();
+                    let is_said = plan.verdict.condition == Condition::Degraded || plan.steps.is_empty();
+                    assert!(is_said, "{name}, step {failing}: {plan:?}");
                     break;
                 }
                 world.wait(1);

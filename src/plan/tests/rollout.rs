@@ -239,11 +239,47 @@ fn an_image_removed_from_under_a_running_container_is_built_again() {
     world.push(1);
     world.rest();
     world.observed.images.clear();
-    world.push(1);
-    world.intent.entry.image = Some(super::world::image(1));
     world.rest();
     assert_eq!((world.jobs_begun, world.observed.images.len()), (2, 1));
     assert!(world.is_ready_with(1));
+    assert_eq!(world.intent.entry.generation, Generation(1));
+}
+
+#[test]
+fn a_rebuild_that_gives_another_image_is_a_generation_of_its_own() {
+    let mut world = World::empty();
+    world.irreproducible = true;
+    world.push(1);
+    world.rest();
+    world.observed.images.clear();
+    world.rest();
+    assert!(world.is_ready_with(101), "{world:?}");
+    assert_eq!(world.intent.entry.generation, Generation(2));
+}
+
+#[test]
+fn a_bad_update_of_a_container_that_is_gone_brings_the_good_image_back() {
+    for program in [Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart] {
+        let mut world = World::running(1);
+        world.observed.containers.clear();
+        world.program(2, program);
+        world.set(2);
+        world.wait(120);
+        assert_eq!(world.only().image, Some(digest(1)), "{world:?}");
+        assert_eq!(world.plan().verdict.condition, Condition::Degraded);
+        assert_eq!(world.only().name, NAME);
+    }
+}
+
+#[test]
+fn a_failure_before_the_record_moved_is_no_verdict_on_what_it_moved_to() {
+    let mut world = World::running(1);
+    world.set(2);
+    world.wait(5);
+    world.exit(1, 137, false);
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
 }
 
 #[test]

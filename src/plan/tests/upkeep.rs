@@ -339,6 +339,7 @@ fn a_crash_that_is_seen_twice_is_counted_once() {
     let mut world = World::running(1);
     world.exit(0, 1, false);
     world.pass();
+    world.advance(world.now.after(Duration::from_millis(1)));
     world.exit(0, 1, false);
     for _ in 0..5 {
         world.pass();
