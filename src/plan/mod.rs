@@ -210,12 +210,13 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 /// What to do, from what should be, what is, what is remembered, and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let memory = notes::refresh(memory, intent, observed, now);
+    let restarts = memory.crashes.restarts;
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
     let plan = combine(intent, &choice, supplied, served);
-    let plan = notes::hold_back_trouble(plan, intent, now);
-    notes::hold_back_repeats(plan, intent, now)
+    let plan = notes::hold_back_trouble(plan, intent, restarts, now);
+    notes::hold_back_repeats(plan, intent, restarts, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.

@@ -26,7 +26,12 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
 }
 
 /// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.
-pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, now: Timestamp) -> Plan {
+pub(super) fn hold_back_trouble(
+    mut plan: Plan,
+    intent: &Intent,
+    restarts_before: u32,
+    now: Timestamp,
+) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
     let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
     if plan.steps.is_empty() && !waits_for_restart {
@@ -36,7 +41,7 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, now: Timestamp)
     }
     if now < trouble.next_retry || waits_for_restart {
         let crashes = plan.memory.crashes.clone();
-        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, now));
+        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, restarts_before));
         let message = format!("{}: {}", intent.environment, trouble.message);
         plan.verdict = Verdict::new(Condition::Degraded, trouble.reason, message);
     }
@@ -44,7 +49,12 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, now: Timestamp)
 }
 
 /// A difference that stays after it was acted upon three times is named, not fought.
-pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, now: Timestamp) -> Plan {
+pub(super) fn hold_back_repeats(
+    mut plan: Plan,
+    intent: &Intent,
+    restarts_before: u32,
+    now: Timestamp,
+) -> Plan {
     let Some(difference) = what_differs(&plan) else {
         plan.memory.repeat = None;
         return plan;
@@ -62,7 +72,7 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, now: Timestamp)
     // down; but steps that are themselves what repeats end here.
     let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
     hold_back(&mut plan, next_retry, now, |step| {
-        is_named && (is_supply(step) || is_paced(step, &crashes, now))
+        is_named && (is_supply(step) || is_paced(step, &crashes, restarts_before))
     });
     plan.verdict = Verdict::new(
         Condition::Degraded,
@@ -90,10 +100,10 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
 }
 
 /// Whether `step` is a restart that this very plan found to be due: it has a backoff of its own.
-fn is_paced(step: &Step, crashes: &Crashes, now: Timestamp) -> bool {
+fn is_paced(step: &Step, crashes: &Crashes, restarts_before: u32) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     matches!(step, Step::Start { container: Target::Seen(id), replacement: None } if crashed(id))
-        && crashes.tried == Some(now)
+        && crashes.restarts > restarts_before
 }
 
 fn is_supply(step: &Step) -> bool {

@@ -63,16 +63,26 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
     }
-    if let Some(wanted) = &wanted {
-        let others = observed.containers.iter().filter(|container| !is_made_as(container, wanted));
-        if let Some(other) = to_go_back_to(others, memory) {
-            return Choice::Keep { id: other.id.clone(), why: KeepReason::Refused };
-        }
+    match wanted {
+        Some(wanted) => instead_of(wanted, intent, observed, memory),
+        None => good(intent, observed, memory)
+            .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback),
     }
-    match (good(intent, observed, memory), wanted) {
-        (Some(good), _) => Choice::Fallback(good),
-        (None, Some(wanted)) => Choice::Insist(wanted),
-        (None, None) => keep(observed, memory, KeepReason::NoImage),
+}
+
+/// What to enforce in place of what failed: the container that was ready, as it is where its options
+/// are no longer the declared ones; else one of the image that was good; else any that was there.
+fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
+    let others = observed.containers.iter().filter(|container| !is_made_as(container, &failed));
+    let other = to_go_back_to(others, memory);
+    let good = good(intent, observed, memory);
+    match (other, good) {
+        (Some(other), good) if is_proven(other, memory) => good
+            .filter(|good| is_made_as(other, good))
+            .map_or_else(|| kept(other, KeepReason::Refused), Choice::Fallback),
+        (_, Some(good)) => Choice::Fallback(good),
+        (Some(other), None) => kept(other, KeepReason::Refused),
+        (None, None) => Choice::Insist(failed),
     }
 }
 
@@ -122,8 +132,11 @@ pub(super) fn to_go_back_to<'a>(
 }
 
 fn keep(observed: &Observed, memory: &Memory, why: KeepReason) -> Choice {
-    best(observed.containers.iter(), memory)
-        .map_or(Choice::Nothing, |container| Choice::Keep { id: container.id.clone(), why })
+    best(observed.containers.iter(), memory).map_or(Choice::Nothing, |container| kept(container, why))
+}
+
+fn kept(container: &SeenContainer, why: KeepReason) -> Choice {
+    Choice::Keep { id: container.id.clone(), why }
 }
 
 /// The container to hold on to: the one that was ready before, whatever its state; then running

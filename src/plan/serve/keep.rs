@@ -56,9 +56,6 @@ impl Pass<'_> {
             // Whoever brings the image says how far that is.
             KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),
         };
-        if let (KeepReason::Refused, Some(refused)) = (why, &memory.refused) {
-            half.outcome = self.failed_unless_good(refused.message.clone(), memory);
-        }
         half
     }
 }

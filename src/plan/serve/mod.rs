@@ -15,15 +15,15 @@ mod parts;
 mod replace;
 mod settle;
 
-use super::target::{self, Choice};
-use super::{Half, Intent, TRANSIT, Verdict};
+use super::target::{self, Choice, KeepReason};
+use super::{Half, Intent, Step, TRANSIT, Verdict};
 use crate::model::container::ContainerSpec;
+use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
+use crate::model::name::Generation;
 use crate::model::observed::{ContainerState, NetworkPresence, Observed, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
-
-use super::Step;
 
 /// The steps and words for the container, and the notes after them.
 pub(super) fn plan(
@@ -34,11 +34,14 @@ pub(super) fn plan(
     now: Timestamp,
 ) -> (Half, Memory) {
     let pass = Pass { intent, observed, choice, now };
-    match choice {
+    let (mut half, memory) = match choice {
         Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => pass.enforce(spec, memory),
         Choice::Keep { id, why } => pass.keep(id, why, memory),
         Choice::Nothing => (pass.nothing(), memory),
-    }
+    };
+    half.outcome = half.outcome.or_else(|| pass.refusal(&memory));
+    half.verdict = half.verdict.map(|verdict| pass.said_while_going_back(verdict, &memory));
+    (half, memory)
 }
 
 /// All that a decision about containers rests on, but for the notes.
@@ -50,6 +53,35 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// What became of the generation whose container was refused.
+    fn refusal(&self, memory: &Memory) -> Option<(Generation, Outcome)> {
+        match (self.choice, &memory.refused) {
+            (Choice::Fallback(_) | Choice::Keep { why: KeepReason::Refused, .. }, Some(refused)) => {
+                self.failed_unless_good(&refused.message, memory)
+            }
+            _ => None,
+        }
+    }
+
+    /// That it is on its way back is no good news.
+    fn said_while_going_back(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+        match (self.choice, &memory.refused) {
+            (Choice::Fallback(_), Some(refused)) if verdict.condition == Condition::Progressing => {
+                let message = format!("{}; {}", refused.message, verdict.message);
+                Verdict::new(Condition::Degraded, refused.reason, message)
+            }
+            _ => verdict,
+        }
+    }
+
+    /// A generation that was ready once, and fails under options that were edited since, stays one
+    /// that was ready.
+    fn failed_unless_good(&self, message: &str, memory: &Memory) -> Option<(Generation, Outcome)> {
+        let generation = self.intent.entry.generation;
+        let was_good = memory.good.as_ref().is_some_and(|good| good.generation == generation);
+        (!was_good).then(|| (generation, Outcome::Failed(message.to_owned())))
+    }
+
     fn nothing(&self) -> Half {
         match &self.intent.options {
             Err(why) => Half::say(Condition::Blocked, Reason::SecretMissing, why.clone()),

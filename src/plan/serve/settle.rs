@@ -8,6 +8,7 @@ use crate::model::desired::Outcome;
 use crate::model::memory::{Good, Memory};
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
 use crate::plan::target::Choice;
 use crate::plan::{Half, Step, Verdict, difference, restart};
 
@@ -75,8 +76,9 @@ impl Pass<'_> {
             Health::Awaited { until } => self.await_health(current, until),
             Health::Overdue(why) => {
                 let message = format!("the container of {} {why}", self.choice.words());
-                let half = Half::say(Condition::Degraded, Reason::NeverReady, message.clone());
-                Half { outcome: self.failed_unless_good(message, memory), ..half }
+                let is_of_the_record = !matches!(self.choice, Choice::Fallback(_));
+                let outcome = self.failed_unless_good(&message, memory).filter(|_| is_of_the_record);
+                Half { outcome, ..Half::say(Condition::Degraded, Reason::NeverReady, message) }
             }
             Health::Lost(why) => {
                 let message = format!("the container of {} {why}", self.choice.words());
@@ -113,24 +115,11 @@ impl Pass<'_> {
         half
     }
 
-    fn ready_since(&self, current: &SeenContainer, memory: &Memory) -> crate::model::time::Timestamp {
+    fn ready_since(&self, current: &SeenContainer, memory: &Memory) -> Timestamp {
         match &memory.good {
             Some(good) if good.container == current.id && current.started_at <= Some(good.at) => good.at,
             _ => self.now,
         }
-    }
-
-    /// A generation that was ready once, and fails under options that were edited since, stays one
-    /// that was ready.
-    pub(super) fn failed_unless_good(
-        &self,
-        message: String,
-        memory: &Memory,
-    ) -> Option<(crate::model::name::Generation, Outcome)> {
-        let generation = self.intent.entry.generation;
-        let was_good = memory.good.as_ref().is_some_and(|good| good.generation == generation);
-        let is_its_own = !matches!(self.choice, Choice::Fallback(_));
-        (is_its_own && !was_good).then_some((generation, Outcome::Failed(message)))
     }
 
     /// What to say when what can run runs well.
