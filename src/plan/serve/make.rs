@@ -75,7 +75,7 @@ impl Pass<'_> {
         } else {
             stop_running(half.then(create, differences.join("; ")), before, HANDS_OVER)
         };
-        half = start_replacement(half, Target::Created, spec);
+        half = start_replacement(half, Target::Created, self.refusable(spec, others, memory));
         half.differences.extend(differences);
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
         half

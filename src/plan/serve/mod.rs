@@ -118,12 +118,21 @@ impl Pass<'_> {
             return false;
         }
         let has_final_name = current.name == spec.options.name.as_str();
-        match target::to_go_back_to(others.iter().copied(), memory) {
-            Some(before) if !has_final_name || target::is_proven(before, memory) => true,
-            _ if !matches!(self.choice, Choice::Wanted(_)) => false,
-            _ => target::good(self.intent, self.observed, memory)
+        match (target::to_go_back_to(others.iter().copied(), memory), self.choice) {
+            (Some(before), _) if target::is_proven(before, memory) => true,
+            (Some(_), Choice::Wanted(_) | Choice::Insist(_)) if !has_final_name => true,
+            (_, Choice::Wanted(_)) => target::good(self.intent, self.observed, memory)
                 .is_some_and(|good| good.fingerprint() != spec.fingerprint()),
+            _ => false,
         }
+    }
+
+    /// What is refused where a replacement of `others` cannot be started. What was good is not, for
+    /// the sake of something that never was: refusing both in turn would swap them for ever.
+    fn refusable(&self, spec: &ContainerSpec, others: &[&SeenContainer], memory: &Memory) -> Option<String> {
+        let is_good_again = matches!(self.choice, Choice::Fallback(_));
+        let is_proven = others.iter().any(|other| target::is_proven(other, memory));
+        (is_proven || !is_good_again).then(|| spec.fingerprint())
     }
 
     fn network_first(&self, half: Half) -> Half {

@@ -1,6 +1,5 @@
 //! Steps that several plans are made of.
 
-use crate::model::container::ContainerSpec;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::plan::{Half, Step, Target};
 
@@ -41,10 +40,9 @@ pub(super) fn start_seen(half: Half, container: &SeenContainer, why: &str) -> Ha
     half.then(start, why)
 }
 
-/// Starts what is to replace another container: where that fails, its options are refused.
-pub(super) fn start_replacement(half: Half, container: Target, spec: &ContainerSpec) -> Half {
-    let start = Step::Start { container, replacement: Some(spec.fingerprint()) };
-    half.then(start, "it replaces the one before")
+/// Starts what is to replace another container: where that fails, the `refused` options are.
+pub(super) fn start_replacement(half: Half, container: Target, refused: Option<String>) -> Half {
+    half.then(Step::Start { container, replacement: refused }, "it replaces the one before")
 }
 
 /// Everything of both, and the words of the first that has any.

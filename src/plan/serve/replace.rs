@@ -4,7 +4,7 @@ use super::Pass;
 use super::health::Health;
 use super::make::HANDS_OVER;
 use super::parts::{remove, remove_all, start_replacement, stop_all_running};
-use crate::model::container::{ContainerSpec, label};
+use crate::model::container::{ContainerSpec, Secret, label};
 use crate::model::memory::{Memory, Refused};
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
@@ -67,7 +67,7 @@ impl Pass<'_> {
             return self.in_transit();
         }
         let half = stop_all_running(self.connect(new), others, HANDS_OVER);
-        let mut half = start_replacement(half, Target::Seen(new.id.clone()), spec);
+        let mut half = start_replacement(half, Target::Seen(new.id.clone()), Some(spec.fingerprint()));
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
         half
     }
@@ -120,7 +120,7 @@ fn last_output(spec: &ContainerSpec, container: &SeenContainer) -> String {
     if output.is_empty() {
         return String::new();
     }
-    let mut values: Vec<&str> = spec.options.env.values().map(|value| value.expose()).collect();
+    let mut values: Vec<&str> = spec.options.env.values().map(Secret::expose).collect();
     values.retain(|value| value.len() >= SHORTEST_SECRET);
     // The longest first: a value may be a part of another one.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));

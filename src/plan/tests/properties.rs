@@ -88,7 +88,7 @@ fn happen(world: &mut World, event: &Event) {
         Event::RemoveContainer(index) => drop_container(world, *index),
         Event::Pause(index) => world.pause(*index),
         Event::Rename(index, name) => {
-            world.rename(*index, [NAME, "dev-server.next", "other"][*name as usize])
+            world.rename(*index, [NAME, "dev-server.next", "other"][*name as usize]);
         }
         Event::RemoveImage(number) => {
             world.observed.images.remove(&digest(*number));
@@ -176,10 +176,10 @@ fn tell(events: &[Event]) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happened_a_good_generation_becomes_ready_and_then_nothing_is_done(events in story(25)) {
+    fn whatever_happened_a_good_generation_becomes_ready_and_then_nothing_is_done(events in story(40)) {
         let mut world = tell(&events);
         set_right(&mut world);
         world.set(3);
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happened_what_was_good_serves_in_the_end(events in story(25)) {
+    fn whatever_happened_what_was_good_serves_in_the_end(events in story(40)) {
         let mut world = tell(&events);
         set_right(&mut world);
         world.wait(7200);
@@ -203,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happened_no_world_is_driven_hot(events in story(25)) {
+    fn whatever_happened_no_world_is_driven_hot(events in story(40)) {
         let mut world = tell(&events);
         world.wait(600);
         let acts = world.wait(3600);
@@ -215,7 +215,7 @@ proptest! {
 
     #[test]
     fn the_order_in_which_the_engine_lists_containers_changes_nothing(
-        events in story(25),
+        events in story(40),
         turn in 0..6_usize,
     ) {
         let world = tell(&events);
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_that_is_not_carried_out_is_the_same_again_as_long_as_nothing_changes(events in story(25)) {
+    fn a_plan_that_is_not_carried_out_is_the_same_again_as_long_as_nothing_changes(events in story(40)) {
         let world = tell(&events);
         prop_assert_eq!(explain(&world.plan()), explain(&world.plan()));
         prop_assert_eq!(world.plan(), world.plan());
