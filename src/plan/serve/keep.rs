@@ -13,7 +13,7 @@ impl Pass<'_> {
     /// failed, or has the port that this one needs to be started.
     pub(super) fn keep(&self, id: &str, why: &KeepReason, mut memory: Memory) -> (Half, Memory) {
         let (kept, mut others): (Vec<_>, Vec<_>) =
-            self.observed.containers.iter().partition(|container| container.id == id);
+            self.containers.iter().copied().partition(|container| container.id == id);
         let Some(kept) = kept.first().copied() else { return (self.nothing(), memory) };
         let is_down = matches!(kept.state, ContainerState::Exited(_) | ContainerState::Created);
         if *why != KeepReason::Refused && !is_down {

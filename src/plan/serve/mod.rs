@@ -33,7 +33,10 @@ pub(super) fn plan(
     memory: Memory,
     now: Timestamp,
 ) -> (Half, Memory) {
-    let pass = Pass { intent, observed, choice, now };
+    let mut containers: Vec<_> = observed.containers.iter().collect();
+    // The order in which the engine lists them must not show in the plan.
+    containers.sort_by_key(|container| (container.created_at, &container.id));
+    let pass = Pass { intent, observed, containers, choice, now };
     let (mut half, memory) = match choice {
         Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => pass.enforce(spec, memory),
         Choice::Keep { id, why } => pass.keep(id, why, memory),
@@ -48,6 +51,7 @@ pub(super) fn plan(
 struct Pass<'a> {
     intent: &'a Intent,
     observed: &'a Observed,
+    containers: Vec<&'a SeenContainer>,
     choice: &'a Choice,
     now: Timestamp,
 }
@@ -90,7 +94,7 @@ impl Pass<'_> {
     }
 
     fn enforce(&self, spec: &ContainerSpec, memory: Memory) -> (Half, Memory) {
-        let containers = self.observed.containers.iter();
+        let containers = self.containers.iter().copied();
         let (exact, mut others): (Vec<_>, Vec<_>) =
             containers.partition(|container| target::is_made_as(container, spec));
         let Some(current) = target::best(exact.iter().copied(), &memory) else {

@@ -29,9 +29,7 @@ impl Pass<'_> {
         match &new.state {
             ContainerState::Created => (self.start_beside(spec, new, others), memory),
             ContainerState::Running => match self.health(new, &memory) {
-                Health::Ready if others.is_empty() && new.name == spec.options.name.as_str() => {
-                    self.settled(spec, new, others, memory)
-                }
+                Health::Ready if others.is_empty() => self.settled(spec, new, others, memory),
                 Health::Ready => (self.take_over(spec, new, others), memory),
                 Health::Awaited { until } => (self.await_health(new, until), memory),
                 Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
@@ -75,7 +73,7 @@ impl Pass<'_> {
     fn take_over(&self, spec: &ContainerSpec, new: &SeenContainer, others: &[&SeenContainer]) -> Half {
         let mut half = remove_all(Half::default(), others, "the new container is ready");
         let name = &spec.options.name;
-        if new.name != name.as_str() {
+        if new.name != name.as_str() && self.observed.name_holder.is_none() {
             half = half.then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
         }
         half.verdict = Some(self.updating(format!("{} takes over", self.choice.words())));

@@ -8,7 +8,7 @@ use super::world::{NAME, Program, World, digest, mount, options};
 use crate::model::container::Secret;
 use crate::model::observed::ContainerState;
 use crate::model::status::Condition;
-use crate::plan::{Step, explain::explain, plan};
+use crate::plan::{Step, plan};
 
 /// Something that the outside does.
 #[derive(Clone, Debug)]
@@ -176,7 +176,7 @@ fn tell(events: &[Event]) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happened_a_good_generation_becomes_ready_and_then_nothing_is_done(events in story(40)) {
@@ -227,13 +227,6 @@ proptest! {
         }
         let shuffled = plan(&world.intent, &other, &world.memory, world.now);
         prop_assert_eq!(world.plan(), shuffled);
-    }
-
-    #[test]
-    fn a_plan_that_is_not_carried_out_is_the_same_again_as_long_as_nothing_changes(events in story(40)) {
-        let world = tell(&events);
-        prop_assert_eq!(explain(&world.plan()), explain(&world.plan()));
-        prop_assert_eq!(world.plan(), world.plan());
     }
 
     #[test]

@@ -368,3 +368,32 @@ fn a_declared_volume_that_never_existed_is_made() {
     assert!(world.is_ready_with(1));
     assert_eq!(world.memory, Memory { ..world.plan().memory });
 }
+
+#[test]
+fn a_replacement_that_cannot_have_the_name_serves_under_its_own_and_says_so() {
+    let mut world = World::running(1);
+    world.set(2);
+    world.wait(5);
+    world.observed.containers.remove(0);
+    world.foreign_takes_name();
+    let plan = world.rest();
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Blocked, Reason::NameConflict));
+    assert_eq!(world.serving().len(), 1);
+    world.observed.name_holder = None;
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn what_was_good_and_cannot_be_started_either_does_not_swap_with_what_failed() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.observed.containers.clear();
+    world.set(2);
+    world.wait(20);
+    world.program(1, Program::RefusesToStart);
+    let acts = world.wait(3600);
+    assert!(acts < 40, "{acts} acts: {world:?}");
+    let starts = |step: &&Step| matches!(step, Step::Create { spec, .. } if spec.image == digest(2));
+    assert_eq!(world.done.iter().filter(starts).count(), 1);
+}
