@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::caller::name_caller;
 use crate::api::inbox::RecordInbox;
 use crate::api::serve::{self, Limits};
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
@@ -129,7 +130,9 @@ impl Daemon {
             dirs: dirs.clone(),
             engine: None,
         });
-        let mut state = api_state(&handles, states, dirs.logs, Some(Arc::new(Loop(controller.clone()))));
+        let notices = handles.notices.clone();
+        let seen = Arc::new(Loop { controller: controller.clone(), notices });
+        let mut state = api_state(&handles, states, dirs.logs, Some(seen));
         let hooks = webhooks(&mut state);
         let listeners = listen(tcp, unix, state, hooks, &stop);
         let version = env!("CARGO_PKG_VERSION");
@@ -234,7 +237,7 @@ fn listen(
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let public = api::public_routes(state.clone()).merge(hooks.clone());
-    let local = api::router(state).merge(hooks);
+    let local = api::router(state).merge(hooks).layer(axum::middleware::from_fn(name_caller));
     let limits = Limits::default();
     vec![
         tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),
@@ -243,11 +246,15 @@ fn listen(
 }
 
 /// The loop as the API sees it.
-struct Loop(Controller);
+struct Loop {
+    controller: Controller,
+    /// What had to be repaired when the record was opened.
+    notices: Vec<String>,
+}
 
 impl api::Controller for Loop {
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
-        let controller = self.0.clone();
+        let controller = self.controller.clone();
         Box::pin(async move {
             let plan = controller.preview(&environment).await.map_err(ControllerError)?;
             plan.ok_or_else(|| ControllerError(format!("{environment} is not in the manifest")))
@@ -259,7 +266,7 @@ impl api::Controller for Loop {
         environment: EnvironmentName,
         options: LogOptions,
     ) -> BoxFuture<'static, Result<LogStream, ControllerError>> {
-        let controller = self.0.clone();
+        let controller = self.controller.clone();
         let LogOptions { follow, tail, since } = options;
         let options = OutputOptions { follow, tail, since };
         Box::pin(async move {
@@ -269,15 +276,17 @@ impl api::Controller for Loop {
     }
 
     fn alive(&self) -> Liveness {
-        let observed = self.0.last_resync();
+        let observed = self.controller.last_resync();
         Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<u64> {
-        self.0.building(environment)
+        self.controller.building(environment)
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.0.warnings()
+        let mut warnings = self.notices.clone();
+        warnings.extend(self.controller.warnings());
+        warnings
     }
 }
