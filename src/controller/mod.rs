@@ -15,6 +15,7 @@ mod jobs;
 mod pass;
 mod probe;
 mod supervise;
+mod sweep;
 mod wake;
 mod watch;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use tokio::sync::watch as channel;
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ use follow::FollowTrouble;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
+use sweep::Sweeper;
 use wake::Wake;
 
 pub use builder::StateDirs;
@@ -83,6 +85,7 @@ pub struct Running {
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
     jobs: Jobs,
+    engine: Arc<Engine>,
 }
 
 /// Which part of a container's output is wanted.
@@ -104,6 +107,16 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
     let (resync, resynced) = channel::channel(None);
+    let deployed = Arc::new(Notify::new());
+    let sweeper = Sweeper {
+        engine: Arc::clone(&engine),
+        record: settings.record.clone(),
+        desired: settings.desired.clone(),
+        status: settings.status.clone(),
+        jobs: jobs.clone(),
+        logs: settings.dirs.logs.clone(),
+        deployed: Arc::clone(&deployed),
+    };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
@@ -115,7 +128,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     });
     let pass = Arc::new(Pass {
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
-        engine,
+        engine: Arc::clone(&engine),
         fleet,
         jobs: jobs.clone(),
         builder,
@@ -125,6 +138,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         status: settings.status,
         writer: settings.writer,
         engine_state,
+        deployed,
         record: settings.record,
     });
     let follow_trouble = FollowTrouble::default();
@@ -138,11 +152,12 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         announced: HashMap::new(),
         engine_state: state,
         resynced: resync,
+        sweeper,
         stop: stop.clone(),
     };
     let controller = Controller { pass, wake, follow_trouble, resynced };
     let supervisor = tokio::spawn(supervisor.run());
-    (controller, Running { stop, supervisor, jobs })
+    (controller, Running { stop, supervisor, jobs, engine })
 }
 
 impl Running {
@@ -152,6 +167,7 @@ impl Running {
         // A worker that panicked has said so; there is nothing to add here.
         let _ = self.supervisor.await;
         self.jobs.shut_down().await;
+        self.engine.settle().await;
     }
 }
 

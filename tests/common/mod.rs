@@ -7,17 +7,21 @@
 // Every test program takes its share of this module.
 #![allow(dead_code, unused_imports)]
 
+mod busybox;
 mod daemon;
 mod docker;
 mod git;
 mod net;
 mod standard;
+mod workshop;
 
+pub(crate) use busybox::busybox;
 pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
 pub(crate) use standard::{SECRET, Standard};
+pub(crate) use workshop::{Workshop, build_log, site_image, status};
 
 use std::time::{Duration, Instant};
 

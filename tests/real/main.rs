@@ -6,3 +6,4 @@ mod common;
 mod build;
 mod deploy;
 mod heal;
+mod keepwork;
