@@ -7,7 +7,7 @@ mod systemd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -38,6 +38,8 @@ pub struct Options {
     pub desired_state: PathBuf,
     /// Where webhooks are served.
     pub listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
 }
 
 /// The record's folder in a desired-state folder.
@@ -126,6 +128,7 @@ impl Daemon {
             manifest: manifests,
             dirs: dirs.clone(),
             engine: None,
+            resync: options.resync,
         });
         let state = api_state(&handles, states, dirs.logs, Some(Arc::new(Loop(controller.clone()))));
         let listeners = listen(tcp, unix, &state, &stop);
@@ -258,7 +261,7 @@ impl api::Controller for Loop {
 
     fn alive(&self) -> Liveness {
         let observed = self.0.last_resync();
-        Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
+        Liveness { engine: observed.is_some(), observed, resync: self.0.resync() }
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<u64> {

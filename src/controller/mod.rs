@@ -67,6 +67,8 @@ pub struct Settings {
     pub dirs: StateDirs,
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
     pub engine: Option<String>,
+    /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
+    pub resync: Duration,
 }
 
 /// The running loop, for those who may look.
@@ -76,6 +78,7 @@ pub struct Controller {
     wake: Wake,
     follow_trouble: FollowTrouble,
     resynced: channel::Receiver<Option<Timestamp>>,
+    resync: Duration,
 }
 
 /// The running loop, for who has to end it.
@@ -103,7 +106,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let fleet = Arc::new(Fleet::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
-    let (resync, resynced) = channel::channel(None);
+    let (announced, resynced) = channel::channel(None);
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
@@ -137,10 +140,11 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         follow_trouble: Arc::clone(&follow_trouble),
         announced: HashMap::new(),
         engine_state: state,
-        resynced: resync,
+        resynced: announced,
+        resync: settings.resync,
         stop: stop.clone(),
     };
-    let controller = Controller { pass, wake, follow_trouble, resynced };
+    let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
     (controller, Running { stop, supervisor, jobs })
 }
@@ -187,6 +191,11 @@ impl Controller {
     /// lost.
     pub fn last_resync(&self) -> Option<Timestamp> {
         *self.resynced.borrow()
+    }
+
+    /// How often the host is looked at as a whole.
+    pub fn resync(&self) -> Duration {
+        self.resync
     }
 
     /// The number of the build that is under way for an environment.
