@@ -10,8 +10,8 @@ use tracing::{debug, info, warn};
 
 use super::docker::{EngineError, Happening};
 use super::pass::{EngineState, Pass, now};
-use super::wake::Wake;
 use super::supervise;
+use super::wake::Wake;
 use crate::model::time::Timestamp;
 
 /// Events are asked for from this long before the connection, so that none falls in between.
