@@ -4,5 +4,7 @@
 mod common;
 
 mod build;
+mod crash;
 mod deploy;
+mod engine;
 mod heal;
