@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::daemon::{Daemon, abide};
+use super::daemon::{Daemon, Ran, abide, abide_with};
 use super::docker::{Space, docker, try_docker};
 use super::git::GitRepo;
 use super::net::{free_ports, http_get, signed_push};
@@ -117,6 +117,12 @@ health = {{ {health} }}
     /// Starts a daemon on it, with `env` set in addition.
     pub(crate) fn daemon(&self, env: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())
+    }
+
+    /// Runs a daemon on it to its end, which is near where another one runs already.
+    pub(crate) fn second_daemon(&self) -> Ran {
+        let secret = [(SECRET_VARIABLE, SECRET)];
+        abide_with(&self.desired_state, &["daemon", "--listen", "127.0.0.1:0"], &secret)
     }
 
     /// Commits `files`, pushes, and announces that to `daemon`. Gives the commit's id.
