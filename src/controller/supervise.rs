@@ -1,6 +1,7 @@
 //! Who runs: a worker for each environment, a follower for each repository, as the manifest says.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,9 +124,9 @@ impl Supervisor {
         let wanted = followed(&manifest);
         followers.retain(|repository, (followed, _)| wanted.get(repository) == Some(followed));
         for (repository, followed) in wanted {
-            if !followers.contains_key(&repository) {
-                let guard = self.start_follower(tasks, &repository, &followed);
-                followers.insert(repository, (followed, guard));
+            if let Entry::Vacant(vacant) = followers.entry(repository) {
+                let guard = self.start_follower(tasks, vacant.key(), &followed);
+                vacant.insert((followed, guard));
             }
         }
         self.wake.ring_all();

@@ -56,6 +56,8 @@ pub struct Crashes {
     pub last: Option<CountedExit>,
     /// When the next restart is due; `None`: at once.
     pub next_restart: Option<Timestamp>,
+    /// When abide tried to start it again after the last exit; `None`: not yet.
+    pub tried: Option<Timestamp>,
 }
 
 /// An exit that was counted.

@@ -127,7 +127,8 @@ pub enum Step {
         /// Which.
         container: Target,
         /// The fingerprint of its options, where it is to replace another container: if it cannot
-        /// be started, these options are refused and the other one goes on.
+        /// be started, these options are refused and the other one goes on. `None`: a start that
+        /// fails is tried again.
         replacement: Option<String>,
     },
     /// Stop a container: SIGTERM, and SIGKILL after its timeout.
@@ -210,12 +211,13 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 /// What to do, from what should be, what is, what is remembered, and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let memory = notes::refresh(memory, intent, observed, now);
+    let restarts = memory.crashes.restarts;
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
     let plan = combine(intent, &choice, supplied, served);
-    let plan = notes::hold_back_repeats(plan, intent, now);
-    notes::hold_back_trouble(plan, intent, now)
+    let plan = notes::hold_back_trouble(plan, intent, restarts, now);
+    notes::hold_back_repeats(plan, intent, restarts, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.
@@ -249,7 +251,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
     let is_bad = serve.verdict.as_ref().is_some_and(Verdict::is_bad);
     let verdict = match (serve.verdict, supply.verdict) {
         (Some(serve), _) if is_bad => serve,
-        (Some(serve), Some(supply)) => while_serving(supply, choice, &serve),
+        (Some(serve), Some(supply)) => while_serving(&supply, choice, &serve),
         (None, Some(supply)) => supply,
         (Some(serve), None) => serve,
         (None, None) => Verdict::new(Condition::Progressing, Reason::Updating, "under way"),
@@ -267,7 +269,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
 }
 
 /// Nothing is blocked outright as long as something serves.
-fn while_serving(supply: Verdict, choice: &target::Choice, serve: &Verdict) -> Verdict {
+fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> Verdict {
     let condition = match (supply.condition, serve.condition) {
         (Condition::Blocked, Condition::Ready) => Condition::Degraded,
         (condition, _) => condition,
@@ -276,7 +278,7 @@ fn while_serving(supply: Verdict, choice: &target::Choice, serve: &Verdict) -> V
         Condition::Ready => format!("{}; {} goes on serving", supply.message, choice.words()),
         _ => format!("{}; {}", supply.message, serve.message),
     };
-    Verdict { condition, message, ..supply }
+    Verdict { condition, reason: supply.reason, message }
 }
 
 fn said_while_held(intent: &Intent, verdict: Verdict) -> Verdict {

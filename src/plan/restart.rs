@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::model::container::Exit;
 use crate::model::memory::{CountedExit, Crashes};
 use crate::model::observed::SeenContainer;
+use crate::model::time::Timestamp;
 
 /// The first delay.
 const FIRST: Duration = Duration::from_secs(1);
@@ -46,7 +47,17 @@ pub(super) fn count(crashes: &Crashes, container: &SeenContainer, exit: &Exit) -
     let count = if ran_well { 1 } else { crashes.count.saturating_add(1) };
     let delay = backoff(count, &container.id);
     let next_restart = (!delay.is_zero()).then(|| exit.at.after(delay));
-    Crashes { count, restarts: crashes.restarts, last: Some(counted), next_restart }
+    Crashes { count, last: Some(counted), next_restart, tried: None, restarts: crashes.restarts }
+}
+
+/// The notes after `container` is started again at `now`. Where that changes nothing, or fails, it
+/// counts as a crash: the next attempt waits, longer every time.
+pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timestamp) -> Crashes {
+    let count = crashes.count.saturating_add(u32::from(crashes.tried.is_some()));
+    let delay = backoff(count.saturating_add(1), &container.id);
+    let restarts = crashes.restarts.saturating_add(1);
+    let next_restart = Some(now.after(delay));
+    Crashes { count, restarts, next_restart, tried: Some(now), last: crashes.last.clone() }
 }
 
 /// How a container ended, for sentences.
