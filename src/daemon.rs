@@ -7,7 +7,7 @@ mod systemd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -39,6 +39,8 @@ pub struct Options {
     pub desired_state: PathBuf,
     /// Where webhooks are served.
     pub listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
 }
 
 /// The record's folder in a desired-state folder.
@@ -127,6 +129,7 @@ impl Daemon {
             manifest: manifests,
             dirs: dirs.clone(),
             engine: None,
+            resync: options.resync,
         });
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
@@ -265,7 +268,7 @@ impl api::Controller for Loop {
 
     fn alive(&self) -> Liveness {
         let observed = self.controller.last_resync();
-        Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
+        Liveness { engine: observed.is_some(), observed, resync: self.controller.resync() }
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<u64> {

@@ -91,7 +91,8 @@ impl Pass {
             },
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
-                self.engine.start(id).await.map_err(words)
+                let network = self.manifest.borrow().network.clone();
+                self.engine.start_again(id, &network, &planned.spec.container).await.map_err(words)
             }
             _ => self.engine_step(planned, step, touched).await.map_err(words),
         }

@@ -69,6 +69,8 @@ pub struct Settings {
     pub dirs: StateDirs,
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
     pub engine: Option<String>,
+    /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
+    pub resync: Duration,
 }
 
 /// The running loop, for those who may look.
@@ -78,6 +80,7 @@ pub struct Controller {
     wake: Wake,
     follow_trouble: FollowTrouble,
     resynced: channel::Receiver<Option<Timestamp>>,
+    resync: Duration,
 }
 
 /// The running loop, for who has to end it.
@@ -106,7 +109,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let fleet = Arc::new(Fleet::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
-    let (resync, resynced) = channel::channel(None);
+    let (announced, resynced) = channel::channel(None);
     let deployed = Arc::new(Notify::new());
     let sweeper = Sweeper {
         engine: Arc::clone(&engine),
@@ -151,11 +154,12 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         follow_trouble: Arc::clone(&follow_trouble),
         announced: HashMap::new(),
         engine_state: state,
-        resynced: resync,
+        resynced: announced,
+        resync: settings.resync,
         sweeper,
         stop: stop.clone(),
     };
-    let controller = Controller { pass, wake, follow_trouble, resynced };
+    let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
     (controller, Running { stop, supervisor, jobs, engine })
 }
@@ -203,6 +207,11 @@ impl Controller {
     /// lost.
     pub fn last_resync(&self) -> Option<Timestamp> {
         *self.resynced.borrow()
+    }
+
+    /// How often the host is looked at as a whole.
+    pub fn resync(&self) -> Duration {
+        self.resync
     }
 
     /// The number of the build that is under way for an environment.

@@ -43,6 +43,7 @@ pub(super) struct Supervisor {
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
     pub(super) sweeper: Sweeper,
+    pub(super) resync: Duration,
     pub(super) stop: CancellationToken,
 }
 
@@ -55,6 +56,7 @@ impl Supervisor {
             wake: self.wake.clone(),
             engine_state: self.engine_state.clone(),
             resynced: self.resynced.clone(),
+            period: self.resync,
             stop: self.stop.clone(),
         };
         tasks.spawn(watch.run());

@@ -12,6 +12,7 @@ mod daemon;
 mod docker;
 mod git;
 mod net;
+mod solo;
 mod standard;
 mod workshop;
 
@@ -20,6 +21,7 @@ pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
+pub(crate) use solo::{Life, PATIENCE, Solo, inspected};
 pub(crate) use standard::{SECRET, Standard};
 pub(crate) use workshop::{Workshop, build_log, site_image, status};
 

@@ -4,6 +4,8 @@
 mod common;
 
 mod build;
+mod crash;
 mod deploy;
+mod engine;
 mod heal;
 mod keepwork;
