@@ -11,12 +11,14 @@ mod daemon;
 mod docker;
 mod git;
 mod net;
+mod scene;
 mod standard;
 
 pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
+pub(crate) use scene::{PATIENCE, Scene, json, list};
 pub(crate) use standard::{SECRET, Standard};
 
 use std::time::{Duration, Instant};
