@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, PATIENCE, Ran, Scene, Space, Standard, abide, docker, eventually, json, list};
+use crate::common::{PATIENCE, Ran, Scene, Space, Standard, abide, docker, eventually, json, list};
 
 /// The keys of an object.
 fn keys(value: &Value) -> Vec<&str> {
@@ -168,12 +168,12 @@ fn a_daemon_does_not_start_on_a_bad_manifest_and_names_every_problem() {
     let Some(space) = Space::new() else { return };
     let site = Standard::new(&space);
     let good = site.manifest();
-    let bad = good.replace("port      = 8900", "prot      = 8900").replace("update", "upgrade");
+    let bad = good.replace("port      = 8900", "prot      = 8900");
     let bad = bad.replace("branch = \"master\"", "branch = \"a..b\"");
     site.declare(&bad);
     let ran = start(&site.desired_state);
     assert_eq!(ran.code, 1, "{ran:?}");
-    for (words, of) in [("prot", "prot      = 8900"), ("a..b", "a..b")] {
+    for (words, of) in [("did you mean `port`?", "prot      = 8900"), ("a..b", "a..b")] {
         let line = bad.lines().position(|line| line.contains(of)).unwrap() + 1;
         let place = format!("keepwork.toml:{line}");
         let named = ran.stderr.lines().any(|said| said.contains(&place) && said.contains(words));
@@ -182,7 +182,7 @@ fn a_daemon_does_not_start_on_a_bad_manifest_and_names_every_problem() {
     assert!(space.containers().is_empty());
     // Once it is mended, the same folder serves.
     site.declare(&good);
-    drop(Daemon::start(&site.desired_state, &[]));
+    drop(site.daemon());
 }
 
 /// Starts a daemon that is expected to refuse.
