@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::caller::name_caller;
 use crate::api::inbox::RecordInbox;
 use crate::api::serve::{self, Limits};
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
@@ -132,7 +133,9 @@ impl Daemon {
             dirs: dirs.clone(),
             engine: None,
         });
-        let state = api_state(&handles, states, dirs.logs, Some(Arc::new(Loop(controller.clone()))));
+        let notices = handles.notices.clone();
+        let seen = Arc::new(Loop { controller: controller.clone(), notices });
+        let state = api_state(&handles, states, dirs.logs, Some(seen));
         let listeners = listen(tcp, unix, &state, &stop);
         info!(%address, socket = %socket.display(), record = %handles.id, "abide runs");
         Ok(Self { handles, controller, address, socket, stop, listeners, running })
@@ -227,7 +230,7 @@ fn listen(
     let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
     let hooks = webhook::routes(WebhookState::new(inbox, clock, WebhookLimits::default()));
     let public = api::public_routes(state.clone()).merge(hooks.clone());
-    let local = api::router(state.clone()).merge(hooks);
+    let local = api::router(state.clone()).merge(hooks).layer(axum::middleware::from_fn(name_caller));
     let limits = Limits::default();
     vec![
         tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),
@@ -236,11 +239,15 @@ fn listen(
 }
 
 /// The loop as the API sees it.
-struct Loop(Controller);
+struct Loop {
+    controller: Controller,
+    /// What had to be repaired when the record was opened.
+    notices: Vec<String>,
+}
 
 impl api::Controller for Loop {
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
-        let controller = self.0.clone();
+        let controller = self.controller.clone();
         Box::pin(async move {
             let plan = controller.preview(&environment).await.map_err(ControllerError)?;
             plan.ok_or_else(|| ControllerError(format!("{environment} is not in the manifest")))
@@ -252,7 +259,7 @@ impl api::Controller for Loop {
         environment: EnvironmentName,
         options: LogOptions,
     ) -> BoxFuture<'static, Result<LogStream, ControllerError>> {
-        let controller = self.0.clone();
+        let controller = self.controller.clone();
         let LogOptions { follow, tail, since } = options;
         let options = OutputOptions { follow, tail, since };
         Box::pin(async move {
@@ -262,15 +269,17 @@ impl api::Controller for Loop {
     }
 
     fn alive(&self) -> Liveness {
-        let observed = self.0.last_resync();
+        let observed = self.controller.last_resync();
         Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<u64> {
-        self.0.building(environment)
+        self.controller.building(environment)
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.0.warnings()
+        let mut warnings = self.notices.clone();
+        warnings.extend(self.controller.warnings());
+        warnings
     }
 }

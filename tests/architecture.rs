@@ -45,7 +45,6 @@ const IMPURE: [&str; 12] = [
     "tracing::",
     "async ",
     "async fn",
-    ".await",
     "rand::",
     "std::thread",
 ];

@@ -166,6 +166,7 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
         id,
         name: name.to_string(),
         image: Some(spec.image.clone()),
+        engine_health: crate::model::observed::EngineHealth::NoCheck,
         state: ContainerState::Created,
         created_at: now,
         started_at: None,
