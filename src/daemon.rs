@@ -58,10 +58,15 @@ pub fn socket_path(desired_state: &Path) -> PathBuf {
 /// # Errors
 /// Where the folder cannot be read or the manifest is not valid.
 pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
-    manifest_dir::load(desired_state).map_err(|error| match error {
+    manifest_dir::load(desired_state).map_err(listed)
+}
+
+/// Every problem on a line of its own.
+fn listed(error: LoadError) -> anyhow::Error {
+    match error {
         LoadError::Invalid(problems) => anyhow::anyhow!("the manifest is not valid:\n{problems}"),
         other => anyhow::Error::new(other),
-    })
+    }
 }
 
 /// Runs the controller until SIGTERM or Ctrl-C; a second one ends it at once.
@@ -162,9 +167,9 @@ impl Daemon {
 /// # Errors
 /// As [`Daemon::start`].
 pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
-    let loaded = load_manifest(desired_state)?;
+    let manifest = manifest_dir::load_text(desired_state).map_err(listed)?;
     let handles = open_record(desired_state)?;
-    let state = Arc::new(ManifestState { manifest: loaded.manifest, problem: None });
+    let state = Arc::new(ManifestState { manifest, problem: None });
     let (_, states) = watch::channel(state);
     let state = api_state(&handles, states, state_dirs(desired_state).logs, None);
     Ok(api::router(state))

@@ -153,6 +153,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         manifest: settings.manifest,
         follow_trouble: Arc::clone(&follow_trouble),
         announced: HashMap::new(),
+        synced: HashMap::new(),
         engine_state: state,
         resynced: announced,
         resync: settings.resync,

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::daemon::{Daemon, Ran, abide, abide_with};
 use super::docker::{Space, docker, try_docker};
 use super::git::GitRepo;
 use super::net::{free_ports, http_get, signed_push};
 use super::{eventually, eventually_some};
-
-/// How long anything may take on a machine that is busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const SECRET: &str = "only-the-tests-know-this-one";
 const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
