@@ -189,6 +189,7 @@ impl Fleet {
 impl Known {
     fn forget(&mut self, id: &str) -> Option<EnvironmentName> {
         self.listed.remove(id);
+        self.foreign.retain(|_, foreign| foreign.id != id);
         self.ours.remove(id).map(|(environment, _)| environment)
     }
 }
