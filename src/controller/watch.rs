@@ -82,10 +82,7 @@ impl Watch {
             Happening::Container { id, names } => {
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
-                } else if names
-                    .iter()
-                    .any(|name| supervise::is_declared(&self.pass, name) || fleet.foreign(name).is_some())
-                {
+                } else if names.iter().any(|name| supervise::is_declared(&self.pass, name)) {
                     // Someone else's container came, went or changed its name where it matters.
                     self.resync().await?;
                     self.wake.ring_all();
