@@ -11,6 +11,7 @@ mod daemon;
 mod docker;
 mod git;
 mod net;
+mod proxy;
 mod solo;
 mod standard;
 
@@ -18,6 +19,7 @@ pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
+pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use solo::{Life, PATIENCE, Solo, inspected};
 pub(crate) use standard::{SECRET, Standard};
 
