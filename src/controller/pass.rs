@@ -255,9 +255,9 @@ impl Pass {
         let memory = match &failed {
             Some(failed) => {
                 let message = failed.to_string();
-                warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
+                warn!(%environment, step = %plan::explain::words(&failed.step()), error = %message, "step failed");
                 self.writer.event(environment, EventKind::Failure, &message, at).await?;
-                plan::after_failure(&planned.plan, &failed.step, &message, &planned.intent, at)
+                plan::after_failure(&planned.plan, &failed.step(), &message, &planned.intent, at)
             }
             None => planned.plan.memory.clone(),
         };

@@ -80,7 +80,6 @@ fn a_daemon_killed_at_any_moment_of_a_deployment_leaves_one_that_converges() {
         daemon = solo.daemon(&[]);
         is_whole(&space, &solo, &commits);
     }
-    std::fs::write("/tmp/theal-kill.log", daemon.log()).unwrap();
     let log = daemon.log();
     assert!(!log.contains("the record was repaired") && !log.contains("panicked"), "{log}");
 }
