@@ -90,8 +90,8 @@ impl Daemon {
         self.port
     }
 
-    /// Its process.
-    pub(crate) fn process(&self) -> u32 {
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 

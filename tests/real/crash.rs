@@ -29,7 +29,7 @@ fn builds(commit: &str) -> Vec<String> {
 fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
     let life = solo.await_ready();
     let commit = commits.last().unwrap();
-    assert_eq!(space.containers().into_iter().collect::<Vec<_>>(), [life.id.clone()]);
+    assert_eq!(space.containers().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&life.id));
     let revision = docker(&[
         "container",
         "inspect",
@@ -38,7 +38,7 @@ fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
         &life.id,
     ]);
     assert_eq!(&revision, commit);
-    assert_eq!(builds(commit), [life.image.clone()], "builds of {commit}");
+    assert_eq!(builds(commit), std::slice::from_ref(&life.image), "builds of {commit}");
     let recorded: Vec<String> =
         history(solo).into_iter().filter_map(|entry| entry["revision"].as_str().map(str::to_owned)).collect();
     let expected: Vec<String> = commits.iter().rev().cloned().collect();

@@ -81,7 +81,7 @@ impl<'a> Work<'a> {
 
     /// Says what is done now, in the log and in the status.
     pub(super) fn say(&mut self, step: &str) {
-        self.log.line(&format!("--- {step}"));
+        self.log.heading(step);
         self.progress.say(step);
     }
 

@@ -155,7 +155,8 @@ fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> 
 }
 
 /// Turns BuildKit's graph of vertexes into plain lines: each is named once when it starts, its
-/// output follows, and how it ended where it failed or was cached.
+/// output follows, and how it ended where it failed or was cached. What it says itself begins with
+/// an arrow, as with the classic builder.
 #[derive(Default)]
 struct BuildKitPrinter {
     named: std::collections::HashSet<String>,
@@ -166,14 +167,14 @@ impl BuildKitPrinter {
     fn print(&mut self, status: bollard::moby::buildkit::v1::StatusResponse, output: Output<'_>) {
         for vertex in status.vertexes {
             if vertex.started.is_some() && self.named.insert(vertex.digest.clone()) {
-                output(&format!("{}\n", vertex.name));
+                output(&format!("--> {}\n", vertex.name));
             }
             if vertex.completed.is_some() && self.ended.insert(vertex.digest.clone()) {
                 if vertex.cached {
-                    output(" (cached)\n");
+                    output(&format!("--> (cached) {}\n", vertex.name));
                 }
                 if !vertex.error.is_empty() {
-                    output(&format!("error: {}\n", vertex.error));
+                    output(&format!("--> error: {}\n", vertex.error));
                 }
             }
         }
