@@ -15,6 +15,7 @@ mod jobs;
 mod pass;
 mod probe;
 mod supervise;
+mod sweep;
 mod wake;
 mod watch;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use tokio::sync::watch as channel;
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ use follow::FollowTrouble;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
+use sweep::Sweeper;
 use wake::Wake;
 
 pub use builder::StateDirs;
@@ -86,6 +88,7 @@ pub struct Running {
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
     jobs: Jobs,
+    engine: Arc<Engine>,
 }
 
 /// Which part of a container's output is wanted.
@@ -107,6 +110,16 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
     let (announced, resynced) = channel::channel(None);
+    let deployed = Arc::new(Notify::new());
+    let sweeper = Sweeper {
+        engine: Arc::clone(&engine),
+        record: settings.record.clone(),
+        desired: settings.desired.clone(),
+        status: settings.status.clone(),
+        jobs: jobs.clone(),
+        logs: settings.dirs.logs.clone(),
+        deployed: Arc::clone(&deployed),
+    };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
@@ -118,7 +131,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     });
     let pass = Arc::new(Pass {
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
-        engine,
+        engine: Arc::clone(&engine),
         fleet,
         jobs: jobs.clone(),
         builder,
@@ -128,6 +141,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         status: settings.status,
         writer: settings.writer,
         engine_state,
+        deployed,
         record: settings.record,
     });
     let follow_trouble = FollowTrouble::default();
@@ -142,11 +156,12 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         engine_state: state,
         resynced: announced,
         resync: settings.resync,
+        sweeper,
         stop: stop.clone(),
     };
     let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
-    (controller, Running { stop, supervisor, jobs })
+    (controller, Running { stop, supervisor, jobs, engine })
 }
 
 impl Running {
@@ -156,6 +171,7 @@ impl Running {
         // A worker that panicked has said so; there is nothing to add here.
         let _ = self.supervisor.await;
         self.jobs.shut_down().await;
+        self.engine.settle().await;
     }
 }
 

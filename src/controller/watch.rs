@@ -57,6 +57,7 @@ impl Watch {
         let mut happenings = Box::pin(engine.happenings(Some(since)).await?);
         pass.fleet.forget_things();
         pass.fleet.resync(engine, true).await?;
+        engine.remove_left_steps(&pass.record).await?;
         info!(containers = pass.fleet.count(), "the Docker Engine is connected and listed");
         self.engine_state.send_replace(EngineState::Known);
         self.resynced.send_replace(Some(now()));

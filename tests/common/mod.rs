@@ -7,6 +7,7 @@
 // Every test program takes its share of this module.
 #![allow(dead_code, unused_imports)]
 
+mod busybox;
 mod daemon;
 mod docker;
 mod git;
@@ -14,7 +15,9 @@ mod net;
 mod proxy;
 mod solo;
 mod standard;
+mod workshop;
 
+pub(crate) use busybox::busybox;
 pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
@@ -22,6 +25,7 @@ pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use solo::{Life, PATIENCE, Solo, inspected};
 pub(crate) use standard::{SECRET, Standard};
+pub(crate) use workshop::{Workshop, build_log, site_image, status};
 
 use std::time::{Duration, Instant};
 

@@ -8,3 +8,4 @@ mod crash;
 mod deploy;
 mod engine;
 mod heal;
+mod keepwork;
