@@ -29,7 +29,9 @@ fn builds(commit: &str) -> Vec<String> {
 fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
     let life = solo.await_ready();
     let commit = commits.last().unwrap();
-    assert_eq!(space.containers().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&life.id));
+    eventually("its container is the only one left", PATIENCE, || {
+        space.containers().into_iter().eq([life.id.clone()])
+    });
     let revision = docker(&[
         "container",
         "inspect",
