@@ -487,16 +487,15 @@ fn a_context_outside_the_checkout_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn a_base_image_that_is_nowhere_is_named() {
+fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
     let Some(space) = Space::new() else { return };
     let dockerfile = format!("FROM localhost:1/{}nowhere\n", space.prefix());
     let shop = Workshop::new(&space, &[("Dockerfile", &dockerfile)], "[environment.dev.build]\n");
     let daemon = shop.daemon();
-    let name = space.name("nowhere");
-    eventually("the image is named", PATIENCE, || {
-        let message = status(&daemon, "dev")["message"].as_str().unwrap().to_owned();
-        message.contains(&name) && message.contains("building Dockerfile")
-    });
+    let message = shop.await_reason(&daemon, "ImageNotFound");
+    assert!(message.contains("building Dockerfile") && message.contains(&space.name("nowhere")), "{message}");
+    assert!(message.contains("connection refused"), "{message}");
+    eventually("it is tried again", PATIENCE, || daemon.log().matches("build begins").count() > 1);
 }
 
 // --- what is kept ------------------------------------------------------------------------------

@@ -18,17 +18,17 @@ const DIST: &str = "
 COPY . /project/wikicraft
 WORKDIR /project/wikicraft
 RUN sed -e 's/ *# .*//' www/code.js > www/code.min.js && rm www/code.js
-CMD [\"tar\", \"-czf\", \"-\", \"-C\", \"/project\", \"wikicraft\"]
+CMD [\"tar\", \"-czf\", \"-\", \".\"]
 ";
 const FINAL: &str = "
 ARG DIST_PKG
-ADD ${DIST_PKG} /project/
+ADD ${DIST_PKG} /project/wikicraft/
 COPY entrypoint.sh /entrypoint.sh
 ENTRYPOINT [\"sh\", \"/entrypoint.sh\"]
 ";
 /// The environment's name comes as the argument; the server counts its starts in the database.
 const ENTRYPOINT: &str = "
-cd /project/wikicraft 2>/dev/null || cd /project
+cd /project/wikicraft
 echo \"start of $1\" | tee -a database/starts log/$1.log >/dev/null
 cp database/starts www/starts.txt
 echo \"$1 $KEEPWORK_LOCALE\" > www/environment.txt

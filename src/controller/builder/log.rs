@@ -10,6 +10,8 @@ use crate::model::container::Secret;
 
 /// The most that is kept of one build's output, in bytes.
 const LONGEST: u64 = 16 << 20;
+/// Output without a line break is cut into lines of this many bytes.
+const LONGEST_LINE: usize = 64 * 1024;
 /// A line of a secret that is shorter than this is found in any output, and tells nothing.
 const SHORTEST_LINE: usize = 6;
 /// Lines that are kept for the sentence about a failed build.
@@ -70,12 +72,10 @@ impl BuildLog {
     /// Writes output as it comes. Lines that begin with two dashes are a builder's own, and no last
     /// words.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            match byte {
-                b'\n' => self.end_partial(),
-                byte => self.partial.push(*byte),
-            }
-            if self.partial.len() > 64 * 1024 {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let line = piece.strip_suffix(b"\n");
+            self.partial.extend_from_slice(line.unwrap_or(piece));
+            if line.is_some() || self.partial.len() > LONGEST_LINE {
                 self.end_partial();
             }
         }
