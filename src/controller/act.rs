@@ -115,7 +115,8 @@ impl Pass {
             },
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
-                Ok(self.engine.start(id).await?)
+                let network = self.manifest.borrow().network.clone();
+                Ok(self.engine.start_again(id, &network, &planned.spec.container).await?)
             }
             _ => Ok(self.engine_step(planned, step, touched).await?),
         }

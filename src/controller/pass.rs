@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
@@ -46,6 +46,8 @@ pub(super) struct Pass {
     pub(super) writer: StatusWriter,
     /// Whether the fleet is known: an engine that does not answer is no empty host.
     pub(super) engine_state: watch::Receiver<EngineState>,
+    /// Rung when an environment has become ready.
+    pub(super) deployed: Arc<Notify>,
     pub(super) record: String,
 }
 
@@ -284,6 +286,10 @@ impl Pass {
         self.writer.report(&status, &memory).await?;
         if let Some((generation, outcome)) = planned.plan.outcome {
             self.writer.outcome(environment, generation, outcome).await?;
+        }
+        let was_ready = before.is_some_and(|before| before.condition == Condition::Ready);
+        if status.condition == Condition::Ready && !was_ready {
+            self.deployed.notify_one();
         }
         Ok(())
     }

@@ -3,6 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod api;
 mod build;
+mod crash;
 mod deploy;
+mod engine;
 mod heal;
+mod keepwork;

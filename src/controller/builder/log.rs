@@ -10,6 +10,8 @@ use crate::model::container::Secret;
 
 /// The most that is kept of one build's output, in bytes.
 const LONGEST: u64 = 16 << 20;
+/// A line of a secret that is shorter than this is found in any output, and tells nothing.
+const SHORTEST_LINE: usize = 6;
 /// Lines that are kept for the sentence about a failed build.
 const TAIL_LINES: usize = 8;
 /// Characters of such a line.
@@ -38,9 +40,18 @@ impl BuildLog {
         Ok(Self { file, written: 0, hidden: Vec::new(), tail: VecDeque::new(), partial: Vec::new() })
     }
 
-    /// Never writes this secret from now on.
+    /// Never writes this secret from now on. Of one with several lines, such as a key, no line
+    /// either: a log is written line by line.
     pub(super) fn hide(&mut self, secret: &Secret) {
         self.hidden.push(secret.clone());
+        let lines = secret.expose().lines().map(str::trim);
+        self.hidden.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).map(Secret::new));
+    }
+
+    /// `text` without the secrets that are hidden.
+    pub(super) fn redacted(&self, text: &str) -> String {
+        let hide = |text: String, secret: &Secret| text.replace(secret.expose(), "[redacted]");
+        self.hidden.iter().fold(text.to_owned(), hide)
     }
 
     /// Writes one line of our own.
@@ -76,10 +87,7 @@ impl BuildLog {
     }
 
     fn write_line(&mut self, line: &[u8]) {
-        let mut text = String::from_utf8_lossy(line).into_owned();
-        for secret in &self.hidden {
-            text = text.replace(secret.expose(), "[redacted]");
-        }
+        let text = self.redacted(&String::from_utf8_lossy(line));
         if !text.starts_with("---") && !text.starts_with("failed:") && !text.trim().is_empty() {
             if self.tail.len() == TAIL_LINES {
                 self.tail.pop_front();
@@ -110,6 +118,16 @@ mod tests {
         log.line("end");
         let text = std::fs::read_to_string(dir.path().join("7.log")).unwrap();
         assert_eq!(text, "token is [redacted], keep it\nnext\nend\n");
+    }
+
+    #[test]
+    fn no_line_of_a_secret_of_several_lines_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = BuildLog::create(dir.path(), 7).unwrap();
+        log.hide(&Secret::new("-----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\nab\n-----END KEY-----"));
+        log.bytes(b"cat: -----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\nabout\n");
+        assert_eq!(log.tail(), "cat: [redacted] | [redacted] | about");
+        assert_eq!(log.redacted("key MIIEpAIBAAKCAQEA"), "key [redacted]");
     }
 
     #[test]
