@@ -10,3 +10,4 @@ mod deploy;
 mod engine;
 mod heal;
 mod keepwork;
+mod rollback;

@@ -187,13 +187,16 @@ impl Pass<'_> {
     }
 
     /// Where a secret cannot be read the options do not tell the network, and any will do.
-    fn connect(&self, container: &SeenContainer) -> Half {
-        let mut half = self.network_first(Half::default());
-        let is_connected = match &self.intent.options {
+    fn is_connected(&self, container: &SeenContainer) -> bool {
+        match &self.intent.options {
             Ok(options) => container.networks.contains_key(options.network.as_str()),
             Err(_) => !container.networks.is_empty(),
-        };
-        if !is_connected {
+        }
+    }
+
+    fn connect(&self, container: &SeenContainer) -> Half {
+        let mut half = self.network_first(Half::default());
+        if !self.is_connected(container) {
             half.differences.push("it is not connected to the managed network".to_owned());
             half = half.then(Step::Connect { id: container.id.clone() }, "others reach it there");
         }

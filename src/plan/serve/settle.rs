@@ -10,7 +10,7 @@ use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::target::Choice;
-use crate::plan::{Half, Step, Verdict, difference, restart, rollback, target};
+use crate::plan::{Half, Step, Verdict, difference, restart, rollback};
 
 impl Pass<'_> {
     pub(super) fn settled(
@@ -202,6 +202,10 @@ impl Pass<'_> {
     pub(super) fn unwell(&self, current: &SeenContainer, why: &str, memory: &mut Memory) -> Half {
         let message = format!("the container of {} {why}", self.choice.words());
         let half = Half::say(Condition::Degraded, Reason::Unhealthy, message);
+        if !self.is_connected(current) {
+            // It cannot be reached; once it can, it is asked afresh.
+            return half;
+        }
         let due = restart::due(&memory.crashes, current);
         let started = current.started_at.unwrap_or(current.created_at);
         let is_forgiven = self.intent.sync.is_some_and(|sync| sync > started);

@@ -80,6 +80,18 @@ fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
 }
 
 #[test]
+fn a_container_that_cannot_be_reached_is_connected_and_not_restarted() {
+    let mut world = World::running(1);
+    world.remove_network();
+    world.hang();
+    world.pass();
+    assert_eq!(world.take_done(), ["network", "connect"]);
+    world.hung.clear();
+    world.rest();
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
 fn sync_restarts_a_container_that_answers_no_more_at_once_and_only_once() {
     let mut world = World::running(1);
     for _ in 0..8 {
