@@ -7,7 +7,7 @@ mod systemd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -39,6 +39,8 @@ pub struct Options {
     pub desired_state: PathBuf,
     /// Where webhooks are served.
     pub listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
 }
 
 /// The record's folder in a desired-state folder.
@@ -56,10 +58,15 @@ pub fn socket_path(desired_state: &Path) -> PathBuf {
 /// # Errors
 /// Where the folder cannot be read or the manifest is not valid.
 pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
-    manifest_dir::load(desired_state).map_err(|error| match error {
+    manifest_dir::load(desired_state).map_err(listed)
+}
+
+/// Every problem on a line of its own.
+fn listed(error: LoadError) -> anyhow::Error {
+    match error {
         LoadError::Invalid(problems) => anyhow::anyhow!("the manifest is not valid:\n{problems}"),
         other => anyhow::Error::new(other),
-    })
+    }
 }
 
 /// Runs the controller until SIGTERM or Ctrl-C; a second one ends it at once.
@@ -129,6 +136,7 @@ impl Daemon {
             manifest: manifests,
             dirs: dirs.clone(),
             engine: None,
+            resync: options.resync,
         });
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
@@ -163,9 +171,9 @@ impl Daemon {
 /// # Errors
 /// As [`Daemon::start`].
 pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
-    let loaded = load_manifest(desired_state)?;
+    let manifest = manifest_dir::load_text(desired_state).map_err(listed)?;
     let handles = open_record(desired_state)?;
-    let state = Arc::new(ManifestState { manifest: loaded.manifest, problem: None });
+    let state = Arc::new(ManifestState { manifest, problem: None });
     let (_, states) = watch::channel(state);
     let state = api_state(&handles, states, state_dirs(desired_state).logs, None);
     Ok(api::router(state))
@@ -277,7 +285,7 @@ impl api::Controller for Loop {
 
     fn alive(&self) -> Liveness {
         let observed = self.controller.last_resync();
-        Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
+        Liveness { engine: observed.is_some(), observed, resync: self.controller.resync() }
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<u64> {
