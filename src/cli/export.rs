@@ -6,7 +6,7 @@ use super::session::{Need, Session};
 const EXAMPLES: &str = "\
 Examples:
   abide export > record.json
-  abide export --server http://localhost:8080 | jq .environments";
+  abide export --server unix:/etc/abide/abide.sock | jq .environments";
 
 /// Nothing to choose.
 #[derive(Debug, clap::Args)]

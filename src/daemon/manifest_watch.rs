@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -27,7 +27,9 @@ pub(super) fn start(
     let state = ManifestState { manifest: loaded.manifest.clone(), problem: None };
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
-    let watch = ManifestWatch { folder: folder.to_owned(), stamp: loaded.stamp, manifests, states };
+    // Here and not in the task: until it is listened for, SIGHUP ends the process.
+    let hangup = signal(SignalKind::hangup()).ok();
+    let watch = ManifestWatch { folder: folder.to_owned(), stamp: loaded.stamp, hangup, manifests, states };
     let stop = stop.clone();
     tokio::spawn(async move { stop.run_until_cancelled(watch.run()).await });
     (manifest, shown)
@@ -36,16 +38,16 @@ pub(super) fn start(
 struct ManifestWatch {
     folder: PathBuf,
     stamp: Stamp,
+    hangup: Option<Signal>,
     manifests: watch::Sender<Arc<Manifest>>,
     states: watch::Sender<Arc<ManifestState>>,
 }
 
 impl ManifestWatch {
     async fn run(mut self) {
-        let mut hangup = signal(SignalKind::hangup()).ok();
         loop {
             let asked = async {
-                match &mut hangup {
+                match &mut self.hangup {
                     Some(hangup) => drop(hangup.recv().await),
                     None => std::future::pending().await,
                 }
