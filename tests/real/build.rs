@@ -230,7 +230,9 @@ fn of_two_stages(space: &Space, base: &str) -> String {
     format!(
         "FROM {base} AS maker\n\
          RUN --mount=type=secret,id=token --mount=type=cache,target=/cache \
-         cat /run/secrets/token && test \"$(cat /run/secrets/token)\" = {CANARY} && echo RAN > /made.txt\n{site}"
+         : {unique} && cat /run/secrets/token && test \"$(cat /run/secrets/token)\" = {CANARY} \
+         && echo RAN > /made.txt\n{site}",
+        unique = space.prefix() // A secret is no part of a cache's key: an earlier run's result would do.
     )
 }
 
