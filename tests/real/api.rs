@@ -20,14 +20,29 @@ fn has(value: &Value, names: &[&str]) {
 
 #[test]
 fn status_and_history_have_the_shape_that_scripts_rely_on() {
-    let Some(scene) = Scene::new(&["dev", "prod"], |manifest| manifest.replace("\"test\"\n", "\"dev\"\n")) else {
+    let Some(scene) = Scene::new(&["dev", "prod"], |manifest| manifest.replace("\"test\"\n", "\"dev\"\n"))
+    else {
         return;
     };
     scene.ready("dev");
     let views = list(json(&scene.abide(&["status", "-o", "json"])));
     let names = [
-        "environment", "container", "port", "host", "generation", "observed_generation", "status", "reason",
-        "message", "since", "origin", "revision", "image", "running", "held", "next_retry",
+        "environment",
+        "container",
+        "port",
+        "host",
+        "generation",
+        "observed_generation",
+        "status",
+        "reason",
+        "message",
+        "since",
+        "origin",
+        "revision",
+        "image",
+        "running",
+        "held",
+        "next_retry",
     ];
     views.iter().for_each(|view| has(view, &names));
     let [dev, prod] = views.as_slice() else { panic!("{views:?}") };
@@ -66,7 +81,11 @@ fn logs_events_and_why_tell_what_happened() {
     let build = scene.abide(&["logs", "dev", "--build"]).stdout;
     assert!(build.contains(&commit) && build.contains("building the final image"), "{build}");
     let events = scene.abide(&["events", "dev"]).stdout;
-    for words in [format!("generation 1: commit {short}"), format!("build commit {short}"), "Ready (AsRecorded)".into()] {
+    for words in [
+        format!("generation 1: commit {short}"),
+        format!("build commit {short}"),
+        "Ready (AsRecorded)".into(),
+    ] {
         assert!(events.contains(&words), "{words} is not in\n{events}");
     }
     let why = scene.abide(&["why", "dev"]).stdout;
@@ -152,7 +171,8 @@ fn a_bad_edit_of_the_manifest_is_named_and_the_last_good_one_stays() {
     let variable = "[environment.dev]\nenv = { SITE_MOOD = \"new\" }\n";
     scene.site.declare(&good.replace("[environment.dev]\n", variable));
     let is_new = |view: &Value| {
-        view["status"] == "Ready" && view["running"]["container_id"].as_str().is_some_and(|id| id != container)
+        view["status"] == "Ready"
+            && view["running"]["container_id"].as_str().is_some_and(|id| id != container)
     };
     let view = scene.until("a new container serves", "dev", is_new);
     assert_eq!(view["generation"], 1, "the record did not move");

@@ -26,9 +26,7 @@ fn is_refused(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &str) 
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.Running}}"), format!("{container} true"));
     assert_eq!(view["running"]["container_id"], container.as_str());
     assert_eq!(scene.page("dev"), page);
-    eventually("what was refused is taken away", PATIENCE, || {
-        scene.containers() == [scene.container("dev")]
-    });
+    eventually("what was refused is taken away", PATIENCE, || scene.containers() == [scene.container("dev")]);
 
     let last = &scene.history("dev")[0];
     assert_eq!((&last["revision"], &last["outcome"]["outcome"]), (&commit.into(), &"failed".into()));

@@ -31,7 +31,10 @@ fn a_promotion_runs_in_prod_what_test_runs_byte_for_byte() {
     let prod = scene.view("prod");
     assert_eq!((&prod["running"]["image_id"], &prod["revision"]), (&test["image"]["id"], &test["revision"]));
     let history = scene.history("prod");
-    assert_eq!((&history[0]["origin"], &history[0]["note"]), (&"promotion".into(), &"from test generation 1".into()));
+    assert_eq!(
+        (&history[0]["origin"], &history[0]["note"]),
+        (&"promotion".into(), &"from test generation 1".into())
+    );
     assert!(scene.page("prod").contains("prod"), "the same image, told where it runs");
     assert_eq!(scene.builds_begun(), 1);
 }
@@ -84,7 +87,8 @@ fn what_is_nowhere_is_named_and_the_old_container_serves_on() {
     scene.abide(&["set", "dev", NO_IMAGE]);
     scene.said("dev", "Degraded", "ImageNotFound");
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.Running}}"), format!("{container} true"));
-    let outcomes: Vec<_> = scene.history("dev").into_iter().map(|mut entry| entry["outcome"]["outcome"].take()).collect();
+    let outcomes: Vec<_> =
+        scene.history("dev").into_iter().map(|mut entry| entry["outcome"]["outcome"].take()).collect();
     assert_eq!(outcomes, ["failed", "failed", "ready"]);
 
     let unknown = scene.daemon.abide(&["set", "dve", NO_IMAGE]);
