@@ -99,26 +99,49 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
     plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
-/// Whether `step` is a restart that this very plan found to be due: it has a backoff of its own.
+/// Whether `step` is a restart that this very plan found to be due, or the stop before one: it has a
+/// backoff of its own.
 fn is_paced(step: &Step, crashes: &Crashes, restarts_before: u32) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
-    matches!(step, Step::Start { container: Target::Seen(id), replacement: None } if crashed(id))
-        && crashes.restarts > restarts_before
+    match step {
+        Step::Start { container: Target::Seen(id), replacement: None } => {
+            crashed(id) && crashes.restarts > restarts_before
+        }
+        Step::Stop { id } => crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id),
+        _ => false,
+    }
 }
 
+/// Whether `step` is about the record and its images, rather than about a container.
 fn is_supply(step: &Step) -> bool {
-    use Step::{Acquire, CancelJob, RecordImage, RecordRebuilt};
-    matches!(step, CancelJob | Acquire(_) | RecordImage { .. } | RecordRebuilt { .. })
+    use Step::{Acquire, CancelJob, RecordImage, RecordRebuilt, RollBack};
+    matches!(step, CancelJob | Acquire(_) | RecordImage { .. } | RecordRebuilt { .. } | RollBack { .. })
 }
 
-/// The notes after `step` of `plan` failed with `error`.
+/// How a step failed, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure<'a> {
+    /// It was refused.
+    Refused(&'a str),
+    /// The engine did not answer, so nothing is known of the thing that was asked for.
+    Unanswered(&'a str),
+}
+
+/// The notes after `step` of `plan` failed.
 ///
 /// A replacement that the engine will not start is refused, so that the next plan goes back to
-/// what served; everything else is tried again with backoff.
-pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now: Timestamp) -> Memory {
+/// what served; everything else is tried again with backoff. An engine that does not answer says
+/// nothing of a replacement.
+pub fn after_failure(
+    plan: &Plan,
+    step: &Step,
+    failure: Failure<'_>,
+    intent: &Intent,
+    now: Timestamp,
+) -> Memory {
     // What failed was not acted upon: it has a backoff of its own.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
-    if let Step::Start { replacement: Some(fingerprint), .. } = step {
+    if let (Step::Start { replacement: Some(fingerprint), .. }, Failure::Refused(error)) = (step, failure) {
         memory.refused = Some(Refused {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
@@ -128,10 +151,11 @@ pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now
         });
         return memory;
     }
+    let (Failure::Refused(error) | Failure::Unanswered(error)) = failure;
     let count = memory.trouble.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
     memory.trouble = Some(Trouble {
         generation: intent.entry.generation,
-        reason: trouble_reason(step),
+        reason: trouble_reason(step, failure),
         message: error.to_owned(),
         count,
         at: now,
@@ -140,9 +164,9 @@ pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now
     memory
 }
 
-fn trouble_reason(step: &Step) -> Reason {
-    match step {
-        Step::Start { .. } => Reason::StartFailed,
+fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
+    match (step, failure) {
+        (Step::Start { .. }, Failure::Refused(_)) => Reason::StartFailed,
         _ => Reason::EngineUnavailable,
     }
 }

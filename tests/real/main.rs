@@ -12,3 +12,4 @@ mod deploy;
 mod engine;
 mod heal;
 mod keepwork;
+mod rollback;
