@@ -64,7 +64,7 @@ fn await_resync(fleets: &[Fleet; 2]) {
 /// Half a minute without a deed.
 fn rest(fleets: &[Fleet; 2]) {
     fleets.iter().for_each(|fleet| fleet.proxy.forget());
-    let before = fleets.each_ref().map(|fleet| process::cpu_time(fleet.daemon.process()));
+    let before = fleets.each_ref().map(|fleet| process::cpu_time(fleet.daemon.id()));
     std::thread::sleep(IDLE);
     title("At rest for 30 s: one resync, and a TCP probe of each container every second");
     let mut table = Table::new(&[
@@ -81,10 +81,10 @@ fn rest(fleets: &[Fleet; 2]) {
     ]);
     let (mut requests, mut events) = (0, 0);
     for (fleet, before) in fleets.iter().zip(before) {
-        let cpu = process::cpu_time(fleet.daemon.process()) - before;
+        let cpu = process::cpu_time(fleet.daemon.id()) - before;
         let trace = fleet.proxy.seen();
         let counted = Counted::of(fleet, &trace.requests());
-        let (now, highest) = process::memory(fleet.daemon.process());
+        let (now, highest) = process::memory(fleet.daemon.id());
         requests += counted.lists + counted.other + counted.foreign;
         events += trace.events();
         table.row([

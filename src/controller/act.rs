@@ -17,13 +17,45 @@ use crate::record::RecordError;
 
 /// A step that failed, and how.
 pub(super) struct Failed {
-    pub(super) step: Step,
-    pub(super) why: String,
+    step: Step,
+    why: Why,
+}
+
+/// Why a step failed.
+struct Why {
+    words: String,
+    /// Nobody answered, which says nothing about what was asked for.
+    is_unanswered: bool,
+}
+
+impl From<EngineError> for Why {
+    fn from(error: EngineError) -> Self {
+        Self { words: error.to_string(), is_unanswered: error.is_unreachable() }
+    }
+}
+
+impl From<RecordError> for Why {
+    fn from(error: RecordError) -> Self {
+        Self { words: chain(&error), is_unanswered: false }
+    }
+}
+
+impl Failed {
+    /// The step as it is to be judged: an engine that did not answer is no verdict on the options
+    /// of a replacement that it was to start.
+    pub(super) fn step(&self) -> Step {
+        match &self.step {
+            Step::Start { container, .. } if self.why.is_unanswered => {
+                Step::Start { container: container.clone(), replacement: None }
+            }
+            step => step.clone(),
+        }
+    }
 }
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot {}: {}", explain::words(&self.step), self.why)
+        write!(f, "cannot {}: {}", explain::words(&self.step), self.why.words)
     }
 }
 
@@ -66,7 +98,7 @@ impl Pass {
         step: &Step,
         created: &mut Option<String>,
         touched: &mut BTreeSet<String>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Why> {
         match step {
             Step::CancelJob => {
                 self.jobs.cancel(&planned.intent.environment);
@@ -76,24 +108,25 @@ impl Pass {
                 self.acquire(planned, need);
                 Ok(())
             }
-            Step::RecordImage { .. } | Step::RecordRebuilt { .. } => {
-                self.record(planned, step).await.map_err(|error| chain(&error))
-            }
+            Step::RecordImage { .. } | Step::RecordRebuilt { .. } => Ok(self.record(planned, step).await?),
             Step::Create { name, spec } => {
-                let id = self.engine.create(name, spec).await.map_err(words)?;
+                let id = self.engine.create(name, spec).await?;
                 touched.insert(id.clone());
                 *created = Some(id);
                 Ok(())
             }
             Step::Start { container: Target::Created, .. } => match created {
-                Some(id) => self.engine.start(id).await.map_err(words),
-                None => Err("no container was made before it".to_owned()),
+                Some(id) => Ok(self.engine.start(id).await?),
+                None => {
+                    Err(Why { words: "no container was made before it".to_owned(), is_unanswered: false })
+                }
             },
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
-                self.engine.start(id).await.map_err(words)
+                let network = self.manifest.borrow().network.clone();
+                Ok(self.engine.start_again(id, &network, &planned.spec.container).await?)
             }
-            _ => self.engine_step(planned, step, touched).await.map_err(words),
+            _ => Ok(self.engine_step(planned, step, touched).await?),
         }
     }
 
@@ -194,8 +227,4 @@ fn pull_failed(error: &EngineError) -> Ended {
         EngineError::NotFound(_) => Ended::Failed { reason, message },
         _ => Ended::Unavailable { reason, message },
     }
-}
-
-fn words(error: EngineError) -> String {
-    error.to_string()
 }

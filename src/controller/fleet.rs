@@ -225,7 +225,9 @@ impl Known {
 }
 
 fn foreign_names(listed: &Listed) -> Vec<(String, Foreign)> {
-    let whose = match listed.labels.get(label::RECORD) {
+    // What someone runs by hand of an image that was built here has the record's label from there.
+    let is_managed = listed.labels.contains_key(label::ENVIRONMENT);
+    let whose = match listed.labels.get(label::RECORD).filter(|_| is_managed) {
         Some(record) => format!("another abide's (record {record})"),
         None => "not abide's".to_owned(),
     };

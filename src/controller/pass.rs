@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
@@ -46,6 +46,8 @@ pub(super) struct Pass {
     pub(super) writer: StatusWriter,
     /// Whether the fleet is known: an engine that does not answer is no empty host.
     pub(super) engine_state: watch::Receiver<EngineState>,
+    /// Rung when an environment has become ready.
+    pub(super) deployed: Arc<Notify>,
     pub(super) record: String,
 }
 
@@ -57,7 +59,7 @@ pub(super) enum EngineState {
     /// Listed since the connection was made.
     Known,
     /// It does not answer, and why.
-    Lost(String),
+    Lost(EngineError),
 }
 
 /// Everything that a plan is made of, and the plan.
@@ -136,7 +138,7 @@ impl Pass {
         let asked = state.wait_for(|state| *state != EngineState::Unasked).await;
         match asked.as_deref() {
             Ok(EngineState::Known) => Ok(()),
-            Ok(EngineState::Lost(why)) => Err(EngineError::Unreachable(why.clone())),
+            Ok(EngineState::Lost(why)) => Err(why.clone()),
             Ok(EngineState::Unasked) | Err(_) => {
                 Err(EngineError::Unreachable("nobody watches it any more".to_owned()))
             }
@@ -253,9 +255,9 @@ impl Pass {
         let memory = match &failed {
             Some(failed) => {
                 let message = failed.to_string();
-                warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
+                warn!(%environment, step = %plan::explain::words(&failed.step()), error = %message, "step failed");
                 self.writer.event(environment, EventKind::Failure, &message, at).await?;
-                plan::after_failure(&planned.plan, &failed.step, &message, &planned.intent, at)
+                plan::after_failure(&planned.plan, &failed.step(), &message, &planned.intent, at)
             }
             None => planned.plan.memory.clone(),
         };
@@ -264,6 +266,10 @@ impl Pass {
         self.writer.report(&status, &memory).await?;
         if let Some((generation, outcome)) = planned.plan.outcome {
             self.writer.outcome(environment, generation, outcome).await?;
+        }
+        let was_ready = before.is_some_and(|before| before.condition == Condition::Ready);
+        if status.condition == Condition::Ready && !was_ready {
+            self.deployed.notify_one();
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::builder::chain;
 use super::follow::{FollowTrouble, Follower};
 use super::pass::{EngineState, Pass, PassError, now};
+use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
 use crate::model::event::EventKind;
@@ -39,8 +40,12 @@ pub(super) struct Supervisor {
     pub(super) follow_trouble: FollowTrouble,
     /// What rings each follower.
     pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
+    /// The last sync of each environment that its follower was told of.
+    pub(super) synced: HashMap<EnvironmentName, Timestamp>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
+    pub(super) sweeper: Sweeper,
+    pub(super) resync: Duration,
     pub(super) stop: CancellationToken,
 }
 
@@ -53,9 +58,12 @@ impl Supervisor {
             wake: self.wake.clone(),
             engine_state: self.engine_state.clone(),
             resynced: self.resynced.clone(),
+            period: self.resync,
             stop: self.stop.clone(),
         };
         tasks.spawn(watch.run());
+        let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
@@ -78,7 +86,7 @@ impl Supervisor {
         tasks.wait().await;
     }
 
-    fn hear(&self, bell: Result<Bell, RecvError>) {
+    fn hear(&mut self, bell: Result<Bell, RecvError>) {
         match bell {
             Ok(Bell::Desired(environment)) => {
                 self.wake.ring(&environment);
@@ -92,9 +100,14 @@ impl Supervisor {
         }
     }
 
-    /// Tells the follower of an environment's repository, where a push was announced.
-    fn announce(&self, environment: &EnvironmentName) {
-        if !self.pass.desired.get(environment).is_ok_and(|desired| desired.hint.is_some()) {
+    /// Tells the follower of an environment's repository, where a push was announced or someone
+    /// said sync.
+    fn announce(&mut self, environment: &EnvironmentName) {
+        let Ok(desired) = self.pass.desired.get(environment) else { return };
+        // Not held against the sync that was acted upon: a pass may have been faster than this bell.
+        let is_synced =
+            desired.sync.is_some_and(|sync| self.synced.insert(environment.clone(), sync) != Some(sync));
+        if desired.hint.is_none() && !is_synced {
             return;
         }
         let manifest = self.manifest.borrow();

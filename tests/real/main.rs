@@ -1,8 +1,14 @@
 //! The whole of abide against the real thing: a Docker Engine, git, and the binary as people run it.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "../common/mod.rs"]
 mod common;
 
+mod api;
 mod build;
+mod crash;
 mod deploy;
+mod engine;
 mod heal;
+mod keepwork;
