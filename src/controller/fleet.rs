@@ -68,6 +68,11 @@ impl Fleet {
         self.known().ours.len()
     }
 
+    /// Whether a container is known to be ours.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.known().ours.contains_key(id)
+    }
+
     /// The container that is not ours and has this name.
     pub(crate) fn foreign(&self, name: &str) -> Option<Foreign> {
         self.known().foreign.get(name).cloned()
