@@ -2,6 +2,8 @@
 //! through trouble. Most of it needs no Docker Engine: the daemon is pointed at a socket that is
 //! not there.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
 #[path = "../common/mod.rs"]
 mod common;
 
