@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::child::{PATIENCE, Place};
+use rustix::process::Signal;
+
+use crate::child::{PATIENCE, Place, SECRET_VARIABLE};
 use crate::common::{Daemon, SECRET, Space, Standard, eventually, http_get, signed_push};
 
 /// A small disk, unmounted when it is dropped.
@@ -101,4 +103,22 @@ fn without_an_engine_pushes_are_recorded_and_acted_upon_once_it_appears() {
     assert!(status().contains(&pushed));
     assert_eq!(http_get(standard.ports[0], "/new.html").unwrap(), (200, "new".to_owned()));
     assert_eq!(http_get(daemon.port(), "/readyz").unwrap().0, 200);
+}
+
+#[test]
+fn a_record_is_restored_without_a_daemon_and_without_its_secrets() {
+    let place = Place::new();
+    let mut daemon = place.serve(&[]);
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "before the loss"]).code, 0);
+    let export = place.abide(&["export"]).stdout;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+    std::fs::remove_dir_all(place.desired_state().join("record")).unwrap();
+    std::fs::remove_file(place.path("token")).unwrap();
+    std::fs::write(place.path("export.json"), export).unwrap();
+    let mut import = place.command(&["import", place.path("export.json").to_str().unwrap()]);
+    let restored = import.env_remove(SECRET_VARIABLE).output().unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    let again = place.command(&["export"]).env_remove(SECRET_VARIABLE).output().unwrap();
+    assert!(String::from_utf8_lossy(&again.stdout).contains("before the loss"), "{again:?}");
 }
