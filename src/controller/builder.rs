@@ -4,32 +4,33 @@
 //! one's remains, never meet. The order is the one of the manifest: check out, remove, overlay,
 //! other checkouts, steps, final image.
 
+mod image;
 mod log;
 mod script;
+mod steps;
 mod tree;
+mod work;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 use tracing::{info, warn};
 
-use super::docker::{BuildRequest, BuildSecret, Builder as EngineBuilder, Engine, EngineError, StepRun};
+use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
-use crate::context::pack::{self, ExtraFile};
 use crate::context::tree as files;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
-use crate::model::container::label;
 use crate::model::desired::Image;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
-use crate::model::spec::{BuildSpec, BuildStep, Recipe};
+use crate::model::spec::BuildSpec;
 use crate::model::status::Reason;
 use crate::record::{RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
 use log::BuildLog;
+use work::Work;
 
 /// Where a daemon keeps what is not in the store.
 #[derive(Clone, Debug)]
@@ -80,6 +81,27 @@ impl BuildError {
     }
 }
 
+impl BuildError {
+    /// The same, with the step that it came from.
+    fn during(self, step: &str) -> Self {
+        let named = |message: String| format!("{step}: {message}");
+        match self {
+            Self::Verdict(reason, message) => Self::Verdict(reason, named(message)),
+            Self::Unavailable(reason, message) => Self::Unavailable(reason, named(message)),
+        }
+    }
+
+    fn tell(&self, task: &Task, number: u64) {
+        let environment = &task.environment;
+        match self {
+            Self::Verdict(_, message) => warn!(%environment, build = number, %message, "build failed"),
+            Self::Unavailable(_, message) => {
+                warn!(%environment, build = number, %message, "the build could not be tried");
+            }
+        }
+    }
+}
+
 impl From<SourceError> for BuildError {
     fn from(error: SourceError) -> Self {
         let message = chain(&error);
@@ -98,10 +120,38 @@ impl From<EngineError> for BuildError {
         let is_full = message.contains("no space left on device");
         if error.is_unreachable() || is_full {
             Self::Unavailable(Reason::EngineUnavailable, message)
+        } else if is_unfetched(&message) {
+            Self::Unavailable(Reason::ImageNotFound, message)
         } else {
             Self::failed(message)
         }
     }
+}
+
+/// Whether a base image could not be fetched because its registry did not answer, or not now: the
+/// same inputs may well build later. Both builders pass on the engine's HTTP client's words.
+fn is_unfetched(message: &str) -> bool {
+    let of_a_command = ["executor failed running", "process \"", "The command '"];
+    if of_a_command.iter().any(|words| message.contains(words)) {
+        return false;
+    }
+    let of_a_registry = [
+        "dial tcp",
+        "i/o timeout",
+        "TLS handshake timeout",
+        "connection reset by peer",
+        "no such host",
+        "unexpected EOF",
+        "toomanyrequests",
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "504 Gateway",
+        "Client.Timeout exceeded",
+        "net/http: request canceled",
+    ];
+    of_a_registry.iter().any(|words| message.contains(words))
 }
 
 impl From<RecordError> for BuildError {
@@ -123,7 +173,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Runs blocking file work beside the async threads.
 async fn blocking<T: Send + 'static>(
-    step: &'static str,
+    step: &str,
     work: impl FnOnce() -> Result<T, crate::context::ContextError> + Send + 'static,
 ) -> Result<T, BuildError> {
     match tokio::task::spawn_blocking(work).await {
@@ -190,36 +240,14 @@ impl Builder {
         let started = SystemTime::now().into();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
         info!(environment = %task.environment, build = number, revision = %task.revision, "build begins");
-        let mut work =
-            Work { builder: self, task, key, number, progress, log: &mut log, checkouts: Vec::new() };
+        let mut work = Work::new(self, task, key, number, progress, &mut log);
         let limit = task.spec.timeout;
-        let result = match tokio::time::timeout(limit, work.image()).await {
-            Ok(result) => result,
-            Err(_) => {
-                let limit = humantime::format_duration(limit);
-                Err(BuildError::failed(format!("the build took longer than its timeout of {limit}")))
-            }
-        };
+        let made = tokio::time::timeout(limit, work.image()).await.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(limit);
+            Err(BuildError::failed(format!("the build took longer than its timeout of {limit}")))
+        });
         let checkouts = work.checkouts;
-        let result = match result {
-            Ok(image) => BuildResult::Built(image),
-            Err(BuildError::Verdict(reason, message)) => {
-                log.line(&format!("failed: {message}"));
-                warn!(environment = %task.environment, build = number, %message, "build failed");
-                if reason != Reason::BuildFailed {
-                    return Err(BuildError::Verdict(reason, message));
-                }
-                let tail = log.tail();
-                let output = if tail.is_empty() { tail } else { format!("; its last output: {tail}") };
-                BuildResult::Failed(format!("build {number} failed: {message}{output}"))
-            }
-            Err(unavailable) => {
-                if let BuildError::Unavailable(_, message) = &unavailable {
-                    log.line(&format!("could not be tried: {message}"));
-                }
-                return Err(unavailable);
-            }
-        };
+        let result = verdict(number, made, &mut log).inspect_err(|error| error.tell(task, number))?;
         let record = BuildRecord {
             key: key.clone(),
             number,
@@ -236,7 +264,11 @@ impl Builder {
                 log.line(&format!("built {}", image.shown_digest().map_or("", Digest::as_str)));
                 Ok(image)
             }
-            BuildResult::Failed(message) => Err(BuildError::failed(message)),
+            BuildResult::Failed(message) => {
+                let error = BuildError::failed(message);
+                error.tell(task, number);
+                Err(error)
+            }
         }
     }
 
@@ -250,8 +282,8 @@ impl Builder {
         {
             return Ok(Some(image.clone()));
         }
-        let Some(id) = self.engine.image_of_build(&key.0).await? else { return Ok(None) };
-        let image = Image { reference: Some(self.tag(task, key)), digest: None, id: Some(id) };
+        let Some(id) = self.engine.image_of_build(&self.record, &key.0).await? else { return Ok(None) };
+        let image = Image { reference: Some(name_of(&task.environment, key)), digest: None, id: Some(id) };
         let now = SystemTime::now().into();
         let record = BuildRecord {
             key: key.clone(),
@@ -266,218 +298,67 @@ impl Builder {
         self.writer.build(&record).await?;
         Ok(Some(image))
     }
-
-    /// The name under which an image is kept, so that no prune takes it.
-    fn tag(&self, task: &Task, key: &BuildKey) -> String {
-        format!("abide/{}:{}", task.environment, key.short())
-    }
 }
 
-/// One build under way.
-struct Work<'a> {
-    builder: &'a Builder,
-    task: &'a Task,
-    key: &'a BuildKey,
+/// The name under which an image is kept, so that no prune takes it.
+pub(super) fn name_of(environment: &EnvironmentName, key: &BuildKey) -> String {
+    format!("abide/{environment}:{}", key.short())
+}
+
+/// What the record is to keep of a build; nothing of one that could not be tried.
+fn verdict(
     number: u64,
-    progress: &'a Progress,
-    log: &'a mut BuildLog,
-    checkouts: Vec<String>,
-}
-
-impl Work<'_> {
-    async fn image(&mut self) -> Result<Image, BuildError> {
-        let place = self.place()?;
-        let tree = place.path().join("tree");
-        self.lay_out(&tree).await?;
-        let task = self.task;
-        let image = match &task.spec.recipe {
-            Recipe::Dockerfile { context, dockerfile, args, steps, secrets } => {
-                let extra = self.steps(&tree, context, steps, place.path()).await?;
-                let secrets = self.secrets(secrets, place.path())?;
-                self.say("building the final image");
-                let context =
-                    files::inside(&tree, context).map_err(|error| BuildError::failed(chain(&error)))?;
-                let tag = self.builder.tag(task, self.key);
-                let id = self
-                    .build_image(&context, dockerfile, args, &extra, &secrets, &tag, place.path())
-                    .await?;
-                Image { reference: Some(tag), digest: None, id: Some(id) }
-            }
-            Recipe::Script { command, image, env } => self.script(&tree, command, image, env).await?,
-        };
-        // Removing a large tree takes a moment that nobody has to wait for.
-        drop(tokio::task::spawn_blocking(move || drop(place)));
-        Ok(image)
-    }
-
-    fn place(&self) -> Result<TempDir, BuildError> {
-        let made = std::fs::create_dir_all(&self.builder.dirs.work).and_then(|()| {
-            let prefix = format!("build-{}-", self.number);
-            tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.builder.dirs.work)
-        });
-        made.map_err(|error| {
-            BuildError::Unavailable(Reason::BuildFailed, format!("no directory for the build: {error}"))
-        })
-    }
-
-    fn say(&mut self, step: &str) {
-        self.log.line(&format!("--- {step}"));
-        self.progress.say(step);
-    }
-
-    async fn steps(
-        &mut self,
-        tree: &Path,
-        context: &str,
-        steps: &[BuildStep],
-        place: &Path,
-    ) -> Result<Vec<ExtraFile>, BuildError> {
-        let mut extra = Vec::new();
-        for (index, step) in steps.iter().enumerate() {
-            let output = match step {
-                BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. } => output,
-            };
-            let made = place.join(format!("step-{index}")).join(file_name(output));
-            if let Some(parent) = made.parent() {
-                std::fs::create_dir_all(parent).map_err(|error| BuildError::failed(error.to_string()))?;
-            }
-            self.step(tree, step, index, &made).await?;
-            let checked = made.clone();
-            blocking("the step's output", move || pack::check_archive(&checked)).await?;
-            extra.push(ExtraFile { path: output.clone(), source: made });
+    made: Result<Image, BuildError>,
+    log: &mut BuildLog,
+) -> Result<BuildResult, BuildError> {
+    match made {
+        Ok(image) => Ok(BuildResult::Built(image)),
+        Err(BuildError::Verdict(Reason::BuildFailed, message)) => {
+            let (message, tail) = (log.redacted(&message), log.tail());
+            log.line(&format!("failed: {message}"));
+            let output = if tail.is_empty() { tail } else { format!("; its last output: {tail}") };
+            Ok(BuildResult::Failed(format!("build {number} failed: {message}{output}")))
         }
-        let _ = context;
-        Ok(extra)
-    }
-
-    async fn step(
-        &mut self,
-        tree: &Path,
-        step: &BuildStep,
-        index: usize,
-        made: &Path,
-    ) -> Result<(), BuildError> {
-        match step {
-            BuildStep::Archive { output } => {
-                self.say(&format!("step {}: packing the checkout as {output}", index + 1));
-                let (tree, made) = (tree.to_owned(), made.to_owned());
-                let packed =
-                    blocking("packing", move || pack::archive(&tree, &made, pack::Limits::default())).await?;
-                self.log.line(&format!("packed {} files, sha256 {}", packed.files, packed.digest));
-                Ok(())
-            }
-            BuildStep::Dockerfile { context, dockerfile, args, output } => {
-                self.say(&format!("step {}: building {dockerfile} for {output}", index + 1));
-                let context =
-                    files::inside(tree, context).map_err(|error| BuildError::failed(chain(&error)))?;
-                // One name a step: the image before it stays as cache until the next one is there.
-                let tag = format!("abide/{}-step-{}:latest", self.task.environment, index + 1);
-                let place = made.parent().unwrap_or(tree);
-                let image = self.build_image(&context, dockerfile, args, &[], &[], &tag, place).await?;
-                self.say(&format!("step {}: running {dockerfile} for {output}", index + 1));
-                self.run_step(&image, index, made).await
-            }
+        Err(BuildError::Verdict(reason, message)) => {
+            let message = log.redacted(&message);
+            log.line(&format!("failed: {message}"));
+            Err(BuildError::Verdict(reason, message))
         }
-    }
-
-    async fn run_step(&mut self, image: &Digest, index: usize, made: &Path) -> Result<(), BuildError> {
-        let cannot = |error: std::io::Error| BuildError::failed(format!("the step's file: {error}"));
-        let mut file = tokio::fs::File::create(made).await.map_err(cannot)?;
-        let name = format!("abide-step-{}-{}-{}", &self.builder.record[..8], self.number, index + 1);
-        let step = StepRun { image: image.as_str(), name: &name, labels: self.labels() };
-        let log = &mut *self.log;
-        let mut to_log = |bytes: &[u8]| log.bytes(bytes);
-        let code = self.builder.engine.run_for_output(step, &mut file, &mut to_log).await?;
-        match code {
-            0 => Ok(()),
-            code => Err(BuildError::failed(format!("step {} ended with exit code {code}", index + 1))),
+        Err(BuildError::Unavailable(reason, message)) => {
+            let message = log.redacted(&message);
+            log.line(&format!("could not be tried: {message}"));
+            Err(BuildError::Unavailable(reason, message))
         }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "they are the parts of one build, each named once")]
-    async fn build_image(
-        &mut self,
-        context: &Path,
-        dockerfile: &str,
-        args: &std::collections::BTreeMap<String, String>,
-        extra: &[ExtraFile],
-        secrets: &[BuildSecret],
-        tag: &str,
-        place: &Path,
-    ) -> Result<Digest, BuildError> {
-        let tar = place.join("context.tar");
-        let (from, name, extra, to) =
-            (context.to_owned(), dockerfile.to_owned(), extra.to_vec(), tar.clone());
-        let (packed, dockerfile) = blocking("packing the context", move || {
-            let out = std::fs::File::create(&to).map_err(crate::context::ContextError::write(&to))?;
-            let dockerfile = pack::resolve_dockerfile(&from, &name)?;
-            let packed =
-                pack::pack(&from, &name, &extra, pack::Limits::default(), std::io::BufWriter::new(out))?;
-            Ok((packed, dockerfile))
-        })
-        .await?;
-        self.log.line(&format!("context: {} files, {} bytes", packed.files, packed.bytes));
-        let builder = self.builder.engine.builder().await?;
-        let mut request = BuildRequest {
-            context: &tar,
-            dockerfile: &dockerfile,
-            args,
-            labels: self.labels(),
-            tag,
-            builder,
-            secrets,
-        };
-        let engine = &self.builder.engine;
-        let log = &mut *self.log;
-        let mut built = engine.build(&request, &mut |text| log.bytes(text.as_bytes())).await;
-        if let Err(error) = &built
-            && builder == EngineBuilder::BuildKit
-            && lacks_buildkit(error)
-        {
-            log.line("this engine has no BuildKit; the classic builder goes on");
-            request.builder = EngineBuilder::Classic;
-            built = engine.build(&request, &mut |text| log.bytes(text.as_bytes())).await;
-        }
-        let _ = std::fs::remove_file(&tar);
-        Ok(built?)
-    }
-
-    fn labels(&self) -> HashMap<String, String> {
-        HashMap::from([
-            (label::BUILD.to_owned(), self.key.0.clone()),
-            (label::RECORD.to_owned(), self.builder.record.clone()),
-            (label::REVISION.to_owned(), self.task.revision.to_string()),
-        ])
-    }
-
-    fn secrets(
-        &mut self,
-        named: &std::collections::BTreeMap<String, crate::model::spec::SecretRef>,
-        place: &Path,
-    ) -> Result<Vec<BuildSecret>, BuildError> {
-        let mut secrets = Vec::new();
-        for (index, (id, named)) in named.iter().enumerate() {
-            let unreadable = |words: String| {
-                BuildError::Unavailable(Reason::SecretMissing, format!("secret {id}: {words}"))
-            };
-            let secret = crate::secret::read(named).map_err(|error| unreadable(error.to_string()))?;
-            self.log.hide(&secret);
-            // The place is private to this user, and gone when the build ends.
-            let file = place.join(format!("secret-{index}"));
-            std::fs::write(&file, secret.expose()).map_err(|error| unreadable(error.to_string()))?;
-            secrets.push(BuildSecret { id: id.clone(), file });
-        }
-        Ok(secrets)
     }
 }
 
-/// Engines that were told to do without say so in these words.
-fn lacks_buildkit(error: &EngineError) -> bool {
-    let words = error.to_string().to_lowercase();
-    words.contains("buildkit") && (words.contains("not supported") || words.contains("not enabled"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The last part of a path that the manifest has checked.
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+    #[test]
+    fn a_registry_that_does_not_answer_is_no_verdict_on_the_inputs() {
+        for message in [
+            "failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do request: \
+             Head \"http://localhost:1/v2/x/manifests/latest\": dial tcp 127.0.0.1:1: connect: connection refused",
+            "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
+            "toomanyrequests: You have reached your pull rate limit",
+        ] {
+            let error = BuildError::from(EngineError::Refused(message.to_owned()));
+            assert!(matches!(error, BuildError::Unavailable(Reason::ImageNotFound, _)), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_fails_is_a_verdict_whatever_it_is() {
+        for message in [
+            "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
+            "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",
+            "pull access denied for nowhere, repository does not exist or may require 'docker login'",
+            "COPY failed: file not found in build context or excluded by .dockerignore: stat absent",
+        ] {
+            let error = BuildError::from(EngineError::Refused(message.to_owned()));
+            assert!(matches!(error, BuildError::Verdict(Reason::BuildFailed, _)), "{message}");
+        }
+    }
 }

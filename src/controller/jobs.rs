@@ -3,7 +3,7 @@
 //! A pass begins and cancels jobs and reads how far they are; it never waits for one. A job rings
 //! when it moves on and when it ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -184,6 +184,17 @@ impl Jobs {
         let slots = self.slots();
         let running = slots.get(environment)?.running.as_ref()?;
         Some(running.progress.number.load(Ordering::Relaxed)).filter(|number| *number > 0)
+    }
+
+    /// The builds that are under way.
+    pub(crate) fn builds(&self) -> HashSet<BuildKey> {
+        let slots = self.slots();
+        let running = slots.values().filter_map(|slot| slot.running.as_ref());
+        let builds = running.filter_map(|running| match &running.key {
+            JobKey::Build(key) => Some(key.clone()),
+            JobKey::Pull(_) => None,
+        });
+        builds.collect()
     }
 
     /// Ends the job of an environment, which rings once it has ended.

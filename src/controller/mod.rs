@@ -15,6 +15,7 @@ mod jobs;
 mod pass;
 mod probe;
 mod supervise;
+mod sweep;
 mod wake;
 mod watch;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use tokio::sync::watch as channel;
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ use follow::FollowTrouble;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
+use sweep::Sweeper;
 use wake::Wake;
 
 pub use builder::StateDirs;
@@ -67,6 +69,8 @@ pub struct Settings {
     pub dirs: StateDirs,
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
     pub engine: Option<String>,
+    /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
+    pub resync: Duration,
 }
 
 /// The running loop, for those who may look.
@@ -76,6 +80,7 @@ pub struct Controller {
     wake: Wake,
     follow_trouble: FollowTrouble,
     resynced: channel::Receiver<Option<Timestamp>>,
+    resync: Duration,
 }
 
 /// The running loop, for who has to end it.
@@ -83,6 +88,7 @@ pub struct Running {
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
     jobs: Jobs,
+    engine: Arc<Engine>,
 }
 
 /// Which part of a container's output is wanted.
@@ -103,7 +109,17 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let fleet = Arc::new(Fleet::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
-    let (resync, resynced) = channel::channel(None);
+    let (announced, resynced) = channel::channel(None);
+    let deployed = Arc::new(Notify::new());
+    let sweeper = Sweeper {
+        engine: Arc::clone(&engine),
+        record: settings.record.clone(),
+        desired: settings.desired.clone(),
+        status: settings.status.clone(),
+        jobs: jobs.clone(),
+        logs: settings.dirs.logs.clone(),
+        deployed: Arc::clone(&deployed),
+    };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
@@ -115,7 +131,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     });
     let pass = Arc::new(Pass {
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
-        engine,
+        engine: Arc::clone(&engine),
         fleet,
         jobs: jobs.clone(),
         builder,
@@ -125,6 +141,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         status: settings.status,
         writer: settings.writer,
         engine_state,
+        deployed,
         record: settings.record,
     });
     let follow_trouble = FollowTrouble::default();
@@ -138,12 +155,14 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         announced: HashMap::new(),
         synced: HashMap::new(),
         engine_state: state,
-        resynced: resync,
+        resynced: announced,
+        resync: settings.resync,
+        sweeper,
         stop: stop.clone(),
     };
-    let controller = Controller { pass, wake, follow_trouble, resynced };
+    let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
-    (controller, Running { stop, supervisor, jobs })
+    (controller, Running { stop, supervisor, jobs, engine })
 }
 
 impl Running {
@@ -153,6 +172,7 @@ impl Running {
         // A worker that panicked has said so; there is nothing to add here.
         let _ = self.supervisor.await;
         self.jobs.shut_down().await;
+        self.engine.settle().await;
     }
 }
 
@@ -190,6 +210,11 @@ impl Controller {
         *self.resynced.borrow()
     }
 
+    /// How often the host is looked at as a whole.
+    pub fn resync(&self) -> Duration {
+        self.resync
+    }
+
     /// The number of the build that is under way for an environment.
     pub fn building(&self, environment: &EnvironmentName) -> Option<u64> {
         self.pass.jobs.building(environment)
@@ -199,6 +224,7 @@ impl Controller {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
             EngineState::Known | EngineState::Unasked => Vec::new(),
+            EngineState::Lost(why) if why.is_unreachable() => vec![why.to_string()],
             EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
         };
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::builder::chain;
 use super::follow::{FollowTrouble, Follower};
 use super::pass::{EngineState, Pass, PassError, now};
+use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
 use crate::model::event::EventKind;
@@ -43,6 +44,8 @@ pub(super) struct Supervisor {
     pub(super) synced: HashMap<EnvironmentName, Timestamp>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
+    pub(super) sweeper: Sweeper,
+    pub(super) resync: Duration,
     pub(super) stop: CancellationToken,
 }
 
@@ -55,9 +58,12 @@ impl Supervisor {
             wake: self.wake.clone(),
             engine_state: self.engine_state.clone(),
             resynced: self.resynced.clone(),
+            period: self.resync,
             stop: self.stop.clone(),
         };
         tasks.spawn(watch.run());
+        let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();

@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::controller::RESYNC;
 use crate::daemon::{Daemon, Options};
 use crate::model::desired::Origin;
 use crate::model::name::{EnvironmentName, Generation};
@@ -44,7 +45,7 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon::start(Options { desired_state: folder.clone(), listen }).await?;
+    let daemon = Daemon::start(Options { desired_state: folder.clone(), listen, resync: RESYNC }).await?;
     let handles = daemon.handles.clone();
     let told = tokio::select! {
         told = show(&handles, &folder, &repository, ports) => told,

@@ -22,8 +22,13 @@ pub mod label {
     pub const REVISION: &str = "abide.revision";
     /// The [`ContainerSpec::fingerprint`](super::ContainerSpec::fingerprint) of a container.
     pub const SPEC: &str = "abide.spec";
-    /// The key of a build's inputs, on images and on the containers of build steps.
+    /// The key of a build's inputs, on the images that builds end with.
     pub const BUILD: &str = "abide.build";
+    /// The id of the record for which an image was built. Not [`RECORD`], for containers inherit
+    /// the labels of their image: one that a person makes of it by hand would look like ours.
+    pub const BUILT_BY: &str = "abide.built-by";
+    /// The id of the record, on the images and containers of build steps.
+    pub const STEP: &str = "abide.step";
 }
 
 /// A value that is never printed.

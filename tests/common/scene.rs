@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker, try_docker};
 use super::net::{Answer, http_get, signed_push};
 use super::standard::{SECRET, Standard};
 use super::{eventually, eventually_some};
-
-/// How long anything may take on a machine with much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The environments of the example, in the order of their ports.
 const NAMES: [&str; 3] = ["dev", "test", "prod"];

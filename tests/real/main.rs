@@ -7,5 +7,9 @@ mod common;
 
 mod api;
 mod build;
+mod crash;
 mod deploy;
+mod engine;
 mod heal;
+mod keepwork;
+mod rollback;

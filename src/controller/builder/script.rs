@@ -4,19 +4,44 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::{BuildError, Work};
+use super::BuildError;
+use super::log::BuildLog;
+use super::work::Work;
 use crate::model::desired::Image;
 use crate::model::spec::EnvValue;
 use crate::model::status::Reason;
 
-/// Variables of the daemon that a script gets, where they are set: enough to find programs and
-/// the engine, and none of the daemon's secrets.
-const HANDED_ON: [&str; 8] =
-    ["PATH", "HOME", "LANG", "TZ", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"];
+/// Variables of the daemon that a script gets, where they are set: enough to find programs, the
+/// engine and the way out of the network, and none of the daemon's secrets.
+const HANDED_ON: [&str; 16] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_BUILDKIT",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+/// As much of a stream is read at once, in bytes.
+const PIECE: usize = 8192;
+/// How long a stream may stay open once the script has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Work<'_> {
     /// Runs the script in the checkout and takes the image that it made.
@@ -32,8 +57,8 @@ impl Work<'_> {
             command.iter().map(|word| word.replace("{build_number}", &number)).collect();
         let image = image.replace("{build_number}", &number);
         self.say(&format!("running {}", filled.join(" ")));
-        let mut child = Group(self.spawn(tree, &filled, env)?);
-        let code = self.follow(&mut child.0).await?;
+        let mut group = Group::of(self.spawn(tree, &filled, env)?);
+        let code = self.follow(&mut group).await?;
         if code != Some(0) {
             let how = code
                 .map_or("was ended by a signal".to_owned(), |code| format!("ended with exit code {code}"));
@@ -75,24 +100,43 @@ impl Work<'_> {
         command.spawn().map_err(|error| BuildError::failed(format!("{program} cannot be run: {error}")))
     }
 
-    /// Copies both streams into the log until both end, then waits for the exit code.
-    async fn follow(&mut self, child: &mut Child) -> Result<Option<i32>, BuildError> {
-        let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-        let (mut from_out, mut from_err) = ([0; 8192], [0; 8192]);
-        while out.is_some() || err.is_some() {
+    /// Copies both streams into the log until the script ends. What it leaves running ends with it,
+    /// or else a build would work on a tree that is being removed.
+    async fn follow(&mut self, group: &mut Group) -> Result<Option<i32>, BuildError> {
+        let mut streams = Streams { out: group.child.stdout.take(), err: group.child.stderr.take() };
+        let ended = tokio::select! {
+            ended = group.child.wait() => ended,
+            () = streams.copy(self.log) => group.child.wait().await,
+        };
+        group.end();
+        // A process that left the group may hold a stream open for as long as it likes.
+        let _ = tokio::time::timeout(LAST_WORDS, streams.copy(self.log)).await;
+        ended.map(|status| status.code()).map_err(|error| BuildError::failed(format!("the script: {error}")))
+    }
+}
+
+/// What a script writes.
+struct Streams {
+    out: Option<ChildStdout>,
+    err: Option<ChildStderr>,
+}
+
+impl Streams {
+    /// Copies both into the log until both end.
+    async fn copy(&mut self, log: &mut BuildLog) {
+        let (mut from_out, mut from_err) = (vec![0; PIECE], vec![0; PIECE]);
+        while self.out.is_some() || self.err.is_some() {
             tokio::select! {
-                read = read_some(&mut out, &mut from_out), if out.is_some() => match read {
-                    Some(length) => self.log.bytes(&from_out[..length]),
-                    None => out = None,
+                read = read_some(&mut self.out, &mut from_out), if self.out.is_some() => match read {
+                    Some(length) => log.bytes(&from_out[..length]),
+                    None => self.out = None,
                 },
-                read = read_some(&mut err, &mut from_err), if err.is_some() => match read {
-                    Some(length) => self.log.bytes(&from_err[..length]),
-                    None => err = None,
+                read = read_some(&mut self.err, &mut from_err), if self.err.is_some() => match read {
+                    Some(length) => log.bytes(&from_err[..length]),
+                    None => self.err = None,
                 },
             }
         }
-        let ended = child.wait().await;
-        ended.map(|status| status.code()).map_err(|error| BuildError::failed(format!("the script: {error}")))
     }
 }
 
@@ -103,15 +147,29 @@ async fn read_some(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8
     }
 }
 
-/// A script and all that it started: ended together when the build is cancelled.
-struct Group(Child);
+/// A script and all that it started: ended together, also when the build is cancelled.
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Self { child, id }
+    }
+
+    /// To be called at once when the script has been waited for: later, its number may be another's.
+    fn end(&mut self) {
+        if let Some(id) = self.id.take() {
+            // An empty group is what it should be.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Without an id it has been waited for, and its number may be another's by now.
-        let id = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(id) = id {
-            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
-        }
+        self.end();
     }
 }

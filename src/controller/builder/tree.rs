@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{BuildError, Work, blocking};
+use super::work::Work;
+use super::{BuildError, blocking};
 use crate::context::tree as files;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::spec::ExtraCheckout;

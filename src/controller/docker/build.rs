@@ -2,15 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::path::PathBuf;
 
+use bollard::Docker;
 use bollard::models::{BuildInfo, BuildInfoAux};
-use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
+use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion};
 use futures::StreamExt;
+use hyper::Uri;
 use tokio_util::io::ReaderStream;
 
+use super::session::{self, Session};
 use super::{Engine, EngineError, QUICK, Result, within};
+use crate::model::container::Secret;
 use crate::model::name::Digest;
+
+/// The variable with which people choose the classic builder, as they do for `docker build`.
+const CHOICE: &str = "DOCKER_BUILDKIT";
 
 /// Which builder runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +25,6 @@ pub(crate) enum Builder {
     BuildKit,
     /// The classic builder.
     Classic,
-}
-
-/// A secret of a build, mounted while a `RUN` runs and never part of a layer.
-#[derive(Clone, Debug)]
-pub(crate) struct BuildSecret {
-    /// The id in `RUN --mount=type=secret,id=...`.
-    pub(crate) id: String,
-    /// The file that holds it.
-    pub(crate) file: PathBuf,
 }
 
 /// One build.
@@ -39,21 +36,27 @@ pub(crate) struct BuildRequest<'a> {
     /// Build arguments.
     pub(crate) args: &'a BTreeMap<String, String>,
     /// Labels of the image.
-    pub(crate) labels: HashMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// The name that the image gets.
     pub(crate) tag: &'a str,
     /// The builder.
     pub(crate) builder: Builder,
-    /// BuildKit secrets.
-    pub(crate) secrets: &'a [BuildSecret],
+    /// Secrets by the id in `RUN --mount=type=secret,id=...`: mounted while that runs, and never
+    /// part of a layer. They take BuildKit.
+    pub(crate) secrets: &'a BTreeMap<String, Secret>,
 }
 
 /// Lines of output of a build, as they come.
 pub(crate) type Output<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 impl Engine {
-    /// The builder that this engine offers: BuildKit since API 1.39 on Linux.
+    /// The builder that this engine offers: BuildKit since API 1.39 on Linux, unless the daemon's
+    /// environment says `DOCKER_BUILDKIT=0`.
     pub(crate) async fn builder(&self) -> Result<Builder> {
+        let is_unwanted = std::env::var(CHOICE).is_ok_and(|choice| choice == "0");
+        if is_unwanted || !session::can_reach(self.host.as_deref()) {
+            return Ok(Builder::Classic);
+        }
         let docker = self.docker().await?;
         let version = within("tell its version", QUICK, docker.version()).await?;
         let is_linux = version.os.as_deref().is_none_or(|os| os == "linux");
@@ -67,98 +70,93 @@ impl Engine {
     /// Builds an image and gives its ID. Dropping the future ends the build: the engine cancels it
     /// when the connection closes.
     pub(crate) async fn build(&self, request: &BuildRequest<'_>, output: Output<'_>) -> Result<Digest> {
-        if request.secrets.is_empty() {
-            self.build_from_body(request, output).await?;
-        } else {
-            self.build_with_secrets(request, output).await?;
-        }
-        let id = self.image_id(request.tag).await?;
-        id.ok_or_else(|| EngineError::NotFound(format!("image {} after it was built", request.tag)))
-    }
-
-    async fn build_from_body(&self, request: &BuildRequest<'_>, output: Output<'_>) -> Result<()> {
         let docker = self.docker().await?;
-        let file = tokio::fs::File::open(request.context).await.map_err(context_unreadable)?;
-        let args: HashMap<String, String> = request.args.clone().into_iter().collect();
-        let options = BuildImageOptionsBuilder::default()
-            .dockerfile(request.dockerfile)
-            .t(request.tag)
-            .buildargs(&args)
-            .labels(&request.labels)
-            .rm(true)
-            .forcerm(true);
-        let options = match request.builder {
-            Builder::Classic => options,
-            Builder::BuildKit => options
-                .version(BuilderVersion::BuilderBuildKit)
-                .session(&uuid::Uuid::new_v4().simple().to_string()),
+        let built = match request.builder {
+            Builder::BuildKit => {
+                let session = Session::open(self.host.as_deref(), request.secrets.clone()).await?;
+                let docker = docker.with_request_modifier(ask_for_buildkit);
+                follow(&docker, request, options(request).session(&session.id).build(), output).await?
+            }
+            Builder::Classic if request.secrets.is_empty() => {
+                follow(&docker, request, options(request).build(), output).await?
+            }
+            Builder::Classic => {
+                let words = "the build's `secrets` need BuildKit, which is not used here";
+                return Err(EngineError::Refused(words.to_owned()));
+            }
         };
-        let body = bollard::body_try_stream(ReaderStream::with_capacity(file, 64 * 1024));
-        let mut lines = docker.build_image(options.build(), None, Some(body));
-        let mut printer = BuildKitPrinter::default();
-        while let Some(line) = lines.next().await {
-            print(line?, &mut printer, output)?;
-        }
-        Ok(())
-    }
-
-    /// BuildKit takes secrets over a session of its own, which bollard offers only together with
-    /// a context in memory and without progress.
-    async fn build_with_secrets(&self, request: &BuildRequest<'_>, output: Output<'_>) -> Result<()> {
-        use bollard::grpc::build::{ImageBuildFrontendOptions, ImageBuildLoadInput, SecretSource};
-        use bollard::grpc::driver::{Build as _, moby::Moby};
-
-        if request.builder == Builder::Classic {
-            let words = "build secrets need BuildKit, which this Docker Engine has not";
-            return Err(EngineError::Refused(words.to_owned()));
-        }
-        let docker = self.docker().await?;
-        let context = tokio::fs::read(request.context).await.map_err(context_unreadable)?;
-        let mut options = ImageBuildFrontendOptions::builder().dockerfile(Path::new(request.dockerfile));
-        for (name, value) in request.args {
-            options = options.buildarg(name, value);
-        }
-        for (name, value) in &request.labels {
-            options = options.label(name, value);
-        }
-        for secret in request.secrets {
-            options = options.set_secret(&secret.id, &SecretSource::File(secret.file.clone()));
-        }
-        output("building with secrets; BuildKit reports the end only\n");
-        let (options, tag) = (options.build(), request.tag.to_owned());
-        let runtime = tokio::runtime::Handle::current();
-        // bollard's future is not `Send`, so it runs on a thread of its own.
-        let build = tokio::task::spawn_blocking(move || {
-            let input = ImageBuildLoadInput::Upload(context.into());
-            runtime.block_on(Moby::new(&docker).docker_build(&tag, options, input, None, None))
-        });
-        match build.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(EngineError::Refused(error.to_string())),
-            Err(_) => Err(EngineError::Unreachable("the build's thread ended early".to_owned())),
-        }
+        // The name may be another build's by now; the ID that the builder told is not.
+        let name = built.as_ref().map_or(request.tag, Digest::as_str);
+        let id = self.image_id(name).await?;
+        id.ok_or_else(|| EngineError::NotFound(format!("image {name} after it was built")))
     }
 }
 
-fn context_unreadable(error: std::io::Error) -> EngineError {
+fn options(request: &BuildRequest<'_>) -> BuildImageOptionsBuilder {
+    let hashed = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
+    BuildImageOptionsBuilder::default()
+        .version(BuilderVersion::BuilderV1)
+        .dockerfile(request.dockerfile)
+        .t(request.tag)
+        .buildargs(&hashed(request.args))
+        .labels(&hashed(&request.labels))
+        .rm(true)
+        .forcerm(true)
+}
+
+/// Sends the context and passes on what the engine says, up to the ID of the image.
+async fn follow(
+    docker: &Docker,
+    request: &BuildRequest<'_>,
+    options: BuildImageOptions,
+    output: Output<'_>,
+) -> Result<Option<Digest>> {
+    let file = tokio::fs::File::open(request.context).await.map_err(|error| context_unreadable(&error))?;
+    let body = bollard::body_try_stream(ReaderStream::with_capacity(file, 64 * 1024));
+    let mut lines = docker.build_image(options, None, Some(body));
+    let mut printer = BuildKitPrinter::default();
+    let mut built = None;
+    while let Some(line) = lines.next().await {
+        built = print(line?, &mut printer, output)?.or(built);
+    }
+    Ok(built)
+}
+
+/// bollard opens a session of its own where it is asked for BuildKit, and two of one id are one too
+/// many. So it is asked for the classic builder, and the engine for BuildKit.
+fn ask_for_buildkit(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
+    let uri = request.uri().to_string();
+    if request.uri().path().ends_with("/build")
+        && let Ok(uri) = uri.replace("version=1", "version=2").parse::<Uri>()
+    {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+fn context_unreadable(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the packed context cannot be read: {error}"))
 }
 
-fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> Result<()> {
+/// Prints one message of a build; gives the image's ID where it tells that.
+fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> Result<Option<Digest>> {
     if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
         return Err(EngineError::Refused(detail));
     }
     if let Some(text) = line.stream.or(line.status) {
         output(&text);
     }
-    if let Some(BuildInfoAux::BuildKit(status)) = line.aux {
-        printer.print(status, output);
+    match line.aux {
+        Some(BuildInfoAux::BuildKit(status)) => printer.print(status, output),
+        Some(BuildInfoAux::Default(image)) => return Ok(image.id.and_then(|id| Digest::new(id).ok())),
+        None => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Turns BuildKit's graph of vertexes into plain lines: each is named once when it starts, its
-/// output follows, and how it ended where it failed or was cached.
+/// output follows, and how it ended where it failed or was cached. What it says itself begins with
+/// an arrow, as with the classic builder.
 #[derive(Default)]
 struct BuildKitPrinter {
     named: std::collections::HashSet<String>,
@@ -169,14 +167,14 @@ impl BuildKitPrinter {
     fn print(&mut self, status: bollard::moby::buildkit::v1::StatusResponse, output: Output<'_>) {
         for vertex in status.vertexes {
             if vertex.started.is_some() && self.named.insert(vertex.digest.clone()) {
-                output(&format!("{}\n", vertex.name));
+                output(&format!("--> {}\n", vertex.name));
             }
             if vertex.completed.is_some() && self.ended.insert(vertex.digest.clone()) {
                 if vertex.cached {
-                    output(" (cached)\n");
+                    output(&format!("--> (cached) {}\n", vertex.name));
                 }
                 if !vertex.error.is_empty() {
-                    output(&format!("error: {}\n", vertex.error));
+                    output(&format!("--> error: {}\n", vertex.error));
                 }
             }
         }

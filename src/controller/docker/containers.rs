@@ -5,21 +5,19 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, HostConfigLogConfig,
-    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    RenameContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
 use crate::model::container::ContainerSpec;
-use crate::model::name::ContainerName;
+use crate::model::name::{ContainerName, NetworkName};
 use crate::model::observed::SeenContainer;
 use crate::model::time::Timestamp;
 
@@ -45,16 +43,6 @@ pub(crate) struct LogOptions {
     pub(crate) tail: Option<usize>,
     /// Since this moment only.
     pub(crate) since: Option<Timestamp>,
-}
-
-/// A container of a build step, run once for its standard output.
-pub(crate) struct StepRun<'a> {
-    /// The image ID.
-    pub(crate) image: &'a str,
-    /// The container's name.
-    pub(crate) name: &'a str,
-    /// Labels, so that leftovers are found.
-    pub(crate) labels: HashMap<String, String>,
 }
 
 impl Engine {
@@ -100,6 +88,23 @@ impl Engine {
     pub(crate) async fn start(&self, id: &str) -> Result<()> {
         let docker = self.docker().await?;
         within("start a container", SLOW, docker.start_container(id, None)).await
+    }
+
+    /// Starts a container that has run before. Where its network was removed since, it is connected
+    /// to the one that has the name now: the engine goes on asking for the one that is gone.
+    pub(crate) async fn start_again(
+        &self,
+        id: &str,
+        network: &NetworkName,
+        alias: &ContainerName,
+    ) -> Result<()> {
+        match self.start(id).await {
+            Err(EngineError::NotFound(words)) if words.starts_with("network ") => {
+                self.connect(id, network, alias).await?;
+                self.start(id).await
+            }
+            started => started,
+        }
     }
 
     /// Stops a container: SIGTERM, SIGKILL after its own timeout. One that is gone is fine.
@@ -189,50 +194,6 @@ impl Engine {
         let stream = docker.logs(id, Some(query));
         Ok(stream.map(|line| line.map(LogOutput::into_bytes).map_err(EngineError::from)))
     }
-
-    /// Runs a container once and writes its standard output to `out`; its standard error goes to
-    /// `log`. Gives the exit code. The container is removed, also where the future is dropped by
-    /// its caller's clean-up of the label.
-    pub(crate) async fn run_for_output(
-        &self,
-        step: StepRun<'_>,
-        out: &mut (impl AsyncWrite + Unpin),
-        log: &mut (impl FnMut(&[u8]) + Send),
-    ) -> Result<i64> {
-        let docker = self.docker().await?;
-        let options = CreateContainerOptionsBuilder::default().name(step.name).build();
-        let create = docker.create_container(Some(options), step_body(&step));
-        let id = within("create a step's container", SLOW, create).await?.id;
-        let attach = AttachContainerOptionsBuilder::default().stdout(true).stderr(true).stream(true).build();
-        let mut attached =
-            within("attach to a step's container", QUICK, docker.attach_container(&id, Some(attach))).await?;
-        within("start a step's container", SLOW, docker.start_container(&id, None)).await?;
-        while let Some(chunk) = attached.output.next().await {
-            match chunk? {
-                LogOutput::StdErr { message } => log(&message),
-                output => out.write_all(&output.into_bytes()).await.map_err(write_failed)?,
-            }
-        }
-        out.flush().await.map_err(write_failed)?;
-        let code = exit_code(&docker, &id).await?;
-        self.remove(&id).await?;
-        Ok(code)
-    }
-}
-
-fn write_failed(error: std::io::Error) -> EngineError {
-    EngineError::Refused(format!("the step's output cannot be written: {error}"))
-}
-
-/// bollard calls an exit code other than zero an error.
-async fn exit_code(docker: &bollard::Docker, id: &str) -> Result<i64> {
-    let mut waits = docker.wait_container(id, None::<WaitContainerOptions>);
-    match waits.next().await {
-        Some(Ok(answer)) => Ok(answer.status_code),
-        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
-        Some(Err(error)) => Err(error.into()),
-        None => Err(EngineError::Unreachable("it did not tell how the step's container ended".to_owned())),
-    }
 }
 
 fn gone_is_fine(result: Result<()>) -> Result<()> {
@@ -297,20 +258,4 @@ fn host_config(spec: &ContainerSpec, port: String) -> HostConfig {
 fn bind(mount: &crate::model::spec::Mount) -> String {
     let read_only = if mount.read_only { ":ro" } else { "" };
     format!("{}:{}{read_only}", mount.source, mount.target)
-}
-
-/// Without a log driver: the engine would keep a second copy of a tarball in its log.
-fn step_body(step: &StepRun<'_>) -> ContainerCreateBody {
-    ContainerCreateBody {
-        image: Some(step.image.to_owned()),
-        labels: Some(step.labels.clone()),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        host_config: Some(HostConfig {
-            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            init: Some(true),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
 }

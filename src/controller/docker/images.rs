@@ -1,15 +1,29 @@
 //! Images: present, named, pulled, removed.
 
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures::StreamExt;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 use crate::model::container::label;
 use crate::model::desired::Image;
 use crate::model::name::Digest;
+
+/// An image in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundImage {
+    /// Its ID.
+    pub(crate) id: Digest,
+    /// Its names.
+    pub(crate) names: Vec<String>,
+    /// The key of the build that ended with it, where abide built it by a Dockerfile.
+    pub(crate) key: Option<String>,
+    /// When it was made, in seconds since the Unix epoch; where all of it was cached, long ago.
+    pub(crate) created: i64,
+}
 
 impl Engine {
     /// The image ID behind a name, digest or ID; `None` where the engine does not hold it.
@@ -23,19 +37,43 @@ impl Engine {
     }
 
     /// The newest image that carries this build key: what a build made whose end was not recorded.
-    pub(crate) async fn image_of_build(&self, key: &str) -> Result<Option<Digest>> {
+    pub(crate) async fn image_of_build(&self, record: &str, key: &str) -> Result<Option<Digest>> {
+        let images = self.images_by("label", format!("{}={record}", label::BUILT_BY)).await?;
+        let of_key = images.into_iter().filter(|image| image.key.as_deref() == Some(key));
+        Ok(of_key.max_by_key(|image| image.created).map(|image| image.id))
+    }
+
+    /// The images that the engine finds by a filter such as `label` or `reference`.
+    pub(crate) async fn images_by(&self, filter: &str, value: String) -> Result<Vec<FoundImage>> {
         let docker = self.docker().await?;
-        let filter = HashMap::from([("label".to_owned(), vec![format!("{}={key}", label::BUILD)])]);
-        let options = ListImagesOptionsBuilder::default().filters(&filter).build();
+        let filters = HashMap::from([(filter.to_owned(), vec![value])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
         let images = within("list images", QUICK, docker.list_images(Some(options))).await?;
-        let newest = images.into_iter().max_by_key(|image| image.created);
-        Ok(newest.and_then(|image| Digest::new(image.id).ok()))
+        let found = images.into_iter().filter_map(|mut image| {
+            Some(FoundImage {
+                id: Digest::new(image.id).ok()?,
+                // An image without a name is listed as `<none>:<none>`.
+                names: image.repo_tags.into_iter().filter(|name| !name.starts_with('<')).collect(),
+                key: image.labels.remove(label::BUILD),
+                created: image.created,
+            })
+        });
+        Ok(found.collect())
+    }
+
+    /// The images of all containers, running or not.
+    pub(crate) async fn images_in_use(&self) -> Result<BTreeSet<Digest>> {
+        let docker = self.docker().await?;
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let all = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
+        let images = all.into_iter().filter_map(|container| container.image_id);
+        Ok(images.filter_map(|id| Digest::new(id).ok()).collect())
     }
 
     /// The IDs of all images that a record built.
     pub(crate) async fn images_of_record(&self, record: &str) -> Result<Vec<String>> {
         let docker = self.docker().await?;
-        let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::RECORD)])]);
+        let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::BUILT_BY)])]);
         let options = ListImagesOptionsBuilder::default().filters(&filter).build();
         let images = within("list images", QUICK, docker.list_images(Some(options))).await?;
         Ok(images.into_iter().map(|image| image.id).collect())

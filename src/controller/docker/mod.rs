@@ -9,6 +9,8 @@ mod convert;
 mod events;
 mod images;
 mod networks;
+mod session;
+mod step;
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,10 +18,13 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error as BollardError;
 use tokio::sync::RwLock;
+use tokio_util::task::TaskTracker;
 
-pub(crate) use build::{BuildRequest, BuildSecret, Builder};
-pub(crate) use containers::{Listed, LogOptions, StepRun};
+pub(crate) use build::{BuildRequest, Builder};
+pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
+pub(crate) use images::FoundImage;
+pub(crate) use step::StepRun;
 
 /// Deadline of calls that answer from the engine's memory or disk.
 const QUICK: Duration = Duration::from_secs(30);
@@ -27,7 +32,7 @@ const QUICK: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(120);
 
 /// What went wrong between abide and the engine.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The engine does not answer.
     #[error("the Docker Engine does not answer: {0}")]
@@ -104,12 +109,21 @@ pub(crate) struct Engine {
     host: Option<String>,
     docker: RwLock<Option<Docker>>,
     network_turn: tokio::sync::Mutex<()>,
+    steps: step::Steps,
+    /// What is still being taken away after its future was dropped.
+    cleanups: TaskTracker,
 }
 
 impl Engine {
     /// A handle that connects when it is first used.
     pub(crate) fn new(host: Option<String>) -> Self {
-        Self { host, docker: RwLock::new(None), network_turn: tokio::sync::Mutex::default() }
+        Self {
+            host,
+            docker: RwLock::new(None),
+            network_turn: tokio::sync::Mutex::default(),
+            steps: step::Steps::default(),
+            cleanups: TaskTracker::new(),
+        }
     }
 
     /// The connection, made and negotiated where there is none.
@@ -137,6 +151,12 @@ impl Engine {
     /// be listening now.
     pub(crate) async fn reconnect(&self) {
         *self.docker.write().await = None;
+    }
+
+    /// Waits until what cancelled work left is taken away.
+    pub(crate) async fn settle(&self) {
+        self.cleanups.close();
+        self.cleanups.wait().await;
     }
 
     /// Whether the engine answers.

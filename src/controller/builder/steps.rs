@@ -1,0 +1,105 @@
+//! The steps before the final image: each makes one file of its context.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::image::Order;
+use super::work::Work;
+use super::{BuildError, blocking};
+use crate::context::pack::{self, ExtraFile};
+use crate::controller::docker::StepRun;
+use crate::model::container::{Secret, label};
+use crate::model::name::Digest;
+use crate::model::spec::BuildStep;
+
+impl Work<'_> {
+    /// Takes all steps in order and gives the files that they made.
+    pub(super) async fn steps(
+        &mut self,
+        tree: &Path,
+        steps: &[BuildStep],
+        secrets: &BTreeMap<String, Secret>,
+        place: &Path,
+    ) -> Result<Vec<ExtraFile>, BuildError> {
+        let mut extra = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            let (BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. }) = step;
+            let (number, own) = (index + 1, place.join(format!("step-{index}")));
+            let cannot = |error| BuildError::failed(format!("a directory for step {number}: {error}"));
+            std::fs::create_dir(&own).map_err(cannot)?;
+            let made = own.join(file_name(output));
+            self.step(tree, step, number, secrets, &made).await?;
+            let checked = made.clone();
+            let name = format!("the output of step {number} ({output})");
+            blocking(&name, move || pack::check_archive(&checked)).await?;
+            extra.push(ExtraFile { path: output.clone(), source: made });
+        }
+        Ok(extra)
+    }
+
+    async fn step(
+        &mut self,
+        tree: &Path,
+        step: &BuildStep,
+        number: usize,
+        secrets: &BTreeMap<String, Secret>,
+        made: &Path,
+    ) -> Result<(), BuildError> {
+        let (context, dockerfile, args, output) = match step {
+            BuildStep::Archive { output } => return self.archive(tree, number, output, made).await,
+            BuildStep::Dockerfile { context, dockerfile, args, output } => {
+                (context, dockerfile, args, output)
+            }
+        };
+        self.say(&format!("step {number}: building {dockerfile} for {output}"));
+        let record = &self.builder.record;
+        // One name a step of this record: the image before it stays as cache until the next is there.
+        let tag = format!("abide/{}-step-{number}:{}", self.task.environment, short(record));
+        let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
+        let place = made.parent().unwrap_or(tree);
+        let order = Order { tree, context, dockerfile, args, extra: &[], secrets, labels, tag: &tag, place };
+        let image = self.build_image(order).await.map_err(|error| error.during(&format!("step {number}")))?;
+        self.say(&format!("step {number}: running {dockerfile} for {output}"));
+        self.run_step(&image, number, made).await
+    }
+
+    async fn archive(
+        &mut self,
+        tree: &Path,
+        number: usize,
+        output: &str,
+        made: &Path,
+    ) -> Result<(), BuildError> {
+        self.say(&format!("step {number}: packing the checkout as {output}"));
+        let (tree, made) = (tree.to_owned(), made.to_owned());
+        let work = move || pack::archive(&tree, &made, pack::Limits::default());
+        let packed = blocking("packing the checkout", work).await?;
+        self.log.line(&format!("packed {} files, sha256 {}", packed.files, packed.digest));
+        Ok(())
+    }
+
+    async fn run_step(&mut self, image: &Digest, number: usize, made: &Path) -> Result<(), BuildError> {
+        let cannot = |error| BuildError::failed(format!("the file of step {number}: {error}"));
+        let mut file = tokio::fs::File::create(made).await.map_err(cannot)?;
+        let record = &self.builder.record;
+        let name = format!("abide-step-{}-{}-{number}", short(record), self.number);
+        let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
+        let step = StepRun { image: image.as_str(), name: &name, labels };
+        let log = &mut *self.log;
+        let ran = self.builder.engine.run_for_output(step, &mut file, &mut |bytes| log.bytes(bytes)).await;
+        match ran.map_err(|error| BuildError::from(error).during(&format!("running step {number}")))? {
+            0 => Ok(()),
+            code => Err(BuildError::failed(format!("step {number} ended with exit code {code}"))),
+        }
+    }
+}
+
+/// The beginning of a record's id, for names.
+fn short(record: &str) -> &str {
+    record.get(..8).unwrap_or(record)
+}
+
+/// The last part of a path that the manifest has checked.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

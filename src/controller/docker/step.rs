@@ -1,0 +1,162 @@
+//! Containers of build steps: run once, for what they write to standard output.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, WaitContainerOptions,
+};
+use futures::StreamExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::{Engine, EngineError, QUICK, Result, SLOW, within};
+use crate::model::container::label;
+
+/// Names of the step containers of this process.
+pub(super) type Steps = Arc<Mutex<BTreeSet<String>>>;
+
+/// How long a container may still be on its way when the call that makes it was cut off.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// A container of a build step, run once for its standard output.
+pub(crate) struct StepRun<'a> {
+    /// The image ID.
+    pub(crate) image: &'a str,
+    /// The container's name.
+    pub(crate) name: &'a str,
+    /// Labels, so that leftovers are found.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// Runs a container once and writes its standard output to `out`; its standard error goes to
+    /// `log`. Gives the exit code. The container is removed, also where the future is dropped.
+    pub(crate) async fn run_for_output(
+        &self,
+        step: StepRun<'_>,
+        out: &mut (impl AsyncWrite + Unpin),
+        log: &mut (impl FnMut(&[u8]) + Send),
+    ) -> Result<i64> {
+        let docker = self.docker().await?;
+        let _removed = self.removed_at_last(&docker, step.name);
+        let options = CreateContainerOptionsBuilder::default().name(step.name).build();
+        let create = docker.create_container(Some(options), body(&step));
+        let id = within("create a step's container", SLOW, create).await?.id;
+        let attach = AttachContainerOptionsBuilder::default().stdout(true).stderr(true).stream(true).build();
+        let mut attached =
+            within("attach to a step's container", QUICK, docker.attach_container(&id, Some(attach))).await?;
+        within("start a step's container", SLOW, docker.start_container(&id, None)).await?;
+        while let Some(chunk) = attached.output.next().await {
+            match chunk? {
+                LogOutput::StdErr { message } => log(&message),
+                output => out.write_all(&output.into_bytes()).await.map_err(|error| write_failed(&error))?,
+            }
+        }
+        out.flush().await.map_err(|error| write_failed(&error))?;
+        exit_code(&docker, &id).await
+    }
+
+    /// Removes the step containers of a record that a killed process left.
+    pub(crate) async fn remove_left_steps(&self, record: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::STEP)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
+        for left in within("list containers", QUICK, docker.list_containers(Some(options))).await? {
+            let names = left.names.unwrap_or_default();
+            let is_known = |name: &String| self.steps().contains(name.trim_start_matches('/'));
+            if let Some(id) = left.id.filter(|_| !names.iter().any(is_known)) {
+                info!(container = %id, "removing what an interrupted build step left");
+                self.remove(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn removed_at_last(&self, docker: &Docker, name: &str) -> Removed {
+        self.steps().insert(name.to_owned());
+        Removed {
+            docker: docker.clone(),
+            name: name.to_owned(),
+            steps: Arc::clone(&self.steps),
+            cleanups: self.cleanups.clone(),
+        }
+    }
+}
+
+/// Removes a step's container when it is dropped, whether the step ended or was cut off.
+struct Removed {
+    docker: Docker,
+    name: String,
+    steps: Steps,
+    cleanups: TaskTracker,
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let (docker, name, steps) = (self.docker.clone(), std::mem::take(&mut self.name), self.steps.clone());
+        self.cleanups.spawn(async move {
+            if let Err(error) = remove_for_sure(&docker, &name).await {
+                warn!(container = %name, %error, "the container of a build step could not be removed");
+            }
+            steps.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        });
+    }
+}
+
+/// A call that makes a container goes on in the engine after its caller is gone, so one that is
+/// not there yet is looked for once more.
+async fn remove_for_sure(docker: &Docker, name: &str) -> Result<()> {
+    let remove = || {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        within("remove a step's container", SLOW, docker.remove_container(name, Some(options)))
+    };
+    match remove().await {
+        Err(EngineError::NotFound(_)) => {
+            tokio::time::sleep(ON_ITS_WAY).await;
+            remove().await.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+        }
+        other => other,
+    }
+}
+
+fn write_failed(error: &std::io::Error) -> EngineError {
+    EngineError::Refused(format!("the step's output cannot be written: {error}"))
+}
+
+/// bollard calls an exit code other than zero an error.
+async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
+    let mut waits = docker.wait_container(id, None::<WaitContainerOptions>);
+    match waits.next().await {
+        Some(Ok(answer)) => Ok(answer.status_code),
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+        Some(Err(error)) => Err(error.into()),
+        None => Err(EngineError::Unreachable("it did not tell how the step's container ended".to_owned())),
+    }
+}
+
+/// Without a log driver: the engine would keep a second copy of a tarball in its log.
+fn body(step: &StepRun<'_>) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(step.image.to_owned()),
+        labels: Some(step.labels.clone().into_iter().collect()),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        host_config: Some(HostConfig {
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            init: Some(true),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

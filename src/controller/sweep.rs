@@ -1,0 +1,225 @@
+//! What nobody needs any more: images and logs of earlier builds.
+//!
+//! Only images that carry the labels of this record are looked at, and of those only the ones that
+//! no environment could want: each keeps its newest ones, so that going back stays quick.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::builder::{chain, name_of};
+use super::docker::{Engine, EngineError, FoundImage};
+use super::jobs::Jobs;
+use crate::model::build::{BuildKey, BuildResult};
+use crate::model::container::label;
+use crate::model::desired::{Image, Outcome};
+use crate::model::name::{Digest, EnvironmentName};
+use crate::record::{DesiredReader, RecordError, StatusReader};
+
+/// Images of each environment that are kept, beside what is recorded or runs.
+const IMAGES_KEPT: usize = 5;
+/// Logs that are kept, beside the newest one of each environment.
+const LOGS_KEPT: usize = 50;
+/// Names that abide gives to images begin so; an image with another name is someone's.
+const OURS: &str = "abide/";
+/// Environments often become ready together; one sweep is enough for all of them.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Takes away what is no longer needed, each time an environment has become ready.
+#[derive(Clone)]
+pub(super) struct Sweeper {
+    pub(super) engine: Arc<Engine>,
+    pub(super) record: String,
+    pub(super) desired: DesiredReader,
+    pub(super) status: StatusReader,
+    pub(super) jobs: Jobs,
+    pub(super) logs: PathBuf,
+    pub(super) deployed: Arc<Notify>,
+}
+
+/// Why a sweep was not carried through.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    /// What is needed cannot be told.
+    #[error("the record")]
+    Record(#[from] RecordError),
+    /// An image could not be listed or removed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A log could not be listed or removed.
+    #[error("the logs of builds")]
+    Logs(#[from] std::io::Error),
+}
+
+impl Sweeper {
+    /// Sweeps whenever an environment has become ready.
+    pub(super) async fn run(self) {
+        loop {
+            self.deployed.notified().await;
+            tokio::time::sleep(SETTLE).await;
+            // Nothing depends on it, and the next deployment tries again.
+            if let Err(error) = self.images().await {
+                warn!(error = %chain(&error), "images of earlier builds could not be swept");
+            }
+            if let Err(error) = self.logs() {
+                warn!(error = %chain(&error), "logs of earlier builds could not be swept");
+            }
+        }
+    }
+
+    async fn images(&self) -> Result<(), SweepError> {
+        let ours = |label: &str| format!("{label}={}", self.record);
+        let built = self.engine.images_by("label", ours(label::BUILT_BY)).await?;
+        let of_steps = self.engine.images_by("label", ours(label::STEP)).await?;
+        // After the lists: what a build has made by now is in the record when it is no longer here.
+        let running = self.jobs.builds();
+        let mut needed = self.engine.images_in_use().await?;
+        for environment in self.environments()? {
+            needed.extend(self.needed_by(&environment)?);
+        }
+        let is_being_built =
+            |image: &FoundImage| running.iter().any(|key| image.key.as_ref() == Some(&key.0));
+        for image in built.iter().filter(|image| !is_being_built(image)) {
+            self.remove_unless(&needed, image).await?;
+        }
+        // The newest image of a step has a name, and is the cache of the next build. While builds
+        // run, one that has lost its name may still have to be run.
+        let unnamed = of_steps.iter().filter(|image| image.names.is_empty() && running.is_empty());
+        for image in unnamed {
+            self.remove_unless(&needed, image).await?;
+        }
+        self.names(&needed, &running).await
+    }
+
+    async fn remove_unless(&self, needed: &BTreeSet<Digest>, image: &FoundImage) -> Result<(), SweepError> {
+        if needed.contains(&image.id) || image.names.iter().any(|name| !name.starts_with(OURS)) {
+            return Ok(());
+        }
+        info!(image = image.id.short(), names = ?image.names, "removing an image that nobody needs any more");
+        for name in &image.names {
+            self.engine.remove_image(name).await?;
+        }
+        // The last name takes the image with it, where there was one.
+        Ok(self.engine.remove_image(image.id.as_str()).await?)
+    }
+
+    /// Takes our names from images of earlier builds that carry none of our labels: those that
+    /// scripts made. One that has no other name goes with it; a script's own names are its own.
+    async fn names(&self, needed: &BTreeSet<Digest>, running: &HashSet<BuildKey>) -> Result<(), SweepError> {
+        let mut given = BTreeMap::new();
+        for environment in self.environments()? {
+            for build in self.status.builds(&environment, usize::MAX)? {
+                if let BuildResult::Built(Image { id: Some(id), .. }) = build.result
+                    && !needed.contains(&id)
+                    && !running.contains(&build.key)
+                {
+                    given.insert(name_of(&environment, &build.key), id);
+                }
+            }
+        }
+        for image in self.engine.images_by("reference", format!("{OURS}*")).await? {
+            for name in image.names.iter().filter(|name| given.get(*name) == Some(&image.id)) {
+                info!(image = image.id.short(), %name, "taking the name from an image of an earlier build");
+                self.engine.remove_image(name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn environments(&self) -> Result<BTreeSet<EnvironmentName>, SweepError> {
+        let all = self.desired.all()?;
+        Ok(all.into_iter().map(|desired| desired.environment).collect())
+    }
+
+    /// What an environment runs, is to run, or may go back to.
+    fn needed_by(&self, environment: &EnvironmentName) -> Result<BTreeSet<Digest>, SweepError> {
+        let desired = self.desired.get(environment)?;
+        let kept = desired.hold.and_then(|hold| hold.generation);
+        let kept = kept.map(|kept| self.desired.entry(environment, kept)).transpose()?.flatten();
+        let good = self.status.memory(environment)?.good;
+        let history = self.status.history(environment)?;
+        let ready = history.iter().filter(|earlier| earlier.outcome == Some(Outcome::Ready));
+        let builds = self.status.builds(environment, usize::MAX)?;
+        let built = builds.iter().filter_map(|build| match &build.result {
+            BuildResult::Built(image) => Some(image),
+            BuildResult::Failed(_) => None,
+        });
+        let now = [desired.entry.image, kept.and_then(|kept| kept.image), good.map(|good| good.image)];
+        let mut needed: BTreeSet<Digest> = now.into_iter().flatten().filter_map(|image| image.id).collect();
+        needed.extend(newest(history.iter().filter_map(|earlier| earlier.entry.image.as_ref())));
+        needed.extend(newest(ready.filter_map(|earlier| earlier.entry.image.as_ref())));
+        needed.extend(newest(built));
+        Ok(needed)
+    }
+
+    fn logs(&self) -> Result<(), SweepError> {
+        let mut kept = BTreeSet::new();
+        for environment in self.environments()? {
+            kept.extend(self.status.builds(&environment, 1)?.first().map(|build| build.number));
+        }
+        for number in numbers(&self.logs)?.iter().rev().skip(LOGS_KEPT) {
+            if !kept.contains(number) {
+                std::fs::remove_file(self.logs.join(format!("{number}.log")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The IDs of the first few different images; they come newest first.
+fn newest<'a>(images: impl Iterator<Item = &'a Image>) -> Vec<Digest> {
+    let mut ids = Vec::new();
+    for id in images.filter_map(|image| image.id.clone()) {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        if ids.len() == IMAGES_KEPT {
+            break;
+        }
+    }
+    ids
+}
+
+/// The numbers of the builds whose logs are there.
+fn numbers(logs: &Path) -> std::io::Result<BTreeSet<u64>> {
+    let files = match std::fs::read_dir(logs) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        files => files?,
+    };
+    let number = |file: std::fs::DirEntry| {
+        let name = file.file_name();
+        name.to_str()?.strip_suffix(".log")?.parse::<u64>().ok()
+    };
+    files.filter_map(|file| file.map(number).transpose()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(digit: u32) -> Image {
+        let id = Digest::new(format!("sha256:{digit:064}")).ok();
+        Image { reference: None, digest: None, id }
+    }
+
+    #[test]
+    fn the_newest_images_are_counted_without_those_that_came_twice() {
+        let history = [7, 7, 6, 7, 5, 4, 3, 2, 1].map(image);
+        let ids = newest(history.iter());
+        let expected: Vec<Digest> = [7, 6, 5, 4, 3].into_iter().filter_map(|n| image(n).id).collect();
+        assert_eq!(ids, expected);
+    }
+
+    #[test]
+    fn only_logs_of_builds_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["12.log", "9.log", "notes.log", "7.txt"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(numbers(dir.path()).unwrap(), BTreeSet::from([9, 12]));
+    }
+}
