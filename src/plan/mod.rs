@@ -229,13 +229,13 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 /// What to do, from what should be, what is, what is remembered, and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let memory = rollback::recall(notes::refresh(memory, intent, observed, now), intent);
-    let restarts = memory.crashes.restarts;
+    let crashes = memory.crashes.clone();
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
     let plan = combine(intent, &choice, supplied, served);
-    let plan = notes::hold_back_trouble(plan, intent, restarts, now);
-    notes::hold_back_repeats(plan, intent, restarts, now)
+    let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
+    notes::hold_back_repeats(plan, intent, &crashes, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.

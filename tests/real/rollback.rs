@@ -36,7 +36,10 @@ fn is_rolled_back(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &s
     let history = scene.history("dev");
     assert_eq!((&history[0]["origin"], &history[0]["generation"]), (&view["origin"], &view["generation"]));
     assert_eq!(history[0]["outcome"]["outcome"], "ready");
-    assert_eq!((&history[1]["revision"], &history[1]["outcome"]["outcome"]), (&commit.into(), &"failed".into()));
+    assert_eq!(
+        (&history[1]["revision"], &history[1]["outcome"]["outcome"]),
+        (&commit.into(), &"failed".into())
+    );
     let detail = history[1]["outcome"]["detail"].as_str().unwrap();
     assert!(detail.contains(words), "{detail}");
     assert!(history[0]["note"].as_str().unwrap().contains(reason), "{history:?}");
@@ -58,7 +61,8 @@ fn events(scene: &Scene) -> String {
 fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends_it() {
     let Some(scene) = Scene::dev() else { return };
     let first = scene.site.repo.head("dev");
-    let (bad, _) = is_rolled_back(&scene, &[("site.env", "SITE_HTTP_STATUS=500\n")], "NeverReady", "GET / 500");
+    let (bad, _) =
+        is_rolled_back(&scene, &[("site.env", "SITE_HTTP_STATUS=500\n")], "NeverReady", "GET / 500");
     let [image] = bad_images(&scene).try_into().unwrap();
     let why = scene.abide(&["why", "dev"]).stdout;
     assert!(why.contains("automatic rollback") && why.contains("the next version ends this"), "{why}");
@@ -69,7 +73,9 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
     let container = scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}");
     scene.site.repo.force("dev", &first);
     assert_eq!(scene.announce("dev").0, 202);
-    scene.until("the branch is followed back", "dev", |view| view["origin"] == "push" && view["status"] == "Ready");
+    scene.until("the branch is followed back", "dev", |view| {
+        view["origin"] == "push" && view["status"] == "Ready"
+    });
     scene.site.repo.force("dev", &bad);
     assert_eq!(scene.announce("dev").0, 202);
     let view = scene.said("dev", "RolledBack", "RolledBack");

@@ -91,7 +91,8 @@ impl World {
     fn is_given_up(&self, id: &Digest) -> bool {
         let is_it = |image: &Image| image.id.as_ref() == Some(id);
         let other = self.memory.good.iter().map(|good| &good.image).filter(|image| !is_it(image));
-        let can_be_made = |image: &Image| image.id.as_ref().is_some_and(|id| self.observed.images.contains(id));
+        let can_be_made =
+            |image: &Image| image.id.as_ref().is_some_and(|id| self.observed.images.contains(id));
         self.intent.bad.iter().any(|bad| is_it(&bad.image)) && other.into_iter().any(can_be_made)
     }
 

@@ -233,8 +233,12 @@ impl World {
         assert_ne!(failed.origin, Some(Origin::AutomaticRollback), "a rollback is rolled back");
         let image = failed.image.unwrap();
         assert!(!image.is_same(&to.image), "a rollback to what failed");
-        let is_back = |seen: &SeenContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
-        assert!(self.observed.containers.iter().any(is_back), "the record moves before the service: {self:?}");
+        let is_back =
+            |seen: &SeenContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
+        assert!(
+            self.observed.containers.iter().any(is_back),
+            "the record moves before the service: {self:?}"
+        );
         let mut desired = Desired::empty(self.intent.environment.clone());
         desired.bad = std::mem::take(&mut self.intent.bad);
         let message = message.to_owned();
