@@ -13,8 +13,7 @@ use anyhow::Context as _;
 use axum::Router;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +30,7 @@ use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{self, Handles};
+use systemd::StopSignals;
 
 /// How a daemon is to run.
 #[derive(Clone, Debug)]
@@ -74,17 +74,19 @@ fn listed(error: LoadError) -> anyhow::Error {
 /// # Errors
 /// Where it cannot be started, in words for people.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    // First, so that one that comes while the daemon starts still ends it in order.
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let daemon = Daemon::start(options).await?;
     systemd::ready();
     let watchdog = tokio::spawn(systemd::keep_alive(daemon.handles.desired.clone()));
-    let signal = systemd::stop_signal().await?;
+    let signal = signals.next().await;
     info!(signal, "stopping; containers go on as they are");
     systemd::stopping();
     watchdog.abort();
     tokio::select! {
         stopped = daemon.stop() => stopped,
-        again = systemd::stop_signal() => {
-            warn!(signal = again?, "stopped at once");
+        again = signals.next() => {
+            warn!(signal = again, "stopped at once");
             Ok(())
         }
     }
@@ -138,9 +140,11 @@ impl Daemon {
         });
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
-        let state = api_state(&handles, states, dirs.logs, Some(seen));
-        let listeners = listen(tcp, unix, &state, &stop);
-        info!(%address, socket = %socket.display(), record = %handles.id, "abide runs");
+        let mut state = api_state(&handles, states, dirs.logs, Some(seen));
+        let hooks = webhooks(&mut state);
+        let listeners = listen(tcp, unix, state, hooks, &stop);
+        let version = env!("CARGO_PKG_VERSION");
+        info!(version, %address, socket = %socket.display(), record = %handles.id, "abide runs");
         Ok(Self { handles, controller, address, socket, stop, listeners, running })
     }
 
@@ -223,17 +227,25 @@ fn api_state(
     }
 }
 
+/// The routes of all webhooks, whose counters `state` shows from now on.
+fn webhooks(state: &mut ApiState) -> Router {
+    let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
+    let hooks = WebhookState::new(inbox, clock, WebhookLimits::default());
+    let tally = hooks.tally();
+    state.more_metrics = Some(Arc::new(move || tally.to_string()));
+    webhook::routes(hooks)
+}
+
 /// Everything for local people on the socket; webhooks and health alone on the network.
 fn listen(
     tcp: TcpListener,
-    unix: tokio::net::UnixListener,
-    state: &ApiState,
+    unix: UnixListener,
+    state: ApiState,
+    hooks: Router,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
-    let hooks = webhook::routes(WebhookState::new(inbox, clock, WebhookLimits::default()));
     let public = api::public_routes(state.clone()).merge(hooks.clone());
-    let local = api::router(state.clone()).merge(hooks).layer(axum::middleware::from_fn(name_caller));
+    let local = api::router(state).merge(hooks).layer(axum::middleware::from_fn(name_caller));
     let limits = Limits::default();
     vec![
         tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),

@@ -120,10 +120,38 @@ impl From<EngineError> for BuildError {
         let is_full = message.contains("no space left on device");
         if error.is_unreachable() || is_full {
             Self::Unavailable(Reason::EngineUnavailable, message)
+        } else if is_unfetched(&message) {
+            Self::Unavailable(Reason::ImageNotFound, message)
         } else {
             Self::failed(message)
         }
     }
+}
+
+/// Whether a base image could not be fetched because its registry did not answer, or not now: the
+/// same inputs may well build later. Both builders pass on the engine's HTTP client's words.
+fn is_unfetched(message: &str) -> bool {
+    let of_a_command = ["executor failed running", "process \"", "The command '"];
+    if of_a_command.iter().any(|words| message.contains(words)) {
+        return false;
+    }
+    let of_a_registry = [
+        "dial tcp",
+        "i/o timeout",
+        "TLS handshake timeout",
+        "connection reset by peer",
+        "no such host",
+        "unexpected EOF",
+        "toomanyrequests",
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "504 Gateway",
+        "Client.Timeout exceeded",
+        "net/http: request canceled",
+    ];
+    of_a_registry.iter().any(|words| message.contains(words))
 }
 
 impl From<RecordError> for BuildError {
@@ -255,7 +283,7 @@ impl Builder {
             return Ok(Some(image.clone()));
         }
         let Some(id) = self.engine.image_of_build(&self.record, &key.0).await? else { return Ok(None) };
-        let image = Image { reference: Some(self.tag(task, key)), digest: None, id: Some(id) };
+        let image = Image { reference: Some(name_of(&task.environment, key)), digest: None, id: Some(id) };
         let now = SystemTime::now().into();
         let record = BuildRecord {
             key: key.clone(),
@@ -270,11 +298,11 @@ impl Builder {
         self.writer.build(&record).await?;
         Ok(Some(image))
     }
+}
 
-    /// The name under which an image is kept, so that no prune takes it.
-    fn tag(&self, task: &Task, key: &BuildKey) -> String {
-        format!("abide/{}:{}", task.environment, key.short())
-    }
+/// The name under which an image is kept, so that no prune takes it.
+pub(super) fn name_of(environment: &EnvironmentName, key: &BuildKey) -> String {
+    format!("abide/{environment}:{}", key.short())
 }
 
 /// What the record is to keep of a build; nothing of one that could not be tried.
@@ -300,6 +328,37 @@ fn verdict(
             let message = log.redacted(&message);
             log.line(&format!("could not be tried: {message}"));
             Err(BuildError::Unavailable(reason, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_does_not_answer_is_no_verdict_on_the_inputs() {
+        for message in [
+            "failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do request: \
+             Head \"http://localhost:1/v2/x/manifests/latest\": dial tcp 127.0.0.1:1: connect: connection refused",
+            "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
+            "toomanyrequests: You have reached your pull rate limit",
+        ] {
+            let error = BuildError::from(EngineError::Refused(message.to_owned()));
+            assert!(matches!(error, BuildError::Unavailable(Reason::ImageNotFound, _)), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_fails_is_a_verdict_whatever_it_is() {
+        for message in [
+            "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
+            "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",
+            "pull access denied for nowhere, repository does not exist or may require 'docker login'",
+            "COPY failed: file not found in build context or excluded by .dockerignore: stat absent",
+        ] {
+            let error = BuildError::from(EngineError::Refused(message.to_owned()));
+            assert!(matches!(error, BuildError::Verdict(Reason::BuildFailed, _)), "{message}");
         }
     }
 }

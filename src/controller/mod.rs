@@ -224,6 +224,7 @@ impl Controller {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
             EngineState::Known | EngineState::Unasked => Vec::new(),
+            EngineState::Lost(why) if why.is_unreachable() => vec![why.to_string()],
             EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
         };
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);

@@ -59,7 +59,7 @@ pub(super) enum EngineState {
     /// Listed since the connection was made.
     Known,
     /// It does not answer, and why.
-    Lost(String),
+    Lost(EngineError),
 }
 
 /// Everything that a plan is made of, and the plan.
@@ -138,7 +138,7 @@ impl Pass {
         let asked = state.wait_for(|state| *state != EngineState::Unasked).await;
         match asked.as_deref() {
             Ok(EngineState::Known) => Ok(()),
-            Ok(EngineState::Lost(why)) => Err(EngineError::Unreachable(why.clone())),
+            Ok(EngineState::Lost(why)) => Err(why.clone()),
             Ok(EngineState::Unasked) | Err(_) => {
                 Err(EngineError::Unreachable("nobody watches it any more".to_owned()))
             }

@@ -36,11 +36,11 @@ impl Watch {
         while !self.stop.is_cancelled() {
             let stop = self.stop.clone();
             let Some(Err(lost)) = stop.run_until_cancelled(self.watch()).await else { return };
-            if *self.engine_state.borrow() == EngineState::Known {
-                warn!(error = %lost, "the Docker Engine was lost");
+            if !matches!(*self.engine_state.borrow(), EngineState::Lost(_)) {
+                warn!(error = %lost, "the Docker Engine cannot be asked; it is tried again and again");
                 pause = RETRY.0;
             }
-            self.engine_state.send_replace(EngineState::Lost(lost.to_string()));
+            self.engine_state.send_replace(EngineState::Lost(lost));
             self.resynced.send_replace(None);
             self.wake.ring_all();
             self.pass.engine.reconnect().await;
@@ -82,9 +82,8 @@ impl Watch {
             Happening::Container { id, names } => {
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
-                } else if names
-                    .iter()
-                    .any(|name| supervise::is_declared(&self.pass, name) || fleet.foreign(name).is_some())
+                } else if !fleet.knows(&id)
+                    && names.iter().any(|name| supervise::is_declared(&self.pass, name))
                 {
                     // Someone else's container came, went or changed its name where it matters.
                     self.resync().await?;

@@ -8,9 +8,9 @@ use super::docker::Space;
 /// Where Debian's `busybox-static` puts it.
 const PROGRAM: &str = "/bin/busybox";
 /// Under which names the base image has it.
-const APPLETS: [&str; 20] = [
+const APPLETS: [&str; 21] = [
     "cat", "chmod", "cp", "echo", "env", "false", "grep", "gzip", "head", "httpd", "ls", "mkdir", "rm",
-    "sed", "sh", "sleep", "tar", "test", "true", "yes",
+    "sed", "sh", "sleep", "tar", "tee", "test", "true", "yes",
 ];
 
 /// The name of a base image with a shell, in `space`; `None`, with a printed reason, where this

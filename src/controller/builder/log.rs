@@ -10,6 +10,8 @@ use crate::model::container::Secret;
 
 /// The most that is kept of one build's output, in bytes.
 const LONGEST: u64 = 16 << 20;
+/// Output without a line break is cut into lines of this many bytes.
+const LONGEST_LINE: usize = 64 * 1024;
 /// A line of a secret that is shorter than this is found in any output, and tells nothing.
 const SHORTEST_LINE: usize = 6;
 /// Lines that are kept for the sentence about a failed build.
@@ -57,17 +59,23 @@ impl BuildLog {
     /// Writes one line of our own.
     pub(super) fn line(&mut self, text: &str) {
         self.end_partial();
-        self.write_line(text.as_bytes());
+        let text = self.redacted(text);
+        self.write(&text);
     }
 
-    /// Writes output as it comes.
+    /// Writes that a new step begins. What the steps before it said explains nothing from now on.
+    pub(super) fn heading(&mut self, text: &str) {
+        self.line(&format!("--- {text}"));
+        self.tail.clear();
+    }
+
+    /// Writes output as it comes. Lines that begin with two dashes are a builder's own, and no last
+    /// words.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            match byte {
-                b'\n' => self.end_partial(),
-                byte => self.partial.push(*byte),
-            }
-            if self.partial.len() > 64 * 1024 {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let line = piece.strip_suffix(b"\n");
+            self.partial.extend_from_slice(line.unwrap_or(piece));
+            if line.is_some() || self.partial.len() > LONGEST_LINE {
                 self.end_partial();
             }
         }
@@ -80,21 +88,27 @@ impl BuildLog {
     }
 
     fn end_partial(&mut self) {
-        if !self.partial.is_empty() {
-            let line = std::mem::take(&mut self.partial);
-            self.write_line(&line);
+        if self.partial.is_empty() {
+            return;
         }
+        let line = std::mem::take(&mut self.partial);
+        let text = self.redacted(&String::from_utf8_lossy(&line));
+        self.keep_for_tail(text.trim());
+        self.write(&text);
     }
 
-    fn write_line(&mut self, line: &[u8]) {
-        let text = self.redacted(&String::from_utf8_lossy(line));
-        if !text.starts_with("---") && !text.starts_with("failed:") && !text.trim().is_empty() {
-            if self.tail.len() == TAIL_LINES {
-                self.tail.pop_front();
-            }
-            let shown = text.trim().chars().take(TAIL_LINE);
-            self.tail.push_back(shown.map(|c| if c.is_control() { ' ' } else { c }).collect());
+    fn keep_for_tail(&mut self, text: &str) {
+        if text.is_empty() || text.starts_with("--") {
+            return;
         }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        let shown = text.chars().take(TAIL_LINE);
+        self.tail.push_back(shown.map(|c| if c.is_control() { ' ' } else { c }).collect());
+    }
+
+    fn write(&mut self, text: &str) {
         if self.written > LONGEST {
             return;
         }
@@ -118,6 +132,18 @@ mod tests {
         log.line("end");
         let text = std::fs::read_to_string(dir.path().join("7.log")).unwrap();
         assert_eq!(text, "token is [redacted], keep it\nnext\nend\n");
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_the_step_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = BuildLog::create(dir.path(), 7).unwrap();
+        log.heading("step 1");
+        log.bytes(b"all is well\n");
+        log.heading("step 2");
+        log.line("of our own");
+        log.bytes(b" ---> Running in 0123\n--> [2/2] RUN make\nno rule to make target\n");
+        assert_eq!(log.tail(), "no rule to make target");
     }
 
     #[test]

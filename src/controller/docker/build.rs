@@ -111,7 +111,7 @@ async fn follow(
     options: BuildImageOptions,
     output: Output<'_>,
 ) -> Result<Option<Digest>> {
-    let file = tokio::fs::File::open(request.context).await.map_err(context_unreadable)?;
+    let file = tokio::fs::File::open(request.context).await.map_err(|error| context_unreadable(&error))?;
     let body = bollard::body_try_stream(ReaderStream::with_capacity(file, 64 * 1024));
     let mut lines = docker.build_image(options, None, Some(body));
     let mut printer = BuildKitPrinter::default();
@@ -134,7 +134,7 @@ fn ask_for_buildkit(mut request: bollard::BollardRequest) -> bollard::BollardReq
     request
 }
 
-fn context_unreadable(error: std::io::Error) -> EngineError {
+fn context_unreadable(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the packed context cannot be read: {error}"))
 }
 
@@ -155,7 +155,8 @@ fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> 
 }
 
 /// Turns BuildKit's graph of vertexes into plain lines: each is named once when it starts, its
-/// output follows, and how it ended where it failed or was cached.
+/// output follows, and how it ended where it failed or was cached. What it says itself begins with
+/// an arrow, as with the classic builder.
 #[derive(Default)]
 struct BuildKitPrinter {
     named: std::collections::HashSet<String>,
@@ -166,14 +167,14 @@ impl BuildKitPrinter {
     fn print(&mut self, status: bollard::moby::buildkit::v1::StatusResponse, output: Output<'_>) {
         for vertex in status.vertexes {
             if vertex.started.is_some() && self.named.insert(vertex.digest.clone()) {
-                output(&format!("{}\n", vertex.name));
+                output(&format!("--> {}\n", vertex.name));
             }
             if vertex.completed.is_some() && self.ended.insert(vertex.digest.clone()) {
                 if vertex.cached {
-                    output(" (cached)\n");
+                    output(&format!("--> (cached) {}\n", vertex.name));
                 }
                 if !vertex.error.is_empty() {
-                    output(&format!("error: {}\n", vertex.error));
+                    output(&format!("--> error: {}\n", vertex.error));
                 }
             }
         }

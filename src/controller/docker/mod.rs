@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
-pub(crate) use images::BuiltImage;
+pub(crate) use images::FoundImage;
 pub(crate) use step::StepRun;
 
 /// Deadline of calls that answer from the engine's memory or disk.
@@ -32,7 +32,7 @@ const QUICK: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(120);
 
 /// What went wrong between abide and the engine.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The engine does not answer.
     #[error("the Docker Engine does not answer: {0}")]
