@@ -140,7 +140,8 @@ impl Sweeper {
         let desired = self.desired.get(environment)?;
         let kept = desired.hold.and_then(|hold| hold.generation);
         let kept = kept.map(|kept| self.desired.entry(environment, kept)).transpose()?.flatten();
-        let good = self.status.memory(environment)?.good;
+        let memory = self.status.memory(environment)?;
+        let good = memory.good.into_iter().chain(memory.before).map(|good| good.image);
         let history = self.status.history(environment)?;
         let ready = history.iter().filter(|earlier| earlier.outcome == Some(Outcome::Ready));
         let builds = self.status.builds(environment, usize::MAX)?;
@@ -148,8 +149,8 @@ impl Sweeper {
             BuildResult::Built(image) => Some(image),
             BuildResult::Failed(_) => None,
         });
-        let now = [desired.entry.image, kept.and_then(|kept| kept.image), good.map(|good| good.image)];
-        let mut needed: BTreeSet<Digest> = now.into_iter().flatten().filter_map(|image| image.id).collect();
+        let now = [desired.entry.image, kept.and_then(|kept| kept.image)].into_iter().flatten();
+        let mut needed: BTreeSet<Digest> = now.chain(good).filter_map(|image| image.id).collect();
         needed.extend(newest(history.iter().filter_map(|earlier| earlier.entry.image.as_ref())));
         needed.extend(newest(ready.filter_map(|earlier| earlier.entry.image.as_ref())));
         needed.extend(newest(built));
