@@ -7,19 +7,19 @@ mod systemd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use axum::Router;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::caller::name_caller;
 use crate::api::inbox::RecordInbox;
 use crate::api::serve::{self, Limits};
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
@@ -30,6 +30,7 @@ use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{self, Handles};
+use systemd::StopSignals;
 
 /// How a daemon is to run.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub desired_state: PathBuf,
     /// Where webhooks are served.
     pub listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
 }
 
 /// The record's folder in a desired-state folder.
@@ -55,10 +58,15 @@ pub fn socket_path(desired_state: &Path) -> PathBuf {
 /// # Errors
 /// Where the folder cannot be read or the manifest is not valid.
 pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
-    manifest_dir::load(desired_state).map_err(|error| match error {
+    manifest_dir::load(desired_state).map_err(listed)
+}
+
+/// Every problem on a line of its own.
+fn listed(error: LoadError) -> anyhow::Error {
+    match error {
         LoadError::Invalid(problems) => anyhow::anyhow!("the manifest is not valid:\n{problems}"),
         other => anyhow::Error::new(other),
-    })
+    }
 }
 
 /// Runs the controller until SIGTERM or Ctrl-C; a second one ends it at once.
@@ -66,17 +74,19 @@ pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
 /// # Errors
 /// Where it cannot be started, in words for people.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    // First, so that one that comes while the daemon starts still ends it in order.
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let daemon = Daemon::start(options).await?;
     systemd::ready();
     let watchdog = tokio::spawn(systemd::keep_alive(daemon.handles.desired.clone()));
-    let signal = systemd::stop_signal().await?;
+    let signal = signals.next().await;
     info!(signal, "stopping; containers go on as they are");
     systemd::stopping();
     watchdog.abort();
     tokio::select! {
         stopped = daemon.stop() => stopped,
-        again = systemd::stop_signal() => {
-            warn!(signal = again?, "stopped at once");
+        again = signals.next() => {
+            warn!(signal = again, "stopped at once");
             Ok(())
         }
     }
@@ -126,10 +136,15 @@ impl Daemon {
             manifest: manifests,
             dirs: dirs.clone(),
             engine: None,
+            resync: options.resync,
         });
-        let state = api_state(&handles, states, dirs.logs, Some(Arc::new(Loop(controller.clone()))));
-        let listeners = listen(tcp, unix, &state, &stop);
-        info!(%address, socket = %socket.display(), record = %handles.id, "abide runs");
+        let notices = handles.notices.clone();
+        let seen = Arc::new(Loop { controller: controller.clone(), notices });
+        let mut state = api_state(&handles, states, dirs.logs, Some(seen));
+        let hooks = webhooks(&mut state);
+        let listeners = listen(tcp, unix, state, hooks, &stop);
+        let version = env!("CARGO_PKG_VERSION");
+        info!(version, %address, socket = %socket.display(), record = %handles.id, "abide runs");
         Ok(Self { handles, controller, address, socket, stop, listeners, running })
     }
 
@@ -156,9 +171,9 @@ impl Daemon {
 /// # Errors
 /// As [`Daemon::start`].
 pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
-    let loaded = load_manifest(desired_state)?;
+    let manifest = manifest_dir::load_text(desired_state).map_err(listed)?;
     let handles = open_record(desired_state)?;
-    let state = Arc::new(ManifestState { manifest: loaded.manifest, problem: None });
+    let state = Arc::new(ManifestState { manifest, problem: None });
     let (_, states) = watch::channel(state);
     let state = api_state(&handles, states, state_dirs(desired_state).logs, None);
     Ok(api::router(state))
@@ -212,17 +227,25 @@ fn api_state(
     }
 }
 
+/// The routes of all webhooks, whose counters `state` shows from now on.
+fn webhooks(state: &mut ApiState) -> Router {
+    let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
+    let hooks = WebhookState::new(inbox, clock, WebhookLimits::default());
+    let tally = hooks.tally();
+    state.more_metrics = Some(Arc::new(move || tally.to_string()));
+    webhook::routes(hooks)
+}
+
 /// Everything for local people on the socket; webhooks and health alone on the network.
 fn listen(
     tcp: TcpListener,
-    unix: tokio::net::UnixListener,
-    state: &ApiState,
+    unix: UnixListener,
+    state: ApiState,
+    hooks: Router,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
-    let hooks = webhook::routes(WebhookState::new(inbox, clock, WebhookLimits::default()));
     let public = api::public_routes(state.clone()).merge(hooks.clone());
-    let local = api::router(state.clone()).merge(hooks);
+    let local = api::router(state).merge(hooks).layer(axum::middleware::from_fn(name_caller));
     let limits = Limits::default();
     vec![
         tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),
@@ -231,11 +254,15 @@ fn listen(
 }
 
 /// The loop as the API sees it.
-struct Loop(Controller);
+struct Loop {
+    controller: Controller,
+    /// What had to be repaired when the record was opened.
+    notices: Vec<String>,
+}
 
 impl api::Controller for Loop {
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
-        let controller = self.0.clone();
+        let controller = self.controller.clone();
         Box::pin(async move {
             let plan = controller.preview(&environment).await.map_err(ControllerError)?;
             plan.ok_or_else(|| ControllerError(format!("{environment} is not in the manifest")))
@@ -247,7 +274,7 @@ impl api::Controller for Loop {
         environment: EnvironmentName,
         options: LogOptions,
     ) -> BoxFuture<'static, Result<LogStream, ControllerError>> {
-        let controller = self.0.clone();
+        let controller = self.controller.clone();
         let LogOptions { follow, tail, since } = options;
         let options = OutputOptions { follow, tail, since };
         Box::pin(async move {
@@ -257,15 +284,17 @@ impl api::Controller for Loop {
     }
 
     fn alive(&self) -> Liveness {
-        let observed = self.0.last_resync();
-        Liveness { engine: observed.is_some(), observed, resync: controller::RESYNC }
+        let observed = self.controller.last_resync();
+        Liveness { engine: observed.is_some(), observed, resync: self.controller.resync() }
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<u64> {
-        self.0.building(environment)
+        self.controller.building(environment)
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.0.warnings()
+        let mut warnings = self.notices.clone();
+        warnings.extend(self.controller.warnings());
+        warnings
     }
 }

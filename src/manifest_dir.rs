@@ -87,6 +87,26 @@ pub fn load_with(
     folder: &Path,
     read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
 ) -> Result<Loaded, LoadError> {
+    let (parsed, stamp) = read_folder(folder)?;
+    let mut found = secret_problems(&parsed, read_secret);
+    found.extend(overlay_problems(&parsed));
+    if found.is_empty() {
+        Ok(Loaded { manifest: parsed.manifest, stamp })
+    } else {
+        Err(LoadError::Invalid(Problems::new(found)))
+    }
+}
+
+/// As [`load`], without a look at secrets and overlays: those of the daemon's environment are often
+/// out of reach of a person who only wants to see or move the record.
+///
+/// # Errors
+/// [`LoadError`]; all problems at once where the manifest can be found.
+pub fn load_text(folder: &Path) -> Result<Manifest, LoadError> {
+    read_folder(folder).map(|(parsed, _)| parsed.manifest)
+}
+
+fn read_folder(folder: &Path) -> Result<(Parsed, Stamp), LoadError> {
     // Taken first: an edit while the files are being read shows in the next stamp.
     let stamp = stamp(folder);
     let names =
@@ -94,15 +114,11 @@ pub fn load_with(
     if names.is_empty() {
         return Err(LoadError::NoManifest { folder: folder.to_owned() });
     }
-    let manifest = read_all(folder, &names, read_secret).map_err(LoadError::Invalid)?;
-    Ok(Loaded { manifest, stamp })
+    let parsed = read_all(folder, &names).map_err(LoadError::Invalid)?;
+    Ok((parsed, stamp))
 }
 
-fn read_all(
-    folder: &Path,
-    names: &[OsString],
-    read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
-) -> Result<Manifest, Problems> {
+fn read_all(folder: &Path, names: &[OsString]) -> Result<Parsed, Problems> {
     let (mut files, mut unread) = (Vec::new(), Vec::new());
     for name in names {
         match read_file(&folder.join(name)) {
@@ -114,10 +130,7 @@ fn read_all(
         // What is declared in a file that cannot be read would seem to be missing in the others.
         return Err(Problems::new(unread));
     }
-    let parsed = parse_with_places(&files)?;
-    let mut found = secret_problems(&parsed, read_secret);
-    found.extend(overlay_problems(&parsed));
-    if found.is_empty() { Ok(parsed.manifest) } else { Err(Problems::new(found)) }
+    parse_with_places(&files)
 }
 
 fn shown(name: &OsString) -> String {

@@ -5,6 +5,7 @@
 //! runs, the same routes work on the record itself.
 
 mod body;
+pub mod caller;
 mod environments;
 mod error;
 mod find;

@@ -1,6 +1,7 @@
 //! `abide daemon`: runs the controller.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::entry::DaemonOptions;
 use super::exit::{Exit, Failure};
@@ -18,9 +19,13 @@ SIGTERM and Ctrl-C end it; the containers go on running.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DaemonArgs {
-    /// The address and port of webhooks and the API
+    /// The address and port of webhooks
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang. For tests, which cannot wait that long
+    #[arg(long, env = "ABIDE_RESYNC", value_name = "DURATION", default_value = "30s", hide = true)]
+    #[arg(value_parser = humantime::parse_duration)]
+    resync: Duration,
 }
 
 /// Runs the verb.
@@ -28,6 +33,7 @@ pub(crate) async fn run(args: &DaemonArgs, session: &mut Session) -> Result<Exit
     let options = DaemonOptions {
         desired_state: session.desired_state.clone(),
         listen: args.listen,
+        resync: args.resync,
         verbosity: session.verbosity,
     };
     (session.entry.daemon)(options).await.map_err(Failure::Service)?;

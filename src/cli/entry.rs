@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -31,8 +32,10 @@ pub struct Entrypoints {
 pub struct DaemonOptions {
     /// The folder of the manifest, the record and the socket.
     pub desired_state: PathBuf,
-    /// Where webhooks and the API are served.
+    /// Where webhooks are served.
     pub listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
     /// How often `-v` was given.
     pub verbosity: u8,
 }
@@ -67,9 +70,9 @@ pub(super) fn of_this_build() -> Entrypoints {
 }
 
 async fn run_daemon(options: DaemonOptions) -> anyhow::Result<()> {
-    let DaemonOptions { desired_state, listen, verbosity } = options;
+    let DaemonOptions { desired_state, listen, resync, verbosity } = options;
     crate::telemetry::start(verbosity);
-    crate::daemon::run(crate::daemon::Options { desired_state, listen }).await
+    crate::daemon::run(crate::daemon::Options { desired_state, listen, resync }).await
 }
 
 fn check(desired_state: &Path) -> Result<CheckSummary, Vec<String>> {

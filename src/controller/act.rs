@@ -12,13 +12,37 @@ use super::jobs::{Ended, JobKey};
 use super::pass::{Pass, Planned, now};
 use crate::model::event::EventKind;
 use crate::model::status::Reason;
-use crate::plan::{Need, PlannedStep, Step, Target, explain};
-use crate::record::RecordError;
+use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
+use crate::record::{GoBack, RecordError};
 
 /// A step that failed, and how.
 pub(super) struct Failed {
     pub(super) step: Step,
-    pub(super) why: String,
+    pub(super) why: StepError,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    /// The engine refused it, or did not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The record could not be written.
+    #[error("{}", chain(.0))]
+    Record(#[from] RecordError),
+    /// A start of a container that no step made.
+    #[error("no container was made before it")]
+    NothingMade,
+}
+
+impl Failed {
+    /// What the failure, told as `message`, says of the thing that was asked for.
+    pub(super) fn verdict<'a>(&self, message: &'a str) -> Failure<'a> {
+        match &self.why {
+            StepError::Engine(error) if error.is_unreachable() => Failure::Unanswered(message),
+            StepError::Engine(_) | StepError::Record(_) | StepError::NothingMade => Failure::Refused(message),
+        }
+    }
 }
 
 impl std::fmt::Display for Failed {
@@ -66,7 +90,7 @@ impl Pass {
         step: &Step,
         created: &mut Option<String>,
         touched: &mut BTreeSet<String>,
-    ) -> Result<(), String> {
+    ) -> Result<(), StepError> {
         match step {
             Step::CancelJob => {
                 self.jobs.cancel(&planned.intent.environment);
@@ -76,24 +100,25 @@ impl Pass {
                 self.acquire(planned, need);
                 Ok(())
             }
-            Step::RecordImage { .. } | Step::RecordRebuilt { .. } => {
-                self.record(planned, step).await.map_err(|error| chain(&error))
+            Step::RecordImage { .. } | Step::RecordRebuilt { .. } | Step::RollBack { .. } => {
+                Ok(self.record(planned, step).await?)
             }
             Step::Create { name, spec } => {
-                let id = self.engine.create(name, spec).await.map_err(words)?;
+                let id = self.engine.create(name, spec).await?;
                 touched.insert(id.clone());
                 *created = Some(id);
                 Ok(())
             }
             Step::Start { container: Target::Created, .. } => match created {
-                Some(id) => self.engine.start(id).await.map_err(words),
-                None => Err("no container was made before it".to_owned()),
+                Some(id) => Ok(self.engine.start(id).await?),
+                None => Err(StepError::NothingMade),
             },
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
-                self.engine.start(id).await.map_err(words)
+                let network = self.manifest.borrow().network.clone();
+                Ok(self.engine.start_again(id, &network, &planned.spec.container).await?)
             }
-            _ => self.engine_step(planned, step, touched).await.map_err(words),
+            _ => Ok(self.engine_step(planned, step, touched).await?),
         }
     }
 
@@ -139,6 +164,7 @@ impl Pass {
             | Step::Acquire(_)
             | Step::RecordImage { .. }
             | Step::RecordRebuilt { .. }
+            | Step::RollBack { .. }
             | Step::Create { .. }
             | Step::Start { .. } => Ok(()),
         }
@@ -181,6 +207,18 @@ impl Pass {
                 let note = Some(format!("the image of generation {generation} was gone"));
                 self.resolver.rebuilt(environment, *generation, image.clone(), note, now()).await?;
             }
+            Step::RollBack { from, to, note, reason, message } => {
+                let back = GoBack {
+                    from: *from,
+                    image: to.image.clone(),
+                    revision: to.revision.clone(),
+                    note: note.clone(),
+                    reason: *reason,
+                    message: message.clone(),
+                    at: now(),
+                };
+                self.resolver.roll_back(environment, back).await?;
+            }
             _ => {}
         }
         Ok(())
@@ -194,8 +232,4 @@ fn pull_failed(error: &EngineError) -> Ended {
         EngineError::NotFound(_) => Ended::Failed { reason, message },
         _ => Ended::Unavailable { reason, message },
     }
-}
-
-fn words(error: EngineError) -> String {
-    error.to_string()
 }

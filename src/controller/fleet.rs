@@ -11,7 +11,7 @@ use crate::model::container::label;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
 
-/// Lines of a container's last output that are kept where it ended.
+/// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
 /// Characters of them.
 const LAST_CHARACTERS: usize = 600;
@@ -28,6 +28,10 @@ struct Known {
     ours: HashMap<String, (EnvironmentName, SeenContainer)>,
     /// The list's word for the state of ours, to tell what changed without an inspect.
     listed: HashMap<String, (Vec<String>, String)>,
+    /// How many looks at single containers were begun.
+    looks: u64,
+    /// The number of the look whose answer was taken last, by container.
+    taken: HashMap<String, u64>,
     /// Names of containers that are not ours.
     foreign: HashMap<String, Foreign>,
     /// Image IDs known to be there.
@@ -62,6 +66,11 @@ impl Fleet {
     /// How many containers of ours there are.
     pub(crate) fn count(&self) -> usize {
         self.known().ours.len()
+    }
+
+    /// Whether a container is known to be ours.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.known().ours.contains_key(id)
     }
 
     /// The container that is not ours and has this name.
@@ -146,25 +155,37 @@ impl Fleet {
         Ok(changed)
     }
 
-    /// Looks at one container again. Gives its environment where it is ours and changed.
+    /// Looks at one container again. Gives its environment where it is ours and changed. Where two
+    /// look at once, the answer to the one that asked first does not replace the other's.
     pub(crate) async fn look(
         &self,
         engine: &Engine,
         id: &str,
     ) -> Result<Option<EnvironmentName>, EngineError> {
+        let number = self.known().begin_look();
         let Some(mut seen) = engine.inspect(id).await? else {
-            return Ok(self.known().forget(id));
+            let mut known = self.known();
+            known.take(id, number);
+            return Ok(known.forget(id));
         };
         let Some(environment) = self.environment_of(&seen.labels) else { return Ok(None) };
         if let ContainerState::Exited(_) = seen.state {
-            let output = engine.last_output(id, LAST_LINES).await.ok();
-            seen.last_output = output.map(|text| presentable(&text));
+            seen.last_output = self.last_output(engine, id).await;
         }
         let mut known = self.known();
+        if !known.take(id, number) {
+            return Ok(None);
+        }
         let before = known.ours.insert(seen.id.clone(), (environment.clone(), seen.clone()));
         // The next list shows whether it changed again.
         known.listed.remove(&seen.id);
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
+    }
+
+    /// The last that a container wrote, in one line; `None` where it cannot be read now.
+    pub(crate) async fn last_output(&self, engine: &Engine, id: &str) -> Option<String> {
+        let output = engine.last_output(id, LAST_LINES).await.ok();
+        output.map(|text| presentable(&text))
     }
 
     fn forget_all_but(&self, listed: &[Listed]) -> BTreeSet<EnvironmentName> {
@@ -172,6 +193,7 @@ impl Fleet {
         let there: HashSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
         let gone: Vec<String> =
             known.ours.keys().filter(|id| !there.contains(id.as_str())).cloned().collect();
+        known.taken.retain(|id, _| there.contains(id.as_str()));
         gone.iter().filter_map(|id| known.forget(id)).collect()
     }
 
@@ -187,14 +209,30 @@ impl Fleet {
 }
 
 impl Known {
+    fn begin_look(&mut self) -> u64 {
+        self.looks += 1;
+        self.looks
+    }
+
+    /// Whether the answer to the look `number` is news: none that was asked for later came before it.
+    fn take(&mut self, id: &str, number: u64) -> bool {
+        let taken = self.taken.entry(id.to_owned()).or_default();
+        let is_news = number > *taken;
+        *taken = number.max(*taken);
+        is_news
+    }
+
     fn forget(&mut self, id: &str) -> Option<EnvironmentName> {
         self.listed.remove(id);
+        self.foreign.retain(|_, foreign| foreign.id != id);
         self.ours.remove(id).map(|(environment, _)| environment)
     }
 }
 
 fn foreign_names(listed: &Listed) -> Vec<(String, Foreign)> {
-    let whose = match listed.labels.get(label::RECORD) {
+    // What someone runs by hand of an image that was built here has the record's label from there.
+    let is_managed = listed.labels.contains_key(label::ENVIRONMENT);
+    let whose = match listed.labels.get(label::RECORD).filter(|_| is_managed) {
         Some(record) => format!("another abide's (record {record})"),
         None => "not abide's".to_owned(),
     };
@@ -208,4 +246,28 @@ fn presentable(output: &str) -> String {
     let lines = output[start..].lines().map(str::trim).filter(|line| !line.is_empty());
     let joined = lines.collect::<Vec<_>>().join(" | ");
     joined.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_a_later_look_overtook_is_not_taken() {
+        let mut known = Known::default();
+        let (early, late, other) = (known.begin_look(), known.begin_look(), known.begin_look());
+        assert!(known.take("a", late));
+        assert!(!known.take("a", early), "the state before a start would replace the one after it");
+        assert!(known.take("b", early), "containers do not overtake each other");
+        assert!(known.take("a", other));
+    }
+
+    #[test]
+    fn a_container_that_is_gone_is_not_brought_back_by_an_earlier_look() {
+        let mut known = Known::default();
+        let (early, late) = (known.begin_look(), known.begin_look());
+        known.take("a", late);
+        known.forget("a");
+        assert!(!known.take("a", early));
+    }
 }

@@ -6,6 +6,7 @@
 
 mod act;
 mod builder;
+pub mod cleanup;
 mod docker;
 mod fleet;
 mod follow;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub dirs: StateDirs,
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
     pub engine: Option<String>,
+    /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
+    pub resync: Duration,
 }
 
 /// The running loop, for those who may look.
@@ -77,6 +80,7 @@ pub struct Controller {
     wake: Wake,
     follow_trouble: FollowTrouble,
     resynced: channel::Receiver<Option<Timestamp>>,
+    resync: Duration,
 }
 
 /// The running loop, for who has to end it.
@@ -105,7 +109,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let fleet = Arc::new(Fleet::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
-    let (resync, resynced) = channel::channel(None);
+    let (announced, resynced) = channel::channel(None);
     let deployed = Arc::new(Notify::new());
     let sweeper = Sweeper {
         engine: Arc::clone(&engine),
@@ -149,12 +153,14 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         manifest: settings.manifest,
         follow_trouble: Arc::clone(&follow_trouble),
         announced: HashMap::new(),
+        synced: HashMap::new(),
         engine_state: state,
-        resynced: resync,
+        resynced: announced,
+        resync: settings.resync,
         sweeper,
         stop: stop.clone(),
     };
-    let controller = Controller { pass, wake, follow_trouble, resynced };
+    let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
     (controller, Running { stop, supervisor, jobs, engine })
 }
@@ -204,6 +210,11 @@ impl Controller {
         *self.resynced.borrow()
     }
 
+    /// How often the host is looked at as a whole.
+    pub fn resync(&self) -> Duration {
+        self.resync
+    }
+
     /// The number of the build that is under way for an environment.
     pub fn building(&self, environment: &EnvironmentName) -> Option<u64> {
         self.pass.jobs.building(environment)
@@ -213,6 +224,7 @@ impl Controller {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
             EngineState::Known | EngineState::Unasked => Vec::new(),
+            EngineState::Lost(why) if why.is_unreachable() => vec![why.to_string()],
             EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
         };
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);

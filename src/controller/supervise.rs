@@ -1,6 +1,7 @@
 //! Who runs: a worker for each environment, a follower for each repository, as the manifest says.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,12 @@ pub(super) struct Supervisor {
     pub(super) follow_trouble: FollowTrouble,
     /// What rings each follower.
     pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
+    /// The last sync of each environment that its follower was told of.
+    pub(super) synced: HashMap<EnvironmentName, Timestamp>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
     pub(super) sweeper: Sweeper,
+    pub(super) resync: Duration,
     pub(super) stop: CancellationToken,
 }
 
@@ -54,6 +58,7 @@ impl Supervisor {
             wake: self.wake.clone(),
             engine_state: self.engine_state.clone(),
             resynced: self.resynced.clone(),
+            period: self.resync,
             stop: self.stop.clone(),
         };
         tasks.spawn(watch.run());
@@ -81,7 +86,7 @@ impl Supervisor {
         tasks.wait().await;
     }
 
-    fn hear(&self, bell: Result<Bell, RecvError>) {
+    fn hear(&mut self, bell: Result<Bell, RecvError>) {
         match bell {
             Ok(Bell::Desired(environment)) => {
                 self.wake.ring(&environment);
@@ -95,9 +100,14 @@ impl Supervisor {
         }
     }
 
-    /// Tells the follower of an environment's repository, where a push was announced.
-    fn announce(&self, environment: &EnvironmentName) {
-        if !self.pass.desired.get(environment).is_ok_and(|desired| desired.hint.is_some()) {
+    /// Tells the follower of an environment's repository, where a push was announced or someone
+    /// said sync.
+    fn announce(&mut self, environment: &EnvironmentName) {
+        let Ok(desired) = self.pass.desired.get(environment) else { return };
+        // Not held against the sync that was acted upon: a pass may have been faster than this bell.
+        let is_synced =
+            desired.sync.is_some_and(|sync| self.synced.insert(environment.clone(), sync) != Some(sync));
+        if desired.hint.is_none() && !is_synced {
             return;
         }
         let manifest = self.manifest.borrow();
@@ -125,9 +135,9 @@ impl Supervisor {
         let wanted = followed(&manifest);
         followers.retain(|repository, (followed, _)| wanted.get(repository) == Some(followed));
         for (repository, followed) in wanted {
-            if !followers.contains_key(&repository) {
-                let guard = self.start_follower(tasks, &repository, &followed);
-                followers.insert(repository, (followed, guard));
+            if let Entry::Vacant(vacant) = followers.entry(repository) {
+                let guard = self.start_follower(tasks, vacant.key(), &followed);
+                vacant.insert((followed, guard));
             }
         }
         self.wake.ring_all();

@@ -10,8 +10,8 @@ use tracing::{debug, info, warn};
 
 use super::docker::{EngineError, Happening};
 use super::pass::{EngineState, Pass, now};
+use super::supervise;
 use super::wake::Wake;
-use super::{RESYNC, supervise};
 use crate::model::time::Timestamp;
 
 /// Events are asked for from this long before the connection, so that none falls in between.
@@ -24,6 +24,8 @@ pub(super) struct Watch {
     pub(super) wake: Wake,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
+    /// Between two resyncs.
+    pub(super) period: Duration,
     pub(super) stop: CancellationToken,
 }
 
@@ -34,11 +36,11 @@ impl Watch {
         while !self.stop.is_cancelled() {
             let stop = self.stop.clone();
             let Some(Err(lost)) = stop.run_until_cancelled(self.watch()).await else { return };
-            if *self.engine_state.borrow() == EngineState::Known {
-                warn!(error = %lost, "the Docker Engine was lost");
+            if !matches!(*self.engine_state.borrow(), EngineState::Lost(_)) {
+                warn!(error = %lost, "the Docker Engine cannot be asked; it is tried again and again");
                 pause = RETRY.0;
             }
-            self.engine_state.send_replace(EngineState::Lost(lost.to_string()));
+            self.engine_state.send_replace(EngineState::Lost(lost));
             self.resynced.send_replace(None);
             self.wake.ring_all();
             self.pass.engine.reconnect().await;
@@ -60,7 +62,7 @@ impl Watch {
         self.engine_state.send_replace(EngineState::Known);
         self.resynced.send_replace(Some(now()));
         self.wake.ring_all();
-        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + self.period, self.period);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -80,9 +82,8 @@ impl Watch {
             Happening::Container { id, names } => {
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
-                } else if names
-                    .iter()
-                    .any(|name| supervise::is_declared(&self.pass, name) || fleet.foreign(name).is_some())
+                } else if !fleet.knows(&id)
+                    && names.iter().any(|name| supervise::is_declared(&self.pass, name))
                 {
                     // Someone else's container came, went or changed its name where it matters.
                     self.resync().await?;

@@ -1,9 +1,162 @@
-//! dev, test and prod on this machine, from an example repository.
+//! dev, test and prod on this machine, from an example repository that it makes.
+//!
+//! A real daemon on real containers, in a folder of its own. When it ends, everything that it made
+//! is removed again.
 
+mod clean;
+mod live;
 pub mod repository;
 
-/// Runs the demo until Ctrl-C.
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::controller::RESYNC;
+use crate::daemon::{Daemon, Options};
+use crate::model::desired::Origin;
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::spec::Manifest;
+use crate::model::status::Condition;
+use crate::record::{Change, Guard, Handles};
+use live::say;
+use repository::{ExampleRepository, ManifestWords};
+
+/// The ports of dev, test and prod.
+const PORTS: [(&str, u16); 3] = [("dev", 8900), ("test", 8099), ("prod", 8088)];
+
+/// How long dev and test may take to be built and ready.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Runs the demo until Ctrl-C or SIGTERM, and removes what it made.
+///
+/// # Errors
+/// A port or a container name that is taken, an engine that does not answer, a git that is not
+/// there: each in words.
 pub async fn run(port_offset: u16) -> anyhow::Result<()> {
-    let _ = port_offset;
-    anyhow::bail!("soon")
+    let ports = ports(port_offset)?;
+    let place = tempfile::Builder::new().prefix("abide-demo-").tempdir()?;
+    let (folder, repository) = lay_out(&place, ports)?;
+    let manifest = crate::daemon::load_manifest(&folder)?.manifest;
+    clean::refuse_taken_names(&manifest).await?;
+
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let daemon = Daemon::start(Options { desired_state: folder.clone(), listen, resync: RESYNC }).await?;
+    let handles = daemon.handles.clone();
+    let told = tokio::select! {
+        told = show(&handles, &folder, &repository, ports) => told,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    say("\nstopping and removing what the demo made ...");
+    let record = handles.id.clone();
+    drop(handles);
+    daemon.stop().await?;
+    clean::remove_all(&record, &manifest).await?;
+    say("nothing is left of it");
+    told
+}
+
+fn ports(offset: u16) -> anyhow::Result<[u16; 3]> {
+    let mut ports = [0; 3];
+    for (slot, (environment, port)) in ports.iter_mut().zip(PORTS) {
+        let Some(port) = port.checked_add(offset) else {
+            bail!("--port-offset {offset} takes port {port} of {environment} beyond 65535");
+        };
+        if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            bail!(
+                "port {port}, which {environment} would have, cannot be used: {error}; \
+                 `abide demo --port-offset 10000` moves all three"
+            );
+        }
+        *slot = port;
+    }
+    Ok(ports)
+}
+
+fn lay_out(place: &TempDir, ports: [u16; 3]) -> anyhow::Result<(PathBuf, ExampleRepository)> {
+    let repository = repository::create(place.path(), repository::site()?)?;
+    let folder = place.path().join("desired-state");
+    let url = repository.bare.display().to_string();
+    let words = ManifestWords { prefix: "", repository: &url, poll: "5s", ports };
+    std::fs::create_dir(&folder)
+        .and_then(|()| std::fs::write(folder.join("keepwork.toml"), repository::manifest(&words)))
+        .context("cannot write the demo's manifest")?;
+    Ok((folder, repository))
+}
+
+/// Waits for dev and test, promotes test to prod, and tells what happens until dropped.
+async fn show(
+    handles: &Handles,
+    folder: &Path,
+    repository: &ExampleRepository,
+    ports: [u16; 3],
+) -> anyhow::Result<()> {
+    say("building dev and test from the example repository ...\n");
+    let tell = live::events(handles.clone());
+    let play = async {
+        let [dev, test, prod] = ["dev", "test", "prod"].map(EnvironmentName::new);
+        let (dev, test, prod) = (dev?, test?, prod?);
+        ready(handles, &dev).await?;
+        ready(handles, &test).await?;
+        promote(handles, &test, &prod).await?;
+        ready(handles, &prod).await?;
+        say(&live::what_to_try(folder, repository, ports));
+        anyhow::Ok(())
+    };
+    let (play, tell) = tokio::join!(play_then_wait(play), tell);
+    play.and(tell)
+}
+
+/// A play that went wrong ends the demo; one that went well is followed by what people do.
+async fn play_then_wait(play: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    play.await?;
+    std::future::pending().await
+}
+
+async fn ready(handles: &Handles, environment: &EnvironmentName) -> anyhow::Result<()> {
+    let mut bells = handles.bells.subscribe();
+    let is_ready = async {
+        loop {
+            let status = handles.status.status(environment)?;
+            match status {
+                Some(status) if status.condition == Condition::Ready => return anyhow::Ok(()),
+                Some(status) if status.condition == Condition::Degraded => {
+                    bail!("{environment} does not get ready: {}", status.message)
+                }
+                _ => drop(bells.recv().await),
+            }
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, is_ready).await;
+    waited.with_context(|| format!("{environment} was not ready within five minutes"))?
+}
+
+/// What `abide promote test prod` does: prod gets exactly what test runs.
+async fn promote(handles: &Handles, from: &EnvironmentName, to: &EnvironmentName) -> anyhow::Result<()> {
+    let tested = handles.desired.get(from)?.entry;
+    let change = Change {
+        revision: tested.revision,
+        image: tested.image,
+        origin: Origin::Promotion,
+        by: Some("demo".to_owned()),
+        note: Some(format!("from {from} generation {}", tested.generation)),
+        at: std::time::SystemTime::now().into(),
+        hold: None,
+    };
+    let seen = |environment: &EnvironmentName, generation: Generation| Guard {
+        environment: environment.clone(),
+        generation,
+    };
+    handles.writer.submit(to, change, &[seen(from, tested.generation)]).await?;
+    Ok(())
+}
+
+/// The names of the containers that a manifest declares.
+fn container_names(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    manifest.environments.values().map(|spec| spec.container.as_str())
 }

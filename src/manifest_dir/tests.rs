@@ -124,6 +124,16 @@ fn an_overlay_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
 }
 
 #[test]
+fn the_text_alone_is_read_where_secrets_are_out_of_reach() {
+    let text = WEBHOOK.replace("HOOK", "A_VARIABLE_THAT_NOBODY_SETS");
+    let dir = folder(&[("a.toml", &format!("{text}{ENVIRONMENT}"))]);
+    assert!(load(dir.path()).is_err());
+    assert_eq!(load_text(dir.path()).unwrap().repositories.len(), 1);
+    fs::write(dir.path().join("b.toml"), "nonsense = 1\n").unwrap();
+    assert!(load_text(dir.path()).is_err());
+}
+
+#[test]
 fn files_that_cannot_be_read_are_each_named() {
     let dir = folder(&[("a.toml", ENVIRONMENT)]);
     fs::write(dir.path().join("b.toml"), b"x = 1\ny = \"\xff\"\n").unwrap();

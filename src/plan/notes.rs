@@ -1,80 +1,140 @@
 //! The loop's notes: what a pass learns, forgives, and holds back.
 
+use super::explain::explain;
 use super::restart::backoff;
-use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Verdict};
-use crate::model::memory::{Memory, Refused, Repeat, Trouble};
+use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
+use crate::model::memory::{Crashes, Memory, Refused, Repeat, Trouble};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
-/// The notes as this pass begins: volumes seen are remembered, failures before a `sync` forgiven.
+/// The notes as this pass begins: volumes seen are remembered, and what no longer counts is
+/// forgotten: failures of another generation or before a `sync`, crashes of a container that is gone.
 pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now: Timestamp) -> Memory {
     let mut memory = memory.clone();
     memory.volumes.extend(observed.volumes.iter().cloned());
     let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| sync > at && sync <= now);
-    memory.refused.take_if(|refused| forgiven(refused.at));
-    memory.trouble.take_if(|trouble| forgiven(trouble.at) || trouble.generation != intent.entry.generation);
+    let other = |generation| generation != intent.entry.generation;
+    memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation));
+    memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
-    if memory.crashes.last.as_ref().is_some_and(|last| forgiven(last.exit.at)) {
-        memory.crashes.next_restart = None;
+    let is_gone = |id: &str| observed.containers.iter().all(|container| container.id != id);
+    if memory.crashes.last.as_ref().is_some_and(|last| is_gone(&last.container)) {
+        memory.crashes = Crashes::default();
     }
     memory
 }
 
-/// A difference that stays after it was acted upon three times is named, not fought.
-pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, now: Timestamp) -> Plan {
-    if plan.differences.is_empty() {
-        if plan.steps.is_empty() {
-            plan.memory.repeat = None;
-        }
-        return plan;
-    }
-    let difference = plan.differences.join("; ");
-    let before = plan.memory.repeat.take().filter(|repeat| repeat.difference == difference);
-    let count = before.as_ref().map_or(0, |repeat| repeat.count);
-    let due = before.as_ref().and_then(|repeat| repeat.next_retry);
-    if count >= REPEATS_BEFORE_GIVING_UP && due.is_none_or(|due| now < due) {
-        let next_retry = due.unwrap_or_else(|| now.after(backoff(count + 3, intent.environment.as_str())));
-        let at = before.map_or(now, |repeat| repeat.at);
-        plan.steps.clear();
-        plan.verdict = Verdict::new(
-            Condition::Degraded,
-            Reason::NotConverging,
-            format!("acted upon {count} times and still so: {difference}"),
-        );
-        plan.look_again = Some(next_retry);
-        plan.memory.repeat = Some(Repeat { difference, count, next_retry: Some(next_retry), at });
-    } else {
-        let acts = u32::from(!plan.steps.is_empty());
-        plan.memory.repeat = Some(Repeat { difference, count: count + acts, next_retry: None, at: now });
-    }
-    plan
-}
-
 /// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.
-pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, now: Timestamp) -> Plan {
+pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
-    if plan.steps.is_empty() {
+    let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
+    if plan.steps.is_empty() && !waits_for_restart {
         // Nothing is left to do: the trouble is over, however it ended.
         plan.memory.trouble = None;
         return plan;
     }
-    if now < trouble.next_retry {
-        plan.steps.clear();
-        plan.look_again = Some(trouble.next_retry);
+    if now < trouble.next_retry || waits_for_restart {
+        let crashes = plan.memory.crashes.clone();
+        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, before));
         let message = format!("{}: {}", intent.environment, trouble.message);
         plan.verdict = Verdict::new(Condition::Degraded, trouble.reason, message);
     }
     plan
 }
 
-/// The notes after `step` of `plan` failed with `error`.
+/// A difference that stays after it was acted upon three times is named, not fought.
+pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
+    let Some(difference) = what_differs(&plan) else {
+        plan.memory.repeat = None;
+        return plan;
+    };
+    let repeat = plan.memory.repeat.take().filter(|repeat| repeat.difference == difference);
+    let count = repeat.as_ref().map_or(0, |repeat| repeat.count);
+    let due = repeat.as_ref().and_then(|repeat| repeat.next_retry);
+    if count < REPEATS_BEFORE_GIVING_UP || due.is_some_and(|due| now >= due) {
+        let acts = u32::from(!plan.steps.is_empty());
+        plan.memory.repeat = Some(Repeat { difference, count: count + acts, next_retry: None, at: now });
+        return plan;
+    }
+    let next_retry = due.unwrap_or_else(|| now.after(backoff(count + 3, intent.environment.as_str())));
+    // A limit that the engine will not take must not keep a build waiting, nor a crashed container
+    // down; but steps that are themselves what repeats end here.
+    let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
+    hold_back(&mut plan, next_retry, now, |step| {
+        is_named && (is_supply(step) || is_paced(step, &crashes, before))
+    });
+    plan.verdict = Verdict::new(
+        Condition::Degraded,
+        Reason::NotConverging,
+        format!("acted upon {count} times and still so: {difference}"),
+    );
+    let at = repeat.map_or(now, |repeat| repeat.at);
+    plan.memory.repeat = Some(Repeat { difference, count, next_retry: Some(next_retry), at });
+    plan
+}
+
+/// What a pass finds to be wrong, in words; where it names no difference, the steps themselves.
+fn what_differs(plan: &Plan) -> Option<String> {
+    let differences = match plan.differences.as_slice() {
+        [] => explain(plan).join("; "),
+        differences => differences.join("; "),
+    };
+    (!differences.is_empty()).then_some(differences)
+}
+
+/// Leaves only the steps that `goes_on` allows.
+fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn(&Step) -> bool) {
+    plan.steps.retain(|planned| goes_on(&planned.step));
+    plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
+}
+
+/// Whether `step` is a restart that this very plan found to be due, or the stop before one: it has a
+/// backoff of its own.
+fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
+    let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
+    match step {
+        Step::Start { container: Target::Seen(id), replacement: None } => {
+            crashed(id) && crashes.restarts > before.restarts
+        }
+        Step::Stop { id } => {
+            let is_it = crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id);
+            is_it && crashes.stopped != before.stopped
+        }
+        _ => false,
+    }
+}
+
+/// Whether `step` is about the record and its images, rather than about a container.
+fn is_supply(step: &Step) -> bool {
+    use Step::{Acquire, CancelJob, RecordImage, RecordRebuilt, RollBack};
+    matches!(step, CancelJob | Acquire(_) | RecordImage { .. } | RecordRebuilt { .. } | RollBack { .. })
+}
+
+/// How a step failed, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure<'a> {
+    /// It was refused.
+    Refused(&'a str),
+    /// The engine did not answer, so nothing is known of the thing that was asked for.
+    Unanswered(&'a str),
+}
+
+/// The notes after `step` of `plan` failed.
 ///
 /// A replacement that the engine will not start is refused, so that the next plan goes back to
-/// what served; everything else is tried again with backoff.
-pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now: Timestamp) -> Memory {
-    let mut memory = plan.memory.clone();
-    if let Step::Start { replacement: Some(fingerprint), .. } = step {
+/// what served; everything else is tried again with backoff. An engine that does not answer says
+/// nothing of a replacement.
+pub fn after_failure(
+    plan: &Plan,
+    step: &Step,
+    failure: Failure<'_>,
+    intent: &Intent,
+    now: Timestamp,
+) -> Memory {
+    // What failed was not acted upon: it has a backoff of its own.
+    let mut memory = Memory { repeat: None, ..plan.memory.clone() };
+    if let (Step::Start { replacement: Some(fingerprint), .. }, Failure::Refused(error)) = (step, failure) {
         memory.refused = Some(Refused {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
@@ -84,10 +144,11 @@ pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now
         });
         return memory;
     }
+    let (Failure::Refused(error) | Failure::Unanswered(error)) = failure;
     let count = memory.trouble.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
     memory.trouble = Some(Trouble {
         generation: intent.entry.generation,
-        reason: if is_making(step) { Reason::StartFailed } else { Reason::EngineUnavailable },
+        reason: trouble_reason(step, failure),
         message: error.to_owned(),
         count,
         at: now,
@@ -96,6 +157,9 @@ pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now
     memory
 }
 
-fn is_making(step: &Step) -> bool {
-    matches!(step, Step::Create { .. } | Step::Start { .. })
+fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
+    match (step, failure) {
+        (Step::Start { .. }, Failure::Refused(_)) => Reason::StartFailed,
+        _ => Reason::EngineUnavailable,
+    }
 }

@@ -36,11 +36,10 @@ pub enum Need {
 }
 
 /// How long after a superseded build the record must have rested before the next one begins, so
-/// that a burst of pushes costs two builds: the one it cut short and the last.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// However long a burst lasts, a build begins after this time.
-const SETTLE_AT_MOST: Duration = Duration::from_secs(30);
+/// that a burst of pushes costs two builds: the one it cut short and the last. Twenty pushes that
+/// are scattered over ten seconds leave gaps of well over a second. There is no longest wait: what
+/// began in the middle of a burst would be superseded by the next push.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// What `entry` lacks on an engine that holds `images`.
 pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>) -> Need {
@@ -117,6 +116,7 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
             progress_reason(need),
             format!("{} {}: {step}", doing(need), words(intent)),
         ),
+        Acquisition::Got(image) if is_recorded(intent, image) => begin("what was brought is gone again"),
         Acquisition::Got(image) => record(intent, image),
         Acquisition::Failed { at, .. } if intent.sync.is_some_and(|sync| sync > *at) => {
             begin("someone said sync after it failed")
@@ -136,8 +136,8 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
 
 fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Timestamp) -> Half {
     let (reason, what) = (progress_reason(need), words(intent));
-    if let Some(since) = observed.burst_since {
-        let begins = intent.entry.at.after(SETTLE).min(since.after(SETTLE_AT_MOST));
+    if observed.burst_since.is_some() {
+        let begins = intent.entry.at.after(SETTLE);
         if now < begins {
             let message = format!("{what} is next, once pushes have settled");
             return Half::say(Condition::Progressing, reason, message).look_again_at(begins);
@@ -149,6 +149,11 @@ fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Time
     }
     Half::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
         .then(Step::Acquire(need.clone()), why)
+}
+
+/// Whether recording `image` would change nothing.
+fn is_recorded(intent: &Intent, image: &Image) -> bool {
+    intent.entry.image.as_ref() == Some(image)
 }
 
 fn record(intent: &Intent, image: &Image) -> Half {

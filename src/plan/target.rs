@@ -1,7 +1,7 @@
 //! Choosing what to enforce: what the record wants, else what was good last, else what is there.
 
-use super::{Intent, generation_words, image_id};
-use crate::model::container::{ContainerSpec, label};
+use super::{Intent, Verdict, difference, generation_words, image_id, rollback};
+use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
 use crate::model::memory::Memory;
 use crate::model::name::Digest;
@@ -36,6 +36,8 @@ pub(super) enum KeepReason {
     NoImage,
     /// A secret of its options cannot be read; the sentence says which.
     NoOptions(String),
+    /// What should replace it cannot be made until someone does something.
+    Blocked(Verdict),
 }
 
 impl Choice {
@@ -52,65 +54,103 @@ impl Choice {
 }
 
 pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
-    let options = match &intent.options {
-        Ok(options) => options,
-        Err(why) => return keep(observed, memory, KeepReason::NoOptions(why.clone())),
-    };
-    let spec = |image: &Digest, of: &Entry| ContainerSpec {
-        image: image.clone(),
-        options: options.clone(),
-        generation: of.generation,
-        revision: of.revision.clone(),
-    };
-    let wanted = image_id(&intent.entry).map(|id| spec(id, &intent.entry));
-    let can_run =
-        |spec: &ContainerSpec| observed.images.contains(&spec.image) || exists(observed, spec).is_some();
-    let refused = |spec: &ContainerSpec| {
-        memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
-    };
-    let wanted = wanted.filter(can_run);
-    if let Some(wanted) = wanted.clone().filter(|wanted| !refused(wanted)) {
+    if let Err(why) = &intent.options {
+        return keep(observed, memory, KeepReason::NoOptions(why.clone()));
+    }
+    let wanted = wanted(intent).filter(|wanted| can_run(observed, wanted));
+    if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
     }
-    if let Some(other) = wanted.as_ref().and_then(|wanted| other_than(observed, memory, wanted)) {
-        return Choice::Keep { id: other.id.clone(), why: KeepReason::Refused };
-    }
-    let good = memory.good.as_ref().and_then(|good| {
-        let Image { id: Some(id), .. } = &good.image else { return None };
-        let entry =
-            Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
-        Some(spec(id, &entry)).filter(|good| can_run(good) && !refused(good))
-    });
-    match (good, wanted) {
-        (Some(good), _) => Choice::Fallback(good),
-        (None, Some(wanted)) => Choice::Insist(wanted),
-        (None, None) => keep(observed, memory, KeepReason::NoImage),
+    match wanted {
+        Some(wanted) => instead_of(wanted, intent, observed, memory),
+        None => good(intent, observed, memory)
+            .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback),
     }
 }
 
-/// Our container with exactly these options, by its label.
-pub(super) fn exists<'a>(observed: &'a Observed, spec: &ContainerSpec) -> Option<&'a SeenContainer> {
-    let fingerprint = spec.fingerprint();
-    observed.containers.iter().find(|container| is_labelled(container, &fingerprint))
+/// What the record wants, where its image is known and its options can be had.
+pub(super) fn wanted(intent: &Intent) -> Option<ContainerSpec> {
+    Some(made_of(image_id(&intent.entry)?, intent.options.as_ref().ok()?, &intent.entry))
 }
 
-/// A container that is not the one that failed.
-fn other_than<'a>(
-    observed: &'a Observed,
+/// What to enforce in place of what failed: the container that was ready, as it is where its options
+/// are no longer the declared ones; else one of the image that was good; else any that was there.
+fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
+    let others = observed.containers.iter().filter(|container| !is_made_as(container, &failed));
+    let other = to_go_back_to(others, intent, memory);
+    let good = good(intent, observed, memory);
+    match (other, good) {
+        (Some(other), good) if is_proven(other, memory) => good
+            .filter(|good| is_made_as(other, good))
+            .map_or_else(|| kept(other, KeepReason::Refused), Choice::Fallback),
+        (_, Some(good)) => Choice::Fallback(good),
+        (Some(other), None) => kept(other, KeepReason::Refused),
+        (None, None) => Choice::Insist(failed),
+    }
+}
+
+/// What became ready last, where it can be made again.
+pub(super) fn good(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
+    let good = memory.good.as_ref()?;
+    let entry = Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
+    let spec = made_of(good.image.id.as_ref()?, intent.options.as_ref().ok()?, &entry);
+    (can_run(observed, &spec) && !is_refused(&spec, memory)).then_some(spec)
+}
+
+fn made_of(image: &Digest, options: &ContainerOptions, entry: &Entry) -> ContainerSpec {
+    ContainerSpec {
+        image: image.clone(),
+        options: options.clone(),
+        generation: entry.generation,
+        revision: entry.revision.clone(),
+    }
+}
+
+fn can_run(observed: &Observed, spec: &ContainerSpec) -> bool {
+    let exists = || observed.containers.iter().any(|container| is_made_as(container, spec));
+    observed.images.contains(&spec.image) || exists()
+}
+
+fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
+    memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
+}
+
+/// Whether this is our container with exactly these options. One that the engine calls dead is
+/// none any more.
+pub(super) fn is_made_as(container: &SeenContainer, spec: &ContainerSpec) -> bool {
+    container.state != ContainerState::Dead && difference::structural(spec, container).is_empty()
+}
+
+/// Whether it is the container that became ready last.
+pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
+    memory.good.as_ref().is_some_and(|good| good.container == container.id)
+}
+
+/// The best that could serve in place of another one: what was never started could not, and what
+/// was rolled back from should not.
+pub(super) fn to_go_back_to<'a>(
+    containers: impl Iterator<Item = &'a SeenContainer>,
+    intent: &Intent,
     memory: &Memory,
-    refused: &ContainerSpec,
 ) -> Option<&'a SeenContainer> {
-    let fingerprint = refused.fingerprint();
-    best(observed.containers.iter().filter(|container| !is_labelled(container, &fingerprint)), memory)
+    let could = containers.filter(|container| container.state != ContainerState::Created);
+    best(
+        could.filter(|container| is_proven(container, memory) || !is_of_bad_image(container, intent)),
+        memory,
+    )
 }
 
-fn is_labelled(container: &SeenContainer, fingerprint: &str) -> bool {
-    container.labels.get(label::SPEC).is_some_and(|label| label == fingerprint)
+fn is_of_bad_image(container: &SeenContainer, intent: &Intent) -> bool {
+    let image = Image { reference: None, digest: None, id: container.image.clone() };
+    rollback::is_bad(intent, &image)
 }
 
 fn keep(observed: &Observed, memory: &Memory, why: KeepReason) -> Choice {
-    best(observed.containers.iter(), memory)
-        .map_or(Choice::Nothing, |container| Choice::Keep { id: container.id.clone(), why })
+    best(observed.containers.iter(), memory).map_or(Choice::Nothing, |container| kept(container, why))
+}
+
+fn kept(container: &SeenContainer, why: KeepReason) -> Choice {
+    Choice::Keep { id: container.id.clone(), why }
 }
 
 /// The container to hold on to: the one that was ready before, whatever its state; then running
@@ -120,10 +160,9 @@ pub(super) fn best<'a>(
     containers: impl Iterator<Item = &'a SeenContainer>,
     memory: &Memory,
 ) -> Option<&'a SeenContainer> {
-    let proven = memory.good.as_ref().map(|good| good.container.as_str());
     containers.filter(|container| container.state != ContainerState::Dead).min_by_key(|container| {
         let rank = match container.state {
-            _ if proven == Some(container.id.as_str()) => 0,
+            _ if is_proven(container, memory) => 0,
             ContainerState::Running => 1,
             ContainerState::Paused => 2,
             ContainerState::InTransit => 3,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -135,9 +135,16 @@ impl Handles {
     }
 }
 
+/// One that was there already is closed to others too: sled makes its files as the umask says.
 fn make_folder(dir: &Path) -> Result<(), OpenError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| OpenError::Io { doing: "making the folder", path: dir.to_owned(), source })
+    let failed = |doing| move |source| OpenError::Io { doing, path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("making the folder"))?;
+    let metadata = fs::metadata(dir).map_err(failed("looking at the folder"))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(dir, closed).map_err(failed("closing to others the folder"))?;
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {

@@ -28,7 +28,14 @@ pub(crate) struct Ran {
 
 /// Runs `abide` on a desired-state folder, to its end.
 pub(crate) fn abide(desired_state: &Path, arguments: &[&str]) -> Ran {
-    let output = program(desired_state).args(arguments).stdin(Stdio::null()).output().unwrap();
+    abide_with(desired_state, arguments, &[])
+}
+
+/// The same, with `env` set in addition.
+pub(crate) fn abide_with(desired_state: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Ran {
+    let mut command = program(desired_state);
+    command.args(arguments).envs(env.iter().copied()).stdin(Stdio::null());
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

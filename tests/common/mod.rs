@@ -12,6 +12,9 @@ mod daemon;
 mod docker;
 mod git;
 mod net;
+mod proxy;
+mod scene;
+mod solo;
 mod standard;
 mod workshop;
 
@@ -20,10 +23,16 @@ pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
+pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use scene::{Scene, json, list};
+pub(crate) use solo::{Life, Solo, inspected};
 pub(crate) use standard::{SECRET, Standard};
 pub(crate) use workshop::{Workshop, build_log, site_image, status};
 
 use std::time::{Duration, Instant};
+
+/// How long anything may take on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The example application of this build.
 pub(crate) fn site() -> &'static [u8] {

@@ -1,1 +1,6 @@
-//! To come.
+//! How versions come to run: pushes, promotions and people, and versions that are no good.
+
+mod burst;
+mod failures;
+mod people;
+mod pushes;

@@ -1,1 +1,376 @@
-//! To come.
+//! Whatever is done to what runs, it comes back; and what is not ours is left alone.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{
+    Life, PATIENCE, Solo, Space, docker, eventually, eventually_some, inspected, try_docker,
+};
+
+/// Does `harm` to the container and waits until it serves again, in a life that `is_new` accepts.
+fn heals(
+    solo: &Solo,
+    what: &str,
+    harm: impl FnOnce(&Life),
+    is_healed: impl Fn(&Life, &Life) -> bool,
+) -> Life {
+    let before = solo.life().unwrap();
+    harm(&before);
+    let after = eventually_some(&format!("it serves after {what}"), PATIENCE, || {
+        solo.life().filter(|now| now.is_running() && is_healed(&before, now) && solo.serves())
+    });
+    assert_eq!(after.image, before.image, "another image after {what}");
+    after
+}
+
+fn is_same_container(before: &Life, now: &Life) -> bool {
+    now.id == before.id && now.started_at != before.started_at
+}
+
+#[test]
+fn whatever_is_done_to_a_container_it_serves_again_from_the_same_image_with_its_data() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[]);
+    solo.await_ready();
+    solo.leave_in_volume("kept");
+    let name = solo.name.as_str();
+
+    let untouched = |before: &Life, now: &Life| now == before;
+    heals(&solo, "a pause", |_| drop(docker(&["pause", name])), untouched);
+    heals(&solo, "a rename", |_| drop(docker(&["rename", name, &space.name("other")])), untouched);
+    let kill = |life: &Life| kill_process(Pid::from_raw(life.pid).unwrap(), Signal::KILL).unwrap();
+    heals(&solo, "a kill of its process", kill, is_same_container);
+    heals(&solo, "a stop", |_| drop(docker(&["stop", name])), is_same_container);
+    heals(&solo, "a kill", |_| drop(docker(&["kill", name])), is_same_container);
+    let is_another = |before: &Life, now: &Life| now.id != before.id;
+    heals(&solo, "a removal", |_| drop(docker(&["rm", "--force", name])), is_another);
+    assert!(solo.finds_in_volume("kept"));
+    assert_eq!(space.containers().len(), 1);
+    solo.await_ready();
+}
+
+#[test]
+fn an_image_that_was_removed_is_brought_back_and_the_data_is_kept() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    let first = solo.await_ready();
+    solo.leave_in_volume("kept");
+
+    // While the container runs, the engine lets go of the name alone.
+    let tag = docker(&["image", "inspect", "--format", "{{index .RepoTags 0}}", &first.image]);
+    docker(&["rmi", "--force", &tag]);
+    docker(&["rm", "--force", &solo.name]);
+    let second = eventually_some("it serves after its image lost its name", PATIENCE, || {
+        solo.life().filter(|now| now.id != first.id && now.is_running() && solo.serves())
+    });
+    assert_eq!(second.image, first.image);
+
+    daemon.terminate();
+    docker(&["rm", "--force", &solo.name]);
+    docker(&["rmi", "--force", &first.image]);
+    assert!(try_docker(&["image", "inspect", &first.image]).is_none());
+    let _daemon = solo.daemon(&[]);
+    eventually("it serves from an image that was built again", PATIENCE, || solo.serves());
+    solo.await_ready();
+    assert!(solo.finds_in_volume("kept"));
+}
+
+#[test]
+fn a_container_that_the_kernel_ends_for_lack_of_memory_is_said_to_be_that_and_heals_with_its_manifest() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::undeclared(&space);
+    solo.declare("memory = \"16MiB\"\nenv = { SITE_LEAK = \"1\" }");
+    let daemon = solo.daemon(&[]);
+    let status = solo.await_reason("CrashLoop");
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("killed for lack of memory (exit code 137)"), "{message}");
+    assert!(!status["next_retry"].is_null(), "{status}");
+    let why = daemon.abide(&["why", "dev"]).stdout;
+    assert!(why.contains("lack of memory"), "{why}");
+
+    solo.declare("memory = \"64MiB\"");
+    solo.await_ready();
+}
+
+#[test]
+fn limits_and_restart_policies_that_someone_changed_are_put_back_in_place() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::undeclared(&space);
+    solo.declare("memory = \"64MiB\"\npids = 100");
+    let _daemon = solo.daemon(&[("ABIDE_RESYNC", "2s")]);
+    let before = solo.await_ready();
+    const SET: &str = "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}";
+    let declared = inspected(&solo.name, SET);
+    assert_eq!(declared, "67108864 100 no");
+    for change in [["--memory", "32m"], ["--pids-limit", "50"], ["--restart", "always"]] {
+        docker(&["update", change[0], change[1], &solo.name]);
+        eventually(&format!("{change:?} is put back"), PATIENCE, || inspected(&solo.name, SET) == declared);
+    }
+    assert_eq!(solo.await_ready(), before, "limits are no reason for a restart");
+}
+
+/// What another container of the network gets from the site, by the alias that is the container's
+/// name; `None` where it is not reached. It borrows this machine's shell, for the image has none.
+fn asked_from_beside(solo: &Solo, image: &str) -> Option<String> {
+    let ask = format!(
+        "exec 3<>/dev/tcp/{}/8900 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3",
+        solo.name
+    );
+    let mut run = vec!["run", "--rm", "--network", &solo.network, "--env", "PATH=/usr/bin"];
+    run.extend(["--volume=/usr:/usr:ro", "--volume=/lib:/lib:ro", "--volume=/lib64:/lib64:ro"]);
+    run.extend(["--entrypoint", "/usr/bin/bash", image, "-c", &ask]);
+    try_docker(&run)
+}
+
+#[test]
+fn a_container_cut_off_its_network_is_reached_there_again() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[]);
+    let before = solo.await_ready();
+    assert_eq!(asked_from_beside(&solo, &before.image).as_deref(), Some("HTTP/1.1 200 OK"));
+
+    docker(&["network", "disconnect", &solo.network, &solo.name]);
+    eventually("another container reaches it by its alias", PATIENCE, || {
+        asked_from_beside(&solo, &before.image).as_deref() == Some("HTTP/1.1 200 OK")
+    });
+    assert_eq!(solo.await_ready(), before);
+
+    // Every crash gives more time before the next start; some time the network is free to be removed.
+    eventually("the network can be removed while the container is stopped", PATIENCE, || {
+        try_docker(&["kill", &solo.name]);
+        try_docker(&["network", "rm", &solo.network]).is_some()
+    });
+    eventually("the network is made again and the container serves in it", PATIENCE, || {
+        asked_from_beside(&solo, &before.image).as_deref() == Some("HTTP/1.1 200 OK") && solo.serves()
+    });
+    solo.await_ready();
+}
+
+#[test]
+fn a_foreign_container_of_our_name_is_named_and_never_removed() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    let image = solo.await_ready().image;
+    daemon.terminate();
+    docker(&["rm", "--force", &solo.name]);
+    // By hand, from our own image: the image's labels do not make it ours.
+    docker(&["run", "--detach", "--init", "--name", &solo.name, &image, "by-hand"]);
+    let foreign = solo.life().unwrap();
+
+    let daemon = solo.daemon(&[]);
+    let status = solo.await_reason("NameConflict");
+    assert_eq!(status["status"], "Blocked");
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains(&foreign.id[..12]) && message.contains("not abide's"), "{message}");
+    assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+    assert_eq!(solo.life().unwrap(), foreign);
+
+    docker(&["rm", "--force", &solo.name]);
+    let ours = solo.await_ready();
+    assert_ne!(ours.id, foreign.id);
+}
+
+#[test]
+fn a_foreign_container_on_our_port_is_waited_for() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    let image = solo.await_ready().image;
+    daemon.terminate();
+    docker(&["rm", "--force", &solo.name]);
+    let (neighbour, port) = (space.name("neighbour"), format!("127.0.0.1:{}:8080", solo.port));
+    let keeps = [space.name("their-volume"), space.name("their-network")];
+    docker(&["volume", "create", &keeps[0]]);
+    docker(&["network", "create", &keeps[1]]);
+    docker(&["run", "--detach", "--init", "--name", &neighbour, "--publish", &port, &image, "neighbour"]);
+    let before = Life::of(&neighbour).unwrap();
+
+    let _daemon = solo.daemon(&[]);
+    let status = solo.await_status("the taken port is told and a retry is due", |status| {
+        status["reason"] == "StartFailed" && !status["next_retry"].is_null()
+    });
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("port is already allocated"), "{message}");
+    assert_eq!(Life::of(&neighbour).unwrap(), before);
+
+    docker(&["rm", "--force", &neighbour]);
+    solo.await_ready();
+    assert!(space.volumes().contains(&keeps[0]) && space.networks().contains(&keeps[1]));
+    assert_eq!(space.containers().len(), 1);
+}
+
+#[test]
+fn two_daemons_on_one_engine_never_touch_each_others_containers() {
+    let (Some(space), Some(other_space), Some(third_space)) = (Space::new(), Space::new(), Space::new())
+    else {
+        return;
+    };
+    let (one, other) = (Solo::new(&space), Solo::new(&other_space));
+    let daemon = one.daemon(&[("ABIDE_RESYNC", "1s")]);
+    let _other_daemon = other.daemon(&[("ABIDE_RESYNC", "1s")]);
+    let theirs = other.await_ready();
+    one.await_ready();
+    heals(&one, "a kill", |_| drop(docker(&["kill", &one.name])), is_same_container);
+    one.push(&daemon, &[("www/index.html", "another page")]);
+    one.await_ready();
+    assert_eq!(other.await_ready(), theirs);
+
+    // The same name in both manifests: whoever came first keeps it.
+    let third = Solo { name: other.name.clone(), ..Solo::undeclared(&third_space) };
+    third.declare("");
+    let third_daemon = third.daemon(&[]);
+    let status = third.await_reason("NameConflict");
+    assert!(status["message"].as_str().unwrap().contains("another abide's"), "{status}");
+    drop(third_daemon);
+    assert_eq!(other.await_ready(), theirs);
+}
+
+#[test]
+fn a_volume_that_held_data_and_is_gone_is_never_made_anew_empty() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    solo.await_ready();
+    daemon.terminate();
+    docker(&["rm", "--force", &solo.name]);
+    docker(&["volume", "rm", &solo.volume]);
+
+    let daemon = solo.daemon(&[]);
+    let status = solo.await_reason("VolumeMissing");
+    assert_eq!(status["status"], "Blocked");
+    assert!(status["message"].as_str().unwrap().contains(&solo.volume), "{status}");
+    assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+    assert_eq!(solo.await_reason("VolumeMissing")["status"], "Blocked");
+    assert!(space.volumes().is_empty() && space.containers().is_empty());
+
+    docker(&["volume", "create", &solo.volume]);
+    solo.await_ready();
+}
+
+/// A Dockerfile that sets whatever an image can say about containers.
+fn dockerfile_of_everything(space: &Space) -> String {
+    format!(
+        r#"FROM scratch
+LABEL {} other.label="of the image"
+ARG DIST_PKG=build.tar
+ENV PATH=/bin OF_THE_IMAGE="with spaces = and signs"
+COPY --chown=1000:1000 bin/site /bin/site
+ADD ${{DIST_PKG}} /site/
+EXPOSE 8900 9000/udp
+VOLUME ["/site/cache", "/site/log"]
+USER 0:0
+WORKDIR /site/www
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=1s --timeout=5s --retries=2 CMD ["/bin/site", "version"]
+ONBUILD LABEL never=seen
+SHELL ["/bin/site"]
+ENTRYPOINT ["/bin/site", "serve", "--root", "/site/www", "--settings", "/site/site.env"]
+CMD ["local", "--port", "1"]
+"#,
+        space.label()
+    )
+}
+
+#[test]
+fn an_image_that_sets_everything_is_deployed_once_and_nothing_flaps() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    solo.repo.commit_and_push("dev", &[("Dockerfile", &dockerfile_of_everything(&space))]);
+    let daemon = solo.daemon(&[("ABIDE_RESYNC", "1s")]);
+    let life = solo.await_ready();
+    let steps = solo.steps();
+    assert_eq!(steps.iter().filter(|step| step.contains("create container")).count(), 1, "{steps:#?}");
+    for _ in 0..2 {
+        assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+        solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
+    }
+    eventually("its own health check ran", PATIENCE, || {
+        inspected(&solo.name, "{{.State.Health.Status}}") == "healthy"
+    });
+    daemon.terminate();
+    let daemon = solo.daemon(&[("ABIDE_RESYNC", "1s")]);
+    assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+    solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
+    assert_eq!(daemon.abide(&["diff", "dev"]).code, 0, "{}", daemon.abide(&["diff", "dev"]).stdout);
+    assert_eq!(solo.await_ready(), life);
+    assert_eq!(solo.steps(), steps);
+}
+
+#[test]
+fn a_crash_loop_is_slowed_down_and_told_and_a_new_commit_ends_it() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    solo.repo.commit_and_push("dev", &[("site.env", "SITE_CRASH_AFTER=1s\nSITE_EXIT_CODE=7\n")]);
+    let daemon = solo.daemon(&[]);
+    let mut starts: Vec<u64> = Vec::new();
+    eventually("it was started five times", PATIENCE, || {
+        let started = solo.life().filter(|life| life.pid > 0);
+        let started = started.map(|life| millis(&life.started_at));
+        starts.extend(started.filter(|at| starts.last() != Some(at)));
+        starts.len() == 5
+    });
+    let gaps: Vec<u64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.is_sorted(), "the gaps between starts do not grow: {gaps:?}");
+    assert!(gaps[3] >= gaps[0] + 3000, "{gaps:?}");
+    let status = solo.await_reason("CrashLoop");
+    assert_eq!(status["status"], "Degraded");
+    assert!(status["message"].as_str().unwrap().contains("exit code 7"), "{status}");
+    assert!(!status["next_retry"].is_null());
+
+    solo.push(&daemon, &[("site.env", "# well again\n")]);
+    solo.await_ready();
+}
+
+/// Milliseconds of a moment that the engine wrote.
+fn millis(moment: &str) -> u64 {
+    abide::model::time::Timestamp::parse(moment).unwrap().as_millis()
+}
+
+#[test]
+fn an_environment_that_left_the_manifest_keeps_its_container_and_is_named() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[("ABIDE_RESYNC", "1s")]);
+    let life = solo.await_ready();
+    // Another one is left, for a manifest without any is taken for a mistake.
+    solo.declare_all(&format!(
+        "[docker]\nnetwork = \"{}\"\n[environment.other]\ncontainer = \"{}\"\nport = 1\npublish = false\n",
+        solo.network,
+        space.name("other")
+    ));
+    let status = solo.await_status("it is named", |status| {
+        status["reason"] == "NotInManifest" && status["status"] == "Blocked"
+    });
+    assert!(status["message"].as_str().unwrap().contains(&solo.name), "{status}");
+    assert_eq!(solo.life().unwrap(), life);
+
+    solo.declare("");
+    assert_eq!(solo.await_ready(), life);
+}
+
+#[test]
+fn a_secret_that_is_gone_blocks_what_is_new_and_touches_nothing_that_runs() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::undeclared(&space);
+    let secret = space.dir().join("token");
+    std::fs::write(&secret, "canary-4711").unwrap();
+    solo.declare(&format!("env = {{ TOKEN = {{ secret_file = \"{}\" }} }}", secret.display()));
+    let daemon = solo.daemon(&[]);
+    let life = solo.await_ready();
+    assert!(inspected(&solo.name, "{{json .Config.Env}}").contains("TOKEN=canary-4711"));
+
+    std::fs::remove_file(&secret).unwrap();
+    assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+    let status = solo.await_reason("SecretMissing");
+    assert_eq!(status["status"], "Blocked");
+    assert!(status["message"].as_str().unwrap().contains("TOKEN"), "{status}");
+    assert_eq!(solo.life().unwrap(), life);
+
+    std::fs::write(&secret, "canary-4711").unwrap();
+    assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+    assert_eq!(solo.await_ready(), life);
+    assert!(!daemon.log().contains("canary-4711"));
+}

@@ -1,9 +1,15 @@
 //! The whole of abide against the real thing: a Docker Engine, git, and the binary as people run it.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
 #[path = "../common/mod.rs"]
 mod common;
 
+mod api;
 mod build;
+mod crash;
 mod deploy;
+mod engine;
 mod heal;
 mod keepwork;
+mod rollback;

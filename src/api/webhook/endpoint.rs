@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::answer::Answer;
 use super::bucket::{Bucket, Rate};
 use super::intake::{Intake, Taken};
+use super::tally::Tally;
 use super::text::tame;
 use super::{Delivery, Event, RefChange, Rejection, content, mac, read};
 use crate::model::container::Secret;
@@ -117,6 +118,7 @@ pub struct WebhookState<S> {
     rate: Rate,
     /// One for each hook that ever proved its secret, so no more than the manifest declares.
     buckets: Arc<Mutex<BTreeMap<RepositoryName, Bucket>>>,
+    tally: Tally,
 }
 
 impl<S: Inbox> WebhookState<S> {
@@ -128,7 +130,13 @@ impl<S: Inbox> WebhookState<S> {
             intake: Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory),
             rate: Rate { burst: limits.burst, per_second: limits.per_second },
             buckets: Arc::default(),
+            tally: Tally::default(),
         }
+    }
+
+    /// What becomes of the deliveries, as it is counted.
+    pub fn tally(&self) -> Tally {
+        self.tally.clone()
     }
 }
 
@@ -145,36 +153,47 @@ async fn receive<S: Inbox>(
     request: Request,
 ) -> Answer {
     let name = path.map(|Path(name)| name).unwrap_or_default();
-    let mut delivery = None;
-    let answer = match take(&state, &name, request, &mut delivery).await {
+    let mut known = Known::default();
+    let answer = match take(&state, &name, request, &mut known).await {
         Ok(answer) | Err(answer) => answer,
     };
-    log(&name, delivery.as_ref(), &answer);
+    log(&name, known.delivery.as_ref(), &answer);
+    state.tally.count(known.repository, answer.word());
     answer
 }
 
-/// The way of a delivery. What was understood of it is left in `read_delivery`, for the log.
+/// What was understood of a delivery when its way ended.
+#[derive(Default)]
+struct Known {
+    /// Whose hook it came to, be it authentic or not.
+    repository: Option<RepositoryName>,
+    /// What an authentic one says.
+    delivery: Option<Delivery>,
+}
+
+/// The way of a delivery. What was understood of it is left in `known`, for the log and the tally.
 async fn take<S: Inbox>(
     state: &WebhookState<S>,
     name: &str,
     request: Request,
-    read_delivery: &mut Option<Delivery>,
+    known: &mut Known,
 ) -> Result<Answer, Answer> {
     let (parts, body) = request.into_parts();
     content::kind(&parts.headers).map_err(Answer::Rejected)?;
     let body = state.intake.read(&parts.headers, body).await.map_err(Answer::NotRead)?;
     let hook = state.inbox.hook(name);
-    let repository = hook.as_ref().map(|hook| hook.name.clone());
+    known.repository = hook.as_ref().map(|hook| hook.name.clone());
     let now = (state.clock)();
-    let delivery = verify(hook, parts.headers, body, now).await?;
-    let (Some(repository), Some(delivery)) = (repository, delivery) else { return Err(Answer::Unknown) };
-    let delivery = &*read_delivery.insert(delivery);
+    known.delivery = verify(hook, parts.headers, body, now).await?;
+    let Known { repository: Some(repository), delivery: Some(delivery) } = &*known else {
+        return Err(Answer::Unknown);
+    };
     // Only authentic deliveries count: others must not use up what the real sender may send.
-    state.spend(&repository)?;
+    state.spend(repository)?;
     match &delivery.event {
         Event::Ping => Ok(Answer::Pong),
         Event::Ignored(reason) => Ok(Answer::Ignored(reason.clone())),
-        Event::Push(changes) => state.push(&repository, delivery, changes, now).await,
+        Event::Push(changes) => state.push(repository, delivery, changes, now).await,
     }
 }
 

@@ -19,6 +19,7 @@ mod intake;
 mod mac;
 mod payload;
 mod refs;
+mod tally;
 mod text;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::model::time::Timestamp;
 
 pub use endpoint::{Hook, Inbox, RecordOutcome, Recorded, StoreError, WebhookLimits, WebhookState, routes};
 pub use mac::check_secret;
+pub use tally::Tally;
 
 /// A delivery whose sender has proven to hold the hook's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]

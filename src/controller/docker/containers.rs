@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
 use crate::model::container::ContainerSpec;
-use crate::model::name::ContainerName;
+use crate::model::name::{ContainerName, NetworkName};
 use crate::model::observed::SeenContainer;
 use crate::model::time::Timestamp;
 
@@ -88,6 +88,23 @@ impl Engine {
     pub(crate) async fn start(&self, id: &str) -> Result<()> {
         let docker = self.docker().await?;
         within("start a container", SLOW, docker.start_container(id, None)).await
+    }
+
+    /// Starts a container that has run before. Where its network was removed since, it is connected
+    /// to the one that has the name now: the engine goes on asking for the one that is gone.
+    pub(crate) async fn start_again(
+        &self,
+        id: &str,
+        network: &NetworkName,
+        alias: &ContainerName,
+    ) -> Result<()> {
+        match self.start(id).await {
+            Err(EngineError::NotFound(words)) if words.starts_with("network ") => {
+                self.connect(id, network, alias).await?;
+                self.start(id).await
+            }
+            started => started,
+        }
     }
 
     /// Stops a container: SIGTERM, SIGKILL after its own timeout. One that is gone is fine.

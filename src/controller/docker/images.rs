@@ -70,6 +70,25 @@ impl Engine {
         Ok(images.filter_map(|id| Digest::new(id).ok()).collect())
     }
 
+    /// The IDs of all images that a record built.
+    pub(crate) async fn images_of_record(&self, record: &str) -> Result<Vec<String>> {
+        let docker = self.docker().await?;
+        let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::BUILT_BY)])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filter).build();
+        let images = within("list images", QUICK, docker.list_images(Some(options))).await?;
+        Ok(images.into_iter().map(|image| image.id).collect())
+    }
+
+    /// Removes an image under all its names; one that is gone is fine.
+    pub(crate) async fn remove_image_entirely(&self, id: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        let options = RemoveImageOptionsBuilder::default().force(true).build();
+        match within("remove an image", SLOW, docker.remove_image(id, Some(options), None)).await {
+            Ok(_) | Err(EngineError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives an image a name, so that no prune takes it.
     pub(crate) async fn tag(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
         let docker = self.docker().await?;

@@ -32,7 +32,7 @@ const QUICK: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(120);
 
 /// What went wrong between abide and the engine.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The engine does not answer.
     #[error("the Docker Engine does not answer: {0}")]

@@ -194,11 +194,13 @@ fn read_stop_timeout(table: &Table<'_>) -> Duration {
     timeout
 }
 
-/// `start-first` is also taken where a volume is written: whoever writes it down knows whether the
-/// program bears a second one beside it.
 fn read_update(text: &str) -> Result<Update, String> {
     match text {
-        "start-first" => Ok(Update::StartFirst),
+        // Taken here and ignored by the loop, it would promise what nobody keeps.
+        "start-first" => {
+            Err("= \"start-first\" is not supported by this version of abide: it needs a managed front"
+                .to_owned())
+        }
         "stop-first" => Ok(Update::StopFirst),
         _ => Err("must be \"start-first\" or \"stop-first\"".to_owned()),
     }

@@ -127,7 +127,7 @@ fn run_options_are_read_in_all_their_forms() {
     let bound = dev("publish = \"[::1]:8901\"").publish.unwrap();
     assert_eq!((bound.address, bound.port), (Some("::1".parse().unwrap()), 8901));
     assert_eq!(dev("command = []").command, None);
-    assert_eq!(dev("update = \"start-first\"").update, Some(Update::StartFirst));
+    assert_eq!(dev("update = \"stop-first\"").update, Some(Update::StopFirst));
     assert_eq!(dev("stop_timeout = \"1m 5s\"").stop_timeout, Duration::from_secs(65));
     let hosts =
         dev("extra_hosts = [\"a.b:10.0.0.6\", \"c:::1\", \"d:[fe80::1]\", \"e:host-gateway\"]").extra_hosts;

@@ -91,6 +91,33 @@ async fn what_concerns_nobody_is_ignored_with_a_reason() {
 }
 
 #[tokio::test]
+async fn every_delivery_is_counted_under_the_hook_that_it_came_to() {
+    let state = WebhookState::new(MemoryInbox::new(), || NOW, WebhookLimits::default());
+    let (router, tally) = (routes(state.clone()), state.tally());
+    let forged = push("dev", COMMIT).with("x-hub-signature-256", "sha256=00");
+    for (hook, sent) in [
+        ("github", push("dev", COMMIT)),
+        ("github", push("dev", COMMIT)),
+        ("github", forged),
+        ("nobody", push("dev", COMMIT)),
+        ("no%22body", push("dev", COMMIT)),
+    ] {
+        answered(router.clone(), sent.request(&format!("/webhooks/{hook}"))).await;
+    }
+    let page = tally.to_string();
+    let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        lines,
+        [
+            r#"abide_webhook_deliveries_total{repository="",result="refused"} 2"#,
+            r#"abide_webhook_deliveries_total{repository="github",result="recorded"} 1"#,
+            r#"abide_webhook_deliveries_total{repository="github",result="refused"} 1"#,
+            r#"abide_webhook_deliveries_total{repository="github",result="repeated"} 1"#,
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_ping_is_answered() {
     let (status, body) = post(&MemoryInbox::new(), "github", &github("ping", "{}")).await;
     assert_eq!((status.as_u16(), body), (200, json!({"status": "pong"})));

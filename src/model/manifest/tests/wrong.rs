@@ -103,6 +103,10 @@ fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
             "4: `stop_timeout` must be whole seconds: the Docker Engine counts no finer",
         ),
         ("stop_timeout = \"9years\"", "4: `stop_timeout` must be at most a year"),
+        (
+            "update = \"start-first\"",
+            "4: `update` = \"start-first\" is not supported by this version of abide: it needs a managed front",
+        ),
         ("update = \"rolling\"", "4: `update` must be \"start-first\" or \"stop-first\""),
         ("env = [\"A=1\"]", "4: `env` must be a table, not a list"),
         (

@@ -1,0 +1,194 @@
+//! What rest costs: requests, CPU and memory where nothing happens, one event that changes nothing,
+//! and a pass that finds nothing to do; with 3 environments and with many.
+//!
+//! Two daemons run at once on the same engine, each behind a counting proxy. Whatever else the
+//! engine does in that time is told to both of them, and counted in a row of its own.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+mod report;
+mod rig;
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use abide::controller::RESYNC;
+use common::{Space, docker};
+use report::{Samples, Table, goal, ratio, shown, title};
+use rig::fleet::Fleet;
+use rig::{engine, http, process};
+
+/// The fewest environments that are looked at.
+const FEW: usize = 3;
+/// The most, where [`MANY_VARIABLE`] does not say.
+const MANY: usize = 20;
+/// Sets another number of most environments.
+const MANY_VARIABLE: &str = "ABIDE_BENCH_ENVIRONMENTS";
+/// How long nothing is done: one resync.
+const IDLE: Duration = RESYNC;
+/// After a burst of deeds, the loop needs this long to come to rest.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Events that change nothing.
+const WAKES: usize = 10;
+/// Looks at all environments.
+const LOOKS: usize = 20;
+
+fn main() {
+    let many = std::env::var(MANY_VARIABLE).ok().and_then(|count| count.parse().ok()).unwrap_or(MANY);
+    let (Some(small), Some(large)) = (Space::new(), Space::new()) else { return };
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let fleets = [(&small, FEW), (&large, many)].map(|(space, count)| {
+        let image = engine::site_image(space);
+        Fleet::start(space, count, &image)
+    });
+    std::thread::sleep(SETTLE);
+    look(&fleets);
+    wake(&fleets);
+    await_resync(&fleets);
+    rest(&fleets);
+}
+
+/// The first resync after something was done looks at it once more; those after it are at rest.
+fn await_resync(fleets: &[Fleet; 2]) {
+    fleets.iter().for_each(|fleet| fleet.proxy.forget());
+    for fleet in fleets {
+        let is_listed = || Counted::of(fleet, &fleet.proxy.seen().requests()).lists > 0;
+        common::eventually("everything is listed again", RESYNC + SETTLE, is_listed);
+    }
+    std::thread::sleep(SETTLE);
+}
+
+/// Half a minute without a deed.
+fn rest(fleets: &[Fleet; 2]) {
+    fleets.iter().for_each(|fleet| fleet.proxy.forget());
+    let before = fleets.each_ref().map(|fleet| process::cpu_time(fleet.daemon.id()));
+    std::thread::sleep(IDLE);
+    title("At rest for 30 s: one resync, and a TCP probe of each container every second");
+    let mut table = Table::new(&[
+        "environments",
+        "lists",
+        "other requests",
+        "because of others",
+        "bytes answered",
+        "events told",
+        "CPU a minute",
+        "of one CPU",
+        "resident",
+        "highest",
+    ]);
+    let (mut requests, mut events) = (0, 0);
+    for (fleet, before) in fleets.iter().zip(before) {
+        let cpu = process::cpu_time(fleet.daemon.id()) - before;
+        let trace = fleet.proxy.seen();
+        let counted = Counted::of(fleet, &trace.requests());
+        let (now, highest) = process::memory(fleet.daemon.id());
+        requests += counted.lists + counted.other + counted.foreign;
+        events += trace.events();
+        table.row([
+            fleet.environments.len().to_string(),
+            counted.lists.to_string(),
+            counted.other.to_string(),
+            counted.foreign.to_string(),
+            trace.answered_bytes().to_string(),
+            trace.events().to_string(),
+            shown(cpu.mul_f64(60.0 / IDLE.as_secs_f64())),
+            format!("{:.2} %", 100.0 * cpu.as_secs_f64() / IDLE.as_secs_f64()),
+            mebibytes(now),
+            mebibytes(highest),
+        ]);
+    }
+    table.print();
+    if events > 0 {
+        println!("The engine was not at rest: others used it, and the requests answer that too.\n");
+    }
+    goal("an idle resync is one request, whatever the number of environments", requests == fleets.len());
+}
+
+/// The requests of some time.
+#[derive(Default)]
+struct Counted {
+    /// Lists of all containers.
+    lists: usize,
+    /// About what is not the fleet's: others use the same engine.
+    foreign: usize,
+    /// The rest.
+    other: usize,
+}
+
+impl Counted {
+    fn of(fleet: &Fleet, requests: &[&str]) -> Self {
+        let mut counted = Self::default();
+        for request in requests {
+            let is_container = request.contains("/containers/");
+            let is_ours = fleet.environments.iter().any(|running| request.contains(&running.container));
+            match (request.contains("/containers/json"), is_container && !is_ours) {
+                (true, _) => counted.lists += 1,
+                (false, true) => counted.foreign += 1,
+                (false, false) => counted.other += 1,
+            }
+        }
+        counted
+    }
+}
+
+/// Events about a container that change nothing that abide looks at.
+fn wake(fleets: &[Fleet; 2]) {
+    title("An event that changes nothing (CPU shares of one container)");
+    let mut table = Table::new(&["environments", "requests about the container, each event"]);
+    for fleet in fleets {
+        let id = fleet.environments[0].container.as_str();
+        fleet.proxy.forget();
+        for shares in 0..WAKES {
+            docker(&["update", "--cpu-shares", &(1000 + shares).to_string(), id]);
+        }
+        std::thread::sleep(SETTLE);
+        let trace = fleet.proxy.seen();
+        let about = trace.requests().iter().filter(|request| request.contains(id)).count();
+        let each = about as f64 / WAKES as f64;
+        table.row([fleet.environments.len().to_string(), format!("{each:.1}")]);
+    }
+    table.print();
+}
+
+/// A look at every environment that finds nothing to do, beside the one list of containers that
+/// whoever asks the engine instead has to make.
+fn look(fleets: &[Fleet; 2]) {
+    title("A pass with nothing to do: snapshot, observe and plan (`GET .../plan`), and the answer");
+    let mut table = Table::new(&[
+        "environments",
+        "one, median",
+        "one, p90",
+        "all",
+        "one `GET /containers/json`",
+        "all of that",
+    ]);
+    for fleet in fleets {
+        let (mut one, mut all, mut list) = (Samples::default(), Samples::default(), Samples::default());
+        for _ in 0..LOOKS {
+            list.time(|| http::get(&engine::socket(), "/containers/json?all=1").unwrap());
+            all.time(|| look_at_all(fleet, &mut one));
+        }
+        let ratio = ratio(all.median(), list.median());
+        let count = fleet.environments.len().to_string();
+        let times = [one.median(), one.p90(), all.median(), list.median()].map(shown);
+        table.row([count].into_iter().chain(times).chain([ratio]));
+    }
+    table.print();
+}
+
+fn look_at_all(fleet: &Fleet, one: &mut Samples) {
+    let socket = abide::daemon::socket_path(&fleet.desired_state);
+    for running in &fleet.environments {
+        let target = format!("/api/v1/environments/{}/plan", running.name);
+        let plan = one.time(|| http::get(&socket, &target).unwrap());
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        assert_eq!(plan["steps"], serde_json::json!([]), "there was something to do: {plan}");
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,94 @@
+//! The engine without abide: its socket, the image that is run, main processes, and who answers.
+
+use std::fs::Permissions;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::common::{Space, docker, site};
+
+/// Where the site listens in its containers.
+pub(crate) const PORT: u16 = 8080;
+/// A new attempt to be answered is made this often, so that a lost packet of one costs the others
+/// nothing.
+const ATTEMPTS: Duration = Duration::from_millis(10);
+/// How long a container may take to serve.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The engine's own socket.
+pub(crate) fn socket() -> PathBuf {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    host.strip_prefix("unix://").expect("these benchmarks need an engine on a Unix socket").into()
+}
+
+/// Makes the image of a static site, and gives its ID.
+pub(crate) fn site_image(space: &Space) -> String {
+    let dir = space.dir().join("image");
+    std::fs::create_dir_all(dir.join("www")).unwrap();
+    std::fs::write(dir.join("site"), site()).unwrap();
+    std::fs::write(dir.join("www/index.html"), "served").unwrap();
+    std::fs::set_permissions(dir.join("site"), Permissions::from_mode(0o755)).unwrap();
+    let command = format!(r#"["/site", "serve", "--root", "/www", "--port", "{PORT}"]"#);
+    let recipe = format!(
+        "FROM scratch\nLABEL {}\nCOPY site /site\nCOPY www /www\nENTRYPOINT {command}\n",
+        space.label()
+    );
+    std::fs::write(dir.join("Dockerfile"), recipe).unwrap();
+    docker(&["build", "--quiet", dir.to_str().unwrap()])
+}
+
+/// `kill -9` of the main process of a container, and all that ran under it; gives the moment just
+/// before.
+pub(crate) fn kill_main_process(container: &str) -> Instant {
+    let process = docker(&["inspect", "--format", "{{.State.Pid}}", container]).parse().unwrap();
+    let at = Instant::now();
+    kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap();
+    // The kernel ends the first process of a namespace last; until then another may still answer.
+    while is_running(process) {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    at
+}
+
+/// Whether a process is neither gone nor only waits for its parent to take note of its end.
+fn is_running(process: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Waits until a port of the loopback address serves HTTP, and says when it did.
+///
+/// # Panics
+/// Where it never does.
+pub(crate) fn await_served(runtime: &Runtime, port: u16) -> Instant {
+    let served = async {
+        let mut attempts = JoinSet::new();
+        loop {
+            attempts.spawn(is_served(port));
+            tokio::select! {
+                Some(Ok(Some(at))) = attempts.join_next() => return at,
+                () = tokio::time::sleep(ATTEMPTS) => {}
+            }
+        }
+    };
+    let served = runtime.block_on(async { tokio::time::timeout(PATIENCE, served).await });
+    served.unwrap_or_else(|_| panic!("nobody serves on port {port}"))
+}
+
+/// Whether one request is answered, and when. That a connection is accepted says nothing: the
+/// engine's own proxy accepts for a container that is gone.
+async fn is_served(port: u16) -> Option<Instant> {
+    let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.ok()?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.ok()?;
+    (&status[9..] == b"200").then(Instant::now)
+}

@@ -1,0 +1,86 @@
+//! A daemon with some environments that run a static site, behind a counting proxy.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use super::engine::{self, PORT};
+use super::proxy::Proxy;
+use crate::common::{Daemon, Space, docker};
+
+/// The daemon, and what it runs. Must be dropped before its space.
+pub(crate) struct Fleet {
+    /// The daemon.
+    pub(crate) daemon: Daemon,
+    /// What it asks the engine goes through here.
+    pub(crate) proxy: Proxy,
+    /// The environments.
+    pub(crate) environments: Vec<Running>,
+    /// The folder of the manifest and the record.
+    pub(crate) desired_state: PathBuf,
+    /// The managed network.
+    pub(crate) network: String,
+}
+
+/// An environment that is ready.
+pub(crate) struct Running {
+    /// Its name.
+    pub(crate) name: String,
+    /// The id of its container.
+    pub(crate) container: String,
+    /// Its port of the loopback address.
+    pub(crate) port: u16,
+}
+
+impl Fleet {
+    /// Declares `count` environments in a folder of `space`, starts a daemon, records `image` for
+    /// each and waits until all are ready. Needs a runtime.
+    pub(crate) fn start(space: &Space, count: usize, image: &str) -> Self {
+        let desired_state = space.dir().join("desired-state");
+        std::fs::create_dir(&desired_state).unwrap();
+        let (ports, network) = (free_ports(count), space.name("net"));
+        let manifest = manifest(space, &network, &ports);
+        std::fs::write(desired_state.join("bench.toml"), manifest).unwrap();
+        let proxy = Proxy::start(space.dir().join("engine.sock"), &engine::socket());
+        let daemon = Daemon::start(&desired_state, &[("DOCKER_HOST", &proxy.docker_host())]);
+        let names: Vec<String> = (0..count).map(environment).collect();
+        names.iter().for_each(|name| must(&daemon, &["set", name, image]));
+        names.iter().for_each(|name| must(&daemon, &["wait", name, "--timeout", "2m"]));
+        let running = names.into_iter().zip(ports).map(|(name, port)| {
+            let container = docker(&["inspect", "--format", "{{.Id}}", &space.name(&name)]);
+            Running { name, container, port }
+        });
+        Self { environments: running.collect(), daemon, proxy, desired_state, network }
+    }
+}
+
+fn must(daemon: &Daemon, arguments: &[&str]) {
+    let ran = daemon.abide(arguments);
+    assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+}
+
+fn environment(number: usize) -> String {
+    format!("e{number}")
+}
+
+fn manifest(space: &Space, network: &str, ports: &[u16]) -> String {
+    let mut manifest = format!("[docker]\nnetwork = \"{network}\"\n");
+    for (number, port) in ports.iter().enumerate() {
+        let name = environment(number);
+        let container = space.name(&name);
+        let health = r#"{ tcp = true, healthy_for = "100ms" }"#;
+        let _ = write!(
+            manifest,
+            "[environment.{name}]\ncontainer = \"{container}\"\nport = {PORT}\n\
+             publish = \"127.0.0.1:{port}\"\nhealth = {health}\n"
+        );
+    }
+    manifest
+}
+
+/// Ports of the loopback address that nobody listens on, all different.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    let listeners = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    let listeners: Vec<_> = listeners.collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}

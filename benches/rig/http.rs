@@ -1,0 +1,23 @@
+//! As little HTTP as it takes to ask someone on a socket of this machine.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a peer on this machine may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `GET target` on a Unix socket, over a connection of its own: the body of a good answer.
+pub(crate) fn get(socket: &Path, target: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // HTTP/1.0: the answer ends where the connection does.
+    write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.split_whitespace().nth(1) == Some("200") => Ok(body.to_owned()),
+        _ => Err(io::Error::other(format!("GET {target}: {answer}"))),
+    }
+}

@@ -1,0 +1,226 @@
+//! How long a signed push takes to be acknowledged, beside the flushed write that it cannot do
+//! without.
+//!
+//! The real router on a real record, over TCP on the loopback address. Before it answers, the
+//! record flushes sled and has the disk confirm sled's log (fdatasync), so both limits are
+//! measured: in the same run, in turn with the pushes, on the same file system.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+mod report;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use abide::api::ManifestState;
+use abide::api::inbox::RecordInbox;
+use abide::api::serve::{Limits, serve_tcp};
+use abide::api::webhook::{WebhookLimits, WebhookState, routes};
+use abide::manifest_dir;
+use abide::model::name::{CommitId, EnvironmentName};
+use abide::model::time::Timestamp;
+use abide::record::{self, Handles};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use report::{Samples, Table, goal, ratio, shown, title};
+
+/// Pushes of each kind, and writes of each kind. Fewer than a hook may send at once.
+const ROUNDS: usize = 500;
+/// How much longer than the limit an acknowledgement may take.
+const GOAL: u32 = 3;
+/// What the sender proves with.
+const SECRET: &str = "known-to-this-benchmark-alone";
+/// About as much as a push adds to the record.
+const WRITTEN: [u8; 512] = [b'x'; 512];
+/// A folder for everything, where the default one is in memory or on another disk.
+const FOLDER_VARIABLE: &str = "ABIDE_BENCH_DIR";
+
+fn main() {
+    let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, Into::into);
+    let folder = tempfile::tempdir_in(folder).unwrap();
+    let (runtime, stop) = (Runtime::new().unwrap(), CancellationToken::new());
+    let handles = open_record(folder.path());
+    let address = runtime.block_on(serve(folder.path(), &handles, stop.clone()));
+    let limit = Limit::open(&folder.path().join("sled"));
+    let measured = Measured::take(address, &limit);
+    stop.cancel();
+    assert_is_recorded(&handles, measured.last_commit());
+    measured.report();
+}
+
+fn open_record(folder: &Path) -> Handles {
+    record::open(&folder.join("record")).unwrap()
+}
+
+/// Serves the webhooks as the daemon does, and nothing else.
+async fn serve(folder: &Path, handles: &Handles, stop: CancellationToken) -> SocketAddr {
+    let secret = folder.join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let manifest = format!(
+        "[repository.site]\nurl = \"/nowhere\"\nwebhook = {{ provider = \"github\", secret_file = {secret:?} }}\n\
+         [environment.dev]\ncontainer = \"dev-server\"\nport = 8900\n\
+         source = {{ repository = \"site\", branch = \"dev\" }}\n\
+         [environment.dev.build]\ndockerfile = \"Dockerfile\"\n"
+    );
+    std::fs::write(folder.join("bench.toml"), manifest).unwrap();
+    let manifest = manifest_dir::load(folder).unwrap().manifest;
+    let state = Arc::new(ManifestState { manifest, problem: None });
+    let (_, manifest) = tokio::sync::watch::channel(state);
+    let inbox = RecordInbox { manifest, writer: handles.writer.clone() };
+    let router = routes(WebhookState::new(inbox, now, WebhookLimits::default()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve_tcp(listener, router, Limits::default(), stop));
+    address
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// The last acknowledged push must be what the record says: a benchmark of refusals is none.
+fn assert_is_recorded(handles: &Handles, commit: CommitId) {
+    let dev = EnvironmentName::new("dev").unwrap();
+    let hint = handles.desired.get(&dev).unwrap().hint.unwrap();
+    assert_eq!(hint.revision, commit);
+}
+
+/// The least that a durable acknowledgement takes: one write to a store of its own.
+struct Limit {
+    db: sled::Db,
+    log: File,
+}
+
+impl Limit {
+    fn open(dir: &Path) -> Self {
+        let db = sled::Config::new().path(dir).flush_every_ms(None).open().unwrap();
+        db.flush().unwrap();
+        Self { db, log: File::open(dir.join("db")).unwrap() }
+    }
+
+    fn write(&self, key: usize) {
+        self.db.insert(key.to_be_bytes(), WRITTEN.as_slice()).unwrap();
+        self.db.flush().unwrap();
+    }
+
+    fn write_and_sync(&self, key: usize) {
+        self.write(key);
+        self.log.sync_data().unwrap();
+    }
+}
+
+/// What was measured.
+#[derive(Default)]
+struct Measured {
+    flushed: Samples,
+    synced: Samples,
+    /// On a connection for each, as git hosts make them.
+    fresh: Samples,
+    /// On one connection.
+    kept: Samples,
+}
+
+impl Measured {
+    fn take(address: SocketAddr, limit: &Limit) -> Self {
+        let mut measured = Self::default();
+        let mut kept = Connection::open(address);
+        for round in 0..ROUNDS {
+            measured.flushed.time(|| limit.write(2 * round));
+            measured.synced.time(|| limit.write_and_sync(2 * round + 1));
+            let request = push(2 * round);
+            measured.fresh.time(|| Connection::open(address).post(&request));
+            let request = push(2 * round + 1);
+            measured.kept.time(|| kept.post(&request));
+        }
+        measured
+    }
+
+    fn last_commit(&self) -> CommitId {
+        commit(2 * ROUNDS - 1)
+    }
+
+    fn report(&self) {
+        title("A signed push, acknowledged once it is on disk");
+        let columns = ["what", "median", "p90", "of insert + flush", "of that + fdatasync", "rounds"];
+        let mut table = Table::new(&columns);
+        for (what, samples) in [
+            ("sled alone: insert + flush", &self.flushed),
+            ("sled alone: insert + flush + fdatasync", &self.synced),
+            ("push on a connection of its own", &self.fresh),
+            ("push on a connection that stays", &self.kept),
+        ] {
+            let median = samples.median();
+            table.row([
+                what.to_owned(),
+                shown(median),
+                shown(samples.p90()),
+                ratio(median, self.flushed.median()),
+                ratio(median, self.synced.median()),
+                samples.count().to_string(),
+            ]);
+        }
+        table.print();
+        let pushed = self.fresh.median();
+        goal("within 3 times insert + flush", pushed <= self.flushed.median() * GOAL);
+        goal("within 3 times insert + flush + fdatasync", pushed <= self.synced.median() * GOAL);
+    }
+}
+
+fn commit(number: usize) -> CommitId {
+    CommitId::new(format!("{:040x}", number + 1)).unwrap()
+}
+
+/// A whole request: the push of a commit that nobody announced before.
+fn push(number: usize) -> Vec<u8> {
+    let body = serde_json::json!({
+        "ref": "refs/heads/dev",
+        "before": commit(number + 1),
+        "after": commit(number),
+        "created": false,
+        "deleted": false,
+        "forced": false,
+        "repository": { "name": "site", "full_name": "example/site" },
+        "pusher": { "name": "alice" },
+        "sender": { "login": "alice" },
+        "head_commit": { "id": commit(number), "message": "A change ".repeat(200) },
+    });
+    let body = body.to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let signature = hex::encode(mac.finalize().into_bytes());
+    let head = format!(
+        "POST /webhooks/site HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         X-GitHub-Event: push\r\nX-GitHub-Delivery: {number}\r\nX-Hub-Signature-256: sha256={signature}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body.as_bytes()].concat()
+}
+
+/// A sender's connection.
+struct Connection(TcpStream);
+
+impl Connection {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Sends a push and waits for the acknowledgement.
+    fn post(&mut self, request: &[u8]) {
+        self.0.write_all(request).unwrap();
+        // An acknowledgement is short, and is sent in one piece.
+        let mut answer = [0; 4096];
+        let length = self.0.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    }
+}

@@ -1,0 +1,48 @@
+//! Removing all that a record owns, for a demo that leaves nothing behind. The loop itself never
+//! does this.
+
+use super::docker::{Engine, EngineError};
+use crate::model::container::label;
+use crate::model::name::NetworkName;
+
+/// The names of all containers of the engine.
+///
+/// # Errors
+/// A sentence, where the engine does not answer.
+pub async fn names_in_use() -> Result<Vec<String>, String> {
+    let listed = Engine::new(None).list().await.map_err(|error| error.to_string())?;
+    Ok(listed.into_iter().flat_map(|container| container.names).collect())
+}
+
+/// Removes the containers, images, network and volumes of a record. The daemon that owns it must
+/// have been stopped.
+///
+/// # Errors
+/// A sentence, where the engine does not remove one of them.
+pub async fn remove_record(record: &str, network: &NetworkName, volumes: &[String]) -> Result<(), String> {
+    let engine = Engine::new(None);
+    remove(&engine, record, network, volumes).await.map_err(|error| error.to_string())
+}
+
+async fn remove(
+    engine: &Engine,
+    record: &str,
+    network: &NetworkName,
+    volumes: &[String],
+) -> Result<(), EngineError> {
+    for container in engine.list().await? {
+        if container.labels.get(label::RECORD).is_some_and(|owner| owner == record) {
+            engine.remove(&container.id).await?;
+        }
+    }
+    for image in engine.images_of_record(record).await? {
+        engine.remove_image_entirely(&image).await?;
+    }
+    if engine.network(network, record).await?.is_some_and(|network| network.is_ours) {
+        engine.remove_network(network).await?;
+    }
+    for volume in volumes {
+        engine.remove_volume(volume).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! What the demo prints: what to try, and what the loop does.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+
+use super::repository::ExampleRepository;
+use crate::model::event::{Event, EventKind};
+use crate::record::{Bell, Handles};
+
+/// Prints a paragraph. A closed output is no reason to leave containers behind.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Prints every event as it happens, until dropped.
+pub(super) async fn events(handles: Handles) -> anyhow::Result<()> {
+    let mut bells = handles.bells.subscribe();
+    let mut last = None;
+    loop {
+        for event in handles.status.events(None, last, 1000)? {
+            last = Some(event.sequence);
+            say(&line(&event));
+        }
+        // Whatever rang, or was missed, the events are read again.
+        while !matches!(bells.recv().await, Ok(Bell::Event(_)) | Err(_)) {}
+    }
+}
+
+fn line(event: &Event) -> String {
+    let colour = match event.environment.as_str() {
+        "dev" => AnsiColor::Cyan,
+        "test" => AnsiColor::Yellow,
+        _ => AnsiColor::Magenta,
+    };
+    let style = match event.kind {
+        EventKind::Failure => Style::new().fg_color(Some(AnsiColor::Red.into())),
+        EventKind::Status => Style::new().bold(),
+        _ => Style::new(),
+    };
+    let environment = Style::new().fg_color(Some(colour.into()));
+    let (name, kind, message) = (event.environment.as_str(), event.kind.as_str(), &event.message);
+    format!("{environment}{name:<5}{environment:#} {kind:<7} {style}{message}{style:#}")
+}
+
+/// What a person may do next.
+pub(super) fn what_to_try(folder: &Path, repository: &ExampleRepository, ports: [u16; 3]) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "abide".into());
+    let abide = format!("{} --desired-state {}", program.display(), folder.display());
+    let work = repository.work.display();
+    let [dev, test, prod] = ports;
+    let head = Style::new().bold();
+    format!(
+        "
+{head}dev, test and prod run:{head:#}
+  http://127.0.0.1:{dev}/   dev
+  http://127.0.0.1:{test}/   test
+  http://127.0.0.1:{prod}/   prod, the very image of test
+
+{head}Try in another terminal:{head:#}
+  push a change       cd {work}
+                      sed -i 's/<h1>/<h1>My /' www/index.html
+                      git commit -am 'a change' && git push
+  bring it to test    git push origin dev:master
+  promote it          {abide} promote test prod
+  look                {abide} status --watch
+  break something     docker kill dev-server; docker rm -f test-server; docker pause prod-server
+  ask why             {abide} why dev
+  go back             {abide} rollback prod
+
+{head}Ctrl-C ends the demo and removes all that it made. What the loop does:{head:#}
+"
+    )
+}

@@ -1,0 +1,66 @@
+//! Nothing better can be had: go on with a container as it is.
+
+use super::Pass;
+use super::health::Health;
+use super::parts::{merge, remove_all_stopped, start_seen, stop_all_running};
+use crate::model::memory::Memory;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::status::{Condition, Reason};
+use crate::plan::target::KeepReason;
+use crate::plan::{Half, Verdict};
+
+impl Pass<'_> {
+    /// Goes on with the container called `id`. What was to replace it is taken away where it
+    /// failed, or has the port that this one needs to be started.
+    pub(super) fn keep(&self, id: &str, why: &KeepReason, mut memory: Memory) -> (Half, Memory) {
+        let (kept, mut others): (Vec<_>, Vec<_>) =
+            self.containers.iter().copied().partition(|container| container.id == id);
+        let Some(kept) = kept.first().copied() else { return (self.nothing(), memory) };
+        let is_down = matches!(kept.state, ContainerState::Exited(_) | ContainerState::Created);
+        if *why != KeepReason::Refused && !is_down {
+            others.clear();
+        }
+        if kept.state == ContainerState::InTransit || super::is_any_in_transit(&others) {
+            return (self.in_transit(), memory);
+        }
+        let back = "what was to replace it failed, or cannot be made now";
+        let half = stop_all_running(Half::default(), &others, back);
+        let half = merge(half, self.connect(kept));
+        let half = merge(half, self.kept_running(kept, others.is_empty(), &mut memory));
+        let half = remove_all_stopped(half, &others, back);
+        (self.said_of_kept(kept, why, half, &memory), memory)
+    }
+
+    fn kept_running(&self, kept: &SeenContainer, alone: bool, memory: &mut Memory) -> Half {
+        match &kept.state {
+            ContainerState::Paused => self.unpause(Half::default(), kept),
+            ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
+            // That it was stopped for what was to replace it is no crash.
+            ContainerState::Exited(_) | ContainerState::Created => {
+                start_seen(Half::default(), kept, "it goes on serving")
+            }
+            ContainerState::Running if alone => match self.health(kept, memory) {
+                Health::Lost(why) => self.unwell(kept, &why, memory),
+                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => Half::default(),
+            },
+            ContainerState::Running | ContainerState::InTransit | ContainerState::Dead => Half::default(),
+        }
+    }
+
+    fn said_of_kept(&self, kept: &SeenContainer, why: &KeepReason, mut half: Half, memory: &Memory) -> Half {
+        let runs = kept.state == ContainerState::Running;
+        let as_it_is = half.verdict.take();
+        half.verdict = match why {
+            KeepReason::NoOptions(why) => Some(Verdict::new(
+                Condition::Blocked,
+                Reason::SecretMissing,
+                format!("{why}; the container before goes on as it is"),
+            )),
+            KeepReason::Blocked(verdict) => Some(verdict.clone()),
+            KeepReason::Refused => as_it_is.filter(Verdict::is_bad).or_else(|| Some(self.rest(memory))),
+            // Whoever brings the image says how far that is.
+            KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),
+        };
+        half
+    }
+}

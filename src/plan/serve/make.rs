@@ -1,0 +1,134 @@
+//! The container is not there: make it, alone or beside the one before.
+
+use super::Pass;
+use super::parts::{remove, remove_all, start_replacement, start_seen, stop, stop_running};
+use crate::model::container::ContainerSpec;
+use crate::model::memory::Memory;
+use crate::model::name::ContainerName;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::status::{Condition, Reason};
+use crate::plan::explain::short;
+use crate::plan::target::{self, KeepReason};
+use crate::plan::{Half, Step, Target, Verdict, difference};
+
+/// Why a running container is stopped before another one is started.
+pub(super) const HANDS_OVER: &str = "its port and volumes go to the new container";
+
+impl Pass<'_> {
+    pub(super) fn make(
+        &self,
+        spec: &ContainerSpec,
+        others: &[&SeenContainer],
+        memory: Memory,
+    ) -> (Half, Memory) {
+        if super::is_any_in_transit(others) {
+            return (self.in_transit(), memory);
+        }
+        let before = target::to_go_back_to(others.iter().copied(), self.intent, &memory);
+        let prerequisites = match self.name_conflict(&spec.options.name) {
+            Some(conflict) => Err(conflict),
+            None => self.prerequisites(spec, &memory),
+        };
+        match (prerequisites, before) {
+            (Err(blocked), Some(before)) => self.keep(&before.id, &KeepReason::Blocked(blocked), memory),
+            (Err(blocked), None) => (Half { verdict: Some(blocked), ..Half::default() }, memory),
+            (Ok(half), Some(before)) => (self.make_beside(spec, before, others, half, &memory), memory),
+            (Ok(half), None) => (self.make_first(spec, others, half), memory),
+        }
+    }
+
+    fn make_first(&self, spec: &ContainerSpec, useless: &[&SeenContainer], half: Half) -> Half {
+        let half = remove_all(half, useless, "there is nothing to go back to in it");
+        let create = Step::Create { name: spec.options.name.clone(), spec: Box::new(spec.clone()) };
+        let half = half.then(create, "no container of this environment is there");
+        let start = Step::Start { container: Target::Created, replacement: None };
+        let mut half = half.then(start, "it should run");
+        half.differences.push(format!("container {} is missing", spec.options.name));
+        half.verdict = Some(self.updating(format!("starting {}", self.choice.words())));
+        half
+    }
+
+    /// Creates the replacement before the container before it is stopped, so that what cannot even
+    /// be created costs nothing.
+    fn make_beside(
+        &self,
+        spec: &ContainerSpec,
+        before: &SeenContainer,
+        others: &[&SeenContainer],
+        half: Half,
+        memory: &Memory,
+    ) -> Half {
+        let name = &spec.options.name;
+        let mut half = others
+            .iter()
+            .filter(|container| container.id != before.id)
+            .fold(half, |half, left| remove(half, left, "it is a leftover"));
+        if before.name != name.as_str() {
+            let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
+            half = half.then(rename, "it has this name until it is replaced");
+        }
+        let differences = difference::structural(spec, before);
+        let create = Step::Create { name: replacement_name(name), spec: Box::new(spec.clone()) };
+        half = if must_bridge(before, memory) {
+            let half = start_seen(half, before, "it serves for as long as no replacement can be made");
+            stop(half.then(create, differences.join("; ")), before, HANDS_OVER)
+        } else {
+            stop_running(half.then(create, differences.join("; ")), before, HANDS_OVER)
+        };
+        half = start_replacement(half, Target::Created, self.refusable(spec, others, memory));
+        half.differences.extend(differences);
+        half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
+        half
+    }
+
+    /// What containers need, as steps; or why it cannot be had.
+    fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<Half, Verdict> {
+        let mut half = self.network_first(Half::default());
+        for name in spec.options.volumes.iter().filter_map(|mount| mount.volume()) {
+            if self.observed.volumes.contains(name) {
+                continue;
+            }
+            if memory.volumes.contains(name) {
+                return Err(volume_missing(name));
+            }
+            half =
+                half.then(Step::CreateVolume { name: name.to_owned() }, "it is declared and was never there");
+        }
+        Ok(half)
+    }
+
+    /// What to say where a container that is not ours has the name.
+    pub(super) fn name_conflict(&self, name: &ContainerName) -> Option<Verdict> {
+        let foreign = self.observed.name_holder.as_ref()?;
+        let message = format!(
+            "container {} has the name {name} and is {}; rename or remove it, or give the environment \
+             another name",
+            short(&foreign.id),
+            foreign.whose
+        );
+        Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
+    }
+}
+
+fn volume_missing(name: &str) -> Verdict {
+    let message = format!(
+        "volume {name}, which held data, is gone; restore it, or accept an empty one by \
+         `docker volume create {name}`"
+    );
+    Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
+}
+
+/// Whether the container before has to be started although it is about to be replaced: an engine
+/// call failed last time, so the replacement may not come soon. Where a *start* failed last time it
+/// may have been this one, and the replacement gets its turn.
+fn must_bridge(before: &SeenContainer, memory: &Memory) -> bool {
+    let is_failing =
+        memory.trouble.as_ref().is_some_and(|trouble| trouble.reason == Reason::EngineUnavailable);
+    is_failing && matches!(before.state, ContainerState::Exited(_))
+}
+
+/// The name of a container that is to replace the one called `name`.
+fn replacement_name(name: &ContainerName) -> ContainerName {
+    let longest = name.as_str().len().min(120);
+    ContainerName::new(format!("{}.next", &name.as_str()[..longest])).unwrap_or_else(|_| name.clone())
+}

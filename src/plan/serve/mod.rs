@@ -1,0 +1,230 @@
+//! Getting a container running: make, replace, heal, tidy up.
+//!
+//! A replacement is made under a name of its own (`dev-server.next`) and takes the final name only
+//! once it is ready; the container before it is stopped to free port and volumes, and removed only
+//! then. So whatever is cut short, what is found tells how to go on, and there is always a
+//! container to go back to.
+//!
+//! In reading order: [`make`] where the container is not there, [`replace`] while it is on trial
+//! beside the one before, [`settle`] once it is the one, [`keep`] where nothing better can be had.
+
+mod health;
+mod keep;
+mod make;
+mod parts;
+mod replace;
+mod settle;
+
+use super::target::{self, Choice, KeepReason};
+use super::{Half, Intent, Step, TRANSIT, Verdict, rollback};
+use crate::model::container::ContainerSpec;
+use crate::model::desired::Outcome;
+use crate::model::memory::Memory;
+use crate::model::name::Generation;
+use crate::model::observed::{ContainerState, NetworkPresence, Observed, SeenContainer};
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+
+/// The steps and words for the container, and the notes after them.
+pub(super) fn plan(
+    intent: &Intent,
+    observed: &Observed,
+    choice: &Choice,
+    memory: Memory,
+    now: Timestamp,
+) -> (Half, Memory) {
+    let mut containers: Vec<_> = observed.containers.iter().collect();
+    // The order in which the engine lists them must not show in the plan.
+    containers.sort_by_key(|container| (container.created_at, &container.id));
+    let pass = Pass { intent, observed, containers, choice, now };
+    let (mut half, memory) = match choice {
+        Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => pass.enforce(spec, memory),
+        Choice::Keep { id, why } => pass.keep(id, why, memory),
+        Choice::Nothing => (pass.nothing(), memory),
+    };
+    half.outcome = half.outcome.or_else(|| pass.refusal(&memory));
+    half.verdict = half.verdict.map(|verdict| pass.said_while_going_back(verdict, &memory));
+    (pass.roll_back(half, &memory), memory)
+}
+
+/// All that a decision about containers rests on, but for the notes.
+struct Pass<'a> {
+    intent: &'a Intent,
+    observed: &'a Observed,
+    containers: Vec<&'a SeenContainer>,
+    choice: &'a Choice,
+    now: Timestamp,
+}
+
+impl Pass<'_> {
+    /// What became of the generation whose container was refused.
+    fn refusal(&self, memory: &Memory) -> Option<(Generation, Outcome)> {
+        match (self.choice, &memory.refused) {
+            (Choice::Fallback(_) | Choice::Keep { why: KeepReason::Refused, .. }, Some(refused)) => {
+                self.failed_unless_good(&refused.message, memory)
+            }
+            _ => None,
+        }
+    }
+
+    /// That it is on its way back is no good news.
+    fn said_while_going_back(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+        if verdict.condition != Condition::Progressing || verdict.reason == Reason::RolledBack {
+            return verdict;
+        }
+        if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
+            return rollback::said_on_the_way(refused, &verdict);
+        }
+        match (self.choice, &memory.refused) {
+            (Choice::Fallback(_), Some(refused)) => {
+                let message = format!("{}; {}", refused.message, verdict.message);
+                Verdict::new(Condition::Degraded, refused.reason, message)
+            }
+            _ => self.said_until_ready(verdict, memory),
+        }
+    }
+
+    /// That what a rollback led to is not ready yet.
+    fn said_until_ready(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+        let generation = self.intent.entry.generation;
+        let was_ready = memory.good.as_ref().is_some_and(|good| good.generation == generation);
+        match rollback::led_here(self.intent) {
+            Some(why) if !was_ready => {
+                let message = format!("{why}; {}", verdict.message);
+                Verdict::new(Condition::Progressing, Reason::RolledBack, message)
+            }
+            _ => verdict,
+        }
+    }
+
+    /// Moves the record back, once what was good runs again in place of what it names.
+    fn roll_back(&self, half: Half, memory: &Memory) -> Half {
+        match rollback::destination(self.intent, self.choice, memory) {
+            Some((good, refused)) if self.is_back() => {
+                rollback::move_record(half, self.intent, good, refused)
+            }
+            _ => half,
+        }
+    }
+
+    /// Whether what is enforced in place of what the record wants runs.
+    fn is_back(&self) -> bool {
+        let is_it = |container: &SeenContainer| match self.choice {
+            Choice::Fallback(spec) => target::is_made_as(container, spec),
+            Choice::Keep { id, .. } => container.id == *id,
+            Choice::Wanted(_) | Choice::Insist(_) | Choice::Nothing => false,
+        };
+        let mut running = self.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+        running.any(|container| is_it(container))
+    }
+
+    /// A generation that was ready once, and fails under options that were edited since, stays one
+    /// that was ready.
+    fn failed_unless_good(&self, message: &str, memory: &Memory) -> Option<(Generation, Outcome)> {
+        let generation = self.intent.entry.generation;
+        let was_good = memory.good.as_ref().is_some_and(|good| good.generation == generation);
+        (!was_good).then(|| (generation, Outcome::Failed(message.to_owned())))
+    }
+
+    fn nothing(&self) -> Half {
+        match &self.intent.options {
+            Err(why) => Half::say(Condition::Blocked, Reason::SecretMissing, why.clone()),
+            Ok(_) => Half::default(),
+        }
+    }
+
+    fn enforce(&self, spec: &ContainerSpec, memory: Memory) -> (Half, Memory) {
+        let containers = self.containers.iter().copied();
+        let (exact, mut others): (Vec<_>, Vec<_>) =
+            containers.partition(|container| target::is_made_as(container, spec));
+        let Some(current) = target::best(exact.iter().copied(), &memory) else {
+            return self.make(spec, &others, memory);
+        };
+        let on_trial = self.is_on_trial(spec, current, &others, &memory);
+        others.extend(exact.into_iter().filter(|container| container.id != current.id));
+        if on_trial {
+            self.replacing(spec, current, &others, memory)
+        } else {
+            self.settled(spec, current, &others, memory)
+        }
+    }
+
+    /// Whether `current` still has to prove itself while there is something to go back to: another
+    /// container, or an image that was good. Names alone do not say: people rename containers.
+    fn is_on_trial(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        others: &[&SeenContainer],
+        memory: &Memory,
+    ) -> bool {
+        if target::is_proven(current, memory) {
+            return false;
+        }
+        let has_final_name = current.name == spec.options.name.as_str();
+        match (target::to_go_back_to(others.iter().copied(), self.intent, memory), self.choice) {
+            (Some(before), _) if target::is_proven(before, memory) => true,
+            (Some(_), Choice::Wanted(_) | Choice::Insist(_)) if !has_final_name => true,
+            (_, Choice::Wanted(_)) => target::good(self.intent, self.observed, memory)
+                .is_some_and(|good| good.fingerprint() != spec.fingerprint()),
+            _ => false,
+        }
+    }
+
+    /// What is refused where a replacement of `others` cannot be started. What was good is not, for
+    /// the sake of something that never was: refusing both in turn would swap them for ever.
+    fn refusable(&self, spec: &ContainerSpec, others: &[&SeenContainer], memory: &Memory) -> Option<String> {
+        let is_good_again = matches!(self.choice, Choice::Fallback(_));
+        let is_proven = others.iter().any(|other| target::is_proven(other, memory));
+        (is_proven || !is_good_again).then(|| spec.fingerprint())
+    }
+
+    fn network_first(&self, half: Half) -> Half {
+        match self.observed.network {
+            NetworkPresence::Missing => half.then(Step::CreateNetwork, "containers join it"),
+            NetworkPresence::Ours | NetworkPresence::Foreign => half,
+        }
+    }
+
+    /// Where a secret cannot be read the options do not tell the network, and any will do.
+    fn is_connected(&self, container: &SeenContainer) -> bool {
+        match &self.intent.options {
+            Ok(options) => container.networks.contains_key(options.network.as_str()),
+            Err(_) => !container.networks.is_empty(),
+        }
+    }
+
+    fn connect(&self, container: &SeenContainer) -> Half {
+        let mut half = self.network_first(Half::default());
+        if !self.is_connected(container) {
+            half.differences.push("it is not connected to the managed network".to_owned());
+            half = half.then(Step::Connect { id: container.id.clone() }, "others reach it there");
+        }
+        half
+    }
+
+    fn unpause(&self, mut half: Half, container: &SeenContainer) -> Half {
+        half.differences.push("it is paused".to_owned());
+        let half = half.then(Step::Unpause { id: container.id.clone() }, "it was paused");
+        self.with_verdict(half, format!("unpausing {}", self.choice.words()))
+    }
+
+    fn in_transit(&self) -> Half {
+        let message = "the engine is restarting or removing the container";
+        Half::say(Condition::Progressing, Reason::Updating, message).look_again_at(self.now.after(TRANSIT))
+    }
+
+    fn updating(&self, message: String) -> Verdict {
+        Verdict::new(Condition::Progressing, Reason::Updating, message)
+    }
+
+    fn with_verdict(&self, mut half: Half, message: String) -> Half {
+        half.verdict.get_or_insert_with(|| self.updating(message));
+        half
+    }
+}
+
+/// Whether the engine is busy with one of them, so that nothing can be said of port and name.
+fn is_any_in_transit(containers: &[&SeenContainer]) -> bool {
+    containers.iter().any(|container| container.state == ContainerState::InTransit)
+}

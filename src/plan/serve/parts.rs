@@ -1,0 +1,56 @@
+//! Steps that several plans are made of.
+
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::plan::{Half, Step, Target};
+
+pub(super) fn stop(half: Half, container: &SeenContainer, why: &str) -> Half {
+    half.then(Step::Stop { id: container.id.clone() }, why)
+}
+
+pub(super) fn stop_running(half: Half, container: &SeenContainer, why: &str) -> Half {
+    match container.state {
+        ContainerState::Running | ContainerState::Paused => stop(half, container, why),
+        _ => half,
+    }
+}
+
+pub(super) fn stop_all_running(half: Half, containers: &[&SeenContainer], why: &str) -> Half {
+    containers.iter().fold(half, |half, container| stop_running(half, container, why))
+}
+
+/// Stops it first where it runs, so that its program can end in peace.
+pub(super) fn remove(half: Half, container: &SeenContainer, why: &str) -> Half {
+    remove_stopped(stop_running(half, container, why), container, why)
+}
+
+pub(super) fn remove_all(half: Half, containers: &[&SeenContainer], why: &str) -> Half {
+    containers.iter().fold(half, |half, container| remove(half, container, why))
+}
+
+pub(super) fn remove_stopped(half: Half, container: &SeenContainer, why: &str) -> Half {
+    half.then(Step::Remove { id: container.id.clone() }, why)
+}
+
+pub(super) fn remove_all_stopped(half: Half, containers: &[&SeenContainer], why: &str) -> Half {
+    containers.iter().fold(half, |half, container| remove_stopped(half, container, why))
+}
+
+pub(super) fn start_seen(half: Half, container: &SeenContainer, why: &str) -> Half {
+    let start = Step::Start { container: Target::Seen(container.id.clone()), replacement: None };
+    half.then(start, why)
+}
+
+/// Starts what is to replace another container: where that fails, the `refused` options are.
+pub(super) fn start_replacement(half: Half, container: Target, refused: Option<String>) -> Half {
+    half.then(Step::Start { container, replacement: refused }, "it replaces the one before")
+}
+
+/// Everything of both, and the words of the first that has any.
+pub(super) fn merge(mut first: Half, second: Half) -> Half {
+    first.differences.extend(second.differences);
+    first.steps.extend(second.steps);
+    first.verdict = first.verdict.or(second.verdict);
+    first.outcome = first.outcome.or(second.outcome);
+    first.look_again = [first.look_again, second.look_again].into_iter().flatten().min();
+    first
+}

@@ -1,0 +1,127 @@
+//! A replacement is there beside the container before it, and has to prove itself.
+
+use super::Pass;
+use super::health::Health;
+use super::make::HANDS_OVER;
+use super::parts::{remove, remove_all, start_replacement, stop_all_running};
+use crate::model::container::{ContainerSpec, Secret, label};
+use crate::model::memory::{Memory, Refused};
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+use crate::plan::{Half, Step, Target, generation_words, restart, target};
+
+/// Shorter values of environment variables are left in a container's output: they cannot be told
+/// from ordinary text.
+const SHORTEST_SECRET: usize = 4;
+
+/// Why a replacement is made anew.
+const OF_BEFORE: &str = "it failed before this was asked for, and is made anew";
+
+impl Pass<'_> {
+    pub(super) fn replacing(
+        &self,
+        spec: &ContainerSpec,
+        new: &SeenContainer,
+        others: &[&SeenContainer],
+        memory: Memory,
+    ) -> (Half, Memory) {
+        match &new.state {
+            ContainerState::Created => (self.start_beside(spec, new, others), memory),
+            ContainerState::Running => match self.health(new, &memory) {
+                Health::Ready if others.is_empty() => self.settled(spec, new, others, memory),
+                Health::Ready => (self.take_over(spec, new, others), memory),
+                Health::Awaited { until } => (self.await_health(new, until), memory),
+                Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
+                    (remove(Half::default(), new, OF_BEFORE), memory)
+                }
+                Health::Overdue(why) | Health::Lost(why) => {
+                    self.refuse(spec, new, Reason::NeverReady, &why, memory)
+                }
+            },
+            ContainerState::Exited(_) if self.is_of_before(spec, new) => {
+                (remove(Half::default(), new, OF_BEFORE), memory)
+            }
+            ContainerState::Exited(exit) => {
+                self.refuse(spec, new, Reason::StartFailed, &restart::how(exit), memory)
+            }
+            ContainerState::Paused => (self.unpause(Half::default(), new), memory),
+            ContainerState::InTransit => (self.in_transit(), memory),
+            ContainerState::Dead => (remove(Half::default(), new, "the engine calls it dead"), memory),
+        }
+    }
+
+    /// Whether a replacement was made, or last started, before someone asked for this attempt: that
+    /// it failed is no verdict on what is asked for now.
+    fn is_of_before(&self, spec: &ContainerSpec, new: &SeenContainer) -> bool {
+        let made_for = new.labels.get(label::GENERATION);
+        let is_forgiven =
+            self.intent.sync.is_some_and(|sync| sync > new.started_at.unwrap_or(new.created_at));
+        is_forgiven || made_for != Some(&spec.generation.to_string())
+    }
+
+    fn start_beside(&self, spec: &ContainerSpec, new: &SeenContainer, others: &[&SeenContainer]) -> Half {
+        if super::is_any_in_transit(others) {
+            return self.in_transit();
+        }
+        let half = stop_all_running(self.connect(new), others, HANDS_OVER);
+        let mut half = start_replacement(half, Target::Seen(new.id.clone()), Some(spec.fingerprint()));
+        half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
+        half
+    }
+
+    fn take_over(&self, spec: &ContainerSpec, new: &SeenContainer, others: &[&SeenContainer]) -> Half {
+        let mut half = remove_all(Half::default(), others, "the new container is ready");
+        let name = &spec.options.name;
+        if new.name != name.as_str() && self.observed.name_holder.is_none() {
+            half = half.then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
+        }
+        half.verdict = Some(self.updating(format!("{} takes over", self.choice.words())));
+        half
+    }
+
+    pub(super) fn await_health(&self, container: &SeenContainer, until: Timestamp) -> Half {
+        let readiness = self.observed.probes.get(&container.id);
+        let seen = match readiness.and_then(|readiness| readiness.last_miss.as_deref()) {
+            Some(miss) => format!("; the last probe: {miss}"),
+            None => String::new(),
+        };
+        let message = format!("{} runs and its health is awaited{seen}", self.choice.words());
+        Half::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
+    }
+
+    /// Notes that these options fail and plans anew, which goes back to what served.
+    pub(super) fn refuse(
+        &self,
+        spec: &ContainerSpec,
+        new: &SeenContainer,
+        reason: Reason,
+        what: &str,
+        mut memory: Memory,
+    ) -> (Half, Memory) {
+        let who = generation_words(spec.generation, spec.revision.as_ref());
+        memory.refused = Some(Refused {
+            fingerprint: spec.fingerprint(),
+            generation: self.intent.entry.generation,
+            reason,
+            message: format!("the container of {who} {what}{}", last_output(spec, new)),
+            at: self.now,
+        });
+        let choice = target::choose(self.intent, self.observed, &memory);
+        super::plan(self.intent, self.observed, &choice, memory, self.now)
+    }
+}
+
+/// What it wrote last, as a clause, without the values that its environment variables hold.
+fn last_output(spec: &ContainerSpec, container: &SeenContainer) -> String {
+    let output = container.last_output.as_deref().map(str::trim).unwrap_or_default();
+    if output.is_empty() {
+        return String::new();
+    }
+    let mut values: Vec<&str> = spec.options.env.values().map(Secret::expose).collect();
+    values.retain(|value| value.len() >= SHORTEST_SECRET);
+    // The longest first: a value may be a part of another one.
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    let shown = values.into_iter().fold(output.to_owned(), |text, value| text.replace(value, "[redacted]"));
+    format!("; its last output: {shown}")
+}

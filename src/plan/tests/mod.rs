@@ -1,0 +1,9 @@
+//! Laws of the decision, held against a small world that obeys every step.
+
+mod failures;
+mod health;
+mod properties;
+mod rollback;
+mod rollout;
+mod upkeep;
+mod world;

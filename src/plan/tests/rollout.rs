@@ -1,0 +1,398 @@
+//! A record that moves: first deployment, updates, failed updates, superseded ones.
+
+use std::time::Duration;
+
+use super::world::{NAME, Program, World, digest, mount};
+use crate::model::container::Secret;
+use crate::model::desired::Outcome;
+use crate::model::memory::Memory;
+use crate::model::name::Generation;
+use crate::model::observed::ContainerState;
+use crate::model::status::{Condition, Reason};
+use crate::plan::{Step, need};
+
+const UPDATE: [&str; 6] = ["create", "stop", "start", "remove", "rename", ""];
+
+fn said(world: &World) -> (Condition, Reason) {
+    let verdict = world.plan().verdict;
+    (verdict.condition, verdict.reason)
+}
+
+#[test]
+fn the_first_deployment_builds_records_and_starts() {
+    let mut world = World::empty();
+    world.push(1);
+    let plan = world.rest();
+    assert!(world.is_ready_with(1), "{plan:#?}");
+    assert_eq!(world.take_done(), ["acquire", "record", "network", "volume", "create", "start"]);
+    assert_eq!(plan.outcome, Some((Generation(1), Outcome::Ready)));
+    assert_eq!(world.memory.good.as_ref().map(|good| good.generation), Some(Generation(1)));
+}
+
+#[test]
+fn where_nothing_is_recorded_nothing_is_done() {
+    let world = World::empty();
+    let plan = world.plan();
+    assert!(plan.steps.is_empty(), "{plan:#?}");
+    assert_eq!(said(&world), (Condition::Blocked, Reason::NothingRecorded));
+}
+
+#[test]
+fn an_update_stops_the_old_one_for_the_new_one_and_removes_it_once_that_is_ready() {
+    let mut world = World::running(1);
+    let old = world.only().id.clone();
+    world.set(2);
+    world.wait(5);
+    assert_eq!(said(&world), (Condition::Progressing, Reason::AwaitingHealth));
+    assert!(world.observed.containers.iter().any(|container| container.id == old), "removed too early");
+    let plan = world.rest();
+    assert!(world.is_ready_with(2), "{plan:#?}");
+    assert_eq!(world.take_done(), UPDATE[..5]);
+    assert_eq!(plan.outcome, Some((Generation(2), Outcome::Ready)));
+}
+
+#[test]
+fn a_new_generation_of_the_same_image_and_options_is_no_difference() {
+    let mut world = World::running(1);
+    world.set(1);
+    let plan = world.rest();
+    assert!(world.done.is_empty(), "{:?}", world.done);
+    assert_eq!(plan.outcome, Some((Generation(2), Outcome::Ready)));
+}
+
+fn fails_and_goes_back(program: Program) -> World {
+    let mut world = World::running(1);
+    world.program(2, program);
+    world.set(2);
+    world.wait(300);
+    assert_eq!(world.only().name, NAME);
+    assert_eq!(world.only().image, Some(digest(1)));
+    assert_eq!(world.serving().len(), 1);
+    let plan = world.plan();
+    assert!(plan.steps.is_empty(), "{plan:#?}");
+    assert_eq!(said(&world), (Condition::RolledBack, Reason::RolledBack));
+    assert!(plan.verdict.message.contains("went back to generation 3, which serves"), "{plan:#?}");
+    assert_eq!(plan.outcome, Some((Generation(3), Outcome::Ready)));
+    world
+}
+
+#[test]
+fn an_update_that_the_engine_cannot_start_goes_back_to_the_old_one() {
+    let world = fails_and_goes_back(Program::RefusesToStart);
+    assert_eq!(world.intent.bad[0].reason, Reason::StartFailed);
+    assert!(world.plan().verdict.message.contains("exec format error"));
+}
+
+#[test]
+fn an_update_that_crashes_goes_back_to_the_old_one_and_shows_its_output_without_secrets() {
+    let world = fails_and_goes_back(Program::crashes_after(3));
+    assert_eq!(world.intent.bad[0].reason, Reason::StartFailed);
+    let message = world.plan().verdict.message;
+    assert!(message.contains("exit code 1"), "{message}");
+    assert!(message.contains("cannot log in with [redacted]"), "{message}");
+}
+
+#[test]
+fn an_update_that_never_becomes_ready_goes_back_to_the_old_one() {
+    let world = fails_and_goes_back(Program::NeverAnswers);
+    assert_eq!(world.intent.bad[0].reason, Reason::NeverReady);
+}
+
+#[test]
+fn a_failed_update_is_not_tried_again_until_someone_asks_for_it() {
+    let mut world = fails_and_goes_back(Program::NeverAnswers);
+    world.done.clear();
+    assert_eq!(world.wait(24 * 3600), 0, "{:?}", world.take_done());
+    world.program(2, Program::Good);
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_failed_update_is_tried_again_by_a_new_generation_of_the_same_image() {
+    let mut world = fails_and_goes_back(Program::RefusesToStart);
+    world.program(2, Program::Good);
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn options_that_fail_leave_the_generation_that_was_ready_one_that_was_ready() {
+    let mut world = World::running(1);
+    world.foreign_has_port = true;
+    world.edit(|options| options.init = false);
+    world.pass();
+    world.foreign_has_port = false;
+    let plan = world.rest();
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!(plan.outcome, None);
+    assert_eq!(world.serving().len(), 1);
+}
+
+#[test]
+fn going_back_survives_that_the_old_container_is_removed_by_hand() {
+    let mut world = fails_and_goes_back(Program::NeverAnswers);
+    world.observed.containers.clear();
+    let plan = world.rest();
+    assert_eq!(plan.verdict.condition, Condition::RolledBack);
+    assert_eq!(world.only().image, Some(digest(1)));
+    world.restart_daemon();
+    world.wait(300);
+    assert_eq!(said(&world), (Condition::RolledBack, Reason::RolledBack));
+}
+
+#[test]
+fn a_generation_that_comes_in_the_middle_of_an_update_supersedes_it() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.set(2);
+    world.wait(5);
+    world.set(3);
+    world.rest();
+    assert!(world.is_ready_with(3));
+    let second = |step: &Step| matches!(step, Step::Create { spec, .. } if spec.image == digest(2));
+    assert_eq!(world.done.iter().filter(|step| second(step)).count(), 1);
+}
+
+#[test]
+fn a_record_that_goes_back_in_the_middle_of_an_update_starts_the_old_container_again() {
+    let mut world = World::running(1);
+    let old = world.only().id.clone();
+    world.set(2);
+    world.wait(5);
+    world.set(1);
+    world.rest();
+    assert!(world.is_ready_with(1));
+    assert_eq!(world.only().id, old);
+}
+
+#[test]
+fn while_a_new_image_is_being_built_the_old_one_serves_and_heals() {
+    let mut world = World::running(1);
+    world.push(2);
+    world.wait(5);
+    world.exit(0, 137, false);
+    world.wait(1);
+    assert_eq!(world.serving().len(), 1);
+    let verdict = world.plan().verdict;
+    assert_eq!((verdict.condition, verdict.reason), (Condition::Progressing, Reason::Building));
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_build_that_fails_is_named_and_not_repeated_until_someone_says_sync() {
+    let mut world = World::running(1);
+    world.program(2, Program::DoesNotBuild);
+    world.push(2);
+    world.wait(3600);
+    assert_eq!(said(&world), (Condition::Degraded, Reason::BuildFailed));
+    assert_eq!((world.jobs_begun, world.serving().len()), (1, 1));
+    world.program(2, Program::Good);
+    world.sync();
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_burst_of_a_thousand_generations_costs_at_most_two_builds() {
+    for apart in [0, 1, 50, 100, 900, 2_900] {
+        let mut world = World::empty();
+        for push in 0..1000_u32 {
+            world.push(u8::try_from(push % 200).unwrap());
+            world.pass();
+            world.pass();
+            world.advance(world.now.after(Duration::from_millis(apart)));
+        }
+        world.rest();
+        assert!(world.jobs_begun <= 2, "{} builds at {apart} ms", world.jobs_begun);
+        assert!(world.is_ready_with(199));
+    }
+}
+
+#[test]
+fn a_promoted_image_that_is_gone_is_named_and_what_serves_goes_on() {
+    let mut world = World::running(1);
+    world.promote(2);
+    let plan = world.rest();
+    assert!(world.done.is_empty());
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
+    assert!(plan.verdict.message.contains("goes on serving"), "{plan:#?}");
+    world.observed.images.insert(digest(2));
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn where_nothing_serves_a_promoted_image_that_is_gone_blocks() {
+    let mut world = World::empty();
+    world.promote(2);
+    assert_eq!(said(&world), (Condition::Blocked, Reason::ImageNotFound));
+}
+
+#[test]
+fn an_image_removed_from_under_a_running_container_is_built_again() {
+    let mut world = World::empty();
+    world.push(1);
+    world.rest();
+    world.observed.images.clear();
+    world.rest();
+    assert_eq!((world.jobs_begun, world.observed.images.len()), (2, 1));
+    assert!(world.is_ready_with(1));
+    assert_eq!(world.intent.entry.generation, Generation(1));
+}
+
+#[test]
+fn a_rebuild_that_gives_another_image_is_a_generation_of_its_own() {
+    let mut world = World::empty();
+    world.irreproducible = true;
+    world.push(1);
+    world.rest();
+    world.observed.images.clear();
+    world.rest();
+    assert!(world.is_ready_with(101), "{world:?}");
+    assert_eq!(world.intent.entry.generation, Generation(2));
+}
+
+#[test]
+fn a_bad_update_of_a_container_that_is_gone_brings_the_good_image_back() {
+    for program in [Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart] {
+        let mut world = World::running(1);
+        world.observed.containers.clear();
+        world.program(2, program);
+        world.set(2);
+        world.wait(120);
+        assert_eq!(world.only().image, Some(digest(1)), "{world:?}");
+        assert_eq!(world.plan().verdict.condition, Condition::RolledBack);
+        assert_eq!(world.only().name, NAME);
+    }
+}
+
+#[test]
+fn a_failure_before_the_record_moved_is_no_verdict_on_what_it_moved_to() {
+    let mut world = World::running(1);
+    world.set(2);
+    world.wait(5);
+    world.exit(1, 137, false);
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
+}
+
+#[test]
+fn an_image_that_is_neither_here_nor_to_be_built_is_named_while_its_container_runs() {
+    let mut world = World::running(1);
+    world.observed.images.clear();
+    let plan = world.rest();
+    assert!(world.done.is_empty());
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
+    assert!(
+        need(&world.intent.entry, world.intent.supply, &world.observed.images) != crate::plan::Need::Nothing
+    );
+}
+
+#[test]
+fn a_held_environment_heals_and_takes_no_new_generation() {
+    let mut world = World::running(1);
+    world.hold();
+    world.set(2);
+    world.exit(0, 1, false);
+    let plan = world.rest();
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Held, Reason::HeldByPerson));
+    assert_eq!(world.take_done(), ["start"]);
+    assert_eq!(world.only().image, Some(digest(1)));
+    world.resume();
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_held_environment_where_nothing_was_recorded_stays_empty() {
+    let mut world = World::empty();
+    world.hold();
+    world.set(1);
+    let plan = world.rest();
+    assert!(world.observed.containers.is_empty());
+    assert_eq!(plan.verdict.condition, Condition::Held);
+}
+
+#[test]
+fn an_edited_option_replaces_the_container_and_names_the_variable_not_its_value() {
+    let mut world = World::running(1);
+    world.edit(|options| {
+        options.env.insert("PASSWORD".to_owned(), Secret::new("battery-staple-horse"));
+    });
+    let plan = world.plan();
+    assert_eq!(plan.differences, ["the environment variable PASSWORD has another value"]);
+    assert!(!format!("{plan:?}").contains("battery-staple"), "{plan:?}");
+    world.rest();
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn a_container_that_was_never_started_is_nothing_to_go_back_to() {
+    let mut world = World::empty();
+    world.program(1, Program::RefusesToStart);
+    world.set(1);
+    world.pass();
+    assert_eq!(world.only().state, ContainerState::Created);
+    world.program(2, Program::RefusesToStart);
+    world.set(2);
+    world.wait(60);
+    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!(world.only().image, Some(digest(2)), "an older wish came back");
+}
+
+#[test]
+fn a_leftover_from_a_cut_update_is_removed_before_the_next_replacement_takes_its_name() {
+    let mut world = World::running(1);
+    world.killed_before = Some(1);
+    world.set(2);
+    world.pass();
+    assert_eq!(world.take_done(), ["create"]);
+    world.set(3);
+    world.rest();
+    assert_eq!(world.take_done()[..2], ["remove", "create"]);
+    assert!(world.is_ready_with(3));
+}
+
+#[test]
+fn a_declared_volume_that_never_existed_is_made() {
+    let mut world = World::running(1);
+    world.edit(|options| options.volumes.push(mount("uploads")));
+    world.rest();
+    assert!(world.observed.volumes.contains("uploads"));
+    assert!(world.is_ready_with(1));
+    assert_eq!(world.memory, Memory { ..world.plan().memory });
+}
+
+#[test]
+fn a_replacement_that_cannot_have_the_name_serves_under_its_own_and_says_so() {
+    let mut world = World::running(1);
+    world.set(2);
+    world.wait(5);
+    world.observed.containers.remove(0);
+    world.foreign_takes_name();
+    let plan = world.rest();
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Blocked, Reason::NameConflict));
+    assert_eq!(world.serving().len(), 1);
+    world.observed.name_holder = None;
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn what_was_good_and_cannot_be_started_either_does_not_swap_with_what_failed() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.observed.containers.clear();
+    world.set(2);
+    world.wait(20);
+    world.program(1, Program::RefusesToStart);
+    let acts = world.wait(3600);
+    assert!(acts < 40, "{acts} acts: {world:?}");
+    let starts = |step: &&Step| matches!(step, Step::Create { spec, .. } if spec.image == digest(2));
+    assert_eq!(world.done.iter().filter(starts).count(), 1);
+}

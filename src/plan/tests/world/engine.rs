@@ -1,0 +1,205 @@
+//! What the engine of the world does, and the laws that it holds while doing it.
+
+use super::*;
+
+impl World {
+    /// Carries out a step; `false` where the daemon is killed before it.
+    pub(super) fn act(&mut self, step: &Step, made: &mut Option<String>) -> Result<bool, String> {
+        if self.killed_before == Some(0) {
+            self.killed_before = None;
+            self.restart_daemon();
+            return Ok(false);
+        }
+        self.killed_before = self.killed_before.map(|left| left - 1);
+        let is_failing = self.failing.contains(&0);
+        self.failing = self.failing.iter().filter_map(|number| number.checked_sub(1)).collect();
+        if is_failing {
+            return Err("the engine says no".to_owned());
+        }
+        self.obey(step, made)?;
+        self.done.push(step.clone());
+        Ok(true)
+    }
+
+    pub(super) fn obey(&mut self, step: &Step, made: &mut Option<String>) -> Result<(), String> {
+        match step {
+            Step::CancelJob => {
+                self.job = None;
+                self.observed.burst_since.get_or_insert(self.now);
+            }
+            Step::Acquire(need) => self.begin(need),
+            Step::RecordImage { generation, image } if *generation == self.intent.entry.generation => {
+                self.intent.entry.image = Some(image.clone());
+                self.latest = self.intent.entry.clone();
+            }
+            Step::RecordRebuilt { generation, image } if *generation == self.intent.entry.generation => {
+                let entry = self.intent.entry.clone();
+                let is_rollback = entry.origin == Some(Origin::AutomaticRollback);
+                let origin = if is_rollback { Origin::AutomaticRollback } else { Origin::Rebuild };
+                self.record(entry.revision, Some(image.clone()), origin);
+            }
+            Step::RollBack { from, to, reason, message, .. } => self.roll_back(*from, to, *reason, message),
+            Step::RecordImage { .. } | Step::RecordRebuilt { .. } => return Err("stale".to_owned()),
+            _ if self.inert => {}
+            Step::CreateNetwork => self.observed.network = NetworkPresence::Ours,
+            Step::CreateVolume { name } => {
+                self.observed.volumes.insert(name.clone());
+            }
+            Step::Create { name, spec } => *made = Some(self.create(name, spec)?),
+            Step::Start { container, .. } => self.start(container, made.as_deref())?,
+            step => self.change(step)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self, need: &Need) {
+        let Need::Build { revision } = need else { panic!("nothing to build: {need:?}") };
+        assert!(self.job.is_none(), "two jobs at once");
+        self.jobs_begun += 1;
+        self.verdicts.remove(revision);
+        self.job = Some(Job { revision: revision.clone(), ends: self.now.after(BUILD_TIME) });
+    }
+
+    pub(super) fn name_is_free(&self, name: &str) -> bool {
+        let is_foreign = self.observed.name_holder.is_some() && name == NAME;
+        !is_foreign && self.observed.containers.iter().all(|container| container.name != name)
+    }
+
+    pub(super) fn create(&mut self, name: &ContainerName, spec: &ContainerSpec) -> Result<String, String> {
+        assert!(spec.generation <= self.intent.entry.generation, "a wish of the future");
+        let is_wanted = spec.generation == self.intent.entry.generation;
+        let is_good = self.memory.good.as_ref().is_some_and(|good| good.generation == spec.generation);
+        assert!(is_wanted || is_good, "an older wish came back: {spec:?}");
+        assert!(self.name_is_free(name.as_str()), "the name {name} is taken: {self:?}");
+        assert!(!self.is_given_up(&spec.image), "what was rolled back from came back: {self:?}");
+        if !self.observed.images.contains(&spec.image) {
+            return Err("no such image".to_owned());
+        }
+        if self.observed.network == NetworkPresence::Missing {
+            return Err("no such network".to_owned());
+        }
+        for name in spec.options.volumes.iter().filter_map(Mount::volume) {
+            assert!(self.observed.volumes.contains(name), "volume {name} would be made by the engine");
+        }
+        self.containers_made += 1;
+        let id = format!("{:064x}", self.containers_made);
+        self.observed.containers.push(project(id.clone(), name, spec, self.now));
+        Ok(id)
+    }
+
+    /// Whether an image was rolled back from, and what was good can be made in its place.
+    fn is_given_up(&self, id: &Digest) -> bool {
+        let is_it = |image: &Image| image.id.as_ref() == Some(id);
+        let other = self.memory.good.iter().map(|good| &good.image).filter(|image| !is_it(image));
+        let can_be_made =
+            |image: &Image| image.id.as_ref().is_some_and(|id| self.observed.images.contains(id));
+        self.intent.bad.iter().any(|bad| is_it(&bad.image)) && other.into_iter().any(can_be_made)
+    }
+
+    pub(super) fn start(&mut self, container: &Target, made: Option<&str>) -> Result<(), String> {
+        let id = match container {
+            Target::Seen(id) => id.clone(),
+            Target::Created => made.unwrap().to_owned(),
+        };
+        let container = self.find(&id)?.clone();
+        if container.networks.is_empty() {
+            return Err("network not found".to_owned());
+        }
+        if self.program_of(&container) == Program::RefusesToStart {
+            return Err("exec format error".to_owned());
+        }
+        let holds_port = |other: &SeenContainer| {
+            matches!(other.state, ContainerState::Running | ContainerState::Paused) && other.id != id
+        };
+        if !container.published.is_empty() {
+            assert!(!self.observed.containers.iter().any(holds_port), "one of ours has the port: {self:?}");
+            if self.foreign_has_port {
+                return Err("port is already allocated".to_owned());
+            }
+        }
+        let now = self.now;
+        let container = self.find(&id)?;
+        (container.state, container.started_at) = (ContainerState::Running, Some(now));
+        container.last_output = None;
+        self.hung.remove(&id);
+        Ok(())
+    }
+
+    pub(super) fn change(&mut self, step: &Step) -> Result<(), String> {
+        let (now, ignores_limits) = (self.now, self.ignores_limits);
+        match step {
+            Step::Stop { id } => {
+                let exit = Exit { code: 143, out_of_memory: false, at: now };
+                self.find(id)?.state = ContainerState::Exited(exit);
+            }
+            Step::Remove { id } => self.remove(id)?,
+            Step::Rename { id, name } => {
+                assert!(self.name_is_free(name.as_str()), "the name {name} is taken: {self:?}");
+                self.find(id)?.name = name.to_string();
+            }
+            Step::Unpause { id } => self.find(id)?.state = ContainerState::Running,
+            Step::Connect { id } => {
+                let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+                self.find(id)?.networks.insert("abide".to_owned(), Some(address));
+            }
+            Step::Adjust { id, memory, nano_cpus, pids } if !ignores_limits => {
+                let container = self.find(id)?;
+                (container.memory, container.nano_cpus, container.pids) = (*memory, *nano_cpus, *pids);
+                container.restart_policy = "no".to_owned();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Removes a container, and holds the law that what was ready stays until its replacement is.
+    pub(super) fn remove(&mut self, id: &str) -> Result<(), String> {
+        let was_good = self.memory.good.as_ref().is_some_and(|good| good.container == id);
+        let is_dead = self.find(id)?.state == ContainerState::Dead;
+        self.observed.containers.retain(|container| container.id != id);
+        let seen = self.seen();
+        let is_ready = |container: &SeenContainer| {
+            let since = seen.probes.get(&container.id).and_then(|readiness| readiness.answering_since);
+            since.is_some_and(|since| since.after(self.intent.health.healthy_for) <= self.now)
+        };
+        let replaced = seen.containers.iter().any(is_ready);
+        assert!(!was_good || is_dead || replaced, "what was ready is removed too early: {self:?}");
+        Ok(())
+    }
+
+    pub(super) fn find(&mut self, id: &str) -> Result<&mut SeenContainer, String> {
+        let found = self.observed.containers.iter_mut().find(|container| container.id == id);
+        Ok(found.unwrap_or_else(|| panic!("a step names {id}, which is not ours")))
+    }
+}
+
+/// A container as an inspect shows it.
+fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestamp) -> SeenContainer {
+    let options = &spec.options;
+    SeenContainer {
+        id,
+        name: name.to_string(),
+        image: Some(spec.image.clone()),
+        engine_health: crate::model::observed::EngineHealth::NoCheck,
+        state: ContainerState::Created,
+        created_at: now,
+        started_at: None,
+        command: options.command.clone().unwrap_or_default(),
+        env: options.env.clone(),
+        published: options
+            .publish
+            .iter()
+            .map(|host| (format!("{}/tcp", options.port), vec![*host]))
+            .collect(),
+        volumes: options.volumes.clone(),
+        extra_hosts: options.extra_hosts.clone(),
+        memory: options.memory,
+        nano_cpus: options.nano_cpus,
+        pids: options.pids,
+        init: options.init,
+        restart_policy: "no".to_owned(),
+        networks: BTreeMap::from([(options.network.to_string(), None)]),
+        last_output: None,
+        labels: spec.labels(),
+    }
+}

@@ -1,0 +1,487 @@
+//! A small world: an engine, a builder, a prober and a clock, all without IO.
+//!
+//! Time only moves from one event to the next, as in the daemon: a pass runs, acts, and runs again
+//! until it has nothing to do; then the next bell or timer comes.
+
+mod engine;
+mod sight;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::model::build::Acquisition;
+use crate::model::container::{ContainerOptions, ContainerSpec, Exit, Secret};
+use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin};
+use crate::model::memory::{Good, Memory};
+use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
+use crate::model::observed::{ContainerState, Foreign, NetworkPresence, Observed, Readiness, SeenContainer};
+use crate::model::spec::{HealthSpec, Mount, Probe, Publish};
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+use crate::plan::explain::explain;
+use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_failure, plan};
+
+/// The value of an environment variable of every container, which nothing may ever say.
+pub(super) const SECRET: &str = "correct-horse-battery";
+pub(super) const NAME: &str = "dev-server";
+const PORT: u16 = 8900;
+const BUILD_TIME: Duration = Duration::from_secs(20);
+/// From start to the first good probe.
+const BOOT_TIME: Duration = Duration::from_secs(1);
+
+pub(super) fn digest(number: u8) -> Digest {
+    Digest::of_sha256(&[number; 32])
+}
+
+pub(super) fn commit(number: u8) -> CommitId {
+    CommitId::new(format!("{:040x}", u32::from(number) + 1)).unwrap()
+}
+
+pub(super) fn image(number: u8) -> Image {
+    Image { reference: None, digest: None, id: Some(digest(number)) }
+}
+
+pub(super) fn options() -> ContainerOptions {
+    ContainerOptions {
+        environment: EnvironmentName::new("dev").unwrap(),
+        record: "record-1".to_owned(),
+        name: ContainerName::new(NAME).unwrap(),
+        command: Some(vec!["dev".to_owned()]),
+        env: BTreeMap::from([("PASSWORD".to_owned(), Secret::new(SECRET))]),
+        port: PORT,
+        publish: Some(Publish { address: None, port: PORT }),
+        volumes: vec![mount("data")],
+        extra_hosts: Vec::new(),
+        memory: Some(512 << 20),
+        nano_cpus: None,
+        pids: None,
+        init: true,
+        stop_timeout_seconds: 10,
+        network: NetworkName::new("abide").unwrap(),
+    }
+}
+
+pub(super) fn mount(volume: &str) -> Mount {
+    Mount { source: volume.to_owned(), target: format!("/{volume}"), read_only: false }
+}
+
+/// What the program of an image does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    Good,
+    /// The engine cannot start it.
+    RefusesToStart,
+    /// It ends by itself this long after its start.
+    Ends {
+        after: Duration,
+        code: i64,
+        out_of_memory: bool,
+    },
+    NeverAnswers,
+    /// It cannot be built.
+    DoesNotBuild,
+}
+
+impl Program {
+    pub(super) fn crashes_after(seconds: u64) -> Self {
+        Self::Ends { after: Duration::from_secs(seconds), code: 1, out_of_memory: false }
+    }
+}
+
+#[derive(Debug)]
+struct Job {
+    revision: CommitId,
+    ends: Timestamp,
+}
+
+pub(super) struct World {
+    pub(super) now: Timestamp,
+    pub(super) intent: Intent,
+    pub(super) observed: Observed,
+    pub(super) memory: Memory,
+    /// What images do; [`Program::Good`] where nothing is said.
+    pub(super) programs: BTreeMap<Digest, Program>,
+    /// A container that is not ours has our host port.
+    pub(super) foreign_has_port: bool,
+    /// The engine answers every call on containers, and does nothing.
+    pub(super) inert: bool,
+    /// Every build of a commit gives another image.
+    pub(super) irreproducible: bool,
+    /// The engine never takes a limit.
+    pub(super) ignores_limits: bool,
+    /// Steps by number from now on that fail.
+    pub(super) failing: BTreeSet<usize>,
+    /// The daemon is killed before the step with this number from now on.
+    pub(super) killed_before: Option<usize>,
+    /// Every step that was carried out.
+    pub(super) done: Vec<Step>,
+    pub(super) jobs_begun: usize,
+    pub(super) latest: Entry,
+    /// Containers whose program hangs.
+    pub(super) hung: BTreeMap<String, Timestamp>,
+    /// Every entry that the record ever had, the newest last.
+    pub(super) history: Vec<Entry>,
+    /// Calls that fail do so because the engine does not answer.
+    pub(super) is_silent: bool,
+    job: Option<Job>,
+    verdicts: BTreeMap<CommitId, Acquisition>,
+    prober_since: Timestamp,
+    containers_made: u32,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "at {}, generation {}", self.now, self.intent.entry.generation)?;
+        for container in &self.observed.containers {
+            let image = container.image.as_ref().map_or("", |image| image.short());
+            writeln!(f, "  {} {} of {image}: {:?}", container.name, &container.id[60..], container.state)?;
+        }
+        let done = self.done.iter().map(kind).collect::<Vec<_>>();
+        writeln!(
+            f,
+            "  {:?}\n  {:?}\n  {:?}",
+            self.memory,
+            self.plan(),
+            &done[done.len().saturating_sub(40)..]
+        )
+    }
+}
+
+impl World {
+    /// A world where nothing was ever recorded and nothing runs.
+    pub(super) fn empty() -> Self {
+        let now = Timestamp::from_millis(1_795_000_000_000);
+        Self {
+            now,
+            intent: intent(),
+            observed: Observed { network: NetworkPresence::Missing, ..Observed::default() },
+            memory: Memory::default(),
+            programs: BTreeMap::new(),
+            foreign_has_port: false,
+            inert: false,
+            irreproducible: false,
+            ignores_limits: false,
+            failing: BTreeSet::new(),
+            killed_before: None,
+            done: Vec::new(),
+            jobs_begun: 0,
+            latest: Entry::default(),
+            hung: BTreeMap::new(),
+            history: Vec::new(),
+            is_silent: false,
+            job: None,
+            verdicts: BTreeMap::new(),
+            prober_since: now,
+            containers_made: 0,
+        }
+    }
+
+    /// A world where image `number` was deployed and has been ready for a while.
+    pub(super) fn running(number: u8) -> Self {
+        let mut world = Self::empty();
+        world.set(number);
+        world.rest();
+        world.wait(60);
+        assert!(world.is_ready_with(number), "{world:?}");
+        world.done.clear();
+        world
+    }
+
+    // --- what the outside does ----------------------------------------------------------------
+
+    fn record(&mut self, revision: Option<CommitId>, image: Option<Image>, origin: Origin) {
+        self.latest = Entry {
+            generation: self.latest.generation.next(),
+            revision,
+            image,
+            origin: Some(origin),
+            at: self.now,
+            ..Entry::default()
+        };
+        self.history.push(self.latest.clone());
+        if self.intent.hold.is_none() {
+            self.intent.entry = self.latest.clone();
+        }
+    }
+
+    /// A push: the record wants a commit that has to be built.
+    pub(super) fn push(&mut self, number: u8) {
+        self.intent.supply = SupplyKind::Build;
+        self.record(Some(commit(number)), None, Origin::Push);
+    }
+
+    /// A person or a promotion names an image that is here.
+    pub(super) fn set(&mut self, number: u8) {
+        self.observed.images.insert(digest(number));
+        self.promote(number);
+    }
+
+    /// A promotion names an image, wherever it is.
+    pub(super) fn promote(&mut self, number: u8) {
+        self.intent.supply = SupplyKind::Named;
+        self.intent.bad.retain(|bad| !bad.image.is_same(&image(number)));
+        self.record(None, Some(image(number)), Origin::Promotion);
+    }
+
+    /// The record goes back, as it does where [`Step::RollBack`] is taken.
+    fn roll_back(&mut self, from: Generation, to: &Good, reason: Reason, message: &str) {
+        let failed = self.intent.entry.clone();
+        assert_eq!(from, failed.generation, "a rollback of another generation");
+        assert!(self.intent.hold.is_none(), "a rollback while held");
+        assert_ne!(failed.origin, Some(Origin::AutomaticRollback), "a rollback is rolled back");
+        let image = failed.image.unwrap();
+        assert!(!image.is_same(&to.image), "a rollback to what failed");
+        let is_back =
+            |seen: &SeenContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
+        assert!(
+            self.observed.containers.iter().any(is_back),
+            "the record moves before the service: {self:?}"
+        );
+        let mut desired = Desired::empty(self.intent.environment.clone());
+        desired.bad = std::mem::take(&mut self.intent.bad);
+        let message = message.to_owned();
+        let (generation, revision) = (from, failed.revision);
+        desired.mark_bad(Bad { image, generation, revision, reason, message, at: self.now });
+        self.intent.bad = desired.bad;
+        self.record(to.revision.clone(), Some(to.image.clone()), Origin::AutomaticRollback);
+    }
+
+    pub(super) fn program(&mut self, number: u8, program: Program) {
+        self.programs.insert(digest(number), program);
+    }
+
+    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut ContainerOptions)) {
+        edit(self.intent.options.as_mut().unwrap());
+    }
+
+    pub(super) fn hold(&mut self) {
+        let generation = self.memory.good.as_ref().map(|_| self.intent.entry.generation);
+        let (reason, by) = ("a look".to_owned(), "alice".to_owned());
+        self.intent.hold = Some(Hold { reason, by, since: self.now, generation });
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.intent.hold = None;
+        self.intent.entry = self.latest.clone();
+    }
+
+    pub(super) fn sync(&mut self) {
+        self.now = self.now.after(Duration::from_millis(1));
+        self.intent.sync = Some(self.now);
+    }
+
+    pub(super) fn restart_daemon(&mut self) {
+        self.prober_since = self.now;
+        self.job = None;
+        (self.observed.superseded_job, self.observed.burst_since) = (false, None);
+    }
+
+    pub(super) fn foreign_takes_name(&mut self) {
+        if self.observed.containers.iter().all(|container| container.name != NAME) {
+            let whose = "of no environment of abide".to_owned();
+            self.observed.name_holder = Some(Foreign { id: "foreign".to_owned(), whose });
+        }
+    }
+
+    pub(super) fn exit(&mut self, index: usize, code: i64, out_of_memory: bool) {
+        let at = self.now;
+        if let Some(container) = self.observed.containers.get_mut(index)
+            && matches!(container.state, ContainerState::Running | ContainerState::Paused)
+        {
+            container.state = ContainerState::Exited(Exit { code, out_of_memory, at });
+        }
+    }
+
+    /// The program of every running container hangs until that is started again.
+    pub(super) fn hang(&mut self) {
+        let running =
+            self.observed.containers.iter().filter(|container| container.state == ContainerState::Running);
+        self.hung.extend(running.map(|container| (container.id.clone(), self.now)));
+    }
+
+    pub(super) fn pause(&mut self, index: usize) {
+        if let Some(container) = self.observed.containers.get_mut(index)
+            && container.state == ContainerState::Running
+        {
+            container.state = ContainerState::Paused;
+        }
+    }
+
+    pub(super) fn rename(&mut self, index: usize, name: &str) {
+        let is_free = self.name_is_free(name);
+        if let Some(container) = self.observed.containers.get_mut(index).filter(|_| is_free) {
+            container.name = name.to_owned();
+        }
+    }
+
+    pub(super) fn remove_network(&mut self) {
+        self.observed.network = NetworkPresence::Missing;
+        self.observed.containers.iter_mut().for_each(|container| container.networks.clear());
+    }
+
+    // --- the loop -----------------------------------------------------------------------------
+
+    /// The plan as it would be now.
+    pub(super) fn plan(&self) -> Plan {
+        let plan = plan(&self.intent, &self.seen(), &self.memory, self.now);
+        check_words(&plan);
+        plan
+    }
+
+    /// One pass: plan, act, remember.
+    pub(super) fn pass(&mut self) -> Plan {
+        let plan = self.plan();
+        self.memory = plan.memory.clone();
+        let mut made = None;
+        for planned in &plan.steps {
+            match self.act(&planned.step, &mut made) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    let is_silent = self.is_silent;
+                    let failure =
+                        if is_silent { Failure::Unanswered(&error) } else { Failure::Refused(&error) };
+                    self.memory = after_failure(&plan, &planned.step, failure, &self.intent, self.now);
+                    break;
+                }
+            }
+        }
+        plan
+    }
+
+    /// Passes until there is nothing to do and nothing to wait for.
+    pub(super) fn rest(&mut self) -> Plan {
+        for _ in 0..400 {
+            let plan = self.pass();
+            if !plan.steps.is_empty() {
+                continue;
+            }
+            match self.next_bell(&plan) {
+                Some(at) => self.advance(at),
+                None => return plan,
+            }
+        }
+        panic!("no rest is found: {self:?}");
+    }
+
+    /// Passes for so many seconds; what steps were taken.
+    pub(super) fn wait(&mut self, seconds: u64) -> usize {
+        let (end, before) = (self.now.after(Duration::from_secs(seconds)), self.done.len());
+        for _ in 0..4_000 {
+            let plan = self.pass();
+            if !plan.steps.is_empty() {
+                continue;
+            }
+            match self.next_bell(&plan).filter(|at| *at <= end) {
+                Some(at) => self.advance(at),
+                None => {
+                    self.advance(end);
+                    return self.done.len() - before;
+                }
+            }
+        }
+        panic!("a hot loop: {self:?}");
+    }
+
+    fn next_bell(&self, plan: &Plan) -> Option<Timestamp> {
+        let running =
+            self.observed.containers.iter().filter(|container| container.state == ContainerState::Running);
+        let events = running.flat_map(|container| [self.ends(container), self.answers(container)]);
+        let ripe = plan.look_again.filter(|at| *at > self.now);
+        let job = self.job.as_ref().map(|job| job.ends);
+        events.chain([ripe, job]).flatten().filter(|at| *at > self.now).min()
+    }
+
+    pub(super) fn advance(&mut self, to: Timestamp) {
+        self.now = to;
+        let over = |at: Option<Timestamp>| at.filter(|at| *at <= to);
+        let ended: Vec<_> = (0..self.observed.containers.len())
+            .filter_map(|index| Some((index, over(self.ends(&self.observed.containers[index]))?)))
+            .collect();
+        for (index, at) in ended {
+            let Program::Ends { code, out_of_memory, .. } = self.program_of(&self.observed.containers[index])
+            else {
+                continue;
+            };
+            let container = &mut self.observed.containers[index];
+            container.state = ContainerState::Exited(Exit { code, out_of_memory, at });
+            container.last_output = Some(format!("cannot log in with {SECRET}\n"));
+        }
+        if let Some(job) = self.job.take_if(|job| job.ends <= to) {
+            self.observed.burst_since = None;
+            self.finish(job.revision);
+        }
+    }
+
+    fn finish(&mut self, revision: CommitId) {
+        let number = (0..=u8::MAX).find(|number| commit(*number) == revision).unwrap();
+        let verdict = match self.programs.get(&digest(number)) {
+            Some(Program::DoesNotBuild) => Acquisition::Failed {
+                reason: Reason::BuildFailed,
+                message: "step 3 of the Dockerfile failed".to_owned(),
+                at: self.now,
+            },
+            _ => {
+                let salt = if self.irreproducible { u8::try_from(self.jobs_begun).unwrap() * 50 } else { 0 };
+                self.observed.images.insert(digest(number + salt));
+                Acquisition::Got(image(number + salt))
+            }
+        };
+        self.verdicts.insert(revision, verdict);
+    }
+}
+
+fn intent() -> Intent {
+    Intent {
+        environment: EnvironmentName::new("dev").unwrap(),
+        entry: Entry { generation: Generation(0), ..Entry::default() },
+        hold: None,
+        sync: None,
+        bad: Vec::new(),
+        supply: SupplyKind::Named,
+        options: Ok(options()),
+        health: HealthSpec {
+            probe: Probe::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            start_deadline: Duration::from_secs(30),
+            healthy_for: Duration::from_secs(10),
+        },
+    }
+}
+
+/// Every step has a reason and a sentence, every verdict words, and none says a secret.
+fn check_words(plan: &Plan) {
+    let sentences = explain(plan);
+    assert_eq!(sentences.len(), plan.steps.len());
+    assert!(sentences.iter().all(|sentence| !sentence.is_empty()));
+    for planned in &plan.steps {
+        assert!(!planned.reason.is_empty(), "no reason: {planned:?}");
+    }
+    assert!(!plan.verdict.message.is_empty());
+    let all = format!("{plan:?}{}", sentences.join("\n"));
+    assert!(!all.contains(SECRET), "a secret is said: {all}");
+}
+
+/// The word for a kind of step, for tests that compare what was done.
+pub(super) fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::CancelJob => "cancel",
+        Step::Acquire(_) => "acquire",
+        Step::RecordImage { .. } => "record",
+        Step::RecordRebuilt { .. } => "record rebuilt",
+        Step::RollBack { .. } => "roll back",
+        Step::CreateNetwork => "network",
+        Step::CreateVolume { .. } => "volume",
+        Step::Create { .. } => "create",
+        Step::Start { .. } => "start",
+        Step::Stop { .. } => "stop",
+        Step::Remove { .. } => "remove",
+        Step::Rename { .. } => "rename",
+        Step::Unpause { .. } => "unpause",
+        Step::Connect { .. } => "connect",
+        Step::Adjust { .. } => "adjust",
+    }
+}

@@ -1,0 +1,90 @@
+//! What a pass sees of the world.
+
+use super::*;
+
+impl World {
+    pub(in crate::plan::tests) fn seen(&self) -> Observed {
+        let mut seen = self.observed.clone();
+        let running = seen.containers.iter().filter(|container| container.state == ContainerState::Running);
+        seen.probes = running
+            .filter_map(|container| Some((container.id.clone(), self.readiness(container)?)))
+            .collect();
+        let wanted = self.intent.entry.revision.as_ref();
+        let running = self.job.as_ref().filter(|job| Some(&job.revision) == wanted);
+        seen.superseded_job = self.job.is_some() && running.is_none();
+        seen.acquisition = match (running, wanted) {
+            (Some(_), _) => Acquisition::Running { step: "building".to_owned() },
+            (None, Some(revision)) => self.verdicts.get(revision).cloned().unwrap_or(Acquisition::Untried),
+            (None, None) => Acquisition::NotNeeded,
+        };
+        seen
+    }
+
+    pub(in crate::plan::tests) fn readiness(&self, container: &SeenContainer) -> Option<Readiness> {
+        let asked = container.started_at?.max(self.prober_since).after(BOOT_TIME);
+        if self.now < asked {
+            return None;
+        }
+        let miss = Readiness { misses: 5, last_miss: Some("refused".to_owned()), ..Readiness::default() };
+        if self.hung.contains_key(&container.id) {
+            return Some(Readiness { answered_once: true, ..miss });
+        }
+        match self.answers(container) {
+            Some(at) => {
+                let answering_since = Some(at.max(self.prober_since));
+                Some(Readiness { answering_since, answered_once: true, ..Readiness::default() })
+            }
+            None => Some(miss),
+        }
+    }
+
+    pub(in crate::plan::tests) fn program_of(&self, container: &SeenContainer) -> Program {
+        let image = container.image.as_ref().and_then(|image| self.programs.get(image));
+        image.copied().unwrap_or(Program::Good)
+    }
+
+    pub(in crate::plan::tests) fn ends(&self, container: &SeenContainer) -> Option<Timestamp> {
+        match (self.program_of(container), &container.state) {
+            (Program::Ends { after, .. }, ContainerState::Running) => {
+                Some(container.started_at?.after(after))
+            }
+            _ => None,
+        }
+    }
+
+    pub(in crate::plan::tests) fn answers(&self, container: &SeenContainer) -> Option<Timestamp> {
+        let asked = container.started_at?.max(self.prober_since).after(BOOT_TIME);
+        matches!(self.program_of(container), Program::Good | Program::Ends { .. }).then_some(asked)
+    }
+
+    /// The containers that run a good program.
+    pub(in crate::plan::tests) fn serving(&self) -> Vec<&SeenContainer> {
+        let is_good = |container: &&SeenContainer| {
+            container.state == ContainerState::Running && self.program_of(container) == Program::Good
+        };
+        self.observed.containers.iter().filter(is_good).collect()
+    }
+
+    /// Whether exactly one container is there, under its name, with image `number`, and all rests.
+    pub(in crate::plan::tests) fn is_ready_with(&self, number: u8) -> bool {
+        let plan = self.plan();
+        let [only] = self.observed.containers.as_slice() else { return false };
+        plan.steps.is_empty()
+            && plan.verdict.condition == Condition::Ready
+            && only.name == NAME
+            && only.state == ContainerState::Running
+            && only.image == Some(digest(number))
+    }
+
+    pub(in crate::plan::tests) fn only(&self) -> &SeenContainer {
+        let [only] = self.observed.containers.as_slice() else {
+            panic!("not one container: {:#?}", self.observed.containers)
+        };
+        only
+    }
+
+    /// The words of all steps since the last time, in order.
+    pub(in crate::plan::tests) fn take_done(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.done).iter().map(kind).collect()
+    }
+}

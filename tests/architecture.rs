@@ -1,0 +1,213 @@
+//! Who may import whom, who may name which crate, and what a source file looks like.
+//!
+//! The table in `src/lib.rs` says it for people; this test holds it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room: its path prefix in `src`, and the rooms of ours that it may name.
+const ROOMS: [(&str, &[&str]); 13] = [
+    ("model/", &["model"]),
+    ("plan/", &["model", "plan"]),
+    ("record/", &["model", "record"]),
+    ("source/", &["model", "source"]),
+    ("context/", &["model", "context"]),
+    ("secret.rs", &["model"]),
+    ("manifest_dir.rs", &["model", "secret"]),
+    ("controller/docker/", &["model"]),
+    ("controller/", &["model", "plan", "record", "source", "context", "secret", "controller"]),
+    ("api/", &["model", "record", "secret", "api"]),
+    ("cli/", &["model", "api", "cli", "daemon", "demo", "telemetry", "manifest_dir"]),
+    ("daemon", &["model", "record", "controller", "api", "manifest_dir", "daemon", "telemetry"]),
+    ("demo/", &["model", "record", "controller", "daemon", "demo"]),
+];
+
+/// Crates that belong to one room, and why.
+const CRATES: [(&str, &[&str], &str); 7] = [
+    ("sled", &["record/"], "the store is hidden behind the record's handles"),
+    ("bollard", &["controller/docker/"], "nothing outside the loop reaches Docker"),
+    ("axum", &["api/", "cli/", "daemon"], "HTTP is the door's business"),
+    ("clap", &["cli/"], "arguments are the command line's business"),
+    ("clap_complete", &["cli/"], "arguments are the command line's business"),
+    ("toml", &["model/manifest/"], "the manifest is read in one place"),
+    ("sd_notify", &["daemon/"], "systemd is the composition root's business"),
+];
+
+/// What a pure room must not name: it has no clock, no IO, no async and no randomness.
+const IMPURE: [&str; 12] = [
+    "SystemTime::now",
+    "Instant::now",
+    "std::fs",
+    "std::env",
+    "std::net::Tcp",
+    "std::process",
+    "tokio",
+    "tracing::",
+    "async ",
+    "async fn",
+    "rand::",
+    "std::thread",
+];
+
+/// Lines of code in a file, tests aside.
+const LONGEST_FILE: usize = 520;
+
+struct Source {
+    /// Relative to `src`.
+    path: String,
+    /// Without comments and without the tests at its end.
+    code: String,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    collect(&root, &mut found);
+    assert!(found.len() > 50, "the sources were not found: {} files", found.len());
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).expect("a source can be read");
+        let path = path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+        Source { path, code: code_of(&text), text }
+    };
+    found.into_iter().map(read).collect()
+}
+
+fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("src can be listed") {
+        let path = entry.expect("src can be listed").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn code_of(text: &str) -> String {
+    let until_tests = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    let lines = until_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn is_test(path: &str) -> bool {
+    path.contains("/tests/")
+        || path.ends_with("tests.rs")
+        || path.contains("_tests")
+        || path.ends_with("/world.rs")
+}
+
+/// Every room of ours that the code names as `crate::room`, also in braces.
+fn named_rooms(code: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let names = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or(list).split(',').collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let name = name.trim_start();
+            let end = name.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(name.len());
+            rooms.push(name[..end].to_owned());
+        }
+    }
+    rooms
+}
+
+#[test]
+fn every_room_imports_only_what_it_may() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test(&source.path)) {
+        let Some((_, allowed)) = ROOMS.iter().find(|(prefix, _)| source.path.starts_with(prefix)) else {
+            assert!(
+                ["main.rs", "lib.rs", "telemetry.rs"].contains(&source.path.as_str()),
+                "{} is in no room that this test knows",
+                source.path
+            );
+            continue;
+        };
+        for room in named_rooms(&source.code) {
+            if !allowed.contains(&room.as_str()) {
+                wrong.push(format!("{} names crate::{room}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_are_named_only_where_they_belong() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (name, rooms, why) in CRATES {
+            let at_home = rooms.iter().any(|room| source.path.starts_with(room));
+            let names_it = source.code.match_indices(&format!("{name}::")).any(|(at, _)| {
+                !source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            if names_it && !at_home {
+                wrong.push(format!("{} names {name}: {why}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn vocabulary_and_decision_are_pure() {
+    let mut wrong = Vec::new();
+    let is_pure = |path: &str| path.starts_with("model/") || path.starts_with("plan/");
+    for source in sources().iter().filter(|source| is_pure(&source.path) && !is_test(&source.path)) {
+        for word in IMPURE.iter().filter(|word| source.code.contains(*word)) {
+            wrong.push(format!("{} contains `{word}`", source.path));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn those_who_answer_people_hold_no_handle_of_the_loop() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.path.starts_with("api/") && !is_test(&source.path))
+    {
+        for handle in ["StatusWriter", "Resolver"] {
+            if source.code.contains(handle) {
+                wrong.push(format!("{} names {handle}", source.path));
+            }
+        }
+    }
+    for source in sources().iter().filter(|source| source.path.starts_with("controller/")) {
+        if source.code.contains("DesiredWriter") {
+            wrong.push(format!("{} names DesiredWriter", source.path));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_and_is_not_too_long() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if !source.text.starts_with("//!") {
+            wrong.push(format!("{} does not begin with what it is (`//! ...`)", source.path));
+        }
+        let lines = source.code.lines().count();
+        if lines > LONGEST_FILE && !is_test(&source.path) {
+            wrong.push(format!("{} has {lines} lines of code; split it", source.path));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_shell_is_ever_asked_to_run_a_string() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test(&source.path)) {
+        for shell in ["Command::new(\"sh\")", "Command::new(\"bash\")", "Command::new(\"/bin/sh\")"] {
+            if source.code.contains(shell) {
+                wrong.push(format!("{} runs {shell}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,150 @@
+//! Between a daemon and the engine: counts what is asked, and fails what it is told to fail.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is passed on, and so is its answer.
+    None,
+    /// The connection is closed before the engine hears of it.
+    Refuse,
+    /// The engine does it, and the answer is cut after so many bytes.
+    Cut(u64),
+}
+
+/// Decides about a request from its method and path, such as `POST /containers/0f3a/start`.
+pub(crate) type Rule = Box<dyn FnMut(&str) -> Fault + Send>;
+
+/// A socket that passes everything on to the engine, one request a connection.
+pub(crate) struct Proxy {
+    socket: PathBuf,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    seen: Vec<String>,
+    rule: Rule,
+}
+
+impl Proxy {
+    /// Listens on a socket in `dir`, for as long as the test program runs.
+    pub(crate) fn start(dir: &Path) -> Self {
+        let socket = dir.join("engine.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let shared = Arc::new(Mutex::new(Shared { seen: Vec::new(), rule: Box::new(|_| Fault::None) }));
+        let of_requests = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let shared = Arc::clone(&of_requests);
+                // A connection that breaks is what both sides are tested for.
+                thread::spawn(move || drop(pass_on(client, &shared)));
+            }
+        });
+        Self { socket, shared }
+    }
+
+    /// What `DOCKER_HOST` has to be.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// From now on requests are judged by `rule`.
+    pub(crate) fn rule(&self, rule: impl FnMut(&str) -> Fault + Send + 'static) {
+        self.shared.lock().unwrap().rule = Box::new(rule);
+    }
+
+    /// Every request so far, in the order in which they came.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.shared.lock().unwrap().seen.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub(crate) fn forget(&self) {
+        self.shared.lock().unwrap().seen.clear();
+    }
+}
+
+fn pass_on(mut client: UnixStream, shared: &Mutex<Shared>) -> io::Result<()> {
+    let (head, rest) = read_head(&mut client)?;
+    let fault = {
+        let mut shared = shared.lock().unwrap();
+        let request = method_and_path(&head);
+        shared.seen.push(request.clone());
+        (shared.rule)(&request)
+    };
+    let most = match fault {
+        Fault::None => u64::MAX,
+        Fault::Refuse => return client.shutdown(Shutdown::Both),
+        Fault::Cut(bytes) => bytes,
+    };
+    let mut engine = UnixStream::connect(engine_socket())?;
+    engine.write_all(closing(&head).as_bytes())?;
+    engine.write_all(&rest)?;
+    let (mut from_client, mut to_engine) = (client.try_clone()?, engine.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut from_client, &mut to_engine);
+        // The engine ends what it does for a client that is gone.
+        let _ = to_engine.shutdown(Shutdown::Write);
+    });
+    if most != u64::MAX {
+        // An answer that begins: by then the engine has done what was asked.
+        let mut first = [0];
+        engine.read_exact(&mut first)?;
+        client.write_all(&first[..usize::from(most > 0)])?;
+    }
+    let copied = io::copy(&mut engine.take(most.saturating_sub(1)), &mut client);
+    client.shutdown(Shutdown::Both)?;
+    copied.map(drop)
+}
+
+/// The request's head as text, and what came after it in the same breath.
+fn read_head(client: &mut UnixStream) -> io::Result<(String, Vec<u8>)> {
+    const END: &[u8] = b"\r\n\r\n";
+    let (mut read, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = client.read(&mut chunk)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read.extend_from_slice(&chunk[..count]);
+        if let Some(at) = read.windows(END.len()).position(|window| window == END) {
+            let rest = read.split_off(at + END.len());
+            return Ok((String::from_utf8_lossy(&read).into_owned(), rest));
+        }
+    }
+}
+
+/// The first line without the version of the API and the query.
+fn method_and_path(head: &str) -> String {
+    let mut words = head.split_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default();
+    let unversioned = path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/'));
+    match unversioned {
+        Some((_, path)) => format!("{method} /{path}"),
+        None => format!("{method} {path}"),
+    }
+}
+
+/// The head with a wish to close the connection after the answer, so that the next request comes
+/// with a connection of its own. What turns into another protocol stays as it is.
+fn closing(head: &str) -> String {
+    let is = |line: &str, name: &str| line.to_ascii_lowercase().starts_with(name);
+    if head.lines().any(|line| is(line, "upgrade:")) {
+        return head.to_owned();
+    }
+    let lines = head.trim_end().lines().filter(|line| !is(line, "connection:"));
+    let lines: Vec<&str> = lines.chain(["Connection: close", "", ""]).collect();
+    lines.join("\r\n")
+}
+
+fn engine_socket() -> PathBuf {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()
+}

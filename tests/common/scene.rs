@@ -1,0 +1,233 @@
+//! A daemon on the example site, and what a test asks of it again and again.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::PATIENCE;
+use super::daemon::{Daemon, Ran};
+use super::docker::{Space, docker, try_docker};
+use super::net::{Answer, http_get, signed_push};
+use super::standard::{SECRET, Standard};
+use super::{eventually, eventually_some};
+
+/// The environments of the example, in the order of their ports.
+const NAMES: [&str; 3] = ["dev", "test", "prod"];
+
+/// Environments of the example under a daemon. The daemon ends before its space is cleared.
+pub(crate) struct Scene {
+    pub(crate) daemon: Daemon,
+    pub(crate) site: Standard,
+    pub(crate) space: Space,
+}
+
+impl Scene {
+    /// The environments of these names, which are called ready soon after they answer; `edit` has the
+    /// last word on the manifest. `None` where the tests on Docker were left out.
+    pub(crate) fn new(names: &[&str], edit: impl FnOnce(String) -> String) -> Option<Self> {
+        Self::polled("0s", names, edit)
+    }
+
+    /// The same, with the branches polled.
+    pub(crate) fn polled(poll: &str, names: &[&str], edit: impl FnOnce(String) -> String) -> Option<Self> {
+        let space = Space::new()?;
+        let site = Standard::with_poll(&space, poll);
+        site.declare(&edit(hasty(&only(names, &site.manifest()))));
+        let daemon = site.daemon();
+        Some(Self { daemon, site, space })
+    }
+
+    /// dev alone, which runs the first commit.
+    pub(crate) fn dev() -> Option<Self> {
+        let scene = Self::new(&["dev"], |manifest| manifest)?;
+        scene.ready("dev");
+        Some(scene)
+    }
+
+    /// Ends the daemon in peace and starts another.
+    pub(crate) fn restarted(self) -> Self {
+        let Self { daemon, site, space } = self;
+        assert!(daemon.terminate().success());
+        Self { daemon: site.daemon(), site, space }
+    }
+
+    // --- what is done ---------------------------------------------------------------------------
+
+    /// Commits and pushes a page of these words; gives the commit.
+    pub(crate) fn push_page(&self, branch: &str, words: &str) -> String {
+        self.site.repo.commit_and_push(branch, &[("www/index.html", words)])
+    }
+
+    /// Announces the head of a branch, as GitHub does.
+    pub(crate) fn announce(&self, branch: &str) -> Answer {
+        self.announce_commit(branch, &self.site.repo.head(branch))
+    }
+
+    /// Announces any commit as the head of a branch.
+    pub(crate) fn announce_commit(&self, branch: &str, commit: &str) -> Answer {
+        signed_push(self.daemon.port(), "keepwork", SECRET, branch, commit).unwrap()
+    }
+
+    /// Pushes a page, announces it, and waits until it is served; gives the commit.
+    pub(crate) fn deploy(&self, branch: &str, environment: &str, words: &str) -> String {
+        let commit = self.push_page(branch, words);
+        assert_eq!(self.announce(branch).0, 202);
+        self.ready_at(environment, &commit);
+        assert_eq!(self.page(environment), words);
+        commit
+    }
+
+    /// Runs a verb that has to succeed.
+    pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
+        let ran = self.daemon.abide(arguments);
+        assert_eq!(ran.code, 0, "abide {}: {ran:?}", arguments.join(" "));
+        ran
+    }
+
+    // --- what is seen ---------------------------------------------------------------------------
+
+    /// The status as scripts get it.
+    pub(crate) fn view(&self, environment: &str) -> Value {
+        let mut views = json(&self.abide(&["status", environment, "-o", "json"]));
+        views[0].take()
+    }
+
+    /// The history as scripts get it, newest first.
+    pub(crate) fn history(&self, environment: &str) -> Vec<Value> {
+        list(json(&self.abide(&["history", environment, "-o", "json"])))
+    }
+
+    /// The first status that `is_it` likes.
+    pub(crate) fn until(&self, what: &str, environment: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/api/v1/environments/{environment}");
+        let look = || serde_json::from_str(&self.get(&path).1).ok().filter(|view| is_it(view));
+        eventually_some(&format!("{environment}: {what}"), PATIENCE, look)
+    }
+
+    /// The status once it is Ready.
+    pub(crate) fn ready(&self, environment: &str) -> Value {
+        self.until("it is ready", environment, is_ready)
+    }
+
+    /// The status once it is Ready with this commit.
+    pub(crate) fn ready_at(&self, environment: &str, commit: &str) -> Value {
+        let what = format!("it is ready with {commit}");
+        self.until(&what, environment, |view| is_ready(view) && view["revision"] == commit)
+    }
+
+    /// The status once it has this condition, for this reason, and speaks of the newest generation.
+    pub(crate) fn said(&self, environment: &str, condition: &str, reason: &str) -> Value {
+        self.until(&format!("it is {condition} ({reason})"), environment, |view| {
+            view["status"] == condition
+                && view["reason"] == reason
+                && view["observed_generation"] == view["generation"]
+        })
+    }
+
+    /// What is served at `/`.
+    ///
+    /// # Panics
+    /// Where nothing is.
+    pub(crate) fn page(&self, environment: &str) -> String {
+        let index = NAMES.iter().position(|name| *name == environment).unwrap();
+        let (status, page) = http_get(self.site.ports[index], "/").unwrap();
+        assert_eq!(status, 200, "{page}");
+        page
+    }
+
+    /// The container of an environment.
+    pub(crate) fn container(&self, environment: &str) -> String {
+        self.space.name(&format!("{environment}-server"))
+    }
+
+    /// One thing that Docker says of the container of an environment.
+    pub(crate) fn inspect(&self, environment: &str, format: &str) -> String {
+        docker(&["inspect", "--format", format, &self.container(environment)])
+    }
+
+    /// The names of all containers of this space, sorted.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let filter = format!("name={}", self.space.prefix());
+        let names = try_docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter]);
+        let mut names: Vec<String> = names.unwrap_or_default().lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// How many builds were ever begun: each has a log.
+    pub(crate) fn builds_begun(&self) -> usize {
+        let logs: PathBuf = self.site.desired_state.join("record/logs");
+        std::fs::read_dir(logs).map_or(0, |files| files.flatten().count())
+    }
+
+    /// How many builds ever came to a verdict: good ones and bad ones.
+    pub(crate) fn builds_ended(&self) -> [u64; 2] {
+        let (status, page) = self.get("/metrics");
+        assert_eq!(status, 200, "{page}");
+        ["built", "failed"].map(|result| {
+            let name = format!("abide_builds_total{{result=\"{result}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+        })
+    }
+
+    /// Waits until the loop has asked git because of the last announcement.
+    pub(crate) fn hint_is_taken(&self, environment: &str) {
+        eventually("the announcement is looked into", PATIENCE, || {
+            let record = json(&self.abide(&["export"]));
+            let recorded = list(record["environments"].clone());
+            let of = |one: &&Value| one["desired"]["environment"] == environment;
+            recorded.iter().find(of).is_some_and(|one| one["desired"]["hint"].is_null())
+        });
+    }
+
+    /// `GET path` at the daemon's socket.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        let mut stream = UnixStream::connect(self.site.desired_state.join("abide.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // HTTP/1.0: the body ends where the connection does.
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: abide\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+}
+
+fn is_ready(view: &Value) -> bool {
+    view["status"] == "Ready" && view["observed_generation"] == view["generation"]
+}
+
+/// What a run with `-o json` printed.
+pub(crate) fn json(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+}
+
+/// The elements of an array.
+pub(crate) fn list(value: Value) -> Vec<Value> {
+    let Value::Array(elements) = value else { panic!("not an array: {value}") };
+    elements
+}
+
+/// A manifest without the environments that are not among `names`.
+fn only(names: &[&str], manifest: &str) -> String {
+    let mut is_kept = true;
+    let kept = manifest.lines().filter(|line| {
+        if let Some(header) = line.trim_start_matches('[').strip_prefix("environment.") {
+            let name = header.split(['.', ']']).next().unwrap();
+            is_kept = names.contains(&name);
+        }
+        is_kept
+    });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+/// A manifest under which nobody waits long, for good news or for bad.
+fn hasty(manifest: &str) -> String {
+    let patient = r#"interval = "250ms", timeout = "1s", start_deadline = "15s", healthy_for = "2s""#;
+    let hasty = r#"interval = "100ms", timeout = "2s", start_deadline = "5s", healthy_for = "300ms""#;
+    assert!(manifest.contains(patient), "the example's manifest has changed");
+    manifest.replace(patient, hasty)
+}

@@ -1,0 +1,211 @@
+//! What people and scripts see: the verbs and their exit codes, with a daemon and without, and the
+//! manifest under a daemon that runs.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::common::{PATIENCE, Ran, Scene, Space, Standard, abide, docker, eventually, json, list};
+
+/// The keys of an object.
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("no object: {value}")).keys().map(String::as_str).collect()
+}
+
+fn has(value: &Value, names: &[&str]) {
+    let keys = keys(value);
+    let missing: Vec<_> = names.iter().filter(|name| !keys.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} is not in {value}");
+}
+
+#[test]
+fn status_and_history_have_the_shape_that_scripts_rely_on() {
+    let Some(scene) = Scene::new(&["dev", "prod"], |manifest| manifest.replace("\"test\"\n", "\"dev\"\n"))
+    else {
+        return;
+    };
+    scene.ready("dev");
+    let views = list(json(&scene.abide(&["status", "-o", "json"])));
+    let names = [
+        "environment",
+        "container",
+        "port",
+        "host",
+        "generation",
+        "observed_generation",
+        "status",
+        "reason",
+        "message",
+        "since",
+        "origin",
+        "revision",
+        "image",
+        "running",
+        "held",
+        "next_retry",
+    ];
+    views.iter().for_each(|view| has(view, &names));
+    let [dev, prod] = views.as_slice() else { panic!("{views:?}") };
+    assert_eq!(dev["environment"], "dev");
+    assert_eq!(dev["container"], scene.container("dev"));
+    assert_eq!(dev["port"], scene.site.ports[0]);
+    assert_eq!((&dev["generation"], &dev["observed_generation"]), (&json!(1), &json!(1)));
+    assert_eq!((&dev["status"], &dev["reason"]), (&json!("Ready"), &json!("AsRecorded")));
+    has(&dev["image"], &["reference", "digest", "id"]);
+    has(&dev["running"], &["container_id", "image_id", "started_at", "restarts"]);
+    assert_eq!(dev["running"]["container_id"], scene.inspect("dev", "{{.Id}}"));
+    assert_eq!(dev["revision"], scene.site.repo.head("dev"));
+    for name in ["host", "held", "next_retry"] {
+        assert!(dev[name].is_null(), "{name} is {}", dev[name]);
+    }
+    for name in ["image", "revision", "running", "origin"] {
+        assert!(prod[name].is_null(), "{name} is {}", prod[name]);
+    }
+    assert_eq!(json(&scene.abide(&["status", "dev", "-o", "json"])), json!([dev]));
+
+    let history = scene.history("dev");
+    has(&history[0], &["generation", "image", "revision", "origin", "by", "at", "outcome"]);
+    assert_eq!(history[0]["image"], dev["image"]);
+    let table = scene.abide(&["status"]).stdout;
+    assert!(table.contains("Ready") && table.contains(&scene.container("dev")), "{table}");
+}
+
+#[test]
+fn logs_events_and_why_tell_what_happened() {
+    let Some(scene) = Scene::dev() else { return };
+    let commit = scene.site.repo.head("dev");
+    let short = &commit[..12];
+    let logs = scene.abide(&["logs", "dev"]).stdout;
+    assert!(logs.contains("dev listens on port 8900"), "{logs}");
+    assert_eq!(scene.abide(&["logs", "dev", "--tail", "1"]).stdout.lines().count(), 1);
+    let build = scene.abide(&["logs", "dev", "--build"]).stdout;
+    assert!(build.contains(&commit) && build.contains("building the final image"), "{build}");
+    let events = scene.abide(&["events", "dev"]).stdout;
+    for words in [
+        format!("generation 1: commit {short}"),
+        format!("build commit {short}"),
+        "Ready (AsRecorded)".into(),
+    ] {
+        assert!(events.contains(&words), "{words} is not in\n{events}");
+    }
+    let why = scene.abide(&["why", "dev"]).stdout;
+    for words in ["event", "record", "difference", "step", "result", "next retry", "Ready", short] {
+        assert!(why.contains(words), "{words} is not in\n{why}");
+    }
+    let diff = scene.abide(&["diff", "dev"]);
+    assert_eq!(diff.code, 0, "nothing is to be done: {diff:?}");
+    let unknown = scene.daemon.abide(&["logs", "prod"]);
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+}
+
+#[test]
+fn the_record_is_worked_on_without_a_daemon_and_the_verbs_say_so() {
+    let Some(Scene { daemon, site, space: _space }) = Scene::dev() else { return };
+    assert!(daemon.terminate().success());
+    let offline = |arguments: &[&str]| {
+        let ran = site.abide(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.contains("no daemon runs"), "{arguments:?}: {ran:?}");
+        ran
+    };
+    let view = json(&offline(&["status", "-o", "json"]))[0].take();
+    assert_eq!((&view["environment"], &view["status"]), (&json!("dev"), &json!("Ready")));
+    assert_eq!(list(json(&offline(&["history", "dev", "-o", "json"]))).len(), 1);
+    offline(&["set", "dev", view["image"]["id"].as_str().unwrap()]);
+    offline(&["hold", "dev", "--reason", "the host moves"]);
+    assert!(offline(&["export"]).stdout.contains("the host moves"));
+    for arguments in [&["sync", "dev"][..], &["wait", "dev"], &["logs", "dev"]] {
+        let ran = site.abide(arguments);
+        assert_eq!(ran.code, 3, "{arguments:?}: {ran:?}");
+    }
+
+    // A daemon that starts then takes all of it.
+    let daemon = site.daemon();
+    let wait = daemon.abide(&["wait", "dev", "--timeout", "60s"]);
+    assert_eq!(wait.code, 1, "{wait:?}");
+    assert!(wait.stderr.contains("the host moves"), "{wait:?}");
+    assert_eq!(json(&daemon.abide(&["status", "dev", "-o", "json"]))[0]["generation"], 2);
+}
+
+#[test]
+fn an_export_makes_the_same_record_in_a_fresh_folder() {
+    let Some(scene) = Scene::dev() else { return };
+    scene.deploy("dev", "dev", "second");
+    scene.abide(&["hold", "dev", "--reason", "it moves"]);
+    let exported = scene.abide(&["export"]);
+    let file = scene.space.dir().join("export.json");
+    std::fs::write(&file, &exported.stdout).unwrap();
+    let fresh = scene.space.dir().join("fresh");
+    std::fs::create_dir(&fresh).unwrap();
+    std::fs::write(fresh.join("keepwork.toml"), scene.site.manifest()).unwrap();
+    let run = |arguments: &[&str]| -> Ran {
+        let ran = abide(&fresh, arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        ran
+    };
+    run(&["import", file.to_str().unwrap()]);
+    let (before, after) = (json(&exported), json(&run(&["export"])));
+    assert_eq!((&after["environments"], &after["id"]), (&before["environments"], &before["id"]));
+    let history = list(json(&run(&["history", "dev", "-o", "json"])));
+    assert_eq!(history, scene.history("dev"));
+    let broken = scene.space.dir().join("broken.json");
+    std::fs::write(&broken, "{").unwrap();
+    assert_eq!(abide(&fresh, &["import", broken.to_str().unwrap()]).code, 2);
+}
+
+#[test]
+fn a_bad_edit_of_the_manifest_is_named_and_the_last_good_one_stays() {
+    let Some(scene) = Scene::dev() else { return };
+    let container = scene.inspect("dev", "{{.Id}}");
+    let good = scene.site.manifest();
+    scene.site.declare(&format!("{good}\n[environment.dev.lables]\n"));
+    eventually("status names what is wrong", PATIENCE, || {
+        let said = scene.abide(&["status"]).stderr;
+        said.contains("keepwork.toml:") && said.contains("lables")
+    });
+    assert_eq!(scene.view("dev")["status"], "Ready");
+    let check = scene.daemon.abide(&["check"]);
+    assert_eq!(check.code, 1, "{check:?}");
+
+    // The next good edit is taken: a variable changes, and with it the container.
+    let variable = "[environment.dev]\nenv = { SITE_MOOD = \"new\" }\n";
+    scene.site.declare(&good.replace("[environment.dev]\n", variable));
+    let is_new = |view: &Value| {
+        view["status"] == "Ready"
+            && view["running"]["container_id"].as_str().is_some_and(|id| id != container)
+    };
+    let view = scene.until("a new container serves", "dev", is_new);
+    assert_eq!(view["generation"], 1, "the record did not move");
+    assert!(scene.inspect("dev", "{{json .Config.Env}}").contains("SITE_MOOD=new"));
+    assert!(!scene.abide(&["status"]).stderr.contains("keepwork.toml:"));
+    let serving = view["running"]["container_id"].as_str().unwrap();
+    assert_eq!(docker(&["inspect", "--format", "{{.State.Running}}", serving]), "true");
+    assert_eq!(scene.builds_begun(), 1);
+}
+
+#[test]
+fn a_daemon_does_not_start_on_a_bad_manifest_and_names_every_problem() {
+    let Some(space) = Space::new() else { return };
+    let site = Standard::new(&space);
+    let good = site.manifest();
+    let bad = good.replace("port      = 8900", "prot      = 8900");
+    let bad = bad.replace("branch = \"master\"", "branch = \"a..b\"");
+    site.declare(&bad);
+    let ran = start(&site.desired_state);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for (words, of) in [("did you mean `port`?", "prot      = 8900"), ("a..b", "a..b")] {
+        let line = bad.lines().position(|line| line.contains(of)).unwrap() + 1;
+        let place = format!("keepwork.toml:{line}");
+        let named = ran.stderr.lines().any(|said| said.contains(&place) && said.contains(words));
+        assert!(named, "no `{place}: ...{words}...` in\n{}", ran.stderr);
+    }
+    assert!(space.containers().is_empty());
+    // Once it is mended, the same folder serves.
+    site.declare(&good);
+    drop(site.daemon());
+}
+
+/// Starts a daemon that is expected to refuse.
+fn start(desired_state: &Path) -> Ran {
+    abide(desired_state, &["daemon", "--listen", "127.0.0.1:0"])
+}

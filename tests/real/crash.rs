@@ -1,0 +1,156 @@
+//! The daemon ends at any moment; the next one goes on from there.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::common::{Life, PATIENCE, Solo, Space, abide, docker, eventually};
+
+/// How often the daemon is killed, at moments spread evenly over a whole deployment.
+const KILLS: u32 = 12;
+
+/// The generations of `dev`, newest first.
+fn history(solo: &Solo) -> Vec<Value> {
+    let ran = abide(&solo.desired_state, &["history", "dev", "-o", "json"]);
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ran.stdout, ran.stderr))
+}
+
+/// The IDs of the images that `abide` built for `commit` and gave their final name.
+fn builds(commit: &str) -> Vec<String> {
+    let label = format!("label=abide.revision={commit}");
+    let listed = docker(&["images", "--no-trunc", "--format", "{{.Repository}} {{.ID}}", "--filter", &label]);
+    let named = listed.lines().filter_map(|line| line.strip_prefix("abide/dev "));
+    named.map(str::to_owned).collect()
+}
+
+/// What no moment of a kill may leave behind, once the next daemon has converged.
+fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
+    let life = solo.await_ready();
+    let commit = commits.last().unwrap();
+    eventually("its container is the only one left", PATIENCE, || {
+        space.containers().into_iter().eq([life.id.clone()])
+    });
+    let revision = docker(&[
+        "container",
+        "inspect",
+        "--format",
+        "{{index .Config.Labels \"abide.revision\"}}",
+        &life.id,
+    ]);
+    assert_eq!(&revision, commit);
+    assert_eq!(builds(commit), std::slice::from_ref(&life.image), "builds of {commit}");
+    let recorded: Vec<String> =
+        history(solo).into_iter().filter_map(|entry| entry["revision"].as_str().map(str::to_owned)).collect();
+    let expected: Vec<String> = commits.iter().rev().cloned().collect();
+    assert_eq!(recorded, expected, "one generation a commit, none lost");
+    eventually("no work of a build is left", PATIENCE, || is_empty(&solo.desired_state.join("record/work")));
+    life
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// A build of two steps, so that there is a container of a step to leave behind.
+fn with_two_steps(space: &Space) -> Solo {
+    let mut solo = Solo::undeclared(space);
+    "args = { DIST_PKG = \"build.tar\" }\nstep = [{ dockerfile = \"Dockerfile.dist\", output = \"build.tar\" }]"
+        .clone_into(&mut solo.build);
+    solo.declare("");
+    solo
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_of_a_deployment_leaves_one_that_converges() {
+    let Some(space) = Space::new() else { return };
+    let solo = with_two_steps(&space);
+    let mut commits = vec![solo.repo.head("dev")];
+    let mut daemon = solo.daemon(&[]);
+    is_whole(&space, &solo, &commits);
+    let page = |commit: usize| format!("<h1>page {commit}</h1>");
+    let began = Instant::now();
+    commits.push(solo.push(&daemon, &[("www/index.html", &page(0))]));
+    is_whole(&space, &solo, &commits);
+    let whole = began.elapsed();
+
+    for kill in 0..KILLS {
+        commits.push(solo.push(&daemon, &[("www/index.html", &page(commits.len()))]));
+        sleep(whole * kill / KILLS);
+        daemon.kill();
+        daemon = solo.daemon(&[]);
+        is_whole(&space, &solo, &commits);
+    }
+    let log = daemon.log();
+    assert!(!log.contains("the record was repaired") && !log.contains("panicked"), "{log}");
+}
+
+/// A Dockerfile whose build takes `seconds` more.
+fn slow_dockerfile(space: &Space, seconds: u32) -> String {
+    format!(
+        r#"FROM scratch
+LABEL {}
+COPY bin/site /bin/site
+RUN ["/bin/site", "serve", "--root", "/bin", "--settings", "/pause"]
+ARG DIST_PKG=build.tar
+ADD ${{DIST_PKG}} /site/
+ENTRYPOINT ["/bin/site", "serve", "--root", "/site/www", "--log", "/site/log/access.log"]
+"#,
+        space.label()
+    )
+    .replace("RUN", &format!("ENV SITE_CRASH_AFTER={seconds}s SITE_EXIT_CODE=0\nRUN"))
+        + "ENV SITE_CRASH_AFTER= SITE_EXIT_CODE=\n"
+}
+
+#[test]
+fn a_daemon_told_to_end_in_mid_build_ends_at_once_and_the_next_one_builds() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    let before = solo.await_ready();
+    let first = solo.repo.head("dev");
+    // Longer than a daemon may take to end, so that waiting for the build would be noticed.
+    let slow = solo.push(&daemon, &[("Dockerfile", &slow_dockerfile(&space, 300))]);
+    solo.await_status("the slow image is being built", |status| {
+        status["revision"] == slow.as_str()
+            && status["message"].as_str().is_some_and(|message| message.contains("the final image"))
+    });
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert_eq!(solo.life().unwrap(), before);
+    assert!(solo.serves());
+
+    let quick = solo.repo.commit_and_push("dev", &[("Dockerfile", &slow_dockerfile(&space, 1))]);
+    let _daemon = solo.daemon(&[]);
+    is_whole(&space, &solo, &[first, slow, quick]);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_folder_says_so_and_ends() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[]);
+    let life = solo.await_ready();
+    let second = solo.second_daemon();
+    assert_eq!(second.code, 1, "{}", second.stderr);
+    assert!(second.stderr.contains("another"), "{}", second.stderr);
+    assert_eq!(solo.await_ready(), life);
+}
+
+#[test]
+fn a_daemon_that_starts_anew_finds_all_as_it_left_it_and_touches_nothing() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    let life = solo.await_ready();
+    let steps = solo.steps();
+    assert_eq!(daemon.terminate().code(), Some(0));
+    for _ in 0..2 {
+        let daemon = solo.daemon(&[]);
+        assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+        solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
+        assert_eq!(solo.await_ready(), life);
+        assert_eq!(solo.steps(), steps);
+        daemon.kill();
+    }
+}

@@ -1,0 +1,89 @@
+//! Versions that are no good: what ran before goes on, and everything that is said is honest.
+
+use crate::common::{PATIENCE, Scene, eventually};
+
+/// A Dockerfile that no engine can build: it takes a file that the context does not have.
+const BROKEN: &str = "FROM scratch\nCOPY www/nothing-of-this-name /\n";
+
+/// The first commit's Dockerfile.
+fn dockerfile(scene: &Scene) -> String {
+    std::fs::read_to_string(scene.site.repo.work().join("Dockerfile")).unwrap()
+}
+
+/// Pushes `files`, announces them, and sees that the version is refused for `reason` with `words`
+/// while the container before it serves on.
+fn is_refused(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &str) {
+    let page = scene.page("dev");
+    let container = scene.inspect("dev", "{{.Id}}");
+    let commit = scene.site.repo.commit_and_push("dev", files);
+    assert_eq!(scene.announce("dev").0, 202);
+    let view = scene.until("the version is refused", "dev", |view| {
+        let serves = view["message"].as_str().unwrap_or_default().ends_with("goes on serving");
+        view["status"] == "Degraded" && view["revision"] == commit.as_str() && serves
+    });
+    assert_eq!(view["reason"], reason, "{view}");
+    assert!(view["message"].as_str().unwrap().contains(words), "{view}");
+    assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.Running}}"), format!("{container} true"));
+    assert_eq!(view["running"]["container_id"], container.as_str());
+    assert_eq!(scene.page("dev"), page);
+    eventually("what was refused is taken away", PATIENCE, || scene.containers() == [scene.container("dev")]);
+
+    let last = &scene.history("dev")[0];
+    assert_eq!((&last["revision"], &last["outcome"]["outcome"]), (&commit.into(), &"failed".into()));
+    assert!(last["outcome"]["detail"].as_str().unwrap().contains(words), "{last}");
+    let wait = scene.daemon.abide(&["wait", "dev", "--timeout", "30s"]);
+    assert_eq!(wait.code, 1, "{wait:?}");
+    assert!(wait.stderr.contains(reason), "{wait:?}");
+}
+
+#[test]
+fn a_build_that_fails_is_tried_again_by_sync_and_by_a_push_and_by_nothing_else() {
+    let Some(scene) = Scene::dev() else { return };
+    let good = dockerfile(&scene);
+    is_refused(&scene, &[("Dockerfile", BROKEN)], "BuildFailed", "nothing-of-this-name");
+    assert_eq!(scene.builds_ended(), [1, 1]);
+
+    assert_eq!(scene.announce("dev").0, 200, "the same commit again is no news");
+    // A new daemon looks at everything afresh.
+    let scene = scene.restarted();
+    scene.said("dev", "Degraded", "BuildFailed");
+    let diff = scene.abide(&["diff", "dev"]);
+    assert!(!diff.stdout.contains("build commit"), "{diff:?}");
+    assert_eq!(scene.builds_begun(), 2, "the build was begun again though nothing had changed");
+
+    scene.abide(&["sync", "dev"]);
+    eventually("sync tries again", PATIENCE, || scene.builds_ended() == [1, 2]);
+    scene.said("dev", "Degraded", "BuildFailed");
+    scene.site.repo.commit_and_push("dev", &[("Dockerfile", &good), ("www/index.html", "mended")]);
+    assert_eq!(scene.announce("dev").0, 202);
+    scene.ready("dev");
+    assert_eq!(scene.page("dev"), "mended");
+    assert_eq!(scene.builds_begun(), 4);
+}
+
+#[test]
+fn a_program_that_cannot_be_run_leaves_the_old_container_serving() {
+    let Some(scene) = Scene::dev() else { return };
+    is_refused(&scene, &[("bin/site", "no program at all")], "StartFailed", "exec");
+}
+
+#[test]
+fn a_program_that_ends_at_once_leaves_the_old_container_serving() {
+    let Some(scene) = Scene::dev() else { return };
+    let settings = "SITE_CRASH_AFTER=0s\nSITE_EXIT_CODE=7\nSITE_NEVER_LISTEN=1\n";
+    is_refused(&scene, &[("site.env", settings)], "StartFailed", "ends with 7, as told");
+}
+
+#[test]
+fn a_program_that_never_becomes_healthy_leaves_the_old_container_serving() {
+    let Some(scene) = Scene::dev() else { return };
+    is_refused(&scene, &[("site.env", "SITE_HTTP_STATUS=500\n")], "NeverReady", "500");
+
+    // It is not tried again by itself, and the next good version is taken as ever.
+    let diff = scene.abide(&["diff", "dev"]);
+    assert!(!diff.stdout.contains("create container"), "{diff:?}");
+    scene.site.repo.commit_and_push("dev", &[("site.env", ""), ("www/index.html", "well again")]);
+    assert_eq!(scene.announce("dev").0, 202);
+    scene.ready("dev");
+    assert_eq!(scene.page("dev"), "well again");
+}

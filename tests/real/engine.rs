@@ -1,0 +1,259 @@
+//! The engine fails, freezes, goes away and comes back; and how much it is asked.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{Fault, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
+
+// --- an engine of its own ------------------------------------------------------------------------
+
+/// A Docker Engine that shares nothing with the machine's but the kernel: its networks and mounts
+/// are in namespaces of its own, so that it can be stopped and frozen.
+struct PrivateEngine {
+    dir: PathBuf,
+    name: String,
+    process: Child,
+}
+
+impl PrivateEngine {
+    /// Starts one that keeps everything in `dir`.
+    fn start(space: &Space) -> Self {
+        let dir = space.dir().join("engine");
+        std::fs::create_dir(&dir).unwrap();
+        // Of its own, for the machine's may name a place where images are.
+        std::fs::write(dir.join("daemon.json"), "{}").unwrap();
+        let name = space.name("engine");
+        let process = Self::spawn(&dir, &name);
+        let mut engine = Self { dir, name, process };
+        engine.await_answer();
+        engine
+    }
+
+    fn spawn(dir: &Path, name: &str) -> Child {
+        // The loopback interface of a new network namespace is down, and published ports need it.
+        let script = r#"ip link set lo up && exec dockerd --host "unix://$0/docker.sock" \
+            --config-file "$0/daemon.json" --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" \
+            --bridge none --iptables=false --storage-driver vfs --log-level warn \
+            --containerd-namespace "$1" --containerd-plugins-namespace "$1-plugins""#;
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--", "sh", "-c", script]).arg(dir).arg(name);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    fn await_answer(&mut self) {
+        eventually("the private engine answers", PATIENCE, || {
+            let ended = self.process.try_wait().unwrap();
+            let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            assert!(ended.is_none(), "the private engine ended: {}", log());
+            self.try_docker(&["version"]).is_some()
+        });
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.dir.join("docker.sock").display())
+    }
+
+    fn try_docker(&self, arguments: &[&str]) -> Option<String> {
+        let mut command = Command::new("docker");
+        let output = command.arg("--host").arg(self.host()).args(arguments).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// The present life of a container: when it was started, and its process.
+    fn life(&self, container: &str) -> Option<(String, i32)> {
+        let format = "{{.State.StartedAt}} {{.State.Pid}}";
+        let seen = self.try_docker(&["container", "inspect", "--format", format, container])?;
+        let (started, pid) = seen.split_once(' ')?;
+        Some((started.to_owned(), pid.parse().ok().filter(|pid| *pid > 0)?))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        self.process.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
+        self.process = Self::spawn(&self.dir, &self.name);
+        self.await_answer();
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.process), Signal::CONT);
+        let containers = self.try_docker(&["ps", "--all", "--quiet"]).unwrap_or_default();
+        for container in containers.lines() {
+            self.try_docker(&["rm", "--force", "--volumes", container]);
+        }
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
+    let Some(space) = Space::new() else { return };
+    let mut engine = PrivateEngine::start(&space);
+    let mut solo = Solo::undeclared(&space);
+    // Nobody outside reaches the network of this engine.
+    "none = true".clone_into(&mut solo.health);
+    solo.declare("");
+    let daemon = solo.daemon(&[("DOCKER_HOST", &engine.host()), ("ABIDE_RESYNC", "1s")]);
+    let is_ready = |status: &serde_json::Value| status["status"] == "Ready";
+    solo.await_status("it is ready", is_ready);
+    let (first, _) = engine.life(&solo.name).unwrap();
+
+    engine.stop();
+    let status = solo.await_reason("EngineUnavailable");
+    assert_eq!(status["status"], "Degraded");
+    engine.start_again();
+    solo.await_status("it is ready once the engine is back", is_ready);
+    let (second, process) = engine.life(&solo.name).unwrap();
+    assert_ne!(first, second);
+
+    engine.signal(Signal::STOP);
+    kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap();
+    solo.await_reason("EngineUnavailable");
+    engine.signal(Signal::CONT);
+    eventually("what died while the engine was frozen is started again", PATIENCE, || {
+        engine.life(&solo.name).is_some_and(|(started, _)| started != second)
+    });
+    solo.await_status("it is ready once the engine goes on", is_ready);
+    let all = engine.try_docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
+    assert_eq!(all, solo.name);
+    assert!(daemon.terminate().success());
+}
+
+// --- calls that fail -----------------------------------------------------------------------------
+
+/// What kind of change a request makes, without the names and ids in it; `None`: it only asks.
+fn kind(request: &str) -> Option<String> {
+    let (method, path) = request.split_once(' ')?;
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match (method, parts.as_slice()) {
+        ("POST", [things, verb]) => Some(format!("{things} {verb}")),
+        ("POST", [things, _, verb]) => Some(format!("{things} {verb}")),
+        ("POST", ["build"]) => Some("build".to_owned()),
+        ("DELETE", [things, ..]) => Some(format!("{things} remove")),
+        _ => None,
+    }
+}
+
+/// From now on the first call of each kind fails. Gives the kinds that did, as they come.
+fn fail_each_once(proxy: &Proxy, fault: Fault) -> Arc<Mutex<BTreeSet<String>>> {
+    let failed = Arc::new(Mutex::new(BTreeSet::new()));
+    let noted = Arc::clone(&failed);
+    proxy.rule(move |request| match kind(request) {
+        Some(kind) if noted.lock().unwrap().insert(kind.clone()) => fault,
+        _ => Fault::None,
+    });
+    failed
+}
+
+fn assert_failed(failed: &Mutex<BTreeSet<String>>, expected: &[&str]) {
+    let failed = failed.lock().unwrap();
+    let missing: Vec<_> = expected.iter().filter(|kind| !failed.contains(**kind)).collect();
+    assert!(missing.is_empty(), "never called: {missing:?}; called: {failed:?}");
+}
+
+fn converges_though_each_call_fails_once(fault: Fault) {
+    let Some(space) = Space::new() else { return };
+    let (proxy, solo) = (Proxy::start(space.dir()), Solo::undeclared(&space));
+    solo.declare("memory = \"64MiB\"");
+    let failed = fail_each_once(&proxy, fault);
+    let daemon = solo.daemon(&[("DOCKER_HOST", &proxy.host()), ("ABIDE_RESYNC", "2s")]);
+    let first = solo.await_ready();
+    assert_failed(
+        &failed,
+        &["build", "networks create", "volumes create", "containers create", "containers start"],
+    );
+    assert_eq!(space.containers().len(), 1);
+
+    let failed = fail_each_once(&proxy, fault);
+    solo.push(&daemon, &[("www/index.html", "another page")]);
+    let second = solo.await_ready();
+    assert_ne!(first.image, second.image);
+    let replaced = ["build", "containers create", "containers stop", "containers start"];
+    assert_failed(&failed, &replaced);
+    assert_failed(&failed, &["containers remove", "containers rename"]);
+    assert_eq!(space.containers().len(), 1);
+
+    let failed = fail_each_once(&proxy, fault);
+    docker(&["update", "--restart", "always", &solo.name]);
+    eventually("the restart policy is put back", PATIENCE, || {
+        inspected(&solo.name, "{{.HostConfig.RestartPolicy.Name}}") == "no"
+    });
+    docker(&["pause", &solo.name]);
+    eventually("it goes on", PATIENCE, || solo.life().is_some_and(|life| life.is_running()));
+    assert_failed(&failed, &["containers update", "containers unpause"]);
+    solo.await_ready();
+    assert_eq!(space.containers().len(), 1);
+    assert_eq!((space.networks().len(), space.volumes().len()), (1, 1));
+}
+
+#[test]
+fn each_call_lost_on_its_way_to_the_engine_once_ends_in_one_right_container() {
+    converges_though_each_call_fails_once(Fault::Refuse);
+}
+
+#[test]
+fn each_answer_lost_on_its_way_back_once_ends_in_one_right_container() {
+    converges_though_each_call_fails_once(Fault::Cut(0));
+}
+
+// --- how much is asked ---------------------------------------------------------------------------
+
+const LIST: &str = "GET /containers/json";
+
+#[test]
+fn a_resync_with_nothing_to_do_is_one_list_and_nothing_else() {
+    let Some(space) = Space::new() else { return };
+    let (proxy, solo) = (Proxy::start(space.dir()), Solo::new(&space));
+    let _daemon = solo.daemon(&[("DOCKER_HOST", &proxy.host()), ("ABIDE_RESYNC", "300ms")]);
+    solo.await_ready();
+    // The engine is shared: what other tests make and remove is told here too, and asked about. A
+    // loop that asked for more by itself would never leave such a window.
+    eventually("five resyncs in a row are five lists", PATIENCE, || {
+        proxy.forget();
+        eventually("it lists the containers again", PATIENCE, || {
+            proxy.seen().iter().filter(|request| *request == LIST).count() >= 5
+        });
+        proxy.seen().iter().all(|request| request == LIST)
+    });
+}
+
+#[test]
+fn an_event_about_one_container_is_one_inspect_and_nothing_else() {
+    let Some(space) = Space::new() else { return };
+    let (proxy, solo) = (Proxy::start(space.dir()), Solo::new(&space));
+    let beside = space.name("beside");
+    docker(&["network", "create", &beside]);
+    let _daemon = solo.daemon(&[("DOCKER_HOST", &proxy.host()), ("ABIDE_RESYNC", "1h")]);
+    let life = solo.await_ready();
+    until_quiet(&proxy);
+    proxy.forget();
+    docker(&["network", "connect", &beside, &solo.name]);
+    eventually("the event is heard", PATIENCE, || !proxy.seen().is_empty());
+    until_quiet(&proxy);
+    assert_eq!(proxy.seen(), [format!("GET /containers/{}/json", life.id)]);
+}
+
+/// Waits until nothing was asked for a while.
+fn until_quiet(proxy: &Proxy) {
+    eventually("it asks no more", PATIENCE, || {
+        let before = proxy.seen().len();
+        sleep(Duration::from_millis(500));
+        proxy.seen().len() == before
+    });
+}
