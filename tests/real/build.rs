@@ -132,6 +132,20 @@ fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
     assert_eq!(space.containers().len(), 1);
 }
 
+#[test]
+fn a_daemon_that_ends_in_mid_step_takes_the_container_along() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step = format!("FROM {base}\nCMD [\"sleep\", \"4245\"]\n");
+    let site = site_image(&space, "");
+    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let daemon = shop.daemon();
+    eventually("the step runs", PATIENCE, || !space.containers().is_empty());
+    assert!(daemon.terminate().success());
+    assert!(space.containers().is_empty() && shop.work_dirs().is_empty());
+}
+
 // --- what goes in ------------------------------------------------------------------------------
 
 #[test]
