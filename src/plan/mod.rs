@@ -5,8 +5,8 @@
 //! the world, and a later call goes on from there. So whatever cuts a pass short, the next one
 //! plans from what it finds.
 //!
-//! In reading order: [`supply`] brings the image, [`target`] chooses what to enforce, [`serve`]
-//! gets it running, [`restart`] says when, [`rollback`] gives it up, [`difference`] says why,
+//! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve`
+//! gets it running, `restart` says when, `rollback` gives it up, `difference` says why,
 //! [`explain`] says it in words.
 
 mod difference;
