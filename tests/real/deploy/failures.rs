@@ -1,4 +1,5 @@
 //! Versions that cannot be built: what ran before goes on, and everything that is said is honest.
+//! Those that are built and then fail are rolled back, which has tests of its own.
 
 use crate::common::{PATIENCE, Scene, eventually};
 
@@ -10,9 +11,9 @@ fn dockerfile(scene: &Scene) -> String {
     std::fs::read_to_string(scene.site.repo.work().join("Dockerfile")).unwrap()
 }
 
-/// Pushes `files`, announces them, and sees that the build fails with `words` while the container
-/// before it serves on.
-fn fails_to_build(scene: &Scene, files: &[(&str, &str)], words: &str) {
+/// Pushes `files`, announces them, and sees that the version is refused with `words` while the
+/// container before it serves on.
+fn is_not_built(scene: &Scene, files: &[(&str, &str)], words: &str) {
     let page = scene.page("dev");
     let container = scene.inspect("dev", "{{.Id}}");
     let commit = scene.site.repo.commit_and_push("dev", files);
@@ -40,7 +41,7 @@ fn fails_to_build(scene: &Scene, files: &[(&str, &str)], words: &str) {
 fn a_build_that_fails_is_tried_again_by_sync_and_by_a_push_and_by_nothing_else() {
     let Some(scene) = Scene::dev() else { return };
     let good = dockerfile(&scene);
-    fails_to_build(&scene, &[("Dockerfile", BROKEN)], "nothing-of-this-name");
+    is_not_built(&scene, &[("Dockerfile", BROKEN)], "nothing-of-this-name");
     assert_eq!(scene.builds_ended(), [1, 1]);
 
     assert_eq!(scene.announce("dev").0, 200, "the same commit again is no news");
