@@ -86,6 +86,24 @@ impl Fleet {
         known.network = None;
     }
 
+    /// Forgets that an image is there. Says whether it was known to be.
+    pub(crate) fn forget_image(&self, id: &str) -> bool {
+        let mut known = self.known();
+        let before = known.images.len();
+        known.images.retain(|image| image.as_str() != id);
+        known.images.len() < before
+    }
+
+    /// Forgets whether the managed network is there.
+    pub(crate) fn forget_network(&self) {
+        self.known().network = None;
+    }
+
+    /// Forgets that a volume is there.
+    pub(crate) fn forget_volume(&self, name: &str) {
+        self.known().volumes.remove(name);
+    }
+
     /// Those of `names` that the engine holds.
     pub(crate) async fn volumes(
         &self,
