@@ -22,7 +22,7 @@ pub(super) fn environment(
     status: Option<Status>,
 ) -> EnvironmentView {
     let said = say(spec.is_some(), &desired, status.as_ref());
-    let Desired { environment, entry, head: _, hint: _, hold, sync } = desired;
+    let Desired { environment, entry, head: _, hint: _, hold, sync, bad: _ } = desired;
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),
@@ -82,11 +82,13 @@ fn say(is_declared: bool, desired: &Desired, status: Option<&Status>) -> Said {
 }
 
 /// Whether the status is the end of something that is no longer wanted. What is held keeps what
-/// it has, whatever is recorded meanwhile.
+/// it has, whatever is recorded meanwhile; and an engine that does not answer does so for every
+/// generation.
 fn is_outdated(desired: &Desired, status: &Status) -> bool {
     desired.entry.generation > status.observed_generation
         && desired.hold.is_none()
         && status.condition != Condition::Progressing
+        && status.reason != Reason::EngineUnavailable
 }
 
 #[cfg(test)]
@@ -129,6 +131,13 @@ mod tests {
         let status = Status { condition: Condition::Held, reason: Reason::HeldByPerson, ..status("dev", 4) };
         assert_eq!(said(&held, Some(&status)).0, Condition::Held);
         assert_eq!(said(&desired(5), Some(&status)).0, Condition::Progressing, "resumed a moment ago");
+    }
+
+    #[test]
+    fn an_engine_that_does_not_answer_is_told_of_generations_that_no_pass_has_seen() {
+        let (condition, reason) = (Condition::Degraded, Reason::EngineUnavailable);
+        let lost = Status { condition, reason, ..status("dev", 4) };
+        assert_eq!(said(&desired(5), Some(&lost)), (condition, reason, lost.message.clone()));
     }
 
     #[test]

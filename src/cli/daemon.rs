@@ -19,7 +19,7 @@ SIGTERM and Ctrl-C end it; the containers go on running.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DaemonArgs {
-    /// The address and port of webhooks and the API
+    /// The address and port of webhooks
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// How often everything is looked at even if nothing rang. For tests, which cannot wait that long

@@ -32,7 +32,7 @@ pub struct Entrypoints {
 pub struct DaemonOptions {
     /// The folder of the manifest, the record and the socket.
     pub desired_state: PathBuf,
-    /// Where webhooks and the API are served.
+    /// Where webhooks are served.
     pub listen: SocketAddr,
     /// How often everything is looked at even if nothing rang.
     pub resync: Duration,

@@ -160,7 +160,11 @@ fn next_retry(view: &EnvironmentView, now: Timestamp) -> String {
         (None, Condition::Ready) => "none is needed".to_owned(),
         (None, Condition::Progressing) => "none: it is under way".to_owned(),
         (None, Condition::Held) => format!("none: `abide resume {}` ends the hold", view.environment),
-        (None, Condition::Degraded | Condition::RolledBack | Condition::Blocked) => {
+        (None, Condition::RolledBack) => {
+            let name = &view.environment;
+            format!("none: the next version ends this; `abide set {name}` with the bad one tries it again")
+        }
+        (None, Condition::Degraded | Condition::Blocked) => {
             format!("none: someone has to act; `abide sync {}` tries again", view.environment)
         }
     }

@@ -12,50 +12,42 @@ use super::jobs::{Ended, JobKey};
 use super::pass::{Pass, Planned, now};
 use crate::model::event::EventKind;
 use crate::model::status::Reason;
-use crate::plan::{Need, PlannedStep, Step, Target, explain};
-use crate::record::RecordError;
+use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
+use crate::record::{GoBack, RecordError};
 
 /// A step that failed, and how.
 pub(super) struct Failed {
-    step: Step,
-    why: Why,
+    pub(super) step: Step,
+    pub(super) why: StepError,
 }
 
 /// Why a step failed.
-struct Why {
-    words: String,
-    /// Nobody answered, which says nothing about what was asked for.
-    is_unanswered: bool,
-}
-
-impl From<EngineError> for Why {
-    fn from(error: EngineError) -> Self {
-        Self { words: error.to_string(), is_unanswered: error.is_unreachable() }
-    }
-}
-
-impl From<RecordError> for Why {
-    fn from(error: RecordError) -> Self {
-        Self { words: chain(&error), is_unanswered: false }
-    }
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    /// The engine refused it, or did not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The record could not be written.
+    #[error("{}", chain(.0))]
+    Record(#[from] RecordError),
+    /// A start of a container that no step made.
+    #[error("no container was made before it")]
+    NothingMade,
 }
 
 impl Failed {
-    /// The step as it is to be judged: an engine that did not answer is no verdict on the options
-    /// of a replacement that it was to start.
-    pub(super) fn step(&self) -> Step {
-        match &self.step {
-            Step::Start { container, .. } if self.why.is_unanswered => {
-                Step::Start { container: container.clone(), replacement: None }
-            }
-            step => step.clone(),
+    /// What the failure, told as `message`, says of the thing that was asked for.
+    pub(super) fn verdict<'a>(&self, message: &'a str) -> Failure<'a> {
+        match &self.why {
+            StepError::Engine(error) if error.is_unreachable() => Failure::Unanswered(message),
+            StepError::Engine(_) | StepError::Record(_) | StepError::NothingMade => Failure::Refused(message),
         }
     }
 }
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot {}: {}", explain::words(&self.step), self.why.words)
+        write!(f, "cannot {}: {}", explain::words(&self.step), self.why)
     }
 }
 
@@ -98,7 +90,7 @@ impl Pass {
         step: &Step,
         created: &mut Option<String>,
         touched: &mut BTreeSet<String>,
-    ) -> Result<(), Why> {
+    ) -> Result<(), StepError> {
         match step {
             Step::CancelJob => {
                 self.jobs.cancel(&planned.intent.environment);
@@ -108,7 +100,9 @@ impl Pass {
                 self.acquire(planned, need);
                 Ok(())
             }
-            Step::RecordImage { .. } | Step::RecordRebuilt { .. } => Ok(self.record(planned, step).await?),
+            Step::RecordImage { .. } | Step::RecordRebuilt { .. } | Step::RollBack { .. } => {
+                Ok(self.record(planned, step).await?)
+            }
             Step::Create { name, spec } => {
                 let id = self.engine.create(name, spec).await?;
                 touched.insert(id.clone());
@@ -117,9 +111,7 @@ impl Pass {
             }
             Step::Start { container: Target::Created, .. } => match created {
                 Some(id) => Ok(self.engine.start(id).await?),
-                None => {
-                    Err(Why { words: "no container was made before it".to_owned(), is_unanswered: false })
-                }
+                None => Err(StepError::NothingMade),
             },
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
@@ -172,6 +164,7 @@ impl Pass {
             | Step::Acquire(_)
             | Step::RecordImage { .. }
             | Step::RecordRebuilt { .. }
+            | Step::RollBack { .. }
             | Step::Create { .. }
             | Step::Start { .. } => Ok(()),
         }
@@ -213,6 +206,18 @@ impl Pass {
             Step::RecordRebuilt { generation, image } => {
                 let note = Some(format!("the image of generation {generation} was gone"));
                 self.resolver.rebuilt(environment, *generation, image.clone(), note, now()).await?;
+            }
+            Step::RollBack { from, to, note, reason, message } => {
+                let back = GoBack {
+                    from: *from,
+                    image: to.image.clone(),
+                    revision: to.revision.clone(),
+                    note: note.clone(),
+                    reason: *reason,
+                    message: message.clone(),
+                    at: now(),
+                };
+                self.resolver.roll_back(environment, back).await?;
             }
             _ => {}
         }

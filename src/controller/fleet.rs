@@ -11,7 +11,7 @@ use crate::model::container::label;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
 
-/// Lines of a container's last output that are kept where it ended.
+/// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
 /// Characters of them.
 const LAST_CHARACTERS: usize = 600;
@@ -66,6 +66,11 @@ impl Fleet {
     /// How many containers of ours there are.
     pub(crate) fn count(&self) -> usize {
         self.known().ours.len()
+    }
+
+    /// Whether a container is known to be ours.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.known().ours.contains_key(id)
     }
 
     /// The container that is not ours and has this name.
@@ -165,8 +170,7 @@ impl Fleet {
         };
         let Some(environment) = self.environment_of(&seen.labels) else { return Ok(None) };
         if let ContainerState::Exited(_) = seen.state {
-            let output = engine.last_output(id, LAST_LINES).await.ok();
-            seen.last_output = output.map(|text| presentable(&text));
+            seen.last_output = self.last_output(engine, id).await;
         }
         let mut known = self.known();
         if !known.take(id, number) {
@@ -176,6 +180,12 @@ impl Fleet {
         // The next list shows whether it changed again.
         known.listed.remove(&seen.id);
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
+    }
+
+    /// The last that a container wrote, in one line; `None` where it cannot be read now.
+    pub(crate) async fn last_output(&self, engine: &Engine, id: &str) -> Option<String> {
+        let output = engine.last_output(id, LAST_LINES).await.ok();
+        output.map(|text| presentable(&text))
     }
 
     fn forget_all_but(&self, listed: &[Listed]) -> BTreeSet<EnvironmentName> {

@@ -22,6 +22,7 @@ pub(super) fn of(
         entry,
         hold: desired.hold.clone(),
         sync: desired.sync,
+        bad: desired.bad.clone(),
         supply: match spec.supply {
             Supply::Branch { .. } => SupplyKind::Build,
             Supply::Promotion { .. } | Supply::Manual => SupplyKind::Named,

@@ -1,6 +1,6 @@
 //! One pass of one environment: snapshot, observe, plan, act, report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ use crate::model::desired::{Desired, Entry, Outcome};
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
-use crate::model::observed::{ContainerState, Observed, SeenContainer};
+use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer};
 use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, Mount, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
@@ -180,7 +180,7 @@ impl Pass {
         let engine = &*self.engine;
         let containers = self.fleet.containers(&intent.environment);
         let of_entry = intent.entry.image.iter().filter_map(|image| image.id.clone());
-        let of_good = memory.good.iter().filter_map(|good| good.image.id.clone());
+        let of_good = memory.good.iter().chain(&memory.before).filter_map(|good| good.image.id.clone());
         let ids: BTreeSet<Digest> = of_entry.chain(of_good).collect();
         let images = self.fleet.images(engine, ids).await?;
         let volumes = spec.volumes.iter().filter_map(Mount::volume).map(str::to_owned).collect();
@@ -188,6 +188,8 @@ impl Pass {
         let (acquisition, job) = self.acquisition(&need, task).await?;
         let jobs = self.jobs.state(&intent.environment, job.as_ref());
         let network = self.manifest.borrow().network.clone();
+        let targets = probe_targets(spec, &network, intent, &containers);
+        let probes = self.prober.watch(&intent.environment, targets);
         let observed = Observed {
             name_holder: self.fleet.foreign(spec.container.as_str()),
             images,
@@ -196,12 +198,29 @@ impl Pass {
             acquisition: acquisition.or(jobs.acquisition).unwrap_or(Acquisition::Untried),
             superseded_job: jobs.is_superseded,
             burst_since: jobs.burst_since,
-            probes: self
-                .prober
-                .watch(&intent.environment, probe_targets(spec, &network, intent, &containers)),
-            containers,
+            containers: self.with_output(containers, &probes, intent).await,
+            probes,
         };
         Ok((observed, job))
+    }
+
+    /// The containers, with what those wrote last that should be ready by now and are not: it is
+    /// the best hint at why.
+    async fn with_output(
+        &self,
+        mut containers: Vec<SeenContainer>,
+        probes: &BTreeMap<String, Readiness>,
+        intent: &Intent,
+    ) -> Vec<SeenContainer> {
+        for container in &mut containers {
+            let started = container.started_at.unwrap_or(container.created_at);
+            let is_due = now() >= started.after(intent.health.start_deadline);
+            let misses = |seen: &Readiness| seen.misses > 0 && seen.answering_since.is_none();
+            if is_due && probes.get(&container.id).is_some_and(misses) {
+                container.last_output = self.fleet.last_output(&self.engine, &container.id).await;
+            }
+        }
+        containers
     }
 
     /// What the record knows of what is needed, and the key of the job that brings it.
@@ -255,9 +274,10 @@ impl Pass {
         let memory = match &failed {
             Some(failed) => {
                 let message = failed.to_string();
-                warn!(%environment, step = %plan::explain::words(&failed.step()), error = %message, "step failed");
+                warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
                 self.writer.event(environment, EventKind::Failure, &message, at).await?;
-                plan::after_failure(&planned.plan, &failed.step(), &message, &planned.intent, at)
+                let failure = failed.verdict(&message);
+                plan::after_failure(&planned.plan, &failed.step, failure, &planned.intent, at)
             }
             None => planned.plan.memory.clone(),
         };

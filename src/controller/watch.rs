@@ -82,7 +82,9 @@ impl Watch {
             Happening::Container { id, names } => {
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
-                } else if names.iter().any(|name| supervise::is_declared(&self.pass, name)) {
+                } else if !fleet.knows(&id)
+                    && names.iter().any(|name| supervise::is_declared(&self.pass, name))
+                {
                     // Someone else's container came, went or changed its name where it matters.
                     self.resync().await?;
                     self.wake.ring_all();

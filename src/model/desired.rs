@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::name::{CommitId, Digest, EnvironmentName, Generation};
+use super::status::Reason;
 use super::time::Timestamp;
 
 /// The record of one environment. One JSON document in the store.
@@ -26,12 +27,34 @@ pub struct Desired {
     /// When someone last said `sync`. Failures older than this are forgiven.
     #[serde(default)]
     pub sync: Option<Timestamp>,
+    /// Images that failed and were rolled back from, the newest last, at most [`Self::BAD_KEPT`].
+    /// None of them is tried again until a person names it.
+    #[serde(default)]
+    pub bad: Vec<Bad>,
 }
 
 impl Desired {
+    /// How many bad images are remembered.
+    pub const BAD_KEPT: usize = 20;
+
     /// The record of an environment for which nothing was ever recorded.
     pub fn empty(environment: EnvironmentName) -> Self {
-        Self { environment, entry: Entry::default(), head: None, hint: None, hold: None, sync: None }
+        let entry = Entry::default();
+        Self { environment, entry, head: None, hint: None, hold: None, sync: None, bad: Vec::new() }
+    }
+
+    /// Remembers that an image failed. One that failed before is remembered once, with the latest
+    /// reason; beyond [`Self::BAD_KEPT`] the oldest is forgotten.
+    pub fn mark_bad(&mut self, bad: Bad) {
+        self.lift(&bad.image);
+        self.bad.push(bad);
+        let surplus = self.bad.len().saturating_sub(Self::BAD_KEPT);
+        self.bad.drain(..surplus);
+    }
+
+    /// Forgets that `image` failed: a person wants it all the same.
+    pub fn lift(&mut self, image: &Image) {
+        self.bad.retain(|bad| !bad.image.is_same(image));
     }
 }
 
@@ -83,6 +106,23 @@ impl Image {
     }
 }
 
+/// An image that failed, and was rolled back from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bad {
+    /// The image.
+    pub image: Image,
+    /// The generation that it failed as.
+    pub generation: Generation,
+    /// Its commit, where one is known.
+    pub revision: Option<CommitId>,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// What happened, in a sentence, with the container's last output.
+    pub message: String,
+    /// When it was rolled back from.
+    pub at: Timestamp,
+}
+
 /// Why a record moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
@@ -120,6 +160,14 @@ impl Origin {
             Self::AutomaticRollback => "automatic rollback",
             Self::BranchPoll => "branch poll",
             Self::Rebuild => "rebuild",
+        }
+    }
+
+    /// Whether a person named what the record moved to, rather than a branch or the loop itself.
+    pub fn is_on_purpose(self) -> bool {
+        match self {
+            Self::Promotion | Self::Set | Self::Rollback => true,
+            Self::Push | Self::BranchPoll | Self::Rebuild | Self::AutomaticRollback => false,
         }
     }
 }

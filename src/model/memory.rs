@@ -17,6 +17,9 @@ use super::time::Timestamp;
 pub struct Memory {
     /// The last generation that became ready: what is enforced while a newer one is not there yet.
     pub good: Option<Good>,
+    /// The good generation of another image before [`Self::good`]: what is gone back to where that
+    /// one crashes soon after it became ready.
+    pub before: Option<Good>,
     /// Exits and restarts.
     pub crashes: Crashes,
     /// The container options that could not be started, or never became ready.
@@ -42,14 +45,19 @@ pub struct Good {
     pub container: String,
     /// When that container last became ready.
     pub at: Timestamp,
+    /// When its image first became ready, in whatever container.
+    #[serde(default)]
+    pub first_ready: Timestamp,
 }
 
 /// Exits in a row and when the next restart is due.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Crashes {
-    /// Exits since the last ten healthy minutes.
+    /// Exits since the last ten healthy minutes, and restarts that changed nothing.
     pub count: u32,
+    /// The exits among them.
+    pub exits: u32,
     /// Restarts that abide made since the container was created.
     pub restarts: u32,
     /// The last exit that was counted, and of which container.
@@ -58,6 +66,17 @@ pub struct Crashes {
     pub next_restart: Option<Timestamp>,
     /// When abide tried to start it again after the last exit; `None`: not yet.
     pub tried: Option<Timestamp>,
+    /// A container that abide stops to restart it, as it answers no more.
+    pub stopped: Option<Stopped>,
+}
+
+/// A container that abide stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Its id.
+    pub container: String,
+    /// What was wrong with it, as a clause without its subject.
+    pub why: String,
 }
 
 /// An exit that was counted.
@@ -67,6 +86,9 @@ pub struct CountedExit {
     pub container: String,
     /// How it ended.
     pub exit: Exit,
+    /// Why abide stopped it, as a clause without its subject; `None`: it ended by itself.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// Container options that failed.

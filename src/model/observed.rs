@@ -92,7 +92,7 @@ pub struct SeenContainer {
     pub restart_policy: String,
     /// The networks that it is connected to, with its address there while it runs.
     pub networks: BTreeMap<String, Option<IpAddr>>,
-    /// Its last lines of output, where it ended.
+    /// Its last lines of output, where it ended or does not become ready in time.
     pub last_output: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,

@@ -25,6 +25,10 @@ pub fn words(step: &Step) -> String {
         Step::RecordRebuilt { generation, image } => {
             format!("record image {} in place of that of generation {generation}", image_words(image))
         }
+        Step::RollBack { from, to, .. } => {
+            let to_image = image_words(&to.image);
+            format!("go back from generation {from} to image {to_image} of generation {}", to.generation)
+        }
         Step::CreateNetwork => "create the managed network".to_owned(),
         Step::CreateVolume { name } => format!("create volume {name}"),
         Step::Create { name, spec } => format!("create container {name} of image {}", spec.image.short()),

@@ -6,12 +6,14 @@
 //! plans from what it finds.
 //!
 //! In reading order: [`supply`] brings the image, [`target`] chooses what to enforce, [`serve`]
-//! gets it running, [`restart`] says when, [`difference`] says why, [`explain`] says it in words.
+//! gets it running, [`restart`] says when, [`rollback`] gives it up, [`difference`] says why,
+//! [`explain`] says it in words.
 
 mod difference;
 pub mod explain;
 mod notes;
 mod restart;
+mod rollback;
 mod serve;
 mod supply;
 mod target;
@@ -21,15 +23,15 @@ mod tests;
 use std::time::Duration;
 
 use crate::model::container::{ContainerOptions, ContainerSpec};
-use crate::model::desired::{Entry, Hold, Image, Outcome};
-use crate::model::memory::Memory;
+use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
+use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation};
 use crate::model::observed::Observed;
 use crate::model::spec::HealthSpec;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
-pub use notes::after_failure;
+pub use notes::{Failure, after_failure};
 pub use restart::backoff;
 pub use supply::{Need, need};
 
@@ -44,6 +46,8 @@ pub struct Intent {
     pub hold: Option<Hold>,
     /// When someone last said `sync`: failures before that are forgiven.
     pub sync: Option<Timestamp>,
+    /// Images that failed and were rolled back from, the newest last.
+    pub bad: Vec<Bad>,
     /// Where its images come from.
     pub supply: SupplyKind,
     /// The options of its containers; an error where a secret cannot be read.
@@ -107,6 +111,20 @@ pub enum Step {
         generation: Generation,
         /// The image.
         image: Image,
+    },
+    /// Write a new generation that names what was good before, and remember the image of the one
+    /// that failed as bad.
+    RollBack {
+        /// The generation that failed.
+        from: Generation,
+        /// What was good.
+        to: Box<Good>,
+        /// One clause for people.
+        note: String,
+        /// Why it failed, in one word.
+        reason: Reason,
+        /// Why it failed, in a sentence.
+        message: String,
     },
     /// Make the managed network.
     CreateNetwork,
@@ -210,14 +228,14 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 
 /// What to do, from what should be, what is, what is remembered, and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
-    let memory = notes::refresh(memory, intent, observed, now);
-    let restarts = memory.crashes.restarts;
+    let memory = rollback::recall(notes::refresh(memory, intent, observed, now), intent);
+    let crashes = memory.crashes.clone();
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
     let plan = combine(intent, &choice, supplied, served);
-    let plan = notes::hold_back_trouble(plan, intent, restarts, now);
-    notes::hold_back_repeats(plan, intent, restarts, now)
+    let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
+    notes::hold_back_repeats(plan, intent, &crashes, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.
@@ -271,7 +289,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
 /// Nothing is blocked outright as long as something serves.
 fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> Verdict {
     let condition = match (supply.condition, serve.condition) {
-        (Condition::Blocked, Condition::Ready) => Condition::Degraded,
+        (Condition::Blocked, Condition::Ready | Condition::RolledBack) => Condition::Degraded,
         (condition, _) => condition,
     };
     let message = match serve.condition {
@@ -282,7 +300,8 @@ fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> 
 }
 
 fn said_while_held(intent: &Intent, verdict: Verdict) -> Verdict {
-    let at_rest = verdict.condition == Condition::Ready || verdict.reason == Reason::NothingRecorded;
+    let at_rest = matches!(verdict.condition, Condition::Ready | Condition::RolledBack)
+        || verdict.reason == Reason::NothingRecorded;
     match &intent.hold {
         Some(hold) if at_rest => Verdict::new(
             Condition::Held,

@@ -26,12 +26,7 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
 }
 
 /// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.
-pub(super) fn hold_back_trouble(
-    mut plan: Plan,
-    intent: &Intent,
-    restarts_before: u32,
-    now: Timestamp,
-) -> Plan {
+pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
     let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
     if plan.steps.is_empty() && !waits_for_restart {
@@ -41,7 +36,7 @@ pub(super) fn hold_back_trouble(
     }
     if now < trouble.next_retry || waits_for_restart {
         let crashes = plan.memory.crashes.clone();
-        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, restarts_before));
+        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, before));
         let message = format!("{}: {}", intent.environment, trouble.message);
         plan.verdict = Verdict::new(Condition::Degraded, trouble.reason, message);
     }
@@ -49,19 +44,14 @@ pub(super) fn hold_back_trouble(
 }
 
 /// A difference that stays after it was acted upon three times is named, not fought.
-pub(super) fn hold_back_repeats(
-    mut plan: Plan,
-    intent: &Intent,
-    restarts_before: u32,
-    now: Timestamp,
-) -> Plan {
+pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(difference) = what_differs(&plan) else {
         plan.memory.repeat = None;
         return plan;
     };
-    let before = plan.memory.repeat.take().filter(|repeat| repeat.difference == difference);
-    let count = before.as_ref().map_or(0, |repeat| repeat.count);
-    let due = before.as_ref().and_then(|repeat| repeat.next_retry);
+    let repeat = plan.memory.repeat.take().filter(|repeat| repeat.difference == difference);
+    let count = repeat.as_ref().map_or(0, |repeat| repeat.count);
+    let due = repeat.as_ref().and_then(|repeat| repeat.next_retry);
     if count < REPEATS_BEFORE_GIVING_UP || due.is_some_and(|due| now >= due) {
         let acts = u32::from(!plan.steps.is_empty());
         plan.memory.repeat = Some(Repeat { difference, count: count + acts, next_retry: None, at: now });
@@ -72,14 +62,14 @@ pub(super) fn hold_back_repeats(
     // down; but steps that are themselves what repeats end here.
     let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
     hold_back(&mut plan, next_retry, now, |step| {
-        is_named && (is_supply(step) || is_paced(step, &crashes, restarts_before))
+        is_named && (is_supply(step) || is_paced(step, &crashes, before))
     });
     plan.verdict = Verdict::new(
         Condition::Degraded,
         Reason::NotConverging,
         format!("acted upon {count} times and still so: {difference}"),
     );
-    let at = before.map_or(now, |repeat| repeat.at);
+    let at = repeat.map_or(now, |repeat| repeat.at);
     plan.memory.repeat = Some(Repeat { difference, count, next_retry: Some(next_retry), at });
     plan
 }
@@ -99,26 +89,52 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
     plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
-/// Whether `step` is a restart that this very plan found to be due: it has a backoff of its own.
-fn is_paced(step: &Step, crashes: &Crashes, restarts_before: u32) -> bool {
+/// Whether `step` is a restart that this very plan found to be due, or the stop before one: it has a
+/// backoff of its own.
+fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
-    matches!(step, Step::Start { container: Target::Seen(id), replacement: None } if crashed(id))
-        && crashes.restarts > restarts_before
+    match step {
+        Step::Start { container: Target::Seen(id), replacement: None } => {
+            crashed(id) && crashes.restarts > before.restarts
+        }
+        Step::Stop { id } => {
+            let is_it = crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id);
+            is_it && crashes.stopped != before.stopped
+        }
+        _ => false,
+    }
 }
 
+/// Whether `step` is about the record and its images, rather than about a container.
 fn is_supply(step: &Step) -> bool {
-    use Step::{Acquire, CancelJob, RecordImage, RecordRebuilt};
-    matches!(step, CancelJob | Acquire(_) | RecordImage { .. } | RecordRebuilt { .. })
+    use Step::{Acquire, CancelJob, RecordImage, RecordRebuilt, RollBack};
+    matches!(step, CancelJob | Acquire(_) | RecordImage { .. } | RecordRebuilt { .. } | RollBack { .. })
 }
 
-/// The notes after `step` of `plan` failed with `error`.
+/// How a step failed, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure<'a> {
+    /// It was refused.
+    Refused(&'a str),
+    /// The engine did not answer, so nothing is known of the thing that was asked for.
+    Unanswered(&'a str),
+}
+
+/// The notes after `step` of `plan` failed.
 ///
 /// A replacement that the engine will not start is refused, so that the next plan goes back to
-/// what served; everything else is tried again with backoff.
-pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now: Timestamp) -> Memory {
+/// what served; everything else is tried again with backoff. An engine that does not answer says
+/// nothing of a replacement.
+pub fn after_failure(
+    plan: &Plan,
+    step: &Step,
+    failure: Failure<'_>,
+    intent: &Intent,
+    now: Timestamp,
+) -> Memory {
     // What failed was not acted upon: it has a backoff of its own.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
-    if let Step::Start { replacement: Some(fingerprint), .. } = step {
+    if let (Step::Start { replacement: Some(fingerprint), .. }, Failure::Refused(error)) = (step, failure) {
         memory.refused = Some(Refused {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
@@ -128,10 +144,11 @@ pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now
         });
         return memory;
     }
+    let (Failure::Refused(error) | Failure::Unanswered(error)) = failure;
     let count = memory.trouble.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
     memory.trouble = Some(Trouble {
         generation: intent.entry.generation,
-        reason: trouble_reason(step),
+        reason: trouble_reason(step, failure),
         message: error.to_owned(),
         count,
         at: now,
@@ -140,9 +157,9 @@ pub fn after_failure(plan: &Plan, step: &Step, error: &str, intent: &Intent, now
     memory
 }
 
-fn trouble_reason(step: &Step) -> Reason {
-    match step {
-        Step::Start { .. } => Reason::StartFailed,
+fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
+    match (step, failure) {
+        (Step::Start { .. }, Failure::Refused(_)) => Reason::StartFailed,
         _ => Reason::EngineUnavailable,
     }
 }

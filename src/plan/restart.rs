@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::model::container::Exit;
-use crate::model::memory::{CountedExit, Crashes};
+use crate::model::memory::{CountedExit, Crashes, Stopped};
 use crate::model::observed::SeenContainer;
 use crate::model::time::Timestamp;
 
@@ -39,15 +39,39 @@ fn fraction(seed: &str, count: u32) -> f64 {
 
 /// The notes after `container` was seen ended. The same end is counted once.
 pub(super) fn count(crashes: &Crashes, container: &SeenContainer, exit: &Exit) -> Crashes {
-    let counted = CountedExit { container: container.id.clone(), exit: exit.clone() };
-    if crashes.last.as_ref() == Some(&counted) {
+    let is_last = |last: &CountedExit| last.container == container.id && last.exit == *exit;
+    if crashes.last.as_ref().is_some_and(is_last) {
         return crashes.clone();
     }
+    let stopped = crashes.stopped.as_ref().filter(|stopped| stopped.container == container.id);
+    let why = stopped.map(|stopped| stopped.why.clone());
     let ran_well = container.started_at.is_some_and(|started| exit.at.since(started) >= HEALTHY);
-    let count = if ran_well { 1 } else { crashes.count.saturating_add(1) };
-    let delay = backoff(count, &container.id);
-    let next_restart = (!delay.is_zero()).then(|| exit.at.after(delay));
-    Crashes { count, last: Some(counted), next_restart, tried: None, restarts: crashes.restarts }
+    let (before, exits) = if ran_well { (0, 0) } else { (crashes.count, crashes.exits) };
+    let count = before.saturating_add(1);
+    // One that abide stopped had its wait before that, while it still ran.
+    let delay = if why.is_some() { Duration::ZERO } else { backoff(count, &container.id) };
+    Crashes {
+        count,
+        exits: exits.saturating_add(1),
+        last: Some(CountedExit { container: container.id.clone(), exit: exit.clone(), why }),
+        next_restart: (!delay.is_zero()).then(|| exit.at.after(delay)),
+        tried: None,
+        restarts: crashes.restarts,
+        stopped: None,
+    }
+}
+
+/// When a container that answers no more is due to be restarted: after its last start it gets the
+/// time that it would wait after a crash, and goes on running meanwhile, as it may recover.
+pub(super) fn due(crashes: &Crashes, container: &SeenContainer) -> Timestamp {
+    let started = container.started_at.unwrap_or(container.created_at);
+    started.after(backoff(crashes.count.saturating_add(1), &container.id))
+}
+
+/// The notes as `container` is stopped, to be started again.
+pub(super) fn stopping(crashes: &Crashes, container: &SeenContainer, why: &str) -> Crashes {
+    let stopped = Some(Stopped { container: container.id.clone(), why: why.to_owned() });
+    Crashes { stopped, ..crashes.clone() }
 }
 
 /// The notes after `container` is started again at `now`. Where that changes nothing, or fails, it
@@ -57,7 +81,15 @@ pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timesta
     let delay = backoff(count.saturating_add(1), &container.id);
     let restarts = crashes.restarts.saturating_add(1);
     let next_restart = Some(now.after(delay));
-    Crashes { count, restarts, next_restart, tried: Some(now), last: crashes.last.clone() }
+    Crashes { count, restarts, next_restart, tried: Some(now), ..crashes.clone() }
+}
+
+/// How the container of the last counted exit ended, for sentences.
+pub(super) fn how_last(crashes: &Crashes, exit: &Exit) -> String {
+    match crashes.last.as_ref().and_then(|last| last.why.as_deref()) {
+        Some(why) => format!("was stopped, as it {why}"),
+        None => how(exit),
+    }
 }
 
 /// How a container ended, for sentences.

@@ -1,8 +1,8 @@
 //! Choosing what to enforce: what the record wants, else what was good last, else what is there.
 
-use super::{Intent, Verdict, difference, generation_words, image_id};
+use super::{Intent, Verdict, difference, generation_words, image_id, rollback};
 use crate::model::container::{ContainerOptions, ContainerSpec};
-use crate::model::desired::Entry;
+use crate::model::desired::{Entry, Image};
 use crate::model::memory::Memory;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, Observed, SeenContainer};
@@ -54,12 +54,10 @@ impl Choice {
 }
 
 pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
-    let options = match &intent.options {
-        Ok(options) => options,
-        Err(why) => return keep(observed, memory, KeepReason::NoOptions(why.clone())),
-    };
-    let wanted = image_id(&intent.entry).map(|id| made_of(id, options, &intent.entry));
-    let wanted = wanted.filter(|wanted| can_run(observed, wanted));
+    if let Err(why) = &intent.options {
+        return keep(observed, memory, KeepReason::NoOptions(why.clone()));
+    }
+    let wanted = wanted(intent).filter(|wanted| can_run(observed, wanted));
     if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
     }
@@ -70,11 +68,16 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     }
 }
 
+/// What the record wants, where its image is known and its options can be had.
+pub(super) fn wanted(intent: &Intent) -> Option<ContainerSpec> {
+    Some(made_of(image_id(&intent.entry)?, intent.options.as_ref().ok()?, &intent.entry))
+}
+
 /// What to enforce in place of what failed: the container that was ready, as it is where its options
 /// are no longer the declared ones; else one of the image that was good; else any that was there.
 fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
     let others = observed.containers.iter().filter(|container| !is_made_as(container, &failed));
-    let other = to_go_back_to(others, memory);
+    let other = to_go_back_to(others, intent, memory);
     let good = good(intent, observed, memory);
     match (other, good) {
         (Some(other), good) if is_proven(other, memory) => good
@@ -123,12 +126,23 @@ pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
     memory.good.as_ref().is_some_and(|good| good.container == container.id)
 }
 
-/// The best that could serve in place of another one: what was never started could not.
+/// The best that could serve in place of another one: what was never started could not, and what
+/// was rolled back from should not.
 pub(super) fn to_go_back_to<'a>(
     containers: impl Iterator<Item = &'a SeenContainer>,
+    intent: &Intent,
     memory: &Memory,
 ) -> Option<&'a SeenContainer> {
-    best(containers.filter(|container| container.state != ContainerState::Created), memory)
+    let could = containers.filter(|container| container.state != ContainerState::Created);
+    best(
+        could.filter(|container| is_proven(container, memory) || !is_of_bad_image(container, intent)),
+        memory,
+    )
+}
+
+fn is_of_bad_image(container: &SeenContainer, intent: &Intent) -> bool {
+    let image = Image { reference: None, digest: None, id: container.image.clone() };
+    rollback::is_bad(intent, &image)
 }
 
 fn keep(observed: &Observed, memory: &Memory, why: KeepReason) -> Choice {

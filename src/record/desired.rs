@@ -88,6 +88,9 @@ impl DesiredWriter {
         let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
             check(draft, &guards)?;
             let hold = change.hold.clone();
+            if let Some(image) = change.image.as_ref().filter(|_| change.origin.is_on_purpose()) {
+                desired.lift(image);
+            }
             generation::begin(draft, desired, change.into_entry())?;
             if let Some(hold) = hold {
                 desired.hold = Some(Hold { generation: Some(desired.entry.generation), ..hold });

@@ -34,7 +34,7 @@ pub use error::{OpenError, RecordError, WriteError};
 pub use export::{EnvironmentExport, Export};
 pub use open::{Handles, open};
 pub use reader::DesiredReader;
-pub use resolver::Resolver;
+pub use resolver::{GoBack, Resolver};
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};
 

@@ -1,4 +1,5 @@
-//! The loop's narrow way to change the record: branch heads and images that it found out.
+//! The loop's narrow way to change the record: branch heads and images that it found out, and the
+//! way back from an image that failed.
 
 use std::sync::Arc;
 
@@ -7,14 +8,34 @@ use super::error::RecordError;
 use super::shared::Shared;
 use super::store::Kind;
 use super::{generation, keys};
-use crate::model::desired::{Desired, Entry, Image, Origin};
+use crate::model::desired::{Bad, Desired, Entry, Image, Origin, Outcome};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 
 /// Completes the record with what git and the engine say.
 #[derive(Clone)]
 pub struct Resolver {
     pub(super) shared: Arc<Shared>,
+}
+
+/// Where an automatic rollback leads from and to, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoBack {
+    /// The generation that failed.
+    pub from: Generation,
+    /// The image that was good.
+    pub image: Image,
+    /// Its commit, where one is known.
+    pub revision: Option<CommitId>,
+    /// One clause for people.
+    pub note: String,
+    /// Why the generation failed, in one word.
+    pub reason: Reason,
+    /// Why, in a sentence, with the container's last output.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Resolver {
@@ -68,6 +89,17 @@ impl Resolver {
         let work = move |draft: &mut Draft<'_>| rebuild(draft, &environment, generation, image, note, at);
         self.shared.write(work).await
     }
+
+    /// Goes back to an image that was good: a new generation, and the image of the one before it is
+    /// remembered as bad. `false` where that one is not the current one any more, or is held, or
+    /// names no other image, or is a rollback itself, which is never rolled back.
+    ///
+    /// # Errors
+    /// [`RecordError`] where nothing was recorded.
+    pub async fn roll_back(&self, environment: &EnvironmentName, back: GoBack) -> Result<bool, RecordError> {
+        let environment = environment.clone();
+        self.shared.write(move |draft| go_back(draft, &environment, back)).await
+    }
 }
 
 fn advance(
@@ -115,6 +147,9 @@ fn resolve(
     if desired.entry.generation == generation && generation != Generation::default() {
         let taken = complete(&mut desired.entry, image);
         if taken == Taken::Changed {
+            if desired.entry.origin.is_some_and(Origin::is_on_purpose) {
+                desired.lift(image);
+            }
             generation::put(draft, &desired)?;
             draft.put_desired(&desired)?;
         }
@@ -170,8 +205,10 @@ fn rebuild(
         return Ok(false);
     }
     let revision = desired.entry.revision.clone();
-    let entry =
-        Entry { revision, image: Some(image), origin: Some(Origin::Rebuild), note, at, ..Entry::default() };
+    // What a rollback led to is still what it led to: it was not asked for, and is no success.
+    let origin = desired.entry.origin.filter(|origin| *origin == Origin::AutomaticRollback);
+    let origin = Some(origin.unwrap_or(Origin::Rebuild));
+    let entry = Entry { revision, image: Some(image), origin, note, at, ..Entry::default() };
     generation::begin(draft, &mut desired, entry)?;
     let current = desired.entry.generation;
     if let Some(hold) = desired.hold.as_mut().filter(|hold| hold.generation == Some(generation)) {
@@ -179,4 +216,28 @@ fn rebuild(
     }
     draft.put_desired(&desired)?;
     Ok(true)
+}
+
+fn go_back(draft: &mut Draft<'_>, environment: &EnvironmentName, back: GoBack) -> Result<bool, RecordError> {
+    let GoBack { from, image, revision, note, reason, message, at } = back;
+    let mut desired = draft.desired(environment)?;
+    let Some(failed) = to_go_back_from(&desired, from, &image) else { return Ok(false) };
+    let outcome = Outcome::Failed(message.clone());
+    let failed_revision = desired.entry.revision.clone();
+    desired.mark_bad(Bad { image: failed, generation: from, revision: failed_revision, reason, message, at });
+    let origin = Some(Origin::AutomaticRollback);
+    let entry = Entry { revision, image: Some(image), origin, note: Some(note), at, ..Entry::default() };
+    generation::begin(draft, &mut desired, entry)?;
+    // After that, since beginning a generation calls the one before superseded.
+    draft.put(Kind::Outcomes, keys::numbered(environment, from.0), &outcome)?;
+    draft.put_desired(&desired)?;
+    Ok(true)
+}
+
+/// The image of generation `from`, where it may be rolled back to `to`.
+fn to_go_back_from(desired: &Desired, from: Generation, to: &Image) -> Option<Image> {
+    let may = desired.entry.generation == from
+        && desired.hold.is_none()
+        && desired.entry.origin != Some(Origin::AutomaticRollback);
+    desired.entry.image.clone().filter(|image| may && !image.is_same(to))
 }

@@ -225,6 +225,7 @@ async fn a_hold_keeps_what_is_good_now() {
         revision: None,
         container: "c".to_owned(),
         at: at(1),
+        first_ready: at(1),
     };
     let memory = Memory { good: Some(good), ..Memory::default() };
     on_its_way.handles.status_writer.report(&status("dev", 1), &memory).await.unwrap();

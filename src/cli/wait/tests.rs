@@ -27,6 +27,8 @@ fn only_ready_is_reached_and_progress_is_waited_for() {
     assert_eq!(verdict(Condition::Ready, Reason::AsRecorded), Verdict::Reached);
     assert_eq!(verdict(Condition::Progressing, Reason::Building), Verdict::Waiting);
     assert_eq!(verdict(Condition::Progressing, Reason::Unknown), Verdict::Waiting);
+    // On the way back: the end is what it comes to.
+    assert_eq!(verdict(Condition::Progressing, Reason::RolledBack), Verdict::Waiting);
 }
 
 #[test]

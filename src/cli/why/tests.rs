@@ -84,3 +84,10 @@ fn a_plan_that_cannot_be_made_breaks_only_its_link() {
     assert!(text.contains("record      nothing was ever recorded\n"), "{text}");
     assert!(text.contains("difference  cannot be told: the engine does not answer\n"), "{text}");
 }
+
+#[test]
+fn a_rollback_tells_what_ends_it() {
+    let text = plain(&evidence(view("dev", Condition::RolledBack, Reason::RolledBack)));
+    assert!(text.contains("next retry  none: the next version ends this; `abide set dev`"), "{text}");
+    assert!(!text.contains("abide sync"), "which would try nothing again: {text}");
+}

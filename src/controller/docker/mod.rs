@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
-pub(crate) use images::BuiltImage;
+pub(crate) use images::FoundImage;
 pub(crate) use step::{NAME as STEP_NAME, StepRun};
 
 /// Deadline of calls that answer from the engine's memory or disk.

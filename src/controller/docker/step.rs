@@ -59,10 +59,10 @@ impl Engine {
         while let Some(chunk) = attached.output.next().await {
             match chunk? {
                 LogOutput::StdErr { message } => log(&message),
-                output => out.write_all(&output.into_bytes()).await.map_err(write_failed)?,
+                output => out.write_all(&output.into_bytes()).await.map_err(|error| write_failed(&error))?,
             }
         }
-        out.flush().await.map_err(write_failed)?;
+        out.flush().await.map_err(|error| write_failed(&error))?;
         exit_code(&docker, &id).await
     }
 
@@ -135,7 +135,7 @@ async fn remove_for_sure(docker: &Docker, name: &str) -> Result<()> {
     }
 }
 
-fn write_failed(error: std::io::Error) -> EngineError {
+fn write_failed(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the step's output cannot be written: {error}"))
 }
 

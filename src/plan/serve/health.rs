@@ -20,7 +20,7 @@ pub(super) enum Health {
     },
     /// It should be ready by now.
     Overdue(String),
-    /// It was ready and answers no more.
+    /// It was ready and answers no more, or not again after a restart.
     Lost(String),
 }
 
@@ -47,7 +47,10 @@ impl Pass<'_> {
             (true, true) => Health::Lost(format!("missed {} probes in a row: {}", seen.misses, miss(seen))),
             (true, false) => Health::Ready,
             (false, _) if seen.answered_once => Health::Ready,
-            (false, _) => self.until_the_deadline(container, seen),
+            (false, _) => match self.until_the_deadline(container, seen) {
+                Health::Overdue(why) => Health::Lost(why),
+                health => health,
+            },
         }
     }
 

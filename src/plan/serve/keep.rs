@@ -1,6 +1,7 @@
 //! Nothing better can be had: go on with a container as it is.
 
 use super::Pass;
+use super::health::Health;
 use super::parts::{merge, remove_all_stopped, start_seen, stop_all_running};
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, SeenContainer};
@@ -38,6 +39,10 @@ impl Pass<'_> {
             ContainerState::Exited(_) | ContainerState::Created => {
                 start_seen(Half::default(), kept, "it goes on serving")
             }
+            ContainerState::Running if alone => match self.health(kept, memory) {
+                Health::Lost(why) => self.unwell(kept, &why, memory),
+                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => Half::default(),
+            },
             ContainerState::Running | ContainerState::InTransit | ContainerState::Dead => Half::default(),
         }
     }

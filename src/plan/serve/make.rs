@@ -24,7 +24,7 @@ impl Pass<'_> {
         if super::is_any_in_transit(others) {
             return (self.in_transit(), memory);
         }
-        let before = target::to_go_back_to(others.iter().copied(), &memory);
+        let before = target::to_go_back_to(others.iter().copied(), self.intent, &memory);
         let prerequisites = match self.name_conflict(&spec.options.name) {
             Some(conflict) => Err(conflict),
             None => self.prerequisites(spec, &memory),
@@ -38,7 +38,7 @@ impl Pass<'_> {
     }
 
     fn make_first(&self, spec: &ContainerSpec, useless: &[&SeenContainer], half: Half) -> Half {
-        let half = remove_all(half, useless, "it never ran, or the engine calls it dead");
+        let half = remove_all(half, useless, "there is nothing to go back to in it");
         let create = Step::Create { name: spec.options.name.clone(), spec: Box::new(spec.clone()) };
         let half = half.then(create, "no container of this environment is there");
         let start = Step::Start { container: Target::Created, replacement: None };

@@ -16,7 +16,7 @@ mod replace;
 mod settle;
 
 use super::target::{self, Choice, KeepReason};
-use super::{Half, Intent, Step, TRANSIT, Verdict};
+use super::{Half, Intent, Step, TRANSIT, Verdict, rollback};
 use crate::model::container::ContainerSpec;
 use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
@@ -44,7 +44,7 @@ pub(super) fn plan(
     };
     half.outcome = half.outcome.or_else(|| pass.refusal(&memory));
     half.verdict = half.verdict.map(|verdict| pass.said_while_going_back(verdict, &memory));
-    (half, memory)
+    (pass.roll_back(half, &memory), memory)
 }
 
 /// All that a decision about containers rests on, but for the notes.
@@ -69,13 +69,53 @@ impl Pass<'_> {
 
     /// That it is on its way back is no good news.
     fn said_while_going_back(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+        if verdict.condition != Condition::Progressing || verdict.reason == Reason::RolledBack {
+            return verdict;
+        }
+        if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
+            return rollback::said_on_the_way(refused, &verdict);
+        }
         match (self.choice, &memory.refused) {
-            (Choice::Fallback(_), Some(refused)) if verdict.condition == Condition::Progressing => {
+            (Choice::Fallback(_), Some(refused)) => {
                 let message = format!("{}; {}", refused.message, verdict.message);
                 Verdict::new(Condition::Degraded, refused.reason, message)
             }
+            _ => self.said_until_ready(verdict, memory),
+        }
+    }
+
+    /// That what a rollback led to is not ready yet.
+    fn said_until_ready(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+        let generation = self.intent.entry.generation;
+        let was_ready = memory.good.as_ref().is_some_and(|good| good.generation == generation);
+        match rollback::led_here(self.intent) {
+            Some(why) if !was_ready => {
+                let message = format!("{why}; {}", verdict.message);
+                Verdict::new(Condition::Progressing, Reason::RolledBack, message)
+            }
             _ => verdict,
         }
+    }
+
+    /// Moves the record back, once what was good runs again in place of what it names.
+    fn roll_back(&self, half: Half, memory: &Memory) -> Half {
+        match rollback::destination(self.intent, self.choice, memory) {
+            Some((good, refused)) if self.is_back() => {
+                rollback::move_record(half, self.intent, good, refused)
+            }
+            _ => half,
+        }
+    }
+
+    /// Whether what is enforced in place of what the record wants runs.
+    fn is_back(&self) -> bool {
+        let is_it = |container: &SeenContainer| match self.choice {
+            Choice::Fallback(spec) => target::is_made_as(container, spec),
+            Choice::Keep { id, .. } => container.id == *id,
+            Choice::Wanted(_) | Choice::Insist(_) | Choice::Nothing => false,
+        };
+        let mut running = self.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+        running.any(|container| is_it(container))
     }
 
     /// A generation that was ready once, and fails under options that were edited since, stays one
@@ -122,7 +162,7 @@ impl Pass<'_> {
             return false;
         }
         let has_final_name = current.name == spec.options.name.as_str();
-        match (target::to_go_back_to(others.iter().copied(), memory), self.choice) {
+        match (target::to_go_back_to(others.iter().copied(), self.intent, memory), self.choice) {
             (Some(before), _) if target::is_proven(before, memory) => true,
             (Some(_), Choice::Wanted(_) | Choice::Insist(_)) if !has_final_name => true,
             (_, Choice::Wanted(_)) => target::good(self.intent, self.observed, memory)
@@ -147,13 +187,16 @@ impl Pass<'_> {
     }
 
     /// Where a secret cannot be read the options do not tell the network, and any will do.
-    fn connect(&self, container: &SeenContainer) -> Half {
-        let mut half = self.network_first(Half::default());
-        let is_connected = match &self.intent.options {
+    fn is_connected(&self, container: &SeenContainer) -> bool {
+        match &self.intent.options {
             Ok(options) => container.networks.contains_key(options.network.as_str()),
             Err(_) => !container.networks.is_empty(),
-        };
-        if !is_connected {
+        }
+    }
+
+    fn connect(&self, container: &SeenContainer) -> Half {
+        let mut half = self.network_first(Half::default());
+        if !self.is_connected(container) {
             half.differences.push("it is not connected to the managed network".to_owned());
             half = half.then(Step::Connect { id: container.id.clone() }, "others reach it there");
         }

@@ -91,7 +91,7 @@ impl Pass<'_> {
     }
 
     /// Notes that these options fail and plans anew, which goes back to what served.
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         spec: &ContainerSpec,
         new: &SeenContainer,

@@ -2,15 +2,15 @@
 
 use super::Pass;
 use super::health::Health;
-use super::parts::{merge, remove, remove_all, remove_all_stopped, start_seen, stop_all_running};
+use super::parts::{merge, remove, remove_all, remove_all_stopped, start_seen, stop, stop_all_running};
 use crate::model::container::{ContainerSpec, Exit};
-use crate::model::desired::Outcome;
+use crate::model::desired::{Image, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::target::Choice;
-use crate::plan::{Half, Step, Verdict, difference, restart};
+use crate::plan::{Half, Step, Verdict, difference, restart, rollback};
 
 impl Pass<'_> {
     pub(super) fn settled(
@@ -20,6 +20,12 @@ impl Pass<'_> {
         others: &[&SeenContainer],
         mut memory: Memory,
     ) -> (Half, Memory) {
+        if let (ContainerState::Exited(exit), []) = (&current.state, others) {
+            memory.crashes = restart::count(&memory.crashes, current, exit);
+            if let Some(memory) = rollback::given_up(self.intent, self.observed, &memory) {
+                return self.give_up(spec, current, exit, memory);
+            }
+        }
         let state = match &current.state {
             ContainerState::Running => self.running(current, others, &mut memory),
             ContainerState::Exited(_) | ContainerState::Created if !others.is_empty() => {
@@ -72,7 +78,10 @@ impl Pass<'_> {
 
     fn running(&self, current: &SeenContainer, others: &[&SeenContainer], memory: &mut Memory) -> Half {
         match self.health(current, memory) {
-            Health::Ready => self.ready(current, others, memory),
+            Health::Ready => {
+                memory.crashes.stopped = None;
+                self.ready(current, others, memory)
+            }
             Health::Awaited { until } => self.await_health(current, until),
             Health::Overdue(why) => {
                 let message = format!("the container of {} {why}", self.choice.words());
@@ -80,10 +89,7 @@ impl Pass<'_> {
                 let outcome = self.failed_unless_good(&message, memory).filter(|_| is_of_the_record);
                 Half { outcome, ..Half::say(Condition::Degraded, Reason::NeverReady, message) }
             }
-            Health::Lost(why) => {
-                let message = format!("the container of {} {why}", self.choice.words());
-                Half::say(Condition::Degraded, Reason::Unhealthy, message)
-            }
+            Health::Lost(why) => self.unwell(current, &why, memory),
         }
     }
 
@@ -92,14 +98,7 @@ impl Pass<'_> {
         let entry = &self.intent.entry;
         match (self.choice, &entry.image) {
             (Choice::Wanted(_) | Choice::Insist(_), Some(image)) => {
-                memory.good = Some(Good {
-                    generation: entry.generation,
-                    image: image.clone(),
-                    revision: entry.revision.clone(),
-                    container: current.id.clone(),
-                    at: self.ready_since(current, memory),
-                });
-                memory.refused = None;
+                self.becomes_good(current, image, memory);
                 half.outcome = Some((entry.generation, Outcome::Ready));
             }
             // The same good generation, in a container that was made anew.
@@ -115,6 +114,26 @@ impl Pass<'_> {
         half
     }
 
+    /// What the record wants is what is good now. What was good before is remembered, in case this
+    /// does not last.
+    fn becomes_good(&self, current: &SeenContainer, image: &Image, memory: &mut Memory) {
+        let at = self.ready_since(current, memory);
+        let same = memory.good.as_ref().filter(|good| good.image.is_same(image));
+        let first_ready = same.map(|good| good.first_ready);
+        if first_ready.is_none() {
+            memory.before = memory.good.take();
+        }
+        memory.good = Some(Good {
+            generation: self.intent.entry.generation,
+            image: image.clone(),
+            revision: self.intent.entry.revision.clone(),
+            container: current.id.clone(),
+            at,
+            first_ready: first_ready.unwrap_or(at),
+        });
+        memory.refused = None;
+    }
+
     fn ready_since(&self, current: &SeenContainer, memory: &Memory) -> Timestamp {
         match &memory.good {
             Some(good) if good.container == current.id && current.started_at <= Some(good.at) => good.at,
@@ -124,11 +143,21 @@ impl Pass<'_> {
 
     /// What to say when what can run runs well.
     pub(super) fn rest(&self, memory: &Memory) -> Verdict {
-        match (self.choice, &memory.refused) {
-            (Choice::Fallback(_) | Choice::Keep { .. }, Some(refused)) => Verdict::new(
+        let serves = || format!("{} goes on serving", self.choice.words());
+        if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
+            let verdict = Verdict::new(Condition::Ready, Reason::AsRecorded, serves());
+            return rollback::said_on_the_way(refused, &verdict);
+        }
+        match (self.choice, &memory.refused, rollback::led_here(self.intent)) {
+            (Choice::Fallback(_) | Choice::Keep { .. }, Some(refused), _) => Verdict::new(
                 Condition::Degraded,
                 refused.reason,
-                format!("{}; {} goes on serving", refused.message, self.choice.words()),
+                format!("{}; {}", refused.message, serves()),
+            ),
+            (Choice::Wanted(_) | Choice::Insist(_), _, Some(why)) => Verdict::new(
+                Condition::RolledBack,
+                Reason::RolledBack,
+                format!("{why}; went back to {}, which serves", self.choice.words()),
             ),
             _ => Verdict::new(
                 Condition::Ready,
@@ -151,13 +180,49 @@ impl Pass<'_> {
         self.with_verdict(half, format!("going back to {}", self.choice.words()))
     }
 
+    /// Goes back to what was good before a version that does not last.
+    fn give_up(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        exit: &Exit,
+        memory: Memory,
+    ) -> (Half, Memory) {
+        let how = restart::how_last(&memory.crashes, exit);
+        let within = humantime::format_duration(rollback::PROBATION);
+        let what = format!(
+            "crashed {} times within {within} of becoming ready, and last {how}",
+            memory.crashes.exits
+        );
+        self.refuse(spec, current, Reason::CrashLoop, &what, memory)
+    }
+
+    /// Restarts a container that was ready and answers no more, once its time has come: it is
+    /// stopped here, and started like any other that ended.
+    pub(super) fn unwell(&self, current: &SeenContainer, why: &str, memory: &mut Memory) -> Half {
+        let message = format!("the container of {} {why}", self.choice.words());
+        let half = Half::say(Condition::Degraded, Reason::Unhealthy, message);
+        if !self.is_connected(current) {
+            // It cannot be reached; once it can, it is asked afresh.
+            return half;
+        }
+        let due = restart::due(&memory.crashes, current);
+        let started = current.started_at.unwrap_or(current.created_at);
+        let is_forgiven = self.intent.sync.is_some_and(|sync| sync > started);
+        if due > self.now && !is_forgiven {
+            return half.look_again_at(due);
+        }
+        memory.crashes = restart::stopping(&memory.crashes, current, why);
+        stop(half.look_again_at(self.now), current, &format!("it {why}"))
+    }
+
     /// Starts a container that ended, once its time has come.
     pub(super) fn restart(&self, current: &SeenContainer, exit: &Exit, memory: &mut Memory) -> Half {
         memory.crashes = restart::count(&memory.crashes, current, exit);
         let failed_at = memory.crashes.tried.map_or(exit.at, |tried| tried.max(exit.at));
         let forgiven = self.intent.sync.is_some_and(|sync| sync > failed_at);
         let due = memory.crashes.next_restart.filter(|due| *due > self.now && !forgiven);
-        let how = restart::how(exit);
+        let how = restart::how_last(&memory.crashes, exit);
         if let Some(due) = due {
             let message = format!("the container {how}, {} times in a row", memory.crashes.count);
             return Half::say(Condition::Degraded, Reason::CrashLoop, message).look_again_at(due);

@@ -3,6 +3,7 @@
 mod failures;
 mod health;
 mod properties;
+mod rollback;
 mod rollout;
 mod upkeep;
 mod world;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::world::{NAME, Program, World, digest, mount, options};
+use super::world::{NAME, Program, World, digest, image, mount, options};
 use crate::model::container::Secret;
+use crate::model::desired::{Entry, Origin};
 use crate::model::observed::ContainerState;
 use crate::model::status::Condition;
 use crate::plan::{Step, plan};
@@ -32,6 +33,8 @@ enum Event {
     Foreign(bool),
     ForeignPort(bool),
     Secret(bool),
+    Hang,
+    Spoil,
     RestartDaemon,
     Fail(usize),
     KillDaemonBefore(usize),
@@ -70,6 +73,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Foreign),
         1 => any::<bool>().prop_map(ForeignPort),
         1 => any::<bool>().prop_map(Secret),
+        1 => Just(Hang),
+        1 => Just(Spoil),
         1 => Just(RestartDaemon),
         3 => (0..8_usize).prop_map(Fail),
         3 => (0..8_usize).prop_map(KillDaemonBefore),
@@ -109,6 +114,8 @@ fn happen(world: &mut World, event: &Event) {
         Event::ForeignPort(has) => world.foreign_has_port = *has && world.serving().is_empty(),
         Event::Secret(true) => edit(world, 0),
         Event::Secret(false) => world.intent.options = Err("$PASSWORD is not set".to_owned()),
+        Event::Hang => world.hang(),
+        Event::Spoil => world.program(1, Program::crashes_after(5)),
         Event::RestartDaemon => world.restart_daemon(),
         Event::Fail(number) => {
             world.failing.insert(*number);
@@ -156,6 +163,7 @@ fn set_right(world: &mut World) {
     world.observed.name_holder = None;
     world.foreign_has_port = false;
     world.failing.clear();
+    world.hung.clear();
     world.killed_before = None;
     if world.intent.options.is_err() {
         edit(world, 0);
@@ -214,6 +222,54 @@ proptest! {
     }
 
     #[test]
+    fn whatever_happened_the_record_comes_to_rest_and_goes_back_at_most_once_for_each_move(
+        events in story(40),
+    ) {
+        let mut world = tell(&events);
+        set_right(&mut world);
+        world.wait(7200);
+        let generations = world.history.len();
+        world.wait(7200);
+        prop_assert_eq!(world.history.len(), generations, "{:?}", world);
+        let is_rollback = |entry: &&Entry| entry.origin == Some(Origin::AutomaticRollback);
+        let rollbacks = world.history.iter().filter(is_rollback).count();
+        prop_assert!(rollbacks * 2 <= generations, "{rollbacks} of {generations}");
+        if world.intent.entry.origin == Some(Origin::AutomaticRollback) {
+            prop_assert_ne!(world.plan().verdict.condition, Condition::Ready);
+        }
+    }
+
+    #[test]
+    fn where_every_new_image_is_bad_what_was_good_serves_and_no_bad_one_is_tried_twice(
+        moves in prop::collection::vec((10..20_u8, 0..3_usize, 0..90_u64), 1..12),
+    ) {
+        let mut world = World::running(1);
+        let bad = [Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart];
+        for (number, how, seconds) in moves {
+            if !world.programs.contains_key(&digest(number)) {
+                world.program(number, bad[how]);
+            }
+            world.push(number);
+            world.wait(seconds);
+        }
+        world.wait(600);
+        prop_assert_eq!(world.serving().len(), 1);
+        prop_assert_eq!(&world.only().image, &Some(digest(1)));
+        prop_assert_eq!(world.plan().verdict.condition, Condition::RolledBack);
+        let given_up: Vec<_> = world.intent.bad.iter().map(|bad| bad.image.clone()).collect();
+        prop_assert!(!given_up.is_empty());
+        world.done.clear();
+        for bad in given_up {
+            let number = (0..=u8::MAX).find(|number| image(*number) == bad).unwrap();
+            world.push(number);
+            world.wait(60);
+        }
+        let touches = |step: &&Step| matches!(step, Step::Create { .. } | Step::Stop { .. });
+        prop_assert_eq!(world.done.iter().filter(touches).count(), 0, "{:?}", world);
+        prop_assert_eq!(world.serving().len(), 1);
+    }
+
+    #[test]
     fn the_order_in_which_the_engine_lists_containers_changes_nothing(
         events in story(40),
         turn in 0..6_usize,
@@ -233,6 +289,7 @@ proptest! {
     fn a_held_environment_never_gets_another_generation(events in story(10), number in 1..5_u8) {
         let mut world = tell(&events);
         set_right(&mut world);
+        world.program(1, Program::Good);
         world.set(1);
         world.rest();
         world.hold();

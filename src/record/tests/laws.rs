@@ -13,6 +13,7 @@ enum Operation {
     Advance(u64),
     Resolve(u64, u64),
     Rebuild(u64, u64),
+    RollBack(u64, u64),
     Submit(u64, bool),
     Hold(Option<u64>),
     Resume,
@@ -29,6 +30,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         small.clone().prop_map(Operation::Advance),
         (small.clone(), small.clone()).prop_map(|(generation, image)| Operation::Resolve(generation, image)),
         (small.clone(), small.clone()).prop_map(|(generation, image)| Operation::Rebuild(generation, image)),
+        (small.clone(), small.clone()).prop_map(|(generation, image)| Operation::RollBack(generation, image)),
         (small.clone(), any::<bool>()).prop_map(|(image, hold)| Operation::Submit(image, hold)),
         proptest::option::of(1..6_u64).prop_map(Operation::Hold),
         Just(Operation::Resume),
@@ -55,6 +57,9 @@ async fn perform(handles: &Handles, environment: &EnvironmentName, operation: Op
         Operation::Rebuild(generation, number) => {
             let generation = Generation(generation);
             resolver.rebuilt(environment, generation, image(number), None, at(1)).await.unwrap();
+        }
+        Operation::RollBack(generation, number) => {
+            resolver.roll_back(environment, super::resolver::back(generation, number)).await.unwrap();
         }
         Operation::Submit(number, held) => {
             let mut change = set(number);

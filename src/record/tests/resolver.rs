@@ -1,9 +1,10 @@
 //! The loop's narrow handle.
 
-use super::super::Bell;
+use super::super::{Bell, GoBack, Handles};
 use super::{at, commit, delivery, digest, fixture, hold, image, name, set};
-use crate::model::desired::{Image, Origin};
+use crate::model::desired::{Desired, Image, Origin, Outcome};
 use crate::model::name::Generation;
+use crate::model::status::Reason;
 
 #[tokio::test]
 async fn a_head_that_a_push_announced_is_that_pushs_generation() {
@@ -135,4 +136,149 @@ async fn a_rebuild_is_a_new_generation_of_the_same_revision_and_takes_the_hold_a
     assert_eq!(desired.entry.note, note);
     assert_eq!(desired.hold.unwrap().generation, Some(Generation(2)));
     assert!(!resolver.rebuilt(&dev, Generation(1), image(3), None, at(4)).await.unwrap());
+}
+
+pub(super) fn back(from: u64, to: u64) -> GoBack {
+    GoBack {
+        from: Generation(from),
+        image: image(to),
+        revision: Some(commit(to)),
+        note: format!("generation {from} was never ready"),
+        reason: Reason::NeverReady,
+        message: "it was never ready; its last output: oh".to_owned(),
+        at: at(from + 50),
+    }
+}
+
+/// dev at generation 2, which names image 2.
+async fn at_two() -> super::Fixture {
+    let record = fixture();
+    let dev = name("dev");
+    for number in [1, 2] {
+        record.handles.resolver.advance_head(&dev, &commit(number), at(number)).await.unwrap();
+        let resolver = &record.handles.resolver;
+        assert!(resolver.resolve_image(&dev, Generation(number), image(number)).await.unwrap());
+    }
+    record
+}
+
+#[tokio::test]
+async fn a_rollback_is_a_new_generation_that_remembers_what_failed_and_why() {
+    let record = at_two().await;
+    let dev = name("dev");
+    let mut bells = record.handles.bells.subscribe();
+    assert!(record.handles.resolver.roll_back(&dev, back(2, 1)).await.unwrap());
+    assert_eq!(bells.try_recv().unwrap(), Bell::Desired(dev.clone()));
+    let desired = record.handles.desired.get(&dev).unwrap();
+    assert_eq!(desired.entry.generation, Generation(3));
+    assert_eq!(desired.entry.origin, Some(Origin::AutomaticRollback));
+    assert_eq!((desired.entry.image, desired.entry.revision), (Some(image(1)), Some(commit(1))));
+    assert_eq!(desired.entry.note.as_deref(), Some("generation 2 was never ready"));
+    assert_eq!(desired.head, Some(commit(2)), "the branch is where it is");
+    let [bad] = desired.bad.as_slice() else { panic!("{:?}", desired.bad) };
+    assert_eq!((&bad.image, bad.generation, &bad.revision), (&image(2), Generation(2), &Some(commit(2))));
+    assert_eq!(bad.reason, Reason::NeverReady);
+    let history = record.handles.status.history(&dev).unwrap();
+    assert_eq!(history[1].outcome, Some(Outcome::Failed(bad.message.clone())));
+    assert_eq!(history[0].outcome, None);
+}
+
+#[tokio::test]
+async fn what_failed_survives_a_restart_and_an_export() {
+    let record = at_two().await;
+    let dev = name("dev");
+    assert!(record.handles.resolver.roll_back(&dev, back(2, 1)).await.unwrap());
+    let before = record.handles.desired.get(&dev).unwrap();
+    let record = record.reopen();
+    assert_eq!(record.handles.desired.get(&dev).unwrap(), before);
+    let export = record.handles.desired.export().unwrap();
+    let other = fixture();
+    other.handles.writer.import(export).await.unwrap();
+    assert_eq!(other.handles.desired.get(&dev).unwrap().bad, before.bad);
+}
+
+#[tokio::test]
+async fn a_rollback_that_the_record_has_overtaken_changes_nothing() {
+    let record = at_two().await;
+    let dev = name("dev");
+    let Handles { resolver, writer, desired, .. } = &record.handles;
+    assert!(!resolver.roll_back(&dev, back(1, 2)).await.unwrap(), "of an older generation");
+    assert!(!resolver.roll_back(&dev, back(2, 2)).await.unwrap(), "to the very image that failed");
+    writer.hold(&dev, hold(Some(2))).await.unwrap();
+    assert!(!resolver.roll_back(&dev, back(2, 1)).await.unwrap(), "while it is held");
+    writer.resume(&dev, at(5), None).await.unwrap();
+    assert_eq!(desired.get(&dev).unwrap().bad, []);
+    assert!(resolver.roll_back(&dev, back(2, 1)).await.unwrap());
+    assert!(!resolver.roll_back(&dev, back(3, 7)).await.unwrap(), "a rollback is never rolled back");
+    assert_eq!(desired.get(&dev).unwrap().entry.generation, Generation(3));
+}
+
+#[tokio::test]
+async fn a_person_who_names_a_bad_image_lifts_it() {
+    let record = at_two().await;
+    let dev = name("dev");
+    let Handles { resolver, writer, desired, .. } = &record.handles;
+    resolver.roll_back(&dev, back(2, 1)).await.unwrap();
+    writer.submit(&dev, set(3), &[]).await.unwrap();
+    assert_eq!(desired.get(&dev).unwrap().bad.len(), 1, "another image says nothing of it");
+    writer.submit(&dev, set(2), &[]).await.unwrap();
+    assert_eq!(desired.get(&dev).unwrap().bad, []);
+}
+
+#[tokio::test]
+async fn a_person_who_names_the_commit_of_a_bad_image_lifts_it_once_it_is_built() {
+    let record = at_two().await;
+    let dev = name("dev");
+    let Handles { resolver, writer, desired, .. } = &record.handles;
+    resolver.roll_back(&dev, back(2, 1)).await.unwrap();
+    let mut by_commit = set(9);
+    (by_commit.revision, by_commit.image) = (Some(commit(2)), None);
+    writer.submit(&dev, by_commit, &[]).await.unwrap();
+    assert_eq!(desired.get(&dev).unwrap().bad.len(), 1);
+    assert!(resolver.resolve_image(&dev, Generation(4), image(2)).await.unwrap());
+    assert_eq!(desired.get(&dev).unwrap().bad, []);
+}
+
+#[tokio::test]
+async fn a_branch_that_comes_back_to_a_bad_image_does_not_lift_it() {
+    let record = at_two().await;
+    let dev = name("dev");
+    let Handles { resolver, desired, .. } = &record.handles;
+    resolver.roll_back(&dev, back(2, 1)).await.unwrap();
+    resolver.advance_head(&dev, &commit(1), at(60)).await.unwrap();
+    resolver.advance_head(&dev, &commit(2), at(61)).await.unwrap();
+    assert!(resolver.resolve_image(&dev, Generation(5), image(2)).await.unwrap());
+    assert_eq!(desired.get(&dev).unwrap().bad.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_rollback_led_to_stays_a_rollback_when_it_is_built_again() {
+    let record = at_two().await;
+    let dev = name("dev");
+    let Handles { resolver, desired, .. } = &record.handles;
+    resolver.roll_back(&dev, back(2, 1)).await.unwrap();
+    assert!(resolver.rebuilt(&dev, Generation(3), image(5), None, at(60)).await.unwrap());
+    let entry = desired.get(&dev).unwrap().entry;
+    assert_eq!((entry.image, entry.origin), (Some(image(5)), Some(Origin::AutomaticRollback)));
+}
+
+#[test]
+fn the_newest_bad_images_are_remembered_each_once() {
+    let mut desired = Desired::empty(name("dev"));
+    let bad = |number: u64, at_second: u64| crate::model::desired::Bad {
+        image: image(number),
+        generation: Generation(number),
+        revision: None,
+        reason: Reason::StartFailed,
+        message: "no".to_owned(),
+        at: at(at_second),
+    };
+    for number in 0..30 {
+        desired.mark_bad(bad(number, number));
+    }
+    desired.mark_bad(bad(20, 99));
+    assert_eq!(desired.bad.len(), Desired::BAD_KEPT);
+    assert_eq!(desired.bad.first().map(|bad| bad.generation), Some(Generation(10)));
+    assert_eq!(desired.bad.last(), Some(&bad(20, 99)));
+    assert_eq!(desired.bad.iter().filter(|bad| bad.image == image(20)).count(), 1);
 }

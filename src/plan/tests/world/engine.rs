@@ -33,8 +33,12 @@ impl World {
                 self.latest = self.intent.entry.clone();
             }
             Step::RecordRebuilt { generation, image } if *generation == self.intent.entry.generation => {
-                self.record(None, Some(image.clone()), Origin::Rebuild);
+                let entry = self.intent.entry.clone();
+                let is_rollback = entry.origin == Some(Origin::AutomaticRollback);
+                let origin = if is_rollback { Origin::AutomaticRollback } else { Origin::Rebuild };
+                self.record(entry.revision, Some(image.clone()), origin);
             }
+            Step::RollBack { from, to, reason, message, .. } => self.roll_back(*from, to, *reason, message),
             Step::RecordImage { .. } | Step::RecordRebuilt { .. } => return Err("stale".to_owned()),
             _ if self.inert => {}
             Step::CreateNetwork => self.observed.network = NetworkPresence::Ours,
@@ -67,6 +71,7 @@ impl World {
         let is_good = self.memory.good.as_ref().is_some_and(|good| good.generation == spec.generation);
         assert!(is_wanted || is_good, "an older wish came back: {spec:?}");
         assert!(self.name_is_free(name.as_str()), "the name {name} is taken: {self:?}");
+        assert!(!self.is_given_up(&spec.image), "what was rolled back from came back: {self:?}");
         if !self.observed.images.contains(&spec.image) {
             return Err("no such image".to_owned());
         }
@@ -80,6 +85,15 @@ impl World {
         let id = format!("{:064x}", self.containers_made);
         self.observed.containers.push(project(id.clone(), name, spec, self.now));
         Ok(id)
+    }
+
+    /// Whether an image was rolled back from, and what was good can be made in its place.
+    fn is_given_up(&self, id: &Digest) -> bool {
+        let is_it = |image: &Image| image.id.as_ref() == Some(id);
+        let other = self.memory.good.iter().map(|good| &good.image).filter(|image| !is_it(image));
+        let can_be_made =
+            |image: &Image| image.id.as_ref().is_some_and(|id| self.observed.images.contains(id));
+        self.intent.bad.iter().any(|bad| is_it(&bad.image)) && other.into_iter().any(can_be_made)
     }
 
     pub(super) fn start(&mut self, container: &Target, made: Option<&str>) -> Result<(), String> {

@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use crate::model::build::Acquisition;
 use crate::model::container::{ContainerOptions, ContainerSpec, Exit, Secret};
-use crate::model::desired::{Entry, Hold, Image, Origin};
-use crate::model::memory::Memory;
+use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin};
+use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::observed::{ContainerState, Foreign, NetworkPresence, Observed, Readiness, SeenContainer};
 use crate::model::spec::{HealthSpec, Mount, Probe, Publish};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
-use crate::plan::{Intent, Need, Plan, Step, SupplyKind, Target, after_failure, plan};
+use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_failure, plan};
 
 /// The value of an environment variable of every container, which nothing may ever say.
 pub(super) const SECRET: &str = "correct-horse-battery";
@@ -121,6 +121,10 @@ pub(super) struct World {
     pub(super) latest: Entry,
     /// Containers whose program hangs.
     pub(super) hung: BTreeMap<String, Timestamp>,
+    /// Every entry that the record ever had, the newest last.
+    pub(super) history: Vec<Entry>,
+    /// Calls that fail do so because the engine does not answer.
+    pub(super) is_silent: bool,
     job: Option<Job>,
     verdicts: BTreeMap<CommitId, Acquisition>,
     prober_since: Timestamp,
@@ -165,6 +169,8 @@ impl World {
             jobs_begun: 0,
             latest: Entry::default(),
             hung: BTreeMap::new(),
+            history: Vec::new(),
+            is_silent: false,
             job: None,
             verdicts: BTreeMap::new(),
             prober_since: now,
@@ -185,15 +191,16 @@ impl World {
 
     // --- what the outside does ----------------------------------------------------------------
 
-    fn record(&mut self, revision: Option<u8>, image: Option<Image>, origin: Origin) {
+    fn record(&mut self, revision: Option<CommitId>, image: Option<Image>, origin: Origin) {
         self.latest = Entry {
             generation: self.latest.generation.next(),
-            revision: revision.map(commit),
+            revision,
             image,
             origin: Some(origin),
             at: self.now,
             ..Entry::default()
         };
+        self.history.push(self.latest.clone());
         if self.intent.hold.is_none() {
             self.intent.entry = self.latest.clone();
         }
@@ -202,7 +209,7 @@ impl World {
     /// A push: the record wants a commit that has to be built.
     pub(super) fn push(&mut self, number: u8) {
         self.intent.supply = SupplyKind::Build;
-        self.record(Some(number), None, Origin::Push);
+        self.record(Some(commit(number)), None, Origin::Push);
     }
 
     /// A person or a promotion names an image that is here.
@@ -214,7 +221,31 @@ impl World {
     /// A promotion names an image, wherever it is.
     pub(super) fn promote(&mut self, number: u8) {
         self.intent.supply = SupplyKind::Named;
+        self.intent.bad.retain(|bad| !bad.image.is_same(&image(number)));
         self.record(None, Some(image(number)), Origin::Promotion);
+    }
+
+    /// The record goes back, as it does where [`Step::RollBack`] is taken.
+    fn roll_back(&mut self, from: Generation, to: &Good, reason: Reason, message: &str) {
+        let failed = self.intent.entry.clone();
+        assert_eq!(from, failed.generation, "a rollback of another generation");
+        assert!(self.intent.hold.is_none(), "a rollback while held");
+        assert_ne!(failed.origin, Some(Origin::AutomaticRollback), "a rollback is rolled back");
+        let image = failed.image.unwrap();
+        assert!(!image.is_same(&to.image), "a rollback to what failed");
+        let is_back =
+            |seen: &SeenContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
+        assert!(
+            self.observed.containers.iter().any(is_back),
+            "the record moves before the service: {self:?}"
+        );
+        let mut desired = Desired::empty(self.intent.environment.clone());
+        desired.bad = std::mem::take(&mut self.intent.bad);
+        let message = message.to_owned();
+        let (generation, revision) = (from, failed.revision);
+        desired.mark_bad(Bad { image, generation, revision, reason, message, at: self.now });
+        self.intent.bad = desired.bad;
+        self.record(to.revision.clone(), Some(to.image.clone()), Origin::AutomaticRollback);
     }
 
     pub(super) fn program(&mut self, number: u8, program: Program) {
@@ -263,6 +294,13 @@ impl World {
         }
     }
 
+    /// The program of every running container hangs until that is started again.
+    pub(super) fn hang(&mut self) {
+        let running =
+            self.observed.containers.iter().filter(|container| container.state == ContainerState::Running);
+        self.hung.extend(running.map(|container| (container.id.clone(), self.now)));
+    }
+
     pub(super) fn pause(&mut self, index: usize) {
         if let Some(container) = self.observed.containers.get_mut(index)
             && container.state == ContainerState::Running
@@ -302,7 +340,10 @@ impl World {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    self.memory = after_failure(&plan, &planned.step, &error, &self.intent, self.now);
+                    let is_silent = self.is_silent;
+                    let failure =
+                        if is_silent { Failure::Unanswered(&error) } else { Failure::Refused(&error) };
+                    self.memory = after_failure(&plan, &planned.step, failure, &self.intent, self.now);
                     break;
                 }
             }
@@ -398,6 +439,7 @@ fn intent() -> Intent {
         entry: Entry { generation: Generation(0), ..Entry::default() },
         hold: None,
         sync: None,
+        bad: Vec::new(),
         supply: SupplyKind::Named,
         options: Ok(options()),
         health: HealthSpec {
@@ -430,6 +472,7 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::Acquire(_) => "acquire",
         Step::RecordImage { .. } => "record",
         Step::RecordRebuilt { .. } => "record rebuilt",
+        Step::RollBack { .. } => "roll back",
         Step::CreateNetwork => "network",
         Step::CreateVolume { .. } => "volume",
         Step::Create { .. } => "create",

@@ -1,0 +1,386 @@
+//! Versions that are given up, and the record that goes back.
+
+use super::world::{NAME, Program, World, commit, digest, image, kind};
+use crate::model::desired::{Desired, Origin, Outcome};
+use crate::model::name::Generation;
+use crate::model::status::{Condition, Reason};
+use crate::plan::Step;
+
+fn said(world: &World) -> (Condition, Reason) {
+    let verdict = world.plan().verdict;
+    (verdict.condition, verdict.reason)
+}
+
+fn rollbacks(world: &World) -> usize {
+    let automatic = |origin: Option<Origin>| origin == Some(Origin::AutomaticRollback);
+    world.history.iter().filter(|entry| automatic(entry.origin)).count()
+}
+
+fn makes(world: &World, number: u8) -> usize {
+    let is_it = |step: &&Step| matches!(step, Step::Create { spec, .. } if spec.image == digest(number));
+    world.done.iter().filter(is_it).count()
+}
+
+/// Whether the record went back to image `number`, which runs alone, and all rests.
+fn is_rolled_back_to(world: &World, number: u8) -> bool {
+    let plan = world.plan();
+    let only = world.only();
+    plan.steps.is_empty()
+        && (plan.verdict.condition, plan.verdict.reason) == (Condition::RolledBack, Reason::RolledBack)
+        && world.intent.entry.origin == Some(Origin::AutomaticRollback)
+        && world.intent.entry.image == Some(image(number))
+        && (only.name.as_str(), only.image.clone()) == (NAME, Some(digest(number)))
+        && world.serving().len() == 1
+}
+
+/// Image 1 ran, and the one that the branch moved to failed.
+fn failed_push(program: Program) -> World {
+    let mut world = World::running(1);
+    world.program(2, program);
+    world.push(2);
+    world.rest();
+    world
+}
+
+#[test]
+fn a_version_that_fails_is_rolled_back_once_what_was_good_runs_again() {
+    let mut world = failed_push(Program::NeverAnswers);
+    assert!(is_rolled_back_to(&world, 1), "{world:?}");
+    let steps = world.take_done();
+    let done = ["acquire", "record", "create", "stop", "start", "stop", "start", "remove", "roll back"];
+    assert_eq!(steps, done);
+    let plan = world.plan();
+    assert_eq!(plan.outcome, Some((Generation(3), Outcome::Ready)));
+    let [bad] = world.intent.bad.as_slice() else { panic!("{:?}", world.intent.bad) };
+    assert_eq!((bad.generation, &bad.image, &bad.revision), (Generation(2), &image(2), &Some(commit(2))));
+    assert_eq!(bad.reason, Reason::NeverReady);
+    assert!(plan.verdict.message.contains("was not ready 30s after its start"), "{plan:#?}");
+    assert!(plan.verdict.message.contains("went back to generation 3"), "{plan:#?}");
+}
+
+#[test]
+fn a_rollback_says_how_the_version_ended_and_what_it_wrote_last() {
+    let world = failed_push(Program::Ends {
+        after: std::time::Duration::from_secs(2),
+        code: 137,
+        out_of_memory: true,
+    });
+    assert!(is_rolled_back_to(&world, 1), "{world:?}");
+    let message = world.plan().verdict.message;
+    assert!(message.contains("generation 2 (commit"), "{message}");
+    assert!(message.contains("was killed for lack of memory"), "{message}");
+    assert!(message.contains("its last output: cannot log in with [redacted]"), "{message}");
+}
+
+#[test]
+fn on_the_way_back_nothing_is_called_well_or_at_its_end() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.set(2);
+    while rollbacks(&world) == 0 {
+        let verdict = world.pass().verdict;
+        assert_eq!(verdict.condition, Condition::Progressing, "{verdict:?}");
+        if world.plan().steps.is_empty() {
+            world.wait(1);
+        }
+    }
+    let verdict = world.plan().verdict;
+    assert_eq!((verdict.condition, verdict.reason), (Condition::Progressing, Reason::RolledBack));
+    assert!(verdict.message.contains("was not ready"), "{verdict:?}");
+    world.rest();
+    assert!(is_rolled_back_to(&world, 1));
+}
+
+#[test]
+fn a_rollback_waits_until_what_was_good_runs_again() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.set(2);
+    world.wait(5);
+    let old = world.observed.containers.iter().position(|seen| seen.image == Some(digest(1))).unwrap();
+    world.observed.containers.remove(old);
+    world.program(1, Program::RefusesToStart);
+    world.wait(600);
+    assert_eq!(rollbacks(&world), 0);
+    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    world.program(1, Program::Good);
+    world.wait(600);
+    assert!(is_rolled_back_to(&world, 1), "{world:?}");
+}
+
+#[test]
+fn a_branch_that_comes_back_to_a_bad_image_is_rolled_back_without_trying_it() {
+    let mut world = failed_push(Program::NeverAnswers);
+    world.push(2);
+    world.done.clear();
+    world.rest();
+    assert!(is_rolled_back_to(&world, 1), "{world:?}");
+    assert_eq!(world.take_done(), ["record", "roll back"], "nothing that serves was touched");
+    assert!(world.plan().verdict.message.contains("failed before, as generation 2"), "{:?}", world.plan());
+    assert_eq!(world.intent.bad.len(), 1);
+}
+
+#[test]
+fn the_next_good_push_ends_a_rollback() {
+    let mut world = failed_push(Program::crashes_after(2));
+    world.push(3);
+    world.rest();
+    assert!(world.is_ready_with(3), "{world:?}");
+    assert_eq!(rollbacks(&world), 1);
+}
+
+#[test]
+fn a_bad_image_that_a_person_sets_on_purpose_is_tried_again() {
+    let mut world = failed_push(Program::NeverAnswers);
+    world.done.clear();
+    world.set(2);
+    world.rest();
+    assert_eq!(makes(&world, 2), 1);
+    assert!(is_rolled_back_to(&world, 1), "it failed again");
+    world.program(2, Program::Good);
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2));
+    world.push(2);
+    world.rest();
+    assert!(world.is_ready_with(2), "it was lifted");
+}
+
+#[test]
+fn sync_does_not_try_a_bad_image_again() {
+    let mut world = failed_push(Program::NeverAnswers);
+    world.program(2, Program::Good);
+    world.done.clear();
+    world.sync();
+    world.wait(3600);
+    assert!(is_rolled_back_to(&world, 1));
+    assert!(world.done.is_empty(), "{:?}", world.take_done());
+}
+
+#[test]
+fn a_first_version_that_fails_has_nothing_to_go_back_to() {
+    for program in [Program::NeverAnswers, Program::crashes_after(2), Program::RefusesToStart] {
+        let mut world = World::empty();
+        world.program(1, program);
+        world.set(1);
+        world.wait(600);
+        assert_eq!(said(&world).0, Condition::Degraded, "{program:?}");
+        assert_eq!((rollbacks(&world), world.intent.bad.len()), (0, 0));
+    }
+}
+
+#[test]
+fn a_build_that_fails_is_no_rollback() {
+    let mut world = failed_push(Program::DoesNotBuild);
+    assert_eq!(said(&world), (Condition::Degraded, Reason::BuildFailed));
+    assert_eq!((rollbacks(&world), world.serving().len()), (0, 1));
+    world.rest();
+}
+
+#[test]
+fn an_edited_option_that_fails_is_no_rollback() {
+    let mut world = World::running(1);
+    world.foreign_has_port = true;
+    world.edit(|options| options.init = false);
+    world.pass();
+    world.foreign_has_port = false;
+    world.rest();
+    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!((rollbacks(&world), world.intent.bad.len()), (0, 0));
+}
+
+#[test]
+fn an_image_and_an_option_that_fail_together_leave_the_old_container_until_the_option_works() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.edit(|options| options.init = false);
+    world.set(2);
+    world.rest();
+    assert!(is_rolled_back_to(&world, 1), "{world:?}");
+    assert!(!world.only().init, "the option is the manifest's, whatever the record says");
+}
+
+#[test]
+fn a_held_environment_is_not_rolled_back_until_it_is_resumed() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.set(2);
+    world.hold();
+    world.rest();
+    assert_eq!(said(&world), (Condition::Degraded, Reason::NeverReady));
+    assert_eq!((rollbacks(&world), world.only().image.clone()), (0, Some(digest(1))));
+    world.resume();
+    world.rest();
+    assert!(is_rolled_back_to(&world, 1));
+}
+
+#[test]
+fn a_rolled_back_environment_can_be_held() {
+    let mut world = failed_push(Program::NeverAnswers);
+    world.hold();
+    assert_eq!(said(&world), (Condition::Held, Reason::HeldByPerson));
+    world.resume();
+    assert!(is_rolled_back_to(&world, 1));
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_no_verdict_on_a_replacement() {
+    for failing in 0..6 {
+        let mut world = World::running(1);
+        world.is_silent = true;
+        world.failing.insert(failing);
+        world.set(2);
+        world.rest();
+        assert!(world.is_ready_with(2), "call {failing}: {world:?}");
+        assert_eq!(rollbacks(&world), 0);
+    }
+}
+
+/// Image 2 replaced image 1 and became ready.
+fn replaced() -> World {
+    let mut world = World::running(1);
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2));
+    world.done.clear();
+    world
+}
+
+fn crash(world: &mut World, times: usize) {
+    for _ in 0..times {
+        world.exit(0, 1, false);
+        world.wait(20);
+    }
+}
+
+#[test]
+fn a_version_that_crashes_three_times_within_ten_minutes_of_becoming_ready_is_given_up() {
+    let mut world = replaced();
+    crash(&mut world, 2);
+    assert!(world.is_ready_with(2), "two crashes are healed");
+    crash(&mut world, 1);
+    world.rest();
+    assert!(is_rolled_back_to(&world, 1), "{world:?}");
+    let message = world.plan().verdict.message;
+    let expected = "crashed 3 times within 10m of becoming ready, and last ended with exit code 1";
+    assert!(message.contains(expected), "{message}");
+    assert_eq!(world.intent.bad[0].reason, Reason::CrashLoop);
+    world.push(3);
+    world.rest();
+    assert!(world.is_ready_with(3));
+}
+
+#[test]
+fn what_was_good_runs_before_a_version_that_crashes_is_removed() {
+    let mut world = replaced();
+    crash(&mut world, 3);
+    world.rest();
+    let done: Vec<_> = world.done.iter().map(kind).skip_while(|step| *step == "start").collect();
+    assert_eq!(done, ["create", "start", "roll back", "remove", "rename"]);
+}
+
+#[test]
+fn a_version_that_crashes_later_is_healed_and_not_given_up() {
+    let mut world = replaced();
+    world.wait(580);
+    crash(&mut world, 6);
+    assert_eq!((rollbacks(&world), world.only().image.clone()), (0, Some(digest(2))));
+}
+
+#[test]
+fn a_version_that_crashes_with_nothing_good_before_it_backs_off() {
+    let mut world = World::running(1);
+    world.program(1, Program::crashes_after(1));
+    world.exit(0, 1, false);
+    world.wait(60);
+    assert_eq!(said(&world), (Condition::Degraded, Reason::CrashLoop));
+    assert_eq!(rollbacks(&world), 0);
+}
+
+#[test]
+fn a_version_is_not_given_up_for_an_image_that_is_gone() {
+    let mut world = replaced();
+    world.observed.images.remove(&digest(1));
+    crash(&mut world, 4);
+    assert_eq!((rollbacks(&world), world.only().image.clone()), (0, Some(digest(2))));
+}
+
+#[test]
+fn a_restart_that_the_engine_refuses_is_no_crash_of_the_version() {
+    let mut world = replaced();
+    world.foreign_has_port = true;
+    world.exit(0, 1, false);
+    world.wait(300);
+    assert!(world.memory.crashes.count > 3, "{:?}", world.memory.crashes);
+    world.foreign_has_port = false;
+    world.wait(300);
+    assert!(world.is_ready_with(2));
+    assert_eq!(rollbacks(&world), 0);
+}
+
+#[test]
+fn a_rollback_that_crashes_is_never_rolled_back() {
+    let mut world = failed_push(Program::NeverAnswers);
+    world.program(1, Program::crashes_after(3));
+    world.exit(0, 1, false);
+    let generations = world.history.len();
+    let acts = world.wait(3600);
+    assert!(acts < 40, "{acts} acts in an hour");
+    assert_eq!(said(&world), (Condition::Degraded, Reason::CrashLoop));
+    assert_eq!((world.history.len(), world.only().image.clone()), (generations, Some(digest(1))));
+}
+
+#[test]
+fn what_a_version_was_given_up_for_may_fail_too_and_nothing_goes_round_in_circles() {
+    for program in [Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart] {
+        let mut world = replaced();
+        world.program(1, program);
+        crash(&mut world, 3);
+        world.wait(3600);
+        assert!(rollbacks(&world) <= 1, "{world:?}");
+        assert_eq!(said(&world).0, Condition::Degraded, "{program:?}");
+        let (generations, before) = (world.history.len(), makes(&world, 1) + makes(&world, 2));
+        let acts = world.wait(3600);
+        assert!(acts <= 60, "{program:?}: {acts} acts in an hour");
+        assert_eq!((world.history.len(), makes(&world, 1) + makes(&world, 2)), (generations, before));
+    }
+}
+
+#[test]
+fn a_daemon_killed_before_any_step_of_a_rollback_completes_it() {
+    let pushed = || {
+        let mut world = World::running(1);
+        world.program(2, Program::NeverAnswers);
+        world.set(2);
+        world.wait(20);
+        world
+    };
+    let crashed = || {
+        let mut world = replaced();
+        crash(&mut world, 2);
+        world.exit(0, 1, false);
+        world
+    };
+    let stories: [fn() -> World; 2] = [pushed, crashed];
+    for (number, story) in stories.into_iter().enumerate() {
+        for step in 0..8 {
+            let mut world = story();
+            world.killed_before = Some(step);
+            world.rest();
+            assert!(is_rolled_back_to(&world, 1), "story {number}, before step {step}: {world:?}");
+            assert_eq!(rollbacks(&world), 1);
+        }
+    }
+}
+
+#[test]
+fn bad_images_are_remembered_up_to_a_bound() {
+    let mut world = World::running(1);
+    for number in 10..40 {
+        world.program(number, Program::RefusesToStart);
+        world.set(number);
+        world.rest();
+    }
+    assert!(is_rolled_back_to(&world, 1));
+    assert_eq!(world.intent.bad.len(), Desired::BAD_KEPT);
+}

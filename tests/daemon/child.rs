@@ -1,0 +1,179 @@
+//! A daemon as a service manager starts it: with an environment of one's choice, on a place of its own.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use abide::demo::repository;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::common::{Answer, Ran, SECRET, eventually, eventually_some, free_ports, signed_push, site};
+
+/// How long anything that is waited for may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The variable that holds the webhook's secret.
+pub(crate) const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
+
+/// A folder with a manifest of one environment, a repository, and no engine.
+pub(crate) struct Place {
+    dir: TempDir,
+    /// Where the daemon listens.
+    pub(crate) port: u16,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = repository::create(&dir.path().join("git"), site()).unwrap();
+        let [port] = free_ports();
+        let place = Self { dir, port };
+        std::fs::create_dir(place.desired_state()).unwrap();
+        std::fs::write(place.desired_state().join("shop.toml"), place.manifest(&made.bare)).unwrap();
+        std::fs::write(place.path("token"), "a token of the container\n").unwrap();
+        place
+    }
+
+    fn manifest(&self, repository: &Path) -> String {
+        format!(
+            r#"
+[repository.shop]
+url = "{}"
+poll = "0s"
+webhook = {{ provider = "github", secret_env = "{SECRET_VARIABLE}" }}
+
+[environment.dev]
+container = "abide-t-never-made"
+port = 8900
+source = {{ repository = "shop", branch = "dev" }}
+env = {{ TOKEN = {{ secret_file = "{}" }} }}
+[environment.dev.build]
+"#,
+            repository.display(),
+            self.path("token").display()
+        )
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn desired_state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.desired_state().join("abide.sock")
+    }
+
+    /// Announces a push of a commit that is a row of `digit`s, which nobody can know yet.
+    pub(crate) fn push(&self, secret: &str, branch: &str, digit: &str) -> Answer {
+        signed_push(self.port, "shop", secret, branch, &digit.repeat(40)).unwrap()
+    }
+
+    /// `abide` with what a daemon here needs, and nothing of the user's settings.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
+        for variable in ["ABIDE_SERVER", "ABIDE_TOKEN", "RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+            command.env_remove(variable);
+        }
+        command.env("NO_COLOR", "1").env("ABIDE_DESIRED_STATE", self.desired_state());
+        command.env(SECRET_VARIABLE, SECRET);
+        command.env("DOCKER_HOST", format!("unix://{}", self.path("docker.sock").display()));
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// The words that start a daemon here.
+    pub(crate) fn listen(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Runs one verb to its end.
+    pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// Starts a daemon and does not wait for it. Its log is begun anew.
+    pub(crate) fn spawn(&self, env: &[(&str, &str)]) -> Running {
+        let log = self.path("daemon.log");
+        let mut command = self.command(&["daemon", "--listen", &self.listen()]);
+        command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        Running { child: command.spawn().unwrap(), log }
+    }
+
+    /// Starts a daemon and waits until it serves.
+    pub(crate) fn serve(&self, env: &[(&str, &str)]) -> Running {
+        let mut running = self.spawn(env);
+        eventually("the daemon serves", PATIENCE, || {
+            let ended = running.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", running.log());
+            UnixStream::connect(self.socket()).is_ok()
+        });
+        running
+    }
+
+    /// `GET path` on the Unix socket.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        get(&self.socket(), path)
+    }
+}
+
+/// `GET path` on a Unix socket.
+pub(crate) fn get(socket: &Path, path: &str) -> Answer {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // HTTP/1.0: the body ends where the connection does, and is never in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A daemon that is ended when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// All that it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        eventually_some("the daemon ends", PATIENCE, || self.child.try_wait().unwrap())
+    }
+
+    /// Waits until it has logged `words`.
+    pub(crate) fn logs(&self, words: &str) {
+        eventually(&format!("`{words}` is logged"), PATIENCE, || self.log().contains(words));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

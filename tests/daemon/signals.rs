@@ -1,0 +1,82 @@
+//! Signals: an end in order, an end at once, a manifest that is read.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::child::{PATIENCE, Place};
+use crate::common::{Space, Standard, docker, eventually};
+
+#[test]
+fn either_stop_signal_ends_the_daemon_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let place = Place::new();
+        let mut daemon = place.serve(&[]);
+        daemon.signal(signal);
+        assert_eq!(daemon.end().code(), Some(0), "{signal:?}");
+        assert!(daemon.log().contains("\"message\":\"stopped\""), "{}", daemon.log());
+    }
+}
+
+#[test]
+fn a_second_stop_signal_ends_it_at_once() {
+    let place = Place::new();
+    let mut daemon = place.serve(&[]);
+    // A request whose body never comes is waited for, for some seconds.
+    let mut slow = TcpStream::connect(place.listen()).unwrap();
+    let head = b"POST /webhooks/shop HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
+    slow.write_all(head).unwrap();
+    // Answered later than the connection above is taken up, as both come in order.
+    assert_eq!(crate::common::http_get(place.port, "/healthz").unwrap().0, 200);
+    daemon.signal(Signal::TERM);
+    daemon.logs("containers go on as they are");
+    assert!(!daemon.has_ended(), "it did not wait for the request");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().code(), Some(0));
+    assert!(daemon.log().contains("stopped at once"), "{}", daemon.log());
+}
+
+#[test]
+fn a_hangup_has_the_manifest_read_although_no_file_of_it_changed() {
+    let place = Place::new();
+    let daemon = place.serve(&[]);
+    std::fs::rename(place.path("token"), place.path("away")).unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.logs("the edited manifest is not taken");
+    let warned = place.abide(&["status"]);
+    assert!(warned.stderr.contains("token"), "{}", warned.stderr);
+    std::fs::rename(place.path("away"), place.path("token")).unwrap();
+    daemon.signal(Signal::HUP);
+    eventually("the warning goes", PATIENCE, || !place.abide(&["status"]).stderr.contains("token"));
+}
+
+/// The processes whose command line has `word` in it.
+fn processes_with(word: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
+}
+
+#[test]
+fn an_end_in_mid_work_ends_the_build_and_touches_no_container() {
+    let Some(space) = Space::new() else { return };
+    let standard = Standard::new(&space);
+    // dev runs; test is being built by a script that would take very long.
+    let duration = format!("{}.5", 100_000 + std::process::id());
+    let manifest = standard.manifest();
+    let (before, rest) = manifest.split_once("[environment.test.build]").unwrap();
+    let (_, after) = rest.split_once("[environment.prod]").unwrap();
+    let script = format!("script = [\"sleep\", \"{duration}\"]\nimage = \"{}never\"", space.prefix());
+    standard.declare(&format!("{before}[environment.test.build]\n{script}\n[environment.prod]{after}"));
+    let daemon = standard.daemon();
+    assert_eq!(daemon.abide(&["wait", "dev", "--timeout", "60s"]).code, 0, "{}", daemon.log());
+    eventually("the script runs", PATIENCE, || processes_with(&duration) == 1);
+    let dev = space.name("dev-server");
+    let life = || docker(&["inspect", "--format", "{{.Id}} {{.State.Pid}} {{.State.StartedAt}}", &dev]);
+    let before = life();
+    assert_eq!(daemon.terminate().code(), Some(0));
+    eventually("the script is ended", Duration::from_secs(10), || processes_with(&duration) == 0);
+    assert_eq!(life(), before);
+}

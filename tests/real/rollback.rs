@@ -1,0 +1,151 @@
+//! Versions that are no good, or soon no good any more: the record goes back, and says so.
+
+use serde_json::Value;
+
+use crate::common::{Scene, docker};
+
+/// Where the digest of an image is in a view.
+fn image_of(view: &Value) -> String {
+    view["image"]["id"].as_str().unwrap().to_owned()
+}
+
+/// Pushes `files` to dev, announces them, and gives the commit.
+fn push(scene: &Scene, files: &[(&str, &str)]) -> String {
+    let commit = scene.site.repo.commit_and_push("dev", files);
+    assert_eq!(scene.announce("dev").0, 202);
+    commit
+}
+
+/// Pushes a version that is no good, and sees that the record goes back to what ran before, which
+/// serves all the while in the same container. `words` are of the version's own last output.
+fn is_rolled_back(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &str) -> (String, Value) {
+    let before = scene.view("dev");
+    let (page, container) = (scene.page("dev"), scene.inspect("dev", "{{.Id}}"));
+    let commit = push(scene, files);
+    scene.until("the version is looked at", "dev", |view| view["generation"] != before["generation"]);
+    let wait = scene.daemon.abide(&["wait", "dev", "--timeout", "60s"]);
+    assert_eq!(wait.code, 1, "{wait:?}");
+    assert!(wait.stderr.contains("RolledBack (RolledBack)"), "{wait:?}");
+    assert!(wait.stderr.contains(words), "{wait:?}");
+
+    let view = scene.said("dev", "RolledBack", "RolledBack");
+    assert_eq!(view["origin"], "automatic rollback");
+    assert_eq!((&view["image"], &view["revision"]), (&before["image"], &before["revision"]));
+    assert_eq!(view["running"]["container_id"], container.as_str());
+    assert_eq!((scene.page("dev"), scene.containers()), (page, vec![scene.container("dev")]));
+    let history = scene.history("dev");
+    assert_eq!((&history[0]["origin"], &history[0]["generation"]), (&view["origin"], &view["generation"]));
+    assert_eq!(history[0]["outcome"]["outcome"], "ready");
+    assert_eq!(
+        (&history[1]["revision"], &history[1]["outcome"]["outcome"]),
+        (&commit.into(), &"failed".into())
+    );
+    let detail = history[1]["outcome"]["detail"].as_str().unwrap();
+    assert!(detail.contains(words), "{detail}");
+    assert!(history[0]["note"].as_str().unwrap().contains(reason), "{history:?}");
+    (history[1]["revision"].as_str().unwrap().to_owned(), view)
+}
+
+/// The image that was rolled back from last, as the export tells.
+fn bad_images(scene: &Scene) -> Vec<String> {
+    let export: Value = serde_json::from_str(&scene.abide(&["export"]).stdout).unwrap();
+    let bad = export["environments"][0]["desired"]["bad"].as_array().unwrap().clone();
+    bad.iter().map(|bad| bad["image"]["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn events(scene: &Scene) -> String {
+    scene.abide(&["events", "dev"]).stdout
+}
+
+#[test]
+fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends_it() {
+    let Some(scene) = Scene::dev() else { return };
+    let first = scene.site.repo.head("dev");
+    let (bad, _) =
+        is_rolled_back(&scene, &[("site.env", "SITE_HTTP_STATUS=500\n")], "NeverReady", "GET / 500");
+    let [image] = bad_images(&scene).try_into().unwrap();
+    let why = scene.abide(&["why", "dev"]).stdout;
+    assert!(why.contains("automatic rollback") && why.contains("the next version ends this"), "{why}");
+    assert_eq!(scene.abide(&["diff", "dev"]).stdout.matches("create").count(), 0);
+
+    // The same commit again is no news; and a branch that comes back to it is not followed there.
+    assert_eq!(scene.announce("dev").0, 200);
+    let container = scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}");
+    scene.site.repo.force("dev", &first);
+    assert_eq!(scene.announce("dev").0, 202);
+    scene.until("the branch is followed back", "dev", |view| {
+        view["origin"] == "push" && view["status"] == "Ready"
+    });
+    scene.site.repo.force("dev", &bad);
+    assert_eq!(scene.announce("dev").0, 202);
+    let view = scene.said("dev", "RolledBack", "RolledBack");
+    assert!(view["message"].as_str().unwrap().contains("failed before, as generation 2"), "{view}");
+    assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}"), container, "what serves was touched");
+    let scene = scene.restarted();
+    scene.said("dev", "RolledBack", "RolledBack");
+    assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}"), container);
+
+    // Named on purpose it gets another chance.
+    let tried = events(&scene).matches("create container").count();
+    scene.abide(&["set", "dev", &image]);
+    scene.until("it is tried and fails again", "dev", |view| {
+        view["status"] == "RolledBack" && view["generation"].as_u64() >= Some(8)
+    });
+    assert_eq!(events(&scene).matches("create container").count(), tried + 1);
+    assert_eq!(bad_images(&scene), [image]);
+
+    let good = push(&scene, &[("site.env", ""), ("www/index.html", "well again")]);
+    scene.ready_at("dev", &good);
+    assert_eq!(scene.page("dev"), "well again");
+}
+
+#[test]
+fn a_program_that_cannot_be_run_or_ends_at_once_is_rolled_back_with_its_last_words() {
+    let Some(scene) = Scene::dev() else { return };
+    let settings = "SITE_CRASH_AFTER=0s\nSITE_EXIT_CODE=7\nSITE_NEVER_LISTEN=1\n";
+    is_rolled_back(&scene, &[("site.env", settings)], "StartFailed", "ends with 7, as told");
+    let (_, view) = is_rolled_back(&scene, &[("bin/site", "no program at all")], "StartFailed", "exec");
+    assert_eq!(view["generation"], 5);
+    assert_eq!(bad_images(&scene).len(), 2);
+}
+
+#[test]
+fn a_version_that_crashes_three_times_soon_after_it_was_ready_is_rolled_back() {
+    let Some(scene) = Scene::dev() else { return };
+    let first = scene.view("dev");
+    let page = scene.page("dev");
+    let files = [("site.env", "SITE_CRASH_AFTER=2s\n"), ("www/index.html", "for a while")];
+    let commit = push(&scene, &files);
+    scene.ready_at("dev", &commit);
+    let view = scene.said("dev", "RolledBack", "RolledBack");
+    let message = view["message"].as_str().unwrap();
+    assert!(message.contains("crashed 3 times within 10m of becoming ready"), "{message}");
+    assert!(message.contains("exit code 1; its last output:") && message.contains("as told"), "{message}");
+    assert_eq!(image_of(&view), image_of(&first));
+    assert_eq!((scene.page("dev"), scene.containers()), (page, vec![scene.container("dev")]));
+    let failed = &scene.history("dev")[1];
+    assert_eq!((&failed["revision"], &failed["outcome"]["outcome"]), (&commit.into(), &"failed".into()));
+    let wait = scene.daemon.abide(&["wait", "dev", "--timeout", "10s"]);
+    assert_eq!(wait.code, 1, "{wait:?}");
+}
+
+#[test]
+fn a_program_that_hangs_after_it_was_healthy_is_restarted() {
+    // Without an init in front of it, the program itself is what a signal freezes.
+    let edit = |manifest: String| {
+        let edited = manifest.replace("timeout = \"2s\"", "timeout = \"300ms\"");
+        edited.replace("command   = [\"dev\"", "init = false\nstop_timeout = \"1s\"\ncommand   = [\"dev\"")
+    };
+    let Some(scene) = Scene::new(&["dev"], edit) else { return };
+    let before = scene.ready("dev");
+    docker(&["kill", "--signal", "STOP", &scene.container("dev")]);
+    let started = &before["running"]["started_at"];
+    let after = scene.until("it is restarted", "dev", |view| {
+        view["status"] == "Ready" && view["running"]["started_at"] != *started
+    });
+    assert_eq!(after["running"]["container_id"], before["running"]["container_id"]);
+    assert_eq!((&after["running"]["restarts"], &after["generation"]), (&1.into(), &1.into()));
+    assert!(scene.page("dev").contains("dev"));
+    let events = events(&scene);
+    assert!(events.contains("Unhealthy") && events.contains("missed 3 probes in a row"), "{events}");
+}
