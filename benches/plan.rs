@@ -92,6 +92,7 @@ impl Scene {
             revision: None,
             container: container.id.clone(),
             at: NOW,
+            first_ready: NOW,
         };
         let readiness = Readiness { answering_since: Some(NOW), answered_once: true, ..Readiness::default() };
         let observed = Observed {
@@ -115,6 +116,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
         entry,
         hold: None,
         sync: None,
+        bad: Vec::new(),
         supply: SupplyKind::Named,
         options: Ok(options),
         health: HealthSpec {

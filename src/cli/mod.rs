@@ -1,8 +1,8 @@
 //! The voice: one verb a file.
 //!
-//! [`main`] parses what was typed ([`args`]), opens a [`session`], runs the verb, and says how it
-//! went ([`exit`]). A verb asks through the [`client`] and prints through the console of
-//! [`output`]; it never touches the store while a daemon does.
+//! [`main`] parses what was typed (`args`), opens a `session`, runs the verb, and says how it
+//! went (`exit`). A verb asks through the `client` and prints through the console of
+//! `output`; it never touches the store while a daemon does.
 
 mod args;
 mod check;

@@ -283,7 +283,7 @@ impl Builder {
             return Ok(Some(image.clone()));
         }
         let Some(id) = self.engine.image_of_build(&self.record, &key.0).await? else { return Ok(None) };
-        let image = Image { reference: Some(self.tag(task, key)), digest: None, id: Some(id) };
+        let image = Image { reference: Some(name_of(&task.environment, key)), digest: None, id: Some(id) };
         let now = SystemTime::now().into();
         let record = BuildRecord {
             key: key.clone(),
@@ -298,11 +298,11 @@ impl Builder {
         self.writer.build(&record).await?;
         Ok(Some(image))
     }
+}
 
-    /// The name under which an image is kept, so that no prune takes it.
-    fn tag(&self, task: &Task, key: &BuildKey) -> String {
-        format!("abide/{}:{}", task.environment, key.short())
-    }
+/// The name under which an image is kept, so that no prune takes it.
+pub(super) fn name_of(environment: &EnvironmentName, key: &BuildKey) -> String {
+    format!("abide/{environment}:{}", key.short())
 }
 
 /// What the record is to keep of a build; nothing of one that could not be tried.

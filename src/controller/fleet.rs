@@ -68,6 +68,11 @@ impl Fleet {
         self.known().ours.len()
     }
 
+    /// Whether a container is known to be ours.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.known().ours.contains_key(id)
+    }
+
     /// The container that is not ours and has this name.
     pub(crate) fn foreign(&self, name: &str) -> Option<Foreign> {
         self.known().foreign.get(name).cloned()
@@ -79,6 +84,24 @@ impl Fleet {
         known.images.clear();
         known.volumes.clear();
         known.network = None;
+    }
+
+    /// Forgets that an image is there. Says whether it was known to be.
+    pub(crate) fn forget_image(&self, id: &str) -> bool {
+        let mut known = self.known();
+        let before = known.images.len();
+        known.images.retain(|image| image.as_str() != id);
+        known.images.len() < before
+    }
+
+    /// Forgets whether the managed network is there.
+    pub(crate) fn forget_network(&self) {
+        self.known().network = None;
+    }
+
+    /// Forgets that a volume is there.
+    pub(crate) fn forget_volume(&self, name: &str) {
+        self.known().volumes.remove(name);
     }
 
     /// Those of `names` that the engine holds.

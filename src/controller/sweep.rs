@@ -3,7 +3,7 @@
 //! Only images that carry the labels of this record are looked at, and of those only the ones that
 //! no environment could want: each keeps its newest ones, so that going back stays quick.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::builder::chain;
-use super::docker::{BuiltImage, Engine, EngineError};
+use super::builder::{chain, name_of};
+use super::docker::{Engine, EngineError, FoundImage};
 use super::jobs::Jobs;
-use crate::model::build::BuildResult;
+use crate::model::build::{BuildKey, BuildResult};
 use crate::model::container::label;
 use crate::model::desired::{Image, Outcome};
 use crate::model::name::{Digest, EnvironmentName};
@@ -72,8 +72,9 @@ impl Sweeper {
     }
 
     async fn images(&self) -> Result<(), SweepError> {
-        let built = self.engine.built_images(label::BUILT_BY, &self.record).await?;
-        let of_steps = self.engine.built_images(label::STEP, &self.record).await?;
+        let ours = |label: &str| format!("{label}={}", self.record);
+        let built = self.engine.images_by("label", ours(label::BUILT_BY)).await?;
+        let of_steps = self.engine.images_by("label", ours(label::STEP)).await?;
         // After the lists: what a build has made by now is in the record when it is no longer here.
         let running = self.jobs.builds();
         let mut needed = self.engine.images_in_use().await?;
@@ -81,7 +82,7 @@ impl Sweeper {
             needed.extend(self.needed_by(&environment)?);
         }
         let is_being_built =
-            |image: &BuiltImage| running.iter().any(|key| image.key.as_ref() == Some(&key.0));
+            |image: &FoundImage| running.iter().any(|key| image.key.as_ref() == Some(&key.0));
         for image in built.iter().filter(|image| !is_being_built(image)) {
             self.remove_unless(&needed, image).await?;
         }
@@ -91,10 +92,10 @@ impl Sweeper {
         for image in unnamed {
             self.remove_unless(&needed, image).await?;
         }
-        Ok(())
+        self.names(&needed, &running).await
     }
 
-    async fn remove_unless(&self, needed: &BTreeSet<Digest>, image: &BuiltImage) -> Result<(), SweepError> {
+    async fn remove_unless(&self, needed: &BTreeSet<Digest>, image: &FoundImage) -> Result<(), SweepError> {
         if needed.contains(&image.id) || image.names.iter().any(|name| !name.starts_with(OURS)) {
             return Ok(());
         }
@@ -104,6 +105,29 @@ impl Sweeper {
         }
         // The last name takes the image with it, where there was one.
         Ok(self.engine.remove_image(image.id.as_str()).await?)
+    }
+
+    /// Takes our names from images of earlier builds that carry none of our labels: those that
+    /// scripts made. One that has no other name goes with it; a script's own names are its own.
+    async fn names(&self, needed: &BTreeSet<Digest>, running: &HashSet<BuildKey>) -> Result<(), SweepError> {
+        let mut given = BTreeMap::new();
+        for environment in self.environments()? {
+            for build in self.status.builds(&environment, usize::MAX)? {
+                if let BuildResult::Built(Image { id: Some(id), .. }) = build.result
+                    && !needed.contains(&id)
+                    && !running.contains(&build.key)
+                {
+                    given.insert(name_of(&environment, &build.key), id);
+                }
+            }
+        }
+        for image in self.engine.images_by("reference", format!("{OURS}*")).await? {
+            for name in image.names.iter().filter(|name| given.get(*name) == Some(&image.id)) {
+                info!(image = image.id.short(), %name, "taking the name from an image of an earlier build");
+                self.engine.remove_image(name).await?;
+            }
+        }
+        Ok(())
     }
 
     fn environments(&self) -> Result<BTreeSet<EnvironmentName>, SweepError> {
@@ -116,7 +140,8 @@ impl Sweeper {
         let desired = self.desired.get(environment)?;
         let kept = desired.hold.and_then(|hold| hold.generation);
         let kept = kept.map(|kept| self.desired.entry(environment, kept)).transpose()?.flatten();
-        let good = self.status.memory(environment)?.good;
+        let memory = self.status.memory(environment)?;
+        let good = memory.good.into_iter().chain(memory.before).map(|good| good.image);
         let history = self.status.history(environment)?;
         let ready = history.iter().filter(|earlier| earlier.outcome == Some(Outcome::Ready));
         let builds = self.status.builds(environment, usize::MAX)?;
@@ -124,8 +149,8 @@ impl Sweeper {
             BuildResult::Built(image) => Some(image),
             BuildResult::Failed(_) => None,
         });
-        let now = [desired.entry.image, kept.and_then(|kept| kept.image), good.map(|good| good.image)];
-        let mut needed: BTreeSet<Digest> = now.into_iter().flatten().filter_map(|image| image.id).collect();
+        let now = [desired.entry.image, kept.and_then(|kept| kept.image)].into_iter().flatten();
+        let mut needed: BTreeSet<Digest> = now.chain(good).filter_map(|image| image.id).collect();
         needed.extend(newest(history.iter().filter_map(|earlier| earlier.entry.image.as_ref())));
         needed.extend(newest(ready.filter_map(|earlier| earlier.entry.image.as_ref())));
         needed.extend(newest(built));

@@ -82,18 +82,38 @@ impl Watch {
             Happening::Container { id, names } => {
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
-                } else if names.iter().any(|name| supervise::is_declared(&self.pass, name)) {
+                } else if !fleet.knows(&id)
+                    && names.iter().any(|name| supervise::is_declared(&self.pass, name))
+                {
                     // Someone else's container came, went or changed its name where it matters.
                     self.resync().await?;
                     self.wake.ring_all();
                 }
             }
-            Happening::Things => {
-                fleet.forget_things();
+            Happening::ImageCame => self.wake.ring_all(),
+            Happening::ImageGone { id } if fleet.forget_image(&id) => self.wake.ring_all(),
+            Happening::Network { name } if self.is_managed_network(&name) => {
+                fleet.forget_network();
                 self.wake.ring_all();
             }
+            Happening::Volume { name } if self.is_declared_volume(&name) => {
+                fleet.forget_volume(&name);
+                self.wake.ring_all();
+            }
+            // Other people's, of which there may be many: each build makes and removes images.
+            Happening::ImageGone { .. } | Happening::Network { .. } | Happening::Volume { .. } => {}
         }
         Ok(())
+    }
+
+    fn is_managed_network(&self, name: &str) -> bool {
+        self.pass.manifest.borrow().network.as_str() == name
+    }
+
+    fn is_declared_volume(&self, name: &str) -> bool {
+        let manifest = self.pass.manifest.borrow();
+        let mut mounts = manifest.environments.values().flat_map(|spec| &spec.volumes);
+        mounts.any(|mount| mount.volume() == Some(name))
     }
 
     async fn resync(&self) -> Result<(), EngineError> {

@@ -5,8 +5,8 @@
 //! the world, and a later call goes on from there. So whatever cuts a pass short, the next one
 //! plans from what it finds.
 //!
-//! In reading order: [`supply`] brings the image, [`target`] chooses what to enforce, [`serve`]
-//! gets it running, [`restart`] says when, [`rollback`] gives it up, [`difference`] says why,
+//! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve`
+//! gets it running, `restart` says when, `rollback` gives it up, `difference` says why,
 //! [`explain`] says it in words.
 
 mod difference;
@@ -229,13 +229,13 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 /// What to do, from what should be, what is, what is remembered, and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let memory = rollback::recall(notes::refresh(memory, intent, observed, now), intent);
-    let restarts = memory.crashes.restarts;
+    let crashes = memory.crashes.clone();
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
     let plan = combine(intent, &choice, supplied, served);
-    let plan = notes::hold_back_trouble(plan, intent, restarts, now);
-    notes::hold_back_repeats(plan, intent, restarts, now)
+    let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
+    notes::hold_back_repeats(plan, intent, &crashes, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.

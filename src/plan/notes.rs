@@ -26,12 +26,7 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
 }
 
 /// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.
-pub(super) fn hold_back_trouble(
-    mut plan: Plan,
-    intent: &Intent,
-    restarts_before: u32,
-    now: Timestamp,
-) -> Plan {
+pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
     let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
     if plan.steps.is_empty() && !waits_for_restart {
@@ -41,7 +36,7 @@ pub(super) fn hold_back_trouble(
     }
     if now < trouble.next_retry || waits_for_restart {
         let crashes = plan.memory.crashes.clone();
-        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, restarts_before));
+        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, before));
         let message = format!("{}: {}", intent.environment, trouble.message);
         plan.verdict = Verdict::new(Condition::Degraded, trouble.reason, message);
     }
@@ -49,19 +44,14 @@ pub(super) fn hold_back_trouble(
 }
 
 /// A difference that stays after it was acted upon three times is named, not fought.
-pub(super) fn hold_back_repeats(
-    mut plan: Plan,
-    intent: &Intent,
-    restarts_before: u32,
-    now: Timestamp,
-) -> Plan {
+pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(difference) = what_differs(&plan) else {
         plan.memory.repeat = None;
         return plan;
     };
-    let before = plan.memory.repeat.take().filter(|repeat| repeat.difference == difference);
-    let count = before.as_ref().map_or(0, |repeat| repeat.count);
-    let due = before.as_ref().and_then(|repeat| repeat.next_retry);
+    let repeat = plan.memory.repeat.take().filter(|repeat| repeat.difference == difference);
+    let count = repeat.as_ref().map_or(0, |repeat| repeat.count);
+    let due = repeat.as_ref().and_then(|repeat| repeat.next_retry);
     if count < REPEATS_BEFORE_GIVING_UP || due.is_some_and(|due| now >= due) {
         let acts = u32::from(!plan.steps.is_empty());
         plan.memory.repeat = Some(Repeat { difference, count: count + acts, next_retry: None, at: now });
@@ -72,14 +62,14 @@ pub(super) fn hold_back_repeats(
     // down; but steps that are themselves what repeats end here.
     let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
     hold_back(&mut plan, next_retry, now, |step| {
-        is_named && (is_supply(step) || is_paced(step, &crashes, restarts_before))
+        is_named && (is_supply(step) || is_paced(step, &crashes, before))
     });
     plan.verdict = Verdict::new(
         Condition::Degraded,
         Reason::NotConverging,
         format!("acted upon {count} times and still so: {difference}"),
     );
-    let at = before.map_or(now, |repeat| repeat.at);
+    let at = repeat.map_or(now, |repeat| repeat.at);
     plan.memory.repeat = Some(Repeat { difference, count, next_retry: Some(next_retry), at });
     plan
 }
@@ -101,13 +91,16 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
 
 /// Whether `step` is a restart that this very plan found to be due, or the stop before one: it has a
 /// backoff of its own.
-fn is_paced(step: &Step, crashes: &Crashes, restarts_before: u32) -> bool {
+fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     match step {
         Step::Start { container: Target::Seen(id), replacement: None } => {
-            crashed(id) && crashes.restarts > restarts_before
+            crashed(id) && crashes.restarts > before.restarts
         }
-        Step::Stop { id } => crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id),
+        Step::Stop { id } => {
+            let is_it = crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id);
+            is_it && crashes.stopped != before.stopped
+        }
         _ => false,
     }
 }

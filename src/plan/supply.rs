@@ -36,9 +36,10 @@ pub enum Need {
 }
 
 /// How long after a superseded build the record must have rested before the next one begins, so
-/// that a burst of pushes costs two builds: the one it cut short and the last. There is no longest
-/// wait: what began in the middle of a burst would be superseded by the next push.
-const SETTLE: Duration = Duration::from_secs(1);
+/// that a burst of pushes costs two builds: the one it cut short and the last. Twenty pushes that
+/// are scattered over ten seconds leave gaps of well over a second. There is no longest wait: what
+/// began in the middle of a burst would be superseded by the next push.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// What `entry` lacks on an engine that holds `images`.
 pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>) -> Need {

@@ -33,17 +33,24 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Listens on a socket in `dir`, for as long as the test program runs.
+    /// Listens on a socket in `dir`, for as long as the test program runs, in front of the engine
+    /// that all tests share.
     pub(crate) fn start(dir: &Path) -> Self {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+        Self::before(dir, host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into())
+    }
+
+    /// The same, in front of the engine that listens on the socket `engine`.
+    pub(crate) fn before(dir: &Path, engine: PathBuf) -> Self {
         let socket = dir.join("engine.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let shared = Arc::new(Mutex::new(Shared { seen: Vec::new(), rule: Box::new(|_| Fault::None) }));
         let of_requests = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let shared = Arc::clone(&of_requests);
+                let (shared, engine) = (Arc::clone(&of_requests), engine.clone());
                 // A connection that breaks is what both sides are tested for.
-                thread::spawn(move || drop(pass_on(client, &shared)));
+                thread::spawn(move || drop(pass_on(client, &engine, &shared)));
             }
         });
         Self { socket, shared }
@@ -70,7 +77,7 @@ impl Proxy {
     }
 }
 
-fn pass_on(mut client: UnixStream, shared: &Mutex<Shared>) -> io::Result<()> {
+fn pass_on(mut client: UnixStream, engine: &Path, shared: &Mutex<Shared>) -> io::Result<()> {
     let (head, rest) = read_head(&mut client)?;
     let fault = {
         let mut shared = shared.lock().unwrap();
@@ -83,7 +90,7 @@ fn pass_on(mut client: UnixStream, shared: &Mutex<Shared>) -> io::Result<()> {
         Fault::Refuse => return client.shutdown(Shutdown::Both),
         Fault::Cut(bytes) => bytes,
     };
-    let mut engine = UnixStream::connect(engine_socket())?;
+    let mut engine = UnixStream::connect(engine)?;
     engine.write_all(closing(&head).as_bytes())?;
     engine.write_all(&rest)?;
     let (mut from_client, mut to_engine) = (client.try_clone()?, engine.try_clone()?);
@@ -142,9 +149,4 @@ fn closing(head: &str) -> String {
     let lines = head.trim_end().lines().filter(|line| !is(line, "connection:"));
     let lines: Vec<&str> = lines.chain(["Connection: close", "", ""]).collect();
     lines.join("\r\n")
-}
-
-fn engine_socket() -> PathBuf {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-    host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()
 }

@@ -3,6 +3,8 @@
 //! not there.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -86,6 +86,31 @@ fn a_daemon_killed_at_any_moment_of_a_deployment_leaves_one_that_converges() {
     assert!(!log.contains("the record was repaired") && !log.contains("panicked"), "{log}");
 }
 
+#[test]
+fn what_someone_runs_by_hand_of_a_steps_image_is_not_taken_for_a_leftover() {
+    let Some(space) = Space::new() else { return };
+    let solo = with_two_steps(&space);
+    let daemon = solo.daemon(&[]);
+    solo.await_ready();
+    let images = docker(&[
+        "images",
+        "--format",
+        "{{.Repository}} {{.ID}}",
+        "--filter",
+        &format!("label={}", space.label()),
+    ]);
+    let of_step = images.lines().find_map(|line| line.strip_prefix("abide/dev-step-1 ")).unwrap();
+    let by_hand = space.name("by-hand");
+    docker(&["run", "--detach", "--init", "--name", &by_hand, of_step, "serve", "--root", "/project/www"]);
+    let before = Life::of(&by_hand).unwrap();
+    daemon.kill();
+
+    let daemon = solo.daemon(&[]);
+    solo.push(&daemon, &[("www/index.html", "another page")]);
+    solo.await_ready();
+    assert_eq!(Life::of(&by_hand), Some(before));
+}
+
 /// A Dockerfile whose build takes `seconds` more.
 fn slow_dockerfile(space: &Space, seconds: u32) -> String {
     format!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Fault, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
+use crate::common::{Daemon, Fault, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
 
 // --- an engine of its own ------------------------------------------------------------------------
 
@@ -66,6 +66,14 @@ impl PrivateEngine {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// Declares an environment for it. Nobody outside reaches its networks, so no probe is made.
+    fn declare_without_probes(space: &Space) -> Solo {
+        let mut solo = Solo::undeclared(space);
+        "none = true".clone_into(&mut solo.health);
+        solo.declare("");
+        solo
+    }
+
     /// The present life of a container: when it was started, and its process.
     fn life(&self, container: &str) -> Option<(String, i32)> {
         let format = "{{.State.StartedAt}} {{.State.Pid}}";
@@ -101,16 +109,16 @@ impl Drop for PrivateEngine {
     }
 }
 
+fn is_ready(status: &serde_json::Value) -> bool {
+    status["status"] == "Ready"
+}
+
 #[test]
 fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
     let Some(space) = Space::new() else { return };
     let mut engine = PrivateEngine::start(&space);
-    let mut solo = Solo::undeclared(&space);
-    // Nobody outside reaches the network of this engine.
-    "none = true".clone_into(&mut solo.health);
-    solo.declare("");
+    let solo = PrivateEngine::declare_without_probes(&space);
     let daemon = solo.daemon(&[("DOCKER_HOST", &engine.host()), ("ABIDE_RESYNC", "1s")]);
-    let is_ready = |status: &serde_json::Value| status["status"] == "Ready";
     solo.await_status("it is ready", is_ready);
     let (first, _) = engine.life(&solo.name).unwrap();
 
@@ -216,47 +224,68 @@ fn each_answer_lost_on_its_way_back_once_ends_in_one_right_container() {
 
 const LIST: &str = "GET /containers/json";
 
+/// A daemon that has nothing to do, on an engine where nobody else does anything: every request is
+/// of its own making.
+struct AtRest {
+    _daemon: Daemon,
+    proxy: Proxy,
+    engine: PrivateEngine,
+    solo: Solo,
+}
+
+impl AtRest {
+    fn new(space: &Space, resync: &str) -> Self {
+        let engine = PrivateEngine::start(space);
+        let proxy = Proxy::before(space.dir(), engine.dir.join("docker.sock"));
+        let solo = PrivateEngine::declare_without_probes(space);
+        // The daemon that has deployed has images to sweep; the next one finds that done.
+        let first = solo.daemon(&[("DOCKER_HOST", &engine.host())]);
+        solo.await_status("it is ready", is_ready);
+        first.terminate();
+        let daemon = solo.daemon(&[("DOCKER_HOST", &proxy.host()), ("ABIDE_RESYNC", resync)]);
+        Self { _daemon: daemon, proxy, engine, solo }
+    }
+
+    /// Waits until the containers were listed so often since the requests were forgotten.
+    fn await_lists(&self, count: usize) {
+        eventually("it lists the containers", PATIENCE, || {
+            self.proxy.seen().iter().filter(|request| *request == LIST).count() >= count
+        });
+    }
+
+    /// Waits until nothing was asked for a while.
+    fn await_quiet(&self) {
+        eventually("it asks no more", PATIENCE, || {
+            let before = self.proxy.seen().len();
+            sleep(Duration::from_millis(500));
+            self.proxy.seen().len() == before
+        });
+    }
+}
+
 #[test]
 fn a_resync_with_nothing_to_do_is_one_list_and_nothing_else() {
     let Some(space) = Space::new() else { return };
-    let (proxy, solo) = (Proxy::start(space.dir()), Solo::new(&space));
-    let _daemon = solo.daemon(&[("DOCKER_HOST", &proxy.host()), ("ABIDE_RESYNC", "300ms")]);
-    solo.await_ready();
-    let lists = |count: usize| {
-        eventually("it lists the containers again", PATIENCE, || {
-            proxy.seen().iter().filter(|request| *request == LIST).count() >= count
-        });
-    };
-    // The first after a change looks at what changed once more.
-    proxy.forget();
-    lists(2);
-    proxy.forget();
-    lists(5);
-    let others: Vec<String> = proxy.seen().into_iter().filter(|request| request != LIST).collect();
+    let rest = AtRest::new(&space, "300ms");
+    // The first list after a start is followed by a look at each, and so is the next one.
+    rest.await_lists(4);
+    rest.proxy.forget();
+    rest.await_lists(5);
+    let others: Vec<String> = rest.proxy.seen().into_iter().filter(|request| request != LIST).collect();
     assert_eq!(others, [""; 0]);
 }
 
 #[test]
 fn an_event_about_one_container_is_one_inspect_and_nothing_else() {
     let Some(space) = Space::new() else { return };
-    let (proxy, solo) = (Proxy::start(space.dir()), Solo::new(&space));
-    let beside = space.name("beside");
-    docker(&["network", "create", &beside]);
-    let _daemon = solo.daemon(&[("DOCKER_HOST", &proxy.host()), ("ABIDE_RESYNC", "1h")]);
-    let life = solo.await_ready();
-    until_quiet(&proxy);
-    proxy.forget();
-    docker(&["network", "connect", &beside, &solo.name]);
-    eventually("the event is heard", PATIENCE, || !proxy.seen().is_empty());
-    until_quiet(&proxy);
-    assert_eq!(proxy.seen(), [format!("GET /containers/{}/json", life.id)]);
-}
-
-/// Waits until nothing was asked for a while.
-fn until_quiet(proxy: &Proxy) {
-    eventually("it asks no more", PATIENCE, || {
-        let before = proxy.seen().len();
-        sleep(Duration::from_millis(500));
-        proxy.seen().len() == before
-    });
+    let rest = AtRest::new(&space, "1h");
+    rest.engine.try_docker(&["network", "create", "beside"]).unwrap();
+    rest.await_lists(1);
+    rest.await_quiet();
+    rest.proxy.forget();
+    rest.engine.try_docker(&["network", "connect", "beside", &rest.solo.name]).unwrap();
+    eventually("the event is heard", PATIENCE, || !rest.proxy.seen().is_empty());
+    rest.await_quiet();
+    let id = rest.engine.try_docker(&["inspect", "--format", "{{.Id}}", &rest.solo.name]).unwrap();
+    assert_eq!(rest.proxy.seen(), [format!("GET /containers/{id}/json")]);
 }

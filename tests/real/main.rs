@@ -1,6 +1,6 @@
 //! The whole of abide against the real thing: a Docker Engine, git, and the binary as people run it.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -38,6 +38,8 @@ const HANDED_ON: [&str; 16] = [
     "NO_PROXY",
 ];
 
+/// As much of a stream is read at once, in bytes.
+const PIECE: usize = 8192;
 /// How long a stream may stay open once the script has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -122,7 +124,7 @@ struct Streams {
 impl Streams {
     /// Copies both into the log until both end.
     async fn copy(&mut self, log: &mut BuildLog) {
-        let (mut from_out, mut from_err) = ([0; 8192], [0; 8192]);
+        let (mut from_out, mut from_err) = (vec![0; PIECE], vec![0; PIECE]);
         while self.out.is_some() || self.err.is_some() {
             tokio::select! {
                 read = read_some(&mut self.out, &mut from_out), if self.out.is_some() => match read {

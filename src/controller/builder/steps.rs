@@ -7,7 +7,7 @@ use super::image::Order;
 use super::work::Work;
 use super::{BuildError, blocking};
 use crate::context::pack::{self, ExtraFile};
-use crate::controller::docker::StepRun;
+use crate::controller::docker::{STEP_NAME, StepRun};
 use crate::model::container::{Secret, label};
 use crate::model::name::Digest;
 use crate::model::spec::BuildStep;
@@ -82,7 +82,7 @@ impl Work<'_> {
         let cannot = |error| BuildError::failed(format!("the file of step {number}: {error}"));
         let mut file = tokio::fs::File::create(made).await.map_err(cannot)?;
         let record = &self.builder.record;
-        let name = format!("abide-step-{}-{}-{number}", short(record), self.number);
+        let name = format!("{STEP_NAME}{}-{}-{number}", short(record), self.number);
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
         let step = StepRun { image: image.as_str(), name: &name, labels };
         let log = &mut *self.log;

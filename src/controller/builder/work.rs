@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::image::Order;
 use super::log::BuildLog;
-use super::{BuildError, Builder, Progress, Task};
+use super::{BuildError, Builder, Progress, Task, name_of};
 use crate::model::build::BuildKey;
 use crate::model::container::{Secret, label};
 use crate::model::desired::Image;
@@ -53,7 +53,7 @@ impl<'a> Work<'a> {
         let secrets = self.secrets(secrets)?;
         let extra = self.steps(&tree, steps, &secrets, place.path()).await?;
         self.say(&format!("building the final image by {dockerfile}"));
-        let tag = self.builder.tag(task, self.key);
+        let tag = name_of(&task.environment, self.key);
         let order = Order {
             tree: &tree,
             context,

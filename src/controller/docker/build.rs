@@ -111,7 +111,7 @@ async fn follow(
     options: BuildImageOptions,
     output: Output<'_>,
 ) -> Result<Option<Digest>> {
-    let file = tokio::fs::File::open(request.context).await.map_err(context_unreadable)?;
+    let file = tokio::fs::File::open(request.context).await.map_err(|error| context_unreadable(&error))?;
     let body = bollard::body_try_stream(ReaderStream::with_capacity(file, 64 * 1024));
     let mut lines = docker.build_image(options, None, Some(body));
     let mut printer = BuildKitPrinter::default();
@@ -134,7 +134,7 @@ fn ask_for_buildkit(mut request: bollard::BollardRequest) -> bollard::BollardReq
     request
 }
 
-fn context_unreadable(error: std::io::Error) -> EngineError {
+fn context_unreadable(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the packed context cannot be read: {error}"))
 }
 

@@ -18,8 +18,23 @@ pub(crate) enum Happening {
         /// Its names, as far as the event tells: the present and the former one.
         names: Vec<String>,
     },
-    /// Images, networks or volumes were removed or made.
-    Things,
+    /// An image came or got another name.
+    ImageCame,
+    /// An image, or a name of it, was removed.
+    ImageGone {
+        /// Its id.
+        id: String,
+    },
+    /// A network was removed or made.
+    Network {
+        /// Its name.
+        name: String,
+    },
+    /// A volume was removed or made.
+    Volume {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Actions that happen inside or beside a container and change nothing that abide looks at.
@@ -76,12 +91,64 @@ fn happening(event: EventMessage) -> Option<Happening> {
         Kind::NETWORK if matches!(action.as_str(), "connect" | "disconnect") => {
             Some(Happening::Container { id: attributes.remove("container")?, names: Vec::new() })
         }
-        Kind::IMAGE if matches!(action.as_str(), "delete" | "untag" | "load" | "import" | "pull" | "tag") => {
-            Some(Happening::Things)
+        Kind::IMAGE if matches!(action.as_str(), "delete" | "untag") => {
+            Some(Happening::ImageGone { id: actor.id? })
         }
-        Kind::NETWORK | Kind::VOLUME if matches!(action.as_str(), "destroy" | "create" | "remove") => {
-            Some(Happening::Things)
+        Kind::IMAGE if matches!(action.as_str(), "load" | "import" | "pull" | "tag") => {
+            Some(Happening::ImageCame)
         }
+        Kind::NETWORK if is_come_or_gone(&action) => {
+            Some(Happening::Network { name: attributes.remove("name")? })
+        }
+        Kind::VOLUME if is_come_or_gone(&action) => Some(Happening::Volume { name: actor.id? }),
         _ => None,
+    }
+}
+
+fn is_come_or_gone(action: &str) -> bool {
+    matches!(action, "create" | "destroy" | "remove")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::EventActor;
+
+    fn told(kind: Kind, action: &str, id: &str, attributes: &[(&str, &str)]) -> Option<Happening> {
+        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let actor = EventActor { id: Some(id.to_owned()), attributes: Some(attributes.collect()) };
+        let action = Some(action.to_owned());
+        happening(EventMessage { typ: Some(kind), action, actor: Some(actor), ..EventMessage::default() })
+    }
+
+    #[test]
+    fn a_renamed_container_is_told_with_both_of_its_names() {
+        let names = [("name", "after"), ("oldName", "/before")];
+        let names_told = vec!["after".to_owned(), "before".to_owned()];
+        let wanted = Happening::Container { id: "c".to_owned(), names: names_told };
+        assert_eq!(told(Kind::CONTAINER, "rename", "c", &names), Some(wanted));
+    }
+
+    #[test]
+    fn health_checks_inside_a_container_are_noise() {
+        assert_eq!(told(Kind::CONTAINER, "exec_start: /bin/check", "c", &[]), None);
+    }
+
+    #[test]
+    fn things_are_told_by_what_tells_them_apart() {
+        let image = Happening::ImageGone { id: "sha256:i".to_owned() };
+        assert_eq!(told(Kind::IMAGE, "delete", "sha256:i", &[("name", "x")]), Some(image));
+        assert_eq!(told(Kind::IMAGE, "pull", "nginx:latest", &[]), Some(Happening::ImageCame));
+        let network = Happening::Network { name: "abide".to_owned() };
+        assert_eq!(told(Kind::NETWORK, "destroy", "n", &[("name", "abide")]), Some(network));
+        let volume = Happening::Volume { name: "data".to_owned() };
+        assert_eq!(told(Kind::VOLUME, "create", "data", &[("driver", "local")]), Some(volume));
+        assert_eq!(told(Kind::VOLUME, "mount", "data", &[("container", "c")]), None);
+    }
+
+    #[test]
+    fn a_network_that_is_cut_is_told_as_its_container() {
+        let wanted = Happening::Container { id: "c".to_owned(), names: Vec::new() };
+        assert_eq!(told(Kind::NETWORK, "disconnect", "n", &[("container", "c")]), Some(wanted));
     }
 }

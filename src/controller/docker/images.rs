@@ -12,14 +12,14 @@ use crate::model::container::label;
 use crate::model::desired::Image;
 use crate::model::name::Digest;
 
-/// An image that abide built.
+/// An image in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BuiltImage {
+pub(crate) struct FoundImage {
     /// Its ID.
     pub(crate) id: Digest,
     /// Its names.
     pub(crate) names: Vec<String>,
-    /// The key of its build; `None` where it is the image of a step.
+    /// The key of the build that ended with it, where abide built it by a Dockerfile.
     pub(crate) key: Option<String>,
     /// When it was made, in seconds since the Unix epoch; where all of it was cached, long ago.
     pub(crate) created: i64,
@@ -38,19 +38,19 @@ impl Engine {
 
     /// The newest image that carries this build key: what a build made whose end was not recorded.
     pub(crate) async fn image_of_build(&self, record: &str, key: &str) -> Result<Option<Digest>> {
-        let images = self.built_images(label::BUILT_BY, record).await?;
+        let images = self.images_by("label", format!("{}={record}", label::BUILT_BY)).await?;
         let of_key = images.into_iter().filter(|image| image.key.as_deref() == Some(key));
         Ok(of_key.max_by_key(|image| image.created).map(|image| image.id))
     }
 
-    /// The images of which `label` says that a record had them built.
-    pub(crate) async fn built_images(&self, label: &str, record: &str) -> Result<Vec<BuiltImage>> {
+    /// The images that the engine finds by a filter such as `label` or `reference`.
+    pub(crate) async fn images_by(&self, filter: &str, value: String) -> Result<Vec<FoundImage>> {
         let docker = self.docker().await?;
-        let filter = HashMap::from([("label".to_owned(), vec![format!("{label}={record}")])]);
-        let options = ListImagesOptionsBuilder::default().filters(&filter).build();
+        let filters = HashMap::from([(filter.to_owned(), vec![value])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
         let images = within("list images", QUICK, docker.list_images(Some(options))).await?;
-        let built = images.into_iter().filter_map(|mut image| {
-            Some(BuiltImage {
+        let found = images.into_iter().filter_map(|mut image| {
+            Some(FoundImage {
                 id: Digest::new(image.id).ok()?,
                 // An image without a name is listed as `<none>:<none>`.
                 names: image.repo_tags.into_iter().filter(|name| !name.starts_with('<')).collect(),
@@ -58,7 +58,7 @@ impl Engine {
                 created: image.created,
             })
         });
-        Ok(built.collect())
+        Ok(found.collect())
     }
 
     /// The images of all containers, running or not.

@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
-pub(crate) use images::BuiltImage;
-pub(crate) use step::StepRun;
+pub(crate) use images::FoundImage;
+pub(crate) use step::{NAME as STEP_NAME, StepRun};
 
 /// Deadline of calls that answer from the engine's memory or disk.
 const QUICK: Duration = Duration::from_secs(30);

@@ -22,6 +22,9 @@ use crate::model::container::label;
 /// Names of the step containers of this process.
 pub(super) type Steps = Arc<Mutex<BTreeSet<String>>>;
 
+/// What the names of all step containers begin with.
+pub(crate) const NAME: &str = "abide-step-";
+
 /// How long a container may still be on its way when the call that makes it was cut off.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
@@ -56,10 +59,10 @@ impl Engine {
         while let Some(chunk) = attached.output.next().await {
             match chunk? {
                 LogOutput::StdErr { message } => log(&message),
-                output => out.write_all(&output.into_bytes()).await.map_err(write_failed)?,
+                output => out.write_all(&output.into_bytes()).await.map_err(|error| write_failed(&error))?,
             }
         }
-        out.flush().await.map_err(write_failed)?;
+        out.flush().await.map_err(|error| write_failed(&error))?;
         exit_code(&docker, &id).await
     }
 
@@ -70,8 +73,10 @@ impl Engine {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
         for left in within("list containers", QUICK, docker.list_containers(Some(options))).await? {
             let names = left.names.unwrap_or_default();
-            let is_known = |name: &String| self.steps().contains(name.trim_start_matches('/'));
-            if let Some(id) = left.id.filter(|_| !names.iter().any(is_known)) {
+            let mut names = names.iter().map(|name| name.trim_start_matches('/'));
+            // What someone runs by hand of a step's image has the label from there, but not the name.
+            let is_left = names.any(|name| name.starts_with(NAME) && !self.steps().contains(name));
+            if let Some(id) = left.id.filter(|_| is_left) {
                 info!(container = %id, "removing what an interrupted build step left");
                 self.remove(&id).await?;
             }
@@ -130,7 +135,7 @@ async fn remove_for_sure(docker: &Docker, name: &str) -> Result<()> {
     }
 }
 
-fn write_failed(error: std::io::Error) -> EngineError {
+fn write_failed(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the step's output cannot be written: {error}"))
 }
 

@@ -65,7 +65,7 @@ fn a_container_that_hangs_again_and_again_is_restarted_ever_more_rarely_and_runs
 #[test]
 fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
     let mut world = World::running(1);
-    for _ in 0..6 {
+    for _ in 0..8 {
         world.hang();
         world.wait(60);
     }

@@ -163,6 +163,7 @@ fn set_right(world: &mut World) {
     world.observed.name_holder = None;
     world.foreign_has_port = false;
     world.failing.clear();
+    world.hung.clear();
     world.killed_before = None;
     if world.intent.options.is_err() {
         edit(world, 0);
@@ -288,6 +289,7 @@ proptest! {
     fn a_held_environment_never_gets_another_generation(events in story(10), number in 1..5_u8) {
         let mut world = tell(&events);
         set_right(&mut world);
+        world.program(1, Program::Good);
         world.set(1);
         world.rest();
         world.hold();

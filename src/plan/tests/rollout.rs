@@ -198,7 +198,7 @@ fn a_build_that_fails_is_named_and_not_repeated_until_someone_says_sync() {
 
 #[test]
 fn a_burst_of_a_thousand_generations_costs_at_most_two_builds() {
-    for apart in [0, 1, 50, 100, 900] {
+    for apart in [0, 1, 50, 100, 900, 2_900] {
         let mut world = World::empty();
         for push in 0..1000_u32 {
             world.push(u8::try_from(push % 200).unwrap());
