@@ -1,0 +1,146 @@
+//! Builds that cannot be, and what is kept of those that were.
+
+use super::{PATIENCE, serving};
+use crate::common::{Space, Workshop, abide, docker, eventually, site_image, try_docker};
+
+#[test]
+fn what_cannot_be_built_is_told_in_words_and_built_once_it_can_be() {
+    let Some(space) = Space::new() else { return };
+    let good = site_image(&space, "");
+    let shop = Workshop::new(&space, &[("Dockerfile", &good)], "[environment.dev.build]\n");
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+
+    let dockerfile = shop.repo.work().join("Dockerfile");
+    std::fs::remove_file(&dockerfile).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &dockerfile).unwrap();
+    shop.push(&daemon, &[]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("Dockerfile") && message.contains("packing the context"), "{message}");
+
+    std::fs::remove_file(&dockerfile).unwrap();
+    shop.push(&daemon, &[]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("Dockerfile"), "{message}");
+
+    shop.push(&daemon, &[("Dockerfile", "FROM scratch\nCOPY absent /absent\n")]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("building Dockerfile") && message.contains("absent"), "{message}");
+
+    shop.push(&daemon, &[("Dockerfile", "FROM scratch\nNONSENSE\n")]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("NONSENSE"), "{message}");
+
+    assert_eq!(serving(&shop), format!("{image} true"));
+    shop.push(&daemon, &[("Dockerfile", &good.replace("COPY www", "COPY site.env /\nCOPY www"))]);
+    assert_ne!(shop.await_ready(&daemon), image);
+}
+
+#[test]
+fn a_context_outside_the_checkout_is_refused_before_anything_runs() {
+    let Some(space) = Space::new() else { return };
+    for context in ["..", "a/../../b", "/etc"] {
+        let space = Space::new().unwrap();
+        let build = format!("[environment.dev.build]\ncontext = \"{context}\"\n");
+        let shop = Workshop::new(&space, &[], &build);
+        let checked = abide(&shop.desired_state, &["check"]);
+        assert_ne!(checked.code, 0, "{context}: {checked:?}");
+        assert!(checked.stderr.contains("context") || checked.stdout.contains("context"), "{checked:?}");
+    }
+    drop(space);
+}
+
+#[test]
+fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
+    let Some(space) = Space::new() else { return };
+    let dockerfile = format!("FROM localhost:1/{}nowhere\n", space.prefix());
+    let shop = Workshop::new(&space, &[("Dockerfile", &dockerfile)], "[environment.dev.build]\n");
+    let daemon = shop.daemon();
+    let message = shop.await_reason(&daemon, "ImageNotFound");
+    assert!(message.contains("building Dockerfile") && message.contains(&space.name("nowhere")), "{message}");
+    assert!(message.contains("connection refused"), "{message}");
+    eventually("it is tried again", PATIENCE, || daemon.log().matches("build begins").count() > 1);
+}
+
+#[test]
+fn an_image_that_someone_removed_is_built_again_when_it_is_needed() {
+    let Some(space) = Space::new() else { return };
+    let shop = Workshop::new(&space, &[("Dockerfile", &site_image(&space, ""))], "[environment.dev.build]\n");
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+    daemon.kill();
+    docker(&["rm", "--force", &shop.container]);
+    docker(&["rmi", "--force", &image]);
+    let daemon = shop.daemon();
+    eventually("it serves again", PATIENCE, || {
+        let running = ["inspect", "--format", "{{.State.Running}}", &shop.container];
+        try_docker(&running).as_deref() == Some("true")
+    });
+    shop.await_ready(&daemon);
+    assert_eq!(daemon.log().matches("build begins").count(), 2);
+}
+
+#[test]
+fn an_image_whose_build_was_not_recorded_any_more_is_taken_without_a_second_build() {
+    let Some(space) = Space::new() else { return };
+    let shop = Workshop::new(&space, &[("Dockerfile", &site_image(&space, ""))], "[environment.dev.build]\n");
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+    let labels = ["abide.build", "abide.built-by", "abide.revision"].map(|label| {
+        let format = format!("{{{{index .Config.Labels \"{label}\"}}}}");
+        format!("{label}={}", docker(&["inspect", "--format", &format, &image]))
+    });
+    // As a daemon leaves it that is killed between the engine's last word and its own record: an
+    // image with the labels, of which the record knows nothing. Its content tells it apart.
+    docker(&["rm", "--force", &shop.container]);
+    docker(&["rmi", "--force", &image]);
+    daemon.kill();
+    let context = shop.repo.work().to_str().unwrap().to_owned();
+    let [a, b, c] = labels.each_ref().map(String::as_str);
+    let labels = ["--label", a, "--label", b, "--label", c, "--label", "abide.adopted=yes"];
+    let tag = space.name("unrecorded");
+    docker(&[&["build", "--quiet", "--tag", &tag][..], &labels, &[&context]].concat());
+    let daemon = shop.daemon();
+    let adopted = shop.await_ready(&daemon);
+    let label = docker(&["inspect", "--format", "{{index .Config.Labels \"abide.adopted\"}}", &adopted]);
+    assert_eq!(label, "yes");
+    assert_eq!(daemon.log().matches("build begins").count(), 1, "{}", daemon.log());
+}
+
+#[test]
+fn old_images_and_logs_go_and_what_may_be_needed_or_is_foreign_stays() {
+    let Some(space) = Space::new() else { return };
+    let site = site_image(&space, "COPY site.env /site.env");
+    let shop = Workshop::new(&space, &[("Dockerfile", &site)], "[environment.dev.build]\n");
+    let logs = shop.desired_state.join("record/logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    for number in 1..=60 {
+        std::fs::write(logs.join(format!("{number}.log")), "of an earlier life\n").unwrap();
+    }
+    let foreign = space.name("foreign");
+    docker(&["build", "--quiet", "--tag", &foreign, shop.repo.work().to_str().unwrap()]);
+    let daemon = shop.daemon();
+    let mut images = vec![shop.await_ready(&daemon)];
+    let connections = || std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
+    let before = connections();
+    // A name of its own makes an image someone's.
+    docker(&["tag", &images[0], &space.name("kept-by-hand")]);
+    for version in 1..=7 {
+        shop.push(&daemon, &[("site.env", &format!("VERSION={version}\n"))]);
+        images.push(shop.await_ready(&daemon));
+    }
+    let is_there = |image: &String| try_docker(&["inspect", "--format", "{{.Id}}", image]).is_some();
+    eventually("two old images are gone", PATIENCE, || !is_there(&images[1]) && !is_there(&images[2]));
+    for kept in images[3..].iter().chain([&images[0], &foreign]) {
+        assert!(is_there(kept), "{kept} of {images:?}");
+    }
+    assert!(daemon.log().contains("removing an image that nobody needs any more"));
+    let kept = std::fs::read_dir(&logs).unwrap().count();
+    assert!((50..=52).contains(&kept) && logs.join("60.log").exists(), "{kept}");
+    assert!(logs.join("8.log").exists(), "the log of dev's last build");
+    let after = connections();
+    assert!(after < before + 6, "seven builds left connections open: {before}, then {after}");
+    // Going back to one that is still there takes no build.
+    daemon.abide(&["rollback", "dev"]);
+    eventually("the one before runs", PATIENCE, || serving(&shop) == format!("{} true", images[6]));
+}

@@ -1,0 +1,105 @@
+//! A team's own script, and two builds at once.
+
+use super::{CANARY, PATIENCE, content, holds, is_running, serving};
+use crate::common::{
+    Space, Workshop, build_log, busybox, docker, eventually, free_ports, site_image, status,
+};
+
+/// A script as teams have them: it says what it was given and makes an image by the command line.
+fn script(space: &Space, more: &str) -> String {
+    format!(
+        "#!/bin/sh\nset -e\necho \"number $BUILD_NUMBER branch $GIT_BRANCH commit $GIT_COMMIT for $1\"\n\
+         test \"$(pwd)\" = \"$WORKSPACE\"\necho \"key is $KEY and the daemon's is ${{ABIDE_TEST_WEBHOOK_SECRET-none}}\"\n\
+         {more}\ndocker build --quiet --tag {}site:b$BUILD_NUMBER .\n",
+        space.prefix()
+    )
+}
+
+fn of_script(space: &Space) -> String {
+    format!(
+        "[environment.dev.build]\nscript = [\"sh\", \"./build-image.sh\", \"dev\"]\nimage = \"{}site:b{{build_number}}\"\n\
+         env = {{ KEY = {{ secret_env = \"ABIDE_TEST_TOKEN\" }} }}\n",
+        space.prefix()
+    )
+}
+
+#[test]
+fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
+    let Some(space) = Space::new() else { return };
+    let (site, good) = (site_image(&space, "COPY site.env /site.env"), script(&space, ""));
+    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &good)];
+    let shop = Workshop::new(&space, &files, &of_script(&space));
+    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    let image = shop.await_ready(&daemon);
+    let made = docker(&["inspect", "--format", "{{.Id}}", &space.name("site:b1")]);
+    assert_eq!(image, made);
+    let log = build_log(&daemon);
+    let head = shop.repo.head("dev");
+    assert!(log.contains(&format!("number 1 branch dev commit {head} for dev")), "{log}");
+    assert!(log.contains("key is [redacted] and the daemon's is none"), "{log}");
+    assert!(!holds(&shop.desired_state, CANARY) && !daemon.log().contains(CANARY));
+
+    shop.push(&daemon, &[("build-image.sh", &script(&space, "echo the compiler says no >&2; exit 9"))]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    let words = "the script ended with exit code 9; its last output: ";
+    assert!(message.contains(words) && message.contains("the compiler says no"), "{message}");
+
+    shop.push(&daemon, &[("build-image.sh", "echo nothing made\n")]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("the script made no image") && message.contains("site:b3"), "{message}");
+    assert_eq!(serving(&shop), format!("{image} true"));
+
+    // Of an older one, abide's name is taken away and the script's own is left.
+    for version in 1..=5 {
+        let changed = format!("VERSION={version}\n");
+        shop.push(&daemon, &[("build-image.sh", &good), ("site.env", &changed)]);
+        shop.await_ready(&daemon);
+    }
+    let names = || docker(&["inspect", "--format", "{{.RepoTags}}", &image]);
+    eventually("the script's own name is left", PATIENCE, || {
+        names() == format!("[{}]", space.name("site:b1"))
+    });
+}
+
+#[test]
+fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
+    let Some(space) = Space::new() else { return };
+    let (site, marker) = (site_image(&space, ""), space.name("child"));
+    let slow = script(&space, &format!("sh -c 'sleep 4244; : {marker}' & sh -c 'sleep 4244; : {marker}'"));
+    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &slow)];
+    let shop = Workshop::new(&space, &files, &of_script(&space));
+    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    eventually("the script's children run", PATIENCE, || is_running(&marker));
+    // One that leaves a child behind is not waited for, and the child goes with it.
+    let careless = script(&space, &format!("sh -c 'sleep 4244; : {marker}' &"));
+    shop.push(&daemon, &[("build-image.sh", &careless)]);
+    shop.await_ready(&daemon);
+    eventually("the children were ended", PATIENCE, || !is_running(&marker));
+    eventually("the build's directory is gone", PATIENCE, || shop.work_dirs().is_empty());
+}
+
+#[test]
+fn two_builds_of_one_commit_at_once_never_meet() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step =
+        format!("FROM {base}\nARG WHO\nENV WHO=${{WHO}}\nCMD [\"sh\", \"-c\", \"sleep 1; echo $WHO\"]\n");
+    let site = site_image(&space, "COPY who.txt /who.txt");
+    let of = |who: &str| {
+        format!(
+            "[[environment.{who}.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"who.txt\"\n\
+             args = {{ WHO = \"{who}\" }}\n"
+        )
+    };
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], &of("dev"));
+    let [port] = free_ports();
+    let other = shop.options("dev", &space.name("other-server"), port);
+    shop.declare(&format!("{}[environment.other]\n{other}{}", of("dev"), of("other")));
+    let daemon = shop.daemon();
+    for environment in ["dev", "other"] {
+        let ready = || status(&daemon, environment)["status"] == "Ready";
+        eventually("both are ready", PATIENCE, ready);
+        let image = status(&daemon, environment)["running"]["image_id"].as_str().unwrap().to_owned();
+        assert_eq!(content(&space, &image)["who.txt"], format!("{environment}\n"));
+    }
+}

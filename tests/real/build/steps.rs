@@ -1,0 +1,84 @@
+//! Steps before the final image, and what is left of those that are cut off.
+
+use super::{PATIENCE, content, serving};
+use crate::common::{Space, Workshop, busybox, docker, eventually, site_image};
+
+#[test]
+fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_container_alone() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step = |command: &str| format!("FROM {base}\nCMD [\"sh\", \"-c\", \"{command}\"]\n");
+    let site = site_image(&space, "ADD build.tar /made/");
+    let good = step("tar -cf - /bin/sh");
+    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.tar\"";
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &good)], build);
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+    assert!(content(&space, &image).contains_key("made/bin/sh"));
+    for (command, words) in [
+        ("echo why >&2; exit 7", "step 1 ended with exit code 7; its last output: why"),
+        ("true", "the output of step 1 (build.tar): "),
+        ("echo no tar at all", "the output of step 1 (build.tar): "),
+    ] {
+        shop.push(&daemon, &[("Dockerfile.dist", &step(command))]);
+        let message = shop.await_reason(&daemon, "BuildFailed");
+        assert!(message.contains(words), "{command}: {message}");
+        assert_eq!(serving(&shop), format!("{image} true"), "{command}");
+    }
+    assert_eq!(space.containers().len(), 1, "a step's container was left");
+}
+
+#[test]
+fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    // The output is written before, so that a log driver would have it by the time it is looked for.
+    let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"yes | head -c 1000000; sleep 4242\"]\n");
+    let site = site_image(&space, "");
+    let build = "[environment.dev.build]\ntimeout = \"6s\"\n[[environment.dev.build.step]]\n\
+                 dockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let daemon = shop.daemon();
+    eventually("the step runs", PATIENCE, || !space.containers().is_empty());
+    let step = space.containers().into_iter().next().unwrap();
+    let format = "{{.HostConfig.LogConfig.Type}} {{.Name}}";
+    let seen = docker(&["inspect", "--format", format, &step]);
+    assert!(seen.starts_with("none /abide-step-"), "{seen}");
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("longer than its timeout of 6s"), "{message}");
+    eventually("the step's container is gone", PATIENCE, || space.containers().is_empty());
+    eventually("the build's directory is gone", PATIENCE, || shop.work_dirs().is_empty());
+}
+
+#[test]
+fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"sleep 2; echo made\"]\n");
+    let site = site_image(&space, "COPY build.txt /build.txt");
+    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let daemon = shop.daemon();
+    eventually("the step runs", PATIENCE, || !space.containers().is_empty());
+    let left = space.containers();
+    daemon.kill();
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+    assert_eq!(content(&space, &image)["build.txt"], "made\n");
+    assert!(space.containers().is_disjoint(&left));
+    assert_eq!(space.containers().len(), 1);
+}
+
+#[test]
+fn a_daemon_that_ends_in_mid_step_takes_the_container_along() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step = format!("FROM {base}\nCMD [\"sleep\", \"4245\"]\n");
+    let site = site_image(&space, "");
+    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let daemon = shop.daemon();
+    eventually("the step runs", PATIENCE, || !space.containers().is_empty());
+    assert!(daemon.terminate().success());
+    assert!(space.containers().is_empty() && shop.work_dirs().is_empty());
+}
