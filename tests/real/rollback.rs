@@ -54,7 +54,7 @@ fn bad_images(scene: &Scene) -> Vec<String> {
 }
 
 fn events(scene: &Scene) -> String {
-    scene.abide(&["events", "dev"]).stdout
+    scene.abide(&["events", "dev", "--limit", "1000"]).stdout
 }
 
 #[test]
