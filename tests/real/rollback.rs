@@ -113,7 +113,6 @@ fn a_program_that_cannot_be_run_or_ends_at_once_is_rolled_back_with_its_last_wor
 fn a_version_that_crashes_three_times_soon_after_it_was_ready_is_rolled_back() {
     let Some(scene) = Scene::dev() else { return };
     let first = scene.view("dev");
-    let page = scene.page("dev");
     let files = [("site.env", "SITE_CRASH_AFTER=2s\n"), ("www/index.html", "for a while")];
     let commit = push(&scene, &files);
     scene.ready_at("dev", &commit);
@@ -122,7 +121,8 @@ fn a_version_that_crashes_three_times_soon_after_it_was_ready_is_rolled_back() {
     assert!(message.contains("crashed 3 times within 10m of becoming ready"), "{message}");
     assert!(message.contains("exit code 1; its last output:") && message.contains("as told"), "{message}");
     assert_eq!(image_of(&view), image_of(&first));
-    assert_eq!((scene.page("dev"), scene.containers()), (page, vec![scene.container("dev")]));
+    assert!(scene.page("dev").contains("Hello from"), "the page of the first version");
+    assert_eq!(scene.containers(), [scene.container("dev")]);
     let failed = &scene.history("dev")[1];
     assert_eq!((&failed["revision"], &failed["outcome"]["outcome"]), (&commit.into(), &"failed".into()));
     let wait = scene.daemon.abide(&["wait", "dev", "--timeout", "10s"]);
