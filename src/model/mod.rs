@@ -9,6 +9,7 @@ pub mod build;
 pub mod container;
 pub mod desired;
 pub mod event;
+pub mod front;
 pub mod manifest;
 pub mod memory;
 pub mod name;

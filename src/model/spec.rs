@@ -18,6 +18,32 @@ pub struct Manifest {
     pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
     /// The Docker network that managed containers join (default `abide`).
     pub network: NetworkName,
+    /// The managed nginx in front of the environments, where one is declared.
+    pub front: Option<FrontSpec>,
+}
+
+/// The managed nginx that serves host names and published ports, and passes traffic to what is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontSpec {
+    /// The image that it runs, by name.
+    pub image: String,
+    /// Where host names are served over HTTP.
+    pub http: u16,
+    /// Where host names are served over TLS; `None`: nowhere.
+    pub https: Option<HttpsSpec>,
+    /// How long requests to a container that was replaced may take to end (default 30 s).
+    pub drain: Duration,
+}
+
+/// TLS at the front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsSpec {
+    /// The port.
+    pub port: u16,
+    /// The certificate chain, PEM, an absolute path of this host.
+    pub certificate: PathBuf,
+    /// Its key, PEM, an absolute path of this host.
+    pub key: PathBuf,
 }
 
 /// One repository: where it is and who announces its pushes.

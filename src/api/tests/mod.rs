@@ -121,6 +121,7 @@ fn manifest() -> ManifestState {
         repositories: BTreeMap::new(),
         environments: environments.map(|(text, spec)| (name(text), spec)).into(),
         network: NetworkName::new("abide").unwrap(),
+        front: None,
     };
     ManifestState { manifest, problem: None }
 }

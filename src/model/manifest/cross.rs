@@ -67,6 +67,7 @@ impl Declared {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
+            front: None,
         }
     }
 }
