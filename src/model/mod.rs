@@ -3,13 +3,15 @@
 //! In reading order: names, then what people declare ([`spec`]), what should run
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
-//! [`event`]), what a build was ([`build`]) and what an API answers ([`view`]).
+//! [`event`]), what a build was ([`build`]), what an API answers ([`view`]) and what travels
+//! between hosts ([`link`]).
 
 pub mod build;
 pub mod container;
 pub mod desired;
 pub mod event;
 pub mod front;
+pub mod link;
 pub mod manifest;
 pub mod memory;
 pub mod name;

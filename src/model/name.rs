@@ -114,6 +114,13 @@ name!(
 );
 
 name!(
+    /// Another host, as the manifest's `host` and the token of its agent name it.
+    AgentName, "agent name",
+    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+);
+
+name!(
     /// A branch, without `refs/heads/`. The grammar is the safe part of git's `check-ref-format`.
     BranchName, "branch name",
     "1 to 244 of A-Z a-z 0-9 - _ . / + @ #, no part beginning with - or ., no `..`, `//`, `.lock`, `@{`",

@@ -13,12 +13,14 @@ mod draft;
 mod error;
 mod export;
 mod generation;
+mod hearer;
 mod keys;
 mod mend;
 mod mirror;
 mod open;
 mod reader;
 mod recover;
+mod replica;
 mod resolver;
 mod shared;
 mod status;
@@ -27,14 +29,17 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use crate::model::desired::GoBack;
 pub use bell::{Bell, Bells};
 pub use delivery::{Delivery, PushOutcome};
 pub use desired::{Change, DesiredWriter, Guard};
 pub use error::{OpenError, RecordError, WriteError};
 pub use export::{EnvironmentExport, Export};
+pub use hearer::Hearer;
 pub use open::{Handles, open};
 pub use reader::DesiredReader;
-pub use resolver::{GoBack, Resolver};
+pub use replica::{Accepted, Kept, NotTaken, Replica};
+pub use resolver::Resolver;
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};
 

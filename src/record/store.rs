@@ -43,13 +43,19 @@ pub(super) enum Kind {
     Builds,
     /// environment, build number → that build.
     BuildLog,
+    /// environment → what a controller told this host to run: on an agent.
+    Assigned,
+    /// environment → an automatic rollback that the controller does not know of yet: on an agent.
+    Proposed,
+    /// environment → how much was heard of it from its agent: on a controller.
+    Heard,
     /// What could not be read.
     Quarantine,
 }
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -61,6 +67,9 @@ impl Kind {
         Self::Events,
         Self::Builds,
         Self::BuildLog,
+        Self::Assigned,
+        Self::Proposed,
+        Self::Heard,
         Self::Quarantine,
     ];
 
@@ -78,6 +87,9 @@ impl Kind {
             Self::Events => "events",
             Self::Builds => "builds",
             Self::BuildLog => "build_log",
+            Self::Assigned => "assigned",
+            Self::Proposed => "proposed",
+            Self::Heard => "heard",
             Self::Quarantine => "quarantine",
         }
     }
@@ -89,7 +101,7 @@ impl Kind {
 
     /// Whether it must survive a loss of power. What the loop notes of itself it finds out again.
     fn is_precious(self) -> bool {
-        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes)
+        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes | Self::Heard)
     }
 }
 
