@@ -3,11 +3,13 @@
 //! In reading order: names, then what people declare ([`spec`]), what should run
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
-//! [`event`]), what a build was ([`build`]) and what an API answers ([`view`]).
+//! [`event`]), what a build was ([`build`]), what an API answers ([`view`]) and how errors are told
+//! ([`error`]).
 
 pub mod build;
 pub mod container;
 pub mod desired;
+pub mod error;
 pub mod event;
 pub mod front;
 pub mod manifest;
