@@ -12,6 +12,7 @@ use super::error::{OpenError, RecordError};
 use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
 use super::store::{Kind, Pair, Store};
+use super::token::Kept;
 use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
 use crate::model::desired::{Desired, Entry, HistoryEntry, Outcome};
@@ -211,6 +212,8 @@ impl Sound {
                 self.counters.last_event = self.counters.last_event.max(sequence);
                 agree(keys::split(key) == Some((environment, sequence)))
             }
+            Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
+            Kind::TokenUses => agree(keys::number(value).is_some()),
             Kind::Builds => agree(parse::<BuildRecord>(value)?.key.0.as_bytes() == key.as_slice()),
             Kind::BuildLog => {
                 let BuildRecord { environment, number, .. } = parse(value)?;

@@ -2,8 +2,8 @@
 //!
 //! This is the only room that names sled. [`open`] repairs what a crash left behind and deals out
 //! narrow handles: who may move the record holds a [`DesiredWriter`], the loop a [`Resolver`] and
-//! a [`StatusWriter`], everyone else readers. Every write is on disk before it returns, and rings
-//! a [`Bell`] after that.
+//! a [`StatusWriter`], who administers a [`TokenWriter`], everyone else readers. Every write is on
+//! disk before it returns, and rings a [`Bell`] after that.
 
 mod bell;
 mod check;
@@ -26,6 +26,7 @@ mod status_reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use bell::{Bell, Bells};
 pub use delivery::{Delivery, PushOutcome};
@@ -37,6 +38,7 @@ pub use reader::DesiredReader;
 pub use resolver::{GoBack, Resolver};
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};
+pub use token::{NewToken, TokenError, TokenReader, TokenWriter};
 
 /// The version of the store's documents and of [`Export`] that this abide reads and writes.
 pub const FORMAT: u32 = 1;

@@ -43,13 +43,17 @@ pub(super) enum Kind {
     Builds,
     /// environment, build number → that build.
     BuildLog,
+    /// id → a token, without its secret.
+    Tokens,
+    /// id → when the token was last shown.
+    TokenUses,
     /// What could not be read.
     Quarantine,
 }
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -61,6 +65,8 @@ impl Kind {
         Self::Events,
         Self::Builds,
         Self::BuildLog,
+        Self::Tokens,
+        Self::TokenUses,
         Self::Quarantine,
     ];
 
@@ -78,6 +84,8 @@ impl Kind {
             Self::Events => "events",
             Self::Builds => "builds",
             Self::BuildLog => "build_log",
+            Self::Tokens => "tokens",
+            Self::TokenUses => "token_uses",
             Self::Quarantine => "quarantine",
         }
     }
@@ -89,7 +97,7 @@ impl Kind {
 
     /// Whether it must survive a loss of power. What the loop notes of itself it finds out again.
     fn is_precious(self) -> bool {
-        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes)
+        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes | Self::TokenUses)
     }
 }
 
