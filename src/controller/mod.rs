@@ -7,6 +7,7 @@
 mod act;
 mod builder;
 pub mod cleanup;
+mod clock;
 mod docker;
 mod fleet;
 mod follow;
@@ -29,12 +30,13 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::error::chain;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
-use builder::{Builder, chain};
+use builder::Builder;
 use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;

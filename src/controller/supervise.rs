@@ -13,12 +13,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::builder::chain;
+use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
-use super::pass::{EngineState, Pass, PassError, now};
+use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::spec::Manifest;
@@ -222,12 +223,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Whether the manifest declares a container of this name.
-pub(super) fn is_declared(pass: &Pass, name: &str) -> bool {
-    let manifest = pass.manifest.borrow();
-    manifest.environments.values().any(|spec| spec.container.as_str() == name)
 }
 
 /// A repository as it is followed. Another one is another follower.

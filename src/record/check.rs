@@ -13,6 +13,7 @@ use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
 use super::replica::StoredAssignment;
 use super::store::{Kind, Pair, Store};
+use super::token::Kept;
 use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
 use crate::model::desired::{Desired, Entry, GoBack, HistoryEntry, Outcome};
@@ -225,6 +226,8 @@ impl Sound {
                 parse::<Heard>(value)?;
                 agree(keys::name(key).is_some())
             }
+            Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
+            Kind::TokenUses => agree(keys::number(value).is_some()),
             Kind::Builds => agree(parse::<BuildRecord>(value)?.key.0.as_bytes() == key.as_slice()),
             Kind::BuildLog => {
                 let BuildRecord { environment, number, .. } = parse(value)?;

@@ -2,8 +2,8 @@
 //!
 //! This is the only room that names sled. [`open`] repairs what a crash left behind and deals out
 //! narrow handles: who may move the record holds a [`DesiredWriter`], the loop a [`Resolver`] and
-//! a [`StatusWriter`], everyone else readers. Every write is on disk before it returns, and rings
-//! a [`Bell`] after that.
+//! a [`StatusWriter`], who administers a [`TokenWriter`], everyone else readers. Every write is on
+//! disk before it returns, and rings a [`Bell`] after that.
 
 mod bell;
 mod check;
@@ -28,6 +28,7 @@ mod status_reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use crate::model::desired::GoBack;
 pub use bell::{Bell, Bells};
@@ -42,6 +43,7 @@ pub use replica::{Accepted, Kept, NotTaken, Replica};
 pub use resolver::Resolver;
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};
+pub use token::{NewToken, TokenError, TokenReader, TokenWriter};
 
 /// The version of the store's documents and of [`Export`] that this abide reads and writes.
 pub const FORMAT: u32 = 1;

@@ -49,13 +49,17 @@ pub(super) enum Kind {
     Proposed,
     /// environment → how much was heard of it from its agent: on a controller.
     Heard,
+    /// id → a token, without its secret.
+    Tokens,
+    /// id → when the token was last shown.
+    TokenUses,
     /// What could not be read.
     Quarantine,
 }
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -70,6 +74,8 @@ impl Kind {
         Self::Assigned,
         Self::Proposed,
         Self::Heard,
+        Self::Tokens,
+        Self::TokenUses,
         Self::Quarantine,
     ];
 
@@ -90,6 +96,8 @@ impl Kind {
             Self::Assigned => "assigned",
             Self::Proposed => "proposed",
             Self::Heard => "heard",
+            Self::Tokens => "tokens",
+            Self::TokenUses => "token_uses",
             Self::Quarantine => "quarantine",
         }
     }
@@ -101,7 +109,8 @@ impl Kind {
 
     /// Whether it must survive a loss of power. What the loop notes of itself it finds out again.
     fn is_precious(self) -> bool {
-        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes | Self::Heard)
+        use Kind::{Events, Heard, Memory, Outcomes, Status, TokenUses};
+        !matches!(self, Status | Memory | Events | Outcomes | Heard | TokenUses)
     }
 }
 
