@@ -2,7 +2,7 @@
 //! the loop and the listeners, and ends them in order.
 
 mod manifest_watch;
-mod systemd;
+pub(crate) mod systemd;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -136,6 +136,7 @@ impl Daemon {
             manifest: manifests,
             dirs: dirs.clone(),
             engine: None,
+            registry: None,
             resync: options.resync,
         });
         let notices = handles.notices.clone();

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::console::Format;
 use super::{
-    check, completions, daemon, demo, diff, events, export, history, hold, import, logs, promote, resume,
-    rollback, set, status, sync, wait, why,
+    agent, check, completions, daemon, demo, diff, events, export, history, hold, import, logs, promote,
+    resume, rollback, set, status, sync, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -90,6 +90,8 @@ pub(crate) enum Verb {
     Wait(wait::WaitArgs),
     /// Run the controller: webhooks, API and loop
     Daemon(daemon::DaemonArgs),
+    /// Run the loop of another host for a controller
+    Agent(agent::AgentArgs),
     /// Show dev, test and prod on this machine, from an example repository, until Ctrl-C
     Demo(demo::DemoArgs),
     /// Read the manifest and say all that is wrong with it

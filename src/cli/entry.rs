@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 
 use crate::manifest_dir::LoadError;
+use crate::model::container::Secret;
 
 /// A service of this process: it ends when it is told to stop, or with an error.
 pub type Service = BoxFuture<'static, anyhow::Result<()>>;
@@ -21,6 +22,8 @@ pub struct Entrypoints {
     pub offline_router: fn(&Path) -> anyhow::Result<axum::Router>,
     /// Runs the controller.
     pub daemon: fn(DaemonOptions) -> Service,
+    /// Runs an agent.
+    pub agent: fn(AgentOptions) -> Service,
     /// Runs the demo.
     pub demo: fn(DemoOptions) -> Service,
     /// Reads a manifest; an error is every problem in it, each as `file:line: sentence`.
@@ -34,6 +37,27 @@ pub struct DaemonOptions {
     pub desired_state: PathBuf,
     /// Where webhooks are served.
     pub listen: SocketAddr,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
+    /// How often `-v` was given.
+    pub verbosity: u8,
+}
+
+/// How an agent was asked to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentOptions {
+    /// The folder of its record and its policy.
+    pub folder: PathBuf,
+    /// The controller, such as `https://ci.example.com`.
+    pub server: String,
+    /// The token that says which agent it is.
+    pub token: Secret,
+    /// The file that the token is from, where it is from one.
+    pub token_file: Option<PathBuf>,
+    /// The policy's file, where one is named.
+    pub policy: Option<PathBuf>,
+    /// Where the engine finds the registry, on the loopback address.
+    pub registry_port: u16,
     /// How often everything is looked at even if nothing rang.
     pub resync: Duration,
     /// How often `-v` was given.
@@ -64,6 +88,7 @@ pub(super) fn of_this_build() -> Entrypoints {
         telemetry: log_to_standard_error,
         offline_router: crate::daemon::offline_router,
         daemon: |options| Box::pin(run_daemon(options)),
+        agent: |options| Box::pin(run_agent(options)),
         demo: |options| Box::pin(crate::demo::run(options.port_offset)),
         check,
     }
@@ -73,6 +98,16 @@ async fn run_daemon(options: DaemonOptions) -> anyhow::Result<()> {
     let DaemonOptions { desired_state, listen, resync, verbosity } = options;
     crate::telemetry::start(verbosity);
     crate::daemon::run(crate::daemon::Options { desired_state, listen, resync }).await
+}
+
+async fn run_agent(options: AgentOptions) -> anyhow::Result<()> {
+    let AgentOptions { folder, server, token, token_file, policy, registry_port, resync, verbosity } =
+        options;
+    crate::telemetry::start(verbosity);
+    let engine = None;
+    let options =
+        crate::agent::Options { folder, server, token, token_file, policy, registry_port, resync, engine };
+    crate::agent::run(options).await
 }
 
 fn check(desired_state: &Path) -> Result<CheckSummary, Vec<String>> {

@@ -4,6 +4,7 @@
 //! went (`exit`). A verb asks through the `client` and prints through the console of
 //! `output`; it never touches the store while a daemon does.
 
+mod agent;
 mod args;
 mod check;
 mod client;
@@ -40,7 +41,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use tokio::runtime::Runtime;
 
-pub use entry::{CheckSummary, DaemonOptions, DemoOptions, Entrypoints, Service};
+pub use entry::{AgentOptions, CheckSummary, DaemonOptions, DemoOptions, Entrypoints, Service};
 
 use args::{Cli, Verb};
 use exit::{Exit, Failure};
@@ -49,7 +50,7 @@ use session::Session;
 
 use crate::model::container::Secret;
 
-/// A verb that asks needs no more; the daemon and the demo take a thread a core.
+/// A verb that asks needs no more; the daemon, the agent and the demo take a thread a core.
 const THREADS_OF_A_QUESTION: usize = 2;
 /// What still runs in the background when a verb is done has this long to end.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
@@ -78,7 +79,7 @@ fn token() -> Option<Secret> {
 
 fn run(verb: &Verb, session: &mut Session) -> Exit {
     // Services log in their own way.
-    if !matches!(verb, Verb::Daemon(_) | Verb::Demo(_)) {
+    if !matches!(verb, Verb::Daemon(_) | Verb::Agent(_) | Verb::Demo(_)) {
         (session.entry.telemetry)(session.verbosity);
     }
     let outcome = runtime(verb).map_err(|error| Failure::Service(error.into())).and_then(|runtime| {
@@ -91,7 +92,7 @@ fn run(verb: &Verb, session: &mut Session) -> Exit {
 
 fn runtime(verb: &Verb) -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if !matches!(verb, Verb::Daemon(_) | Verb::Demo(_)) {
+    if !matches!(verb, Verb::Daemon(_) | Verb::Agent(_) | Verb::Demo(_)) {
         builder.worker_threads(THREADS_OF_A_QUESTION);
     }
     builder.enable_all().build()
@@ -124,6 +125,7 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Sync(args) => sync::run(args, session).await,
         Verb::Wait(args) => wait::run(args, session).await,
         Verb::Daemon(args) => daemon::run(args, session).await,
+        Verb::Agent(args) => agent::run(args, session).await,
         Verb::Demo(args) => demo::run(args, session).await,
         Verb::Check(args) => check::run(args, session),
         Verb::Export(args) => export::run(args, session).await,

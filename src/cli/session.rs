@@ -60,6 +60,16 @@ impl Session {
         }
     }
 
+    /// Where the daemon is, as it was typed.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// Who we are there.
+    pub(crate) fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
+    }
+
     /// The present moment.
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()

@@ -96,6 +96,7 @@ fn entry() -> Entrypoints {
             )
         },
         demo: |_| Box::pin(async { Ok(()) }),
+        agent: |_| Box::pin(async { Ok(()) }),
         check: |folder| {
             if folder.ends_with("bad") {
                 return Err(vec!["a.toml:3: unknown key `prot`; did you mean `port`?".into()]);

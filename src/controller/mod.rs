@@ -71,6 +71,9 @@ pub struct Settings {
     pub dirs: StateDirs,
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
     pub engine: Option<String>,
+    /// Where this host's engine finds every registry, as `host:port`: an agent's tunnel. `None`: where
+    /// the names of images say.
+    pub registry: Option<String>,
     /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
     pub resync: Duration,
 }
@@ -107,7 +110,7 @@ pub struct OutputOptions {
 /// Starts the loop.
 pub fn spawn(settings: Settings) -> (Controller, Running) {
     let wake = Wake::default();
-    let engine = Arc::new(Engine::new(settings.engine));
+    let engine = Arc::new(Engine::new(settings.engine).pulling_from(settings.registry));
     let fleet = Arc::new(Fleet::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);

@@ -10,19 +10,19 @@ use crate::record::DesiredReader;
 
 /// The signals that ask for the end. While this lives none of them is lost, whether anyone waits
 /// for it at that moment or not.
-pub(super) struct StopSignals {
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
     /// From now on the signals no longer end the process by themselves.
-    pub(super) fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for the next SIGTERM or SIGINT and gives its name.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -31,18 +31,18 @@ impl StopSignals {
 }
 
 /// Says that the daemon runs. Without systemd nobody listens, which is fine.
-pub(super) fn ready() {
+pub(crate) fn ready() {
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 }
 
 /// Says that the daemon is stopping.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
 /// Tells the watchdog, twice as often as it wants, that the daemon lives: that tasks are run and
 /// that the record can be read. Ends at once where no watchdog was asked for.
-pub(super) async fn keep_alive(desired: DesiredReader) {
+pub(crate) async fn keep_alive(desired: DesiredReader) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval(patience.max(Duration::from_millis(2)) / 2);
     loop {

@@ -20,6 +20,9 @@ use super::time::Timestamp;
 /// that the two do not understand each other.
 pub const VERSION: u32 = 1;
 
+/// The header of an answer that says why there is none.
+pub const FAILED: &str = "x-abide-failed";
+
 /// The first word of an agent: the body of `POST /api/v1/agent/session`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {

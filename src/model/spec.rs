@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::name::{AgentName, BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName};
 
 /// Everything that the files of a desired-state folder declare.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
     /// Repositories by name.
     pub repositories: BTreeMap<RepositoryName, RepositorySpec>,

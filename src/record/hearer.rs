@@ -40,6 +40,11 @@ impl Hearer {
         self.shared.write(move |draft| hear(draft, &environments, report, at)).await
     }
 
+    /// Rings for environments whose agent came or went.
+    pub fn tell_of_presence(&self, environments: impl IntoIterator<Item = EnvironmentName>) {
+        environments.into_iter().for_each(|environment| self.shared.bells.ring(Bell::Status(environment)));
+    }
+
     /// How much was heard of an environment.
     ///
     /// # Errors

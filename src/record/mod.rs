@@ -39,7 +39,7 @@ pub use export::{EnvironmentExport, Export};
 pub use hearer::Hearer;
 pub use open::{Handles, open};
 pub use reader::DesiredReader;
-pub use replica::{Accepted, Kept, NotTaken, Replica};
+pub use replica::{Accepted, Kept, NotTaken, Replica, SESSIONS};
 pub use resolver::Resolver;
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};

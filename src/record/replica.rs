@@ -21,6 +21,9 @@ use crate::model::spec::EnvironmentSpec;
 /// Where the number is from which the epochs of the next sessions are made.
 const EPOCH: &[u8] = b"epoch";
 
+/// The sessions that one process of an agent can have at most.
+pub const SESSIONS: u64 = 1 << 20;
+
 /// Takes over what a controller assigns. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct Replica {
@@ -65,14 +68,18 @@ pub struct Kept {
 }
 
 impl Replica {
-    /// Takes over all that is assigned; an environment that is not in it is forgotten, but for its
-    /// record. A record that goes back is not taken over: a controller that was restored from an
+    /// Takes over all that is assigned. An environment that is neither in it nor among `kept`, which
+    /// stay as they are, is forgotten, but for its record. A record that goes back is not taken over: a controller that was restored from an
     /// old copy must not bring back what ran then.
     ///
     /// # Errors
     /// [`RecordError`] where nothing was recorded.
-    pub async fn accept(&self, assignment: Assignment) -> Result<Accepted, RecordError> {
-        self.shared.write(move |draft| accept(draft, assignment)).await
+    pub async fn accept(
+        &self,
+        assignment: Assignment,
+        kept: BTreeSet<EnvironmentName>,
+    ) -> Result<Accepted, RecordError> {
+        self.shared.write(move |draft| accept(draft, assignment, kept)).await
     }
 
     /// What was assigned last.
@@ -92,14 +99,15 @@ impl Replica {
         Ok(kept)
     }
 
-    /// A number that is higher than every one before, and at least `at_least`.
+    /// The number of the next process' first session: at least `at_least`, and [`SESSIONS`] above
+    /// the one before, so that those between are the sessions of that process.
     ///
     /// # Errors
     /// [`RecordError`] where it could not be written; the number is then not to be used.
     pub async fn next_epoch(&self, at_least: u64) -> Result<u64, RecordError> {
         let work = move |draft: &mut Draft<'_>| {
             let last = draft.store().get(Kind::Meta, EPOCH)?.as_deref().and_then(keys::number);
-            let epoch = last.unwrap_or_default().saturating_add(1).max(at_least);
+            let epoch = last.map_or(at_least, |last| last.saturating_add(SESSIONS).max(at_least));
             draft.put_bytes(Kind::Meta, EPOCH.to_vec(), epoch.to_be_bytes().to_vec());
             Ok(epoch)
         };
@@ -132,9 +140,13 @@ pub(super) fn propose(
     Ok(true)
 }
 
-fn accept(draft: &mut Draft<'_>, assignment: Assignment) -> Result<Accepted, RecordError> {
+fn accept(
+    draft: &mut Draft<'_>,
+    assignment: Assignment,
+    mut named: BTreeSet<EnvironmentName>,
+) -> Result<Accepted, RecordError> {
     let Assignment { network, environments } = assignment;
-    let named: BTreeSet<_> = environments.iter().map(|one| one.desired.environment.clone()).collect();
+    named.extend(environments.iter().map(|one| one.desired.environment.clone()));
     for pair in draft.store().pairs(Kind::Assigned, b"") {
         let (key, _) = pair?;
         if keys::name(&key).is_none_or(|name| !named.contains(&name)) {

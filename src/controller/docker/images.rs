@@ -5,6 +5,7 @@ use bollard::query_parameters::{
     RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures::StreamExt;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
@@ -106,6 +107,14 @@ impl Engine {
         }
     }
 
+    /// A repository under the name by which this engine finds it.
+    fn found_at<'a>(&self, reference: &'a str) -> Cow<'a, str> {
+        match &self.registry {
+            Some(registry) => Cow::Owned(format!("{registry}/{}", path_of(reference))),
+            None => Cow::Borrowed(reference),
+        }
+    }
+
     /// Pulls `reference@digest` and says what it is called here. Errors come inside the stream.
     pub(crate) async fn pull(
         &self,
@@ -114,7 +123,7 @@ impl Engine {
         progress: &mut (impl FnMut(String) + Send),
     ) -> Result<Image> {
         let docker = self.docker().await?;
-        let name = format!("{reference}@{digest}");
+        let name = format!("{}@{digest}", self.found_at(reference));
         let options = CreateImageOptionsBuilder::default().from_image(&name).build();
         let mut lines = docker.create_image(Some(options), None, None);
         while let Some(line) = lines.next().await {
@@ -129,5 +138,14 @@ impl Engine {
         let id = self.image_id(&name).await?;
         let id = id.ok_or_else(|| EngineError::NotFound(format!("{name} after it was pulled")))?;
         Ok(Image { reference: Some(reference.to_owned()), digest: Some(digest.clone()), id: Some(id) })
+    }
+}
+
+/// A repository's path in its registry.
+fn path_of(reference: &str) -> String {
+    match reference.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path.to_owned(),
+        Some(_) => reference.to_owned(),
+        None => format!("library/{reference}"),
     }
 }

@@ -98,6 +98,8 @@ type Result<T> = std::result::Result<T, EngineError>;
 pub(crate) struct Engine {
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: the environment's, else the default.
     host: Option<String>,
+    /// Where it finds every registry, as `host:port`; `None`: where the names of images say.
+    registry: Option<String>,
     docker: RwLock<Option<Docker>>,
     network_turn: tokio::sync::Mutex<()>,
     steps: step::Steps,
@@ -110,11 +112,17 @@ impl Engine {
     pub(crate) fn new(host: Option<String>) -> Self {
         Self {
             host,
+            registry: None,
             docker: RwLock::new(None),
             network_turn: tokio::sync::Mutex::default(),
             steps: step::Steps::default(),
             cleanups: TaskTracker::new(),
         }
+    }
+
+    /// The same, which finds every registry at `registry`.
+    pub(crate) fn pulling_from(self, registry: Option<String>) -> Self {
+        Self { registry, ..self }
     }
 
     /// The connection, made and negotiated where there is none.

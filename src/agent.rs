@@ -1,0 +1,218 @@
+//! The composition root of an agent: the process on another host that runs the same loop for a
+//! controller. It dials out; nothing on its host listens but the registry's tunnel on the loopback
+//! address.
+//!
+//! The record here is a copy. The controller assigns environments and moves their record; this host
+//! resolves secrets, pulls, swaps and heals, and goes on with what it has while the controller is
+//! away.
+
+mod answers;
+mod assign;
+mod lines;
+mod link;
+mod policy;
+mod reporter;
+mod server;
+mod tunnel;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::controller::{self, Settings, StateDirs};
+use crate::daemon::systemd::{self, StopSignals};
+use crate::model::container::Secret;
+use crate::model::time::Timestamp;
+use crate::record::{self, Handles, SESSIONS};
+use answers::Answers;
+use assign::{Assigner, Refusals};
+use link::Link;
+use policy::Policy;
+use reporter::Reporter;
+use server::Server;
+use tunnel::Tunnel;
+
+/// The policy's file where none is named; where it is not there, the standard policy holds.
+const POLICY: &str = "policy.toml";
+
+/// How an agent is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of its record and its policy.
+    pub folder: PathBuf,
+    /// The controller, such as `https://ci.example.com`.
+    pub server: String,
+    /// The token that says which agent this is.
+    pub token: Secret,
+    /// The file of the token, which no container gets.
+    pub token_file: Option<PathBuf>,
+    /// The policy's file; `None`: `policy.toml` in the folder, where there is one.
+    pub policy: Option<PathBuf>,
+    /// The port of the loopback address where the engine finds the registry; zero: any.
+    pub registry_port: u16,
+    /// How often everything is looked at even if nothing rang.
+    pub resync: Duration,
+    /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
+    pub engine: Option<String>,
+}
+
+/// Runs an agent until SIGTERM or Ctrl-C; a second one ends it at once.
+///
+/// # Errors
+/// Where it cannot be started, in words for people.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    // First, so that one that comes while the agent starts still ends it in order.
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let agent = Agent::start(options).await?;
+    systemd::ready();
+    let watchdog = tokio::spawn(systemd::keep_alive(agent.handles.desired.clone()));
+    let signal = signals.next().await;
+    info!(signal, "stopping; containers go on as they are");
+    systemd::stopping();
+    watchdog.abort();
+    tokio::select! {
+        stopped = agent.stop() => stopped,
+        again = signals.next() => {
+            warn!(signal = again, "stopped at once");
+            Ok(())
+        }
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    /// The record's handles, for who embeds an agent.
+    pub handles: Handles,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    running: controller::Running,
+}
+
+impl Agent {
+    /// Opens, binds and starts everything. What can be refused is refused before anything runs.
+    ///
+    /// # Errors
+    /// A folder that is a controller's, a record that another agent holds, a policy that is not
+    /// understood, a port that is taken.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let server = Server::new(&options.server, options.token.clone())?;
+        let policy = Arc::new(read_policy(&options)?);
+        refuse_controllers(&options.folder)?;
+        let dirs = state_dirs(&options.folder);
+        let handles = open_record(&options.folder)?;
+        let (up, link) = watch::channel(None);
+        let tunnel = Tunnel::bind(options.registry_port, link).await.with_context(|| {
+            format!(
+                "cannot listen on port {} of the loopback address; --registry-port chooses another",
+                options.registry_port
+            )
+        })?;
+        let now = Timestamp::from(SystemTime::now()).as_millis();
+        let epoch = handles.replica.next_epoch(now.saturating_mul(SESSIONS)).await?;
+        let kept = assign::manifest(handles.replica.kept()?, &policy);
+        let (manifests, manifest) = watch::channel(Arc::new(kept));
+        let (controller, running) = controller::spawn(Settings {
+            record: handles.id.clone(),
+            desired: handles.desired.clone(),
+            resolver: handles.resolver.clone().of_replica(),
+            status: handles.status.clone(),
+            writer: handles.status_writer.clone(),
+            bells: handles.bells.clone(),
+            manifest,
+            dirs,
+            engine: options.engine,
+            registry: Some(tunnel.registry()),
+            resync: options.resync,
+        });
+        let refusals = Refusals::default();
+        let assigner =
+            Assigner { replica: handles.replica.clone(), policy, manifests, refusals: refusals.clone() };
+        let reporter = Arc::new(reporter(&handles, refusals));
+        let (instance, answers) = (handles.id.clone(), Answers::new(controller));
+        let stop = CancellationToken::new();
+        info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide agent runs");
+        let link = Link { server, instance, epoch, up, assigner, reporter, answers };
+        let tasks = vec![tokio::spawn(link.run(stop.clone())), tokio::spawn(tunnel.run(stop.clone()))];
+        Ok(Self { handles, stop, tasks, running })
+    }
+
+    /// Ends link and loop, cancels pulls, and touches no container.
+    ///
+    /// # Errors
+    /// Where the record cannot be closed.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        for task in self.tasks {
+            // One that panicked has said so.
+            let _ = task.await;
+        }
+        self.running.stop().await;
+        self.handles.close().await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn reporter(handles: &Handles, refusals: Refusals) -> Reporter {
+    Reporter {
+        instance: handles.id.clone(),
+        status: handles.status.clone(),
+        desired: handles.desired.clone(),
+        bells: handles.bells.clone(),
+        refusals,
+        state: Mutex::default(),
+        news: Notify::new(),
+    }
+}
+
+/// A folder that declares environments is a controller's: its record is no copy of another.
+fn refuse_controllers(folder: &Path) -> anyhow::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("the folder {}", folder.display())),
+    };
+    for name in entries.filter_map(|entry| Some(entry.ok()?.file_name())) {
+        let name = name.to_string_lossy();
+        if name.ends_with(".toml") && name != POLICY {
+            anyhow::bail!(
+                "{} is the folder of a controller: it has the manifest {name}. An agent keeps its own record in a \
+                 folder of its own; name it with --desired-state",
+                folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn read_policy(options: &Options) -> anyhow::Result<Policy> {
+    let own: Vec<_> = std::iter::once(options.folder.clone()).chain(options.token_file.clone()).collect();
+    match &options.policy {
+        Some(path) => Ok(Policy::read(path, own)?),
+        None => {
+            let path = options.folder.join(POLICY);
+            if path.exists() { Ok(Policy::read(&path, own)?) } else { Ok(Policy::standard(own)) }
+        }
+    }
+}
+
+fn open_record(folder: &Path) -> anyhow::Result<Handles> {
+    let dir = folder.join("record");
+    let handles = record::open(&dir).with_context(|| format!("the record in {}", dir.display()))?;
+    for notice in &handles.notices {
+        warn!(notice, "the record was repaired");
+    }
+    Ok(handles)
+}
+
+fn state_dirs(folder: &Path) -> StateDirs {
+    let record = folder.join("record");
+    let record = std::path::absolute(&record).unwrap_or(record);
+    StateDirs { mirrors: record.join("mirrors"), work: record.join("work"), logs: record.join("logs") }
+}

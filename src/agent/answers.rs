@@ -1,0 +1,69 @@
+//! Answers to what the controller asks: plans and output.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::server::{Asker, Body, streamed, whole};
+use crate::controller::{Controller, OutputOptions};
+use crate::model::link::{Ask, FAILED, Question};
+use crate::model::name::EnvironmentName;
+
+/// Answers that are given at once; more wait.
+const AT_ONCE: usize = 16;
+
+/// Answers from what the loop knows.
+#[derive(Clone)]
+pub(super) struct Answers {
+    controller: Controller,
+    permits: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Answers {
+    pub(super) fn new(controller: Controller) -> Self {
+        Self { controller, permits: Arc::new(Semaphore::new(AT_ONCE)), tasks: TaskTracker::new() }
+    }
+
+    /// Begins to answer, beside everything else. The answer ends with its connection.
+    pub(super) fn begin(&self, asker: Asker, ask: Ask) {
+        let answers = self.clone();
+        self.tasks.spawn(async move {
+            let _permit = answers.permits.acquire().await;
+            let Ask { id, environment, question } = ask;
+            let (headers, body) = match answers.to(&environment, question).await {
+                Ok(body) => (HeaderMap::new(), body),
+                Err(why) => (failed(), whole(why.into())),
+            };
+            let path = format!("/api/v1/agent/answers/{id}");
+            if let Err(error) = asker.ask(Method::POST, &path, headers, body).await {
+                debug!(%environment, %error, "an answer was not taken");
+            }
+        });
+    }
+
+    async fn to(&self, environment: &EnvironmentName, question: Question) -> Result<Body, String> {
+        match question {
+            Question::Plan => {
+                let plan = self.controller.preview(environment).await?;
+                let plan = plan.ok_or_else(|| format!("{environment} is not taken by this host yet"))?;
+                Ok(whole(serde_json::to_vec(&plan).map_err(|error| error.to_string())?.into()))
+            }
+            Question::Logs { follow, tail, since } => {
+                let options = OutputOptions { follow, tail, since };
+                let output = self.controller.output(environment, options).await?;
+                Ok(streamed(output.map(|piece: io::Result<_>| piece)))
+            }
+        }
+    }
+}
+
+fn failed() -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static(FAILED), HeaderValue::from_static("true"))])
+}

@@ -1,0 +1,77 @@
+//! Lines of a body that comes, each whole or not at all.
+
+use std::io;
+
+use bytes::{Buf as _, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+
+/// The longest line, in bytes: the assignment of a thousand environments is far below.
+const LONGEST: usize = 16 << 20;
+
+/// Reads lines. What comes after the last line break when the body ends is no line.
+pub(super) struct Lines<B> {
+    body: B,
+    read: BytesMut,
+}
+
+impl<B> Lines<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(super) fn new(body: B) -> Self {
+        Self { body, read: BytesMut::new() }
+    }
+
+    /// The next line without its break; `None` at the end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<BytesMut>> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.read[searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.read.split_to(searched + end);
+                self.read.advance(1);
+                return Ok(Some(line));
+            }
+            searched = self.read.len();
+            if searched > LONGEST {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than any can be"));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            if let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() {
+                while data.has_remaining() {
+                    let piece = data.chunk();
+                    self.read.extend_from_slice(piece);
+                    let length = piece.len();
+                    data.advance(length);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    async fn lines(pieces: &[&'static str]) -> Vec<String> {
+        let pieces: Vec<_> = pieces.iter().map(|piece| Bytes::from_static(piece.as_bytes())).collect();
+        let pieces = stream::iter(pieces.into_iter().map(|piece| Ok::<_, io::Error>(Frame::data(piece))));
+        let mut lines = Lines::new(StreamBody::new(pieces));
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().await.unwrap() {
+            found.push(String::from_utf8(line.to_vec()).unwrap());
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn lines_are_whole_however_they_come_and_a_truncated_one_is_none() {
+        assert_eq!(lines(&["a\nb", "c\n", "\nd\ne"]).await, ["a", "bc", "", "d"]);
+        assert_eq!(lines(&["", "a", "b"]).await, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,217 @@
+//! What this host allows, whatever a controller says: a controller that was broken into must not own
+//! the hosts of its agents. Privileges and the namespaces of the host cannot be asked for at all.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::name::NetworkName;
+use crate::model::spec::{EnvValue, EnvironmentSpec, Mount, SecretRef};
+
+/// Networks that are the host's own, or none.
+const NETWORKS: [&str; 4] = ["host", "none", "default", "bridge"];
+/// Where the Docker Engine and its parts usually listen and keep their files: whoever mounts that
+/// owns the host.
+const ENGINE: [&str; 4] = ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/var/lib/docker"];
+/// What no policy can allow: the kernel's own files.
+const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Variables of the agent itself, such as its token.
+const OWN_VARIABLES: &str = "ABIDE_";
+
+/// The policy of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Policy {
+    rules: Rules,
+    /// Files and folders of the agent itself.
+    own: Vec<PathBuf>,
+}
+
+/// What `policy.toml` says. In lists of names a `*` at the end stands for any end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    /// Repositories of images; left out: any.
+    images: Option<Vec<String>>,
+    /// Folders of the host that may be mounted, with all below them; left out: none.
+    #[serde(default)]
+    binds: Vec<PathBuf>,
+    /// Volumes; left out: any.
+    volumes: Option<Vec<String>>,
+    /// Host ports, such as `"8088"` or `"8000-8099"`; left out: any.
+    ports: Option<Vec<Ports>>,
+    /// Variables of the agent that may be handed to containers; left out: any but its own.
+    secret_env: Option<Vec<String>>,
+    /// Files, or folders of files, that may be handed to containers as secrets; left out: none.
+    #[serde(default)]
+    secret_files: Vec<PathBuf>,
+}
+
+/// One port or a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Ports {
+    first: u16,
+    last: u16,
+}
+
+impl TryFrom<String> for Ports {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(format!("`{text}` is no port and no range, such as \"8000-8099\"")),
+        }
+    }
+}
+
+/// Why a policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PolicyError {
+    /// The file is not there or cannot be read.
+    #[error("the policy {} cannot be read", .path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not understood.
+    #[error("the policy {} is not understood: {why}", .path.display())]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// What, with its line.
+        why: String,
+    },
+}
+
+impl Policy {
+    /// The policy in a file. `own`: files and folders of the agent, which no container gets.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: a policy that is not understood allows nothing, so the agent does not start.
+    pub(super) fn read(path: &Path, own: Vec<PathBuf>) -> Result<Self, PolicyError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| PolicyError::Unreadable { path: path.to_owned(), source })?;
+        let wrong = |why: String| PolicyError::Wrong { path: path.to_owned(), why };
+        let rules: Rules = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let mut paths = rules.binds.iter().chain(&rules.secret_files);
+        if let Some(path) = paths.find(|path| !path.is_absolute()) {
+            return Err(wrong(format!("`{}` is no absolute path", path.display())));
+        }
+        Ok(Self { rules, own })
+    }
+
+    /// The policy where nothing is declared.
+    pub(super) fn standard(own: Vec<PathBuf>) -> Self {
+        Self { rules: Rules::default(), own }
+    }
+
+    /// Why an environment is not allowed here, in a sentence; `None`: it is. `images`: the
+    /// repositories that it pulls from. Looks at the disk, for links lead elsewhere.
+    pub(super) fn objection(
+        &self,
+        network: &NetworkName,
+        spec: &EnvironmentSpec,
+        images: &[String],
+    ) -> Option<String> {
+        let objections = [
+            NETWORKS.contains(&network.as_str()).then(|| format!("containers on the network `{network}`")),
+            self.image(images),
+            spec.volumes.iter().find_map(|mount| self.mount(mount)),
+            spec.publish.and_then(|publish| self.port(publish.port)),
+            spec.env.values().find_map(|value| match value {
+                EnvValue::Secret(secret) => self.secret(secret),
+                EnvValue::Plain(_) => None,
+            }),
+        ];
+        let what = objections.into_iter().flatten().next()?;
+        Some(format!("the policy of this host does not allow {what}; what ran goes on"))
+    }
+
+    fn image(&self, images: &[String]) -> Option<String> {
+        let allowed = self.rules.images.as_ref()?;
+        let other = images.iter().find(|image| !allowed.iter().any(|allowed| fits(image, allowed)))?;
+        Some(format!("images of `{other}`"))
+    }
+
+    fn mount(&self, mount: &Mount) -> Option<String> {
+        if let Some(volume) = mount.volume() {
+            let allowed = self.rules.volumes.as_ref()?;
+            let fits = allowed.iter().any(|allowed| fits(volume, allowed));
+            return (!fits).then(|| format!("the volume `{volume}`"));
+        }
+        let source = Path::new(&mount.source);
+        let shown = format!("{} to be mounted", source.display());
+        match self.is_within(source, &self.rules.binds) {
+            true => None,
+            false => Some(shown),
+        }
+    }
+
+    fn port(&self, port: u16) -> Option<String> {
+        let allowed = self.rules.ports.as_ref()?;
+        let fits = allowed.iter().any(|range| (range.first..=range.last).contains(&port));
+        (!fits).then(|| format!("the host port {port}"))
+    }
+
+    fn secret(&self, secret: &SecretRef) -> Option<String> {
+        match secret {
+            SecretRef::SecretEnv(name) => {
+                let is_listed = |allowed: &Vec<String>| allowed.iter().any(|allowed| fits(name, allowed));
+                let fits = self.rules.secret_env.as_ref().is_none_or(is_listed);
+                (!fits || name.starts_with(OWN_VARIABLES))
+                    .then(|| format!("the variable `{name}` as a secret"))
+            }
+            SecretRef::SecretFile(path) => {
+                let fits = self.is_within(path, &self.rules.secret_files);
+                (!fits).then(|| format!("the file {} as a secret", path.display()))
+            }
+        }
+    }
+
+    /// Whether a path leads into one of `folders`, and to nothing that no policy can allow.
+    fn is_within(&self, path: &Path, folders: &[PathBuf]) -> bool {
+        let Some(real) = resolved(path) else { return false };
+        let folders = folders.iter().filter_map(|folder| resolved(folder));
+        folders.into_iter().any(|folder| real.starts_with(folder)) && !self.is_forbidden(&real)
+    }
+
+    /// Whether `path` is, holds or lies in what no container may have.
+    fn is_forbidden(&self, path: &Path) -> bool {
+        let engine = ENGINE.iter().map(PathBuf::from).chain(docker_host());
+        let barred = engine.chain(self.own.iter().cloned()).filter_map(|one| resolved(&one));
+        path.parent().is_none()
+            || KERNEL.iter().any(|kernel| path.starts_with(kernel))
+            || barred.into_iter().any(|one| one.starts_with(path) || path.starts_with(one))
+    }
+}
+
+/// The socket that the agent itself is told to use.
+fn docker_host() -> Option<PathBuf> {
+    std::env::var("DOCKER_HOST").ok()?.strip_prefix("unix://").map(PathBuf::from)
+}
+
+/// Whether `name` is `pattern`, or begins with it where that ends in a `*`.
+fn fits(name: &str, pattern: &str) -> bool {
+    pattern.strip_suffix('*').map_or(name == pattern, |beginning| name.starts_with(beginning))
+}
+
+/// Where a path really leads. Of one that is not there yet, where what is there of it leads; with
+/// `..` in the rest nobody can tell.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    if let Ok(real) = path.canonicalize() {
+        return Some(real);
+    }
+    let (parent, name) = (path.parent()?, path.file_name()?);
+    // A link that leads nowhere may lead anywhere tomorrow.
+    if path.symlink_metadata().is_ok() {
+        return None;
+    }
+    Some(resolved(parent)?.join(name))
+}
+
+#[cfg(test)]
+mod tests;

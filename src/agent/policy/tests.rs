@@ -1,0 +1,161 @@
+//! What a host allows, with real files and links.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::link::Assignment;
+
+/// A host with a policy in a folder of its own.
+struct Host {
+    home: TempDir,
+    policy: Policy,
+}
+
+impl Host {
+    /// `HOME` stands for the host's folder.
+    fn new(text: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        for folder in ["data", "data/app", "elsewhere", "agent"] {
+            std::fs::create_dir(home.path().join(folder)).unwrap();
+        }
+        let path = home.path().join("policy.toml");
+        std::fs::write(&path, text.replace("HOME", home.path().to_str().unwrap())).unwrap();
+        let policy = Policy::read(&path, vec![home.path().join("agent")]).unwrap();
+        Self { home, policy }
+    }
+
+    fn path(&self, rest: &str) -> String {
+        self.home.path().join(rest).to_str().unwrap().to_owned()
+    }
+
+    fn about_mount(&self, source: &str) -> Option<String> {
+        let mount = Mount { source: source.to_owned(), target: "/data".to_owned(), read_only: false };
+        self.about(|spec| spec.volumes = vec![mount])
+    }
+
+    fn about_secret(&self, secret: SecretRef) -> Option<String> {
+        self.about(|spec| spec.env = BTreeMap::from([("TOKEN".to_owned(), EnvValue::Secret(secret))]))
+    }
+
+    fn about(&self, edit: impl FnOnce(&mut EnvironmentSpec)) -> Option<String> {
+        let mut spec = spec();
+        edit(&mut spec);
+        self.policy.objection(&NetworkName::default(), &spec, &[])
+    }
+}
+
+fn spec() -> EnvironmentSpec {
+    let text = r#"{"network": "abide", "environments": [{"spec": {"container": "prod-server", "port": 8088,
+        "publish": {"port": 8088}, "supply": "manual", "init": true, "stop_timeout": {"secs": 10, "nanos": 0},
+        "health": {"probe": "tcp", "interval": {"secs": 1, "nanos": 0}, "timeout": {"secs": 1, "nanos": 0},
+        "start_deadline": {"secs": 30, "nanos": 0}, "healthy_for": {"secs": 1, "nanos": 0}},
+        "of_a_newer_controller": true},
+        "desired": {"environment": "prod", "generation": 0, "revision": null, "image": null, "origin": null,
+        "at": "2026-01-01T00:00:00Z"}}]}"#;
+    let assignment: Assignment = serde_json::from_str(text).unwrap();
+    assignment.environments.into_iter().next().unwrap().spec
+}
+
+#[test]
+fn without_a_policy_no_file_of_the_host_is_handed_out_and_the_rest_is_free() {
+    let host = Host::new("");
+    assert_eq!(host.about(|_| {}), None);
+    assert_eq!(host.about_mount("prod-data"), None);
+    assert_eq!(host.about_secret(SecretRef::SecretEnv("PROD_TOKEN".to_owned())), None);
+    for source in ["/", "/etc", "/var/run/docker.sock", "/run", &host.path("data")] {
+        assert!(host.about_mount(source).unwrap().contains(source), "{source}");
+    }
+    assert!(host.about_secret(SecretRef::SecretFile("/etc/shadow".into())).is_some());
+    assert!(host.about_secret(SecretRef::SecretEnv("ABIDE_TOKEN".to_owned())).is_some());
+}
+
+#[test]
+fn a_folder_that_is_allowed_is_left_by_no_dots_and_no_links() {
+    let host = Host::new("binds = [\"HOME/data\"]");
+    symlink(host.path("elsewhere"), host.path("data/link")).unwrap();
+    symlink(host.path("not-there"), host.path("data/dangling")).unwrap();
+    for good in ["data", "data/app", "data/app/new/deep"] {
+        assert_eq!(host.about_mount(&host.path(good)), None, "{good}");
+    }
+    for bad in [
+        "data/../elsewhere",
+        "data/link",
+        "data/link/x",
+        "data/dangling",
+        "data/new/../../elsewhere",
+        "data2",
+        "elsewhere",
+    ] {
+        assert!(host.about_mount(&host.path(bad)).is_some(), "{bad} was allowed");
+    }
+}
+
+#[test]
+fn even_a_policy_that_allows_everything_hands_out_neither_engine_nor_agent_nor_kernel() {
+    let host = Host::new("binds = [\"/\"]\nsecret_files = [\"/\"]");
+    assert_eq!(host.about_mount(&host.path("elsewhere")), None);
+    let bad = ["/", "/var/run", "/run", "/var", "/run/docker.sock", "/proc", "/sys/fs", "/dev/sda"];
+    for bad in bad.map(str::to_owned).into_iter().chain([
+        host.path("agent"),
+        host.path("agent/record"),
+        host.path(""),
+    ]) {
+        assert!(host.about_mount(&bad).is_some(), "{bad} was allowed");
+    }
+    assert!(host.about_secret(SecretRef::SecretFile(host.path("agent/token").into())).is_some());
+    assert_eq!(host.about_secret(SecretRef::SecretFile("/etc/hostname".into())), None);
+}
+
+#[test]
+fn images_volumes_ports_and_variables_are_held_to_their_lists() {
+    let host = Host::new(
+        "images = [\"registry.example.com/keepwork/*\", \"localhost:5000/prod\"]\nvolumes = [\"prod-*\"]\n\
+         ports = [\"8088\", \"9000-9010\"]\nsecret_env = [\"PROD_*\"]",
+    );
+    let about_image =
+        |image: &str| host.policy.objection(&NetworkName::default(), &spec(), &[image.to_owned()]);
+    assert_eq!(about_image("registry.example.com/keepwork/prod"), None);
+    assert_eq!(about_image("localhost:5000/prod"), None);
+    for other in ["registry.example.com/keepwork", "evil.example.com/keepwork/prod", "localhost:5000/prod2"] {
+        assert!(about_image(other).unwrap().contains(other));
+    }
+    assert_eq!(host.about_mount("prod-data"), None);
+    assert!(host.about_mount("test-data").is_some());
+    assert_eq!(host.about(|spec| spec.publish.as_mut().unwrap().port = 9010), None);
+    assert!(host.about(|spec| spec.publish.as_mut().unwrap().port = 9011).is_some());
+    assert_eq!(host.about(|spec| spec.publish = None), None);
+    assert_eq!(host.about_secret(SecretRef::SecretEnv("PROD_KEY".to_owned())), None);
+    assert!(host.about_secret(SecretRef::SecretEnv("HOME".to_owned())).is_some());
+}
+
+#[test]
+fn the_networks_of_the_host_are_no_managed_networks() {
+    let host = Host::new("");
+    for network in NETWORKS {
+        let network = NetworkName::new(network).unwrap();
+        assert!(host.policy.objection(&network, &spec(), &[]).is_some(), "{network}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_not_understood_is_refused_with_its_line() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("policy.toml");
+    for (text, said) in [
+        ("binds = [\"data\"]", "no absolute path"),
+        ("\nimage = [\"x\"]", "line 2"),
+        ("ports = [\"9-1\"]", "no range"),
+        ("ports = 8088", "line 1"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = Policy::read(&path, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    assert!(matches!(
+        Policy::read(&home.path().join("none"), Vec::new()),
+        Err(PolicyError::Unreadable { .. })
+    ));
+}

@@ -1,0 +1,245 @@
+//! Reports: all that is known of an environment, whenever something of it changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http_body_util::BodyExt as _;
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tracing::warn;
+
+use super::assign::{Refusal, Refusals};
+use super::server::{AskError, Asker};
+use crate::model::error::chain;
+use crate::model::link::{Assignment, Heard, Receipt, Report, Reported};
+use crate::model::name::EnvironmentName;
+use crate::model::status::{Condition, Status};
+use crate::record::{Bell, Bells, DesiredReader, RecordError, StatusReader};
+
+/// Changes that come within this time are reported together.
+const GATHERED_FOR: Duration = Duration::from_millis(20);
+/// A report that was not taken is sent again after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Events in one report of an environment; more follow in the next.
+const EVENTS_AT_ONCE: usize = 200;
+/// Generations whose outcome is reported: the controller keeps what it heard.
+const OUTCOMES: usize = 20;
+/// The longest receipt that is read, in bytes.
+const LONGEST_RECEIPT: usize = 4 << 20;
+
+/// Says what this host knows of its environments.
+pub(super) struct Reporter {
+    pub(super) instance: String,
+    pub(super) status: StatusReader,
+    pub(super) desired: DesiredReader,
+    pub(super) bells: Bells,
+    pub(super) refusals: Refusals,
+    pub(super) state: Mutex<State>,
+    /// Rung when something is to be reported that no bell of the record tells.
+    pub(super) news: Notify,
+}
+
+/// How far the controller has heard.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// By environment of the last assignment.
+    heard: BTreeMap<EnvironmentName, Heard>,
+    /// What changed since the last report.
+    changed: BTreeSet<EnvironmentName>,
+}
+
+/// Why reporting in a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReportError {
+    /// The session is not ours any more, or the connection broke.
+    #[error("a report was not taken")]
+    Ask(#[from] AskError),
+    /// The record is being closed.
+    #[error("the record is being closed")]
+    Closed,
+}
+
+impl Reporter {
+    /// Begins a session: what was heard in an earlier one does not count, for the controller may be
+    /// another since.
+    pub(super) fn begin(&self) {
+        *self.state() = State::default();
+    }
+
+    /// Notes what is assigned, and how much of it the controller has heard. All of it is reported:
+    /// what was refused may be another now.
+    pub(super) fn assigned(&self, assignment: &Assignment) {
+        let mut state = self.state();
+        let mut before = std::mem::take(&mut state.heard);
+        for assigned in &assignment.environments {
+            let environment = &assigned.desired.environment;
+            let heard = before.remove(environment).or_else(|| assigned.heard.clone()).unwrap_or_default();
+            state.heard.insert(environment.clone(), heard);
+            state.changed.insert(environment.clone());
+        }
+    }
+
+    /// Something that no bell tells is to be reported.
+    pub(super) fn ring(&self) {
+        self.news.notify_one();
+    }
+
+    /// Reports for as long as a session lasts; says why it cannot any more.
+    pub(super) async fn run(self: Arc<Self>, asker: Asker, epoch: u64) -> ReportError {
+        let mut bells = self.bells.subscribe();
+        let mut sequence = 0;
+        loop {
+            tokio::select! {
+                bell = bells.recv() => match bell {
+                    Ok(bell) => self.hear(bell),
+                    Err(RecvError::Lagged(_)) => self.all_changed(),
+                    Err(RecvError::Closed) => return ReportError::Closed,
+                },
+                () = self.news.notified() => {}
+            }
+            tokio::time::sleep(GATHERED_FOR).await;
+            while let Ok(bell) = bells.try_recv() {
+                self.hear(bell);
+            }
+            while let Some(report) = self.report(epoch, sequence + 1) {
+                sequence += 1;
+                match self.send(&asker, &report).await {
+                    Ok(receipt) => self.receive(&report, receipt),
+                    // Nothing can be wrong with a report that is not wrong with the session.
+                    Err(AskError::Refused { status, .. }) if status.is_server_error() => {
+                        self.state().changed.extend(environments(&report));
+                        tokio::time::sleep(AGAIN_AFTER).await;
+                    }
+                    Err(error) => return error.into(),
+                }
+            }
+        }
+    }
+
+    fn hear(&self, bell: Bell) {
+        let (Bell::Desired(environment) | Bell::Status(environment) | Bell::Event(environment)) = bell;
+        self.state().changed.insert(environment);
+    }
+
+    fn all_changed(&self) {
+        let mut state = self.state();
+        let all: Vec<_> = state.heard.keys().cloned().collect();
+        state.changed.extend(all);
+    }
+
+    /// What is to be reported now; `None`: nothing.
+    fn report(&self, epoch: u64, sequence: u64) -> Option<Report> {
+        let (changed, heard) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.changed), state.heard.clone())
+        };
+        let of_ours = changed.iter().filter_map(|environment| heard.get_key_value(environment));
+        let reported = of_ours.filter_map(|(environment, heard)| match self.of(environment, heard) {
+            Ok(reported) => reported,
+            Err(error) => {
+                warn!(%environment, error = %chain(&error), "an environment cannot be reported");
+                None
+            }
+        });
+        let environments: Vec<_> = reported.collect();
+        (!environments.is_empty()).then(|| Report {
+            instance: self.instance.clone(),
+            epoch,
+            sequence,
+            environments,
+        })
+    }
+
+    fn of(&self, environment: &EnvironmentName, heard: &Heard) -> Result<Option<Reported>, RecordError> {
+        let refusal = self.refusals.of(environment);
+        let reported = of(&self.status, &self.desired, environment, heard, &self.instance)?;
+        Ok(match (reported, refusal) {
+            (Some(reported), Some(refusal)) => {
+                Some(Reported { status: refused(reported.status, refusal), ..reported })
+            }
+            (None, Some(refusal)) => {
+                let status = refused(nothing_known(environment), refusal);
+                Some(Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None })
+            }
+            (reported, None) => reported,
+        })
+    }
+
+    async fn send(&self, asker: &Asker, report: &Report) -> Result<Receipt, AskError> {
+        let response = asker.post("/api/v1/agent/report", report).await?;
+        let receipt = http_body_util::Limited::new(response.into_body(), LONGEST_RECEIPT).collect().await;
+        // A receipt that is not understood acknowledges nothing; the next report says it again.
+        let receipt = receipt.ok().and_then(|receipt| serde_json::from_slice(&receipt.to_bytes()).ok());
+        Ok(receipt.unwrap_or_default())
+    }
+
+    fn receive(&self, report: &Report, receipt: Receipt) {
+        let mut state = self.state();
+        for (environment, heard) in receipt.heard {
+            if let Some(before) = state.heard.get_mut(&environment) {
+                *before = heard;
+            }
+        }
+        let full = report.environments.iter().filter(|one| one.events.len() == EVENTS_AT_ONCE);
+        state.changed.extend(full.map(|one| one.status.environment.clone()));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn environments(report: &Report) -> impl Iterator<Item = EnvironmentName> {
+    report.environments.iter().map(|one| one.status.environment.clone())
+}
+
+/// All that a record knows of an environment and the controller may not; `None` where no pass has
+/// run yet.
+pub(super) fn of(
+    status: &StatusReader,
+    desired: &DesiredReader,
+    environment: &EnvironmentName,
+    heard: &Heard,
+    instance: &str,
+) -> Result<Option<Reported>, RecordError> {
+    let Some(said) = status.status(environment)? else { return Ok(None) };
+    let history = status.history(environment)?.into_iter().take(OUTCOMES);
+    let outcomes = history.filter_map(|kept| Some((kept.entry.generation, kept.outcome?))).collect();
+    let heard = if heard.instance == instance { heard.clone() } else { Heard::default() };
+    // The last one that was heard may have happened again since.
+    let after = heard.event.saturating_sub(1);
+    let mut events = status.events(Some(environment), Some(after), usize::MAX)?;
+    events.retain(|event| heard.news_of(event) > 0);
+    events.truncate(EVENTS_AT_ONCE);
+    Ok(Some(Reported { status: said, outcomes, events, rollback: desired.proposed(environment)? }))
+}
+
+/// The status of an environment whose declaration or record this host does not take.
+fn refused(status: Status, refusal: Refusal) -> Status {
+    let Refusal { reason, message, generation, since } = refusal;
+    Status {
+        condition: Condition::Blocked,
+        reason,
+        message,
+        since,
+        observed_generation: generation,
+        next_retry: None,
+        ..status
+    }
+}
+
+fn nothing_known(environment: &EnvironmentName) -> Status {
+    Status {
+        environment: environment.clone(),
+        observed_generation: Default::default(),
+        condition: Condition::Progressing,
+        reason: crate::model::status::Reason::Unknown,
+        message: String::new(),
+        since: SystemTime::now().into(),
+        running: None,
+        next_retry: None,
+        plan: Vec::new(),
+        observed_sync: None,
+    }
+}

@@ -1,0 +1,246 @@
+//! The way to the controller: one connection that the agent makes, on which everything travels.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::model::container::Secret;
+use crate::model::view::ErrorView;
+
+/// How long it may take to connect, and to get the first word of an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The other end is asked so often whether it is there, also while nothing is said ...
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// ... and has so long to answer. Together: a connection that is half open is found in 15 s.
+const PING_WITHIN: Duration = Duration::from_secs(10);
+/// As much may be on its way for one stream, in bytes: a pull over a line of 1 Gbit/s and 30 ms
+/// needs 4 MiB.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// And for all together.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The largest piece that the controller may send, in bytes.
+const FRAME: u32 = 256 * 1024;
+/// The longest refusal that is read, in bytes.
+const LONGEST_REFUSAL: usize = 16 * 1024;
+
+/// What is sent to the controller.
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Where the controller is, and who we are there.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// `http` or `https`.
+    scheme: &'static str,
+    /// `host:port`.
+    authority: String,
+    token: Secret,
+}
+
+/// Why the address of a controller is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--server must be http://host:port or https://host, such as https://ci.example.com")]
+pub(super) struct NoAddress;
+
+impl Server {
+    /// The controller at `url`.
+    ///
+    /// # Errors
+    /// [`NoAddress`].
+    pub(super) fn new(url: &str, token: Secret) -> Result<Self, NoAddress> {
+        let url: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| NoAddress)?;
+        let (scheme, port) = match url.scheme_str() {
+            Some("http") => ("http", 80),
+            Some("https") => ("https", 443),
+            _ => return Err(NoAddress),
+        };
+        let authority = url.authority().filter(|_| matches!(url.path(), "" | "/")).ok_or(NoAddress)?;
+        let port = authority.port_u16().unwrap_or(port);
+        Ok(Self { scheme, authority: format!("{}:{port}", authority.host()), token })
+    }
+
+    /// As people know it.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
+    }
+
+    /// Connects.
+    pub(super) async fn dial(&self) -> io::Result<Line> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s");
+        tokio::time::timeout(PATIENCE, self.connect()).await.map_err(late)?
+    }
+
+    async fn connect(&self) -> io::Result<Line> {
+        let stream = TcpStream::connect(self.authority.as_str()).await?;
+        stream.set_nodelay(true)?;
+        if self.scheme == "https" {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS"));
+        }
+        self.speak(stream).await
+    }
+
+    async fn speak<S>(&self, stream: S) -> io::Result<Line>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let spoken = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_WITHIN)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .handshake(TokioIo::new(stream))
+            .await;
+        let (sender, connection) = spoken.map_err(io::Error::other)?;
+        let ended = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to the controller ended");
+            }
+        });
+        let bearer = HeaderValue::try_from(format!("Bearer {}", self.token.expose()));
+        let mut bearer = bearer.map_err(|_| io::Error::other("the token cannot be sent"))?;
+        bearer.set_sensitive(true);
+        let asker = Asker { sender, bearer, base: self.url() };
+        Ok(Line { asker, _connection: HangUp(ended) })
+    }
+}
+
+/// A connection, for as long as this lives.
+pub(super) struct Line {
+    /// Asks on it.
+    pub(super) asker: Asker,
+    _connection: HangUp,
+}
+
+struct HangUp(JoinHandle<()>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Asks the controller. Cheap to clone; what one asks keeps no other waiting.
+#[derive(Clone)]
+pub(super) struct Asker {
+    sender: SendRequest<Body>,
+    bearer: HeaderValue,
+    base: String,
+}
+
+/// Why the controller gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// It says no.
+    #[error("{}", .view.as_ref().map_or_else(|| format!("it answers {}", .status), |view| view.message.clone()))]
+    Refused {
+        /// How.
+        status: StatusCode,
+        /// In its words, where it is a controller.
+        view: Option<ErrorView>,
+    },
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[source] hyper::Error),
+    /// Nothing came in time.
+    #[error("no answer within {}", humantime::format_duration(PATIENCE))]
+    Silent,
+    /// It cannot be asked so.
+    #[error("it cannot be asked")]
+    Unsendable(#[source] hyper::http::Error),
+}
+
+impl Asker {
+    /// Posts a document.
+    pub(super) async fn post<T: Serialize>(
+        &self,
+        path: &str,
+        document: &T,
+    ) -> Result<Response<Incoming>, AskError> {
+        // Documents of the link have no keys that JSON cannot take.
+        let body = serde_json::to_vec(document).unwrap_or_default();
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        self.accepted(Method::POST, path, headers, whole(body.into())).await
+    }
+
+    /// Asks for something that must be granted.
+    pub(super) async fn accepted(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response<Incoming>, AskError> {
+        let response = tokio::time::timeout(PATIENCE, self.ask(method, path, headers, body));
+        let response = response.await.map_err(|_| AskError::Silent)??;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let said = http_body_util::Limited::new(response.into_body(), LONGEST_REFUSAL).collect();
+        let said = tokio::time::timeout(PATIENCE, said).await.ok().and_then(Result::ok);
+        let view = said.and_then(|said| serde_json::from_slice(&said.to_bytes()).ok());
+        Err(AskError::Refused { status, view })
+    }
+
+    /// Asks, and takes any answer. There is no deadline: a body that is sent may last.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response<Incoming>, AskError> {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base)).body(body);
+        let mut request = request.map_err(AskError::Unsendable)?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(AUTHORIZATION, self.bearer.clone());
+        let mut sender = self.sender.clone();
+        sender.ready().await.map_err(AskError::Broken)?;
+        sender.send_request(request).await.map_err(AskError::Broken)
+    }
+}
+
+/// A body that is there already.
+pub(super) fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that comes.
+pub(super) fn streamed<S>(pieces: S) -> Body
+where
+    S: TryStream<Ok = Bytes, Error = io::Error> + Send + 'static,
+    S: futures::Stream<Item = Result<Bytes, io::Error>>,
+{
+    StreamBody::new(futures::TryStreamExt::map_ok(pieces, Frame::data)).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_the_port_of_their_scheme_and_take_no_path() {
+        let url = |text: &str| Server::new(text, Secret::default()).map(|server| server.url());
+        assert_eq!(url("https://ci.example.com").as_deref(), Ok("https://ci.example.com:443"));
+        assert_eq!(url("http://127.0.0.1:8080/").as_deref(), Ok("http://127.0.0.1:8080"));
+        assert_eq!(url("https://[::1]").as_deref(), Ok("https://[::1]:443"));
+        for wrong in ["ci.example.com", "ftp://x", "https://x/abide", "unix:/x", ""] {
+            assert_eq!(url(wrong), Err(NoAddress), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `POST /api/v1/agent/answers/<id>`: what an agent says to a question, as it comes.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use futures::StreamExt as _;
+use futures::stream::unfold;
+use tokio::sync::mpsc;
+
+use super::AgentCaller;
+use crate::api::error::ApiError;
+use crate::api::{ApiState, ControllerError, LogStream};
+use crate::model::link::FAILED;
+
+/// Pieces that wait for a slow reader; the agent waits after that.
+const WAITING: usize = 16;
+/// The longest sentence that says why a question cannot be answered, in bytes.
+const LONGEST_FAILURE: usize = 16 * 1024;
+
+/// Passes an answer on to who asked, until it ends or nobody listens any more.
+pub(in crate::api) async fn answer(
+    State(api): State<ApiState>,
+    caller: AgentCaller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let nobody = || ApiError::not_found("nobody waits for this answer");
+    if headers.contains_key(FAILED) {
+        let why = axum::body::to_bytes(body, LONGEST_FAILURE).await;
+        let why = why.map_or_else(|_| "no reason given".into(), |why| String::from_utf8_lossy(&why).into_owned());
+        let told = api.desk.answer(&caller.agent, &id, Err(ControllerError(why)));
+        return told.then_some(StatusCode::NO_CONTENT).ok_or_else(nobody);
+    }
+    let (pass, pieces) = mpsc::channel(WAITING);
+    let stream: LogStream = unfold(pieces, async |mut pieces| Some((pieces.recv().await?, pieces))).boxed();
+    if !api.desk.answer(&caller.agent, &id, Ok(stream)) {
+        return Err(nobody());
+    }
+    // A followed log lasts as long as someone follows it.
+    caller.lift_deadline();
+    let mut body = body.into_data_stream();
+    loop {
+        let piece = tokio::select! {
+            piece = body.next() => piece,
+            () = pass.closed() => return Err(nobody()),
+        };
+        let Some(piece) = piece else { return Ok(StatusCode::NO_CONTENT) };
+        if pass.send(piece.map_err(std::io::Error::other)).await.is_err() {
+            return Err(nobody());
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `POST /api/v1/agent/session`: the controller's side of a session. Its answer is a line of JSON
+//! for everything that the agent has to know, for as long as both live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures::stream::unfold;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::AgentCaller;
+use super::desk::Session;
+use crate::api::ApiState;
+use crate::api::body::Body as Json;
+use crate::api::error::ApiError;
+use crate::model::error::chain;
+use crate::model::link::{Assigned, Assignment, Hello, ToAgent, VERSION};
+use crate::model::name::{AgentName, EnvironmentName};
+use crate::model::spec::EnvironmentSpec;
+use crate::record::RecordError;
+
+/// An empty line is sent after so long without another: an agent that hears nothing for three of
+/// them knows that nobody is there any more, whatever stands between.
+const BEAT: Duration = Duration::from_secs(15);
+
+/// The session of an agent.
+pub(in crate::api) async fn session(
+    State(api): State<ApiState>,
+    caller: AgentCaller,
+    Json(hello): Json<Hello>,
+) -> Result<Response, ApiError> {
+    if hello.version != VERSION {
+        return Err(ApiError::unprocessable(format!(
+            "the agent speaks version {} of the link, and this controller {VERSION}: install the same abide on both",
+            hello.version
+        )));
+    }
+    let Ok(session) = api.desk.enter(caller.agent.clone(), &hello) else {
+        return Err(ApiError::conflict(format!(
+            "another agent with the token of `{}` is connected, and came later than this one",
+            caller.agent
+        )));
+    };
+    let talk = Talk { api, session, told: None, beat: Instant::now() + BEAT, is_over: false };
+    let lines = unfold(talk, |mut talk| async move {
+        let line = talk.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(line), talk))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+struct Talk {
+    api: ApiState,
+    session: Session,
+    /// What was assigned last: what is the same is not told again.
+    told: Option<Arc<Assignment>>,
+    beat: Instant,
+    is_over: bool,
+}
+
+impl Talk {
+    /// The next line, with its line break; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        if self.is_over {
+            return None;
+        }
+        if self.told.is_none()
+            && let Some(line) = self.assignment()
+        {
+            return Some(line);
+        }
+        loop {
+            let Session { bell, questions, superseded, closed, .. } = &mut self.session;
+            tokio::select! {
+                // What ends a session goes before what it would still say.
+                biased;
+                () = closed.cancelled() => return None,
+                () = superseded.cancelled() => {
+                    self.is_over = true;
+                    return self.line(&ToAgent::Superseded);
+                }
+                ask = questions.recv() => return self.line(&ToAgent::Ask(ask?)),
+                () = bell.notified() => if let Some(line) = self.assignment() {
+                    return Some(line);
+                },
+                () = sleep_until(self.beat) => {
+                    self.beat = Instant::now() + BEAT;
+                    return Some("\n".to_owned());
+                }
+            }
+        }
+    }
+
+    /// All that the agent is to run, where that is news. A record that cannot be read says nothing:
+    /// the agent goes on with what it has, and is told with the next bell.
+    fn assignment(&mut self) -> Option<String> {
+        let assignment = match self.api.assignment(&self.session.agent) {
+            Ok(assignment) => Arc::new(assignment),
+            Err(error) => {
+                warn!(agent = %self.session.agent, error = %chain(&error), "an agent cannot be told what to run");
+                return None;
+            }
+        };
+        if self.told.as_ref() == Some(&assignment) {
+            return None;
+        }
+        let line = self.line(&ToAgent::Assignment(Box::new(assignment.as_ref().clone())));
+        self.told = Some(assignment);
+        line
+    }
+
+    /// What cannot be written as JSON, which is nothing, ends the session.
+    fn line(&mut self, say: &ToAgent) -> Option<String> {
+        self.beat = Instant::now() + BEAT;
+        let mut line = serde_json::to_string(say).ok()?;
+        line.push('\n');
+        Some(line)
+    }
+}
+
+impl ApiState {
+    /// All that an agent is to run.
+    fn assignment(&self, agent: &AgentName) -> Result<Assignment, RecordError> {
+        let state = Arc::clone(&self.manifest.borrow());
+        let all = state.manifest.environments.iter();
+        let of_agent = all.filter(|(_, spec)| spec.host.as_ref() == Some(agent));
+        let environments = of_agent.map(|(name, spec)| self.assigned(name, spec)).collect::<Result<_, _>>()?;
+        Ok(Assignment { network: state.manifest.network.clone(), environments })
+    }
+
+    fn assigned(&self, name: &EnvironmentName, spec: &EnvironmentSpec) -> Result<Assigned, RecordError> {
+        let desired = self.desired.get(name)?;
+        let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+        let held = match held.filter(|held| *held != desired.entry.generation) {
+            Some(held) => self.desired.entry(name, held)?,
+            None => None,
+        };
+        let heard = self.desk.hearer().heard(name)?;
+        Ok(Assigned { spec: spec.clone(), desired, held, heard })
+    }
+}
