@@ -1,6 +1,7 @@
 //! The composition root of the controller process: opens the record, deals out its handles, starts
 //! the loop and the listeners, and ends them in order.
 
+mod images;
 mod manifest_watch;
 pub(crate) mod systemd;
 
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 use crate::api::access::Access;
 use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
+use crate::api::agent::Desk;
 use crate::api::inbox::RecordInbox;
 use crate::api::serve::{self, Limits};
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
@@ -33,6 +35,7 @@ use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{self, Handles};
+use images::Registries;
 use systemd::StopSignals;
 
 /// How a daemon is to run.
@@ -107,6 +110,7 @@ pub struct Daemon {
     stop: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
     running: controller::Running,
+    desk: Desk,
 }
 
 impl Daemon {
@@ -145,11 +149,13 @@ impl Daemon {
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
         let mut state = api_state(&handles, states, dirs.logs, Some(seen));
+        let desk = state.desk.clone();
+        tokio::spawn(desk.clone().dispatch(handles.bells.clone()));
         let hooks = webhooks(&mut state);
         let listeners = listen(tcp, unix, state, hooks, &stop);
         let version = env!("CARGO_PKG_VERSION");
         info!(version, %address, socket = %socket.display(), record = %handles.id, "abide runs");
-        Ok(Self { handles, controller, address, socket, stop, listeners, running })
+        Ok(Self { handles, controller, address, socket, stop, listeners, running, desk })
     }
 
     /// Ends listeners and loop, cancels builds and pulls, and touches no container.
@@ -158,6 +164,7 @@ impl Daemon {
     /// Where the record cannot be closed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
+        self.desk.close();
         for listener in self.listeners {
             // One that panicked has said so.
             let _ = listener.await;
@@ -220,6 +227,8 @@ fn api_state(
     controller: Option<Arc<dyn api::Controller>>,
 ) -> ApiState {
     ApiState {
+        desk: Desk::new(handles.hearer.clone(), manifest.clone(), clock),
+        images: controller.is_some().then(|| Arc::new(Registries) as Arc<dyn api::agent::Images>),
         manifest,
         writer: handles.writer.clone(),
         desired: handles.desired.clone(),

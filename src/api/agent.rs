@@ -1,5 +1,11 @@
 //! What an agent asks: a process on another host that dialled in with a token of its own.
 
+mod answers;
+mod desk;
+mod registry;
+mod report;
+mod session;
+
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,6 +15,13 @@ use super::access::{Access, Lease};
 use super::error::ApiError;
 use super::serve::BodyDeadline;
 use crate::model::name::{AgentName, TokenId};
+
+pub(super) use answers::answer;
+pub use desk::{Desk, Presence};
+pub(super) use registry::pull;
+pub use registry::{Images, Wanted};
+pub(super) use report::report;
+pub(super) use session::session;
 
 /// The agent that asks. Only routes below `/api/v1/agent/` have one, and their rule sees to it that
 /// nobody else gets that far.

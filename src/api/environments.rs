@@ -1,20 +1,24 @@
 //! Reading: environments, history, events, plans.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::ApiState;
 use super::body::Asked;
 use super::error::ApiError;
 use super::find::Found;
 use super::view;
+use super::{ApiState, ControllerError};
 use crate::model::desired::{Entry, HistoryEntry};
 use crate::model::event::Event;
-use crate::model::name::EnvironmentName;
+use crate::model::link::Question;
+use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
 
+/// The longest plan that an agent may tell, in bytes.
+const LONGEST_PLAN: usize = 4 << 20;
 /// How many events are answered where nothing is said of it.
 const EVENTS: usize = 100;
 /// How many are answered at most.
@@ -79,11 +83,22 @@ pub(super) async fn all_events(
 
 /// `GET /api/v1/environments/{environment}/plan`
 pub(super) async fn plan(State(api): State<ApiState>, found: Found) -> Result<Json<PlanView>, ApiError> {
+    if let Some(host) = found.host() {
+        return Ok(Json(api.plan_there(host, found.name.clone()).await?));
+    }
     let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
     Ok(Json(controller.preview(found.name).await?))
 }
 
 impl ApiState {
+    /// The plan of an environment on another host.
+    async fn plan_there(&self, host: &AgentName, environment: EnvironmentName) -> Result<PlanView, ApiError> {
+        let answer = self.desk.ask(host, environment, Question::Plan).await?;
+        let plan = axum::body::to_bytes(Body::from_stream(answer), LONGEST_PLAN).await;
+        let plan = plan.ok().and_then(|plan| serde_json::from_slice(&plan).ok());
+        plan.ok_or_else(|| ControllerError(format!("the answer of the agent {host} broke off")).into())
+    }
+
     /// Every environment that the manifest declares or the record knows, in the order of names.
     pub(super) fn views(&self) -> Result<Vec<EnvironmentView>, RecordError> {
         self.names()?.iter().map(|name| self.view(name)).collect()
@@ -94,7 +109,10 @@ impl ApiState {
         let manifest = self.manifest.borrow();
         let spec = manifest.manifest.environments.get(name);
         match self.desired.get(name).and_then(|desired| Ok((desired, self.status.status(name)?))) {
-            Ok((desired, status)) => Ok(view::environment(spec, desired, status)),
+            Ok((desired, status)) => {
+                let presence = spec.and_then(|spec| spec.host.as_ref()).map(|host| self.desk.presence(host));
+                Ok(view::environment(spec, desired, status, presence))
+            }
             // One document that makes no sense must not hide every other environment.
             Err(error @ RecordError::Unreadable { .. }) => {
                 Ok(view::unreadable(spec, name.clone(), error.to_string()))

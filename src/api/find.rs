@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 
 use super::error::ApiError;
 use super::{ApiState, ManifestState};
-use crate::model::name::EnvironmentName;
+use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::EnvironmentSpec;
 use crate::record::RecordError;
 
@@ -25,6 +25,11 @@ impl Found {
     /// What the manifest declares of it; `None` where it does not any more.
     pub(super) fn spec(&self) -> Option<&EnvironmentSpec> {
         self.manifest.manifest.environments.get(&self.name)
+    }
+
+    /// The agent that runs it; `None`: this machine does, or nobody.
+    pub(super) fn host(&self) -> Option<&AgentName> {
+        self.spec()?.host.as_ref()
     }
 
     /// The same, where nothing can be done without.

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::find::Found;
 use super::tail::{self, Follow};
 use super::{ApiState, LogOptions, LogStream};
+use crate::model::link::Question;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -42,16 +43,25 @@ pub(super) async fn logs(
         build_log(&api, &found.name, &query).await?
     } else {
         let LogsQuery { follow, tail, since, .. } = query;
+        if let Some(host) = found.host() {
+            let question = Question::Logs { follow, tail, since };
+            return Ok(plain(api.desk.ask(host, found.name.clone(), question).await?));
+        }
         let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
         controller.logs(found.name, LogOptions { follow, tail, since }).await?
     };
+    Ok(plain(stream))
+}
+
+/// Output as an answer.
+fn plain(stream: LogStream) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         // The output is whatever a container prints: never to be taken for a page.
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    Ok((headers, Body::from_stream(stream)).into_response())
+    (headers, Body::from_stream(stream)).into_response()
 }
 
 async fn build_log(

@@ -59,6 +59,10 @@ pub struct ApiState {
     pub token_writer: TokenWriter,
     /// Reads what is known of them.
     pub tokens: TokenReader,
+    /// Where agents report.
+    pub desk: agent::Desk,
+    /// Where agents pull from; `None` where no daemon runs.
+    pub images: Option<Arc<dyn agent::Images>>,
     /// Rings for what the event stream tells.
     pub bells: Bells,
     /// The folder of build logs, `<number>.log`.

@@ -13,6 +13,8 @@ use super::{ApiState, agent, environments, error, logs, meta, metrics, tokens, t
 
 /// The longest body of a verb, in bytes.
 const LONGEST_BODY: usize = 64 * 1024;
+/// The longest report of an agent, in bytes: a thousand environments with their last events.
+const LONGEST_REPORT: usize = 16 << 20;
 /// The longest export that is imported, in bytes.
 const LONGEST_IMPORT: usize = 64 << 20;
 
@@ -87,6 +89,10 @@ pub(super) fn table() -> Vec<Route> {
         post("/api/v1/tokens", Administer, tokens::create),
         delete("/api/v1/tokens/{token}", Administer, tokens::revoke),
         get("/api/v1/agent/self", Agent, agent::itself),
+        get("/v2/{*path}", Agent, agent::pull),
+        post("/api/v1/agent/session", Agent, agent::session),
+        post("/api/v1/agent/report", Agent, agent::report).taking(LONGEST_REPORT),
+        post("/api/v1/agent/answers/{id}", Agent, agent::answer).taking(usize::MAX),
     ]
 }
 

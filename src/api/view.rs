@@ -1,7 +1,8 @@
 //! What is said of an environment: manifest, record and status put together. Pure.
 
+use super::agent::Presence;
 use crate::model::desired::Desired;
-use crate::model::name::EnvironmentName;
+use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
@@ -20,15 +21,21 @@ pub(super) fn environment(
     spec: Option<&EnvironmentSpec>,
     desired: Desired,
     status: Option<Status>,
+    presence: Option<Presence>,
 ) -> EnvironmentView {
-    let said = say(spec.is_some(), &desired, status.as_ref());
+    let host = spec.and_then(|spec| spec.host.as_ref());
+    let said = say(spec.is_some(), host, &desired, status.as_ref());
+    let said = match (host, presence) {
+        (Some(host), Some(Presence { connected: false, last_seen })) => said.of_the_away(host, last_seen),
+        _ => said,
+    };
     let Desired { environment, entry, head: _, hint: _, hold, sync, bad: _ } = desired;
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),
         port: spec.map(|spec| spec.publish.map_or(spec.port, |publish| publish.port)),
-        host: spec.and_then(|spec| spec.host.as_ref()).map(ToString::to_string),
-        last_seen: None,
+        host: host.map(ToString::to_string),
+        last_seen: presence.and_then(|presence| presence.last_seen),
         generation: entry.generation,
         observed_generation: status.as_ref().map(|status| status.observed_generation),
         status: said.condition,
@@ -52,16 +59,32 @@ pub(super) fn unreadable(
     name: EnvironmentName,
     why: String,
 ) -> EnvironmentView {
-    let view = environment(spec, Desired::empty(name), None);
+    let view = environment(spec, Desired::empty(name), None, None);
     EnvironmentView { status: Condition::Blocked, reason: Reason::Unknown, message: why, ..view }
 }
 
-fn say(is_declared: bool, desired: &Desired, status: Option<&Status>) -> Said {
+impl Said {
+    /// The same of an environment whose agent is away: nobody can tell whether it is still so.
+    fn of_the_away(self, host: &AgentName, last_seen: Option<Timestamp>) -> Self {
+        let message = match last_seen {
+            None => format!("the agent {host} has never connected; {}", self.message),
+            Some(at) => {
+                format!("the agent {host} is away and was last heard {at}; until then: {}", self.message)
+            }
+        };
+        Self { reason: Reason::AgentAway, message, ..self }
+    }
+}
+
+fn say(is_declared: bool, host: Option<&AgentName>, desired: &Desired, status: Option<&Status>) -> Said {
     let Some(status) = status else {
         return Said {
             condition: Condition::Progressing,
             reason: if is_declared { Reason::Unknown } else { Reason::NotInManifest },
-            message: "no pass has run yet".to_owned(),
+            message: match host {
+                Some(host) => format!("nothing was heard of it from the agent {host} yet"),
+                None => "no pass has run yet".to_owned(),
+            },
             since: None,
         };
     };
@@ -75,11 +98,16 @@ fn say(is_declared: bool, desired: &Desired, status: Option<&Status>) -> Said {
         return Said {
             condition: Condition::Progressing,
             reason: Reason::Updating,
-            message: format!("generation {recorded} is recorded; the loop has seen {seen}"),
+            message: format!("generation {recorded} is recorded; {} has seen {seen}", seer(host)),
             since: Some(desired.entry.at),
         };
     }
     Said { condition, reason: status.reason, message: status.message.clone(), since }
+}
+
+/// Who looks at it.
+fn seer(host: Option<&AgentName>) -> String {
+    host.map_or_else(|| "the loop".to_owned(), |host| format!("the agent {host}"))
 }
 
 /// Whether the status is the end of something that is no longer wanted. What is held keeps what
@@ -105,7 +133,7 @@ mod tests {
     }
 
     fn said(desired: &Desired, status: Option<&Status>) -> (Condition, Reason, String) {
-        let Said { condition, reason, message, .. } = say(true, desired, status);
+        let Said { condition, reason, message, .. } = say(true, None, desired, status);
         (condition, reason, message)
     }
 
@@ -152,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_not_declared_says_so() {
-        let Said { condition, reason, .. } = say(false, &desired(5), Some(&status("dev", 5)));
+        let Said { condition, reason, .. } = say(false, None, &desired(5), Some(&status("dev", 5)));
         assert_eq!((condition, reason), (Condition::Ready, Reason::NotInManifest));
     }
 }

@@ -65,10 +65,16 @@ impl Daemon {
     /// kills its daemon is whole.
     pub(crate) fn start(desired_state: &Path, env: &[(&str, &str)]) -> Self {
         let [port] = free_ports();
+        Self::start_at(desired_state, &format!("127.0.0.1:{port}"), env)
+    }
+
+    /// The same, at another address than the loopback's.
+    pub(crate) fn start_at(desired_state: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
+        let port = listen.rsplit_once(':').unwrap().1.parse().unwrap();
         let log = desired_state.with_extension("log");
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = program(desired_state);
-        command.args(["daemon", "--listen", &format!("127.0.0.1:{port}")]).envs(env.iter().copied());
+        command.args(["daemon", "--listen", listen]).envs(env.iter().copied());
         let (out, err): (File, File) = (file.try_clone().unwrap(), file);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         let mut daemon = Self { child, desired_state: desired_state.to_owned(), port, log };

@@ -28,7 +28,8 @@ pub(in crate::api) async fn answer(
     let nobody = || ApiError::not_found("nobody waits for this answer");
     if headers.contains_key(FAILED) {
         let why = axum::body::to_bytes(body, LONGEST_FAILURE).await;
-        let why = why.map_or_else(|_| "no reason given".into(), |why| String::from_utf8_lossy(&why).into_owned());
+        let why =
+            why.map_or_else(|_| "no reason given".into(), |why| String::from_utf8_lossy(&why).into_owned());
         let told = api.desk.answer(&caller.agent, &id, Err(ControllerError(why)));
         return told.then_some(StatusCode::NO_CONTENT).ok_or_else(nobody);
     }

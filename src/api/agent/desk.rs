@@ -221,7 +221,9 @@ impl Desk {
             drop(seats);
             let seen = self.presence(agent).last_seen;
             let since = seen.map_or_else(|| "never connected".to_owned(), |at| format!("last heard {at}"));
-            return Err(ControllerError(format!("the agent {agent} is away ({since}), so it cannot be asked")));
+            return Err(ControllerError(format!(
+                "the agent {agent} is away ({since}), so it cannot be asked"
+            )));
         };
         let full = |_| ControllerError(format!("the agent {agent} has too many questions to answer already"));
         live.questions.try_send(ask).map_err(full)
@@ -237,7 +239,8 @@ impl Desk {
     }
 
     fn ring_for(&self, environment: &EnvironmentName) {
-        let host = self.manifest.borrow().manifest.environments.get(environment).and_then(|spec| spec.host.clone());
+        let host =
+            self.manifest.borrow().manifest.environments.get(environment).and_then(|spec| spec.host.clone());
         if let Some(live) = host.and_then(|host| self.seats().get(&host)?.session.as_ref().map(Live::bell)) {
             live.notify_one();
         }

@@ -129,7 +129,8 @@ impl ApiState {
         let state = Arc::clone(&self.manifest.borrow());
         let all = state.manifest.environments.iter();
         let of_agent = all.filter(|(_, spec)| spec.host.as_ref() == Some(agent));
-        let environments = of_agent.map(|(name, spec)| self.assigned(name, spec)).collect::<Result<_, _>>()?;
+        let environments =
+            of_agent.map(|(name, spec)| self.assigned(name, spec)).collect::<Result<_, _>>()?;
         Ok(Assignment { network: state.manifest.network.clone(), environments })
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::access::Access;
+use super::agent::Desk;
 use super::{ApiState, Controller, ControllerError, Liveness, LogOptions, LogStream, ManifestState, router};
 use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::memory::Memory;
@@ -224,6 +225,8 @@ fn api_with(controller: Option<FakeController>) -> Api {
     let handles = open(&home.path().join("record")).unwrap();
     let (manifest, receiver) = watch::channel(Arc::new(manifest()));
     let state = ApiState {
+        desk: Desk::new(handles.hearer.clone(), receiver.clone(), || at(1_000)),
+        images: None,
         manifest: receiver,
         writer: handles.writer.clone(),
         desired: handles.desired.clone(),

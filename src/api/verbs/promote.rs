@@ -11,7 +11,7 @@ use crate::api::body::{Body, By};
 use crate::api::error::ApiError;
 use crate::api::find::Found;
 use crate::model::desired::{Desired, Image, Origin};
-use crate::model::name::{Digest, EnvironmentName};
+use crate::model::name::{AgentName, Digest, EnvironmentName};
 use crate::model::spec::Supply;
 use crate::model::status::{Condition, Status};
 use crate::model::view::Moved;
@@ -37,7 +37,11 @@ pub(in crate::api) async fn promote(
     let from = api.find(&body.from)?.name;
     check_source(&found, &from)?;
     let source = api.desired.get(&from)?;
-    let image = healthy_image(&source, api.status.status(&from)?.as_ref())?;
+    let is_here = api.find(&body.from)?.host().is_none();
+    let image = healthy_image(&source, api.status.status(&from)?.as_ref(), is_here)?;
+    if let Some(host) = found.host() {
+        check_reach(&from, &image, host)?;
+    }
     if let Some(seen) = &body.digest {
         check_seen(&from, &image, seen)?;
     }
@@ -71,7 +75,10 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
 }
 
 /// The image that an environment runs healthy, byte for byte as it is recorded.
-fn healthy_image(source: &Desired, status: Option<&Status>) -> Result<Image, ApiError> {
+///
+/// IDs of images are names in one engine, so only what runs on this machine is compared by them; an
+/// agent has compared for itself.
+fn healthy_image(source: &Desired, status: Option<&Status>, is_here: bool) -> Result<Image, ApiError> {
     let (from, generation) = (&source.environment, source.entry.generation);
     let refuse = |why: String| Err(ApiError::conflict(format!("`{from}` cannot be promoted: {why}")));
     let Some(status) = status else { return refuse("nothing is known of it yet".to_owned()) };
@@ -87,11 +94,23 @@ fn healthy_image(source: &Desired, status: Option<&Status>) -> Result<Image, Api
     };
     let running = status.running.as_ref().and_then(|running| running.image_id.as_ref());
     match (running, &image.id) {
+        (Some(_), _) if !is_here => Ok(image.clone()),
         (Some(running), Some(recorded)) if running == recorded => Ok(image.clone()),
         (Some(running), Some(recorded)) => refuse(format!("it runs {running}, and {recorded} is recorded")),
         (Some(_), None) => refuse("the ID of its recorded image is not known yet".to_owned()),
         (None, _) => refuse("it does not run".to_owned()),
     }
+}
+
+/// Another host has to pull it, by its digest.
+fn check_reach(from: &EnvironmentName, image: &Image, host: &AgentName) -> Result<(), ApiError> {
+    if image.digest.is_some() && image.reference.is_some() {
+        return Ok(());
+    }
+    Err(ApiError::unprocessable(format!(
+        "the image of `{from}` is in no registry, so the agent {host} could not pull it: give `[environment.{from}]` \
+         a `push`, build it once more, and promote it then"
+    )))
 }
 
 /// What the caller saw is what would be promoted.

@@ -41,6 +41,7 @@ pub(in crate::api) async fn set(
     let (revision, image, what) = match (body.image, body.commit) {
         (Some(image), None) => {
             let image = parse_image(&image)?;
+            check_reach(&found, &image)?;
             let what = shown(&image);
             (None, Some(image), what)
         }
@@ -56,6 +57,18 @@ pub(in crate::api) async fn set(
     let change = Change { revision, image, origin: Origin::Set, by, note, at, hold: None };
     let desired = api.writer.submit(&found.name, change, &[]).await?;
     Ok(Json(api.recorded(&desired, &what)))
+}
+
+/// Another host has to pull it.
+fn check_reach(found: &Found, image: &Image) -> Result<(), ApiError> {
+    match found.host() {
+        Some(host) if image.digest.is_none() => Err(ApiError::unprocessable(format!(
+            "the agent {host} runs `{}` and knows no image IDs of this machine: name the image as a registry has it, \
+             `name@sha256:...`",
+            found.name
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A commit can only be set where commits are built.

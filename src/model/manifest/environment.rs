@@ -49,7 +49,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
         publish: read_publish(&table, port),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
-        host: None,
+        host: read_host(&table),
         spec: None,
     };
     draft.spec = read_spec(&table, &draft, port);
@@ -141,6 +141,19 @@ fn read_branch(field: &Field<'_>) -> Option<BranchName> {
         field.must("must be the branch alone, without refs/heads/");
     }
     Some(branch)
+}
+
+/// The agent that runs it. An image that is built here does not get there by itself.
+fn read_host(table: &Table<'_>) -> Option<AgentName> {
+    let field = table.get("host")?;
+    let host = field.name();
+    if table.get("source").is_some() {
+        field.must(
+            "does not go with `source`: what is built here runs here; declare an environment with \
+             `promote_from` for the other host",
+        );
+    }
+    host
 }
 
 fn read_command(field: &Field<'_>) -> Vec<String> {

@@ -35,6 +35,7 @@ pub(super) static ENVIRONMENT: Section = Section {
         "stop_timeout",
         "update",
         "health",
+        "host",
     ],
 };
 pub(super) static SOURCE: Section =
@@ -95,7 +96,6 @@ pub static NOT_YET: &[(&str, &str, &str)] = &[
     ("", "registry", "there is no managed registry; images stay in the engine that built them"),
     ("environment.NAME", "hostname", "there is no managed front; name the host in a proxy of your own"),
     ("environment.NAME", "push", "images stay in the engine that built them"),
-    ("environment.NAME", "host", "every environment runs on the host of the daemon"),
     (
         "environment.NAME",
         "image",

@@ -1,0 +1,154 @@
+//! `/v2/`: the registry as agents see it. Only what one of its environments is recorded to run can
+//! be pulled, only by digest, and the controller's own credentials prove it where that is needed.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures::future::BoxFuture;
+
+use super::AgentCaller;
+use crate::api::error::ApiError;
+use crate::api::{ApiState, ControllerError};
+use crate::model::desired::Image;
+use crate::model::name::{AgentName, Digest};
+use crate::record::RecordError;
+
+/// Headers of an answer that reach the engine. Where it came from is none of them: redirects are
+/// followed here.
+const ANSWERED: [header::HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::HeaderName::from_static("docker-content-digest"),
+];
+
+/// Where images are.
+pub trait Images: Send + Sync {
+    /// Asks the registry of a repository, and gives its answer as it comes.
+    fn fetch(&self, wanted: Wanted) -> BoxFuture<'static, Result<Response, ControllerError>>;
+}
+
+/// One thing that an engine wants of a registry.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// `GET` or `HEAD`.
+    pub method: Method,
+    /// The repository as it is recorded, such as `localhost:5000/keepwork/prod`.
+    pub repository: String,
+    /// What of it, such as `manifests/sha256:...`.
+    pub part: String,
+    /// Which forms are understood, and which part is wanted.
+    pub headers: HeaderMap,
+}
+
+/// Passes a pull on to the registry of the image.
+pub(in crate::api) async fn pull(
+    State(api): State<ApiState>,
+    caller: AgentCaller,
+    method: Method,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let nothing = || ApiError::not_found("no such image");
+    let (name, part) = parse(&path).ok_or_else(nothing)?;
+    let images = api.images.as_ref().ok_or_else(ApiError::no_daemon)?;
+    let repositories = api.repositories(&caller.agent, name)?;
+    let mut answer = None;
+    for repository in repositories {
+        let headers = headers.clone();
+        let wanted = Wanted { method: method.clone(), repository, part: part.to_owned(), headers };
+        let found = images.fetch(wanted).await.map_err(|error| {
+            tracing::warn!(agent = %caller.agent, path, %error, "the registry cannot be asked for an agent");
+            ApiError::unavailable("registry-unavailable", "the registry does not answer")
+        })?;
+        let is_there = found.status() != StatusCode::NOT_FOUND;
+        answer = Some(found);
+        if is_there {
+            break;
+        }
+    }
+    answer.map(stripped).ok_or_else(nothing)
+}
+
+fn stripped(answer: Response) -> Response {
+    let status = match answer.status() {
+        // What the controller may not is no business of the engine, which would ask for a password.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StatusCode::NOT_FOUND,
+        status => status,
+    };
+    let (parts, body) = answer.into_parts();
+    let headers = parts.headers.iter().filter(|(name, _)| ANSWERED.contains(name));
+    let headers: HeaderMap = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut response = (status, headers, Body::new(body)).into_response();
+    response
+        .headers_mut()
+        .entry(header::CONTENT_TYPE)
+        .or_insert(header::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The repository's path, and `manifests/` or `blobs/` with a digest. A tag names nothing here.
+fn parse(path: &str) -> Option<(&str, &str)> {
+    let (at, kind) = ["/manifests/", "/blobs/"].iter().find_map(|kind| Some((path.rfind(kind)?, kind)))?;
+    let (name, part) = (&path[..at], &path[at + 1..]);
+    let digest = Digest::new(&path[at + kind.len()..]).is_ok();
+    (digest && !name.is_empty()).then_some((name, part))
+}
+
+impl ApiState {
+    /// The recorded repositories of an agent's environments whose path is `name`. There are several
+    /// only where two registries have the same path.
+    fn repositories(&self, agent: &AgentName, name: &str) -> Result<Vec<String>, RecordError> {
+        let mut found = Vec::new();
+        for environment in self.desk.environments(agent) {
+            let desired = self.desired.get(&environment)?;
+            let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+            let held = held.map(|held| self.desired.entry(&environment, held)).transpose()?.flatten();
+            let images = [desired.entry.image, held.and_then(|held| held.image)];
+            found.extend(images.into_iter().flatten().filter_map(|image| of_path(image, name)));
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+fn of_path(image: Image, name: &str) -> Option<String> {
+    image.reference.filter(|reference| path_of(reference) == name)
+}
+
+/// A repository's path in its registry.
+fn path_of(reference: &str) -> String {
+    match reference.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path.to_owned(),
+        Some(_) => reference.to_owned(),
+        None => format!("library/{reference}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_digests_of_repositories_name_something() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for kind in ["manifests", "blobs"] {
+            let path = format!("keepwork/prod/{kind}/{digest}");
+            assert_eq!(parse(&path), Some(("keepwork/prod", &path[14..])));
+        }
+        let odd = format!("a/blobs/b/manifests/{digest}");
+        assert_eq!(parse(&odd).unwrap().0, "a/blobs/b");
+        for nothing in
+            ["keepwork/prod/manifests/latest", "keepwork/prod/tags/list", "_catalog", "", "/manifests/"]
+        {
+            assert_eq!(parse(nothing), None, "{nothing}");
+        }
+        assert_eq!(parse(&format!("/blobs/{digest}")), None);
+        assert_eq!(parse(&format!("a/blobs/uploads/{digest}")), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! Another host: a network namespace of its own, joined to this one by a cable (a veth pair), with a
+//! Docker Engine of its own in it. Its loopback interface is its own, and its cable can be cut.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::docker::Space;
+use super::{PATIENCE, eventually};
+
+/// A host that is taken away when it is dropped.
+pub(crate) struct Host {
+    namespace: String,
+    cable: String,
+    dir: PathBuf,
+    addresses: [String; 2],
+    engine: Child,
+}
+
+impl Host {
+    /// Sets one up, with an engine that keeps everything in `space`.
+    ///
+    /// # Panics
+    /// Where that is not allowed: it takes root, as the engine does.
+    pub(crate) fn new(space: &Space) -> Self {
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        // Interfaces have names of up to 15 letters, and each cable a network of its own.
+        let (namespace, cable) = (space.name("host"), format!("abt{process:x}{count:x}"));
+        let net = format!("10.{}.{}", 64 + (process >> 6) % 64, ((process & 63) << 2) | u32::from(count & 3));
+        let addresses = [format!("{net}.1"), format!("{net}.2")];
+        let dir = space.dir().join("host");
+        std::fs::create_dir(&dir).unwrap();
+        ip(&["netns", "add", &namespace]);
+        ip(&["link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &namespace]);
+        ip(&["address", "add", &format!("{}/24", addresses[0]), "dev", &cable]);
+        ip(&["link", "set", &cable, "up"]);
+        ip(&["-n", &namespace, "address", "add", &format!("{}/24", addresses[1]), "dev", "eth0"]);
+        ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
+        ip(&["-n", &namespace, "link", "set", "lo", "up"]);
+        let engine = start_engine(&namespace, &dir, &space.name("host-engine"));
+        let mut host = Self { namespace, cable, dir, addresses, engine };
+        host.await_engine();
+        host
+    }
+
+    fn await_engine(&mut self) {
+        eventually("the engine of the other host answers", PATIENCE, || {
+            let ended = self.engine.try_wait().unwrap();
+            let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            assert!(ended.is_none(), "the engine of the other host ended: {}", log());
+            self.try_docker(&["version"]).is_some()
+        });
+    }
+
+    /// Where this machine is, as the other host sees it.
+    pub(crate) fn gateway(&self) -> &str {
+        &self.addresses[0]
+    }
+
+    /// What `DOCKER_HOST` has to be there.
+    pub(crate) fn engine(&self) -> String {
+        format!("unix://{}", self.dir.join("docker.sock").display())
+    }
+
+    /// A command that runs there.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = enter(&self.namespace);
+        command.arg(program);
+        command
+    }
+
+    /// Runs `docker` on the engine there, and gives what it wrote.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
+        let output = self.run_docker(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "docker {}: {said}", arguments.join(" "));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The same, for what may fail.
+    pub(crate) fn try_docker(&self, arguments: &[&str]) -> Option<String> {
+        let output = self.run_docker(arguments);
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn run_docker(&self, arguments: &[&str]) -> Output {
+        Command::new("docker").arg("--host").arg(self.engine()).args(arguments).output().unwrap()
+    }
+
+    /// What a port of the host's loopback address answers to `GET /`, without its head.
+    pub(crate) fn page(&self, port: u16) -> Option<String> {
+        // The shell's own sockets: nothing has to be installed there.
+        let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3";
+        let output = self.command("bash").args(["-c", script, &port.to_string()]).output().unwrap();
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+
+    /// Cuts the cable: whatever is sent is lost, and nobody is told.
+    pub(crate) fn cut(&self) {
+        ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);
+    }
+
+    /// Mends the cable.
+    pub(crate) fn mend(&self) {
+        ip(&["-n", &self.namespace, "link", "set", "eth0", "up"]);
+    }
+}
+
+fn start_engine(namespace: &str, dir: &Path, name: &str) -> Child {
+    // Of its own, for the machine's may name a place where images are.
+    std::fs::write(dir.join("daemon.json"), "{}").unwrap();
+    let script = r#"exec dockerd --host "unix://$0/docker.sock" \
+        --config-file "$0/daemon.json" --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" \
+        --bridge none --iptables=false --storage-driver vfs --log-level warn \
+        --containerd-namespace "$1" --containerd-plugins-namespace "$1-plugins""#;
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let mut command = enter(namespace);
+    command.args(["unshare", "--mount", "--", "sh", "-c", script]).arg(dir).arg(name);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+/// A command in a network namespace. Not by `ip netns exec`, which hides the control groups that an
+/// engine needs.
+fn enter(namespace: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}")).arg("--");
+    command
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {}: {said}", arguments.join(" "));
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let containers = self.try_docker(&["ps", "--all", "--quiet"]).unwrap_or_default();
+        for container in containers.lines() {
+            self.try_docker(&["rm", "--force", "--volumes", container]);
+        }
+        let _ = kill_process(Pid::from_child(&self.engine), Signal::TERM);
+        let _ = self.engine.wait();
+        // No assertion here: a panic within a panic would hide the first.
+        let _ = Command::new("ip").args(["link", "delete", &self.cable]).status();
+        let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).status();
+    }
+}

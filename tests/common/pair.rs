@@ -1,0 +1,298 @@
+//! A controller on this machine, and an agent on another host that runs its prod.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::daemon::{Daemon, Ran};
+use super::docker::{Space, docker};
+use super::host::Host;
+use super::net::free_ports;
+use super::registry::Registry;
+use super::{PATIENCE, eventually, eventually_some, site};
+
+/// Where prod is served on the other host.
+pub(crate) const PORT: u16 = 8088;
+/// Where the engine of the other host finds the registry.
+pub(crate) const TUNNEL: u16 = 5080;
+
+/// Everything of two hosts. The processes end before their hosts do.
+pub(crate) struct Pair {
+    pub(crate) agent: Option<Agent>,
+    pub(crate) controller: Option<Daemon>,
+    pub(crate) registry: Registry,
+    pub(crate) host: Host,
+    pub(crate) desired_state: PathBuf,
+    /// The agent's folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) token: String,
+    listen: String,
+    pub(crate) space: Space,
+}
+
+impl Pair {
+    /// A controller that declares prod on the host of the agent `online`, and that agent, connected.
+    /// Nothing is recorded yet. `None`, with a printed reason, where something for it is missing.
+    pub(crate) fn new() -> Option<Self> {
+        let mut pair = Self::apart()?;
+        pair.start_agent();
+        pair.until("the agent is connected", |view| view["reason"] != "AgentAway");
+        Some(pair)
+    }
+
+    /// The same, with the agent not started yet.
+    pub(crate) fn apart() -> Option<Self> {
+        let space = Space::new()?;
+        let registry = Registry::start(&space)?;
+        let host = Host::new(&space);
+        let [port] = free_ports();
+        let listen = format!("{}:{port}", host.gateway());
+        let (desired_state, folder) = (space.dir().join("desired-state"), space.dir().join("agent"));
+        std::fs::create_dir(&desired_state).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        let token = String::new();
+        let mut pair = Self {
+            agent: None,
+            controller: None,
+            registry,
+            host,
+            desired_state,
+            folder,
+            token,
+            listen,
+            space,
+        };
+        pair.declare("");
+        pair.start_controller();
+        pair.token = pair.new_token("online");
+        Some(pair)
+    }
+
+    /// Declares prod with these lines besides.
+    pub(crate) fn declare(&self, more: &str) {
+        let (network, name) = (self.space.name("abide"), self.name());
+        let manifest = format!(
+            "[docker]\nnetwork = \"{network}\"\n[environment.prod]\ncontainer = \"{name}\"\nport = 8900\npublish = {PORT}\n\
+             command = [\"prod\", \"--port\", \"8900\"]\nhost = \"online\"\n\
+             health = {{ http = \"/\", interval = \"100ms\", timeout = \"1s\", start_deadline = \"5s\", healthy_for = \"300ms\" }}\n\
+             {more}\n"
+        );
+        // In one step, as an editor does: a daemon never reads half a manifest.
+        let fresh = self.desired_state.join("prod.new");
+        std::fs::write(&fresh, manifest).unwrap();
+        std::fs::rename(fresh, self.desired_state.join("prod.toml")).unwrap();
+    }
+
+    /// The name of prod's container.
+    pub(crate) fn name(&self) -> String {
+        self.space.name("prod-server")
+    }
+
+    // --- processes ------------------------------------------------------------------------------
+
+    pub(crate) fn start_controller(&mut self) {
+        self.controller = Some(Daemon::start_at(&self.desired_state, &self.listen, &[]));
+    }
+
+    /// Ends the controller where it stands.
+    pub(crate) fn kill_controller(&mut self) {
+        self.controller.take().unwrap().kill();
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        self.agent = Some(self.another_agent(&self.folder, &self.token, TUNNEL));
+    }
+
+    /// Ends the agent where it stands.
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill();
+    }
+
+    /// An agent on the other host, with a folder and a token of its own.
+    pub(crate) fn another_agent(&self, folder: &std::path::Path, token: &str, tunnel: u16) -> Agent {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_abide"));
+        for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "RUST_LOG"] {
+            command.env_remove(variable);
+        }
+        let log = folder.with_extension("log");
+        let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let (out, err): (File, File) = (file.try_clone().unwrap(), file);
+        command.env("ABIDE_TOKEN", token).env("ABIDE_RESYNC", "1s").env("DOCKER_HOST", self.host.engine());
+        command
+            .args(["-v", "agent", "--server", &format!("http://{}", self.listen), "--desired-state"])
+            .arg(folder);
+        command.args(["--registry-port", &tunnel.to_string()]);
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
+        Agent { child, log }
+    }
+
+    // --- what is done ---------------------------------------------------------------------------
+
+    /// A token for an agent of this name.
+    pub(crate) fn new_token(&self, agent: &str) -> String {
+        let (status, made) = self.ask("POST", "/api/v1/tokens", &json!({"role": "agent", "agent": agent}));
+        assert!(status < 300, "{status} {made}");
+        made["token"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
+    }
+
+    /// An image that serves a page of these words, in the registry; gives its name by digest.
+    pub(crate) fn push_image(&self, words: &str) -> String {
+        self.push_image_with(words, "ENTRYPOINT [\"/bin/site\", \"serve\", \"--root\", \"/site/www\"]")
+    }
+
+    /// The same, with other last lines of its Dockerfile.
+    pub(crate) fn push_image_with(&self, words: &str, lines: &str) -> String {
+        let dir = tempfile::tempdir_in(self.space.dir()).unwrap();
+        std::fs::create_dir(dir.path().join("www")).unwrap();
+        std::fs::write(dir.path().join("www/index.html"), words).unwrap();
+        std::fs::write(dir.path().join("site"), site()).unwrap();
+        let dockerfile = format!(
+            "FROM scratch\nLABEL {}\nCOPY --chmod=755 site /bin/site\nCOPY www /site/www\n{lines}\n",
+            self.space.label()
+        );
+        // The classic builder knows no --chmod.
+        let dockerfile = dockerfile.replace(" --chmod=755", "");
+        std::fs::set_permissions(
+            dir.path().join("site"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+        self.push_context(dir.path())
+    }
+
+    /// Builds a folder and pushes the image; gives its name by digest.
+    pub(crate) fn push_context(&self, dir: &std::path::Path) -> String {
+        let repository = format!("{}/{}prod", self.registry.host(), self.space.prefix());
+        let tag = format!("{repository}:latest");
+        docker(&["build", "--quiet", "--tag", &tag, dir.to_str().unwrap()]);
+        docker(&["push", "--quiet", &tag]);
+        let digest = self.registry.digest(&format!("{}prod", self.space.prefix()), "latest").unwrap();
+        docker(&["rmi", &tag]);
+        format!("{repository}@{digest}")
+    }
+
+    /// Runs a verb that has to succeed.
+    pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
+        let ran = self.controller.as_ref().unwrap().abide(arguments);
+        assert_eq!(ran.code, 0, "abide {}: {ran:?}", arguments.join(" "));
+        ran
+    }
+
+    // --- what is seen ---------------------------------------------------------------------------
+
+    /// The status of prod, as the controller tells it.
+    pub(crate) fn view(&self) -> Value {
+        self.ask("GET", "/api/v1/environments/prod", &Value::Null).1
+    }
+
+    /// The first status of prod that `is_it` likes.
+    ///
+    /// # Panics
+    /// With the last one, where none is.
+    pub(crate) fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let view = self.view();
+            if is_it(&view) {
+                return view;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}; the last status: {view:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until prod is Ready at its recorded generation, as the connected agent says.
+    pub(crate) fn ready(&self) -> Value {
+        self.until("prod is ready", |view| {
+            view["status"] == "Ready"
+                && view["reason"] == "AsRecorded"
+                && view["observed_generation"] == view["generation"]
+        })
+    }
+
+    /// Waits until prod serves these words on its host.
+    pub(crate) fn serves(&self, words: &str) {
+        eventually(&format!("prod serves {words:?}"), PATIENCE, || {
+            self.host.page(PORT).as_deref() == Some(words)
+        });
+    }
+
+    /// One request at the controller's socket.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let mut stream = UnixStream::connect(self.desired_state.join("abide.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        // HTTP/1.0: the body ends where the connection does.
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: abide\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+}
+
+/// A process of `abide agent` on another host.
+pub(crate) struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// All that it ever logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has logged `words`.
+    pub(crate) fn says(&self, words: &str) {
+        eventually_some(&format!("the agent says {words:?}"), PATIENCE, || {
+            self.log().contains(words).then_some(())
+        });
+    }
+
+    /// The id of its process: `nsenter` turns into it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it where it stands.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let is_running = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        if is_running(&mut self.child) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let asked = Instant::now();
+            while is_running(&mut self.child) && asked.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "--- the end of the agent's log\n{}\n---",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What is recorded on the controller comes to run on the other host, and stays.
+
+use crate::common::Pair;
+
+#[test]
+fn what_is_set_is_pulled_through_the_link_and_runs_on_the_other_host() {
+    let Some(pair) = Pair::new() else { return };
+    let first = pair.push_image("the first");
+    pair.abide(&["set", "prod", &first]);
+    let view = pair.ready();
+    assert_eq!(view["host"], "online");
+    assert!(view["last_seen"].is_string(), "{view}");
+    pair.serves("the first");
+
+    let second = pair.push_image("the second");
+    pair.abide(&["set", "prod", &second]);
+    pair.abide(&["wait", "prod", "--timeout", "60s"]);
+    pair.serves("the second");
+    let image = pair.host.docker(&["inspect", "--format", "{{.Config.Image}}", &pair.name()]);
+    let held = pair.host.docker(&["images", "--digests", "--format", "{{.Repository}}@{{.Digest}}"]);
+    let digest = second.split_once('@').unwrap().1;
+    assert!(held.contains(&format!("@{digest}")), "{image}: {held}");
+}
