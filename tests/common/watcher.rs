@@ -18,7 +18,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// Watches one port and the containers of one space until it is asked what it saw.
 pub(crate) struct Watcher {
     stop: Arc<AtomicBool>,
-    looks: JoinHandle<Vec<Outage>>,
+    looks: Option<JoinHandle<Vec<Outage>>>,
     events: Child,
     ends: Arc<Mutex<Vec<End>>>,
 }
@@ -59,7 +59,7 @@ impl Watcher {
         let ends = Arc::default();
         let events = follow_ends(space.prefix().to_owned(), Arc::clone(&ends));
         let stopped = Arc::clone(&stop);
-        let looks = spawn(move || look(port, &stopped));
+        let looks = Some(spawn(move || look(port, &stopped)));
         Self { stop, looks, events, ends }
     }
 
@@ -67,11 +67,18 @@ impl Watcher {
     pub(crate) fn finish(mut self) -> Seen {
         sleep(PERIOD * 10);
         self.stop.store(true, Ordering::Relaxed);
-        self.events.kill().unwrap();
-        self.events.wait().unwrap();
-        let outages = self.looks.join().unwrap();
+        let outages = self.looks.take().unwrap().join().unwrap();
         let ends = self.ends.lock().unwrap().clone();
         Seen { outages, ends }
+    }
+}
+
+impl Drop for Watcher {
+    /// Also where a test fails: a child that lives on would keep what it inherited.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.events.kill();
+        let _ = self.events.wait();
     }
 }
 
