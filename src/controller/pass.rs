@@ -126,7 +126,8 @@ impl Pass {
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
-        let intent = intent::of(&spec, &desired, entry, &self.record, &network);
+        let proposed = self.desired.proposed(environment)?;
+        let intent = intent::of(&spec, &desired, entry, &self.record, &network, proposed.as_ref());
         let task = self.task(environment, &spec, &intent);
         let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());

@@ -23,7 +23,7 @@ use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::spec::Manifest;
-use crate::model::spec::{RepositorySpec, Supply};
+use crate::model::spec::{EnvironmentSpec, RepositorySpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
@@ -129,8 +129,10 @@ impl Supervisor {
         followers: &mut HashMap<RepositoryName, (Followed, DropGuard)>,
     ) {
         let manifest = self.manifest.borrow_and_update().clone();
-        workers.retain(|environment, _| manifest.environments.contains_key(environment));
-        for environment in manifest.environments.keys() {
+        // Those that an agent runs are its business alone.
+        let here = |spec: &EnvironmentSpec| spec.host.is_none();
+        workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
+        for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
             workers.entry(environment.clone()).or_insert_with(|| self.start_worker(tasks, environment));
         }
         let wanted = followed(&manifest);

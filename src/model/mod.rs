@@ -4,7 +4,7 @@
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
 //! [`event`]), what a build was ([`build`]), who may do what ([`access`], [`credential`]), what an API
-//! answers ([`view`]) and how errors are told ([`error`]).
+//! answers ([`view`]), what travels between hosts ([`link`]) and how errors are told ([`error`]).
 
 pub mod access;
 pub mod build;
@@ -14,6 +14,7 @@ pub mod desired;
 pub mod error;
 pub mod event;
 pub mod front;
+pub mod link;
 pub mod manifest;
 pub mod memory;
 pub mod name;

@@ -15,9 +15,11 @@ use super::bell::Bells;
 use super::check::{self, Mirrored};
 use super::desired::DesiredWriter;
 use super::error::{OpenError, RecordError};
+use super::hearer::Hearer;
 use super::mirror::{self, Mirror};
 use super::reader::DesiredReader;
 use super::recover::{self, SLED};
+use super::replica::Replica;
 use super::resolver::Resolver;
 use super::shared::Shared;
 use super::status::StatusWriter;
@@ -44,6 +46,10 @@ pub struct Handles {
     pub writer: DesiredWriter,
     /// For the loop.
     pub resolver: Resolver,
+    /// For an agent, where this record is the copy of another.
+    pub replica: Replica,
+    /// For the link to agents.
+    pub hearer: Hearer,
     /// For everyone.
     pub desired: DesiredReader,
     /// For the loop.
@@ -102,7 +108,9 @@ fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
     Handles {
         id,
         writer: DesiredWriter { shared: Arc::clone(&shared) },
-        resolver: Resolver { shared: Arc::clone(&shared) },
+        resolver: Resolver { shared: Arc::clone(&shared), proposes: false },
+        replica: Replica { shared: Arc::clone(&shared) },
+        hearer: Hearer { shared: Arc::clone(&shared) },
         desired: DesiredReader { shared: Arc::clone(&shared) },
         status_writer: StatusWriter { shared: Arc::clone(&shared) },
         status: StatusReader { shared: Arc::clone(&shared) },
