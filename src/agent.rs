@@ -101,7 +101,7 @@ impl Agent {
     /// A folder that is a controller's, a record that another agent holds, a policy that is not
     /// understood, a port that is taken.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let server = Server::new(&options.server, options.token.clone())?;
+        let server = Server::new(&options.server, &options.token)?;
         let policy = Arc::new(read_policy(&options)?);
         refuse_controllers(&options.folder)?;
         let dirs = state_dirs(&options.folder);

@@ -16,6 +16,7 @@
 //! | [`tls`] | certificates, and how a server is known by one | model |
 //! | [`manifest_dir`], [`secret`] | what people write: manifest files, secrets | model, each other |
 //! | [`failpoint`] | where a test may have the daemon end | nothing of ours |
+//! | [`agent`] | the composition root on another host, and the link to the controller | model, record, controller, tls |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]

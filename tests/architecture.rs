@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room: its path prefix in `src`, and the rooms of ours that it may name.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
     ("record/", &["model", "record", "failpoint"]),
@@ -19,8 +19,9 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("controller/docker/", &["model"]),
     ("controller/", &["model", "plan", "record", "source", "context", "secret", "failpoint", "controller"]),
     ("api/", &["model", "record", "secret", "api"]),
-    ("cli/", &["model", "api", "cli", "tls", "daemon", "demo", "telemetry", "manifest_dir"]),
+    ("cli/", &["model", "api", "cli", "tls", "daemon", "agent", "demo", "telemetry", "manifest_dir"]),
     ("daemon", &["model", "record", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"]),
+    ("agent", &["model", "record", "controller", "tls", "daemon", "agent"]),
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];
 
@@ -31,7 +32,7 @@ const CRATES: [(&str, &[&str], &str); 10] = [
     ("axum", &["api/", "cli/", "daemon"], "HTTP is the door's business"),
     ("clap", &["cli/"], "arguments are the command line's business"),
     ("clap_complete", &["cli/"], "arguments are the command line's business"),
-    ("toml", &["model/manifest/"], "the manifest is read in one place"),
+    ("toml", &["model/manifest/", "agent/policy.rs"], "manifest and policy are read in one place each"),
     ("rustls", &["tls"], "who is trusted is decided in one place"),
     ("tokio_rustls", &["tls", "api/serve"], "who is trusted is decided in one place"),
     ("rcgen", &["tls"], "certificates are made in one place"),

@@ -18,7 +18,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::model::container::Secret;
+use crate::model::credential::Credential;
 use crate::model::view::ErrorView;
+use crate::tls::Protocol;
+use crate::tls::client::{ConnectError, Connector, Trust};
 
 /// How long it may take to connect, and to get the first word of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,55 +43,83 @@ const LONGEST_REFUSAL: usize = 16 * 1024;
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Where the controller is, and who we are there.
-#[derive(Clone, Debug)]
 pub(super) struct Server {
-    /// `http` or `https`.
-    scheme: &'static str,
-    /// `host:port`.
-    authority: String,
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    /// How the controller is known; `None`: it is spoken to without TLS.
+    tls: Option<Connector>,
+    /// `https://host:port`.
+    url: String,
     token: Secret,
 }
 
-/// Why the address of a controller is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--server must be http://host:port or https://host, such as https://ci.example.com")]
-pub(super) struct NoAddress;
+/// Why a controller cannot be dialled at all.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoServer {
+    /// The address is none.
+    #[error("--server must be http://host:port or https://host, such as https://ci.example.com")]
+    Address,
+    /// The token is none.
+    #[error("this is no token: `abide token create` on the controller makes one, to be given whole")]
+    Token,
+    /// TLS cannot be set up.
+    #[error("the controller cannot be spoken to")]
+    Tls(#[from] ConnectError),
+}
 
 impl Server {
-    /// The controller at `url`.
+    /// The controller at `url`. A token with a pin says by which key it is known; else the
+    /// authorities that this machine trusts say so.
     ///
     /// # Errors
-    /// [`NoAddress`].
-    pub(super) fn new(url: &str, token: Secret) -> Result<Self, NoAddress> {
-        let url: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| NoAddress)?;
-        let (scheme, port) = match url.scheme_str() {
-            Some("http") => ("http", 80),
-            Some("https") => ("https", 443),
-            _ => return Err(NoAddress),
+    /// [`NoServer`].
+    pub(super) fn new(url: &str, token: &Secret) -> Result<Self, NoServer> {
+        let url: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| NoServer::Address)?;
+        let (is_plain, port) = match url.scheme_str() {
+            Some("http") => (true, 80),
+            Some("https") => (false, 443),
+            _ => return Err(NoServer::Address),
         };
-        let authority = url.authority().filter(|_| matches!(url.path(), "" | "/")).ok_or(NoAddress)?;
+        let authority =
+            url.authority().filter(|_| matches!(url.path(), "" | "/")).ok_or(NoServer::Address)?;
         let port = authority.port_u16().unwrap_or(port);
-        Ok(Self { scheme, authority: format!("{}:{port}", authority.host()), token })
+        let credential = Credential::parse(token.expose().trim()).ok_or(NoServer::Token)?;
+        let trust = credential.pin().map_or(Trust::System, Trust::Pin);
+        let tls = if is_plain { None } else { Some(Connector::new(&trust, Protocol::Http2)?) };
+        let scheme = if is_plain { "http" } else { "https" };
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port,
+            tls,
+            url: format!("{scheme}://{}:{port}", authority.host()),
+            token: credential.bearer(),
+        })
     }
 
     /// As people know it.
-    pub(super) fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.authority)
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Connects.
     pub(super) async fn dial(&self) -> io::Result<Line> {
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s");
-        tokio::time::timeout(PATIENCE, self.connect()).await.map_err(late)?
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        tokio::time::timeout(PATIENCE * 2, self.connect()).await.map_err(late)?
     }
 
     async fn connect(&self) -> io::Result<Line> {
-        let stream = TcpStream::connect(self.authority.as_str()).await?;
-        stream.set_nodelay(true)?;
-        if self.scheme == "https" {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS"));
+        match &self.tls {
+            Some(connector) => {
+                let stream = connector.connect(&self.host, self.port).await.map_err(io::Error::other)?;
+                self.speak(stream).await
+            }
+            None => {
+                let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+                stream.set_nodelay(true)?;
+                self.speak(stream).await
+            }
         }
-        self.speak(stream).await
     }
 
     async fn speak<S>(&self, stream: S) -> io::Result<Line>
@@ -114,7 +145,7 @@ impl Server {
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.token.expose()));
         let mut bearer = bearer.map_err(|_| io::Error::other("the token cannot be sent"))?;
         bearer.set_sensitive(true);
-        let asker = Asker { sender, bearer, base: self.url() };
+        let asker = Asker { sender, bearer, base: self.url.clone() };
         Ok(Line { asker, _connection: HangUp(ended) })
     }
 }
@@ -232,15 +263,27 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::credential::Pin;
 
     #[test]
     fn addresses_get_the_port_of_their_scheme_and_take_no_path() {
-        let url = |text: &str| Server::new(text, Secret::default()).map(|server| server.url());
-        assert_eq!(url("https://ci.example.com").as_deref(), Ok("https://ci.example.com:443"));
-        assert_eq!(url("http://127.0.0.1:8080/").as_deref(), Ok("http://127.0.0.1:8080"));
-        assert_eq!(url("https://[::1]").as_deref(), Ok("https://[::1]:443"));
+        let token = Credential::new("0123456789ab".parse().unwrap(), [7; 32]).text();
+        let url = |text: &str| Server::new(text, &token).map(|server| server.url().to_owned());
+        assert_eq!(url("http://ci.example.com").unwrap(), "http://ci.example.com:80");
+        assert_eq!(url("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(url("http://[::1]").unwrap(), "http://[::1]:80");
         for wrong in ["ci.example.com", "ftp://x", "https://x/abide", "unix:/x", ""] {
-            assert_eq!(url(wrong), Err(NoAddress), "{wrong}");
+            assert!(matches!(url(wrong), Err(NoServer::Address)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_with_a_pin_needs_no_authorities_and_what_is_none_is_refused() {
+        let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
+        let pinned = credential.pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
+        assert_eq!(Server::new("https://[::1]", &pinned).unwrap().url(), "https://[::1]:443");
+        for wrong in ["", "abide_x", "Bearer abide_0123456789ab_x"] {
+            assert!(matches!(Server::new("http://x", &Secret::new(wrong)), Err(NoServer::Token)), "{wrong}");
         }
     }
 }

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker};
 use super::host::Host;
+use super::image::{SITE_PORT, made_image};
 use super::net::free_ports;
 use super::registry::Registry;
-use super::{PATIENCE, eventually, eventually_some, site};
+use super::{PATIENCE, eventually, eventually_some};
 
 /// Where prod is served on the other host.
 pub(crate) const PORT: u16 = 8088;
@@ -78,8 +79,8 @@ impl Pair {
     pub(crate) fn declare(&self, more: &str) {
         let (network, name) = (self.space.name("abide"), self.name());
         let manifest = format!(
-            "[docker]\nnetwork = \"{network}\"\n[environment.prod]\ncontainer = \"{name}\"\nport = 8900\npublish = {PORT}\n\
-             command = [\"prod\", \"--port\", \"8900\"]\nhost = \"online\"\n\
+            "[docker]\nnetwork = \"{network}\"\n[environment.prod]\ncontainer = \"{name}\"\nport = {SITE_PORT}\npublish = {PORT}\n\
+             host = \"online\"\n\
              health = {{ http = \"/\", interval = \"100ms\", timeout = \"1s\", start_deadline = \"5s\", healthy_for = \"300ms\" }}\n\
              {more}\n"
         );
@@ -143,39 +144,18 @@ impl Pair {
 
     /// An image that serves a page of these words, in the registry; gives its name by digest.
     pub(crate) fn push_image(&self, words: &str) -> String {
-        self.push_image_with(words, "ENTRYPOINT [\"/bin/site\", \"serve\", \"--root\", \"/site/www\"]")
+        self.push_image_with(words, "")
     }
 
-    /// The same, with other last lines of its Dockerfile.
+    /// The same, with more lines in its Dockerfile, such as an `ENV` that makes it misbehave.
     pub(crate) fn push_image_with(&self, words: &str, lines: &str) -> String {
-        let dir = tempfile::tempdir_in(self.space.dir()).unwrap();
-        std::fs::create_dir(dir.path().join("www")).unwrap();
-        std::fs::write(dir.path().join("www/index.html"), words).unwrap();
-        std::fs::write(dir.path().join("site"), site()).unwrap();
-        let dockerfile = format!(
-            "FROM scratch\nLABEL {}\nCOPY --chmod=755 site /bin/site\nCOPY www /site/www\n{lines}\n",
-            self.space.label()
-        );
-        // The classic builder knows no --chmod.
-        let dockerfile = dockerfile.replace(" --chmod=755", "");
-        std::fs::set_permissions(
-            dir.path().join("site"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .unwrap();
-        std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
-        self.push_context(dir.path())
-    }
-
-    /// Builds a folder and pushes the image; gives its name by digest.
-    pub(crate) fn push_context(&self, dir: &std::path::Path) -> String {
-        let repository = format!("{}/{}prod", self.registry.host(), self.space.prefix());
+        let id = made_image(&self.space, words, lines);
+        let path = format!("{}prod", self.space.prefix());
+        let repository = format!("{}/{path}", self.registry.host());
         let tag = format!("{repository}:latest");
-        docker(&["build", "--quiet", "--tag", &tag, dir.to_str().unwrap()]);
+        docker(&["tag", &id, &tag]);
         docker(&["push", "--quiet", &tag]);
-        let digest = self.registry.digest(&format!("{}prod", self.space.prefix()), "latest").unwrap();
-        docker(&["rmi", &tag]);
-        format!("{repository}@{digest}")
+        format!("{repository}@{}", self.registry.digest(&path, "latest").unwrap())
     }
 
     /// Runs a verb that has to succeed.

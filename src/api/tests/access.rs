@@ -29,7 +29,7 @@ const IN: u16 = 0;
 
 /// What each route answers to: nobody, a viewer, a deployer of dev who asks for dev, the same who
 /// asks for prod, an agent, an admin.
-const EXPECTED: [(&str, &str, [u16; 6]); 24] = [
+const EXPECTED: [(&str, &str, [u16; 6]); 28] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN]),
@@ -54,6 +54,10 @@ const EXPECTED: [(&str, &str, [u16; 6]); 24] = [
     ("POST", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
     ("DELETE", "/api/v1/tokens/{token}", [401, 403, 403, 403, 403, IN]),
     ("GET", "/api/v1/agent/self", [401, 403, 403, 403, IN, 403]),
+    ("POST", "/api/v1/agent/session", [401, 403, 403, 403, IN, 403]),
+    ("POST", "/api/v1/agent/report", [401, 403, 403, 403, IN, 403]),
+    ("POST", "/api/v1/agent/answers/{id}", [401, 403, 403, 403, IN, 403]),
+    ("GET", "/v2/{*path}", [401, 403, 403, 403, IN, 403]),
 ];
 
 /// The API as the network sees it.
