@@ -70,6 +70,13 @@ impl Daemon {
         daemon
     }
 
+    /// The same, at another address than the loopback's.
+    pub(crate) fn start_at(desired_state: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::spawn_at(desired_state, listen, env);
+        daemon.await_socket();
+        daemon
+    }
+
     /// Starts one that is killed at a failpoint, which may be before its socket answers.
     pub(crate) fn start_doomed(desired_state: &Path, failpoint: &str, env: &[(&str, &str)]) -> Self {
         let mut daemon = Self::spawn(desired_state, &[&[("ABIDE_FAILPOINT", failpoint)], env].concat());
@@ -82,11 +89,10 @@ impl Daemon {
 
     fn spawn(desired_state: &Path, env: &[(&str, &str)]) -> Self {
         let [port] = free_ports();
-        Self::start_at(desired_state, &format!("127.0.0.1:{port}"), env)
+        Self::spawn_at(desired_state, &format!("127.0.0.1:{port}"), env)
     }
 
-    /// The same, at another address than the loopback's.
-    pub(crate) fn start_at(desired_state: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
+    fn spawn_at(desired_state: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
         let port = listen.rsplit_once(':').unwrap().1.parse().unwrap();
         let log = desired_state.with_extension("log");
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();

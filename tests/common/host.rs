@@ -96,11 +96,18 @@ impl Host {
 
     /// What a port of the host's loopback address answers to `GET /`, without its head.
     pub(crate) fn page(&self, port: u16) -> Option<String> {
+        self.get(port, "/").map(|(_, body)| body)
+    }
+
+    /// Status and body of a `GET` from a port of the host's loopback address.
+    pub(crate) fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
         // The shell's own sockets: nothing has to be installed there.
-        let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3";
-        let output = self.command("bash").args(["-c", script, &port.to_string()]).output().unwrap();
+        let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && \
+                      printf 'GET %s HTTP/1.0\\r\\nHost: 127.0.0.1:%s\\r\\n\\r\\n' \"$1\" \"$0\" >&3 && cat <&3";
+        let output = self.command("bash").args(["-c", script, &port.to_string(), path]).output().unwrap();
         let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
     /// Cuts the cable: whatever is sent is lost, and nobody is told.

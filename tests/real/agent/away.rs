@@ -1,0 +1,127 @@
+//! The controller is away, the cable is cut, one side is killed: prod goes on, and both agree again.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{PATIENCE, PORT, Pair, eventually, json};
+
+/// A pair whose prod runs.
+fn running(words: &str) -> Option<Pair> {
+    let pair = Pair::new()?;
+    let image = pair.push_image(words);
+    pair.abide(&["set", "prod", &image]);
+    pair.ready();
+    pair.serves(words);
+    Some(pair)
+}
+
+/// The id of prod's container.
+fn container(pair: &Pair) -> Option<String> {
+    pair.host.try_docker(&["container", "inspect", "--format", "{{.Id}}", &pair.name()])
+}
+
+fn is_away(view: &Value) -> bool {
+    view["reason"] == "AgentAway"
+}
+
+#[test]
+fn with_the_controller_killed_the_agent_heals_and_so_does_the_next_agent() {
+    let Some(mut pair) = running("still here") else { return };
+    let before = container(&pair).unwrap();
+    pair.kill_controller();
+    pair.host.docker(&["rm", "--force", &pair.name()]);
+    eventually("prod is made again", PATIENCE, || container(&pair).is_some_and(|now| now != before));
+    pair.serves("still here");
+
+    pair.kill_agent();
+    pair.host.docker(&["rm", "--force", &pair.name()]);
+    pair.start_agent();
+    pair.serves("still here");
+
+    pair.start_controller();
+    let view = pair.ready();
+    assert_eq!(view["generation"], 1);
+    let events = json(&pair.abide(&["events", "prod", "-o", "json"])).to_string();
+    assert!(events.contains("step"), "what was done meanwhile is not told: {events}");
+}
+
+#[test]
+fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
+    let Some(pair) = running("steady") else { return };
+    let before = container(&pair);
+    pair.host.cut();
+    std::thread::sleep(Duration::from_secs(1));
+    pair.host.mend();
+    let next = pair.push_image("after a second");
+    pair.abide(&["set", "prod", &next]);
+    pair.ready();
+    pair.serves("after a second");
+    assert_ne!(container(&pair), before);
+
+    pair.host.cut();
+    let view = pair.until("the half-open link is found", is_away);
+    assert_eq!(view["status"], "Ready", "what was so until then stays said: {view}");
+    assert!(view["message"].as_str().unwrap().contains("online is away and was last heard"), "{view}");
+    assert_eq!(pair.host.page(PORT).as_deref(), Some("after a second"));
+    let recorded = pair.push_image("while it was cut");
+    pair.abide(&["set", "prod", &recorded]);
+    let ran = pair.controller.as_ref().unwrap().abide(&["wait", "prod", "--timeout", "1s"]);
+    assert_eq!(ran.code, 1, "nobody can tell while the agent is away: {ran:?}");
+    pair.host.mend();
+    pair.ready();
+    pair.serves("while it was cut");
+}
+
+#[test]
+fn an_agent_that_is_killed_while_it_pulls_goes_on_with_what_ran_and_then_pulls_again() {
+    let Some(mut pair) = running("the old one") else { return };
+    // The registry says nothing, so the pull is under way for as long as that lasts.
+    let next = pair.push_image("the new one");
+    pair.registry.freeze();
+    pair.abide(&["set", "prod", &next]);
+    pair.until("the pull is under way", |view| view["reason"] == "Pulling");
+    pair.kill_agent();
+    pair.until("the agent is away", is_away);
+    assert_eq!(pair.host.page(PORT).as_deref(), Some("the old one"));
+    pair.start_agent();
+    pair.until("the pull is under way again", |view| view["reason"] == "Pulling");
+    pair.registry.thaw();
+    pair.ready();
+    pair.serves("the new one");
+    let containers = pair.host.docker(&["ps", "--all", "--quiet"]);
+    assert_eq!(containers.lines().count(), 1, "something half made is left: {containers}");
+}
+
+#[test]
+fn a_controller_that_was_restored_from_an_older_copy_brings_nothing_back() {
+    let Some(mut pair) = running("generation one") else { return };
+    let old = pair.abide(&["export"]).stdout;
+    let second = pair.push_image("generation two");
+    pair.abide(&["set", "prod", &second]);
+    pair.ready();
+    pair.serves("generation two");
+
+    pair.kill_controller();
+    std::fs::remove_dir_all(pair.desired_state.join("record")).unwrap();
+    let file = pair.space.dir().join("old.json");
+    std::fs::write(&file, old).unwrap();
+    pair.start_controller();
+    pair.abide(&["import", file.to_str().unwrap()]);
+    // Tokens are in no export.
+    pair.kill_agent();
+    pair.token = pair.new_token("online");
+    pair.start_agent();
+    let view = pair.until("it is told", |view| view["reason"] == "RecordBehind");
+    assert_eq!((&view["status"], &view["generation"]), (&"Blocked".into(), &1.into()));
+    assert!(view["message"].as_str().unwrap().contains("restored from an older copy"), "{view}");
+    assert_eq!(pair.host.page(PORT).as_deref(), Some("generation two"));
+    let ran = pair.controller.as_ref().unwrap().abide(&["wait", "prod", "--timeout", "60s"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+
+    let third = pair.push_image("said again");
+    pair.abide(&["set", "prod", &third]);
+    let view = pair.ready();
+    assert_eq!(view["generation"], 3, "a number that was seen to run is never given again");
+    pair.serves("said again");
+}

@@ -1,0 +1,99 @@
+//! What people see and do of an environment on another host: the same as of one here.
+
+use std::process::{Command, Stdio};
+
+use crate::common::{PATIENCE, PORT, Pair, eventually, json, list};
+
+#[test]
+fn output_plan_events_history_and_holds_come_through_the_link() {
+    let Some(pair) = Pair::new() else { return };
+    let first = pair.push_image("one");
+    pair.abide(&["set", "prod", &first]);
+    pair.ready();
+    pair.serves("one");
+
+    // The page that was asked for is in the container's output, which is followed from there.
+    let log = pair.space.dir().join("followed");
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_abide"));
+    follow.env("ABIDE_DESIRED_STATE", &pair.desired_state).args(["logs", "prod", "-f"]);
+    let mut child = follow.stdin(Stdio::null()).stdout(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    eventually("a request shows in the followed output", PATIENCE, || {
+        pair.host.page(PORT);
+        std::fs::read_to_string(&log).unwrap().contains("GET /")
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let ran = pair.controller.as_ref().unwrap().abide(&["diff", "prod"]);
+    assert_eq!(ran.code, 0, "nothing is to be done: {ran:?}");
+    let history = list(json(&pair.abide(&["history", "prod", "-o", "json"])));
+    assert_eq!(history[0]["outcome"]["outcome"], "ready", "{history:?}");
+    let events = pair.abide(&["events", "prod"]).stdout;
+    for words in ["pull", "create", "Ready"] {
+        assert!(events.contains(words), "{words} is in no event: {events}");
+    }
+
+    pair.abide(&["hold", "prod", "--reason", "a demo"]);
+    pair.until("it is held", |view| view["status"] == "Held");
+    let second = pair.push_image("two");
+    pair.abide(&["set", "prod", &second]);
+    assert_eq!(pair.host.page(PORT).as_deref(), Some("one"));
+    pair.abide(&["resume", "prod"]);
+    pair.ready();
+    pair.serves("two");
+}
+
+#[test]
+fn a_version_that_fails_is_rolled_back_there_and_recorded_here() {
+    let Some(pair) = Pair::new() else { return };
+    let good = pair.push_image("good");
+    pair.abide(&["set", "prod", &good]);
+    pair.ready();
+    let bad = pair.push_image_with("bad", "ENV SITE_CRASH_AFTER=0s");
+    pair.abide(&["set", "prod", &bad]);
+    let view = pair.until("it is rolled back", |view| {
+        view["status"] == "RolledBack" && view["observed_generation"] == view["generation"]
+    });
+    assert_eq!((&view["generation"], &view["origin"]), (&3.into(), &"automatic rollback".into()), "{view}");
+    assert_eq!(view["image"]["digest"], good.split_once('@').unwrap().1, "{view}");
+    pair.serves("good");
+    let history = list(json(&pair.abide(&["history", "prod", "-o", "json"])));
+    assert_eq!(history[1]["outcome"]["outcome"], "failed", "{history:?}");
+    assert_eq!(history.len(), 3, "one failure is one rollback: {history:?}");
+}
+
+#[test]
+fn what_this_host_does_not_allow_is_refused_and_told_while_what_ran_goes_on() {
+    let Some(mut pair) = Pair::new() else { return };
+    let image = pair.push_image("allowed");
+    pair.abide(&["set", "prod", &image]);
+    pair.ready();
+    pair.declare("volumes = [\"/etc:/host\"]");
+    let view = pair.until("the mount is refused", |view| view["reason"] == "PolicyRefused");
+    assert_eq!(view["status"], "Blocked");
+    assert!(view["message"].as_str().unwrap().contains("/etc to be mounted"), "{view}");
+    pair.serves("allowed");
+    pair.host.docker(&["rm", "--force", &pair.name()]);
+    pair.serves("allowed");
+    let mounts = pair.host.docker(&["inspect", "--format", "{{json .HostConfig.Binds}}", &pair.name()]);
+    assert!(!mounts.contains("/etc"), "{mounts}");
+
+    pair.declare("");
+    pair.ready();
+    let policy = format!("images = [\"{}/other\"]\n", pair.registry.host());
+    std::fs::write(pair.folder.join("policy.toml"), policy).unwrap();
+    pair.kill_agent();
+    pair.start_agent();
+    pair.until("the image is refused", |view| view["reason"] == "PolicyRefused");
+    pair.serves("allowed");
+}
+
+#[test]
+fn an_image_that_the_other_host_could_not_pull_is_not_taken() {
+    let Some(pair) = Pair::new() else { return };
+    let id = format!("sha256:{}", "a".repeat(64));
+    let ran = pair.controller.as_ref().unwrap().abide(&["set", "prod", &id]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("name@sha256:"), "{ran:?}");
+    assert_eq!(pair.view()["generation"], 0);
+}

@@ -1,0 +1,72 @@
+//! Who may be which agent.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{Pair, TUNNEL, list};
+
+#[test]
+fn of_two_agents_with_one_token_the_later_one_stays_and_the_other_one_says_so() {
+    let Some(mut pair) = Pair::new() else { return };
+    let folder = pair.space.dir().join("second");
+    std::fs::create_dir(&folder).unwrap();
+    let second = pair.another_agent(&folder, &pair.token, TUNNEL + 1);
+    second.says("connected");
+    pair.agent.as_ref().unwrap().says("another agent with the same token");
+    // Long enough for a storm of them to show.
+    std::thread::sleep(Duration::from_secs(5));
+    let connections = |log: String| log.matches("\"connected\"").count();
+    assert_eq!(connections(second.log()), 1, "{}", second.log());
+    assert_eq!(connections(pair.agent.as_ref().unwrap().log()), 1);
+    let image = pair.push_image("by the second");
+    pair.abide(&["set", "prod", &image]);
+    pair.ready();
+    drop(second);
+    pair.kill_agent();
+    pair.start_agent();
+    pair.until("the first is back", |view| view["reason"] != "AgentAway");
+}
+
+#[test]
+fn a_wrong_token_is_not_let_in_and_a_revoked_one_ends_at_once() {
+    let Some(pair) = Pair::new() else { return };
+    let folder = pair.space.dir().join("stranger");
+    std::fs::create_dir(&folder).unwrap();
+    let mut wrong = pair.token.clone();
+    let last = wrong.pop().unwrap();
+    wrong.push(if last == 'A' { 'B' } else { 'A' });
+    let wrong = wrong.replacen(&pair.token[20..24], "AAAA", 1);
+    let stranger = pair.another_agent(&folder, &wrong, TUNNEL + 2);
+    stranger.says("does not let this agent in");
+    assert!(!stranger.log().contains(&wrong), "a token is in the log");
+
+    let tokens = list(pair.ask("GET", "/api/v1/tokens", &Value::Null).1);
+    let id = tokens[0]["id"].as_str().unwrap();
+    pair.ask("DELETE", &format!("/api/v1/tokens/{id}"), &Value::Null);
+    pair.agent.as_ref().unwrap().says("does not let this agent in");
+    pair.until("it is away", |view| view["reason"] == "AgentAway");
+}
+
+#[test]
+fn an_agent_learns_nothing_of_environments_that_are_not_its_own() {
+    let Some(pair) = Pair::new() else { return };
+    let image = pair.push_image("only prod's");
+    pair.abide(&["set", "prod", &image]);
+    pair.ready();
+    let other = pair.new_token("elsewhere");
+    let folder = pair.space.dir().join("other");
+    std::fs::create_dir(&folder).unwrap();
+    let agent = pair.another_agent(&folder, &other, TUNNEL + 3);
+    agent.says("connected");
+    // The other one's tunnel leads to nothing that is prod's, nor to anything by a tag.
+    let (repository, digest) = image.split_once('@').unwrap();
+    let path = repository.split_once('/').unwrap().1;
+    for part in [format!("manifests/{digest}"), "manifests/latest".to_owned(), "tags/list".to_owned()] {
+        let (status, said) = pair.host.get(TUNNEL + 3, &format!("/v2/{path}/{part}")).unwrap();
+        assert_eq!(status, 404, "{part}: {said}");
+        assert!(!said.contains("prod"), "{part}: {said}");
+    }
+    let (status, said) = pair.host.get(TUNNEL, &format!("/v2/{path}/manifests/{digest}")).unwrap();
+    assert_eq!(status, 200, "{said}");
+}
