@@ -13,6 +13,8 @@ mod link;
 mod policy;
 mod reporter;
 mod server;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 
 use std::path::{Path, PathBuf};

@@ -87,6 +87,10 @@ pub(crate) fn judge(view: &EnvironmentView, goal: &Goal) -> Verdict {
         return if view.held.is_some() { Verdict::Ended } else { Verdict::Waiting };
     }
     let is_current = view.observed_generation == Some(view.generation) && view.sync <= view.observed_sync;
+    // Only a person gets it out of there, by saying what should run.
+    if view.reason == Reason::RecordBehind {
+        return Verdict::Ended;
+    }
     // What an agent said before it went away is no verdict: it may come back with another.
     if !is_current || matches!(view.reason, Reason::Unknown | Reason::AgentAway) {
         return Verdict::Waiting;

@@ -114,3 +114,12 @@ fn the_end_is_named() {
     let other = Ended { view: ready("dev"), verdict: Verdict::Ended }.into_result().unwrap_err();
     assert!(other.to_string().contains("is Ready, but with sha256:ab12"), "{other}");
 }
+
+#[test]
+fn nothing_is_reached_while_an_agent_is_away_and_a_record_that_is_behind_waits_for_a_person() {
+    let away = view("prod", Condition::Ready, Reason::AgentAway);
+    assert_eq!(judge(&away, &Goal::default()), Verdict::Waiting);
+    let mut behind = view("prod", Condition::Blocked, Reason::RecordBehind);
+    behind.observed_generation = Some(behind.generation.next());
+    assert_eq!(judge(&behind, &Goal::default()), Verdict::Ended);
+}

@@ -1,0 +1,377 @@
+//! What holds between a controller's record and an agent's copy, whatever is lost, repeated or
+//! reordered on the way.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::reporter;
+use crate::model::desired::{GoBack, Hold, Image, Origin};
+use crate::model::event::EventKind;
+use crate::model::link::{Assigned, Assignment, Heard, Report};
+use crate::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, Probe, Supply};
+use crate::model::status::{Condition, Reason, Status};
+use crate::model::time::Timestamp;
+use crate::record::{Change, Handles, NotTaken, open};
+
+fn prod() -> EnvironmentName {
+    EnvironmentName::new("prod").unwrap()
+}
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + second * 1_000)
+}
+
+fn image(number: u64) -> Image {
+    let digest = |kind: u64| Digest::new(format!("sha256:{:064x}", kind << 32 | number)).unwrap();
+    let reference = Some("registry.example.com/prod".to_owned());
+    Image { reference, digest: Some(digest(1)), id: Some(digest(2)) }
+}
+
+/// The same content, as another engine calls it.
+fn pulled(number: u64) -> Image {
+    let id = Digest::new(format!("sha256:{:064x}", 3_u64 << 32 | number)).unwrap();
+    Image { id: Some(id), ..image(number) }
+}
+
+fn set(number: u64) -> Change {
+    let by = Some("alice".to_owned());
+    Change {
+        revision: None,
+        image: Some(image(number)),
+        origin: Origin::Set,
+        by,
+        note: None,
+        at: at(number),
+        hold: None,
+    }
+}
+
+fn spec() -> EnvironmentSpec {
+    let second = std::time::Duration::from_secs(1);
+    EnvironmentSpec {
+        container: ContainerName::new("prod-server").unwrap(),
+        port: 8088,
+        publish: None,
+        supply: Supply::Manual,
+        command: None,
+        env: Default::default(),
+        volumes: Vec::new(),
+        extra_hosts: Vec::new(),
+        memory: None,
+        nano_cpus: None,
+        pids: None,
+        init: true,
+        stop_timeout: second,
+        update: None,
+        health: HealthSpec {
+            probe: Probe::Tcp,
+            interval: second,
+            timeout: second,
+            start_deadline: second * 30,
+            healthy_for: second,
+        },
+        build: None,
+        host: None,
+    }
+}
+
+/// A record in a folder of its own.
+struct Home {
+    handles: Handles,
+    _dir: TempDir,
+}
+
+fn home() -> Home {
+    let dir = tempfile::tempdir().unwrap();
+    Home { handles: open(dir.path()).unwrap(), _dir: dir }
+}
+
+/// What the controller would send now.
+fn assignment(of: &Handles) -> Assignment {
+    let desired = of.desired.get(&prod()).unwrap();
+    let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+    let held = held.and_then(|held| of.desired.entry(&prod(), held).unwrap());
+    let heard = of.hearer.heard(&prod()).unwrap();
+    let environments = vec![Assigned { spec: spec(), desired, held, heard }];
+    // As it comes out of the wire.
+    let sent = Assignment { network: NetworkName::default(), environments };
+    serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap()
+}
+
+fn hold(generation: Option<u64>) -> Hold {
+    Hold { reason: "r".into(), by: "b".into(), since: at(0), generation: generation.map(Generation) }
+}
+
+fn status(observed: u64, reason: Reason) -> Status {
+    Status {
+        environment: prod(),
+        observed_generation: Generation(observed),
+        condition: Condition::Progressing,
+        reason,
+        message: reason.as_str().to_owned(),
+        since: at(observed),
+        running: None,
+        next_retry: None,
+        plan: Vec::new(),
+        observed_sync: None,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_takes_what_is_newer_knows_images_by_its_own_names_and_never_goes_back() {
+    let (controller, agent) = (home(), home());
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let first = assignment(&controller.handles);
+    let replica = &agent.handles.replica;
+    let take = async |one: &Assignment| replica.accept(one.clone(), BTreeSet::new()).await.unwrap().not_taken;
+    assert!(take(&first).await.is_empty());
+    let copied = || agent.handles.desired.get(&prod()).unwrap().entry;
+    assert_eq!(copied().image.unwrap().id, None, "an ID of another engine says nothing here");
+    agent.handles.resolver.resolve_image(&prod(), Generation(1), pulled(1)).await.unwrap();
+    assert!(take(&first).await.is_empty());
+    assert_eq!(copied().image, Some(pulled(1)), "what was found out stays");
+
+    controller.handles.writer.submit(&prod(), set(2), &[]).await.unwrap();
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let third = assignment(&controller.handles);
+    assert!(take(&third).await.is_empty());
+    assert_eq!(copied().image, Some(pulled(1)), "an image that was met is known at once");
+    let behind = NotTaken::Behind { here: Generation(3), sent: Generation(1) };
+    assert_eq!(take(&first).await.get(&prod()), Some(&behind));
+    assert_eq!(copied().generation, Generation(3));
+
+    let fork = home();
+    for number in [1, 2, 9] {
+        fork.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
+    }
+    let forked = take(&assignment(&fork.handles)).await;
+    assert_eq!(forked.get(&prod()), Some(&NotTaken::Forked(Generation(3))));
+    assert_eq!(copied().image, Some(pulled(1)));
+}
+
+#[tokio::test]
+async fn what_is_not_assigned_any_more_is_forgotten_but_for_its_record() {
+    let (controller, agent) = (home(), home());
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let replica = &agent.handles.replica;
+    replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
+    assert_eq!(replica.kept().unwrap().environments.len(), 1);
+    let none = || Assignment { network: NetworkName::default(), environments: Vec::new() };
+    replica.accept(none(), BTreeSet::from([prod()])).await.unwrap();
+    assert_eq!(replica.kept().unwrap().environments.len(), 1, "what is refused stays as it was");
+    replica.accept(none(), BTreeSet::new()).await.unwrap();
+    assert_eq!(replica.kept().unwrap().environments.len(), 0);
+    assert_eq!(agent.handles.desired.get(&prod()).unwrap().entry.generation, Generation(1));
+}
+
+#[tokio::test]
+async fn epochs_rise_with_every_process_whatever_the_clock_says() {
+    let agent = home();
+    let first = agent.handles.replica.next_epoch(5_000).await.unwrap();
+    let second = agent.handles.replica.next_epoch(10).await.unwrap();
+    assert_eq!(first, 5_000);
+    assert!(second >= first + crate::record::SESSIONS, "sessions of the first could have that number");
+}
+
+#[tokio::test]
+async fn a_rollback_is_proposed_by_the_copy_and_recorded_once() {
+    let (controller, agent) = (home(), home());
+    for number in [1, 2] {
+        controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
+    }
+    agent.handles.replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
+    let back = GoBack {
+        from: Generation(2),
+        image: pulled(1),
+        revision: None,
+        note: "generation 2 failed".into(),
+        reason: Reason::NeverReady,
+        message: "it never answered".into(),
+        at: at(9),
+    };
+    assert!(agent.handles.resolver.clone().of_replica().roll_back(&prod(), back).await.unwrap());
+    let here = agent.handles.desired.get(&prod()).unwrap();
+    assert_eq!(here.entry.generation, Generation(2), "the copy does not move by itself");
+    agent.handles.status_writer.report(&status(2, Reason::RolledBack), &Default::default()).await.unwrap();
+    for sequence in [1, 1, 2, 3] {
+        deliver(&controller.handles, report(&agent.handles, &Heard::default(), sequence)).await;
+    }
+    let recorded = controller.handles.desired.get(&prod()).unwrap();
+    assert_eq!(recorded.entry.generation, Generation(3));
+    assert_eq!(recorded.entry.image, Some(image(1)), "under the name that it has there");
+    agent.handles.replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
+    assert_eq!(agent.handles.desired.proposed(&prod()).unwrap(), None);
+}
+
+fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {
+    let reported = reporter::of(&agent.status, &agent.desired, &prod(), heard, &agent.id).unwrap();
+    let environments = reported.into_iter().collect();
+    Report { instance: agent.id.clone(), epoch: 1, sequence, environments }
+}
+
+async fn deliver(controller: &Handles, report: Report) -> Option<Heard> {
+    let bytes = serde_json::to_vec(&report).unwrap();
+    // A truncated one is no document, and so changes nothing.
+    assert!(serde_json::from_slice::<Report>(&bytes[..bytes.len() - 1]).is_err());
+    let report = serde_json::from_slice(&bytes).unwrap();
+    let receipt = controller.hearer.hear(BTreeSet::from([prod()]), report, at(0)).await.unwrap();
+    receipt.heard.get(&prod()).cloned()
+}
+
+/// What happens on the agent, and what becomes of its reports.
+#[derive(Clone, Debug)]
+enum Happening {
+    /// An event of one of a few texts, so that some follow their like.
+    Event(u8),
+    Status(u8),
+    /// A report is made; whether it arrives at once, and whether its receipt gets back.
+    Report {
+        arrives: bool,
+        is_acknowledged: bool,
+    },
+    /// One of the reports so far arrives, again or late.
+    Again(usize),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        (0..3_u8).prop_map(Happening::Event),
+        (0..4_u8).prop_map(Happening::Status),
+        (any::<bool>(), any::<bool>())
+            .prop_map(|(arrives, is_acknowledged)| Happening::Report { arrives, is_acknowledged }),
+        (0..8_usize).prop_map(Happening::Again),
+    ]
+}
+
+/// What people do on the controller, and what becomes of assignments.
+#[derive(Clone, Debug)]
+enum Move {
+    Set(u64),
+    Hold,
+    Resume,
+    /// An assignment is made; whether it arrives at once.
+    Assign(bool),
+    /// One of the assignments so far arrives, again or late.
+    Again(usize),
+}
+
+fn a_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        (1..5_u64).prop_map(Move::Set),
+        Just(Move::Hold),
+        Just(Move::Resume),
+        any::<bool>().prop_map(Move::Assign),
+        (0..8_usize).prop_map(Move::Again),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn reports_that_are_lost_repeated_or_late_end_with_the_controller_knowing_what_the_agent_knows(
+        happenings in proptest::collection::vec(happening(), 1..30),
+    ) {
+        let runtime = runtime();
+        let (controller, agent) = (home(), home());
+        runtime.block_on(async {
+            let (mut heard, mut sent) = (Heard::default(), Vec::new());
+            agent.handles.status_writer.report(&status(0, Reason::Unknown), &Default::default()).await.unwrap();
+            for happening in happenings {
+                match happening {
+                    Happening::Event(number) => {
+                        let text = format!("event {number}");
+                        agent.handles.status_writer.event(&prod(), EventKind::Step, text, at(1)).await.unwrap();
+                    }
+                    Happening::Status(number) => {
+                        let status = status(u64::from(number), Reason::Updating);
+                        agent.handles.status_writer.report(&status, &Default::default()).await.unwrap();
+                    }
+                    Happening::Report { arrives, is_acknowledged } => {
+                        let report = report(&agent.handles, &heard, sent.len() as u64 + 1);
+                        if arrives {
+                            let receipt = deliver(&controller.handles, report.clone()).await;
+                            heard = receipt.filter(|_| is_acknowledged).unwrap_or(heard);
+                        }
+                        sent.push(report);
+                    }
+                    Happening::Again(which) => {
+                        if let Some(report) = sent.get(which) {
+                            deliver(&controller.handles, report.clone()).await;
+                        }
+                    }
+                }
+            }
+            deliver(&controller.handles, report(&agent.handles, &heard, sent.len() as u64 + 1)).await;
+            // And the late ones.
+            for report in sent {
+                deliver(&controller.handles, report).await;
+            }
+        });
+        let told = |handles: &Handles| {
+            let events = handles.status.events(Some(&prod()), None, usize::MAX).unwrap();
+            events.into_iter().map(|event| (event.message, event.count)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(told(&controller.handles), told(&agent.handles));
+        prop_assert_eq!(
+            controller.handles.status.status(&prod()).unwrap(),
+            agent.handles.status.status(&prod()).unwrap()
+        );
+    }
+
+    #[test]
+    fn assignments_that_are_lost_repeated_or_late_never_take_the_copy_back(
+        moves in proptest::collection::vec(a_move(), 1..30),
+    ) {
+        let runtime = runtime();
+        let (controller, agent) = (home(), home());
+        let taken = |assignment: Assignment| {
+            let before = agent.handles.desired.get(&prod()).unwrap().entry.generation;
+            runtime.block_on(agent.handles.replica.accept(assignment, BTreeSet::new())).unwrap();
+            let after = agent.handles.desired.get(&prod()).unwrap().entry.generation;
+            assert!(after >= before, "the copy went from {before} to {after}");
+        };
+        let mut sent = Vec::new();
+        for one in moves {
+            let writer = &controller.handles.writer;
+            match one {
+                Move::Set(number) => drop(runtime.block_on(writer.submit(&prod(), set(number), &[])).unwrap()),
+                Move::Hold => {
+                    let current = controller.handles.desired.get(&prod()).unwrap().entry.generation.0;
+                    let held = (current > 1).then(|| current - 1);
+                    drop(runtime.block_on(writer.hold(&prod(), hold(held))).unwrap());
+                }
+                Move::Resume => drop(runtime.block_on(writer.resume(&prod(), at(1), None)).unwrap()),
+                Move::Assign(arrives) => {
+                    let assignment = assignment(&controller.handles);
+                    sent.push(assignment.clone());
+                    if arrives {
+                        taken(assignment);
+                    }
+                }
+                Move::Again(which) => {
+                    if let Some(assignment) = sent.get(which) {
+                        taken(assignment.clone());
+                    }
+                }
+            }
+        }
+        taken(assignment(&controller.handles));
+        let (here, there) =
+            (agent.handles.desired.get(&prod()).unwrap(), controller.handles.desired.get(&prod()).unwrap());
+        prop_assert_eq!(here.entry.generation, there.entry.generation);
+        prop_assert_eq!(&here.hold, &there.hold);
+        let content = |image: &Option<Image>| image.as_ref().and_then(|image| image.digest.clone());
+        prop_assert_eq!(content(&here.entry.image), content(&there.entry.image));
+        if let Some(held) = there.hold.and_then(|hold| hold.generation) {
+            prop_assert!(agent.handles.desired.entry(&prod(), held).unwrap().is_some(), "what is held is known");
+        }
+    }
+}
