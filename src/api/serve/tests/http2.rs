@@ -74,7 +74,7 @@ async fn a_connection_on_which_nothing_is_asked_is_closed_and_a_busy_one_is_not(
     let answer = busy.send_request(ask("/stream")).await.unwrap();
     let closed = async {
         while idle.ready().await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(PATIENCE, closed).await.expect("an idle connection was kept");
