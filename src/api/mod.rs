@@ -38,6 +38,7 @@ use tokio::sync::watch::Receiver;
 
 pub use routes::router;
 
+use crate::model::credential::Pin;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
@@ -63,6 +64,8 @@ pub struct ApiState {
     pub desk: agent::Desk,
     /// Where agents pull from; `None` where no daemon runs.
     pub images: Option<Arc<dyn agent::Images>>,
+    /// By what key the server is known, where it made its own: new tokens carry it.
+    pub pin: Option<Pin>,
     /// Rings for what the event stream tells.
     pub bells: Bells,
     /// The folder of build logs, `<number>.log`.
