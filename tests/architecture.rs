@@ -6,16 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room: its path prefix in `src`, and the rooms of ours that it may name.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
     ("record/", &["model", "record"]),
     ("source/", &["model", "source"]),
+    ("registry/", &["model", "secret", "registry"]),
     ("context/", &["model", "context"]),
     ("secret.rs", &["model"]),
     ("manifest_dir.rs", &["model", "secret"]),
     ("controller/docker/", &["model"]),
-    ("controller/", &["model", "plan", "record", "source", "context", "secret", "controller"]),
+    ("controller/", &["model", "plan", "record", "source", "registry", "context", "secret", "controller"]),
     ("api/", &["model", "record", "secret", "api"]),
     ("cli/", &["model", "api", "cli", "daemon", "demo", "telemetry", "manifest_dir"]),
     ("daemon", &["model", "record", "controller", "api", "manifest_dir", "daemon", "telemetry"]),

@@ -10,10 +10,14 @@ pub mod cleanup;
 mod docker;
 mod fleet;
 mod follow;
+mod follow_registry;
 mod intent;
 mod jobs;
 mod pass;
 mod probe;
+mod pull;
+mod push;
+mod registries;
 mod supervise;
 mod sweep;
 mod wake;
@@ -41,6 +45,8 @@ use follow::FollowTrouble;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
+use push::Pusher;
+use registries::Registries;
 use sweep::Sweeper;
 use wake::Wake;
 
@@ -120,8 +126,11 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         logs: settings.dirs.logs.clone(),
         deployed: Arc::clone(&deployed),
     };
+    let registries = Arc::new(Registries::new(settings.manifest.clone()));
+    let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
+        pusher: pusher.clone(),
         record: settings.record.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
@@ -135,6 +144,8 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         fleet,
         jobs: jobs.clone(),
         builder,
+        registries,
+        pusher,
         manifest: settings.manifest.clone(),
         desired: settings.desired,
         resolver: settings.resolver,
@@ -152,6 +163,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         bells: settings.bells,
         manifest: settings.manifest,
         follow_trouble: Arc::clone(&follow_trouble),
+        registry_followers: follow_registry::RegistryFollowers::default(),
         announced: HashMap::new(),
         synced: HashMap::new(),
         engine_state: state,

@@ -12,4 +12,5 @@ mod deploy;
 mod engine;
 mod heal;
 mod keepwork;
+mod registry;
 mod rollback;

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
 use crate::model::name::{BranchName, ContainerName};
+use crate::model::reference::ImageRepository;
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
@@ -83,6 +84,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         update,
         health,
         build,
+        push: read_push(table),
     })
 }
 
@@ -122,6 +124,15 @@ fn read_supply(table: &Table<'_>) -> Option<Supply> {
             None
         }
     }
+}
+
+/// Where the built image is pushed; only what is built here is.
+fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
+    let field = table.get("push")?;
+    if table.get("source").is_none() {
+        field.must("goes with a `source` and its `build`: only what is built here is pushed");
+    }
+    field.parsed("a repository such as \"localhost:5000/keepwork/prod\"", grammar::push_target)
 }
 
 fn read_source(field: &Field<'_>) -> Option<Supply> {
