@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::builder::chain;
+use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::JobKey;
-use super::pass::{Pass, Planned, now};
+use super::pass::{Pass, Planned};
 use super::pull::Pull;
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};

@@ -8,11 +8,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::builder::chain;
 use super::follow::FollowTrouble;
 use super::registries::Registries;
 use super::wake::Wake;
 use crate::model::desired::Image;
+use crate::model::error::chain;
 use crate::model::name::EnvironmentName;
 use crate::model::reference::{ImageRepository, RegistryHost};
 use crate::model::spec::Manifest;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::container::{ContainerOptions, Secret};
-use crate::model::desired::{Desired, Entry};
+use crate::model::desired::{Desired, Entry, GoBack};
 use crate::model::name::NetworkName;
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::plan::{Intent, SupplyKind};
@@ -16,8 +16,10 @@ pub(super) fn of(
     entry: Entry,
     record: &str,
     network: &NetworkName,
+    proposed: Option<&GoBack>,
 ) -> Intent {
     Intent {
+        proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
         entry,
         hold: desired.hold.clone(),

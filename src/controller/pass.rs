@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::builder::{Builder, Task, chain};
+use super::builder::{Builder, Task};
+use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::fleet::Fleet;
 use super::intent;
@@ -18,6 +18,7 @@ use super::push::Pusher;
 use super::registries::Registries;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image, Outcome};
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
@@ -129,7 +130,8 @@ impl Pass {
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
-        let intent = intent::of(&spec, &desired, entry, &self.record, &network);
+        let proposed = self.desired.proposed(environment)?;
+        let intent = intent::of(&spec, &desired, entry, &self.record, &network, proposed.as_ref());
         let task = self.task(environment, &spec, &intent);
         let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
@@ -397,11 +399,6 @@ impl Pass {
 /// Whether a change of the message is only a build or pull that moves on.
 fn is_acquiring(reason: Reason) -> bool {
     matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing)
-}
-
-/// The time. Passes are where it enters; plans get it handed.
-pub(super) fn now() -> Timestamp {
-    SystemTime::now().into()
 }
 
 fn pull_of(entry: &Entry) -> Option<JobKey> {

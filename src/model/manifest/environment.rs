@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
-use crate::model::name::{BranchName, ContainerName};
+use crate::model::name::{AgentName, BranchName, ContainerName};
 use crate::model::reference::ImageRepository;
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
@@ -35,6 +35,8 @@ pub(super) struct Draft {
     pub(super) publish: Option<Publish>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
+    /// The agent that runs it.
+    pub(super) host: Option<AgentName>,
     /// The whole; `None` where something that it needs is missing or wrong.
     pub(super) spec: Option<EnvironmentSpec>,
 }
@@ -48,6 +50,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
         publish: read_publish(&table, port),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
+        host: None,
         spec: None,
     };
     draft.spec = read_spec(&table, &draft, port);
@@ -85,6 +88,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         health,
         build,
         push: read_push(table),
+        host: draft.host.clone(),
     })
 }
 
