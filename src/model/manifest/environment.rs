@@ -70,6 +70,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
     let health = table.get("health").and_then(|field| read_health(&field)).unwrap_or(DEFAULT_HEALTH);
     let build = table.get("build").and_then(|field| build::read(&field));
+    let push = read_push(table);
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
         port: port?,
@@ -87,7 +88,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         update,
         health,
         build,
-        push: read_push(table),
+        push,
         host: draft.host.clone(),
     })
 }
