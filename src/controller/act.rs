@@ -10,6 +10,7 @@ use super::docker::{Engine, EngineError};
 use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
 use super::pull::Pull;
+use crate::failpoint;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
@@ -61,7 +62,10 @@ impl Pass {
         for planned_step in &planned.plan.steps {
             self.tell(planned, planned_step).await;
             let step = &planned_step.step;
-            if let Err(why) = self.take(planned, step, &mut created, &mut touched).await {
+            failpoint::before(step.point());
+            let taken = self.take(planned, step, &mut created, &mut touched).await;
+            failpoint::after(step.point());
+            if let Err(why) = taken {
                 result = Err(Failed { step: step.clone(), why });
                 break;
             }

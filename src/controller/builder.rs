@@ -24,6 +24,7 @@ use super::jobs::{Ended, Progress};
 use super::push::Pusher;
 use super::registries::Trouble;
 use crate::context::tree as files;
+use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Image;
 use crate::model::error::chain;
@@ -249,7 +250,9 @@ impl Builder {
         key: &BuildKey,
         progress: &Progress,
     ) -> Result<Image, BuildError> {
+        failpoint::before(Point::Push);
         let image = self.pusher.push(id, repository, progress).await?;
+        failpoint::after(Point::Push);
         if let (Some(mut record), Some(digest)) = (self.status.build(key)?, &image.digest) {
             record.pushed.insert(repository.clone(), digest.clone());
             self.writer.build(&record).await?;

@@ -15,6 +15,7 @@ mod follow_registry;
 mod intent;
 mod jobs;
 mod pass;
+mod point;
 mod probe;
 mod pull;
 mod push;

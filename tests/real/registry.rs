@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub(crate) use push::PUSH;
+
 use crate::common::{
     Daemon, Registry, Space, Workshop, docker, eventually_some, free_ports, site_image, status,
 };

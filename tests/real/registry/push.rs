@@ -1,7 +1,14 @@
 //! What is built is pushed, and what was pushed can be had by everyone.
 
 use super::{PASSWORD, PATIENCE, Shop, USERNAME, VARIABLE};
-use crate::common::{Login, Registry, Space, docker, eventually, status, try_docker};
+use abide::failpoint::Point;
+
+use crate::common::{Daemon, Login, Registry, SECRET, Space, docker, eventually, status, try_docker};
+
+/// Around these the daemon is killed here.
+pub(crate) const PUSH: &[Point] = &[Point::Push];
+/// Where the daemon finds the secret of its webhook.
+const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 
 /// Takes every name and the content of an image from this engine, as if it were another one.
 fn forget(shop: &Shop, id: &str) {
@@ -34,6 +41,28 @@ fn the_recorded_digest_is_the_one_that_the_registry_answers() {
     assert_ne!(second, digest);
     assert_eq!(shop.registry.tags(&shop.path).len(), 2);
     assert_eq!(shop.at_registry(id).as_deref(), Some(digest.as_str()));
+}
+
+#[test]
+fn a_push_that_was_cut_short_is_made_up_for_without_a_second_build() {
+    let Some(shop) = Shop::open() else { return };
+    let daemon = shop.daemon();
+    shop.ready(&daemon);
+    assert!(daemon.terminate().success());
+    for (number, failpoint) in ["before-push", "after-push"].into_iter().enumerate() {
+        let daemon = Daemon::start_doomed(&shop.shop.desired_state, failpoint, &[(SECRET_VARIABLE, SECRET)]);
+        shop.shop.push(&daemon, &[("site.env", &format!("VERSION={failpoint}\n"))]);
+        daemon.await_doom(failpoint);
+        let daemon = shop.daemon();
+        let digest = shop.ready(&daemon);
+        assert_eq!(
+            shop.registry.digest(&shop.path, &digest).as_deref(),
+            Some(digest.as_str()),
+            "{failpoint}"
+        );
+        assert_eq!(daemon.log().matches("build begins").count(), number + 2, "{failpoint}: built again");
+        assert!(daemon.terminate().success());
+    }
 }
 
 #[test]
