@@ -9,7 +9,7 @@
 //! | [`plan`] | the decision, and its explanation | model |
 //! | [`record`] | the memory; the only room that names sled | model, failpoint |
 //! | [`source`] | git | model |
-//! | [`registry`] | credentials, and questions to registries | model, secret |
+//! | [`registry`] | credentials, and questions to registries | model, secret, tls |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
 //! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, registry, context, failpoint |
 //! | [`api`] | the door: webhooks, HTTP API | model, record |

@@ -11,7 +11,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("plan/", &["model", "plan"]),
     ("record/", &["model", "record", "failpoint"]),
     ("source/", &["model", "source"]),
-    ("registry/", &["model", "secret", "registry"]),
+    ("registry/", &["model", "secret", "tls", "registry"]),
     ("context/", &["model", "context"]),
     ("secret.rs", &["model"]),
     ("failpoint.rs", &[]),

@@ -2,8 +2,7 @@
 //! is kept open.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -13,12 +12,11 @@ use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::reach::{self, Reach};
+use crate::model::error::chain;
+use crate::tls::Protocol;
+use crate::tls::client::{Connector, Trust};
 
 /// The longest answer that is read, in bytes: registries take no longer manifests.
 const LONGEST_ANSWER: usize = 4 << 20;
@@ -53,9 +51,8 @@ pub(super) async fn ask(request: Request<Full<Bytes>>, from: Option<Reach>) -> R
         return exchange(stream, request, reach).await;
     }
     let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-    let tls = TlsConnector::from(client_config(&authority).await?);
-    let name = ServerName::try_from(host).map_err(|_| "its name cannot be in a certificate".to_owned())?;
-    let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+    let connector = connector(&authority).await?;
+    let stream = connector.secure(&host, stream).await.map_err(|error| chain(&error))?;
     exchange(stream, request, reach).await
 }
 
@@ -84,9 +81,10 @@ async fn exchange(
     request.headers_mut().insert(HOST, host);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>().map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| words(&e))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
     let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, LONGEST_ANSWER).collect().await;
     connection.abort();
@@ -94,40 +92,19 @@ async fn exchange(
     Ok(Answer { status: head.status, headers: head.headers, body, reach })
 }
 
-fn words(error: &hyper::Error) -> String {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
-    format!("{error}{}", source.unwrap_or_default())
-}
-
 /// What this machine trusts, and what it trusts for this registry alone, as Docker does.
-async fn client_config(authority: &str) -> Result<Arc<ClientConfig>, String> {
+async fn connector(authority: &str) -> Result<Connector, String> {
     let folder = Path::new(CERTIFICATES).join(authority);
-    let read = tokio::task::spawn_blocking(move || {
-        let mut roots = system_roots().clone();
-        roots.add_parsable_certificates(certificates_in(&folder));
-        roots
+    // Reads files, which may be slow.
+    let made = tokio::task::spawn_blocking(move || {
+        Connector::new(&Trust::SystemAnd(certificates_in(&folder)), Protocol::Http1)
     });
-    let roots = read.await.map_err(|_| "the certificates of this machine cannot be read".to_owned())?;
-    let provider = Arc::new(crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    let made = made.await.map_err(|_| "the certificates of this machine cannot be read".to_owned())?;
+    made.map_err(|error| chain(&error))
 }
 
-fn system_roots() -> &'static RootCertStore {
-    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    })
-}
-
-/// The certificates in the `*.crt` files of a folder; none where it is not there.
-fn certificates_in(folder: &Path) -> Vec<CertificateDer<'static>> {
+/// The `*.crt` files of a folder; none where it is not there.
+fn certificates_in(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let ours = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "crt"));
-    let read = |path| CertificateDer::pem_file_iter(path).into_iter().flatten().flatten();
-    ours.flat_map(read).collect()
+    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "crt")).collect()
 }
