@@ -36,6 +36,7 @@ use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{self, Handles};
+use crate::registry::Client;
 use images::Registries;
 pub use network::Encryption;
 use network::Network;
@@ -225,6 +226,10 @@ fn clock() -> Timestamp {
     SystemTime::now().into()
 }
 
+fn images(manifest: &watch::Receiver<Arc<ManifestState>>) -> Arc<dyn api::agent::Images> {
+    Arc::new(Registries { client: Client::default(), manifest: manifest.clone() })
+}
+
 fn api_state(
     handles: &Handles,
     manifest: watch::Receiver<Arc<ManifestState>>,
@@ -233,7 +238,7 @@ fn api_state(
 ) -> ApiState {
     ApiState {
         desk: Desk::new(handles.hearer.clone(), manifest.clone(), clock),
-        images: controller.is_some().then(|| Arc::new(Registries) as Arc<dyn api::agent::Images>),
+        images: controller.is_some().then(|| images(&manifest)),
         manifest,
         writer: handles.writer.clone(),
         desired: handles.desired.clone(),

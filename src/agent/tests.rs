@@ -75,6 +75,7 @@ fn spec() -> EnvironmentSpec {
         },
         build: None,
         host: None,
+        push: None,
     }
 }
 

@@ -1,40 +1,32 @@
 //! Where images are, for agents that pull through this process.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use futures::future::BoxFuture;
-use hyper::Request;
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, HOST, RANGE};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::sync::watch;
 
-use crate::api::ControllerError;
 use crate::api::agent::{Images, Wanted};
+use crate::api::{ControllerError, ManifestState};
+use crate::registry::{self, Client};
 
-/// Registries on this machine, without TLS.
-pub(super) struct Registries;
+/// Registries, as the manifest of the moment has them.
+pub(super) struct Registries {
+    pub(super) client: Client,
+    pub(super) manifest: watch::Receiver<Arc<ManifestState>>,
+}
 
 impl Images for Registries {
     fn fetch(&self, wanted: Wanted) -> BoxFuture<'static, Result<Response, ControllerError>> {
-        Box::pin(async move { fetch(wanted).await.map_err(|error| ControllerError(format!("{error:#}"))) })
+        let Wanted { method, repository, part, headers } = wanted;
+        let state = Arc::clone(&self.manifest.borrow());
+        let access = state.manifest.registries.get(repository.host()).cloned().unwrap_or_default();
+        let client = self.client.clone();
+        Box::pin(async move {
+            let wanted = registry::Wanted { method, repository, part, headers };
+            let answer = client.pass(&wanted, &access).await;
+            Ok(answer.map_err(|error| ControllerError(error.to_string()))?.map(Body::new))
+        })
     }
-}
-
-async fn fetch(wanted: Wanted) -> anyhow::Result<Response> {
-    let (host, path) = wanted.repository.split_once('/').ok_or_else(|| anyhow::anyhow!("no host"))?;
-    let stream = TcpStream::connect(host).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = Request::builder()
-        .method(wanted.method)
-        .uri(format!("/v2/{path}/{}", wanted.part))
-        .header(HOST, host);
-    for name in [ACCEPT, RANGE] {
-        for value in wanted.headers.get_all(&name) {
-            request = request.header(&name, value);
-        }
-    }
-    let response = sender.send_request(request.body(Body::empty())?).await?;
-    Ok(response.map(Body::new))
 }

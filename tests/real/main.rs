@@ -16,4 +16,5 @@ mod engine;
 mod failpoints;
 mod heal;
 mod keepwork;
+mod registry;
 mod rollback;

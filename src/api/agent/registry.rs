@@ -1,6 +1,8 @@
 //! `/v2/`: the registry as agents see it. Only what one of its environments is recorded to run can
 //! be pulled, only by digest, and the controller's own credentials prove it where that is needed.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -12,6 +14,7 @@ use crate::api::error::ApiError;
 use crate::api::{ApiState, ControllerError};
 use crate::model::desired::Image;
 use crate::model::name::{AgentName, Digest};
+use crate::model::reference::ImageRepository;
 use crate::record::RecordError;
 
 /// Headers of an answer that reach the engine. Where it came from is none of them: redirects are
@@ -37,8 +40,8 @@ pub trait Images: Send + Sync {
 pub struct Wanted {
     /// `GET` or `HEAD`.
     pub method: Method,
-    /// The repository as it is recorded, such as `localhost:5000/keepwork/prod`.
-    pub repository: String,
+    /// The repository as it is recorded.
+    pub repository: ImageRepository,
     /// What of it, such as `manifests/sha256:...`.
     pub part: String,
     /// Which forms are understood, and which part is wanted.
@@ -102,8 +105,8 @@ fn parse(path: &str) -> Option<(&str, &str)> {
 impl ApiState {
     /// The recorded repositories of an agent's environments whose path is `name`. There are several
     /// only where two registries have the same path.
-    fn repositories(&self, agent: &AgentName, name: &str) -> Result<Vec<String>, RecordError> {
-        let mut found = Vec::new();
+    fn repositories(&self, agent: &AgentName, name: &str) -> Result<BTreeSet<ImageRepository>, RecordError> {
+        let mut found = BTreeSet::new();
         for environment in self.desk.environments(agent) {
             let desired = self.desired.get(&environment)?;
             let held = desired.hold.as_ref().and_then(|hold| hold.generation);
@@ -111,23 +114,12 @@ impl ApiState {
             let images = [desired.entry.image, held.and_then(|held| held.image)];
             found.extend(images.into_iter().flatten().filter_map(|image| of_path(image, name)));
         }
-        found.sort();
-        found.dedup();
         Ok(found)
     }
 }
 
-fn of_path(image: Image, name: &str) -> Option<String> {
-    image.reference.filter(|reference| path_of(reference) == name)
-}
-
-/// A repository's path in its registry.
-fn path_of(reference: &str) -> String {
-    match reference.split_once('/') {
-        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path.to_owned(),
-        Some(_) => reference.to_owned(),
-        None => format!("library/{reference}"),
-    }
+fn of_path(image: Image, name: &str) -> Option<ImageRepository> {
+    image.reference?.parse::<ImageRepository>().ok().filter(|repository| repository.path() == name)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod images;
 mod networks;
 mod session;
 mod step;
+mod transfer;
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use bollard::Docker;
 use bollard::errors::Error as BollardError;
 use tokio::sync::RwLock;
 use tokio_util::task::TaskTracker;
+
+use crate::model::reference::ImageRepository;
 
 use crate::model::error::chain;
 
@@ -46,6 +49,14 @@ pub(crate) enum EngineError {
         call: &'static str,
         /// How long it was given.
         within: Duration,
+    },
+    /// The engine waits for someone else, and nothing moves.
+    #[error("nothing has moved for {} while {what}", humantime::format_duration(*.patience))]
+    Stalled {
+        /// What it is doing.
+        what: String,
+        /// How long it was given.
+        patience: Duration,
     },
     /// The thing is not there.
     #[error("not found: {0}")]
@@ -123,6 +134,11 @@ impl Engine {
     /// The same, which finds every registry at `registry`.
     pub(crate) fn pulling_from(self, registry: Option<String>) -> Self {
         Self { registry, ..self }
+    }
+
+    /// The name by which this engine finds a repository, where that is another one.
+    pub(crate) fn found_at(&self, repository: &ImageRepository) -> Option<String> {
+        self.registry.as_ref().map(|registry| format!("{registry}/{}", repository.path()))
     }
 
     /// The connection, made and negotiated where there is none.

@@ -1,0 +1,113 @@
+//! Passing on: what an engine far away wants of a registry, asked in our name and handed over as it
+//! comes.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+
+use super::client::{Client, DEADLINE, Question, REDIRECTS, redirect};
+use super::connect::{self, Answer};
+use super::error::RegistryError;
+use super::reach::Reach;
+use super::token::AGENT;
+use crate::model::reference::ImageRepository;
+use crate::model::spec::RegistryAccess;
+
+/// Headers of a question that reach the registry.
+const PASSED: [hyper::header::HeaderName; 2] = [ACCEPT, RANGE];
+
+/// One thing that is wanted of a repository.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// `GET` or `HEAD`.
+    pub method: Method,
+    /// Of which repository.
+    pub repository: ImageRepository,
+    /// What, such as `blobs/sha256:...`.
+    pub part: String,
+    /// Which forms are understood, and which range is wanted.
+    pub headers: HeaderMap,
+}
+
+impl Client {
+    /// Asks for `wanted`, with our credentials where the registry wants some, and follows redirects.
+    /// The body of the answer comes as fast as it is read; until then the registry has 15 s.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; an answer that says no is none.
+    pub async fn pass(
+        &self,
+        wanted: &Wanted,
+        access: &RegistryAccess,
+    ) -> Result<Response<Incoming>, RegistryError> {
+        let question = Question { repository: &wanted.repository, reference: &wanted.part };
+        match tokio::time::timeout(DEADLINE, self.passed(wanted, &question, access)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(question.unavailable("it says nothing".to_owned())),
+        }
+    }
+
+    async fn passed(
+        &self,
+        wanted: &Wanted,
+        question: &Question<'_>,
+        access: &RegistryAccess,
+    ) -> Result<Response<Incoming>, RegistryError> {
+        let (address, reach, answer) = first(wanted, question, access).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let credentials = self.keyring().credentials(wanted.repository.host(), access).await;
+        let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
+        let headers = answer.headers().clone();
+        let refused = Answer { status: answer.status(), headers, body: Bytes::new(), reach };
+        let proof = question.proof(&refused, credentials.as_ref()).await?;
+        send(wanted, question, address, Some(proof)).await.map(|(_, answer)| answer)
+    }
+}
+
+/// The first answer, and the address that gave it: as for a question of our own.
+async fn first(
+    wanted: &Wanted,
+    question: &Question<'_>,
+    access: &RegistryAccess,
+) -> Result<(Uri, Reach, Response<Incoming>), RegistryError> {
+    if access.plain_http || wanted.repository.host().is_loopback() {
+        let address = question.address("http", &wanted.part)?;
+        let (reach, answer) = send(wanted, question, address.clone(), None).await?;
+        if answer.status() != StatusCode::BAD_REQUEST || access.plain_http {
+            return Ok((address, reach, answer));
+        }
+    }
+    let address = question.address("https", &wanted.part)?;
+    let (reach, answer) = send(wanted, question, address.clone(), None).await?;
+    Ok((address, reach, answer))
+}
+
+/// Sends it, and follows redirects: without our proof, which is for this host alone.
+async fn send(
+    wanted: &Wanted,
+    question: &Question<'_>,
+    mut address: Uri,
+    mut proof: Option<HeaderValue>,
+) -> Result<(Reach, Response<Incoming>), RegistryError> {
+    let mut from: Option<Reach> = None;
+    for _ in 0..=REDIRECTS {
+        let mut request = Request::builder().method(&wanted.method).uri(address).header(USER_AGENT, AGENT);
+        for (name, value) in wanted.headers.iter().filter(|(name, _)| PASSED.contains(name)) {
+            request = request.header(name, value);
+        }
+        if let Some(proof) = proof.take() {
+            request = request.header(AUTHORIZATION, proof);
+        }
+        let request = request.body(Full::<Bytes>::default());
+        let request = request.map_err(|error| question.unavailable(error.to_string()))?;
+        let opened = connect::open(request, from).await.map_err(|why| question.unavailable(why))?;
+        let Some(next) = redirect(opened.1.status(), opened.1.headers()) else { return Ok(opened) };
+        from = from.or(Some(opened.0));
+        address = next;
+    }
+    Err(question.unavailable(format!("it redirects more than {REDIRECTS} times")))
+}
