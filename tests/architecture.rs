@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("controller/docker/", &["model"]),
     ("controller/", &["model", "plan", "record", "source", "context", "secret", "failpoint", "controller"]),
     ("api/", &["model", "record", "secret", "api"]),
-    ("cli/", &["model", "api", "cli", "tls", "daemon", "demo", "telemetry", "manifest_dir"]),
+    ("cli/", &["model", "api", "cli", "tls", "secret", "daemon", "demo", "telemetry", "manifest_dir"]),
     ("daemon", &["model", "record", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"]),
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];

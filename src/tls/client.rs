@@ -1,5 +1,6 @@
 //! The client's side: a stream to `host:port` whose other end is known.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,6 +146,12 @@ impl Connector {
             return Err(ConnectError::NoHttp2);
         }
         Ok(stream)
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("protocol", &self.protocol).finish_non_exhaustive()
     }
 }
 
