@@ -10,6 +10,7 @@ pub mod container;
 pub mod desired;
 pub mod event;
 pub mod front;
+pub mod holder;
 pub mod manifest;
 pub mod memory;
 pub mod name;

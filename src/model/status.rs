@@ -107,6 +107,8 @@ pub enum Reason {
     EngineUnavailable,
     /// It runs, but the manifest no longer declares it.
     NotInManifest,
+    /// The front cannot be brought to pass traffic to it.
+    FrontUnavailable,
     /// The loop went back to the last good image.
     RolledBack,
     /// Nothing is known: no pass has run yet.
@@ -138,6 +140,7 @@ impl Reason {
             Self::SecretMissing => "SecretMissing",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::NotInManifest => "NotInManifest",
+            Self::FrontUnavailable => "FrontUnavailable",
             Self::RolledBack => "RolledBack",
             Self::Unknown => "Unknown",
         }

@@ -33,14 +33,25 @@ impl Pass<'_> {
             (Err(blocked), Some(before)) => self.keep(&before.id, &KeepReason::Blocked(blocked), memory),
             (Err(blocked), None) => (Half { verdict: Some(blocked), ..Half::default() }, memory),
             (Ok(half), Some(before)) => (self.make_beside(spec, before, others, half, &memory), memory),
-            (Ok(half), None) => (self.make_first(spec, others, half), memory),
+            (Ok(half), None) => (self.make_first(spec, others, half, &memory), memory),
         }
     }
 
-    fn make_first(&self, spec: &ContainerSpec, useless: &[&SeenContainer], half: Half) -> Half {
+    fn make_first(
+        &self,
+        spec: &ContainerSpec,
+        useless: &[&SeenContainer],
+        half: Half,
+        memory: &Memory,
+    ) -> Half {
         let half = remove_all(half, useless, "there is nothing to go back to in it");
-        let create = Step::Create { name: spec.options.name.clone(), spec: Box::new(spec.clone()) };
+        let half = self.remove_unfit_holders(half, spec, memory);
+        let half = self.make_way(half, &spec.options.name);
+        let (half, namespace) = self.namespace(spec, half, memory);
+        let (name, joins) = (spec.options.name.clone(), namespace.joins.clone());
+        let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         let half = half.then(create, "no container of this environment is there");
+        let half = namespace.start(half, None);
         let start = Step::Start { container: Target::Created, replacement: None };
         let mut half = half.then(start, "it should run");
         half.differences.push(format!("container {} is missing", spec.options.name));
@@ -65,17 +76,27 @@ impl Pass<'_> {
             .fold(half, |half, left| remove(half, left, "it is a leftover"));
         if before.name != name.as_str() {
             let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
-            half = half.then(rename, "it has this name until it is replaced");
+            half = self.make_way(half, name).then(rename, "it has this name until it is replaced");
         }
-        let differences = difference::structural(spec, before);
-        let create = Step::Create { name: replacement_name(name), spec: Box::new(spec.clone()) };
-        half = if must_bridge(before, memory) {
-            let half = start_seen(half, before, "it serves for as long as no replacement can be made");
-            stop(half.then(create, differences.join("; ")), before, HANDS_OVER)
-        } else {
-            stop_running(half.then(create, differences.join("; ")), before, HANDS_OVER)
-        };
-        half = start_replacement(half, Target::Created, self.refusable(spec, others, memory));
+        if self.is_start_first() || must_bridge(before, memory) {
+            half = start_ended(half, before, "it serves for as long as there is no replacement");
+        }
+        let mut differences = difference::structural(spec, before);
+        if differences.is_empty() {
+            differences.push("network holders do not work here".to_owned());
+        }
+        let (made, namespace) = self.namespace(spec, half, memory);
+        let (name, joins) = (suffixed(name, ".next"), namespace.joins.clone());
+        let made = self.make_way(made, &name);
+        let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
+        half = made.then(create, differences.join("; "));
+        if !self.is_start_first() {
+            half = stop_once_running(half, before, must_bridge(before, memory));
+            half = self.free_ports_for(&namespace, half);
+        }
+        let refusable = self.refusable(spec, others, memory);
+        half = namespace.start(half, refusable.clone());
+        half = start_replacement(half, Target::Created, refusable);
         half.differences.extend(differences);
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
         half
@@ -127,8 +148,23 @@ fn must_bridge(before: &SeenContainer, memory: &Memory) -> bool {
     is_failing && matches!(before.state, ContainerState::Exited(_))
 }
 
-/// The name of a container that is to replace the one called `name`.
-fn replacement_name(name: &ContainerName) -> ContainerName {
-    let longest = name.as_str().len().min(120);
-    ContainerName::new(format!("{}.next", &name.as_str()[..longest])).unwrap_or_else(|_| name.clone())
+/// Starts a container that ended. What makes it wait after a crash is left aside: it is about to be
+/// replaced.
+fn start_ended(half: Half, container: &SeenContainer, why: &str) -> Half {
+    match container.state {
+        ContainerState::Exited(_) if container.has_namespace() => start_seen(half, container, why),
+        _ => half,
+    }
+}
+
+/// Stops a container that runs, or that a step before this one starts.
+fn stop_once_running(half: Half, container: &SeenContainer, is_started: bool) -> Half {
+    if is_started { stop(half, container, HANDS_OVER) } else { stop_running(half, container, HANDS_OVER) }
+}
+
+/// The name of a container beside the one called `name`, such as that which is to replace it.
+pub(super) fn suffixed(name: &ContainerName, suffix: &str) -> ContainerName {
+    // The engine takes 128 characters.
+    let longest = name.as_str().len().min(128 - suffix.len().min(64));
+    ContainerName::new(format!("{}{suffix}", &name.as_str()[..longest])).unwrap_or_else(|_| name.clone())
 }
