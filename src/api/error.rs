@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::ControllerError;
+use crate::model::error::chain;
 use crate::model::view::ErrorView;
 use crate::record::{RecordError, WriteError};
 
@@ -88,18 +89,6 @@ impl From<ControllerError> for ApiError {
     fn from(error: ControllerError) -> Self {
         Self::unavailable("engine-unavailable", error.0)
     }
-}
-
-/// An error and what caused it, as one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// No such path.

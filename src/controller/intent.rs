@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
-use crate::model::desired::{Desired, Entry};
+use crate::model::desired::{Desired, Entry, GoBack};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply, Update};
 use crate::plan::{Intent, SupplyKind};
 use crate::secret;
@@ -16,9 +16,11 @@ pub(super) fn of(
     entry: Entry,
     record: &str,
     manifest: &Manifest,
+    proposed: Option<&GoBack>,
 ) -> Intent {
     let drain = manifest.front.as_ref().map(|front| front.drain);
     Intent {
+        proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
         entry,
         hold: desired.hold.clone(),

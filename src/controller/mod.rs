@@ -7,6 +7,7 @@
 mod act;
 mod builder;
 pub mod cleanup;
+mod clock;
 mod docker;
 mod fleet;
 mod follow;
@@ -29,12 +30,13 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::error::chain;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
-use builder::{Builder, chain};
+use builder::Builder;
 use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;
@@ -196,7 +198,8 @@ impl Controller {
         options: OutputOptions,
     ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, String> {
         let serving = self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
-            (container.name.ends_with(".next"), std::cmp::Reverse(container.started_at))
+            let is_beside = container.name.ends_with(".next") || container.name.contains(".old-");
+            (is_beside, std::cmp::Reverse(container.started_at))
         });
         let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
         let options = LogOptions { follow: options.follow, tail: options.tail, since: options.since };
@@ -227,9 +230,27 @@ impl Controller {
             EngineState::Lost(why) if why.is_unreachable() => vec![why.to_string()],
             EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
         };
+        warnings.extend(self.left_here());
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(trouble.values().cloned());
         warnings
+    }
+
+    /// Containers of environments that an agent runs by now: two hosts would serve the same.
+    fn left_here(&self) -> Vec<String> {
+        let manifest = self.pass.manifest.borrow();
+        let mut found = Vec::new();
+        for (environment, spec) in &manifest.environments {
+            let Some(host) = &spec.host else { continue };
+            for container in self.pass.fleet.containers(environment) {
+                let name = &container.name;
+                found.push(format!(
+                    "{environment} is run by the agent {host} now, and its container {name} is still on this \
+                     machine. If it is not wanted any more: docker rm -f {name}"
+                ));
+            }
+        }
+        found
     }
 
     /// Asks for a pass of every environment.

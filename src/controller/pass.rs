@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::builder::{Builder, Task, chain};
+use super::builder::{Builder, Task};
+use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
 use super::intent;
@@ -16,6 +16,7 @@ use super::jobs::{JobKey, Jobs};
 use super::probe::{ProbeTarget, Prober};
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Outcome};
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
@@ -122,7 +123,8 @@ impl Pass {
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
-        let intent = intent::of(&spec, &desired, entry, &self.record, &manifest);
+        let proposed = self.desired.proposed(environment)?;
+        let intent = intent::of(&spec, &desired, entry, &self.record, &manifest, proposed.as_ref());
         let task = self.task(environment, &spec, &intent);
         let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
@@ -375,11 +377,6 @@ impl Pass {
 /// Whether a change of the message is only a build or pull that moves on.
 fn is_acquiring(reason: Reason) -> bool {
     matches!(reason, Reason::Building | Reason::Pulling)
-}
-
-/// The time. Passes are where it enters; plans get it handed.
-pub(super) fn now() -> Timestamp {
-    SystemTime::now().into()
 }
 
 fn no_overlay(message: String) -> Acquisition {

@@ -13,16 +13,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::builder::chain;
+use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
-use super::pass::{EngineState, Pass, PassError, now};
+use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::spec::Manifest;
-use crate::model::spec::{RepositorySpec, Supply};
+use crate::model::spec::{EnvironmentSpec, RepositorySpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
@@ -128,8 +129,10 @@ impl Supervisor {
         followers: &mut HashMap<RepositoryName, (Followed, DropGuard)>,
     ) {
         let manifest = self.manifest.borrow_and_update().clone();
-        workers.retain(|environment, _| manifest.environments.contains_key(environment));
-        for environment in manifest.environments.keys() {
+        // Those that an agent runs are its business alone.
+        let here = |spec: &EnvironmentSpec| spec.host.is_none();
+        workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
+        for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
             workers.entry(environment.clone()).or_insert_with(|| self.start_worker(tasks, environment));
         }
         let wanted = followed(&manifest);
@@ -190,7 +193,8 @@ impl Supervisor {
             if self.manifest.borrow().environments.contains_key(&environment) {
                 continue;
             }
-            let containers = self.pass.fleet.containers(&environment);
+            let mut containers = self.pass.fleet.containers(&environment);
+            containers.extend(self.pass.fleet.holders(&environment));
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
                 "the manifest no longer declares {environment}; its container goes on as it is. If it is not \
@@ -220,12 +224,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Whether the manifest declares a container of this name.
-pub(super) fn is_declared(pass: &Pass, name: &str) -> bool {
-    let manifest = pass.manifest.borrow();
-    manifest.environments.values().any(|spec| spec.container.as_str() == name)
 }
 
 /// A repository as it is followed. Another one is another follower.

@@ -18,6 +18,9 @@ pub struct EnvironmentView {
     pub port: Option<u16>,
     /// The agent that runs it; `null`: this machine.
     pub host: Option<String>,
+    /// When that agent was last heard; `null`: never, or this machine runs it.
+    #[serde(default)]
+    pub last_seen: Option<Timestamp>,
     /// The record's generation.
     pub generation: Generation,
     /// The generation that `status` speaks of.

@@ -139,7 +139,7 @@ fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
     });
     solo.await_status("it is ready once the engine goes on", is_ready);
     let all = engine.try_docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
-    assert_eq!(all, solo.name);
+    assert_eq!(all, format!("{}\n{}", solo.name, solo.holder()));
     assert!(daemon.terminate().success());
 }
 

@@ -11,5 +11,6 @@ mod crash;
 mod deploy;
 mod engine;
 mod heal;
+mod holder;
 mod keepwork;
 mod rollback;

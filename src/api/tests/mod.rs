@@ -102,6 +102,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
             healthy_for: Duration::from_secs(10),
         },
         build: None,
+        host: None,
     }
 }
 

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
-use crate::model::name::{BranchName, ContainerName};
+use crate::model::name::{AgentName, BranchName, ContainerName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
@@ -34,6 +34,8 @@ pub(super) struct Draft {
     pub(super) publish: Option<Publish>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
+    /// The agent that runs it.
+    pub(super) host: Option<AgentName>,
     /// The whole; `None` where something that it needs is missing or wrong.
     pub(super) spec: Option<EnvironmentSpec>,
 }
@@ -47,6 +49,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
         publish: read_publish(&table, port),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
+        host: None,
         spec: None,
     };
     draft.spec = read_spec(&table, &draft, port);
@@ -83,6 +86,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         update,
         health,
         build,
+        host: draft.host.clone(),
     })
 }
 

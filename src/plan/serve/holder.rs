@@ -2,7 +2,7 @@
 
 use super::Pass;
 use super::make::suffixed;
-use super::parts::{remove, stop_running};
+use super::parts::{merge, remove, stop_running};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::holder::HolderSpec;
 use crate::model::memory::Memory;
@@ -153,6 +153,7 @@ impl Pass<'_> {
             }
             HolderState::Down => {
                 half.differences.push("its network holder does not run".to_owned());
+                half = merge(half, self.connect(container));
                 half = wake_holder(half, container).then(restart, "its network was lost with the holder");
             }
             HolderState::Anew => {

@@ -133,7 +133,7 @@ impl<'a> Pass<'a> {
     /// Moves the record back, once what was good runs again in place of what it names.
     fn roll_back(&self, half: Half, memory: &Memory) -> Half {
         match rollback::destination(self.intent, self.choice, memory) {
-            Some((good, refused)) if self.is_back(&half) => {
+            Some((good, refused)) if self.is_back(&half) && !self.intent.proposed => {
                 rollback::move_record(half, self.intent, good, refused)
             }
             _ => half,

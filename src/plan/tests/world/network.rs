@@ -93,6 +93,9 @@ impl World {
         if self.refuses_holders {
             return Err("exec format error".to_owned());
         }
+        if self.observed.network == NetworkPresence::Missing {
+            return Err("network not found".to_owned());
+        }
         let holder = self.find(id)?.clone();
         self.bind_ports(&holder)?;
         let now = self.now;
