@@ -184,6 +184,21 @@ fn those_who_answer_people_hold_no_handle_of_the_loop() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A route that is added elsewhere has no rule that says who may use it.
+#[test]
+fn routes_are_added_in_the_table_of_rules_alone() {
+    let at_home = |path: &str| path == "api/routes.rs" || path.starts_with("api/webhook/");
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test(&source.path) && !at_home(&source.path)) {
+        for adding in [".route(", ".route_service(", ".nest(", ".nest_service(", ".fallback_service("] {
+            if source.code.contains(adding) {
+                wrong.push(format!("{} adds a route by `{adding}`", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_file_says_what_it_is_and_is_not_too_long() {
     let mut wrong = Vec::new();

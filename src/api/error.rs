@@ -7,11 +7,11 @@ use axum::response::{IntoResponse, Response};
 use super::ControllerError;
 use crate::model::error::chain;
 use crate::model::view::ErrorView;
-use crate::record::{RecordError, WriteError};
+use crate::record::{RecordError, TokenError, WriteError};
 
 /// An error on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ApiError {
+pub struct ApiError {
     pub(super) status: StatusCode,
     pub(super) view: ErrorView,
 }
@@ -19,6 +19,23 @@ pub(super) struct ApiError {
 impl ApiError {
     fn new(status: StatusCode, error: &str, message: impl Into<String>) -> Self {
         Self { status, view: ErrorView { error: error.to_owned(), message: message.into() } }
+    }
+
+    /// Nobody who may come in. The same words whatever was wrong.
+    pub(super) fn unauthorized() -> Self {
+        let message = "show a token that is in force: `Authorization: Bearer abide_...`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// Somebody, who may not do this. The same words whether or not the thing is there.
+    pub(super) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow that")
+    }
+
+    /// Too many attempts without a good token.
+    pub(super) fn too_many_failures() -> Self {
+        let message = "too many attempts without a token that is in force: wait a little";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", message)
     }
 
     /// The thing is not there.
@@ -81,6 +98,16 @@ impl From<WriteError> for ApiError {
             WriteError::Record(error) => error.into(),
             WriteError::Stale { .. } => Self::conflict(error.to_string()),
             WriteError::Disagreeing(_) => Self::unprocessable(error.to_string()),
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Record(error) => error.into(),
+            TokenError::NameTaken(_) => Self::conflict(error.to_string()),
+            TokenError::NoRandomness(_) => Self::unavailable("no-randomness", chain(&error)),
         }
     }
 }
