@@ -91,13 +91,18 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
     plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
-/// Whether `step` is a restart that this very plan found to be due, or the stop before one: it has a
-/// backoff of its own.
+/// Whether `step` is a restart that this very plan found to be due, or what that needs, or the stop
+/// before one: it has a backoff of its own.
 fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     match step {
         Step::Start { container: Target::Seen(id), replacement: None } => {
             crashed(id) && crashes.restarts > before.restarts
+        }
+        Step::CreateNetwork
+        | Step::Connect { .. }
+        | Step::StartHolder { holder: Target::Seen(_), replacement: None } => {
+            crashes.restarts > before.restarts
         }
         Step::Stop { id } => {
             let is_it = crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id);

@@ -78,8 +78,9 @@ impl Pass<'_> {
             let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
             half = self.make_way(half, name).then(rename, "it has this name until it is replaced");
         }
-        if self.is_start_first() || must_bridge(before, memory) {
-            half = start_ended(half, before, "it serves for as long as there is no replacement");
+        let is_bridged = self.must_bridge(before, memory);
+        if is_bridged {
+            half = start_seen(half, before, "it serves for as long as there is no replacement");
         }
         let mut differences = difference::structural(spec, before);
         if differences.is_empty() {
@@ -91,7 +92,7 @@ impl Pass<'_> {
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         half = made.then(create, differences.join("; "));
         if !self.is_start_first() {
-            half = stop_once_running(half, before, must_bridge(before, memory));
+            half = stop_once_running(half, before, is_bridged);
             half = self.free_ports_for(&namespace, half);
         }
         let refusable = self.refusable(spec, others, memory);
@@ -129,6 +130,19 @@ impl Pass<'_> {
         );
         Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
     }
+
+    /// Whether the container before has to be started although it is about to be replaced: it serves
+    /// beside the replacement, or an engine call failed last time, so that may not come soon. Where a
+    /// *start* failed last time it may have been this one, and the replacement gets its turn.
+    fn must_bridge(&self, before: &SeenContainer, memory: &Memory) -> bool {
+        let last = memory.trouble.as_ref().map(|trouble| trouble.reason);
+        let is_useful = match last {
+            Some(Reason::EngineUnavailable) => true,
+            Some(Reason::StartFailed) => false,
+            _ => self.is_start_first(),
+        };
+        is_useful && matches!(before.state, ContainerState::Exited(_)) && before.has_namespace()
+    }
 }
 
 fn volume_missing(name: &str) -> Verdict {
@@ -137,24 +151,6 @@ fn volume_missing(name: &str) -> Verdict {
          `docker volume create {name}`"
     );
     Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
-}
-
-/// Whether the container before has to be started although it is about to be replaced: an engine
-/// call failed last time, so the replacement may not come soon. Where a *start* failed last time it
-/// may have been this one, and the replacement gets its turn.
-fn must_bridge(before: &SeenContainer, memory: &Memory) -> bool {
-    let is_failing =
-        memory.trouble.as_ref().is_some_and(|trouble| trouble.reason == Reason::EngineUnavailable);
-    is_failing && matches!(before.state, ContainerState::Exited(_))
-}
-
-/// Starts a container that ended. What makes it wait after a crash is left aside: it is about to be
-/// replaced.
-fn start_ended(half: Half, container: &SeenContainer, why: &str) -> Half {
-    match container.state {
-        ContainerState::Exited(_) if container.has_namespace() => start_seen(half, container, why),
-        _ => half,
-    }
 }
 
 /// Stops a container that runs, or that a step before this one starts.

@@ -136,6 +136,11 @@ impl<'a> Pass<'a> {
         what: &str,
         mut memory: Memory,
     ) -> (Half, Memory) {
+        if memory.refused.as_ref().is_some_and(|refused| refused.at == self.now) {
+            // What this plan would go back to fails as well: nothing better is known than to go on.
+            let half = Half::say(Condition::Degraded, reason, format!("{} {what}", self.choice.words()));
+            return (half, memory);
+        }
         let who = generation_words(spec.generation, spec.revision.as_ref());
         memory.refused = Some(Refused {
             fingerprint: spec.fingerprint(),

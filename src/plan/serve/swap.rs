@@ -11,7 +11,7 @@ use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::spec::{Probe, Update};
 use crate::model::status::{Condition, Reason};
 use crate::plan::target;
-use crate::plan::{Half, Step, Verdict};
+use crate::plan::{Half, Step, TRANSIT, Verdict};
 
 impl<'a> Pass<'a> {
     /// Whether a replacement runs beside the container before it.
@@ -38,7 +38,8 @@ impl<'a> Pass<'a> {
         memory.draining.extend(drained.iter().map(|old| (old.id.clone(), self.now.after(drain))));
         let still = Pass { draining: [self.draining.as_slice(), &drained].concat(), ..self.clone() };
         let (settled, memory) = still.settled(spec, new, &[], memory);
-        (merge(half, settled), memory)
+        // Soon again: what drains may be done already.
+        (merge(half, settled).look_again_at(self.now.after(TRANSIT)), memory)
     }
 
     /// What was replaced and still has the name gives it up.

@@ -95,6 +95,18 @@ fn a_holder_that_ended_is_started_and_its_container_after_it() {
 }
 
 #[test]
+fn a_holder_that_ends_in_the_middle_of_its_own_start_is_not_left_down_by_the_wait_for_another_try() {
+    let mut world = held();
+    world.exit_holder(0);
+    world.failing.insert(1);
+    world.pass();
+    world.exit_holder(0);
+    world.exit(0, 143, false);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+}
+
+#[test]
 fn a_holder_that_someone_started_again_gets_its_container_back() {
     let mut world = held();
     let now = world.now;
