@@ -6,30 +6,35 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room: its path prefix in `src`, and the rooms of ours that it may name.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
-    ("record/", &["model", "record"]),
+    ("record/", &["model", "record", "failpoint"]),
     ("source/", &["model", "source"]),
     ("context/", &["model", "context"]),
     ("secret.rs", &["model"]),
+    ("failpoint.rs", &[]),
+    ("tls", &["model", "tls"]),
     ("manifest_dir.rs", &["model", "secret"]),
     ("controller/docker/", &["model"]),
-    ("controller/", &["model", "plan", "record", "source", "context", "secret", "controller"]),
+    ("controller/", &["model", "plan", "record", "source", "context", "secret", "failpoint", "controller"]),
     ("api/", &["model", "record", "secret", "api"]),
-    ("cli/", &["model", "api", "cli", "daemon", "demo", "telemetry", "manifest_dir"]),
-    ("daemon", &["model", "record", "controller", "api", "manifest_dir", "daemon", "telemetry"]),
+    ("cli/", &["model", "api", "cli", "tls", "daemon", "demo", "telemetry", "manifest_dir"]),
+    ("daemon", &["model", "record", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"]),
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];
 
 /// Crates that belong to one room, and why.
-const CRATES: [(&str, &[&str], &str); 7] = [
+const CRATES: [(&str, &[&str], &str); 10] = [
     ("sled", &["record/"], "the store is hidden behind the record's handles"),
     ("bollard", &["controller/docker/"], "nothing outside the loop reaches Docker"),
     ("axum", &["api/", "cli/", "daemon"], "HTTP is the door's business"),
     ("clap", &["cli/"], "arguments are the command line's business"),
     ("clap_complete", &["cli/"], "arguments are the command line's business"),
     ("toml", &["model/manifest/"], "the manifest is read in one place"),
+    ("rustls", &["tls"], "who is trusted is decided in one place"),
+    ("tokio_rustls", &["tls", "api/serve"], "who is trusted is decided in one place"),
+    ("rcgen", &["tls"], "certificates are made in one place"),
     ("sd_notify", &["daemon/"], "systemd is the composition root's business"),
 ];
 

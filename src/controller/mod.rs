@@ -14,6 +14,7 @@ mod follow;
 mod intent;
 mod jobs;
 mod pass;
+mod point;
 mod probe;
 mod supervise;
 mod sweep;

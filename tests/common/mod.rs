@@ -11,22 +11,28 @@ mod busybox;
 mod daemon;
 mod docker;
 mod git;
+mod image;
 mod net;
 mod proxy;
 mod scene;
 mod solo;
+mod spot;
 mod standard;
+mod watcher;
 mod workshop;
 
 pub(crate) use busybox::busybox;
 pub(crate) use daemon::{Daemon, Ran, abide};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
+pub(crate) use image::{SITE_PORT, made_image};
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use scene::{Scene, json, list};
 pub(crate) use solo::{Life, Solo, inspected};
+pub(crate) use spot::Spot;
 pub(crate) use standard::{SECRET, Standard};
+pub(crate) use watcher::{Seen, Watcher};
 pub(crate) use workshop::{Workshop, build_log, site_image, status};
 
 use std::time::{Duration, Instant};

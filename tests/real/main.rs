@@ -10,6 +10,8 @@ mod build;
 mod crash;
 mod deploy;
 mod engine;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod heal;
 mod holder;
 mod keepwork;
