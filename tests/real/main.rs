@@ -6,6 +6,7 @@
 mod common;
 
 mod api;
+mod behaviour;
 mod build;
 mod crash;
 mod deploy;
