@@ -16,4 +16,5 @@ mod failpoints;
 mod heal;
 mod holder;
 mod keepwork;
+mod registry;
 mod rollback;
