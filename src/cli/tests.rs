@@ -228,7 +228,11 @@ fn a_token_is_made_printed_alone_and_revoked() {
     daemon.answer("DELETE /api/v1/tokens/0123456789ab", 200, &about);
     let made = daemon.typed("token create --role deployer --environment dev,test --expires 90d ci", None);
     assert_eq!(made.data, format!("{text}\n"), "{}", made.talk);
-    assert!(made.talk.contains("token ci (0123456789ab): deployer, until it is revoked"), "{}", made.talk);
+    assert!(
+        made.talk.contains("token ci (0123456789ab): deployer of dev, test; in force until it is revoked"),
+        "{}",
+        made.talk
+    );
     assert!(!made.talk.contains(text), "{}", made.talk);
     let body = json!({
         "name": "ci", "role": "deployer", "agent": null, "environments": ["dev", "test"], "expires": "90d",

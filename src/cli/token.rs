@@ -146,7 +146,7 @@ fn told(issued: &IssuedToken) -> String {
     } else {
         "the token has no pin: the server is known by its certificate's authority"
     };
-    format!("token {name} ({id}): {role}, until {until}; {known}. It is shown this once:")
+    format!("token {name} ({id}): {role}; in force until {until}; {known}. It is shown this once:")
 }
 
 async fn list(session: &mut Session) -> Result<Exit, Failure> {
