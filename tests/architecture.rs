@@ -23,7 +23,10 @@ const ROOMS: [(&str, &[&str]); 17] = [
         &["model", "plan", "record", "source", "registry", "context", "secret", "failpoint", "controller"],
     ),
     ("api/", &["model", "record", "secret", "api"]),
-    ("cli/", &["model", "api", "cli", "tls", "daemon", "agent", "demo", "telemetry", "manifest_dir"]),
+    (
+        "cli/",
+        &["model", "api", "cli", "tls", "secret", "daemon", "agent", "demo", "telemetry", "manifest_dir"],
+    ),
     (
         "daemon",
         &["model", "record", "registry", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"],
