@@ -124,11 +124,16 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::Updating
         | Reason::AwaitingHealth
         | Reason::SourceUnavailable
+        | Reason::FrontUnavailable
         | Reason::Unhealthy
         | Reason::HeldByPerson
         | Reason::NameConflict
         | Reason::VolumeMissing
         | Reason::SecretMissing
+        | Reason::Pushing
+        | Reason::RegistryUnavailable
+        | Reason::RegistryDenied
+        | Reason::TagMoved
         | Reason::EngineUnavailable
         | Reason::NotInManifest
         | Reason::RolledBack

@@ -11,11 +11,15 @@ mod clock;
 mod docker;
 mod fleet;
 mod follow;
+mod follow_registry;
 mod intent;
 mod jobs;
 mod pass;
 mod point;
 mod probe;
+mod pull;
+mod push;
+mod registries;
 mod supervise;
 mod sweep;
 mod wake;
@@ -44,6 +48,8 @@ use follow::FollowTrouble;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
+use push::Pusher;
+use registries::Registries;
 use sweep::Sweeper;
 use wake::Wake;
 
@@ -123,8 +129,11 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         logs: settings.dirs.logs.clone(),
         deployed: Arc::clone(&deployed),
     };
+    let registries = Arc::new(Registries::new(settings.manifest.clone()));
+    let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
+        pusher: pusher.clone(),
         record: settings.record.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
@@ -138,6 +147,8 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         fleet,
         jobs: jobs.clone(),
         builder,
+        registries,
+        pusher,
         manifest: settings.manifest.clone(),
         desired: settings.desired,
         resolver: settings.resolver,
@@ -155,6 +166,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         bells: settings.bells,
         manifest: settings.manifest,
         follow_trouble: Arc::clone(&follow_trouble),
+        registry_followers: follow_registry::RegistryFollowers::default(),
         announced: HashMap::new(),
         synced: HashMap::new(),
         engine_state: state,
@@ -199,7 +211,8 @@ impl Controller {
         options: OutputOptions,
     ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, String> {
         let serving = self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
-            (container.name.ends_with(".next"), std::cmp::Reverse(container.started_at))
+            let is_beside = container.name.ends_with(".next") || container.name.contains(".old-");
+            (is_beside, std::cmp::Reverse(container.started_at))
         });
         let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
         let options = LogOptions { follow: options.follow, tail: options.tail, since: options.since };

@@ -15,6 +15,10 @@ impl Step {
             Self::RollBack { .. } => Point::RollBack,
             Self::CreateNetwork => Point::CreateNetwork,
             Self::CreateVolume { .. } => Point::CreateVolume,
+            Self::LoadHolder => Point::LoadHolder,
+            Self::CreateHolder { .. } => Point::CreateHolder,
+            Self::StartHolder { .. } => Point::StartHolder,
+            Self::Restart { .. } => Point::Restart,
             Self::Create { .. } => Point::Create,
             Self::Start { .. } => Point::Start,
             Self::Stop { .. } => Point::Stop,
@@ -33,6 +37,7 @@ impl JobKey {
         match self {
             Self::Build(_) => Point::Build,
             Self::Pull(_) => Point::Pull,
+            Self::Push(_) => Point::Push,
         }
     }
 }

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
+use super::follow_registry::{RegistryFollowers, Tools};
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
@@ -39,6 +40,7 @@ pub(super) struct Supervisor {
     pub(super) bells: Bells,
     pub(super) manifest: channel::Receiver<Arc<Manifest>>,
     pub(super) follow_trouble: FollowTrouble,
+    pub(super) registry_followers: RegistryFollowers,
     /// What rings each follower.
     pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
     /// The last sync of each environment that its follower was told of.
@@ -143,7 +145,18 @@ impl Supervisor {
                 vacant.insert((followed, guard));
             }
         }
+        let tools = self.registry_tools();
+        self.registry_followers.staff(&manifest, &tools, tasks, &self.stop);
         self.wake.ring_all();
+    }
+
+    fn registry_tools(&self) -> Tools {
+        Tools {
+            registries: Arc::clone(&self.pass.registries),
+            desired: self.pass.desired.clone(),
+            wake: self.wake.clone(),
+            trouble: Arc::clone(&self.follow_trouble),
+        }
     }
 
     fn start_worker(&self, tasks: &TaskTracker, environment: &EnvironmentName) -> DropGuard {
@@ -193,7 +206,8 @@ impl Supervisor {
             if self.manifest.borrow().environments.contains_key(&environment) {
                 continue;
             }
-            let containers = self.pass.fleet.containers(&environment);
+            let mut containers = self.pass.fleet.containers(&environment);
+            containers.extend(self.pass.fleet.holders(&environment));
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
                 "the manifest no longer declares {environment}; its container goes on as it is. If it is not \

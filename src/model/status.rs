@@ -85,6 +85,14 @@ pub enum Reason {
     SourceUnavailable,
     /// The image is neither here nor to be had.
     ImageNotFound,
+    /// An image is being pushed again.
+    Pushing,
+    /// The registry does not answer, or not to the end.
+    RegistryUnavailable,
+    /// The registry lets us in to nothing.
+    RegistryDenied,
+    /// The registry has another image than the one that was pushed, under the name that it was given.
+    TagMoved,
     /// The container could not be started.
     StartFailed,
     /// The container never became ready.
@@ -107,6 +115,8 @@ pub enum Reason {
     EngineUnavailable,
     /// It runs, but the manifest no longer declares it.
     NotInManifest,
+    /// The front cannot be brought to pass traffic to it.
+    FrontUnavailable,
     /// The loop went back to the last good image.
     RolledBack,
     /// The agent that runs it is not connected: what is said of it was so when it was last heard.
@@ -134,6 +144,10 @@ impl Reason {
             Self::RevisionNotFound => "RevisionNotFound",
             Self::SourceUnavailable => "SourceUnavailable",
             Self::ImageNotFound => "ImageNotFound",
+            Self::Pushing => "Pushing",
+            Self::RegistryUnavailable => "RegistryUnavailable",
+            Self::RegistryDenied => "RegistryDenied",
+            Self::TagMoved => "TagMoved",
             Self::StartFailed => "StartFailed",
             Self::NeverReady => "NeverReady",
             Self::Unhealthy => "Unhealthy",
@@ -145,6 +159,7 @@ impl Reason {
             Self::SecretMissing => "SecretMissing",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::NotInManifest => "NotInManifest",
+            Self::FrontUnavailable => "FrontUnavailable",
             Self::RolledBack => "RolledBack",
             Self::AgentAway => "AgentAway",
             Self::PolicyRefused => "PolicyRefused",

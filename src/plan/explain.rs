@@ -18,6 +18,7 @@ pub fn words(step: &Step) -> String {
         Step::CancelJob => "cancel the running build or pull".to_owned(),
         Step::Acquire(Need::Build { revision }) => format!("build commit {}", revision.short()),
         Step::Acquire(Need::Pull { reference, digest }) => format!("pull {reference}@{digest}"),
+        Step::Acquire(Need::Push { id, repository }) => format!("push image {} to {repository}", id.short()),
         Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "look for the image".to_owned(),
         Step::RecordImage { generation, image } => {
             format!("record image {} for generation {generation}", image_words(image))
@@ -31,10 +32,15 @@ pub fn words(step: &Step) -> String {
         }
         Step::CreateNetwork => "create the managed network".to_owned(),
         Step::CreateVolume { name } => format!("create volume {name}"),
-        Step::Create { name, spec } => format!("create container {name} of image {}", spec.image.short()),
+        Step::LoadHolder => "load the image of network holders".to_owned(),
+        Step::CreateHolder { name, .. } => format!("create network holder {name}"),
+        Step::StartHolder { holder: Target::Created, .. } => "start the new network holder".to_owned(),
+        Step::StartHolder { holder: Target::Seen(id), .. } => format!("start network holder {}", short(id)),
+        Step::Create { name, spec, .. } => format!("create container {name} of image {}", spec.image.short()),
         Step::Start { container: Target::Created, .. } => "start the new container".to_owned(),
         Step::Start { container: Target::Seen(id), .. } => format!("start container {}", short(id)),
         Step::Stop { id } => format!("stop container {}", short(id)),
+        Step::Restart { id } => format!("restart container {}", short(id)),
         Step::Remove { id } => format!("remove container {}", short(id)),
         Step::Rename { id, name } => format!("rename container {} to {name}", short(id)),
         Step::Unpause { id } => format!("unpause container {}", short(id)),

@@ -9,7 +9,8 @@ use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
-use crate::model::spec::{Manifest, Mount, Publish, RepositorySpec, Supply};
+use crate::model::reference::RegistryHost;
+use crate::model::spec::{Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
     network: Option<NetworkName>,
+    registries: BTreeMap<RegistryHost, RegistryAccess>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
     /// Whether a file could not be read: what seems to be missing may be in there.
@@ -39,6 +41,12 @@ impl Declared {
     pub(super) fn add_network(&mut self, field: &Field<'_>, network: Option<NetworkName>) {
         if self.is_first(field) {
             self.network = network;
+        }
+    }
+
+    pub(super) fn add_registry(&mut self, field: &Field<'_>, access: Option<RegistryAccess>) {
+        if let (true, Some(host), Some(access)) = (self.is_first(field), field.key_as_name(), access) {
+            self.registries.insert(host, access);
         }
     }
 
@@ -68,6 +76,7 @@ impl Declared {
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
             front: None,
+            registries: self.registries.into_iter().collect(),
         }
     }
 }

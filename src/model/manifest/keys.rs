@@ -9,8 +9,15 @@ pub struct Section {
     pub keys: &'static [&'static str],
 }
 
-pub(super) static ROOT: Section = Section { title: "", keys: &["repository", "environment", "docker"] };
+pub(super) static ROOT: Section =
+    Section { title: "", keys: &["repository", "environment", "docker", "registry_access"] };
 pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
+pub(super) static REGISTRY_ACCESS: Section = Section {
+    title: "registry_access.HOST",
+    keys: &["username", "secret_env", "secret_file", "plain_http", "poll", "patience", "webhook"],
+};
+pub(super) static REGISTRY_WEBHOOK: Section =
+    Section { title: "registry_access.HOST.webhook", keys: &["secret_env", "secret_file"] };
 pub(super) static REPOSITORY: Section =
     Section { title: "repository.NAME", keys: &["url", "webhook", "poll"] };
 pub(super) static WEBHOOK: Section =
@@ -24,6 +31,7 @@ pub(super) static ENVIRONMENT: Section = Section {
         "source",
         "promote_from",
         "build",
+        "push",
         "command",
         "env",
         "volumes",
@@ -84,6 +92,8 @@ pub static SECTIONS: &[&Section] = &[
     &STEP,
     &OVERLAY,
     &CHECKOUT,
+    &REGISTRY_ACCESS,
+    &REGISTRY_WEBHOOK,
     &DOCKER,
 ];
 
@@ -94,7 +104,6 @@ pub static NOT_YET: &[(&str, &str, &str)] = &[
     ("", "front", "there is no managed front; `publish` binds a host port for a proxy of your own"),
     ("", "registry", "there is no managed registry; images stay in the engine that built them"),
     ("environment.NAME", "hostname", "there is no managed front; name the host in a proxy of your own"),
-    ("environment.NAME", "push", "images stay in the engine that built them"),
     ("environment.NAME", "host", "every environment runs on the host of the daemon"),
     (
         "environment.NAME",

@@ -13,6 +13,7 @@ mod grammar;
 mod keys;
 mod places;
 mod problem;
+mod registry;
 mod repository;
 mod secrets;
 mod table;
@@ -105,6 +106,10 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     for field in root.named_tables("environment") {
         let draft = environment::read(&field);
         declared.add_environment(&field, draft);
+    }
+    for field in root.named_tables("registry_access") {
+        let access = registry::read_access(&field);
+        declared.add_registry(&field, access);
     }
     if let Some(field) = root.get("docker") {
         declared.add_network(&field, read_network(&field));

@@ -6,7 +6,8 @@ use super::around;
 use crate::common::{Daemon, PATIENCE, Space, Spot, Watcher, eventually, made_image, try_docker};
 
 /// What only the first deployment does.
-pub(super) const FIRST: &[Point] = &[Point::CreateNetwork, Point::CreateVolume];
+pub(super) const FIRST: &[Point] =
+    &[Point::CreateNetwork, Point::CreateVolume, Point::CreateHolder, Point::StartHolder];
 /// What an update does, and every write of the record on the way.
 pub(super) const UPDATE: &[Point] =
     &[Point::Create, Point::Start, Point::Stop, Point::Remove, Point::Rename, Point::Flush];
@@ -136,7 +137,7 @@ fn a_pull_that_was_cut_short_costs_nothing_that_runs() {
         assert!(cut_short(&spot, &failpoint, &elsewhere), "{failpoint}");
         let daemon = spot.daemon();
         spot.until("it says that the image cannot be had", |status| {
-            status["reason"] == "ImageNotFound" && status["observed_generation"] == status["generation"]
+            status["reason"] == "RegistryUnavailable" && status["observed_generation"] == status["generation"]
         });
         assert_eq!(spot.set(&image).code, 0);
         assert_eq!(spot.await_ready(), image, "{failpoint}");

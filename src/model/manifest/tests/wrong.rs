@@ -59,7 +59,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
     let text = format!(
-        "{DEV}hostname = \"a\"\npush = \"b\"\nhost = \"c\"\nimage = \"d\"\n[front]\nhttp = 80\n[registry]\nmanaged = true\n"
+        "{DEV}hostname = \"a\"\nhost = \"c\"\nimage = \"d\"\n[front]\nhttp = 80\n[registry]\nmanaged = true\n"
     );
     let found = told(&[file("m.toml", text)]);
     assert_eq!(found.len(), NOT_YET.len());
@@ -67,7 +67,7 @@ fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
         let expected = format!("`{key}` is not supported by this version of abide: {why}");
         assert!(found.iter().any(|line| line.ends_with(&expected)), "{title} {key}: {found:?}");
     }
-    assert!(found[0].starts_with("m.toml:4: ") && found[4].starts_with("m.toml:8: "), "{found:?}");
+    assert!(found[0].starts_with("m.toml:4: ") && found[4].starts_with("m.toml:9: "), "{found:?}");
 }
 
 #[test]
