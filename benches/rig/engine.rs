@@ -17,6 +17,8 @@ pub(crate) const PORT: u16 = crate::common::SITE_PORT;
 /// A new attempt to be answered is made this often, so that a lost packet of one costs the others
 /// nothing.
 const ATTEMPTS: Duration = Duration::from_millis(10);
+/// After an answer that was no good, the next request of one client comes this soon.
+const PAUSE: Duration = Duration::from_millis(5);
 /// How long a container may take to serve.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,37 @@ pub(crate) fn await_served(runtime: &Runtime, port: u16) -> Instant {
 /// The same, until it serves a page that ends in these words.
 pub(crate) fn await_page(runtime: &Runtime, port: u16, words: &'static str) -> Instant {
     await_answer(runtime, port, words)
+}
+
+/// When a port of the loopback address served again.
+#[derive(Clone, Copy)]
+pub(crate) struct Back {
+    /// To whoever connected anew.
+    pub(crate) any: Instant,
+    /// To a client that asks again only when it knows what became of its last request. One that is
+    /// lost on its way to an address that is gone costs it TCP's first repetition, a second.
+    pub(crate) one: Instant,
+}
+
+/// Waits until a port serves again, to both.
+///
+/// # Panics
+/// Where it never does.
+pub(crate) fn await_back(runtime: &Runtime, port: u16) -> Back {
+    let one = runtime.spawn(async move {
+        let asking = async {
+            loop {
+                if let Some(at) = is_served(port, "").await {
+                    return at;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await
+    });
+    let any = await_served(runtime, port);
+    let one = runtime.block_on(one).unwrap().unwrap_or_else(|_| panic!("nobody serves on port {port}"));
+    Back { any, one }
 }
 
 fn await_answer(runtime: &Runtime, port: u16, words: &'static str) -> Instant {
