@@ -11,7 +11,7 @@ pub struct Section {
 
 pub(super) static ROOT: Section =
     Section { title: "", keys: &["repository", "environment", "docker", "registry_access"] };
-pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
+pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network", "holder"] };
 pub(super) static REGISTRY_ACCESS: Section = Section {
     title: "registry_access.HOST",
     keys: &["username", "secret_env", "secret_file", "plain_http", "poll", "patience", "webhook"],
