@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName};
+use super::name::{BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName};
 
 /// Everything that the files of a desired-state folder declare.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +99,8 @@ pub struct EnvironmentSpec {
     pub port: u16,
     /// Where that port is published on the host; `None`: nowhere.
     pub publish: Option<Publish>,
+    /// The host name that the front serves it by.
+    pub hostname: Option<HostName>,
     /// From where its image comes.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.

@@ -83,6 +83,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         container: ContainerName::new(container).unwrap(),
         port: 8900,
         publish: Some(Publish { address: None, port: 18900 }),
+        hostname: None,
         supply,
         command: None,
         env: BTreeMap::new(),

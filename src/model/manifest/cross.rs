@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::environment::Draft;
+use super::front;
 use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{EnvironmentName, NetworkName, RepositoryName};
-use crate::model::spec::{Manifest, Mount, Publish, RepositorySpec, Supply};
+use crate::model::spec::{FrontSpec, Manifest, Mount, Publish, RepositorySpec, Supply};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
     network: Option<NetworkName>,
+    /// Whether there is a front; within, what could be read of it.
+    pub(super) front: Option<Option<FrontSpec>>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
     /// Whether a file could not be read: what seems to be missing may be in there.
@@ -39,6 +42,12 @@ impl Declared {
     pub(super) fn add_network(&mut self, field: &Field<'_>, network: Option<NetworkName>) {
         if self.is_first(field) {
             self.network = network;
+        }
+    }
+
+    pub(super) fn add_front(&mut self, field: &Field<'_>, front: Option<FrontSpec>) {
+        if self.is_first(field) {
+            self.front = Some(front);
         }
     }
 
@@ -67,7 +76,7 @@ impl Declared {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
-            front: None,
+            front: self.front.flatten(),
         }
     }
 }
@@ -80,6 +89,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     found.extend(ports_taken_twice(&all, places));
     found.extend(volumes_written_twice(&all, places));
     found.extend(cycles(declared, places));
+    found.extend(front::problems(declared, &all, places));
     if !declared.incomplete {
         found.extend(lost_references(declared, places));
     }
@@ -87,7 +97,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
 }
 
 /// An environment as far as it could be read, by its name.
-type Named<'d> = (&'d EnvironmentName, &'d Draft);
+pub(super) type Named<'d> = (&'d EnvironmentName, &'d Draft);
 
 /// All environments in the order in which they are written: of two that claim the same, the later
 /// one is told.
@@ -131,7 +141,7 @@ fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
 }
 
 /// Where the host port of an environment is written: `publish`, or `port` that stands in for it.
-fn port_path(places: &Places, name: &EnvironmentName) -> String {
+pub(super) fn port_path(places: &Places, name: &EnvironmentName) -> String {
     let publish = format!("environment.{name}.publish");
     if places.has(&publish) { publish } else { format!("environment.{name}.port") }
 }

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
-use crate::model::name::{BranchName, ContainerName};
+use crate::model::name::{BranchName, ContainerName, HostName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
@@ -32,6 +32,7 @@ const DEFAULT_HEALTH: HealthSpec = HealthSpec {
 pub(super) struct Draft {
     pub(super) container: Option<ContainerName>,
     pub(super) publish: Option<Publish>,
+    pub(super) hostname: Option<HostName>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
     /// The whole; `None` where something that it needs is missing or wrong.
@@ -45,6 +46,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
     let mut draft = Draft {
         container,
         publish: read_publish(&table, port),
+        hostname: table.get("hostname").and_then(|field| field.name()),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
         spec: None,
@@ -70,6 +72,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         container: draft.container.clone()?,
         port: port?,
         publish: draft.publish,
+        hostname: draft.hostname.clone(),
         supply: draft.supply.clone()?,
         command,
         env,

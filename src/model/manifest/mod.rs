@@ -9,6 +9,7 @@
 mod build;
 mod cross;
 mod environment;
+mod front;
 mod grammar;
 mod keys;
 mod places;
@@ -105,6 +106,9 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     for field in root.named_tables("environment") {
         let draft = environment::read(&field);
         declared.add_environment(&field, draft);
+    }
+    if let Some(field) = root.get("front") {
+        declared.add_front(&field, front::read(&field));
     }
     if let Some(field) = root.get("docker") {
         declared.add_network(&field, read_network(&field));
