@@ -10,6 +10,7 @@ pub mod cleanup;
 mod docker;
 mod fleet;
 mod follow;
+mod front;
 mod intent;
 mod jobs;
 mod pass;
@@ -38,6 +39,7 @@ use builder::{Builder, chain};
 use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;
+use front::Front;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
@@ -129,7 +131,9 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         turns: Mutex::default(),
         copies: Mutex::default(),
     });
+    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone());
     let pass = Arc::new(Pass {
+        front,
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
         engine: Arc::clone(&engine),
         fleet,
@@ -229,6 +233,7 @@ impl Controller {
         };
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(trouble.values().cloned());
+        warnings.extend(self.pass.front.warnings());
         warnings
     }
 

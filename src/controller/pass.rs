@@ -11,6 +11,7 @@ use super::act::Failed;
 use super::builder::{Builder, Task, chain};
 use super::docker::{Engine, EngineError};
 use super::fleet::Fleet;
+use super::front::Front;
 use super::intent;
 use super::jobs::{JobKey, Jobs};
 use super::probe::{ProbeTarget, Prober};
@@ -38,6 +39,7 @@ pub(super) struct Pass {
     pub(super) fleet: Arc<Fleet>,
     pub(super) jobs: Jobs,
     pub(super) prober: Prober,
+    pub(super) front: Front,
     pub(super) builder: Arc<Builder>,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(super) desired: DesiredReader,

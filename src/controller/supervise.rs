@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::builder::chain;
 use super::follow::{FollowTrouble, Follower};
+use super::front;
 use super::pass::{EngineState, Pass, PassError, now};
 use super::sweep::Sweeper;
 use super::wake::Wake;
@@ -62,6 +63,8 @@ impl Supervisor {
             stop: self.stop.clone(),
         };
         tasks.spawn(watch.run());
+        let (front, stopped) = (self.front(), self.stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(front.run()).await });
         let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
         tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
         let mut bells = self.bells.subscribe();
@@ -84,6 +87,13 @@ impl Supervisor {
         drop((workers, followers));
         tasks.close();
         tasks.wait().await;
+    }
+
+    fn front(&self) -> front::Worker {
+        let pass = &self.pass;
+        let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
+        let engine_state = pass.engine_state.clone();
+        front::Worker::new(pass.front.clone(), engine, fleet, pass.record.clone(), engine_state, self.resync)
     }
 
     fn hear(&mut self, bell: Result<Bell, RecvError>) {

@@ -15,6 +15,10 @@ pub mod label {
     pub const ENVIRONMENT: &str = "abide.environment";
     /// The id of the record that the object belongs to: two daemons never mend each other's.
     pub const RECORD: &str = "abide.record";
+    /// What a container of ours is that belongs to no environment, such as [`FRONT`].
+    pub const ROLE: &str = "abide.role";
+    /// The role of the front.
+    pub const FRONT: &str = "front";
     /// The generation for which a container was made. Never compared: the same image and options
     /// under a later generation are no difference.
     pub const GENERATION: &str = "abide.generation";

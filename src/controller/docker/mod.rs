@@ -7,6 +7,7 @@ mod build;
 mod containers;
 mod convert;
 mod events;
+mod front;
 mod images;
 mod networks;
 mod session;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
+pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
 pub(crate) use images::FoundImage;
 pub(crate) use step::{NAME as STEP_NAME, StepRun};
 
