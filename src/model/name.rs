@@ -252,8 +252,29 @@ mod tests {
     #[test]
     fn host_names_hold_nothing_that_a_configuration_could_be_made_of() {
         for bad in [
-            "", ".", "a..b", ".a", "a.", "-a.b", "a-.b", "A.b", "a_b", "*.a", "~^.*$", "a b", "a;", "a{",
-            "a\nb", "$host", "a#", "\"a\"", "a:80", "[::1]", "é", "front.invalid", "invalid",
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a.",
+            "-a.b",
+            "a-.b",
+            "A.b",
+            "a_b",
+            "*.a",
+            "~^.*$",
+            "a b",
+            "a;",
+            "a{",
+            "a\nb",
+            "$host",
+            "a#",
+            "\"a\"",
+            "a:80",
+            "[::1]",
+            "é",
+            "front.invalid",
+            "invalid",
         ] {
             assert!(HostName::new(bad).is_err(), "{bad:?} was taken");
         }

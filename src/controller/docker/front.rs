@@ -162,7 +162,8 @@ impl Engine {
             cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
             ..ExecConfig::default()
         };
-        let exec = within("prepare a command in a container", QUICK, docker.create_exec(id, config)).await?.id;
+        let exec =
+            within("prepare a command in a container", QUICK, docker.create_exec(id, config)).await?.id;
         let started = within("run a command in a container", QUICK, docker.start_exec(&exec, None)).await?;
         let StartExecResults::Attached { output, .. } = started else {
             return Err(EngineError::Refused("the command runs apart".to_owned()));
@@ -201,8 +202,7 @@ impl Engine {
     /// Pulls an image by its name; `latest` where it names neither a tag nor a digest.
     pub(crate) async fn pull_by_name(&self, name: &str) -> Result<()> {
         let docker = self.docker().await?;
-        let is_tagged =
-            name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let is_tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let tag = if is_tagged { "" } else { "latest" };
         let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
         let pull = docker.create_image(Some(options), None, None).try_for_each(|line| async move {

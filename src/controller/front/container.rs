@@ -168,12 +168,7 @@ impl Worker {
     }
 
     /// Counts the end of a life once; that of one which only lacked a port is none.
-    fn count_end(
-        &mut self,
-        seen: &SeenFront,
-        ended: Timestamp,
-        refused: &[(std::net::SocketAddr, String)],
-    ) {
+    fn count_end(&mut self, seen: &SeenFront, ended: Timestamp, refused: &[(std::net::SocketAddr, String)]) {
         let started = seen.seen.started_at;
         if started == self.container.counted && started.is_some() {
             return;

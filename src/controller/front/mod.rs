@@ -110,8 +110,11 @@ impl Front {
     /// Takes note of what the front does now, and rings the environments for which that is news.
     fn publish(&self, seen: BTreeMap<EnvironmentName, FrontSeen>, trouble: Vec<String>) {
         let mut told = self.told();
-        let news: Vec<EnvironmentName> =
-            seen.iter().filter(|(name, now)| told.seen.get(*name) != Some(*now)).map(|(n, _)| n.clone()).collect();
+        let news: Vec<EnvironmentName> = seen
+            .iter()
+            .filter(|(name, now)| told.seen.get(*name) != Some(*now))
+            .map(|(n, _)| n.clone())
+            .collect();
         told.seen = seen;
         told.trouble = trouble;
         drop(told);

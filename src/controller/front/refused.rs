@@ -130,7 +130,9 @@ mod tests {
         ];
         let expected = expected.map(|(socket, why)| (socket.parse().unwrap(), why.to_owned()));
         assert_eq!(read(LOG), expected);
-        assert!(read("[error] 7#7: *1 connect() failed (111: Connection refused) while connecting").is_empty());
+        assert!(
+            read("[error] 7#7: *1 connect() failed (111: Connection refused) while connecting").is_empty()
+        );
     }
 
     #[test]

@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn a_published_port_is_listened_on_as_docker_does() {
         let all = Publish { address: None, port: 80 };
-        let shown = |publish, ipv6| listens(publish, ipv6).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let shown =
+            |publish, ipv6| listens(publish, ipv6).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(shown(all, true), ["0.0.0.0:80", "[::]:80"]);
         assert_eq!(shown(all, false), ["0.0.0.0:80"]);
         let one = Publish { address: Some(Ipv6Addr::LOCALHOST.into()), port: 80 };

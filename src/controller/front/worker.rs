@@ -183,9 +183,9 @@ impl Worker {
             }
             Err(trouble) => {
                 self.failures += 1;
-                trouble.retry.unwrap_or_else(|| {
-                    backoff(self.failures + 1, &self.front.name).min(LONGEST_PAUSE)
-                })
+                trouble
+                    .retry
+                    .unwrap_or_else(|| backoff(self.failures + 1, &self.front.name).min(LONGEST_PAUSE))
             }
         };
         let due = self.refusals.next().into_iter().chain(Some(gate).filter(|gate| *gate > now()));
@@ -336,7 +336,8 @@ impl Worker {
             let site = Site::of(environment, None)?;
             Some((name.clone(), self.seen(name, &site, spec)))
         });
-        let trouble = self.trouble.iter().filter(|trouble| !trouble.is_brief).map(|trouble| trouble.words.clone());
+        let trouble =
+            self.trouble.iter().filter(|trouble| !trouble.is_brief).map(|trouble| trouble.words.clone());
         let ports = [Some(spec.http), spec.https.as_ref().map(|https| https.port)];
         let refused = ports.into_iter().flatten().filter_map(|port| self.refusals.sentence(port));
         let waiting = self.container.waits_for.clone();

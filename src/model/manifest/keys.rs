@@ -9,7 +9,8 @@ pub struct Section {
     pub keys: &'static [&'static str],
 }
 
-pub(super) static ROOT: Section = Section { title: "", keys: &["repository", "environment", "front", "docker"] };
+pub(super) static ROOT: Section =
+    Section { title: "", keys: &["repository", "environment", "front", "docker"] };
 pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
 pub(super) static FRONT: Section =
     Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };

@@ -142,8 +142,7 @@ fn a_front_needs_no_more_than_its_name() {
         let text = format!("{DEV}hostname = \"dev.example\"\n[front]\n{lines}");
         parse(&[file("m.toml", text)]).unwrap().front.unwrap()
     };
-    let plain =
-        FrontSpec { image: "nginx".into(), http: 80, https: None, drain: Duration::from_secs(30) };
+    let plain = FrontSpec { image: "nginx".into(), http: 80, https: None, drain: Duration::from_secs(30) };
     assert_eq!(front(""), plain);
     let https = Some(HttpsSpec { port: 443, certificate: "/c".into(), key: "/k".into() });
     let full = FrontSpec { image: "r:5000/nginx:1".into(), http: 81, https, drain: Duration::from_secs(1) };

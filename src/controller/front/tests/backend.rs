@@ -34,7 +34,8 @@ async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
     }
     let request = String::from_utf8_lossy(&request).into_owned();
     if request.to_lowercase().contains("\r\nupgrade: websocket") {
-        let upgraded = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        let upgraded =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
         stream.write_all(upgraded.as_bytes()).await.ok()?;
         let (mut from, mut to) = stream.split();
         tokio::io::copy(&mut from, &mut to).await.ok()?;

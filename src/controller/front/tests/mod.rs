@@ -45,7 +45,7 @@ struct Rig {
     front_lines: String,
     wake: Wake,
     worker: Option<DropGuard>,
-    watcher: DropGuard,
+    _watcher: DropGuard,
 }
 
 impl Rig {
@@ -62,18 +62,19 @@ impl Rig {
         }
         let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let record = format!("{:05x}{:03x}{}", moment & 0xf_ffff, (std::process::id() + 97 * count) & 0xfff, count);
+        let record =
+            format!("{:05x}{:03x}{}", moment & 0xf_ffff, (std::process::id() + 97 * count) & 0xfff, count);
         let image = format!("abide-t-front-{record}");
         nginx::nginx_image(&image, &format!("abide.test={record}"));
         let [http, dev, test] = free_ports().await;
         let (manifest, seen) = channel::channel(declared(&image, http, [dev, test], front_lines));
         let wake = Wake::default();
         let front = Front::new(&record, seen, wake.clone());
-        let watcher = watch_containers(front.clone());
+        let _watcher = watch_containers(front.clone());
         let front_lines = front_lines.to_owned();
         let ports = [dev, test];
         let mut rig =
-            Self { front, manifest, record, image, http, ports, front_lines, wake, worker: None, watcher };
+            Self { front, manifest, record, image, http, ports, front_lines, wake, worker: None, _watcher };
         rig.begin();
         Some(rig)
     }

@@ -83,7 +83,8 @@ async fn a_websocket_passes_in_both_directions() {
     rig.route("dev", "c-dev", dev.address);
     rig.serves("dev", "c-dev").await;
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, rig.http)).await.unwrap();
-    let upgrade = "GET /ws HTTP/1.1\r\nHost: dev.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let upgrade =
+        "GET /ws HTTP/1.1\r\nHost: dev.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     stream.write_all(upgrade.as_bytes()).await.unwrap();
     let mut head = vec![0; 12];
     stream.read_exact(&mut head).await.unwrap();

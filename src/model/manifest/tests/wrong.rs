@@ -58,9 +58,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
-    let text = format!(
-        "{DEV}push = \"b\"\nhost = \"c\"\nimage = \"d\"\n[registry]\nmanaged = true\n"
-    );
+    let text = format!("{DEV}push = \"b\"\nhost = \"c\"\nimage = \"d\"\n[registry]\nmanaged = true\n");
     let found = told(&[file("m.toml", text)]);
     assert_eq!(found.len(), NOT_YET.len());
     for (title, key, why) in NOT_YET {
