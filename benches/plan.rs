@@ -112,6 +112,7 @@ impl Scene {
 
 fn intent(entry: Entry, options: ContainerOptions) -> Intent {
     Intent {
+        proposed: false,
         environment: options.environment.clone(),
         entry,
         hold: None,

@@ -20,11 +20,13 @@ use abide::api::inbox::RecordInbox;
 use abide::api::serve::{Limits, serve_tcp};
 use abide::api::webhook::{WebhookLimits, WebhookState, routes};
 use abide::manifest_dir;
-use abide::model::name::{CommitId, EnvironmentName};
+use abide::model::desired::Hint;
+use abide::model::name::{CommitId, EnvironmentName, RepositoryName};
 use abide::model::time::Timestamp;
-use abide::record::{self, Handles};
+use abide::record::{self, Delivery, Handles};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use sled::transaction::{ConflictableTransactionError, Transactional as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +41,8 @@ const GOAL: u32 = 3;
 const SECRET: &str = "known-to-this-benchmark-alone";
 /// About as much as a push adds to the record.
 const WRITTEN: [u8; 512] = [b'x'; 512];
+/// How many bytes a push writes into each of four trees.
+const PUSHED: [usize; 4] = [300, 40, 0, 8];
 /// A folder for everything, where the default one is in memory or on another disk.
 const FOLDER_VARIABLE: &str = "ABIDE_BENCH_DIR";
 
@@ -49,7 +53,9 @@ fn main() {
     let handles = open_record(folder.path());
     let address = runtime.block_on(serve(folder.path(), &handles, stop.clone()));
     let limit = Limit::open(&folder.path().join("sled"));
-    let measured = Measured::take(address, &limit);
+    let measured = Measured::take(address, &limit, |number| {
+        runtime.block_on(record_alone(&handles, number));
+    });
     stop.cancel();
     assert_is_recorded(&handles, measured.last_commit());
     measured.report();
@@ -85,6 +91,18 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
+/// What a push writes, without the way through the door.
+async fn record_alone(handles: &Handles, number: usize) {
+    let delivery = Delivery {
+        id: Some(format!("alone-{number}")),
+        repository: RepositoryName::new("site").unwrap(),
+        hint: Hint { revision: commit(number), by: "github (alice)".to_owned(), at: now() },
+    };
+    let dev = EnvironmentName::new("dev").unwrap();
+    let outcome = handles.writer.push(delivery, &[dev]).await.unwrap();
+    assert_eq!(outcome.recorded.len(), 1);
+}
+
 /// The last acknowledged push must be what the record says: a benchmark of refusals is none.
 fn assert_is_recorded(handles: &Handles, commit: CommitId) {
     let dev = EnvironmentName::new("dev").unwrap();
@@ -95,6 +113,7 @@ fn assert_is_recorded(handles: &Handles, commit: CommitId) {
 /// The least that a durable acknowledgement takes: one write to a store of its own.
 struct Limit {
     db: sled::Db,
+    trees: Vec<sled::Tree>,
     log: File,
 }
 
@@ -102,7 +121,8 @@ impl Limit {
     fn open(dir: &Path) -> Self {
         let db = sled::Config::new().path(dir).flush_every_ms(None).open().unwrap();
         db.flush().unwrap();
-        Self { db, log: File::open(dir.join("db")).unwrap() }
+        let trees = (0..PUSHED.len()).map(|tree| db.open_tree(tree.to_be_bytes()).unwrap()).collect();
+        Self { db, trees, log: File::open(dir.join("db")).unwrap() }
     }
 
     fn write(&self, key: usize) {
@@ -114,6 +134,20 @@ impl Limit {
         self.write(key);
         self.log.sync_data().unwrap();
     }
+
+    /// What a push writes, all or nothing: the record, the delivery, when it came, a number.
+    fn write_as_a_push(&self, key: usize) {
+        let key = key.to_be_bytes();
+        let made = self.trees.as_slice().transaction(|trees| {
+            for (tree, length) in trees.iter().zip(PUSHED) {
+                tree.insert(key.as_slice(), &WRITTEN[..length])?;
+            }
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
+        made.unwrap();
+        self.db.flush().unwrap();
+        self.log.sync_data().unwrap();
+    }
 }
 
 /// What was measured.
@@ -121,29 +155,39 @@ impl Limit {
 struct Measured {
     flushed: Samples,
     synced: Samples,
+    /// sled, all that a push writes.
+    atomic: Samples,
     /// On a connection for each, as git hosts make them.
     fresh: Samples,
     /// On one connection.
     kept: Samples,
+    /// The write of a push alone: no connection, no request, no proof.
+    record: Samples,
+    /// A signed delivery on a connection of its own that writes nothing.
+    door: Samples,
 }
 
 impl Measured {
-    fn take(address: SocketAddr, limit: &Limit) -> Self {
+    fn take(address: SocketAddr, limit: &Limit, record: impl Fn(usize)) -> Self {
         let mut measured = Self::default();
         let mut kept = Connection::open(address);
         for round in 0..ROUNDS {
             measured.flushed.time(|| limit.write(2 * round));
             measured.synced.time(|| limit.write_and_sync(2 * round + 1));
-            let request = push(2 * round);
-            measured.fresh.time(|| Connection::open(address).post(&request));
-            let request = push(2 * round + 1);
-            measured.kept.time(|| kept.post(&request));
+            measured.atomic.time(|| limit.write_as_a_push(round));
+            measured.record.time(|| record(3 * round));
+            let request = ignored(round);
+            measured.door.time(|| Connection::open(address).post(&request, 200));
+            let request = push(3 * round + 1);
+            measured.fresh.time(|| Connection::open(address).post(&request, 202));
+            let request = push(3 * round + 2);
+            measured.kept.time(|| kept.post(&request, 202));
         }
         measured
     }
 
     fn last_commit(&self) -> CommitId {
-        commit(2 * ROUNDS - 1)
+        commit(3 * ROUNDS - 1)
     }
 
     fn report(&self) {
@@ -153,8 +197,11 @@ impl Measured {
         for (what, samples) in [
             ("sled alone: insert + flush", &self.flushed),
             ("sled alone: insert + flush + fdatasync", &self.synced),
+            ("sled alone: all that a push writes, in one transaction", &self.atomic),
             ("push on a connection of its own", &self.fresh),
             ("push on a connection that stays", &self.kept),
+            ("the record's part of it: the write alone", &self.record),
+            ("the door's part of it: a delivery that writes nothing", &self.door),
         ] {
             let median = samples.median();
             table.row([
@@ -179,8 +226,17 @@ fn commit(number: usize) -> CommitId {
 
 /// A whole request: the push of a commit that nobody announced before.
 fn push(number: usize) -> Vec<u8> {
+    delivery(number, "dev")
+}
+
+/// The same on a branch that nothing follows.
+fn ignored(number: usize) -> Vec<u8> {
+    delivery(number, "elsewhere")
+}
+
+fn delivery(number: usize, branch: &str) -> Vec<u8> {
     let body = serde_json::json!({
-        "ref": "refs/heads/dev",
+        "ref": format!("refs/heads/{branch}"),
         "before": commit(number + 1),
         "after": commit(number),
         "created": false,
@@ -214,13 +270,13 @@ impl Connection {
         Self(stream)
     }
 
-    /// Sends a push and waits for the acknowledgement.
-    fn post(&mut self, request: &[u8]) {
+    /// Sends a delivery and waits for the acknowledgement.
+    fn post(&mut self, request: &[u8], status: u16) {
         self.0.write_all(request).unwrap();
         // An acknowledgement is short, and is sent in one piece.
         let mut answer = [0; 4096];
         let length = self.0.read(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer[..length]);
-        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
 }

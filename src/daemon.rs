@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Extension, Router};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
@@ -19,7 +20,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::caller::name_caller;
+use crate::api::access::Access;
+use crate::api::access::gate::{Gate, authenticate};
+use crate::api::access::socket::name_caller;
 use crate::api::inbox::RecordInbox;
 use crate::api::serve::{self, Limits};
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
@@ -176,7 +179,8 @@ pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
     let state = Arc::new(ManifestState { manifest, problem: None });
     let (_, states) = watch::channel(state);
     let state = api_state(&handles, states, state_dirs(desired_state).logs, None);
-    Ok(api::router(state))
+    // Whoever may open the record may do everything with it anyway.
+    Ok(api::router(state).layer(Extension(Access::local("local"))))
 }
 
 fn open_record(desired_state: &Path) -> anyhow::Result<Handles> {
@@ -219,6 +223,8 @@ fn api_state(
         writer: handles.writer.clone(),
         desired: handles.desired.clone(),
         status: handles.status.clone(),
+        token_writer: handles.token_writer.clone(),
+        tokens: handles.tokens.clone(),
         bells: handles.bells.clone(),
         logs_dir,
         controller,
@@ -236,7 +242,8 @@ fn webhooks(state: &mut ApiState) -> Router {
     webhook::routes(hooks)
 }
 
-/// Everything for local people on the socket; webhooks and health alone on the network.
+/// Everything, on the socket for local people and on the network for tokens. Webhooks prove
+/// themselves, so they are outside of that.
 fn listen(
     tcp: TcpListener,
     unix: UnixListener,
@@ -244,8 +251,10 @@ fn listen(
     hooks: Router,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let public = api::public_routes(state.clone()).merge(hooks.clone());
-    let local = api::router(state).merge(hooks).layer(axum::middleware::from_fn(name_caller));
+    let gate = Gate::new(&state);
+    let routes = api::router(state);
+    let public = routes.clone().layer(from_fn_with_state(gate, authenticate)).merge(hooks.clone());
+    let local = routes.layer(from_fn(name_caller)).merge(hooks);
     let limits = Limits::default();
     vec![
         tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),

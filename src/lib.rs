@@ -13,6 +13,7 @@
 //! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, context |
 //! | [`api`] | the door: webhooks, HTTP API | model, record |
 //! | [`cli`] | the voice | model, api (its router, where no daemon runs) |
+//! | [`tls`] | certificates, and how a server is known by one | model |
 //! | [`manifest_dir`], [`secret`] | what people write: manifest files, secrets | model, each other |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]
@@ -31,3 +32,4 @@ pub mod record;
 pub mod secret;
 pub mod source;
 pub mod telemetry;
+pub mod tls;

@@ -7,8 +7,9 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::ApiState;
+use super::access::Access;
 use super::error::ApiError;
-use super::{ApiState, Caller};
 
 /// A JSON body. An empty one is an empty object: most verbs need nothing more.
 pub(super) struct Body<T>(pub(super) T);
@@ -45,10 +46,10 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Asked<T> {
 pub(super) struct By(pub(super) String);
 
 impl FromRequestParts<ApiState> for By {
-    type Rejection = std::convert::Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Self::Rejection> {
-        let caller = parts.extensions.get::<Caller>();
-        Ok(Self(caller.map_or_else(|| "local".to_owned(), |Caller(name)| name.clone())))
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
+        let access = parts.extensions.get::<Access>().ok_or_else(ApiError::unauthorized)?;
+        Ok(Self(access.by().to_owned()))
     }
 }

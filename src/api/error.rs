@@ -5,12 +5,13 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::ControllerError;
+use crate::model::error::chain;
 use crate::model::view::ErrorView;
-use crate::record::{RecordError, WriteError};
+use crate::record::{RecordError, TokenError, WriteError};
 
 /// An error on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ApiError {
+pub struct ApiError {
     pub(super) status: StatusCode,
     pub(super) view: ErrorView,
 }
@@ -18,6 +19,23 @@ pub(super) struct ApiError {
 impl ApiError {
     fn new(status: StatusCode, error: &str, message: impl Into<String>) -> Self {
         Self { status, view: ErrorView { error: error.to_owned(), message: message.into() } }
+    }
+
+    /// Nobody who may come in. The same words whatever was wrong.
+    pub(super) fn unauthorized() -> Self {
+        let message = "show a token that is in force: `Authorization: Bearer abide_...`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// Somebody, who may not do this. The same words whether or not the thing is there.
+    pub(super) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow that")
+    }
+
+    /// Too many attempts without a good token.
+    pub(super) fn too_many_failures() -> Self {
+        let message = "too many attempts without a token that is in force: wait a little";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", message)
     }
 
     /// The thing is not there.
@@ -84,22 +102,20 @@ impl From<WriteError> for ApiError {
     }
 }
 
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Record(error) => error.into(),
+            TokenError::NameTaken(_) => Self::conflict(error.to_string()),
+            TokenError::NoRandomness(_) => Self::unavailable("no-randomness", chain(&error)),
+        }
+    }
+}
+
 impl From<ControllerError> for ApiError {
     fn from(error: ControllerError) -> Self {
         Self::unavailable("engine-unavailable", error.0)
     }
-}
-
-/// An error and what caused it, as one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// No such path.

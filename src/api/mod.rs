@@ -1,11 +1,12 @@
 //! The door: webhooks and the HTTP API. Holds the handles that move the record, and nothing of Docker.
 //!
-//! [`router`] is for callers that may move the record; [`public_routes`] only say that the process
-//! lives. What only the loop can tell comes through [`Controller`]; without one, as where no daemon
-//! runs, the same routes work on the record itself.
+//! [`router`] is all of it, each route behind a rule ([`access`]) that says who may use it. What only
+//! the loop can tell comes through [`Controller`]; without one, as where no daemon runs, the same
+//! routes work on the record itself.
 
+pub mod access;
+pub mod agent;
 mod body;
-pub mod caller;
 mod environments;
 mod error;
 mod find;
@@ -13,8 +14,10 @@ pub mod inbox;
 mod logs;
 mod meta;
 mod metrics;
+mod routes;
 pub mod serve;
 mod tail;
+mod tokens;
 mod transfer;
 mod verbs;
 mod view;
@@ -28,24 +31,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::watch::Receiver;
+
+pub use routes::router;
 
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
-use crate::record::{Bells, DesiredReader, DesiredWriter, StatusReader};
-
-/// The longest body of a verb, in bytes.
-const LONGEST_BODY: usize = 64 * 1024;
-/// The longest export that is imported, in bytes.
-const LONGEST_IMPORT: usize = 64 << 20;
+use crate::record::{Bells, DesiredReader, DesiredWriter, StatusReader, TokenReader, TokenWriter};
 
 /// Everything that the API works with. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +55,10 @@ pub struct ApiState {
     pub desired: DesiredReader,
     /// Reads what the loop did and saw.
     pub status: StatusReader,
+    /// Makes and revokes tokens.
+    pub token_writer: TokenWriter,
+    /// Reads what is known of them.
+    pub tokens: TokenReader,
     /// Rings for what the event stream tells.
     pub bells: Bells,
     /// The folder of build logs, `<number>.log`.
@@ -132,45 +133,4 @@ pub struct Liveness {
     pub observed: Option<Timestamp>,
     /// How often everything is observed.
     pub resync: Duration,
-}
-
-/// Who asks, for `by` in the record; set by the server that knows, as an extension of the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller(pub String);
-
-/// All routes, for callers that may move the record.
-pub fn router(state: ApiState) -> Router {
-    let one = Router::new()
-        .route("/", get(environments::one))
-        .route("/history", get(environments::history))
-        .route("/events", get(environments::events))
-        .route("/plan", get(environments::plan))
-        .route("/logs", get(logs::logs))
-        .route("/set", post(verbs::set))
-        .route("/promote", post(verbs::promote))
-        .route("/rollback", post(verbs::rollback))
-        .route("/hold", post(verbs::hold))
-        .route("/resume", post(verbs::resume))
-        .route("/sync", post(verbs::sync));
-    let api = Router::new()
-        .route("/environments", get(environments::all))
-        .nest("/environments/{environment}", one)
-        .route("/events", get(environments::all_events))
-        .route("/sync", post(verbs::sync_all))
-        .route("/export", get(transfer::export))
-        .route("/watch", get(watch::watch))
-        .layer(DefaultBodyLimit::max(LONGEST_BODY))
-        .route("/import", post(transfer::import).layer(DefaultBodyLimit::max(LONGEST_IMPORT)));
-    Router::new()
-        .route("/metrics", get(metrics::metrics))
-        .nest("/api/v1", api)
-        .with_state(state.clone())
-        .merge(public_routes(state))
-        .fallback(error::no_route)
-        .method_not_allowed_fallback(error::no_method)
-}
-
-/// The routes that anyone may ask: whether the process lives, and whether it works.
-pub fn public_routes(state: ApiState) -> Router {
-    Router::new().route("/healthz", get(meta::healthz)).route("/readyz", get(meta::readyz)).with_state(state)
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+pub use deadline::BodyDeadline;
 use deadline::Deadline;
 pub use unix::{ServeError, bind_unix};
 
@@ -194,6 +195,8 @@ async fn answer(
     // proxy in front may have gone by the length. Closing leaves no next request to disagree about.
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut request = request.map(|body| Deadline::new(body, deadline));
+    let handle = request.body().handle();
+    request.extensions_mut().insert(handle);
     request.extensions_mut().insert(peer);
     let mut response = router.oneshot(request).await?;
     if is_chunked {

@@ -43,6 +43,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         container: Some(format!("{name}-server")),
         port: Some(8900),
         host: None,
+        last_seen: None,
         generation: Generation(4),
         observed_generation: Some(Generation(4)),
         status,

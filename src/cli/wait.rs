@@ -87,7 +87,8 @@ pub(crate) fn judge(view: &EnvironmentView, goal: &Goal) -> Verdict {
         return if view.held.is_some() { Verdict::Ended } else { Verdict::Waiting };
     }
     let is_current = view.observed_generation == Some(view.generation) && view.sync <= view.observed_sync;
-    if !is_current || view.reason == Reason::Unknown {
+    // What an agent said before it went away is no verdict: it may come back with another.
+    if !is_current || matches!(view.reason, Reason::Unknown | Reason::AgentAway) {
         return Verdict::Waiting;
     }
     match view.status {
@@ -131,6 +132,9 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::EngineUnavailable
         | Reason::NotInManifest
         | Reason::RolledBack
+        | Reason::AgentAway
+        | Reason::PolicyRefused
+        | Reason::RecordBehind
         | Reason::Unknown => false,
     }
 }

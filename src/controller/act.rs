@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::builder::chain;
+use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, JobKey};
-use super::pass::{Pass, Planned, now};
+use super::pass::{Pass, Planned};
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::status::Reason;
 use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};

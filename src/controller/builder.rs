@@ -14,16 +14,17 @@ mod work;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
+use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
 use crate::context::tree as files;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Image;
+use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
 use crate::model::spec::BuildSpec;
 use crate::model::status::Reason;
@@ -160,17 +161,6 @@ impl From<RecordError> for BuildError {
     }
 }
 
-/// An error and its sources in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        words = format!("{words}: {inner}");
-        source = inner.source();
-    }
-    words
-}
-
 /// Runs blocking file work beside the async threads.
 async fn blocking<T: Send + 'static>(
     step: &str,
@@ -237,7 +227,7 @@ impl Builder {
         let mut log = BuildLog::create(&self.dirs.logs, number).map_err(|error| {
             BuildError::Unavailable(Reason::BuildFailed, format!("no build log: {error}"))
         })?;
-        let started = SystemTime::now().into();
+        let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
         info!(environment = %task.environment, build = number, revision = %task.revision, "build begins");
         let mut work = Work::new(self, task, key, number, progress, &mut log);
@@ -255,7 +245,7 @@ impl Builder {
             revision: task.revision.clone(),
             checkouts,
             started,
-            finished: SystemTime::now().into(),
+            finished: now(),
             result,
         };
         self.writer.build(&record).await?;
@@ -284,15 +274,14 @@ impl Builder {
         }
         let Some(id) = self.engine.image_of_build(&self.record, &key.0).await? else { return Ok(None) };
         let image = Image { reference: Some(name_of(&task.environment, key)), digest: None, id: Some(id) };
-        let now = SystemTime::now().into();
         let record = BuildRecord {
             key: key.clone(),
             number: self.writer.next_build_number().await?,
             environment: task.environment.clone(),
             revision: task.revision.clone(),
             checkouts: Vec::new(),
-            started: now,
-            finished: now,
+            started: now(),
+            finished: now(),
             result: BuildResult::Built(image.clone()),
         };
         self.writer.build(&record).await?;

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::builder::chain;
+use super::clock::now;
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::plan::backoff;
@@ -71,8 +72,7 @@ impl Follower {
                 missing.push(branch.as_str());
                 continue;
             };
-            let now = SystemTime::now().into();
-            let moved = self.resolver.advance_head(environment, head, now).await;
+            let moved = self.resolver.advance_head(environment, head, now()).await;
             if let Some(generation) = moved.map_err(|error| chain(&error))? {
                 info!(%environment, %generation, revision = %head, "the branch moved");
             }
@@ -104,9 +104,8 @@ impl Follower {
         };
         if !known {
             for (environment, _) in &self.followers {
-                let now = SystemTime::now().into();
                 // An event that cannot be kept is in the log line above.
-                let _ = self.writer.event(environment, EventKind::Failure, &sentence, now).await;
+                let _ = self.writer.event(environment, EventKind::Failure, &sentence, now()).await;
             }
         }
         failures

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::container::{ContainerOptions, Secret};
-use crate::model::desired::{Desired, Entry};
-use crate::model::name::NetworkName;
-use crate::model::spec::{EnvironmentSpec, Supply};
+use crate::model::desired::{Desired, Entry, GoBack};
+use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::plan::{Intent, SupplyKind};
 use crate::secret;
 
@@ -15,9 +14,11 @@ pub(super) fn of(
     desired: &Desired,
     entry: Entry,
     record: &str,
-    network: &NetworkName,
+    manifest: &Manifest,
+    proposed: Option<&GoBack>,
 ) -> Intent {
     Intent {
+        proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
         entry,
         hold: desired.hold.clone(),
@@ -27,7 +28,7 @@ pub(super) fn of(
             Supply::Branch { .. } => SupplyKind::Build,
             Supply::Promotion { .. } | Supply::Manual => SupplyKind::Named,
         },
-        options: variables(spec).map(|env| options(spec, desired, env, record, network)),
+        options: variables(spec).map(|env| options(spec, desired, env, record, manifest)),
         health: spec.health.clone(),
     }
 }
@@ -45,7 +46,7 @@ fn options(
     desired: &Desired,
     env: BTreeMap<String, Secret>,
     record: &str,
-    network: &NetworkName,
+    manifest: &Manifest,
 ) -> ContainerOptions {
     ContainerOptions {
         environment: desired.environment.clone(),
@@ -54,7 +55,8 @@ fn options(
         command: spec.command.clone(),
         env,
         port: spec.port,
-        publish: spec.publish,
+        // With a front, that has the port.
+        publish: spec.publish.filter(|_| manifest.front.is_none()),
         volumes: spec.volumes.clone(),
         extra_hosts: spec.extra_hosts.clone(),
         memory: spec.memory,
@@ -62,6 +64,6 @@ fn options(
         pids: spec.pids,
         init: spec.init,
         stop_timeout_seconds: u32::try_from(spec.stop_timeout.as_secs()).unwrap_or(u32::MAX),
-        network: network.clone(),
+        network: manifest.network.clone(),
     }
 }

@@ -7,12 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::clock;
 use super::wake::Wake;
 use crate::model::build::{Acquisition, BuildKey};
 use crate::model::desired::Image;
@@ -167,7 +167,7 @@ impl Jobs {
     }
 
     fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<Ended>) {
-        let now: Timestamp = SystemTime::now().into();
+        let now = clock::now();
         if let Some(slot) = self.slots().get_mut(environment) {
             slot.running = None;
             match ended {

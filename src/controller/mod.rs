@@ -7,6 +7,7 @@
 mod act;
 mod builder;
 pub mod cleanup;
+mod clock;
 mod docker;
 mod fleet;
 mod follow;
@@ -30,12 +31,13 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::error::chain;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
-use builder::{Builder, chain};
+use builder::Builder;
 use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;
@@ -231,10 +233,28 @@ impl Controller {
             EngineState::Lost(why) if why.is_unreachable() => vec![why.to_string()],
             EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
         };
+        warnings.extend(self.left_here());
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(trouble.values().cloned());
         warnings.extend(self.pass.front.warnings());
         warnings
+    }
+
+    /// Containers of environments that an agent runs by now: two hosts would serve the same.
+    fn left_here(&self) -> Vec<String> {
+        let manifest = self.pass.manifest.borrow();
+        let mut found = Vec::new();
+        for (environment, spec) in &manifest.environments {
+            let Some(host) = &spec.host else { continue };
+            for container in self.pass.fleet.containers(environment) {
+                let name = &container.name;
+                found.push(format!(
+                    "{environment} is run by the agent {host} now, and its container {name} is still on this \
+                     machine. If it is not wanted any more: docker rm -f {name}"
+                ));
+            }
+        }
+        found
     }
 
     /// Asks for a pass of every environment.

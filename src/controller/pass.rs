@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::builder::{Builder, Task, chain};
+use super::builder::{Builder, Task};
+use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::fleet::Fleet;
 use super::front::Front;
@@ -17,7 +17,9 @@ use super::jobs::{JobKey, Jobs};
 use super::probe::{ProbeTarget, Prober};
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Outcome};
+use crate::model::error::chain;
 use crate::model::event::EventKind;
+use crate::model::front::Route;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer};
@@ -93,6 +95,7 @@ impl Pass {
         for _ in 0..ROUNDS {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
             self.tell_of_generations(&planned.desired).await?;
+            self.tell_front(&planned);
             let acted = self.act(&planned).await;
             let look_again = planned.plan.look_again;
             let is_at_rest = planned.plan.steps.is_empty();
@@ -118,16 +121,14 @@ impl Pass {
     // --- snapshot -----------------------------------------------------------------------------
 
     async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
-        let (spec, network) = {
-            let manifest = self.manifest.borrow();
-            let Some(spec) = manifest.environments.get(environment) else { return Ok(None) };
-            (spec.clone(), manifest.network.clone())
-        };
+        let manifest = Arc::clone(&self.manifest.borrow());
+        let Some(spec) = manifest.environments.get(environment).cloned() else { return Ok(None) };
         self.engine_is_known().await?;
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
-        let intent = intent::of(&spec, &desired, entry, &self.record, &network);
+        let proposed = self.desired.proposed(environment)?;
+        let intent = intent::of(&spec, &desired, entry, &self.record, &manifest, proposed.as_ref());
         let task = self.task(environment, &spec, &intent);
         let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
@@ -267,6 +268,27 @@ impl Pass {
         }
     }
 
+    /// Tells the front where requests are to go: to what answers. What it serves already stays until
+    /// it has missed three times, for after a start of the daemon nothing was probed yet.
+    fn tell_front(&self, planned: &Planned) {
+        let environment = &planned.intent.environment;
+        let Some(front) = self.front.seen(environment) else { return };
+        let probes = &planned.observed.probes;
+        let answers = |seen: &&SeenContainer| {
+            let probed = probes.get(&seen.id);
+            let is_served = front.serves.as_ref() == Some(&seen.id);
+            probed.is_some_and(|probed| probed.answering_since.is_some() || is_served && probed.misses < 3)
+        };
+        let network = planned.intent.options.as_ref().map(|options| options.network.as_str());
+        let route = |seen: &SeenContainer| {
+            let address = (*seen.networks.get(network.as_ref().ok()?.to_owned())?)?;
+            Some(Route { container: seen.id.clone(), address: (address, planned.spec.port).into() })
+        };
+        let containers = planned.observed.containers.iter().filter(answers);
+        let serving = containers.min_by_key(|seen| seen.name != planned.spec.container.as_str());
+        self.front.route(environment, serving.and_then(route));
+    }
+
     // --- report -------------------------------------------------------------------------------
 
     async fn report(&self, planned: Planned, failed: Option<Failed>) -> Result<(), PassError> {
@@ -373,11 +395,6 @@ fn is_acquiring(reason: Reason) -> bool {
     matches!(reason, Reason::Building | Reason::Pulling)
 }
 
-/// The time. Passes are where it enters; plans get it handed.
-pub(super) fn now() -> Timestamp {
-    SystemTime::now().into()
-}
-
 fn no_overlay(message: String) -> Acquisition {
     // It is looked at again with every resync: laying the file where it belongs is enough.
     Acquisition::Unavailable {
@@ -400,7 +417,8 @@ fn probe_targets(
         started_at: container.started_at,
         address: container.networks.get(network.as_str()).copied().flatten(),
         port: spec.port,
-        publish: spec.publish,
+        // With a front, that answers on the published port whatever the container does.
+        publish: intent.options.as_ref().ok().and_then(|options| options.publish),
         health: intent.health.clone(),
     };
     running.map(target).collect()

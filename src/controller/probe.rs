@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::clock::now;
 use super::docker::Engine;
 use super::wake::Wake;
 use crate::model::name::EnvironmentName;
@@ -108,7 +108,7 @@ async fn probe_until_stopped(
             Err(_) if target.health.probe == Probe::Docker => continue,
             Err(_) => Err(format!("no answer within {}", humantime::format_duration(target.health.timeout))),
         };
-        if note(&mut lock(&seen), answer, SystemTime::now().into()) {
+        if note(&mut lock(&seen), answer, now()) {
             wake.ring(&target.environment);
         }
     }

@@ -13,17 +13,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::builder::chain;
+use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::front;
-use super::pass::{EngineState, Pass, PassError, now};
+use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
+use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::spec::Manifest;
-use crate::model::spec::{RepositorySpec, Supply};
+use crate::model::spec::{EnvironmentSpec, RepositorySpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
@@ -138,8 +139,10 @@ impl Supervisor {
         followers: &mut HashMap<RepositoryName, (Followed, DropGuard)>,
     ) {
         let manifest = self.manifest.borrow_and_update().clone();
-        workers.retain(|environment, _| manifest.environments.contains_key(environment));
-        for environment in manifest.environments.keys() {
+        // Those that an agent runs are its business alone.
+        let here = |spec: &EnvironmentSpec| spec.host.is_none();
+        workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
+        for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
             workers.entry(environment.clone()).or_insert_with(|| self.start_worker(tasks, environment));
         }
         let wanted = followed(&manifest);
@@ -230,12 +233,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Whether the manifest declares a container of this name.
-pub(super) fn is_declared(pass: &Pass, name: &str) -> bool {
-    let manifest = pass.manifest.borrow();
-    manifest.environments.values().any(|spec| spec.container.as_str() == name)
 }
 
 /// A repository as it is followed. Another one is another follower.

@@ -11,12 +11,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::builder::{chain, name_of};
+use super::builder::name_of;
 use super::docker::{Engine, EngineError, FoundImage};
 use super::jobs::Jobs;
 use crate::model::build::{BuildKey, BuildResult};
 use crate::model::container::label;
 use crate::model::desired::{Image, Outcome};
+use crate::model::error::chain;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::record::{DesiredReader, RecordError, StatusReader};
 

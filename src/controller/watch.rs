@@ -8,9 +8,9 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::clock::now;
 use super::docker::{EngineError, Happening};
-use super::pass::{EngineState, Pass, now};
-use super::supervise;
+use super::pass::{EngineState, Pass};
 use super::wake::Wake;
 use crate::model::time::Timestamp;
 
@@ -83,9 +83,7 @@ impl Watch {
                 self.pass.front.hear(&id, &names);
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
-                } else if !fleet.knows(&id)
-                    && names.iter().any(|name| supervise::is_declared(&self.pass, name))
-                {
+                } else if !fleet.knows(&id) && names.iter().any(|name| self.is_declared(name)) {
                     // Someone else's container came, went or changed its name where it matters.
                     self.resync().await?;
                     self.wake.ring_all();
@@ -108,6 +106,12 @@ impl Watch {
             Happening::ImageGone { .. } | Happening::Network { .. } | Happening::Volume { .. } => {}
         }
         Ok(())
+    }
+
+    /// Whether the manifest declares a container of this name.
+    fn is_declared(&self, name: &str) -> bool {
+        let manifest = self.pass.manifest.borrow();
+        manifest.environments.values().any(|spec| spec.container.as_str() == name)
     }
 
     fn is_managed_network(&self, name: &str) -> bool {

@@ -123,6 +123,25 @@ pub struct Bad {
     pub at: Timestamp,
 }
 
+/// Where an automatic rollback leads from and to, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoBack {
+    /// The generation that failed.
+    pub from: Generation,
+    /// The image that was good.
+    pub image: Image,
+    /// Its commit, where one is known.
+    pub revision: Option<CommitId>,
+    /// One clause for people.
+    pub note: String,
+    /// Why the generation failed, in one word.
+    pub reason: Reason,
+    /// Why, in a sentence, with the container's last output.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// Why a record moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {

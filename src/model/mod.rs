@@ -3,13 +3,18 @@
 //! In reading order: names, then what people declare ([`spec`]), what should run
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
-//! [`event`]), what a build was ([`build`]) and what an API answers ([`view`]).
+//! [`event`]), what a build was ([`build`]), who may do what ([`access`], [`credential`]), what an API
+//! answers ([`view`]), what travels between hosts ([`link`]) and how errors are told ([`error`]).
 
+pub mod access;
 pub mod build;
 pub mod container;
+pub mod credential;
 pub mod desired;
+pub mod error;
 pub mod event;
 pub mod front;
+pub mod link;
 pub mod manifest;
 pub mod memory;
 pub mod name;

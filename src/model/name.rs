@@ -121,6 +121,27 @@ name!(
 );
 
 name!(
+    /// Another host, as the manifest's `host` and the token of its agent name it.
+    AgentName, "agent name",
+    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+);
+
+name!(
+    /// What people call a token.
+    TokenName, "token name",
+    "1 to 63 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_.")
+);
+
+name!(
+    /// The public half of a token: what logs and lists name it by.
+    TokenId, "token id",
+    "12 lower-case hexadecimal digits, as `abide token list` shows them",
+    |t| t.len() == 12 && is_lower_hex(t)
+);
+
+name!(
     /// A branch, without `refs/heads/`. The grammar is the safe part of git's `check-ref-format`.
     BranchName, "branch name",
     "1 to 244 of A-Z a-z 0-9 - _ . / + @ #, no part beginning with - or ., no `..`, `//`, `.lock`, `@{`",

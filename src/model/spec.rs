@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName};
+use super::name::{
+    AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
+};
 
 /// Everything that the files of a desired-state folder declare.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +93,10 @@ pub enum SecretRef {
 }
 
 /// One environment: what runs there and from where it comes.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// It travels to agents as JSON. What a newer controller says in addition is passed over, and what
+/// an older one does not say is as if it was not declared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EnvironmentSpec {
     /// The container's name.
     pub container: ContainerName,
@@ -104,18 +109,25 @@ pub struct EnvironmentSpec {
     /// From where its image comes.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.
+    #[serde(default)]
     pub command: Option<Vec<String>>,
     /// Environment variables.
+    #[serde(default)]
     pub env: BTreeMap<String, EnvValue>,
     /// Data volumes and bind mounts.
+    #[serde(default)]
     pub volumes: Vec<Mount>,
     /// Additional `host:address` lines of `/etc/hosts`.
+    #[serde(default)]
     pub extra_hosts: Vec<String>,
     /// Memory limit in bytes.
+    #[serde(default)]
     pub memory: Option<u64>,
     /// CPU limit in billionths of a CPU, as the Docker API counts.
+    #[serde(default)]
     pub nano_cpus: Option<u64>,
     /// Limit of processes and threads.
+    #[serde(default)]
     pub pids: Option<u32>,
     /// Whether a tiny init runs as pid 1 (default true).
     pub init: bool,
@@ -123,11 +135,16 @@ pub struct EnvironmentSpec {
     pub stop_timeout: Duration,
     /// In which order containers change places; `None`: not declared, so start-first where there is
     /// a front and no volume, else stop-first.
+    #[serde(default)]
     pub update: Option<Update>,
     /// How readiness is probed.
     pub health: HealthSpec,
-    /// How its image is built, where it is built here.
+    /// How its image is built, where it is built here. It travels nowhere.
+    #[serde(skip)]
     pub build: Option<BuildSpec>,
+    /// The agent that runs it; `None`: the daemon on this machine.
+    #[serde(default)]
+    pub host: Option<AgentName>,
 }
 
 /// In which order a new container takes over from the old one.
@@ -141,7 +158,8 @@ pub enum Update {
 }
 
 /// Where the image of an environment comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Supply {
     /// The head of a branch, built here.
     Branch {
@@ -199,7 +217,7 @@ impl Mount {
 }
 
 /// How readiness is found out, and how patiently.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSpec {
     /// What is asked.
     pub probe: Probe,
@@ -214,7 +232,8 @@ pub struct HealthSpec {
 }
 
 /// What a readiness probe asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Probe {
     /// `GET` of this path answers with a status from 200 to 399.
     Http(String),

@@ -109,6 +109,13 @@ pub enum Reason {
     NotInManifest,
     /// The loop went back to the last good image.
     RolledBack,
+    /// The agent that runs it is not connected: what is said of it was so when it was last heard.
+    AgentAway,
+    /// The host's own policy does not allow what is declared or recorded.
+    PolicyRefused,
+    /// The agent has seen a later generation than is recorded: the record was restored from an
+    /// older copy.
+    RecordBehind,
     /// Nothing is known: no pass has run yet.
     Unknown,
 }
@@ -139,6 +146,9 @@ impl Reason {
             Self::EngineUnavailable => "EngineUnavailable",
             Self::NotInManifest => "NotInManifest",
             Self::RolledBack => "RolledBack",
+            Self::AgentAway => "AgentAway",
+            Self::PolicyRefused => "PolicyRefused",
+            Self::RecordBehind => "RecordBehind",
             Self::Unknown => "Unknown",
         }
     }

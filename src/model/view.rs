@@ -1,7 +1,9 @@
 //! What the API answers and `-o json` prints: the shapes that scripts rely on.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::access::Token;
+use super::container::Secret;
 use super::desired::{Hold, Image, Origin, Outcome};
 use super::name::{CommitId, EnvironmentName, Generation};
 use super::status::{Condition, Reason, RunningContainer};
@@ -18,6 +20,9 @@ pub struct EnvironmentView {
     pub port: Option<u16>,
     /// The agent that runs it; `null`: this machine.
     pub host: Option<String>,
+    /// When that agent was last heard; `null`: never, or this machine runs it.
+    #[serde(default)]
+    pub last_seen: Option<Timestamp>,
     /// The record's generation.
     pub generation: Generation,
     /// The generation that `status` speaks of.
@@ -104,6 +109,25 @@ pub struct Overview {
     pub warnings: Vec<String>,
     /// Whether a loop is running that acts on the record.
     pub daemon: bool,
+}
+
+/// The answer to making a token: the one time that its text is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedToken {
+    /// The token, with the server's pin where it has one.
+    #[serde(serialize_with = "told", deserialize_with = "heard")]
+    pub token: Secret,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub about: Token,
+}
+
+fn told<S: Serializer>(token: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(token.expose())
+}
+
+fn heard<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    String::deserialize(deserializer).map(Secret::new)
 }
 
 /// An error as the API answers it.

@@ -48,6 +48,8 @@ pub struct Intent {
     pub sync: Option<Timestamp>,
     /// Images that failed and were rolled back from, the newest last.
     pub bad: Vec<Bad>,
+    /// Whether going back from this generation is proposed already to the record that decides.
+    pub proposed: bool,
     /// Where its images come from.
     pub supply: SupplyKind,
     /// The options of its containers; an error where a secret cannot be read.

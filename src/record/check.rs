@@ -11,11 +11,14 @@ use super::draft::{Draft, SERIAL};
 use super::error::{OpenError, RecordError};
 use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
+use super::replica::StoredAssignment;
 use super::store::{Kind, Pair, Store};
+use super::token::Kept;
 use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
-use crate::model::desired::{Desired, Entry, HistoryEntry, Outcome};
+use crate::model::desired::{Desired, Entry, GoBack, HistoryEntry, Outcome};
 use crate::model::event::Event;
+use crate::model::link::Heard;
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Status;
@@ -211,6 +214,20 @@ impl Sound {
                 self.counters.last_event = self.counters.last_event.max(sequence);
                 agree(keys::split(key) == Some((environment, sequence)))
             }
+            Kind::Assigned => {
+                parse::<StoredAssignment>(value)?;
+                agree(keys::name(key).is_some())
+            }
+            Kind::Proposed => {
+                parse::<GoBack>(value)?;
+                agree(keys::name(key).is_some())
+            }
+            Kind::Heard => {
+                parse::<Heard>(value)?;
+                agree(keys::name(key).is_some())
+            }
+            Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
+            Kind::TokenUses => agree(keys::number(value).is_some()),
             Kind::Builds => agree(parse::<BuildRecord>(value)?.key.0.as_bytes() == key.as_slice()),
             Kind::BuildLog => {
                 let BuildRecord { environment, number, .. } = parse(value)?;

@@ -6,18 +6,31 @@ use super::keys;
 use super::store::Kind;
 use crate::model::desired::{Desired, Entry, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
+use crate::model::status::Status;
 
 /// Generations of an environment that are kept. The current one and one that is held are kept
 /// always.
 pub(super) const KEPT: usize = 500;
 
 /// Gives `desired` the next generation with what `entry` says. The caller writes `desired`.
+///
+/// A number that was seen to run is never given again: where the record was restored from an older
+/// copy, an agent or a status may know of later generations, and would take a new one for an old.
 pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) -> Result<(), RecordError> {
     let before = desired.entry.generation;
-    desired.entry = Entry { generation: before.next(), ..entry };
+    let seen = highest_seen(draft, &desired.environment)?;
+    desired.entry = Entry { generation: before.max(seen).next(), ..entry };
     put(draft, desired)?;
     supersede(draft, desired, before)?;
     prune(draft, desired)
+}
+
+fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Generation, RecordError> {
+    let key = environment.as_str().as_bytes();
+    // A status that makes no sense says nothing, and is no reason to refuse a change.
+    let status = draft.store().get(Kind::Status, key)?;
+    let status = status.and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
+    Ok(status.map(|status| status.observed_generation).unwrap_or_default())
 }
 
 /// Writes the current entry into history, where it stays when a newer one comes.

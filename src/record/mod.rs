@@ -2,8 +2,8 @@
 //!
 //! This is the only room that names sled. [`open`] repairs what a crash left behind and deals out
 //! narrow handles: who may move the record holds a [`DesiredWriter`], the loop a [`Resolver`] and
-//! a [`StatusWriter`], everyone else readers. Every write is on disk before it returns, and rings
-//! a [`Bell`] after that.
+//! a [`StatusWriter`], who administers a [`TokenWriter`], everyone else readers. Every write is on
+//! disk before it returns, and rings a [`Bell`] after that.
 
 mod bell;
 mod check;
@@ -13,12 +13,14 @@ mod draft;
 mod error;
 mod export;
 mod generation;
+mod hearer;
 mod keys;
 mod mend;
 mod mirror;
 mod open;
 mod reader;
 mod recover;
+mod replica;
 mod resolver;
 mod shared;
 mod status;
@@ -26,17 +28,22 @@ mod status_reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod token;
 
+pub use crate::model::desired::GoBack;
 pub use bell::{Bell, Bells};
 pub use delivery::{Delivery, PushOutcome};
 pub use desired::{Change, DesiredWriter, Guard};
 pub use error::{OpenError, RecordError, WriteError};
 pub use export::{EnvironmentExport, Export};
+pub use hearer::Hearer;
 pub use open::{Handles, open};
 pub use reader::DesiredReader;
-pub use resolver::{GoBack, Resolver};
+pub use replica::{Accepted, Kept, NotTaken, Replica};
+pub use resolver::Resolver;
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};
+pub use token::{NewToken, TokenError, TokenReader, TokenWriter};
 
 /// The version of the store's documents and of [`Export`] that this abide reads and writes.
 pub const FORMAT: u32 = 1;

@@ -9,19 +9,23 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
 
 use super::bell::Bells;
 use super::check::{self, Mirrored};
 use super::desired::DesiredWriter;
 use super::error::{OpenError, RecordError};
+use super::hearer::Hearer;
 use super::mirror::{self, Mirror};
 use super::reader::DesiredReader;
 use super::recover::{self, SLED};
+use super::replica::Replica;
 use super::resolver::Resolver;
 use super::shared::Shared;
 use super::status::StatusWriter;
 use super::status_reader::StatusReader;
 use super::store::{RESERVE, Store, free_space};
+use super::token::{TokenReader, TokenWriter};
 
 /// The file whose lock says that a process has the record open. sled's own lock is taken too
 /// late: files that are no process's are removed before sled is asked.
@@ -42,12 +46,20 @@ pub struct Handles {
     pub writer: DesiredWriter,
     /// For the loop.
     pub resolver: Resolver,
+    /// For an agent, where this record is the copy of another.
+    pub replica: Replica,
+    /// For the link to agents.
+    pub hearer: Hearer,
     /// For everyone.
     pub desired: DesiredReader,
     /// For the loop.
     pub status_writer: StatusWriter,
     /// For everyone.
     pub status: StatusReader,
+    /// For administrators.
+    pub token_writer: TokenWriter,
+    /// For the door.
+    pub tokens: TokenReader,
     /// For everyone who waits for changes.
     pub bells: Bells,
     /// What had to be repaired, in sentences.
@@ -86,7 +98,9 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
     if checked.is_mirror_behind {
         mirror.wake();
     }
-    Ok(deal(checked.id, Shared { mirror, store, bells: Bells::new(), _lock: lock }, notices))
+    let (bells, tokens) = (Bells::new(), watch::Sender::new(0));
+    let shared = Shared { mirror, store, bells, tokens, _lock: lock };
+    Ok(deal(checked.id, shared, notices))
 }
 
 fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
@@ -94,10 +108,14 @@ fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
     Handles {
         id,
         writer: DesiredWriter { shared: Arc::clone(&shared) },
-        resolver: Resolver { shared: Arc::clone(&shared) },
+        resolver: Resolver { shared: Arc::clone(&shared), proposes: false },
+        replica: Replica { shared: Arc::clone(&shared) },
+        hearer: Hearer { shared: Arc::clone(&shared) },
         desired: DesiredReader { shared: Arc::clone(&shared) },
         status_writer: StatusWriter { shared: Arc::clone(&shared) },
         status: StatusReader { shared: Arc::clone(&shared) },
+        token_writer: TokenWriter { shared: Arc::clone(&shared) },
+        tokens: TokenReader { shared: Arc::clone(&shared) },
         bells: shared.bells.clone(),
         notices,
         shared,

@@ -6,8 +6,8 @@ use super::error::RecordError;
 use super::export::{self, Export};
 use super::shared::Shared;
 use super::store::{Kind, Store};
-use super::{draft, keys};
-use crate::model::desired::{Desired, Entry};
+use super::{draft, keys, replica};
+use crate::model::desired::{Desired, Entry, GoBack};
 use crate::model::name::{EnvironmentName, Generation};
 
 /// Reads the record. A document that cannot be read is an error where it is asked for by name,
@@ -32,6 +32,14 @@ impl DesiredReader {
     /// [`RecordError`] where the store cannot be read.
     pub fn all(&self) -> Result<Vec<Desired>, RecordError> {
         documents(self.store(), Kind::Desired, b"").collect()
+    }
+
+    /// The automatic rollback of an environment that waits for the controller; only on an agent.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it cannot be read.
+    pub fn proposed(&self, environment: &EnvironmentName) -> Result<Option<GoBack>, RecordError> {
+        replica::proposed(self.store(), environment)
     }
 
     /// One generation of an environment, where it is still kept.

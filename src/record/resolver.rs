@@ -7,38 +7,27 @@ use super::draft::Draft;
 use super::error::RecordError;
 use super::shared::Shared;
 use super::store::Kind;
-use super::{generation, keys};
-use crate::model::desired::{Bad, Desired, Entry, Image, Origin, Outcome};
+use super::{generation, keys, replica};
+use crate::model::desired::{Bad, Desired, Entry, GoBack, Image, Origin, Outcome};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
-use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 
 /// Completes the record with what git and the engine say.
 #[derive(Clone)]
 pub struct Resolver {
     pub(super) shared: Arc<Shared>,
-}
-
-/// Where an automatic rollback leads from and to, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GoBack {
-    /// The generation that failed.
-    pub from: Generation,
-    /// The image that was good.
-    pub image: Image,
-    /// Its commit, where one is known.
-    pub revision: Option<CommitId>,
-    /// One clause for people.
-    pub note: String,
-    /// Why the generation failed, in one word.
-    pub reason: Reason,
-    /// Why, in a sentence, with the container's last output.
-    pub message: String,
-    /// When.
-    pub at: Timestamp,
+    /// Whether another record decides, to which a rollback is only proposed.
+    pub(super) proposes: bool,
 }
 
 impl Resolver {
+    /// The same for an agent: the record that it completes is a copy, so a rollback is only noted
+    /// for the controller, whose record moves. What runs has gone back already by then.
+    #[must_use]
+    pub fn of_replica(self) -> Self {
+        Self { proposes: true, ..self }
+    }
+
     /// Takes the head of the environment's branch as git tells it. Returns the generation, where
     /// the head makes a new one. A head that was seen before makes none: what a person set stays
     /// until the branch really moves.
@@ -98,6 +87,9 @@ impl Resolver {
     /// [`RecordError`] where nothing was recorded.
     pub async fn roll_back(&self, environment: &EnvironmentName, back: GoBack) -> Result<bool, RecordError> {
         let environment = environment.clone();
+        if self.proposes {
+            return self.shared.write(move |draft| replica::propose(draft, &environment, &back)).await;
+        }
         self.shared.write(move |draft| go_back(draft, &environment, back)).await
     }
 }
@@ -218,7 +210,11 @@ fn rebuild(
     Ok(true)
 }
 
-fn go_back(draft: &mut Draft<'_>, environment: &EnvironmentName, back: GoBack) -> Result<bool, RecordError> {
+pub(super) fn go_back(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    back: GoBack,
+) -> Result<bool, RecordError> {
     let GoBack { from, image, revision, note, reason, message, at } = back;
     let mut desired = draft.desired(environment)?;
     let Some(failed) = to_go_back_from(&desired, from, &image) else { return Ok(false) };
@@ -235,7 +231,7 @@ fn go_back(draft: &mut Draft<'_>, environment: &EnvironmentName, back: GoBack) -
 }
 
 /// The image of generation `from`, where it may be rolled back to `to`.
-fn to_go_back_from(desired: &Desired, from: Generation, to: &Image) -> Option<Image> {
+pub(super) fn to_go_back_from(desired: &Desired, from: Generation, to: &Image) -> Option<Image> {
     let may = desired.entry.generation == from
         && desired.hold.is_none()
         && desired.entry.origin != Some(Origin::AutomaticRollback);

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::bell::Bells;
 use super::draft::Draft;
 use super::error::RecordError;
@@ -15,6 +17,8 @@ pub(super) struct Shared {
     pub(super) mirror: Mirror,
     pub(super) store: Arc<Store>,
     pub(super) bells: Bells,
+    /// Rises with every token that is made or revoked.
+    pub(super) tokens: watch::Sender<u64>,
     pub(super) _lock: File,
 }
 

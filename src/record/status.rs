@@ -129,16 +129,30 @@ impl StatusWriter {
 }
 
 /// The document, where it differs from what is stored.
-fn changed(store: &Store, kind: Kind, key: &[u8], document: Vec<u8>) -> Result<Option<Vec<u8>>, RecordError> {
+pub(super) fn changed(
+    store: &Store,
+    kind: Kind,
+    key: &[u8],
+    document: Vec<u8>,
+) -> Result<Option<Vec<u8>>, RecordError> {
     let stored = store.get(kind, key)?;
     Ok((stored.as_deref() != Some(document.as_slice())).then_some(document))
 }
 
 fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
     let last = last_event(draft.store(), &event.environment)?;
+    happen_after(draft, last, event).map(drop)
+}
+
+/// Keeps an event, or counts it where it says what `last` said. Gives it as it is kept.
+pub(super) fn happen_after(
+    draft: &mut Draft<'_>,
+    last: Option<Event>,
+    event: Event,
+) -> Result<Event, RecordError> {
     let event = match last {
         Some(last) if last.kind == event.kind && last.message == event.message => {
-            Event { count: last.count.saturating_add(1), at: event.at, ..last }
+            Event { count: last.count.saturating_add(event.count), at: event.at, ..last }
         }
         _ => {
             draft.counters.last_event += 1;
@@ -147,11 +161,11 @@ fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
         }
     };
     draft.put(Kind::Events, keys::numbered(&event.environment, event.sequence), &event)?;
-    draft.ring(Bell::Event(event.environment));
-    Ok(())
+    draft.ring(Bell::Event(event.environment.clone()));
+    Ok(event)
 }
 
-fn last_event(store: &Store, environment: &EnvironmentName) -> Result<Option<Event>, RecordError> {
+pub(super) fn last_event(store: &Store, environment: &EnvironmentName) -> Result<Option<Event>, RecordError> {
     let last = store.pairs(Kind::Events, &keys::all_of(environment)).next_back().transpose()?;
     Ok(last.and_then(|(_, value)| serde_json::from_slice(&value).ok()))
 }

@@ -43,13 +43,23 @@ pub(super) enum Kind {
     Builds,
     /// environment, build number → that build.
     BuildLog,
+    /// environment → what a controller told this host to run: on an agent.
+    Assigned,
+    /// environment → an automatic rollback that the controller does not know of yet: on an agent.
+    Proposed,
+    /// environment → how much was heard of it from its agent: on a controller.
+    Heard,
+    /// id → a token, without its secret.
+    Tokens,
+    /// id → when the token was last shown.
+    TokenUses,
     /// What could not be read.
     Quarantine,
 }
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -61,6 +71,11 @@ impl Kind {
         Self::Events,
         Self::Builds,
         Self::BuildLog,
+        Self::Assigned,
+        Self::Proposed,
+        Self::Heard,
+        Self::Tokens,
+        Self::TokenUses,
         Self::Quarantine,
     ];
 
@@ -78,6 +93,11 @@ impl Kind {
             Self::Events => "events",
             Self::Builds => "builds",
             Self::BuildLog => "build_log",
+            Self::Assigned => "assigned",
+            Self::Proposed => "proposed",
+            Self::Heard => "heard",
+            Self::Tokens => "tokens",
+            Self::TokenUses => "token_uses",
             Self::Quarantine => "quarantine",
         }
     }
@@ -89,7 +109,8 @@ impl Kind {
 
     /// Whether it must survive a loss of power. What the loop notes of itself it finds out again.
     fn is_precious(self) -> bool {
-        !matches!(self, Self::Status | Self::Memory | Self::Events | Self::Outcomes)
+        use Kind::{Events, Heard, Memory, Outcomes, Status, TokenUses};
+        !matches!(self, Status | Memory | Events | Outcomes | Heard | TokenUses)
     }
 }
 

@@ -10,6 +10,7 @@ mod build;
 mod crash;
 mod deploy;
 mod engine;
+mod front;
 mod heal;
 mod keepwork;
 mod rollback;

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,12 +16,31 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct Deadline {
     body: Incoming,
     sleep: Pin<Box<Sleep>>,
+    handle: BodyDeadline,
+}
+
+/// The deadline of a request's body, in the hands of whoever answers it; an extension of the request.
+#[derive(Clone, Debug, Default)]
+pub struct BodyDeadline {
+    is_lifted: Arc<AtomicBool>,
+}
+
+impl BodyDeadline {
+    /// The body may take as long as it likes. Only for peers that are known, and have reason to.
+    pub fn lift(&self) {
+        self.is_lifted.store(true, Relaxed);
+    }
 }
 
 impl Deadline {
     /// Gives `body` this long from now.
     pub(super) fn new(body: Incoming, after: Duration) -> Self {
-        Self { body, sleep: Box::pin(sleep(after)) }
+        Self { body, sleep: Box::pin(sleep(after)), handle: BodyDeadline::default() }
+    }
+
+    /// By which it can be lifted.
+    pub(super) fn handle(&self) -> BodyDeadline {
+        self.handle.clone()
     }
 }
 
@@ -32,6 +54,9 @@ impl Body for Deadline {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)));
+        }
+        if self.handle.is_lifted.load(Relaxed) {
+            return Poll::Pending;
         }
         ready!(self.sleep.as_mut().poll(context));
         let late = io::Error::new(io::ErrorKind::TimedOut, "the body did not arrive in time");

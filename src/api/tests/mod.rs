@@ -1,7 +1,9 @@
 //! The API over a real record. What the tests share is here.
 
+mod access;
 mod read;
 mod stream;
+mod tokens;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -19,9 +21,8 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::{
-    ApiState, Caller, Controller, ControllerError, Liveness, LogOptions, LogStream, ManifestState, router,
-};
+use super::access::Access;
+use super::{ApiState, Controller, ControllerError, Liveness, LogOptions, LogStream, ManifestState, router};
 use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::memory::Memory;
 use crate::model::name::{
@@ -103,6 +104,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
             healthy_for: Duration::from_secs(10),
         },
         build: None,
+        host: None,
     }
 }
 
@@ -227,6 +229,8 @@ fn api_with(controller: Option<FakeController>) -> Api {
         writer: handles.writer.clone(),
         desired: handles.desired.clone(),
         status: handles.status.clone(),
+        token_writer: handles.token_writer.clone(),
+        tokens: handles.tokens.clone(),
         bells: handles.bells.clone(),
         logs_dir: home.path().to_owned(),
         controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),
@@ -250,7 +254,7 @@ impl Api {
     }
 
     async fn ask(&self, method: Method, path: &str, body: String) -> Answer {
-        let request = Request::builder().method(method).uri(path).extension(Caller("alice".into()));
+        let request = Request::builder().method(method).uri(path).extension(Access::local("alice"));
         let response = self.router().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();

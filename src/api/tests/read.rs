@@ -6,7 +6,6 @@ use axum::http::Method;
 use serde_json::json;
 
 use super::{FakeController, ManifestState, api, api_with, at, digest, manifest, name, status};
-use crate::api::public_routes;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
 use crate::model::event::EventKind;
@@ -211,19 +210,6 @@ async fn it_is_ready_while_the_loop_looks_at_everything() {
     observed(Some(900), true).get("/readyz").await.refuses(503, "1m 40s ago");
     observed(Some(900), false).get("/readyz").await.refuses(503, "the Docker Engine does not answer");
     observed(None, true).get("/readyz").await.refuses(503, "nothing was observed yet");
-}
-
-#[tokio::test]
-async fn the_public_routes_tell_nothing_of_environments() {
-    use tower::ServiceExt as _;
-    let api = api();
-    for (path, expected) in
-        [("/healthz", 200), ("/readyz", 200), ("/metrics", 404), ("/api/v1/environments", 404)]
-    {
-        let request = axum::http::Request::get(path).body(axum::body::Body::empty()).unwrap();
-        let response = public_routes(api.state.clone()).oneshot(request).await.unwrap();
-        assert_eq!(response.status().as_u16(), expected, "{path}");
-    }
 }
 
 #[tokio::test]

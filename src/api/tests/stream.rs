@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::{Api, FakeController, api, api_with, at, commit, digest, manifest, name};
+use crate::api::access::Access;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::event::EventKind;
 
@@ -19,7 +20,8 @@ use crate::model::event::EventKind;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn stream(api: &Api, path: &str) -> BodyDataStream {
-    let response = api.router().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+    let request = Request::get(path).extension(Access::local("alice")).body(Body::empty()).unwrap();
+    let response = api.router().oneshot(request).await.unwrap();
     assert_eq!(response.status(), 200);
     response.into_body().into_data_stream()
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// How many authentic deliveries one hook may make.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Rate {
+pub(in crate::api) struct Rate {
     /// At once.
     pub burst: u32,
     /// Every second, once the burst is used up. At least one.
@@ -15,14 +15,14 @@ pub(super) struct Rate {
 
 /// What one hook has left.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(in crate::api) struct Bucket {
     left: f64,
     at: Instant,
 }
 
 impl Bucket {
     /// A full bucket.
-    pub(super) fn full(rate: Rate, now: Instant) -> Self {
+    pub(in crate::api) fn full(rate: Rate, now: Instant) -> Self {
         Self { left: f64::from(rate.burst), at: now }
     }
 
@@ -30,7 +30,7 @@ impl Bucket {
     ///
     /// # Errors
     /// How long to wait until the next one is left.
-    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
+    pub(in crate::api) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
         let per_second = f64::from(rate.per_second.max(1));
         let refill = now.saturating_duration_since(self.at).as_secs_f64() * per_second;
         self.left = (self.left + refill).min(f64::from(rate.burst));

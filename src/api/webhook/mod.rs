@@ -9,7 +9,7 @@
 
 mod answer;
 mod bitbucket;
-mod bucket;
+pub(in crate::api) mod bucket;
 mod content;
 mod endpoint;
 mod gitea;

@@ -6,12 +6,13 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use super::work::Work;
-use super::{BuildError, blocking, chain};
+use super::{BuildError, blocking};
 use crate::context::ContextError;
 use crate::context::pack::{self, ExtraFile, Limits, Packed};
 use crate::context::tree as files;
 use crate::controller::docker::{BuildRequest, Builder as EngineBuilder, EngineError};
 use crate::model::container::Secret;
+use crate::model::error::chain;
 use crate::model::name::Digest;
 
 /// One image to build.

@@ -21,6 +21,8 @@ use bollard::errors::Error as BollardError;
 use tokio::sync::RwLock;
 use tokio_util::task::TaskTracker;
 
+use crate::model::error::chain;
+
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
@@ -86,17 +88,6 @@ impl From<BollardError> for EngineError {
             other => Self::Unreachable(chain(&other)),
         }
     }
-}
-
-/// An error and its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        words = format!("{words}: {inner}");
-        source = inner.source();
-    }
-    words
 }
 
 fn first_line(text: &str) -> String {

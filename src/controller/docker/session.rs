@@ -23,8 +23,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
-use super::{EngineError, QUICK, Result, chain};
+use super::{EngineError, QUICK, Result};
 use crate::model::container::Secret;
+use crate::model::error::chain;
 
 /// The engine's socket where nothing else is said.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";

@@ -74,18 +74,27 @@ impl Front {
         let before = self.told().routes.insert(environment.clone(), route.clone());
         if before != Some(route) {
             self.bell.notify_one();
+            // Where there is nothing to switch, it is switched at once.
+            if !self.is_served(environment) {
+                self.wake.ring(environment);
+            }
         }
     }
 
-    /// What the front does for an environment; `None` where there is no front, or where it has
-    /// neither a host name nor a published port for the front to serve.
+    /// What the front does for an environment; `None` where there is no front. One with neither a host
+    /// name nor a published port is always as it was asked to be: nothing reaches it through here.
     pub(super) fn seen(&self, environment: &EnvironmentName) -> Option<FrontSeen> {
-        {
-            let manifest = self.manifest.borrow();
-            manifest.front.as_ref()?;
-            Site::of(manifest.environments.get(environment)?, None)?;
+        self.manifest.borrow().front.as_ref()?;
+        if self.is_served(environment) {
+            return Some(self.told().seen.get(environment).cloned().unwrap_or_default());
         }
-        Some(self.told().seen.get(environment).cloned().unwrap_or_default())
+        let route = self.told().routes.get(environment).cloned().flatten();
+        Some(FrontSeen { serves: route.map(|route| route.container), ..FrontSeen::default() })
+    }
+
+    fn is_served(&self, environment: &EnvironmentName) -> bool {
+        let manifest = self.manifest.borrow();
+        manifest.environments.get(environment).is_some_and(|spec| Site::of(spec, None).is_some())
     }
 
     /// What is wrong with the front as a whole, in sentences.

@@ -27,10 +27,12 @@ pub(crate) struct Site {
 pub(crate) type Sites = BTreeMap<EnvironmentName, Site>;
 
 impl Site {
-    /// An environment as it is declared; `None` where the front has nothing to do with it.
+    /// An environment as it is declared; `None` where the front has nothing to do with it: it runs
+    /// elsewhere, or has neither a host name nor a published port.
     pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
         let (hostname, publish) = (spec.hostname.clone(), spec.publish);
-        (hostname.is_some() || publish.is_some()).then_some(Self { hostname, publish, route })
+        let is_served = spec.host.is_none() && (hostname.is_some() || publish.is_some());
+        is_served.then_some(Self { hostname, publish, route })
     }
 
     /// Where its own port is listened on.

@@ -9,7 +9,7 @@ use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
-use crate::model::name::{EnvironmentName, NetworkName, RepositoryName};
+use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::spec::{FrontSpec, Manifest, Mount, Publish, RepositorySpec, Supply};
 
 /// What all files declare, whole or not.
@@ -85,11 +85,13 @@ impl Declared {
 pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     let mut found = declared.duplicates.clone();
     let all = in_written_order(declared, places);
-    found.extend(containers_taken_twice(&all, places));
-    found.extend(ports_taken_twice(&all, places));
-    found.extend(volumes_written_twice(&all, places));
+    for on_one_host in by_host(&all) {
+        found.extend(containers_taken_twice(&on_one_host, places));
+        found.extend(ports_taken_twice(&on_one_host, places));
+        found.extend(volumes_written_twice(&on_one_host, places));
+        found.extend(front::problems(declared, &on_one_host, places));
+    }
     found.extend(cycles(declared, places));
-    found.extend(front::problems(declared, &all, places));
     if !declared.incomplete {
         found.extend(lost_references(declared, places));
     }
@@ -105,6 +107,15 @@ fn in_written_order<'d>(declared: &'d Declared, places: &Places) -> Vec<Named<'d
     let mut all: Vec<Named<'d>> = declared.environments.iter().collect();
     all.sort_by_key(|(name, _)| places.find(&format!("environment.{name}")).cloned());
     all
+}
+
+/// The environments of each host: names, ports and volumes of one are nothing to another.
+fn by_host<'d>(all: &[Named<'d>]) -> Vec<Vec<Named<'d>>> {
+    let mut hosts: BTreeMap<Option<&AgentName>, Vec<Named<'d>>> = BTreeMap::new();
+    for named in all {
+        hosts.entry(named.1.host.as_ref()).or_default().push(*named);
+    }
+    hosts.into_values().collect()
 }
 
 /// Container names that two environments claim.

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
-use crate::model::name::{BranchName, ContainerName, HostName};
+use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
@@ -35,6 +35,8 @@ pub(super) struct Draft {
     pub(super) hostname: Option<HostName>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
+    /// The agent that runs it.
+    pub(super) host: Option<AgentName>,
     /// The whole; `None` where something that it needs is missing or wrong.
     pub(super) spec: Option<EnvironmentSpec>,
 }
@@ -49,6 +51,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
         hostname: table.get("hostname").and_then(|field| field.name()),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
+        host: None,
         spec: None,
     };
     draft.spec = read_spec(&table, &draft, port);
@@ -86,6 +89,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         update,
         health,
         build,
+        host: draft.host.clone(),
     })
 }
 

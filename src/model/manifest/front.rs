@@ -66,7 +66,7 @@ fn read_https(table: &Table<'_>) -> Option<HttpsSpec> {
 
 const HOST_FILE: &str = "an absolute path of this host";
 
-/// What is wrong between the front and the environments.
+/// What is wrong between the front and the environments of one host.
 pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
     match &declared.front {

@@ -79,7 +79,8 @@ impl Manifest {
     /// Every secret with the dotted path of its place, such as `environment.dev.env.TOKEN`.
     pub fn secrets(&self) -> Vec<(String, SecretRef)> {
         let mut found = self.webhook_secrets();
-        for (name, spec) in &self.environments {
+        // Those of an environment on another host are there, and its agent's to read.
+        for (name, spec) in self.environments.iter().filter(|(_, spec)| spec.host.is_none()) {
             let at = format!("environment.{name}");
             found.extend(secret_values(&format!("{at}.env"), &spec.env));
             match spec.build.as_ref().map(|build| &build.recipe) {

@@ -100,7 +100,7 @@ impl Pass<'_> {
     /// Moves the record back, once what was good runs again in place of what it names.
     fn roll_back(&self, half: Half, memory: &Memory) -> Half {
         match rollback::destination(self.intent, self.choice, memory) {
-            Some((good, refused)) if self.is_back() => {
+            Some((good, refused)) if self.is_back() && !self.intent.proposed => {
                 rollback::move_record(half, self.intent, good, refused)
             }
             _ => half,

@@ -5,6 +5,7 @@ mod laws;
 mod recovery;
 mod resolver;
 mod status;
+mod token;
 mod writer;
 
 use tempfile::TempDir;

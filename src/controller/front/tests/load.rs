@@ -44,7 +44,7 @@ impl Load {
                             counts.first_failure.lock().unwrap().get_or_insert(why);
                         }
                     }
-                    if index % 2 == 0 {
+                    if index.is_multiple_of(2) {
                         kept = None;
                     }
                     tokio::time::sleep(PAUSE).await;

@@ -435,6 +435,7 @@ impl World {
 
 fn intent() -> Intent {
     Intent {
+        proposed: false,
         environment: EnvironmentName::new("dev").unwrap(),
         entry: Entry { generation: Generation(0), ..Entry::default() },
         hold: None,

@@ -1,23 +1,27 @@
-//! Who is on the Unix socket, for `by` in the record.
+//! Who is on the Unix socket, as the kernel tells it. The mode of the socket says who gets that far,
+//! and whoever does may do everything.
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::Caller;
-use super::serve::Peer;
+use super::Access;
+use crate::api::serve::Peer;
 
 /// The users of this machine.
 const USERS: &str = "/etc/passwd";
 
 /// Names the user behind a connection, as the kernel tells it.
 pub async fn name_caller(mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>();
-    if let Some(uid) = peer.and_then(|peer| peer.uid) {
-        let users = tokio::fs::read_to_string(USERS).await.unwrap_or_default();
-        let name = user_name(&users, uid).map_or_else(|| format!("uid {uid}"), str::to_owned);
-        request.extensions_mut().insert(Caller(name));
-    }
+    let uid = request.extensions().get::<Peer>().and_then(|peer| peer.uid);
+    let name = match uid {
+        Some(uid) => {
+            let users = tokio::fs::read_to_string(USERS).await.unwrap_or_default();
+            user_name(&users, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
+        }
+        None => "local".to_owned(),
+    };
+    request.extensions_mut().insert(Access::local(name));
     next.run(request).await
 }
 

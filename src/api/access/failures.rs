@@ -1,0 +1,92 @@
+//! How often an address may come without a good token.
+//!
+//! It slows guessing, which is hopeless anyway, and keeps the log short. A good token is never
+//! refused because of it: behind a proxy everyone has one address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::api::webhook::bucket::{Bucket, Rate};
+
+/// Twenty at once, then one a second.
+const RATE: Rate = Rate { burst: 20, per_second: 1 };
+/// After so long a bucket is full again, which is as good as none.
+const FULL_AGAIN: Duration = Duration::from_secs(20);
+/// How many addresses are remembered: about half a megabyte. Those beyond share one bucket.
+const REMEMBERED: usize = 4_096;
+
+/// Who came without a good token lately.
+#[derive(Default)]
+pub(super) struct Failures {
+    seen: Mutex<HashMap<IpAddr, (Bucket, Instant)>>,
+}
+
+impl Failures {
+    /// Counts a failure of `address`.
+    ///
+    /// # Errors
+    /// How long to wait where it had too many.
+    pub(super) fn count(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = place(address);
+        if seen.len() >= REMEMBERED && !seen.contains_key(&place) {
+            seen.retain(|_, (_, last)| now.saturating_duration_since(*last) < FULL_AGAIN);
+            if seen.len() >= REMEMBERED {
+                place = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            }
+        }
+        let (bucket, last) = seen.entry(place).or_insert_with(|| (Bucket::full(RATE, now), now));
+        *last = now;
+        bucket.take(RATE, now)
+    }
+}
+
+/// Whoever has one IPv6 address has the other 2^64 of its network too.
+fn place(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_that_fails_too_often_waits_and_others_do_not() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        let taken = (0..100).filter(|_| failures.count(address("192.0.2.1"), now).is_ok()).count();
+        assert_eq!(taken, 20);
+        assert!(failures.count(address("::ffff:192.0.2.1"), now).is_err(), "it is the same address");
+        assert!(failures.count(address("192.0.2.2"), now).is_ok());
+        assert!(failures.count(address("192.0.2.1"), now + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn a_network_is_one_sender() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        let senders = (0..100).map(|last| address(&format!("2001:db8::{last:x}")));
+        assert_eq!(senders.filter(|sender| failures.count(*sender, now).is_ok()).count(), 20);
+        assert!(failures.count(address("2001:db8:0:1::1"), now).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_freed() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        let many = |count: u32| (0..count).map(|number| IpAddr::V4((0x0a00_0000 + number).into()));
+        let taken = many(10_000).filter(|sender| failures.count(*sender, now).is_ok()).count();
+        assert_eq!(taken, REMEMBERED + 20, "those beyond share a bucket");
+        assert_eq!(failures.seen.lock().unwrap().len(), REMEMBERED + 1);
+        assert!(failures.count(address("192.0.2.1"), now + FULL_AGAIN).is_ok());
+        assert_eq!(failures.seen.lock().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,121 @@
+//! The gate on the network: `Authorization: Bearer` with a token that is in force, and nothing else.
+//! A token in a URL is not looked for: URLs end up in logs and histories.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::Instant;
+
+use super::failures::Failures;
+use super::lease::{Lease, Leased};
+use super::{Access, NotLetIn};
+use crate::api::ApiState;
+use crate::api::error::ApiError;
+use crate::api::serve::Peer;
+use crate::model::access::Token;
+use crate::model::credential::Credential;
+use crate::model::time::Timestamp;
+use crate::record::{TokenReader, TokenWriter};
+
+/// What the gate works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    tokens: TokenReader,
+    writer: TokenWriter,
+    clock: fn() -> Timestamp,
+    failures: Arc<Failures>,
+}
+
+impl Gate {
+    /// A gate that knows the record's tokens.
+    pub fn new(api: &ApiState) -> Self {
+        let (tokens, writer) = (api.tokens.clone(), api.token_writer.clone());
+        Self { tokens, writer, clock: api.clock, failures: Arc::default() }
+    }
+
+    /// The token that the request shows, where it is in force.
+    fn verify(&self, shown: &Credential) -> Option<Token> {
+        let now = (self.clock)();
+        match self.tokens.verify(shown, now) {
+            Ok(token) => {
+                let token = token?;
+                if TokenReader::is_worth_noting(&token, now) {
+                    self.note_use(&token, now);
+                }
+                Some(token)
+            }
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::error!(error, token = %shown.id(), "a token could not be looked up, so nobody is let in");
+                None
+            }
+        }
+    }
+
+    /// Beside the request, which need not wait for it.
+    fn note_use(&self, token: &Token, now: Timestamp) {
+        let (writer, id) = (self.writer.clone(), token.id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = writer.used(&id, now).await {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, token = %id, "the use of a token could not be noted");
+            }
+        });
+    }
+
+    /// The answer to someone without a good token: the same for each, until there are too many.
+    fn refuse(&self, response: Response, address: Option<IpAddr>, shown: Option<&Credential>) -> Response {
+        let Some(address) = address else { return response };
+        match self.failures.count(address, Instant::now()) {
+            Ok(()) => {
+                if let Some(shown) = shown {
+                    tracing::warn!(%address, token = %shown.id(), "a token that is not in force was shown");
+                }
+                response
+            }
+            Err(wait) => too_many(wait),
+        }
+    }
+}
+
+/// Says who asks, by the token that the request shows; the router's rules say what comes of it.
+pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+    let shown = shown(request.headers());
+    let token = shown.as_ref().and_then(|shown| gate.verify(shown));
+    let lease = token.map(|token| {
+        let lease = Lease { id: token.id.clone(), tokens: gate.tokens.clone(), clock: gate.clock };
+        request.extensions_mut().insert(Access::of_token(token, peer, lease.clone()));
+        lease
+    });
+    let response = next.run(request).await;
+    if response.extensions().get::<NotLetIn>().is_some() {
+        return gate.refuse(response, peer.map(|peer| peer.ip()), shown.as_ref());
+    }
+    match lease {
+        Some(lease) => response.map(|body| Body::new(Leased::new(body, lease))),
+        None => response,
+    }
+}
+
+/// The token in the one `Authorization` header. Two headers are none: whoever forwarded the request
+/// may have gone by the other.
+fn shown(headers: &HeaderMap) -> Option<Credential> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Credential::parse(token.trim()))?
+}
+
+fn too_many(wait: Duration) -> Response {
+    let mut response = ApiError::too_many_failures().into_response();
+    let seconds = wait.as_secs().saturating_add(1);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}

@@ -1,0 +1,90 @@
+//! How long a token lets its holder stay: until it is revoked or expires, in the middle of an answer
+//! too.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use hyper::body::{Frame, SizeHint};
+
+use crate::model::name::TokenId;
+use crate::model::time::Timestamp;
+use crate::record::TokenReader;
+
+/// At least so often the clock is looked at: it may be set while one waits for a token to expire.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// A token that was in force when it was shown.
+#[derive(Clone)]
+pub struct Lease {
+    pub(super) id: TokenId,
+    pub(super) tokens: TokenReader,
+    pub(super) clock: fn() -> Timestamp,
+}
+
+impl Lease {
+    /// The token's public half.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// Returns once the token is not in force any more. Whatever its holder has open ends then.
+    pub async fn ended(self) {
+        let mut changes = self.tokens.changes();
+        while let Some(left) = self.left() {
+            changes.mark_unchanged();
+            // The record is being closed where nobody can tell of changes any more.
+            if let Ok(Err(_)) = tokio::time::timeout(left.min(LOOK_AGAIN), changes.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// How long the token may be in force still; `None`: it is not. One that cannot be read is not.
+    fn left(&self) -> Option<Duration> {
+        let token = self.tokens.get(&self.id).ok().flatten()?;
+        let now = (self.clock)();
+        let until = token.expires.unwrap_or_else(|| now.after(LOOK_AGAIN));
+        token.is_in_force(now).then(|| until.since(now))
+    }
+}
+
+/// An answer that breaks off when the lease ends.
+pub(super) struct Leased {
+    body: Body,
+    ended: BoxFuture<'static, ()>,
+}
+
+impl Leased {
+    pub(super) fn new(body: Body, lease: Lease) -> Self {
+        Self { body, ended: lease.ended().boxed() }
+    }
+}
+
+impl HttpBody for Leased {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.ended.poll_unpin(context).is_ready() {
+            let why = io::Error::new(io::ErrorKind::PermissionDenied, "the token is not in force any more");
+            return Poll::Ready(Some(Err(axum::Error::new(why))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

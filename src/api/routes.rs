@@ -1,0 +1,102 @@
+//! Every route of the API with who may use it: the one table that the router is made of. A route
+//! cannot be added without a rule, and what no rule allows is refused.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{Next, from_fn};
+use axum::routing::{self, MethodFilter, MethodRouter};
+
+use super::access::{Rule, guard};
+use super::{ApiState, agent, environments, error, logs, meta, metrics, tokens, transfer, verbs, watch};
+
+/// The longest body of a verb, in bytes.
+const LONGEST_BODY: usize = 64 * 1024;
+/// The longest export that is imported, in bytes.
+const LONGEST_IMPORT: usize = 64 << 20;
+
+/// One route.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) rule: Rule,
+    handler: MethodRouter<ApiState>,
+    longest_body: usize,
+}
+
+impl Route {
+    fn new<H, T>(filter: MethodFilter, method: Method, path: &'static str, rule: Rule, handler: H) -> Self
+    where
+        H: Handler<T, ApiState>,
+        T: 'static,
+    {
+        Self { method, path, rule, handler: routing::on(filter, handler), longest_body: LONGEST_BODY }
+    }
+
+    /// Takes bodies of up to so many bytes.
+    fn taking(self, longest_body: usize) -> Self {
+        Self { longest_body, ..self }
+    }
+
+    fn guarded(self) -> MethodRouter<ApiState> {
+        let rule = self.rule;
+        let guard = move |request: Request, next: Next| guard(rule, request, next);
+        // The guard is the outermost, so that nothing of a body is read before it.
+        self.handler.layer(DefaultBodyLimit::max(self.longest_body)).route_layer(from_fn(guard))
+    }
+}
+
+fn get<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, handler: H) -> Route {
+    Route::new(MethodFilter::GET, Method::GET, path, rule, handler)
+}
+
+fn post<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, handler: H) -> Route {
+    Route::new(MethodFilter::POST, Method::POST, path, rule, handler)
+}
+
+fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, handler: H) -> Route {
+    Route::new(MethodFilter::DELETE, Method::DELETE, path, rule, handler)
+}
+
+/// The table.
+pub(super) fn table() -> Vec<Route> {
+    use Rule::{Administer, Agent, Anyone, Look, Move};
+    vec![
+        get("/healthz", Anyone, meta::healthz),
+        get("/readyz", Anyone, meta::readyz),
+        get("/metrics", Look, metrics::metrics),
+        get("/api/v1/environments", Look, environments::all),
+        get("/api/v1/environments/{environment}", Look, environments::one),
+        get("/api/v1/environments/{environment}/history", Look, environments::history),
+        get("/api/v1/environments/{environment}/events", Look, environments::events),
+        get("/api/v1/environments/{environment}/plan", Look, environments::plan),
+        get("/api/v1/environments/{environment}/logs", Look, logs::logs),
+        post("/api/v1/environments/{environment}/set", Move, verbs::set),
+        post("/api/v1/environments/{environment}/promote", Move, verbs::promote),
+        post("/api/v1/environments/{environment}/rollback", Move, verbs::rollback),
+        post("/api/v1/environments/{environment}/hold", Move, verbs::hold),
+        post("/api/v1/environments/{environment}/resume", Move, verbs::resume),
+        post("/api/v1/environments/{environment}/sync", Move, verbs::sync),
+        get("/api/v1/events", Look, environments::all_events),
+        get("/api/v1/watch", Look, watch::watch),
+        get("/api/v1/export", Look, transfer::export),
+        post("/api/v1/import", Administer, transfer::import).taking(LONGEST_IMPORT),
+        post("/api/v1/sync", Administer, verbs::sync_all),
+        get("/api/v1/tokens", Administer, tokens::list),
+        post("/api/v1/tokens", Administer, tokens::create),
+        delete("/api/v1/tokens/{token}", Administer, tokens::revoke),
+        get("/api/v1/agent/self", Agent, agent::itself),
+    ]
+}
+
+/// All routes, each behind its rule. Who asks is for the server to say, as an
+/// [`Access`](super::access::Access) in the request's extensions.
+pub fn router(state: ApiState) -> Router {
+    let routes = table().into_iter();
+    let routes = routes.fold(Router::new(), |router, route| {
+        tracing::trace!(method = %route.method, path = route.path, rule = ?route.rule, "serves");
+        router.route(route.path, route.guarded())
+    });
+    routes.fallback(error::no_route).method_not_allowed_fallback(error::no_method).with_state(state)
+}

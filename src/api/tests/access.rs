@@ -1,0 +1,349 @@
+//! Every route against every role, and everything that is no token.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use tower::ServiceExt as _;
+
+use super::{Api, api, at, name};
+use crate::api::access::gate::{Gate, authenticate};
+use crate::api::routes::table;
+use crate::api::serve::Peer;
+use crate::model::access::{Deed, Role, Token};
+use crate::model::credential::{Credential, Pin};
+use crate::model::name::{AgentName, TokenId, TokenName};
+use crate::model::time::Timestamp;
+use crate::record::NewToken;
+
+/// Long enough for a busy machine; a test that waits this long fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Let in; what the handler then says is another matter.
+const IN: u16 = 0;
+
+/// What each route answers to: nobody, a viewer, a deployer of dev who asks for dev, the same who
+/// asks for prod, an agent, an admin.
+const EXPECTED: [(&str, &str, [u16; 6]); 24] = [
+    ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
+    ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
+    ("GET", "/metrics", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments/{environment}", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments/{environment}/history", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments/{environment}/events", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments/{environment}/plan", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments/{environment}/logs", [401, IN, IN, IN, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/set", [401, 403, IN, 403, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/promote", [401, 403, IN, 403, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/rollback", [401, 403, IN, 403, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/hold", [401, 403, IN, 403, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/resume", [401, 403, IN, 403, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/sync", [401, 403, IN, 403, 403, IN]),
+    ("GET", "/api/v1/events", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/watch", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/export", [401, IN, IN, IN, 403, IN]),
+    ("POST", "/api/v1/import", [401, 403, 403, 403, 403, IN]),
+    ("POST", "/api/v1/sync", [401, 403, 403, 403, 403, IN]),
+    ("GET", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
+    ("POST", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
+    ("DELETE", "/api/v1/tokens/{token}", [401, 403, 403, 403, 403, IN]),
+    ("GET", "/api/v1/agent/self", [401, 403, 403, 403, IN, 403]),
+];
+
+/// The API as the network sees it.
+struct Door {
+    api: Api,
+    router: Router,
+}
+
+fn door() -> Door {
+    door_of(api())
+}
+
+fn door_of(api: Api) -> Door {
+    let gate = Gate::new(&api.state);
+    let router = api.router().layer(from_fn_with_state(gate, authenticate));
+    Door { api, router }
+}
+
+impl Door {
+    async fn token(&self, called: &str, role: Role) -> (Token, Credential) {
+        self.token_until(called, role, None).await
+    }
+
+    async fn token_until(&self, called: &str, role: Role, expires: Option<Timestamp>) -> (Token, Credential) {
+        let new = NewToken { name: TokenName::new(called).unwrap(), role, expires };
+        let deed = Deed { at: at(0), by: "alice".into() };
+        self.api.handles.token_writer.create(new, deed).await.unwrap()
+    }
+
+    /// Asks from `192.0.2.<last>`, with as many `Authorization` headers as are given.
+    async fn ask(&self, method: Method, uri: &str, from: u8, authorization: &[String]) -> Response {
+        let address = SocketAddr::from(([192, 0, 2, from], 40_000));
+        let request = Request::builder().method(method).uri(uri);
+        let request = request.extension(Peer { uid: None, address: Some(address) });
+        let request =
+            authorization.iter().fold(request, |request, value| request.header(header::AUTHORIZATION, value));
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn status(&self, method: &str, uri: &str, credential: Option<&Credential>) -> u16 {
+        let method = method.parse().unwrap();
+        let authorization: Vec<_> = credential.map(bearer).into_iter().collect();
+        self.ask(method, uri, 7, &authorization).await.status().as_u16()
+    }
+}
+
+fn bearer(credential: &Credential) -> String {
+    format!("Bearer {}", credential.bearer().expose())
+}
+
+fn deployer(environments: &[&str]) -> Role {
+    Role::Deployer { environments: environments.iter().map(|text| name(text)).collect() }
+}
+
+fn agent(text: &str) -> Role {
+    Role::Agent { agent: AgentName::new(text).unwrap() }
+}
+
+#[test]
+fn every_route_is_in_the_table_of_this_test() {
+    let routes: BTreeSet<_> = table().iter().map(|route| (route.method.to_string(), route.path)).collect();
+    let expected = EXPECTED.map(|(method, path, _)| (method.to_owned(), path));
+    assert_eq!(routes, BTreeSet::from(expected));
+    assert_eq!(table().len(), EXPECTED.len(), "a route is there twice");
+}
+
+#[tokio::test]
+async fn every_route_lets_in_whom_it_should_and_nobody_else() {
+    let door = door();
+    let viewer = door.token("viewer", Role::Viewer).await.1;
+    let of_dev = door.token("deployer", deployer(&["dev", "test"])).await.1;
+    let online = door.token("online", agent("online")).await.1;
+    let admin = door.token("admin", Role::Admin).await.1;
+    let askers = [
+        (None, "dev"),
+        (Some(&viewer), "dev"),
+        (Some(&of_dev), "dev"),
+        (Some(&of_dev), "prod"),
+        (Some(&online), "dev"),
+        (Some(&admin), "prod"),
+    ];
+    let mut wrong = Vec::new();
+    for (method, path, expected) in EXPECTED {
+        for ((credential, environment), expected) in askers.iter().zip(expected) {
+            let uri = path.replace("{environment}", environment).replace("{token}", "nobody");
+            let status = door.status(method, &uri, *credential).await;
+            let is_right = match expected {
+                IN => !matches!(status, 401 | 403 | 429),
+                // Nobody comes so often that in the end the answer is to wait.
+                401 => matches!(status, 401 | 429),
+                refused => status == refused,
+            };
+            if !is_right {
+                wrong.push(format!("{method} {uri} as {credential:?}: {status}, not {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn an_environment_of_another_spelling_is_not_the_deployers() {
+    let door = door();
+    let of_dev = door.token("deployer", deployer(&["dev"])).await.1;
+    for environment in ["prod", "DEV", "dev%2f..%2fprod", "%70rod", "nowhere", "dev2", "%00"] {
+        let uri = format!("/api/v1/environments/{environment}/sync");
+        assert_eq!(door.status("POST", &uri, Some(&of_dev)).await, 403, "{environment}");
+    }
+    assert_eq!(door.status("POST", "/api/v1/environments/%64ev/sync", Some(&of_dev)).await, 200);
+}
+
+/// Everything of an answer that its receiver sees.
+async fn seen(response: Response) -> (u16, BTreeMap<String, String>, String) {
+    let status = response.status().as_u16();
+    let headers: &HeaderMap = response.headers();
+    let headers =
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
+    let door = door();
+    let (good, credential) = door.token("good", Role::Admin).await;
+    let (revoked, of_revoked) = door.token("revoked", Role::Admin).await;
+    door.api.handles.token_writer.revoke(&revoked.id, Deed { at: at(1), by: "alice".into() }).await.unwrap();
+    let of_expired = door.token_until("expired", Role::Admin, Some(at(1_000))).await.1;
+    let whole = credential.bearer().expose().to_owned();
+    let wrong: Vec<Vec<String>> = vec![
+        vec![],
+        vec![bearer(&of_revoked)],
+        vec![bearer(&of_expired)],
+        vec![bearer(&Credential::new(good.id.clone(), [0; 32]))],
+        vec![bearer(&Credential::new(TokenId::new("0".repeat(12)).unwrap(), [0; 32]))],
+        vec![format!("Bearer {}", good.id)],
+        vec![format!("Bearer {}", hex::encode(credential.hash()))],
+        vec![format!("Basic {whole}")],
+        vec![whole.clone()],
+        vec![format!("Bearer{whole}")],
+        vec![format!("Bearer {whole} x")],
+        vec!["Bearer ".to_owned()],
+        vec![format!("Bearer {}", whole.to_uppercase())],
+        vec![bearer(&credential), bearer(&credential)],
+        vec![bearer(&of_revoked), bearer(&credential)],
+    ];
+    let uri = "/api/v1/environments/dev";
+    let mut answers = Vec::new();
+    for (number, authorization) in wrong.iter().enumerate() {
+        answers
+            .push(seen(door.ask(Method::GET, uri, u8::try_from(number).unwrap(), authorization).await).await);
+    }
+    for place in ["?token=", "?access_token=", "?authorization=Bearer%20", "?"] {
+        answers.push(seen(door.ask(Method::GET, &format!("{uri}{place}{whole}"), 99, &[]).await).await);
+    }
+    assert_eq!(answers[0].0, 401);
+    assert_eq!(answers[0].1["www-authenticate"], "Bearer");
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(answer, &answers[0], "{number}");
+    }
+    for authorization in [
+        bearer(&credential),
+        bearer(&credential).replace("Bearer", "bearer"),
+        format!("Bearer {}", credential.pinned(Pin::of_public_key(b"a key")).text().expose()),
+    ] {
+        assert_eq!(door.ask(Method::GET, uri, 7, &[authorization]).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_role_learns_nothing_of_what_there_is() {
+    let door = door();
+    let of_dev = door.token("deployer", deployer(&["dev"])).await.1;
+    let ask = async |environment: &str| {
+        let uri = format!("/api/v1/environments/{environment}/hold");
+        seen(door.ask(Method::POST, &uri, 7, &[bearer(&of_dev)]).await).await
+    };
+    let (there, not_there) = (ask("prod").await, ask("nowhere").await);
+    assert_eq!(there.0, 403);
+    assert_eq!(there, not_there);
+}
+
+#[tokio::test]
+async fn an_address_that_fails_too_often_waits_but_a_good_token_never_does() {
+    let door = door();
+    let viewer = door.token("viewer", Role::Viewer).await.1;
+    let uri = "/api/v1/environments";
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(door.ask(Method::GET, uri, 7, &[]).await.status().as_u16());
+    }
+    assert_eq!(statuses[..20], [401; 20]);
+    let late = door.ask(Method::GET, uri, 7, &["Bearer x".to_owned()]).await;
+    assert_eq!(late.status(), 429);
+    assert!(late.headers()[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(door.status("GET", uri, Some(&viewer)).await, 200);
+    assert_eq!(door.ask(Method::GET, uri, 8, &[]).await.status(), 401, "another address");
+    assert_eq!(door.status("GET", "/healthz", None).await, 200);
+}
+
+#[tokio::test]
+async fn the_record_says_which_token_moved_it_and_from_where() {
+    let door = door();
+    let of_dev = door.token("ci", deployer(&["dev"])).await.1;
+    door.api.record("dev", 1).await;
+    let moved = door.status("POST", "/api/v1/environments/dev/rollback", Some(&of_dev)).await;
+    assert_eq!(moved, 409, "there is nothing to go back to");
+    let body = Body::from(format!(r#"{{"image":"{}"}}"#, super::digest(2)));
+    let address = SocketAddr::from(([192, 0, 2, 9], 40_000));
+    let request = Request::post("/api/v1/environments/dev/set")
+        .header(header::AUTHORIZATION, bearer(&of_dev))
+        .extension(Peer { uid: None, address: Some(address) });
+    let answer = door.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let entry = door.api.handles.desired.get(&name("dev")).unwrap().entry;
+    assert_eq!(entry.by.as_deref(), Some("token ci (192.0.2.9)"));
+}
+
+#[tokio::test]
+async fn the_use_of_a_token_is_noted() {
+    let door = door();
+    let (token, viewer) = door.token("viewer", Role::Viewer).await;
+    let tokens = &door.api.handles.tokens;
+    assert_eq!(door.status("GET", "/api/v1/environments", Some(&viewer)).await, 200);
+    let noted = async {
+        while tokens.get(&token.id).unwrap().unwrap().used.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, noted).await.unwrap();
+    assert_eq!(tokens.get(&token.id).unwrap().unwrap().used, Some(at(1_000)));
+}
+
+/// Whether the stream breaks off, and does not just end.
+async fn breaks_off(response: Response) -> bool {
+    assert_eq!(response.status(), 200);
+    tokio::time::timeout(PATIENCE, to_bytes(response.into_body(), 1 << 20)).await.unwrap().is_err()
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_is_revoked_and_others_go_on() {
+    let door = door();
+    let (token, viewer) = door.token("viewer", Role::Viewer).await;
+    let other = door.token("other", Role::Viewer).await.1;
+    let open = async |credential| door.ask(Method::GET, "/api/v1/watch", 7, &[bearer(credential)]).await;
+    let (stream, others) = (open(&viewer).await, open(&other).await);
+    let others = tokio::spawn(breaks_off(others));
+    door.api.handles.token_writer.revoke(&token.id, Deed { at: at(1), by: "alice".into() }).await.unwrap();
+    assert!(breaks_off(stream).await);
+    assert!(!others.is_finished());
+    assert_eq!(door.status("GET", "/api/v1/watch", Some(&viewer)).await, 401);
+    others.abort();
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_expires() {
+    let mut api = api();
+    api.state.clock = || SystemTime::now().into();
+    let door = door_of(api);
+    let soon = Timestamp::from(SystemTime::now()).after(Duration::from_millis(500));
+    let viewer = door.token_until("short", Role::Viewer, Some(soon)).await.1;
+    let stream = door.ask(Method::GET, "/api/v1/watch", 7, &[bearer(&viewer)]).await;
+    assert!(breaks_off(stream).await);
+}
+
+#[tokio::test]
+async fn an_answer_to_a_token_is_whole_and_has_its_length() {
+    let door = door();
+    let viewer = door.token("viewer", Role::Viewer).await.1;
+    let (_, headers, body) =
+        seen(door.ask(Method::GET, "/api/v1/environments", 7, &[bearer(&viewer)]).await).await;
+    assert_eq!(headers["content-length"], body.len().to_string());
+}
+
+#[tokio::test]
+async fn an_agent_learns_whom_it_is_taken_for() {
+    let door = door();
+    let (token, online) = door.token("online", agent("online")).await;
+    let (_, _, body) = seen(door.ask(Method::GET, "/api/v1/agent/self", 7, &[bearer(&online)]).await).await;
+    let expected = serde_json::json!({ "agent": "online", "token": token.id });
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn where_nobody_says_who_asks_nobody_is_let_in() {
+    let api = api();
+    for (method, path, expected) in EXPECTED {
+        let uri = path.replace("{environment}", "dev").replace("{token}", "nobody");
+        let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+        let status = api.router().oneshot(request).await.unwrap().status().as_u16();
+        assert_eq!(status == 401, expected[0] == 401, "{method} {path}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Tokens made, listed and revoked through the API.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::{Answer, Api, api, at};
+use crate::model::access::{Deed, Role};
+use crate::model::credential::Credential;
+
+const PATH: &str = "/api/v1/tokens";
+
+async fn create(api: &Api, body: &Value) -> Answer {
+    api.ask(Method::POST, PATH, body.to_string()).await
+}
+
+async fn revoke(api: &Api, which: &str) -> Answer {
+    api.ask(Method::DELETE, &format!("{PATH}/{which}"), String::new()).await
+}
+
+#[tokio::test]
+async fn a_token_is_told_once_and_never_again() {
+    let api = api();
+    let body = json!({"name": "ci", "role": "deployer", "environments": ["dev", "test"], "expires": "90d"});
+    let issued = create(&api, &body).await.moved();
+    let text = issued["token"].as_str().unwrap();
+    let credential = Credential::parse(text).unwrap();
+    let token = api.handles.tokens.verify(&credential, at(1_000)).unwrap().unwrap();
+    assert_eq!(token.created, Deed { at: at(1_000), by: "alice".into() });
+    assert_eq!(token.expires, Some(at(1_000 + 90 * 24 * 60 * 60)));
+    assert!(matches!(&token.role, Role::Deployer { environments } if environments.len() == 2));
+    let listed = api.get(PATH).await;
+    let expected = json!([{
+        "id": token.id, "name": "ci", "role": "deployer", "environments": ["dev", "test"],
+        "created": {"at": at(1_000), "by": "alice"}, "expires": token.expires, "used": null, "revoked": null,
+    }]);
+    assert_eq!(listed.json(), expected);
+    assert!(!listed.text.contains(text) && !listed.text.contains(&hex::encode(credential.hash())));
+}
+
+#[tokio::test]
+async fn an_agents_token_is_called_by_the_agents_name() {
+    let api = api();
+    let issued = create(&api, &json!({"role": "agent", "agent": "online"})).await.moved();
+    assert_eq!((&issued["name"], &issued["agent"]), (&json!("online"), &json!("online")));
+    create(&api, &json!({"role": "agent", "agent": "online"})).await.refuses(409, "is in force");
+    create(&api, &json!({"role": "agent", "agent": "online", "name": "online-2"})).await.moved();
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_makes_no_token() {
+    let api = api();
+    let cases = [
+        (json!({"role": "admin"}), 400, "give the token a `name`"),
+        (json!({"name": "x"}), 400, "missing field `role`"),
+        (json!({"name": "x", "role": "root"}), 400, "unknown variant `root`"),
+        (json!({"name": "a b", "role": "admin"}), 400, "is no token name"),
+        (json!({"name": "x", "role": "deployer"}), 400, "name the `environments`"),
+        (json!({"name": "x", "role": "deployer", "environments": ["prd"]}), 404, "did you mean `prod`?"),
+        (json!({"name": "x", "role": "viewer", "environments": ["dev"]}), 400, "only a deployer has"),
+        (json!({"name": "x", "role": "admin", "agent": "online"}), 400, "only an agent has"),
+        (json!({"name": "x", "role": "agent"}), 400, "name the `agent`"),
+        (json!({"role": "agent", "agent": "../x"}), 400, "is no agent name"),
+        (json!({"name": "x", "role": "admin", "expires": "soon"}), 400, "`expires` is not understood"),
+        (json!({"name": "x", "role": "admin", "expires": "0s"}), 400, "no time at all"),
+        (json!({"name": "x", "role": "admin", "secret": "x"}), 400, "unknown field `secret`"),
+    ];
+    for (body, status, expected) in cases {
+        create(&api, &body).await.refuses(status, expected);
+    }
+    assert_eq!(api.get(PATH).await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_by_id_or_by_name() {
+    let api = api();
+    let first = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
+    let answer = revoke(&api, first["id"].as_str().unwrap()).await.moved();
+    assert_eq!(answer["revoked"], json!({"at": at(1_000), "by": "alice"}));
+    let second = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
+    assert_eq!(revoke(&api, "ci").await.moved()["id"], second["id"]);
+    revoke(&api, "ci").await.refuses(404, "`ci` is neither");
+    // A second time is no error: it is revoked, which is what was wanted.
+    revoke(&api, second["id"].as_str().unwrap()).await.moved();
+}
+
+#[tokio::test]
+async fn a_whole_token_in_the_wrong_place_does_not_come_back() {
+    let api = api();
+    let issued = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
+    let text = issued["token"].as_str().unwrap();
+    let answer = revoke(&api, text).await;
+    answer.refuses(404, "what was given is neither");
+    assert!(!answer.text.contains(text));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_makes_no_token() {
+    let api = api();
+    api.handles.pretend_to_be_full();
+    create(&api, &json!({"name": "ci", "role": "viewer"})).await.refuses(503, "disk");
+}

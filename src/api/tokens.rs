@@ -1,0 +1,137 @@
+//! Tokens: made, listed, revoked. The text of one is in the answer that makes it, and nowhere else.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::ApiState;
+use super::body::{Body, By};
+use super::error::ApiError;
+use crate::model::access::{Deed, Role, Token};
+use crate::model::name::{AgentName, EnvironmentName, TokenId, TokenName};
+use crate::model::time::Timestamp;
+use crate::model::view::IssuedToken;
+use crate::record::NewToken;
+
+/// The word that names a role.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RoleWord {
+    Viewer,
+    Deployer,
+    Admin,
+    Agent,
+}
+
+/// What a token is to be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// What people will call it; an agent's is the agent's name where none is given.
+    name: Option<TokenName>,
+    role: RoleWord,
+    /// Of a deployer.
+    #[serde(default)]
+    environments: Vec<EnvironmentName>,
+    /// Of an agent.
+    agent: Option<AgentName>,
+    /// How long it is to be in force, such as `90d`; left out: until it is revoked.
+    expires: Option<String>,
+}
+
+/// `GET /api/v1/tokens`
+pub(super) async fn list(State(api): State<ApiState>) -> Result<Json<Vec<Token>>, ApiError> {
+    Ok(Json(api.tokens.all()?))
+}
+
+/// `POST /api/v1/tokens`
+pub(super) async fn create(
+    State(api): State<ApiState>,
+    By(by): By,
+    Body(wanted): Body<Wanted>,
+) -> Result<Response, ApiError> {
+    let now = (api.clock)();
+    let expires = wanted.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
+    let (name, role) = (name(&wanted)?, role(&api, wanted)?);
+    let new = NewToken { name, role, expires };
+    let (about, credential) = api.token_writer.create(new, Deed { at: now, by }).await?;
+    tracing::info!(token = %about.id, name = %about.name, role = %about.role, by = about.created.by, "a token was made");
+    let issued = IssuedToken { token: credential.text(), about };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(issued)).into_response())
+}
+
+/// `DELETE /api/v1/tokens/{token}`, by its id or by the name of one that is in force.
+pub(super) async fn revoke(
+    State(api): State<ApiState>,
+    Path(text): Path<String>,
+    By(by): By,
+) -> Result<Json<Token>, ApiError> {
+    let at = (api.clock)();
+    let id = find(&api, &text, at)?;
+    let revoked = api.token_writer.revoke(&id, Deed { at, by }).await?;
+    let token = revoked.ok_or_else(|| unknown(&text))?;
+    if let Some(deed) = token.revoked.as_ref().filter(|deed| deed.at == at) {
+        tracing::info!(token = %token.id, name = %token.name, by = deed.by, "a token was revoked");
+    }
+    Ok(Json(token))
+}
+
+fn find(api: &ApiState, text: &str, now: Timestamp) -> Result<TokenId, ApiError> {
+    if let Ok(id) = TokenId::new(text)
+        && api.tokens.get(&id)?.is_some()
+    {
+        return Ok(id);
+    }
+    let all = api.tokens.all()?.into_iter();
+    let named = all.filter(|token| token.is_in_force(now)).find(|token| token.name.as_str() == text);
+    named.map(|token| token.id).ok_or_else(|| unknown(text))
+}
+
+fn unknown(text: &str) -> ApiError {
+    // Whoever pastes a whole token here should not see it come back.
+    let is_name = TokenName::new(text).is_ok() && text.len() <= 40;
+    let shown = if is_name { format!("`{text}`") } else { "what was given".to_owned() };
+    ApiError::not_found(format!("{shown} is neither a token's id nor the name of one that is in force"))
+}
+
+fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let refused = |why: String| ApiError::bad_request(format!("`expires` is not understood: {why}"));
+    let duration = humantime::parse_duration(text).map_err(|error| refused(error.to_string()))?;
+    if duration.is_zero() {
+        return Err(refused("it is no time at all".to_owned()));
+    }
+    Ok(now.after(duration))
+}
+
+fn name(wanted: &Wanted) -> Result<TokenName, ApiError> {
+    let of_agent = wanted.agent.as_ref().and_then(|agent| TokenName::new(agent.as_str()).ok());
+    wanted.name.clone().or(of_agent).ok_or_else(|| {
+        ApiError::bad_request("give the token a `name`: the record names it where it moves something")
+    })
+}
+
+fn role(api: &ApiState, wanted: Wanted) -> Result<Role, ApiError> {
+    let Wanted { role, environments, agent, .. } = wanted;
+    let only = |what: &str, role: &str| Err(ApiError::bad_request(format!("only {role} has `{what}`")));
+    if !environments.is_empty() && !matches!(role, RoleWord::Deployer) {
+        return only("environments", "a deployer");
+    }
+    if agent.is_some() && !matches!(role, RoleWord::Agent) {
+        return only("agent", "an agent");
+    }
+    match (role, agent) {
+        (RoleWord::Viewer, _) => Ok(Role::Viewer),
+        (RoleWord::Admin, _) => Ok(Role::Admin),
+        (RoleWord::Deployer, _) if environments.is_empty() => {
+            Err(ApiError::bad_request("name the `environments` that the deployer may move"))
+        }
+        (RoleWord::Deployer, _) => {
+            environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
+            Ok(Role::Deployer { environments: environments.into_iter().collect() })
+        }
+        (RoleWord::Agent, Some(agent)) => Ok(Role::Agent { agent }),
+        (RoleWord::Agent, None) => Err(ApiError::bad_request("name the `agent`")),
+    }
+}

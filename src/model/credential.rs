@@ -1,0 +1,168 @@
+//! A token as its owner holds it: `abide_ID_SECRET`, and for agents and remote command lines
+//! `abide_ID_SECRET.PIN`, which says by which key the server is known.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+use super::container::Secret;
+use super::name::TokenId;
+
+/// What every token begins with, so that people and secret scanners know one where they see it.
+const PREFIX: &str = "abide_";
+/// The longest text that is looked at; the longest token has 106 letters.
+const LONGEST: usize = 128;
+
+/// A token that someone shows. It prints as its id.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    id: TokenId,
+    secret: [u8; 32],
+    pin: Option<Pin>,
+}
+
+impl Credential {
+    /// A token made of its parts. `secret` must be 32 bytes that nobody can guess.
+    pub fn new(id: TokenId, secret: [u8; 32]) -> Self {
+        Self { id, secret, pin: None }
+    }
+
+    /// The same token, which also says by which key the server is known.
+    #[must_use]
+    pub fn pinned(self, pin: Pin) -> Self {
+        Self { pin: Some(pin), ..self }
+    }
+
+    /// Reads a token, with or without a pin; `None`: it is none. What is wrong is not said, for the
+    /// answer might reach someone who guesses.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts = text.strip_prefix(PREFIX).filter(|_| text.len() <= LONGEST)?;
+        let (id, rest) = parts.split_once('_')?;
+        let (secret, pin) = match rest.split_once('.') {
+            Some((secret, pin)) => (secret, Some(Pin::parse(pin)?)),
+            None => (rest, None),
+        };
+        Some(Self { id: TokenId::new(id).ok()?, secret: decode(secret)?, pin })
+    }
+
+    /// Its public half, which may be logged.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// By which key the server is known, where the token says so.
+    pub fn pin(&self) -> Option<Pin> {
+        self.pin
+    }
+
+    /// What is shown to the server: the token without its pin.
+    pub fn bearer(&self) -> Secret {
+        Secret::new(format!("{PREFIX}{}_{}", self.id, URL_SAFE_NO_PAD.encode(self.secret)))
+    }
+
+    /// The whole text, pin and all: shown once, to whoever made the token.
+    pub fn text(&self) -> Secret {
+        let bearer = self.bearer();
+        self.pin.map_or_else(|| bearer.clone(), |pin| Secret::new(format!("{}.{pin}", bearer.expose())))
+    }
+
+    /// What is kept of it. One round of SHA-256 is enough: the secret is 256 random bits, so there
+    /// is nothing to guess that a slow hash would protect, and a slow one would let anybody keep
+    /// the server busy with wrong tokens.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.bearer().expose()).into()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "token {}", self.id)
+    }
+}
+
+/// By which key a server is known: the SHA-256 of its certificate's public key (the DER form of
+/// SubjectPublicKeyInfo). It is no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin([u8; 32]);
+
+impl Pin {
+    /// The pin of a public key, given as DER.
+    pub fn of_public_key(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
+    }
+
+    /// Reads the 43 letters that [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        decode(text).map(Self)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// Exactly one text stands for each 32 bytes.
+fn decode(text: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credential() -> Credential {
+        Credential::new(TokenId::new("0123456789ab").unwrap(), [7; 32])
+    }
+
+    #[test]
+    fn a_token_is_read_as_it_was_written() {
+        let pin = Pin::of_public_key(b"a key");
+        for token in [credential(), credential().pinned(pin)] {
+            assert_eq!(Credential::parse(token.text().expose()), Some(token));
+        }
+    }
+
+    #[test]
+    fn the_pin_is_neither_shown_to_the_server_nor_part_of_what_is_kept() {
+        let pinned = credential().pinned(Pin::of_public_key(b"a key"));
+        assert_eq!(pinned.bearer(), credential().text());
+        assert_eq!(pinned.hash(), credential().hash());
+        assert!(pinned.text().expose().starts_with("abide_0123456789ab_"));
+    }
+
+    #[test]
+    fn a_token_prints_as_its_id() {
+        assert_eq!(format!("{:?}", credential()), "token 0123456789ab");
+    }
+
+    #[test]
+    fn what_is_nearly_a_token_is_none() {
+        let whole = credential().bearer();
+        let whole = whole.expose();
+        let pin = Pin::of_public_key(b"a key").to_string();
+        let near = [
+            String::new(),
+            "abide_".to_owned(),
+            whole.to_uppercase(),
+            whole[1..].to_owned(),
+            whole[..whole.len() - 1].to_owned(),
+            format!("{whole}A"),
+            format!("{whole}="),
+            format!("{whole}\n"),
+            format!(" {whole}"),
+            format!("{whole}."),
+            format!("{whole}.{}", &pin[1..]),
+            format!("{whole}.{pin}.{pin}"),
+            // The bits that the last letter has to spare must be zero.
+            format!("{}d", &whole[..whole.len() - 1]),
+            "abide_".repeat(1_000),
+        ];
+        for text in near {
+            assert_eq!(Credential::parse(&text), None, "{text}");
+        }
+    }
+}

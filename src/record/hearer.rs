@@ -1,0 +1,150 @@
+//! The handle with which the link to agents keeps what they report.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::bell::Bell;
+use super::draft::Draft;
+use super::error::RecordError;
+use super::keys;
+use super::reader::documents;
+use super::resolver::go_back;
+use super::shared::Shared;
+use super::status::{changed, happen_after, last_event};
+use super::store::{Kind, encode};
+use crate::model::desired::{Entry, GoBack, Image, Outcome};
+use crate::model::event::Event;
+use crate::model::link::{Heard, Receipt, Report, Reported};
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::time::Timestamp;
+
+/// Keeps what agents report. It can write of an environment what its loop could, were it here, and
+/// nothing else.
+#[derive(Clone)]
+pub struct Hearer {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Hearer {
+    /// Keeps what a report says of `environments`; of others it may not speak. What was heard before
+    /// changes nothing, in whatever order reports come.
+    ///
+    /// # Errors
+    /// [`RecordError`] where nothing was recorded.
+    pub async fn hear(
+        &self,
+        environments: BTreeSet<EnvironmentName>,
+        report: Report,
+        at: Timestamp,
+    ) -> Result<Receipt, RecordError> {
+        self.shared.write(move |draft| hear(draft, &environments, report, at)).await
+    }
+
+    /// How much was heard of an environment.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it cannot be read.
+    pub fn heard(&self, environment: &EnvironmentName) -> Result<Option<Heard>, RecordError> {
+        let key = environment.as_str().as_bytes();
+        self.shared.store.document(Kind::Heard, key, || format!("what was heard of `{environment}`"))
+    }
+}
+
+fn hear(
+    draft: &mut Draft<'_>,
+    environments: &BTreeSet<EnvironmentName>,
+    mut report: Report,
+    at: Timestamp,
+) -> Result<Receipt, RecordError> {
+    let mut receipt = Receipt::default();
+    for reported in std::mem::take(&mut report.environments) {
+        let environment = reported.status.environment.clone();
+        if !environments.contains(&environment) || receipt.heard.contains_key(&environment) {
+            continue;
+        }
+        let key = environment.as_str().as_bytes();
+        let what = || format!("what was heard of `{environment}`");
+        let before: Option<Heard> = draft.store().document(Kind::Heard, key, what)?;
+        let heard = match before {
+            Some(before) if before.covers(&report) => before,
+            before => hear_one(draft, reported, before, &report, at)?,
+        };
+        receipt.heard.insert(environment, heard);
+    }
+    Ok(receipt)
+}
+
+fn hear_one(
+    draft: &mut Draft<'_>,
+    reported: Reported,
+    before: Option<Heard>,
+    report: &Report,
+    at: Timestamp,
+) -> Result<Heard, RecordError> {
+    let Reported { status, outcomes, events, rollback } = reported;
+    let environment = status.environment.clone();
+    let same = before.filter(|before| before.instance == report.instance).unwrap_or_default();
+    let (instance, epoch, sequence) = (report.instance.clone(), report.epoch, report.sequence);
+    let mut heard = Heard { instance, epoch, sequence, at, ..same };
+    keep_events(draft, &environment, events, &mut heard)?;
+    for (generation, outcome) in outcomes {
+        keep_outcome(draft, &environment, generation, &outcome)?;
+    }
+    let key = environment.as_str().as_bytes();
+    if let Some(line) = changed(draft.store(), Kind::Status, key, encode(&status)?)? {
+        draft.put_bytes(Kind::Status, key.to_vec(), line);
+        draft.ring(Bell::Status(environment.clone()));
+    }
+    if let Some(back) = rollback {
+        let image = known_here(draft, &environment, back.image)?;
+        go_back(draft, &environment, GoBack { image, ..back })?;
+    }
+    draft.put(Kind::Heard, key.to_vec(), &heard)?;
+    Ok(heard)
+}
+
+fn keep_events(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    events: Vec<Event>,
+    heard: &mut Heard,
+) -> Result<(), RecordError> {
+    let mut last = last_event(draft.store(), environment)?;
+    for event in events {
+        let count = heard.news_of(&event);
+        if count == 0 {
+            continue;
+        }
+        (heard.event, heard.count) = (event.sequence, event.count);
+        let here = Event { sequence: 0, environment: environment.clone(), count, ..event };
+        last = Some(happen_after(draft, last, here)?);
+    }
+    Ok(())
+}
+
+/// An outcome that is known stays: what the record itself made of a generation is not an agent's to
+/// change.
+fn keep_outcome(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    generation: Generation,
+    outcome: &Outcome,
+) -> Result<(), RecordError> {
+    let key = keys::numbered(environment, generation.0);
+    let is_kept = draft.store().get(Kind::History, &key)?.is_some();
+    if is_kept && draft.store().get(Kind::Outcomes, &key)?.is_none() {
+        draft.put(Kind::Outcomes, key, outcome)?;
+        draft.ring(Bell::Status(environment.clone()));
+    }
+    Ok(())
+}
+
+/// The image as this record knows it, with the names that it has here.
+fn known_here(draft: &Draft<'_>, environment: &EnvironmentName, image: Image) -> Result<Image, RecordError> {
+    let mut entries = documents::<Entry>(draft.store(), Kind::History, &keys::all_of(environment)).rev();
+    let known = entries.find_map(|entry| match entry {
+        Ok(entry) => entry.image.filter(|known| known.is_same(&image)).map(Ok),
+        Err(error) => Some(Err(error)),
+    });
+    known.transpose().map(|known| known.unwrap_or(image))
+}

@@ -1,0 +1,245 @@
+//! The handle of an agent: its record is the copy of another, and takes what that one says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::bell::Bell;
+use super::draft::Draft;
+use super::error::RecordError;
+use super::reader::documents;
+use super::resolver::to_go_back_from;
+use super::shared::Shared;
+use super::store::Kind;
+use super::{generation, keys};
+use crate::model::desired::{Bad, Desired, Entry, GoBack, Image};
+use crate::model::link::{Assigned, Assignment};
+use crate::model::name::{EnvironmentName, Generation, NetworkName};
+use crate::model::spec::EnvironmentSpec;
+
+/// Where the number is from which the epochs of the next sessions are made.
+const EPOCH: &[u8] = b"epoch";
+
+/// Takes over what a controller assigns. Every method returns once the write is on disk.
+#[derive(Clone)]
+pub struct Replica {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What became of an assignment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Environments whose record was not taken over, and why. They go on as they were.
+    pub not_taken: BTreeMap<EnvironmentName, NotTaken>,
+}
+
+/// Why the record of an environment is not taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It is older than the copy.
+    Behind {
+        /// The generation of the copy.
+        here: Generation,
+        /// The generation that was sent.
+        sent: Generation,
+    },
+    /// It is another record under the same number.
+    Forked(Generation),
+}
+
+/// An environment as it was declared to this host; kept, so that the host heals without anyone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct StoredAssignment {
+    network: NetworkName,
+    spec: EnvironmentSpec,
+}
+
+/// What was assigned to this host when it was last told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// The managed network.
+    pub network: NetworkName,
+    /// What is declared, by environment.
+    pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
+}
+
+impl Replica {
+    /// Takes over all that is assigned; an environment that is not in it is forgotten, but for its
+    /// record. A record that goes back is not taken over: a controller that was restored from an
+    /// old copy must not bring back what ran then.
+    ///
+    /// # Errors
+    /// [`RecordError`] where nothing was recorded.
+    pub async fn accept(&self, assignment: Assignment) -> Result<Accepted, RecordError> {
+        self.shared.write(move |draft| accept(draft, assignment)).await
+    }
+
+    /// What was assigned last.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it cannot be read.
+    pub fn kept(&self) -> Result<Kept, RecordError> {
+        let mut kept = Kept::default();
+        for pair in self.shared.store.pairs(Kind::Assigned, b"") {
+            let (key, value) = pair?;
+            let stored = serde_json::from_slice::<StoredAssignment>(&value);
+            if let (Some(name), Ok(stored)) = (keys::name(&key), stored) {
+                kept.network = stored.network;
+                kept.environments.insert(name, stored.spec);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// A number that is higher than every one before, and at least `at_least`.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written; the number is then not to be used.
+    pub async fn next_epoch(&self, at_least: u64) -> Result<u64, RecordError> {
+        let work = move |draft: &mut Draft<'_>| {
+            let last = draft.store().get(Kind::Meta, EPOCH)?.as_deref().and_then(keys::number);
+            let epoch = last.unwrap_or_default().saturating_add(1).max(at_least);
+            draft.put_bytes(Kind::Meta, EPOCH.to_vec(), epoch.to_be_bytes().to_vec());
+            Ok(epoch)
+        };
+        self.shared.write(work).await
+    }
+}
+
+/// The rollback of an environment that waits for the controller.
+pub(super) fn proposed(
+    store: &super::store::Store,
+    environment: &EnvironmentName,
+) -> Result<Option<GoBack>, RecordError> {
+    let key = environment.as_str().as_bytes();
+    store.document(Kind::Proposed, key, || format!("the rollback of `{environment}`"))
+}
+
+/// Notes a rollback for the controller; `false` where the record does not allow it, as
+/// [`super::resolver::go_back`] would not either.
+pub(super) fn propose(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    back: &GoBack,
+) -> Result<bool, RecordError> {
+    let desired = draft.desired(environment)?;
+    if to_go_back_from(&desired, back.from, &back.image).is_none() {
+        return Ok(false);
+    }
+    draft.put(Kind::Proposed, environment.as_str().as_bytes().to_vec(), back)?;
+    draft.ring_desired(environment);
+    Ok(true)
+}
+
+fn accept(draft: &mut Draft<'_>, assignment: Assignment) -> Result<Accepted, RecordError> {
+    let Assignment { network, environments } = assignment;
+    let named: BTreeSet<_> = environments.iter().map(|one| one.desired.environment.clone()).collect();
+    for pair in draft.store().pairs(Kind::Assigned, b"") {
+        let (key, _) = pair?;
+        if keys::name(&key).is_none_or(|name| !named.contains(&name)) {
+            draft.remove(Kind::Assigned, key);
+        }
+    }
+    let mut accepted = Accepted::default();
+    for Assigned { spec, desired, held, heard: _ } in environments {
+        let environment = desired.environment.clone();
+        declare(draft, &environment, StoredAssignment { network: network.clone(), spec })?;
+        if let Some(why) = take_over(draft, desired, held)? {
+            accepted.not_taken.insert(environment, why);
+        }
+    }
+    Ok(accepted)
+}
+
+fn declare(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    assignment: StoredAssignment,
+) -> Result<(), RecordError> {
+    let key = environment.as_str().as_bytes();
+    let what = || format!("what `{environment}` is declared to be");
+    let before: Option<StoredAssignment> = draft.store().document(Kind::Assigned, key, what)?;
+    if before.as_ref() != Some(&assignment) {
+        draft.put(Kind::Assigned, key.to_vec(), &assignment)?;
+        draft.ring(Bell::Desired(environment.clone()));
+    }
+    Ok(())
+}
+
+/// Takes over the record of one environment, or says why not.
+fn take_over(
+    draft: &mut Draft<'_>,
+    sent: Desired,
+    held: Option<Entry>,
+) -> Result<Option<NotTaken>, RecordError> {
+    let before = draft.desired(&sent.environment)?;
+    let here = before.entry.generation;
+    if sent.entry.generation < here {
+        return Ok(Some(NotTaken::Behind { here, sent: sent.entry.generation }));
+    }
+    if sent.entry.generation == here && !is_same_wish(&before.entry, &sent.entry) {
+        return Ok(Some(NotTaken::Forked(here)));
+    }
+    let known = known_images(draft, &before)?;
+    let desired = localized(sent, &known);
+    if desired != before {
+        draft.put_desired(&desired)?;
+    }
+    if desired.entry.generation > here {
+        generation::put(draft, &desired)?;
+        draft.remove(Kind::Proposed, desired.environment.as_str().as_bytes().to_vec());
+    }
+    if let Some(held) = held.filter(|held| held.generation < desired.entry.generation) {
+        keep_held(draft, &desired.environment, held, &known)?;
+    }
+    Ok(None)
+}
+
+/// Whether both are one generation, but for the image's name in one engine or another.
+fn is_same_wish(here: &Entry, sent: &Entry) -> bool {
+    let images = match (&here.image, &sent.image) {
+        (Some(here), Some(sent)) => here.is_same(sent),
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    images && here.at == sent.at && here.origin == sent.origin && here.revision == sent.revision
+}
+
+/// The generation that a hold keeps; what is known of it here stays.
+fn keep_held(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    held: Entry,
+    known: &[Image],
+) -> Result<(), RecordError> {
+    let key = keys::numbered(environment, held.generation.0);
+    if held.generation == Generation::default() || draft.store().get(Kind::History, &key)?.is_some() {
+        return Ok(());
+    }
+    let image = held.image.map(|image| local(image, known));
+    draft.put(Kind::History, key, &Entry { image, ..held })
+}
+
+/// The images that the copy has met under their names in this engine.
+fn known_images(draft: &Draft<'_>, before: &Desired) -> Result<Vec<Image>, RecordError> {
+    let prefix = keys::all_of(&before.environment);
+    let entries = documents::<Entry>(draft.store(), Kind::History, &prefix).rev();
+    entries.filter_map(|entry| entry.map(|entry| entry.image).transpose()).collect()
+}
+
+fn localized(sent: Desired, known: &[Image]) -> Desired {
+    let image = sent.entry.image.map(|image| local(image, known));
+    let bad = sent.bad.into_iter().map(|bad| Bad { image: local(bad.image, known), ..bad });
+    Desired { entry: Entry { image, ..sent.entry }, bad: bad.collect(), ..sent }
+}
+
+/// An image under its name in this engine. An ID of another engine says nothing here, unless it is
+/// all that there is.
+fn local(image: Image, known: &[Image]) -> Image {
+    if image.digest.is_none() {
+        return image;
+    }
+    let met = known.iter().find(|met| met.digest.is_some() && met.is_same(&image) && met.id.is_some());
+    Image { id: met.and_then(|met| met.id.clone()), ..image }
+}

@@ -1,0 +1,305 @@
+//! The server's side: its certificate and key, given by someone or made at the first start.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Protocol, provider};
+use crate::model::credential::Pin;
+
+/// The files of a certificate that abide made, in a folder of its own.
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+/// How often given files are looked at. They are small, and read as a whole: an edit is seen
+/// whatever it does to times and links.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the server has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file or folder could not be made or read.
+    #[error("{doing} `{}` failed", path.display())]
+    Io {
+        /// The step.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds nothing that can be used.
+    #[error("`{}` holds no {what} in PEM form: {reason}", path.display())]
+    NoPem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// Certificate and key cannot be used together.
+    #[error("the certificate in `{}` and the key in `{}` cannot be used: {reason}", certificate.display(), key.display())]
+    Unusable {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No certificate could be made.
+    #[error("no certificate could be made")]
+    Making(#[from] rcgen::Error),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
+}
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate and those of the authorities between, in PEM form.
+    pub certificate: PathBuf,
+    /// Its key, in PEM form.
+    pub key: PathBuf,
+}
+
+impl Files {
+    /// The files that abide makes in `folder`.
+    pub fn made_in(folder: &Path) -> Self {
+        Self { certificate: folder.join(CERTIFICATE), key: folder.join(KEY) }
+    }
+
+    fn read(&self) -> Result<Contents, IdentityError> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| IdentityError::Io {
+                doing: "reading",
+                path: path.to_owned(),
+                source,
+            })
+        };
+        Ok(Contents { certificate: read(&self.certificate)?, key: read(&self.key)? })
+    }
+
+    fn parse(&self, contents: &Contents) -> Result<CertifiedKey, IdentityError> {
+        let no_pem = |path: &Path, what, error: rustls::pki_types::pem::Error| IdentityError::NoPem {
+            path: path.to_owned(),
+            what,
+            reason: error.to_string(),
+        };
+        let chain = CertificateDer::pem_slice_iter(&contents.certificate).collect::<Result<Vec<_>, _>>();
+        let chain = chain.and_then(|chain| {
+            if chain.is_empty() { Err(rustls::pki_types::pem::Error::NoItemsFound) } else { Ok(chain) }
+        });
+        let chain = chain.map_err(|error| no_pem(&self.certificate, "certificate", error))?;
+        let key = PrivateKeyDer::from_pem_slice(&contents.key);
+        let key = key.map_err(|error| no_pem(&self.key, "private key", error))?;
+        CertifiedKey::from_der(chain, key, &provider()).map_err(|error| IdentityError::Unusable {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// What is in the two files.
+#[derive(PartialEq, Eq)]
+struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+/// Who the server is. Cheap to clone.
+#[derive(Clone)]
+pub struct Identity {
+    files: Files,
+    current: Arc<Current>,
+    pin: Option<Pin>,
+}
+
+impl Identity {
+    /// The identity in the given files. Whoever knows it knows it by its authority: the key may be
+    /// another one after the next renewal, so there is no pin.
+    ///
+    /// # Errors
+    /// [`IdentityError`], which names the file.
+    pub fn given(files: Files) -> Result<Self, IdentityError> {
+        warn_of_readers(&files.key);
+        let key = files.parse(&files.read()?)?;
+        Ok(Self { files, current: Arc::new(Current::of(key)), pin: None })
+    }
+
+    /// The identity in `folder`, which is made at the first start and then stays as it is, for
+    /// tokens carry its pin.
+    ///
+    /// # Errors
+    /// [`IdentityError`]. What is there and cannot be used is never made anew.
+    pub fn made(folder: &Path) -> Result<Self, IdentityError> {
+        if !folder.exists() {
+            make(folder)?;
+        }
+        let files = Files::made_in(folder);
+        let key = files.parse(&files.read()?)?;
+        let pin = pin_of(&key);
+        Ok(Self { files, current: Arc::new(Current::of(key)), pin })
+    }
+
+    /// By what a token can make it known, where it stays the same.
+    pub fn pin(&self) -> Option<Pin> {
+        self.pin
+    }
+
+    /// What makes TLS of accepted connections.
+    ///
+    /// # Errors
+    /// [`IdentityError::Setup`].
+    pub fn acceptor(&self) -> Result<TlsAcceptor, IdentityError> {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().map_err(IdentityError::Setup)?;
+        let resolver: Arc<Current> = Arc::clone(&self.current);
+        let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+        config.alpn_protocols = [Protocol::Http2, Protocol::Http1].map(|p| p.alpn().to_vec()).into();
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Takes the files anew whenever they change. What cannot be used is warned of, and the old is
+    /// kept. Never returns.
+    pub async fn follow(self) {
+        let mut follower = self.follower();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            follower.look();
+        }
+    }
+
+    pub(super) fn follower(self) -> Follower {
+        Follower { taken: self.files.read().ok(), refused: None, identity: self }
+    }
+}
+
+/// What was last seen in the files.
+pub(super) struct Follower {
+    identity: Identity,
+    taken: Option<Contents>,
+    /// Contents that could not be used, and whether that was said.
+    refused: Option<(Option<Contents>, bool)>,
+}
+
+impl Follower {
+    pub(super) fn look(&mut self) {
+        let files = &self.identity.files;
+        let read = files.read();
+        if read.as_ref().ok() == self.taken.as_ref() && self.taken.is_some() {
+            self.refused = None;
+            return;
+        }
+        match read.and_then(|contents| files.parse(&contents).map(|key| (contents, key))) {
+            Ok((contents, key)) => {
+                self.identity.current.replace(key);
+                self.taken = Some(contents);
+                self.refused = None;
+                tracing::info!(certificate = %files.certificate.display(), "the certificate was taken anew");
+            }
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Said once, and only where two looks see the same: whoever renews writes one file after the other.
+    fn refuse(&mut self, error: &IdentityError) {
+        let seen = self.identity.files.read().ok();
+        match &mut self.refused {
+            Some((before, is_said)) if *before == seen => {
+                if !*is_said {
+                    let error: &(dyn std::error::Error + 'static) = error;
+                    tracing::warn!(error, "the changed certificate cannot be used; the one before is kept");
+                    *is_said = true;
+                }
+            }
+            _ => self.refused = Some((seen, false)),
+        }
+    }
+}
+
+/// The certificate that handshakes get now.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl Current {
+    fn of(key: CertifiedKey) -> Self {
+        Self(RwLock::new(Arc::new(key)))
+    }
+
+    fn replace(&self, key: CertifiedKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn pin_of(key: &CertifiedKey) -> Option<Pin> {
+    key.key.public_key().map(|der| Pin::of_public_key(&der))
+}
+
+/// The pin of the identity that abide made in `folder`; `None` where there is none yet.
+pub fn pin_in(folder: &Path) -> Option<Pin> {
+    let files = Files::made_in(folder);
+    pin_of(&files.parse(&files.read().ok()?).ok()?)
+}
+
+/// The folder appears as a whole or not at all.
+fn make(folder: &Path) -> Result<(), IdentityError> {
+    let failed = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source| IdentityError::Io { doing, path, source }
+    };
+    let draft = folder.with_extension("new");
+    if draft.exists() {
+        fs::remove_dir_all(&draft).map_err(failed("removing", &draft))?;
+    }
+    DirBuilder::new().mode(0o700).create(&draft).map_err(failed("making", &draft))?;
+    let key = KeyPair::generate()?;
+    let certificate = parameters()?.self_signed(&key)?;
+    let files = Files::made_in(&draft);
+    write(&files.key, &key.serialize_pem()).map_err(failed("writing", &files.key))?;
+    write(&files.certificate, &certificate.pem()).map_err(failed("writing", &files.certificate))?;
+    fs::rename(&draft, folder).map_err(failed("making", folder))?;
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("flushing", parent))
+}
+
+/// It is known by its key, so it never expires, and its names are those that help someone who looks
+/// at it, or tries it on this machine with `curl --cacert`.
+fn parameters() -> Result<CertificateParams, rcgen::Error> {
+    let names = ["abide", "localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut parameters = CertificateParams::new(names)?;
+    parameters.distinguished_name.push(DnType::CommonName, "abide");
+    Ok(parameters)
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn warn_of_readers(key: &Path) {
+    let mode = fs::metadata(key).map(|found| found.permissions().mode()).unwrap_or_default();
+    if mode & 0o007 != 0 {
+        tracing::warn!(key = %key.display(), "everyone on this machine may read the key of the certificate");
+    }
+}
