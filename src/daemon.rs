@@ -2,6 +2,7 @@
 //! the loop and the listeners, and ends them in order.
 
 mod manifest_watch;
+mod network;
 mod systemd;
 
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
 use crate::record::{self, Handles};
+pub use network::Encryption;
+use network::Network;
 use systemd::StopSignals;
 
 /// How a daemon is to run.
@@ -40,8 +43,10 @@ use systemd::StopSignals;
 pub struct Options {
     /// The folder of the manifest, the record and the socket.
     pub desired_state: PathBuf,
-    /// Where webhooks are served.
+    /// Where webhooks and the API are served.
     pub listen: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub encryption: Encryption,
     /// How often everything is looked at even if nothing rang.
     pub resync: Duration,
 }
@@ -101,7 +106,7 @@ pub struct Daemon {
     pub handles: Handles,
     /// The loop.
     pub controller: Controller,
-    /// Where webhooks are served.
+    /// Where webhooks and the API are served.
     pub address: SocketAddr,
     socket: PathBuf,
     stop: CancellationToken,
@@ -118,12 +123,10 @@ impl Daemon {
         let folder = options.desired_state;
         let loaded = load_manifest(&folder)?;
         let handles = open_record(&folder)?;
-        let tcp = TcpListener::bind(options.listen).await.with_context(|| {
-            format!("cannot listen on {}; --listen chooses another address", options.listen)
-        })?;
+        let network = Network::open(options.listen, &options.encryption, &folder).await?;
         let socket = socket_path(&folder);
         let unix = serve::bind_unix(&socket)?;
-        let address = tcp.local_addr()?;
+        let (address, scheme) = (network.address()?, network.scheme());
 
         let stop = CancellationToken::new();
         let (manifests, states) = manifest_watch::start(&folder, loaded, &stop);
@@ -144,10 +147,11 @@ impl Daemon {
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
         let mut state = api_state(&handles, states, dirs.logs, Some(seen));
+        state.pin = network.pin();
         let hooks = webhooks(&mut state);
-        let listeners = listen(tcp, unix, state, hooks, &stop);
+        let listeners = listen(network, unix, state, hooks, &stop)?;
         let version = env!("CARGO_PKG_VERSION");
-        info!(version, %address, socket = %socket.display(), record = %handles.id, "abide runs");
+        info!(version, %address, scheme, socket = %socket.display(), record = %handles.id, "abide runs");
         Ok(Self { handles, controller, address, socket, stop, listeners, running })
     }
 
@@ -178,7 +182,8 @@ pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
     let handles = open_record(desired_state)?;
     let state = Arc::new(ManifestState { manifest, problem: None });
     let (_, states) = watch::channel(state);
-    let state = api_state(&handles, states, state_dirs(desired_state).logs, None);
+    let mut state = api_state(&handles, states, state_dirs(desired_state).logs, None);
+    state.pin = network::pin(desired_state);
     // Whoever may open the record may do everything with it anyway.
     Ok(api::router(state).layer(Extension(Access::local("local"))))
 }
@@ -226,6 +231,7 @@ fn api_state(
         token_writer: handles.token_writer.clone(),
         tokens: handles.tokens.clone(),
         bells: handles.bells.clone(),
+        pin: None,
         logs_dir,
         controller,
         more_metrics: None,
@@ -245,21 +251,18 @@ fn webhooks(state: &mut ApiState) -> Router {
 /// Everything, on the socket for local people and on the network for tokens. Webhooks prove
 /// themselves, so they are outside of that.
 fn listen(
-    tcp: TcpListener,
+    network: Network,
     unix: UnixListener,
     state: ApiState,
     hooks: Router,
     stop: &CancellationToken,
-) -> Vec<JoinHandle<()>> {
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let gate = Gate::new(&state);
     let routes = api::router(state);
     let public = routes.clone().layer(from_fn_with_state(gate, authenticate)).merge(hooks.clone());
     let local = routes.layer(from_fn(name_caller)).merge(hooks);
-    let limits = Limits::default();
-    vec![
-        tokio::spawn(serve::serve_tcp(tcp, public, limits, stop.clone())),
-        tokio::spawn(serve::serve_unix(unix, local, limits, stop.clone())),
-    ]
+    let unix = tokio::spawn(serve::serve_unix(unix, local, Limits::default(), stop.clone()));
+    Ok(vec![network.serve(public, stop)?, unix])
 }
 
 /// The loop as the API sees it.

@@ -7,14 +7,15 @@
 //! | --- | --- | --- |
 //! | [`model`] | the vocabulary: pure data | nothing of ours |
 //! | [`plan`] | the decision, and its explanation | model |
-//! | [`record`] | the memory; the only room that names sled | model |
+//! | [`record`] | the memory; the only room that names sled | model, failpoint |
 //! | [`source`] | git | model |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, context |
+//! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, context, failpoint |
 //! | [`api`] | the door: webhooks, HTTP API | model, record |
 //! | [`cli`] | the voice | model, api (its router, where no daemon runs) |
 //! | [`tls`] | certificates, and how a server is known by one | model |
 //! | [`manifest_dir`], [`secret`] | what people write: manifest files, secrets | model, each other |
+//! | [`failpoint`] | where a test may have the daemon end | nothing of ours |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -25,6 +26,7 @@ pub mod context;
 pub mod controller;
 pub mod daemon;
 pub mod demo;
+pub mod failpoint;
 pub mod manifest_dir;
 pub mod model;
 pub mod plan;

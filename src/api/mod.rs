@@ -38,6 +38,7 @@ use tokio::sync::watch::Receiver;
 
 pub use routes::router;
 
+use crate::model::credential::Pin;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
@@ -59,6 +60,8 @@ pub struct ApiState {
     pub token_writer: TokenWriter,
     /// Reads what is known of them.
     pub tokens: TokenReader,
+    /// By what key the server is known, where it made its own: new tokens carry it.
+    pub pin: Option<Pin>,
     /// Rings for what the event stream tells.
     pub bells: Bells,
     /// The folder of build logs, `<number>.log`.

@@ -1,37 +1,33 @@
-//! The accept loop: HTTP/1.1 over TCP and Unix sockets, with a limit on everything a peer controls.
+//! The accept loop: HTTP over TCP, TLS and Unix sockets, with a limit on everything a peer controls.
 //!
 //! Headers and bodies have deadlines, connections are counted, and errors of `accept` are survived.
 //! Responses have none, so that a followed log or an event stream may last for days.
 
+mod busy;
 mod deadline;
+mod http;
 mod unix;
+mod wire;
 
 #[cfg(test)]
 pub(in crate::api) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, Request, header};
-use axum::response::Response;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 
 pub use deadline::BodyDeadline;
-use deadline::Deadline;
 pub use unix::{ServeError, bind_unix};
+use wire::{Opened, Wire};
 
 /// The pause after the first failed `accept`; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -40,8 +36,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// What a peer may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long the headers of a request may take, and how long a connection may wait between two
-    /// requests (10 s).
+    /// How long a handshake may take, how long the headers of a request, and how long a connection may
+    /// wait between two requests (10 s each).
     pub header_read: Duration,
     /// How long the body of a request may take, from its headers to its last byte (30 s).
     pub body: Duration,
@@ -80,12 +76,23 @@ pub struct Peer {
 /// Serves `router` on a TCP socket until `shutdown` is cancelled and the connections have ended, or
 /// their grace is over.
 pub async fn serve_tcp(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
-    serve(listener, router, limits, shutdown).await;
+    serve(listener, Wire::Plain, router, limits, shutdown).await;
+}
+
+/// Serves `router` on a TCP socket with TLS; see [`serve_tcp`].
+pub async fn serve_tls(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
+    serve(listener, Wire::Tls(acceptor), router, limits, shutdown).await;
 }
 
 /// Serves `router` on a Unix socket; see [`serve_tcp`].
 pub async fn serve_unix(listener: UnixListener, router: Router, limits: Limits, shutdown: CancellationToken) {
-    serve(listener, router, limits, shutdown).await;
+    serve(listener, Wire::Plain, router, limits, shutdown).await;
 }
 
 /// What both kinds of sockets have in common.
@@ -116,11 +123,17 @@ impl Listener for UnixListener {
     }
 }
 
-async fn serve<L: Listener>(listener: L, router: Router, limits: Limits, shutdown: CancellationToken) {
+async fn serve<L: Listener>(
+    listener: L,
+    wire: Wire,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     while let Some(Some((stream, peer, slot))) = shutdown.run_until_cancelled(next(&listener, &slots)).await {
-        let connection = connection(stream, peer, router.clone(), limits, shutdown.clone());
+        let connection = connection(stream, wire.clone(), peer, router.clone(), limits, shutdown.clone());
         connections.spawn(async move {
             connection.await;
             drop(slot);
@@ -159,48 +172,28 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection<S>(stream: S, peer: Peer, router: Router, limits: Limits, shutdown: CancellationToken)
-where
+/// Opens a connection within the time that headers have, and serves it. A handshake that takes long
+/// keeps nobody else waiting: this is a task of its own.
+async fn connection<S>(
+    stream: S,
+    wire: Wire,
+    peer: Peer,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(router.clone(), peer, limits.body, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read)
-        .max_headers(limits.headers)
-        .max_header_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
+    let opening = tokio::time::timeout(limits.header_read, wire.open(stream));
+    let Some(Ok(opened)) = shutdown.run_until_cancelled(opening).await else { return };
+    match opened {
+        Ok((Opened::Plain(stream), version)) => {
+            http::serve(stream, version, peer, router, limits, shutdown).await;
         }
-    };
-    if let Err(error) = ended {
+        Ok((Opened::Tls(stream), version)) => {
+            http::serve(stream, version, peer, router, limits, shutdown).await;
+        }
         // A peer can cause it at will, so it is no line of the usual log.
-        tracing::debug!(%error, ?peer, "connection ended");
+        Err(error) => tracing::debug!(%error, ?peer, "no connection was made of it"),
     }
-}
-
-/// Hands a request to the router, with its peer, and a deadline for its body.
-async fn answer(
-    router: Router,
-    peer: Peer,
-    deadline: Duration,
-    request: Request<Incoming>,
-) -> Result<Response, std::convert::Infallible> {
-    // Where a length stands beside the chunks, hyper goes by the chunks and drops the length, but a
-    // proxy in front may have gone by the length. Closing leaves no next request to disagree about.
-    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut request = request.map(|body| Deadline::new(body, deadline));
-    let handle = request.body().handle();
-    request.extensions_mut().insert(handle);
-    request.extensions_mut().insert(peer);
-    let mut response = router.oneshot(request).await?;
-    if is_chunked {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
 }

@@ -58,6 +58,7 @@ pub(super) async fn create(
     let new = NewToken { name, role, expires };
     let (about, credential) = api.token_writer.create(new, Deed { at: now, by }).await?;
     tracing::info!(token = %about.id, name = %about.name, role = %about.role, by = about.created.by, "a token was made");
+    let credential = api.pin.map_or(credential.clone(), |pin| credential.pinned(pin));
     let issued = IssuedToken { token: credential.text(), about };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(issued)).into_response())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::Serialize;
 
+use crate::daemon::Encryption;
 use crate::manifest_dir::LoadError;
 
 /// A service of this process: it ends when it is told to stop, or with an error.
@@ -32,8 +33,10 @@ pub struct Entrypoints {
 pub struct DaemonOptions {
     /// The folder of the manifest, the record and the socket.
     pub desired_state: PathBuf,
-    /// Where webhooks are served.
+    /// Where webhooks and the API are served.
     pub listen: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub encryption: Encryption,
     /// How often everything is looked at even if nothing rang.
     pub resync: Duration,
     /// How often `-v` was given.
@@ -70,9 +73,9 @@ pub(super) fn of_this_build() -> Entrypoints {
 }
 
 async fn run_daemon(options: DaemonOptions) -> anyhow::Result<()> {
-    let DaemonOptions { desired_state, listen, resync, verbosity } = options;
+    let DaemonOptions { desired_state, listen, encryption, resync, verbosity } = options;
     crate::telemetry::start(verbosity);
-    crate::daemon::run(crate::daemon::Options { desired_state, listen, resync }).await
+    crate::daemon::run(crate::daemon::Options { desired_state, listen, encryption, resync }).await
 }
 
 fn check(desired_state: &Path) -> Result<CheckSummary, Vec<String>> {

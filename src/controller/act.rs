@@ -10,6 +10,7 @@ use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, JobKey};
 use super::pass::{Pass, Planned};
+use crate::failpoint;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::status::Reason;
@@ -65,7 +66,10 @@ impl Pass {
         for planned_step in &planned.plan.steps {
             self.tell(planned, planned_step).await;
             let step = &planned_step.step;
-            if let Err(why) = self.take(planned, step, &mut created, &mut touched).await {
+            failpoint::before(step.point());
+            let taken = self.take(planned, step, &mut created, &mut touched).await;
+            failpoint::after(step.point());
+            if let Err(why) = taken {
                 result = Err(Failed { step: step.clone(), why });
                 break;
             }

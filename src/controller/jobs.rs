@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clock;
 use super::wake::Wake;
+use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
 use crate::model::desired::Image;
 use crate::model::name::EnvironmentName;
@@ -154,10 +155,13 @@ impl Jobs {
         let cancel = CancellationToken::new();
         slot.ended = None;
         slot.running = Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
-        let (work, permits) = (work(progress), Arc::clone(&self.permits));
+        let (work, permits, point) = (work(progress), Arc::clone(&self.permits), key.point());
         let turn = async move {
             let _permit = permits.acquire_owned().await;
-            work.await
+            failpoint::before(point);
+            let ended = work.await;
+            failpoint::after(point);
+            ended
         };
         let (jobs, environment) = (self.clone(), environment.clone());
         self.tasks.spawn(async move {

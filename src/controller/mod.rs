@@ -15,6 +15,7 @@ mod front;
 mod intent;
 mod jobs;
 mod pass;
+mod point;
 mod probe;
 mod supervise;
 mod sweep;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::controller::RESYNC;
-use crate::daemon::{Daemon, Options};
+use crate::daemon::{Daemon, Encryption, Options};
 use crate::model::desired::Origin;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
@@ -45,7 +45,8 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon::start(Options { desired_state: folder.clone(), listen, resync: RESYNC }).await?;
+    let (desired_state, encryption) = (folder.clone(), Encryption::default());
+    let daemon = Daemon::start(Options { desired_state, listen, encryption, resync: RESYNC }).await?;
     let handles = daemon.handles.clone();
     let told = tokio::select! {
         told = show(&handles, &folder, &repository, ports) => told,

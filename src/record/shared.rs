@@ -10,6 +10,7 @@ use super::draft::Draft;
 use super::error::RecordError;
 use super::mirror::Mirror;
 use super::store::{Kind, Store};
+use crate::failpoint::{self, Point};
 
 /// Fields are dropped in order: the mirror is written a last time while the store is still open,
 /// and the lock goes last.
@@ -50,7 +51,9 @@ impl Shared {
             return Ok(answer);
         }
         // After the gate is open again, so that writers share the disk's time.
+        failpoint::before(Point::Flush);
         self.store.flush(&made.lines)?;
+        failpoint::after(Point::Flush);
         if made.lines.iter().any(|line| Kind::is_mirrored(line.kind)) {
             self.mirror.wake();
         }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +65,22 @@ impl Daemon {
     /// Several in a row on the same folder write to the same log, so that the log of a test that
     /// kills its daemon is whole.
     pub(crate) fn start(desired_state: &Path, env: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::spawn(desired_state, env);
+        daemon.await_socket();
+        daemon
+    }
+
+    /// Starts one that is killed at a failpoint, which may be before its socket answers.
+    pub(crate) fn start_doomed(desired_state: &Path, failpoint: &str, env: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::spawn(desired_state, &[&[("ABIDE_FAILPOINT", failpoint)], env].concat());
+        let socket = daemon.desired_state.join("abide.sock");
+        eventually("the daemon's socket answers, or it has ended", PATIENCE, || {
+            UnixStream::connect(&socket).is_ok() || !daemon.is_running()
+        });
+        daemon
+    }
+
+    fn spawn(desired_state: &Path, env: &[(&str, &str)]) -> Self {
         let [port] = free_ports();
         let log = desired_state.with_extension("log");
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -71,9 +88,7 @@ impl Daemon {
         command.args(["daemon", "--listen", &format!("127.0.0.1:{port}")]).envs(env.iter().copied());
         let (out, err): (File, File) = (file.try_clone().unwrap(), file);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        let mut daemon = Self { child, desired_state: desired_state.to_owned(), port, log };
-        daemon.await_socket();
-        daemon
+        Self { child, desired_state: desired_state.to_owned(), port, log }
     }
 
     fn await_socket(&mut self) {
@@ -109,6 +124,16 @@ impl Daemon {
     pub(crate) fn terminate(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         eventually_some("the daemon ends", PATIENCE, || self.child.try_wait().unwrap())
+    }
+
+    /// Waits until a failpoint has killed it.
+    ///
+    /// # Panics
+    /// Where it runs on: the failpoint was never reached.
+    pub(crate) fn await_doom(mut self, failpoint: &str) {
+        let what = format!("the daemon reaches {failpoint}");
+        let ended = eventually_some(&what, PATIENCE, || self.child.try_wait().unwrap());
+        assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()), "{failpoint}: {ended:?}");
     }
 
     /// Ends it where it stands (SIGKILL).

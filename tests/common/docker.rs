@@ -96,6 +96,11 @@ impl Space {
         found
     }
 
+    /// The names of all containers of this space, running or not.
+    pub(crate) fn container_names(&self) -> BTreeSet<String> {
+        self.named(&["ps", "--all", "--format", "{{.Names}}"])
+    }
+
     /// The ids of all images of this space.
     pub(crate) fn images(&self) -> BTreeSet<String> {
         let mut found = self.filtered(&["images", "--quiet", "--no-trunc"]);

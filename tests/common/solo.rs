@@ -51,6 +51,9 @@ pub(crate) struct Life {
 }
 
 impl Solo {
+    /// What its daemon needs in its environment: the name and the value of the webhook's secret.
+    pub(crate) const SECRET: (&str, &str) = (SECRET_VARIABLE, SECRET);
+
     /// Lays it out in `space`; nothing is declared yet but what it needs.
     pub(crate) fn new(space: &Space) -> Self {
         let solo = Self::undeclared(space);

@@ -26,7 +26,7 @@ fn builds(commit: &str) -> Vec<String> {
 }
 
 /// What no moment of a kill may leave behind, once the next daemon has converged.
-fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
+pub(crate) fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
     let life = solo.await_ready();
     let commit = commits.last().unwrap();
     eventually("its container is the only one left", PATIENCE, || {
@@ -112,7 +112,7 @@ fn what_someone_runs_by_hand_of_a_steps_image_is_not_taken_for_a_leftover() {
 }
 
 /// A Dockerfile whose build takes `seconds` more.
-fn slow_dockerfile(space: &Space, seconds: u32) -> String {
+pub(crate) fn slow_dockerfile(space: &Space, seconds: u32) -> String {
     format!(
         r#"FROM scratch
 LABEL {}

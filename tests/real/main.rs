@@ -6,10 +6,13 @@
 mod common;
 
 mod api;
+mod behaviour;
 mod build;
 mod crash;
 mod deploy;
 mod engine;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod front;
 mod heal;
 mod keepwork;

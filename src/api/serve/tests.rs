@@ -12,6 +12,9 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+mod encrypted;
+mod http2;
+
 /// Long enough for a busy machine; a test that waits this long fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -33,6 +36,15 @@ pub(in crate::api) struct Server {
 }
 
 impl Server {
+    /// With TLS.
+    async fn start_tls(router: Router, limits: Limits, acceptor: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let done = tokio::spawn(serve_tls(listener, acceptor, router, limits, shutdown.clone()));
+        Self { address, shutdown, done: Some(done) }
+    }
+
     pub(in crate::api) async fn start(router: Router, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -190,12 +202,14 @@ async fn oversized_and_overmany_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn only_http_1_is_spoken() {
+async fn what_is_neither_http_nor_its_preface_is_refused() {
     let server = Server::start(router(), hasty()).await;
-    let preface = server.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert!(!preface.contains(" 200 "), "{preface}");
-    let garbage = server.exchange(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
-    assert!(!garbage.contains(" 200 "), "{garbage}");
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX\r\n\r\n"]
+    {
+        let answer = server.exchange(garbage).await;
+        assert!(!answer.contains(" 200 "), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -233,7 +247,7 @@ async fn running_out_of_file_descriptors_is_survived_with_pauses() {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let exhausted = Exhausted { listener, failures: 2.into() };
-    let done = tokio::spawn(serve(exhausted, router(), hasty(), shutdown.clone()));
+    let done = tokio::spawn(serve(exhausted, Wire::Plain, router(), hasty(), shutdown.clone()));
     let server = Server { address, shutdown, done: Some(done) };
     let start = Instant::now();
     let answer = server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;

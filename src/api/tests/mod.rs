@@ -231,6 +231,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
         status: handles.status.clone(),
         token_writer: handles.token_writer.clone(),
         tokens: handles.tokens.clone(),
+        pin: None,
         bells: handles.bells.clone(),
         logs_dir: home.path().to_owned(),
         controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),

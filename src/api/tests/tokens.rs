@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Api, api, at};
 use crate::model::access::{Deed, Role};
-use crate::model::credential::Credential;
+use crate::model::credential::{Credential, Pin};
 
 const PATH: &str = "/api/v1/tokens";
 
@@ -35,6 +35,17 @@ async fn a_token_is_told_once_and_never_again() {
     }]);
     assert_eq!(listed.json(), expected);
     assert!(!listed.text.contains(text) && !listed.text.contains(&hex::encode(credential.hash())));
+}
+
+#[tokio::test]
+async fn a_token_carries_the_pin_of_a_server_that_made_its_own_certificate() {
+    let mut api = api();
+    let pin = Pin::of_public_key(b"a key");
+    api.state.pin = Some(pin);
+    let issued = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
+    let credential = Credential::parse(issued["token"].as_str().unwrap()).unwrap();
+    assert_eq!(credential.pin(), Some(pin));
+    assert!(api.handles.tokens.verify(&credential, at(1_000)).unwrap().is_some());
 }
 
 #[tokio::test]

@@ -1,0 +1,195 @@
+//! HTTP/2 against real sockets: what an agent does, and what someone does who means ill.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::*;
+
+type Sender = SendRequest<Empty<axum::body::Bytes>>;
+
+async fn client(server: &Server) -> Sender {
+    let stream = TokioIo::new(server.connect().await);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn ask(path: &str) -> Request<Empty<axum::body::Bytes>> {
+    Request::get(format!("http://x{path}")).body(Empty::new()).unwrap()
+}
+
+/// A frame: its length, kind, flags and stream, then its payload.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A whole `GET / HTTP/2`, by entries of HPACK's static table, with `x` for a host.
+fn get(stream: u32) -> Vec<u8> {
+    const END_OF_STREAM_AND_HEADERS: u8 = 0x5;
+    frame(1, END_OF_STREAM_AND_HEADERS, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'x'])
+}
+
+fn preface() -> Vec<u8> {
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[])].concat()
+}
+
+/// Limits by which no connection is closed for being idle: a flood has to be seen for what it is.
+fn patient() -> Limits {
+    Limits { header_read: PATIENCE * 10, ..hasty() }
+}
+
+/// Whether the server closes the connection on which `bytes` came.
+async fn is_closed_after(server: &Server, bytes: &[u8]) -> bool {
+    let mut stream = server.connect().await;
+    let _ = stream.write_all(bytes).await;
+    let mut answer = [0; 4096];
+    let closed = async { while let Ok(1..) = stream.read(&mut answer).await {} };
+    timeout(PATIENCE, closed).await.is_ok()
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests_at_once() {
+    let server = Server::start(router(), hasty()).await;
+    let mut sender = client(&server).await;
+    let stream = sender.send_request(ask("/stream")).await.unwrap();
+    let quick = sender.send_request(ask("/peer")).await.unwrap();
+    let peer = quick.into_body().collect().await.unwrap().to_bytes();
+    assert!(peer.starts_with(b"Peer { uid: None, address: Some(127.0.0.1:"));
+    let ticks = stream.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(ticks, "tick ".repeat(6));
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_is_closed_and_a_busy_one_is_not() {
+    let server = Server::start(router(), hasty()).await;
+    let (mut idle, mut busy) = (client(&server).await, client(&server).await);
+    idle.send_request(ask("/peer")).await.unwrap();
+    let answer = busy.send_request(ask("/stream")).await.unwrap();
+    let closed = async {
+        while idle.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("an idle connection was kept");
+    // It lasts three times as long as an idle connection may.
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "tick ".repeat(6));
+}
+
+#[tokio::test]
+async fn a_body_has_its_deadline_here_too_unless_it_is_lifted() {
+    async fn read(deadline: BodyDeadline, is_lifted: bool, body: Body) -> StatusCode {
+        if is_lifted {
+            deadline.lift();
+        }
+        match axum::body::to_bytes(body, 1_000).await {
+            Ok(_) => StatusCode::OK,
+            Err(_) => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+    let read_with = |is_lifted| {
+        axum::routing::post(async move |Extension(deadline), body: Body| {
+            read(deadline, is_lifted, body).await
+        })
+    };
+    let router = Router::new().route("/held", read_with(false)).route("/lifted", read_with(true));
+    let server = Server::start(router, hasty()).await;
+    let stream = TokioIo::new(server.connect().await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut statuses = Vec::new();
+    for path in ["/held", "/lifted"] {
+        let pieces = stream::iter(0..3).then(async |_| {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok::<_, io::Error>("x")
+        });
+        let body = Body::from_stream(pieces.boxed());
+        let request = Request::post(format!("http://x{path}")).body(body).unwrap();
+        statuses.push(sender.send_request(request).await.unwrap().status());
+    }
+    assert_eq!(statuses, [StatusCode::REQUEST_TIMEOUT, StatusCode::OK]);
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_and_reset_at_once_are_bounded() {
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&most);
+    let slow = Router::new().route("/", get_slowly(running, counted));
+    let server = Server::start(slow, patient()).await;
+    let mut flood = preface();
+    for number in 0..20_000 {
+        let stream = 2 * number + 1;
+        flood.extend(get(stream));
+        flood.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    assert!(is_closed_after(&server, &flood).await, "the flood was taken for good");
+    assert!(most.load(SeqCst) <= 128, "{} at once", most.load(SeqCst));
+    let answer = client(&server).await.send_request(ask("/peer")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND, "others are answered all the same");
+}
+
+/// A handler that counts how many of it run at once.
+fn get_slowly(running: Arc<AtomicUsize>, most: Arc<AtomicUsize>) -> axum::routing::MethodRouter {
+    struct Running(Arc<AtomicUsize>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+    axum::routing::get(async move || {
+        most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+        let _running = Running(running);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    })
+}
+
+#[tokio::test]
+async fn floods_of_frames_that_mean_nothing_end_the_connection() {
+    let server = Server::start(router(), patient()).await;
+    const END_OF_HEADERS: u8 = 0x4;
+    let open = frame(1, END_OF_HEADERS, 1, &[0x83, 0x86, 0x84, 0x41, 0x01, b'x']);
+    let unfinished = frame(1, 0, 1, &[0x82, 0x86, 0x84]);
+    // A header that is not indexed, and never ends.
+    let piece = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'b'; 16_000]].concat();
+    let floods = [
+        ("empty data", [open, frame(0, 0, 1, &[]).repeat(50_000)].concat()),
+        ("continuations", [unfinished, frame(9, 0, 1, &piece).repeat(100)].concat()),
+        ("a frame that is too long", frame(0, 0, 1, &[0; 100_000])),
+    ];
+    for (what, flood) in floods {
+        let bytes = [preface(), flood].concat();
+        assert!(is_closed_after(&server, &bytes).await, "{what} kept the connection");
+    }
+    let answer = client(&server).await.send_request(ask("/peer")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn requests_that_smuggle_in_http_1_are_malformed_in_http_2() {
+    let server = Server::start(router(), hasty()).await;
+    for (name, value) in
+        [("transfer-encoding", "chunked"), ("connection", "close"), ("content-length", "5, 6")]
+    {
+        let literal = [&[0x00, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        let literal = [literal, vec![u8::try_from(value.len()).unwrap()], value.as_bytes().to_vec()].concat();
+        let headers = [&[0x82, 0x86, 0x84, 0x41, 0x01, b'x'][..], &literal].concat();
+        let bytes = [preface(), frame(1, 0x5, 1, &headers)].concat();
+        let mut stream = server.connect().await;
+        stream.write_all(&bytes).await.unwrap();
+        let (mut all, mut piece) = (Vec::new(), [0; 4096]);
+        let reset = async {
+            while !all.windows(5).any(|window| window == [3, 0, 0, 0, 0]) {
+                let read = stream.read(&mut piece).await.unwrap_or(0);
+                assert!(read > 0, "{name}: closed without a reset: {all:?}");
+                all.extend_from_slice(&piece[..read]);
+            }
+        };
+        timeout(PATIENCE, reset).await.expect("a malformed request was not reset");
+    }
+}

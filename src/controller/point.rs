@@ -1,0 +1,38 @@
+//! Which failpoint stands around a step and around a job.
+
+use super::jobs::JobKey;
+use crate::failpoint::Point;
+use crate::plan::Step;
+
+impl Step {
+    /// Every step has one, so that a test can end the daemon before and after it.
+    pub(super) fn point(&self) -> Point {
+        match self {
+            Self::CancelJob => Point::CancelJob,
+            Self::Acquire(_) => Point::Acquire,
+            Self::RecordImage { .. } => Point::RecordImage,
+            Self::RecordRebuilt { .. } => Point::RecordRebuilt,
+            Self::RollBack { .. } => Point::RollBack,
+            Self::CreateNetwork => Point::CreateNetwork,
+            Self::CreateVolume { .. } => Point::CreateVolume,
+            Self::Create { .. } => Point::Create,
+            Self::Start { .. } => Point::Start,
+            Self::Stop { .. } => Point::Stop,
+            Self::Remove { .. } => Point::Remove,
+            Self::Rename { .. } => Point::Rename,
+            Self::Unpause { .. } => Point::Unpause,
+            Self::Connect { .. } => Point::Connect,
+            Self::Adjust { .. } => Point::Adjust,
+        }
+    }
+}
+
+impl JobKey {
+    /// The failpoint around the work of this job.
+    pub(super) fn point(&self) -> Point {
+        match self {
+            Self::Build(_) => Point::Build,
+            Self::Pull(_) => Point::Pull,
+        }
+    }
+}
