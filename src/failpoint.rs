@@ -63,6 +63,8 @@ points! {
     Build = "build",
     /// A pull runs, likewise.
     Pull = "pull",
+    /// An image is pushed.
+    Push = "push",
     /// A write of the record is put on disk; after that it is acknowledged.
     Flush = "flush",
 }

@@ -9,8 +9,9 @@
 //! | [`plan`] | the decision, and its explanation | model |
 //! | [`record`] | the memory; the only room that names sled | model, failpoint |
 //! | [`source`] | git | model |
+//! | [`registry`] | credentials, and questions to registries | model, secret, tls |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, context, failpoint |
+//! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, registry, context, failpoint |
 //! | [`api`] | the door: webhooks, HTTP API | model, record |
 //! | [`cli`] | the voice | model, api (its router, where no daemon runs) |
 //! | [`tls`] | certificates, and how a server is known by one | model |
@@ -31,6 +32,7 @@ pub mod manifest_dir;
 pub mod model;
 pub mod plan;
 pub mod record;
+pub mod registry;
 pub mod secret;
 pub mod source;
 pub mod telemetry;

@@ -6,18 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room: its path prefix in `src`, and the rooms of ours that it may name.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
     ("record/", &["model", "record", "failpoint"]),
     ("source/", &["model", "source"]),
+    ("registry/", &["model", "secret", "tls", "registry"]),
     ("context/", &["model", "context"]),
     ("secret.rs", &["model"]),
     ("failpoint.rs", &[]),
     ("tls", &["model", "tls"]),
     ("manifest_dir.rs", &["model", "secret"]),
     ("controller/docker/", &["model"]),
-    ("controller/", &["model", "plan", "record", "source", "context", "secret", "failpoint", "controller"]),
+    (
+        "controller/",
+        &["model", "plan", "record", "source", "registry", "context", "secret", "failpoint", "controller"],
+    ),
     ("api/", &["model", "record", "secret", "api"]),
     ("cli/", &["model", "api", "cli", "tls", "daemon", "demo", "telemetry", "manifest_dir"]),
     ("daemon", &["model", "record", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"]),

@@ -129,6 +129,10 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::NameConflict
         | Reason::VolumeMissing
         | Reason::SecretMissing
+        | Reason::Pushing
+        | Reason::RegistryUnavailable
+        | Reason::RegistryDenied
+        | Reason::TagMoved
         | Reason::EngineUnavailable
         | Reason::NotInManifest
         | Reason::RolledBack

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tracing::info;
 
 use super::clock::now;
 use super::docker::{Engine, EngineError};
-use super::jobs::{Ended, JobKey};
+use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
+use super::pull::Pull;
 use crate::failpoint;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
-use crate::model::status::Reason;
 use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
@@ -52,9 +51,6 @@ impl std::fmt::Display for Failed {
         write!(f, "cannot {}: {}", explain::words(&self.step), self.why)
     }
 }
-
-/// How long a pull may take.
-const PULL: Duration = Duration::from_secs(30 * 60);
 
 impl Pass {
     /// Takes the steps of a plan in order, until one fails. Containers that were touched are
@@ -183,20 +179,18 @@ impl Pass {
                 self.jobs.begin(environment, key.clone(), |progress| builder.run(task, inputs, progress));
             }
             (Need::Pull { reference, digest }, _, Some(key)) => {
-                let (engine, reference, digest) =
-                    (Arc::clone(&self.engine), reference.clone(), digest.clone());
-                self.jobs.begin(environment, key.clone(), |progress| async move {
-                    let mut say = |line: String| progress.say(line);
-                    let pull = engine.pull(&reference, &digest, &mut say);
-                    match tokio::time::timeout(PULL, pull).await {
-                        Ok(Ok(image)) => Ended::Got(image),
-                        Ok(Err(error)) => pull_failed(&error),
-                        Err(_) => Ended::Unavailable {
-                            reason: Reason::ImageNotFound,
-                            message: format!("the pull of {reference}@{digest} took too long"),
-                        },
-                    }
-                });
+                let pull = Pull {
+                    engine: Arc::clone(&self.engine),
+                    registries: Arc::clone(&self.registries),
+                    environment: environment.clone(),
+                    reference: reference.clone(),
+                    digest: digest.clone(),
+                };
+                self.jobs.begin(environment, key.clone(), |progress| pull.run(progress));
+            }
+            (Need::Push { id, repository }, _, Some(key)) => {
+                let (pusher, id, repository) = (self.pusher.clone(), id.clone(), repository.clone());
+                self.jobs.begin(environment, key.clone(), |progress| pusher.run(id, repository, progress));
             }
             _ => {}
         }
@@ -227,14 +221,5 @@ impl Pass {
             _ => {}
         }
         Ok(())
-    }
-}
-
-/// A digest that no registry has is a verdict; a registry that does not answer is none.
-fn pull_failed(error: &EngineError) -> Ended {
-    let (reason, message) = (Reason::ImageNotFound, error.to_string());
-    match error {
-        EngineError::NotFound(_) => Ended::Failed { reason, message },
-        _ => Ended::Unavailable { reason, message },
     }
 }

@@ -11,7 +11,7 @@ mod steps;
 mod tree;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,11 +21,15 @@ use tracing::{info, warn};
 use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
+use super::push::Pusher;
+use super::registries::Trouble;
 use crate::context::tree as files;
+use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Image;
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
+use crate::model::reference::ImageRepository;
 use crate::model::spec::BuildSpec;
 use crate::model::status::Reason;
 use crate::record::{RecordError, StatusReader, StatusWriter};
@@ -52,6 +56,8 @@ pub(crate) struct Task {
     pub(crate) branch: BranchName,
     pub(crate) revision: CommitId,
     pub(crate) spec: BuildSpec,
+    /// Where the image is pushed; no part of what is built.
+    pub(crate) push: Option<ImageRepository>,
 }
 
 impl Task {
@@ -161,6 +167,15 @@ impl From<RecordError> for BuildError {
     }
 }
 
+impl From<Trouble> for BuildError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NotThere(message) => Self::Unavailable(Reason::RegistryUnavailable, message),
+            Trouble::Unavailable(reason, message) => Self::Unavailable(reason, message),
+        }
+    }
+}
+
 /// Runs blocking file work beside the async threads.
 async fn blocking<T: Send + 'static>(
     step: &str,
@@ -176,6 +191,7 @@ async fn blocking<T: Send + 'static>(
 /// Builds images for one record on one engine.
 pub(crate) struct Builder {
     pub(crate) engine: Arc<Engine>,
+    pub(super) pusher: Pusher,
     pub(crate) record: String,
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
@@ -192,7 +208,7 @@ impl Builder {
     pub(crate) async fn run(self: Arc<Self>, task: Task, key: BuildKey, progress: Progress) -> Ended {
         let turn = self.turn(&key);
         let _turn = turn.lock().await;
-        match self.build_once(&task, &key, &progress).await {
+        match self.build_and_push(&task, &key, &progress).await {
             Ok(image) => Ended::Got(image),
             Err(BuildError::Verdict(reason, message)) => Ended::Failed { reason, message },
             Err(BuildError::Unavailable(reason, message)) => Ended::Unavailable { reason, message },
@@ -210,6 +226,38 @@ impl Builder {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         turns.entry(key.clone()).or_default().clone()
+    }
+
+    async fn build_and_push(
+        &self,
+        task: &Task,
+        key: &BuildKey,
+        progress: &Progress,
+    ) -> Result<Image, BuildError> {
+        let image = self.build_once(task, key, progress).await?;
+        match (&task.push, image.id.clone()) {
+            (Some(repository), Some(id)) => self.push(&id, repository, key, progress).await,
+            _ => Ok(image),
+        }
+    }
+
+    /// Pushes what was built, and notes with the build where it is now: the same inputs are pushed
+    /// once.
+    async fn push(
+        &self,
+        id: &Digest,
+        repository: &ImageRepository,
+        key: &BuildKey,
+        progress: &Progress,
+    ) -> Result<Image, BuildError> {
+        failpoint::before(Point::Push);
+        let image = self.pusher.push(id, repository, progress).await?;
+        failpoint::after(Point::Push);
+        if let (Some(mut record), Some(digest)) = (self.status.build(key)?, &image.digest) {
+            record.pushed.insert(repository.clone(), digest.clone());
+            self.writer.build(&record).await?;
+        }
+        Ok(image)
     }
 
     async fn build_once(
@@ -247,6 +295,7 @@ impl Builder {
             started,
             finished: now(),
             result,
+            pushed: BTreeMap::new(),
         };
         self.writer.build(&record).await?;
         match record.result {
@@ -283,6 +332,7 @@ impl Builder {
             started: now(),
             finished: now(),
             result: BuildResult::Built(image.clone()),
+            pushed: BTreeMap::new(),
         };
         self.writer.build(&record).await?;
         Ok(Some(image))

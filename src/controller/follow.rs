@@ -19,8 +19,8 @@ use crate::source::Remote;
 /// However fast pushes are announced, git is asked at most this often.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 
-/// What keeps branches from being followed, by repository, in sentences.
-pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<RepositoryName, String>>>;
+/// What keeps branches and registries from being followed, by whose trouble it is, in sentences.
+pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// One repository and who follows it.
 pub(crate) struct Follower {
@@ -87,9 +87,13 @@ impl Follower {
         }
     }
 
+    fn name(&self) -> String {
+        format!("repository {}", self.repository)
+    }
+
     fn over_trouble(&self) -> u32 {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.remove(&self.repository).is_some() {
+        if trouble.remove(&self.name()).is_some() {
             info!(repository = %self.repository, "the repository answers again");
         }
         0
@@ -97,10 +101,10 @@ impl Follower {
 
     async fn in_trouble(&self, why: &str, failures: u32) -> u32 {
         warn!(repository = %self.repository, why, failures, "the heads of the branches are not known");
-        let sentence = format!("repository {}: {why}", self.repository);
+        let sentence = format!("{}: {why}", self.name());
         let known = {
             let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            trouble.insert(self.repository.clone(), sentence.clone()).is_some()
+            trouble.insert(self.name(), sentence.clone()).is_some()
         };
         if !known {
             for (environment, _) in &self.followers {

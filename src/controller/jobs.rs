@@ -17,7 +17,7 @@ use super::wake::Wake;
 use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
 use crate::model::desired::Image;
-use crate::model::name::EnvironmentName;
+use crate::model::name::{Digest, EnvironmentName};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
@@ -32,6 +32,15 @@ pub(crate) enum JobKey {
     Build(BuildKey),
     /// A pull of `reference@digest`.
     Pull(String),
+    /// A push of an image ID to a repository.
+    Push(String),
+}
+
+impl JobKey {
+    /// The key of a pull.
+    pub(crate) fn pull(reference: &str, digest: &Digest) -> Self {
+        Self::Pull(format!("{reference}@{digest}"))
+    }
 }
 
 /// How a job ended by itself.
@@ -196,7 +205,7 @@ impl Jobs {
         let running = slots.values().filter_map(|slot| slot.running.as_ref());
         let builds = running.filter_map(|running| match &running.key {
             JobKey::Build(key) => Some(key.clone()),
-            JobKey::Pull(_) => None,
+            JobKey::Pull(_) | JobKey::Push(_) => None,
         });
         builds.collect()
     }

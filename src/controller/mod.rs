@@ -11,12 +11,16 @@ mod clock;
 mod docker;
 mod fleet;
 mod follow;
+mod follow_registry;
 mod front;
 mod intent;
 mod jobs;
 mod pass;
 mod point;
 mod probe;
+mod pull;
+mod push;
+mod registries;
 mod supervise;
 mod sweep;
 mod wake;
@@ -46,6 +50,8 @@ use front::Front;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
+use push::Pusher;
+use registries::Registries;
 use sweep::Sweeper;
 use wake::Wake;
 
@@ -125,8 +131,11 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         logs: settings.dirs.logs.clone(),
         deployed: Arc::clone(&deployed),
     };
+    let registries = Arc::new(Registries::new(settings.manifest.clone()));
+    let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
+        pusher: pusher.clone(),
         record: settings.record.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
@@ -142,6 +151,8 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         fleet,
         jobs: jobs.clone(),
         builder,
+        registries,
+        pusher,
         manifest: settings.manifest.clone(),
         desired: settings.desired,
         resolver: settings.resolver,
@@ -159,6 +170,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         bells: settings.bells,
         manifest: settings.manifest,
         follow_trouble: Arc::clone(&follow_trouble),
+        registry_followers: follow_registry::RegistryFollowers::default(),
         announced: HashMap::new(),
         synced: HashMap::new(),
         engine_state: state,

@@ -15,14 +15,16 @@ use super::front::Front;
 use super::intent;
 use super::jobs::{JobKey, Jobs};
 use super::probe::{ProbeTarget, Prober};
+use super::push::Pusher;
+use super::registries::Registries;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
-use crate::model::desired::{Desired, Entry, Outcome};
+use crate::model::desired::{Desired, Entry, Image, Outcome};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::front::Route;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
-use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer};
+use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, Mount, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
@@ -43,6 +45,8 @@ pub(super) struct Pass {
     pub(super) prober: Prober,
     pub(super) front: Front,
     pub(super) builder: Arc<Builder>,
+    pub(super) registries: Arc<Registries>,
+    pub(super) pusher: Pusher,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(super) desired: DesiredReader,
     pub(super) resolver: Resolver,
@@ -168,6 +172,7 @@ impl Pass {
             branch: branch.clone(),
             revision: intent.entry.revision.clone()?,
             spec: spec.build.clone()?,
+            push: spec.push.clone(),
         })
     }
 
@@ -187,8 +192,9 @@ impl Pass {
         let ids: BTreeSet<Digest> = of_entry.chain(of_good).collect();
         let images = self.fleet.images(engine, ids).await?;
         let volumes = spec.volumes.iter().filter_map(Mount::volume).map(str::to_owned).collect();
-        let need = plan::need(&intent.entry, intent.supply, &images);
-        let (acquisition, job) = self.acquisition(&need, task).await?;
+        let shelf = self.shelf(spec, &intent.entry);
+        let need = plan::need(&intent.entry, intent.supply, &images, &shelf);
+        let (acquisition, job) = self.acquisition(&need, &intent.entry, task).await?;
         let jobs = self.jobs.state(&intent.environment, job.as_ref());
         let network = self.manifest.borrow().network.clone();
         let targets = probe_targets(spec, &network, intent, &containers);
@@ -198,6 +204,7 @@ impl Pass {
             images,
             volumes: self.fleet.volumes(engine, volumes).await?,
             network: self.fleet.network(engine, &network).await?,
+            shelf,
             acquisition: acquisition.or(jobs.acquisition).unwrap_or(Acquisition::Untried),
             superseded_job: jobs.is_superseded,
             burst_since: jobs.burst_since,
@@ -230,11 +237,13 @@ impl Pass {
     async fn acquisition(
         &self,
         need: &Need,
+        entry: &Entry,
         task: Option<&Task>,
     ) -> Result<(Option<Acquisition>, Option<JobKey>), PassError> {
         match (need, task) {
-            (Need::Pull { reference, digest }, _) => {
-                Ok((None, Some(JobKey::Pull(format!("{reference}@{digest}")))))
+            (Need::Pull { reference, digest }, _) => Ok((None, Some(JobKey::pull(reference, digest)))),
+            (Need::Push { id, repository }, _) => {
+                Ok((None, Some(JobKey::Push(format!("{id} {repository}")))))
             }
             (Need::Build { .. }, Some(task)) => {
                 let key = match task.key() {
@@ -242,28 +251,47 @@ impl Pass {
                     Err(message) => return Ok((Some(no_overlay(message)), None)),
                 };
                 let known = match self.status.build(&key)? {
-                    Some(build) => self.built(build).await?,
+                    Some(build) => self.built(build, task).await?,
                     None => None,
                 };
                 Ok((known, Some(JobKey::Build(key))))
             }
-            (Need::Nothing | Need::Unobtainable { .. } | Need::Build { .. }, _) => {
-                Ok((Some(Acquisition::NotNeeded), None))
-            }
+            // An image that is being pulled is here before its pull has ended, which is then no job
+            // that nobody wants.
+            (Need::Nothing, _) => Ok((Some(Acquisition::NotNeeded), pull_of(entry))),
+            (Need::Unobtainable { .. } | Need::Build { .. }, _) => Ok((Some(Acquisition::NotNeeded), None)),
         }
     }
 
+    /// Whether the recorded image is where the manifest wants it pushed. Only what was built here is.
+    fn shelf(&self, spec: &EnvironmentSpec, entry: &Entry) -> Shelf {
+        let (Some(image), Some(_)) = (&entry.image, &entry.revision) else { return Shelf::default() };
+        let reference = image.reference.as_deref().unwrap_or_default();
+        let is_lost = image.digest.as_ref().is_some_and(|digest| self.registries.is_lost(reference, digest));
+        let owed_to = spec
+            .push
+            .clone()
+            .filter(|repository| is_lost || image.digest.is_none() || reference != repository.to_string());
+        Shelf { is_lost, owed_to }
+    }
+
     /// A build whose image is gone is no build: the same inputs have to be built again.
-    async fn built(&self, build: BuildRecord) -> Result<Option<Acquisition>, PassError> {
+    async fn built(&self, build: BuildRecord, task: &Task) -> Result<Option<Acquisition>, PassError> {
         match build.result {
             BuildResult::Failed(message) => {
                 let (reason, at) = (Reason::BuildFailed, build.finished);
                 Ok(Some(Acquisition::Failed { reason, message, at }))
             }
             BuildResult::Built(image) => {
-                let id = image.id.clone();
-                let there = !self.fleet.images(&self.engine, id).await?.is_empty();
-                Ok(there.then_some(Acquisition::Got(image)))
+                let there = !self.fleet.images(&self.engine, image.id.clone()).await?.is_empty();
+                let image = match &task.push {
+                    None => Some(image),
+                    // One that is not in its registry yet has still to be pushed.
+                    Some(repository) => {
+                        build.pushed.get(repository).map(|digest| image.pushed(repository, digest))
+                    }
+                };
+                Ok(image.filter(|_| there).map(Acquisition::Got))
             }
         }
     }
@@ -392,7 +420,12 @@ impl Pass {
 
 /// Whether a change of the message is only a build or pull that moves on.
 fn is_acquiring(reason: Reason) -> bool {
-    matches!(reason, Reason::Building | Reason::Pulling)
+    matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing)
+}
+
+fn pull_of(entry: &Entry) -> Option<JobKey> {
+    let Image { reference, digest, .. } = entry.image.as_ref()?;
+    Some(JobKey::pull(reference.as_ref()?, digest.as_ref()?))
 }
 
 fn no_overlay(message: String) -> Acquisition {

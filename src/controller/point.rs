@@ -33,6 +33,7 @@ impl JobKey {
         match self {
             Self::Build(_) => Point::Build,
             Self::Pull(_) => Point::Pull,
+            Self::Push(_) => Point::Push,
         }
     }
 }

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
+use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
@@ -40,6 +41,7 @@ pub(super) struct Supervisor {
     pub(super) bells: Bells,
     pub(super) manifest: channel::Receiver<Arc<Manifest>>,
     pub(super) follow_trouble: FollowTrouble,
+    pub(super) registry_followers: RegistryFollowers,
     /// What rings each follower.
     pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
     /// The last sync of each environment that its follower was told of.
@@ -153,7 +155,18 @@ impl Supervisor {
                 vacant.insert((followed, guard));
             }
         }
+        let tools = self.registry_tools();
+        self.registry_followers.staff(&manifest, &tools, tasks, &self.stop);
         self.wake.ring_all();
+    }
+
+    fn registry_tools(&self) -> Tools {
+        Tools {
+            registries: Arc::clone(&self.pass.registries),
+            desired: self.pass.desired.clone(),
+            wake: self.wake.clone(),
+            trouble: Arc::clone(&self.follow_trouble),
+        }
     }
 
     fn start_worker(&self, tasks: &TaskTracker, environment: &EnvironmentName) -> DropGuard {

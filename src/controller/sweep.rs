@@ -14,11 +14,13 @@ use tracing::{info, warn};
 use super::builder::name_of;
 use super::docker::{Engine, EngineError, FoundImage};
 use super::jobs::Jobs;
+use super::pull::keep_name;
 use crate::model::build::{BuildKey, BuildResult};
 use crate::model::container::label;
-use crate::model::desired::{Image, Outcome};
+use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::error::chain;
 use crate::model::name::{Digest, EnvironmentName};
+use crate::model::reference::pushed_tag;
 use crate::record::{DesiredReader, RecordError, StatusReader};
 
 /// Images of each environment that are kept, beside what is recorded or runs.
@@ -97,7 +99,7 @@ impl Sweeper {
     }
 
     async fn remove_unless(&self, needed: &BTreeSet<Digest>, image: &FoundImage) -> Result<(), SweepError> {
-        if needed.contains(&image.id) || image.names.iter().any(|name| !name.starts_with(OURS)) {
+        if needed.contains(&image.id) || image.names.iter().any(|name| !is_ours(name, &image.id)) {
             return Ok(());
         }
         info!(image = image.id.short(), names = ?image.names, "removing an image that nobody needs any more");
@@ -108,24 +110,31 @@ impl Sweeper {
         Ok(self.engine.remove_image(image.id.as_str()).await?)
     }
 
-    /// Takes our names from images of earlier builds that carry none of our labels: those that
-    /// scripts made. One that has no other name goes with it; a script's own names are its own.
+    /// Takes our names from images that carry none of our labels: those that scripts made, and those
+    /// that were pulled. One that has no other name goes with it; a script's own names are its own.
     async fn names(&self, needed: &BTreeSet<Digest>, running: &HashSet<BuildKey>) -> Result<(), SweepError> {
         let mut given = BTreeMap::new();
         for environment in self.environments()? {
             for build in self.status.builds(&environment, usize::MAX)? {
                 if let BuildResult::Built(Image { id: Some(id), .. }) = build.result
-                    && !needed.contains(&id)
                     && !running.contains(&build.key)
                 {
-                    given.insert(name_of(&environment, &build.key), id);
+                    let pushed = build.pushed.keys().map(|to| format!("{to}:{}", pushed_tag(&id))).collect();
+                    given.insert(name_of(&environment, &build.key), Given { id, along: pushed });
                 }
             }
+            for HistoryEntry { entry, .. } in self.status.history(&environment)? {
+                given.extend(pulled(&environment, entry.image));
+            }
         }
+        given.retain(|_, given| !needed.contains(&given.id));
         for image in self.engine.images_by("reference", format!("{OURS}*")).await? {
-            for name in image.names.iter().filter(|name| given.get(*name) == Some(&image.id)) {
-                info!(image = image.id.short(), %name, "taking the name from an image of an earlier build");
-                self.engine.remove_image(name).await?;
+            for name in &image.names {
+                let Some(given) = given.get(name).filter(|given| given.id == image.id) else { continue };
+                info!(image = image.id.short(), %name, "taking the name from an image of an earlier deployment");
+                for name in given.along.iter().chain([name]) {
+                    self.engine.remove_image(name).await?;
+                }
             }
         }
         Ok(())
@@ -170,6 +179,26 @@ impl Sweeper {
         }
         Ok(())
     }
+}
+
+/// An image that got a name of ours, and its names in registries, which go along with that.
+struct Given {
+    id: Digest,
+    along: Vec<String>,
+}
+
+/// The name that keeps a pulled image here.
+fn pulled(environment: &EnvironmentName, image: Option<Image>) -> Option<(String, Given)> {
+    let Image { reference, digest, id } = image?;
+    let (digest, id) = (digest?, id?);
+    let (name, tag) = keep_name(environment, &digest);
+    let along = reference.map(|reference| format!("{reference}@{digest}")).into_iter().collect();
+    Some((format!("{name}:{tag}"), Given { id, along }))
+}
+
+/// Whether abide gave the name: one of its own, or the one under which it pushed the image.
+fn is_ours(name: &str, id: &Digest) -> bool {
+    name.starts_with(OURS) || name.rsplit_once(':').is_some_and(|(_, tag)| tag == pushed_tag(id))
 }
 
 /// The IDs of the first few different images; they come newest first.

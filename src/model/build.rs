@@ -1,9 +1,12 @@
 //! Builds: what went in, what came out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::desired::Image;
-use super::name::{CommitId, EnvironmentName};
+use super::name::{CommitId, Digest, EnvironmentName};
+use super::reference::ImageRepository;
 use super::time::Timestamp;
 
 /// The hash of a build's inputs: repository, commit, recipe, overlay contents. The same inputs
@@ -39,6 +42,9 @@ pub struct BuildRecord {
     pub finished: Timestamp,
     /// How it ended.
     pub result: BuildResult,
+    /// Where its image was pushed to since, and the digest that it has there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pushed: BTreeMap<ImageRepository, Digest>,
 }
 
 /// How a build ended. Only verdicts are recorded: a build that was cancelled, or that could not

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::name::{CommitId, Digest, EnvironmentName, Generation};
+use super::reference::ImageRepository;
 use super::status::Reason;
 use super::time::Timestamp;
 
@@ -98,6 +99,12 @@ impl Image {
             (Some(a), Some(b)) => a == b,
             _ => self.id.is_some() && self.id == other.id,
         }
+    }
+
+    /// The same image, by the name and digest that it has in a registry.
+    #[must_use]
+    pub fn pushed(self, repository: &ImageRepository, digest: &Digest) -> Self {
+        Self { reference: Some(repository.to_string()), digest: Some(digest.clone()), ..self }
     }
 
     /// The digest for people: the ID where known, else the manifest digest.

@@ -20,7 +20,7 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+    pub(super) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         let shown = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         Self { what, text: shown, rule }
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::build::Acquisition;
 use super::container::{Exit, Secret};
 use super::name::Digest;
+use super::reference::ImageRepository;
 use super::spec::{Mount, Publish};
 use super::time::Timestamp;
 
@@ -22,6 +23,8 @@ pub struct Observed {
     pub volumes: BTreeSet<String>,
     /// Whether the managed network is there.
     pub network: NetworkPresence,
+    /// Whether the recorded image is in the registry where it has to be.
+    pub shelf: Shelf,
     /// How far the image that is needed is on its way.
     pub acquisition: Acquisition,
     /// A build or pull is running for something that the record no longer wants.
@@ -30,6 +33,15 @@ pub struct Observed {
     pub burst_since: Option<Timestamp>,
     /// Readiness by container id, for running containers.
     pub probes: BTreeMap<String, Readiness>,
+}
+
+/// Where the recorded image is beside this engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shelf {
+    /// The registry that it is to be pulled from was found not to have it any more.
+    pub is_lost: bool,
+    /// It has to be pushed there, for the first time or again; `None`: nowhere.
+    pub owed_to: Option<ImageRepository>,
 }
 
 /// Whether the managed network is there.

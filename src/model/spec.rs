@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::name::{
     AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
 };
+use super::reference::{ImageRepository, RegistryHost};
 
 /// Everything that the files of a desired-state folder declare.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,41 @@ pub struct Manifest {
     pub network: NetworkName,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
+    /// How registries are spoken to, by host. One that is not named is spoken to as Docker's own
+    /// configuration says.
+    pub registries: BTreeMap<RegistryHost, RegistryAccess>,
+}
+
+/// How one registry is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryAccess {
+    /// Who abide is there; `None`: as Docker's own configuration says.
+    pub login: Option<Login>,
+    /// Whether it is spoken to without TLS (default false). Loopback addresses always may be.
+    pub plain_http: bool,
+    /// How often the tags that environments follow are asked for, and whether what was pushed is
+    /// still there; zero: never. Default 60 s.
+    pub poll: Duration,
+    /// How long a push or pull may go without any progress before it counts as frozen. Default 60 s.
+    pub patience: Duration,
+    /// The token with which the registry's notifications prove who sent them; `None`: none are taken.
+    pub webhook: Option<SecretRef>,
+}
+
+impl Default for RegistryAccess {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { login: None, plain_http: false, poll: minute, patience: minute, webhook: None }
+    }
+}
+
+/// A name and where its password is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: SecretRef,
 }
 
 /// The managed nginx that serves host names and published ports, and passes traffic to what is ready.
@@ -142,6 +178,9 @@ pub struct EnvironmentSpec {
     /// How its image is built, where it is built here. It travels nowhere.
     #[serde(skip)]
     pub build: Option<BuildSpec>,
+    /// Where its image is pushed once it is built.
+    #[serde(skip)]
+    pub push: Option<ImageRepository>,
     /// The agent that runs it; `None`: the daemon on this machine.
     #[serde(default)]
     pub host: Option<AgentName>,

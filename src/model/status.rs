@@ -85,6 +85,14 @@ pub enum Reason {
     SourceUnavailable,
     /// The image is neither here nor to be had.
     ImageNotFound,
+    /// An image is being pushed again.
+    Pushing,
+    /// The registry does not answer, or not to the end.
+    RegistryUnavailable,
+    /// The registry lets us in to nothing.
+    RegistryDenied,
+    /// The registry has another image than the one that was pushed, under the name that it was given.
+    TagMoved,
     /// The container could not be started.
     StartFailed,
     /// The container never became ready.
@@ -134,6 +142,10 @@ impl Reason {
             Self::RevisionNotFound => "RevisionNotFound",
             Self::SourceUnavailable => "SourceUnavailable",
             Self::ImageNotFound => "ImageNotFound",
+            Self::Pushing => "Pushing",
+            Self::RegistryUnavailable => "RegistryUnavailable",
+            Self::RegistryDenied => "RegistryDenied",
+            Self::TagMoved => "TagMoved",
             Self::StartFailed => "StartFailed",
             Self::NeverReady => "NeverReady",
             Self::Unhealthy => "Unhealthy",

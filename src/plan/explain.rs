@@ -18,6 +18,7 @@ pub fn words(step: &Step) -> String {
         Step::CancelJob => "cancel the running build or pull".to_owned(),
         Step::Acquire(Need::Build { revision }) => format!("build commit {}", revision.short()),
         Step::Acquire(Need::Pull { reference, digest }) => format!("pull {reference}@{digest}"),
+        Step::Acquire(Need::Push { id, repository }) => format!("push image {} to {repository}", id.short()),
         Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "look for the image".to_owned(),
         Step::RecordImage { generation, image } => {
             format!("record image {} for generation {generation}", image_words(image))

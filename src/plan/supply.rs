@@ -7,7 +7,8 @@ use super::{Half, Intent, Step, SupplyKind, generation_words};
 use crate::model::build::Acquisition;
 use crate::model::desired::{Entry, Image, Outcome};
 use crate::model::name::{CommitId, Digest};
-use crate::model::observed::Observed;
+use crate::model::observed::{Observed, Shelf};
+use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
@@ -28,6 +29,13 @@ pub enum Need {
         /// The manifest digest.
         digest: Digest,
     },
+    /// It is here, and has to be pushed.
+    Push {
+        /// The image ID.
+        id: Digest,
+        /// Where to.
+        repository: ImageRepository,
+    },
     /// It is gone, and nothing can bring it back.
     Unobtainable {
         /// The image ID that is gone.
@@ -41,13 +49,17 @@ pub enum Need {
 /// began in the middle of a burst would be superseded by the next push.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// What `entry` lacks on an engine that holds `images`.
-pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>) -> Need {
+/// What `entry` lacks on an engine that holds `images`, with `shelf` beside it.
+pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>, shelf: &Shelf) -> Need {
     let build = entry.revision.clone().filter(|_| supply == SupplyKind::Build);
     match (&entry.image, build) {
         (None, Some(revision)) => Need::Build { revision },
         (None, None) => Need::Nothing,
-        (Some(Image { id: Some(id), .. }), _) if images.contains(id) => Need::Nothing,
+        (Some(Image { id: Some(id), .. }), _) if images.contains(id) => match &shelf.owed_to {
+            Some(repository) => Need::Push { id: id.clone(), repository: repository.clone() },
+            None => Need::Nothing,
+        },
+        (Some(_), Some(revision)) if shelf.is_lost => Need::Build { revision },
         (Some(Image { reference: Some(reference), digest: Some(digest), .. }), _) => {
             Need::Pull { reference: reference.clone(), digest: digest.clone() }
         }
@@ -61,11 +73,11 @@ pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>) -> Nee
 
 /// The steps and words for what the entry that counts lacks.
 pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half {
-    let need = need(&intent.entry, intent.supply, &observed.images);
+    let need = need(&intent.entry, intent.supply, &observed.images, &observed.shelf);
     let half = match &need {
         Need::Nothing => nothing_to_bring(intent),
         Need::Unobtainable { id } => unobtainable(intent, id),
-        Need::Build { .. } | Need::Pull { .. } => bring(intent, observed, &need, now),
+        Need::Build { .. } | Need::Pull { .. } | Need::Push { .. } => bring(intent, observed, &need, now),
     };
     if !observed.superseded_job {
         return half;
@@ -110,7 +122,7 @@ fn unobtainable(intent: &Intent, id: &Digest) -> Half {
 fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> Half {
     let begin = |why: &str| begin(intent, observed, need, why, now);
     match &observed.acquisition {
-        Acquisition::NotNeeded | Acquisition::Untried => begin("the recorded image is not here"),
+        Acquisition::NotNeeded | Acquisition::Untried => begin(what_is_missing(need)),
         Acquisition::Running { step } => Half::say(
             Condition::Progressing,
             progress_reason(need),
@@ -176,8 +188,16 @@ fn words(intent: &Intent) -> String {
     generation_words(intent.entry.generation, intent.entry.revision.as_ref())
 }
 
+fn what_is_missing(need: &Need) -> &'static str {
+    match need {
+        Need::Push { .. } => "the recorded image is not in its registry",
+        _ => "the recorded image is not here",
+    }
+}
+
 fn doing(need: &Need) -> &'static str {
     match need {
+        Need::Push { .. } => "pushing",
         Need::Pull { .. } => "pulling",
         _ => "building",
     }
@@ -186,6 +206,7 @@ fn doing(need: &Need) -> &'static str {
 fn progress_reason(need: &Need) -> Reason {
     match need {
         Need::Pull { .. } => Reason::Pulling,
+        Need::Push { .. } => Reason::Pushing,
         _ => Reason::Building,
     }
 }

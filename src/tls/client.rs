@@ -34,6 +34,8 @@ pub enum Trust {
     /// The machine's list and no built-in one: it is kept up to date by the system, has an
     /// organisation's own authorities, and bollard reads it anyway, so it costs no crate.
     System,
+    /// The same, or by one that an authority in these PEM files signed.
+    SystemAnd(Vec<PathBuf>),
 }
 
 /// Why there is no such stream.
@@ -121,6 +123,7 @@ impl Connector {
             }
             Trust::File(path) => builder.with_root_certificates(authorities_in(path)?),
             Trust::System => builder.with_root_certificates(authorities_of_this_machine()?),
+            Trust::SystemAnd(files) => builder.with_root_certificates(authorities_with(files)?),
         };
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = vec![protocol.alpn().to_vec()];
@@ -132,9 +135,17 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`]; nothing was sent then but the handshake.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
-        let name = ServerName::try_from(host.to_owned())?;
         let stream = timeout(PATIENCE, TcpStream::connect((host, port))).await;
         let stream = stream.map_err(|_| ConnectError::Silent)?.map_err(ConnectError::Unreachable)?;
+        self.secure(host, stream).await
+    }
+
+    /// The same, on a connection to `host` that was made already.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing was sent then but the handshake.
+    pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<Stream, ConnectError> {
+        let name = ServerName::try_from(host.to_owned())?;
         // Only latency is at stake where the socket refuses this.
         let _ = stream.set_nodelay(true);
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
@@ -163,6 +174,18 @@ fn authorities_in(path: &PathBuf) -> Result<RootCertStore, ConnectError> {
 }
 
 /// What cannot be read of the list is left out: a machine's list is long, and may hold anything.
+/// This machine's, and those in `files`; a machine that has none of its own is fine then.
+fn authorities_with(files: &[PathBuf]) -> Result<RootCertStore, ConnectError> {
+    let mut all = match authorities_of_this_machine() {
+        Err(ConnectError::NoAuthorities) if !files.is_empty() => RootCertStore::empty(),
+        found => found?,
+    };
+    for file in files {
+        all.extend(authorities_in(file)?.roots);
+    }
+    Ok(all)
+}
+
 fn authorities_of_this_machine() -> Result<RootCertStore, ConnectError> {
     let mut authorities = RootCertStore::empty();
     authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -10,6 +10,8 @@ mod updates;
 
 use abide::failpoint::Point;
 
+use crate::registry::PUSH;
+
 /// `before-` and `after-` each of `points`.
 fn around(points: &[Point]) -> Vec<String> {
     let sides = |point: &Point| ["before", "after"].map(|side| format!("{side}-{}", point.word()));
@@ -18,9 +20,8 @@ fn around(points: &[Point]) -> Vec<String> {
 
 #[test]
 fn every_failpoint_has_a_test() {
-    let tested =
-        [updates::FIRST, updates::UPDATE, updates::ROLLBACK, updates::PULL, mends::MENDS, builds::BUILDS];
-    let tested = tested.concat();
+    let of_updates = [updates::FIRST, updates::UPDATE, updates::ROLLBACK, updates::PULL];
+    let tested = [of_updates.concat().as_slice(), mends::MENDS, builds::BUILDS, PUSH].concat();
     let missing: Vec<&Point> = Point::ALL.iter().filter(|point| !tested.contains(point)).collect();
     assert!(missing.is_empty(), "no test has a daemon killed around {missing:?}");
 }

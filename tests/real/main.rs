@@ -16,4 +16,5 @@ mod failpoints;
 mod front;
 mod heal;
 mod keepwork;
+mod registry;
 mod rollback;

@@ -104,6 +104,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
             healthy_for: Duration::from_secs(10),
         },
         build: None,
+        push: None,
         host: None,
     }
 }
@@ -125,6 +126,7 @@ fn manifest() -> ManifestState {
         environments: environments.map(|(text, spec)| (name(text), spec)).into(),
         network: NetworkName::new("abide").unwrap(),
         front: None,
+        registries: BTreeMap::new(),
     };
     ManifestState { manifest, problem: None }
 }

@@ -162,6 +162,7 @@ fn build(number: u64) -> BuildRecord {
         started: at(1),
         finished: at(2),
         result: BuildResult::Failed("no".into()),
+        pushed: std::collections::BTreeMap::new(),
     }
 }
 

@@ -158,6 +158,7 @@ async fn a_build_is_followed_until_its_verdict() {
         started: at(1),
         finished: at(2),
         result: BuildResult::Failed("no".into()),
+        pushed: std::collections::BTreeMap::new(),
     };
     api.handles.status_writer.build(&verdict).await.unwrap();
     let rest = timeout(PATIENCE, rest).await.unwrap().unwrap();

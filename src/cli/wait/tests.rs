@@ -45,7 +45,9 @@ fn every_other_condition_is_an_end() {
 
 #[test]
 fn a_retry_is_waited_for_only_where_it_may_help() {
-    for reason in [Reason::SourceUnavailable, Reason::EngineUnavailable, Reason::Unhealthy] {
+    for reason in
+        [Reason::SourceUnavailable, Reason::EngineUnavailable, Reason::Unhealthy, Reason::RegistryUnavailable]
+    {
         assert_eq!(with_retry(reason), Verdict::Waiting, "{reason:?}");
     }
     for reason in [

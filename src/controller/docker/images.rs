@@ -1,15 +1,12 @@
-//! Images: present, named, pulled, removed.
+//! Images: present, named, removed.
 
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
-use futures::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 use crate::model::container::label;
-use crate::model::desired::Image;
 use crate::model::name::Digest;
 
 /// An image in a list.
@@ -104,30 +101,5 @@ impl Engine {
             Ok(_) | Err(EngineError::NotFound(_) | EngineError::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Pulls `reference@digest` and says what it is called here. Errors come inside the stream.
-    pub(crate) async fn pull(
-        &self,
-        reference: &str,
-        digest: &Digest,
-        progress: &mut (impl FnMut(String) + Send),
-    ) -> Result<Image> {
-        let docker = self.docker().await?;
-        let name = format!("{reference}@{digest}");
-        let options = CreateImageOptionsBuilder::default().from_image(&name).build();
-        let mut lines = docker.create_image(Some(options), None, None);
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
-                return Err(EngineError::Refused(detail));
-            }
-            if let Some(status) = line.status {
-                progress(status);
-            }
-        }
-        let id = self.image_id(&name).await?;
-        let id = id.ok_or_else(|| EngineError::NotFound(format!("{name} after it was pulled")))?;
-        Ok(Image { reference: Some(reference.to_owned()), digest: Some(digest.clone()), id: Some(id) })
     }
 }

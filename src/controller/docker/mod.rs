@@ -12,6 +12,7 @@ mod images;
 mod networks;
 mod session;
 mod step;
+mod transfer;
 
 use std::future::Future;
 use std::time::Duration;
@@ -48,6 +49,14 @@ pub(crate) enum EngineError {
         call: &'static str,
         /// How long it was given.
         within: Duration,
+    },
+    /// The engine waits for someone else, and nothing moves.
+    #[error("nothing has moved for {} while {what}", humantime::format_duration(*.patience))]
+    Stalled {
+        /// What it is doing.
+        what: String,
+        /// How long it was given.
+        patience: Duration,
     },
     /// The thing is not there.
     #[error("not found: {0}")]

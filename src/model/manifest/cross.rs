@@ -10,7 +10,8 @@ use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
-use crate::model::spec::{FrontSpec, Manifest, Mount, Publish, RepositorySpec, Supply};
+use crate::model::reference::RegistryHost;
+use crate::model::spec::{FrontSpec, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ pub(super) struct Declared {
     network: Option<NetworkName>,
     /// Whether there is a front; within, what could be read of it.
     pub(super) front: Option<Option<FrontSpec>>,
+    registries: BTreeMap<RegistryHost, RegistryAccess>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
     /// Whether a file could not be read: what seems to be missing may be in there.
@@ -51,6 +53,12 @@ impl Declared {
         }
     }
 
+    pub(super) fn add_registry(&mut self, field: &Field<'_>, access: Option<RegistryAccess>) {
+        if let (true, Some(host), Some(access)) = (self.is_first(field), field.key_as_name(), access) {
+            self.registries.insert(host, access);
+        }
+    }
+
     /// Whether nothing of this path was declared before; else notes the problem.
     fn is_first(&mut self, field: &Field<'_>) -> bool {
         let here = field.place();
@@ -77,6 +85,7 @@ impl Declared {
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
             front: self.front.flatten(),
+            registries: self.registries.into_iter().collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
 use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
+use crate::model::reference::ImageRepository;
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
@@ -71,6 +72,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
     let health = table.get("health").and_then(|field| read_health(&field)).unwrap_or(DEFAULT_HEALTH);
     let build = table.get("build").and_then(|field| build::read(&field));
+    let push = read_push(table);
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
         port: port?,
@@ -89,6 +91,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         update,
         health,
         build,
+        push,
         host: draft.host.clone(),
     })
 }
@@ -129,6 +132,15 @@ fn read_supply(table: &Table<'_>) -> Option<Supply> {
             None
         }
     }
+}
+
+/// Where the built image is pushed; only what is built here is.
+fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
+    let field = table.get("push")?;
+    if table.get("source").is_none() {
+        field.must("goes with a `source` and its `build`: only what is built here is pushed");
+    }
+    field.parsed("a repository such as \"localhost:5000/keepwork/prod\"", grammar::push_target)
 }
 
 fn read_source(field: &Field<'_>) -> Option<Supply> {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::reference::ImageRepository;
 use crate::model::spec::{Mount, Publish};
 
 /// The longest duration that is taken: a year. Longer ones are slips of the pen.
@@ -217,6 +218,13 @@ pub(super) fn archive(text: &str) -> Result<String, String> {
     let path = inside(text)?;
     let known = [".tar.gz", ".tgz", ".tar"].iter().any(|ending| path.ends_with(ending));
     if known { Ok(path) } else { Err("must end in .tar.gz, .tgz or .tar".to_owned()) }
+}
+
+/// A repository in a registry that is named, without tag and digest: abide chooses the tag.
+pub(super) fn push_target(text: &str) -> Result<ImageRepository, String> {
+    let wrong = "must be host/path in lower case without a tag, such as \"localhost:5000/keepwork/prod\"";
+    let repository: ImageRepository = text.trim().parse().map_err(|_| wrong.to_owned())?;
+    if text.trim() == repository.to_string() { Ok(repository) } else { Err(wrong.to_owned()) }
 }
 
 /// The path of a health probe.

@@ -10,10 +10,16 @@ pub struct Section {
 }
 
 pub(super) static ROOT: Section =
-    Section { title: "", keys: &["repository", "environment", "front", "docker"] };
+    Section { title: "", keys: &["repository", "environment", "front", "docker", "registry_access"] };
 pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
 pub(super) static FRONT: Section =
     Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
+pub(super) static REGISTRY_ACCESS: Section = Section {
+    title: "registry_access.HOST",
+    keys: &["username", "secret_env", "secret_file", "plain_http", "poll", "patience", "webhook"],
+};
+pub(super) static REGISTRY_WEBHOOK: Section =
+    Section { title: "registry_access.HOST.webhook", keys: &["secret_env", "secret_file"] };
 pub(super) static REPOSITORY: Section =
     Section { title: "repository.NAME", keys: &["url", "webhook", "poll"] };
 pub(super) static WEBHOOK: Section =
@@ -28,6 +34,7 @@ pub(super) static ENVIRONMENT: Section = Section {
         "source",
         "promote_from",
         "build",
+        "push",
         "command",
         "env",
         "volumes",
@@ -89,6 +96,8 @@ pub static SECTIONS: &[&Section] = &[
     &OVERLAY,
     &CHECKOUT,
     &FRONT,
+    &REGISTRY_ACCESS,
+    &REGISTRY_WEBHOOK,
     &DOCKER,
 ];
 
@@ -97,7 +106,6 @@ pub static SECTIONS: &[&Section] = &[
 /// it from here and name it in its section above.
 pub static NOT_YET: &[(&str, &str, &str)] = &[
     ("", "registry", "there is no managed registry; images stay in the engine that built them"),
-    ("environment.NAME", "push", "images stay in the engine that built them"),
     ("environment.NAME", "host", "every environment runs on the host of the daemon"),
     (
         "environment.NAME",

@@ -14,6 +14,7 @@ mod grammar;
 mod keys;
 mod places;
 mod problem;
+mod registry;
 mod repository;
 mod secrets;
 mod table;
@@ -109,6 +110,10 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     }
     if let Some(field) = root.get("front") {
         declared.add_front(&field, front::read(&field));
+    }
+    for field in root.named_tables("registry_access") {
+        let access = registry::read_access(&field);
+        declared.add_registry(&field, access);
     }
     if let Some(field) = root.get("docker") {
         declared.add_network(&field, read_network(&field));

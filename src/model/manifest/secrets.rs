@@ -94,6 +94,10 @@ impl Manifest {
                 None => {}
             }
         }
+        for (host, access) in &self.registries {
+            let login = access.login.as_ref().map(|login| login.password.clone());
+            found.extend(login.map(|password| (format!("registry_access.{host}"), password)));
+        }
         found
     }
 
@@ -102,7 +106,11 @@ impl Manifest {
     pub fn webhook_secrets(&self) -> Vec<(String, SecretRef)> {
         let hook = |spec: &crate::model::spec::RepositorySpec| Some(spec.webhook.as_ref()?.secret.clone());
         let all = self.repositories.iter();
-        all.filter_map(|(name, spec)| Some((format!("repository.{name}.webhook"), hook(spec)?))).collect()
+        let of_git = all.filter_map(|(name, spec)| Some((format!("repository.{name}.webhook"), hook(spec)?)));
+        let of_registries = self.registries.iter().filter_map(|(host, access)| {
+            Some((format!("registry_access.{host}.webhook"), access.webhook.clone()?))
+        });
+        of_git.chain(of_registries).collect()
     }
 
     /// Every overlay with the dotted path of its place, such as

@@ -288,9 +288,9 @@ fn an_image_that_is_neither_here_nor_to_be_built_is_named_while_its_container_ru
     let plan = world.rest();
     assert!(world.done.is_empty());
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
-    assert!(
-        need(&world.intent.entry, world.intent.supply, &world.observed.images) != crate::plan::Need::Nothing
-    );
+    let (intent, observed) = (&world.intent, &world.observed);
+    let need = need(&intent.entry, intent.supply, &observed.images, &observed.shelf);
+    assert_ne!(need, crate::plan::Need::Nothing);
 }
 
 #[test]

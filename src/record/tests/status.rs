@@ -35,6 +35,7 @@ fn build(key: &str, number: u64) -> BuildRecord {
         started: at(number),
         finished: at(number + 1),
         result: BuildResult::Built(image(number)),
+        pushed: std::collections::BTreeMap::new(),
     }
 }
 

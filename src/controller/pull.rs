@@ -1,0 +1,65 @@
+//! A pull, as a job: by digest and nothing else.
+
+use std::sync::Arc;
+
+use super::docker::Engine;
+use super::jobs::{Ended, Progress};
+use super::registries::{Registries, Trouble};
+use crate::model::desired::Image;
+use crate::model::name::{Digest, EnvironmentName};
+use crate::model::reference::ImageRepository;
+use crate::model::spec::RegistryAccess;
+use crate::model::status::Reason;
+
+/// An image that is pulled for an environment.
+pub(super) struct Pull {
+    pub(super) engine: Arc<Engine>,
+    pub(super) registries: Arc<Registries>,
+    pub(super) environment: EnvironmentName,
+    /// The repository as the record names it.
+    pub(super) reference: String,
+    pub(super) digest: Digest,
+}
+
+impl Pull {
+    /// Pulls it. A digest that the registry does not have is a verdict; a registry that does not
+    /// answer, or lets us in to nothing, is none.
+    pub(super) async fn run(self, progress: Progress) -> Ended {
+        match self.pull(&progress).await {
+            Ok(image) => Ended::Got(image),
+            Err(Trouble::NotThere(message)) => {
+                self.registries.lost(&self.reference, &self.digest);
+                Ended::Failed { reason: Reason::ImageNotFound, message }
+            }
+            Err(Trouble::Unavailable(reason, message)) => Ended::Unavailable { reason, message },
+        }
+    }
+
+    async fn pull(&self, progress: &Progress) -> Result<Image, Trouble> {
+        // A name that no registry could have is left to the engine, which says so.
+        let repository = self.reference.parse::<ImageRepository>().ok();
+        let (proof, access) = match &repository {
+            Some(repository) => {
+                let host = repository.host();
+                (self.registries.proof(host).await?, self.registries.access(host))
+            }
+            None => (None, RegistryAccess::default()),
+        };
+        let (reference, digest) = (&self.reference, &self.digest);
+        let mut say = |line: String| progress.say(line);
+        let pulled = self.engine.pull(reference, digest, proof.as_ref(), access.patience, &mut say);
+        let image = pulled.await?;
+        self.registries.found(reference, digest);
+        // By digest alone it has no name, and a plain prune takes what has none.
+        if let Some(id) = &image.id {
+            let (name, tag) = keep_name(&self.environment, digest);
+            self.engine.tag(id.as_str(), &name, &tag).await?;
+        }
+        Ok(image)
+    }
+}
+
+/// Repository and tag of the name that keeps a pulled image here.
+pub(super) fn keep_name(environment: &EnvironmentName, digest: &Digest) -> (String, String) {
+    (format!("abide/{environment}"), format!("keep-{}", digest.short()))
+}

@@ -1,0 +1,68 @@
+//! A push: the image gets a tag of its own in the registry, and what counts is the digest that the
+//! registry answers for that tag afterwards.
+
+use std::sync::Arc;
+
+use super::docker::Engine;
+use super::jobs::{Ended, Progress};
+use super::registries::{Registries, Trouble};
+use crate::model::desired::Image;
+use crate::model::name::Digest;
+use crate::model::reference::{ImageRepository, TaggedImage};
+use crate::model::status::Reason;
+use crate::registry::RegistryError;
+
+/// Pushes images of this engine.
+#[derive(Clone)]
+pub(super) struct Pusher {
+    pub(super) engine: Arc<Engine>,
+    pub(super) registries: Arc<Registries>,
+}
+
+impl Pusher {
+    /// Pushes an image that is here as a job of its own. Nothing that goes wrong is a verdict on it.
+    pub(super) async fn run(self, id: Digest, repository: ImageRepository, progress: Progress) -> Ended {
+        match self.push(&id, &repository, &progress).await {
+            Ok(image) => Ended::Got(image),
+            Err(Trouble::NotThere(message)) => {
+                Ended::Unavailable { reason: Reason::RegistryUnavailable, message }
+            }
+            Err(Trouble::Unavailable(reason, message)) => Ended::Unavailable { reason, message },
+        }
+    }
+
+    /// Pushes the image `id`, and gives it by the name that every host can pull.
+    pub(super) async fn push(
+        &self,
+        id: &Digest,
+        repository: &ImageRepository,
+        progress: &Progress,
+    ) -> Result<Image, Trouble> {
+        progress.say(format!("pushing to {repository}"));
+        let host = repository.host();
+        let (proof, access) = (self.registries.proof(host).await?, self.registries.access(host));
+        let tagged = TaggedImage::keeping(repository.clone(), id);
+        let (name, tag) = (repository.to_string(), tagged.tag());
+        self.engine.tag(id.as_str(), &name, tag).await?;
+        let mut say = |_| {};
+        let pushed = self.engine.push(&name, tag, proof.as_ref(), access.patience, &mut say).await?;
+        let digest = self.read_back(&tagged, pushed).await?;
+        self.registries.found(&name, &digest);
+        Ok(Image { reference: Some(name), digest: Some(digest), id: Some(id.clone()) })
+    }
+
+    /// The digest that the registry has, where that is what was pushed. Anyone who may push there
+    /// can move the tag; then it is not this image that others would get.
+    async fn read_back(&self, tagged: &TaggedImage, pushed: Digest) -> Result<Digest, Trouble> {
+        let moved = |what: String| {
+            let message = format!("{what} after {pushed} was pushed to {tagged}: someone else writes there");
+            Trouble::Unavailable(Reason::TagMoved, message)
+        };
+        match self.registries.digest(tagged).await {
+            Ok(found) if found == pushed => Ok(found),
+            Ok(found) => Err(moved(format!("the registry has {found}"))),
+            Err(RegistryError::NotFound { .. }) => Err(moved("the registry has nothing".to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Asking a registry which content a name has. Everything has a deadline.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use sha2::{Digest as _, Sha256};
+
+use super::challenge::{self, Challenge};
+use super::connect::{self, Answer};
+use super::error::RegistryError;
+use super::keyring::{Credentials, Keyring};
+use super::reach::Reach;
+use super::token::{self, AGENT, TokenError};
+use crate::model::name::Digest;
+use crate::model::reference::{DOCKER_HUB, ImageRepository, TaggedImage};
+use crate::model::spec::RegistryAccess;
+
+/// How long one question may take, with all that belongs to it. A frozen registry says nothing at
+/// all, for ever.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// The manifests that an engine can pull: of one platform or of several, in both dialects.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Where a registry tells the digest of what it answers.
+const DIGEST: &str = "docker-content-digest";
+/// Where Docker Hub really is.
+const DOCKER_HUB_API: &str = "registry-1.docker.io";
+/// Redirects that are followed.
+const REDIRECTS: usize = 3;
+
+/// Asks registries.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    keyring: Keyring,
+}
+
+impl Client {
+    /// One that finds its credentials in `keyring`.
+    pub fn new(keyring: Keyring) -> Self {
+        Self { keyring }
+    }
+
+    /// Where its credentials are.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// The digest that a tag has now.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn digest(
+        &self,
+        image: &TaggedImage,
+        access: &RegistryAccess,
+    ) -> Result<Digest, RegistryError> {
+        self.within_deadline(&image.repository, image.tag(), access).await
+    }
+
+    /// Whether a digest is there.
+    ///
+    /// # Errors
+    /// [`RegistryError`], but none where it is not there.
+    pub async fn has(
+        &self,
+        repository: &ImageRepository,
+        digest: &Digest,
+        access: &RegistryAccess,
+    ) -> Result<bool, RegistryError> {
+        match self.within_deadline(repository, digest.as_str(), access).await {
+            Ok(found) => Ok(found == *digest),
+            Err(RegistryError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn within_deadline(
+        &self,
+        repository: &ImageRepository,
+        reference: &str,
+        access: &RegistryAccess,
+    ) -> Result<Digest, RegistryError> {
+        let question = Question { repository, reference };
+        match tokio::time::timeout(DEADLINE, self.manifest(&question, access)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Err(question
+                    .unavailable(format!("no answer within {}", humantime::format_duration(DEADLINE))))
+            }
+        }
+    }
+
+    async fn manifest(
+        &self,
+        question: &Question<'_>,
+        access: &RegistryAccess,
+    ) -> Result<Digest, RegistryError> {
+        let host = question.repository.host();
+        let credentials = self.keyring.credentials(host, access).await;
+        let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
+        let answer = question.ask(Method::HEAD, access, credentials.as_ref()).await?;
+        if let Some(digest) = question.told(&answer)? {
+            return Ok(digest);
+        }
+        // Older registries tell no digest, so what they answer is hashed.
+        let answer = question.ask(Method::GET, access, credentials.as_ref()).await?;
+        let sum: [u8; 32] = Sha256::digest(&answer.body).into();
+        let found = Digest::of_sha256(&sum);
+        match question.told(&answer)? {
+            Some(told) if told != found => Err(question.unavailable(format!("it calls {found} {told}"))),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// A manifest that is asked for.
+struct Question<'a> {
+    repository: &'a ImageRepository,
+    /// A tag or digest.
+    reference: &'a str,
+}
+
+impl Question<'_> {
+    /// The answer, where there is such a manifest.
+    async fn ask(
+        &self,
+        method: Method,
+        access: &RegistryAccess,
+        credentials: Option<&Credentials>,
+    ) -> Result<Answer, RegistryError> {
+        let (address, mut answer) = self.first(&method, access).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            let proof = self.proof(&answer, credentials).await?;
+            answer = self.send(&method, address, Some(proof)).await?;
+        }
+        match answer.status {
+            StatusCode::OK => Ok(answer),
+            StatusCode::NOT_FOUND => Err(self.not_found()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(self.denied(format!("it says {}", answer.status)))
+            }
+            status => Err(self.unavailable(format!("it says {status}"))),
+        }
+    }
+
+    /// The first answer, and the address that gave it. This machine's own registries may be plain
+    /// or not, and nobody says which: a TLS server answers a plain request with 400.
+    async fn first(&self, method: &Method, access: &RegistryAccess) -> Result<(Uri, Answer), RegistryError> {
+        let is_plain = access.plain_http || self.repository.host().is_loopback();
+        if is_plain {
+            let address = self.address("http")?;
+            let answer = self.send(method, address.clone(), None).await?;
+            if answer.status != StatusCode::BAD_REQUEST || access.plain_http {
+                return Ok((address, answer));
+            }
+        }
+        let address = self.address("https")?;
+        Ok((address.clone(), self.send(method, address, None).await?))
+    }
+
+    fn address(&self, scheme: &str) -> Result<Uri, RegistryError> {
+        let host = match self.repository.host().as_str() {
+            DOCKER_HUB => DOCKER_HUB_API,
+            host => host,
+        };
+        let address = format!("{scheme}://{host}/v2/{}/manifests/{}", self.repository.path(), self.reference);
+        address.parse().map_err(|_| self.unavailable("its address is none".to_owned()))
+    }
+
+    /// Sends the question, and follows redirects: without our proof, which is for this host alone.
+    async fn send(
+        &self,
+        method: &Method,
+        address: Uri,
+        proof: Option<HeaderValue>,
+    ) -> Result<Answer, RegistryError> {
+        let mut from: Option<Reach> = None;
+        let (mut address, mut proof) = (address, proof);
+        for _ in 0..=REDIRECTS {
+            let mut builder = Request::builder().method(method).uri(address.clone());
+            builder = builder.header(ACCEPT, MANIFESTS).header(USER_AGENT, AGENT);
+            if let Some(proof) = proof.take() {
+                builder = builder.header(AUTHORIZATION, proof);
+            }
+            let request = builder.body(Full::<Bytes>::default());
+            let request = request.map_err(|error| self.unavailable(error.to_string()))?;
+            let answer = connect::ask(request, from).await.map_err(|why| self.unavailable(why))?;
+            let Some(next) = redirect(&answer) else { return Ok(answer) };
+            from = from.or(Some(answer.reach));
+            address = next;
+        }
+        Err(self.unavailable(format!("it redirects more than {REDIRECTS} times")))
+    }
+
+    async fn proof(
+        &self,
+        refused: &Answer,
+        credentials: Option<&Credentials>,
+    ) -> Result<HeaderValue, RegistryError> {
+        let nothing = || self.denied("it asks for a password, and none is known".to_owned());
+        match (challenge::read(&refused.headers), credentials) {
+            (Some(Challenge::Basic), Some(Credentials::Password { username, password })) => {
+                token::basic(username, password).ok_or_else(nothing)
+            }
+            (Some(Challenge::Bearer { realm, service, scope }), _) => {
+                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository.path()));
+                let bearer = token::bearer(&realm, service.as_deref(), &scope, credentials, refused.reach);
+                bearer.await.map_err(|error| match error {
+                    TokenError::Unavailable(why) => self.unavailable(why),
+                    TokenError::Denied(why) => self.denied(why),
+                })
+            }
+            (Some(Challenge::Basic), _) => Err(nothing()),
+            (None, _) => Err(self.denied("it asks for proof of a kind that is not understood".to_owned())),
+        }
+    }
+
+    /// The digest that the registry tells.
+    fn told(&self, answer: &Answer) -> Result<Option<Digest>, RegistryError> {
+        let Some(told) = answer.headers.get(DIGEST) else { return Ok(None) };
+        let digest = told.to_str().ok().and_then(|text| Digest::new(text).ok());
+        digest.map(Some).ok_or_else(|| self.unavailable("it tells a digest that is none".to_owned()))
+    }
+
+    fn unavailable(&self, why: String) -> RegistryError {
+        RegistryError::Unavailable { registry: self.repository.host().to_string(), why }
+    }
+
+    fn denied(&self, why: String) -> RegistryError {
+        RegistryError::Denied { registry: self.repository.host().to_string(), name: self.name(), why }
+    }
+
+    fn not_found(&self) -> RegistryError {
+        RegistryError::NotFound { registry: self.repository.host().to_string(), name: self.name() }
+    }
+
+    fn name(&self) -> String {
+        let separator = if self.reference.contains(':') { '@' } else { ':' };
+        format!("{}{separator}{}", self.repository.path(), self.reference)
+    }
+}
+
+/// Where an answer sends us; only whole addresses are followed.
+fn redirect(answer: &Answer) -> Option<Uri> {
+    if !answer.status.is_redirection() {
+        return None;
+    }
+    let target: Uri = answer.headers.get(LOCATION)?.to_str().ok()?.parse().ok()?;
+    target.host().is_some().then_some(target)
+}

@@ -1,0 +1,110 @@
+//! One request on a connection of its own. Questions to registries are few and far between, so none
+//! is kept open.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper::{HeaderMap, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::reach::{self, Reach};
+use crate::model::error::chain;
+use crate::tls::Protocol;
+use crate::tls::client::{Connector, Trust};
+
+/// The longest answer that is read, in bytes: registries take no longer manifests.
+const LONGEST_ANSWER: usize = 4 << 20;
+/// Where Docker looks for the certificates of registries, one folder a host.
+const CERTIFICATES: &str = "/etc/docker/certs.d";
+
+/// A whole answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// How it was reached.
+    pub(super) reach: Reach,
+}
+
+/// Sends `request` to the host of its address, and reads the answer. `from` bounds where that may
+/// be; `None`: the address is from the manifest or the record, and may be anywhere.
+///
+/// # Errors
+/// What happened, as a clause.
+pub(super) async fn ask(request: Request<Full<Bytes>>, from: Option<Reach>) -> Result<Answer, String> {
+    let uri = request.uri().clone();
+    if let Some(from) = from {
+        from.check_scheme(&uri)?;
+    }
+    let host = uri.host().ok_or("its address names no host")?.trim_matches(['[', ']']).to_owned();
+    let is_plain = uri.scheme_str() == Some("http");
+    let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
+    let (stream, address) = connect(&host, port, from).await?;
+    let reach = Reach { is_plain, is_private: reach::is_private(address.ip()) };
+    if is_plain {
+        return exchange(stream, request, reach).await;
+    }
+    let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+    let connector = connector(&authority).await?;
+    let stream = connector.secure(&host, stream).await.map_err(|error| chain(&error))?;
+    exchange(stream, request, reach).await
+}
+
+/// The first address that can be connected to, of those that may be asked. What was checked is what
+/// is connected to, so that a name cannot point elsewhere a moment later.
+async fn connect(host: &str, port: u16, from: Option<Reach>) -> Result<(TcpStream, SocketAddr), String> {
+    let found = tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
+    let mut why = format!("{host} has no address that it may send us to");
+    for address in found.filter(|address| from.is_none_or(|from| from.allows(address.ip()))) {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    mut request: Request<Full<Bytes>>,
+    reach: Reach,
+) -> Result<Answer, String> {
+    let uri = request.uri().clone();
+    let authority = uri.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
+    let host = authority.parse().map_err(|_| "its address names no host".to_owned())?;
+    request.headers_mut().insert(HOST, host);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse::<Uri>().map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+    connection.abort();
+    let body = body.map_err(|error| format!("its answer broke off: {error}"))?.to_bytes();
+    Ok(Answer { status: head.status, headers: head.headers, body, reach })
+}
+
+/// What this machine trusts, and what it trusts for this registry alone, as Docker does.
+async fn connector(authority: &str) -> Result<Connector, String> {
+    let folder = Path::new(CERTIFICATES).join(authority);
+    // Reads files, which may be slow.
+    let made = tokio::task::spawn_blocking(move || {
+        Connector::new(&Trust::SystemAnd(certificates_in(&folder)), Protocol::Http1)
+    });
+    let made = made.await.map_err(|_| "the certificates of this machine cannot be read".to_owned())?;
+    made.map_err(|error| chain(&error))
+}
+
+/// The `*.crt` files of a folder; none where it is not there.
+fn certificates_in(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "crt")).collect()
+}

@@ -1,0 +1,157 @@
+//! Who we are at a registry: as the manifest says, else as Docker's own configuration does.
+
+mod config;
+mod helper;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+
+use crate::model::container::Secret;
+use crate::model::reference::{DOCKER_HUB, RegistryHost};
+use crate::model::spec::{Login, RegistryAccess};
+use crate::secret;
+use config::DockerConfig;
+
+/// Under which name Docker keeps the credentials of Docker Hub.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// Proof for one registry.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A name and a password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A token that stands for both.
+    IdentityToken(Secret),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Credentials {
+    /// As the engine takes it in `X-Registry-Auth`: JSON in the base64 of URLs.
+    ///
+    /// The Docker client library encodes with the other alphabet, whose `+` and `/` the engine does
+    /// not read: it then asks the registry as nobody, without a word. Passwords with `>`, `?` or
+    /// `~` in the wrong place lead there.
+    pub fn engine_header(&self, host: &RegistryHost) -> Secret {
+        let address = match host.as_str() {
+            DOCKER_HUB => DOCKER_HUB_KEY,
+            host => host,
+        };
+        let json = match self {
+            Self::Password { username, password } => serde_json::json!({
+                "username": username,
+                "password": password.expose(),
+                "serveraddress": address,
+            }),
+            Self::IdentityToken(token) => {
+                serde_json::json!({ "identitytoken": token.expose(), "serveraddress": address })
+            }
+        };
+        Secret::new(URL_SAFE.encode(json.to_string()))
+    }
+}
+
+/// Why credentials cannot be had. None of them says what they are.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// A secret of the manifest cannot be read.
+    #[error("the password for the registry {host}: {source}")]
+    Secret {
+        /// The registry.
+        host: RegistryHost,
+        /// Why not.
+        source: secret::SecretError,
+    },
+    /// Docker's configuration cannot be read.
+    #[error("Docker's configuration in {place} {problem}")]
+    Config {
+        /// The file or variable.
+        place: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A credential helper does not answer as one.
+    #[error("the credential helper {helper} for the registry {host} {problem}")]
+    Helper {
+        /// The program.
+        helper: String,
+        /// The registry.
+        host: RegistryHost,
+        /// What happened.
+        problem: &'static str,
+    },
+}
+
+/// Where credentials are looked for. Read afresh at each need, so that a login or a rotated
+/// password takes no restart.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    /// Docker's configuration in a variable, which comes before the file.
+    inline: Option<Secret>,
+    /// Docker's configuration file; `None`: there is no home to look in.
+    file: Option<PathBuf>,
+}
+
+impl Keyring {
+    /// As this process's environment says: `DOCKER_AUTH_CONFIG`, then `config.json` in
+    /// `DOCKER_CONFIG` or in `~/.docker`.
+    pub fn from_environment() -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let inline = set("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()).map(Secret::new);
+        let folder = set("DOCKER_CONFIG").map(PathBuf::from);
+        let folder = folder.or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".docker")));
+        Self { inline, file: folder.map(|folder| folder.join("config.json")) }
+    }
+
+    /// As Docker's configuration in `text`, and after it in `file`, says.
+    pub fn new(text: Option<Secret>, file: Option<PathBuf>) -> Self {
+        Self { inline: text, file }
+    }
+
+    /// What proves us to `host`; `None`: we are nobody there.
+    ///
+    /// # Errors
+    /// [`KeyringError`], where credentials are named and cannot be had.
+    pub async fn credentials(
+        &self,
+        host: &RegistryHost,
+        access: &RegistryAccess,
+    ) -> Result<Option<Credentials>, KeyringError> {
+        if let Some(Login { username, password }) = &access.login {
+            let password = secret::read(password);
+            let password = password.map_err(|source| KeyringError::Secret { host: host.clone(), source })?;
+            return Ok(Some(Credentials::Password { username: username.clone(), password }));
+        }
+        for config in self.configs() {
+            if let Some(found) = config?.credentials(host).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn configs(&self) -> impl Iterator<Item = Result<DockerConfig, KeyringError>> {
+        let inline =
+            self.inline.as_ref().map(|text| DockerConfig::parse("DOCKER_AUTH_CONFIG", text.expose()));
+        let file = self.file.as_ref().and_then(|path| DockerConfig::read(path).transpose());
+        inline.into_iter().chain(file)
+    }
+}
+
+impl Default for Keyring {
+    fn default() -> Self {
+        Self::from_environment()
+    }
+}

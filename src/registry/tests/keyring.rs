@@ -1,0 +1,155 @@
+//! Credentials: where they are found, in which order, and that they are shown nowhere.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::model::container::Secret;
+use crate::model::reference::RegistryHost;
+use crate::model::spec::{Login, RegistryAccess, SecretRef};
+use crate::registry::{Credentials, Keyring};
+
+fn host(text: &str) -> RegistryHost {
+    text.parse().unwrap()
+}
+
+fn password(username: &str, password: &str) -> Credentials {
+    Credentials::Password { username: username.to_owned(), password: Secret::new(password) }
+}
+
+fn ring(file: &Path, text: &str) -> Keyring {
+    std::fs::write(file, text).unwrap();
+    Keyring::new(None, Some(file.to_owned()))
+}
+
+async fn found(ring: &Keyring, of: &str) -> Option<Credentials> {
+    ring.credentials(&host(of), &RegistryAccess::default()).await.unwrap()
+}
+
+async fn refused(ring: &Keyring, of: &str) -> String {
+    ring.credentials(&host(of), &RegistryAccess::default()).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn what_docker_login_writes_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    // alice:p:w, once with and once without padding, and one that an old client ended with NUL.
+    let ring = ring(
+        &file,
+        r#"{ "HttpHeaders": {}, "auths": {
+            "localhost:5000": { "auth": "YWxpY2U6cDp3" },
+            "https://old.example.com/v1/": { "auth": "YWxpY2U6cDp3ZAA" },
+            "https://index.docker.io/v1/": { "auth": "Ym9iOmh1YnB3" },
+            "plain.example.com": { "username": "carol", "password": "pw" },
+            "token.example.com": { "auth": "YWxpY2U6", "identitytoken": "tok" },
+            "empty.example.com": {} } }"#,
+    );
+    assert_eq!(found(&ring, "localhost:5000").await, Some(password("alice", "p:w")));
+    assert_eq!(found(&ring, "old.example.com").await, Some(password("alice", "p:wd")));
+    assert_eq!(found(&ring, "docker.io").await, Some(password("bob", "hubpw")));
+    assert_eq!(found(&ring, "plain.example.com").await, Some(password("carol", "pw")));
+    let token = Credentials::IdentityToken(Secret::new("tok"));
+    assert_eq!(found(&ring, "token.example.com").await, Some(token));
+    for nobody in ["empty.example.com", "localhost:5001", "localhost", "example.com"] {
+        assert_eq!(found(&ring, nobody).await, None, "{nobody}");
+    }
+    let nowhere = Keyring::new(None, Some(dir.path().join("absent.json")));
+    assert_eq!(found(&nowhere, "localhost:5000").await, None);
+}
+
+#[tokio::test]
+async fn the_manifest_comes_first_then_the_variable_then_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let by_file = ring(
+        &file,
+        r#"{ "auths": { "a.b": { "auth": "YWxpY2U6cDp3" }, "c.d": { "auth": "YWxpY2U6cDp3" } } }"#,
+    );
+    let inline = Secret::new(r#"{ "auths": { "a.b": { "auth": "Ym9iOmh1YnB3" } } }"#);
+    let both = Keyring::new(Some(inline), Some(file));
+    assert_eq!(found(&by_file, "a.b").await, Some(password("alice", "p:w")));
+    assert_eq!(found(&both, "a.b").await, Some(password("bob", "hubpw")));
+    assert_eq!(found(&both, "c.d").await, Some(password("alice", "p:w")));
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "mine\n").unwrap();
+    let login = |path: &Path| {
+        Some(Login { username: "dave".to_owned(), password: SecretRef::SecretFile(path.into()) })
+    };
+    let access = RegistryAccess { login: login(&secret), ..RegistryAccess::default() };
+    assert_eq!(both.credentials(&host("a.b"), &access).await.unwrap(), Some(password("dave", "mine")));
+    let access = RegistryAccess { login: login(&dir.path().join("gone")), ..access };
+    let error = both.credentials(&host("a.b"), &access).await.unwrap_err().to_string();
+    assert!(error.contains("a.b") && error.contains("gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_none_is_named_and_never_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    for text in [
+        r#"{ "auths": { "a.b": { "auth": "canary" "#,
+        r#"{ "auths": { "a.b": { "auth": "canary" } } }"#,
+        r#"{ "auths": { "a.b": { "auth": 7 }, "canary": [] } }"#,
+    ] {
+        let error = refused(&ring(&file, text), "a.b").await;
+        assert!(error.contains("config.json") && !error.contains("canary"), "{error}");
+    }
+    assert!(
+        refused(&Keyring::new(None, Some(dir.path().to_owned())), "a.b").await.contains("no regular file")
+    );
+}
+
+/// A folder of helpers; their names are the test's own, for they are found by `PATH`.
+fn helper(dir: &Path, script: &str) -> String {
+    let name = format!("abide-test-{}", uuid::Uuid::new_v4().simple());
+    let path = dir.join(format!("docker-credential-{name}"));
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    name
+}
+
+#[tokio::test]
+async fn a_helper_with_a_name_that_is_none_is_never_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let named = helper(dir.path(), "touch ran");
+    for name in [
+        "../x",
+        "a b",
+        "A",
+        "x;y",
+        "$(id)",
+        &format!("../../../..{}/docker-credential-{named}", dir.path().display()),
+    ] {
+        let text = serde_json::json!({ "credsStore": name }).to_string();
+        assert!(refused(&ring(&file, &text), "a.b").await.contains("a name that is none"), "{name}");
+    }
+    let absent = serde_json::json!({ "credHelpers": { "a.b": "abide-absent" } }).to_string();
+    let error = refused(&ring(&file, &absent), "a.b").await;
+    assert!(error.contains("docker-credential-abide-absent") && error.contains("cannot be run"), "{error}");
+    assert_eq!(found(&ring(&file, &absent), "c.d").await, None, "a helper is one registry's own");
+}
+
+#[test]
+fn nothing_of_a_password_is_shown() {
+    let secret = password("alice", "canary");
+    assert_eq!(format!("{secret:?}"), "[redacted]");
+    let ring = Keyring::new(Some(Secret::new("canary")), None);
+    assert!(!format!("{ring:?}").contains("canary"));
+    assert!(!format!("{:?}", secret.engine_header(&host("a.b"))).contains("ey"));
+}
+
+#[test]
+fn the_engine_reads_every_password() {
+    use base64::Engine as _;
+    // With these the other alphabet has `+` or `/` at some alignment.
+    for text in ["abc>>>def", "p~ss", "a?b", ">>>", "~~~~", "???", "ÿÿÿ", "\u{1}\"\\"] {
+        for user in ["a", "ab", "abc"] {
+            let header = password(user, text).engine_header(&host("a.b"));
+            let json = base64::engine::general_purpose::URL_SAFE.decode(header.expose()).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!((json["username"].as_str(), json["password"].as_str()), (Some(user), Some(text)));
+            assert_eq!(json["serveraddress"], "a.b");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Tokens: where a registry wants none of our passwords, but proof from its token service.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use serde::Deserialize;
+
+use super::connect;
+use super::keyring::Credentials;
+use super::reach::{self, Reach};
+use crate::model::container::Secret;
+
+/// What abide calls itself.
+pub(super) const AGENT: &str = concat!("abide/", env!("CARGO_PKG_VERSION"));
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TokenError {
+    /// The token service does not answer.
+    Unavailable(String),
+    /// It gives us none.
+    Denied(String),
+}
+
+#[derive(Deserialize)]
+struct Given {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// `Authorization` by name and password.
+pub(super) fn basic(username: &str, password: &Secret) -> Option<HeaderValue> {
+    let pair = format!("{username}:{}", password.expose());
+    sensitive(&format!("Basic {}", STANDARD.encode(pair)))
+}
+
+/// `Authorization` by a token that the service at `realm` gives for `scope`.
+pub(super) async fn bearer(
+    realm: &str,
+    service: Option<&str>,
+    scope: &str,
+    credentials: Option<&Credentials>,
+    from: Reach,
+) -> Result<HeaderValue, TokenError> {
+    let denied = TokenError::Denied;
+    let realm: Uri = realm.parse().map_err(|_| denied("its token service has no address".to_owned()))?;
+    let request = request(&realm, service, scope, credentials);
+    let request = request.ok_or_else(|| denied("its token service cannot be asked".to_owned()))?;
+    let shown = reach::shown(&realm);
+    let at_service = |why: String| TokenError::Unavailable(format!("its token service {shown}: {why}"));
+    let answer = connect::ask(request, Some(from)).await.map_err(at_service)?;
+    match answer.status {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
+            return Err(TokenError::Denied(format!("its token service {shown} says {}", answer.status)));
+        }
+        status => return Err(at_service(format!("it says {status}"))),
+    }
+    // The parser's own words would repeat what is secret.
+    let given: Given = serde_json::from_slice(&answer.body)
+        .map_err(|_| at_service("its answer holds no token".to_owned()))?;
+    let token = given.token.or(given.access_token).filter(|token| !token.is_empty());
+    token
+        .and_then(|token| sensitive(&format!("Bearer {token}")))
+        .ok_or_else(|| at_service("its answer holds no token".to_owned()))
+}
+
+/// A `GET` with name and password, or, where there is an identity token, OAuth's refresh by `POST`.
+fn request(
+    realm: &Uri,
+    service: Option<&str>,
+    scope: &str,
+    credentials: Option<&Credentials>,
+) -> Option<Request<Full<Bytes>>> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    if let Some(service) = service {
+        form.append_pair("service", service);
+    }
+    form.append_pair("scope", scope);
+    let builder = Request::builder().header(USER_AGENT, AGENT);
+    if let Some(Credentials::IdentityToken(token)) = credentials {
+        form.append_pair("client_id", "abide").append_pair("grant_type", "refresh_token");
+        form.append_pair("refresh_token", token.expose());
+        let builder = builder.method(Method::POST).uri(realm.clone());
+        let builder = builder.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        return builder.body(Full::from(form.finish())).ok();
+    }
+    let separator = if realm.query().is_some() { '&' } else { '?' };
+    let mut builder = builder.uri(format!("{realm}{separator}{}", form.finish()));
+    if let Some(Credentials::Password { username, password }) = credentials {
+        builder = builder.header(AUTHORIZATION, basic(username, password)?);
+    }
+    builder.body(Full::default()).ok()
+}
+
+fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

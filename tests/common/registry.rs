@@ -1,0 +1,201 @@
+//! A real registry: this machine's own `docker-registry`, as a process on a free port.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::docker::Space;
+use super::eventually;
+use super::net::free_ports;
+
+/// Debian's and Ubuntu's `docker-registry`.
+const PROGRAM: &str = "/usr/bin/docker-registry";
+/// How long it may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The kinds of manifests that are asked for.
+const ACCEPT: &str =
+    "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
+
+/// Who may come in.
+#[derive(Clone, Debug)]
+pub(crate) struct Login {
+    pub(crate) username: &'static str,
+    pub(crate) password: &'static str,
+}
+
+/// A registry that runs until it is dropped.
+pub(crate) struct Registry {
+    child: Option<Child>,
+    port: u16,
+    dir: PathBuf,
+    login: Option<Login>,
+}
+
+impl Registry {
+    /// Starts one that lets everyone in; `None`, with a printed reason, where there is no program.
+    pub(crate) fn start(space: &Space) -> Option<Self> {
+        Self::start_with(space, None, "")
+    }
+
+    /// The same, with a password and more lines of configuration.
+    pub(crate) fn start_with(space: &Space, login: Option<Login>, more: &str) -> Option<Self> {
+        if !std::path::Path::new(PROGRAM).exists() {
+            eprintln!("left out: no {PROGRAM} (Debian and Ubuntu: docker-registry)");
+            return None;
+        }
+        let [port] = free_ports();
+        let dir = space.dir().join(format!("registry-{port}"));
+        std::fs::create_dir(&dir).unwrap();
+        let mut registry = Self { child: None, port, dir, login };
+        registry.configure(more);
+        registry.run();
+        Some(registry)
+    }
+
+    /// The one that another value runs on this port, to ask it.
+    pub(crate) fn at(port: u16) -> Self {
+        Self { child: None, port, dir: PathBuf::new(), login: None }
+    }
+
+    fn configure(&self, more: &str) {
+        let dir = self.dir.display();
+        let mut config = format!(
+            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {dir}/data\n  delete:\n    \
+             enabled: true\nhttp:\n  addr: 127.0.0.1:{}\n  headers:\n    X-Content-Type-Options: [nosniff]\n{more}",
+            self.port
+        );
+        if let Some(Login { username, password }) = &self.login {
+            let made =
+                Command::new("htpasswd").args(["-Bbn", "-C", "4", username, password]).output().unwrap();
+            assert!(made.status.success(), "htpasswd (apache2-utils): {made:?}");
+            std::fs::write(self.dir.join("htpasswd"), made.stdout).unwrap();
+            config.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {dir}/htpasswd\n"));
+        }
+        std::fs::write(self.dir.join("config.yml"), config).unwrap();
+    }
+
+    /// Starts it again after [`kill`](Self::kill).
+    pub(crate) fn run(&mut self) {
+        let log = std::fs::File::create(self.dir.join("log")).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").arg(self.dir.join("config.yml")).stdin(Stdio::null());
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.child = Some(child);
+        eventually("the registry answers", PATIENCE, || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    /// Ends it where it stands.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Takes the password from everyone, or gives it to another.
+    pub(crate) fn change_password(&mut self, login: Login) {
+        self.kill();
+        self.login = Some(login);
+        self.configure("");
+        self.run();
+    }
+
+    /// Stops it from saying anything, without an end.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Its port on the loopback address.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:PORT`, as names of images begin.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    // --- what is in it --------------------------------------------------------------------------
+
+    /// The digest of a tag or digest; `None` where it is not there.
+    pub(crate) fn digest(&self, repository: &str, reference: &str) -> Option<String> {
+        let (status, head, _) = self.ask("HEAD", &format!("/v2/{repository}/manifests/{reference}"), "", "");
+        (status == 200).then(|| header(&head, "docker-content-digest").unwrap())
+    }
+
+    /// The tags of a repository, sorted.
+    pub(crate) fn tags(&self, repository: &str) -> Vec<String> {
+        let (status, _, body) = self.ask("GET", &format!("/v2/{repository}/tags/list"), "", "");
+        let found: Value = if status == 200 { serde_json::from_str(&body).unwrap() } else { Value::Null };
+        let tags = found["tags"].as_array().cloned().unwrap_or_default();
+        let mut tags: Vec<String> = tags.iter().map(|tag| tag.as_str().unwrap().to_owned()).collect();
+        tags.sort();
+        tags
+    }
+
+    /// Gives a tag to what another reference has: what a stranger does, or a release.
+    pub(crate) fn move_tag(&self, repository: &str, tag: &str, to: &str) {
+        let (status, head, manifest) = self.ask("GET", &format!("/v2/{repository}/manifests/{to}"), "", "");
+        assert_eq!(status, 200, "{manifest}");
+        let kind = header(&head, "content-type").unwrap();
+        let (status, _, body) =
+            self.ask("PUT", &format!("/v2/{repository}/manifests/{tag}"), &kind, &manifest);
+        assert_eq!(status, 201, "{body}");
+    }
+
+    /// Deletes a manifest, and the tags of it, as a garbage collection does.
+    pub(crate) fn delete(&self, repository: &str, digest: &str) {
+        let (status, _, body) = self.ask("DELETE", &format!("/v2/{repository}/manifests/{digest}"), "", "");
+        assert_eq!(status, 202, "{body}");
+        assert_eq!(self.digest(repository, digest), None);
+    }
+
+    /// Status, head and body of one request.
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let proof = self.login.as_ref().map(|Login { username, password }| {
+            use base64::Engine as _;
+            let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
+            format!("Authorization: Basic {pair}\r\n")
+        });
+        // HTTP/1.0: the body ends where the connection does.
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: {}\r\nAccept: {ACCEPT}\r\nContent-Type: {kind}\r\n{}Content-Length: {}\r\n\r\n{body}",
+            self.host(),
+            proof.unwrap_or_default(),
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
+    }
+}
+
+fn header(head: &str, name: &str) -> Option<String> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

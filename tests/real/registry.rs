@@ -1,0 +1,113 @@
+//! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
+
+mod push;
+mod trouble;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub(crate) use push::PUSH;
+
+use crate::common::{
+    Daemon, Registry, Space, Workshop, docker, eventually_some, free_ports, site_image, status,
+};
+
+/// How long anything may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Who abide is where there is a password. With this one the other alphabet of base64 has `/`.
+const USERNAME: &str = "abide";
+const PASSWORD: &str = "canary>>>~~?never-to-be-seen";
+/// Where the daemon finds it.
+const VARIABLE: &str = "ABIDE_TEST_REGISTRY_PASSWORD";
+
+/// `dev`, whose image is pushed, and `prod`, which takes promotions from it.
+struct Shop {
+    shop: Workshop,
+    registry: Registry,
+    /// The repository in the registry.
+    path: String,
+    prod_port: u16,
+    prod: String,
+    space: Space,
+}
+
+impl Shop {
+    /// Lays it out beside `registry`; `access` are lines of its `registry_access`.
+    fn new(space: Space, registry: Registry, access: &str) -> Self {
+        let [prod_port] = free_ports();
+        let path = format!("{}shop/prod", space.prefix());
+        let prod = space.name("prod-server");
+        let shop = Workshop::new(
+            &space,
+            &[("Dockerfile", &site_image(&space, "COPY site.env /site.env"))],
+            "[environment.dev.build]\n",
+        );
+        let made = Self { shop, registry, path, prod_port, prod, space };
+        made.declare(access);
+        made
+    }
+
+    /// With a registry that lets everyone in; `None` where the tests are left out.
+    fn open() -> Option<Self> {
+        let space = Space::new()?;
+        let registry = Registry::start(&space)?;
+        Some(Self::new(space, registry, ""))
+    }
+
+    /// Writes the manifest anew. Whoever loses patience does so soon here.
+    fn declare(&self, access: &str) {
+        let host = self.registry.host();
+        let options = self.shop.options("dev", &self.prod, self.prod_port);
+        let options =
+            options.lines().filter(|line| !line.starts_with("source")).collect::<Vec<_>>().join("\n");
+        self.shop.declare(&format!(
+            "push = \"{host}/{}\"\n[environment.dev.build]\n\n[environment.prod]\n{options}\npromote_from = \"dev\"\n\n\
+             [registry_access.\"{host}\"]\npoll = \"5s\"\npatience = \"2s\"\n{access}",
+            self.path
+        ));
+    }
+
+    fn daemon(&self) -> Daemon {
+        self.shop.daemon_with(&[(VARIABLE, PASSWORD)])
+    }
+
+    /// The status of an environment, once `look` accepts it.
+    fn until(&self, daemon: &Daemon, environment: &str, what: &str, look: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually_some(what, PATIENCE, || {
+                last = status(daemon, environment);
+                look(&last).then(|| last.clone())
+            })
+        }));
+        found.unwrap_or_else(|_| {
+            panic!("{environment}: {what}: not within {PATIENCE:?}; the last status: {last}")
+        })
+    }
+
+    /// Waits until dev serves the head of its branch; gives the digest in its record.
+    fn ready(&self, daemon: &Daemon) -> String {
+        let head = self.shop.repo.head("dev");
+        let status = self.until(daemon, "dev", "it is ready", |status| {
+            status["status"] == "Ready" && status["revision"] == head.as_str()
+        });
+        status["image"]["digest"].as_str().unwrap_or_else(|| panic!("no digest: {status}")).to_owned()
+    }
+
+    /// Waits until dev says `reason`; gives the sentence.
+    fn says(&self, daemon: &Daemon, reason: &str) -> String {
+        let status = self.until(daemon, "dev", reason, |status| status["reason"] == reason);
+        status["message"].as_str().unwrap().to_owned()
+    }
+
+    /// The digest that the registry has under the only tag of the image `id`.
+    fn at_registry(&self, id: &str) -> Option<String> {
+        self.registry.digest(&self.path, &format!("sha-{}", &id["sha256:".len()..][..12]))
+    }
+
+    /// The image that a container runs.
+    fn runs(&self, container: &str) -> String {
+        docker(&["inspect", "--format", "{{.Image}} {{.State.Running}}", container])
+    }
+}
