@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{AgentName, BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName};
+use super::name::{
+    AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
+};
 use super::reference::{ImageRepository, RegistryHost};
 
 /// Everything that the files of a desired-state folder declare.
@@ -153,6 +155,8 @@ pub struct EnvironmentSpec {
     pub port: u16,
     /// Where that port is published on the host; `None`: nowhere.
     pub publish: Option<Publish>,
+    /// The host name that the front serves it by.
+    pub hostname: Option<HostName>,
     /// From where its image comes.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.

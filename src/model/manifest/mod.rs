@@ -9,6 +9,7 @@
 mod build;
 mod cross;
 mod environment;
+mod front;
 mod grammar;
 mod keys;
 mod places;
@@ -107,6 +108,9 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
         let draft = environment::read(&field);
         declared.add_environment(&field, draft);
     }
+    if let Some(field) = root.get("front") {
+        declared.add_front(&field, front::read(&field));
+    }
     for field in root.named_tables("registry_access") {
         let access = registry::read_access(&field);
         declared.add_registry(&field, access);
@@ -126,7 +130,7 @@ fn read_holder(field: &Field<'_>) -> Option<HolderImage> {
     match field.value() {
         DeValue::Boolean(true) => Some(HolderImage::Own),
         DeValue::Boolean(false) => Some(HolderImage::Off),
-        DeValue::String(_) => field.parsed(grammar::IMAGE, grammar::image).map(HolderImage::Named),
+        DeValue::String(_) => field.parsed("the name of an image", front::image).map(HolderImage::Named),
         _ => {
             field.wrong("true, false or an image's name");
             None
