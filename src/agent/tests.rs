@@ -55,6 +55,7 @@ fn spec() -> EnvironmentSpec {
         container: ContainerName::new("prod-server").unwrap(),
         port: 8088,
         publish: None,
+        hostname: None,
         supply: Supply::Manual,
         command: None,
         env: Default::default(),

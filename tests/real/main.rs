@@ -14,6 +14,7 @@ mod deploy;
 mod engine;
 #[cfg(debug_assertions)]
 mod failpoints;
+mod front;
 mod heal;
 mod holder;
 mod keepwork;
