@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::environment::Draft;
+use super::front;
 use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
-use crate::model::spec::{Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply};
+use crate::model::spec::{
+    FrontSpec, HolderImage, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply,
+};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -18,6 +21,9 @@ pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
     network: Option<NetworkName>,
+    holder: HolderImage,
+    /// Whether there is a front; within, what could be read of it.
+    pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
@@ -38,9 +44,15 @@ impl Declared {
         }
     }
 
-    pub(super) fn add_network(&mut self, field: &Field<'_>, network: Option<NetworkName>) {
+    pub(super) fn add_docker(&mut self, field: &Field<'_>, docker: (Option<NetworkName>, HolderImage)) {
         if self.is_first(field) {
-            self.network = network;
+            (self.network, self.holder) = docker;
+        }
+    }
+
+    pub(super) fn add_front(&mut self, field: &Field<'_>, front: Option<FrontSpec>) {
+        if self.is_first(field) {
+            self.front = Some(front);
         }
     }
 
@@ -75,7 +87,8 @@ impl Declared {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
-            front: None,
+            holder: self.holder,
+            front: self.front.flatten(),
             registries: self.registries.into_iter().collect(),
         }
     }
@@ -89,6 +102,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
         found.extend(containers_taken_twice(&on_one_host, places));
         found.extend(ports_taken_twice(&on_one_host, places));
         found.extend(volumes_written_twice(&on_one_host, places));
+        found.extend(front::problems(declared, &on_one_host, places));
     }
     found.extend(cycles(declared, places));
     if !declared.incomplete {
@@ -98,7 +112,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
 }
 
 /// An environment as far as it could be read, by its name.
-type Named<'d> = (&'d EnvironmentName, &'d Draft);
+pub(super) type Named<'d> = (&'d EnvironmentName, &'d Draft);
 
 /// All environments in the order in which they are written: of two that claim the same, the later
 /// one is told.
@@ -151,7 +165,7 @@ fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
 }
 
 /// Where the host port of an environment is written: `publish`, or `port` that stands in for it.
-fn port_path(places: &Places, name: &EnvironmentName) -> String {
+pub(super) fn port_path(places: &Places, name: &EnvironmentName) -> String {
     let publish = format!("environment.{name}.publish");
     if places.has(&publish) { publish } else { format!("environment.{name}.port") }
 }
