@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::desired::{Desired, Entry, GoBack};
-use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
+use crate::model::spec::{EnvironmentSpec, Manifest, Supply, Update};
 use crate::plan::{Intent, SupplyKind};
 use crate::secret;
 
@@ -17,6 +18,7 @@ pub(super) fn of(
     manifest: &Manifest,
     proposed: Option<&GoBack>,
 ) -> Intent {
+    let drain = manifest.front.as_ref().map(|front| front.drain);
     Intent {
         proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
@@ -30,7 +32,17 @@ pub(super) fn of(
         },
         options: variables(spec).map(|env| options(spec, desired, env, record, manifest)),
         health: spec.health.clone(),
+        update: update(spec, drain.is_some()),
+        holder: holder::is_available(),
+        drain,
     }
+}
+
+/// Start-first where a front switches between the two and they do not write one volume. What a
+/// person declared counts before that.
+fn update(spec: &EnvironmentSpec, has_front: bool) -> Update {
+    let default = if has_front && spec.volumes.is_empty() { Update::StartFirst } else { Update::StopFirst };
+    spec.update.unwrap_or(default)
 }
 
 fn variables(spec: &EnvironmentSpec) -> Result<BTreeMap<String, Secret>, String> {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::act::Failed;
 use super::builder::{Builder, Task};
 use super::clock::now;
-use super::docker::{Engine, EngineError};
+use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
 use super::front::Front;
 use super::intent;
@@ -199,7 +199,11 @@ impl Pass {
         let network = self.manifest.borrow().network.clone();
         let targets = probe_targets(spec, &network, intent, &containers);
         let probes = self.prober.watch(&intent.environment, targets);
+        let holder_image = !intent.holder || self.fleet.has_image(engine, &self.holder_image()).await?;
         let observed = Observed {
+            holders: self.fleet.holders(&intent.environment),
+            holder_image,
+            front: self.front.seen(&intent.environment),
             name_holder: self.fleet.foreign(spec.container.as_str()),
             images,
             volumes: self.fleet.volumes(engine, volumes).await?,
@@ -212,6 +216,11 @@ impl Pass {
             probes,
         };
         Ok((observed, job))
+    }
+
+    /// The image that network holders are made of, by name.
+    pub(super) fn holder_image(&self) -> String {
+        holder::IMAGE.clone()
     }
 
     /// The containers, with what those wrote last that should be ready by now and are not: it is
@@ -296,25 +305,23 @@ impl Pass {
         }
     }
 
-    /// Tells the front where requests are to go: to what answers. What it serves already stays until
-    /// it has missed three times, for after a start of the daemon nothing was probed yet.
+    /// Tells the front where requests are to go.
     fn tell_front(&self, planned: &Planned) {
         let environment = &planned.intent.environment;
-        let Some(front) = self.front.seen(environment) else { return };
-        let probes = &planned.observed.probes;
-        let answers = |seen: &&SeenContainer| {
-            let probed = probes.get(&seen.id);
-            let is_served = front.serves.as_ref() == Some(&seen.id);
-            probed.is_some_and(|probed| probed.answering_since.is_some() || is_served && probed.misses < 3)
-        };
-        let network = planned.intent.options.as_ref().map(|options| options.network.as_str());
-        let route = |seen: &SeenContainer| {
-            let address = (*seen.networks.get(network.as_ref().ok()?.to_owned())?)?;
-            Some(Route { container: seen.id.clone(), address: (address, planned.spec.port).into() })
-        };
-        let containers = planned.observed.containers.iter().filter(answers);
-        let serving = containers.min_by_key(|seen| seen.name != planned.spec.container.as_str());
-        self.front.route(environment, serving.and_then(route));
+        let serving = planned.plan.serving.as_ref();
+        let container = planned.observed.containers.iter().find(|seen| Some(&seen.id) == serving);
+        let network = self.manifest.borrow().network.to_string();
+        let address = container.and_then(|seen| seen.networks.get(&network).copied().flatten());
+        let is_served = planned.observed.front.as_ref().is_some_and(|front| front.serves.as_ref() == serving);
+        match (serving, address) {
+            (Some(container), Some(address)) => {
+                let address = (address, planned.spec.port).into();
+                self.front.route(environment, Some(Route { container: container.clone(), address }));
+            }
+            // It has no address while it is being started again, and comes back under the one it had.
+            (Some(_), None) if is_served => {}
+            _ => self.front.route(environment, None),
+        }
     }
 
     // --- report -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::common::{PATIENCE, Scene, eventually, inspected, json, try_docker};
+use crate::common::{PATIENCE, Scene, docker, eventually, inspected, json, try_docker};
 
 /// The id of the front's container and since when it runs.
 fn life(scene: &Scene) -> Option<String> {

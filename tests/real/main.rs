@@ -15,6 +15,7 @@ mod engine;
 mod failpoints;
 mod front;
 mod heal;
+mod holder;
 mod keepwork;
 mod registry;
 mod rollback;

@@ -8,6 +8,7 @@ mod containers;
 mod convert;
 mod events;
 mod front;
+pub(crate) mod holder;
 mod images;
 mod networks;
 mod session;

@@ -97,6 +97,7 @@ mod tests {
             restart_policy: "no".to_owned(),
             networks: BTreeMap::new(),
             last_output: None,
+            joined: None,
             labels: BTreeMap::new(),
         };
         let mut seen = SeenFront {
