@@ -26,7 +26,7 @@ use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
-use crate::model::spec::{EnvironmentSpec, Mount, Supply};
+use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
@@ -220,7 +220,10 @@ impl Pass {
 
     /// The image that network holders are made of, by name.
     pub(super) fn holder_image(&self) -> String {
-        holder::IMAGE.clone()
+        match &self.manifest.borrow().holder {
+            HolderImage::Named(name) => name.clone(),
+            HolderImage::Own | HolderImage::Off => holder::IMAGE.clone(),
+        }
     }
 
     /// The containers, with what those wrote last that should be ready by now and are not: it is
@@ -305,23 +308,17 @@ impl Pass {
         }
     }
 
-    /// Tells the front where requests are to go.
+    /// Tells the front where requests are to go, which is what the plan says.
     fn tell_front(&self, planned: &Planned) {
-        let environment = &planned.intent.environment;
         let serving = planned.plan.serving.as_ref();
-        let container = planned.observed.containers.iter().find(|seen| Some(&seen.id) == serving);
-        let network = self.manifest.borrow().network.to_string();
-        let address = container.and_then(|seen| seen.networks.get(&network).copied().flatten());
-        let is_served = planned.observed.front.as_ref().is_some_and(|front| front.serves.as_ref() == serving);
-        match (serving, address) {
-            (Some(container), Some(address)) => {
-                let address = (address, planned.spec.port).into();
-                self.front.route(environment, Some(Route { container: container.clone(), address }));
-            }
-            // It has no address while it is being started again, and comes back under the one it had.
-            (Some(_), None) if is_served => {}
-            _ => self.front.route(environment, None),
-        }
+        let mut containers = planned.observed.containers.iter();
+        let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
+        let network = planned.intent.options.as_ref().map(|options| options.network.as_str());
+        let route = |seen: &SeenContainer| {
+            let address = (*seen.networks.get(network.as_ref().ok()?.to_owned())?)?;
+            Some(Route { container: seen.id.clone(), address: (address, planned.spec.port).into() })
+        };
+        self.front.route(&planned.intent.environment, serving.and_then(route));
     }
 
     // --- report -------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ pub struct Manifest {
     pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
     /// The Docker network that managed containers join (default `abide`).
     pub network: NetworkName,
+    /// What keeps the network namespaces that containers join.
+    pub holder: HolderImage,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
     /// How registries are spoken to, by host. One that is not named is spoken to as Docker's own
@@ -58,6 +60,19 @@ pub struct Login {
     pub username: String,
     /// The password.
     pub password: SecretRef,
+}
+
+/// What keeps the network namespaces that containers join.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HolderImage {
+    /// The program that abide carries with it.
+    #[default]
+    Own,
+    /// An image that does nothing and ends at SIGKILL, by name.
+    Named(String),
+    /// Nothing: each container has a namespace of its own.
+    Off,
 }
 
 /// The managed nginx that serves host names and published ports, and passes traffic to what is ready.

@@ -28,7 +28,7 @@ use crate::model::memory::Memory;
 use crate::model::name::{
     BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName, RepositoryName,
 };
-use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Publish, Supply};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, HolderImage, Manifest, Probe, Publish, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
@@ -125,6 +125,7 @@ fn manifest() -> ManifestState {
         repositories: BTreeMap::new(),
         environments: environments.map(|(text, spec)| (name(text), spec)).into(),
         network: NetworkName::new("abide").unwrap(),
+        holder: HolderImage::default(),
         front: None,
         registries: BTreeMap::new(),
     };

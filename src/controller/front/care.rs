@@ -96,6 +96,7 @@ mod tests {
             init: false,
             restart_policy: "no".to_owned(),
             networks: BTreeMap::new(),
+            joined: None,
             last_output: None,
             joined: None,
             labels: BTreeMap::new(),

@@ -11,7 +11,9 @@ use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
-use crate::model::spec::{FrontSpec, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply};
+use crate::model::spec::{
+    FrontSpec, HolderImage, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply,
+};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -19,6 +21,7 @@ pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
     network: Option<NetworkName>,
+    holder: HolderImage,
     /// Whether there is a front; within, what could be read of it.
     pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
@@ -41,9 +44,9 @@ impl Declared {
         }
     }
 
-    pub(super) fn add_network(&mut self, field: &Field<'_>, network: Option<NetworkName>) {
+    pub(super) fn add_docker(&mut self, field: &Field<'_>, docker: (Option<NetworkName>, HolderImage)) {
         if self.is_first(field) {
-            self.network = network;
+            (self.network, self.holder) = docker;
         }
     }
 
@@ -84,6 +87,7 @@ impl Declared {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
+            holder: self.holder,
             front: self.front.flatten(),
             registries: self.registries.into_iter().collect(),
         }

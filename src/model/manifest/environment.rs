@@ -215,11 +215,7 @@ fn read_stop_timeout(table: &Table<'_>) -> Duration {
 
 fn read_update(text: &str) -> Result<Update, String> {
     match text {
-        // Taken here and ignored by the loop, it would promise what nobody keeps.
-        "start-first" => {
-            Err("= \"start-first\" is not supported by this version of abide: it needs a managed front"
-                .to_owned())
-        }
+        "start-first" => Ok(Update::StartFirst),
         "stop-first" => Ok(Update::StopFirst),
         _ => Err("must be \"start-first\" or \"stop-first\"".to_owned()),
     }

@@ -8,8 +8,8 @@ use super::places::Places;
 use super::problem::Problem;
 use super::table::{Field, Table};
 use super::{grammar, keys};
-use crate::model::name::HostName;
-use crate::model::spec::{FrontSpec, HttpsSpec};
+use crate::model::name::{AgentName, HostName};
+use crate::model::spec::{FrontSpec, HttpsSpec, Update};
 
 /// The image where the manifest does not say: the official one.
 const DEFAULT_IMAGE: &str = "nginx";
@@ -32,11 +32,11 @@ pub(super) fn read(field: &Field<'_>) -> Option<FrontSpec> {
     })
 }
 
-fn image(text: &str) -> Result<String, String> {
+pub(super) fn image(text: &str) -> Result<String, String> {
     if grammar::is_image(text) {
         return Ok(text.to_owned());
     }
-    Err("must be an image with nginx in it, such as \"nginx\" or \"nginx:1.28\"".to_owned())
+    Err("must be the name of an image, such as \"nginx\" or \"nginx:1.28\"".to_owned())
 }
 
 /// nginx takes zero for "no limit".
@@ -69,6 +69,7 @@ const HOST_FILE: &str = "an absolute path of this host";
 /// What is wrong between the front and the environments of one host.
 pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
+    found.extend(ports_wanted_by_two_versions(declared, all, places));
     match &declared.front {
         Some(Some(front)) => found.extend(ports_of_the_front(front, all, places)),
         Some(None) => {}
@@ -90,6 +91,22 @@ fn host_names_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
         }
     }
     found
+}
+
+/// Two versions beside each other cannot both have the host port.
+fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let has_front =
+        |host: &Option<AgentName>| host.is_none() && (declared.front.is_some() || declared.incomplete);
+    let both = all.iter().filter(|(_, draft)| {
+        let update = draft.spec.as_ref().and_then(|spec| spec.update);
+        update == Some(Update::StartFirst) && draft.publish.is_some() && !has_front(&draft.host)
+    });
+    let problem = |(name, _): &Named<'_>| {
+        let message = "`update` = \"start-first\" needs a front that switches from one container to the other: \
+                       add `[front]`, or `publish = false`";
+        places.problem(&format!("environment.{name}.update"), message)
+    };
+    both.map(problem).collect()
 }
 
 fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> {

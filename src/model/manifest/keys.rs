@@ -11,7 +11,7 @@ pub struct Section {
 
 pub(super) static ROOT: Section =
     Section { title: "", keys: &["repository", "environment", "front", "docker", "registry_access"] };
-pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
+pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network", "holder"] };
 pub(super) static FRONT: Section =
     Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
 pub(super) static REGISTRY_ACCESS: Section = Section {

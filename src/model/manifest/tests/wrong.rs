@@ -48,7 +48,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("branch = \"dev\"", "4: unknown key `branch`; it is a key of `environment.NAME.source`"),
         ("health = { htpt = \"/\" }", "4: unknown key `htpt`; did you mean `http`?"),
         ("[enviroment.test]", "4: unknown key `enviroment`; did you mean `environment`?"),
-        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network"),
+        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network, holder"),
         (
             "\"a\\u001b[31m\" = 1",
             &format!("4: unknown key `a\u{fffd}[31m`; known here: {}", keys::ENVIRONMENT.keys.join(", ")),
@@ -98,7 +98,7 @@ fn a_front_that_could_not_serve_is_told_with_its_line() {
         ("drain = \"0s\"", "5: `drain` must be more than zero"),
         (
             "image = \"nginx; rm\"",
-            "5: `image` must be an image with nginx in it, such as \"nginx\" or \"nginx:1.28\"",
+            "5: `image` must be the name of an image, such as \"nginx\" or \"nginx:1.28\"",
         ),
         ("htpp = 1", "5: unknown key `htpp`; did you mean `http`?"),
     ]);
@@ -159,7 +159,8 @@ fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
         ("stop_timeout = \"9years\"", "4: `stop_timeout` must be at most a year"),
         (
             "update = \"start-first\"",
-            "4: `update` = \"start-first\" is not supported by this version of abide: it needs a managed front",
+            "4: `update` = \"start-first\" needs a front that switches from one container to the other: add \
+             `[front]`, or `publish = false`",
         ),
         ("update = \"rolling\"", "4: `update` must be \"start-first\" or \"stop-first\""),
         ("env = [\"A=1\"]", "4: `env` must be a table, not a list"),
