@@ -98,7 +98,6 @@ mod tests {
             networks: BTreeMap::new(),
             joined: None,
             last_output: None,
-            joined: None,
             labels: BTreeMap::new(),
         };
         let mut seen = SeenFront {
