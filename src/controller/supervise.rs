@@ -99,18 +99,19 @@ impl Supervisor {
             Err(_) => {
                 self.wake.ring_all();
                 self.announced.values().for_each(|announced| announced.notify_one());
+                self.registry_followers.announce_all();
             }
         }
     }
 
-    /// Tells the follower of an environment's repository, where a push was announced or someone
-    /// said sync.
+    /// Tells the follower of an environment's repository or tag, where a push was announced or
+    /// someone said sync.
     fn announce(&mut self, environment: &EnvironmentName) {
         let Ok(desired) = self.pass.desired.get(environment) else { return };
         // Not held against the sync that was acted upon: a pass may have been faster than this bell.
         let is_synced =
             desired.sync.is_some_and(|sync| self.synced.insert(environment.clone(), sync) != Some(sync));
-        if desired.hint.is_none() && !is_synced {
+        if desired.hint.is_none() && desired.tag_hint.is_none() && !is_synced {
             return;
         }
         let manifest = self.manifest.borrow();
@@ -121,6 +122,7 @@ impl Supervisor {
         if let Some(announced) = repository.and_then(|repository| self.announced.get(repository)) {
             announced.notify_one();
         }
+        self.registry_followers.announce(&manifest, environment);
     }
 
     /// Starts what the manifest has and nobody does yet, and ends what it no longer has.
@@ -156,6 +158,8 @@ impl Supervisor {
             desired: self.pass.desired.clone(),
             wake: self.wake.clone(),
             trouble: Arc::clone(&self.follow_trouble),
+            resolver: self.pass.resolver.clone(),
+            writer: self.pass.writer.clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::name::{AgentName, BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName};
-use super::reference::{ImageRepository, RegistryHost};
+use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 
 /// Everything that the files of a desired-state folder declare.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,6 +207,11 @@ pub enum Supply {
     Promotion {
         /// The environment that is promoted from.
         from: EnvironmentName,
+    },
+    /// What a tag in a registry names.
+    Tag {
+        /// The tag that is followed.
+        image: TaggedImage,
     },
     /// Only `abide set` moves it.
     Manual,

@@ -105,6 +105,13 @@ impl Registry {
         self.run();
     }
 
+    /// Starts it again with other lines of configuration.
+    pub(crate) fn reconfigure(&mut self, more: &str) {
+        self.kill();
+        self.configure(more);
+        self.run();
+    }
+
     /// Stops it from saying anything, without an end.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);

@@ -1,6 +1,7 @@
 //! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
 
 mod push;
+mod tags;
 mod trouble;
 
 use std::time::Duration;

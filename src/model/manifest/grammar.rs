@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::reference::ImageRepository;
+use crate::model::reference::{ImageRepository, TaggedImage};
 use crate::model::spec::{Mount, Publish};
 
 /// The longest duration that is taken: a year. Longer ones are slips of the pen.
@@ -219,6 +219,12 @@ pub(super) fn push_target(text: &str) -> Result<ImageRepository, String> {
     let wrong = "must be host/path in lower case without a tag, such as \"localhost:5000/keepwork/prod\"";
     let repository: ImageRepository = text.trim().parse().map_err(|_| wrong.to_owned())?;
     if text.trim() == repository.to_string() { Ok(repository) } else { Err(wrong.to_owned()) }
+}
+
+/// A tag in a registry.
+pub(super) fn followed_tag(text: &str) -> Result<TaggedImage, String> {
+    let wrong = "must be an image with a tag, such as \"localhost:5000/shop/app:stable\"";
+    text.trim().parse().map_err(|_| wrong.to_owned())
 }
 
 /// The path of a health probe.

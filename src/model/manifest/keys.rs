@@ -30,6 +30,7 @@ pub(super) static ENVIRONMENT: Section = Section {
         "publish",
         "source",
         "promote_from",
+        "image",
         "build",
         "push",
         "command",
@@ -105,11 +106,6 @@ pub static NOT_YET: &[(&str, &str, &str)] = &[
     ("", "registry", "there is no managed registry; images stay in the engine that built them"),
     ("environment.NAME", "hostname", "there is no managed front; name the host in a proxy of your own"),
     ("environment.NAME", "host", "every environment runs on the host of the daemon"),
-    (
-        "environment.NAME",
-        "image",
-        "use `source` with a `build`, or neither and move the record with `abide set`",
-    ),
 ];
 
 /// Keys that begin so are the user's own, at every level.
