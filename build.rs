@@ -1,8 +1,9 @@
-//! Compiles the example application of `abide demo` (`examples/site/site.rs`) to a static Linux
-//! program at `OUT_DIR/site`, so that the demo needs no base image, no registry and no network.
+//! Compiles two static Linux programs that abide carries with it, so that neither needs a base
+//! image, a registry or a network: the example application of `abide demo`
+//! (`examples/site/site.rs`) at `OUT_DIR/site`, and what runs in a network holder at `OUT_DIR/hold`.
 //!
-//! Where that cannot be done, the file is left empty and the build goes on with a warning: abide
-//! itself is complete, and `abide demo` says what is missing.
+//! Where one cannot be compiled, its file is left empty and the build goes on with a warning: `abide
+//! demo` says what is missing, and containers get network namespaces of their own.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -10,7 +11,32 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-const SOURCE: &str = "examples/site/site.rs";
+const SITE: &str = "examples/site/site.rs";
+
+/// Waits for ever: `pause` on x86-64, `ppoll` for nothing on aarch64. Freestanding, so that it is a
+/// kilobyte, maps next to no memory and is the same wherever it was compiled.
+const HOLD: &str = r#"#![no_std]
+#![no_main]
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn _start() -> ! {
+    loop {
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            core::arch::asm!("syscall", inout("rax") 34_usize => _, out("rcx") _, out("r11") _);
+        }
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            core::arch::asm!("svc 0", in("x8") 73, inout("x0") 0_usize => _, in("x1") 0, in("x2") 0, in("x3") 0);
+        }
+    }
+}
+"#;
 
 /// Small rather than fast: the program is part of every abide binary.
 const SMALL: [&str; 5] = ["opt-level=z", "lto", "panic=abort", "strip=symbols", "codegen-units=1"];
@@ -23,24 +49,49 @@ struct Attempt {
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={SOURCE}");
-    let program = Path::new(&required("OUT_DIR")?).join("site");
+    println!("cargo::rerun-if-changed={SITE}");
+    let out = required("OUT_DIR")?;
+    let out = Path::new(&out);
     let rustc = required("RUSTC")?;
+    let target = env::var("TARGET")?;
+    if let Err(reason) = compile_site(&rustc, &target, &out.join("site")) {
+        fs::write(out.join("site"), [])?;
+        println!(
+            "cargo::warning=`abide demo` will have no example application, all else is complete. It takes a \
+             static C library (libc6-dev, glibc-static) or `rustup target add {}`. {reason}",
+            musl_of(&target)
+        );
+    }
+    if let Err(reason) = compile_hold(&rustc, &target, out) {
+        fs::write(out.join("hold"), [])?;
+        println!("cargo::warning=there will be no network holders, all else is complete. {reason}");
+    }
+    Ok(())
+}
+
+fn compile_site(rustc: &OsString, target: &str, program: &Path) -> Result<(), String> {
     let mut failures = Vec::new();
-    for attempt in attempts(&env::var("TARGET")?) {
-        match attempt.compile(&rustc, &program) {
+    for attempt in attempts(target) {
+        match attempt.compile(rustc, program) {
             Ok(()) => return Ok(()),
             Err(reason) => failures.push(format!("{}: {reason}", attempt.target)),
         }
     }
-    fs::write(&program, [])?;
-    println!(
-        "cargo::warning=`abide demo` will have no example application, all else is complete. It takes a static \
-         C library (libc6-dev, glibc-static) or `rustup target add {}`. {}",
-        musl_of(&env::var("TARGET")?),
-        failures.join("; ")
-    );
-    Ok(())
+    Err(failures.join("; "))
+}
+
+fn compile_hold(rustc: &OsString, target: &str, out: &Path) -> Result<(), String> {
+    let source = out.join("hold.rs");
+    fs::write(&source, HOLD).map_err(|error| error.to_string())?;
+    // For Linux whatever abide runs on; the same kind of program comes of either target.
+    let target = if target.contains("-linux-") { target.to_owned() } else { musl_of(target) };
+    let mut command = Command::new(rustc);
+    command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "hold", "--target", &target]);
+    let options = ["panic=abort", "opt-level=z", "strip=symbols", "relocation-model=static"];
+    // The linker that comes with Rust, for a C compiler would add its start-up code.
+    let linker = ["linker=rust-lld", "linker-flavor=ld.lld", "target-feature=+crt-static"];
+    command.args(options.iter().chain(&linker).flat_map(|option| ["-C", option]));
+    run(command.arg("-o").arg(out.join("hold")).arg(source))
 }
 
 fn required(variable: &str) -> Result<OsString, String> {
@@ -76,9 +127,13 @@ impl Attempt {
             option.push(linker);
             command.arg("-C").arg(option);
         }
-        let output = command.arg("-o").arg(program).arg(SOURCE).output().map_err(|e| e.to_string())?;
-        if output.status.success() { Ok(()) } else { Err(first_error(&output.stderr)) }
+        run(command.arg("-o").arg(program).arg(SITE))
     }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(first_error(&output.stderr)) }
 }
 
 /// The line of a compiler's output that says what went wrong.

@@ -13,7 +13,7 @@ use abide::model::desired::{Entry, Image};
 use abide::model::memory::{Good, Memory};
 use abide::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use abide::model::observed::{ContainerState, EngineHealth, Observed, Readiness, SeenContainer};
-use abide::model::spec::{HealthSpec, Probe, Publish};
+use abide::model::spec::{HealthSpec, Probe, Publish, Update};
 use abide::model::status::Condition;
 use abide::model::time::Timestamp;
 use abide::plan::{Intent, SupplyKind, plan};
@@ -112,6 +112,9 @@ impl Scene {
 
 fn intent(entry: Entry, options: ContainerOptions) -> Intent {
     Intent {
+        update: Update::StopFirst,
+        holder: true,
+        drain: None,
         proposed: false,
         environment: options.environment.clone(),
         entry,
@@ -174,6 +177,7 @@ fn container(spec: &ContainerSpec) -> SeenContainer {
         init: options.init,
         restart_policy: "no".to_owned(),
         networks: BTreeMap::from([(options.network.to_string(), None)]),
+        joined: None,
         last_output: None,
         labels: spec.labels(),
     }

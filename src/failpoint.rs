@@ -43,12 +43,20 @@ points! {
     CreateNetwork = "create-network",
     /// A volume is made.
     CreateVolume = "create-volume",
+    /// The image of network holders is loaded.
+    LoadHolder = "load-holder",
+    /// A network holder is made.
+    CreateHolder = "create-holder",
+    /// A network holder is started.
+    StartHolder = "start-holder",
     /// A container is made.
     Create = "create",
     /// A container is started.
     Start = "start",
     /// A container is stopped.
     Stop = "stop",
+    /// A container is stopped and started again.
+    Restart = "restart",
     /// A container is removed.
     Remove = "remove",
     /// A container is given its name.

@@ -124,6 +124,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::Updating
         | Reason::AwaitingHealth
         | Reason::SourceUnavailable
+        | Reason::FrontUnavailable
         | Reason::Unhealthy
         | Reason::HeldByPerson
         | Reason::NameConflict

@@ -52,18 +52,33 @@ impl std::fmt::Display for Failed {
     }
 }
 
+/// What the steps of a plan made so far.
+#[derive(Default)]
+struct Made {
+    holder: Option<String>,
+    container: Option<String>,
+}
+
+/// The id of a step's target, where `made` is what the step before it made.
+fn of(target: &Target, made: Option<&String>) -> Result<String, StepError> {
+    match target {
+        Target::Seen(id) => Ok(id.clone()),
+        Target::Created => made.cloned().ok_or(StepError::NothingMade),
+    }
+}
+
 impl Pass {
     /// Takes the steps of a plan in order, until one fails. Containers that were touched are
     /// looked at again, so that the next plan never rests on what was seen before.
     pub(super) async fn act(&self, planned: &Planned) -> Result<(), Failed> {
         let mut touched = BTreeSet::new();
-        let mut created = None;
+        let mut made = Made::default();
         let mut result = Ok(());
         for planned_step in &planned.plan.steps {
             self.tell(planned, planned_step).await;
             let step = &planned_step.step;
             failpoint::before(step.point());
-            let taken = self.take(planned, step, &mut created, &mut touched).await;
+            let taken = self.take(planned, step, &mut made, &mut touched).await;
             failpoint::after(step.point());
             if let Err(why) = taken {
                 result = Err(Failed { step: step.clone(), why });
@@ -89,7 +104,7 @@ impl Pass {
         &self,
         planned: &Planned,
         step: &Step,
-        created: &mut Option<String>,
+        made: &mut Made,
         touched: &mut BTreeSet<String>,
     ) -> Result<(), StepError> {
         match step {
@@ -104,16 +119,28 @@ impl Pass {
             Step::RecordImage { .. } | Step::RecordRebuilt { .. } | Step::RollBack { .. } => {
                 Ok(self.record(planned, step).await?)
             }
-            Step::Create { name, spec } => {
-                let id = self.engine.create(name, spec).await?;
+            Step::CreateHolder { name, spec } => {
+                let id = self.engine.create_holder(name, spec, &self.holder_image()).await?;
                 touched.insert(id.clone());
-                *created = Some(id);
+                made.holder = Some(id);
                 Ok(())
             }
-            Step::Start { container: Target::Created, .. } => match created {
-                Some(id) => Ok(self.engine.start(id).await?),
-                None => Err(StepError::NothingMade),
-            },
+            Step::StartHolder { holder, .. } => {
+                let id = of(holder, made.holder.as_ref())?;
+                touched.insert(id.clone());
+                let network = self.manifest.borrow().network.clone();
+                Ok(self.engine.start_again(&id, &network, &planned.spec.container).await?)
+            }
+            Step::Create { name, spec, joins } => {
+                let joins = joins.as_ref().map(|holder| of(holder, made.holder.as_ref())).transpose()?;
+                let id = self.engine.create(name, spec, joins.as_deref()).await?;
+                touched.insert(id.clone());
+                made.container = Some(id);
+                Ok(())
+            }
+            Step::Start { container: container @ Target::Created, .. } => {
+                Ok(self.engine.start(&of(container, made.container.as_ref())?).await?)
+            }
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
                 let network = self.manifest.borrow().network.clone();
@@ -136,10 +163,18 @@ impl Pass {
                 self.fleet.forget_things();
                 engine.create_network(&network, &self.record).await
             }
+            Step::LoadHolder => {
+                self.fleet.forget_things();
+                self.engine.load_holder_image().await
+            }
             Step::CreateVolume { name } => engine.create_volume(name, &self.record).await,
             Step::Stop { id } => {
                 touched.insert(id.clone());
                 engine.stop(id, planned.spec.stop_timeout).await
+            }
+            Step::Restart { id } => {
+                touched.insert(id.clone());
+                engine.restart(id, planned.spec.stop_timeout).await
             }
             Step::Remove { id } => {
                 touched.insert(id.clone());
@@ -166,6 +201,8 @@ impl Pass {
             | Step::RecordImage { .. }
             | Step::RecordRebuilt { .. }
             | Step::RollBack { .. }
+            | Step::CreateHolder { .. }
+            | Step::StartHolder { .. }
             | Step::Create { .. }
             | Step::Start { .. } => Ok(()),
         }

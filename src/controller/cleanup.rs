@@ -1,7 +1,7 @@
 //! Removing all that a record owns, for a demo that leaves nothing behind. The loop itself never
 //! does this.
 
-use super::docker::{Engine, EngineError};
+use super::docker::{Engine, EngineError, holder};
 use crate::model::container::label;
 use crate::model::name::NetworkName;
 
@@ -38,6 +38,8 @@ async fn remove(
     for image in engine.images_of_record(record).await? {
         engine.remove_image_entirely(&image).await?;
     }
+    // Where another record's holders are made of it, the engine keeps it.
+    engine.remove_image(&holder::IMAGE).await?;
     if engine.network(network, record).await?.is_some_and(|network| network.is_ours) {
         engine.remove_network(network).await?;
     }

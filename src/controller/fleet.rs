@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::docker::{Engine, EngineError, Listed};
 use crate::model::container::label;
+use crate::model::holder;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
 
@@ -36,6 +37,8 @@ struct Known {
     foreign: HashMap<String, Foreign>,
     /// Image IDs known to be there.
     images: HashSet<Digest>,
+    /// Images known to be there by name.
+    names: HashMap<String, Digest>,
     /// Volumes known to be there.
     volumes: HashSet<String>,
     /// What is known of the managed network.
@@ -51,11 +54,22 @@ impl Fleet {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Our containers of one environment.
+    /// Our containers of one environment that run its images, each with what its holder has of the
+    /// network in its place.
     pub(crate) fn containers(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+        let (holders, containers) = self.by_role(environment);
+        containers.into_iter().map(|container| container.with_holder(&holders)).collect()
+    }
+
+    /// Our holders of one environment.
+    pub(crate) fn holders(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+        self.by_role(environment).0
+    }
+
+    fn by_role(&self, environment: &EnvironmentName) -> (Vec<SeenContainer>, Vec<SeenContainer>) {
         let known = self.known();
-        let ours = known.ours.values().filter(|(of, _)| of == environment);
-        ours.map(|(_, seen)| seen.clone()).collect()
+        let ours = known.ours.values().filter(|(of, _)| of == environment).map(|(_, seen)| seen.clone());
+        ours.partition(|seen| seen.labels.get(label::ROLE).is_some_and(|role| role == holder::ROLE))
     }
 
     /// Environments that have containers of ours.
@@ -82,6 +96,7 @@ impl Fleet {
     pub(crate) fn forget_things(&self) {
         let mut known = self.known();
         known.images.clear();
+        known.names.clear();
         known.volumes.clear();
         known.network = None;
     }
@@ -89,9 +104,10 @@ impl Fleet {
     /// Forgets that an image is there. Says whether it was known to be.
     pub(crate) fn forget_image(&self, id: &str) -> bool {
         let mut known = self.known();
-        let before = known.images.len();
+        let before = known.images.len() + known.names.len();
         known.images.retain(|image| image.as_str() != id);
-        known.images.len() < before
+        known.names.retain(|_, image| image.as_str() != id);
+        known.images.len() + known.names.len() < before
     }
 
     /// Forgets whether the managed network is there.
@@ -133,6 +149,16 @@ impl Fleet {
         };
         self.known().network = Some(presence);
         Ok(presence)
+    }
+
+    /// Whether the engine holds an image of this name.
+    pub(crate) async fn has_image(&self, engine: &Engine, name: &str) -> Result<bool, EngineError> {
+        if self.known().names.contains_key(name) {
+            return Ok(true);
+        }
+        let Some(id) = engine.image_id(name).await? else { return Ok(false) };
+        self.known().names.insert(name.to_owned(), id);
+        Ok(true)
     }
 
     /// Those of `ids` that the engine holds.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::desired::{Desired, Entry, GoBack};
-use crate::model::name::NetworkName;
-use crate::model::spec::{EnvironmentSpec, Supply};
+use crate::model::spec::{EnvironmentSpec, Manifest, Supply, Update};
 use crate::plan::{Intent, SupplyKind};
 use crate::secret;
 
@@ -15,9 +15,10 @@ pub(super) fn of(
     desired: &Desired,
     entry: Entry,
     record: &str,
-    network: &NetworkName,
+    manifest: &Manifest,
     proposed: Option<&GoBack>,
 ) -> Intent {
+    let drain = manifest.front.as_ref().map(|front| front.drain);
     Intent {
         proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
@@ -30,9 +31,19 @@ pub(super) fn of(
             Supply::Tag { .. } => SupplyKind::Tag,
             Supply::Promotion { .. } | Supply::Manual => SupplyKind::Named,
         },
-        options: variables(spec).map(|env| options(spec, desired, env, record, network)),
+        options: variables(spec).map(|env| options(spec, desired, env, record, manifest)),
         health: spec.health.clone(),
+        update: update(spec, drain.is_some()),
+        holder: holder::is_available(),
+        drain,
     }
+}
+
+/// Start-first where a front switches between the two and they do not write one volume. What a
+/// person declared counts before that.
+fn update(spec: &EnvironmentSpec, has_front: bool) -> Update {
+    let default = if has_front && spec.volumes.is_empty() { Update::StartFirst } else { Update::StopFirst };
+    spec.update.unwrap_or(default)
 }
 
 fn variables(spec: &EnvironmentSpec) -> Result<BTreeMap<String, Secret>, String> {
@@ -48,7 +59,7 @@ fn options(
     desired: &Desired,
     env: BTreeMap<String, Secret>,
     record: &str,
-    network: &NetworkName,
+    manifest: &Manifest,
 ) -> ContainerOptions {
     ContainerOptions {
         environment: desired.environment.clone(),
@@ -57,7 +68,8 @@ fn options(
         command: spec.command.clone(),
         env,
         port: spec.port,
-        publish: spec.publish,
+        // With a front, that has the port.
+        publish: spec.publish.filter(|_| manifest.front.is_none()),
         volumes: spec.volumes.clone(),
         extra_hosts: spec.extra_hosts.clone(),
         memory: spec.memory,
@@ -65,6 +77,6 @@ fn options(
         pids: spec.pids,
         init: spec.init,
         stop_timeout_seconds: u32::try_from(spec.stop_timeout.as_secs()).unwrap_or(u32::MAX),
-        network: network.clone(),
+        network: manifest.network.clone(),
     }
 }

@@ -211,7 +211,8 @@ impl Controller {
         options: OutputOptions,
     ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, String> {
         let serving = self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
-            (container.name.ends_with(".next"), std::cmp::Reverse(container.started_at))
+            let is_beside = container.name.ends_with(".next") || container.name.contains(".old-");
+            (is_beside, std::cmp::Reverse(container.started_at))
         });
         let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
         let options = LogOptions { follow: options.follow, tail: options.tail, since: options.since };

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::act::Failed;
 use super::builder::{Builder, Task};
 use super::clock::now;
-use super::docker::{Engine, EngineError};
+use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
 use super::intent;
 use super::jobs::{JobKey, Jobs};
@@ -121,17 +121,14 @@ impl Pass {
     // --- snapshot -----------------------------------------------------------------------------
 
     async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
-        let (spec, network) = {
-            let manifest = self.manifest.borrow();
-            let Some(spec) = manifest.environments.get(environment) else { return Ok(None) };
-            (spec.clone(), manifest.network.clone())
-        };
+        let manifest = Arc::clone(&self.manifest.borrow());
+        let Some(spec) = manifest.environments.get(environment).cloned() else { return Ok(None) };
         self.engine_is_known().await?;
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
         let proposed = self.desired.proposed(environment)?;
-        let intent = intent::of(&spec, &desired, entry, &self.record, &network, proposed.as_ref());
+        let intent = intent::of(&spec, &desired, entry, &self.record, &manifest, proposed.as_ref());
         let task = self.task(environment, &spec, &intent);
         let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
@@ -198,7 +195,11 @@ impl Pass {
         let network = self.manifest.borrow().network.clone();
         let targets = probe_targets(spec, &network, intent, &containers);
         let probes = self.prober.watch(&intent.environment, targets);
+        let holder_image = !intent.holder || self.fleet.has_image(engine, &self.holder_image()).await?;
         let observed = Observed {
+            holders: self.fleet.holders(&intent.environment),
+            holder_image,
+            front: None,
             name_holder: self.fleet.foreign(spec.container.as_str()),
             images,
             volumes: self.fleet.volumes(engine, volumes).await?,
@@ -211,6 +212,11 @@ impl Pass {
             probes,
         };
         Ok((observed, job))
+    }
+
+    /// The image that network holders are made of, by name.
+    pub(super) fn holder_image(&self) -> String {
+        holder::IMAGE.clone()
     }
 
     /// The containers, with what those wrote last that should be ready by now and are not: it is

@@ -210,7 +210,8 @@ impl Supervisor {
             if self.manifest.borrow().environments.contains_key(&environment) {
                 continue;
             }
-            let containers = self.pass.fleet.containers(&environment);
+            let mut containers = self.pass.fleet.containers(&environment);
+            containers.extend(self.pass.fleet.holders(&environment));
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
                 "the manifest no longer declares {environment}; its container goes on as it is. If it is not \

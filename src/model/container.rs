@@ -29,6 +29,9 @@ pub mod label {
     pub const BUILT_BY: &str = "abide.built-by";
     /// The id of the record, on the images and containers of build steps.
     pub const STEP: &str = "abide.step";
+    /// What a container does for an environment or for abide itself, where it is not the one that
+    /// runs the environment's image.
+    pub const ROLE: &str = "abide.role";
 }
 
 /// A value that is never printed.

@@ -1,7 +1,7 @@
 //! What the loop remembers of an environment from one pass to the next, across restarts of the
 //! daemon. Only the loop writes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,10 @@ pub struct Memory {
     pub repeat: Option<Repeat>,
     /// Engine calls that fail, pass after pass.
     pub trouble: Option<Trouble>,
+    /// Containers that were replaced while they served, and until when their last requests may take.
+    pub draining: BTreeMap<String, Timestamp>,
+    /// Why containers get a network namespace of their own, where holders were tried in vain.
+    pub no_holder: Option<NoHolder>,
     /// Volumes that existed for this environment once: one that is gone is never made anew, empty.
     pub volumes: BTreeSet<String>,
 }
@@ -117,6 +121,15 @@ pub struct Repeat {
     pub at: Timestamp,
     /// When it is tried again, once it was given up for now.
     pub next_retry: Option<Timestamp>,
+}
+
+/// Holders were tried in vain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoHolder {
+    /// What the engine said.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Calls that fail.

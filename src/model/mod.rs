@@ -14,6 +14,7 @@ pub mod desired;
 pub mod error;
 pub mod event;
 pub mod front;
+pub mod holder;
 pub mod link;
 pub mod manifest;
 pub mod memory;

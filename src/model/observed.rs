@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::build::Acquisition;
 use super::container::{Exit, Secret};
+use super::front::FrontSeen;
 use super::name::Digest;
 use super::reference::ImageRepository;
 use super::spec::{Mount, Publish};
@@ -15,6 +16,12 @@ use super::time::Timestamp;
 pub struct Observed {
     /// Our containers of this environment.
     pub containers: Vec<SeenContainer>,
+    /// Our holders of this environment.
+    pub holders: Vec<SeenContainer>,
+    /// Whether the image of holders is here.
+    pub holder_image: bool,
+    /// What the front does for this environment; `None`: it has none, or nothing is known yet.
+    pub front: Option<FrontSeen>,
     /// A container under our name that is not ours.
     pub name_holder: Option<Foreign>,
     /// The image IDs, of those that matter, that the engine holds.
@@ -104,10 +111,64 @@ pub struct SeenContainer {
     pub restart_policy: String,
     /// The networks that it is connected to, with its address there while it runs.
     pub networks: BTreeMap<String, Option<IpAddr>>,
+    /// The holder whose network namespace it joins; `None`: it has its own.
+    pub joined: Option<Joined>,
     /// Its last lines of output, where it ended or does not become ready in time.
     pub last_output: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+}
+
+impl SeenContainer {
+    /// Whether there is a network namespace that it can be started in.
+    pub fn has_namespace(&self) -> bool {
+        self.joined.as_ref().is_none_or(|joined| joined.state != HolderState::Gone)
+    }
+
+    /// The same with what its holder, which is one of `holders`, has of the network in its place.
+    #[must_use]
+    pub fn with_holder(mut self, holders: &[Self]) -> Self {
+        let Some(joined) = &mut self.joined else { return self };
+        let holder = holders.iter().find(|holder| holder.id == joined.holder);
+        let Some(holder) = holder.filter(|holder| holder.state != ContainerState::Dead) else {
+            joined.state = HolderState::Gone;
+            return self;
+        };
+        joined.state = match holder.state {
+            ContainerState::Running if holder.started_at > self.started_at => HolderState::Anew,
+            ContainerState::Running => HolderState::Holds,
+            ContainerState::Paused => HolderState::Paused,
+            _ => HolderState::Down,
+        };
+        self.published.clone_from(&holder.published);
+        self.extra_hosts.clone_from(&holder.extra_hosts);
+        self.networks.clone_from(&holder.networks);
+        self
+    }
+}
+
+/// The holder that a container joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its id.
+    pub holder: String,
+    /// What became of it.
+    pub state: HolderState,
+}
+
+/// The state of a holder, as the container that joined it has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HolderState {
+    /// It runs since before the container was started: both share the namespace.
+    Holds,
+    /// It was started again after the container was, which is still in the namespace before.
+    Anew,
+    /// It is frozen, which harms nobody until it has to be started again.
+    Paused,
+    /// It is there and does not run.
+    Down,
+    /// It is not there: the container can never be started again.
+    Gone,
 }
 
 /// A container's state, as far as it changes what to do.

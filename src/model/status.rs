@@ -115,6 +115,8 @@ pub enum Reason {
     EngineUnavailable,
     /// It runs, but the manifest no longer declares it.
     NotInManifest,
+    /// The front cannot be brought to pass traffic to it.
+    FrontUnavailable,
     /// The loop went back to the last good image.
     RolledBack,
     /// The agent that runs it is not connected: what is said of it was so when it was last heard.
@@ -157,6 +159,7 @@ impl Reason {
             Self::SecretMissing => "SecretMissing",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::NotInManifest => "NotInManifest",
+            Self::FrontUnavailable => "FrontUnavailable",
             Self::RolledBack => "RolledBack",
             Self::AgentAway => "AgentAway",
             Self::PolicyRefused => "PolicyRefused",

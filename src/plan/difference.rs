@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::container::{ContainerSpec, label};
-use crate::model::observed::SeenContainer;
+use crate::model::observed::{HolderState, SeenContainer};
 use crate::model::spec::Publish;
 
 /// Differences that only a new container can mend. Empty: this is the container.
@@ -41,6 +41,9 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     }
     differences.extend(variables(spec, seen));
     differences.extend(limits_taken_back(spec, seen));
+    if seen.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone) {
+        differences.push("its network holder is gone".to_owned());
+    }
     if differences.is_empty() && seen.labels.get(label::SPEC) != Some(&spec.fingerprint()) {
         differences.push("an option was declared that no longer is".to_owned());
     }

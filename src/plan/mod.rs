@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
+use crate::model::holder::HolderSpec;
 use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation};
 use crate::model::observed::Observed;
-use crate::model::spec::HealthSpec;
+use crate::model::spec::{HealthSpec, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
@@ -56,6 +57,13 @@ pub struct Intent {
     pub options: Result<ContainerOptions, String>,
     /// How readiness is judged.
     pub health: HealthSpec,
+    /// In which order containers change places.
+    pub update: Update,
+    /// Whether containers join the network namespace of a holder.
+    pub holder: bool,
+    /// How long a container that was replaced goes on for its last requests, where there is a front
+    /// that passes new ones to the other.
+    pub drain: Option<Duration>,
 }
 
 /// Where the images of an environment come from, as far as it changes what to do.
@@ -80,6 +88,8 @@ pub struct Plan {
     pub verdict: Verdict,
     /// When to look again even if nothing rings.
     pub look_again: Option<Timestamp>,
+    /// The id of the container that the front, where there is one, is to pass traffic to.
+    pub serving: Option<String>,
     /// The notes for the next pass.
     pub memory: Memory,
     /// What became of a generation.
@@ -137,12 +147,31 @@ pub enum Step {
         /// Its name.
         name: String,
     },
+    /// Bring the image of holders into the engine.
+    LoadHolder,
+    /// Make a holder, not started.
+    CreateHolder {
+        /// Under this name.
+        name: ContainerName,
+        /// With these options.
+        spec: Box<HolderSpec>,
+    },
+    /// Start a holder. `replacement` as with [`Step::Start`].
+    StartHolder {
+        /// Which; [`Target::Created`] is the one that the [`Step::CreateHolder`] before it made.
+        holder: Target,
+        /// The fingerprint of the options that are refused where it cannot be started.
+        replacement: Option<String>,
+    },
     /// Make a container, not started.
     Create {
         /// Under this name, which is the final one only where nothing is replaced.
         name: ContainerName,
         /// With these options.
         spec: Box<ContainerSpec>,
+        /// The holder that it joins; [`Target::Created`] is the one made before it. `None`: it gets
+        /// a network namespace of its own.
+        joins: Option<Target>,
     },
     /// Start a container.
     Start {
@@ -155,6 +184,11 @@ pub enum Step {
     },
     /// Stop a container: SIGTERM, and SIGKILL after its timeout.
     Stop {
+        /// Its id.
+        id: String,
+    },
+    /// Stop a container and start it again, so that it joins the namespace that its holder has now.
+    Restart {
         /// Its id.
         id: String,
     },
@@ -250,6 +284,7 @@ struct Half {
     verdict: Option<Verdict>,
     look_again: Option<Timestamp>,
     outcome: Option<(Generation, Outcome)>,
+    serving: Option<String>,
 }
 
 impl Half {
@@ -285,6 +320,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
         steps: supply.steps.into_iter().chain(serve.steps).collect(),
         verdict,
         look_again,
+        serving: serve.serving,
         memory,
         outcome: serve.outcome.or(supply.outcome),
     }

@@ -3,7 +3,7 @@
 use super::explain::explain;
 use super::restart::backoff;
 use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
-use crate::model::memory::{Crashes, Memory, Refused, Repeat, Trouble};
+use crate::model::memory::{Crashes, Memory, NoHolder, Refused, Repeat, Trouble};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -18,10 +18,12 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation));
     memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
+    memory.no_holder.take_if(|no_holder| forgiven(no_holder.at));
     let is_gone = |id: &str| observed.containers.iter().all(|container| container.id != id);
     if memory.crashes.last.as_ref().is_some_and(|last| is_gone(&last.container)) {
         memory.crashes = Crashes::default();
     }
+    memory.draining.retain(|id, _| !is_gone(id));
     memory
 }
 
@@ -89,13 +91,18 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
     plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
-/// Whether `step` is a restart that this very plan found to be due, or the stop before one: it has a
-/// backoff of its own.
+/// Whether `step` is a restart that this very plan found to be due, or what that needs, or the stop
+/// before one: it has a backoff of its own.
 fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     match step {
         Step::Start { container: Target::Seen(id), replacement: None } => {
             crashed(id) && crashes.restarts > before.restarts
+        }
+        Step::CreateNetwork
+        | Step::Connect { .. }
+        | Step::StartHolder { holder: Target::Seen(_), replacement: None } => {
+            crashes.restarts > before.restarts
         }
         Step::Stop { id } => {
             let is_it = crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id);
@@ -134,7 +141,16 @@ pub fn after_failure(
 ) -> Memory {
     // What failed was not acted upon: it has a backoff of its own.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
-    if let (Step::Start { replacement: Some(fingerprint), .. }, Failure::Refused(error)) = (step, failure) {
+    if let Some(no_holder) = no_holder(step, failure, now) {
+        memory.no_holder = Some(no_holder);
+        return memory;
+    }
+    if let (
+        Step::Start { replacement: Some(fingerprint), .. }
+        | Step::StartHolder { replacement: Some(fingerprint), .. },
+        Failure::Refused(error),
+    ) = (step, failure)
+    {
         memory.refused = Some(Refused {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
@@ -157,9 +173,25 @@ pub fn after_failure(
     memory
 }
 
+/// Whether what failed tells that holders do not work on this engine. That a port is taken does not.
+fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHolder> {
+    let Failure::Refused(message) = failure else { return None };
+    let is_about_a_port = ["port is already allocated", "address already in use", "cannot assign requested"]
+        .iter()
+        .any(|words| message.contains(words));
+    let is_about_a_network = message.contains("network");
+    let tells = match step {
+        Step::LoadHolder => true,
+        // One that ran before shows that they do work.
+        Step::StartHolder { holder: Target::Created, .. } => !is_about_a_port && !is_about_a_network,
+        _ => false,
+    };
+    tells.then(|| NoHolder { message: message.to_owned(), at: now })
+}
+
 fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
     match (step, failure) {
-        (Step::Start { .. }, Failure::Refused(_)) => Reason::StartFailed,
+        (Step::Start { .. } | Step::StartHolder { .. }, Failure::Refused(_)) => Reason::StartFailed,
         _ => Reason::EngineUnavailable,
     }
 }

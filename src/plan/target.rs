@@ -126,14 +126,15 @@ pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
     memory.good.as_ref().is_some_and(|good| good.container == container.id)
 }
 
-/// The best that could serve in place of another one: what was never started could not, and what
-/// was rolled back from should not.
+/// The best that could serve in place of another one: what was never started could not, nor what
+/// lost its network for good, and what was rolled back from should not.
 pub(super) fn to_go_back_to<'a>(
     containers: impl Iterator<Item = &'a SeenContainer>,
     intent: &Intent,
     memory: &Memory,
 ) -> Option<&'a SeenContainer> {
-    let could = containers.filter(|container| container.state != ContainerState::Created);
+    let could = containers
+        .filter(|container| container.state != ContainerState::Created && container.has_namespace());
     best(
         could.filter(|container| is_proven(container, memory) || !is_of_bad_image(container, intent)),
         memory,

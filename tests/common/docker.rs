@@ -87,8 +87,21 @@ impl Space {
         format!("{LABEL}={}", self.prefix)
     }
 
-    /// The ids of all containers of this space, running or not.
+    /// The ids of the containers of this space that run images of its environments or steps.
     pub(crate) fn containers(&self) -> BTreeSet<String> {
+        let all = self.all_containers();
+        all.difference(&self.holders()).cloned().collect()
+    }
+
+    /// The ids of its network holders.
+    pub(crate) fn holders(&self) -> BTreeSet<String> {
+        let holders = lines(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=abide.role=holder"]);
+        let all = self.all_containers();
+        holders.into_iter().filter(|id| all.contains(id)).collect()
+    }
+
+    /// The ids of all containers of this space, running or not.
+    pub(crate) fn all_containers(&self) -> BTreeSet<String> {
         let mut found = self.filtered(&["ps", "--all", "--quiet", "--no-trunc"]);
         let named = lines(&["ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]);
         let of_us = named.iter().filter_map(|line| line.split_once(' '));
@@ -130,7 +143,7 @@ impl Space {
 
     /// Removes everything of this space from the engine.
     pub(crate) fn clear(&self) {
-        remove(&["rm", "--force", "--volumes"], &self.containers());
+        remove(&["rm", "--force", "--volumes"], &self.all_containers());
         // Where one image is made from another, only the second round finds it free.
         remove(&["rmi", "--force"], &self.images());
         remove(&["rmi", "--force"], &self.images());

@@ -152,7 +152,10 @@ impl Scene {
     pub(crate) fn containers(&self) -> Vec<String> {
         let filter = format!("name={}", self.space.prefix());
         let names = try_docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter]);
-        let mut names: Vec<String> = names.unwrap_or_default().lines().map(str::to_owned).collect();
+        let is_holder = |name: &&str| name.contains(".net");
+        let names = names.unwrap_or_default();
+        let mut names: Vec<String> =
+            names.lines().filter(|name| !is_holder(name)).map(str::to_owned).collect();
         names.sort();
         names
     }

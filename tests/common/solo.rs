@@ -115,6 +115,11 @@ health = {{ {health} }}
         std::fs::rename(fresh, path).unwrap();
     }
 
+    /// The name of the holder of its network namespace.
+    pub(crate) fn holder(&self) -> String {
+        format!("{}.net", self.name)
+    }
+
     /// Starts a daemon on it, with `env` set in addition.
     pub(crate) fn daemon(&self, env: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())

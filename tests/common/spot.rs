@@ -34,6 +34,11 @@ impl Spot {
         spot
     }
 
+    /// The name of the holder of its network namespace.
+    pub(crate) fn holder(&self) -> String {
+        format!("{}.net", self.name)
+    }
+
     /// Declares it anew.
     pub(crate) fn declare(&self, options: &str) {
         let Self { name, network, port, .. } = self;

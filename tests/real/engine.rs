@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
 
+use abide::failpoint::Point;
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::failpoints::around;
 
 use crate::common::{Daemon, Fault, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
 
@@ -139,8 +142,27 @@ fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
     });
     solo.await_status("it is ready once the engine goes on", is_ready);
     let all = engine.try_docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
-    assert_eq!(all, solo.name);
+    assert_eq!(all, format!("{}\n{}", solo.name, solo.holder()));
     assert!(daemon.terminate().success());
+}
+
+/// What only an engine that never ran a holder makes a daemon do.
+pub(super) const LOAD: &[Point] = &[Point::LoadHolder];
+
+#[test]
+fn the_image_of_holders_is_loaded_wherever_that_was_cut_short() {
+    for failpoint in around(LOAD) {
+        let Some(space) = Space::new() else { return };
+        let engine = PrivateEngine::start(&space);
+        let solo = PrivateEngine::declare_without_probes(&space);
+        let host = engine.host();
+        let env = [("DOCKER_HOST", host.as_str()), Solo::SECRET];
+        Daemon::start_doomed(&solo.desired_state, &failpoint, &env).await_doom(&failpoint);
+        let _daemon = solo.daemon(&[("DOCKER_HOST", &host)]);
+        solo.await_status("it is ready", is_ready);
+        let all = engine.try_docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
+        assert_eq!(all, format!("{}\n{}", solo.name, solo.holder()), "{failpoint}");
+    }
 }
 
 // --- calls that fail -----------------------------------------------------------------------------
@@ -283,9 +305,9 @@ fn an_event_about_one_container_is_one_inspect_and_nothing_else() {
     rest.await_lists(1);
     rest.await_quiet();
     rest.proxy.forget();
-    rest.engine.try_docker(&["network", "connect", "beside", &rest.solo.name]).unwrap();
+    rest.engine.try_docker(&["network", "connect", "beside", &rest.solo.holder()]).unwrap();
     eventually("the event is heard", PATIENCE, || !rest.proxy.seen().is_empty());
     rest.await_quiet();
-    let id = rest.engine.try_docker(&["inspect", "--format", "{{.Id}}", &rest.solo.name]).unwrap();
+    let id = rest.engine.try_docker(&["inspect", "--format", "{{.Id}}", &rest.solo.holder()]).unwrap();
     assert_eq!(rest.proxy.seen(), [format!("GET /containers/{id}/json")]);
 }

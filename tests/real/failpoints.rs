@@ -10,10 +10,11 @@ mod updates;
 
 use abide::failpoint::Point;
 
+use crate::engine::LOAD;
 use crate::registry::PUSH;
 
 /// `before-` and `after-` each of `points`.
-fn around(points: &[Point]) -> Vec<String> {
+pub(super) fn around(points: &[Point]) -> Vec<String> {
     let sides = |point: &Point| ["before", "after"].map(|side| format!("{side}-{}", point.word()));
     points.iter().flat_map(sides).collect()
 }
@@ -21,7 +22,7 @@ fn around(points: &[Point]) -> Vec<String> {
 #[test]
 fn every_failpoint_has_a_test() {
     let of_updates = [updates::FIRST, updates::UPDATE, updates::ROLLBACK, updates::PULL];
-    let tested = [of_updates.concat().as_slice(), mends::MENDS, builds::BUILDS, PUSH].concat();
+    let tested = [of_updates.concat().as_slice(), mends::MENDS, builds::BUILDS, PUSH, LOAD].concat();
     let missing: Vec<&Point> = Point::ALL.iter().filter(|point| !tested.contains(point)).collect();
     assert!(missing.is_empty(), "no test has a daemon killed around {missing:?}");
 }

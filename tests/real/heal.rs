@@ -131,15 +131,14 @@ fn a_container_cut_off_its_network_is_reached_there_again() {
     let before = solo.await_ready();
     assert_eq!(asked_from_beside(&solo, &before.image).as_deref(), Some("HTTP/1.1 200 OK"));
 
-    docker(&["network", "disconnect", &solo.network, &solo.name]);
+    docker(&["network", "disconnect", &solo.network, &solo.holder()]);
     eventually("another container reaches it by its alias", PATIENCE, || {
         asked_from_beside(&solo, &before.image).as_deref() == Some("HTTP/1.1 200 OK")
     });
     assert_eq!(solo.await_ready(), before);
 
-    // Every crash gives more time before the next start; some time the network is free to be removed.
-    eventually("the network can be removed while the container is stopped", PATIENCE, || {
-        try_docker(&["kill", &solo.name]);
+    eventually("the network can be removed while its holder is stopped", PATIENCE, || {
+        try_docker(&["kill", &solo.holder()]);
         try_docker(&["network", "rm", &solo.network]).is_some()
     });
     eventually("the network is made again and the container serves in it", PATIENCE, || {
@@ -180,7 +179,7 @@ fn a_foreign_container_on_our_port_is_waited_for() {
     let daemon = solo.daemon(&[]);
     let image = solo.await_ready().image;
     daemon.terminate();
-    docker(&["rm", "--force", &solo.name]);
+    docker(&["rm", "--force", &solo.name, &solo.holder()]);
     let (neighbour, port) = (space.name("neighbour"), format!("127.0.0.1:{}:8080", solo.port));
     let keeps = [space.name("their-volume"), space.name("their-network")];
     docker(&["volume", "create", &keeps[0]]);

@@ -14,6 +14,7 @@ mod engine;
 #[cfg(debug_assertions)]
 mod failpoints;
 mod heal;
+mod holder;
 mod keepwork;
 mod registry;
 mod rollback;

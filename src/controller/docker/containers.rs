@@ -10,7 +10,8 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, RestartContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -19,6 +20,7 @@ use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
 use crate::model::container::ContainerSpec;
 use crate::model::name::{ContainerName, NetworkName};
 use crate::model::observed::SeenContainer;
+use crate::model::spec::Publish;
 use crate::model::time::Timestamp;
 
 /// One line of the list of all containers.
@@ -76,11 +78,16 @@ impl Engine {
         }
     }
 
-    /// Makes a container and gives its id.
-    pub(crate) async fn create(&self, name: &ContainerName, spec: &ContainerSpec) -> Result<String> {
+    /// Makes a container, in the network namespace of `holder` or one of its own, and gives its id.
+    pub(crate) async fn create(
+        &self,
+        name: &ContainerName,
+        spec: &ContainerSpec,
+        holder: Option<&str>,
+    ) -> Result<String> {
         let docker = self.docker().await?;
         let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
-        let call = docker.create_container(Some(options), create_body(spec));
+        let call = docker.create_container(Some(options), create_body(spec, holder));
         Ok(within("create a container", SLOW, call).await?.id)
     }
 
@@ -115,6 +122,14 @@ impl Engine {
         gone_is_fine(
             within("stop a container", patience + SLOW, docker.stop_container(id, Some(options))).await,
         )
+    }
+
+    /// Stops a container and starts it again, in one call.
+    pub(crate) async fn restart(&self, id: &str, patience: Duration) -> Result<()> {
+        let docker = self.docker().await?;
+        let seconds = i32::try_from(patience.as_secs()).unwrap_or(i32::MAX);
+        let options = RestartContainerOptionsBuilder::default().t(seconds).build();
+        within("restart a container", patience + SLOW, docker.restart_container(id, Some(options))).await
     }
 
     /// Removes a container and its anonymous volumes; named volumes stay. One that is gone is fine.
@@ -210,48 +225,80 @@ fn signed(number: u64) -> i64 {
 }
 
 /// One process owns restarts, and that is abide.
-fn no_restarts() -> RestartPolicy {
+pub(super) fn no_restarts() -> RestartPolicy {
     RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }
 }
 
-fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
+fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBody {
     let options = &spec.options;
-    let port = format!("{}/tcp", options.port);
-    let network = options.network.to_string();
-    let endpoint =
-        EndpointSettings { aliases: Some(vec![options.name.to_string()]), ..EndpointSettings::default() };
-    ContainerCreateBody {
+    let body = ContainerCreateBody {
         image: Some(spec.image.to_string()),
         cmd: options.command.clone(),
         env: Some(options.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect()),
         labels: Some(spec.labels().into_iter().collect()),
-        exposed_ports: Some(vec![port.clone()]),
         stop_timeout: Some(i64::from(options.stop_timeout_seconds)),
-        host_config: Some(host_config(spec, port)),
-        networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(network, endpoint)])),
+        host_config: Some(HostConfig {
+            binds: Some(options.volumes.iter().map(bind).collect()),
+            restart_policy: Some(no_restarts()),
+            memory: options.memory.map(signed),
+            nano_cpus: options.nano_cpus.map(signed),
+            pids_limit: options.pids.map(i64::from),
+            init: Some(options.init),
+            ..Default::default()
         }),
         ..Default::default()
+    };
+    match holder {
+        Some(holder) => joined_to(body, holder),
+        None => connected(body, spec),
     }
 }
 
-fn host_config(spec: &ContainerSpec, port: String) -> HostConfig {
+/// Ports, hosts and network are its holder's; the engine takes none of them beside that.
+fn joined_to(mut body: ContainerCreateBody, holder: &str) -> ContainerCreateBody {
+    let host = body.host_config.get_or_insert_default();
+    host.network_mode = Some(format!("container:{holder}"));
+    body
+}
+
+fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCreateBody {
     let options = &spec.options;
-    let binding = options.publish.map(|publish| {
-        let host_ip = publish.address.map(|address| address.to_string());
-        vec![PortBinding { host_ip, host_port: Some(publish.port.to_string()) }]
-    });
-    HostConfig {
-        binds: Some(options.volumes.iter().map(bind).collect()),
-        port_bindings: binding.map(|binding| HashMap::from([(port, Some(binding))])),
-        network_mode: Some(options.network.to_string()),
-        restart_policy: Some(no_restarts()),
-        extra_hosts: Some(options.extra_hosts.clone()),
-        memory: options.memory.map(signed),
-        nano_cpus: options.nano_cpus.map(signed),
-        pids_limit: options.pids.map(i64::from),
-        init: Some(options.init),
-        ..Default::default()
+    let network = Network {
+        port: options.port,
+        publish: options.publish,
+        extra_hosts: &options.extra_hosts,
+        network: &options.network,
+        alias: &options.name,
+    };
+    network.give_to(&mut body);
+    body
+}
+
+/// What a container has of the network, be it itself or for others.
+pub(super) struct Network<'a> {
+    pub(super) port: u16,
+    pub(super) publish: Option<Publish>,
+    pub(super) extra_hosts: &'a [String],
+    pub(super) network: &'a NetworkName,
+    pub(super) alias: &'a ContainerName,
+}
+
+impl Network<'_> {
+    pub(super) fn give_to(&self, body: &mut ContainerCreateBody) {
+        let port = format!("{}/tcp", self.port);
+        let endpoint =
+            EndpointSettings { aliases: Some(vec![self.alias.to_string()]), ..EndpointSettings::default() };
+        let endpoints = HashMap::from([(self.network.to_string(), endpoint)]);
+        let binding = self.publish.map(|publish| {
+            let host_ip = publish.address.map(|address| address.to_string());
+            vec![PortBinding { host_ip, host_port: Some(publish.port.to_string()) }]
+        });
+        body.exposed_ports = Some(vec![port.clone()]);
+        body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
+        let host = body.host_config.get_or_insert_default();
+        host.port_bindings = binding.map(|binding| HashMap::from([(port, Some(binding))]));
+        host.network_mode = Some(self.network.to_string());
+        host.extra_hosts = Some(self.extra_hosts.to_vec());
     }
 }
 

@@ -10,7 +10,7 @@ use bollard::models::{
 
 use crate::model::container::{Exit, Secret};
 use crate::model::name::Digest;
-use crate::model::observed::{ContainerState, EngineHealth, SeenContainer};
+use crate::model::observed::{ContainerState, EngineHealth, HolderState, Joined, SeenContainer};
 use crate::model::spec::{Mount, Publish};
 use crate::model::time::Timestamp;
 
@@ -40,6 +40,7 @@ pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
         init: host.init.unwrap_or(false),
         restart_policy: restart_policy(&host),
         networks: inspected.network_settings.map(networks).unwrap_or_default(),
+        joined: joined(&host),
         last_output: None,
         labels: config.labels.unwrap_or_default().into_iter().collect(),
     }
@@ -94,6 +95,12 @@ fn published(ports: PortMap) -> BTreeMap<String, Vec<Publish>> {
             (port, bindings.unwrap_or_default().into_iter().filter_map(host_port).collect())
         })
         .collect()
+}
+
+/// The holder whose network namespace it joins, as far as an inspect of it alone tells.
+fn joined(host: &HostConfig) -> Option<Joined> {
+    let holder = host.network_mode.as_deref()?.strip_prefix("container:")?;
+    Some(Joined { holder: holder.to_owned(), state: HolderState::Gone })
 }
 
 /// `source:target[:options]`, as the engine keeps binds.

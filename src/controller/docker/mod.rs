@@ -7,6 +7,7 @@ mod build;
 mod containers;
 mod convert;
 mod events;
+pub(crate) mod holder;
 mod images;
 mod networks;
 mod session;

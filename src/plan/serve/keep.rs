@@ -25,14 +25,19 @@ impl Pass<'_> {
         }
         let back = "what was to replace it failed, or cannot be made now";
         let half = stop_all_running(Half::default(), &others, back);
+        let half = if is_down { self.free_ports_of(kept, half) } else { half };
         let half = merge(half, self.connect(kept));
         let half = merge(half, self.kept_running(kept, others.is_empty(), &mut memory));
         let half = remove_all_stopped(half, &others, back);
+        let is_left = |container: &&&SeenContainer| others.iter().all(|other| other.id != container.id);
+        let left: Vec<_> = self.containers.iter().filter(is_left).copied().collect();
+        let half = self.remove_holders_but(half, &left);
         (self.said_of_kept(kept, why, half, &memory), memory)
     }
 
     fn kept_running(&self, kept: &SeenContainer, alone: bool, memory: &mut Memory) -> Half {
         match &kept.state {
+            ContainerState::Exited(_) | ContainerState::Created if !kept.has_namespace() => Half::default(),
             ContainerState::Paused => self.unpause(Half::default(), kept),
             ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
             // That it was stopped for what was to replace it is no crash.

@@ -33,14 +33,25 @@ impl Pass<'_> {
             (Err(blocked), Some(before)) => self.keep(&before.id, &KeepReason::Blocked(blocked), memory),
             (Err(blocked), None) => (Half { verdict: Some(blocked), ..Half::default() }, memory),
             (Ok(half), Some(before)) => (self.make_beside(spec, before, others, half, &memory), memory),
-            (Ok(half), None) => (self.make_first(spec, others, half), memory),
+            (Ok(half), None) => (self.make_first(spec, others, half, &memory), memory),
         }
     }
 
-    fn make_first(&self, spec: &ContainerSpec, useless: &[&SeenContainer], half: Half) -> Half {
+    fn make_first(
+        &self,
+        spec: &ContainerSpec,
+        useless: &[&SeenContainer],
+        half: Half,
+        memory: &Memory,
+    ) -> Half {
         let half = remove_all(half, useless, "there is nothing to go back to in it");
-        let create = Step::Create { name: spec.options.name.clone(), spec: Box::new(spec.clone()) };
+        let half = self.remove_unfit_holders(half, spec, memory);
+        let half = self.make_way(half, &spec.options.name);
+        let (half, namespace) = self.namespace(spec, half, memory);
+        let (name, joins) = (spec.options.name.clone(), namespace.joins.clone());
+        let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         let half = half.then(create, "no container of this environment is there");
+        let half = namespace.start(half, None);
         let start = Step::Start { container: Target::Created, replacement: None };
         let mut half = half.then(start, "it should run");
         half.differences.push(format!("container {} is missing", spec.options.name));
@@ -65,17 +76,28 @@ impl Pass<'_> {
             .fold(half, |half, left| remove(half, left, "it is a leftover"));
         if before.name != name.as_str() {
             let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
-            half = half.then(rename, "it has this name until it is replaced");
+            half = self.make_way(half, name).then(rename, "it has this name until it is replaced");
         }
-        let differences = difference::structural(spec, before);
-        let create = Step::Create { name: replacement_name(name), spec: Box::new(spec.clone()) };
-        half = if must_bridge(before, memory) {
-            let half = start_seen(half, before, "it serves for as long as no replacement can be made");
-            stop(half.then(create, differences.join("; ")), before, HANDS_OVER)
-        } else {
-            stop_running(half.then(create, differences.join("; ")), before, HANDS_OVER)
-        };
-        half = start_replacement(half, Target::Created, self.refusable(spec, others, memory));
+        let is_bridged = self.must_bridge(before, memory);
+        if is_bridged {
+            half = start_seen(half, before, "it serves for as long as there is no replacement");
+        }
+        let mut differences = difference::structural(spec, before);
+        if differences.is_empty() {
+            differences.push("network holders do not work here".to_owned());
+        }
+        let (made, namespace) = self.namespace(spec, half, memory);
+        let (name, joins) = (suffixed(name, ".next"), namespace.joins.clone());
+        let made = self.make_way(made, &name);
+        let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
+        half = made.then(create, differences.join("; "));
+        if !self.is_start_first() {
+            half = stop_once_running(half, before, is_bridged);
+            half = self.free_ports_for(&namespace, half);
+        }
+        let refusable = self.refusable(spec, others, memory);
+        half = namespace.start(half, refusable.clone());
+        half = start_replacement(half, Target::Created, refusable);
         half.differences.extend(differences);
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
         half
@@ -108,6 +130,19 @@ impl Pass<'_> {
         );
         Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
     }
+
+    /// Whether the container before has to be started although it is about to be replaced: it serves
+    /// beside the replacement, or an engine call failed last time, so that may not come soon. Where a
+    /// *start* failed last time it may have been this one, and the replacement gets its turn.
+    fn must_bridge(&self, before: &SeenContainer, memory: &Memory) -> bool {
+        let last = memory.trouble.as_ref().map(|trouble| trouble.reason);
+        let is_useful = match last {
+            Some(Reason::EngineUnavailable) => true,
+            Some(Reason::StartFailed) => false,
+            _ => self.is_start_first(),
+        };
+        is_useful && matches!(before.state, ContainerState::Exited(_)) && before.has_namespace()
+    }
 }
 
 fn volume_missing(name: &str) -> Verdict {
@@ -118,17 +153,14 @@ fn volume_missing(name: &str) -> Verdict {
     Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
 }
 
-/// Whether the container before has to be started although it is about to be replaced: an engine
-/// call failed last time, so the replacement may not come soon. Where a *start* failed last time it
-/// may have been this one, and the replacement gets its turn.
-fn must_bridge(before: &SeenContainer, memory: &Memory) -> bool {
-    let is_failing =
-        memory.trouble.as_ref().is_some_and(|trouble| trouble.reason == Reason::EngineUnavailable);
-    is_failing && matches!(before.state, ContainerState::Exited(_))
+/// Stops a container that runs, or that a step before this one starts.
+fn stop_once_running(half: Half, container: &SeenContainer, is_started: bool) -> Half {
+    if is_started { stop(half, container, HANDS_OVER) } else { stop_running(half, container, HANDS_OVER) }
 }
 
-/// The name of a container that is to replace the one called `name`.
-fn replacement_name(name: &ContainerName) -> ContainerName {
-    let longest = name.as_str().len().min(120);
-    ContainerName::new(format!("{}.next", &name.as_str()[..longest])).unwrap_or_else(|_| name.clone())
+/// The name of a container beside the one called `name`, such as that which is to replace it.
+pub(super) fn suffixed(name: &ContainerName, suffix: &str) -> ContainerName {
+    // The engine takes 128 characters.
+    let longest = name.as_str().len().min(128 - suffix.len().min(64));
+    ContainerName::new(format!("{}{suffix}", &name.as_str()[..longest])).unwrap_or_else(|_| name.clone())
 }

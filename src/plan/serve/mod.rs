@@ -7,13 +7,17 @@
 //!
 //! In reading order: [`make`] where the container is not there, [`replace`] while it is on trial
 //! beside the one before, [`settle`] once it is the one, [`keep`] where nothing better can be had.
+//! [`holder`] is about the network namespaces that they join, [`swap`] about changing places with
+//! the front in between.
 
 mod health;
+mod holder;
 mod keep;
 mod make;
 mod parts;
 mod replace;
 mod settle;
+mod swap;
 
 use super::target::{self, Choice, KeepReason};
 use super::{Half, Intent, Step, TRANSIT, Verdict, rollback};
@@ -33,30 +37,59 @@ pub(super) fn plan(
     memory: Memory,
     now: Timestamp,
 ) -> (Half, Memory) {
-    let mut containers: Vec<_> = observed.containers.iter().collect();
-    // The order in which the engine lists them must not show in the plan.
-    containers.sort_by_key(|container| (container.created_at, &container.id));
-    let pass = Pass { intent, observed, containers, choice, now };
-    let (mut half, memory) = match choice {
-        Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => pass.enforce(spec, memory),
-        Choice::Keep { id, why } => pass.keep(id, why, memory),
-        Choice::Nothing => (pass.nothing(), memory),
-    };
-    half.outcome = half.outcome.or_else(|| pass.refusal(&memory));
-    half.verdict = half.verdict.map(|verdict| pass.said_while_going_back(verdict, &memory));
-    (pass.roll_back(half, &memory), memory)
+    let mut memory = memory;
+    if let Choice::Keep { id, .. } = choice {
+        // What is kept serves, whatever was thought of it before.
+        memory.draining.remove(id);
+    }
+    let pass = Pass::new(intent, observed, choice, &memory, now);
+    let drained = pass.drain_away(&memory);
+    let (half, memory) = pass.decide(memory);
+    (parts::merge(half, drained), memory)
 }
 
 /// All that a decision about containers rests on, but for the notes.
+#[derive(Clone)]
 struct Pass<'a> {
     intent: &'a Intent,
     observed: &'a Observed,
     containers: Vec<&'a SeenContainer>,
+    /// Those that were replaced and have last requests to answer: no part of any other decision.
+    draining: Vec<&'a SeenContainer>,
     choice: &'a Choice,
     now: Timestamp,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(
+        intent: &'a Intent,
+        observed: &'a Observed,
+        choice: &'a Choice,
+        memory: &Memory,
+        now: Timestamp,
+    ) -> Self {
+        let mut containers: Vec<_> = observed.containers.iter().collect();
+        // The order in which the engine lists them must not show in the plan.
+        containers.sort_by_key(|container| (container.created_at, &container.id));
+        let (draining, containers) =
+            containers.into_iter().partition(|container| memory.draining.contains_key(&container.id));
+        Self { intent, observed, containers, draining, choice, now }
+    }
+
+    fn decide(&self, memory: Memory) -> (Half, Memory) {
+        let (mut half, memory) = match self.choice {
+            Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => {
+                self.enforce(spec, memory)
+            }
+            Choice::Keep { id, why } => self.keep(id, why, memory),
+            Choice::Nothing => (self.nothing(), memory),
+        };
+        half.serving = half.serving.or_else(|| self.serves_now(&memory));
+        half.outcome = half.outcome.or_else(|| self.refusal(&memory));
+        half.verdict = half.verdict.map(|verdict| self.said_while_going_back(verdict, &memory));
+        (self.roll_back(half, &memory), memory)
+    }
+
     /// What became of the generation whose container was refused.
     fn refusal(&self, memory: &Memory) -> Option<(Generation, Outcome)> {
         match (self.choice, &memory.refused) {
@@ -100,22 +133,24 @@ impl Pass<'_> {
     /// Moves the record back, once what was good runs again in place of what it names.
     fn roll_back(&self, half: Half, memory: &Memory) -> Half {
         match rollback::destination(self.intent, self.choice, memory) {
-            Some((good, refused)) if self.is_back() && !self.intent.proposed => {
+            Some((good, refused)) if self.is_back(&half) && !self.intent.proposed => {
                 rollback::move_record(half, self.intent, good, refused)
             }
             _ => half,
         }
     }
 
-    /// Whether what is enforced in place of what the record wants runs.
-    fn is_back(&self) -> bool {
+    /// Whether what is enforced in place of what the record wants runs, and goes on to.
+    fn is_back(&self, half: &Half) -> bool {
         let is_it = |container: &SeenContainer| match self.choice {
             Choice::Fallback(spec) => target::is_made_as(container, spec),
             Choice::Keep { id, .. } => container.id == *id,
             Choice::Wanted(_) | Choice::Insist(_) | Choice::Nothing => false,
         };
         let mut running = self.containers.iter().filter(|seen| seen.state == ContainerState::Running);
-        running.any(|container| is_it(container))
+        let stops =
+            |id: &String| half.steps.iter().any(|planned| planned.step == Step::Stop { id: id.clone() });
+        running.any(|container| is_it(container) && !stops(&container.id))
     }
 
     /// A generation that was ready once, and fails under options that were edited since, stays one
@@ -135,11 +170,17 @@ impl Pass<'_> {
 
     fn enforce(&self, spec: &ContainerSpec, memory: Memory) -> (Half, Memory) {
         let containers = self.containers.iter().copied();
-        let (exact, mut others): (Vec<_>, Vec<_>) =
-            containers.partition(|container| target::is_made_as(container, spec));
+        let (exact, mut others): (Vec<_>, Vec<_>) = containers.partition(|container| {
+            target::is_made_as(container, spec) && !self.is_stranded(container, &memory)
+        });
         let Some(current) = target::best(exact.iter().copied(), &memory) else {
             return self.make(spec, &others, memory);
         };
+        if current.state == ContainerState::Running
+            && let Some(half) = self.rejoin(current)
+        {
+            return (half, memory);
+        }
         let on_trial = self.is_on_trial(spec, current, &others, &memory);
         others.extend(exact.into_iter().filter(|container| container.id != current.id));
         if on_trial {
@@ -196,9 +237,11 @@ impl Pass<'_> {
 
     fn connect(&self, container: &SeenContainer) -> Half {
         let mut half = self.network_first(Half::default());
-        if !self.is_connected(container) {
+        if !self.is_connected(container)
+            && let Some(id) = holder::connectable(container)
+        {
             half.differences.push("it is not connected to the managed network".to_owned());
-            half = half.then(Step::Connect { id: container.id.clone() }, "others reach it there");
+            half = half.then(Step::Connect { id: id.to_owned() }, "others reach it there");
         }
         half
     }

@@ -1,5 +1,6 @@
 //! Steps that several plans are made of.
 
+use super::holder::wake_holder;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::plan::{Half, Step, Target};
 
@@ -35,7 +36,9 @@ pub(super) fn remove_all_stopped(half: Half, containers: &[&SeenContainer], why:
     containers.iter().fold(half, |half, container| remove_stopped(half, container, why))
 }
 
+/// Its holder runs before it does.
 pub(super) fn start_seen(half: Half, container: &SeenContainer, why: &str) -> Half {
+    let half = wake_holder(half, container);
     let start = Step::Start { container: Target::Seen(container.id.clone()), replacement: None };
     half.then(start, why)
 }
@@ -51,6 +54,7 @@ pub(super) fn merge(mut first: Half, second: Half) -> Half {
     first.steps.extend(second.steps);
     first.verdict = first.verdict.or(second.verdict);
     first.outcome = first.outcome.or(second.outcome);
+    first.serving = first.serving.or(second.serving);
     first.look_again = [first.look_again, second.look_again].into_iter().flatten().min();
     first
 }

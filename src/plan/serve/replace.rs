@@ -2,8 +2,9 @@
 
 use super::Pass;
 use super::health::Health;
+use super::holder::wake_holder;
 use super::make::HANDS_OVER;
-use super::parts::{remove, remove_all, start_replacement, stop_all_running};
+use super::parts::{merge, remove, remove_all, start_replacement, stop_all_running};
 use crate::model::container::{ContainerSpec, Secret, label};
 use crate::model::memory::{Memory, Refused};
 use crate::model::observed::{ContainerState, SeenContainer};
@@ -18,20 +19,21 @@ const SHORTEST_SECRET: usize = 4;
 /// Why a replacement is made anew.
 const OF_BEFORE: &str = "it failed before this was asked for, and is made anew";
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     pub(super) fn replacing(
         &self,
         spec: &ContainerSpec,
         new: &SeenContainer,
-        others: &[&SeenContainer],
+        others: &[&'a SeenContainer],
         memory: Memory,
     ) -> (Half, Memory) {
         match &new.state {
             ContainerState::Created => (self.start_beside(spec, new, others), memory),
             ContainerState::Running => match self.health(new, &memory) {
                 Health::Ready if others.is_empty() => self.settled(spec, new, others, memory),
+                Health::Ready if self.is_start_first() => self.switch(spec, new, others, memory),
                 Health::Ready => (self.take_over(spec, new, others), memory),
-                Health::Awaited { until } => (self.await_health(new, until), memory),
+                Health::Awaited { until } => self.await_beside(new, until, others, memory),
                 Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
                     (remove(Half::default(), new, OF_BEFORE), memory)
                 }
@@ -64,18 +66,53 @@ impl Pass<'_> {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
-        let half = stop_all_running(self.connect(new), others, HANDS_OVER);
+        let mut half = self.connect(new);
+        if !self.is_start_first() {
+            half = stop_all_running(half, others, HANDS_OVER);
+            half = self.free_ports_of(new, half);
+        }
+        let half = wake_holder(half, new);
         let mut half = start_replacement(half, Target::Seen(new.id.clone()), Some(spec.fingerprint()));
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
         half
     }
 
-    fn take_over(&self, spec: &ContainerSpec, new: &SeenContainer, others: &[&SeenContainer]) -> Half {
+    /// What serves beside a replacement that is not ready yet is healed like any other.
+    fn await_beside(
+        &self,
+        new: &SeenContainer,
+        until: Timestamp,
+        others: &[&'a SeenContainer],
+        mut memory: Memory,
+    ) -> (Half, Memory) {
+        let half = self.await_health(new, until);
+        let serves = |other: &&&SeenContainer| target::is_proven(other, &memory) && other.has_namespace();
+        let Some(before) = others.iter().filter(|_| self.is_start_first()).find(serves) else {
+            return (half, memory);
+        };
+        let healed = match &before.state {
+            ContainerState::Exited(exit) => self.restart(before, exit, &mut memory),
+            ContainerState::Running => match self.health(before, &memory) {
+                Health::Lost(why) => self.unwell(before, &why, &mut memory),
+                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => Half::default(),
+            },
+            _ => Half::default(),
+        };
+        (merge(half, healed), memory)
+    }
+
+    pub(super) fn take_over(
+        &self,
+        spec: &ContainerSpec,
+        new: &SeenContainer,
+        others: &[&SeenContainer],
+    ) -> Half {
         let mut half = remove_all(Half::default(), others, "the new container is ready");
         let name = &spec.options.name;
         if new.name != name.as_str() && self.observed.name_holder.is_none() {
             half = half.then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
         }
+        half = self.remove_holders_but(half, &[new]);
         half.verdict = Some(self.updating(format!("{} takes over", self.choice.words())));
         half
     }
@@ -99,6 +136,11 @@ impl Pass<'_> {
         what: &str,
         mut memory: Memory,
     ) -> (Half, Memory) {
+        if memory.refused.as_ref().is_some_and(|refused| refused.at == self.now) {
+            // What this plan would go back to fails as well: nothing better is known than to go on.
+            let half = Half::say(Condition::Degraded, reason, format!("{} {what}", self.choice.words()));
+            return (half, memory);
+        }
         let who = generation_words(spec.generation, spec.revision.as_ref());
         memory.refused = Some(Refused {
             fingerprint: spec.fingerprint(),
@@ -108,7 +150,7 @@ impl Pass<'_> {
             at: self.now,
         });
         let choice = target::choose(self.intent, self.observed, &memory);
-        super::plan(self.intent, self.observed, &choice, memory, self.now)
+        Pass::new(self.intent, self.observed, &choice, &memory, self.now).decide(memory)
     }
 }
 

@@ -59,7 +59,8 @@ impl Pass<'_> {
         let is_free = others.iter().all(|other| other.name != name.as_str());
         if current.name != name.as_str() && is_free && self.observed.name_holder.is_none() {
             half.differences.push(format!("the name is {}, should be {name}", current.name));
-            half = half.then(Step::Rename { id: current.id.clone(), name: name.clone() }, "it was renamed");
+            let rename = Step::Rename { id: current.id.clone(), name: name.clone() };
+            half = self.make_way(half, name).then(rename, "this is the name of what serves");
         }
         let limits = difference::limits(spec, current);
         if limits.is_empty() {
@@ -94,7 +95,8 @@ impl Pass<'_> {
     }
 
     fn ready(&self, current: &SeenContainer, others: &[&SeenContainer], memory: &mut Memory) -> Half {
-        let mut half = remove_all(Half::default(), others, "it is a leftover");
+        let half = remove_all(Half::default(), others, "it is a leftover");
+        let mut half = self.remove_holders_but(half, &[current]);
         let entry = &self.intent.entry;
         match (self.choice, &entry.image) {
             (Choice::Wanted(_) | Choice::Insist(_), Some(image)) => {
@@ -110,7 +112,7 @@ impl Pass<'_> {
                 });
             }
         }
-        half.verdict = Some(self.rest(memory));
+        half.verdict = Some(self.said_of_front(current, self.rest(memory)));
         half
     }
 
@@ -159,11 +161,14 @@ impl Pass<'_> {
                 Reason::RolledBack,
                 format!("{why}; went back to {}, which serves", self.choice.words()),
             ),
-            _ => Verdict::new(
-                Condition::Ready,
-                Reason::AsRecorded,
-                format!("{} runs and is ready", self.choice.words()),
-            ),
+            _ => {
+                let without = match &memory.no_holder {
+                    Some(no_holder) => format!(", without a network holder ({})", no_holder.message),
+                    None => String::new(),
+                };
+                let message = format!("{} runs and is ready{without}", self.choice.words());
+                Verdict::new(Condition::Ready, Reason::AsRecorded, message)
+            }
         }
     }
 
@@ -175,6 +180,7 @@ impl Pass<'_> {
         }
         let back = "what was to replace the container is no longer wanted";
         let half = stop_all_running(Half::default(), others, back);
+        let half = self.free_ports_of(current, half);
         let half = start_seen(half, current, back);
         let half = remove_all_stopped(half, others, back);
         self.with_verdict(half, format!("going back to {}", self.choice.words()))

@@ -2,6 +2,7 @@
 
 mod failures;
 mod health;
+mod network;
 mod properties;
 mod rollback;
 mod rollout;

@@ -6,17 +6,19 @@ use super::around;
 use crate::common::{Daemon, PATIENCE, Space, Spot, docker, eventually, inspected, made_image};
 
 /// What puts right what was done to a container that runs.
-pub(super) const MENDS: &[Point] = &[Point::Unpause, Point::Connect, Point::Adjust];
+pub(super) const MENDS: &[Point] = &[Point::Unpause, Point::Connect, Point::Adjust, Point::Restart];
 
 /// What the test looks at after each mend.
-const SET: &str = "{{.State.Status}} {{.HostConfig.Memory}} {{len .NetworkSettings.Networks}}";
+const SET: &str = "{{.State.Status}} {{.HostConfig.Memory}}";
+const NETWORKS: &str = "{{.State.Status}} {{len .NetworkSettings.Networks}}";
 
 /// Does to the container what the point puts right.
 fn harm(failpoint: &str, spot: &Spot) {
     let name = spot.name.as_str();
     match failpoint.split_once('-') {
         Some((_, "unpause")) => docker(&["pause", name]),
-        Some((_, "connect")) => docker(&["network", "disconnect", &spot.network, name]),
+        Some((_, "connect")) => docker(&["network", "disconnect", &spot.network, &spot.holder()]),
+        Some((_, "restart")) => docker(&["restart", &spot.holder()]),
         Some((_, "adjust")) => docker(&["update", "--memory", "32m", name]),
         _ => panic!("nothing is known that needs {failpoint}"),
     };
@@ -30,14 +32,15 @@ fn what_was_done_to_a_container_is_put_right_wherever_that_was_cut_short() {
     let daemon = spot.daemon();
     assert_eq!(spot.set(&image).code, 0);
     assert_eq!(spot.await_ready(), image);
-    let (before, container) = (inspected(&spot.name, SET), spot.container());
+    let seen = || (inspected(&spot.name, SET), inspected(&spot.holder(), NETWORKS));
+    let (before, container) = (seen(), spot.container());
     daemon.kill();
     for failpoint in around(MENDS) {
         harm(&failpoint, &spot);
         Daemon::start_doomed(&spot.desired_state, &failpoint, &[]).await_doom(&failpoint);
         let daemon = spot.daemon();
         let what = format!("{failpoint}: it is as it was");
-        eventually(&what, PATIENCE, || inspected(&spot.name, SET) == before);
+        eventually(&what, PATIENCE, || seen() == before);
         eventually("it serves", PATIENCE, || spot.page().as_deref() == Some("the page"));
         assert_eq!(spot.await_ready(), image, "{failpoint}");
         assert_eq!(spot.container(), container, "{failpoint}: it was replaced");

@@ -6,7 +6,8 @@ use super::around;
 use crate::common::{Daemon, PATIENCE, Space, Spot, Watcher, eventually, made_image, try_docker};
 
 /// What only the first deployment does.
-pub(super) const FIRST: &[Point] = &[Point::CreateNetwork, Point::CreateVolume];
+pub(super) const FIRST: &[Point] =
+    &[Point::CreateNetwork, Point::CreateVolume, Point::CreateHolder, Point::StartHolder];
 /// What an update does, and every write of the record on the way.
 pub(super) const UPDATE: &[Point] =
     &[Point::Create, Point::Start, Point::Stop, Point::Remove, Point::Rename, Point::Flush];

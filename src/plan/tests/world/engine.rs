@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     /// Carries out a step; `false` where the daemon is killed before it.
-    pub(super) fn act(&mut self, step: &Step, made: &mut Option<String>) -> Result<bool, String> {
+    pub(super) fn act(&mut self, step: &Step, made: &mut Made) -> Result<bool, String> {
         if self.killed_before == Some(0) {
             self.killed_before = None;
             self.restart_daemon();
@@ -21,7 +21,7 @@ impl World {
         Ok(true)
     }
 
-    pub(super) fn obey(&mut self, step: &Step, made: &mut Option<String>) -> Result<(), String> {
+    pub(super) fn obey(&mut self, step: &Step, made: &mut Made) -> Result<(), String> {
         match step {
             Step::CancelJob => {
                 self.job = None;
@@ -45,8 +45,14 @@ impl World {
             Step::CreateVolume { name } => {
                 self.observed.volumes.insert(name.clone());
             }
-            Step::Create { name, spec } => *made = Some(self.create(name, spec)?),
-            Step::Start { container, .. } => self.start(container, made.as_deref())?,
+            Step::LoadHolder => self.load_holder()?,
+            Step::CreateHolder { name, spec } => made.holder = Some(self.create_holder(name, spec)?),
+            Step::StartHolder { holder, .. } => self.start_holder(&made.target(holder, true))?,
+            Step::Create { name, spec, joins } => {
+                let joins = joins.as_ref().map(|holder| made.target(holder, true));
+                made.container = Some(self.create(name, spec, joins)?);
+            }
+            Step::Start { container, .. } => self.start(&made.target(container, false))?,
             step => self.change(step)?,
         }
         Ok(())
@@ -65,7 +71,12 @@ impl World {
         !is_foreign && self.observed.containers.iter().all(|container| container.name != name)
     }
 
-    pub(super) fn create(&mut self, name: &ContainerName, spec: &ContainerSpec) -> Result<String, String> {
+    pub(super) fn create(
+        &mut self,
+        name: &ContainerName,
+        spec: &ContainerSpec,
+        joins: Option<String>,
+    ) -> Result<String, String> {
         assert!(spec.generation <= self.intent.entry.generation, "a wish of the future");
         let is_wanted = spec.generation == self.intent.entry.generation;
         let is_good = self.memory.good.as_ref().is_some_and(|good| good.generation == spec.generation);
@@ -82,8 +93,12 @@ impl World {
             assert!(self.observed.volumes.contains(name), "volume {name} would be made by the engine");
         }
         self.containers_made += 1;
-        let id = format!("{:064x}", self.containers_made);
-        self.observed.containers.push(project(id.clone(), name, spec, self.now));
+        let id = format!("{:06x}{:058x}", self.containers_made, self.containers_made);
+        let own = project(id.clone(), name, spec, self.now);
+        self.observed.containers.push(match joins {
+            Some(holder) => self.join(own, holder),
+            None => own,
+        });
         Ok(id)
     }
 
@@ -96,32 +111,22 @@ impl World {
         self.intent.bad.iter().any(|bad| is_it(&bad.image)) && other.into_iter().any(can_be_made)
     }
 
-    pub(super) fn start(&mut self, container: &Target, made: Option<&str>) -> Result<(), String> {
-        let id = match container {
-            Target::Seen(id) => id.clone(),
-            Target::Created => made.unwrap().to_owned(),
-        };
-        let container = self.find(&id)?.clone();
-        if container.networks.is_empty() {
+    pub(super) fn start(&mut self, id: &str) -> Result<(), String> {
+        let container = self.find(id)?.clone();
+        if container.joined.is_some() {
+            self.enter_namespace(&container)?;
+        } else if container.networks.is_empty() {
             return Err("network not found".to_owned());
         }
         if self.program_of(&container) == Program::RefusesToStart {
             return Err("exec format error".to_owned());
         }
-        let holds_port = |other: &SeenContainer| {
-            matches!(other.state, ContainerState::Running | ContainerState::Paused) && other.id != id
-        };
-        if !container.published.is_empty() {
-            assert!(!self.observed.containers.iter().any(holds_port), "one of ours has the port: {self:?}");
-            if self.foreign_has_port {
-                return Err("port is already allocated".to_owned());
-            }
-        }
+        self.bind_ports(&container)?;
         let now = self.now;
-        let container = self.find(&id)?;
+        let container = self.find(id)?;
         (container.state, container.started_at) = (ContainerState::Running, Some(now));
         container.last_output = None;
-        self.hung.remove(&id);
+        self.hung.remove(id);
         Ok(())
     }
 
@@ -136,6 +141,10 @@ impl World {
             Step::Rename { id, name } => {
                 assert!(self.name_is_free(name.as_str()), "the name {name} is taken: {self:?}");
                 self.find(id)?.name = name.to_string();
+            }
+            Step::Restart { id } => {
+                self.change(&Step::Stop { id: id.clone() })?;
+                self.start(id)?;
             }
             Step::Unpause { id } => self.find(id)?.state = ContainerState::Running,
             Step::Connect { id } => {
@@ -156,6 +165,9 @@ impl World {
     pub(super) fn remove(&mut self, id: &str) -> Result<(), String> {
         let was_good = self.memory.good.as_ref().is_some_and(|good| good.container == id);
         let is_dead = self.find(id)?.state == ContainerState::Dead;
+        let is_gone = self.find(id)?.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone);
+        let is_dead = is_dead || is_gone;
+        self.observed.holders.retain(|holder| holder.id != id);
         self.observed.containers.retain(|container| container.id != id);
         let seen = self.seen();
         let is_ready = |container: &SeenContainer| {
@@ -168,7 +180,8 @@ impl World {
     }
 
     pub(super) fn find(&mut self, id: &str) -> Result<&mut SeenContainer, String> {
-        let found = self.observed.containers.iter_mut().find(|container| container.id == id);
+        let all = self.observed.containers.iter_mut().chain(&mut self.observed.holders);
+        let found = all.into_iter().find(|container| container.id == id);
         Ok(found.unwrap_or_else(|| panic!("a step names {id}, which is not ours")))
     }
 }
@@ -199,6 +212,7 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
         init: options.init,
         restart_policy: "no".to_owned(),
         networks: BTreeMap::from([(options.network.to_string(), None)]),
+        joined: None,
         last_output: None,
         labels: spec.labels(),
     }

@@ -4,6 +4,7 @@
 //! until it has nothing to do; then the next bell or timer comes.
 
 mod engine;
+mod network;
 mod sight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +17,15 @@ use crate::model::container::{ContainerOptions, ContainerSpec, Exit, Secret};
 use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin};
 use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use crate::model::observed::{ContainerState, Foreign, NetworkPresence, Observed, Readiness, SeenContainer};
-use crate::model::spec::{HealthSpec, Mount, Probe, Publish};
+use crate::model::observed::{
+    ContainerState, Foreign, HolderState, NetworkPresence, Observed, Readiness, SeenContainer,
+};
+use crate::model::spec::{HealthSpec, Mount, Probe, Publish, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
 use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_failure, plan};
+use network::Made;
 
 /// The value of an environment variable of every container, which nothing may ever say.
 pub(super) const SECRET: &str = "correct-horse-battery";
@@ -90,6 +94,17 @@ impl Program {
     }
 }
 
+/// How containers come to their network, and change places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Each has a namespace of its own and publishes its port.
+    Plain,
+    /// They join holders, which publish the port.
+    Holder,
+    /// They join holders, and a front switches between them.
+    Front,
+}
+
 #[derive(Debug)]
 struct Job {
     revision: CommitId,
@@ -125,6 +140,13 @@ pub(super) struct World {
     pub(super) history: Vec<Entry>,
     /// Calls that fail do so because the engine does not answer.
     pub(super) is_silent: bool,
+    /// What the front passes traffic to, and when the requests before that have ended.
+    pub(super) front: Option<(Option<String>, Timestamp)>,
+    /// Whether what the front serves must answer after every pass.
+    pub(super) always_served: bool,
+    /// The engine cannot run holders.
+    pub(super) refuses_holders: bool,
+    rung: bool,
     job: Option<Job>,
     verdicts: BTreeMap<CommitId, Acquisition>,
     prober_since: Timestamp,
@@ -136,7 +158,17 @@ impl fmt::Debug for World {
         writeln!(f, "at {}, generation {}", self.now, self.intent.entry.generation)?;
         for container in &self.observed.containers {
             let image = container.image.as_ref().map_or("", |image| image.short());
-            writeln!(f, "  {} {} of {image}: {:?}", container.name, &container.id[60..], container.state)?;
+            let joined = &container.joined;
+            writeln!(
+                f,
+                "  {} {} of {image}: {:?} {joined:?}",
+                container.name,
+                &container.id[60..],
+                container.state
+            )?;
+        }
+        for holder in &self.observed.holders {
+            writeln!(f, "  holder {} {}: {:?}", holder.name, &holder.id[60..], holder.state)?;
         }
         let done = self.done.iter().map(kind).collect::<Vec<_>>();
         writeln!(
@@ -171,6 +203,10 @@ impl World {
             hung: BTreeMap::new(),
             history: Vec::new(),
             is_silent: false,
+            front: None,
+            always_served: false,
+            refuses_holders: false,
+            rung: false,
             job: None,
             verdicts: BTreeMap::new(),
             prober_since: now,
@@ -180,7 +216,13 @@ impl World {
 
     /// A world where image `number` was deployed and has been ready for a while.
     pub(super) fn running(number: u8) -> Self {
+        Self::running_in(Mode::Plain, number)
+    }
+
+    /// The same with another way to the network.
+    pub(super) fn running_in(mode: Mode, number: u8) -> Self {
         let mut world = Self::empty();
+        world.enter(mode);
         world.set(number);
         world.rest();
         world.wait(60);
@@ -318,7 +360,8 @@ impl World {
 
     pub(super) fn remove_network(&mut self) {
         self.observed.network = NetworkPresence::Missing;
-        self.observed.containers.iter_mut().for_each(|container| container.networks.clear());
+        let all = self.observed.containers.iter_mut().chain(&mut self.observed.holders);
+        all.for_each(|container| container.networks.clear());
     }
 
     // --- the loop -----------------------------------------------------------------------------
@@ -334,7 +377,7 @@ impl World {
     pub(super) fn pass(&mut self) -> Plan {
         let plan = self.plan();
         self.memory = plan.memory.clone();
-        let mut made = None;
+        let mut made = Made::default();
         for planned in &plan.steps {
             match self.act(&planned.step, &mut made) {
                 Ok(true) => {}
@@ -348,6 +391,7 @@ impl World {
                 }
             }
         }
+        self.switch_front(&plan);
         plan
     }
 
@@ -355,7 +399,7 @@ impl World {
     pub(super) fn rest(&mut self) -> Plan {
         for _ in 0..400 {
             let plan = self.pass();
-            if !plan.steps.is_empty() {
+            if !plan.steps.is_empty() || std::mem::take(&mut self.rung) {
                 continue;
             }
             match self.next_bell(&plan) {
@@ -371,7 +415,7 @@ impl World {
         let (end, before) = (self.now.after(Duration::from_secs(seconds)), self.done.len());
         for _ in 0..4_000 {
             let plan = self.pass();
-            if !plan.steps.is_empty() {
+            if !plan.steps.is_empty() || std::mem::take(&mut self.rung) {
                 continue;
             }
             match self.next_bell(&plan).filter(|at| *at <= end) {
@@ -391,7 +435,8 @@ impl World {
         let events = running.flat_map(|container| [self.ends(container), self.answers(container)]);
         let ripe = plan.look_again.filter(|at| *at > self.now);
         let job = self.job.as_ref().map(|job| job.ends);
-        events.chain([ripe, job]).flatten().filter(|at| *at > self.now).min()
+        let drained = self.front.as_ref().map(|(_, drained)| *drained);
+        events.chain([ripe, job, drained]).flatten().filter(|at| *at > self.now).min()
     }
 
     pub(super) fn advance(&mut self, to: Timestamp) {
@@ -450,6 +495,9 @@ fn intent() -> Intent {
             start_deadline: Duration::from_secs(30),
             healthy_for: Duration::from_secs(10),
         },
+        update: Update::StopFirst,
+        holder: false,
+        drain: None,
     }
 }
 
@@ -476,6 +524,10 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::RollBack { .. } => "roll back",
         Step::CreateNetwork => "network",
         Step::CreateVolume { .. } => "volume",
+        Step::LoadHolder => "load holder",
+        Step::CreateHolder { .. } => "create holder",
+        Step::StartHolder { .. } => "start holder",
+        Step::Restart { .. } => "restart",
         Step::Create { .. } => "create",
         Step::Start { .. } => "start",
         Step::Stop { .. } => "stop",

@@ -5,6 +5,10 @@ use super::*;
 impl World {
     pub(in crate::plan::tests) fn seen(&self) -> Observed {
         let mut seen = self.observed.clone();
+        let holders = seen.holders.clone();
+        seen.containers =
+            seen.containers.into_iter().map(|container| container.with_holder(&holders)).collect();
+        seen.front = self.front_seen();
         let running = seen.containers.iter().filter(|container| container.state == ContainerState::Running);
         seen.probes = running
             .filter_map(|container| Some((container.id.clone(), self.readiness(container)?)))
@@ -54,13 +58,18 @@ impl World {
 
     pub(in crate::plan::tests) fn answers(&self, container: &SeenContainer) -> Option<Timestamp> {
         let asked = container.started_at?.max(self.prober_since).after(BOOT_TIME);
+        if self.is_cut_off(container) {
+            return None;
+        }
         matches!(self.program_of(container), Program::Good | Program::Ends { .. }).then_some(asked)
     }
 
     /// The containers that run a good program.
     pub(in crate::plan::tests) fn serving(&self) -> Vec<&SeenContainer> {
         let is_good = |container: &&SeenContainer| {
-            container.state == ContainerState::Running && self.program_of(container) == Program::Good
+            container.state == ContainerState::Running
+                && self.program_of(container) == Program::Good
+                && !self.is_cut_off(container)
         };
         self.observed.containers.iter().filter(is_good).collect()
     }
@@ -69,7 +78,9 @@ impl World {
     pub(in crate::plan::tests) fn is_ready_with(&self, number: u8) -> bool {
         let plan = self.plan();
         let [only] = self.observed.containers.as_slice() else { return false };
-        plan.steps.is_empty()
+        let has_its_holder = self.observed.holders.len() == usize::from(only.joined.is_some());
+        has_its_holder
+            && plan.steps.is_empty()
             && plan.verdict.condition == Condition::Ready
             && only.name == NAME
             && only.state == ContainerState::Running

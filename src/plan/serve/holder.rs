@@ -1,0 +1,193 @@
+//! Network namespaces: which holder a container joins, and holders that need mending or removing.
+
+use super::Pass;
+use super::make::suffixed;
+use super::parts::{merge, remove, stop_running};
+use crate::model::container::{ContainerSpec, label};
+use crate::model::holder::HolderSpec;
+use crate::model::memory::Memory;
+use crate::model::name::ContainerName;
+use crate::model::observed::{ContainerState, HolderState, SeenContainer};
+use crate::plan::{Half, Step, Target};
+
+/// How a container that is about to be made comes to its network.
+pub(super) struct Namespace {
+    /// The holder it joins; `None`: it gets a namespace of its own.
+    pub(super) joins: Option<Target>,
+    /// Whether that holder has to be started first.
+    is_down: bool,
+}
+
+impl Namespace {
+    /// Whether the holder called `id` is this one.
+    fn is(&self, id: &str) -> bool {
+        matches!(&self.joins, Some(Target::Seen(seen)) if seen == id)
+    }
+
+    /// Starts the holder where it does not run. Where it cannot be started, the `refused` options are.
+    pub(super) fn start(&self, half: Half, refused: Option<String>) -> Half {
+        match self.joins.clone().filter(|_| self.is_down) {
+            Some(holder) => half.then(
+                Step::StartHolder { holder, replacement: refused },
+                "it holds the address that the container has",
+            ),
+            None => half,
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// Whether new containers join a holder.
+    fn has_holders(&self, memory: &Memory) -> bool {
+        self.intent.holder && memory.no_holder.is_none()
+    }
+
+    /// Whether a container cannot run where it is, since holders do not work here.
+    pub(super) fn is_stranded(&self, container: &SeenContainer, memory: &Memory) -> bool {
+        let holds = |state| matches!(state, HolderState::Holds | HolderState::Anew | HolderState::Paused);
+        let joined = container.joined.as_ref();
+        !self.has_holders(memory) && joined.is_some_and(|joined| !holds(joined.state))
+    }
+
+    /// The namespace of a container of `spec`, made where there is none that it can join. One beside
+    /// a container that goes on serving needs its own: both listen on the same port.
+    pub(super) fn namespace(&self, spec: &ContainerSpec, half: Half, memory: &Memory) -> (Half, Namespace) {
+        if !self.has_holders(memory) {
+            return (half, Namespace { joins: None, is_down: false });
+        }
+        let wanted = HolderSpec::of(&spec.options);
+        if let Some(holder) = self.fitting(&wanted.fingerprint()) {
+            let is_down = holder.state != ContainerState::Running;
+            return (half, Namespace { joins: Some(Target::Seen(holder.id.clone())), is_down });
+        }
+        let half = if self.observed.holder_image {
+            half
+        } else {
+            half.then(Step::LoadHolder, "network holders are made of it")
+        };
+        let create =
+            Step::CreateHolder { name: self.holder_name(&spec.options.name), spec: Box::new(wanted) };
+        let half = half.then(create, "it keeps the address while containers come and go");
+        (half, Namespace { joins: Some(Target::Created), is_down: true })
+    }
+
+    /// The holder that a new container can join. Of several, one that runs.
+    fn fitting(&self, fingerprint: &str) -> Option<&SeenContainer> {
+        let fits = |holder: &&SeenContainer| {
+            holder.labels.get(label::SPEC).is_some_and(|of| of == fingerprint)
+                && !matches!(holder.state, ContainerState::Dead | ContainerState::InTransit)
+                && !self.is_taken(holder)
+        };
+        let fitting = self.observed.holders.iter().filter(fits);
+        fitting.min_by_key(|holder| (holder.state != ContainerState::Running, holder.created_at, &holder.id))
+    }
+
+    /// Whether a container that goes on serving beside a new one is in this holder's namespace.
+    fn is_taken(&self, holder: &SeenContainer) -> bool {
+        let stays = self.containers.iter().filter(|_| self.is_start_first());
+        let mut stays = stays.chain(&self.draining);
+        stays.any(|container| is_joined_to(container, &holder.id))
+    }
+
+    fn holder_name(&self, container: &ContainerName) -> ContainerName {
+        let is_free =
+            |name: &ContainerName| self.observed.holders.iter().all(|holder| holder.name != name.as_str());
+        let mut names = (1..).map(|number: u32| match number {
+            1 => suffixed(container, ".net"),
+            number => suffixed(container, &format!(".net{number}")),
+        });
+        names.find(is_free).unwrap_or_else(|| container.clone())
+    }
+
+    /// Stops the holders that may have the port which the one of `namespace` is to publish.
+    pub(super) fn free_ports_for(&self, namespace: &Namespace, half: Half) -> Half {
+        self.stop_holders(half, |holder| !namespace.is(&holder.id))
+    }
+
+    /// Stops the holders that may have the port which the one of `container` is to publish.
+    pub(super) fn free_ports_of(&self, container: &SeenContainer, half: Half) -> Half {
+        self.stop_holders(half, |holder| !is_joined_to(container, &holder.id))
+    }
+
+    fn stop_holders(&self, half: Half, is_other: impl Fn(&SeenContainer) -> bool) -> Half {
+        if self.is_start_first() {
+            return half;
+        }
+        let is_used =
+            |holder: &SeenContainer| self.draining.iter().any(|seen| is_joined_to(seen, &holder.id));
+        let others = self.observed.holders.iter().filter(|holder| is_other(holder) && !is_used(holder));
+        others.fold(half, |half, holder| stop_running(half, holder, "another holder takes its port"))
+    }
+
+    /// Removes the holders that none of `kept` is in, nor anything that drains.
+    pub(super) fn remove_holders_but(&self, half: Half, kept: &[&SeenContainer]) -> Half {
+        let needed = |holder: &SeenContainer| {
+            kept.iter().chain(&self.draining).any(|container| is_joined_to(container, &holder.id))
+        };
+        let left = self.observed.holders.iter().filter(|holder| !needed(holder));
+        left.fold(half, |half, holder| remove(half, holder, "no container is in its network namespace"))
+    }
+
+    /// Removes what is left of holders before the first container is made, but for the one it joins.
+    pub(super) fn remove_unfit_holders(&self, half: Half, spec: &ContainerSpec, memory: &Memory) -> Half {
+        let fingerprint = HolderSpec::of(&spec.options).fingerprint();
+        let fit = self.fitting(&fingerprint).filter(|_| self.has_holders(memory)).map(|holder| &holder.id);
+        let needed = |holder: &SeenContainer| {
+            fit == Some(&holder.id) || self.draining.iter().any(|seen| is_joined_to(seen, &holder.id))
+        };
+        let left = self.observed.holders.iter().filter(|holder| !needed(holder));
+        left.fold(half, |half, holder| remove(half, holder, "no container is in its network namespace"))
+    }
+
+    /// Brings a running container back into the namespace that its holder has now; `None` where it is
+    /// there already.
+    pub(super) fn rejoin(&self, container: &SeenContainer) -> Option<Half> {
+        let joined = container.joined.as_ref()?;
+        let mut half = Half::default();
+        let restart = Step::Restart { id: container.id.clone() };
+        match joined.state {
+            HolderState::Holds | HolderState::Gone => return None,
+            HolderState::Paused => {
+                half.differences.push("its network holder is paused".to_owned());
+                half = half.then(Step::Unpause { id: joined.holder.clone() }, "it was paused");
+            }
+            HolderState::Down => {
+                half.differences.push("its network holder does not run".to_owned());
+                half = merge(half, self.connect(container));
+                half = wake_holder(half, container).then(restart, "its network was lost with the holder");
+            }
+            HolderState::Anew => {
+                half.differences.push("it is not in the network namespace of its holder".to_owned());
+                half = half.then(restart, "its network was lost when the holder ended");
+            }
+        }
+        Some(self.with_verdict(half, format!("bringing {} back to its network", self.choice.words())))
+    }
+}
+
+fn is_joined_to(container: &SeenContainer, holder: &str) -> bool {
+    container.joined.as_ref().is_some_and(|joined| joined.holder == holder)
+}
+
+/// The id of what is in the network for a container; `None` where that is gone.
+pub(super) fn connectable(container: &SeenContainer) -> Option<&str> {
+    match &container.joined {
+        None => Some(&container.id),
+        Some(joined) if joined.state == HolderState::Gone => None,
+        Some(joined) => Some(&joined.holder),
+    }
+}
+
+/// Has the holder of a container run, before that is started.
+pub(super) fn wake_holder(half: Half, container: &SeenContainer) -> Half {
+    let Some(joined) = &container.joined else { return half };
+    let id = joined.holder.clone();
+    match joined.state {
+        HolderState::Down => {
+            let start = Step::StartHolder { holder: Target::Seen(id), replacement: None };
+            half.then(start, "it holds the address that the container has")
+        }
+        HolderState::Paused => half.then(Step::Unpause { id }, "it was paused"),
+        HolderState::Holds | HolderState::Anew | HolderState::Gone => half,
+    }
+}

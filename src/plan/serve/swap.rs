@@ -1,0 +1,127 @@
+//! Start-first: the replacement runs beside the container that serves, the front is switched to it
+//! once it is ready, and the one before goes once its last requests have ended.
+
+use super::Pass;
+use super::make::suffixed;
+use super::parts::{merge, remove, remove_all};
+use crate::model::container::ContainerSpec;
+use crate::model::memory::Memory;
+use crate::model::name::ContainerName;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::spec::{Probe, Update};
+use crate::model::status::{Condition, Reason};
+use crate::plan::target;
+use crate::plan::{Half, Step, TRANSIT, Verdict};
+
+impl<'a> Pass<'a> {
+    /// Whether a replacement runs beside the container before it.
+    pub(super) fn is_start_first(&self) -> bool {
+        self.intent.update == Update::StartFirst
+    }
+
+    /// The replacement is ready: traffic goes to it, and then the one before may go.
+    pub(super) fn switch(
+        &self,
+        spec: &ContainerSpec,
+        new: &SeenContainer,
+        others: &[&'a SeenContainer],
+        memory: Memory,
+    ) -> (Half, Memory) {
+        let Some(drain) = self.intent.drain else { return (self.take_over(spec, new, others), memory) };
+        if !self.is_served(new) {
+            return (self.switching(new), memory);
+        }
+        let (drained, useless): (Vec<&'a SeenContainer>, Vec<_>) =
+            others.iter().copied().partition(|other| other.state == ContainerState::Running);
+        let mut memory = memory;
+        let half = remove_all(Half::default(), &useless, "it is a leftover");
+        memory.draining.extend(drained.iter().map(|old| (old.id.clone(), self.now.after(drain))));
+        let still = Pass { draining: [self.draining.as_slice(), &drained].concat(), ..self.clone() };
+        let (settled, memory) = still.settled(spec, new, &[], memory);
+        // Soon again: what drains may be done already.
+        (merge(half, settled).look_again_at(self.now.after(TRANSIT)), memory)
+    }
+
+    /// What was replaced and still has the name gives it up.
+    pub(super) fn make_way(&self, half: Half, name: &ContainerName) -> Half {
+        let has_it = self.draining.iter().filter(|old| old.name == name.as_str());
+        has_it.fold(half, |half, old| {
+            let id = old.id.get(..6).unwrap_or(&old.id);
+            let rename = Step::Rename { id: old.id.clone(), name: suffixed(name, &format!(".old-{id}")) };
+            half.then(rename, "the new container takes over its name")
+        })
+    }
+
+    fn switching(&self, new: &SeenContainer) -> Half {
+        let what = self.choice.words();
+        let trouble = self.observed.front.as_ref().and_then(|front| front.trouble.as_ref());
+        let half = match trouble {
+            Some(why) => {
+                let message = format!("{what} is ready, and the front cannot be switched to it: {why}");
+                Half::say(Condition::Degraded, Reason::FrontUnavailable, message)
+            }
+            None => {
+                let message = format!("{what} is ready, and the front is switched to it");
+                Half::say(Condition::Progressing, Reason::Updating, message)
+            }
+        };
+        Half { serving: Some(new.id.clone()), ..half }
+    }
+
+    /// Whether the front passes traffic to this container.
+    fn is_served(&self, container: &SeenContainer) -> bool {
+        let front = self.observed.front.as_ref();
+        front.and_then(|front| front.serves.as_ref()).is_some_and(|serves| *serves == container.id)
+    }
+
+    /// Removes what was replaced and whose last requests have ended, or had their time.
+    pub(super) fn drain_away(&self, memory: &Memory) -> Half {
+        let front = self.observed.front.as_ref();
+        let is_drained = front.is_some_and(|front| front.serves.is_some() && !front.is_draining);
+        self.draining.iter().fold(Half::default(), |half, old| {
+            let until = memory.draining.get(&old.id).copied().unwrap_or(self.now);
+            if is_drained || self.now >= until || old.state != ContainerState::Running {
+                remove(half, old, "it was replaced, and its last requests have had their time")
+            } else {
+                half.look_again_at(until)
+            }
+        })
+    }
+
+    /// What the front is to pass traffic to, where the plan does not say otherwise: what was ready,
+    /// also while it is started again; else what answers, since what does not answer yet may still
+    /// be better than nothing.
+    pub(super) fn serves_now(&self, memory: &Memory) -> Option<String> {
+        let is_running = |container: &&&SeenContainer| container.state == ContainerState::Running;
+        let is_proven = |container: &&&SeenContainer| target::is_proven(container, memory);
+        let answers = |container: &&&SeenContainer| {
+            let seen = self.observed.probes.get(&container.id);
+            self.intent.health.probe == Probe::None || seen.is_some_and(|seen| seen.answered_once)
+        };
+        let all = || self.containers.iter();
+        let proven = all().filter(is_running).find(is_proven);
+        let answering = || all().filter(is_running).find(answers);
+        let anyone = || all().find(is_proven).or_else(|| all().find(is_running));
+        proven.or_else(answering).or_else(anyone).map(|container| container.id.clone())
+    }
+
+    /// What is ready serves only where the front passes traffic to it.
+    pub(super) fn said_of_front(&self, current: &SeenContainer, verdict: Verdict) -> Verdict {
+        if self.intent.drain.is_none() || verdict.condition != Condition::Ready {
+            return verdict;
+        }
+        let trouble = self.observed.front.as_ref().and_then(|front| front.trouble.as_ref());
+        let runs = format!("{} runs and is ready", self.choice.words());
+        match trouble {
+            Some(why) => {
+                let message = format!("{runs}, and the front has trouble: {why}");
+                Verdict::new(Condition::Degraded, Reason::FrontUnavailable, message)
+            }
+            None if self.is_served(current) => verdict,
+            None => {
+                let message = format!("{runs}; the front is about to pass traffic to it");
+                Verdict::new(Condition::Progressing, Reason::Updating, message)
+            }
+        }
+    }
+}

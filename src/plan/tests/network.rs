@@ -1,0 +1,243 @@
+//! Holders, which keep the address, and changing places with a front in between.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::world::{Mode, NAME, Program, World, digest};
+use crate::model::observed::ContainerState;
+use crate::model::spec::Publish;
+use crate::model::status::{Condition, Reason};
+use crate::plan::Step;
+
+fn held() -> World {
+    World::running_in(Mode::Holder, 1)
+}
+
+fn fronted() -> World {
+    World::running_in(Mode::Front, 1)
+}
+
+#[test]
+fn the_first_container_joins_a_holder_that_is_made_before_it() {
+    let mut world = World::empty();
+    world.enter(Mode::Holder);
+    world.set(1);
+    world.rest();
+    let steps = ["network", "volume", "load holder", "create holder", "create", "start holder", "start"];
+    assert_eq!(world.take_done(), steps);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn a_crash_starts_the_process_alone() {
+    let mut world = held();
+    world.exit(0, 137, false);
+    world.rest();
+    assert_eq!(world.take_done(), ["start"]);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn a_container_that_was_removed_is_made_anew_in_the_same_namespace() {
+    let mut world = held();
+    let holder = world.observed.holders[0].id.clone();
+    world.observed.containers.clear();
+    world.rest();
+    assert_eq!(world.take_done(), ["create", "start"]);
+    assert_eq!(world.observed.holders[0].id, holder);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn an_update_changes_places_in_the_namespace_that_stays() {
+    let mut world = held();
+    let holder = world.observed.holders[0].id.clone();
+    world.set(2);
+    world.rest();
+    assert_eq!(world.take_done(), ["create", "stop", "start", "remove", "rename"]);
+    assert_eq!(world.observed.holders[0].id, holder);
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn another_port_needs_another_holder_which_gets_the_port_from_the_one_before() {
+    let mut world = held();
+    world.edit(|options| options.publish = Some(Publish { address: None, port: 9000 }));
+    world.rest();
+    let steps =
+        ["create holder", "create", "stop", "stop", "start holder", "start", "remove", "rename", "remove"];
+    assert_eq!(world.take_done(), steps);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn a_new_port_that_is_taken_costs_nothing_in_the_end() {
+    let mut world = held();
+    world.foreign_has_port = true;
+    world.edit(|options| options.publish = Some(Publish { address: None, port: 9000 }));
+    world.pass();
+    world.foreign_has_port = false;
+    world.rest();
+    assert_eq!(world.serving().len(), 1);
+    assert_eq!(world.plan().verdict.condition, Condition::Degraded);
+    assert!(world.only().published.is_empty(), "the one before serves on its own port");
+    assert_eq!(world.observed.holders.len(), 1);
+}
+
+#[test]
+fn a_holder_that_ended_is_started_and_its_container_after_it() {
+    let mut world = held();
+    world.exit_holder(0);
+    world.rest();
+    assert_eq!(world.take_done(), ["start holder", "restart"]);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn a_holder_that_ends_in_the_middle_of_its_own_start_is_not_left_down_by_the_wait_for_another_try() {
+    let mut world = held();
+    world.exit_holder(0);
+    world.failing.insert(1);
+    world.pass();
+    world.exit_holder(0);
+    world.exit(0, 143, false);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+}
+
+#[test]
+fn a_holder_that_someone_started_again_gets_its_container_back() {
+    let mut world = held();
+    let now = world.now;
+    world.observed.holders[0].started_at = Some(now);
+    world.rest();
+    assert_eq!(world.take_done(), ["restart"]);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn a_holder_that_was_removed_takes_its_container_with_it_and_both_are_made_anew() {
+    let mut world = held();
+    world.remove_holder(0);
+    world.rest();
+    assert_eq!(world.take_done(), ["stop", "remove", "create holder", "create", "start holder", "start"]);
+    assert!(world.is_ready_with(1));
+}
+
+#[test]
+fn where_the_engine_runs_no_holders_containers_get_a_namespace_of_their_own() {
+    let mut world = World::empty();
+    world.enter(Mode::Holder);
+    world.refuses_holders = true;
+    world.set(1);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+    assert!(world.only().joined.is_none());
+    assert!(world.observed.holders.is_empty());
+    let message = world.plan().verdict.message;
+    assert!(message.contains("exec format error"), "{message}");
+}
+
+#[test]
+fn a_container_from_before_there_were_holders_is_left_as_it_is() {
+    let mut world = World::running(1);
+    world.enter(Mode::Holder);
+    assert!(world.plan().steps.is_empty());
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2));
+    assert!(world.only().joined.is_some());
+}
+
+#[test]
+fn with_a_front_the_one_before_serves_until_the_new_one_is_ready_and_then_drains() {
+    let mut world = fronted();
+    world.always_served = true;
+    world.set(2);
+    world.wait(12);
+    assert_eq!(world.take_done(), ["create holder", "create", "start holder", "start", "rename", "rename"]);
+    let verdict = world.plan().verdict;
+    assert_eq!(verdict.condition, Condition::Ready, "{verdict:?}");
+    let names: Vec<_> = world.observed.containers.iter().map(|seen| seen.name.as_str()).collect();
+    assert_eq!(names, ["dev-server.old-000002", NAME]);
+    world.rest();
+    assert_eq!(world.take_done(), ["stop", "remove", "stop", "remove"], "the old one and its holder");
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn with_a_front_a_version_that_is_never_ready_gets_no_request() {
+    let mut world = fronted();
+    world.always_served = true;
+    world.program(2, Program::NeverAnswers);
+    world.set(2);
+    world.rest();
+    assert_eq!(world.plan().verdict.reason, Reason::RolledBack);
+    assert_eq!(world.only().image, Some(digest(1)));
+    let is_stop = |step: &&Step| matches!(step, Step::Stop { id } if *id == world.only().id);
+    assert_eq!(world.done.iter().filter(is_stop).count(), 0, "the good one was stopped");
+}
+
+#[test]
+fn a_container_that_crashes_beside_its_replacement_is_started_again() {
+    let mut world = fronted();
+    world.set(2);
+    world.pass();
+    world.exit(0, 137, false);
+    world.pass();
+    assert_eq!(world.observed.containers[0].state, ContainerState::Running);
+    world.rest();
+    assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_third_version_takes_over_while_the_first_still_drains() {
+    let mut world = fronted();
+    world.always_served = true;
+    world.set(2);
+    world.wait(12);
+    world.front.as_mut().unwrap().1 = world.now.after(Duration::from_secs(60));
+    world.set(3);
+    world.wait(12);
+    let images: Vec<_> = world.observed.containers.iter().map(|seen| seen.image.clone()).collect();
+    assert_eq!(images, [1, 2, 3].map(|number| Some(digest(number))));
+    world.rest();
+    assert!(world.is_ready_with(3));
+}
+
+#[test]
+fn a_front_in_trouble_costs_nothing_and_is_said() {
+    let mut world = fronted();
+    world.front = None;
+    world.set(2);
+    world.wait(60);
+    assert_eq!(world.serving().len(), 2, "nothing takes over before the front was switched");
+    assert_eq!(world.plan().serving, Some(world.observed.containers[1].id.clone()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The law of availability: at no step of any sequence of deployments, good and bad, with the
+    /// daemon killed anywhere in between, does the front pass traffic to what does not answer.
+    #[test]
+    fn with_a_front_no_deployment_costs_a_request(
+        moves in prop::collection::vec((10..16_u8, 0..4_usize, 0..50_u64, prop::option::of(0..8_usize)), 1..12),
+    ) {
+        let programs = [Program::Good, Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart];
+        let mut world = fronted();
+        world.always_served = true;
+        for (number, program, seconds, killed) in moves {
+            if !world.programs.contains_key(&digest(number)) {
+                world.program(number, programs[program]);
+            }
+            world.killed_before = killed;
+            world.set(number);
+            world.wait(seconds);
+        }
+        world.rest();
+        prop_assert_eq!(world.serving().len(), 1);
+        prop_assert_eq!(world.observed.holders.len(), 1);
+    }
+}

@@ -1,0 +1,209 @@
+//! Holders and the front of the world, and the laws of the network.
+
+use super::*;
+use crate::model::front::FrontSeen;
+use crate::model::holder::HolderSpec;
+use crate::model::observed::{EngineHealth, HolderState, Joined};
+
+/// How long the last requests to what was replaced take.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// What the steps of a plan made so far.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) holder: Option<String>,
+    pub(super) container: Option<String>,
+}
+
+impl Made {
+    pub(super) fn target(&self, target: &Target, is_holder: bool) -> String {
+        let made = if is_holder { &self.holder } else { &self.container };
+        match target {
+            Target::Seen(id) => id.clone(),
+            Target::Created => made.clone().expect("a target that no step made"),
+        }
+    }
+}
+
+impl World {
+    pub(in crate::plan::tests) fn enter(&mut self, mode: Mode) {
+        self.intent.holder = mode != Mode::Plain;
+        if mode == Mode::Front {
+            self.intent.update = Update::StartFirst;
+            self.intent.drain = Some(Duration::from_secs(30));
+            self.front = Some((None, self.now));
+            self.edit(|options| options.publish = None);
+        }
+    }
+
+    // --- the front ----------------------------------------------------------------------------
+
+    /// The front does as a plan wants, and that rings.
+    pub(super) fn switch_front(&mut self, plan: &Plan) {
+        let (now, always) = (self.now, self.always_served);
+        if let Some((serves, drained)) = &mut self.front
+            && *serves != plan.serving
+        {
+            *serves = plan.serving.clone();
+            *drained = now.after(LAST_REQUESTS);
+            self.rung = true;
+        }
+        assert!(!always || self.is_served(), "the front serves nothing that answers: {self:?}");
+    }
+
+    pub(super) fn front_seen(&self) -> Option<FrontSeen> {
+        let (serves, drained) = self.front.clone()?;
+        Some(FrontSeen { serves, since: self.now, is_draining: self.now < drained, trouble: None })
+    }
+
+    fn is_served(&self) -> bool {
+        let Some((Some(serves), _)) = &self.front else { return false };
+        self.serving().iter().any(|container| container.id == *serves)
+    }
+
+    // --- holders ------------------------------------------------------------------------------
+
+    pub(super) fn load_holder(&mut self) -> Result<(), String> {
+        self.observed.holder_image = true;
+        Ok(())
+    }
+
+    pub(super) fn create_holder(
+        &mut self,
+        name: &ContainerName,
+        spec: &HolderSpec,
+    ) -> Result<String, String> {
+        assert!(self.intent.holder, "a holder that nobody wants");
+        assert!(self.memory.no_holder.is_none(), "a holder where they do not work");
+        let is_free = self.observed.holders.iter().all(|holder| holder.name != name.as_str());
+        assert!(is_free, "the name {name} is taken: {self:?}");
+        if !self.observed.holder_image {
+            return Err("no such image".to_owned());
+        }
+        if self.observed.network == NetworkPresence::Missing {
+            return Err("network not found".to_owned());
+        }
+        self.containers_made += 1;
+        let id = format!("{:06x}{:058x}", self.containers_made, self.containers_made);
+        self.observed.holders.push(project_holder(id.clone(), name, spec, self.now));
+        Ok(id)
+    }
+
+    pub(super) fn start_holder(&mut self, id: &str) -> Result<(), String> {
+        if self.refuses_holders {
+            return Err("exec format error".to_owned());
+        }
+        if self.observed.network == NetworkPresence::Missing {
+            return Err("network not found".to_owned());
+        }
+        let holder = self.find(id)?.clone();
+        self.bind_ports(&holder)?;
+        let now = self.now;
+        let holder = self.find(id)?;
+        if holder.networks.is_empty() {
+            // The engine's hand connects it again, as it does for any container.
+            holder.networks.insert("abide".to_owned(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        }
+        if holder.state != ContainerState::Running {
+            (holder.state, holder.started_at) = (ContainerState::Running, Some(now));
+        }
+        Ok(())
+    }
+
+    pub(super) fn join(&self, own: SeenContainer, holder: String) -> SeenContainer {
+        assert!(self.observed.holders.iter().any(|seen| seen.id == holder), "no holder {holder}: {self:?}");
+        SeenContainer {
+            published: BTreeMap::new(),
+            extra_hosts: Vec::new(),
+            networks: BTreeMap::new(),
+            joined: Some(Joined { holder, state: HolderState::Gone }),
+            ..own
+        }
+    }
+
+    /// A container can only be started in the namespace of a holder that runs, where nothing else
+    /// listens on its port.
+    pub(super) fn enter_namespace(&self, container: &SeenContainer) -> Result<(), String> {
+        let Some(joined) = &container.joined else { return Ok(()) };
+        let holder = self.observed.holders.iter().find(|holder| holder.id == joined.holder);
+        let Some(holder) = holder else { return Err("no such container".to_owned()) };
+        if holder.state != ContainerState::Running {
+            return Err("cannot join network of a non running container".to_owned());
+        }
+        let is_inside = |other: &&SeenContainer| {
+            other.id != container.id && has_process(other) && other.joined.as_ref() == Some(joined)
+        };
+        let other = self.observed.containers.iter().find(is_inside);
+        assert!(other.is_none(), "two programs in one namespace: {self:?}");
+        Ok(())
+    }
+
+    /// Publishes the ports of a container that is started, and holds the law that no other of ours has
+    /// them.
+    pub(super) fn bind_ports(&self, container: &SeenContainer) -> Result<(), String> {
+        if container.published.is_empty() {
+            return Ok(());
+        }
+        let all = self.observed.containers.iter().chain(&self.observed.holders);
+        let mut others = all.filter(|other| other.id != container.id && !other.published.is_empty());
+        assert!(!others.any(has_process), "one of ours has the port: {self:?}");
+        if self.foreign_has_port { Err("port is already allocated".to_owned()) } else { Ok(()) }
+    }
+
+    /// Whether nobody reaches a container, as its holder does not hold what it is in.
+    pub(in crate::plan::tests) fn is_cut_off(&self, container: &SeenContainer) -> bool {
+        let seen = container.clone().with_holder(&self.observed.holders);
+        let holds = |joined: Joined| matches!(joined.state, HolderState::Holds | HolderState::Paused);
+        seen.joined.is_some_and(|joined| !holds(joined))
+    }
+
+    pub(in crate::plan::tests) fn exit_holder(&mut self, index: usize) {
+        let at = self.now;
+        if let Some(holder) = self.observed.holders.get_mut(index).filter(|holder| has_process(holder)) {
+            holder.state = ContainerState::Exited(Exit { code: 137, out_of_memory: false, at });
+        }
+    }
+
+    pub(in crate::plan::tests) fn remove_holder(&mut self, index: usize) {
+        if index < self.observed.holders.len() {
+            self.observed.holders.remove(index);
+        }
+    }
+
+    pub(in crate::plan::tests) fn pause_holder(&mut self, index: usize) {
+        if let Some(holder) = self.observed.holders.get_mut(index).filter(|holder| has_process(holder)) {
+            holder.state = ContainerState::Paused;
+        }
+    }
+}
+
+fn has_process(container: &SeenContainer) -> bool {
+    matches!(container.state, ContainerState::Running | ContainerState::Paused)
+}
+
+fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Timestamp) -> SeenContainer {
+    let published = spec.publish.iter().map(|host| (format!("{}/tcp", spec.port), vec![*host])).collect();
+    SeenContainer {
+        id,
+        name: name.to_string(),
+        image: None,
+        engine_health: EngineHealth::NoCheck,
+        state: ContainerState::Created,
+        created_at: now,
+        started_at: None,
+        command: Vec::new(),
+        env: BTreeMap::new(),
+        published,
+        volumes: Vec::new(),
+        extra_hosts: spec.extra_hosts.clone(),
+        memory: None,
+        nano_cpus: None,
+        pids: None,
+        init: false,
+        restart_policy: "no".to_owned(),
+        networks: BTreeMap::from([(spec.network.to_string(), None)]),
+        joined: None,
+        last_output: None,
+        labels: spec.labels(),
+    }
+}

@@ -1,0 +1,88 @@
+//! The network namespace stays while containers come and go; and what happens to a holder heals.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{Life, PATIENCE, Solo, Space, docker, eventually, eventually_some, inspected};
+
+const ADDRESS: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+
+/// Waits until it serves in a life other than `before`.
+fn serves_anew(solo: &Solo, what: &str, before: &Life) -> Life {
+    eventually_some(&format!("it serves after {what}"), PATIENCE, || {
+        solo.life().filter(|now| now.is_running() && now != before && solo.serves())
+    })
+}
+
+#[test]
+fn crashes_and_updates_keep_the_namespace_and_its_address() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let daemon = solo.daemon(&[]);
+    let first = solo.await_ready();
+    let holder = Life::of(&solo.holder()).unwrap();
+    let address = inspected(&solo.holder(), ADDRESS);
+    assert_eq!(inspected(&solo.name, "{{.HostConfig.NetworkMode}}"), format!("container:{}", holder.id));
+
+    kill_process(Pid::from_raw(first.pid).unwrap(), Signal::KILL).unwrap();
+    let second = serves_anew(&solo, "a kill", &first);
+    docker(&["rm", "--force", &solo.name]);
+    let third = serves_anew(&solo, "a removal", &second);
+    solo.push(&daemon, &[("www/index.html", "another page")]);
+    solo.await_ready();
+    assert_ne!(solo.life().unwrap().id, third.id);
+
+    assert_eq!(Life::of(&solo.holder()).unwrap(), holder, "the holder lived through it all");
+    assert_eq!(inspected(&solo.holder(), ADDRESS), address);
+    assert_eq!(space.holders().len(), 1);
+}
+
+#[test]
+fn a_holder_that_is_killed_stopped_paused_or_removed_comes_back_with_its_container() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[]);
+    solo.await_ready();
+    solo.leave_in_volume("kept");
+    let holder = solo.holder();
+
+    for harm in
+        [&["kill", &holder][..], &["stop", &holder], &["restart", &holder], &["rm", "--force", &holder]]
+    {
+        let before = solo.await_ready();
+        docker(harm);
+        serves_anew(&solo, &harm.join(" "), &before);
+    }
+    let before = solo.await_ready();
+    docker(&["pause", &holder]);
+    eventually("it goes on", PATIENCE, || Life::of(&holder).is_some_and(|life| life.is_running()));
+    assert_eq!(solo.await_ready(), before, "its container was left alone");
+    assert!(solo.finds_in_volume("kept"));
+    assert_eq!((space.containers().len(), space.holders().len()), (1, 1));
+}
+
+#[test]
+fn another_port_is_published_by_another_holder_and_the_one_before_is_taken_away() {
+    let Some(space) = Space::new() else { return };
+    let mut solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[]);
+    let before = solo.await_ready();
+    let [other] = crate::common::free_ports();
+    solo.port = other;
+    solo.declare("");
+    serves_anew(&solo, "an edit of its port", &before);
+    solo.await_ready();
+    eventually("one holder is left", PATIENCE, || space.holders().len() == 1);
+}
+
+#[test]
+fn logs_exec_and_stats_are_those_of_the_program() {
+    let Some(space) = Space::new() else { return };
+    let solo = Solo::new(&space);
+    let _daemon = solo.daemon(&[]);
+    solo.await_ready();
+    assert!(docker(&["logs", &solo.name]).contains("listens on port"));
+    let version = docker(&["exec", &solo.name, "/bin/site", "version"]);
+    assert!(!version.is_empty());
+    let stats = docker(&["stats", "--no-stream", "--format", "{{.PIDs}} {{.NetIO}}", &solo.name]);
+    assert!(!stats.starts_with('0') && !stats.ends_with("0B / 0B"), "{stats}");
+}
