@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
         &["model", "plan", "record", "source", "registry", "context", "secret", "failpoint", "controller"],
     ),
     ("api/", &["model", "record", "secret", "api"]),
-    ("cli/", &["model", "api", "cli", "tls", "daemon", "demo", "telemetry", "manifest_dir"]),
+    ("cli/", &["model", "api", "cli", "tls", "secret", "daemon", "demo", "telemetry", "manifest_dir"]),
     ("daemon", &["model", "record", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"]),
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];

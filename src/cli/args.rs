@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use super::output::console::Format;
 use super::{
     check, completions, daemon, demo, diff, events, export, history, hold, import, logs, promote, resume,
-    rollback, set, status, sync, wait, why,
+    rollback, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -18,7 +18,7 @@ Exit codes:
   3  the daemon cannot be reached
 
 Environment variables:
-  ABIDE_TOKEN  shown to the daemon with every request
+  ABIDE_TOKEN  shown to the daemon with every request; also says by which key it is known, with a pin
   NO_COLOR     no colours, as --no-color";
 
 /// Keeps containers as the record says they should be
@@ -45,9 +45,15 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "DIR", env = "ABIDE_DESIRED_STATE")]
     #[arg(default_value = "./desired-state")]
     pub(crate) desired_state: PathBuf,
-    /// The daemon to ask: `http://host:port` or `unix:PATH` [default: the socket DIR/abide.sock]
+    /// The daemon to ask: `https://host:port`, `http://host:port` or `unix:PATH` [default: the socket DIR/abide.sock]
     #[arg(long, global = true, value_name = "URL", env = "ABIDE_SERVER")]
     pub(crate) server: Option<String>,
+    /// The token is in this file, and not in ABIDE_TOKEN
+    #[arg(long, global = true, value_name = "FILE", env = "ABIDE_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Certificates of the authorities that vouch for the daemon (PEM), in place of this machine's; a pin goes before
+    #[arg(long, global = true, value_name = "FILE", env = "ABIDE_CA")]
+    pub(crate) ca: Option<PathBuf>,
     /// How data is printed
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: Format,
@@ -98,6 +104,8 @@ pub(crate) enum Verb {
     Export(export::ExportArgs),
     /// Put an exported record in place of the present one
     Import(import::ImportArgs),
+    /// Make, list and revoke tokens of people, programs and agents
+    Token(token::TokenArgs),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
 }
@@ -147,6 +155,14 @@ mod tests {
             "abide rollback dev --to x",
             "abide logs dev --number 3",
             "abide wait dev --timeout soon",
+            "abide token create --role viewer",
+            "abide token create ci",
+            "abide token create --role deployer ci",
+            "abide token create --role root ci",
+            "abide token create --agent online --role admin x",
+            "abide token create --agent online --expires soon",
+            "abide daemon --tls-certificate x",
+            "abide daemon --tls-certificate x --tls-key y --insecure-http",
         ] {
             let error = Cli::try_parse_from(typed.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{typed}");

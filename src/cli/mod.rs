@@ -31,6 +31,7 @@ mod status;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod token;
 mod wait;
 mod why;
 
@@ -42,12 +43,14 @@ use tokio::runtime::Runtime;
 
 pub use entry::{CheckSummary, DaemonOptions, DemoOptions, Entrypoints, Service};
 
-use args::{Cli, Verb};
+use args::{Cli, Globals, Verb};
 use exit::{Exit, Failure};
 use output::console::Console;
 use session::Session;
 
 use crate::model::container::Secret;
+use crate::model::spec::SecretRef;
+use crate::secret;
 
 /// A verb that asks needs no more; the daemon and the demo take a thread a core.
 const THREADS_OF_A_QUESTION: usize = 2;
@@ -66,14 +69,25 @@ pub fn main_with(entry: Entrypoints) -> ExitCode {
         anstream::ColorChoice::Never.write_global();
     }
     let console = Console::of_process(cli.globals.output);
-    let mut session = Session::new(&cli.globals, token(), entry, console);
+    let mut session = match token(&cli.globals) {
+        Ok(token) => Session::new(&cli.globals, token, entry, console),
+        Err(failure) => {
+            let mut session = Session::new(&cli.globals, None, entry, console);
+            return conclude(Err(failure), &mut session).into();
+        }
+    };
     run(&cli.verb, &mut session).into()
 }
 
-/// A token that is no text is kept, so that it is refused by its name rather than left out.
-fn token() -> Option<Secret> {
-    let token = std::env::var_os("ABIDE_TOKEN").filter(|token| !token.is_empty())?;
-    Some(Secret::new(token.to_string_lossy()))
+/// From the file that was named, else from the environment. One there that is no text is kept, so
+/// that it is refused by its name rather than left out.
+fn token(globals: &Globals) -> Result<Option<Secret>, Failure> {
+    if let Some(path) = &globals.token_file {
+        let token = secret::read(&SecretRef::SecretFile(path.clone()));
+        return token.map(Some).map_err(|error| Failure::Usage(error.to_string()));
+    }
+    let token = std::env::var_os("ABIDE_TOKEN").filter(|token| !token.is_empty());
+    Ok(token.map(|token| Secret::new(token.to_string_lossy())))
 }
 
 fn run(verb: &Verb, session: &mut Session) -> Exit {
@@ -128,6 +142,7 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(args, session),
         Verb::Export(args) => export::run(args, session).await,
         Verb::Import(args) => import::run(args, session).await,
+        Verb::Token(args) => token::run(args, session).await,
         Verb::Completions(args) => completions::run(args, session),
     }
 }

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use tokio::net::UnixStream;
 
 use super::args::Globals;
-use super::client::{Address, Client, ClientError, Transport};
+use super::client::{Address, Client, ClientError, HttpAddress, Transport};
 use super::entry::Entrypoints;
 use super::exit::Failure;
 use super::output::console::Console;
 use crate::model::container::Secret;
+use crate::model::credential::Credential;
 use crate::model::time::Timestamp;
+use crate::tls::Protocol;
+use crate::tls::client::{Connector, Trust};
 
 /// The name of the daemon's socket in the desired-state folder.
 const SOCKET: &str = "abide.sock";
@@ -37,6 +40,7 @@ pub(crate) struct Session {
     pub(crate) verbosity: u8,
     server: Option<String>,
     token: Option<Secret>,
+    ca: Option<PathBuf>,
     clock: fn() -> Timestamp,
 }
 
@@ -56,6 +60,7 @@ impl Session {
             // An empty ABIDE_SERVER is how shells unset it for one command.
             server: globals.server.clone().filter(|server| !server.is_empty()),
             token,
+            ca: globals.ca.clone(),
             clock: || std::time::SystemTime::now().into(),
         }
     }
@@ -71,11 +76,35 @@ impl Session {
     /// [`Failure`] where neither can be had.
     pub(crate) async fn client(&mut self, need: Need) -> Result<Client, Failure> {
         let transport = match self.server.as_deref().map(Address::parse).transpose()? {
-            Some(Address::Http(address)) => Transport::Http(address),
+            Some(Address::Http(address)) => self.in_the_clear(address)?,
+            Some(Address::Https(address)) => {
+                let place = format!("https://{}", address.authority);
+                let connector = Connector::new(&self.trust(), Protocol::Http1);
+                let connector = connector.map_err(|source| ClientError::Insecure { place, source })?;
+                Transport::Https(address, connector)
+            }
             Some(Address::Unix(path)) => Transport::Unix(path),
             None => self.at_the_socket(need).await?,
         };
         Ok(Client::new(transport, self.token.as_ref())?)
+    }
+
+    /// A token is worth as much as what it opens, so it does not leave this machine unencrypted.
+    fn in_the_clear(&self, address: HttpAddress) -> Result<Transport, ClientError> {
+        if self.token.is_some() && !address.is_local() {
+            return Err(ClientError::PlainToken { place: format!("http://{}", address.authority) });
+        }
+        Ok(Transport::Http(address))
+    }
+
+    /// By what the daemon is known: a token with a pin was made for one server, and for no other.
+    fn trust(&self) -> Trust {
+        let credential = self.token.as_ref().and_then(|token| Credential::parse(token.expose()));
+        match (credential.and_then(|credential| credential.pin()), &self.ca) {
+            (Some(pin), _) => Trust::Pin(pin),
+            (None, Some(file)) => Trust::File(file.clone()),
+            (None, None) => Trust::System,
+        }
     }
 
     async fn at_the_socket(&mut self, need: Need) -> Result<Transport, Failure> {

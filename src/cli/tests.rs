@@ -185,9 +185,66 @@ fn a_named_server_that_does_not_answer_is_never_replaced_by_the_record() {
 
 #[test]
 fn an_address_that_cannot_be_used_is_bad_usage() {
-    let said = typed("status --server https://abide.example", None);
+    let said = typed("status --server ftp://abide.example", None);
     assert_eq!(said.exit, Exit::Usage);
-    assert!(said.talk.contains("https is not in this version"), "{}", said.talk);
+    assert!(said.talk.contains("begins with none of `https://`"), "{}", said.talk);
+}
+
+#[test]
+fn a_token_is_not_sent_in_the_clear_to_another_machine() {
+    // An address that is kept for documentation: nothing may even be tried.
+    let said = typed("status --server http://192.0.2.1:8080", None);
+    assert_eq!(said.exit, Exit::Usage);
+    assert!(said.talk.contains("is not sent to http://192.0.2.1:8080 in the clear"), "{}", said.talk);
+    assert!(!said.talk.contains("s3cret"), "{}", said.talk);
+}
+
+#[test]
+fn a_token_that_is_not_taken_is_told_from_one_that_is_missing() {
+    let daemon = Daemon::with([]);
+    let refusal = json!({ "error": "unauthorized", "message": "show a token" });
+    daemon.answer("GET /api/v1/environments", 401, &refusal);
+    let said = daemon.typed("status", None);
+    assert_eq!(said.exit, Exit::No);
+    assert!(
+        said.talk.contains("does not take the token: it is unknown, expired or revoked"),
+        "{}",
+        said.talk
+    );
+}
+
+#[test]
+fn a_token_is_made_printed_alone_and_revoked() {
+    let daemon = Daemon::with([]);
+    let text = "abide_0123456789ab_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let about = json!({
+        "id": "0123456789ab", "name": "ci", "role": "deployer", "environments": ["dev", "test"],
+        "created": {"at": NOW, "by": "alice"}, "expires": null, "used": null, "revoked": null,
+    });
+    let mut issued = about.clone();
+    issued["token"] = json!(text);
+    daemon.answer("POST /api/v1/tokens", 200, &issued);
+    daemon.answer("GET /api/v1/tokens", 200, &json!([about]));
+    daemon.answer("DELETE /api/v1/tokens/0123456789ab", 200, &about);
+    let made = daemon.typed("token create --role deployer --environment dev,test --expires 90d ci", None);
+    assert_eq!(made.data, format!("{text}\n"), "{}", made.talk);
+    assert!(
+        made.talk.contains("token ci (0123456789ab): deployer of dev, test; in force until it is revoked"),
+        "{}",
+        made.talk
+    );
+    assert!(!made.talk.contains(text), "{}", made.talk);
+    let body = json!({
+        "name": "ci", "role": "deployer", "agent": null, "environments": ["dev", "test"], "expires": "90d",
+    });
+    let sent = daemon.asked().remove(0);
+    let (head, sent) = sent.split_at(sent.find('{').unwrap());
+    assert_eq!(head, "POST /api/v1/tokens [Bearer s3cret] ");
+    assert_eq!(serde_json::from_str::<Value>(sent).unwrap(), body);
+    assert!(daemon.typed("token list", None).data.contains("deployer of dev, test"));
+    assert_eq!(daemon.typed("token list -o json", None).json(), json!([about]));
+    let revoked = daemon.typed(&format!("token revoke {text}"), None);
+    assert_eq!(revoked.data, "token ci (0123456789ab) is revoked\n", "{}", revoked.talk);
 }
 
 #[test]

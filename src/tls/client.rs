@@ -1,5 +1,6 @@
 //! The client's side: a stream to `host:port` whose other end is known.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -135,9 +136,10 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`]; nothing was sent then but the handshake.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
+        let name = ServerName::try_from(host.to_owned())?;
         let stream = timeout(PATIENCE, TcpStream::connect((host, port))).await;
         let stream = stream.map_err(|_| ConnectError::Silent)?.map_err(ConnectError::Unreachable)?;
-        self.secure(host, stream).await
+        self.shake_hands(name, stream).await
     }
 
     /// The same, on a connection to `host` that was made already.
@@ -145,7 +147,14 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`]; nothing was sent then but the handshake.
     pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<Stream, ConnectError> {
-        let name = ServerName::try_from(host.to_owned())?;
+        self.shake_hands(ServerName::try_from(host.to_owned())?, stream).await
+    }
+
+    async fn shake_hands(
+        &self,
+        name: ServerName<'static>,
+        stream: TcpStream,
+    ) -> Result<Stream, ConnectError> {
         // Only latency is at stake where the socket refuses this.
         let _ = stream.set_nodelay(true);
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
@@ -156,6 +165,12 @@ impl Connector {
             return Err(ConnectError::NoHttp2);
         }
         Ok(stream)
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("protocol", &self.protocol).finish_non_exhaustive()
     }
 }
 
@@ -173,7 +188,6 @@ fn authorities_in(path: &PathBuf) -> Result<RootCertStore, ConnectError> {
     Ok(authorities)
 }
 
-/// What cannot be read of the list is left out: a machine's list is long, and may hold anything.
 /// This machine's, and those in `files`; a machine that has none of its own is fine then.
 fn authorities_with(files: &[PathBuf]) -> Result<RootCertStore, ConnectError> {
     let mut all = match authorities_of_this_machine() {
@@ -186,6 +200,7 @@ fn authorities_with(files: &[PathBuf]) -> Result<RootCertStore, ConnectError> {
     Ok(all)
 }
 
+/// What cannot be read of the list is left out: a machine's list is long, and may hold anything.
 fn authorities_of_this_machine() -> Result<RootCertStore, ConnectError> {
     let mut authorities = RootCertStore::empty();
     authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

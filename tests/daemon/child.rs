@@ -77,7 +77,15 @@ env = {{ TOKEN = {{ secret_file = "{}" }} }}
     /// `abide` with what a daemon here needs, and nothing of the user's settings.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
-        for variable in ["ABIDE_SERVER", "ABIDE_TOKEN", "RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        for variable in [
+            "ABIDE_SERVER",
+            "ABIDE_TOKEN",
+            "ABIDE_TOKEN_FILE",
+            "ABIDE_CA",
+            "RUST_LOG",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+        ] {
             command.env_remove(variable);
         }
         command.env("NO_COLOR", "1").env("ABIDE_DESIRED_STATE", self.desired_state());
@@ -94,35 +102,51 @@ env = {{ TOKEN = {{ secret_file = "{}" }} }}
 
     /// Runs one verb to its end.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let code = output.status.code().unwrap_or(-1);
-        Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        ran(&mut self.command(arguments))
     }
 
     /// Starts a daemon and does not wait for it. Its log is begun anew.
     pub(crate) fn spawn(&self, env: &[(&str, &str)]) -> Running {
+        self.spawn_with(&["--listen", &self.listen()], env)
+    }
+
+    /// The same, with options of one's choice.
+    fn spawn_with(&self, options: &[&str], env: &[(&str, &str)]) -> Running {
         let log = self.path("daemon.log");
-        let mut command = self.command(&["daemon", "--listen", &self.listen()]);
+        let mut command = self.command(&["daemon"]);
+        command.args(options);
         command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Running { child: command.spawn().unwrap(), log }
     }
 
     /// Starts a daemon and waits until it serves.
     pub(crate) fn serve(&self, env: &[(&str, &str)]) -> Running {
-        let mut running = self.spawn(env);
-        eventually("the daemon serves", PATIENCE, || {
-            let ended = running.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", running.log());
-            running.log().contains("\"message\":\"abide runs\"")
-        });
-        running
+        self.spawn(env).serving()
+    }
+
+    /// The same, with options of one's choice.
+    pub(crate) fn serve_with(&self, options: &[&str]) -> Running {
+        self.spawn_with(options, &[]).serving()
+    }
+
+    /// Runs one verb to its end, as whoever holds `token` on another machine.
+    pub(crate) fn abide_at(&self, server: &str, token: &str, arguments: &[&str]) -> Ran {
+        let mut command = self.command(arguments);
+        command.env("ABIDE_SERVER", server).env("ABIDE_TOKEN", token);
+        ran(&mut command)
     }
 
     /// `GET path` on the Unix socket.
     pub(crate) fn get(&self, path: &str) -> Answer {
         get(&self.socket(), path)
     }
+}
+
+fn ran(command: &mut Command) -> Ran {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap_or(-1);
+    Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// `GET path` on a Unix socket.
@@ -144,6 +168,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    fn serving(mut self) -> Self {
+        eventually("the daemon serves", PATIENCE, || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
+            self.log().contains("\"message\":\"abide runs\"")
+        });
+        self
+    }
+
     /// All that it has logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()

@@ -13,4 +13,5 @@ mod logs;
 mod secrets;
 mod signals;
 mod start;
+mod tokens;
 mod trouble;

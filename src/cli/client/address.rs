@@ -1,5 +1,6 @@
 //! Where a daemon listens, as `--server` names it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::ClientError;
@@ -11,9 +12,11 @@ pub(crate) enum Address {
     Unix(PathBuf),
     /// `http://host:port`, and a path before every other where a proxy wants one.
     Http(HttpAddress),
+    /// `https://host:port`, the same with TLS.
+    Https(HttpAddress),
 }
 
-/// The parts of an `http` URL that matter.
+/// The parts of an `http` or `https` URL that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpAddress {
     /// A name or an IP address, without brackets.
@@ -27,7 +30,7 @@ pub(crate) struct HttpAddress {
 }
 
 impl Address {
-    /// Reads `http://host[:port][/prefix]` or `unix:PATH`.
+    /// Reads `https://host[:port][/prefix]`, the same with `http`, or `unix:PATH`.
     ///
     /// # Errors
     /// [`ClientError::Address`] with the reason; it never repeats a password in the URL.
@@ -38,17 +41,15 @@ impl Address {
         }
         let uri: hyper::Uri = text.parse().map_err(|_| refused("it is no URL"))?;
         match uri.scheme_str() {
-            Some("http") => HttpAddress::of(&uri).map(Self::Http),
-            Some("https") => Err(refused(
-                "https is not in this version; use http through an SSH tunnel or on a trusted network",
-            )),
-            _ => Err(refused("it begins with neither `http://` nor `unix:`")),
+            Some("http") => HttpAddress::of(&uri, 80).map(Self::Http),
+            Some("https") => HttpAddress::of(&uri, 443).map(Self::Https),
+            _ => Err(refused("it begins with none of `https://`, `http://` and `unix:`")),
         }
     }
 }
 
 impl HttpAddress {
-    fn of(uri: &hyper::Uri) -> Result<Self, ClientError> {
+    fn of(uri: &hyper::Uri, usual_port: u16) -> Result<Self, ClientError> {
         let authority = uri.authority().ok_or_else(|| refused("it names no host"))?;
         if authority.as_str().contains('@') {
             return Err(refused("it holds a user or password; the token belongs into ABIDE_TOKEN"));
@@ -58,10 +59,17 @@ impl HttpAddress {
         }
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(usual_port),
             authority: authority.to_string(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// Whether nothing that is sent there leaves this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host.eq_ignore_ascii_case("localhost")
+            || address.is_ok_and(|address| address.to_canonical().is_loopback())
     }
 }
 
@@ -102,8 +110,23 @@ mod tests {
     }
 
     #[test]
-    fn https_is_refused_by_its_name() {
-        assert!(refusal("https://abide.example").contains("not in this version"));
+    fn https_has_its_own_port() {
+        let Address::Https(address) = Address::parse("https://abide.example/x").unwrap() else {
+            panic!("it is https")
+        };
+        assert_eq!((address.host.as_str(), address.port), ("abide.example", 443));
+    }
+
+    #[test]
+    fn what_stays_on_this_machine_is_told_from_what_does_not() {
+        for local in ["http://localhost:1", "http://127.0.0.1", "http://127.9.9.9", "http://[::1]:1"] {
+            assert!(http(local).is_local(), "{local}");
+        }
+        for far in
+            ["http://127.0.0.1.example", "http://localhost.example", "http://10.0.0.1", "http://0.0.0.0"]
+        {
+            assert!(!http(far).is_local(), "{far}");
+        }
     }
 
     #[test]

@@ -15,15 +15,18 @@ use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use address::Address;
+pub(crate) use address::{Address, HttpAddress};
 pub(crate) use transport::Transport;
 
 use super::exit::Exit;
 use super::output::text::{one_line, shorten};
+use crate::model::access::Token;
 use crate::model::container::Secret;
+use crate::model::credential::Credential;
 use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
-use crate::model::view::{EnvironmentView, ErrorView, HistoryView, Moved, Overview, PlanView};
+use crate::model::view::{EnvironmentView, ErrorView, HistoryView, IssuedToken, Moved, Overview, PlanView};
+use crate::tls::client::ConnectError;
 
 /// The longest answer that is read into memory, in bytes; an export of a large record is far below.
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
@@ -38,6 +41,34 @@ pub(crate) enum ClientError {
     Address {
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// The token would be readable by everyone on the way.
+    #[error(
+        "the token is not sent to {place} in the clear: use an `https://` address, or an SSH tunnel to a local one"
+    )]
+    PlainToken {
+        /// Where.
+        place: String,
+    },
+    /// There is no connection on which the daemon is known for sure; nothing was sent.
+    #[error("no secure connection to {place}")]
+    Insecure {
+        /// Where.
+        place: String,
+        /// Why not.
+        source: ConnectError,
+    },
+    /// The daemon lets only tokens in, and none was shown.
+    #[error("{place} wants a token: put one into ABIDE_TOKEN, or name its file with --token-file")]
+    NoToken {
+        /// Where.
+        place: String,
+    },
+    /// The daemon does not take the token.
+    #[error("{place} does not take the token: it is unknown, expired or revoked")]
+    BadToken {
+        /// Where.
+        place: String,
     },
     /// The token has characters that no header takes.
     #[error("the token in ABIDE_TOKEN holds characters that cannot be sent")]
@@ -122,7 +153,8 @@ impl ClientError {
     /// The exit code of this error.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } | Self::Token => Exit::Usage,
+            Self::Address { .. } | Self::Token | Self::PlainToken { .. } => Exit::Usage,
+            Self::Insecure { source, .. } if source.is_passing() => Exit::Unreachable,
             Self::NeedsDaemon { .. }
             | Self::Unreachable { .. }
             | Self::Silent { .. }
@@ -130,9 +162,13 @@ impl ClientError {
             | Self::Body { .. } => Exit::Unreachable,
             Self::Refused { status: 400 | 404 | 422, .. } => Exit::Usage,
             Self::Refused { status: 503, view } if view.error == "no-daemon" => Exit::Unreachable,
-            Self::Refused { .. } | Self::Foreign { .. } | Self::Shape { .. } | Self::Stream { .. } => {
-                Exit::No
-            }
+            Self::Insecure { .. }
+            | Self::NoToken { .. }
+            | Self::BadToken { .. }
+            | Self::Refused { .. }
+            | Self::Foreign { .. }
+            | Self::Shape { .. }
+            | Self::Stream { .. } => Exit::No,
         }
     }
 
@@ -224,6 +260,22 @@ impl Client {
         if answer.is_empty() { Ok(serde_json::Value::Null) } else { self.decode(&answer) }
     }
 
+    /// Makes a token.
+    pub(crate) async fn create_token(&self, wanted: &impl Serialize) -> Result<IssuedToken, ClientError> {
+        self.post("/tokens", wanted).await
+    }
+
+    /// Every token.
+    pub(crate) async fn tokens(&self) -> Result<Vec<Token>, ClientError> {
+        self.get("/tokens").await
+    }
+
+    /// Revokes the token with this id or name.
+    pub(crate) async fn revoke_token(&self, which: &str) -> Result<Token, ClientError> {
+        let answer = self.whole(Method::DELETE, &format!("/tokens/{which}"), Body::empty()).await?;
+        self.decode(&answer)
+    }
+
     /// The output of a container or a build, as it comes; `query` is a URL's, or empty.
     pub(crate) async fn logs(
         &self,
@@ -295,6 +347,13 @@ impl Client {
 
     fn refusal(&self, status: StatusCode, text: &[u8]) -> ClientError {
         if let Ok(view) = serde_json::from_slice::<ErrorView>(text) {
+            if status == StatusCode::UNAUTHORIZED && view.error == "unauthorized" {
+                let place = self.transport.place();
+                return match self.authorization {
+                    Some(_) => ClientError::BadToken { place },
+                    None => ClientError::NoToken { place },
+                };
+            }
             return ClientError::Refused { status: status.as_u16(), view };
         }
         let text = shorten(&one_line(&String::from_utf8_lossy(text)), SHOWN_OF_FOREIGN_ANSWER);
@@ -314,9 +373,11 @@ fn broke_off(place: &str, source: axum::Error) -> ClientError {
     ClientError::Body { place: place.to_owned(), source }
 }
 
+/// The pin is for us, not for the server.
 fn bearer(token: &Secret) -> Result<HeaderValue, ClientError> {
+    let shown = Credential::parse(token.expose()).map_or_else(|| token.clone(), |token| token.bearer());
     let mut value =
-        HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| ClientError::Token)?;
+        HeaderValue::from_str(&format!("Bearer {}", shown.expose())).map_err(|_| ClientError::Token)?;
     value.set_sensitive(true);
     Ok(value)
 }

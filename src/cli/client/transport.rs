@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 
 use super::ClientError;
 use super::address::HttpAddress;
+use crate::tls::client::{ConnectError, Connector};
 
 /// A host that drops packets would else keep us for minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ pub(crate) enum Transport {
     Unix(PathBuf),
     /// The daemon's TCP port.
     Http(HttpAddress),
+    /// The same with TLS.
+    Https(HttpAddress, Connector),
     /// The same API, in this process, where no daemon runs.
     InProcess(axum::Router),
 }
@@ -37,6 +40,7 @@ impl Transport {
         match self {
             Self::Unix(path) => path.display().to_string(),
             Self::Http(address) => format!("http://{}{}", address.authority, address.prefix),
+            Self::Https(address, _) => format!("https://{}{}", address.authority, address.prefix),
             Self::InProcess(_) => "the record".to_owned(),
         }
     }
@@ -44,7 +48,7 @@ impl Transport {
     /// The `Host` header; a socket has none of its own.
     pub(crate) fn authority(&self) -> &str {
         match self {
-            Self::Http(address) => &address.authority,
+            Self::Http(address) | Self::Https(address, _) => &address.authority,
             Self::Unix(_) | Self::InProcess(_) => "localhost",
         }
     }
@@ -52,7 +56,7 @@ impl Transport {
     /// The path before every other.
     pub(crate) fn prefix(&self) -> &str {
         match self {
-            Self::Http(address) => &address.prefix,
+            Self::Http(address) | Self::Https(address, _) => &address.prefix,
             Self::Unix(_) | Self::InProcess(_) => "",
         }
     }
@@ -72,6 +76,11 @@ impl Transport {
                 let stream = self.connected(TcpStream::connect((&*address.host, address.port))).await?;
                 timeout(ANSWER_TIMEOUT, exchange(stream, request)).await
             }
+            Self::Https(address, connector) => {
+                let stream = connector.connect(&address.host, address.port).await;
+                let stream = stream.map_err(|error| self.unconnected(error))?;
+                timeout(ANSWER_TIMEOUT, exchange(stream, request)).await
+            }
         };
         match answer {
             Ok(Ok(response)) => Ok(response),
@@ -88,6 +97,14 @@ impl Transport {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(source)) => Err(ClientError::Unreachable { place: self.place(), source }),
             Err(_) => Err(self.silent(CONNECT_TIMEOUT)),
+        }
+    }
+
+    fn unconnected(&self, error: ConnectError) -> ClientError {
+        match error {
+            ConnectError::Unreachable(source) => ClientError::Unreachable { place: self.place(), source },
+            ConnectError::Silent => self.silent(CONNECT_TIMEOUT),
+            source => ClientError::Insecure { place: self.place(), source },
         }
     }
 

@@ -1,0 +1,255 @@
+//! `abide token`: makes, lists and revokes tokens.
+
+use serde_json::json;
+
+use super::exit::{Exit, Failure};
+use super::output::style;
+use super::output::table::{Cell, Table};
+use super::output::text::ago;
+use super::session::{Need, Session};
+use crate::model::access::Token;
+use crate::model::credential::Credential;
+use crate::model::name::{AgentName, EnvironmentName, TokenName};
+use crate::model::time::Timestamp;
+use crate::model::view::IssuedToken;
+
+const EXAMPLES: &str = "\
+Examples:
+  abide token create --agent online
+  abide token create --role deployer --environment dev,test --expires 90d ci
+  abide token list
+  abide token revoke ci
+
+A token is printed once, and only its hash is kept. Give it to abide in ABIDE_TOKEN or a file
+(--token-file), never on a command line. Where the server made its own certificate, the token ends
+with a dot and the SHA-256 of the server's public key: a client then takes that server and no other.
+
+Roles: a viewer looks; a deployer also moves the environments that are named; an admin does
+everything; an agent runs the environments that the manifest gives its host.";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  abide token create --agent online > online.token
+  abide token create --role viewer --expires 30d dashboard
+  abide token create --role deployer --environment dev,test ci";
+
+/// What to do with tokens.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a token and print it, this once
+    Create(CreateArgs),
+    /// Who may come in, and who could until lately
+    List,
+    /// End a token at once, with everything that is open for it
+    Revoke {
+        /// Its id, or the name of one that is in force
+        #[arg(value_name = "ID", value_parser = which)]
+        token: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = CREATE_EXAMPLES)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["agent", "role"]))]
+struct CreateArgs {
+    /// What people will call it; an agent's is the agent's name where none is given
+    #[arg(required_unless_present = "agent")]
+    name: Option<TokenName>,
+    /// For the agent of this host
+    #[arg(long, value_name = "NAME")]
+    agent: Option<AgentName>,
+    /// For people and programs
+    #[arg(long)]
+    role: Option<RoleWord>,
+    /// The environments that a deployer may move
+    #[arg(long, value_name = "ENV", value_delimiter = ',', conflicts_with = "agent")]
+    #[arg(required_if_eq("role", "deployer"))]
+    environment: Vec<EnvironmentName>,
+    /// How long it is to be in force, such as 90d [default: until it is revoked]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    expires: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RoleWord {
+    Viewer,
+    Deployer,
+    Admin,
+}
+
+impl RoleWord {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Deployer => "deployer",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Whoever has the whole token at hand may name it by that.
+fn which(text: &str) -> Result<String, String> {
+    if let Some(credential) = Credential::parse(text) {
+        return Ok(credential.id().to_string());
+    }
+    TokenName::new(text).map(String::from).map_err(|error| error.to_string())
+}
+
+/// The daemon reckons with it, by its own clock.
+fn duration(text: &str) -> Result<String, humantime::DurationError> {
+    humantime::parse_duration(text).map(|_| text.to_owned())
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: &TokenArgs, session: &mut Session) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Create(args) => create(args, session).await,
+        Command::List => list(session).await,
+        Command::Revoke { token } => revoke(token, session).await,
+    }
+}
+
+async fn create(args: &CreateArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let role = args.role.map_or("agent", RoleWord::as_str);
+    let wanted = json!({
+        "name": args.name,
+        "role": role,
+        "agent": args.agent,
+        "environments": args.environment,
+        "expires": args.expires,
+    });
+    let client = session.client(Need::Record).await?;
+    let issued = client.create_token(&wanted).await?;
+    if session.console.is_json() {
+        session.console.json(&issued)?;
+    } else {
+        session.console.talk(&told(&issued));
+        session.console.data(issued.token.expose())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What a person wants to know of it now, for the token itself says nothing.
+fn told(issued: &IssuedToken) -> String {
+    let Token { id, name, role, expires, .. } = &issued.about;
+    let until = expires.map_or_else(|| "it is revoked".to_owned(), |expires| expires.to_string());
+    let pin = Credential::parse(issued.token.expose()).and_then(|credential| credential.pin());
+    let known = if pin.is_some() {
+        "the token pins the server's key"
+    } else {
+        "the token has no pin: the server is known by its certificate's authority"
+    };
+    format!("token {name} ({id}): {role}; in force until {until}; {known}. It is shown this once:")
+}
+
+async fn list(session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Record).await?;
+    let tokens = client.tokens().await?;
+    if session.console.is_json() {
+        session.console.json(&tokens)?;
+    } else if tokens.is_empty() {
+        session.console.talk("there are no tokens; `abide token create` makes one");
+    } else {
+        let table = table(&tokens, session.now(), session.console.screen().width);
+        session.console.data(&table)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn revoke(which: &str, session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Record).await?;
+    let token = client.revoke_token(which).await?;
+    if session.console.is_json() {
+        session.console.json(&token)?;
+    } else {
+        session.console.data(&format!("token {} ({}) is revoked", token.name, token.id))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn table(tokens: &[Token], now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new(["ID", "NAME", "STATE", "USED", "EXPIRES", "MADE", "BY", "ROLE"]);
+    for token in tokens {
+        let (state, colour) = state(token, now);
+        table.row([
+            token.id.as_str().into(),
+            token.name.as_str().into(),
+            Cell::styled(&state, colour),
+            token.used.map_or_else(|| "never".to_owned(), |used| ago(now, used)).into(),
+            Cell::or_dash(token.expires.map(day)),
+            ago(now, token.created.at).into(),
+            token.created.by.as_str().into(),
+            token.role.to_string().into(),
+        ]);
+    }
+    table.render(width)
+}
+
+fn state(token: &Token, now: Timestamp) -> (String, anstyle::Style) {
+    match &token.revoked {
+        Some(deed) => (format!("revoked by {}", deed.by), style::DIM),
+        None if token.is_in_force(now) => ("in force".to_owned(), anstyle::Style::new()),
+        None => ("expired".to_owned(), style::DIM),
+    }
+}
+
+/// The day is enough in a list.
+fn day(moment: Timestamp) -> String {
+    moment.to_string().chars().take(10).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::NOW;
+    use crate::model::access::{Deed, Role};
+    use crate::model::name::TokenId;
+    use std::time::Duration;
+
+    fn token(name: &str, role: Role) -> Token {
+        Token {
+            id: TokenId::new("0123456789ab").unwrap(),
+            name: TokenName::new(name).unwrap(),
+            role,
+            created: Deed { at: NOW, by: "alice".into() },
+            expires: None,
+            used: None,
+            revoked: None,
+        }
+    }
+
+    #[test]
+    fn a_list_says_who_may_come_in_and_who_may_not_any_more() {
+        let environments = ["dev", "test"].map(|name| EnvironmentName::new(name).unwrap()).into();
+        let mut ci = token("ci", Role::Deployer { environments });
+        ci.expires = Some(NOW.after(Duration::from_secs(86_400)));
+        let mut old = token("old", Role::Viewer);
+        old.expires = Some(NOW);
+        let mut gone = token("online", Role::Agent { agent: AgentName::new("online").unwrap() });
+        gone.revoked = Some(Deed { at: NOW, by: "token ops (192.0.2.7)".into() });
+        gone.used = Some(NOW);
+        let text = table(&[ci.clone(), old, gone], NOW, None);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("ID            NAME    STATE"), "{text}");
+        assert!(lines[1].contains("in force") && lines[1].ends_with("deployer of dev, test"), "{text}");
+        assert!(lines[1].contains(&day(ci.expires.unwrap())) && lines[1].contains("never"), "{text}");
+        assert!(lines[2].contains("expired") && lines[2].ends_with("viewer"), "{text}");
+        assert!(lines[3].contains("revoked by token ops (192.0.2.7)"), "{text}");
+    }
+
+    #[test]
+    fn a_whole_token_names_itself_by_its_id() {
+        let credential = Credential::new(TokenId::new("0123456789ab").unwrap(), [7; 32]);
+        assert_eq!(which(credential.text().expose()), Ok("0123456789ab".to_owned()));
+        assert_eq!(which("ci"), Ok("ci".to_owned()));
+        assert!(which("../x").is_err());
+    }
+}
