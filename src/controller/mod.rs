@@ -14,6 +14,7 @@ mod follow;
 mod follow_registry;
 mod intent;
 mod jobs;
+mod managed_registry;
 mod pass;
 mod point;
 mod probe;

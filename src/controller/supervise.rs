@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
+use super::managed_registry::{Ends, Keeper};
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
@@ -67,6 +68,8 @@ impl Supervisor {
         tasks.spawn(watch.run());
         let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
         tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
+        let (keeper, stopped) = (self.registry_keeper(), self.stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(keeper.run()).await });
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
@@ -150,6 +153,17 @@ impl Supervisor {
         let tools = self.registry_tools();
         self.registry_followers.staff(&manifest, &tools, tasks, &self.stop);
         self.wake.ring_all();
+    }
+
+    fn registry_keeper(&self) -> Keeper {
+        Keeper {
+            engine: Arc::clone(&self.pass.engine),
+            registries: Arc::clone(&self.pass.registries),
+            record: self.pass.record.clone(),
+            manifest: self.manifest.clone(),
+            trouble: Arc::clone(&self.follow_trouble),
+            ends: Ends::default(),
+        }
     }
 
     fn registry_tools(&self) -> Tools {

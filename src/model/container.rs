@@ -32,6 +32,8 @@ pub mod label {
     /// What a container does for an environment or for abide itself, where it is not the one that
     /// runs the environment's image.
     pub const ROLE: &str = "abide.role";
+    /// The role of the managed registry.
+    pub const REGISTRY: &str = "registry";
 }
 
 /// A value that is never printed.

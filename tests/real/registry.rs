@@ -1,5 +1,6 @@
 //! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
 
+mod managed;
 mod push;
 mod tags;
 mod trouble;

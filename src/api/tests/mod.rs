@@ -125,6 +125,7 @@ fn manifest() -> ManifestState {
         environments: environments.map(|(text, spec)| (name(text), spec)).into(),
         network: NetworkName::new("abide").unwrap(),
         front: None,
+        registry: None,
         registries: BTreeMap::new(),
     };
     ManifestState { manifest, problem: None }

@@ -10,8 +10,12 @@ pub struct Section {
 }
 
 pub(super) static ROOT: Section =
-    Section { title: "", keys: &["repository", "environment", "docker", "registry_access"] };
+    Section { title: "", keys: &["repository", "environment", "docker", "registry", "registry_access"] };
 pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
+pub(super) static MANAGED_REGISTRY: Section = Section {
+    title: "registry",
+    keys: &["managed", "image", "publish", "container", "volume", "htpasswd", "certificate", "key"],
+};
 pub(super) static REGISTRY_ACCESS: Section = Section {
     title: "registry_access.HOST",
     keys: &["username", "secret_env", "secret_file", "plain_http", "poll", "patience", "webhook"],
@@ -93,6 +97,7 @@ pub static SECTIONS: &[&Section] = &[
     &STEP,
     &OVERLAY,
     &CHECKOUT,
+    &MANAGED_REGISTRY,
     &REGISTRY_ACCESS,
     &REGISTRY_WEBHOOK,
     &DOCKER,
@@ -103,7 +108,6 @@ pub static SECTIONS: &[&Section] = &[
 /// it from here and name it in its section above.
 pub static NOT_YET: &[(&str, &str, &str)] = &[
     ("", "front", "there is no managed front; `publish` binds a host port for a proxy of your own"),
-    ("", "registry", "there is no managed registry; images stay in the engine that built them"),
     ("environment.NAME", "hostname", "there is no managed front; name the host in a proxy of your own"),
     ("environment.NAME", "host", "every environment runs on the host of the daemon"),
 ];

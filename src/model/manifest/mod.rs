@@ -107,6 +107,9 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
         let draft = environment::read(&field);
         declared.add_environment(&field, draft);
     }
+    if let Some(field) = root.get("registry") {
+        declared.set_registry(&field, registry::read_managed(&field));
+    }
     for field in root.named_tables("registry_access") {
         let access = registry::read_access(&field);
         declared.add_registry(&field, access);
