@@ -1,4 +1,5 @@
-//! How fast a crashed container serves again: abide's own share, and the whole beside its peers.
+//! How a crashed container is healed, taken apart: what the engine takes of the time and what abide
+//! itself does. `deploy` has the whole beside its peers.
 //!
 //! `kill -9` of the main process of a container, once for each container, so that every crash is
 //! its first. abide talks to the engine through a proxy that notes when the engine told of the end
@@ -10,21 +11,17 @@ mod common;
 mod report;
 mod rig;
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use common::{Space, docker};
-use report::{Samples, Table, goal, ratio, shown, title};
+use common::{Space, made_image};
+use report::{Samples, Table, goal, shown, title};
 use rig::engine;
-use rig::fleet::{Fleet, free_ports};
+use rig::fleet::Fleet;
 
 /// Crashes under abide.
 const ROUNDS: usize = 20;
-/// Crashes of each peer.
-const PEER_ROUNDS: usize = 10;
 /// What abide may take of its own from the event to the start.
 const GOAL: Duration = Duration::from_millis(10);
 
@@ -47,17 +44,13 @@ fn main() {
     let Some(space) = Space::new() else { return };
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
-    let image = engine::site_image(&space);
+    let image = made_image(&space, "served", "");
     let fleet = Fleet::start(&space, ROUNDS, &image);
     let mut healed = Healed::default();
     for index in 0..ROUNDS {
         healed.round(&runtime, &fleet, index);
     }
-    let network = fleet.network.clone();
-    let peers = Peers { space: &space, runtime: &runtime, network: &network, image: &image };
-    let always = peers.crash("always", PEER_ROUNDS, Peer::Policy);
-    let bare = peers.crash("bare", PEER_ROUNDS, Peer::Bare);
-    healed.report(&always, &bare);
+    healed.report();
 }
 
 impl Healed {
@@ -79,13 +72,14 @@ impl Healed {
         self.requests.push(about.map(|line| short(line).to_owned()).collect());
     }
 
-    fn report(&self, always: &Samples, bare: &Samples) {
-        title("From the `die` event to the start call");
+    fn report(&self) {
+        title("A heal, taken apart: from the `die` event to the start call");
         let mut table = Table::new(&["part", "median", "p90", "rounds"]);
         for (part, samples) in [
             ("event received to start sent", &self.to_start),
             ("of it the engine answering abide's inspect and log requests", &self.engine),
             ("of it abide's own", &self.own),
+            ("`kill -9` until the published port answers", &self.whole),
         ] {
             let (median, p90) = (shown(samples.median()), shown(samples.p90()));
             table.row([part.to_owned(), median, p90, samples.count().to_string()]);
@@ -96,20 +90,6 @@ impl Healed {
         let middle = &requests[requests.len() / 2];
         println!("Requests for one heal, until it answers: {} ({})\n", middle.len(), middle.join(", "));
         goal("abide's own time under 10 ms", self.own.median() < GOAL);
-
-        title("`kill -9` of the main process until the published port answers");
-        let mut table = Table::new(&["who", "median", "p90", "of the peer", "rounds"]);
-        for (who, samples) in [
-            ("abide", &self.whole),
-            ("`docker run --restart=always`, first crash", always),
-            ("a bare loop that only starts on the event", bare),
-        ] {
-            let (median, p90) = (shown(samples.median()), shown(samples.p90()));
-            let of_peer = ratio(samples.median(), always.median());
-            table.row([who.to_owned(), median, p90, of_peer, samples.count().to_string()]);
-        }
-        table.print();
-        goal("no slower than the peer", self.whole.median() <= always.median());
     }
 }
 
@@ -117,79 +97,4 @@ impl Healed {
 fn short(request: &str) -> &str {
     let path = request.split('?').next().unwrap_or(request);
     path.rsplit('/').next().unwrap_or(path)
-}
-
-/// Who restarts a container that is not abide's.
-#[derive(Clone, Copy, PartialEq)]
-enum Peer {
-    /// The engine, by its restart policy.
-    Policy,
-    /// This program, at once and without a look.
-    Bare,
-}
-
-/// Containers that others restart, otherwise like abide's.
-struct Peers<'a> {
-    space: &'a Space,
-    runtime: &'a Runtime,
-    network: &'a str,
-    image: &'a str,
-}
-
-impl Peers<'_> {
-    /// Runs `count` containers and crashes each once.
-    fn crash(&self, name: &str, count: usize, peer: Peer) -> Samples {
-        let ports = free_ports(count);
-        let policy = if peer == Peer::Policy { "always" } else { "no" };
-        let mut whole = Samples::default();
-        for (number, port) in ports.into_iter().enumerate() {
-            let name = self.space.name(&format!("{name}{number}"));
-            let publish = format!("127.0.0.1:{port}:{}", engine::PORT);
-            let run = ["run", "--detach", "--init", "--restart", policy, "--network", self.network];
-            let id = docker(&[&run[..], &["--name", &name, "--publish", &publish, self.image]].concat());
-            engine::await_served(self.runtime, port);
-            let watcher = (peer == Peer::Bare).then(|| BareWatcher::new(&id));
-            let killed = engine::kill_main_process(&id);
-            if let Some(watcher) = watcher {
-                watcher.start_on_event();
-            }
-            whole.add(engine::await_served(self.runtime, port) - killed);
-        }
-        whole
-    }
-}
-
-/// The least that anyone can do from outside: wait for the event, ask for the start.
-struct BareWatcher {
-    events: UnixStream,
-    calls: UnixStream,
-    id: String,
-}
-
-impl BareWatcher {
-    fn new(id: &str) -> Self {
-        let filters = format!(r#"{{"container":["{id}"],"event":["die"]}}"#);
-        let filters: String = form_urlencoded::byte_serialize(filters.as_bytes()).collect();
-        let mut events = UnixStream::connect(engine::socket()).unwrap();
-        write!(events, "GET /events?filters={filters} HTTP/1.0\r\n\r\n").unwrap();
-        read_until(&mut events, "\r\n\r\n");
-        let calls = UnixStream::connect(engine::socket()).unwrap();
-        Self { events, calls, id: id.to_owned() }
-    }
-
-    fn start_on_event(mut self) {
-        read_until(&mut self.events, "\"die\"");
-        let target = format!("/containers/{}/start", self.id);
-        write!(self.calls, "POST {target} HTTP/1.0\r\nContent-Length: 0\r\n\r\n").unwrap();
-        read_until(&mut self.calls, " 204 ");
-    }
-}
-
-fn read_until(stream: &mut UnixStream, end: &str) {
-    let (mut text, mut buffer) = (String::new(), [0; 4096]);
-    while !text.contains(end) {
-        let length = stream.read(&mut buffer).unwrap();
-        assert!(length > 0, "the engine ended before {end:?}: {text}");
-        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
-    }
 }

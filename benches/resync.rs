@@ -46,7 +46,7 @@ fn main() {
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
     let fleets = [(&small, FEW), (&large, many)].map(|(space, count)| {
-        let image = engine::site_image(space);
+        let image = common::made_image(space, "served", "");
         Fleet::start(space, count, &image)
     });
     std::thread::sleep(SETTLE);

@@ -90,6 +90,7 @@ pub fn load_with(
     let (parsed, stamp) = read_folder(folder)?;
     let mut found = secret_problems(&parsed, read_secret);
     found.extend(overlay_problems(&parsed));
+    found.extend(certificate_problems(&parsed));
     if found.is_empty() {
         Ok(Loaded { manifest: parsed.manifest, stamp })
     } else {
@@ -228,6 +229,25 @@ fn overlay_problems(parsed: &Parsed) -> Vec<Problem> {
         found.push(parsed.places.problem(&path, message));
     }
     found
+}
+
+fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
+    let https = parsed.manifest.front.iter().filter_map(|front| front.https.as_ref());
+    let files = https.flat_map(|https| [("certificate", &https.certificate), ("key", &https.key)]);
+    let problem = |(key, path): (&str, &PathBuf)| {
+        // The kind is looked at first, for a FIFO would block on open.
+        let readable = |metadata: std::fs::Metadata| match metadata.is_file() {
+            true => std::fs::File::open(path).map(|_| true),
+            false => Ok(false),
+        };
+        let message = match std::fs::metadata(path).and_then(readable) {
+            Ok(true) => return None,
+            Ok(false) => format!("the {key} {} is no regular file", path.display()),
+            Err(error) => format!("the {key} {} cannot be read: {}", path.display(), error.kind()),
+        };
+        Some(parsed.places.problem(&format!("front.{key}"), message))
+    };
+    files.filter_map(problem).collect()
 }
 
 /// What a folder's manifest files look like from outside. Two that differ mean that the manifest

@@ -36,10 +36,15 @@ impl Fleet {
     /// Declares `count` environments in a folder of `space`, starts a daemon, records `image` for
     /// each and waits until all are ready. Needs a runtime.
     pub(crate) fn start(space: &Space, count: usize, image: &str) -> Self {
+        Self::probed(space, count, image, r#"{ tcp = true, healthy_for = "100ms" }"#)
+    }
+
+    /// The same, with this `health`.
+    pub(crate) fn probed(space: &Space, count: usize, image: &str, health: &str) -> Self {
         let desired_state = space.dir().join("desired-state");
         std::fs::create_dir(&desired_state).unwrap();
         let (ports, network) = (free_ports(count), space.name("net"));
-        let manifest = manifest(space, &network, &ports);
+        let manifest = manifest(space, &network, &ports, health);
         std::fs::write(desired_state.join("bench.toml"), manifest).unwrap();
         let proxy = Proxy::start(space.dir().join("engine.sock"), &engine::socket());
         let daemon = Daemon::start(&desired_state, &[("DOCKER_HOST", &proxy.docker_host())]);
@@ -63,12 +68,11 @@ fn environment(number: usize) -> String {
     format!("e{number}")
 }
 
-fn manifest(space: &Space, network: &str, ports: &[u16]) -> String {
+fn manifest(space: &Space, network: &str, ports: &[u16], health: &str) -> String {
     let mut manifest = format!("[docker]\nnetwork = \"{network}\"\n");
     for (number, port) in ports.iter().enumerate() {
         let name = environment(number);
         let container = space.name(&name);
-        let health = r#"{ tcp = true, healthy_for = "100ms" }"#;
         let _ = write!(
             manifest,
             "[environment.{name}]\ncontainer = \"{container}\"\nport = {PORT}\n\

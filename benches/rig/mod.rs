@@ -5,5 +5,8 @@
 pub(crate) mod engine;
 pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod steady;
+pub(crate) mod swarm;

@@ -13,6 +13,7 @@ use super::pull::Pull;
 use crate::failpoint;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
+use crate::model::spec::HolderImage;
 use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
@@ -165,7 +166,11 @@ impl Pass {
             }
             Step::LoadHolder => {
                 self.fleet.forget_things();
-                self.engine.load_holder_image().await
+                let choice = self.manifest.borrow().holder.clone();
+                match choice {
+                    HolderImage::Named(name) => engine.pull_by_name(&name).await,
+                    HolderImage::Own | HolderImage::Off => engine.load_holder_image().await,
+                }
             }
             Step::CreateVolume { name } => engine.create_volume(name, &self.record).await,
             Step::Stop { id } => {

@@ -8,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::docker::{Engine, EngineError, Listed};
 use crate::model::container::label;
-use crate::model::holder;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
 
@@ -69,7 +68,7 @@ impl Fleet {
     fn by_role(&self, environment: &EnvironmentName) -> (Vec<SeenContainer>, Vec<SeenContainer>) {
         let known = self.known();
         let ours = known.ours.values().filter(|(of, _)| of == environment).map(|(_, seen)| seen.clone());
-        ours.partition(|seen| seen.labels.get(label::ROLE).is_some_and(|role| role == holder::ROLE))
+        ours.partition(|seen| seen.labels.get(label::ROLE).is_some_and(|role| role == label::HOLDER))
     }
 
     /// Environments that have containers of ours.

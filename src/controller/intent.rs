@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::desired::{Desired, Entry, GoBack};
-use crate::model::spec::{EnvironmentSpec, Manifest, Supply, Update};
+use crate::model::spec::{EnvironmentSpec, HolderImage, Manifest, Supply, Update};
 use crate::plan::{Intent, SupplyKind};
 use crate::secret;
 
@@ -34,7 +34,11 @@ pub(super) fn of(
         options: variables(spec).map(|env| options(spec, desired, env, record, manifest)),
         health: spec.health.clone(),
         update: update(spec, drain.is_some()),
-        holder: holder::is_available(),
+        holder: match manifest.holder {
+            HolderImage::Own => holder::is_available(),
+            HolderImage::Named(_) => true,
+            HolderImage::Off => false,
+        },
         drain,
     }
 }

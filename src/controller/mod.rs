@@ -12,6 +12,7 @@ mod docker;
 mod fleet;
 mod follow;
 mod follow_registry;
+mod front;
 mod intent;
 mod jobs;
 mod managed_registry;
@@ -46,6 +47,7 @@ use builder::Builder;
 use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;
+use front::Front;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
@@ -142,7 +144,9 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         turns: Mutex::default(),
         copies: Mutex::default(),
     });
+    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone());
     let pass = Arc::new(Pass {
+        front,
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
         engine: Arc::clone(&engine),
         fleet,
@@ -247,6 +251,7 @@ impl Controller {
         warnings.extend(self.left_here());
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(trouble.values().cloned());
+        warnings.extend(self.pass.front.warnings());
         warnings
     }
 

@@ -11,6 +11,7 @@ use super::builder::{Builder, Task};
 use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
+use super::front::Front;
 use super::intent;
 use super::jobs::{JobKey, Jobs};
 use super::probe::{ProbeTarget, Prober};
@@ -20,11 +21,12 @@ use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image, Outcome};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
+use crate::model::front::Route;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
-use crate::model::spec::{EnvironmentSpec, Mount, Supply};
+use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
@@ -41,6 +43,7 @@ pub(super) struct Pass {
     pub(super) fleet: Arc<Fleet>,
     pub(super) jobs: Jobs,
     pub(super) prober: Prober,
+    pub(super) front: Front,
     pub(super) builder: Arc<Builder>,
     pub(super) registries: Arc<Registries>,
     pub(super) pusher: Pusher,
@@ -96,6 +99,7 @@ impl Pass {
         for _ in 0..ROUNDS {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
             self.tell_of_generations(&planned.desired).await?;
+            self.tell_front(&planned);
             let acted = self.act(&planned).await;
             let look_again = planned.plan.look_again;
             let is_at_rest = planned.plan.steps.is_empty();
@@ -199,7 +203,7 @@ impl Pass {
         let observed = Observed {
             holders: self.fleet.holders(&intent.environment),
             holder_image,
-            front: None,
+            front: self.front.seen(&intent.environment),
             name_holder: self.fleet.foreign(spec.container.as_str()),
             images,
             volumes: self.fleet.volumes(engine, volumes).await?,
@@ -216,7 +220,10 @@ impl Pass {
 
     /// The image that network holders are made of, by name.
     pub(super) fn holder_image(&self) -> String {
-        holder::IMAGE.clone()
+        match &self.manifest.borrow().holder {
+            HolderImage::Named(name) => name.clone(),
+            HolderImage::Own | HolderImage::Off => holder::IMAGE.clone(),
+        }
     }
 
     /// The containers, with what those wrote last that should be ready by now and are not: it is
@@ -299,6 +306,19 @@ impl Pass {
                 Ok(image.filter(|_| there).map(Acquisition::Got))
             }
         }
+    }
+
+    /// Tells the front where requests are to go, which is what the plan says.
+    fn tell_front(&self, planned: &Planned) {
+        let serving = planned.plan.serving.as_ref();
+        let mut containers = planned.observed.containers.iter();
+        let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
+        let network = planned.intent.options.as_ref().map(|options| options.network.as_str());
+        let route = |seen: &SeenContainer| {
+            let address = (*seen.networks.get(network.as_ref().ok()?.to_owned())?)?;
+            Some(Route { container: seen.id.clone(), address: (address, planned.spec.port).into() })
+        };
+        self.front.route(&planned.intent.environment, serving.and_then(route));
     }
 
     // --- report -------------------------------------------------------------------------------
@@ -434,7 +454,8 @@ fn probe_targets(
         started_at: container.started_at,
         address: container.networks.get(network.as_str()).copied().flatten(),
         port: spec.port,
-        publish: spec.publish,
+        // With a front, that answers on the published port whatever the container does.
+        publish: intent.options.as_ref().ok().and_then(|options| options.publish),
         health: intent.health.clone(),
     };
     running.map(target).collect()

@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
+use super::front;
 use super::managed_registry::{Ends, Keeper};
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
@@ -66,6 +67,8 @@ impl Supervisor {
             stop: self.stop.clone(),
         };
         tasks.spawn(watch.run());
+        let (front, stopped) = (self.front(), self.stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(front.run()).await });
         let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
         tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
         let (keeper, stopped) = (self.registry_keeper(), self.stop.clone());
@@ -90,6 +93,13 @@ impl Supervisor {
         drop((workers, followers));
         tasks.close();
         tasks.wait().await;
+    }
+
+    fn front(&self) -> front::Worker {
+        let pass = &self.pass;
+        let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
+        let engine_state = pass.engine_state.clone();
+        front::Worker::new(pass.front.clone(), engine, fleet, pass.record.clone(), engine_state, self.resync)
     }
 
     fn hear(&mut self, bell: Result<Bell, RecvError>) {

@@ -80,6 +80,7 @@ impl Watch {
         debug!(?happening, "event");
         match happening {
             Happening::Container { id, names } => {
+                self.pass.front.hear(&id, &names);
                 if let Some(environment) = fleet.look(engine, &id).await? {
                     self.wake.ring(&environment);
                 } else if !fleet.knows(&id) && names.iter().any(|name| self.is_declared(name)) {
@@ -88,7 +89,10 @@ impl Watch {
                     self.wake.ring_all();
                 }
             }
-            Happening::ImageCame => self.wake.ring_all(),
+            Happening::ImageCame => {
+                self.pass.front.hear_of_images();
+                self.wake.ring_all();
+            }
             Happening::ImageGone { id } if fleet.forget_image(&id) => self.wake.ring_all(),
             Happening::Network { name } if self.is_managed_network(&name) => {
                 fleet.forget_network();

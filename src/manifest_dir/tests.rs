@@ -124,6 +124,25 @@ fn an_overlay_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
 }
 
 #[test]
+fn a_certificate_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("crt"), dir.path().join("key"));
+    fs::write(&certificate, "x").unwrap();
+    let text = |key: &Path| {
+        let (certificate, key) = (certificate.display(), key.display());
+        format!("{ENVIRONMENT}[front]\nhttps = 443\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
+    };
+    let manifest = folder(&[("a.toml", &text(&key))]);
+    let line = 4 + ENVIRONMENT.lines().count();
+    let found = problems(&manifest, STRONG);
+    assert!(found.starts_with(&format!("a.toml:{line}: the key ")), "{found}");
+    fs::write(&key, "x").unwrap();
+    assert!(load_with(manifest.path(), &says(STRONG)).is_ok());
+    fs::write(manifest.path().join("a.toml"), text(dir.path())).unwrap();
+    assert!(problems(&manifest, STRONG).contains("no regular file"));
+}
+
+#[test]
 fn the_text_alone_is_read_where_secrets_are_out_of_reach() {
     let text = WEBHOOK.replace("HOOK", "A_VARIABLE_THAT_NOBODY_SETS");
     let dir = folder(&[("a.toml", &format!("{text}{ENVIRONMENT}"))]);

@@ -15,6 +15,13 @@ pub mod label {
     pub const ENVIRONMENT: &str = "abide.environment";
     /// The id of the record that the object belongs to: two daemons never mend each other's.
     pub const RECORD: &str = "abide.record";
+    /// What a container of ours is, where it does not run an environment's image: [`HOLDER`] or
+    /// [`FRONT`].
+    pub const ROLE: &str = "abide.role";
+    /// The role of what holds an environment's network namespace.
+    pub const HOLDER: &str = "holder";
+    /// The role of the front.
+    pub const FRONT: &str = "front";
     /// The generation for which a container was made. Never compared: the same image and options
     /// under a later generation are no difference.
     pub const GENERATION: &str = "abide.generation";
@@ -29,9 +36,6 @@ pub mod label {
     pub const BUILT_BY: &str = "abide.built-by";
     /// The id of the record, on the images and containers of build steps.
     pub const STEP: &str = "abide.step";
-    /// What a container does for an environment or for abide itself, where it is not the one that
-    /// runs the environment's image.
-    pub const ROLE: &str = "abide.role";
     /// The role of the managed registry.
     pub const REGISTRY: &str = "registry";
 }

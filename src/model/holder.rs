@@ -14,9 +14,6 @@ use super::container::{ContainerOptions, label};
 use super::name::{ContainerName, EnvironmentName, NetworkName};
 use super::spec::Publish;
 
-/// The word of [`label::ROLE`] on a holder.
-pub const ROLE: &str = "holder";
-
 /// A holder as abide makes it: what a container of these options would own of the network itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderSpec {
@@ -73,7 +70,7 @@ impl HolderSpec {
         BTreeMap::from([
             (label::ENVIRONMENT.to_owned(), self.environment.to_string()),
             (label::RECORD.to_owned(), self.record.clone()),
-            (label::ROLE.to_owned(), ROLE.to_owned()),
+            (label::ROLE.to_owned(), label::HOLDER.to_owned()),
             (label::SPEC.to_owned(), self.fingerprint()),
         ])
     }

@@ -114,6 +114,13 @@ name!(
 );
 
 name!(
+    /// A host name that the front serves. Ours begin nowhere in the world, under `.invalid`.
+    HostName, "host name",
+    "1 to 253 of a-z 0-9 - in parts of 1 to 63 with dots between them, no part beginning or ending with -, not below .invalid",
+    is_host
+);
+
+name!(
     /// Another host, as the manifest's `host` and the token of its agent name it.
     AgentName, "agent name",
     "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
@@ -164,6 +171,16 @@ impl Default for NetworkName {
 
 fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_host(text: &str) -> bool {
+    let is_part = |part: &str| {
+        (1..=63).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_part) && text.rsplit('.').next() != Some("invalid")
 }
 
 fn is_branch(text: &str) -> bool {
@@ -250,6 +267,42 @@ mod tests {
         }
         for good in ["master", "dev", "feature/x-1", "release_1.2", "fix/#12", "v1+b"] {
             assert!(BranchName::new(good).is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn host_names_hold_nothing_that_a_configuration_could_be_made_of() {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a.",
+            "-a.b",
+            "a-.b",
+            "A.b",
+            "a_b",
+            "*.a",
+            "~^.*$",
+            "a b",
+            "a;",
+            "a{",
+            "a\nb",
+            "$host",
+            "a#",
+            "\"a\"",
+            "a:80",
+            "[::1]",
+            "é",
+            "front.invalid",
+            "invalid",
+        ] {
+            assert!(HostName::new(bad).is_err(), "{bad:?} was taken");
+        }
+        let long = ["a".repeat(63).as_str(); 4].join(".");
+        assert!(HostName::new(&long[..253]).is_ok() && HostName::new(long).is_err());
+        for good in ["dev.keepwork.com", "localhost", "xn--bcher-kva.example", "3com.com", "10.0.0.1"] {
+            assert!(HostName::new(good).is_ok(), "{good:?} was refused");
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{AgentName, BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName};
+use super::name::{
+    AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
+};
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 
 /// Everything that the files of a desired-state folder declare.
@@ -19,6 +21,8 @@ pub struct Manifest {
     pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
     /// The Docker network that managed containers join (default `abide`).
     pub network: NetworkName,
+    /// What keeps the network namespaces that containers join.
+    pub holder: HolderImage,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
     /// The managed registry, where one is declared.
@@ -84,6 +88,19 @@ pub struct Login {
     pub username: String,
     /// The password.
     pub password: SecretRef,
+}
+
+/// What keeps the network namespaces that containers join.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HolderImage {
+    /// The program that abide carries with it.
+    #[default]
+    Own,
+    /// An image that does nothing and ends at SIGKILL, by name.
+    Named(String),
+    /// Nothing: each container has a namespace of its own.
+    Off,
 }
 
 /// The managed nginx that serves host names and published ports, and passes traffic to what is ready.
@@ -166,6 +183,8 @@ pub struct EnvironmentSpec {
     pub port: u16,
     /// Where that port is published on the host; `None`: nowhere.
     pub publish: Option<Publish>,
+    /// The host name that the front serves it by.
+    pub hostname: Option<HostName>,
     /// From where its image comes.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker, try_docker};
-use super::net::{Answer, http_get, signed_push};
+use super::net::{Answer, free_ports, http_get, signed_push};
+use super::nginx::nginx_image;
 use super::standard::{SECRET, Standard};
 use super::{eventually, eventually_some};
 
@@ -33,11 +34,31 @@ impl Scene {
 
     /// The same, with the branches polled.
     pub(crate) fn polled(poll: &str, names: &[&str], edit: impl FnOnce(String) -> String) -> Option<Self> {
+        Some(Self::in_space(Space::new()?, poll, names, edit))
+    }
+
+    /// The environments of these names behind a front, whose port for host names is given too. Each has
+    /// the host name `NAME.example`.
+    pub(crate) fn fronted(names: &[&str]) -> Option<(Self, u16)> {
         let space = Space::new()?;
+        let image = space.name("nginx");
+        nginx_image(&image, &space.label());
+        let [http] = free_ports();
+        let scene = Self::in_space(space, "0s", names, |manifest| {
+            let named = names.iter().fold(manifest, |manifest, name| {
+                let table = format!("[environment.{name}]\n");
+                manifest.replace(&table, &format!("{table}hostname = \"{name}.example\"\n"))
+            });
+            format!("{named}\n[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"5s\"\n")
+        });
+        Some((scene, http))
+    }
+
+    fn in_space(space: Space, poll: &str, names: &[&str], edit: impl FnOnce(String) -> String) -> Self {
         let site = Standard::with_poll(&space, poll);
         site.declare(&edit(hasty(&only(names, &site.manifest()))));
         let daemon = site.daemon();
-        Some(Self { daemon, site, space })
+        Self { daemon, site, space }
     }
 
     /// dev alone, which runs the first commit.

@@ -13,6 +13,7 @@ mod deploy;
 mod engine;
 #[cfg(debug_assertions)]
 mod failpoints;
+mod front;
 mod heal;
 mod holder;
 mod keepwork;

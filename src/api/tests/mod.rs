@@ -28,7 +28,7 @@ use crate::model::memory::Memory;
 use crate::model::name::{
     BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName, RepositoryName,
 };
-use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Publish, Supply};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, HolderImage, Manifest, Probe, Publish, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
@@ -84,6 +84,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         container: ContainerName::new(container).unwrap(),
         port: 8900,
         publish: Some(Publish { address: None, port: 18900 }),
+        hostname: None,
         supply,
         command: None,
         env: BTreeMap::new(),
@@ -124,6 +125,7 @@ fn manifest() -> ManifestState {
         repositories: BTreeMap::new(),
         environments: environments.map(|(text, spec)| (name(text), spec)).into(),
         network: NetworkName::new("abide").unwrap(),
+        holder: HolderImage::default(),
         front: None,
         registry: None,
         registries: BTreeMap::new(),

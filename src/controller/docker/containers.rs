@@ -177,8 +177,12 @@ impl Engine {
 
     /// The last lines that a container wrote, both streams, as text for people.
     pub(crate) async fn last_output(&self, id: &str, lines: usize) -> Result<String> {
-        let options = LogOptions { tail: Some(lines), ..LogOptions::default() };
-        let stream = self.logs(id, &options).await?;
+        self.output(id, &LogOptions { tail: Some(lines), ..LogOptions::default() }).await
+    }
+
+    /// What a container wrote so far, both streams, as text for people.
+    pub(crate) async fn output(&self, id: &str, options: &LogOptions) -> Result<String> {
+        let stream = self.logs(id, options).await?;
         let collect = stream.try_fold(Vec::new(), |mut all, chunk| async move {
             all.extend_from_slice(&chunk);
             Ok(all)

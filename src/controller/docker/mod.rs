@@ -8,6 +8,7 @@ mod build;
 mod containers;
 mod convert;
 mod events;
+mod front;
 pub(crate) mod holder;
 mod images;
 mod networks;
@@ -29,6 +30,7 @@ pub(crate) use attendant::AttendantOptions;
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
+pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
 pub(crate) use images::FoundImage;
 pub(crate) use step::{NAME as STEP_NAME, StepRun};
 

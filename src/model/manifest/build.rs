@@ -146,14 +146,12 @@ fn read_script(table: &Table<'_>, script: &Field<'_>) -> Option<Recipe> {
     }
     let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
     let image = table.required("image", "image = \"keepwork/dev:b{build_number}\"")?;
-    let image = image.parsed("the name of an image", image_name)?;
+    let image = image.parsed("the name of an image", script_image)?;
     Some(Recipe::Script { command, image, env })
 }
 
-fn image_name(text: &str) -> Result<String, String> {
-    let plain = text.replace("{build_number}", "0");
-    let known = plain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b));
-    if known && !plain.is_empty() && !plain.starts_with(['-', '/', ':', '@']) {
+fn script_image(text: &str) -> Result<String, String> {
+    if grammar::is_image(&text.replace("{build_number}", "0")) {
         return Ok(text.to_owned());
     }
     Err("must be an image that the script makes, such as \"keepwork/dev:b{build_number}\"".to_owned())

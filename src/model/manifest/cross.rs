@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::environment::Draft;
+use super::front;
 use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
-use crate::model::spec::{ManagedRegistry, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply};
+use crate::model::spec::{
+    FrontSpec, HolderImage, ManagedRegistry, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply,
+};
 
 /// What all files declare, whole or not.
 #[derive(Debug, Default)]
@@ -19,6 +22,9 @@ pub(super) struct Declared {
     environments: BTreeMap<EnvironmentName, Draft>,
     network: Option<NetworkName>,
     registry: Option<ManagedRegistry>,
+    holder: HolderImage,
+    /// Whether there is a front; within, what could be read of it.
+    pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
@@ -39,9 +45,15 @@ impl Declared {
         }
     }
 
-    pub(super) fn add_network(&mut self, field: &Field<'_>, network: Option<NetworkName>) {
+    pub(super) fn add_docker(&mut self, field: &Field<'_>, docker: (Option<NetworkName>, HolderImage)) {
         if self.is_first(field) {
-            self.network = network;
+            (self.network, self.holder) = docker;
+        }
+    }
+
+    pub(super) fn add_front(&mut self, field: &Field<'_>, front: Option<FrontSpec>) {
+        if self.is_first(field) {
+            self.front = Some(front);
         }
     }
 
@@ -82,7 +94,8 @@ impl Declared {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
             network: self.network.unwrap_or_default(),
-            front: None,
+            holder: self.holder,
+            front: self.front.flatten(),
             registry: self.registry,
             registries: self.registries.into_iter().collect(),
         }
@@ -97,6 +110,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
         found.extend(containers_taken_twice(&on_one_host, places));
         found.extend(ports_taken_twice(&on_one_host, places));
         found.extend(volumes_written_twice(&on_one_host, places));
+        found.extend(front::problems(declared, &on_one_host, places));
     }
     found.extend(taken_from_the_registry(declared, places));
     found.extend(cycles(declared, places));
@@ -107,7 +121,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
 }
 
 /// An environment as far as it could be read, by its name.
-type Named<'d> = (&'d EnvironmentName, &'d Draft);
+pub(super) type Named<'d> = (&'d EnvironmentName, &'d Draft);
 
 /// All environments in the order in which they are written: of two that claim the same, the later
 /// one is told.
@@ -181,7 +195,7 @@ fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem>
 }
 
 /// Where the host port of an environment is written: `publish`, or `port` that stands in for it.
-fn port_path(places: &Places, name: &EnvironmentName) -> String {
+pub(super) fn port_path(places: &Places, name: &EnvironmentName) -> String {
     let publish = format!("environment.{name}.publish");
     if places.has(&publish) { publish } else { format!("environment.{name}.port") }
 }

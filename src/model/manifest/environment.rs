@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
 use super::{build, grammar, keys, secrets};
-use crate::model::name::{AgentName, BranchName, ContainerName};
+use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
 use crate::model::reference::ImageRepository;
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
 
@@ -33,6 +33,7 @@ const DEFAULT_HEALTH: HealthSpec = HealthSpec {
 pub(super) struct Draft {
     pub(super) container: Option<ContainerName>,
     pub(super) publish: Option<Publish>,
+    pub(super) hostname: Option<HostName>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
     /// The agent that runs it.
@@ -48,6 +49,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
     let mut draft = Draft {
         container,
         publish: read_publish(&table, port),
+        hostname: table.get("hostname").and_then(|field| field.name()),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
         host: None,
@@ -75,6 +77,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         container: draft.container.clone()?,
         port: port?,
         publish: draft.publish,
+        hostname: draft.hostname.clone(),
         supply: draft.supply.clone()?,
         command,
         env,
@@ -223,11 +226,7 @@ fn read_stop_timeout(table: &Table<'_>) -> Duration {
 
 fn read_update(text: &str) -> Result<Update, String> {
     match text {
-        // Taken here and ignored by the loop, it would promise what nobody keeps.
-        "start-first" => {
-            Err("= \"start-first\" is not supported by this version of abide: it needs a managed front"
-                .to_owned())
-        }
+        "start-first" => Ok(Update::StartFirst),
         "stop-first" => Ok(Update::StopFirst),
         _ => Err("must be \"start-first\" or \"stop-first\"".to_owned()),
     }

@@ -103,6 +103,12 @@ pub(super) fn build_id(name: &str) -> Result<(), String> {
     Err("cannot be a name in a build: take letters, digits, _ . and -".to_owned())
 }
 
+/// Whether a text can be the name of an image.
+pub(super) fn is_image(name: &str) -> bool {
+    let known = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b));
+    known && !name.is_empty() && !name.starts_with(['-', '/', ':', '@'])
+}
+
 /// `"127.0.0.1:8900"` or `"[::1]:8900"`.
 pub(super) fn publish(text: &str) -> Result<Publish, String> {
     let found: Option<SocketAddr> = text.trim().parse().ok().filter(|found: &SocketAddr| found.port() != 0);

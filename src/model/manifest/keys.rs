@@ -9,9 +9,13 @@ pub struct Section {
     pub keys: &'static [&'static str],
 }
 
-pub(super) static ROOT: Section =
-    Section { title: "", keys: &["repository", "environment", "docker", "registry", "registry_access"] };
-pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network"] };
+pub(super) static ROOT: Section = Section {
+    title: "",
+    keys: &["repository", "environment", "front", "docker", "registry", "registry_access"],
+};
+pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network", "holder"] };
+pub(super) static FRONT: Section =
+    Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
 pub(super) static MANAGED_REGISTRY: Section = Section {
     title: "registry",
     keys: &["managed", "image", "publish", "container", "volume", "htpasswd", "certificate", "key"],
@@ -32,6 +36,7 @@ pub(super) static ENVIRONMENT: Section = Section {
         "container",
         "port",
         "publish",
+        "hostname",
         "source",
         "promote_from",
         "image",
@@ -97,6 +102,7 @@ pub static SECTIONS: &[&Section] = &[
     &STEP,
     &OVERLAY,
     &CHECKOUT,
+    &FRONT,
     &MANAGED_REGISTRY,
     &REGISTRY_ACCESS,
     &REGISTRY_WEBHOOK,
@@ -106,11 +112,8 @@ pub static SECTIONS: &[&Section] = &[
 /// Keys that have a meaning but that this version cannot carry out: (section, key, why not).
 /// Taking them without doing what they say would be worse than to refuse them. To lift one, take
 /// it from here and name it in its section above.
-pub static NOT_YET: &[(&str, &str, &str)] = &[
-    ("", "front", "there is no managed front; `publish` binds a host port for a proxy of your own"),
-    ("environment.NAME", "hostname", "there is no managed front; name the host in a proxy of your own"),
-    ("environment.NAME", "host", "every environment runs on the host of the daemon"),
-];
+pub static NOT_YET: &[(&str, &str, &str)] =
+    &[("environment.NAME", "host", "every environment runs on the host of the daemon")];
 
 /// Keys that begin so are the user's own, at every level.
 const OWN_PREFIX: &str = "x-";

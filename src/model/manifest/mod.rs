@@ -9,6 +9,7 @@
 mod build;
 mod cross;
 mod environment;
+mod front;
 mod grammar;
 mod keys;
 mod places;
@@ -19,7 +20,7 @@ mod secrets;
 mod table;
 mod url;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use self::cross::Declared;
 pub use self::keys::{NOT_YET, SECTIONS, Section};
@@ -27,7 +28,7 @@ pub use self::places::{Place, Places};
 pub use self::problem::{Problem, Problems};
 use self::table::{Field, Source, Table};
 use super::name::NetworkName;
-use super::spec::Manifest;
+use super::spec::{HolderImage, Manifest};
 
 /// One file of a manifest, as text.
 #[derive(Clone, Debug)]
@@ -107,6 +108,9 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
         let draft = environment::read(&field);
         declared.add_environment(&field, draft);
     }
+    if let Some(field) = root.get("front") {
+        declared.add_front(&field, front::read(&field));
+    }
     if let Some(field) = root.get("registry") {
         declared.set_registry(&field, registry::read_managed(&field));
     }
@@ -115,12 +119,26 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
         declared.add_registry(&field, access);
     }
     if let Some(field) = root.get("docker") {
-        declared.add_network(&field, read_network(&field));
+        declared.add_docker(&field, read_docker(&field));
     }
 }
 
-fn read_network(field: &Field<'_>) -> Option<NetworkName> {
-    field.table(&keys::DOCKER)?.get("network")?.name()
+fn read_docker(field: &Field<'_>) -> (Option<NetworkName>, HolderImage) {
+    let Some(table) = field.table(&keys::DOCKER) else { return Default::default() };
+    let network = table.get("network").and_then(|field| field.name());
+    (network, table.get("holder").and_then(|field| read_holder(&field)).unwrap_or_default())
+}
+
+fn read_holder(field: &Field<'_>) -> Option<HolderImage> {
+    match field.value() {
+        DeValue::Boolean(true) => Some(HolderImage::Own),
+        DeValue::Boolean(false) => Some(HolderImage::Off),
+        DeValue::String(_) => field.parsed("the name of an image", front::image).map(HolderImage::Named),
+        _ => {
+            field.wrong("true, false or an image's name");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

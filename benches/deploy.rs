@@ -1,0 +1,387 @@
+//! How soon something serves: again after it was ended, and anew after an update; abide beside its
+//! peers and beside the least that the engine takes, all on one engine in one run.
+//!
+//! What is ended is the main process (`kill -9`), the container (`docker stop`) or all of it
+//! (`docker rm -f`); an update is to an image that is present. abide's environments each have their
+//! first crash, so no backoff is in the figures, and none of the peers was told to wait.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+mod report;
+mod rig;
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
+
+use common::{Space, docker, made_image};
+use report::{Samples, Table, goal, ratio, shown, title};
+use rig::fleet::{Fleet, free_ports};
+use rig::peers::{self, BareWatcher, Peers};
+use rig::steady::Steady;
+use rig::swarm::{Service, Swarm};
+use rig::{engine, http};
+
+/// Measurements of each kind; [`ROUNDS_VARIABLE`] sets another number.
+const ROUNDS: usize = 8;
+/// Sets the number of measurements.
+const ROUNDS_VARIABLE: &str = "ABIDE_BENCH_ROUNDS";
+/// The pages of the two images that take turns.
+const PAGES: [&str; 2] = ["one", "two"];
+/// How an environment is probed: as often and as little as there is.
+const HEALTH: &str = r#"{ http = "/", interval = "50ms", healthy_for = "0s" }"#;
+
+fn main() {
+    let Some(space) = Space::new() else { return };
+    let rounds = std::env::var(ROUNDS_VARIABLE).ok().and_then(|count| count.parse().ok()).unwrap_or(ROUNDS);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let images = PAGES.map(|page| made_image(&space, page, ""));
+    // One environment for each crash, and one that is updated.
+    let fleet = Fleet::probed(&space, Harm::ALL.len() * rounds + 1, &images[0], HEALTH);
+    let stage = Stage { space: &space, runtime: &runtime, images: &images, fleet: &fleet, rounds };
+    let mut swarm = Swarm::make();
+    stage.heals(swarm.as_mut());
+    stage.updates(swarm.as_mut());
+}
+
+/// How a container is ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Harm {
+    Kill,
+    Stop,
+    Remove,
+}
+
+impl Harm {
+    const ALL: [Self; 3] = [Self::Kill, Self::Stop, Self::Remove];
+
+    /// Ends `container`, and gives the moment just before.
+    fn befall(self, container: &str) -> Instant {
+        engine::end(container, |process| match self {
+            Self::Kill => kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap(),
+            Self::Stop => drop(docker(&["stop", container])),
+            Self::Remove => drop(docker(&["rm", "--force", container])),
+        })
+    }
+}
+
+/// What everything is measured with.
+struct Stage<'a> {
+    space: &'a Space,
+    runtime: &'a Runtime,
+    images: &'a [String; 2],
+    fleet: &'a Fleet,
+    rounds: usize,
+}
+
+/// How soon something served again.
+#[derive(Clone, Default)]
+struct Back {
+    /// To one client that asks again and again.
+    one: Samples,
+    /// To whoever connects anew.
+    any: Samples,
+}
+
+/// The same by what was done to it; without samples: never.
+type Healed = [Back; Harm::ALL.len()];
+
+impl Back {
+    fn add(&mut self, ended: Instant, back: engine::Back) {
+        self.one.add(back.one - ended);
+        self.any.add(back.any - ended);
+    }
+}
+
+/// How an update went, again and again.
+#[derive(Default)]
+struct Updated {
+    /// From the request to the first answer of the new version.
+    took: Samples,
+    /// How long neither version answered.
+    gap: Samples,
+    /// Requests that failed, one every 10 ms.
+    failed: usize,
+}
+
+impl Stage<'_> {
+    fn peers(&self) -> Peers<'_> {
+        Peers { space: self.space, network: &self.fleet.network }
+    }
+
+    // --- heals --------------------------------------------------------------------------------
+
+    fn heals(&self, swarm: Option<&mut Swarm>) {
+        let abide = self.abide_heals();
+        let always = self.policy_heals();
+        let swarm = swarm.map(|swarm| self.swarm_heals(swarm)).unwrap_or_default();
+        let event = self.bare_heals();
+        let held = self.held_starts();
+        title("Until the published port answers again, to one client that keeps asking");
+        let mut table = Table::new(&[
+            "who",
+            "`kill -9`",
+            "p90",
+            "of the policy",
+            "to a new connection",
+            "p90",
+            "`docker stop`",
+            "p90",
+            "`docker rm -f`",
+            "p90",
+        ]);
+        let policy = always[0].one.median();
+        // A restart policy leaves alone what a person ended; the others were not asked to do more.
+        for (who, healed, else_) in [
+            ("abide", &abide, ""),
+            ("`docker run --restart=always`, first crash", &always, "never"),
+            ("Swarm service, restart delay 0", &swarm, ""),
+            ("a bare loop: start on the `die` event, own address", &only_kills(&event), ""),
+            ("a bare loop, in a namespace that stays", &only_kills(&held.on_event), ""),
+            ("the limit: one start call in a namespace that stays", &only_kills(&held.start), ""),
+        ] {
+            let [kill, stop, remove] = healed.each_ref().map(|back| figures(&back.one, else_));
+            let of_policy =
+                if healed[0].one.count() > 0 { of(&healed[0].one, policy) } else { String::new() };
+            let anew = figures(&healed[0].any, else_);
+            let kill = kill.into_iter().chain([of_policy]).chain(anew);
+            table.row([who.to_owned()].into_iter().chain(kill).chain(stop).chain(remove));
+        }
+        table.print();
+        let killed = abide[0].one.median();
+        goal("5 times as fast as `--restart=always` after `kill -9`", killed * 5 <= policy);
+        goal(
+            "within 1.3 times a bare start into an existing namespace",
+            killed.as_secs_f64() <= 1.3 * held.start.one.median().as_secs_f64(),
+        );
+    }
+
+    fn abide_heals(&self) -> Healed {
+        let mut healed = Healed::default();
+        for (kind, harm) in Harm::ALL.into_iter().enumerate() {
+            for round in 0..self.rounds {
+                let running = &self.fleet.environments[kind * self.rounds + round];
+                let ended = harm.befall(&running.container);
+                healed[kind].add(ended, engine::await_back(self.runtime, running.port));
+            }
+        }
+        healed
+    }
+
+    /// Whatever a person stops or removes, a restart policy leaves as it is.
+    fn policy_heals(&self) -> Healed {
+        let mut healed = Healed::default();
+        for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
+            let id = self.peers().run(&format!("always{round}"), &self.images[0], port, "always");
+            engine::await_served(self.runtime, port);
+            let ended = Harm::Kill.befall(&id);
+            healed[0].add(ended, engine::await_back(self.runtime, port));
+        }
+        healed
+    }
+
+    fn swarm_heals(&self, swarm: &mut Swarm) -> Healed {
+        let service = swarm.serve(self.space, "healed", &self.images[0]);
+        let mut healed = Healed::default();
+        let mut container = service.container(None);
+        for (kind, harm) in Harm::ALL.into_iter().enumerate() {
+            for _ in 0..self.rounds.div_ceil(2) {
+                engine::await_served(self.runtime, service.port);
+                let ended = harm.befall(&container);
+                healed[kind].add(ended, engine::await_back(self.runtime, service.port));
+                container = service.container(Some(&container));
+            }
+        }
+        healed
+    }
+
+    fn bare_heals(&self) -> Back {
+        let mut healed = Back::default();
+        for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
+            let id = self.peers().run(&format!("bare{round}"), &self.images[0], port, "no");
+            engine::await_served(self.runtime, port);
+            let watcher = BareWatcher::new(&id);
+            let ended = Harm::Kill.befall(&id);
+            watcher.start_on_event();
+            healed.add(ended, engine::await_back(self.runtime, port));
+        }
+        healed
+    }
+
+    fn held_starts(&self) -> Held {
+        let mut held = Held::default();
+        let port = free_ports(1)[0];
+        let holder = self.peers().hold("holder", &self.images[0], port);
+        let id = self.peers().create_in("held", &self.images[0], &holder);
+        for _ in 0..self.rounds {
+            let asked = Instant::now();
+            peers::start(&id);
+            held.start.add(asked, engine::await_back(self.runtime, port));
+            let watcher = BareWatcher::new(&id);
+            let ended = Harm::Kill.befall(&id);
+            watcher.start_on_event();
+            held.on_event.add(ended, engine::await_back(self.runtime, port));
+            Harm::Kill.befall(&id);
+            peers::await_end(&id);
+        }
+        held
+    }
+
+    // --- updates ------------------------------------------------------------------------------
+
+    fn updates(&self, swarm: Option<&mut Swarm>) {
+        let own = self.first_probes();
+        let port = free_ports(1)[0];
+        let holder = self.peers().hold("namespace", &self.images[0], port);
+        let held = self.held_first_probes(&holder, port);
+        let abide = self.abide_updates();
+        let scripts = self.script_updates();
+        let swarm = swarm.map(|swarm| self.swarm_updates(swarm));
+        title("An update to an image that is present, under 100 requests a second");
+        let mut table = Table::new(&[
+            "who",
+            "new version serves after",
+            "p90",
+            "of the limit",
+            "neither serves",
+            "p90",
+            "requests failed, each update",
+        ]);
+        let limit = own.median();
+        for (what, samples) in [
+            ("the limit: create, start, first good answer", &own),
+            ("the same in a namespace that stays", &held),
+        ] {
+            let (median, p90) = (shown(samples.median()), shown(samples.p90()));
+            table.row([what.to_owned(), median, p90, of(samples, limit), "".into(), "".into(), "".into()]);
+        }
+        for (who, updated) in [
+            ("abide", Some(&abide)),
+            ("the old scripts: `docker rm -f`, `docker run`", Some(&scripts)),
+            ("Swarm service, stop-first", swarm.as_ref()),
+        ] {
+            table.row(updated.map_or(vec![who.to_owned()], |updated| updated.row(who, limit, self.rounds)));
+        }
+        table.print();
+        goal(
+            "an update within 1.2 times create, start and the first good answer",
+            abide.took.median().as_secs_f64() <= 1.2 * limit.as_secs_f64(),
+        );
+    }
+
+    fn first_probes(&self) -> Samples {
+        let mut samples = Samples::default();
+        for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
+            samples.time(|| {
+                let id = self.peers().create(&format!("first{round}"), &self.images[0], port);
+                peers::start(&id);
+                engine::await_served(self.runtime, port);
+            });
+        }
+        samples
+    }
+
+    fn held_first_probes(&self, holder: &str, port: u16) -> Samples {
+        let mut samples = Samples::default();
+        for round in 0..self.rounds {
+            let name = format!("joined{round}");
+            samples.time(|| {
+                let id = self.peers().create_in(&name, &self.images[0], holder);
+                peers::start(&id);
+                engine::await_served(self.runtime, port);
+            });
+            docker(&["rm", "--force", &self.space.name(&name)]);
+        }
+        samples
+    }
+
+    fn abide_updates(&self) -> Updated {
+        let running = self.fleet.environments.last().unwrap();
+        let socket = abide::daemon::socket_path(&self.fleet.desired_state);
+        let target = format!("/api/v1/environments/{}/set", running.name);
+        self.update(running.port, |image| {
+            let body = serde_json::json!({ "image": image }).to_string();
+            http::post(&socket, &target, &body).unwrap();
+        })
+    }
+
+    fn script_updates(&self) -> Updated {
+        let port = free_ports(1)[0];
+        self.peers().run("scripted", &self.images[0], port, "always");
+        self.update(port, |image| {
+            docker(&["rm", "--force", &self.space.name("scripted")]);
+            self.peers().run("scripted", image, port, "always");
+        })
+    }
+
+    fn swarm_updates(&self, swarm: &mut Swarm) -> Updated {
+        let service: Service = swarm.serve(self.space, "updated", &self.images[0]);
+        self.update(service.port, |image| service.update(image))
+    }
+
+    /// Has `deploy` bring up one image and the other in turn.
+    fn update(&self, port: u16, deploy: impl Fn(&str)) -> Updated {
+        engine::await_served(self.runtime, port);
+        let mut updated = Updated::default();
+        for round in 1..=self.rounds {
+            let wanted = round % PAGES.len();
+            let steady = Steady::start(port);
+            // Some answers of the old version come first.
+            std::thread::sleep(SETTLE);
+            let asked = Instant::now();
+            deploy(&self.images[wanted]);
+            engine::await_page(self.runtime, port, PAGES[wanted]);
+            std::thread::sleep(SETTLE);
+            let taken_over = steady.taken_over_by(self.runtime, PAGES[wanted]);
+            updated.took.add(taken_over.at - asked);
+            updated.gap.add(taken_over.gap);
+            updated.failed += taken_over.failed;
+        }
+        updated
+    }
+}
+
+/// What comes after an update, such as the removal of the old container, is over by then.
+const SETTLE: Duration = Duration::from_millis(700);
+
+/// Starts in a namespace that stays.
+#[derive(Default)]
+struct Held {
+    /// One start call.
+    start: Back,
+    /// `kill -9`, and a start on the event.
+    on_event: Back,
+}
+
+impl Updated {
+    fn row(&self, who: &str, limit: Duration, rounds: usize) -> Vec<String> {
+        vec![
+            who.to_owned(),
+            shown(self.took.median()),
+            shown(self.took.p90()),
+            of(&self.took, limit),
+            shown(self.gap.median()),
+            shown(self.gap.p90()),
+            format!("{:.1}", self.failed as f64 / rounds as f64),
+        ]
+    }
+}
+
+fn only_kills(back: &Back) -> Healed {
+    [back.clone(), Back::default(), Back::default()]
+}
+
+fn of(samples: &Samples, limit: Duration) -> String {
+    ratio(samples.median(), limit)
+}
+
+/// Median and p90; `else_` where nothing was measured.
+fn figures(samples: &Samples, else_: &str) -> [String; 2] {
+    [samples.median(), samples.p90()].map(|figure| match samples.count() {
+        0 => else_.to_owned(),
+        _ => shown(figure),
+    })
+}

@@ -1,0 +1,276 @@
+//! What the front needs of the engine: its container, files in it, a command, a signal, processes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::exec::StartExecResults;
+use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, TopOptions,
+    UploadToContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use super::containers::no_restarts;
+use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
+use crate::model::container::label;
+use crate::model::name::ContainerName;
+use crate::model::observed::SeenContainer;
+use crate::model::time::Timestamp;
+
+/// The longest that an image may take to be pulled.
+const PULL: Duration = Duration::from_secs(15 * 60);
+/// The largest file that is read from a container, in bytes.
+const LARGEST_FILE: usize = 4 * 1024 * 1024;
+/// Capabilities: to take ports below 1024, to become another user in the workers and to end those.
+const CAPABILITIES: [&str; 6] = ["NET_BIND_SERVICE", "SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE"];
+
+/// The front's container, as it is made and compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrontOptions {
+    /// The container's name.
+    pub(crate) name: ContainerName,
+    /// The image by name.
+    pub(crate) image: String,
+    /// Program and arguments; nothing of the image's own.
+    pub(crate) command: Vec<String>,
+    /// The labels.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A container as far as the front looks at it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SeenFront {
+    /// What is looked at in every container.
+    pub(crate) seen: SeenContainer,
+    /// The image as it was named when the container was made.
+    pub(crate) image: String,
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// `host`, if nobody changed it.
+    pub(crate) network_mode: String,
+}
+
+/// A file that is laid into a container.
+#[derive(Clone)]
+pub(crate) struct PlacedFile {
+    /// The path, without a leading slash.
+    pub(crate) path: String,
+    /// All that is in it.
+    pub(crate) content: Vec<u8>,
+    /// Its mode; it belongs to root.
+    pub(crate) mode: u32,
+}
+
+/// A file of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundFile {
+    /// All that is in it.
+    pub(crate) content: Vec<u8>,
+    /// When it was written.
+    pub(crate) written: Timestamp,
+}
+
+/// A process in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Its id on the host.
+    pub(crate) id: u32,
+    /// What it is called, with its arguments.
+    pub(crate) command: String,
+}
+
+impl Engine {
+    /// The ids of all containers of a record that have this role.
+    pub(crate) async fn containers_of_role(&self, record: &str, role: &str) -> Result<Vec<String>> {
+        let docker = self.docker().await?;
+        let labels = vec![format!("{}={record}", label::RECORD), format!("{}={role}", label::ROLE)];
+        let filters = HashMap::from([("label".to_owned(), labels)]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
+        Ok(found.into_iter().filter_map(|container| container.id).collect())
+    }
+
+    /// One container, as the front looks at it; `None` where it is gone.
+    pub(crate) async fn inspect_front(&self, id: &str) -> Result<Option<SeenFront>> {
+        let docker = self.docker().await?;
+        let call = docker.inspect_container(id, None::<InspectContainerOptions>);
+        let inspected = match within("inspect a container", QUICK, call).await {
+            Ok(inspected) => inspected,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let config = inspected.config.clone().unwrap_or_default();
+        let host = inspected.host_config.clone().unwrap_or_default();
+        let command = config.entrypoint.into_iter().chain(config.cmd).flatten().collect();
+        Ok(Some(SeenFront {
+            image: config.image.unwrap_or_default(),
+            command,
+            network_mode: host.network_mode.unwrap_or_default(),
+            seen: convert::seen(inspected),
+        }))
+    }
+
+    /// Makes the front's container and gives its id.
+    pub(crate) async fn create_front(&self, options: &FrontOptions) -> Result<String> {
+        let docker = self.docker().await?;
+        let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
+        let call = docker.create_container(Some(query), front_body(options));
+        Ok(within("create the front's container", SLOW, call).await?.id)
+    }
+
+    /// Lays files into a container, running or not; the folders must be there or come first.
+    pub(crate) async fn place_files(&self, id: &str, folder: &str, files: &[PlacedFile]) -> Result<()> {
+        let docker = self.docker().await?;
+        let archive = archive(folder, files).map_err(|error| EngineError::Refused(error.to_string()))?;
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        let body = bollard::body_full(Bytes::from(archive));
+        within("lay files into a container", QUICK, docker.upload_to_container(id, Some(options), body)).await
+    }
+
+    /// A file of a container; `None` where there is none.
+    pub(crate) async fn read_file(&self, id: &str, path: &str) -> Result<Option<FoundFile>> {
+        let docker = self.docker().await?;
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let collect = docker.download_from_container(id, Some(options)).try_fold(
+            Vec::new(),
+            |mut all: Vec<u8>, chunk| async move {
+                // One that somebody filled with something else is not read to its end.
+                if all.len() < 2 * LARGEST_FILE {
+                    all.extend_from_slice(&chunk);
+                }
+                Ok(all)
+            },
+        );
+        match within("read a file of a container", QUICK, collect).await {
+            Ok(archive) => Ok(first_file(&archive)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a command in a running container to its end. Gives the exit code and what it wrote, both
+    /// streams.
+    pub(crate) async fn run_in(&self, id: &str, command: &[&str]) -> Result<(i64, String)> {
+        let docker = self.docker().await?;
+        let config = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+            ..ExecConfig::default()
+        };
+        let exec =
+            within("prepare a command in a container", QUICK, docker.create_exec(id, config)).await?.id;
+        let started = within("run a command in a container", QUICK, docker.start_exec(&exec, None)).await?;
+        let StartExecResults::Attached { output, .. } = started else {
+            return Err(EngineError::Refused("the command runs apart".to_owned()));
+        };
+        let collect = output.try_fold(Vec::new(), |mut all, chunk: LogOutput| async move {
+            all.extend_from_slice(&chunk.into_bytes());
+            Ok(all)
+        });
+        let said = within("run a command in a container", SLOW, collect).await?;
+        let ended = within("look at a command in a container", QUICK, docker.inspect_exec(&exec)).await?;
+        Ok((ended.exit_code.unwrap_or(-1), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Sends a signal to a container's first process.
+    pub(crate) async fn signal(&self, id: &str, signal: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        let options = KillContainerOptionsBuilder::default().signal(signal).build();
+        within("signal a container", QUICK, docker.kill_container(id, Some(options))).await
+    }
+
+    /// The processes of a running container.
+    pub(crate) async fn processes(&self, id: &str) -> Result<Vec<Process>> {
+        let docker = self.docker().await?;
+        let top = within("list processes", QUICK, docker.top_processes(id, None::<TopOptions>)).await?;
+        let titles = top.titles.unwrap_or_default();
+        let column = |name: &str| titles.iter().position(|title| title == name);
+        let (Some(pid), Some(command)) = (column("PID"), column("CMD").or_else(|| column("COMMAND"))) else {
+            return Err(EngineError::Refused("the engine lists processes in a way of its own".to_owned()));
+        };
+        let process = |row: Vec<String>| {
+            Some(Process { id: row.get(pid)?.parse().ok()?, command: row.get(command)?.clone() })
+        };
+        Ok(top.processes.unwrap_or_default().into_iter().filter_map(process).collect())
+    }
+
+    /// Pulls an image by its name; `latest` where it names neither a tag nor a digest.
+    pub(crate) async fn pull_by_name(&self, name: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        let is_tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let tag = if is_tagged { "" } else { "latest" };
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
+        let pull = docker.create_image(Some(options), None, None).try_for_each(|line| async move {
+            match line.error_detail.and_then(|detail| detail.message) {
+                Some(error) => Err(bollard::errors::Error::DockerStreamError { error }),
+                None => Ok(()),
+            }
+        });
+        within("pull an image", PULL, pull).await
+    }
+}
+
+fn front_body(options: &FrontOptions) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(options.image.clone()),
+        entrypoint: Some(options.command.clone()),
+        // Ports below 1024, and keys that nobody else may read, whatever the image runs as.
+        user: Some("0:0".to_owned()),
+        labels: Some(options.labels.clone().into_iter().collect()),
+        // nginx's own word for "when what is under way has ended".
+        stop_signal: Some("SIGQUIT".to_owned()),
+        host_config: Some(HostConfig {
+            network_mode: Some("host".to_owned()),
+            restart_policy: Some(no_restarts()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn archive(folder: &str, files: &[PlacedFile]) -> std::io::Result<Vec<u8>> {
+    let now = Timestamp::from(std::time::SystemTime::now()).as_millis() / 1000;
+    let header = |mode: u32, size: usize, kind: tar::EntryType| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_mtime(now);
+        header.set_entry_type(kind);
+        header.set_size(size as u64);
+        header
+    };
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_data(
+        &mut header(0o755, 0, tar::EntryType::Directory),
+        format!("{folder}/"),
+        std::io::empty(),
+    )?;
+    for file in files {
+        let mut header = header(file.mode, file.content.len(), tar::EntryType::Regular);
+        tar.append_data(&mut header, &file.path, file.content.as_slice())?;
+    }
+    tar.into_inner()
+}
+
+/// The file of an archive of one; `None` where it is no plain file.
+fn first_file(archive: &[u8]) -> Option<FoundFile> {
+    use std::io::Read as _;
+    let mut archive = tar::Archive::new(archive);
+    let mut entry = archive.entries().ok()?.next()?.ok()?;
+    let header = entry.header();
+    let is_file = header.entry_type() == tar::EntryType::Regular;
+    if !is_file || entry.size() > LARGEST_FILE as u64 {
+        return None;
+    }
+    let written = Timestamp::from_millis(header.mtime().ok()?.saturating_mul(1000));
+    let mut content = Vec::new();
+    entry.read_to_end(&mut content).ok()?;
+    Some(FoundFile { content, written })
+}

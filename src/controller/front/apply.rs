@@ -1,0 +1,285 @@
+//! The configuration on its way into nginx: laid beside the present one, checked, put in its place,
+//! taken over, and believed only when the front itself says so.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::container::last_words;
+use super::draining::{shutting_down, workers};
+use super::render::{Configuration, FOLDER};
+use super::site::{Site, Sites};
+use super::worker::{Trouble, Worker};
+use super::{ask, refused};
+use crate::controller::clock::now;
+use crate::controller::docker::{LogOptions, PlacedFile};
+use crate::model::name::EnvironmentName;
+use crate::model::spec::FrontSpec;
+use crate::model::time::Timestamp;
+
+/// The file that nginx reads.
+const PRESENT: &str = "nginx.conf";
+/// The one that it is to read next.
+const NEXT: &str = "next.conf";
+/// Attempts in one look: one for each kind of thing that can be left out, and one more.
+const ROUNDS: usize = 4;
+/// How long nginx may take to take a configuration over. It tries for 2.5 s to get a port.
+const TAKE_OVER: Duration = Duration::from_secs(8);
+/// How long it may take to start.
+const START: Duration = Duration::from_secs(5);
+/// How often it is asked.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+/// How often its log is read while it has not taken over.
+const READ_EVERY: u32 = 25;
+
+/// How one attempt ended.
+enum Attempt {
+    /// nginx serves it.
+    TakenOver,
+    /// It did not get these sockets.
+    Refused(Vec<(SocketAddr, String)>),
+    /// It does not take it, in its own words.
+    Invalid(String),
+    /// It said nothing and did nothing.
+    Silent,
+}
+
+impl Worker {
+    /// Has the front serve what is wanted, where it does not yet.
+    pub(super) async fn up_to_date(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
+        let found = self.found(id).await?;
+        if self.accepted.is_none() {
+            self.adopt(id, found.as_deref(), spec).await;
+        }
+        if !self.is_told() {
+            return Ok(());
+        }
+        let mut found = found;
+        for _ in 0..ROUNDS {
+            let wanted = self.wanted(spec);
+            if wanted.asked_at.is_none() {
+                return Err(Trouble::down("the front can listen on none of its ports"));
+            }
+            if found.as_ref() == Some(&wanted.text) && is_served(&wanted).await {
+                self.accept(wanted, None, spec.drain);
+                return Ok(());
+            }
+            match self.attempt(id, &wanted, spec).await? {
+                Attempt::TakenOver => return Ok(()),
+                Attempt::Refused(sockets) => self.refusals.add(sockets, now()),
+                Attempt::Invalid(why) if self.blame_tls(&why) => {}
+                Attempt::Invalid(why) => {
+                    self.put_back(spec, id).await?;
+                    return Err(Trouble::stale(format!(
+                        "nginx refuses the front's new configuration, so the one before goes on: {why}"
+                    )));
+                }
+                Attempt::Silent => {
+                    self.put_back(spec, id).await?;
+                    let within = humantime::format_duration(TAKE_OVER);
+                    let at = wanted.asked_at.map_or("nowhere".to_owned(), |at| at.to_string());
+                    return Err(Trouble::stale(format!(
+                        "nginx did not take the front's new configuration over within {within} (asked at {at})"
+                    )));
+                }
+            }
+            found = self.found(id).await?;
+        }
+        Err(Trouble::stale("the front's configuration does not come to rest").soon())
+    }
+
+    /// The text of the configuration that is in the container.
+    async fn found(&self, id: &str) -> Result<Option<String>, Trouble> {
+        let file = self.engine.read_file(id, &format!("/{FOLDER}/{PRESENT}")).await?;
+        Ok(file.and_then(|file| String::from_utf8(file.content).ok()))
+    }
+
+    /// Takes what a front serves that was there before this daemon.
+    async fn adopt(&mut self, id: &str, found: Option<&str>, spec: &FrontSpec) {
+        let Some(found) = found.and_then(Configuration::read) else { return };
+        self.remembered = found.sites.clone();
+        if !is_served(&found).await {
+            return;
+        }
+        let written = self.engine.read_file(id, &format!("/{FOLDER}/{PRESENT}")).await.ok().flatten();
+        let since = written.map_or_else(now, |file| file.written);
+        self.since.extend(found.sites.keys().map(|environment| (environment.clone(), since)));
+        // What an earlier daemon switched may still be under way.
+        let old = self.engine.processes(id).await.ok().map(|processes| shutting_down(&processes));
+        if old.as_ref().is_none_or(|old| !old.is_empty()) {
+            self.draining.begin(found.sites.keys().cloned(), old.as_ref(), now(), spec.drain);
+        }
+        self.accepted = Some(found);
+    }
+
+    async fn attempt(
+        &mut self,
+        id: &str,
+        wanted: &Configuration,
+        spec: &FrontSpec,
+    ) -> Result<Attempt, Trouble> {
+        let text = || wanted.text.clone().into_bytes();
+        let mut files = self.usable_tls().map(|pair| pair.files.clone()).unwrap_or_default();
+        files.push(file(NEXT, text()));
+        self.engine.place_files(id, FOLDER, &files).await?;
+        let next = format!("/{FOLDER}/{NEXT}");
+        let check = ["nginx", "-t", "-c", next.as_str()];
+        let (check, before) = tokio::join!(self.engine.run_in(id, &check), self.engine.processes(id));
+        let (code, said) = check?;
+        if code != 0 {
+            let sockets = refused::read(&said);
+            let why = last_words(&said).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
+            return Ok(if sockets.is_empty() { Attempt::Invalid(why) } else { Attempt::Refused(sockets) });
+        }
+        self.engine.place_files(id, FOLDER, &[file(PRESENT, text())]).await?;
+        let reloaded = now();
+        self.engine.signal(id, "SIGHUP").await?;
+        let attempt = self.await_take_over(id, wanted, reloaded).await?;
+        if let Attempt::TakenOver = attempt {
+            info!(front = %self.front.name, configuration = &wanted.hash[..12], "the front took over");
+            let before = before.ok().map(|processes| workers(&processes));
+            self.accept(wanted.clone(), Some(before.as_ref()), spec.drain);
+        }
+        Ok(attempt)
+    }
+
+    async fn await_take_over(
+        &self,
+        id: &str,
+        wanted: &Configuration,
+        reloaded: Timestamp,
+    ) -> Result<Attempt, Trouble> {
+        // Its log is read by whole seconds.
+        let since = LogOptions { since: Some(reloaded), ..LogOptions::default() };
+        let began = tokio::time::Instant::now();
+        for round in 1.. {
+            if is_served(wanted).await {
+                return Ok(Attempt::TakenOver);
+            }
+            if round % READ_EVERY == 0 {
+                let log = self.engine.output(id, &since).await?;
+                let sockets = refused::read(&log);
+                // Before that line nginx still tries.
+                if !sockets.is_empty() && log.contains("still could not bind") {
+                    return Ok(Attempt::Refused(sockets));
+                }
+            }
+            if began.elapsed() > TAKE_OVER {
+                break;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        let sockets = refused::read(&self.engine.output(id, &since).await?);
+        Ok(if sockets.is_empty() { Attempt::Silent } else { Attempt::Refused(sockets) })
+    }
+
+    /// Notes that `configuration` is what nginx serves. `switched`: since now, and which workers were
+    /// there before.
+    fn accept(
+        &mut self,
+        configuration: Configuration,
+        switched: Option<Option<&std::collections::BTreeSet<u32>>>,
+        drain: Duration,
+    ) {
+        let before = self.accepted.as_ref().map(|accepted| &accepted.sites);
+        let moved = moved(before, &configuration.sites);
+        let now = now();
+        if let Some(workers) = switched {
+            self.draining.begin(moved.iter().cloned(), workers, now, drain);
+        }
+        self.since.extend(moved.into_iter().map(|environment| (environment, now)));
+        self.refusals.taken();
+        if self.usable_tls().map(|pair| &pair.name) == self.tls.as_ref().map(|pair| &pair.name) {
+            self.good_tls = self.tls.clone();
+        }
+        self.remembered = configuration.sites.clone();
+        self.accepted = Some(configuration);
+    }
+
+    /// Whether it is a new certificate that nginx does not take; then the old one goes on.
+    fn blame_tls(&mut self, why: &str) -> bool {
+        let Some(name) = self.usable_tls().map(|pair| pair.name.clone()) else { return false };
+        let is_the_old_one = self.good_tls.as_ref().is_some_and(|good| good.name == name);
+        if is_the_old_one || !why.contains(&name) && !why.contains("SSL") {
+            return false;
+        }
+        warn!(front = %self.front.name, why, "nginx does not take the certificate");
+        let words = format!("nginx does not take the front's certificate and key: {why}");
+        self.bad_tls = Some((name, words));
+        true
+    }
+
+    /// Puts a configuration in place that nginx takes: the one that it serves, or did last; else one
+    /// without TLS, the only part that can be wrong.
+    pub(super) async fn put_back(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
+        if self.accepted.is_none()
+            && let Some(found) = self.found(id).await?.as_deref().and_then(Configuration::read)
+        {
+            self.remembered = found.sites;
+        }
+        let refused = self.refusals.sockets();
+        let is_good = |accepted: &&Configuration| !refused.iter().any(|socket| listens_on(accepted, socket));
+        let (text, pair) = match self.accepted.as_ref().filter(is_good) {
+            Some(accepted) => {
+                let pairs = self.good_tls.iter().chain(&self.tls);
+                let mut used = pairs.filter(|pair| accepted.text.contains(&pair.name));
+                (accepted.text.clone(), used.next())
+            }
+            None => (self.plain(spec).text, None),
+        };
+        // One that an earlier daemon laid there cannot be laid into a new container.
+        let lacks_pair = text.contains("ssl_certificate") && pair.is_none();
+        let text = if lacks_pair { self.plain(spec).text } else { text };
+        let mut files = pair.map(|pair| pair.files.clone()).unwrap_or_default();
+        files.push(file(PRESENT, text.into_bytes()));
+        Ok(self.engine.place_files(id, FOLDER, &files).await?)
+    }
+
+    /// Waits until a container that was started serves, or has ended.
+    pub(super) async fn await_start(&self, id: &str, last: &str) -> Result<(), Trouble> {
+        let found = self.found(id).await?.as_deref().and_then(Configuration::read);
+        let found = found.filter(|found| found.asked_at.is_some());
+        let began = tokio::time::Instant::now();
+        while let Some(found) = found.as_ref().filter(|_| began.elapsed() < START) {
+            if is_served(found).await {
+                return Ok(());
+            }
+            let seen = self.engine.inspect(id).await?;
+            if !seen.is_some_and(|seen| seen.state == crate::model::observed::ContainerState::Running) {
+                let last = if last.is_empty() { String::new() } else { format!(" ({last})") };
+                return Err(Trouble::down(format!("nginx ends as soon as it is started{last}")).soon());
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        // It runs; what it serves is looked at next.
+        Ok(())
+    }
+}
+
+fn file(name: &str, content: Vec<u8>) -> PlacedFile {
+    PlacedFile { path: format!("{FOLDER}/{name}"), content, mode: 0o644 }
+}
+
+/// Whether the front says that it serves this.
+async fn is_served(configuration: &Configuration) -> bool {
+    match configuration.asked_at {
+        Some(at) => ask::served(at).await.as_ref() == Some(&configuration.hash),
+        None => false,
+    }
+}
+
+fn listens_on(configuration: &Configuration, socket: &SocketAddr) -> bool {
+    let plain = format!("listen {socket};");
+    let more = format!("listen {socket} ");
+    configuration.text.contains(&plain) || configuration.text.contains(&more)
+}
+
+/// The environments that are served from elsewhere than before.
+fn moved(before: Option<&Sites>, now: &Sites) -> Vec<EnvironmentName> {
+    let is_moved = |(name, site): &(&EnvironmentName, &Site)| {
+        let before = before.and_then(|before| before.get(*name));
+        before.is_none_or(|before| before.route != site.route)
+    };
+    now.iter().filter(is_moved).map(|(name, _)| name.clone()).collect()
+}

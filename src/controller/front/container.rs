@@ -1,0 +1,264 @@
+//! The front's container: found, made, started, mended, removed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::care::{Care, care};
+use super::refused;
+use super::render::FOLDER;
+use super::worker::{Trouble, Worker};
+use crate::controller::clock::now;
+use crate::controller::docker::{EngineError, FrontOptions, SeenFront};
+use crate::model::container::label;
+use crate::model::name::ContainerName;
+use crate::model::observed::ContainerState;
+use crate::model::spec::FrontSpec;
+use crate::model::time::Timestamp;
+use crate::plan::backoff;
+
+/// More than any way from nothing to a container that runs.
+const ROUNDS: usize = 8;
+/// Uptime after which an end is the first one again, as for environments.
+const HEALTHY: Duration = Duration::from_secs(600);
+/// Lines of nginx's log that tell why it ended.
+const LAST_LINES: usize = 40;
+
+/// What is known of the front's container.
+#[derive(Default)]
+pub(super) struct Container {
+    /// Its id.
+    pub(super) id: Option<String>,
+    /// How often its process ended, one time soon after the other.
+    ends: u32,
+    /// The start whose end was counted last.
+    counted: Option<Timestamp>,
+    /// When it may be started again.
+    start_at: Option<Timestamp>,
+    /// An image that is being pulled.
+    pull: Option<Pull>,
+    /// Why the last pull failed.
+    pull_failed: Option<String>,
+    /// Why a container that should be another one still serves, in a sentence.
+    pub(super) waits_for: Option<String>,
+}
+
+struct Pull {
+    image: String,
+    /// Gives nothing, or why there is no image.
+    task: JoinHandle<Result<(), EngineError>>,
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Worker {
+    /// The container, running as it should.
+    pub(super) async fn running(&mut self, spec: &FrontSpec) -> Result<String, Trouble> {
+        let options = self.options(spec)?;
+        self.container.waits_for = None;
+        for _ in 0..ROUNDS {
+            let Some(seen) = self.find(&options).await? else {
+                self.image(&options.image).await.map_err(Trouble::down)?;
+                self.make(spec, &options).await?;
+                continue;
+            };
+            let id = seen.seen.id.clone();
+            match care(&options, &seen) {
+                Care::None => return Ok(id),
+                Care::Wait => return Err(Trouble::down("the engine is busy with the front").soon()),
+                Care::Rename => return self.rename(&id, &options).await,
+                Care::OwnRestarts => self.engine.adjust(&id, None, None, None).await?,
+                Care::Unpause => {
+                    info!(front = %options.name, "unpausing the front");
+                    self.engine.unpause(&id).await?;
+                }
+                Care::Start => self.start(spec, &seen).await?,
+                Care::Remake(why) => match self.image(&options.image).await {
+                    Ok(()) => self.take_away(&id, &why).await?,
+                    // The old one goes on for as long as there is nothing to put in its place.
+                    Err(words) if seen.seen.state == ContainerState::Running => {
+                        self.container.waits_for = Some(words);
+                        return Ok(id);
+                    }
+                    Err(words) => return Err(Trouble::down(words)),
+                },
+            }
+        }
+        Err(Trouble::down(format!("the container {} does not come to rest", options.name)))
+    }
+
+    fn options(&self, spec: &FrontSpec) -> Result<FrontOptions, Trouble> {
+        let name = ContainerName::new(self.front.name.clone());
+        let name = name.map_err(|error| Trouble::down(format!("the front cannot be named: {error}")))?;
+        let labels = BTreeMap::from([
+            (label::RECORD.to_owned(), self.record.clone()),
+            (label::ROLE.to_owned(), label::FRONT.to_owned()),
+        ]);
+        let command = ["nginx", "-c", &format!("/{FOLDER}/nginx.conf")].map(str::to_owned).to_vec();
+        Ok(FrontOptions { name, image: spec.image.clone(), command, labels })
+    }
+
+    /// Our container. Where there are several, the one that has the name.
+    async fn find(&mut self, options: &FrontOptions) -> Result<Option<SeenFront>, EngineError> {
+        if let Some(id) = &self.container.id
+            && let Some(seen) = self.engine.inspect_front(id).await?
+        {
+            return Ok(Some(seen));
+        }
+        self.forget();
+        let mut found: Option<SeenFront> = None;
+        for id in self.engine.containers_of_role(&self.record, label::FRONT).await? {
+            let Some(seen) = self.engine.inspect_front(&id).await? else { continue };
+            if found.is_none() || seen.seen.name == options.name.as_str() {
+                found = Some(seen);
+            }
+        }
+        self.container.id = found.as_ref().map(|found| found.seen.id.clone());
+        self.front.told().container = self.container.id.clone();
+        Ok(found)
+    }
+
+    fn forget(&mut self) {
+        self.container.id = None;
+        self.draining.clear();
+    }
+
+    async fn make(&mut self, spec: &FrontSpec, options: &FrontOptions) -> Result<(), Trouble> {
+        let id = match self.engine.create_front(options).await {
+            Ok(id) => id,
+            Err(EngineError::Conflict(_)) => {
+                let name = &options.name;
+                return Err(Trouble::down(format!(
+                    "a container that is not abide's has the front's name: docker rename {name} OTHER"
+                )));
+            }
+            Err(error) => return Err(Trouble::down(format!("the front cannot be made: {error}"))),
+        };
+        info!(front = %options.name, image = %options.image, "made the front's container");
+        self.front.told().container = Some(id.clone());
+        self.container.id = Some(id.clone());
+        self.put_back(spec, &id).await
+    }
+
+    /// Starts it with a configuration that nginx is known to take. The first time at once, later ones
+    /// after a pause that grows.
+    async fn start(&mut self, spec: &FrontSpec, seen: &SeenFront) -> Result<(), Trouble> {
+        let id = &seen.seen.id;
+        let mut why = String::new();
+        if let ContainerState::Exited(exit) = &seen.seen.state {
+            let log = self.engine.last_output(id, LAST_LINES).await?;
+            why = last_words(&log).unwrap_or_else(|| format!("exit code {}", exit.code));
+            self.count_end(seen, exit.at, &refused::read(&log));
+        }
+        if let Some(at) = self.container.start_at.filter(|at| *at > now()) {
+            let words = format!("nginx ended ({why}) and is started again after a pause");
+            return Err(Trouble { retry: Some(at.since(now())), ..Trouble::down(words) });
+        }
+        info!(front = %self.front.name, last = %why, "starting the front");
+        self.put_back(spec, id).await?;
+        let started = self.engine.start(id).await;
+        started.map_err(|error| Trouble::down(format!("the front cannot be started: {error}")))?;
+        self.await_start(id, &why).await
+    }
+
+    /// Counts the end of a life once; that of one which only lacked a port is none.
+    fn count_end(&mut self, seen: &SeenFront, ended: Timestamp, refused: &[(std::net::SocketAddr, String)]) {
+        let started = seen.seen.started_at;
+        if started == self.container.counted && started.is_some() {
+            return;
+        }
+        self.container.counted = started;
+        let ran_well = started.is_some_and(|started| ended.since(started) >= HEALTHY);
+        let sockets = self.refusals.sockets();
+        let is_news = refused.iter().any(|(socket, _)| !sockets.contains(socket));
+        self.refusals.add(refused.to_vec(), now());
+        let before = if ran_well || is_news { 0 } else { self.container.ends };
+        self.container.ends = before + 1;
+        self.container.start_at = Some(ended.after(backoff(self.container.ends, &self.front.name)));
+    }
+
+    async fn rename(&self, id: &str, options: &FrontOptions) -> Result<String, Trouble> {
+        let name = &options.name;
+        match self.engine.rename(id, name).await {
+            Ok(()) => info!(front = %name, "gave the front its name back"),
+            Err(error) => warn!(front = %name, %error, "the front cannot have its name back"),
+        }
+        Ok(id.to_owned())
+    }
+
+    async fn take_away(&mut self, id: &str, why: &str) -> Result<(), EngineError> {
+        info!(front = %self.front.name, why, "the front's container is made anew");
+        self.engine.remove(id).await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Removes the front, where it is no longer declared.
+    pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
+        for id in self.engine.containers_of_role(&self.record, label::FRONT).await? {
+            info!(front = %self.front.name, "there is no front any more: removing its container");
+            self.engine.remove(&id).await?;
+        }
+        self.forget();
+        self.container = Container::default();
+        (self.accepted, self.remembered) = (None, BTreeMap::new());
+        self.since.clear();
+        Ok(())
+    }
+
+    /// Whether the image is there; where it is not, a pull is begun, and the answer says how far that
+    /// is.
+    async fn image(&mut self, image: &str) -> Result<(), String> {
+        match self.engine.image_id(image).await {
+            Ok(Some(_)) => {
+                (self.container.pull, self.container.pull_failed) = (None, None);
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(error) => return Err(format!("the front's image cannot be looked for: {error}")),
+        }
+        match &mut self.container.pull {
+            Some(pull) if pull.image == image && !pull.task.is_finished() => {}
+            Some(pull) if pull.image == image => {
+                let failed = (&mut pull.task).await.ok().and_then(Result::err);
+                self.container.pull = None;
+                self.container.pull_failed = failed.map(|error| {
+                    format!(
+                        "the front's image {image} is not on this host and cannot be pulled: {error}. Bring \
+                         it here with `docker pull` or `docker load`, or name another as `image` in [front]"
+                    )
+                });
+            }
+            _ => self.begin_pull(image),
+        }
+        let pulling = || format!("the front's image {image} is being pulled");
+        Err(self.container.pull_failed.clone().unwrap_or_else(pulling))
+    }
+
+    fn begin_pull(&mut self, image: &str) {
+        info!(image, "pulling the front's image");
+        let (engine, bell) = (self.engine.clone(), self.front.bell.clone());
+        let name = image.to_owned();
+        let task = tokio::spawn(async move {
+            let pulled = engine.pull_by_name(&name).await;
+            bell.notify_one();
+            pulled
+        });
+        self.container.pull = Some(Pull { image: image.to_owned(), task });
+    }
+}
+
+/// The last line of nginx's log that says why it ended.
+pub(super) fn last_words(log: &str) -> Option<String> {
+    let of = |level: &str| log.lines().rev().find_map(|line| line.split_once(level));
+    let (_, words) = of("[emerg] ").or_else(|| of("[alert] "))?;
+    // `1#1: ` and `*7 ` are the process and the connection.
+    let words = words.split_once(": ").map_or(words, |(_, words)| words);
+    Some(words.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect())
+}

@@ -1,0 +1,120 @@
+//! Requests of before a switch that are still under way: they end in nginx's old workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::controller::docker::Process;
+use crate::model::name::EnvironmentName;
+use crate::model::time::Timestamp;
+
+/// What nginx calls a worker, also one that is shutting down.
+const WORKER: &str = "nginx: worker process";
+/// And one that takes nothing new.
+const SHUTTING_DOWN: &str = "is shutting down";
+
+/// The ids of nginx's workers.
+pub(super) fn workers(processes: &[Process]) -> BTreeSet<u32> {
+    ids(processes, WORKER)
+}
+
+/// The ids of those that only end what they have begun.
+pub(super) fn shutting_down(processes: &[Process]) -> BTreeSet<u32> {
+    ids(processes, SHUTTING_DOWN)
+}
+
+fn ids(processes: &[Process], words: &str) -> BTreeSet<u32> {
+    processes.iter().filter(|process| process.command.contains(words)).map(|process| process.id).collect()
+}
+
+/// Which environments have requests under way to where they are no longer passed.
+#[derive(Debug, Default)]
+pub(super) struct Draining(BTreeMap<EnvironmentName, Drain>);
+
+#[derive(Clone, Debug)]
+struct Drain {
+    /// The workers that may have some; `None`: they could not be listed.
+    workers: Option<BTreeSet<u32>>,
+    /// When nginx cuts off what is left.
+    until: Timestamp,
+}
+
+impl Draining {
+    /// `environments` were switched at `now`, while `workers` were there.
+    pub(super) fn begin(
+        &mut self,
+        environments: impl IntoIterator<Item = EnvironmentName>,
+        workers: Option<&BTreeSet<u32>>,
+        now: Timestamp,
+        patience: Duration,
+    ) {
+        for environment in environments {
+            self.0.insert(environment, Drain { workers: workers.cloned(), until: now.after(patience) });
+        }
+    }
+
+    /// Notes which processes there are now; `None`: they cannot be listed.
+    pub(super) fn look(&mut self, processes: Option<&[Process]>, now: Timestamp) {
+        let old = processes.map(shutting_down);
+        let there = processes.map(workers);
+        self.0.retain(|_, drain| {
+            let is_there = match (&drain.workers, &there, &old) {
+                (Some(drained), Some(there), _) => !drained.is_disjoint(there),
+                (None, _, Some(old)) => !old.is_empty(),
+                (_, None, _) | (None, _, None) => true,
+            };
+            is_there && now < drain.until
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn contains(&self, environment: &EnvironmentName) -> bool {
+        self.0.contains_key(environment)
+    }
+
+    /// The container is another one: nothing is under way.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nginx(workers: &[(u32, bool)]) -> Vec<Process> {
+        let command = |old: bool| format!("{WORKER}{}", if old { " is shutting down" } else { "" });
+        let master = Process { id: 1, command: "nginx: master process nginx -c x".to_owned() };
+        let workers = workers.iter().map(|(id, old)| Process { id: *id, command: command(*old) });
+        [master].into_iter().chain(workers).collect()
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis(second * 1000)
+    }
+
+    #[test]
+    fn only_workers_from_before_a_switch_hold_it_up() {
+        let (dev, test) = (EnvironmentName::new("dev").unwrap(), EnvironmentName::new("test").unwrap());
+        let (mut draining, drain) = (Draining::default(), Duration::from_secs(30));
+        draining.begin([dev.clone()], Some(&workers(&nginx(&[(7, false)]))), at(0), drain);
+        draining.begin([test.clone()], Some(&workers(&nginx(&[(7, true), (8, false)]))), at(1), drain);
+        draining.look(Some(&nginx(&[(8, true), (9, false)])), at(2));
+        assert!(!draining.contains(&dev), "7 is gone");
+        assert!(draining.contains(&test), "8 may pass on to the old one");
+        draining.look(Some(&nginx(&[(9, false)])), at(3));
+        assert!(draining.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_taken_to_last_until_nginx_cuts_it_off() {
+        let (dev, mut draining) = (EnvironmentName::new("dev").unwrap(), Draining::default());
+        draining.begin([dev.clone()], None, at(0), Duration::from_secs(30));
+        draining.look(None, at(29));
+        assert!(draining.contains(&dev));
+        draining.look(None, at(30));
+        assert!(!draining.contains(&dev));
+    }
+}

@@ -1,0 +1,30 @@
+//! The front's own pages. They stand in quotes in nginx's configuration, so they hold neither `'`
+//! nor `$` nor `\`.
+
+use std::time::Duration;
+
+/// When it is worth to ask again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// No container of the environment is ready.
+pub(super) fn none_ready(environment: &str) -> String {
+    page(&format!("{environment} is not available now"), "No container is ready yet. Please try again soon.")
+}
+
+/// The container does not answer.
+pub(super) fn unanswered(environment: &str) -> String {
+    page(&format!("{environment} does not answer"), "The program did not answer. Please try again soon.")
+}
+
+/// No environment has the host name of the request.
+pub(super) fn unknown_host() -> String {
+    page("No such host", "Nothing is served by this name here.")
+}
+
+fn page(title: &str, words: &str) -> String {
+    format!(
+        "<!doctype html><meta name=viewport content=\"width=device-width\"><title>{title}</title>\
+         <body style=\"font:1.1em/1.5 sans-serif;max-width:34em;margin:18vh auto;padding:0 1em\">\
+         <h1>{title}</h1><p>{words}"
+    )
+}

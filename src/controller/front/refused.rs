@@ -1,0 +1,154 @@
+//! Sockets that nginx did not get. It takes over nothing of a configuration with one of them, so
+//! they are left out, named, and tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::model::time::Timestamp;
+use crate::plan::backoff;
+
+/// A failed attempt costs nginx 2.5 s in which it takes no other change, so it is not made often.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The sockets that are left out, and when each is tried again.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(BTreeMap<SocketAddr, Refusal>);
+
+#[derive(Debug)]
+struct Refusal {
+    why: String,
+    failures: u32,
+    /// `None`: it is being tried.
+    retry_at: Option<Timestamp>,
+}
+
+impl Refusals {
+    /// Notes what nginx did not get, and why.
+    pub(super) fn add(&mut self, sockets: Vec<(SocketAddr, String)>, now: Timestamp) {
+        for (socket, why) in sockets {
+            let failures = self.0.get(&socket).map_or(0, |before| before.failures) + 1;
+            let pause = backoff(failures, &socket.to_string()).clamp(PAUSE.0, PAUSE.1);
+            self.0.insert(socket, Refusal { why, failures, retry_at: Some(now.after(pause)) });
+        }
+    }
+
+    /// What is left out.
+    pub(super) fn sockets(&self) -> BTreeSet<SocketAddr> {
+        self.left_out().map(|(socket, _)| *socket).collect()
+    }
+
+    /// What is due to be tried again.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<SocketAddr> {
+        let is_due = |refusal: &Refusal| refusal.retry_at.is_some_and(|at| at <= now);
+        self.0.iter().filter(|(_, refusal)| is_due(refusal)).map(|(socket, _)| *socket).collect()
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.0.values().filter_map(|refusal| refusal.retry_at).min()
+    }
+
+    /// Lets a socket be tried.
+    pub(super) fn let_try(&mut self, socket: SocketAddr) {
+        if let Some(refusal) = self.0.get_mut(&socket) {
+            refusal.retry_at = None;
+        }
+    }
+
+    /// Looks at a socket again a little later: somebody still has it.
+    pub(super) fn look_later(&mut self, socket: SocketAddr, now: Timestamp) {
+        if let Some(refusal) = self.0.get_mut(&socket) {
+            refusal.retry_at = Some(now.after(PAUSE.0));
+        }
+    }
+
+    /// Forgets what was tried and taken.
+    pub(super) fn taken(&mut self) {
+        self.0.retain(|_, refusal| refusal.retry_at.is_some());
+    }
+
+    /// Forgets sockets that nobody wants any more.
+    pub(super) fn keep(&mut self, wanted: &BTreeSet<SocketAddr>) {
+        self.0.retain(|socket, _| wanted.contains(socket));
+    }
+
+    /// Why this port cannot be served, in a sentence; `None` where it can.
+    pub(super) fn sentence(&self, port: u16) -> Option<String> {
+        let (socket, refusal) = self.left_out().find(|(socket, _)| socket.port() == port)?;
+        Some(format!(
+            "the front cannot listen on host port {port}: {socket}: {} (`ss -ltnp` shows who does); it is \
+             tried again",
+            refusal.why
+        ))
+    }
+
+    fn left_out(&self) -> impl Iterator<Item = (&SocketAddr, &Refusal)> {
+        self.0.iter().filter(|(_, refusal)| refusal.retry_at.is_some())
+    }
+}
+
+/// The sockets of which nginx's log says that it could not have them, each with the reason.
+pub(super) fn read(log: &str) -> Vec<(SocketAddr, String)> {
+    let mut found = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains("[emerg]")) {
+        if let Some((socket, why)) = refused_in(line) {
+            found.insert(socket, why);
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// `bind() to 0.0.0.0:80 failed (98: Address already in use)`, or `socket() [::]:80 failed (...)`.
+fn refused_in(line: &str) -> Option<(SocketAddr, String)> {
+    let after = |what: &str| line.split_once(what).map(|(_, rest)| rest);
+    let rest = after("bind() to ").or_else(|| after("socket() ")).or_else(|| after("listen() to "))?;
+    let (socket, rest) = rest.split_once(" failed (")?;
+    let why = rest.split_once(": ").map_or(rest, |(_, why)| why);
+    Some((socket.split(',').next()?.parse().ok()?, why.trim_end_matches(')').to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "2026/11/25 14:33:17 [emerg] 1#1: bind() to 0.0.0.0:8900 failed (98: Address already in use)\n\
+        2026/11/25 14:33:17 [notice] 1#1: try again to bind() after 500ms\n\
+        2026/11/25 14:33:18 [emerg] 1#1: bind() to 0.0.0.0:8900 failed (98: Address already in use)\n\
+        2026/11/25 14:33:18 [emerg] 1#1: socket() [::]:80 failed (97: Address family not supported by protocol)\n\
+        2026/11/25 14:33:19 [emerg] 1#1: still could not bind()\n";
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis(second * 1000)
+    }
+
+    #[test]
+    fn sockets_are_read_from_nginx_own_words() {
+        let expected = [
+            ("0.0.0.0:8900", "Address already in use"),
+            ("[::]:80", "Address family not supported by protocol"),
+        ];
+        let expected = expected.map(|(socket, why)| (socket.parse().unwrap(), why.to_owned()));
+        assert_eq!(read(LOG), expected);
+        assert!(
+            read("[error] 7#7: *1 connect() failed (111: Connection refused) while connecting").is_empty()
+        );
+    }
+
+    #[test]
+    fn a_socket_is_left_out_tried_and_forgotten_once_it_is_taken() {
+        let (mut refusals, socket) = (Refusals::default(), "0.0.0.0:8900".parse().unwrap());
+        refusals.add(read(LOG), at(0));
+        assert!(refusals.sockets().contains(&socket));
+        assert!(refusals.sentence(8900).unwrap().contains("Address already in use"));
+        assert!(refusals.due(at(0)).is_empty() && refusals.due(at(1)).contains(&socket));
+        refusals.let_try(socket);
+        assert!(!refusals.sockets().contains(&socket) && refusals.sentence(8900).is_none());
+        refusals.add(vec![(socket, "no".to_owned())], at(1));
+        assert!(!refusals.due(at(1)).contains(&socket), "the second failure waits");
+        refusals.let_try(socket);
+        refusals.taken();
+        refusals.add(vec![(socket, "no".to_owned())], at(9));
+        assert!(refusals.due(at(10)).contains(&socket), "what was taken begins anew");
+    }
+}

@@ -1,0 +1,374 @@
+//! From what should be served to nginx's configuration. Pure.
+//!
+//! Every word in it is a number, an address, or a name whose grammar has none of nginx's own
+//! characters, so nothing that people declare can become a directive.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::page;
+use super::site::{Site, Sites, listens};
+use crate::model::spec::Publish;
+
+/// Where all of the front's files are in its container.
+pub(crate) const FOLDER: &str = "etc/abide-front";
+/// The name by which the front is asked which configuration it serves. No host has it (RFC 6761).
+pub(crate) const SELF: &str = "abide-front.invalid";
+/// The path that answers it.
+pub(crate) const SELF_PATH: &str = "/configuration";
+/// Stands for the hash in what is hashed.
+const HASH: &str = "@HASH@";
+/// How the line begins from which [`Configuration::read`] takes the sites back.
+const SITES: &str = "# sites ";
+
+/// What the configuration is made of, beside the sites.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The record that the front belongs to.
+    pub(crate) record: String,
+    /// The port of host names.
+    pub(crate) http: u16,
+    /// The port of host names over TLS, and the name of its files in [`FOLDER`].
+    pub(crate) https: Option<(u16, String)>,
+    /// How long requests to a container that was replaced may take.
+    pub(crate) drain: Duration,
+    /// Whether this host has IPv6.
+    pub(crate) has_ipv6: bool,
+    /// Sockets that somebody else has: nginx would take over nothing at all because of one.
+    pub(crate) refused: BTreeSet<SocketAddr>,
+}
+
+/// A configuration, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Configuration {
+    /// The file.
+    pub(crate) text: String,
+    /// What the front answers when it is asked which configuration it serves.
+    pub(crate) hash: String,
+    /// Where it is asked; `None`: it can listen nowhere.
+    pub(crate) asked_at: Option<SocketAddr>,
+    /// What it serves.
+    pub(crate) sites: Sites,
+}
+
+/// What a configuration that was found says of itself.
+#[derive(Serialize, Deserialize)]
+struct Notes {
+    hash: String,
+    asked_at: Option<SocketAddr>,
+    sites: Sites,
+}
+
+impl Configuration {
+    /// The configuration that serves `sites`.
+    pub(crate) fn render(layout: &Layout, sites: &Sites) -> Self {
+        let control = control(layout, sites);
+        let asked_at = control.map(reachable);
+        let body = body(layout, sites, control);
+        let hash = hex::encode(Sha256::digest(format!("{asked_at:?}{body}")));
+        let notes = Notes { hash: hash.clone(), asked_at, sites: sites.clone() };
+        // Maps with text keys always can be written.
+        let notes = serde_json::to_string(&notes).unwrap_or_default();
+        let head = "# Written by abide, which undoes every other change.\n";
+        let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
+        Self { text, hash, asked_at, sites: sites.clone() }
+    }
+
+    /// A configuration that was found; `None` where it is none of this module's.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
+        let Notes { hash, asked_at, sites } = serde_json::from_str(line).ok()?;
+        Some(Self { text: text.to_owned(), hash, asked_at, sites })
+    }
+}
+
+/// The sockets of the port for host names.
+fn http_listens(layout: &Layout) -> Vec<SocketAddr> {
+    open(layout, listens(Publish { address: None, port: layout.http }, layout.has_ipv6))
+}
+
+fn open(layout: &Layout, wanted: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    wanted.into_iter().filter(|socket| !layout.refused.contains(socket)).collect()
+}
+
+/// Where the front is asked about itself: on a socket that it has anyway.
+fn control(layout: &Layout, sites: &Sites) -> Option<SocketAddr> {
+    let own = sites.values().flat_map(|site| open(layout, site.listens(layout.has_ipv6)));
+    http_listens(layout).into_iter().chain(own).next()
+}
+
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let address = match listen.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    };
+    SocketAddr::new(address, listen.port())
+}
+
+fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
+    let drain = layout.drain.as_millis().max(1);
+    let mut out = format!(
+        "# record {}\n\
+         daemon off;\n\
+         pid /{FOLDER}/nginx.pid;\n\
+         error_log stderr error;\n\
+         worker_processes auto;\n\
+         worker_shutdown_timeout {drain}ms;\n\
+         events {{\n    worker_connections 4096;\n}}\n\
+         http {{\n",
+        layout.record
+    );
+    out.push_str(GENERAL);
+    tls(&mut out, layout);
+    if let Some(control) = control {
+        ask_about_itself(&mut out, control);
+    }
+    let by_name = Listens { plain: http_listens(layout), tls: tls_listens(layout) };
+    unknown_host(&mut out, &by_name);
+    for (environment, site) in sites {
+        let _ = write!(out, "\n    # {environment}\n");
+        let own = Listens { plain: open(layout, site.listens(layout.has_ipv6)), tls: Vec::new() };
+        serve(&mut out, &own, " default_server", "_", environment.as_str(), site);
+        if let Some(hostname) = &site.hostname {
+            serve(&mut out, &by_name, "", hostname.as_str(), environment.as_str(), site);
+        }
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// What holds for every request: the front passes on what it gets, as a published port would.
+const GENERAL: &str = r"    access_log off;
+    server_tokens off;
+    server_names_hash_bucket_size 512;
+    server_names_hash_max_size 8192;
+    default_type text/html;
+
+    # Limits are the program's business.
+    client_max_body_size 0;
+    large_client_header_buffers 8 32k;
+    underscores_in_headers on;
+    ignore_invalid_headers off;
+    keepalive_requests 100000;
+
+    # Nothing waits here: events and uploads go through as they come.
+    proxy_buffering off;
+    proxy_buffer_size 32k;
+    proxy_buffers 8 32k;
+    proxy_request_buffering off;
+    proxy_redirect off;
+
+    # A container that takes no connection is gone; one that is silent may be thinking.
+    proxy_connect_timeout 5s;
+    proxy_read_timeout 1h;
+    proxy_send_timeout 1h;
+
+    # No connection to a container is kept: one that was idle could be cut while a request goes out.
+    map $http_upgrade $abide_connection {
+        default upgrade;
+        '' close;
+    }
+    proxy_http_version 1.1;
+    proxy_set_header Host $http_host;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $abide_connection;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Host $http_host;
+";
+
+fn tls(out: &mut String, layout: &Layout) {
+    if let Some((_, name)) = &layout.https {
+        let _ = write!(
+            out,
+            "\n    ssl_certificate /{FOLDER}/{name}.crt;\n    ssl_certificate_key /{FOLDER}/{name}.key;\n    \
+             ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_session_cache shared:abide:10m;\n"
+        );
+    }
+}
+
+fn tls_listens(layout: &Layout) -> Vec<SocketAddr> {
+    let port = layout.https.as_ref().map(|(port, _)| *port);
+    let wanted = port.map(|port| listens(Publish { address: None, port }, layout.has_ipv6));
+    open(layout, wanted.unwrap_or_default())
+}
+
+/// The server that answers which configuration this is, to this host alone. `return` comes before
+/// `deny` would, so the address is looked at by hand.
+fn ask_about_itself(out: &mut String, control: SocketAddr) {
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let here: BTreeSet<IpAddr> = loopback.into_iter().chain([reachable(control).ip()]).collect();
+    out.push_str("\n    map $remote_addr $abide_is_here {\n        default '';\n");
+    for address in here {
+        let _ = writeln!(out, "        {address} 1;");
+    }
+    let _ = write!(
+        out,
+        "    }}\n    server {{\n        listen {control};\n        server_name {SELF};\n        \
+         default_type text/plain;\n        if ($abide_is_here = '') {{\n            return 404;\n        }}\n        \
+         location = {SELF_PATH} {{\n            return 200 '{HASH}';\n        }}\n        location / {{\n            \
+         return 404;\n        }}\n    }}\n"
+    );
+}
+
+struct Listens {
+    plain: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
+}
+
+impl Listens {
+    /// Without any, nginx would listen on port 80.
+    fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.tls.is_empty()
+    }
+
+    fn write(&self, out: &mut String, suffix: &str) {
+        for socket in &self.plain {
+            let _ = writeln!(out, "        listen {socket}{suffix};");
+        }
+        for socket in &self.tls {
+            let _ = writeln!(out, "        listen {socket} ssl{suffix};");
+        }
+    }
+}
+
+fn unknown_host(out: &mut String, by_name: &Listens) {
+    if by_name.is_empty() {
+        return;
+    }
+    out.push_str("\n    server {\n");
+    by_name.write(out, " default_server");
+    let _ = write!(out, "        server_name _;\n        return 404 '{}';\n    }}\n", page::unknown_host());
+}
+
+fn serve(out: &mut String, on: &Listens, suffix: &str, server_name: &str, environment: &str, site: &Site) {
+    if on.is_empty() {
+        return;
+    }
+    out.push_str("    server {\n");
+    on.write(out, suffix);
+    let _ = writeln!(out, "        server_name {server_name};");
+    match &site.route {
+        Some(route) => {
+            let _ = write!(
+                out,
+                "        error_page 502 504 @unanswered;\n        location / {{\n            \
+                 proxy_pass http://{};\n        }}\n        location @unanswered {{\n            \
+                 add_header Retry-After {} always;\n            return 502 '{}';\n        }}\n",
+                route.address,
+                page::RETRY_AFTER.as_secs(),
+                page::unanswered(environment),
+            );
+        }
+        None => {
+            let _ = write!(
+                out,
+                "        location / {{\n            add_header Retry-After {} always;\n            \
+                 return 503 '{}';\n        }}\n",
+                page::RETRY_AFTER.as_secs(),
+                page::none_ready(environment),
+            );
+        }
+    }
+    out.push_str("    }\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::front::Route;
+    use crate::model::name::{EnvironmentName, HostName};
+
+    fn layout() -> Layout {
+        Layout {
+            record: "0123".to_owned(),
+            http: 80,
+            https: None,
+            drain: Duration::from_secs(30),
+            has_ipv6: true,
+            refused: BTreeSet::new(),
+        }
+    }
+
+    fn site(hostname: Option<&str>, publish: Option<Publish>, route: Option<&str>) -> Site {
+        Site {
+            hostname: hostname.map(|name| HostName::new(name).unwrap()),
+            publish,
+            route: route
+                .map(|address| Route { container: "c0ffee".to_owned(), address: address.parse().unwrap() }),
+        }
+    }
+
+    fn three() -> Sites {
+        let port = |port| Some(Publish { address: None, port });
+        let local = Some(Publish { address: Some(Ipv4Addr::LOCALHOST.into()), port: 8099 });
+        [
+            ("dev", site(Some("dev.keepwork.com"), port(8900), Some("172.18.0.2:8900"))),
+            ("prod", site(Some("keepwork.com"), None, None)),
+            ("test", site(None, local, Some("172.18.0.3:8099"))),
+        ]
+        .into_iter()
+        .map(|(name, site)| (EnvironmentName::new(name).unwrap(), site))
+        .collect()
+    }
+
+    /// Set to write what is rendered over what is expected.
+    const RENEW: &str = "ABIDE_RENEW_GOLDEN";
+
+    #[track_caller]
+    fn is_golden(name: &str, layout: &Layout, sites: &Sites) {
+        let path = format!("{}/src/controller/front/golden/{name}.conf", env!("CARGO_MANIFEST_DIR"));
+        let rendered = Configuration::render(layout, sites).text;
+        if std::env::var_os(RENEW).is_some() {
+            std::fs::write(&path, &rendered).unwrap();
+        }
+        assert_eq!(rendered, std::fs::read_to_string(&path).unwrap(), "{RENEW}=1 writes {path} anew");
+    }
+
+    #[test]
+    fn three_environments_are_served_by_name_and_by_port() {
+        is_golden("plain", &layout(), &three());
+    }
+
+    #[test]
+    fn host_names_are_served_over_tls_too() {
+        let layout = Layout { https: Some((443, "tls-77".to_owned())), ..layout() };
+        is_golden("tls", &layout, &three());
+    }
+
+    #[test]
+    fn what_somebody_else_listens_on_is_left_out_and_nothing_more() {
+        let refused = ["0.0.0.0:80", "[::]:80", "0.0.0.0:8900"].map(|socket| socket.parse().unwrap());
+        let layout = Layout { refused: refused.into(), ..layout() };
+        let rendered = Configuration::render(&layout, &three());
+        assert!(!rendered.text.contains("listen 0.0.0.0:"), "{}", rendered.text);
+        assert!(rendered.text.contains("listen [::]:8900 default_server;"));
+        assert_eq!(rendered.asked_at, Some("[::1]:8900".parse().unwrap()), "it is asked where it listens");
+        let servers = rendered.text.matches("    server {").count();
+        assert_eq!(servers, 3, "a server without a socket would listen on port 80:\n{}", rendered.text);
+    }
+
+    #[test]
+    fn a_front_that_can_listen_nowhere_is_asked_nowhere() {
+        let refused = ["0.0.0.0:80", "[::]:80"].map(|socket| socket.parse().unwrap());
+        let rendered = Configuration::render(&Layout { refused: refused.into(), ..layout() }, &Sites::new());
+        assert_eq!((rendered.asked_at, rendered.text.contains("listen ")), (None, false));
+    }
+
+    #[test]
+    fn the_hash_tells_what_is_served_and_the_file_tells_for_which_container() {
+        let rendered = Configuration::render(&layout(), &three());
+        assert!(rendered.text.contains(&format!("return 200 '{}';", rendered.hash)));
+        assert_eq!(Configuration::read(&rendered.text), Some(rendered.clone()));
+        let mut moved = three();
+        moved.get_mut(&EnvironmentName::new("dev").unwrap()).unwrap().route = None;
+        assert_ne!(Configuration::render(&layout(), &moved).hash, rendered.hash);
+        assert_eq!(Configuration::read("events {}\n# sites nonsense\n"), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the front serves of each environment, and where it listens for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::front::Route;
+use crate::model::name::{EnvironmentName, HostName};
+use crate::model::spec::{EnvironmentSpec, Publish};
+
+/// One environment as the front serves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Site {
+    /// By which host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hostname: Option<HostName>,
+    /// On which port of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) publish: Option<Publish>,
+    /// Where requests go; `None`: there is no container that is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<Route>,
+}
+
+/// All environments that the front serves.
+pub(crate) type Sites = BTreeMap<EnvironmentName, Site>;
+
+impl Site {
+    /// An environment as it is declared; `None` where the front has nothing to do with it: it runs
+    /// elsewhere, or has neither a host name nor a published port.
+    pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
+        let (hostname, publish) = (spec.hostname.clone(), spec.publish);
+        let is_served = spec.host.is_none() && (hostname.is_some() || publish.is_some());
+        is_served.then_some(Self { hostname, publish, route })
+    }
+
+    /// Where its own port is listened on.
+    pub(crate) fn listens(&self, has_ipv6: bool) -> Vec<SocketAddr> {
+        self.publish.map(|publish| listens(publish, has_ipv6)).unwrap_or_default()
+    }
+}
+
+/// The sockets of a published port: as Docker has it, all addresses of both families where none is
+/// named.
+pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
+    let addresses = match publish.address {
+        Some(address) => vec![address],
+        None if has_ipv6 => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+    };
+    addresses.into_iter().map(|address| SocketAddr::new(address, publish.port)).collect()
+}
+
+/// Adds the environments of `before` that are no longer declared but of which `is_there` a
+/// container: taking one out of the manifest ends no service. One that stands in the way of a
+/// declared one gives way.
+pub(crate) fn keep_orphans(sites: &mut Sites, before: &Sites, is_there: impl Fn(&EnvironmentName) -> bool) {
+    let ports: BTreeSet<u16> = sites.values().filter_map(|site| Some(site.publish?.port)).collect();
+    let hosts: BTreeSet<HostName> = sites.values().filter_map(|site| site.hostname.clone()).collect();
+    for (environment, site) in before {
+        let in_the_way = site.publish.is_some_and(|publish| ports.contains(&publish.port))
+            || site.hostname.as_ref().is_some_and(|host| hosts.contains(host));
+        if !sites.contains_key(environment) && !in_the_way && is_there(environment) {
+            sites.insert(environment.clone(), site.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(hostname: &str, port: u16) -> Site {
+        Site {
+            hostname: Some(HostName::new(hostname).unwrap()),
+            publish: Some(Publish { address: None, port }),
+            route: None,
+        }
+    }
+
+    fn sites(of: &[(&str, &str, u16)]) -> Sites {
+        let named = |(name, host, port): &(&str, &str, u16)| {
+            (EnvironmentName::new(*name).unwrap(), site(host, *port))
+        };
+        of.iter().map(named).collect()
+    }
+
+    #[test]
+    fn an_environment_that_is_no_longer_declared_is_served_on_unless_it_is_gone_or_in_the_way() {
+        let before = sites(&[
+            ("dev", "old.example", 1),
+            ("orphan", "orphan.example", 2),
+            ("gone", "gone.example", 3),
+            ("port", "port.example", 8900),
+            ("host", "dev.example", 4),
+        ]);
+        let mut now = sites(&[("dev", "dev.example", 8900)]);
+        keep_orphans(&mut now, &before, |environment| environment.as_str() != "gone");
+        assert_eq!(now, sites(&[("dev", "dev.example", 8900), ("orphan", "orphan.example", 2)]));
+    }
+
+    #[test]
+    fn a_published_port_is_listened_on_as_docker_does() {
+        let all = Publish { address: None, port: 80 };
+        let shown =
+            |publish, ipv6| listens(publish, ipv6).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(all, true), ["0.0.0.0:80", "[::]:80"]);
+        assert_eq!(shown(all, false), ["0.0.0.0:80"]);
+        let one = Publish { address: Some(Ipv6Addr::LOCALHOST.into()), port: 80 };
+        assert_eq!(shown(one, false), ["[::1]:80"]);
+    }
+}

@@ -1,0 +1,50 @@
+//! A program behind the front: it says its name and what it was asked, and speaks back where the
+//! connection is upgraded.
+
+use super::*;
+
+/// A server that ends when it is dropped, connections and all.
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Backend {
+    pub(super) async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            while let Some(Ok((stream, _))) = stopped.run_until_cancelled(listener.accept()).await {
+                let stopped = stopped.clone();
+                tokio::spawn(async move { stopped.run_until_cancelled(answer(stream, name)).await });
+            }
+        });
+        Self { address, _stop: stop.drop_guard() }
+    }
+}
+
+async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
+    let mut request = Vec::new();
+    let mut byte = [0; 1024];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let read = stream.read(&mut byte).await.ok().filter(|read| *read > 0)?;
+        request.extend_from_slice(&byte[..read]);
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    if request.to_lowercase().contains("\r\nupgrade: websocket") {
+        let upgraded =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        stream.write_all(upgraded.as_bytes()).await.ok()?;
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await.ok()?;
+        return None;
+    }
+    if request.starts_with("GET /slow ") {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let body = format!("{name}\n{request}");
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).await.ok()
+}

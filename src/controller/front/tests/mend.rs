@@ -1,0 +1,308 @@
+//! What is done to the front, and mended.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use super::backend::Backend;
+use super::load::Load;
+use super::*;
+
+const FILE: &str = "/etc/abide-front/nginx.conf";
+
+/// A front that serves dev.
+async fn serving_dev(dev: &Backend) -> Option<Rig> {
+    let rig = Rig::start().await?;
+    rig.no_route("test");
+    rig.route("dev", "c-dev", dev.address);
+    rig.serves("dev", "c-dev").await;
+    Some(rig)
+}
+
+/// Waits until dev is answered through a front for which `is_it` holds.
+async fn mended(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
+    let found = eventually(what, || async {
+        let is_served = rig.by_name("dev.example").await.status == 200;
+        let is_seen = rig.seen("dev").serves.is_some() && rig.seen("dev").trouble.is_none();
+        (is_served && is_seen && is_it(rig)).then_some(())
+    });
+    found.await.unwrap_or_else(|why| panic!("{why}: {:?} {:?}", rig.seen("dev"), rig.front.warnings()));
+}
+
+fn life(rig: &Rig) -> String {
+    rig.inspect("{{.Id}} {{.State.StartedAt}} {{.Name}} {{.State.Status}}")
+}
+
+/// Writes a file into the container, as a person would.
+fn write_by_hand(rig: &Rig, path: &str, text: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::File::create(&file).unwrap().write_all(text.as_bytes()).unwrap();
+    docker(&["cp", file.to_str().unwrap(), &format!("{}:{path}", rig.container())]).unwrap();
+}
+
+fn read(rig: &Rig, path: &str) -> Option<String> {
+    let archive = Command::new("docker")
+        .args(["cp", &format!("{}:{path}", rig.container()), "-"])
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let mut archive = tar::Archive::new(archive.stdout.as_slice());
+    let mut entry = archive.entries().ok()?.next()?.ok()?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut entry, &mut text).ok()?;
+    Some(text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_front_that_is_killed_stopped_paused_renamed_or_removed_comes_back() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let other = format!("{}-other", rig.container());
+    for command in [
+        &["kill", rig.container()][..],
+        &["rm", "--force", rig.container()],
+        &["pause", rig.container()],
+        &["stop", rig.container()],
+        &["rename", rig.container(), &other],
+        &["update", "--restart", "always", rig.container()],
+    ] {
+        let before = life(&rig);
+        docker(command).unwrap();
+        let policy = "{{.HostConfig.RestartPolicy.Name}}";
+        mended(&rig, command[0], |rig| {
+            life(rig).ends_with(" running") && rig.inspect(policy) == "no" && {
+                let is_same = life(rig) == before;
+                is_same == matches!(command[0], "pause" | "rename" | "update")
+            }
+        })
+        .await;
+    }
+    let mine = format!("label=abide.record={}", rig.record);
+    let all = docker(&["ps", "--all", "--quiet", "--filter", &mine]).unwrap();
+    assert_eq!(all.lines().count(), 1, "one front, not several");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_is_edited_or_removed_by_hand_is_put_back() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let good = read(&rig, FILE).unwrap();
+    let edited = good.replace("dev.example", "hacked.example");
+    write_by_hand(&rig, FILE, &edited);
+    docker(&["kill", "--signal", "HUP", rig.container()]).unwrap();
+    mended(&rig, "the edit is undone", |rig| read(rig, FILE).as_ref() == Some(&good)).await;
+    assert_eq!(rig.by_name("hacked.example").await.status, 404);
+
+    write_by_hand(&rig, FILE, "no nginx syntax");
+    docker(&["kill", rig.container()]).unwrap();
+    mended(&rig, "a broken file is no reason not to start", |rig| read(rig, FILE).as_ref() == Some(&good))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_comes_back_leaves_what_is_served_as_it_is() {
+    let dev = Backend::start("dev").await;
+    let Some(mut rig) = serving_dev(&dev).await else { return };
+    let (before, served) = (life(&rig), read(&rig, FILE).unwrap());
+    let since = rig.seen("dev").since;
+    let load = Load::start(rig.ports[0]);
+    rig.crash();
+    rig.begin();
+    // Nobody has said anything yet, which is no word against what is served.
+    rig.serves("dev", "c-dev").await;
+    rig.no_route("test");
+    rig.route("dev", "c-dev", dev.address);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((life(&rig), read(&rig, FILE).unwrap()), (before, served));
+    assert!(
+        rig.seen("dev").since.as_millis() / 1000 <= since.as_millis() / 1000 + 1,
+        "since when it was switched"
+    );
+    let new = Backend::start("new").await;
+    rig.route("dev", "c-new", new.address);
+    rig.serves("dev", "c-new").await;
+    let counts = load.end().await;
+    assert_eq!(counts.failed.load(Ordering::Relaxed), 0, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_nginx_does_not_take_stops_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let [https] = free_ports().await;
+    self_signed(&path("crt"), &path("key"));
+    let lines = format!("https = {https}\ncertificate = \"{}\"\nkey = \"{}\"", path("crt"), path("key"));
+    let Some(rig) = Rig::start_with(&lines).await else { return };
+    let (dev, new) = (Backend::start("dev").await, Backend::start("new").await);
+    rig.no_route("test");
+    rig.route("dev", "c-dev", dev.address);
+    rig.serves("dev", "c-dev").await;
+    let first = presented(https).expect("TLS is served");
+
+    let secret = "-----BEGIN PRIVATE KEY-----\nhunter2hunter2\n-----END PRIVATE KEY-----\n";
+    std::fs::write(path("key"), secret).unwrap();
+    rig.route("dev", "c-new", new.address);
+    rig.serves("dev", "c-new").await;
+    assert_eq!(presented(https), Some(first.clone()), "the old certificate goes on");
+    let warned = eventually("it is told", || async {
+        rig.front.warnings().into_iter().find(|words| words.contains("certificate and key"))
+    });
+    let warned = warned.await.unwrap();
+    assert!(!warned.contains("hunter2"), "{warned}");
+
+    self_signed(&path("crt"), &path("key"));
+    eventually("the new certificate is served", || async {
+        presented(https).filter(|presented| *presented != first)
+    })
+    .await
+    .unwrap();
+    eventually("the warning is taken back", || async { rig.front.warnings().is_empty().then_some(()) })
+        .await
+        .unwrap();
+    let keys = docker(&["exec", rig.container(), "nginx", "-V"]);
+    assert!(keys.is_some(), "it runs");
+    let log = Command::new("docker").args(["logs", rig.container()]).output().unwrap();
+    let log = [log.stdout, log.stderr].concat();
+    assert!(!String::from_utf8_lossy(&log).contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let good = read(&rig, FILE).unwrap();
+    // Its checks fail from now on, whatever they are shown; the nginx that runs goes on.
+    docker(&["cp", "/bin/false", &format!("{}:/usr/sbin/nginx", rig.container())]).unwrap();
+    let new = Backend::start("new").await;
+    rig.route("dev", "c-new", new.address);
+    let trouble = eventually("it is told", || async { rig.seen("dev").trouble }).await.unwrap();
+    assert!(trouble.contains("nginx refuses"), "{trouble}");
+    assert_eq!(rig.seen("dev").serves.as_deref(), Some("c-dev"));
+    assert_eq!(read(&rig, FILE).unwrap(), good);
+    assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("dev"));
+    docker(&["cp", "/usr/sbin/nginx", &format!("{}:/usr/sbin/nginx", rig.container())]).unwrap();
+    rig.serves("dev", "c-new").await;
+    assert_eq!(rig.seen("dev").trouble, None);
+}
+
+fn self_signed(certificate: &str, key: &str) {
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=dev.example", "-keyout", key, "-out", certificate])
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success(), "openssl makes a certificate");
+}
+
+/// The certificate that a port shows.
+fn presented(port: u16) -> Option<String> {
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", "dev.example"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let begin = text.find("-----BEGIN CERTIFICATE")?;
+    Some(text[begin..text.find("-----END CERTIFICATE")?].to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_somebody_else_has_is_named_and_costs_the_others_nothing() {
+    let (dev, test) = (Backend::start("dev").await, Backend::start("test").await);
+    let Some(rig) = serving_dev(&dev).await else { return };
+    // The front gives the port up, someone else takes it, and the front wants it back.
+    let [spare] = free_ports().await;
+    rig.declare(declared(&rig.image, rig.http, [rig.ports[0], spare], ""));
+    let taken = eventually("the port is free", || async {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, rig.ports[1])).await.ok()
+    });
+    let taken = taken.await.unwrap();
+    rig.declare(rig.redeclare());
+    let trouble = eventually("the port is named", || async {
+        rig.seen("test").trouble.filter(|trouble| trouble.contains(&rig.ports[1].to_string()))
+    });
+    let trouble = trouble.await.unwrap();
+    assert!(trouble.contains("Address already in use"), "{trouble}");
+    assert_eq!(rig.seen("dev").trouble, None);
+    assert_eq!(rig.by_name("dev.example").await.status, 200);
+    let other = Backend::start("other").await;
+    rig.route("dev", "c-other", other.address);
+    rig.serves("dev", "c-other").await;
+
+    docker(&["kill", rig.container()]).unwrap();
+    mended(&rig, "it starts without the port, too", |rig| life(rig).ends_with(" running")).await;
+    drop(taken);
+    rig.route("test", "c-test", test.address);
+    eventually("the port is served once it is free", || async {
+        let answer = get(rig.ports[1], "any", "/").await;
+        (answer.status == 200 && rig.seen("test").trouble.is_none()).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_is_not_abides_keeps_its_name_and_is_named() {
+    let dev = Backend::start("dev").await;
+    let Some(mut rig) = serving_dev(&dev).await else { return };
+    rig.crash();
+    docker(&["rm", "--force", rig.container()]).unwrap();
+    let foreign = docker(&["create", "--name", rig.container(), &rig.image, "nginx"]).unwrap();
+    rig.begin();
+    rig.route("dev", "c-dev", dev.address);
+    let trouble = eventually("it is named", || async { rig.seen("dev").trouble }).await.unwrap();
+    assert!(trouble.contains(&format!("docker rename {}", rig.container())), "{trouble}");
+    assert_eq!(rig.inspect("{{.Id}}"), foreign, "it is still there");
+    docker(&["rm", "--force", &foreign]).unwrap();
+    rig.no_route("test");
+    mended(&rig, "the front takes its name", |rig| life(rig).ends_with(" running")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_is_nowhere_is_named_and_what_serves_goes_on() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let before = life(&rig);
+    let nowhere = format!("127.0.0.1:1/{}", rig.image);
+    rig.declare(declared(&nowhere, rig.http, rig.ports, ""));
+    let warned = eventually("it is named", || async {
+        rig.front.warnings().into_iter().find(|words| words.contains("cannot be pulled"))
+    });
+    let warned = warned.await.unwrap();
+    assert!(warned.contains(&nowhere) && warned.contains("docker load"), "{warned}");
+    assert_eq!(life(&rig), before);
+    let new = Backend::start("new").await;
+    rig.route("dev", "c-new", new.address);
+    rig.serves("dev", "c-new").await;
+
+    let second = format!("{}:second", rig.image);
+    docker(&["tag", &rig.image, &second]).unwrap();
+    rig.declare(declared(&second, rig.http, rig.ports, ""));
+    mended(&rig, "another image makes another container", |rig| rig.inspect("{{.Config.Image}}") == second)
+        .await;
+    docker(&["rmi", &second]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_front_in_the_manifest_there_is_none() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let mut without = (*rig.redeclare()).clone();
+    without.front = None;
+    rig.declare(Arc::new(without));
+    eventually("it is removed", || async { rig.inspect("{{.Id}}").is_empty().then_some(()) }).await.unwrap();
+    assert_eq!(rig.front.seen(&name("dev")), None);
+    rig.declare(rig.redeclare());
+    mended(&rig, "it is made again", |rig| life(rig).ends_with(" running")).await;
+}

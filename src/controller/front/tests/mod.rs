@@ -1,0 +1,246 @@
+//! The front on a real engine, with a real nginx that is made of this machine's own.
+//!
+//! Containers of environments are played by servers of the test itself; the front is on the host's
+//! network and reaches them.
+
+#[path = "../../../../tests/common/nginx.rs"]
+mod nginx;
+
+mod backend;
+mod load;
+mod mend;
+mod serve;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch as channel;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::controller::docker::Engine;
+use crate::controller::fleet::Fleet;
+use crate::controller::pass::EngineState;
+use crate::model::manifest::{SourceFile, parse};
+
+/// How long anything may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Set to leave out the tests that need an engine.
+const WITHOUT_DOCKER: &str = "ABIDE_TEST_WITHOUT_DOCKER";
+
+/// A front of its own, with an image of its own, and whatever it made removed at the end.
+struct Rig {
+    front: Front,
+    manifest: channel::Sender<Arc<Manifest>>,
+    record: String,
+    image: String,
+    http: u16,
+    ports: [u16; 2],
+    /// Added to the `[front]` table.
+    front_lines: String,
+    wake: Wake,
+    worker: Option<DropGuard>,
+    _watcher: DropGuard,
+}
+
+impl Rig {
+    /// A front for `dev` and `test`; `None` where the tests on Docker were left out.
+    async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// The same, with more lines in its table.
+    async fn start_with(front_lines: &str) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if std::env::var_os(WITHOUT_DOCKER).is_some() {
+            return None;
+        }
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let record =
+            format!("{:05x}{:03x}{}", moment & 0xf_ffff, (std::process::id() + 97 * count) & 0xfff, count);
+        let image = format!("abide-t-front-{record}");
+        nginx::nginx_image(&image, &format!("abide.test={record}"));
+        let [http, dev, test] = free_ports().await;
+        let (manifest, seen) = channel::channel(declared(&image, http, [dev, test], front_lines));
+        let wake = Wake::default();
+        let front = Front::new(&record, seen, wake.clone());
+        let _watcher = watch_containers(front.clone());
+        let front_lines = front_lines.to_owned();
+        let ports = [dev, test];
+        let mut rig =
+            Self { front, manifest, record, image, http, ports, front_lines, wake, worker: None, _watcher };
+        rig.begin();
+        Some(rig)
+    }
+
+    /// Starts the worker, as a daemon does.
+    fn begin(&mut self) {
+        // The channel of a daemon outlives the worker; here its last value is enough.
+        let (_, known) = channel::channel(EngineState::Known);
+        let engine = Arc::new(Engine::new(None));
+        let fleet = Arc::new(Fleet::new(self.record.clone()));
+        let period = Duration::from_secs(1);
+        let worker = Worker::new(self.front.clone(), engine, fleet, self.record.clone(), known, period);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(worker.run()).await });
+        self.worker = Some(stop.drop_guard());
+    }
+
+    /// Ends the worker as a crash of the daemon does, and forgets what passes said.
+    fn crash(&mut self) {
+        self.worker = None;
+        *self.front.told() = Told::default();
+    }
+
+    fn declare(&self, manifest: Arc<Manifest>) {
+        self.manifest.send_replace(manifest);
+    }
+
+    fn redeclare(&self) -> Arc<Manifest> {
+        declared(&self.image, self.http, self.ports, &self.front_lines)
+    }
+
+    fn route(&self, environment: &str, container: &str, address: SocketAddr) {
+        self.front.route(&name(environment), Some(Route { container: container.to_owned(), address }));
+    }
+
+    fn no_route(&self, environment: &str) {
+        self.front.route(&name(environment), None);
+    }
+
+    fn seen(&self, environment: &str) -> FrontSeen {
+        self.front.seen(&name(environment)).unwrap()
+    }
+
+    /// Waits until an environment is really served from this container.
+    async fn serves(&self, environment: &str, container: &str) -> FrontSeen {
+        eventually(&format!("{environment} is served from {container}"), || async {
+            let seen = self.seen(environment);
+            (seen.serves.as_deref() == Some(container)).then_some(seen)
+        })
+        .await
+        .unwrap_or_else(|why| panic!("{why}: {:?} {:?}", self.seen(environment), self.front.warnings()))
+    }
+
+    fn container(&self) -> &str {
+        &self.front.name
+    }
+
+    fn inspect(&self, format: &str) -> String {
+        docker(&["inspect", "--format", format, self.container()]).unwrap_or_default()
+    }
+
+    /// `GET /` by host name.
+    async fn by_name(&self, host: &str) -> Answer {
+        get(self.http, host, "/").await
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.worker = None;
+        let mine = format!("label=abide.record={}", self.record);
+        let found = docker(&["ps", "--all", "--quiet", "--filter", &mine]).unwrap_or_default();
+        for id in found.lines() {
+            let _ = docker(&["rm", "--force", id]);
+        }
+        let _ = docker(&["rmi", "--force", &self.image]);
+    }
+}
+
+/// What the watch over the engine does: tells the front of containers that changed.
+fn watch_containers(front: Front) -> DropGuard {
+    use futures::StreamExt as _;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let task = async move {
+        let engine = Engine::new(None);
+        let mut happenings = Box::pin(engine.happenings(None).await.unwrap());
+        while let Some(Ok(happening)) = happenings.next().await {
+            if let crate::controller::docker::Happening::Container { id, names } = happening {
+                front.hear(&id, &names);
+            }
+        }
+    };
+    tokio::spawn(async move { stopped.run_until_cancelled(task).await });
+    stop.drop_guard()
+}
+
+fn declared(image: &str, http: u16, [dev, test]: [u16; 2], front_lines: &str) -> Arc<Manifest> {
+    let text = format!(
+        "[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"5s\"\n{front_lines}\n\
+         [environment.dev]\ncontainer = \"dev-server\"\nport = {dev}\nhostname = \"dev.example\"\n\
+         [environment.test]\ncontainer = \"test-server\"\nport = {test}\npublish = \"127.0.0.1:{test}\"\n"
+    );
+    Arc::new(parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap())
+}
+
+fn name(environment: &str) -> EnvironmentName {
+    EnvironmentName::new(environment).unwrap()
+}
+
+async fn free_ports<const N: usize>() -> [u16; N] {
+    let mut listeners = Vec::new();
+    for _ in 0..N {
+        listeners.push(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap());
+    }
+    std::array::from_fn(|index| listeners[index].local_addr().unwrap().port())
+}
+
+fn docker(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Polls until `look` finds something.
+async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> Result<T, String> {
+    let began = tokio::time::Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(format!("{what}: not within {PATIENCE:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An answer: its status, its head and its body.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// Any answer at all; status 0 where there is none.
+async fn get(port: u16, host: &str, path: &str) -> Answer {
+    let nothing = |why: String| Answer { status: 0, head: String::new(), body: why };
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n");
+    match tokio::time::timeout(PATIENCE, exchange(port, &request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => nothing(error.to_string()),
+        Err(_) => nothing("no answer in time".to_owned()),
+    }
+}
+
+async fn exchange(port: u16, request: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok(Answer { status: status.unwrap_or(0), head: head.to_owned(), body: body.to_owned() })
+}

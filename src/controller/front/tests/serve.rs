@@ -1,0 +1,124 @@
+//! What the front serves.
+
+use super::backend::Backend;
+use super::load::Load;
+use super::*;
+use crate::model::time::Timestamp;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_is_served_by_name_and_by_port_with_what_the_program_has_to_know() {
+    let Some(rig) = Rig::start().await else { return };
+    let (dev, test) = (Backend::start("dev").await, Backend::start("test").await);
+    let bell = rig.wake.bell(&name("dev"));
+    rig.route("dev", "c-dev", dev.address);
+    rig.route("test", "c-test", test.address);
+    let seen = rig.serves("dev", "c-dev").await;
+    rig.serves("test", "c-test").await;
+    assert!(seen.since > Timestamp::default() && seen.trouble.is_none(), "{seen:?}");
+    tokio::time::timeout(PATIENCE, bell.notified()).await.unwrap();
+
+    let answer = rig.by_name("dev.example:81").await;
+    assert_eq!((answer.status, answer.body.lines().next()), (200, Some("dev")), "{answer:?}");
+    let asked = answer.body.to_lowercase();
+    for field in [
+        "host: dev.example:81",
+        "x-forwarded-for: 192.0.2.7, 127.0.0.1",
+        "x-forwarded-proto: http",
+        "x-forwarded-host: dev.example:81",
+        "connection: close",
+    ] {
+        assert!(asked.contains(&format!("\r\n{field}\r\n")), "{field}: {asked}");
+    }
+    assert_eq!(get(rig.ports[0], "anything", "/").await.body.lines().next(), Some("dev"));
+    assert_eq!(get(rig.ports[1], "anything", "/").await.body.lines().next(), Some("test"));
+    let unknown = rig.by_name("other.example").await;
+    assert_eq!(unknown.status, 404);
+    assert!(!unknown.head.contains("nginx/"), "it tells its version: {}", unknown.head);
+    assert_eq!(rig.inspect("{{.HostConfig.NetworkMode}} {{.HostConfig.RestartPolicy.Name}}"), "host no");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_an_environment_changes_places() {
+    let Some(rig) = Rig::start().await else { return };
+    let (old, new) = (Backend::start("old").await, Backend::start("new").await);
+    rig.no_route("test");
+    rig.route("dev", "c-0", old.address);
+    rig.serves("dev", "c-0").await;
+    let load = Load::start(rig.ports[0]);
+    for round in 1..=20 {
+        let backend = if round % 2 == 0 { &old } else { &new };
+        let container = format!("c-{round}");
+        rig.route("dev", &container, backend.address);
+        rig.serves("dev", &container).await;
+    }
+    let counts = load.end().await;
+    let [answered, failed] = [&counts.answered, &counts.failed].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(failed, 0, "{counts:?}");
+    assert!(answered > 200, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_ends_where_it_began_and_is_seen_until_then() {
+    let Some(rig) = Rig::start().await else { return };
+    let (old, new) = (Backend::start("old").await, Backend::start("new").await);
+    rig.no_route("test");
+    rig.route("dev", "c-old", old.address);
+    rig.serves("dev", "c-old").await;
+    let port = rig.ports[0];
+    let slow = tokio::spawn(async move { get(port, "dev.example", "/slow").await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    rig.route("dev", "c-new", new.address);
+    let switched = rig.serves("dev", "c-new").await;
+    assert!(switched.is_draining, "a request is under way: {switched:?}");
+    assert_eq!(slow.await.unwrap().body.lines().next(), Some("old"), "it ended where it began");
+    eventually("the drain ends", || async { (!rig.seen("dev").is_draining).then_some(()) }).await.unwrap();
+    assert_eq!(rig.seen("dev").since, switched.since);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_passes_in_both_directions() {
+    let Some(rig) = Rig::start().await else { return };
+    let dev = Backend::start("dev").await;
+    rig.no_route("test");
+    rig.route("dev", "c-dev", dev.address);
+    rig.serves("dev", "c-dev").await;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, rig.http)).await.unwrap();
+    let upgrade =
+        "GET /ws HTTP/1.1\r\nHost: dev.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut head = vec![0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head, b"HTTP/1.1 101");
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    for word in ["hello", "again"] {
+        stream.write_all(word.as_bytes()).await.unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, word.as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_front_has_pages_of_its_own_for_what_is_not_there() {
+    let Some(rig) = Rig::start().await else { return };
+    let dev = Backend::start("dev").await;
+    rig.no_route("test");
+    rig.route("dev", "c-dev", dev.address);
+    rig.serves("dev", "c-dev").await;
+    let none = get(rig.ports[1], "any", "/").await;
+    assert_eq!(none.status, 503, "{none:?}");
+    assert!(none.head.contains("Retry-After: 5") && none.body.contains("test is not available"), "{none:?}");
+    assert!(none.head.contains("text/html"), "{none:?}");
+    drop(dev);
+    let gone = eventually("the program ends", || async {
+        Some(rig.by_name("dev.example").await).filter(|answer| answer.status != 200)
+    });
+    let gone = gone.await.unwrap();
+    assert_eq!(gone.status, 502, "{gone:?}");
+    assert!(gone.head.contains("Retry-After: 5") && gone.body.contains("dev does not answer"), "{gone:?}");
+    // What it serves is not told to others, and this host is others under another name.
+    let told = get(rig.http, render::SELF, "/").await;
+    assert_eq!(told.status, 404);
+}

@@ -1,0 +1,143 @@
+//! `[front]`, and what it has to do with the environments.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::cross::{Declared, Named, port_path};
+use super::places::Places;
+use super::problem::Problem;
+use super::table::{Field, Table};
+use super::{grammar, keys};
+use crate::model::name::{AgentName, HostName};
+use crate::model::spec::{FrontSpec, HttpsSpec, Update};
+
+/// The image where the manifest does not say: the official one.
+const DEFAULT_IMAGE: &str = "nginx";
+/// The port of HTTP.
+const DEFAULT_HTTP: u16 = 80;
+/// How long requests to a container that was replaced may take where the manifest does not say.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+pub(super) fn read(field: &Field<'_>) -> Option<FrontSpec> {
+    let table = field.table(&keys::FRONT)?;
+    let image = table.get("image").map(|field| field.parsed("the name of an image", image));
+    let http = table.get("http").map(|field| field.port());
+    let drain = table.get("drain").map(|field| read_drain(&field));
+    let https = read_https(&table);
+    Some(FrontSpec {
+        image: image.unwrap_or_else(|| Some(DEFAULT_IMAGE.to_owned()))?,
+        http: http.unwrap_or(Some(DEFAULT_HTTP))?,
+        https,
+        drain: drain.unwrap_or(Some(DEFAULT_DRAIN))?,
+    })
+}
+
+pub(super) fn image(text: &str) -> Result<String, String> {
+    if grammar::is_image(text) {
+        return Ok(text.to_owned());
+    }
+    Err("must be the name of an image, such as \"nginx\" or \"nginx:1.28\"".to_owned())
+}
+
+/// nginx takes zero for "no limit".
+fn read_drain(field: &Field<'_>) -> Option<Duration> {
+    let drain = field.duration()?;
+    if drain.is_zero() {
+        field.must("must be more than zero");
+    }
+    Some(drain)
+}
+
+/// The port, the certificate and the key: all of them or none.
+fn read_https(table: &Table<'_>) -> Option<HttpsSpec> {
+    let port = table.get("https").map(|field| field.port());
+    let path = |key| table.get(key).map(|field| field.parsed(HOST_FILE, grammar::host_path));
+    match (port, path("certificate"), path("key")) {
+        (None, None, None) => None,
+        (Some(port), Some(certificate), Some(key)) => {
+            Some(HttpsSpec { port: port?, certificate: certificate?, key: key? })
+        }
+        _ => {
+            table.problem("`front` needs `https`, `certificate` and `key` together, or none of them");
+            None
+        }
+    }
+}
+
+const HOST_FILE: &str = "an absolute path of this host";
+
+/// What is wrong between the front and the environments of one host.
+pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let mut found = host_names_taken_twice(all, places);
+    found.extend(ports_wanted_by_two_versions(declared, all, places));
+    match &declared.front {
+        Some(Some(front)) => found.extend(ports_of_the_front(front, all, places)),
+        Some(None) => {}
+        None if declared.incomplete => {}
+        None => found.extend(host_names_without_front(all, places)),
+    }
+    found
+}
+
+fn host_names_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let (mut owners, mut found) = (BTreeMap::<&HostName, _>::new(), Vec::new());
+    for (name, draft) in all {
+        let Some(host) = &draft.hostname else { continue };
+        if let Some(owner) = owners.get(host) {
+            let message = format!("the host name `{host}` is already that of `environment.{owner}`");
+            found.push(places.problem(&format!("environment.{name}.hostname"), message));
+        } else {
+            owners.insert(host, name);
+        }
+    }
+    found
+}
+
+/// Two versions beside each other cannot both have the host port.
+fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let has_front =
+        |host: &Option<AgentName>| host.is_none() && (declared.front.is_some() || declared.incomplete);
+    let both = all.iter().filter(|(_, draft)| {
+        let update = draft.spec.as_ref().and_then(|spec| spec.update);
+        update == Some(Update::StartFirst) && draft.publish.is_some() && !has_front(&draft.host)
+    });
+    let problem = |(name, _): &Named<'_>| {
+        let message = "`update` = \"start-first\" needs a front that switches from one container to the other: \
+                       add `[front]`, or `publish = false`";
+        places.problem(&format!("environment.{name}.update"), message)
+    };
+    both.map(problem).collect()
+}
+
+fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let named = all.iter().filter(|(_, draft)| draft.hostname.is_some());
+    let problem = |(name, _): &Named<'_>| {
+        let message = "`hostname` needs a front that serves it: add `[front]`, whose keys all have defaults";
+        places.problem(&format!("environment.{name}.hostname"), message)
+    };
+    named.map(problem).collect()
+}
+
+/// Ports that the front needs for itself and that are wanted twice.
+fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let https = front.https.as_ref().map(|https| https.port);
+    if https == Some(front.http) {
+        let message = format!("`https` must be another port than `http`, which is {}", front.http);
+        found.push(places.problem("front.https", message));
+    }
+    for (name, draft) in all {
+        let Some(publish) = &draft.publish else { continue };
+        let key = match publish.port {
+            port if port == front.http => "http",
+            port if Some(port) == https => "https",
+            _ => continue,
+        };
+        let message = format!(
+            "the host port {} is `{key}` of the front; publish another, or `publish = false` and a `hostname`",
+            publish.port
+        );
+        found.push(places.problem(&port_path(places, name), message));
+    }
+    found
+}

@@ -1,0 +1,64 @@
+//! The front under the daemon: pushes reach it, and it outlives the daemon.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::common::{PATIENCE, Scene, eventually, inspected, json, try_docker};
+
+/// The id of the front's container and since when it runs.
+fn life(scene: &Scene) -> Option<String> {
+    let filter = format!("label=abide.test={}", scene.space.prefix());
+    let name =
+        try_docker(&["ps", "--format", "{{.Names}}", "--filter", &filter, "--filter", "name=abide-front-"])?;
+    Some(inspected(name.lines().next()?, "{{.Id}} {{.State.StartedAt}}"))
+}
+
+/// What is answered for a host name.
+fn page(http: u16, host: &str) -> (u16, String) {
+    named(http, host).unwrap_or_default()
+}
+
+fn named(http: u16, host: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", http)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// Pushes a page and waits until it is served by name and by port.
+fn goes_live(scene: &Scene, http: u16, words: &str) {
+    let commit = scene.push_page("dev", words);
+    assert_eq!(scene.announce("dev").0, 202);
+    scene.ready_at("dev", &commit);
+    let expected = (200, words.to_owned());
+    eventually(words, PATIENCE, || page(http, "dev.example") == expected);
+    assert_eq!(scene.page("dev"), words);
+}
+
+#[test]
+fn a_push_is_served_by_port_and_by_name_and_the_front_outlives_the_daemon() {
+    let Some((scene, http)) = Scene::fronted(&["dev"]) else { return };
+    scene.ready("dev");
+    eventually("dev is served by its name", PATIENCE, || page(http, "dev.example").0 == 200);
+    let holder = format!("{}.net", scene.container("dev"));
+    assert_eq!(inspected(&holder, "{{json .HostConfig.PortBindings}}"), "null", "the port is the front's");
+    let before = life(&scene).expect("there is a front");
+    goes_live(&scene, http, "a second page");
+
+    let scene = scene.restarted();
+    scene.ready("dev");
+    assert_eq!(page(http, "dev.example"), (200, "a second page".to_owned()));
+    goes_live(&scene, http, "a third page");
+    assert_eq!(
+        life(&scene),
+        Some(before),
+        "neither a push nor a restart of the daemon touches its container"
+    );
+    let Value::Array(all) = json(&scene.abide(&["status", "-o", "json"])) else { panic!("no list") };
+    assert_eq!(all.len(), 1, "the front is no environment");
+}
