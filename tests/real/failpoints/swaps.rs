@@ -1,0 +1,50 @@
+//! Updates behind a front, cut short: there is no gap at all, not even while no daemon runs.
+
+use abide::failpoint::Point;
+
+use super::updates::{cut_short, failpoints, running};
+use crate::common::{PATIENCE, Space, Spot, Watcher, eventually, free_ports, made_image, nginx_image};
+
+/// What an update does that switches the front.
+const SWAP: &[Point] = &[
+    Point::CreateHolder,
+    Point::StartHolder,
+    Point::Create,
+    Point::Start,
+    Point::Rename,
+    Point::Stop,
+    Point::Remove,
+    Point::Flush,
+];
+
+/// An environment behind a front of its own.
+fn fronted(space: &Space) -> Spot {
+    let image = space.name("nginx");
+    nginx_image(&image, &space.label());
+    let [http] = free_ports();
+    Spot::new(space, &format!("[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"2s\""))
+}
+
+#[test]
+fn behind_a_front_no_update_costs_a_request_wherever_it_was_cut_short() {
+    let Some(space) = Space::new() else { return };
+    let spot = fronted(&space);
+    let images = ["one", "two"].map(|page| (page, made_image(&space, page, "")));
+    running(&spot, &images[0].1);
+    let mut current = 0;
+    let watcher = Watcher::start(&space, spot.port);
+    for failpoint in failpoints(SWAP) {
+        let wanted = 1 - current;
+        let acknowledged = cut_short(&spot, &failpoint, &images[wanted].1);
+        let daemon = spot.daemon();
+        let runs = spot.await_ready();
+        assert!(!acknowledged || runs == images[wanted].1, "{failpoint}: what was acknowledged does not run");
+        current = images.iter().position(|(_, image)| *image == runs).unwrap();
+        let page = images[current].0;
+        eventually("the page of what runs is served", PATIENCE, || spot.page().as_deref() == Some(page));
+        let what = format!("{failpoint}: one container, one holder and the front are left");
+        eventually(&what, PATIENCE, || (space.containers().len(), space.holders().len()) == (2, 1));
+        daemon.kill();
+    }
+    watcher.finish().assert_no_gap("any update");
+}
