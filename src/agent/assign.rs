@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::policy::Policy;
 use crate::model::link::{Assigned, Assignment};
 use crate::model::name::{EnvironmentName, Generation};
-use crate::model::spec::{EnvironmentSpec, Manifest};
+use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::record::{Kept, NotTaken, RecordError, Replica};
@@ -151,8 +151,8 @@ pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
     let allowed =
         environments.into_iter().filter(|(_, spec)| policy.objection(&network, spec, &[]).is_none());
     let here = allowed.map(|(name, spec)| {
-        // To the loop of this host they are its own.
-        (name, EnvironmentSpec { host: None, ..spec })
+        // To the loop of this host they are its own; and nothing here but the controller moves them.
+        (name, EnvironmentSpec { host: None, supply: Supply::Manual, ..spec })
     });
     Manifest { environments: here.collect(), network: network.clone(), ..Manifest::default() }
 }

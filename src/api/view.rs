@@ -29,7 +29,7 @@ pub(super) fn environment(
         (Some(host), Some(Presence { connected: false, last_seen })) => said.of_the_away(host, last_seen),
         _ => said,
     };
-    let Desired { environment, entry, head: _, hint: _, hold, sync, bad: _ } = desired;
+    let Desired { environment, entry, head: _, hint: _, tag: _, tag_hint: _, hold, sync, bad: _ } = desired;
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),

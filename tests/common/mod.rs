@@ -35,7 +35,7 @@ pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_
 pub(crate) use nginx::nginx_image;
 pub(crate) use pair::{PORT, Pair, TUNNEL};
 pub(crate) use proxy::{Fault, Proxy};
-pub(crate) use registry::{Login, Registry};
+pub(crate) use registry::{Login, Registry, registry_image};
 pub(crate) use scene::{Scene, json, list};
 pub(crate) use solo::{Life, Solo, inspected};
 pub(crate) use spot::Spot;

@@ -85,15 +85,14 @@ fn the_overlays_that_the_shipped_manifest_keeps_in_comments_are_right() {
 }
 
 #[test]
-fn all_else_that_the_shipped_manifest_keeps_in_comments_only_waits_for_a_later_version() {
+fn all_else_that_the_shipped_manifest_keeps_in_comments_is_right() {
     let problems = parse(&[file("k.toml", shipped_with(|_| true))]).unwrap_err();
     // Whoever takes in `host` takes out `hostname`.
-    let is_known = |message: &str| {
-        message.contains("is not supported by this version")
-            || message.contains("does not go with `hostname`")
-    };
-    assert!(problems.iter().all(|problem| is_known(&problem.message)), "{problems}");
-    assert_eq!(problems.iter().count(), 2, "{problems}");
+    assert!(
+        problems.iter().all(|problem| problem.message.contains("does not go with `hostname`")),
+        "{problems}"
+    );
+    assert_eq!(problems.iter().count(), 1, "{problems}");
 }
 
 #[test]
