@@ -6,6 +6,7 @@
 
 mod builds;
 mod mends;
+mod swaps;
 mod updates;
 
 use abide::failpoint::Point;
