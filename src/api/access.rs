@@ -1,7 +1,7 @@
 //! Who may come in, and what for.
 //!
 //! [`socket::name_caller`] and [`gate::authenticate`] say who asks, as an [`Access`] in the request's
-//! extensions; [`guard`] stands before every route and compares it with the route's [`Rule`]. Where
+//! extensions; `guard` stands before every route and compares it with the route's `Rule`. Where
 //! nobody said who asks, nobody is let in.
 
 mod failures;
@@ -12,7 +12,8 @@ pub mod socket;
 use std::net::SocketAddr;
 
 use axum::extract::{FromRequestParts as _, RawPathParams, Request};
-use axum::http::{HeaderValue, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -93,22 +94,45 @@ pub(super) struct NotLetIn;
 
 /// Lets a request on to its handler where `rule` allows it. What is refused is refused in constant
 /// words: they tell neither what was wrong with a token nor what there is behind the door.
-pub(super) async fn guard(rule: Rule, request: Request, next: Next) -> Response {
+pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, next: Next) -> Response {
     if rule == Rule::Anyone {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
     let Some(access) = parts.extensions.get::<Access>().cloned() else { return not_let_in() };
-    let environment = match RawPathParams::from_request_parts(&mut parts, &()).await {
-        Ok(named) => named.iter().find(|(name, _)| *name == "environment").map(|(_, text)| text.to_owned()),
-        Err(_) => None,
-    };
-    let environment = environment.and_then(|text| EnvironmentName::new(text).ok());
+    let environment = environment(&mut parts).await;
     if !rule.allows(access.role(), environment.as_ref()) {
-        tracing::info!(by = access.by(), role = %access.role(), path = parts.uri.path(), "refused: another role is needed");
+        audit(&access, &parts.method, route, environment.as_ref(), StatusCode::FORBIDDEN);
         return ApiError::forbidden().into_response();
     }
-    next.run(Request::from_parts(parts, body)).await
+    if !matches!(rule, Rule::Move | Rule::Administer) {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    let method = parts.method.clone();
+    let response = next.run(Request::from_parts(parts, body)).await;
+    audit(&access, &method, route, environment.as_ref(), response.status());
+    response
+}
+
+/// The environment that the path names.
+async fn environment(parts: &mut Parts) -> Option<EnvironmentName> {
+    let named = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    let (_, text) = named.iter().find(|(name, _)| *name == "environment")?;
+    EnvironmentName::new(text).ok()
+}
+
+/// Who asked for what may move something, or was not allowed to ask at all. The route is logged, and
+/// not the path: someone may have put a token there.
+fn audit(
+    access: &Access,
+    method: &Method,
+    route: &str,
+    environment: Option<&EnvironmentName>,
+    status: StatusCode,
+) {
+    let environment = environment.map(tracing::field::display);
+    let (by, status) = (access.by(), status.as_u16());
+    tracing::info!(by, role = %access.role(), %method, route, environment, status, "asked");
 }
 
 fn not_let_in() -> Response {

@@ -40,8 +40,8 @@ impl Route {
     }
 
     fn guarded(self) -> MethodRouter<ApiState> {
-        let rule = self.rule;
-        let guard = move |request: Request, next: Next| guard(rule, request, next);
+        let (rule, path) = (self.rule, self.path);
+        let guard = move |request: Request, next: Next| guard(rule, path, request, next);
         // The guard is the outermost, so that nothing of a body is read before it.
         self.handler.layer(DefaultBodyLimit::max(self.longest_body)).route_layer(from_fn(guard))
     }

@@ -124,6 +124,8 @@ struct Contents {
 #[derive(Clone)]
 pub struct Identity {
     files: Files,
+    /// What was in them.
+    contents: Arc<Contents>,
     current: Arc<Current>,
     pin: Option<Pin>,
 }
@@ -136,8 +138,7 @@ impl Identity {
     /// [`IdentityError`], which names the file.
     pub fn given(files: Files) -> Result<Self, IdentityError> {
         warn_of_readers(&files.key);
-        let key = files.parse(&files.read()?)?;
-        Ok(Self { files, current: Arc::new(Current::of(key)), pin: None })
+        Self::of(files)
     }
 
     /// The identity in `folder`, which is made at the first start and then stays as it is, for
@@ -149,10 +150,15 @@ impl Identity {
         if !folder.exists() {
             make(folder)?;
         }
-        let files = Files::made_in(folder);
-        let key = files.parse(&files.read()?)?;
-        let pin = pin_of(&key);
-        Ok(Self { files, current: Arc::new(Current::of(key)), pin })
+        let identity = Self::of(Files::made_in(folder))?;
+        let pin = pin_of(&identity.current.get());
+        Ok(Self { pin, ..identity })
+    }
+
+    fn of(files: Files) -> Result<Self, IdentityError> {
+        let contents = files.read()?;
+        let current = Arc::new(Current::of(files.parse(&contents)?));
+        Ok(Self { files, contents: Arc::new(contents), current, pin: None })
     }
 
     /// By what a token can make it known, where it stays the same.
@@ -184,14 +190,14 @@ impl Identity {
     }
 
     pub(super) fn follower(self) -> Follower {
-        Follower { taken: self.files.read().ok(), refused: None, identity: self }
+        Follower { taken: Arc::clone(&self.contents), refused: None, identity: self }
     }
 }
 
 /// What was last seen in the files.
 pub(super) struct Follower {
     identity: Identity,
-    taken: Option<Contents>,
+    taken: Arc<Contents>,
     /// Contents that could not be used, and whether that was said.
     refused: Option<(Option<Contents>, bool)>,
 }
@@ -200,14 +206,14 @@ impl Follower {
     pub(super) fn look(&mut self) {
         let files = &self.identity.files;
         let read = files.read();
-        if read.as_ref().ok() == self.taken.as_ref() && self.taken.is_some() {
+        if read.as_ref().is_ok_and(|contents| *contents == *self.taken) {
             self.refused = None;
             return;
         }
         match read.and_then(|contents| files.parse(&contents).map(|key| (contents, key))) {
             Ok((contents, key)) => {
                 self.identity.current.replace(key);
-                self.taken = Some(contents);
+                self.taken = Arc::new(contents);
                 self.refused = None;
                 tracing::info!(certificate = %files.certificate.display(), "the certificate was taken anew");
             }
@@ -240,6 +246,10 @@ impl Current {
         Self(RwLock::new(Arc::new(key)))
     }
 
+    fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn replace(&self, key: CertifiedKey) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
     }
@@ -247,7 +257,7 @@ impl Current {
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.get())
     }
 }
 

@@ -284,6 +284,13 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
     drop(following);
     // It is shown where it does not belong, too.
     let _ = http_get(place.port, &format!("/api/v1/environments?token={token}"));
+    let _ = by_hand(
+        &place,
+        &format!(
+            "DELETE /api/v1/tokens/{token} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        ),
+    );
     told.push_str(&at(&["token", "revoke", "canary"]).stdout);
     told.push_str(&at(&["status"]).stderr);
     daemon.signal(rustix::process::Signal::TERM);
@@ -293,6 +300,7 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
     let secret = token.split('.').next().unwrap().rsplit_once('_').unwrap().1;
     assert_eq!(secret.len(), 43);
     assert!(told.contains("a token that is not in force was shown"), "the log was not looked at");
+    assert!(told.contains("\"route\":\"/api/v1/environments/{environment}/hold\""), "no audit in the log");
     if let Some(place) = told.find(secret) {
         panic!("the token is told: {}", told[place.saturating_sub(300)..place].escape_debug());
     }

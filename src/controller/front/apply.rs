@@ -61,7 +61,12 @@ impl Worker {
             if wanted.asked_at.is_none() {
                 return Err(Trouble::down("the front can listen on none of its ports"));
             }
-            if found.as_ref() == Some(&wanted.text) && is_served(&wanted).await {
+            if found.as_ref().is_some_and(|found| wanted.reads_as(found)) && is_served(&wanted).await {
+                if found.as_ref() != Some(&wanted.text) {
+                    // Another container at the same address: it is noted, and nginx need not hear of it.
+                    let text = wanted.text.clone().into_bytes();
+                    self.engine.place_files(id, FOLDER, &[file(PRESENT, text)]).await?;
+                }
                 self.accept(wanted, None, spec.drain);
                 return Ok(());
             }

@@ -21,7 +21,7 @@ pub(super) const PULL: &[Point] = &[Point::Pull];
 const WRITES: [u32; 5] = [1, 2, 3, 5, 8];
 
 /// The failpoints of `points`; a write has several.
-fn failpoints(points: &[Point]) -> Vec<String> {
+pub(super) fn failpoints(points: &[Point]) -> Vec<String> {
     let numbered = |name: String| match name.ends_with("-flush") {
         true => WRITES.iter().map(|nth| format!("{name}:{nth}")).collect(),
         false => vec![name],
@@ -31,7 +31,7 @@ fn failpoints(points: &[Point]) -> Vec<String> {
 
 /// Has `image` recorded by a daemon that a failpoint kills, and says whether the record was
 /// acknowledged.
-fn cut_short(spot: &Spot, failpoint: &str, image: &str) -> bool {
+pub(super) fn cut_short(spot: &Spot, failpoint: &str, image: &str) -> bool {
     let daemon = Daemon::start_doomed(&spot.desired_state, failpoint, &[]);
     let acknowledged = spot.set(image).code == 0;
     daemon.await_doom(failpoint);
@@ -45,7 +45,7 @@ fn is_in_the_gap(failpoint: &str) -> bool {
 }
 
 /// An environment that is ready with `image`, and its daemon killed.
-fn running(spot: &Spot, image: &str) {
+pub(super) fn running(spot: &Spot, image: &str) {
     let daemon = spot.daemon();
     assert_eq!(spot.set(image).code, 0);
     assert_eq!(spot.await_ready(), image);
