@@ -3,7 +3,7 @@
 //! `ABIDE_FAILPOINT=after-create:2` kills the process (SIGKILL, which nothing can catch) as soon as
 //! it has created its second container; without a number, its first. That is how the tests show
 //! that a daemon may end between any two steps. Only debug builds have it: in a release build
-//! [`before`] and [`after`] are empty, and no variable is read.
+//! `before` and `after` are empty, and no variable is read.
 
 /// What is done at a point, and under which word a failpoint names it.
 macro_rules! points {

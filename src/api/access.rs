@@ -1,7 +1,7 @@
 //! Who may come in, and what for.
 //!
 //! [`socket::name_caller`] and [`gate::authenticate`] say who asks, as an [`Access`] in the request's
-//! extensions; [`guard`] stands before every route and compares it with the route's [`Rule`]. Where
+//! extensions; `guard` stands before every route and compares it with the route's `Rule`. Where
 //! nobody said who asks, nobody is let in.
 
 mod failures;

@@ -1,6 +1,6 @@
 //! The vocabulary: pure data, valid by construction. No async, no clock, no IO.
 //!
-//! In reading order: names ([`name`], [`reference`]), then what people declare ([`spec`]), what should run
+//! In reading order: names ([`name`], [`mod@reference`]), then what people declare ([`spec`]), what should run
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
 //! [`event`]), what a build was ([`build`]), who may do what ([`access`], [`credential`]), what an API

@@ -31,7 +31,7 @@ pub(crate) use image::{SITE_PORT, made_image};
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
 pub(crate) use nginx::nginx_image;
 pub(crate) use proxy::{Fault, Proxy};
-pub(crate) use registry::{Login, Registry};
+pub(crate) use registry::{Login, Registry, registry_image};
 pub(crate) use scene::{Scene, json, list};
 pub(crate) use solo::{Life, Solo, inspected};
 pub(crate) use spot::Spot;

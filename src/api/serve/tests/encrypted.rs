@@ -38,6 +38,9 @@ impl Place {
     }
 }
 
+/// The beginning of a handshake that announces 512 bytes.
+const BEGUN: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+
 const GET: &[u8] = b"GET /peer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
@@ -78,8 +81,7 @@ async fn handshakes_that_never_end_are_cut_off_and_keep_nobody_waiting() {
     let mut slow = Vec::new();
     for _ in 0..50 {
         let mut stream = place.server.connect().await;
-        // The beginning of a handshake that announces more than will ever come.
-        stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await.unwrap();
+        stream.write_all(BEGUN).await.unwrap();
         slow.push(stream);
     }
     assert_eq!(statuses(&place.exchange(GET).await), [200]);
@@ -92,10 +94,11 @@ async fn handshakes_that_never_end_are_cut_off_and_keep_nobody_waiting() {
 async fn a_handshake_byte_by_byte_does_not_extend_its_deadline() {
     let place = place(hasty()).await;
     let mut stream = place.server.connect().await;
-    stream.write_all(b"\x16\x03\x01\x02\x00").await.unwrap();
+    stream.write_all(BEGUN).await.unwrap();
     let closed = async {
+        // At this pace what was announced is not there before the patience of this test is over.
         while stream.write_all(b"\x01").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     timeout(PATIENCE, closed).await.expect("a dribbled handshake was read for ever");
