@@ -242,10 +242,11 @@ fn api_state(
 /// The routes of all webhooks, whose counters `state` shows from now on.
 fn webhooks(state: &mut ApiState) -> Router {
     let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
+    let of_registries = webhook::registry::routes(inbox.clone(), clock, WebhookLimits::default());
     let hooks = WebhookState::new(inbox, clock, WebhookLimits::default());
     let tally = hooks.tally();
     state.more_metrics = Some(Arc::new(move || tally.to_string()));
-    webhook::routes(hooks)
+    webhook::routes(hooks).merge(of_registries)
 }
 
 /// Everything, on the socket for local people and on the network for tokens. Webhooks prove

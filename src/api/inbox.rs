@@ -5,9 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::ManifestState;
+use super::webhook::registry::TagInbox;
 use super::webhook::{Hook, Inbox, RecordOutcome, Recorded, StoreError};
-use crate::model::desired::Hint;
+use crate::model::container::Secret;
+use crate::model::desired::{Hint, TagHint};
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
+use crate::model::reference::{RegistryHost, TaggedImage};
 use crate::model::spec::Supply;
 use crate::record::{Delivery, DesiredWriter};
 use crate::secret;
@@ -21,6 +24,33 @@ pub struct RecordInbox {
     pub writer: DesiredWriter,
 }
 
+impl TagInbox for RecordInbox {
+    fn token(&self, host: &RegistryHost) -> Option<Secret> {
+        let state = self.manifest.borrow();
+        let named = state.manifest.registries.get(host)?.webhook.as_ref()?;
+        Some(secret::read(named).unwrap_or_else(|error| {
+            tracing::error!(registry = %host, %error, "the token of its notifications cannot be read");
+            Secret::default()
+        }))
+    }
+
+    fn followers(&self, image: &TaggedImage) -> Vec<EnvironmentName> {
+        let state = self.manifest.borrow();
+        let environments = state.manifest.environments.iter();
+        let following = environments
+            .filter(|(_, spec)| matches!(&spec.supply, Supply::Tag { image: followed } if followed == image));
+        following.map(|(name, _)| name.clone()).collect()
+    }
+
+    async fn announce(
+        &self,
+        environments: Vec<EnvironmentName>,
+        hint: TagHint,
+    ) -> Result<Vec<EnvironmentName>, StoreError> {
+        self.writer.announce_tag(environments, hint).await.map_err(|error| StoreError(Box::new(error)))
+    }
+}
+
 impl Inbox for RecordInbox {
     fn hook(&self, repository: &str) -> Option<Hook> {
         let name = RepositoryName::new(repository).ok()?;
@@ -30,7 +60,7 @@ impl Inbox for RecordInbox {
         // an empty secret, with which nothing is ever authentic.
         let secret = secret::read(&webhook.secret).unwrap_or_else(|error| {
             tracing::error!(repository = %name, %error, "the webhook's secret cannot be read");
-            crate::model::container::Secret::default()
+            Secret::default()
         });
         Some(Hook { provider: webhook.provider, secret, name })
     }

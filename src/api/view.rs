@@ -22,7 +22,7 @@ pub(super) fn environment(
     status: Option<Status>,
 ) -> EnvironmentView {
     let said = say(spec.is_some(), &desired, status.as_ref());
-    let Desired { environment, entry, head: _, hint: _, hold, sync, bad: _ } = desired;
+    let Desired { environment, entry, head: _, hint: _, tag: _, tag_hint: _, hold, sync, bad: _ } = desired;
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),

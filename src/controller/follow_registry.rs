@@ -1,23 +1,31 @@
-//! Following registries: one task a registry asks whether what was pushed there is still there.
+//! Following registries: one task a registry asks for the digests of tags, when a push was announced
+//! and now and then anyway, and whether what was pushed there is still there.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::clock::now;
 use super::follow::FollowTrouble;
 use super::registries::Registries;
 use super::wake::Wake;
 use crate::model::desired::Image;
 use crate::model::error::chain;
+use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
-use crate::model::reference::{ImageRepository, RegistryHost};
-use crate::model::spec::Manifest;
+use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
+use crate::model::spec::{Manifest, Supply};
 use crate::plan::backoff;
-use crate::record::DesiredReader;
+use crate::record::{DesiredReader, Resolver, StatusWriter};
+use crate::registry::RegistryError;
+
+/// However fast pushes are announced, a registry is asked at most this often.
+const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 
 /// What followers of all registries work with.
 #[derive(Clone)]
@@ -26,12 +34,16 @@ pub(super) struct Tools {
     pub(super) desired: DesiredReader,
     pub(super) wake: Wake,
     pub(super) trouble: FollowTrouble,
+    pub(super) resolver: Resolver,
+    pub(super) writer: StatusWriter,
 }
 
 /// The followers that run.
 #[derive(Default)]
 pub(super) struct RegistryFollowers {
     running: HashMap<RegistryHost, (Followed, DropGuard)>,
+    /// What rings each.
+    announced: HashMap<RegistryHost, Arc<Notify>>,
 }
 
 impl RegistryFollowers {
@@ -48,12 +60,30 @@ impl RegistryFollowers {
         for (host, followed) in wanted {
             self.running.entry(host.clone()).or_insert_with(|| {
                 let stop = stop.child_token();
-                let follower = Follower { host, followed: followed.clone(), tools: tools.clone() };
+                let announced = Arc::clone(self.announced.entry(host.clone()).or_default());
+                let follower = Follower { host, followed: followed.clone(), announced, tools: tools.clone() };
                 let stopped = stop.clone();
                 tasks.spawn(async move { stopped.run_until_cancelled(follower.run()).await });
                 (followed, stop.drop_guard())
             });
         }
+    }
+}
+
+impl RegistryFollowers {
+    /// Rings the follower of an environment's tag, where it follows one.
+    pub(super) fn announce(&self, manifest: &Manifest, environment: &EnvironmentName) {
+        let spec = manifest.environments.get(environment);
+        if let Some(Supply::Tag { image }) = spec.map(|spec| &spec.supply)
+            && let Some(announced) = self.announced.get(image.repository.host())
+        {
+            announced.notify_one();
+        }
+    }
+
+    /// Rings all: bells were missed.
+    pub(super) fn announce_all(&self) {
+        self.announced.values().for_each(|announced| announced.notify_one());
     }
 }
 
@@ -63,6 +93,8 @@ struct Followed {
     poll: Duration,
     /// Who pushes there, and where to.
     pushers: Vec<(EnvironmentName, ImageRepository)>,
+    /// Who follows which tag there.
+    followers: Vec<(EnvironmentName, TaggedImage)>,
 }
 
 fn followed(manifest: &Manifest) -> HashMap<RegistryHost, Followed> {
@@ -71,6 +103,10 @@ fn followed(manifest: &Manifest) -> HashMap<RegistryHost, Followed> {
         if let Some(repository) = &spec.push {
             let of = all.entry(repository.host().clone()).or_default();
             of.pushers.push((environment.clone(), repository.clone()));
+        }
+        if let Supply::Tag { image } = &spec.supply {
+            let of = all.entry(image.repository.host().clone()).or_default();
+            of.followers.push((environment.clone(), image.clone()));
         }
     }
     for (host, followed) in &mut all {
@@ -82,6 +118,8 @@ fn followed(manifest: &Manifest) -> HashMap<RegistryHost, Followed> {
 struct Follower {
     host: RegistryHost,
     followed: Followed,
+    /// Rung when a push was announced.
+    announced: Arc<Notify>,
     tools: Tools,
 }
 
@@ -92,12 +130,20 @@ impl Follower {
         loop {
             failures = match self.ask().await {
                 Ok(()) => self.over_trouble(),
-                Err(why) => self.in_trouble(&why, failures + 1),
+                Err(why) => self.in_trouble(&why, failures + 1).await,
             };
-            match self.pause(failures) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => std::future::pending().await,
+            tokio::time::sleep(AT_LEAST_BETWEEN).await;
+            tokio::select! {
+                () = self.announced.notified() => {}
+                () = self.until_next_poll(failures) => {}
             }
+        }
+    }
+
+    async fn until_next_poll(&self, failures: u32) {
+        match self.pause(failures) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -116,7 +162,31 @@ impl Follower {
         for (environment, repository) in &self.followed.pushers {
             self.look_for_pushed(environment, repository).await?;
         }
-        Ok(())
+        let mut missing = Vec::new();
+        for (environment, image) in &self.followed.followers {
+            if !self.ask_for_tag(environment, image).await? {
+                missing.push(image.to_string());
+            }
+        }
+        match missing.as_slice() {
+            [] => Ok(()),
+            missing => Err(format!("it has no {}; what follows it keeps what it has", missing.join(", "))),
+        }
+    }
+
+    /// Takes the digest of a tag into the record; `false` where there is no such tag.
+    async fn ask_for_tag(&self, environment: &EnvironmentName, image: &TaggedImage) -> Result<bool, String> {
+        let digest = match self.tools.registries.digest(image).await {
+            Ok(digest) => digest,
+            Err(RegistryError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error.to_string()),
+        };
+        let named = Image { reference: Some(image.repository.to_string()), digest: Some(digest), id: None };
+        let moved = self.tools.resolver.advance_tag(environment, named, format!("tag {image}"), now()).await;
+        if let Some(generation) = moved.map_err(|error| chain(&error))? {
+            info!(%environment, %generation, tag = %image, "the tag moved");
+        }
+        Ok(true)
     }
 
     /// Whether the recorded image is still where it was pushed. Registries lose what was deployed
@@ -151,10 +221,19 @@ impl Follower {
         0
     }
 
-    fn in_trouble(&self, why: &str, failures: u32) -> u32 {
-        warn!(registry = %self.host, why, failures, "the registry cannot be asked");
-        let mut trouble = self.tools.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.insert(self.name(), why.to_owned());
+    async fn in_trouble(&self, why: &str, failures: u32) -> u32 {
+        warn!(registry = %self.host, why, failures, "what is followed at the registry is not known");
+        let sentence = format!("{}: {why}", self.name());
+        let known = {
+            let mut trouble = self.tools.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            trouble.insert(self.name(), sentence.clone())
+        };
+        if known.as_ref() != Some(&sentence) {
+            for (environment, _) in &self.followed.followers {
+                // An event that cannot be kept is in the log line above.
+                let _ = self.tools.writer.event(environment, EventKind::Failure, &sentence, now()).await;
+            }
+        }
         failures
     }
 

@@ -28,6 +28,7 @@ pub(super) fn of(
         bad: desired.bad.clone(),
         supply: match spec.supply {
             Supply::Branch { .. } => SupplyKind::Build,
+            Supply::Tag { .. } => SupplyKind::Tag,
             Supply::Promotion { .. } | Supply::Manual => SupplyKind::Named,
         },
         options: variables(spec).map(|env| options(spec, desired, env, record, manifest)),

@@ -15,6 +15,7 @@ mod follow_registry;
 mod front;
 mod intent;
 mod jobs;
+mod managed_registry;
 mod pass;
 mod point;
 mod probe;

@@ -17,6 +17,7 @@ use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
+use super::managed_registry::{Ends, Keeper};
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
@@ -70,6 +71,8 @@ impl Supervisor {
         tasks.spawn(async move { stopped.run_until_cancelled(front.run()).await });
         let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
         tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
+        let (keeper, stopped) = (self.registry_keeper(), self.stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(keeper.run()).await });
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
@@ -109,18 +112,19 @@ impl Supervisor {
             Err(_) => {
                 self.wake.ring_all();
                 self.announced.values().for_each(|announced| announced.notify_one());
+                self.registry_followers.announce_all();
             }
         }
     }
 
-    /// Tells the follower of an environment's repository, where a push was announced or someone
-    /// said sync.
+    /// Tells the follower of an environment's repository or tag, where a push was announced or
+    /// someone said sync.
     fn announce(&mut self, environment: &EnvironmentName) {
         let Ok(desired) = self.pass.desired.get(environment) else { return };
         // Not held against the sync that was acted upon: a pass may have been faster than this bell.
         let is_synced =
             desired.sync.is_some_and(|sync| self.synced.insert(environment.clone(), sync) != Some(sync));
-        if desired.hint.is_none() && !is_synced {
+        if desired.hint.is_none() && desired.tag_hint.is_none() && !is_synced {
             return;
         }
         let manifest = self.manifest.borrow();
@@ -131,6 +135,7 @@ impl Supervisor {
         if let Some(announced) = repository.and_then(|repository| self.announced.get(repository)) {
             announced.notify_one();
         }
+        self.registry_followers.announce(&manifest, environment);
     }
 
     /// Starts what the manifest has and nobody does yet, and ends what it no longer has.
@@ -160,12 +165,25 @@ impl Supervisor {
         self.wake.ring_all();
     }
 
+    fn registry_keeper(&self) -> Keeper {
+        Keeper {
+            engine: Arc::clone(&self.pass.engine),
+            registries: Arc::clone(&self.pass.registries),
+            record: self.pass.record.clone(),
+            manifest: self.manifest.clone(),
+            trouble: Arc::clone(&self.follow_trouble),
+            ends: Ends::default(),
+        }
+    }
+
     fn registry_tools(&self) -> Tools {
         Tools {
             registries: Arc::clone(&self.pass.registries),
             desired: self.pass.desired.clone(),
             wake: self.wake.clone(),
             trouble: Arc::clone(&self.follow_trouble),
+            resolver: self.pass.resolver.clone(),
+            writer: self.pass.writer.clone(),
         }
     }
 

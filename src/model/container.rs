@@ -36,6 +36,8 @@ pub mod label {
     pub const BUILT_BY: &str = "abide.built-by";
     /// The id of the record, on the images and containers of build steps.
     pub const STEP: &str = "abide.step";
+    /// The role of the managed registry.
+    pub const REGISTRY: &str = "registry";
 }
 
 /// A value that is never printed.

@@ -22,6 +22,12 @@ pub struct Desired {
     /// A push that was announced and not yet verified against the branch.
     #[serde(default)]
     pub hint: Option<Hint>,
+    /// The digest of the followed tag that was last seen, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Digest>,
+    /// A push of that tag that was announced and not yet verified with the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag_hint: Option<TagHint>,
     /// Set while the environment keeps what it has.
     #[serde(default)]
     pub hold: Option<Hold>,
@@ -41,7 +47,17 @@ impl Desired {
     /// The record of an environment for which nothing was ever recorded.
     pub fn empty(environment: EnvironmentName) -> Self {
         let entry = Entry::default();
-        Self { environment, entry, head: None, hint: None, hold: None, sync: None, bad: Vec::new() }
+        Self {
+            environment,
+            entry,
+            head: None,
+            hint: None,
+            tag: None,
+            tag_hint: None,
+            hold: None,
+            sync: None,
+            bad: Vec::new(),
+        }
     }
 
     /// Remembers that an image failed. One that failed before is remembered once, with the latest
@@ -170,6 +186,9 @@ pub enum Origin {
     /// The poll of the branch found it.
     #[serde(rename = "branch poll")]
     BranchPoll,
+    /// A tag in a registry moved.
+    #[serde(rename = "tag")]
+    Tag,
     /// The recorded image was gone everywhere and was built again from the same inputs.
     #[serde(rename = "rebuild")]
     Rebuild,
@@ -185,6 +204,7 @@ impl Origin {
             Self::Rollback => "rollback",
             Self::AutomaticRollback => "automatic rollback",
             Self::BranchPoll => "branch poll",
+            Self::Tag => "tag",
             Self::Rebuild => "rebuild",
         }
     }
@@ -193,7 +213,7 @@ impl Origin {
     pub fn is_on_purpose(self) -> bool {
         match self {
             Self::Promotion | Self::Set | Self::Rollback => true,
-            Self::Push | Self::BranchPoll | Self::Rebuild | Self::AutomaticRollback => false,
+            Self::Push | Self::BranchPoll | Self::Tag | Self::Rebuild | Self::AutomaticRollback => false,
         }
     }
 }
@@ -204,6 +224,17 @@ pub struct Hint {
     /// The commit that was announced.
     pub revision: CommitId,
     /// Who announced it, for `by`: `github (alice)`.
+    pub by: String,
+    /// When it was recorded.
+    pub at: Timestamp,
+}
+
+/// A push of a followed tag as a registry told it. Only a hint: the registry is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagHint {
+    /// The digest that was announced.
+    pub digest: Digest,
+    /// Who announced it, for `by`: `registry (alice)`.
     pub by: String,
     /// When it was recorded.
     pub at: Timestamp,

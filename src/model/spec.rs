@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::name::{
     AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
 };
-use super::reference::{ImageRepository, RegistryHost};
+use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 
 /// Everything that the files of a desired-state folder declare.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +25,37 @@ pub struct Manifest {
     pub holder: HolderImage,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
+    /// The managed registry, where one is declared.
+    pub registry: Option<ManagedRegistry>,
     /// How registries are spoken to, by host. One that is not named is spoken to as Docker's own
     /// configuration says.
     pub registries: BTreeMap<RegistryHost, RegistryAccess>,
+}
+
+/// A registry that abide runs on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedRegistry {
+    /// The image that it runs, by name.
+    pub image: String,
+    /// Where it is published; on the loopback address unless another one is named.
+    pub publish: Publish,
+    /// The container's name (default `abide-registry`).
+    pub container: ContainerName,
+    /// The volume that holds what was pushed (default `abide-registry`).
+    pub volume: String,
+    /// A file of names and hashed passwords, an absolute path of this host; `None`: everyone may.
+    pub htpasswd: Option<PathBuf>,
+    /// Its certificate; `None`: no TLS.
+    pub tls: Option<CertificateFiles>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate chain, PEM, an absolute path of this host.
+    pub certificate: PathBuf,
+    /// Its key, PEM, an absolute path of this host.
+    pub key: PathBuf,
 }
 
 /// How one registry is spoken to.
@@ -226,6 +254,11 @@ pub enum Supply {
     Promotion {
         /// The environment that is promoted from.
         from: EnvironmentName,
+    },
+    /// What a tag in a registry names.
+    Tag {
+        /// The tag that is followed.
+        image: TaggedImage,
     },
     /// Only `abide set` moves it.
     Manual,

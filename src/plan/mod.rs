@@ -71,6 +71,8 @@ pub struct Intent {
 pub enum SupplyKind {
     /// Built here from a branch.
     Build,
+    /// What a tag in a registry names.
+    Tag,
     /// Only what a promotion or a person names.
     Named,
 }

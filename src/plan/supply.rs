@@ -96,6 +96,10 @@ fn nothing_to_bring(intent: &Intent) -> Half {
             let words = "nothing is recorded yet; the head of the branch is asked for";
             Half::say(Condition::Progressing, Reason::NothingRecorded, words)
         }
+        SupplyKind::Tag => {
+            let words = "nothing is recorded yet; the registry is asked for the tag";
+            Half::say(Condition::Progressing, Reason::NothingRecorded, words)
+        }
         SupplyKind::Named => Half::say(
             Condition::Blocked,
             Reason::NothingRecorded,

@@ -9,7 +9,7 @@ use super::export::{self, Export};
 use super::shared::Shared;
 use super::store::Kind;
 use super::{generation, keys};
-use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin};
+use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin, TagHint};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
@@ -69,6 +69,32 @@ impl DesiredWriter {
                 }
             }
             Ok(PushOutcome { recorded, repeated })
+        };
+        self.shared.write(work).await
+    }
+
+    /// Remembers that a registry said that a followed tag moved, for each environment that may not
+    /// know of it yet. No generation is made; gives those for which it was news.
+    ///
+    /// # Errors
+    /// [`RecordError`] where nothing was recorded.
+    pub async fn announce_tag(
+        &self,
+        environments: Vec<EnvironmentName>,
+        hint: TagHint,
+    ) -> Result<Vec<EnvironmentName>, RecordError> {
+        let work = move |draft: &mut Draft<'_>| {
+            let mut recorded = Vec::new();
+            for environment in environments {
+                let mut desired = draft.desired(&environment)?;
+                let is_hinted = desired.tag_hint.as_ref().is_some_and(|known| known.digest == hint.digest);
+                if desired.tag.as_ref() != Some(&hint.digest) && !is_hinted {
+                    desired.tag_hint = Some(hint.clone());
+                    draft.put_desired(&desired)?;
+                    recorded.push(environment);
+                }
+            }
+            Ok(recorded)
         };
         self.shared.write(work).await
     }

@@ -71,7 +71,9 @@ pub(super) fn mend(
 fn from_history(environment: &EnvironmentName, newest: &Entry) -> Desired {
     let is_followed = matches!(newest.origin, Some(Origin::Push | Origin::BranchPoll));
     let head = newest.revision.clone().filter(|_| is_followed);
-    Desired { entry: newest.clone(), head, ..Desired::empty(environment.clone()) }
+    let digest = newest.image.as_ref().and_then(|image| image.digest.clone());
+    let tag = digest.filter(|_| newest.origin == Some(Origin::Tag));
+    Desired { entry: newest.clone(), head, tag, ..Desired::empty(environment.clone()) }
 }
 
 /// Who is believed where both know a generation.

@@ -44,6 +44,23 @@ impl Resolver {
         self.shared.write(move |draft| advance(draft, &environment, &head, at)).await
     }
 
+    /// Takes the digest of the environment's tag as the registry tells it: `image` names it by
+    /// repository and digest. Returns the generation, where it makes a new one. A digest that was
+    /// seen before makes none, as with heads.
+    ///
+    /// # Errors
+    /// [`RecordError`] where nothing was recorded.
+    pub async fn advance_tag(
+        &self,
+        environment: &EnvironmentName,
+        image: Image,
+        note: String,
+        at: Timestamp,
+    ) -> Result<Option<Generation>, RecordError> {
+        let environment = environment.clone();
+        self.shared.write(move |draft| advance_tag(draft, &environment, image, note, at)).await
+    }
+
     /// Names the image of `generation` by its content. No new generation: the same wish, completed.
     /// `false` where the generation is neither the current nor the held one, or names another
     /// image already.
@@ -115,6 +132,35 @@ fn advance(
         let by = hint.filter(|hint| hint.revision == *head).map(|hint| hint.by);
         let origin = Some(if by.is_some() { Origin::Push } else { Origin::BranchPoll });
         let entry = Entry { revision: Some(head.clone()), origin, by, at, ..Entry::default() };
+        generation::begin(draft, &mut desired, entry)?;
+    }
+    draft.put_desired(&desired)?;
+    Ok(is_new.then_some(desired.entry.generation))
+}
+
+fn advance_tag(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    image: Image,
+    note: String,
+    at: Timestamp,
+) -> Result<Option<Generation>, RecordError> {
+    let mut desired = draft.desired(environment)?;
+    let hint = desired.tag_hint.take();
+    if desired.tag == image.digest {
+        if hint.is_some() {
+            // The loop itself asked, and nothing that anyone waits for changed.
+            draft.put_desired_silently(&desired)?;
+        }
+        return Ok(None);
+    }
+    desired.tag = image.digest.clone();
+    let is_recorded = desired.entry.image.as_ref().is_some_and(|recorded| recorded.digest == image.digest);
+    let is_new = !(is_recorded && desired.entry.origin == Some(Origin::Tag));
+    if is_new {
+        let by = hint.filter(|hint| Some(&hint.digest) == image.digest.as_ref()).map(|hint| hint.by);
+        let (image, origin) = (Some(image), Some(Origin::Tag));
+        let entry = Entry { image, origin, by, note: Some(note), at, ..Entry::default() };
         generation::begin(draft, &mut desired, entry)?;
     }
     draft.put_desired(&desired)?;

@@ -105,6 +105,13 @@ impl Registry {
         self.run();
     }
 
+    /// Starts it again with other lines of configuration.
+    pub(crate) fn reconfigure(&mut self, more: &str) {
+        self.kill();
+        self.configure(more);
+        self.run();
+    }
+
     /// Stops it from saying anything, without an end.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
@@ -198,4 +205,46 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// An image of the same program, as `registry:2` is one; `None`, with a printed reason, where this
+/// machine has none to make it of.
+pub(crate) fn registry_image(space: &Space) -> Option<String> {
+    const CONFIG: &str =
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: /var/lib/registry\nhttp:\n  addr: :5000\n";
+    if !std::path::Path::new(PROGRAM).exists() {
+        eprintln!("left out: no {PROGRAM} (Debian and Ubuntu: docker-registry)");
+        return None;
+    }
+    let name = format!("{}:2", space.name("registry"));
+    let mut import = Command::new("docker");
+    import.args(["import", "--change", &format!("ENTRYPOINT [\"{PROGRAM}\"]"), "--change"]);
+    import.args(["CMD [\"serve\",\"/etc/config.yml\"]", "--change"]).arg(format!("LABEL {}", space.label()));
+    let mut child = import.args(["-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut tar = tar::Builder::new(child.stdin.take().unwrap());
+    for file in needed_files() {
+        // Under the name by which the loader looks for it; what it links to may be anywhere.
+        let bytes = std::fs::read(&file).unwrap();
+        append(&mut tar, file.strip_prefix("/").unwrap().to_str().unwrap(), &bytes);
+    }
+    append(&mut tar, "etc/config.yml", CONFIG.as_bytes());
+    tar.into_inner().unwrap().flush().unwrap();
+    assert!(child.wait().unwrap().success());
+    Some(name)
+}
+
+/// The program, its loader and its libraries, by `ldd`.
+fn needed_files() -> Vec<PathBuf> {
+    let listed = Command::new("ldd").arg(PROGRAM).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let libraries =
+        listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    std::iter::once(PROGRAM).chain(libraries).map(PathBuf::from).collect()
+}
+
+fn append(tar: &mut tar::Builder<impl std::io::Write>, path: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(bytes.len().try_into().unwrap());
+    tar.append_data(&mut header, path, bytes).unwrap();
 }

@@ -1,6 +1,8 @@
 //! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
 
+mod managed;
 mod push;
+mod tags;
 mod trouble;
 
 use std::time::Duration;

@@ -127,6 +127,7 @@ fn manifest() -> ManifestState {
         network: NetworkName::new("abide").unwrap(),
         holder: HolderImage::default(),
         front: None,
+        registry: None,
         registries: BTreeMap::new(),
     };
     ManifestState { manifest, problem: None }

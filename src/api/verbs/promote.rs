@@ -64,7 +64,7 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
         Supply::Promotion { from: declared } => {
             Err(ApiError::conflict(format!("`{to}` takes promotions from `{declared}`, not from `{from}`")))
         }
-        Supply::Branch { .. } | Supply::Manual => Err(ApiError::unprocessable(format!(
+        Supply::Branch { .. } | Supply::Tag { .. } | Supply::Manual => Err(ApiError::unprocessable(format!(
             "`{to}` takes no promotions: its manifest has no `promote_from`"
         ))),
     }

@@ -19,6 +19,7 @@ mod intake;
 mod mac;
 mod payload;
 mod refs;
+pub mod registry;
 mod tally;
 mod text;
 

@@ -306,7 +306,7 @@ impl Network<'_> {
     }
 }
 
-fn bind(mount: &crate::model::spec::Mount) -> String {
+pub(super) fn bind(mount: &crate::model::spec::Mount) -> String {
     let read_only = if mount.read_only { ":ro" } else { "" };
     format!("{}:{}{read_only}", mount.source, mount.target)
 }

@@ -3,6 +3,7 @@
 //! Every call has a deadline of its own, for the engine has none: a frozen engine or registry
 //! would otherwise hang a pass for ever.
 
+mod attendant;
 mod build;
 mod containers;
 mod convert;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::error::chain;
 
+pub(crate) use attendant::AttendantOptions;
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;

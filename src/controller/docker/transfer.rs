@@ -79,7 +79,7 @@ fn told(tag: &str, status: &str) -> Option<Digest> {
 }
 
 /// The next line of a transfer.
-async fn next<T>(
+pub(super) async fn next<T>(
     lines: &mut (impl Stream<Item = std::result::Result<T, bollard::errors::Error>> + Unpin),
     doing: &'static str,
     name: &str,
@@ -93,7 +93,7 @@ async fn next<T>(
 
 /// The same connection, which shows `proof` with each request. Set here, since the client library
 /// writes base64 that the engine does not always read.
-fn proven(docker: Docker, proof: Option<&Secret>) -> Docker {
+pub(super) fn proven(docker: Docker, proof: Option<&Secret>) -> Docker {
     let value = proof.and_then(|proof| HeaderValue::from_str(proof.expose()).ok());
     let Some(mut value) = value else { return docker };
     value.set_sensitive(true);

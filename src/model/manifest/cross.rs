@@ -12,7 +12,7 @@ use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
-    FrontSpec, HolderImage, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply,
+    FrontSpec, HolderImage, ManagedRegistry, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply,
 };
 
 /// What all files declare, whole or not.
@@ -21,6 +21,7 @@ pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
     network: Option<NetworkName>,
+    registry: Option<ManagedRegistry>,
     holder: HolderImage,
     /// Whether there is a front; within, what could be read of it.
     pub(super) front: Option<Option<FrontSpec>>,
@@ -53,6 +54,12 @@ impl Declared {
     pub(super) fn add_front(&mut self, field: &Field<'_>, front: Option<FrontSpec>) {
         if self.is_first(field) {
             self.front = Some(front);
+        }
+    }
+
+    pub(super) fn set_registry(&mut self, field: &Field<'_>, registry: Option<ManagedRegistry>) {
+        if self.is_first(field) {
+            self.registry = registry;
         }
     }
 
@@ -89,6 +96,7 @@ impl Declared {
             network: self.network.unwrap_or_default(),
             holder: self.holder,
             front: self.front.flatten(),
+            registry: self.registry,
             registries: self.registries.into_iter().collect(),
         }
     }
@@ -104,6 +112,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
         found.extend(volumes_written_twice(&on_one_host, places));
         found.extend(front::problems(declared, &on_one_host, places));
     }
+    found.extend(taken_from_the_registry(declared, places));
     found.extend(cycles(declared, places));
     if !declared.incomplete {
         found.extend(lost_references(declared, places));
@@ -159,6 +168,27 @@ fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
             found.push(places.problem(&port_path(places, name), message));
         } else {
             owners.push((name, publish));
+        }
+    }
+    found
+}
+
+/// What the managed registry and an environment both claim.
+fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem> {
+    let Some(registry) = &declared.registry else { return Vec::new() };
+    let mut found = Vec::new();
+    for (name, draft) in &declared.environments {
+        let mut say = |path: String, what: String| {
+            found.push(places.problem(&path, format!("{what} is already that of the managed registry")));
+        };
+        if draft.container.as_ref() == Some(&registry.container) {
+            say(format!("environment.{name}.container"), format!("the container `{}`", registry.container));
+        }
+        if draft.publish.as_ref().is_some_and(|publish| overlap(publish, &registry.publish)) {
+            say(port_path(places, name), format!("the host port {}", registry.publish.port));
+        }
+        if draft.volumes.iter().any(|mount| mount.source == registry.volume && !mount.read_only) {
+            say(format!("environment.{name}.volumes"), format!("the volume `{}`", registry.volume));
         }
     }
     found

@@ -114,6 +114,9 @@ fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
 /// From where the image comes: exactly one way, and a build exactly where there is a source.
 fn read_supply(table: &Table<'_>) -> Option<Supply> {
     let (source, promote_from) = (table.get("source"), table.get("promote_from"));
+    if let Some(image) = table.get("image") {
+        return read_followed_tag(table, &image);
+    }
     match (&source, table.get("build")) {
         (Some(source), None) => source.must(format!(
             "needs a `build`: add `[{}.build]`, with `dockerfile = \"Dockerfile\"` for one in the repository's root",
@@ -141,6 +144,14 @@ fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
         field.must("goes with a `source` and its `build`: only what is built here is pushed");
     }
     field.parsed("a repository such as \"localhost:5000/keepwork/prod\"", grammar::push_target)
+}
+
+fn read_followed_tag(table: &Table<'_>, image: &Field<'_>) -> Option<Supply> {
+    for other in table.present(&["source", "promote_from", "build", "push"]) {
+        other.must("does not go with `image`, which follows a tag in a registry");
+    }
+    let image = image.parsed("an image such as \"localhost:5000/shop/app:stable\"", grammar::followed_tag)?;
+    Some(Supply::Tag { image })
 }
 
 fn read_source(field: &Field<'_>) -> Option<Supply> {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::reference::ImageRepository;
+use crate::model::reference::{ImageRepository, TaggedImage};
 use crate::model::spec::{Mount, Publish};
 
 /// The longest duration that is taken: a year. Longer ones are slips of the pen.
@@ -156,7 +156,8 @@ pub(super) fn mount(text: &str) -> Result<Mount, String> {
     Ok(Mount { source, target, read_only })
 }
 
-fn volume(name: &str) -> Result<String, String> {
+/// The name of a volume.
+pub(super) fn volume(name: &str) -> Result<String, String> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if first && rest && name.len() >= 2 {
@@ -225,6 +226,17 @@ pub(super) fn push_target(text: &str) -> Result<ImageRepository, String> {
     let wrong = "must be host/path in lower case without a tag, such as \"localhost:5000/keepwork/prod\"";
     let repository: ImageRepository = text.trim().parse().map_err(|_| wrong.to_owned())?;
     if text.trim() == repository.to_string() { Ok(repository) } else { Err(wrong.to_owned()) }
+}
+
+/// The name of an image, with a tag: without one the engine would pull all tags.
+pub(super) fn tagged_name(text: &str) -> Result<String, String> {
+    followed_tag(text).map(|_| text.trim().to_owned())
+}
+
+/// A tag in a registry.
+pub(super) fn followed_tag(text: &str) -> Result<TaggedImage, String> {
+    let wrong = "must be an image with a tag, such as \"localhost:5000/shop/app:stable\"";
+    text.trim().parse().map_err(|_| wrong.to_owned())
 }
 
 /// The path of a health probe.

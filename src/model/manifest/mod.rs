@@ -111,6 +111,9 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     if let Some(field) = root.get("front") {
         declared.add_front(&field, front::read(&field));
     }
+    if let Some(field) = root.get("registry") {
+        declared.set_registry(&field, registry::read_managed(&field));
+    }
     for field in root.named_tables("registry_access") {
         let access = registry::read_access(&field);
         declared.add_registry(&field, access);

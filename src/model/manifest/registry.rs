@@ -1,13 +1,79 @@
-//! `[registry_access.HOST]`.
+//! `[registry]` and `[registry_access.HOST]`.
 
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::table::{Field, Table};
-use super::{keys, secrets};
-use crate::model::spec::{Login, RegistryAccess, SecretRef};
+use super::{grammar, keys, secrets};
+use crate::model::name::ContainerName;
+use crate::model::spec::{CertificateFiles, Login, ManagedRegistry, Publish, RegistryAccess, SecretRef};
+
+/// Image, name and volume of the managed registry where the manifest does not say.
+const DEFAULT_IMAGE: &str = "registry:2";
+const DEFAULT_NAME: &str = "abide-registry";
+/// Its host port, as Docker's own examples have it.
+const DEFAULT_PORT: u16 = 5000;
 
 /// The shortest time between two polls: registries count requests, and lock out who asks too often.
 const SHORTEST_POLL: Duration = Duration::from_secs(5);
+
+/// The managed registry; `None` also where `managed` is false, or something is wrong with it.
+pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
+    let table = field.table(&keys::MANAGED_REGISTRY)?;
+    let is_managed = table.required("managed", "managed = true").and_then(|field| field.flag());
+    let image = match table.get("image") {
+        Some(field) => field.parsed("the name of an image with its tag", grammar::tagged_name),
+        None => Some(DEFAULT_IMAGE.to_owned()),
+    };
+    let publish = read_publish(&table);
+    let container = match table.get("container") {
+        Some(field) => field.name(),
+        None => ContainerName::new(DEFAULT_NAME).ok(),
+    };
+    let volume = match table.get("volume") {
+        Some(field) => field.parsed("the name of a volume", grammar::volume),
+        None => Some(DEFAULT_NAME.to_owned()),
+    };
+    let path = |key| Some(table.get(key)?.parsed("the path of a file", grammar::host_path));
+    let (htpasswd, certificate, key) = (path("htpasswd"), path("certificate"), path("key"));
+    let tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate: certificate?, key: key? }),
+        (None, None) => None,
+        _ => {
+            table.problem("`registry` takes `certificate` and `key` together");
+            None
+        }
+    };
+    let is_open =
+        publish.is_some_and(|publish| !publish.address.is_some_and(|address| address.is_loopback()));
+    if is_open && htpasswd.is_none() {
+        table.problem(
+            "`registry` is published beyond this host and needs `htpasswd`: anyone could push to it",
+        );
+    }
+    let (image, publish, container, volume) = (image?, publish?, container?, volume?);
+    let htpasswd = htpasswd.map_or(Some(None), |path| path.map(Some))?;
+    let registry = ManagedRegistry { image, publish, container, volume, htpasswd, tls };
+    is_managed?.then_some(registry)
+}
+
+/// On the loopback address, which Docker trusts without a certificate, unless another one is named.
+fn read_publish(table: &Table<'_>) -> Option<Publish> {
+    let loopback = |port| Publish { address: Some(std::net::Ipv4Addr::LOCALHOST.into()), port };
+    let Some(field) = table.get("publish") else { return Some(loopback(DEFAULT_PORT)) };
+    match field.value() {
+        DeValue::Integer(_) => field.port().map(loopback),
+        DeValue::String(_) => field.parsed(REGISTRY_PUBLISH, grammar::publish),
+        _ => {
+            field.wrong(REGISTRY_PUBLISH);
+            None
+        }
+    }
+}
+
+/// What `publish` takes here.
+const REGISTRY_PUBLISH: &str = "a host port such as 5000, or an address and port such as \"0.0.0.0:5000\"";
 
 pub(super) fn read_access(field: &Field<'_>) -> Option<RegistryAccess> {
     let table = field.table(&keys::REGISTRY_ACCESS)?;

@@ -67,6 +67,7 @@ fn with_a_date(section: &Section, key: &str) -> String {
         "docker" | "front" => format!("[{}]\n", section.title),
         "environment.NAME" => "[environment.dev]\n".to_owned(),
         "environment.NAME.env.VARIABLE" => "[environment.dev.env.V]\n".to_owned(),
+        "registry" => "[registry]\n".to_owned(),
         "registry_access.HOST" => "[registry_access.\"a.b:5000\"]\n".to_owned(),
         "registry_access.HOST.webhook" => "[registry_access.\"a.b:5000\".webhook]\n".to_owned(),
         title if title.starts_with("repository") => format!("[{}]\n", title.replace("NAME", "r")),

@@ -1,0 +1,197 @@
+//! `POST /webhooks/registry/{host}`: what a registry says of pushes, as distribution sends it.
+//!
+//! Such a notification carries no signature but a token, and says what anyone may have put there:
+//! which tags moved is only a hint, and the registry itself is asked for their digests. Its
+//! addresses are never looked at.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::routing::post;
+use serde::Deserialize;
+
+use super::answer::Answer;
+use super::content;
+use super::endpoint::{StoreError, WebhookLimits};
+use super::intake::Intake;
+use super::mac;
+use super::payload::{self, Field};
+use super::text::tame;
+use super::{Rejection, check_secret};
+use crate::model::container::Secret;
+use crate::model::desired::TagHint;
+use crate::model::name::{Digest, EnvironmentName};
+use crate::model::reference::{RegistryHost, TaggedImage};
+use crate::model::time::Timestamp;
+
+/// The media types of an envelope: the documented one, and the one that is really sent.
+const ENVELOPES: [&str; 2] = [
+    "application/vnd.docker.distribution.events.v1+json",
+    "application/vnd.docker.distribution.events.v2+json",
+];
+/// What manifests and indexes are called; layers and configurations are pushed too.
+const MANIFESTS: [&str; 4] = [
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+];
+/// Events that are looked at of one envelope; the poll finds what is beyond.
+const MOST_EVENTS: usize = 1_000;
+
+/// Where notifications go: the only thing that registries can do.
+pub trait TagInbox: Clone + Send + Sync + 'static {
+    /// The token that proves a notification of this registry, as it is declared now.
+    fn token(&self, host: &RegistryHost) -> Option<Secret>;
+
+    /// The environments that follow a tag, as they are declared now.
+    fn followers(&self, image: &TaggedImage) -> Vec<EnvironmentName>;
+
+    /// Records that a tag may have moved, for whom that is news; it is on disk when this returns.
+    fn announce(
+        &self,
+        environments: Vec<EnvironmentName>,
+        hint: TagHint,
+    ) -> impl Future<Output = Result<Vec<EnvironmentName>, StoreError>> + Send;
+}
+
+#[derive(Clone)]
+struct Hooks<S> {
+    inbox: S,
+    clock: fn() -> Timestamp,
+    intake: Intake,
+}
+
+/// The route of every registry.
+pub fn routes<S: TagInbox>(inbox: S, clock: fn() -> Timestamp, limits: WebhookLimits) -> Router {
+    let intake = Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory);
+    let hook = post(receive::<S>).fallback(async || Answer::NotPost);
+    Router::new().route("/webhooks/registry/{host}", hook).with_state(Hooks { inbox, clock, intake })
+}
+
+async fn receive<S: TagInbox>(
+    State(hooks): State<Hooks<S>>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    request: Request,
+) -> Answer {
+    let host = path.map(|Path(host)| host).unwrap_or_default();
+    let (Ok(answer) | Err(answer)) = hooks.take(&host, request).await;
+    let (registry, status, outcome) = (tame(&host), answer.status().as_u16(), answer.word());
+    tracing::info!(registry, status, "notification of a registry {outcome}");
+    answer
+}
+
+impl<S: TagInbox> Hooks<S> {
+    async fn take(&self, host: &str, request: Request) -> Result<Answer, Answer> {
+        let (parts, body) = request.into_parts();
+        check_kind(&parts.headers).map_err(Answer::Rejected)?;
+        let body = self.intake.read(&parts.headers, body).await.map_err(Answer::NotRead)?;
+        let host = host.parse::<RegistryHost>().ok();
+        let token = host.as_ref().and_then(|host| self.inbox.token(host));
+        // Without one the same work is done, and the same is answered.
+        let is_known = token.is_some();
+        prove(&token.unwrap_or_else(|| Secret::new("a registry that is not declared")), &parts.headers)
+            .map_err(Answer::Rejected)?;
+        let Some(host) = host.filter(|_| is_known) else { return Err(Answer::Unknown) };
+        let envelope: Envelope = payload::parse(&body).map_err(Answer::Rejected)?;
+        self.announce(&host, envelope).await
+    }
+
+    async fn announce(&self, host: &RegistryHost, envelope: Envelope) -> Result<Answer, Answer> {
+        let (mut news, mut is_followed) = (BTreeSet::new(), false);
+        for event in envelope.events.get().into_iter().flatten().take(MOST_EVENTS) {
+            let Some((image, digest)) = event.pushed(host) else { continue };
+            let followers = self.inbox.followers(&image);
+            if followers.is_empty() {
+                continue;
+            }
+            is_followed = true;
+            let hint = TagHint { digest, by: event.by(), at: (self.clock)() };
+            let recorded = self.inbox.announce(followers, hint).await.map_err(|error| not_stored(&error))?;
+            news.extend(recorded);
+        }
+        Ok(match (news.is_empty(), is_followed) {
+            (false, _) => Answer::Recorded(news.into_iter().collect()),
+            (true, true) => Answer::Repeated("what was pushed is known already".to_owned()),
+            (true, false) => Answer::Ignored("no environment follows a tag that was pushed".to_owned()),
+        })
+    }
+}
+
+fn check_kind(headers: &HeaderMap) -> Result<(), Rejection> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if ENVELOPES.contains(&essence) && !headers.contains_key(header::CONTENT_ENCODING) {
+        return Ok(());
+    }
+    content::json_only(headers)
+}
+
+/// Demands the token, by `Authorization: Bearer`.
+fn prove(token: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
+    check_secret(token)?;
+    let given = mac::single(headers, header::AUTHORIZATION.as_str())?;
+    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // Compared in any case, so that no answer is faster than another.
+    let is_same = mac::is_same_token(token.expose().as_bytes(), given.unwrap_or_default());
+    match given {
+        Some(_) if is_same => Ok(()),
+        Some(_) => Err(Rejection::Unauthorized("its token is another one")),
+        None => Err(Rejection::Unauthorized("it shows no token")),
+    }
+}
+
+fn not_stored(error: &StoreError) -> Answer {
+    tracing::error!(error = %crate::model::error::chain(error), "a notification cannot be recorded");
+    Answer::NotStored
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Envelope {
+    events: Field<Vec<Event>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Event {
+    action: Field<String>,
+    target: Field<Target>,
+    actor: Field<Actor>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Target {
+    media_type: Field<String>,
+    digest: Field<String>,
+    repository: Field<String>,
+    tag: Field<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Actor {
+    name: Field<String>,
+}
+
+impl Event {
+    /// The tag that was pushed, and the digest that it is said to have.
+    fn pushed(&self, host: &RegistryHost) -> Option<(TaggedImage, Digest)> {
+        let target = self.target.get()?;
+        let is_manifest = MANIFESTS.contains(&target.media_type.text()?);
+        if self.action.text()? != "push" || !is_manifest {
+            return None;
+        }
+        let image = format!("{host}/{}:{}", target.repository.text()?, target.tag.text()?);
+        Some((image.parse().ok()?, Digest::new(target.digest.text()?).ok()?))
+    }
+
+    /// Who pushed, for the record: `registry (alice)`.
+    fn by(&self) -> String {
+        let name = self.actor.get().and_then(|actor| actor.name.text()).filter(|name| !name.is_empty());
+        name.map_or_else(|| "registry".to_owned(), |name| format!("registry ({})", tame(name)))
+    }
+}

@@ -1,0 +1,112 @@
+//! Containers that abide runs for itself, beside those of the environments.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::containers::{bind, no_restarts};
+use super::{Engine, EngineError, QUICK, Result, SLOW, transfer, within};
+use crate::model::container::{Secret, label};
+use crate::model::name::{ContainerName, Digest};
+use crate::model::observed::SeenContainer;
+use crate::model::spec::{Mount, Publish};
+
+/// How such a container is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct AttendantOptions {
+    /// What it does for us, as its label says.
+    pub(crate) role: &'static str,
+    /// Its name.
+    #[serde(skip)]
+    pub(crate) name: ContainerName,
+    /// The image ID.
+    pub(crate) image: Digest,
+    /// Environment variables, none of them secret.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Where it listens.
+    pub(crate) port: u16,
+    /// Where that is published.
+    pub(crate) publish: Publish,
+    /// Its volume and files of this host.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl AttendantOptions {
+    /// A hash of all that needs a new container when it changes.
+    pub(crate) fn fingerprint(&self) -> String {
+        hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
+    }
+
+    fn body(&self, record: &str) -> ContainerCreateBody {
+        let port = format!("{}/tcp", self.port);
+        let labels = [
+            (label::RECORD, record.to_owned()),
+            (label::ROLE, self.role.to_owned()),
+            (label::SPEC, self.fingerprint()),
+        ];
+        let host_ip = self.publish.address.map(|address| address.to_string());
+        let binding = PortBinding { host_ip, host_port: Some(self.publish.port.to_string()) };
+        ContainerCreateBody {
+            image: Some(self.image.to_string()),
+            env: Some(self.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+            exposed_ports: Some(vec![port.clone()]),
+            host_config: Some(HostConfig {
+                binds: Some(self.mounts.iter().map(bind).collect()),
+                port_bindings: Some(HashMap::from([(port, Some(vec![binding]))])),
+                restart_policy: Some(no_restarts()),
+                init: Some(true),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+impl Engine {
+    /// Makes such a container and gives its id.
+    pub(crate) async fn create_attendant(&self, record: &str, options: &AttendantOptions) -> Result<String> {
+        let docker = self.docker().await?;
+        let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
+        let call = docker.create_container(Some(query), options.body(record));
+        Ok(within("create a container", SLOW, call).await?.id)
+    }
+
+    /// The containers of a record that have this role.
+    pub(crate) async fn attendants(&self, record: &str, role: &str) -> Result<Vec<SeenContainer>> {
+        let docker = self.docker().await?;
+        let labels = vec![format!("{}={record}", label::RECORD), format!("{}={role}", label::ROLE)];
+        let filters = HashMap::from([("label".to_owned(), labels)]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let mut found = Vec::new();
+        for listed in within("list containers", QUICK, docker.list_containers(Some(options))).await? {
+            // One that went meanwhile is none.
+            found.extend(self.inspect(&listed.id.unwrap_or_default()).await?);
+        }
+        Ok(found)
+    }
+
+    /// Pulls an image by a name with a tag: for what abide itself runs, which no record names.
+    pub(crate) async fn pull_named(
+        &self,
+        name: &str,
+        proof: Option<&Secret>,
+        patience: Duration,
+    ) -> Result<()> {
+        let docker = transfer::proven(self.docker().await?, proof);
+        let options = CreateImageOptionsBuilder::default().from_image(name).build();
+        let mut lines = docker.create_image(Some(options), None, None);
+        while let Some(line) = transfer::next(&mut lines, "pulling", name, patience).await? {
+            if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
+                return Err(EngineError::Refused(detail));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! The managed registry: one container with a volume, kept as the manifest declares it.
+//!
+//! It is no environment: no record names its image, nothing is promoted to it, and nothing of the
+//! environments waits for it. What is in its volume is never touched.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::clock::now;
+use super::docker::{AttendantOptions, Engine, EngineError};
+use super::follow::FollowTrouble;
+use super::registries::{Registries, Trouble};
+use crate::model::container::label;
+use crate::model::name::Digest;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::reference::TaggedImage;
+use crate::model::spec::{ManagedRegistry, Manifest, Mount, RegistryAccess};
+use crate::model::time::Timestamp;
+use crate::plan::backoff;
+
+/// How often it is looked at: one list by label, which costs the engine next to nothing.
+const LOOK: Duration = Duration::from_secs(2);
+/// Uptime after which an end is the first one again, as for environments.
+const HEALTHY: Duration = Duration::from_secs(600);
+/// Where the program listens in its container, and keeps what was pushed.
+const PORT: u16 = 5000;
+const DATA: &str = "/var/lib/registry";
+/// Where files of this host are mounted in it.
+const FILES: &str = "/etc/abide-registry";
+/// Under which name its trouble is told.
+const NAME: &str = "the managed registry";
+
+/// Keeps the managed registry.
+pub(super) struct Keeper {
+    pub(super) engine: Arc<Engine>,
+    pub(super) registries: Arc<Registries>,
+    pub(super) record: String,
+    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
+    pub(super) trouble: FollowTrouble,
+    pub(super) ends: Ends,
+}
+
+/// How often its process ended, one time soon after the other.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    count: u32,
+    /// The end that was counted last.
+    last: Option<Timestamp>,
+    start_at: Option<Timestamp>,
+}
+
+impl Ends {
+    /// When it may be started again after it ended `at`, having run since `started`. The first time
+    /// at once, later ones after a pause that grows.
+    fn next_start(&mut self, started: Option<Timestamp>, at: Timestamp) -> Timestamp {
+        if self.last != Some(at) {
+            self.last = Some(at);
+            let ran_well = started.is_some_and(|started| at.since(started) >= HEALTHY);
+            self.count = if ran_well { 1 } else { self.count + 1 };
+            self.start_at = Some(at.after(backoff(self.count, NAME)));
+        }
+        self.start_at.unwrap_or(at)
+    }
+}
+
+/// What a container needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Care {
+    None,
+    Wait,
+    Start,
+    Unpause,
+    Remake(&'static str),
+}
+
+impl Keeper {
+    /// Keeps it until dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            let declared = self.manifest.borrow_and_update().registry.clone();
+            let kept = match &declared {
+                Some(spec) => self.keep(spec).await,
+                None => self.name_orphan().await,
+            };
+            self.tell(kept);
+            tokio::select! {
+                changed = self.manifest.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// One look, and what follows from it.
+    async fn keep(&mut self, spec: &ManagedRegistry) -> Result<(), String> {
+        let found = self.find(spec).await?;
+        let Some(image) = self.image(&spec.image).await? else {
+            self.pull(&spec.image).await?;
+            return Ok(());
+        };
+        let options = options(spec, image);
+        let Some(seen) = found else { return self.make(spec, &options).await };
+        let id = &seen.id;
+        let done = match care(&options, &seen) {
+            Care::None | Care::Wait => Ok(()),
+            Care::Unpause => self.engine.unpause(id).await,
+            Care::Start => return self.start(&seen).await,
+            Care::Remake(why) => {
+                info!(container = %spec.container, why, "the managed registry is made anew; its volume stays");
+                self.engine.remove(id).await.map_err(words)?;
+                return self.make(spec, &options).await;
+            }
+        };
+        done.map_err(words)
+    }
+
+    /// Our container. Of several, the one that has the name.
+    async fn find(&self, spec: &ManagedRegistry) -> Result<Option<SeenContainer>, String> {
+        let mut found = self.engine.attendants(&self.record, label::REGISTRY).await.map_err(words)?;
+        found.sort_by_key(|seen| (seen.name != spec.container.as_str(), seen.created_at));
+        Ok(found.into_iter().next())
+    }
+
+    async fn image(&self, name: &str) -> Result<Option<Digest>, String> {
+        self.engine.image_id(name).await.map_err(words)
+    }
+
+    async fn pull(&self, name: &str) -> Result<(), String> {
+        info!(image = name, "pulling the image of the managed registry");
+        let host = name.parse::<TaggedImage>().ok().map(|image| image.repository.host().clone());
+        let proof = match &host {
+            Some(host) => self.registries.proof(host).await.map_err(told)?,
+            None => None,
+        };
+        let patience =
+            host.map_or_else(RegistryAccess::default, |host| self.registries.access(&host)).patience;
+        let pulled = self.engine.pull_named(name, proof.as_ref(), patience).await;
+        pulled.map_err(|error| format!("its image {name} is not here and cannot be pulled: {error}"))
+    }
+
+    async fn make(&self, spec: &ManagedRegistry, options: &AttendantOptions) -> Result<(), String> {
+        self.engine.create_volume(&spec.volume, &self.record).await.map_err(words)?;
+        let id = match self.engine.create_attendant(&self.record, options).await {
+            Ok(id) => id,
+            Err(EngineError::Conflict(_)) => {
+                let name = &spec.container;
+                return Err(format!(
+                    "a container that is not abide's has its name: docker rename {name} OTHER"
+                ));
+            }
+            Err(error) => return Err(format!("its container cannot be made: {error}")),
+        };
+        info!(container = %spec.container, image = %spec.image, "made the managed registry");
+        self.begin(&id).await
+    }
+
+    async fn start(&mut self, seen: &SeenContainer) -> Result<(), String> {
+        if let ContainerState::Exited(exit) = &seen.state {
+            let at = self.ends.next_start(seen.started_at, exit.at);
+            if at > now() {
+                return Err(format!(
+                    "it ended with exit code {} and is started again after a pause",
+                    exit.code
+                ));
+            }
+            info!(container = %seen.name, code = exit.code, "starting the managed registry again");
+        }
+        self.begin(&seen.id).await
+    }
+
+    async fn begin(&self, id: &str) -> Result<(), String> {
+        self.engine.start(id).await.map_err(|error| format!("it cannot be started: {error}"))
+    }
+
+    /// One that the manifest does not declare any more goes on, as environments do.
+    async fn name_orphan(&self) -> Result<(), String> {
+        let found = self.engine.attendants(&self.record, label::REGISTRY).await.map_err(words)?;
+        let Some(orphan) = found.first() else { return Ok(()) };
+        let name = &orphan.name;
+        Err(format!(
+            "the manifest no longer declares it; it goes on as it is. If not wanted: docker rm -f {name}"
+        ))
+    }
+
+    fn tell(&self, kept: Result<(), String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept {
+            Ok(()) => {
+                if trouble.remove(NAME).is_some() {
+                    info!("the managed registry is as declared again");
+                }
+            }
+            Err(why) => {
+                let sentence = format!("{NAME}: {why}");
+                if trouble.insert(NAME.to_owned(), sentence.clone()).as_ref() != Some(&sentence) {
+                    warn!(why, "the managed registry is not as declared");
+                }
+            }
+        }
+    }
+}
+
+fn words(error: EngineError) -> String {
+    error.to_string()
+}
+
+fn told(trouble: Trouble) -> String {
+    let (Trouble::NotThere(message) | Trouble::Unavailable(_, message)) = trouble;
+    message
+}
+
+fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
+    if seen.labels.get(label::SPEC) != Some(&options.fingerprint())
+        || seen.image.as_ref() != Some(&options.image)
+    {
+        return Care::Remake("it is not as declared");
+    }
+    if seen.name != options.name.as_str() {
+        return Care::Remake("it has another name");
+    }
+    if !matches!(seen.restart_policy.as_str(), "" | "no") {
+        return Care::Remake("it has a restart policy, and one process owns restarts");
+    }
+    match seen.state {
+        ContainerState::Running => Care::None,
+        ContainerState::InTransit => Care::Wait,
+        ContainerState::Created | ContainerState::Exited(_) => Care::Start,
+        ContainerState::Paused => Care::Unpause,
+        ContainerState::Dead => Care::Remake("the engine calls it dead"),
+    }
+}
+
+fn options(spec: &ManagedRegistry, image: Digest) -> AttendantOptions {
+    let mut mounts = vec![Mount { source: spec.volume.clone(), target: DATA.to_owned(), read_only: false }];
+    let mut env = BTreeMap::from([("REGISTRY_STORAGE_DELETE_ENABLED".to_owned(), "true".to_owned())]);
+    let mut file = |path: &Path, name: &str, variable: &str| {
+        let target = format!("{FILES}/{name}");
+        let source = path.display().to_string();
+        mounts.push(Mount { source, target: target.clone(), read_only: true });
+        env.insert(variable.to_owned(), target);
+    };
+    if let Some(tls) = &spec.tls {
+        file(&tls.certificate, "certificate.pem", "REGISTRY_HTTP_TLS_CERTIFICATE");
+        file(&tls.key, "key.pem", "REGISTRY_HTTP_TLS_KEY");
+    }
+    if let Some(htpasswd) = &spec.htpasswd {
+        file(htpasswd, "htpasswd", "REGISTRY_AUTH_HTPASSWD_PATH");
+        env.insert("REGISTRY_AUTH".to_owned(), "htpasswd".to_owned());
+        env.insert("REGISTRY_AUTH_HTPASSWD_REALM".to_owned(), "abide".to_owned());
+    }
+    AttendantOptions {
+        role: label::REGISTRY,
+        name: spec.container.clone(),
+        image,
+        env,
+        port: PORT,
+        publish: spec.publish,
+        mounts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_end_is_mended_at_once_and_later_ones_after_a_pause() {
+        let at = Timestamp::from_millis;
+        let mut ends = Ends::default();
+        assert_eq!(ends.next_start(Some(at(0)), at(1_000)), at(1_000));
+        assert_eq!(ends.next_start(Some(at(0)), at(1_000)), at(1_000), "the same end is counted once");
+        let second = ends.next_start(Some(at(1_000)), at(2_000));
+        assert!(second > at(2_000));
+        assert_eq!(ends.next_start(Some(at(2_000)), at(700_000)), at(700_000), "it had run well");
+    }
+}
