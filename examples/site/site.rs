@@ -17,6 +17,7 @@
 //! | `SITE_CRASH_AFTER=3s` | ends this long after its start (`0s`: at once) |
 //! | `SITE_EXIT_CODE=7` | with this code (default 1) |
 //! | `SITE_HTTP_STATUS=500` | answers every request with this status |
+//! | `SITE_SLOW=400ms` | answers requests whose query is `slow` only after this time |
 //! | `SITE_LEAK=1` | takes 10 MB more memory every second, until the kernel ends it |
 //!
 //! It has no handler for SIGTERM: under an init as pid 1 the default action ends it at once, and
@@ -108,6 +109,8 @@ struct Site {
     words: [(&'static str, String); 2],
     /// Answers every request with this status, where set.
     status: Option<u16>,
+    /// How long a slow request takes.
+    slow: Duration,
     log: Option<File>,
 }
 
@@ -119,6 +122,7 @@ fn serve(options: &Options) -> Result<(), String> {
         root,
         words: [("{{ENVIRONMENT}}", escape(&options.name)), ("{{HOSTNAME}}", escape(&hostname()))],
         status: settings.number("SITE_HTTP_STATUS")?,
+        slow: settings.duration("SITE_SLOW")?.unwrap_or_default(),
         log: options.log.as_deref().and_then(open_log),
     });
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, options.port))
@@ -139,6 +143,9 @@ impl Site {
         let Some(head) = read_head(&mut stream) else { return };
         let mut words = head.split_whitespace();
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        if target.ends_with("?slow") {
+            thread::sleep(self.slow);
+        }
         let mut reply = self.reply(method, target);
         if let Some(status) = self.status {
             reply.status = status;

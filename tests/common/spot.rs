@@ -8,6 +8,7 @@ use super::daemon::{Daemon, Ran, abide};
 use super::docker::{Space, docker, try_docker};
 use super::image::SITE_PORT;
 use super::net::{free_ports, http_get};
+use super::nginx::nginx_image;
 use super::{PATIENCE, eventually_some};
 
 /// `dev`, declared in a folder of its own.
@@ -23,6 +24,9 @@ pub(crate) struct Spot {
 }
 
 impl Spot {
+    /// The name by which a front serves it.
+    pub(crate) const HOST: &str = "dev.example";
+
     /// Lays it out in `space`, ready soon after it answers, with `options` besides: lines of
     /// `[environment.dev]`.
     pub(crate) fn new(space: &Space, options: &str) -> Self {
@@ -37,6 +41,17 @@ impl Spot {
     /// The name of the holder of its network namespace.
     pub(crate) fn holder(&self) -> String {
         format!("{}.net", self.name)
+    }
+
+    /// The same behind a front of its own, which also serves it by [`Self::HOST`] on a port that is
+    /// given beside it.
+    pub(crate) fn fronted(space: &Space, options: &str) -> (Self, u16) {
+        let image = space.name("nginx");
+        nginx_image(&image, &space.label());
+        let [http] = free_ports();
+        let front = format!("[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"1s\"");
+        let host = format!("hostname = \"{}\"", Self::HOST);
+        (Self::new(space, &format!("{host}\n{options}\n{front}")), http)
     }
 
     /// Declares it anew.

@@ -17,5 +17,7 @@ mod front;
 mod heal;
 mod holder;
 mod keepwork;
+#[cfg(debug_assertions)]
+mod load;
 mod registry;
 mod rollback;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
@@ -99,8 +99,11 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
         return gate.refuse(response, peer.map(|peer| peer.ip()), shown.as_ref());
     }
     match lease {
-        Some(lease) => response.map(|body| Body::new(Leased::new(body, lease))),
-        None => response,
+        // What is whole already is sent as a whole, such as the answer to one who revokes their own token.
+        Some(lease) if response.body().size_hint().exact().is_none() => {
+            response.map(|body| Body::new(Leased::new(body, lease)))
+        }
+        _ => response,
     }
 }
 

@@ -309,6 +309,16 @@ async fn a_stream_ends_when_its_token_is_revoked_and_others_go_on() {
 }
 
 #[tokio::test]
+async fn whoever_revokes_their_own_token_still_gets_the_answer() {
+    let door = door();
+    let (token, admin) = door.token("admin", Role::Admin).await;
+    let uri = format!("/api/v1/tokens/{}", token.id);
+    let (status, _, body) = seen(door.ask(Method::DELETE, &uri, 7, &[bearer(&admin)]).await).await;
+    assert!(status == 200 && body.contains("token admin (192.0.2.7)"), "{status} {body}");
+    assert_eq!(door.status("DELETE", &uri, Some(&admin)).await, 401);
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_its_token_expires() {
     let mut api = api();
     api.state.clock = || SystemTime::now().into();

@@ -78,20 +78,18 @@ impl Pass<'_> {
                 && !matches!(holder.state, ContainerState::Dead | ContainerState::InTransit)
                 && !self.is_taken(holder)
         };
-        let fitting = self.observed.holders.iter().filter(fits);
+        let fitting = self.holders.iter().copied().filter(fits);
         fitting.min_by_key(|holder| (holder.state != ContainerState::Running, holder.created_at, &holder.id))
     }
 
     /// Whether a container that goes on serving beside a new one is in this holder's namespace.
     fn is_taken(&self, holder: &SeenContainer) -> bool {
-        let stays = self.containers.iter().filter(|_| self.is_start_first());
-        let mut stays = stays.chain(&self.draining);
-        stays.any(|container| is_joined_to(container, &holder.id))
+        let is_inside = |container: &&SeenContainer| is_joined_to(container, &holder.id);
+        self.is_draining(holder) || (self.is_start_first() && self.containers.iter().any(is_inside))
     }
 
     fn holder_name(&self, container: &ContainerName) -> ContainerName {
-        let is_free =
-            |name: &ContainerName| self.observed.holders.iter().all(|holder| holder.name != name.as_str());
+        let is_free = |name: &ContainerName| self.holders.iter().all(|holder| holder.name != name.as_str());
         let mut names = (1..).map(|number: u32| match number {
             1 => suffixed(container, ".net"),
             number => suffixed(container, &format!(".net{number}")),
@@ -113,30 +111,31 @@ impl Pass<'_> {
         if self.is_start_first() {
             return half;
         }
-        let is_used =
-            |holder: &SeenContainer| self.draining.iter().any(|seen| is_joined_to(seen, &holder.id));
-        let others = self.observed.holders.iter().filter(|holder| is_other(holder) && !is_used(holder));
+        let others = self.holders.iter().filter(|holder| is_other(holder) && !self.is_draining(holder));
         others.fold(half, |half, holder| stop_running(half, holder, "another holder takes its port"))
     }
 
-    /// Removes the holders that none of `kept` is in, nor anything that drains.
+    /// Removes the holders that none of `kept` is in.
     pub(super) fn remove_holders_but(&self, half: Half, kept: &[&SeenContainer]) -> Half {
-        let needed = |holder: &SeenContainer| {
-            kept.iter().chain(&self.draining).any(|container| is_joined_to(container, &holder.id))
-        };
-        let left = self.observed.holders.iter().filter(|holder| !needed(holder));
-        left.fold(half, |half, holder| remove(half, holder, "no container is in its network namespace"))
+        self.remove_holders(half, |holder| kept.iter().any(|container| is_joined_to(container, &holder.id)))
     }
 
     /// Removes what is left of holders before the first container is made, but for the one it joins.
     pub(super) fn remove_unfit_holders(&self, half: Half, spec: &ContainerSpec, memory: &Memory) -> Half {
         let fingerprint = HolderSpec::of(&spec.options).fingerprint();
-        let fit = self.fitting(&fingerprint).filter(|_| self.has_holders(memory)).map(|holder| &holder.id);
-        let needed = |holder: &SeenContainer| {
-            fit == Some(&holder.id) || self.draining.iter().any(|seen| is_joined_to(seen, &holder.id))
-        };
-        let left = self.observed.holders.iter().filter(|holder| !needed(holder));
+        let fit = self.fitting(&fingerprint).filter(|_| self.has_holders(memory));
+        self.remove_holders(half, |holder| fit.is_some_and(|fit| fit.id == holder.id))
+    }
+
+    /// Removes the holders that are not needed, nor hold what drains.
+    fn remove_holders(&self, half: Half, is_needed: impl Fn(&SeenContainer) -> bool) -> Half {
+        let left = self.holders.iter().filter(|holder| !is_needed(holder) && !self.is_draining(holder));
         left.fold(half, |half, holder| remove(half, holder, "no container is in its network namespace"))
+    }
+
+    /// Whether what was replaced still answers its last requests in this holder's namespace.
+    fn is_draining(&self, holder: &SeenContainer) -> bool {
+        self.draining.iter().any(|container| is_joined_to(container, &holder.id))
     }
 
     /// Brings a running container back into the namespace that its holder has now; `None` where it is

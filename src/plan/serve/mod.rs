@@ -56,6 +56,7 @@ struct Pass<'a> {
     containers: Vec<&'a SeenContainer>,
     /// Those that were replaced and have last requests to answer: no part of any other decision.
     draining: Vec<&'a SeenContainer>,
+    holders: Vec<&'a SeenContainer>,
     choice: &'a Choice,
     now: Timestamp,
 }
@@ -68,12 +69,10 @@ impl<'a> Pass<'a> {
         memory: &Memory,
         now: Timestamp,
     ) -> Self {
-        let mut containers: Vec<_> = observed.containers.iter().collect();
-        // The order in which the engine lists them must not show in the plan.
-        containers.sort_by_key(|container| (container.created_at, &container.id));
-        let (draining, containers) =
-            containers.into_iter().partition(|container| memory.draining.contains_key(&container.id));
-        Self { intent, observed, containers, draining, choice, now }
+        let (draining, containers) = in_order(&observed.containers)
+            .into_iter()
+            .partition(|container| memory.draining.contains_key(&container.id));
+        Self { intent, observed, containers, draining, holders: in_order(&observed.holders), choice, now }
     }
 
     fn decide(&self, memory: Memory) -> (Half, Memory) {
@@ -265,6 +264,13 @@ impl<'a> Pass<'a> {
         half.verdict.get_or_insert_with(|| self.updating(message));
         half
     }
+}
+
+/// The order in which the engine lists them must not show in the plan.
+fn in_order(containers: &[SeenContainer]) -> Vec<&SeenContainer> {
+    let mut containers: Vec<_> = containers.iter().collect();
+    containers.sort_by_key(|container| (container.created_at, &container.id));
+    containers
 }
 
 /// Whether the engine is busy with one of them, so that nothing can be said of port and name.

@@ -303,6 +303,7 @@ proptest! {
         other.containers.rotate_left(turn % count);
         if turn >= 3 {
             other.containers.reverse();
+            other.holders.reverse();
         }
         let shuffled = plan(&world.intent, &other, &world.memory, world.now);
         prop_assert_eq!(world.plan(), shuffled);

@@ -3,7 +3,7 @@
 use abide::failpoint::Point;
 
 use super::updates::{cut_short, failpoints, running};
-use crate::common::{PATIENCE, Space, Spot, Watcher, eventually, free_ports, made_image, nginx_image};
+use crate::common::{PATIENCE, Space, Spot, Watcher, eventually, made_image};
 
 /// What an update does that switches the front.
 const SWAP: &[Point] = &[
@@ -17,18 +17,10 @@ const SWAP: &[Point] = &[
     Point::Flush,
 ];
 
-/// An environment behind a front of its own.
-fn fronted(space: &Space) -> Spot {
-    let image = space.name("nginx");
-    nginx_image(&image, &space.label());
-    let [http] = free_ports();
-    Spot::new(space, &format!("[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"2s\""))
-}
-
 #[test]
 fn behind_a_front_no_update_costs_a_request_wherever_it_was_cut_short() {
     let Some(space) = Space::new() else { return };
-    let spot = fronted(&space);
+    let (spot, _) = Spot::fronted(&space, "");
     let images = ["one", "two"].map(|page| (page, made_image(&space, page, "")));
     running(&spot, &images[0].1);
     let mut current = 0;

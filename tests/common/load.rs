@@ -1,0 +1,173 @@
+//! A bounded load of many small requests, as clients of different manners make them. Every one is
+//! accounted for.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, SystemTime};
+
+/// Between two requests of a client.
+const PAUSE: Duration = Duration::from_millis(5);
+/// After this long a request has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a client asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// The port of the loopback address.
+    pub(crate) port: u16,
+    /// The host that it names.
+    pub(crate) host: &'static str,
+    /// What it asks for.
+    pub(crate) path: &'static str,
+    /// Whether it keeps its connection.
+    pub(crate) keeps: bool,
+}
+
+/// Clients that ask until they are told to end.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// What became of the requests of one client, or of all.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Good answers by their page.
+    pub(crate) pages: BTreeMap<String, usize>,
+    /// Connections that the server had closed while they were idle; the request was made on a new one.
+    pub(crate) reopened: usize,
+    /// What failed, when, and how.
+    pub(crate) failed: Vec<(SystemTime, Way, String)>,
+}
+
+impl Load {
+    /// Begins with one client for each way.
+    pub(crate) fn start(ways: &[Way]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |way: &Way| {
+            let (way, stop) = (*way, Arc::clone(&stop));
+            spawn(move || ask(way, &stop))
+        };
+        let clients = ways.iter().map(client).collect();
+        Self { stop, clients }
+    }
+
+    /// Ends it, and gives what became of all requests.
+    pub(crate) fn finish(mut self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Tally::default();
+        for tally in self.clients.drain(..).map(|client| client.join().unwrap()) {
+            for (page, count) in tally.pages {
+                *all.pages.entry(page).or_default() += count;
+            }
+            all.reopened += tally.reopened;
+            all.failed.extend(tally.failed);
+        }
+        all
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn ask(way: Way, stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    let mut kept = None;
+    while !stop.load(Ordering::Relaxed) {
+        match tally.request(way, &mut kept) {
+            Ok((200, page)) => *tally.pages.entry(page).or_default() += 1,
+            Ok((status, page)) => tally.failed.push((SystemTime::now(), way, format!("{status} {page}"))),
+            Err(error) => tally.failed.push((SystemTime::now(), way, error.to_string())),
+        }
+        sleep(PAUSE);
+    }
+    tally
+}
+
+impl Tally {
+    fn request(&mut self, way: Way, kept: &mut Option<Connection>) -> io::Result<(u16, String)> {
+        if let Some(mut connection) = kept.take() {
+            match connection.ask(way) {
+                // A server may close a connection that is idle, at the very moment of the next
+                // request, and a graceful reload does. No byte of an answer has come then, and
+                // clients ask on a new connection, as HTTP has them do (RFC 9112, section 9.3.1).
+                Err(error) if error.is_before_any_answer => self.reopened += 1,
+                done => {
+                    *kept = Some(connection).filter(|connection| done.is_ok() && connection.stays);
+                    return done.map_err(|error| error.source);
+                }
+            }
+        }
+        let mut connection = Connection::open(way)?;
+        let done = connection.ask(way).map_err(|error| error.source)?;
+        *kept = Some(connection).filter(|connection| way.keeps && connection.stays);
+        Ok(done)
+    }
+}
+
+struct Connection {
+    stream: BufReader<TcpStream>,
+    /// Whether the server lets it stay open.
+    stays: bool,
+}
+
+struct AskError {
+    source: io::Error,
+    is_before_any_answer: bool,
+}
+
+impl Connection {
+    fn open(way: Way) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, way.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), stays: true })
+    }
+
+    fn ask(&mut self, way: Way) -> Result<(u16, String), AskError> {
+        let early = |source| AskError { source, is_before_any_answer: true };
+        let late = |source| AskError { source, is_before_any_answer: false };
+        let connection = if way.keeps { "keep-alive" } else { "close" };
+        let Way { host, path, .. } = way;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n");
+        self.stream.get_mut().write_all(head.as_bytes()).map_err(early)?;
+        let mut status = String::new();
+        match self.stream.read_line(&mut status) {
+            Ok(0) => return Err(early(io::Error::other("closed without an answer"))),
+            Ok(_) => {}
+            // Silence is no closed connection.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late(error)),
+            Err(error) => return Err(early(error)),
+        }
+        self.rest(&status).map_err(late)
+    }
+
+    fn rest(&mut self, status: &str) -> io::Result<(u16, String)> {
+        let code = status.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let code = code.ok_or_else(|| io::Error::other(format!("no HTTP: {status:?}")))?;
+        let mut length = None;
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::Error::other("the head of the answer was cut short"));
+            }
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.parse().ok(),
+                "connection" if value.eq_ignore_ascii_case("close") => self.stays = false,
+                _ => {}
+            }
+        }
+        let length = length.ok_or_else(|| io::Error::other("the answer has no length"))?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok((code, String::from_utf8_lossy(&body).into_owned()))
+    }
+}

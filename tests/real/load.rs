@@ -1,0 +1,59 @@
+//! Not one request fails: fifty deployments through the front under a steady load, while the daemon
+//! is killed in the middle of some of them.
+
+use crate::common::{Daemon, Load, Space, Spot, Way, made_image};
+
+/// Updates, one after the other.
+const DEPLOYMENTS: usize = 50;
+/// Every so often the daemon is killed in mid-swap.
+const KILL_EVERY: usize = 5;
+/// Where, in turn.
+const KILLED_AT: [&str; 6] =
+    ["after-create", "after-start", "before-stop", "after-stop", "before-remove", "after-rename"];
+const PAGES: [&str; 2] = ["one", "two"];
+
+/// Clients of every manner, on the published port and by name.
+fn ways(port: u16, http: u16) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (port, host) in [(port, "localhost"), (http, Spot::HOST)] {
+        for (path, keeps) in [("/", true), ("/", false), ("/?slow", true), ("/?slow", false)] {
+            ways.push(Way { port, host, path, keeps });
+        }
+    }
+    ways
+}
+
+#[test]
+fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_daemon() {
+    let Some(space) = Space::new() else { return };
+    let (spot, http) = Spot::fronted(&space, "");
+    let images = PAGES.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
+    let mut daemon = spot.daemon();
+    assert_eq!(spot.set(&images[0]).code, 0);
+    assert_eq!(spot.await_ready(), images[0]);
+    // It, and what holds its network.
+    let at_rest = space.container_names().len();
+    let load = Load::start(&ways(spot.port, http));
+    for deployment in 1..=DEPLOYMENTS {
+        let image = &images[deployment % PAGES.len()];
+        if deployment % KILL_EVERY == 0 {
+            daemon.kill();
+            let failpoint = KILLED_AT[deployment / KILL_EVERY % KILLED_AT.len()];
+            let doomed = Daemon::start_doomed(&spot.desired_state, failpoint, &[]);
+            assert_eq!(spot.set(image).code, 0, "{failpoint}");
+            doomed.await_doom(failpoint);
+            daemon = spot.daemon();
+        } else {
+            assert_eq!(spot.set(image).code, 0);
+        }
+        assert_eq!(&spot.await_ready(), image, "deployment {deployment}");
+    }
+    let tally = load.finish();
+    assert!(tally.failed.is_empty(), "{} failed; {tally:#?}", tally.failed.len());
+    let served: Vec<&str> = tally.pages.keys().map(String::as_str).collect();
+    assert_eq!(served, PAGES, "{tally:?}");
+    eprintln!("good answers: {:?}; idle connections closed by the front: {}", tally.pages, tally.reopened);
+    crate::common::eventually("nothing is left over", crate::common::PATIENCE, || {
+        space.container_names().len() == at_rest
+    });
+}
