@@ -1,5 +1,7 @@
 //! TLS on the accept loop: real handshakes, ones that never end, and a thousand that lie idle.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::tls::Protocol;
 use crate::tls::client::{Connector, Stream, Trust};
 use crate::tls::identity::Identity;
@@ -104,8 +106,16 @@ async fn a_handshake_byte_by_byte_does_not_extend_its_deadline() {
     timeout(PATIENCE, closed).await.expect("a dribbled handshake was read for ever");
 }
 
+/// Both ends of a thousand connections are in this process; many systems allow 1,024 files unasked.
+fn allow_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum.or(Some(16_384)), ..limit };
+    setrlimit(Resource::Nofile, wanted).unwrap();
+}
+
 #[tokio::test]
 async fn a_thousand_idle_connections_leave_room_for_a_good_request() {
+    allow_more_files();
     let place = place(Limits { header_read: PATIENCE * 10, ..Limits::default() }).await;
     let mut idle = Vec::new();
     for _ in 0..1_000 {
