@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::engine::{self, PORT};
 use super::proxy::Proxy;
-use crate::common::{Daemon, Space, docker};
+use crate::common::{Daemon, Space, docker, nginx_image};
 
 /// The daemon, and what it runs. Must be dropped before its space.
 pub(crate) struct Fleet {
@@ -41,10 +41,23 @@ impl Fleet {
 
     /// The same, with this `health`.
     pub(crate) fn probed(space: &Space, count: usize, image: &str, health: &str) -> Self {
+        Self::declared(space, count, image, health, "")
+    }
+
+    /// The same behind a front of its own, which serves the ports.
+    pub(crate) fn fronted(space: &Space, count: usize, image: &str, health: &str) -> Self {
+        let nginx = space.name("nginx");
+        nginx_image(&nginx, &space.label());
+        let http = free_ports(1)[0];
+        let front = format!("[front]\nimage = \"{nginx}\"\nhttp = {http}\ndrain = \"1s\"\n");
+        Self::declared(space, count, image, health, &front)
+    }
+
+    fn declared(space: &Space, count: usize, image: &str, health: &str, more: &str) -> Self {
         let desired_state = space.dir().join("desired-state");
         std::fs::create_dir(&desired_state).unwrap();
         let (ports, network) = (free_ports(count), space.name("net"));
-        let manifest = manifest(space, &network, &ports, health);
+        let manifest = manifest(space, &network, &ports, health) + more;
         std::fs::write(desired_state.join("bench.toml"), manifest).unwrap();
         let proxy = Proxy::start(space.dir().join("engine.sock"), &engine::socket());
         let daemon = Daemon::start(&desired_state, &[("DOCKER_HOST", &proxy.docker_host())]);

@@ -51,7 +51,7 @@ fn an_update_that_is_no_good_in_any_way_is_rolled_back_and_costs_one_gap() {
         assert!(note(&spot).contains(reason), "{lines}: {}", note(&spot));
         assert_eq!(spot.container(), container, "{lines}: what served was replaced");
         assert_eq!(spot.page().as_deref(), Some("good"), "{lines}");
-        assert_eq!(Vec::from_iter(space.container_names()), [spot.name.as_str()], "{lines}: leftovers");
+        assert_eq!(space.containers(), container.iter().cloned().collect(), "{lines}: leftovers");
         watcher.finish().assert_only_declared_gaps(lines, 2);
     }
 }
@@ -155,7 +155,7 @@ fn a_version_that_starts_slowly_is_waited_for_and_one_that_ignores_sigterm_is_ki
     assert_eq!(spot.page().as_deref(), Some("slow"));
     let seen = watcher.finish();
     assert_eq!(seen.ends.len(), 1, "{seen:?}");
-    assert_eq!(Vec::from_iter(space.container_names()), [spot.name.as_str()]);
+    assert_eq!(space.containers(), spot.container().into_iter().collect());
     let events = daemon.abide(&["events", "dev", "--limit", "1000"]).stdout;
     assert!(!events.contains("NeverReady") && !events.contains("failure"), "{events}");
 }

@@ -1,7 +1,7 @@
 //! Not one request fails: fifty deployments through the front under a steady load, while the daemon
 //! is killed in the middle of some of them.
 
-use crate::common::{Daemon, Load, Space, Spot, Way, made_image};
+use crate::common::{Daemon, Load, PATIENCE, Space, Spot, Way, eventually, made_image};
 
 /// Updates, one after the other.
 const DEPLOYMENTS: usize = 50;
@@ -33,10 +33,15 @@ fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_da
     assert_eq!(spot.await_ready(), images[0]);
     // It, and what holds its network.
     let at_rest = space.container_names().len();
+    let await_rest = || {
+        eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
+    };
     let load = Load::start(&ways(spot.port, http));
     for deployment in 1..=DEPLOYMENTS {
         let image = &images[deployment % PAGES.len()];
         if deployment % KILL_EVERY == 0 {
+            // What is left of the swap before would be cut short instead.
+            await_rest();
             daemon.kill();
             let failpoint = KILLED_AT[deployment / KILL_EVERY % KILLED_AT.len()];
             let doomed = Daemon::start_doomed(&spot.desired_state, failpoint, &[]);
@@ -53,7 +58,5 @@ fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_da
     let served: Vec<&str> = tally.pages.keys().map(String::as_str).collect();
     assert_eq!(served, PAGES, "{tally:?}");
     eprintln!("good answers: {:?}; idle connections closed by the front: {}", tally.pages, tally.reopened);
-    crate::common::eventually("nothing is left over", crate::common::PATIENCE, || {
-        space.container_names().len() == at_rest
-    });
+    await_rest();
 }
