@@ -6,10 +6,11 @@ use super::world::{NAME, Program, World, digest, mount};
 use crate::model::container::Secret;
 use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
-use crate::model::name::Generation;
-use crate::model::observed::ContainerState;
+use crate::model::name::{CommitId, Digest, Generation};
+use crate::model::observed::{ContainerState, Shelf};
+use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Step, need};
+use crate::plan::{Need, Step, SupplyKind, need};
 
 const UPDATE: [&str; 6] = ["create", "stop", "start", "remove", "rename", ""];
 
@@ -290,7 +291,31 @@ fn an_image_that_is_neither_here_nor_to_be_built_is_named_while_its_container_ru
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
     let (intent, observed) = (&world.intent, &world.observed);
     let need = need(&intent.entry, intent.supply, &observed.images, &observed.shelf);
-    assert_ne!(need, crate::plan::Need::Nothing);
+    assert_ne!(need, Need::Nothing);
+}
+
+#[test]
+fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not() {
+    let mut world = World::running(1);
+    let repository: ImageRepository = "localhost:5000/shop/app".parse().unwrap();
+    let id = world.intent.entry.image.as_ref().unwrap().id.clone().unwrap();
+    let revision = CommitId::new("1".repeat(40)).unwrap();
+    world.intent.supply = SupplyKind::Build;
+    world.intent.entry.revision = Some(revision.clone());
+    world.intent.entry.image =
+        Some(world.intent.entry.image.clone().unwrap().pushed(&repository, &Digest::of_sha256(&[7; 32])));
+    let asked = |world: &World| {
+        let (intent, observed) = (&world.intent, &world.observed);
+        need(&intent.entry, intent.supply, &observed.images, &observed.shelf)
+    };
+    assert_eq!(asked(&world), Need::Nothing);
+    world.observed.shelf = Shelf { is_lost: true, owed_to: Some(repository.clone()) };
+    assert_eq!(asked(&world), Need::Push { id, repository });
+    world.observed.images.clear();
+    assert_eq!(asked(&world), Need::Build { revision });
+    // Where nothing is built, only the registry could have it.
+    world.intent.supply = SupplyKind::Named;
+    assert!(matches!(asked(&world), Need::Pull { .. }));
 }
 
 #[test]

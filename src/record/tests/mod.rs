@@ -5,6 +5,7 @@ mod laws;
 mod recovery;
 mod resolver;
 mod status;
+mod tags;
 mod token;
 mod writer;
 

@@ -237,3 +237,24 @@ fn a_docker_login_and_a_credential_helper_are_used() {
     assert!(shop.registry.digest(&shop.path, &second).is_some());
     assert!(!daemon.log().contains("never-to-be-seen"));
 }
+
+#[test]
+fn a_registry_with_tls_is_known_by_its_certificate() {
+    let Some(space) = Space::new() else { return };
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (space.dir().join("registry.pem"), space.dir().join("registry-key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
+    let Some(registry) = Registry::start_with(&space, None, &tls) else { return };
+    let shop = Shop::new(space, registry, "");
+    // The engine takes any certificate on the loopback address; abide asks for one that it knows.
+    let daemon = shop.daemon();
+    let message = shop.says(&daemon, "RegistryUnavailable");
+    assert!(message.contains("certificate"), "{message}");
+    assert!(daemon.terminate().success());
+    let daemon = shop.shop.daemon_with(&[("SSL_CERT_FILE", certificate.to_str().unwrap())]);
+    let digest = shop.ready(&daemon);
+    assert_eq!(status(&daemon, "dev")["image"]["digest"], digest.as_str());
+    assert_eq!(daemon.log().matches("build begins").count(), 1, "{}", daemon.log());
+}

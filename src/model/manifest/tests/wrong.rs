@@ -56,6 +56,65 @@ fn unknown_keys_come_with_the_nearest_known_one() {
     ]);
 }
 
+#[test]
+fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
+    let target = "must be host/path in lower case without a tag, such as \"localhost:5000/keepwork/prod\"";
+    each_of_dev(&[
+        (
+            "push = \"localhost:5000/a\"",
+            "4: `push` goes with a `source` and its `build`: only what is built here is pushed",
+        ),
+        (
+            "image = \"localhost:5000/a\"",
+            "4: `image` must be an image with a tag, such as \"localhost:5000/shop/app:stable\"",
+        ),
+        (
+            "image = \"a:1\"\npromote_from = \"b\"",
+            "5: `promote_from` does not go with `image`, which follows a tag in a registry",
+        ),
+        (
+            "[registry_access.\"a.b\"]\nusername = \"alice\"",
+            "4: `registry_access.a.b` has a `username` and needs one of `secret_env` and `secret_file`",
+        ),
+        (
+            "[registry_access.\"a.b\"]\nsecret_env = \"A\"",
+            "4: `registry_access.a.b` has a secret and needs a `username`",
+        ),
+        (
+            "[registry_access.\"a.b\"]\nusername = \"a:b\"\nsecret_env = \"A\"",
+            "5: `username` must be a name without colons and control characters",
+        ),
+        (
+            "[registry_access.\"a.b\"]\npoll = \"1s\"",
+            "5: `poll` must be at least \"5s\", or \"0s\" for never",
+        ),
+        ("[registry_access.\"a.b\"]\npatience = \"0s\"", "5: `patience` must be more than zero"),
+        (
+            "[registry_access.\"https://a.b\"]",
+            "4: `https://a.b` is no registry: a host or host:port in lower case, such as registry.example.com:5000",
+        ),
+        ("[registry]\nimage = \"registry:2\"", "4: `registry` needs `managed`, such as `managed = true`"),
+        (
+            "[registry]\nmanaged = true\npublish = \"0.0.0.0:5000\"",
+            "4: `registry` is published beyond this host and needs `htpasswd`: anyone could push to it",
+        ),
+        ("[registry]\nmanaged = true\nkey = \"/k\"", "4: `registry` takes `certificate` and `key` together"),
+        (
+            "[registry]\nmanaged = true\npublish = 8900",
+            "3: the host port 8900 is already that of the managed registry",
+        ),
+        (
+            "[registry]\nmanaged = true\ncontainer = \"dev-server\"",
+            "2: the container `dev-server` is already that of the managed registry",
+        ),
+    ]);
+    let source = "source = { repository = \"r\", branch = \"b\" }\n[environment.dev.build]\n[repository.r]\nurl = \"/r\"";
+    for text in ["a", "a.b/c:1", "a.b/c@sha256:1", "A.b/c", "https://a.b/c"] {
+        let expected = format!("4: `push` {target}");
+        each_of_dev(&[(&format!("push = \"{text}\"\n{source}"), &expected)]);
+    }
+}
+
 /// As [`each_of_dev`], for lines in the front's table, from line 5 on, and more of `dev` before it.
 #[track_caller]
 fn each_of_front(cases: &[(&str, &str)]) {
