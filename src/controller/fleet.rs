@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::docker::{Engine, EngineError, Listed};
 use crate::model::container::label;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
+use crate::model::observed::{Foreign, NetworkPresence, SeenContainer};
 
 /// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
@@ -206,15 +206,12 @@ impl Fleet {
         id: &str,
     ) -> Result<Option<EnvironmentName>, EngineError> {
         let number = self.known().begin_look();
-        let Some(mut seen) = engine.inspect(id).await? else {
+        let Some(seen) = engine.inspect(id).await? else {
             let mut known = self.known();
             known.take(id, number);
             return Ok(known.forget(id));
         };
         let Some(environment) = self.environment_of(&seen.labels) else { return Ok(None) };
-        if let ContainerState::Exited(_) = seen.state {
-            seen.last_output = self.last_output(engine, id).await;
-        }
         let mut known = self.known();
         if !known.take(id, number) {
             return Ok(None);

@@ -212,7 +212,7 @@ impl Pass {
             acquisition: acquisition.or(jobs.acquisition).unwrap_or(Acquisition::Untried),
             superseded_job: jobs.is_superseded,
             burst_since: jobs.burst_since,
-            containers: self.with_output(containers, &probes, intent).await,
+            containers: self.with_output(containers, &probes, intent, memory).await,
             probes,
         };
         Ok((observed, job))
@@ -226,19 +226,27 @@ impl Pass {
         }
     }
 
-    /// The containers, with what those wrote last that should be ready by now and are not: it is
-    /// the best hint at why.
+    /// The containers, with what those wrote last that ended, or should be ready by now and are not:
+    /// it is the best hint at why.
     async fn with_output(
         &self,
         mut containers: Vec<SeenContainer>,
         probes: &BTreeMap<String, Readiness>,
         intent: &Intent,
+        memory: &Memory,
     ) -> Vec<SeenContainer> {
+        // The first crash of what was good is healed without asking why: each call would delay that.
+        let is_first_crash = |id: &String| {
+            memory.crashes.exits == 0 && memory.good.as_ref().is_some_and(|good| good.container == *id)
+        };
         for container in &mut containers {
             let started = container.started_at.unwrap_or(container.created_at);
             let is_due = now() >= started.after(intent.health.start_deadline);
             let misses = |seen: &Readiness| seen.misses > 0 && seen.answering_since.is_none();
-            if is_due && probes.get(&container.id).is_some_and(misses) {
+            let has_ended = matches!(container.state, ContainerState::Exited(_));
+            if has_ended && !is_first_crash(&container.id)
+                || is_due && probes.get(&container.id).is_some_and(misses)
+            {
                 container.last_output = self.fleet.last_output(&self.engine, &container.id).await;
             }
         }
