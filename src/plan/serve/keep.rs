@@ -23,6 +23,11 @@ impl Pass<'_> {
         if kept.state == ContainerState::InTransit || super::is_any_in_transit(&others) {
             return (self.in_transit(), memory);
         }
+        if kept.state == ContainerState::Running
+            && let Some(half) = self.rejoin(kept)
+        {
+            return (self.said_of_kept(kept, why, half, &memory), memory);
+        }
         let back = "what was to replace it failed, or cannot be made now";
         let half = stop_all_running(Half::default(), &others, back);
         let half = if is_down { self.free_ports_of(kept, half) } else { half };
