@@ -3,7 +3,7 @@
 //! It is no environment: no record names its image, nothing is promoted to it, and nothing of the
 //! environments waits for it. What is in its volume is never touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -18,10 +18,11 @@ use super::registries::{Registries, Trouble};
 use crate::model::container::label;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, SeenContainer};
-use crate::model::reference::TaggedImage;
+use crate::model::reference::{RegistryHost, TaggedImage};
 use crate::model::spec::{ManagedRegistry, Manifest, Mount, RegistryAccess};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
+use crate::record::DesiredReader;
 
 /// How often it is looked at: one list by label, which costs the engine next to nothing.
 const LOOK: Duration = Duration::from_secs(2);
@@ -40,6 +41,7 @@ pub(super) struct Keeper {
     pub(super) engine: Arc<Engine>,
     pub(super) registries: Arc<Registries>,
     pub(super) record: String,
+    pub(super) desired: DesiredReader,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(super) trouble: FollowTrouble,
     pub(super) ends: Ends,
@@ -143,7 +145,7 @@ impl Keeper {
     }
 
     async fn make(&self, spec: &ManagedRegistry, options: &AttendantOptions) -> Result<(), String> {
-        self.engine.create_volume(&spec.volume, &self.record).await.map_err(words)?;
+        self.make_volume(spec).await?;
         let id = match self.engine.create_attendant(&self.record, options).await {
             Ok(id) => id,
             Err(EngineError::Conflict(_)) => {
@@ -156,6 +158,32 @@ impl Keeper {
         };
         info!(container = %spec.container, image = %spec.image, "made the managed registry");
         self.begin(&id).await
+    }
+
+    /// Makes its volume where there is none, but for one that held data: an empty registry in its place
+    /// would look like one from which everything was deleted.
+    async fn make_volume(&self, spec: &ManagedRegistry) -> Result<(), String> {
+        let volume = &spec.volume;
+        let found = self.engine.volumes(BTreeSet::from([volume.clone()])).await.map_err(words)?;
+        if found.is_empty() && self.is_recorded(spec) {
+            return Err(format!(
+                "volume {volume}, which held what was pushed, is gone; restore it, or accept an empty one by \
+                 `docker volume create {volume}`"
+            ));
+        }
+        self.engine.create_volume(volume, &self.record).await.map_err(words)
+    }
+
+    /// Whether an environment's record names an image that was pushed there.
+    fn is_recorded(&self, spec: &ManagedRegistry) -> bool {
+        let is_there = |reference: &str| {
+            let host = reference.split('/').next().and_then(|host| host.parse::<RegistryHost>().ok());
+            host.is_some_and(|host| host.is_loopback() && host.port() == Some(spec.publish.port))
+        };
+        let manifest = self.manifest.borrow();
+        let recorded = manifest.environments.keys().filter_map(|name| self.desired.get(name).ok());
+        let mut images = recorded.filter_map(|desired| desired.entry.image);
+        images.any(|image| image.digest.is_some() && image.reference.as_deref().is_some_and(is_there))
     }
 
     async fn start(&mut self, seen: &SeenContainer) -> Result<(), String> {

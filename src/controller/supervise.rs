@@ -170,6 +170,7 @@ impl Supervisor {
             engine: Arc::clone(&self.pass.engine),
             registries: Arc::clone(&self.pass.registries),
             record: self.pass.record.clone(),
+            desired: self.pass.desired.clone(),
             manifest: self.manifest.clone(),
             trouble: Arc::clone(&self.follow_trouble),
             ends: Ends::default(),

@@ -55,6 +55,17 @@ impl Managed {
         });
     }
 
+    /// Pushes an image there and gives its digest.
+    fn push(&self, path: &str) -> String {
+        let repo = GitRepo::example(&self.space);
+        repo.commit_and_push("dev", &[("Dockerfile", &site_image(&self.space, ""))]);
+        let registry = Registry::at(self.port);
+        let name = format!("{}/{path}:stable", registry.host());
+        docker(&["build", "--quiet", "--tag", &name, repo.work().to_str().unwrap()]);
+        docker(&["push", "--quiet", &name]);
+        registry.digest(path, "stable").unwrap()
+    }
+
     fn seen(&self, format: &str) -> String {
         try_docker(&["inspect", "--format", format, &self.container]).unwrap_or_default()
     }
@@ -71,13 +82,8 @@ fn what_was_pushed_survives_whatever_becomes_of_the_container() {
     let address = managed.seen("{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}{{end}}{{end}}");
     assert_eq!(address, "127.0.0.1", "it is open to others");
 
-    let repo = GitRepo::example(&managed.space);
-    repo.commit_and_push("dev", &[("Dockerfile", &site_image(&managed.space, ""))]);
     let (registry, path) = (Registry::at(managed.port), "shop/app");
-    let name = format!("{}/{path}:stable", registry.host());
-    docker(&["build", "--quiet", "--tag", &name, repo.work().to_str().unwrap()]);
-    docker(&["push", "--quiet", &name]);
-    let digest = registry.digest(path, "stable").unwrap();
+    let digest = managed.push(path);
 
     let first = managed.seen("{{.Id}}");
     docker(&["kill", &managed.container]);
@@ -109,6 +115,27 @@ fn what_was_pushed_survives_whatever_becomes_of_the_container() {
         let ran = daemon.abide(&["status"]);
         (ran.stdout + &ran.stderr).contains("no longer declares it")
     });
+    managed.answers();
+}
+
+#[test]
+fn a_volume_that_held_what_is_recorded_and_is_gone_is_never_made_anew_empty() {
+    let Some(managed) = Managed::new("") else { return };
+    let daemon = managed.daemon();
+    managed.answers();
+    let image = format!("{}/shop/app@{}", Registry::at(managed.port).host(), managed.push("shop/app"));
+    assert_eq!(daemon.abide(&["set", "shop", &image]).code, 0);
+    assert!(daemon.terminate().success());
+    docker(&["rm", "--force", &managed.container]);
+    docker(&["volume", "rm", &managed.volume]);
+
+    let daemon = managed.daemon();
+    eventually("it is named", PATIENCE, || {
+        let ran = daemon.abide(&["status"]);
+        (ran.stdout + &ran.stderr).contains("which held what was pushed, is gone")
+    });
+    assert!(try_docker(&["volume", "inspect", &managed.volume]).is_none());
+    docker(&["volume", "create", &managed.volume]);
     managed.answers();
 }
 
