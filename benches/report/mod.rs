@@ -37,6 +37,11 @@ impl Samples {
         self.at(0.9)
     }
 
+    /// The one that 99 of a hundred do not exceed.
+    pub(crate) fn p99(&self) -> Duration {
+        self.at(0.99)
+    }
+
     fn at(&self, part: f64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

@@ -1,0 +1,239 @@
+//! How long a change of the record takes to reach the agent that it concerns, with a thousand agents
+//! connected; and what an idle agent keeps resident.
+//!
+//! The controller is the real program with the access rules of a listener on the loopback address.
+//! The thousand agents are sessions as `abide agent` holds them, each with a token, a connection of
+//! HTTP/2 and an environment of its own, without an engine behind them. Time runs from before the
+//! request that moves the record, its flushed write included, to the line read by the agent.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+mod report;
+mod rig;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use abide::model::link::{Hello, VERSION};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use common::{Daemon, Space};
+use report::{Samples, Table, goal, shown, title};
+use rig::{fleet, http, process};
+
+/// Agents that are connected at once.
+const AGENTS: usize = 1_000;
+/// What the median of a notification may take.
+const NOTIFIED: Duration = Duration::from_millis(50);
+/// What an idle agent may keep resident, in bytes.
+const RESIDENT: u64 = 25_000_000;
+/// How long an agent rests before its memory is read.
+const REST: Duration = Duration::from_secs(10);
+/// How long a line may take to come at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which agent read an assignment, and when.
+type Told = (usize, Instant);
+
+fn main() {
+    let Some(space) = Space::new() else { return };
+    let runtime = Runtime::new().unwrap();
+    let controller = Controller::start(&space);
+    let began = Instant::now();
+    let mut told = connect(&runtime, &controller);
+    println!("{AGENTS} agents were connected and told within {}.", shown(began.elapsed()));
+    let notified = Notified::take(&runtime, &controller, &mut told);
+    let (controller_now, _) = process::memory(controller.daemon.id());
+    let agent = idle_agent(&space, &controller);
+    notified.report();
+    report_memory(agent, controller_now);
+}
+
+/// The real program, with an environment on a host of its own for each agent and one more.
+struct Controller {
+    daemon: Daemon,
+    socket: PathBuf,
+}
+
+impl Controller {
+    fn start(space: &Space) -> Self {
+        let folder = space.dir().join("desired-state");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("bench.toml"), manifest(space)).unwrap();
+        Self { daemon: Daemon::start(&folder, &[]), socket: folder.join("abide.sock") }
+    }
+
+    fn token(&self, number: usize) -> String {
+        let body = json!({"role": "agent", "agent": host(number)}).to_string();
+        let made: Value = serde_json::from_str(&self.post("/api/v1/tokens", &body)).unwrap();
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Moves the record of the environment of one agent.
+    fn hold(&self, number: usize) {
+        let path = format!("/api/v1/environments/e{number}/hold");
+        self.post(&path, r#"{"reason":"measured"}"#);
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        http::post(&self.socket, path, body).unwrap()
+    }
+}
+
+fn manifest(space: &Space) -> String {
+    let mut manifest = format!("[docker]\nnetwork = \"{}\"\n", space.name("net"));
+    for number in 0..=AGENTS {
+        let (container, host) = (space.name(&format!("e{number}")), host(number));
+        let _ = write!(
+            manifest,
+            "[environment.e{number}]\ncontainer = \"{container}\"\nport = 8088\nhost = \"{host}\"\n"
+        );
+    }
+    manifest
+}
+
+fn host(number: usize) -> String {
+    format!("a{number}")
+}
+
+/// Connects all agents, and returns once each was told its first assignment.
+fn connect(runtime: &Runtime, controller: &Controller) -> UnboundedReceiver<Told> {
+    let (tell, mut told) = unbounded_channel();
+    for number in 0..AGENTS {
+        let (token, port) = (controller.token(number), controller.daemon.port());
+        runtime.spawn(session(number, token, port, tell.clone()));
+    }
+    (0..AGENTS).for_each(|_| {
+        next(runtime, &mut told);
+    });
+    told
+}
+
+/// One agent's session, for as long as the benchmark runs.
+async fn session(number: usize, token: String, port: u16, tell: UnboundedSender<Told>) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let hello = Hello { version: VERSION, instance: host(number), epoch: 1, software: "bench".to_owned() };
+    let request = Request::post(format!("http://127.0.0.1:{port}/api/v1/agent/session"))
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(serde_json::to_vec(&hello).unwrap())))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert!(response.status().is_success(), "agent {number}: {}", response.status());
+    listen(number, response.into_body(), &tell).await;
+}
+
+/// Tells of every assignment. An empty line is the controller's beat.
+async fn listen(number: usize, mut lines: Incoming, tell: &UnboundedSender<Told>) {
+    let mut line = Vec::new();
+    while let Some(Ok(frame)) = lines.frame().await {
+        line.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            let at = Instant::now();
+            let whole: Vec<u8> = line.drain(..=end).collect();
+            if whole.starts_with(br#"{"assignment""#) && tell.send((number, at)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn next(runtime: &Runtime, told: &mut UnboundedReceiver<Told>) -> Told {
+    let next = runtime.block_on(async { tokio::time::timeout(PATIENCE, told.recv()).await });
+    next.unwrap_or_else(|_| panic!("an agent was told nothing within {PATIENCE:?}")).unwrap()
+}
+
+/// One change for each agent, one after the other, beside all others that are connected.
+struct Notified {
+    written: Samples,
+    read: Samples,
+}
+
+impl Notified {
+    fn take(runtime: &Runtime, controller: &Controller, told: &mut UnboundedReceiver<Told>) -> Self {
+        let (mut written, mut read) = (Samples::default(), Samples::default());
+        for number in 0..AGENTS {
+            let began = Instant::now();
+            written.time(|| controller.hold(number));
+            let (who, at) = next(runtime, told);
+            assert_eq!(who, number, "only the agent that a change concerns is told");
+            read.add(at - began);
+        }
+        Self { written, read }
+    }
+
+    fn report(&self) {
+        title(&format!("Record change to agent notified, {AGENTS} agents connected"));
+        let mut table = Table::new(&["from the request to", "median", "p90", "p99"]);
+        for (what, samples) in [("its acknowledgement", &self.written), ("the agent's line", &self.read)] {
+            let cells = [samples.median(), samples.p90(), samples.p99()].map(shown);
+            table.row(std::iter::once(what.to_owned()).chain(cells));
+        }
+        table.print();
+        goal(&format!("median under {}", shown(NOTIFIED)), self.read.median() < NOTIFIED);
+    }
+}
+
+/// Resident memory of `abide agent` that is connected and has nothing to do, in bytes: then, and at
+/// its highest.
+fn idle_agent(space: &Space, controller: &Controller) -> (u64, u64) {
+    let folder = space.dir().join("agent");
+    std::fs::create_dir(&folder).unwrap();
+    let agent = Running(agent_process(&folder, controller));
+    let path = format!("/api/v1/environments/e{AGENTS}");
+    let asked = Instant::now();
+    while http::get(&controller.socket, &path).unwrap().contains("AgentAway") {
+        assert!(asked.elapsed() < PATIENCE, "the agent never connected");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(REST);
+    process::memory(agent.0.id())
+}
+
+fn agent_process(folder: &Path, controller: &Controller) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
+    for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command.env("ABIDE_TOKEN", controller.token(AGENTS));
+    let server = format!("http://127.0.0.1:{}", controller.daemon.port());
+    let port = fleet::free_ports(1)[0].to_string();
+    command.args(["agent", "--server", &server, "--registry-port", &port, "--desired-state"]).arg(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Ends with its scope.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn report_memory((now, highest): (u64, u64), controller: u64) {
+    title("Resident memory");
+    let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0);
+    let mut table = Table::new(&["process", "resident", "at its highest"]);
+    table.row(["an idle agent".to_owned(), mebibytes(now), mebibytes(highest)]);
+    table.row([format!("the controller of {AGENTS}"), mebibytes(controller), String::new()]);
+    table.print();
+    goal("an idle agent under 25 MB", now < RESIDENT);
+}
