@@ -1,7 +1,7 @@
 //! How long a change of the record takes to reach the agent that it concerns, with a thousand agents
 //! connected; and what an idle agent keeps resident.
 //!
-//! The controller is the real program with the access rules of a listener on the loopback address.
+//! The controller is the real program, which listens on the loopback address without TLS.
 //! The thousand agents are sessions as `abide agent` holds them, each with a token, a connection of
 //! HTTP/2 and an environment of its own, without an engine behind them. Time runs from before the
 //! request that moves the record, its flushed write included, to the line read by the agent.
@@ -53,7 +53,10 @@ fn main() {
     let controller = Controller::start(&space);
     let began = Instant::now();
     let mut told = connect(&runtime, &controller);
-    println!("{AGENTS} agents were connected and told within {}.", shown(began.elapsed()));
+    println!(
+        "{AGENTS} tokens were made, and their agents connected and told, within {}.",
+        shown(began.elapsed())
+    );
     let notified = Notified::take(&runtime, &controller, &mut told);
     let (controller_now, _) = process::memory(controller.daemon.id());
     let agent = idle_agent(&space, &controller);
