@@ -1,0 +1,40 @@
+//! What a tester tried on the controller's own host comes to run on the other one, byte for byte.
+
+use crate::common::{PATIENCE, Pair, SITE_PORT, eventually, made_image};
+
+/// Declares a test beside prod, which takes what that runs.
+fn with_test(pair: &Pair) {
+    let name = pair.space.name("test-server");
+    pair.declare(&format!(
+        "promote_from = \"test\"\n[environment.test]\ncontainer = \"{name}\"\nport = {SITE_PORT}\npublish = false\n\
+         health = {{ http = \"/\", interval = \"100ms\", healthy_for = \"300ms\" }}"
+    ));
+    let controller = pair.controller.as_ref().unwrap();
+    eventually("the edit is taken", PATIENCE, || controller.abide(&["status", "test"]).code == 0);
+}
+
+fn try_out(pair: &Pair, image: &str) {
+    pair.abide(&["set", "test", image]);
+    pair.abide(&["wait", "test", "--timeout", "60s"]);
+}
+
+#[test]
+fn what_test_runs_is_promoted_to_the_other_host_and_what_that_cannot_have_is_refused() {
+    let Some(pair) = Pair::new() else { return };
+    with_test(&pair);
+    let tested = pair.push_image("tested");
+    try_out(&pair, &tested);
+    pair.abide(&["promote", "test", "prod", "--yes"]);
+    pair.abide(&["wait", "prod", "--timeout", "60s"]);
+    pair.serves("tested");
+    let view = pair.view();
+    let digest = tested.split_once('@').unwrap().1;
+    assert_eq!(view["image"]["digest"], digest, "{view:#}");
+    assert_eq!((&view["origin"], &view["host"]), (&"promotion".into(), &"online".into()));
+
+    try_out(&pair, &made_image(&pair.space, "only here", ""));
+    let refused = pair.controller.as_ref().unwrap().abide(&["promote", "test", "prod", "--yes"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("registry"), "{refused:?}");
+    pair.serves("tested");
+}
