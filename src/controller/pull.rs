@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::docker::Engine;
+use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
 use super::registries::{Registries, Trouble};
 use crate::model::desired::Image;
@@ -57,9 +57,19 @@ impl Pull {
         // By digest alone it has no name, and a plain prune takes what has none.
         if let Some(id) = &image.id {
             let (name, tag) = keep_name(&self.environment, digest);
-            self.engine.tag(id.as_str(), &name, &tag).await?;
+            self.engine.tag(id.as_str(), &name, &tag).await.map_err(gone_again)?;
         }
         Ok(image)
+    }
+}
+
+/// That someone removed it here in between says nothing of the registry, which has it.
+fn gone_again(error: EngineError) -> EngineError {
+    match error {
+        EngineError::NotFound(words) => {
+            EngineError::Refused(format!("what was pulled is gone again: {words}"))
+        }
+        other => other,
     }
 }
 

@@ -40,7 +40,8 @@ impl Engine {
             }
         }
         let id = self.image_id(&name).await?;
-        let id = id.ok_or_else(|| EngineError::NotFound(format!("{name} after it was pulled")))?;
+        // No verdict on the registry, which has it: someone removed it here in between.
+        let id = id.ok_or_else(|| EngineError::Refused(format!("{name} was pulled, and is gone again")))?;
         Ok(Image { reference: Some(reference.to_owned()), digest: Some(digest.clone()), id: Some(id) })
     }
 
