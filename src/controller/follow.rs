@@ -35,6 +35,19 @@ pub(crate) struct Follower {
     pub(crate) trouble: FollowTrouble,
 }
 
+/// Waits until the next poll, which is sooner after failures: what was announced must get through soon
+/// after the other side answers again. For ever where nothing failed and nothing is polled.
+pub(super) async fn until_next_poll(poll: Duration, failures: u32, seed: &str) {
+    let retry = (failures > 0).then(|| backoff(failures + 1, seed));
+    let pause = match retry {
+        Some(retry) if !poll.is_zero() => retry.min(poll),
+        Some(retry) => retry,
+        None if poll.is_zero() => return std::future::pending().await,
+        None => poll,
+    };
+    tokio::time::sleep(pause).await;
+}
+
 impl Follower {
     /// Follows until dropped.
     pub(crate) async fn run(self) {
@@ -47,20 +60,9 @@ impl Follower {
             tokio::time::sleep(AT_LEAST_BETWEEN).await;
             tokio::select! {
                 () = self.announced.notified() => {}
-                () = self.until_next_poll(failures) => {}
+                () = until_next_poll(self.poll, failures, self.repository.as_str()) => {}
             }
         }
-    }
-
-    async fn until_next_poll(&self, failures: u32) {
-        // Announced pushes must get through soon after the repository answers again.
-        let pause = match failures {
-            0 if self.poll.is_zero() => return std::future::pending().await,
-            0 => self.poll,
-            failures if self.poll.is_zero() => backoff(failures + 1, self.repository.as_str()),
-            failures => backoff(failures + 1, self.repository.as_str()).min(self.poll),
-        };
-        tokio::time::sleep(pause).await;
     }
 
     async fn ask(&self) -> Result<(), String> {

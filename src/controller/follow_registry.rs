@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::clock::now;
-use super::follow::FollowTrouble;
+use super::follow::{FollowTrouble, until_next_poll};
 use super::registries::Registries;
 use super::wake::Wake;
 use crate::model::desired::Image;
@@ -20,7 +20,6 @@ use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, Supply};
-use crate::plan::backoff;
 use crate::record::{DesiredReader, Resolver, StatusWriter};
 use crate::registry::RegistryError;
 
@@ -135,26 +134,8 @@ impl Follower {
             tokio::time::sleep(AT_LEAST_BETWEEN).await;
             tokio::select! {
                 () = self.announced.notified() => {}
-                () = self.until_next_poll(failures) => {}
+                () = until_next_poll(self.followed.poll, failures, self.host.as_str()) => {}
             }
-        }
-    }
-
-    async fn until_next_poll(&self, failures: u32) {
-        match self.pause(failures) {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Until the next poll; sooner where the last one failed. `None`: for ever.
-    fn pause(&self, failures: u32) -> Option<Duration> {
-        let poll = self.followed.poll;
-        let retry = (failures > 0).then(|| backoff(failures + 1, self.host.as_str()));
-        match retry {
-            Some(retry) if !poll.is_zero() => Some(retry.min(poll)),
-            Some(retry) => Some(retry),
-            None => (!poll.is_zero()).then_some(poll),
         }
     }
 
