@@ -92,9 +92,10 @@ fn an_image_whose_build_was_not_recorded_any_more_is_taken_without_a_second_buil
     });
     // As a daemon leaves it that is killed between the engine's last word and its own record: an
     // image with the labels, of which the record knows nothing. Its content tells it apart.
+    // The daemon goes first: it would bring the container back, and the image with it.
+    daemon.kill();
     docker(&["rm", "--force", &shop.container]);
     docker(&["rmi", "--force", &image]);
-    daemon.kill();
     let context = shop.repo.work().to_str().unwrap().to_owned();
     let [a, b, c] = labels.each_ref().map(String::as_str);
     let labels = ["--label", a, "--label", b, "--label", c, "--label", "abide.adopted=yes"];
