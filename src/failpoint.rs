@@ -49,6 +49,8 @@ points! {
     CreateHolder = "create-holder",
     /// A network holder is started.
     StartHolder = "start-holder",
+    /// The front is told where traffic is to go next.
+    Announce = "announce",
     /// A container is made.
     Create = "create",
     /// A container is started.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use tracing::info;
 
 use super::clock::now;
@@ -86,10 +87,8 @@ impl Pass {
                 break;
             }
         }
-        for id in touched {
-            // One that cannot be looked at now is found by the resync.
-            let _ = self.fleet.look(&self.engine, &id).await;
-        }
+        // One that cannot be looked at now is found by the resync.
+        join_all(touched.iter().map(|id| self.fleet.look(&self.engine, id))).await;
         result
     }
 
@@ -131,6 +130,11 @@ impl Pass {
                 touched.insert(id.clone());
                 let network = self.manifest.borrow().network.clone();
                 Ok(self.engine.start_again(&id, &network, &planned.spec.container).await?)
+            }
+            Step::Announce { holder } => {
+                let id = of(holder, made.holder.as_ref())?;
+                self.announce(planned, &id).await;
+                Ok(())
             }
             Step::Create { name, spec, joins } => {
                 let joins = joins.as_ref().map(|holder| of(holder, made.holder.as_ref())).transpose()?;
@@ -208,6 +212,7 @@ impl Pass {
             | Step::RollBack { .. }
             | Step::CreateHolder { .. }
             | Step::StartHolder { .. }
+            | Step::Announce { .. }
             | Step::Create { .. }
             | Step::Start { .. } => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! One pass of one environment: snapshot, observe, plan, act, report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
@@ -79,6 +80,15 @@ pub(super) struct Planned {
     pub(super) task: Option<Task>,
     pub(super) job: Option<JobKey>,
     pub(super) plan: Plan,
+}
+
+impl Planned {
+    /// Where the program listens that is in the network as this container is.
+    fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
+        let network = &self.intent.options.as_ref().ok()?.network;
+        let address = (*seen.networks.get(network.as_str())?)?;
+        Some((address, self.spec.port).into())
+    }
 }
 
 /// Why a pass could not be carried through.
@@ -321,12 +331,22 @@ impl Pass {
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
-        let network = planned.intent.options.as_ref().map(|options| options.network.as_str());
         let route = |seen: &SeenContainer| {
-            let address = (*seen.networks.get(network.as_ref().ok()?.to_owned())?)?;
-            Some(Route { container: seen.id.clone(), address: (address, planned.spec.port).into() })
+            Some(Route { container: seen.id.clone(), address: planned.address_of(seen)? })
         };
         self.front.route(&planned.intent.environment, serving.and_then(route));
+    }
+
+    /// Tells the front the address of a holder whose container is to serve next. Where that cannot be
+    /// seen now, the front hears of it once there is something to switch.
+    pub(super) async fn announce(&self, planned: &Planned, holder: &str) {
+        let environment = &planned.intent.environment;
+        let _ = self.fleet.look(&self.engine, holder).await;
+        let holders = self.fleet.holders(environment);
+        let seen = holders.iter().find(|seen| seen.id == holder);
+        if let Some(address) = seen.and_then(|seen| planned.address_of(seen)) {
+            self.front.announce(environment, address);
+        }
     }
 
     // --- report -------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ impl Step {
             Self::LoadHolder => Point::LoadHolder,
             Self::CreateHolder { .. } => Point::CreateHolder,
             Self::StartHolder { .. } => Point::StartHolder,
+            Self::Announce { .. } => Point::Announce,
             Self::Restart { .. } => Point::Restart,
             Self::Create { .. } => Point::Create,
             Self::Start { .. } => Point::Start,

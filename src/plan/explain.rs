@@ -36,6 +36,7 @@ pub fn words(step: &Step) -> String {
         Step::CreateHolder { name, .. } => format!("create network holder {name}"),
         Step::StartHolder { holder: Target::Created, .. } => "start the new network holder".to_owned(),
         Step::StartHolder { holder: Target::Seen(id), .. } => format!("start network holder {}", short(id)),
+        Step::Announce { .. } => "tell the front the new container's address".to_owned(),
         Step::Create { name, spec, .. } => format!("create container {name} of image {}", spec.image.short()),
         Step::Start { container: Target::Created, .. } => "start the new container".to_owned(),
         Step::Start { container: Target::Seen(id), .. } => format!("start container {}", short(id)),

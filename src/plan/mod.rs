@@ -163,6 +163,12 @@ pub enum Step {
         /// The fingerprint of the options that are refused where it cannot be started.
         replacement: Option<String>,
     },
+    /// Tell the front the address of a holder that runs: the container that is about to join it is
+    /// where traffic goes once it is ready, and the front can have that checked until then.
+    Announce {
+        /// Which; [`Target::Created`] is the one that the [`Step::CreateHolder`] before it made.
+        holder: Target,
+    },
     /// Make a container, not started.
     Create {
         /// Under this name, which is the final one only where nothing is replaced.

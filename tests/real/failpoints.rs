@@ -23,7 +23,8 @@ pub(super) fn around(points: &[Point]) -> Vec<String> {
 #[test]
 fn every_failpoint_has_a_test() {
     let of_updates = [updates::FIRST, updates::UPDATE, updates::ROLLBACK, updates::PULL];
-    let tested = [of_updates.concat().as_slice(), mends::MENDS, builds::BUILDS, PUSH, LOAD].concat();
+    let tested =
+        [of_updates.concat().as_slice(), mends::MENDS, swaps::SWAP, builds::BUILDS, PUSH, LOAD].concat();
     let missing: Vec<&Point> = Point::ALL.iter().filter(|point| !tested.contains(point)).collect();
     assert!(missing.is_empty(), "no test has a daemon killed around {missing:?}");
 }

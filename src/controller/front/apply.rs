@@ -13,7 +13,7 @@ use super::site::{Site, Sites};
 use super::worker::{Trouble, Worker};
 use super::{ask, refused};
 use crate::controller::clock::now;
-use crate::controller::docker::{LogOptions, PlacedFile};
+use crate::controller::docker::{EngineError, LogOptions, PlacedFile};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::FrontSpec;
 use crate::model::time::Timestamp;
@@ -48,14 +48,14 @@ enum Attempt {
 impl Worker {
     /// Has the front serve what is wanted, where it does not yet.
     pub(super) async fn up_to_date(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
-        let found = self.found(id).await?;
+        // What is in the container does not matter where something else goes in its place.
+        let mut found = if self.is_switch_due(spec) { None } else { self.found(id).await? };
         if self.accepted.is_none() {
             self.adopt(id, found.as_deref(), spec).await;
         }
         if !self.is_told() {
             return Ok(());
         }
-        let mut found = found;
         for _ in 0..ROUNDS {
             let wanted = self.wanted(spec);
             if wanted.asked_at.is_none() {
@@ -94,6 +94,26 @@ impl Worker {
         Err(Trouble::stale("the front's configuration does not come to rest").soon())
     }
 
+    /// Has nginx check what will be wanted soon, so that the switch has not to wait for it. What it
+    /// does not take is told once it is wanted.
+    pub(super) async fn make_ready(&mut self, spec: &FrontSpec, id: &str) {
+        if let Some(expected) = self.expected(spec)
+            && !self.is_checked(id, &expected)
+        {
+            let _ = self.check(id, &expected).await;
+        }
+    }
+
+    fn is_checked(&self, id: &str, configuration: &Configuration) -> bool {
+        self.checked.as_ref().is_some_and(|(hash, inside)| *hash == configuration.hash && inside == id)
+    }
+
+    /// Whether nginx is to pass traffic elsewhere than it is known to.
+    fn is_switch_due(&self, spec: &FrontSpec) -> bool {
+        let accepted = self.accepted.as_ref();
+        self.is_told() && accepted.is_some_and(|accepted| !self.wanted(spec).reads_as(&accepted.text))
+    }
+
     /// The text of the configuration that is in the container.
     async fn found(&self, id: &str) -> Result<Option<String>, Trouble> {
         let file = self.engine.read_file(id, &format!("/{FOLDER}/{PRESENT}")).await?;
@@ -124,20 +144,15 @@ impl Worker {
         wanted: &Configuration,
         spec: &FrontSpec,
     ) -> Result<Attempt, Trouble> {
-        let text = || wanted.text.clone().into_bytes();
-        let mut files = self.usable_tls().map(|pair| pair.files.clone()).unwrap_or_default();
-        files.push(file(NEXT, text()));
-        self.engine.place_files(id, FOLDER, &files).await?;
-        let next = format!("/{FOLDER}/{NEXT}");
-        let check = ["nginx", "-t", "-c", next.as_str()];
-        let (check, before) = tokio::join!(self.engine.run_in(id, &check), self.engine.processes(id));
-        let (code, said) = check?;
-        if code != 0 {
-            let sockets = refused::read(&said);
-            let why = last_words(&said).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
-            return Ok(if sockets.is_empty() { Attempt::Invalid(why) } else { Attempt::Refused(sockets) });
+        if !self.is_checked(id, wanted)
+            && let Some(attempt) = self.check(id, wanted).await?
+        {
+            return Ok(attempt);
         }
-        self.engine.place_files(id, FOLDER, &[file(PRESENT, text())]).await?;
+        let files = [file(PRESENT, wanted.text.clone().into_bytes())];
+        let (placed, before) =
+            tokio::join!(self.engine.place_files(id, FOLDER, &files), self.engine.processes(id));
+        placed?;
         let reloaded = now();
         self.engine.signal(id, "SIGHUP").await?;
         let attempt = self.await_take_over(id, wanted, reloaded).await?;
@@ -147,6 +162,26 @@ impl Worker {
             self.accept(wanted.clone(), Some(before.as_ref()), spec.drain);
         }
         Ok(attempt)
+    }
+
+    /// Lays a configuration beside the present one and has nginx read it. Gives what is wrong with it.
+    async fn check(
+        &mut self,
+        id: &str,
+        configuration: &Configuration,
+    ) -> Result<Option<Attempt>, EngineError> {
+        let mut files = self.usable_tls().map(|pair| pair.files.clone()).unwrap_or_default();
+        files.push(file(NEXT, configuration.text.clone().into_bytes()));
+        self.engine.place_files(id, FOLDER, &files).await?;
+        let next = format!("/{FOLDER}/{NEXT}");
+        let (code, said) = self.engine.run_in(id, &["nginx", "-t", "-c", next.as_str()]).await?;
+        if code == 0 {
+            self.checked = Some((configuration.hash.clone(), id.to_owned()));
+            return Ok(None);
+        }
+        let sockets = refused::read(&said);
+        let why = last_words(&said).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
+        Ok(Some(if sockets.is_empty() { Attempt::Invalid(why) } else { Attempt::Refused(sockets) }))
     }
 
     async fn await_take_over(

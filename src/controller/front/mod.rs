@@ -22,6 +22,7 @@ mod worker;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch as channel};
@@ -49,6 +50,8 @@ struct Told {
     /// What passes want served. An environment that is not in it has said nothing since the daemon
     /// was started, and stays as the front has it.
     routes: BTreeMap<EnvironmentName, Option<Route>>,
+    /// Where passes are about to want an environment served from.
+    next: BTreeMap<EnvironmentName, SocketAddr>,
     /// What the front does.
     seen: BTreeMap<EnvironmentName, FrontSeen>,
     /// What is wrong with the front as a whole, in sentences.
@@ -71,14 +74,24 @@ impl Front {
     /// Says where an environment is to be served from; `None`: from nowhere, so the front answers with
     /// its own page. Waits for nothing.
     pub(super) fn route(&self, environment: &EnvironmentName, route: Option<Route>) {
-        let before = self.told().routes.insert(environment.clone(), route.clone());
+        let mut told = self.told();
+        let before = told.routes.insert(environment.clone(), route.clone());
         if before != Some(route) {
+            told.next.remove(environment);
+            drop(told);
             self.bell.notify_one();
             // Where there is nothing to switch, it is switched at once.
             if !self.is_served(environment) {
                 self.wake.ring(environment);
             }
         }
+    }
+
+    /// Says where an environment is about to be served from, so that the switch, once it is due, has
+    /// less to wait for.
+    pub(super) fn announce(&self, environment: &EnvironmentName, address: SocketAddr) {
+        self.told().next.insert(environment.clone(), address);
+        self.bell.notify_one();
     }
 
     /// What the front does for an environment; `None` where there is no front. One with neither a host

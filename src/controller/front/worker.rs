@@ -22,7 +22,7 @@ use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::fleet::Fleet;
 use crate::controller::pass::EngineState;
-use crate::model::front::FrontSeen;
+use crate::model::front::{FrontSeen, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{FrontSpec, Manifest, Publish};
 use crate::model::time::Timestamp;
@@ -89,6 +89,8 @@ pub(crate) struct Worker {
     pub(super) container: Container,
     /// What nginx serves, as the front itself said.
     pub(super) accepted: Option<Configuration>,
+    /// What nginx said it would take: the hash of a configuration, and the container it was laid into.
+    pub(super) checked: Option<(String, String)>,
     /// What was served when the daemon came, or last: environments that say nothing keep it.
     pub(super) remembered: Sites,
     /// The certificate that is to be used.
@@ -129,6 +131,7 @@ impl Worker {
             has_ipv6: std::net::UdpSocket::bind("[::1]:0").is_ok(),
             container: Container::default(),
             accepted: None,
+            checked: None,
             remembered: Sites::new(),
             tls: None,
             bad_tls: None,
@@ -206,7 +209,9 @@ impl Worker {
         self.read_tls(spec).await;
         self.try_refused_again(spec).await;
         let id = self.running(spec).await?;
-        self.up_to_date(spec, &id).await
+        self.up_to_date(spec, &id).await?;
+        self.make_ready(spec, &id).await;
+        Ok(())
     }
 
     fn note(&mut self, trouble: Option<&Trouble>) {
@@ -234,6 +239,18 @@ impl Worker {
     /// What should be served, with what is known now.
     pub(super) fn wanted(&self, spec: &FrontSpec) -> Configuration {
         Configuration::render(&self.layout(spec, self.usable_tls()), &self.sites())
+    }
+
+    /// What will be wanted once the containers that are on their way are ready; `None` where none is.
+    pub(super) fn expected(&self, spec: &FrontSpec) -> Option<Configuration> {
+        let next = self.front.told().next.clone();
+        let mut sites = self.sites();
+        for (environment, address) in &next {
+            // Which container it will be is nothing that nginx reads.
+            let route = Route { container: String::new(), address: *address };
+            sites.entry(environment.clone()).and_modify(|site| site.route = Some(route));
+        }
+        (!next.is_empty()).then(|| Configuration::render(&self.layout(spec, self.usable_tls()), &sites))
     }
 
     /// The same without TLS, the one part that can be wrong: what a new container is started with.

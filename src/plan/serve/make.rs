@@ -90,13 +90,15 @@ impl Pass<'_> {
         let (name, joins) = (suffixed(name, ".next"), namespace.joins.clone());
         let made = self.make_way(made, &name);
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
-        half = made.then(create, differences.join("; "));
-        if !self.is_start_first() {
-            half = stop_once_running(half, before, is_bridged);
-            half = self.free_ports_for(&namespace, half);
-        }
+        let why = differences.join("; ");
         let refusable = self.refusable(spec, others, memory);
-        half = namespace.start(half, refusable.clone());
+        half = if self.is_start_first() {
+            let made = self.announce(namespace.start(made, refusable.clone()), &namespace);
+            made.then(create, why)
+        } else {
+            let half = stop_once_running(made.then(create, why), before, is_bridged);
+            namespace.start(self.free_ports_for(&namespace, half), refusable.clone())
+        };
         half = start_replacement(half, Target::Created, refusable);
         half.differences.extend(differences);
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));

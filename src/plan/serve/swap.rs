@@ -2,6 +2,7 @@
 //! once it is ready, and the one before goes once its last requests have ended.
 
 use super::Pass;
+use super::holder::Namespace;
 use super::make::suffixed;
 use super::parts::{merge, remove, remove_all};
 use crate::model::container::ContainerSpec;
@@ -17,6 +18,15 @@ impl<'a> Pass<'a> {
     /// Whether a replacement runs beside the container before it.
     pub(super) fn is_start_first(&self) -> bool {
         self.intent.update == Update::StartFirst
+    }
+
+    /// Has the front make ready for a container that is to join this namespace, while that is made,
+    /// started and probed. One with a network of its own has no address until then.
+    pub(super) fn announce(&self, half: Half, namespace: &Namespace) -> Half {
+        match namespace.joins.clone().filter(|_| self.intent.drain.is_some()) {
+            Some(holder) => half.then(Step::Announce { holder }, "it makes ready to pass traffic there"),
+            None => half,
+        }
     }
 
     /// The replacement is ready: traffic goes to it, and then the one before may go.

@@ -156,7 +156,10 @@ fn with_a_front_the_one_before_serves_until_the_new_one_is_ready_and_then_drains
     world.always_served = true;
     world.set(2);
     world.wait(12);
-    assert_eq!(world.take_done(), ["create holder", "create", "start holder", "start", "rename", "rename"]);
+    assert_eq!(
+        world.take_done(),
+        ["create holder", "start holder", "announce", "create", "start", "rename", "rename"]
+    );
     let verdict = world.plan().verdict;
     assert_eq!(verdict.condition, Condition::Ready, "{verdict:?}");
     let names: Vec<_> = world.observed.containers.iter().map(|seen| seen.name.as_str()).collect();

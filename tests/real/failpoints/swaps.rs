@@ -6,9 +6,10 @@ use super::updates::{cut_short, failpoints, running};
 use crate::common::{PATIENCE, Space, Spot, Watcher, eventually, made_image};
 
 /// What an update does that switches the front.
-const SWAP: &[Point] = &[
+pub(super) const SWAP: &[Point] = &[
     Point::CreateHolder,
     Point::StartHolder,
+    Point::Announce,
     Point::Create,
     Point::Start,
     Point::Rename,

@@ -1,7 +1,6 @@
 //! What is done to the front, and mended.
 
 use std::io::Write as _;
-use std::process::Stdio;
 
 use super::backend::Backend;
 use super::load::Load;
@@ -38,19 +37,6 @@ fn write_by_hand(rig: &Rig, path: &str, text: &str) {
     let file = dir.path().join("file");
     std::fs::File::create(&file).unwrap().write_all(text.as_bytes()).unwrap();
     docker(&["cp", file.to_str().unwrap(), &format!("{}:{path}", rig.container())]).unwrap();
-}
-
-fn read(rig: &Rig, path: &str) -> Option<String> {
-    let archive = Command::new("docker")
-        .args(["cp", &format!("{}:{path}", rig.container()), "-"])
-        .stderr(Stdio::null())
-        .output()
-        .unwrap();
-    let mut archive = tar::Archive::new(archive.stdout.as_slice());
-    let mut entry = archive.entries().ok()?.next()?.ok()?;
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut entry, &mut text).ok()?;
-    Some(text)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

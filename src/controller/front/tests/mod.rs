@@ -12,7 +12,7 @@ mod mend;
 mod serve;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -197,6 +197,20 @@ async fn free_ports<const N: usize>() -> [u16; N] {
 fn docker(arguments: &[&str]) -> Option<String> {
     let output = Command::new("docker").args(arguments).output().unwrap();
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A file in the front's container.
+fn read(rig: &Rig, path: &str) -> Option<String> {
+    let archive = Command::new("docker")
+        .args(["cp", &format!("{}:{path}", rig.container()), "-"])
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let mut archive = tar::Archive::new(archive.stdout.as_slice());
+    let mut entry = archive.entries().ok()?.next()?.ok()?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut entry, &mut text).ok()?;
+    Some(text)
 }
 
 /// Polls until `look` finds something.

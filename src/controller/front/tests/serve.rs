@@ -58,6 +58,26 @@ async fn no_request_fails_while_an_environment_changes_places() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_announced_is_checked_at_once_and_served_only_when_asked_for() {
+    let Some(rig) = Rig::start().await else { return };
+    let (old, new) = (Backend::start("old").await, Backend::start("new").await);
+    rig.no_route("test");
+    rig.route("dev", "c-old", old.address);
+    rig.serves("dev", "c-old").await;
+    rig.front.announce(&name("dev"), new.address);
+    let next = format!("/{}/next.conf", render::FOLDER);
+    let address = new.address.to_string();
+    let is_laid = || async { read(&rig, &next).filter(|text| text.contains(&address)) };
+    eventually("it is laid beside the present one", is_laid).await.unwrap();
+    assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("old"));
+    rig.route("dev", "c-new", new.address);
+    rig.serves("dev", "c-new").await;
+    assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("new"));
+    assert!(!read(&rig, &next).unwrap().contains("c-new"), "it was checked a second time");
+    assert!(rig.front.told().next.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_under_way_ends_where_it_began_and_is_seen_until_then() {
     let Some(rig) = Rig::start().await else { return };
     let (old, new) = (Backend::start("old").await, Backend::start("new").await);

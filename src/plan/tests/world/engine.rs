@@ -48,6 +48,7 @@ impl World {
             Step::LoadHolder => self.load_holder()?,
             Step::CreateHolder { name, spec } => made.holder = Some(self.create_holder(name, spec)?),
             Step::StartHolder { holder, .. } => self.start_holder(&made.target(holder, true))?,
+            Step::Announce { holder } => self.announce(&made.target(holder, true)),
             Step::Create { name, spec, joins } => {
                 let joins = joins.as_ref().map(|holder| made.target(holder, true));
                 made.container = Some(self.create(name, spec, joins)?);

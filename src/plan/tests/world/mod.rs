@@ -527,6 +527,7 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::LoadHolder => "load holder",
         Step::CreateHolder { .. } => "create holder",
         Step::StartHolder { .. } => "start holder",
+        Step::Announce { .. } => "announce",
         Step::Restart { .. } => "restart",
         Step::Create { .. } => "create",
         Step::Start { .. } => "start",

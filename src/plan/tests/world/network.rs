@@ -110,6 +110,15 @@ impl World {
         Ok(())
     }
 
+    /// An address that is told is there, and nothing serves at it yet.
+    pub(super) fn announce(&self, id: &str) {
+        assert!(self.intent.drain.is_some(), "there is no front to tell");
+        let holder = self.observed.holders.iter().find(|holder| holder.id == id);
+        assert_eq!(holder.map(|holder| &holder.state), Some(&ContainerState::Running), "{self:?}");
+        let is_inside = |seen: &SeenContainer| seen.joined.as_ref().is_some_and(|joined| joined.holder == id);
+        assert!(!self.observed.containers.iter().any(is_inside), "{self:?}");
+    }
+
     pub(super) fn join(&self, own: SeenContainer, holder: String) -> SeenContainer {
         assert!(self.observed.holders.iter().any(|seen| seen.id == holder), "no holder {holder}: {self:?}");
         SeenContainer {
