@@ -67,14 +67,13 @@ fn a_push_that_was_cut_short_is_made_up_for_without_a_second_build() {
 
 #[test]
 fn the_same_inputs_are_pushed_once() {
-    let Some(shop) = Shop::open() else { return };
+    let Some(mut shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let digest = shop.ready(&daemon);
     let first = status(&daemon, "dev")["revision"].as_str().unwrap().to_owned();
     shop.shop.push(&daemon, &[("site.env", "VERSION=2\n")]);
     shop.ready(&daemon);
     // The registry cannot be reached any more, and need not be.
-    let mut shop = shop;
     shop.registry.kill();
     let set = daemon.abide(&["set", "dev", "--commit", &first]);
     assert_eq!(set.code, 0, "{set:?}");
