@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::clock::now;
@@ -18,6 +20,11 @@ use crate::model::name::EnvironmentName;
 use crate::model::observed::{EngineHealth, Readiness, SeenContainer};
 use crate::model::spec::{HealthSpec, Probe, Publish};
 use crate::model::time::Timestamp;
+
+/// How long after the first probe of a new life the second one follows; each later pause is twice as
+/// long, up to the interval, until there is an answer. So what starts in a moment is ready then, and
+/// not an interval later.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,22 +102,33 @@ async fn probe_until_stopped(
     target: ProbeTarget,
     seen: Arc<Mutex<Readiness>>,
 ) {
-    let mut interval = tokio::time::interval(target.health.interval);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let HealthSpec { interval, ref probe, .. } = target.health;
+    // The engine looks at its own pace, and rings.
+    let mut pause = if *probe == Probe::Docker { interval } else { FIRST_PAUSE.min(interval) };
     loop {
-        interval.tick().await;
-        let answer = tokio::time::timeout(target.health.timeout, ask(&engine, &target)).await;
-        let answer = match answer {
-            Ok(Ok(None)) => continue,
-            Ok(Ok(Some(()))) => Ok(()),
-            Ok(Err(miss)) => Err(miss),
-            // It is the engine that did not answer, which says nothing of the container.
-            Err(_) if target.health.probe == Probe::Docker => continue,
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(target.health.timeout))),
-        };
-        if note(&mut lock(&seen), answer, now()) {
-            wake.ring(&target.environment);
+        let asked = Instant::now();
+        if let Some(answer) = ask_in_time(&engine, &target).await {
+            let is_early = answer.is_err() && pause < interval;
+            let mut seen = lock(&seen);
+            // What may only be starting has missed one probe, however often it is asked meanwhile.
+            if !(is_early && seen.misses > 0) && note(&mut seen, answer, now()) {
+                wake.ring(&target.environment);
+            }
+            drop(seen);
+            pause = if is_early { interval.min(pause * 2) } else { interval };
         }
+        sleep_until(asked + pause).await;
+    }
+}
+
+/// `None`: cannot tell, which is no verdict.
+async fn ask_in_time(engine: &Engine, target: &ProbeTarget) -> Option<Result<(), String>> {
+    let patience = target.health.timeout;
+    match timeout(patience, ask(engine, target)).await {
+        Ok(answer) => answer.transpose(),
+        // It is the engine that did not answer, which says nothing of the container.
+        Err(_) if target.health.probe == Probe::Docker => None,
+        Err(_) => Some(Err(format!("no answer within {}", humantime::format_duration(patience)))),
     }
 }
 
@@ -190,7 +208,6 @@ async fn get(mut stream: TcpStream, path: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn only_answers_that_may_change_the_verdict_are_news() {
@@ -204,6 +221,37 @@ mod tests {
         assert!(!note(&mut seen, miss(), at(5)));
         assert!(note(&mut seen, miss(), at(6)), "three in a row are a verdict");
         assert!(!note(&mut seen, miss(), at(7)));
+    }
+
+    #[tokio::test]
+    async fn what_begins_to_answer_is_found_long_before_the_next_interval() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let environment = EnvironmentName::new("dev").unwrap();
+        let target = ProbeTarget {
+            environment: environment.clone(),
+            container: "c".to_owned(),
+            started_at: None,
+            address: Some(free.ip()),
+            port: free.port(),
+            publish: None,
+            health: HealthSpec {
+                probe: Probe::Tcp,
+                interval: Duration::from_secs(3600),
+                timeout: Duration::from_secs(60),
+                start_deadline: Duration::from_secs(3600),
+                healthy_for: Duration::ZERO,
+            },
+        };
+        let wake = Wake::default();
+        let bell = wake.bell(&environment);
+        let prober = Prober::new(Arc::new(Engine::new(None)), wake);
+        let look = || prober.watch(&environment, vec![target.clone()])["c"].clone();
+        look();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!((look().misses, look().answered_once), (1, false), "it may only be starting");
+        let _listener = tokio::net::TcpListener::bind(free).await.unwrap();
+        timeout(Duration::from_secs(60), bell.notified()).await.unwrap();
+        assert!(look().answered_once);
     }
 
     #[tokio::test]
@@ -224,7 +272,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             });
             let stream = TcpStream::connect(address).await.unwrap();
-            let got = tokio::time::timeout(Duration::from_secs(5), get(stream, "/")).await.unwrap();
+            let got = timeout(Duration::from_secs(5), get(stream, "/")).await.unwrap();
             assert_eq!(got.is_ok(), good, "{answer:?}: {got:?}");
         }
     }
