@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::clock::now;
-use super::docker::{Engine, EngineError};
+use super::docker::{Engine, EngineError, Logins};
 use super::jobs::{Ended, Progress};
 use super::push::Pusher;
 use super::registries::Trouble;
@@ -129,6 +129,8 @@ impl From<EngineError> for BuildError {
             Self::Unavailable(Reason::EngineUnavailable, message)
         } else if is_unfetched(&message) {
             Self::Unavailable(Reason::ImageNotFound, message)
+        } else if is_denied(&message) {
+            Self::Unavailable(Reason::RegistryDenied, message)
         } else {
             Self::failed(message)
         }
@@ -138,8 +140,7 @@ impl From<EngineError> for BuildError {
 /// Whether a base image could not be fetched because its registry did not answer, or not now: the
 /// same inputs may well build later. Both builders pass on the engine's HTTP client's words.
 fn is_unfetched(message: &str) -> bool {
-    let of_a_command = ["executor failed running", "process \"", "The command '"];
-    if of_a_command.iter().any(|words| message.contains(words)) {
+    if is_of_a_command(message) {
         return false;
     }
     let of_a_registry = [
@@ -159,6 +160,21 @@ fn is_unfetched(message: &str) -> bool {
         "net/http: request canceled",
     ];
     of_a_registry.iter().any(|words| message.contains(words))
+}
+
+/// Whether a registry does not let the build in, which another password may change. That there is
+/// perhaps no such image (`pull access denied`) is not that.
+fn is_denied(message: &str) -> bool {
+    // The last is what BuildKit makes of a password that cannot be read here.
+    let of_a_registry =
+        ["401 Unauthorized", "unauthorized:", "no basic auth credentials", "code = FailedPrecondition"];
+    !is_of_a_command(message) && of_a_registry.iter().any(|words| message.contains(words))
+}
+
+/// Whether it is a command of the Dockerfile that failed, whatever it wrote.
+fn is_of_a_command(message: &str) -> bool {
+    let words = ["executor failed running", "process \"", "The command '"];
+    words.iter().any(|words| message.contains(words))
 }
 
 impl From<RecordError> for BuildError {
@@ -192,6 +208,8 @@ async fn blocking<T: Send + 'static>(
 pub(crate) struct Builder {
     pub(crate) engine: Arc<Engine>,
     pub(super) pusher: Pusher,
+    /// Who builds are at the registries of base images.
+    pub(super) logins: Arc<dyn Logins>,
     pub(crate) record: String,
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
@@ -385,6 +403,18 @@ mod tests {
         ] {
             let error = BuildError::from(EngineError::Refused(message.to_owned()));
             assert!(matches!(error, BuildError::Unavailable(Reason::ImageNotFound, _)), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_registry_that_lets_nobody_in_is_no_verdict_on_the_inputs() {
+        for message in [
+            "failed to load cache key: pulling from host x failed with status code [manifests latest]: 401 Unauthorized",
+            "Head \"http://localhost:5000/v2/x/manifests/latest\": no basic auth credentials",
+            "failed to load cache key: rpc error: code = FailedPrecondition desc = the password for the registry x",
+        ] {
+            let error = BuildError::from(EngineError::Refused(message.to_owned()));
+            assert!(matches!(error, BuildError::Unavailable(Reason::RegistryDenied, _)), "{message}");
         }
     }
 

@@ -140,6 +140,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         pusher: pusher.clone(),
+        logins: registries.clone(),
         record: settings.record.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),

@@ -1,18 +1,23 @@
 //! What passes and jobs need of registries: who we are there, what they answer, and what they are
 //! known to have lost.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::docker::EngineError;
+use super::docker::{EngineError, Login, Logins};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
-use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
+use crate::model::reference::{DOCKER_HUB, ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, RegistryAccess};
 use crate::model::status::Reason;
-use crate::registry::{Client, RegistryError};
+use crate::registry::{Client, Credentials, RegistryError};
+
+/// Where Docker Hub answers, and what BuildKit therefore calls it.
+const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
 
 /// Registries, as the manifest of the moment has them.
 pub(super) struct Registries {
@@ -90,6 +95,37 @@ impl Registries {
 
     fn losses(&self) -> MutexGuard<'_, HashSet<String>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Logins for Registries {
+    fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Login>, String>> {
+        async move {
+            let host = if host == DOCKER_HUB_ADDRESS { DOCKER_HUB } else { host };
+            let Ok(host) = host.parse() else { return Ok(None) };
+            let found = self.client.keyring().credentials(&host, &self.access(&host)).await;
+            let found = found.map_err(|error| error.to_string())?;
+            Ok(found.map(|credentials| match credentials {
+                Credentials::Password { username, password } => Login { username, secret: password },
+                Credentials::IdentityToken(token) => Login { username: String::new(), secret: token },
+            }))
+        }
+        .boxed()
+    }
+
+    /// Those that cannot be had are left out: a build that needs one is told by the registry.
+    fn all(&self) -> BoxFuture<'_, Secret> {
+        async move {
+            let declared = self.manifest.borrow().registries.keys().cloned().collect::<BTreeSet<_>>();
+            let mut all = BTreeMap::new();
+            for host in declared.into_iter().chain(self.client.keyring().hosts()) {
+                if let Ok(Some(found)) = self.client.keyring().credentials(&host, &self.access(&host)).await {
+                    all.insert(host, found);
+                }
+            }
+            Credentials::engine_config(&all)
+        }
+        .boxed()
     }
 }
 

@@ -3,6 +3,7 @@
 mod config;
 mod helper;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -45,11 +46,19 @@ impl Credentials {
     /// not read: it then asks the registry as nobody, without a word. Passwords with `>`, `?` or
     /// `~` in the wrong place lead there.
     pub fn engine_header(&self, host: &RegistryHost) -> Secret {
-        let address = match host.as_str() {
-            DOCKER_HUB => DOCKER_HUB_KEY,
-            host => host,
-        };
-        let json = match self {
+        Secret::new(URL_SAFE.encode(self.engine_json(host).to_string()))
+    }
+
+    /// Those of several registries, as the engine takes them in `X-Registry-Config`, likewise.
+    pub fn engine_config(all: &BTreeMap<RegistryHost, Self>) -> Secret {
+        let entry = |(host, of): (&RegistryHost, &Self)| (address(host).to_owned(), of.engine_json(host));
+        let config: serde_json::Map<_, _> = all.iter().map(entry).collect();
+        Secret::new(URL_SAFE.encode(serde_json::Value::Object(config).to_string()))
+    }
+
+    fn engine_json(&self, host: &RegistryHost) -> serde_json::Value {
+        let address = address(host);
+        match self {
             Self::Password { username, password } => serde_json::json!({
                 "username": username,
                 "password": password.expose(),
@@ -58,8 +67,15 @@ impl Credentials {
             Self::IdentityToken(token) => {
                 serde_json::json!({ "identitytoken": token.expose(), "serveraddress": address })
             }
-        };
-        Secret::new(URL_SAFE.encode(json.to_string()))
+        }
+    }
+}
+
+/// How the engine calls a registry.
+fn address(host: &RegistryHost) -> &str {
+    match host.as_str() {
+        DOCKER_HUB => DOCKER_HUB_KEY,
+        host => host,
     }
 }
 
@@ -140,6 +156,12 @@ impl Keyring {
             }
         }
         Ok(None)
+    }
+
+    /// The registries that Docker's own configuration names. One that cannot be read names none: who
+    /// needs it is told.
+    pub fn hosts(&self) -> BTreeSet<RegistryHost> {
+        self.configs().filter_map(Result::ok).flat_map(|config| config.hosts()).collect()
     }
 
     fn configs(&self) -> impl Iterator<Item = Result<DockerConfig, KeyringError>> {

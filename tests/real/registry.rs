@@ -1,5 +1,6 @@
 //! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
 
+mod base;
 mod managed;
 mod push;
 mod tags;

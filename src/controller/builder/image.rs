@@ -53,6 +53,7 @@ impl Work<'_> {
             tag: order.tag,
             builder: engine.builder().await?,
             secrets: order.secrets,
+            logins: &self.builder.logins,
         };
         let log = &mut *self.log;
         let mut built = engine.build(&request, &mut |text| log.bytes(text.as_bytes())).await;

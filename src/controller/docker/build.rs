@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::models::{BuildInfo, BuildInfoAux};
@@ -10,7 +11,9 @@ use futures::StreamExt;
 use hyper::Uri;
 use tokio_util::io::ReaderStream;
 
+use super::logins::{CONFIG, Logins};
 use super::session::{self, Session};
+use super::transfer::showing;
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
@@ -44,6 +47,8 @@ pub(crate) struct BuildRequest<'a> {
     /// Secrets by the id in `RUN --mount=type=secret,id=...`: mounted while that runs, and never
     /// part of a layer. They take BuildKit.
     pub(crate) secrets: &'a BTreeMap<String, Secret>,
+    /// Who the build is at the registries of its base images.
+    pub(crate) logins: &'a Arc<dyn Logins>,
 }
 
 /// Lines of output of a build, as they come.
@@ -73,11 +78,13 @@ impl Engine {
         let docker = self.docker().await?;
         let built = match request.builder {
             Builder::BuildKit => {
-                let session = Session::open(self.host.as_deref(), request.secrets.clone()).await?;
+                let (secrets, logins) = (request.secrets.clone(), Arc::clone(request.logins));
+                let session = Session::open(self.host.as_deref(), secrets, logins).await?;
                 let docker = docker.with_request_modifier(ask_for_buildkit);
                 follow(&docker, request, options(request).session(&session.id).build(), output).await?
             }
             Builder::Classic if request.secrets.is_empty() => {
+                let docker = showing(docker, CONFIG, &request.logins.all().await);
                 follow(&docker, request, options(request).build(), output).await?
             }
             Builder::Classic => {

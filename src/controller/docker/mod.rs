@@ -11,6 +11,7 @@ mod events;
 mod front;
 pub(crate) mod holder;
 mod images;
+mod logins;
 mod networks;
 mod session;
 mod step;
@@ -34,6 +35,7 @@ pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
 pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
 pub(crate) use images::FoundImage;
+pub(crate) use logins::{Login, Logins};
 pub(crate) use step::{NAME as STEP_NAME, StepRun};
 
 /// Deadline of calls that answer from the engine's memory or disk.

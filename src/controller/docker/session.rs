@@ -1,16 +1,19 @@
-//! A session of BuildKit: the connection over which it asks the client of a build for secrets.
+//! A session of BuildKit: the connection over which it asks the client of a build for secrets, and who
+//! it is at registries.
 //!
 //! bollard keeps what it offers of this to itself, without secrets and open for ever after, so the
 //! connection is made here. Its messages are bollard's.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bollard::health::health_check_response::ServingStatus;
 use bollard::health::health_server::{Health, HealthServer};
 use bollard::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 use bollard::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
 use bollard::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
+use bollard::moby::filesync::v1::auth_server::AuthServer;
 use futures::Stream;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -23,13 +26,14 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
+use super::logins::{self, Asked, Logins};
 use super::{EngineError, QUICK, Result};
 use crate::model::container::Secret;
 use crate::model::error::chain;
 
 /// The engine's socket where nothing else is said.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
-/// What the engine may ask over a session.
+/// What the engine may ask over a session, beside [`logins::METHOD`].
 const METHOD: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 /// Bytes on their way between the engine's connection and the server of a session.
 const ON_THE_WAY: usize = 64 * 1024;
@@ -42,8 +46,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Opens a session that hands out these secrets, by id.
-    pub(super) async fn open(host: Option<&str>, secrets: BTreeMap<String, Secret>) -> Result<Self> {
+    /// Opens a session that hands out these secrets, by id, and `logins`.
+    pub(super) async fn open(
+        host: Option<&str>,
+        secrets: BTreeMap<String, Secret>,
+        logins: Arc<dyn Logins>,
+    ) -> Result<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let opening = tokio::time::timeout(QUICK, connect(host, &id));
         let connection = match opening.await {
@@ -53,7 +61,7 @@ impl Session {
         let end = CancellationToken::new();
         let (near, far) = tokio::io::duplex(ON_THE_WAY);
         tokio::spawn(end.clone().run_until_cancelled_owned(carry(connection, near)));
-        tokio::spawn(end.clone().run_until_cancelled_owned(serve(far, secrets)));
+        tokio::spawn(end.clone().run_until_cancelled_owned(serve(far, secrets, logins)));
         Ok(Self { id, _end: end.drop_guard() })
     }
 }
@@ -102,6 +110,7 @@ async fn upgrade(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, i
         .header(UPGRADE, "h2c")
         .header("X-Docker-Expose-Session-Uuid", id)
         .header("X-Docker-Expose-Session-Grpc-Method", METHOD)
+        .header("X-Docker-Expose-Session-Grpc-Method", logins::METHOD)
         .body(Empty::<bytes::Bytes>::new())
         .map_err(|error| EngineError::Refused(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(lost)?;
@@ -116,11 +125,12 @@ async fn carry(connection: Upgraded, mut near: DuplexStream) {
     let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(connection), &mut near).await;
 }
 
-async fn serve(connection: DuplexStream, secrets: BTreeMap<String, Secret>) {
+async fn serve(connection: DuplexStream, secrets: BTreeMap<String, Secret>, logins: Arc<dyn Logins>) {
     let incoming = futures::stream::iter([Ok::<_, std::io::Error>(connection)]);
     let router = tonic::transport::Server::builder()
         .add_service(HealthServer::new(Alive))
-        .add_service(SecretsServer::new(Handed(secrets)));
+        .add_service(SecretsServer::new(Handed(secrets)))
+        .add_service(AuthServer::new(Asked(logins)));
     // A build whose session breaks says so itself.
     let _ = router.serve_with_incoming(incoming).await;
 }

@@ -92,14 +92,21 @@ pub(super) async fn next<T>(
     }
 }
 
-/// The same connection, which shows `proof` with each request. Set here, since the client library
-/// writes base64 that the engine does not always read.
+/// The same connection, which shows `proof` with each request.
 pub(super) fn proven(docker: Docker, proof: Option<&Secret>) -> Docker {
-    let value = proof.and_then(|proof| HeaderValue::from_str(proof.expose()).ok());
-    let Some(mut value) = value else { return docker };
+    match proof {
+        Some(proof) => showing(docker, PROOF, proof),
+        None => docker,
+    }
+}
+
+/// The same connection, with a header in each request. Set here, since the client library writes
+/// base64 that the engine does not always read.
+pub(super) fn showing(docker: Docker, header: HeaderName, secret: &Secret) -> Docker {
+    let Ok(mut value) = HeaderValue::from_str(secret.expose()) else { return docker };
     value.set_sensitive(true);
     docker.with_request_modifier(move |mut request| {
-        request.headers_mut().insert(PROOF, value.clone());
+        request.headers_mut().insert(header.clone(), value.clone());
         request
     })
 }

@@ -1,6 +1,6 @@
 //! Docker's `config.json`, as far as it says who we are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -82,6 +82,12 @@ impl DockerConfig {
         written.map_or(Ok(None), |(_, auth)| self.written(auth))
     }
 
+    /// The registries that it names.
+    pub(super) fn hosts(&self) -> BTreeSet<RegistryHost> {
+        let Document { auths, cred_helpers, .. } = &self.document;
+        auths.keys().chain(cred_helpers.keys()).filter_map(|key| host_of(key)).collect()
+    }
+
     fn written(&self, auth: &Auth) -> Result<Option<Credentials>, KeyringError> {
         let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         if let Some(token) = some(&auth.identity_token) {
@@ -118,9 +124,17 @@ fn keys_of(host: &RegistryHost) -> Vec<String> {
 
 /// Old clients keep `https://host/v1/` where newer ones keep `host`.
 fn is_same(kept: &str, key: &str) -> bool {
-    let bare = |text: &str| {
-        let text = text.trim_start_matches("https://").trim_start_matches("http://");
-        text.split('/').next().unwrap_or(text).to_owned()
-    };
     kept == key || bare(kept) == bare(key)
+}
+
+fn bare(key: &str) -> &str {
+    let key = key.trim_start_matches("https://").trim_start_matches("http://");
+    key.split('/').next().unwrap_or(key)
+}
+
+fn host_of(key: &str) -> Option<RegistryHost> {
+    match bare(key) {
+        "index.docker.io" => DOCKER_HUB.parse().ok(),
+        host => host.parse().ok(),
+    }
 }
