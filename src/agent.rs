@@ -34,7 +34,7 @@ use crate::model::time::Timestamp;
 use crate::record::{self, Handles, SESSIONS};
 use answers::Answers;
 use assign::{Assigner, Refusals};
-use link::Link;
+use link::{Link, Told};
 use policy::Policy;
 use reporter::Reporter;
 use server::Server;
@@ -54,6 +54,8 @@ pub struct Options {
     pub token: Secret,
     /// The file of the token, which no container gets.
     pub token_file: Option<PathBuf>,
+    /// The authorities that vouch for the controller (PEM); `None`: this machine's. A token's pin goes before.
+    pub ca: Option<PathBuf>,
     /// The policy's file; `None`: `policy.toml` in the folder, where there is one.
     pub policy: Option<PathBuf>,
     /// The port of the loopback address where the engine finds the registry; zero: any.
@@ -103,7 +105,7 @@ impl Agent {
     /// A folder that is a controller's, a record that another agent holds, a policy that is not
     /// understood, a port that is taken.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let server = Server::new(&options.server, &options.token)?;
+        let server = Server::new(&options.server, &options.token, options.ca.as_deref())?;
         let policy = Arc::new(read_policy(&options)?);
         refuse_controllers(&options.folder)?;
         let dirs = state_dirs(&options.folder);
@@ -139,7 +141,7 @@ impl Agent {
         let (instance, answers) = (handles.id.clone(), Answers::new(controller));
         let stop = CancellationToken::new();
         info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide agent runs");
-        let link = Link { server, instance, epoch, up, assigner, reporter, answers };
+        let link = Link { server, instance, epoch, up, assigner, reporter, answers, told: Told::default() };
         let tasks = vec![tokio::spawn(link.run(stop.clone())), tokio::spawn(tunnel.run(stop.clone()))];
         Ok(Self { handles, stop, tasks, running })
     }

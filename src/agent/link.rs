@@ -39,6 +39,19 @@ pub(super) struct Link {
     pub(super) assigner: Assigner,
     pub(super) reporter: Arc<Reporter>,
     pub(super) answers: Answers,
+    pub(super) told: Told,
+}
+
+/// Why there is no link, as it was told last: the same is not told again with every attempt, while
+/// another reason, such as the controller's new key after its restart, is.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<String>);
+
+impl Told {
+    fn is_news(&mut self, why: &str, failures: u32) -> bool {
+        let last = self.0.replace(why.to_owned());
+        failures <= 1 || last.as_deref() != Some(why)
+    }
 }
 
 /// How a session ended.
@@ -87,6 +100,7 @@ impl Link {
     /// Says how a session ended, and how long to wait before the next.
     fn after(&mut self, end: &End, failures: u32) -> Duration {
         let why = chain(end);
+        let is_news = self.told.is_news(&why, failures);
         let pause = match end {
             End::Outranked => jittered(PAUSE_AFTER_OUTRANKED),
             End::Refused(AskError::Refused { status, .. }) if status.is_client_error() => {
@@ -96,7 +110,7 @@ impl Link {
         };
         if matches!(end, End::Outranked | End::Refused(_) | End::Record(_)) {
             error!(%why, again_in = ?pause, "not connected; what runs here goes on");
-        } else if failures <= 1 {
+        } else if is_news {
             warn!(%why, again_in = ?pause, "the controller is away; what runs here goes on");
         }
         // An agent that is outranked keeps its number, so that it does not throw the other one out
@@ -122,7 +136,8 @@ impl Link {
         let response = match line.asker.post("/api/v1/agent/session", &hello).await {
             Ok(response) => response,
             Err(AskError::Refused { status: StatusCode::CONFLICT, .. }) => return (End::Outranked, false),
-            Err(error) => return (End::Refused(error), false),
+            Err(error @ AskError::Refused { .. }) => return (End::Refused(error), false),
+            Err(error) => return (End::Unreachable(io::Error::other(error)), false),
         };
         info!(controller = self.server.url(), epoch = self.epoch, "connected");
         self.reporter.begin();
@@ -184,6 +199,16 @@ fn jittered(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_told_once_and_so_is_the_next() {
+        let mut told = Told::default();
+        assert!(told.is_news("the controller ended the session", 1));
+        assert!(told.is_news("another key", 2));
+        assert!(!told.is_news("another key", 3));
+        assert!(told.is_news("refused", 4));
+        assert!(told.is_news("refused", 1), "it stood meanwhile");
+    }
 
     #[test]
     fn pauses_double_from_a_tenth_of_a_second_to_eight_and_no_further() {

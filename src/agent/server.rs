@@ -1,6 +1,7 @@
 //! The way to the controller: one connection that the agent makes, on which everything travels.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::model::container::Secret;
 use crate::model::credential::Credential;
 use crate::model::view::ErrorView;
 use crate::tls::Protocol;
-use crate::tls::client::{ConnectError, Connector, Trust};
+use crate::tls::client::{ConnectError, Connector, Trust, is_local};
 
 /// How long it may take to connect, and to get the first word of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,6 +61,14 @@ pub(super) enum NoServer {
     /// The address is none.
     #[error("--server must be http://host:port or https://host, such as https://ci.example.com")]
     Address,
+    /// The token would be readable by everyone on the way.
+    #[error(
+        "the token is not sent to {host} in the clear: use an `https://` address, or an SSH tunnel to a local one"
+    )]
+    PlainToken {
+        /// Where.
+        host: String,
+    },
     /// The token is none.
     #[error("this is no token: `abide token create` on the controller makes one, to be given whole")]
     Token,
@@ -70,11 +79,11 @@ pub(super) enum NoServer {
 
 impl Server {
     /// The controller at `url`. A token with a pin says by which key it is known; else the
-    /// authorities that this machine trusts say so.
+    /// authorities in the file `ca` say so, or those that this machine trusts.
     ///
     /// # Errors
     /// [`NoServer`].
-    pub(super) fn new(url: &str, token: &Secret) -> Result<Self, NoServer> {
+    pub(super) fn new(url: &str, token: &Secret, ca: Option<&Path>) -> Result<Self, NoServer> {
         let url: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| NoServer::Address)?;
         let (is_plain, port) = match url.scheme_str() {
             Some("http") => (true, 80),
@@ -85,11 +94,19 @@ impl Server {
             url.authority().filter(|_| matches!(url.path(), "" | "/")).ok_or(NoServer::Address)?;
         let port = authority.port_u16().unwrap_or(port);
         let credential = Credential::parse(token.expose().trim()).ok_or(NoServer::Token)?;
-        let trust = credential.pin().map_or(Trust::System, Trust::Pin);
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        if is_plain && !is_local(&host) {
+            return Err(NoServer::PlainToken { host });
+        }
+        let trust = match (credential.pin(), ca) {
+            (Some(pin), _) => Trust::Pin(pin),
+            (None, Some(file)) => Trust::File(file.to_owned()),
+            (None, None) => Trust::System,
+        };
         let tls = if is_plain { None } else { Some(Connector::new(&trust, Protocol::Http2)?) };
         let scheme = if is_plain { "http" } else { "https" };
         Ok(Self {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            host,
             port,
             tls,
             url: format!("{scheme}://{}:{port}", authority.host()),
@@ -268,8 +285,8 @@ mod tests {
     #[test]
     fn addresses_get_the_port_of_their_scheme_and_take_no_path() {
         let token = Credential::new("0123456789ab".parse().unwrap(), [7; 32]).text();
-        let url = |text: &str| Server::new(text, &token).map(|server| server.url().to_owned());
-        assert_eq!(url("http://ci.example.com").unwrap(), "http://ci.example.com:80");
+        let url = |text: &str| Server::new(text, &token, None).map(|server| server.url().to_owned());
+        assert_eq!(url("http://localhost").unwrap(), "http://localhost:80");
         assert_eq!(url("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url("http://[::1]").unwrap(), "http://[::1]:80");
         for wrong in ["ci.example.com", "ftp://x", "https://x/abide", "unix:/x", ""] {
@@ -278,12 +295,37 @@ mod tests {
     }
 
     #[test]
+    fn no_token_goes_to_another_machine_in_the_clear() {
+        let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
+        let pinned = credential.clone().pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
+        for token in [credential.text(), pinned] {
+            for url in ["http://ci.example.com", "http://192.0.2.1:8080", "http://[2001:db8::1]"] {
+                let refused = Server::new(url, &token, None).map(|server| server.url().to_owned());
+                assert!(matches!(refused, Err(NoServer::PlainToken { .. })), "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_authorities_that_are_named_are_looked_at_unless_a_pin_says_more() {
+        let missing = Path::new("/nowhere/authorities.pem");
+        let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
+        let pinned = credential.clone().pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
+        let refused = Server::new("https://ci.example.com", &credential.text(), Some(missing));
+        assert!(matches!(refused.map(|_| ()), Err(NoServer::Tls(ConnectError::Authorities { .. }))));
+        assert!(Server::new("https://ci.example.com", &pinned, Some(missing)).is_ok());
+    }
+
+    #[test]
     fn a_token_with_a_pin_needs_no_authorities_and_what_is_none_is_refused() {
         let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
         let pinned = credential.pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
-        assert_eq!(Server::new("https://[::1]", &pinned).unwrap().url(), "https://[::1]:443");
+        assert_eq!(Server::new("https://[::1]", &pinned, None).unwrap().url(), "https://[::1]:443");
         for wrong in ["", "abide_x", "Bearer abide_0123456789ab_x"] {
-            assert!(matches!(Server::new("http://x", &Secret::new(wrong)), Err(NoServer::Token)), "{wrong}");
+            assert!(
+                matches!(Server::new("http://x", &Secret::new(wrong), None), Err(NoServer::Token)),
+                "{wrong}"
+            );
         }
     }
 }

@@ -67,7 +67,11 @@ impl Said {
     /// The same of an environment whose agent is away: nobody can tell whether it is still so.
     fn of_the_away(self, host: &AgentName, last_seen: Option<Timestamp>) -> Self {
         let message = match last_seen {
-            None => format!("the agent {host} has never connected; {}", self.message),
+            // Whatever else there is to say is not from there.
+            None => format!(
+                "the agent {host} has never connected: run `abide agent` on its host, with the token that `abide \
+                 token create --agent {host}` makes"
+            ),
             Some(at) => {
                 format!("the agent {host} is away and was last heard {at}; until then: {}", self.message)
             }
@@ -141,6 +145,15 @@ mod tests {
     fn before_the_first_pass_nothing_is_known() {
         let expected = (Condition::Progressing, Reason::Unknown, "no pass has run yet".to_owned());
         assert_eq!(said(&desired(0), None), expected);
+    }
+
+    #[test]
+    fn of_an_agent_that_never_connected_it_is_told_how_to_start_it() {
+        let host = AgentName::new("online").unwrap();
+        let said = say(true, Some(&host), &desired(0), None).of_the_away(&host, None);
+        assert_eq!(said.reason, Reason::AgentAway);
+        assert!(said.message.contains("online has never connected"), "{}", said.message);
+        assert!(said.message.contains("`abide token create --agent online`"), "{}", said.message);
     }
 
     #[test]

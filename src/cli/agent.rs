@@ -1,6 +1,6 @@
 //! `abide agent`: runs the loop of another host for a controller.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::entry::AgentOptions;
@@ -46,6 +46,7 @@ pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit,
         server: server.to_owned(),
         token: token(args, session)?,
         token_file: args.token_file.clone(),
+        ca: session.ca().map(Path::to_path_buf),
         policy: args.policy.clone(),
         registry_port: args.registry_port,
         resync: args.resync,

@@ -136,6 +136,38 @@ mod tests {
         }
     }
 
+    /// What follows `abide` in a line that a shell or systemd would run; `None`: it runs something else.
+    fn words_of(line: &str) -> Option<Vec<&str>> {
+        let line = line.split_once("runuser -u abide -- ").map_or(line, |(_, run)| run.trim_end_matches(')'));
+        let mut words = line.split_whitespace().take_while(|word| !matches!(*word, "<" | ">" | "|" | "#"));
+        let program = words.next()?;
+        matches!(program, "abide" | "ExecStart=/usr/local/bin/abide").then(|| words.collect())
+    }
+
+    #[test]
+    fn what_the_documents_and_the_units_of_systemd_run_can_be_typed() {
+        let documents = [
+            include_str!("../../README.md"),
+            include_str!("../../docs/agent.md"),
+            include_str!("../../docs/install.md"),
+            include_str!("../../docs/operations.md"),
+        ];
+        let blocks = documents.iter().flat_map(|text| text.split("```").skip(1).step_by(2));
+        let run = |block: &&str| block.starts_with("sh\n") || block.starts_with("ini\n");
+        let shell = blocks.filter(run).flat_map(str::lines);
+        let units = [
+            include_str!("../../examples/systemd/abide.service"),
+            include_str!("../../examples/systemd/abide-agent.service"),
+        ];
+        let lines = shell.chain(units.iter().flat_map(|unit| unit.lines()));
+        let typed: Vec<(&str, Vec<&str>)> = lines.filter_map(|line| Some((line, words_of(line)?))).collect();
+        for (line, words) in &typed {
+            let parsed = Cli::try_parse_from(std::iter::once(&"abide").chain(words));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        assert!(typed.len() > 30, "{typed:?}");
+    }
+
     #[test]
     fn global_options_may_stand_after_the_verb() {
         let cli = Cli::try_parse_from(["abide", "status", "dev", "-o", "json", "--no-color", "-vv"]).unwrap();

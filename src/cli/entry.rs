@@ -57,6 +57,8 @@ pub struct AgentOptions {
     pub token: Secret,
     /// The file that the token is from, where it is from one.
     pub token_file: Option<PathBuf>,
+    /// The authorities that vouch for the controller, where they are not this machine's.
+    pub ca: Option<PathBuf>,
     /// The policy's file, where one is named.
     pub policy: Option<PathBuf>,
     /// Where the engine finds the registry, on the loopback address.
@@ -104,12 +106,21 @@ async fn run_daemon(options: DaemonOptions) -> anyhow::Result<()> {
 }
 
 async fn run_agent(options: AgentOptions) -> anyhow::Result<()> {
-    let AgentOptions { folder, server, token, token_file, policy, registry_port, resync, verbosity } =
+    let AgentOptions { folder, server, token, token_file, ca, policy, registry_port, resync, verbosity } =
         options;
     crate::telemetry::start(verbosity);
     let engine = None;
-    let options =
-        crate::agent::Options { folder, server, token, token_file, policy, registry_port, resync, engine };
+    let options = crate::agent::Options {
+        folder,
+        server,
+        token,
+        token_file,
+        ca,
+        policy,
+        registry_port,
+        resync,
+        engine,
+    };
     crate::agent::run(options).await
 }
 

@@ -11,7 +11,7 @@ use super::moved;
 use super::output::style;
 use super::output::table::{Cell, Table};
 use super::session::{Need, Session};
-use super::wait::{self, Goal};
+use super::wait::{self, Goal, Verdict};
 use crate::model::desired::Image;
 use crate::model::name::{CommitId, Digest, EnvironmentName};
 use crate::model::view::{EnvironmentView, Moved};
@@ -113,5 +113,9 @@ async fn see_it_through(
 ) -> Result<Exit, Failure> {
     let goal = Goal { digest: Some(digest), generation: Some(moved.generation) };
     let deadline = Instant::now() + args.timeout;
-    wait::until_end(&mut session.console, client, &args.to, &goal, deadline).await?.into_result()
+    let ended = wait::until_end(&mut session.console, client, &args.to, &goal, deadline).await?;
+    if ended.verdict == Verdict::Reached {
+        session.console.talk(&wait::headline(&ended.view));
+    }
+    ended.into_result()
 }

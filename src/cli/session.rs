@@ -1,7 +1,7 @@
 //! What every verb is given: the console, the clock, and a way to whoever answers.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::net::UnixStream;
 
@@ -73,6 +73,11 @@ impl Session {
     /// Who we are there.
     pub(crate) fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
+    }
+
+    /// The authorities that vouch for it, where they are not this machine's.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
     }
 
     /// The present moment.

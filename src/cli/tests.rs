@@ -346,7 +346,9 @@ fn a_promotion_that_is_refused_is_a_no() {
 #[test]
 fn a_promotion_can_be_seen_through_to_the_end() {
     let daemon = promotable();
-    assert_eq!(daemon.typed("promote test prod --yes --wait", None).exit, Exit::Done);
+    let said = daemon.typed("promote test prod --yes --wait", None);
+    assert_eq!(said.exit, Exit::Done);
+    assert!(said.talk.contains("\nprod generation 4: Ready"), "{}", said.talk);
     let mut failed = view("prod", Condition::RolledBack, Reason::RolledBack);
     failed.generation = Generation(6);
     failed.observed_generation = Some(Generation(6));

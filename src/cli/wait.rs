@@ -250,7 +250,8 @@ impl Vigil<'_> {
     }
 }
 
-fn headline(view: &EnvironmentView) -> String {
+/// Where it stands, on one line.
+pub(crate) fn headline(view: &EnvironmentView) -> String {
     let (name, generation) = (&view.environment, view.generation);
     let message = one_line(&view.message);
     format!("{name} generation {generation}: {} ({}): {message}", view.status.as_str(), view.reason.as_str())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,14 @@ pub enum Trust {
     System,
     /// The same, or by one that an authority in these PEM files signed.
     SystemAnd(Vec<PathBuf>),
+}
+
+/// Whether nothing that is sent to `host` leaves this machine, so that it needs no TLS. A name or an IP
+/// address, without brackets.
+pub fn is_local(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// Why there is no such stream.

@@ -27,7 +27,7 @@ mod watcher;
 mod workshop;
 
 pub(crate) use busybox::busybox;
-pub(crate) use daemon::{Daemon, Ran, abide};
+pub(crate) use daemon::{Daemon, Ran, abide, abide_with};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use host::Host;

@@ -9,6 +9,7 @@ mod common;
 
 mod child;
 mod doors;
+mod guide;
 mod logs;
 mod secrets;
 mod signals;

@@ -132,6 +132,23 @@ fn images_volumes_ports_and_variables_are_held_to_their_lists() {
 }
 
 #[test]
+fn the_policy_of_the_guide_allows_the_prod_of_the_guide_and_no_more() {
+    let guide = include_str!("../../../docs/install.md");
+    let (_, rest) = guide.split_once("/etc/abide-agent/policy.toml <<'END'\n").unwrap();
+    let host = Host::new(rest.split_once("\nEND\n").unwrap().0);
+    let about = |image: &str, volume: &str| {
+        let mut spec = spec();
+        spec.volumes =
+            vec![Mount { source: volume.to_owned(), target: "/data".to_owned(), read_only: false }];
+        host.policy.objection(&NetworkName::default(), &spec, &[image.to_owned()])
+    };
+    assert_eq!(about("localhost:5000/keepwork/prod", "prod-database"), None);
+    assert!(about("localhost:5000/keepwork/other", "prod-database").is_some());
+    assert!(about("localhost:5000/keepwork/prod", "test-database").is_some());
+    assert!(host.about(|spec| spec.publish.as_mut().unwrap().port = 8089).is_some());
+}
+
+#[test]
 fn the_networks_of_the_host_are_no_managed_networks() {
     let host = Host::new("");
     for network in NETWORKS {

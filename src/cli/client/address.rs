@@ -1,9 +1,9 @@
 //! Where a daemon listens, as `--server` names it.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::ClientError;
+use crate::tls::client::is_local;
 
 /// A place to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +67,7 @@ impl HttpAddress {
 
     /// Whether nothing that is sent there leaves this machine.
     pub(crate) fn is_local(&self) -> bool {
-        let address = self.host.parse::<IpAddr>();
-        self.host.eq_ignore_ascii_case("localhost")
-            || address.is_ok_and(|address| address.to_canonical().is_loopback())
+        is_local(&self.host)
     }
 }
 
