@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::entry::AgentOptions;
 use super::exit::{Exit, Failure};
 use super::session::Session;
+use crate::agent::Options;
 use crate::model::container::Secret;
 
 const EXAMPLES: &str = "\
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit,
     let server = session.server().ok_or_else(|| {
         Failure::Usage("which controller? Give --server, such as --server https://ci.example.com".to_owned())
     })?;
-    let options = AgentOptions {
+    let options = Options {
         folder: session.desired_state.clone(),
         server: server.to_owned(),
         token: token(args, session)?,
@@ -50,9 +50,9 @@ pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit,
         policy: args.policy.clone(),
         registry_port: args.registry_port,
         resync: args.resync,
-        verbosity: session.verbosity,
+        engine: None,
     };
-    (session.entry.agent)(options).await.map_err(Failure::Service)?;
+    (session.entry.agent)(session.verbosity, options).await.map_err(Failure::Service)?;
     Ok(Exit::Done)
 }
 

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::entry::DaemonOptions;
 use super::exit::{Exit, Failure};
 use super::session::Session;
-use crate::daemon::Encryption;
+use crate::daemon::{Encryption, Options};
 use crate::tls::identity::Files;
 
 const EXAMPLES: &str = "\
@@ -46,14 +45,13 @@ pub(crate) struct DaemonArgs {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &DaemonArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let options = DaemonOptions {
+    let options = Options {
         desired_state: session.desired_state.clone(),
         listen: args.listen,
         encryption: encryption(args),
         resync: args.resync,
-        verbosity: session.verbosity,
     };
-    (session.entry.daemon)(options).await.map_err(Failure::Service)?;
+    (session.entry.daemon)(session.verbosity, options).await.map_err(Failure::Service)?;
     Ok(Exit::Done)
 }
 

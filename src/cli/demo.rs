@@ -1,6 +1,5 @@
 //! `abide demo`: dev, test and prod to look at.
 
-use super::entry::DemoOptions;
 use super::exit::{Exit, Failure};
 use super::session::Session;
 
@@ -23,7 +22,6 @@ pub(crate) struct DemoArgs {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &DemoArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let options = DemoOptions { port_offset: args.port_offset, verbosity: session.verbosity };
-    (session.entry.demo)(options).await.map_err(Failure::Service)?;
+    (session.entry.demo)(args.port_offset).await.map_err(Failure::Service)?;
     Ok(Exit::Done)
 }

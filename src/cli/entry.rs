@@ -1,15 +1,11 @@
 //! What the command line starts, beyond what it does itself: filled in by the composition roots.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
 
-use crate::daemon::Encryption;
 use crate::manifest_dir::LoadError;
-use crate::model::container::Secret;
 
 /// A service of this process: it ends when it is told to stop, or with an error.
 pub type Service = BoxFuture<'static, anyhow::Result<()>>;
@@ -21,61 +17,14 @@ pub struct Entrypoints {
     pub telemetry: fn(u8),
     /// Opens the record of a desired-state folder and answers the API on it, without a loop.
     pub offline_router: fn(&Path) -> anyhow::Result<axum::Router>,
-    /// Runs the controller.
-    pub daemon: fn(DaemonOptions) -> Service,
-    /// Runs an agent.
-    pub agent: fn(AgentOptions) -> Service,
-    /// Runs the demo.
-    pub demo: fn(DemoOptions) -> Service,
+    /// Runs the controller; takes the number of `-v`.
+    pub daemon: fn(u8, crate::daemon::Options) -> Service,
+    /// Runs an agent; takes the number of `-v`.
+    pub agent: fn(u8, crate::agent::Options) -> Service,
+    /// Runs the demo; takes what is added to every port, for machines where they are taken.
+    pub demo: fn(u16) -> Service,
     /// Reads a manifest; an error is every problem in it, each as `file:line: sentence`.
     pub check: fn(&Path) -> Result<CheckSummary, Vec<String>>,
-}
-
-/// How the controller was asked to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DaemonOptions {
-    /// The folder of the manifest, the record and the socket.
-    pub desired_state: PathBuf,
-    /// Where webhooks and the API are served.
-    pub listen: SocketAddr,
-    /// Whether TLS is spoken there.
-    pub encryption: Encryption,
-    /// How often everything is looked at even if nothing rang.
-    pub resync: Duration,
-    /// How often `-v` was given.
-    pub verbosity: u8,
-}
-
-/// How an agent was asked to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentOptions {
-    /// The folder of its record and its policy.
-    pub folder: PathBuf,
-    /// The controller, such as `https://ci.example.com`.
-    pub server: String,
-    /// The token that says which agent it is.
-    pub token: Secret,
-    /// The file that the token is from, where it is from one.
-    pub token_file: Option<PathBuf>,
-    /// The authorities that vouch for the controller, where they are not this machine's.
-    pub ca: Option<PathBuf>,
-    /// The policy's file, where one is named.
-    pub policy: Option<PathBuf>,
-    /// Where the engine finds the registry, on the loopback address.
-    pub registry_port: u16,
-    /// How often everything is looked at even if nothing rang.
-    pub resync: Duration,
-    /// How often `-v` was given.
-    pub verbosity: u8,
-}
-
-/// How the demo was asked to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DemoOptions {
-    /// Added to every port, for machines where they are taken.
-    pub port_offset: u16,
-    /// How often `-v` was given.
-    pub verbosity: u8,
 }
 
 /// A manifest in which nothing is wrong.
@@ -92,35 +41,20 @@ pub(super) fn of_this_build() -> Entrypoints {
     Entrypoints {
         telemetry: log_to_standard_error,
         offline_router: crate::daemon::offline_router,
-        daemon: |options| Box::pin(run_daemon(options)),
-        agent: |options| Box::pin(run_agent(options)),
-        demo: |options| Box::pin(crate::demo::run(options.port_offset)),
+        daemon: |verbosity, options| Box::pin(run_daemon(verbosity, options)),
+        agent: |verbosity, options| Box::pin(run_agent(verbosity, options)),
+        demo: |port_offset| Box::pin(crate::demo::run(port_offset)),
         check,
     }
 }
 
-async fn run_daemon(options: DaemonOptions) -> anyhow::Result<()> {
-    let DaemonOptions { desired_state, listen, encryption, resync, verbosity } = options;
+async fn run_daemon(verbosity: u8, options: crate::daemon::Options) -> anyhow::Result<()> {
     crate::telemetry::start(verbosity);
-    crate::daemon::run(crate::daemon::Options { desired_state, listen, encryption, resync }).await
+    crate::daemon::run(options).await
 }
 
-async fn run_agent(options: AgentOptions) -> anyhow::Result<()> {
-    let AgentOptions { folder, server, token, token_file, ca, policy, registry_port, resync, verbosity } =
-        options;
+async fn run_agent(verbosity: u8, options: crate::agent::Options) -> anyhow::Result<()> {
     crate::telemetry::start(verbosity);
-    let engine = None;
-    let options = crate::agent::Options {
-        folder,
-        server,
-        token,
-        token_file,
-        ca,
-        policy,
-        registry_port,
-        resync,
-        engine,
-    };
     crate::agent::run(options).await
 }
 

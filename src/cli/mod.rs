@@ -42,7 +42,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use tokio::runtime::Runtime;
 
-pub use entry::{AgentOptions, CheckSummary, DaemonOptions, DemoOptions, Entrypoints, Service};
+pub use entry::{CheckSummary, Entrypoints, Service};
 
 use args::{Cli, Globals, Verb};
 use exit::{Exit, Failure};

@@ -90,13 +90,13 @@ fn entry() -> Entrypoints {
             anyhow::ensure!(!folder.ends_with("locked"), "another abide holds this record");
             Ok(fake::Api::of([ready("dev"), ready("prod")]).router())
         },
-        daemon: |options| {
+        daemon: |_, options| {
             Box::pin(
                 async move { Err(anyhow::anyhow!("{} is taken", options.listen).context("cannot listen")) },
             )
         },
         demo: |_| Box::pin(async { Ok(()) }),
-        agent: |_| Box::pin(async { Ok(()) }),
+        agent: |_, _| Box::pin(async { Ok(()) }),
         check: |folder| {
             if folder.ends_with("bad") {
                 return Err(vec!["a.toml:3: unknown key `prot`; did you mean `port`?".into()]);
