@@ -31,7 +31,7 @@ pub(crate) use daemon::{Daemon, Ran, abide, abide_with};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use host::Host;
-pub(crate) use image::{SITE_PORT, made_image};
+pub(crate) use image::{SITE_PORT, bulky_image, made_image};
 pub(crate) use load::{Load, Way};
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
 pub(crate) use nginx::nginx_image;
