@@ -7,6 +7,7 @@
 // Every test program takes its share of this module.
 #![allow(dead_code, unused_imports)]
 
+mod authority;
 mod busybox;
 mod daemon;
 mod docker;
@@ -27,6 +28,7 @@ mod standard;
 mod watcher;
 mod workshop;
 
+pub(crate) use authority::{Authority, Certificate};
 pub(crate) use busybox::busybox;
 pub(crate) use daemon::{Daemon, Ran, abide, abide_with};
 pub(crate) use docker::{Space, docker, try_docker};

@@ -2,6 +2,7 @@
 
 mod base;
 mod managed;
+mod managed_tls;
 mod midway;
 mod push;
 mod tags;

@@ -35,6 +35,9 @@ pub(crate) struct AttendantOptions {
     pub(crate) publish: Publish,
     /// Its volume and files of this host.
     pub(crate) mounts: Vec<Mount>,
+    /// A hash of what is in those files, which it reads when it starts; `None`: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<String>,
 }
 
 impl AttendantOptions {
