@@ -13,8 +13,7 @@ mod report;
 mod rig;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use abide::model::link::{Hello, VERSION};
@@ -31,6 +30,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use common::{Daemon, Space};
 use report::{Samples, Table, goal, shown, title};
+use rig::agent::{self, Agent};
 use rig::{fleet, http, process};
 
 /// Agents that are connected at once.
@@ -196,9 +196,7 @@ impl Notified {
 /// Resident memory of `abide agent` that is connected and has nothing to do, in bytes: then, and at
 /// its highest.
 fn idle_agent(space: &Space, controller: &Controller) -> (u64, u64) {
-    let folder = space.dir().join("agent");
-    std::fs::create_dir(&folder).unwrap();
-    let agent = Running(agent_process(&folder, controller));
+    let agent = start_agent(space, controller);
     let path = format!("/api/v1/environments/e{AGENTS}");
     let asked = Instant::now();
     while http::get(&controller.socket, &path).unwrap().contains("AgentAway") {
@@ -206,29 +204,17 @@ fn idle_agent(space: &Space, controller: &Controller) -> (u64, u64) {
         std::thread::sleep(Duration::from_millis(50));
     }
     std::thread::sleep(REST);
-    process::memory(agent.0.id())
+    process::memory(agent.id())
 }
 
-fn agent_process(folder: &Path, controller: &Controller) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
-    for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "RUST_LOG"] {
-        command.env_remove(variable);
-    }
-    command.env("ABIDE_TOKEN", controller.token(AGENTS));
-    let server = format!("http://127.0.0.1:{}", controller.daemon.port());
-    let port = fleet::free_ports(1)[0].to_string();
-    command.args(["agent", "--server", &server, "--registry-port", &port, "--desired-state"]).arg(folder);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-/// Ends with its scope.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start_agent(space: &Space, controller: &Controller) -> Agent {
+    Agent::start(&agent::Options {
+        folder: &space.dir().join("agent"),
+        server: &format!("http://127.0.0.1:{}", controller.daemon.port()),
+        token: &controller.token(AGENTS),
+        port: fleet::free_ports(1)[0],
+        engine: None,
+    })
 }
 
 fn report_memory((now, highest): (u64, u64), controller: u64) {

@@ -2,6 +2,7 @@
 // Every benchmark takes its share of this module.
 #![allow(dead_code)]
 
+pub(crate) mod agent;
 pub(crate) mod engine;
 pub(crate) mod fleet;
 pub(crate) mod http;

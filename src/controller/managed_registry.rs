@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::clock::now;
 use super::docker::{AttendantOptions, Engine, EngineError};
 use super::follow::FollowTrouble;
+use super::host_file;
 use super::registries::{Registries, Trouble};
 use crate::model::container::label;
 use crate::model::name::Digest;
@@ -104,7 +106,7 @@ impl Keeper {
             self.pull(&spec.image).await?;
             return Ok(());
         };
-        let options = options(spec, image);
+        let options = options(spec, image, content(spec).await?);
         let Some(seen) = found else { return self.make(spec, &options).await };
         let id = &seen.id;
         let done = match care(&options, &seen) {
@@ -176,9 +178,14 @@ impl Keeper {
 
     /// Whether an environment's record names an image that was pushed there.
     fn is_recorded(&self, spec: &ManagedRegistry) -> bool {
+        let is_local = spec.publish.address.is_some_and(|address| address.is_loopback());
         let is_there = |reference: &str| {
             let host = reference.split('/').next().and_then(|host| host.parse::<RegistryHost>().ok());
-            host.is_some_and(|host| host.is_loopback() && host.port() == Some(spec.publish.port))
+            // Where others reach it too, they may do so by any name.
+            let is_it = |host: RegistryHost| {
+                host.port() == Some(spec.publish.port) && (host.is_loopback() || !is_local)
+            };
+            host.is_some_and(is_it)
         };
         let manifest = self.manifest.borrow();
         let recorded = manifest.environments.keys().filter_map(|name| self.desired.get(name).ok());
@@ -262,7 +269,22 @@ fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
     }
 }
 
-fn options(spec: &ManagedRegistry, image: Digest) -> AttendantOptions {
+/// A hash of what is in the files of this host that it is given; `None`: it is given none.
+///
+/// # Errors
+/// A sentence about a file that cannot be read. The engine would make a folder in its place.
+async fn content(spec: &ManagedRegistry) -> Result<Option<String>, String> {
+    let tls = spec.tls.iter().flat_map(|tls| [("its certificate", &tls.certificate), ("its key", &tls.key)]);
+    let files = tls.chain(spec.htpasswd.iter().map(|path| ("its htpasswd", path)));
+    let mut hash = None;
+    for (what, path) in files {
+        let digest = Sha256::digest(host_file::read(what, path).await?);
+        hash = Some(hash.unwrap_or_else(Sha256::new).chain_update(digest));
+    }
+    Ok(hash.map(|hash| hex::encode(hash.finalize())))
+}
+
+fn options(spec: &ManagedRegistry, image: Digest, content: Option<String>) -> AttendantOptions {
     let mut mounts = vec![Mount { source: spec.volume.clone(), target: DATA.to_owned(), read_only: false }];
     let mut env = BTreeMap::from([("REGISTRY_STORAGE_DELETE_ENABLED".to_owned(), "true".to_owned())]);
     let mut file = |path: &Path, name: &str, variable: &str| {
@@ -288,6 +310,7 @@ fn options(spec: &ManagedRegistry, image: Digest) -> AttendantOptions {
         port: PORT,
         publish: spec.publish,
         mounts,
+        content,
     }
 }
 

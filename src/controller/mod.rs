@@ -13,6 +13,7 @@ mod fleet;
 mod follow;
 mod follow_registry;
 mod front;
+mod host_file;
 mod intent;
 mod jobs;
 mod managed_registry;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
-use super::registries::{Registries, Trouble};
+use super::registries::{Registries, Trouble, explained};
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::reference::ImageRepository;
@@ -51,8 +51,18 @@ impl Pull {
         let (reference, digest) = (&self.reference, &self.digest);
         let asked_for = found_at.as_ref().unwrap_or(reference);
         let mut say = |line: String| progress.say(line);
-        let pulled = self.engine.pull(asked_for, digest, proof.as_ref(), access.patience, &mut say);
-        let image = Image { reference: Some(reference.clone()), ..pulled.await? };
+        let pulled = self.engine.pull(asked_for, digest, proof.as_ref(), access.patience, &mut say).await;
+        let pulled = match (pulled, &repository) {
+            (Ok(pulled), _) => pulled,
+            // Where someone is in between, this host may not reach the registry itself.
+            (Err(error), Some(repository)) if found_at.is_none() => {
+                let asked = self.registries.look_for(repository, digest);
+                return Err(explained(error, asked).await.with(repository.host()));
+            }
+            (Err(error), Some(repository)) => return Err(Trouble::from(error).with(repository.host())),
+            (Err(error), None) => return Err(error.into()),
+        };
+        let image = Image { reference: Some(reference.clone()), ..pulled };
         self.registries.found(reference, digest);
         // By digest alone it has no name, and a plain prune takes what has none.
         if let Some(id) = &image.id {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::docker::Engine;
 use super::jobs::{Ended, Progress};
-use super::registries::{Registries, Trouble};
+use super::registries::{Registries, Trouble, explained};
 use crate::model::desired::Image;
 use crate::model::name::Digest;
 use crate::model::reference::{ImageRepository, TaggedImage};
@@ -45,7 +45,11 @@ impl Pusher {
         let (name, tag) = (repository.to_string(), tagged.tag());
         self.engine.tag(id.as_str(), &name, tag).await?;
         let mut say = |_| {};
-        let pushed = self.engine.push(&name, tag, proof.as_ref(), access.patience, &mut say).await?;
+        let pushed = self.engine.push(&name, tag, proof.as_ref(), access.patience, &mut say).await;
+        let pushed = match pushed {
+            Ok(pushed) => pushed,
+            Err(error) => return Err(explained(error, self.registries.digest(&tagged)).await.with(host)),
+        };
         let digest = self.read_back(&tagged, pushed).await?;
         self.registries.found(&name, &digest);
         Ok(Image { reference: Some(name), digest: Some(digest), id: Some(id.clone()) })

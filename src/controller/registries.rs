@@ -2,6 +2,7 @@
 //! known to have lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
@@ -34,6 +35,21 @@ pub(super) enum Trouble {
     NotThere(String),
     /// It could not be tried, or not to its end.
     Unavailable(Reason, String),
+}
+
+impl Trouble {
+    /// The same, with the name of the registry where that is what is wrong: the engine often passes on
+    /// no more than what it answers.
+    pub(super) fn with(self, host: &RegistryHost) -> Self {
+        match self {
+            Self::Unavailable(reason @ (Reason::RegistryUnavailable | Reason::RegistryDenied), message)
+                if !message.contains(host.as_str()) =>
+            {
+                Self::Unavailable(reason, format!("{host}: {message}"))
+            }
+            other => other,
+        }
+    }
 }
 
 impl Registries {
@@ -141,6 +157,26 @@ impl From<RegistryError> for Trouble {
             RegistryError::Denied { .. } => Self::Unavailable(Reason::RegistryDenied, message),
             RegistryError::Unavailable { .. } => Self::Unavailable(Reason::RegistryUnavailable, message),
         }
+    }
+}
+
+/// Why a transfer ended. Where that is because nothing moved, `question` is put to the registry itself:
+/// the engine, which tries again meanwhile, keeps to itself what is wrong.
+pub(super) async fn explained<T>(
+    error: EngineError,
+    question: impl Future<Output = Result<T, RegistryError>>,
+) -> Trouble {
+    let EngineError::Stalled { patience, .. } = error else { return error.into() };
+    match tokio::time::timeout(patience, question).await {
+        Ok(Err(why @ (RegistryError::Unavailable { .. } | RegistryError::Denied { .. }))) => {
+            let reason = match why {
+                RegistryError::Denied { .. } => Reason::RegistryDenied,
+                _ => Reason::RegistryUnavailable,
+            };
+            Trouble::Unavailable(reason, format!("{error}: {why}"))
+        }
+        // It answers by now, or it is frozen, which `error` says.
+        _ => error.into(),
     }
 }
 

@@ -68,7 +68,8 @@ pub struct RegistryAccess {
     /// How often the tags that environments follow are asked for, and whether what was pushed is
     /// still there; zero: never. Default 60 s.
     pub poll: Duration,
-    /// How long a push or pull may go without any progress before it counts as frozen. Default 60 s.
+    /// How long a push or pull may go without any progress before it counts as frozen. Default 90 s:
+    /// an engine that lost its connection tries again for up to 75 s, and says then what is wrong.
     pub patience: Duration,
     /// The token with which the registry's notifications prove who sent them; `None`: none are taken.
     pub webhook: Option<SecretRef>,
@@ -77,7 +78,7 @@ pub struct RegistryAccess {
 impl Default for RegistryAccess {
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self { login: None, plain_http: false, poll: minute, patience: minute, webhook: None }
+        Self { login: None, plain_http: false, poll: minute, patience: minute * 3 / 2, webhook: None }
     }
 }
 

@@ -141,6 +141,14 @@ impl Space {
         lines(list).into_iter().filter(|name| name.starts_with(&self.prefix)).collect()
     }
 
+    /// An address of this machine that is none of the loopback's: in a network of this space, where
+    /// nobody else hears a listener.
+    pub(crate) fn address(&self) -> String {
+        let network = self.name("address");
+        docker(&["network", "create", &network]);
+        docker(&["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}}{{end}}", &network])
+    }
+
     /// Removes everything of this space from the engine.
     pub(crate) fn clear(&self) {
         remove(&["rm", "--force", "--volumes"], &self.all_containers());

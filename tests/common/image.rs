@@ -1,7 +1,9 @@
 //! Images of the example site, made without a repository.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::docker::{Space, docker};
@@ -12,9 +14,31 @@ pub(crate) const SITE_PORT: u16 = 8080;
 /// Makes an image that serves `page` at `/`, with `lines` in its Dockerfile, such as an `ENV` that
 /// makes it misbehave; gives its ID.
 pub(crate) fn made_image(space: &Space, page: &str, lines: &str) -> String {
+    let dir = folder(space);
+    build(space, dir, page, lines)
+}
+
+/// The same with layers of so many bytes besides, which no compression makes smaller.
+pub(crate) fn bulky_image(space: &Space, page: &str, layers: &[u64]) -> String {
+    let dir = folder(space);
+    let mut lines = String::new();
+    for (number, bytes) in layers.iter().enumerate() {
+        let name = format!("bulk-{number}");
+        let mut noise = File::open("/dev/urandom").unwrap().take(*bytes);
+        std::io::copy(&mut noise, &mut File::create(dir.join(&name)).unwrap()).unwrap();
+        lines.push_str(&format!("COPY {name} /{name}\n"));
+    }
+    build(space, dir, page, &lines)
+}
+
+fn folder(space: &Space) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let dir = space.dir().join(format!("image-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir_all(dir.join("www")).unwrap();
+    dir
+}
+
+fn build(space: &Space, dir: PathBuf, page: &str, lines: &str) -> String {
     fs::write(dir.join("site"), super::site()).unwrap();
     fs::write(dir.join("www/index.html"), page).unwrap();
     fs::set_permissions(dir.join("site"), Permissions::from_mode(0o755)).unwrap();
@@ -24,5 +48,8 @@ pub(crate) fn made_image(space: &Space, page: &str, lines: &str) -> String {
         space.label()
     );
     fs::write(dir.join("Dockerfile"), recipe).unwrap();
-    docker(&["build", "--quiet", dir.to_str().unwrap()])
+    let id = docker(&["build", "--quiet", dir.to_str().unwrap()]);
+    // What is bulky need not stay until the space ends.
+    fs::remove_dir_all(dir).unwrap();
+    id
 }

@@ -7,6 +7,7 @@
 // Every test program takes its share of this module.
 #![allow(dead_code, unused_imports)]
 
+mod authority;
 mod busybox;
 mod daemon;
 mod docker;
@@ -19,6 +20,7 @@ mod nginx;
 mod pair;
 mod proxy;
 mod registry;
+mod relay;
 mod scene;
 mod solo;
 mod spot;
@@ -26,18 +28,20 @@ mod standard;
 mod watcher;
 mod workshop;
 
+pub(crate) use authority::{Authority, Certificate};
 pub(crate) use busybox::busybox;
 pub(crate) use daemon::{Daemon, Ran, abide, abide_with};
 pub(crate) use docker::{Space, docker, try_docker};
 pub(crate) use git::GitRepo;
 pub(crate) use host::Host;
-pub(crate) use image::{SITE_PORT, made_image};
+pub(crate) use image::{SITE_PORT, bulky_image, made_image};
 pub(crate) use load::{Load, Way};
 pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
 pub(crate) use nginx::nginx_image;
 pub(crate) use pair::{PORT, Pair, TUNNEL};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use registry::{Login, Registry, registry_image};
+pub(crate) use relay::{Mishap, Relay};
 pub(crate) use scene::{Scene, json, list};
 pub(crate) use solo::{Life, Solo, inspected};
 pub(crate) use spot::Spot;

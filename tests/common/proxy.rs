@@ -111,7 +111,7 @@ fn pass_on(mut client: UnixStream, engine: &Path, shared: &Mutex<Shared>) -> io:
 }
 
 /// The request's head as text, and what came after it in the same breath.
-fn read_head(client: &mut UnixStream) -> io::Result<(String, Vec<u8>)> {
+pub(super) fn read_head(client: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     const END: &[u8] = b"\r\n\r\n";
     let (mut read, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
@@ -141,7 +141,7 @@ fn method_and_path(head: &str) -> String {
 
 /// The head with a wish to close the connection after the answer, so that the next request comes
 /// with a connection of its own. What turns into another protocol stays as it is.
-fn closing(head: &str) -> String {
+pub(super) fn closing(head: &str) -> String {
     let is = |line: &str, name: &str| line.to_ascii_lowercase().starts_with(name);
     if head.lines().any(|line| is(line, "upgrade:")) {
         return head.to_owned();

@@ -2,6 +2,8 @@
 
 mod base;
 mod managed;
+mod managed_tls;
+mod midway;
 mod push;
 mod tags;
 mod trouble;
@@ -28,6 +30,8 @@ const VARIABLE: &str = "ABIDE_TEST_REGISTRY_PASSWORD";
 struct Shop {
     shop: Workshop,
     registry: Registry,
+    /// Where abide and the engine find it.
+    host: String,
     /// The repository in the registry.
     path: String,
     prod_port: u16,
@@ -38,6 +42,12 @@ struct Shop {
 impl Shop {
     /// Lays it out beside `registry`; `access` are lines of its `registry_access`.
     fn new(space: Space, registry: Registry, access: &str) -> Self {
+        let host = registry.host();
+        Self::found_at(space, registry, host, access)
+    }
+
+    /// The same, where the way to the registry leads over `host`.
+    fn found_at(space: Space, registry: Registry, host: String, access: &str) -> Self {
         let [prod_port] = free_ports();
         let path = format!("{}shop/prod", space.prefix());
         let prod = space.name("prod-server");
@@ -46,7 +56,7 @@ impl Shop {
             &[("Dockerfile", &site_image(&space, "COPY site.env /site.env"))],
             "[environment.dev.build]\n",
         );
-        let made = Self { shop, registry, path, prod_port, prod, space };
+        let made = Self { shop, registry, host, path, prod_port, prod, space };
         made.declare(access);
         made
     }
@@ -60,7 +70,7 @@ impl Shop {
 
     /// Writes the manifest anew. Whoever loses patience does so soon here.
     fn declare(&self, access: &str) {
-        let host = self.registry.host();
+        let host = &self.host;
         let options = self.shop.options("dev", &self.prod, self.prod_port);
         let options =
             options.lines().filter(|line| !line.starts_with("source")).collect::<Vec<_>>().join("\n");
@@ -100,7 +110,12 @@ impl Shop {
 
     /// Waits until dev says `reason`; gives the sentence.
     fn says(&self, daemon: &Daemon, reason: &str) -> String {
-        let status = self.until(daemon, "dev", reason, |status| status["reason"] == reason);
+        self.says_of(daemon, "dev", reason)
+    }
+
+    /// The same of another environment.
+    fn says_of(&self, daemon: &Daemon, environment: &str, reason: &str) -> String {
+        let status = self.until(daemon, environment, reason, |status| status["reason"] == reason);
         status["message"].as_str().unwrap().to_owned()
     }
 

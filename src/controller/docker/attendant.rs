@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::containers::{bind, no_restarts};
-use super::{Engine, EngineError, QUICK, Result, SLOW, transfer, within};
+use super::{Engine, QUICK, Result, SLOW, transfer, within};
 use crate::model::container::{Secret, label};
 use crate::model::name::{ContainerName, Digest};
 use crate::model::observed::SeenContainer;
@@ -35,6 +35,9 @@ pub(crate) struct AttendantOptions {
     pub(crate) publish: Publish,
     /// Its volume and files of this host.
     pub(crate) mounts: Vec<Mount>,
+    /// A hash of what is in those files, which it reads when it starts; `None`: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<String>,
 }
 
 impl AttendantOptions {
@@ -101,12 +104,7 @@ impl Engine {
     ) -> Result<()> {
         let docker = transfer::proven(self.docker().await?, proof);
         let options = CreateImageOptionsBuilder::default().from_image(name).build();
-        let mut lines = docker.create_image(Some(options), None, None);
-        while let Some(line) = transfer::next(&mut lines, "pulling", name, patience).await? {
-            if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
-                return Err(EngineError::Refused(detail));
-            }
-        }
-        Ok(())
+        let lines = docker.create_image(Some(options), None, None);
+        transfer::follow(lines, transfer::Transfer { doing: "pulling", name, patience }, &mut |_| {}).await
     }
 }

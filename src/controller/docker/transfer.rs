@@ -4,9 +4,12 @@
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::errors::Error as BollardError;
+use bollard::models::{CreateImageInfo, ErrorDetail, PushImageInfo};
 use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
 use futures::{Stream, StreamExt};
 use hyper::header::{HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 use super::{Engine, EngineError, Result};
 use crate::model::container::Secret;
@@ -15,10 +18,13 @@ use crate::model::name::Digest;
 
 /// Where the engine looks for what it shows to a registry.
 const PROOF: HeaderName = HeaderName::from_static("x-registry-auth");
+/// What the engine says each second while it waits for its next try, which is no progress. It goes on
+/// so for 50 s where it pushes and 75 s where it pulls, and says only then what is wrong.
+const RETRYING: &str = "Retrying in ";
 
 impl Engine {
-    /// Pulls `reference@digest` and says what it is called here. `patience` is how long the engine
-    /// may say nothing.
+    /// Pulls `reference@digest` and says what it is called here. `patience` is how long nothing may
+    /// move.
     pub(crate) async fn pull(
         &self,
         reference: &str,
@@ -30,15 +36,8 @@ impl Engine {
         let docker = proven(self.docker().await?, proof);
         let name = format!("{reference}@{digest}");
         let options = CreateImageOptionsBuilder::default().from_image(&name).build();
-        let mut lines = docker.create_image(Some(options), None, None);
-        while let Some(line) = next(&mut lines, "pulling", &name, patience).await? {
-            if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
-                return Err(EngineError::Refused(detail));
-            }
-            if let Some(status) = line.status {
-                progress(status);
-            }
-        }
+        let lines = docker.create_image(Some(options), None, None);
+        follow(lines, Transfer { doing: "pulling", name: &name, patience }, progress).await?;
         let id = self.image_id(&name).await?;
         // No verdict on the registry, which has it: someone removed it here in between.
         let id = id.ok_or_else(|| EngineError::Refused(format!("{name} was pulled, and is gone again")))?;
@@ -57,17 +56,15 @@ impl Engine {
         let docker = proven(self.docker().await?, proof);
         let name = format!("{repository}:{tag}");
         let options = PushImageOptionsBuilder::default().tag(tag).build();
-        let mut lines = docker.push_image(repository, Some(options), None);
+        let lines = docker.push_image(repository, Some(options), None);
         let mut pushed = None;
-        while let Some(line) = next(&mut lines, "pushing", &name, patience).await? {
-            if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
-                return Err(EngineError::Refused(detail));
+        let mut read = |status: String| {
+            if let Some(digest) = told(tag, &status) {
+                pushed = Some(digest);
             }
-            if let Some(status) = line.status {
-                pushed = told(tag, &status).or(pushed);
-                progress(status);
-            }
-        }
+            progress(status);
+        };
+        follow(lines, Transfer { doing: "pushing", name: &name, patience }, &mut read).await?;
         pushed.ok_or_else(|| EngineError::Refused(format!("the engine does not say which digest {name} has")))
     }
 }
@@ -79,16 +76,60 @@ fn told(tag: &str, status: &str) -> Option<Digest> {
     Digest::new(rest.split(' ').next()?).ok()
 }
 
-/// The next line of a transfer.
-pub(super) async fn next<T>(
-    lines: &mut (impl Stream<Item = std::result::Result<T, bollard::errors::Error>> + Unpin),
-    doing: &'static str,
-    name: &str,
-    patience: Duration,
-) -> Result<Option<T>> {
-    match tokio::time::timeout(patience, lines.next()).await {
-        Ok(line) => Ok(line.transpose()?),
-        Err(_) => Err(EngineError::Stalled { what: format!("{doing} {name}"), patience }),
+/// What is on its way.
+pub(super) struct Transfer<'a> {
+    /// `pulling` or `pushing`.
+    pub(super) doing: &'static str,
+    /// What, by its name.
+    pub(super) name: &'a str,
+    /// How long nothing may move.
+    pub(super) patience: Duration,
+}
+
+/// What the engine says of one.
+pub(super) struct Line {
+    status: Option<String>,
+    error: Option<ErrorDetail>,
+}
+
+impl From<CreateImageInfo> for Line {
+    fn from(line: CreateImageInfo) -> Self {
+        Self { status: line.status, error: line.error_detail }
+    }
+}
+
+impl From<PushImageInfo> for Line {
+    fn from(line: PushImageInfo) -> Self {
+        Self { status: line.status, error: line.error_detail }
+    }
+}
+
+/// Reads what the engine says of a transfer, to its end.
+pub(super) async fn follow<T: Into<Line>>(
+    mut lines: impl Stream<Item = std::result::Result<T, BollardError>> + Unpin,
+    transfer: Transfer<'_>,
+    progress: &mut (impl FnMut(String) + Send),
+) -> Result<()> {
+    let Transfer { doing, name, patience } = transfer;
+    let (mut moved, mut is_retrying) = (Instant::now(), false);
+    loop {
+        let line: Line = match tokio::time::timeout_at(moved + patience, lines.next()).await {
+            Ok(Some(line)) => line?.into(),
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                let again = if is_retrying { " again and again" } else { "" };
+                return Err(EngineError::Stalled { what: format!("{doing} {name}{again}"), patience });
+            }
+        };
+        if let Some(detail) = line.error.and_then(|detail| detail.message) {
+            return Err(EngineError::Refused(detail));
+        }
+        let Some(status) = line.status else { continue };
+        is_retrying = status.starts_with(RETRYING);
+        if !is_retrying {
+            moved = Instant::now();
+        }
+        progress(status);
     }
 }
 
@@ -126,5 +167,24 @@ mod tests {
             assert_eq!(told("sha-0123", other), None, "{other}");
         }
         assert_eq!(told("sha-01", &line), None);
+    }
+
+    /// How a transfer ends of which the engine says `words` again and again, for longer than the
+    /// patience with it.
+    async fn ends(words: &'static str) -> Result<()> {
+        let said = futures::stream::iter(0..60).then(move |_| async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok::<_, BollardError>(CreateImageInfo { status: Some(words.to_owned()), ..Default::default() })
+        });
+        let transfer = Transfer { doing: "pulling", name: "a@b", patience: Duration::from_secs(2) };
+        follow(Box::pin(said), transfer, &mut |_| {}).await
+    }
+
+    #[tokio::test]
+    async fn that_the_engine_tries_again_is_no_progress() {
+        let (downloading, retrying) = tokio::join!(ends("Downloading"), ends("Retrying in 4 seconds"));
+        assert_eq!(downloading, Ok(()));
+        let stalled = retrying.unwrap_err().to_string();
+        assert_eq!(stalled, "nothing has moved for 2s while pulling a@b again and again");
     }
 }

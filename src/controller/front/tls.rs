@@ -4,10 +4,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::render::FOLDER;
 use crate::controller::docker::PlacedFile;
+use crate::controller::host_file;
 use crate::model::spec::HttpsSpec;
-
-/// The largest file that can be one of them, in bytes.
-const LARGEST: u64 = 1024 * 1024;
 
 /// A certificate and its key under a name that tells their content, so that a configuration goes on
 /// meaning the ones that it was checked with. Prints neither.
@@ -24,8 +22,8 @@ pub(super) struct Pair {
 /// # Errors
 /// A sentence that names the file, and nothing that is in it.
 pub(super) async fn read(spec: &HttpsSpec) -> Result<Pair, String> {
-    let certificate = read_one("certificate", &spec.certificate).await?;
-    let key = read_one("key", &spec.key).await?;
+    let certificate = host_file::read("the front's certificate", &spec.certificate).await?;
+    let key = host_file::read("the front's key", &spec.key).await?;
     // Of both, as either may be renewed without the other. The key cannot be told from a hash.
     let hash = Sha256::new().chain_update(Sha256::digest(&certificate)).chain_update(Sha256::digest(&key));
     let name = format!("tls-{}", &hex::encode(hash.finalize())[..16]);
@@ -34,15 +32,4 @@ pub(super) async fn read(spec: &HttpsSpec) -> Result<Pair, String> {
         PlacedFile { path, content, mode }
     };
     Ok(Pair { files: vec![file("crt", 0o644, certificate), file("key", 0o600, key)], name })
-}
-
-async fn read_one(what: &str, path: &std::path::Path) -> Result<Vec<u8>, String> {
-    let wrong = |why: String| format!("the front's {what} {} {why}", path.display());
-    let metadata = tokio::fs::metadata(path).await;
-    let metadata = metadata.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
-    // A FIFO would block for ever.
-    if !metadata.is_file() || metadata.len() > LARGEST {
-        return Err(wrong("is no regular file of at most 1 MiB".to_owned()));
-    }
-    tokio::fs::read(path).await.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))
 }

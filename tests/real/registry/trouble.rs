@@ -1,12 +1,7 @@
 //! Registries that are down, frozen, locked or lied to: what serves goes on, and the condition says so.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::{PASSWORD, Shop, USERNAME, VARIABLE};
-use crate::common::{Login, Registry, Space, status};
+use crate::common::{Login, Mishap, Registry, Relay, Space, status};
 
 /// Pushes a second version, which cannot be pushed on to the registry; gives what serves meanwhile.
 fn second_version(shop: &Shop, daemon: &crate::common::Daemon) -> String {
@@ -91,49 +86,6 @@ fn a_newer_commit_ends_a_push_that_hangs() {
     shop.ready(&daemon);
 }
 
-/// Between everyone and a registry: before each question of abide a stranger moves the tag that it is
-/// about, as long as `is_on`.
-fn stranger(
-    listener: TcpListener,
-    to: u16,
-    is_on: Arc<AtomicBool>,
-    move_tag: impl Fn(&str) + Send + Sync + 'static,
-) {
-    let move_tag = Arc::new(move_tag);
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let (is_on, move_tag) = (Arc::clone(&is_on), Arc::clone(&move_tag));
-            std::thread::spawn(move || {
-                let _ = pass_on(client, to, &is_on, &*move_tag);
-            });
-        }
-    });
-}
-
-fn pass_on(
-    mut client: TcpStream,
-    to: u16,
-    is_on: &AtomicBool,
-    move_tag: &dyn Fn(&str),
-) -> std::io::Result<()> {
-    let mut first = [0; 8192];
-    let length = client.read(&mut first)?;
-    let head = String::from_utf8_lossy(&first[..length]).into_owned();
-    if head.contains("user-agent: abide/") && head.contains("/manifests/sha-") && is_on.load(Ordering::SeqCst)
-    {
-        move_tag(head.split("/manifests/").nth(1).and_then(|rest| rest.split(' ').next()).unwrap());
-    }
-    let mut registry = TcpStream::connect(("127.0.0.1", to))?;
-    registry.write_all(&first[..length])?;
-    let (mut from_client, mut to_registry) = (client.try_clone()?, registry.try_clone()?);
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut from_client, &mut to_registry);
-        let _ = to_registry.shutdown(Shutdown::Write);
-    });
-    std::io::copy(&mut registry, &mut client)?;
-    client.shutdown(Shutdown::Both)
-}
-
 #[test]
 fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
     let Some(shop) = Shop::open() else { return };
@@ -141,14 +93,18 @@ fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
     let first = shop.ready(&daemon);
     let serving = shop.runs(&shop.shop.container);
 
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let between = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let is_on = Arc::new(AtomicBool::new(true));
+    // Before each question of abide about a tag, a stranger moves that.
+    let relay = Relay::start(shop.registry.port());
+    let between = relay.host();
     let (registry, path, host) =
         (Registry::at(shop.registry.port()), shop.path.clone(), shop.registry.host());
     let evil = first.clone();
-    stranger(listener, shop.registry.port(), Arc::clone(&is_on), move |tag| {
-        registry.move_tag(&path, tag, &evil);
+    relay.rule(move |head| {
+        if head.contains("user-agent: abide/") && head.contains("/manifests/sha-") {
+            let tag = head.split("/manifests/").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+            registry.move_tag(&path, tag, &evil);
+        }
+        Mishap::None
     });
     let file = shop.shop.desired_state.join("keepwork.toml");
     let manifest = std::fs::read_to_string(&file).unwrap().replace(&host, &between);
@@ -164,7 +120,7 @@ fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
     let message = shop.says(&daemon, "TagMoved");
     assert!(message.contains(&first) && message.contains("someone else writes there"), "{message}");
     assert_eq!(shop.runs(&shop.shop.container), serving, "it was deployed");
-    is_on.store(false, Ordering::SeqCst);
+    relay.calm();
     let second = shop.ready(&daemon);
     assert_ne!(first, second);
     assert_eq!(shop.registry.digest(&shop.path, &second).as_deref(), Some(second.as_str()));

@@ -1,0 +1,228 @@
+//! Registries that fail in the middle of a transfer: what serves goes on, the condition says what is
+//! wrong, and once the registry is well the transfer is made by itself.
+
+use serde_json::Value;
+
+use super::Shop;
+use crate::common::{Daemon, Mishap, Registry, Relay, Space, bulky_image, docker};
+
+/// The layer that is on its way when it happens, in bytes: more than sockets hold back.
+const BULK: u64 = 24 << 20;
+/// How much of it has passed by then. No other layer is as large.
+const MIDWAY: u64 = 4 << 20;
+
+/// What happens to the registry.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// It says nothing more, and its connections stay open.
+    Freezes,
+    /// Its process ends.
+    IsKilled,
+    /// It answers with this.
+    Answers(u16),
+}
+
+/// What is on its way.
+#[derive(Clone, Copy)]
+enum Transfer {
+    /// A layer of dev's second version, to the registry.
+    Push,
+    /// A layer of prod's second version, to the engine.
+    Pull,
+}
+
+impl Transfer {
+    /// Whether a request with this head is one for a layer.
+    fn is_asked_for(self, head: &str) -> bool {
+        match self {
+            Self::Push => head.starts_with("PATCH ") && head.contains("/blobs/uploads/"),
+            Self::Pull => head.starts_with("GET ") && head.contains("/blobs/"),
+        }
+    }
+
+    fn environment(self) -> &'static str {
+        match self {
+            Self::Push => "dev",
+            Self::Pull => "prod",
+        }
+    }
+}
+
+/// A shop whose way to the registry leads over a relay; dev and prod run a first version.
+struct Road {
+    shop: Shop,
+    relay: Relay,
+    daemon: Daemon,
+}
+
+impl Road {
+    fn new() -> Option<Self> {
+        let space = Space::new()?;
+        let registry = Registry::start(&space)?;
+        let relay = Relay::start(registry.port());
+        let shop = Shop::found_at(space, registry, relay.host(), "");
+        let daemon = shop.daemon();
+        let road = Self { shop, relay, daemon };
+        let first = road.shop.ready(&road.daemon);
+        road.set_prod(&first);
+        road.prod_runs(&first);
+        Some(road)
+    }
+
+    fn set_prod(&self, digest: &str) {
+        let image = format!("{}/{}@{digest}", self.shop.host, self.shop.path);
+        let set = self.daemon.abide(&["set", "prod", &image]);
+        assert_eq!(set.code, 0, "{set:?}");
+    }
+
+    fn prod_runs(&self, digest: &str) {
+        self.shop.until(&self.daemon, "prod", "it runs the digest", |status: &Value| {
+            status["status"] == "Ready" && status["image"]["digest"] == digest
+        });
+    }
+
+    /// Has a second version with a bulky layer be wanted; gives its digest where it is known by then.
+    fn want_second(&self, transfer: Transfer) -> Option<String> {
+        let Self { shop, daemon, .. } = self;
+        let bulky = bulky_image(&shop.space, "second", &[BULK]);
+        match transfer {
+            Transfer::Push => {
+                let base = shop.space.name("bulky:1");
+                docker(&["tag", &bulky, &base]);
+                let recipe = format!("FROM {base}\nLABEL {}\n", shop.space.label());
+                shop.shop.push(daemon, &[("Dockerfile", &recipe)]);
+                None
+            }
+            Transfer::Pull => {
+                // Pushed past the relay, and then this engine has nothing of it.
+                let tag = format!("{}/{}:second", shop.registry.host(), shop.path);
+                docker(&["tag", &bulky, &tag]);
+                docker(&["push", "--quiet", &tag]);
+                docker(&["rmi", "--force", &bulky]);
+                let digest = shop.registry.digest(&shop.path, "second").unwrap();
+                self.set_prod(&digest);
+                Some(digest)
+            }
+        }
+    }
+
+    /// The image and the start of what serves in an environment.
+    fn serving(&self, environment: &str) -> String {
+        let name = if environment == "dev" { &self.shop.shop.container } else { &self.shop.prod };
+        docker(&["inspect", "--format", "{{.Image}} {{.State.Running}} {{.State.StartedAt}}", name])
+    }
+}
+
+/// Lets it happen in the middle of the transfer, and mends it once the condition says `reason`; gives
+/// the sentence.
+fn survives(transfer: Transfer, fault: Fault, reason: &str) -> Option<String> {
+    let mut road = Road::new()?;
+    let environment = transfer.environment();
+    let serving = road.serving(environment);
+    let mishap = match fault {
+        Fault::Freezes | Fault::IsKilled => Mishap::Hold(MIDWAY),
+        // The status comes before a body.
+        Fault::Answers(status) if matches!(transfer, Transfer::Pull) => Mishap::Answer(0, status),
+        Fault::Answers(status) => Mishap::Answer(MIDWAY, status),
+    };
+    // The first thing that is pulled is the configuration, which is no layer.
+    let mut left = usize::from(matches!(transfer, Transfer::Pull));
+    road.relay.rule(move |head| match transfer.is_asked_for(head) {
+        true if left == 0 => mishap,
+        true => {
+            left -= 1;
+            Mishap::None
+        }
+        false => Mishap::None,
+    });
+    let second = road.want_second(transfer);
+    match fault {
+        Fault::Freezes => {
+            road.relay.await_held();
+            road.shop.registry.freeze();
+        }
+        Fault::IsKilled => {
+            road.relay.await_held();
+            road.shop.registry.kill();
+        }
+        Fault::Answers(_) => {}
+    }
+    road.relay.release();
+    let message = road.shop.says_of(&road.daemon, environment, reason);
+    assert!(message.contains(&road.relay.host()), "which registry? {message}");
+    assert!(message.contains("goes on serving"), "{message}");
+    assert_eq!(road.serving(environment), serving);
+
+    road.relay.calm();
+    match fault {
+        Fault::Freezes => road.shop.registry.thaw(),
+        Fault::IsKilled => road.shop.registry.run(),
+        Fault::Answers(_) => {}
+    }
+    let built = match second {
+        Some(digest) => {
+            road.prod_runs(&digest);
+            1
+        }
+        None => {
+            let digest = road.shop.ready(&road.daemon);
+            assert_eq!(road.shop.registry.digest(&road.shop.path, &digest).as_deref(), Some(digest.as_str()));
+            2
+        }
+    };
+    assert_ne!(road.serving(environment), serving);
+    let log = road.daemon.log();
+    assert_eq!(log.matches("build begins").count(), built, "{log}");
+    Some(message)
+}
+
+#[test]
+fn a_registry_that_freezes_in_the_middle_of_a_push() {
+    let Some(message) = survives(Transfer::Push, Fault::Freezes, "RegistryUnavailable") else { return };
+    assert!(message.contains("nothing has moved for 2s while pushing"), "{message}");
+}
+
+#[test]
+fn a_registry_that_freezes_in_the_middle_of_a_pull() {
+    let Some(message) = survives(Transfer::Pull, Fault::Freezes, "RegistryUnavailable") else { return };
+    assert!(message.contains("nothing has moved for 2s while pulling"), "{message}");
+}
+
+// Where the connection breaks, the engine tries again for longer than the patience here, and says
+// nothing of why.
+
+#[test]
+fn a_registry_that_is_killed_in_the_middle_of_a_push() {
+    let Some(message) = survives(Transfer::Push, Fault::IsKilled, "RegistryUnavailable") else { return };
+    assert!(message.contains("again and again") && message.contains("does not answer"), "{message}");
+}
+
+#[test]
+fn a_registry_that_is_killed_in_the_middle_of_a_pull() {
+    let Some(message) = survives(Transfer::Pull, Fault::IsKilled, "RegistryUnavailable") else { return };
+    assert!(message.contains("again and again") && message.contains("does not answer"), "{message}");
+}
+
+#[test]
+fn a_registry_that_has_an_error_in_the_middle_of_a_push() {
+    let Some(message) = survives(Transfer::Push, Fault::Answers(500), "RegistryUnavailable") else { return };
+    assert!(message.contains("while pushing") && message.contains("again and again"), "{message}");
+}
+
+#[test]
+fn a_registry_that_has_an_error_in_the_middle_of_a_pull() {
+    let Some(message) = survives(Transfer::Pull, Fault::Answers(500), "RegistryUnavailable") else { return };
+    assert!(message.contains("while pulling") && message.contains("again and again"), "{message}");
+}
+
+#[test]
+fn a_registry_that_wants_another_password_in_the_middle_of_a_push() {
+    let Some(message) = survives(Transfer::Push, Fault::Answers(401), "RegistryDenied") else { return };
+    assert!(message.contains("unauthorized"), "{message}");
+}
+
+#[test]
+fn a_registry_that_wants_another_password_in_the_middle_of_a_pull() {
+    let Some(message) = survives(Transfer::Pull, Fault::Answers(401), "RegistryDenied") else { return };
+    assert!(message.contains("unauthorized"), "{message}");
+}
