@@ -135,6 +135,17 @@ pub enum ContextError {
 }
 
 impl ContextError {
+    /// Whether it says something of this machine's disk, and nothing of the tree.
+    pub fn is_full_disk(&self) -> bool {
+        match self {
+            Self::Read { source, .. } | Self::Write { source, .. } | Self::Output { source } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::IgnoreFile { source, .. } => source.is_full_disk(),
+            _ => false,
+        }
+    }
+
     /// For `map_err` on whatever reads `path`.
     pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { path: path.to_path_buf(), source }

@@ -23,7 +23,7 @@ use super::docker::{Engine, EngineError, Logins};
 use super::jobs::{Ended, Progress};
 use super::push::Pusher;
 use super::registries::Trouble;
-use crate::context::tree as files;
+use crate::context::{ContextError, tree as files};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Image;
@@ -86,6 +86,11 @@ impl BuildError {
     fn failed(message: impl Into<String>) -> Self {
         Self::Verdict(Reason::BuildFailed, message.into())
     }
+
+    /// Something of this machine was in the way, which says nothing of the inputs.
+    fn not_tried(message: impl Into<String>) -> Self {
+        Self::Unavailable(Reason::BuildFailed, message.into())
+    }
 }
 
 impl BuildError {
@@ -115,16 +120,27 @@ impl From<SourceError> for BuildError {
         match error {
             error if error.is_transient() => Self::Unavailable(Reason::SourceUnavailable, message),
             SourceError::NoSuchCommit { .. } => Self::Verdict(Reason::RevisionNotFound, message),
+            // Both may be back in a moment, and the commit is the same then.
+            SourceError::NoSuchBranch { .. } | SourceError::NotARepository { .. } => {
+                Self::Unavailable(Reason::SourceUnavailable, message)
+            }
             _ => Self::failed(message),
         }
+    }
+}
+
+impl From<ContextError> for BuildError {
+    fn from(error: ContextError) -> Self {
+        let message = chain(&error);
+        if error.is_full_disk() { Self::not_tried(message) } else { Self::failed(message) }
     }
 }
 
 impl From<EngineError> for BuildError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
-        // A full disk says nothing about the inputs.
-        let is_full = message.contains("no space left on device");
+        // A full disk says nothing about the inputs. The engine's words and ours differ in one letter.
+        let is_full = message.to_lowercase().contains("no space left on device");
         if error.is_unreachable() || is_full {
             Self::Unavailable(Reason::EngineUnavailable, message)
         } else if is_unfetched(&message) {
@@ -179,7 +195,7 @@ fn is_of_a_command(message: &str) -> bool {
 
 impl From<RecordError> for BuildError {
     fn from(error: RecordError) -> Self {
-        Self::Unavailable(Reason::BuildFailed, chain(&error))
+        Self::not_tried(chain(&error))
     }
 }
 
@@ -195,12 +211,12 @@ impl From<Trouble> for BuildError {
 /// Runs blocking file work beside the async threads.
 async fn blocking<T: Send + 'static>(
     step: &str,
-    work: impl FnOnce() -> Result<T, crate::context::ContextError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, ContextError> + Send + 'static,
 ) -> Result<T, BuildError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(BuildError::failed(format!("{step}: {}", chain(&error)))),
-        Err(_) => Err(BuildError::failed(format!("{step}: the work ended early"))),
+        Ok(Err(error)) => Err(BuildError::from(error).during(step)),
+        Err(_) => Err(BuildError::not_tried(format!("{step}: the work ended early"))),
     }
 }
 
@@ -290,9 +306,8 @@ impl Builder {
         }
         let number = self.writer.next_build_number().await?;
         progress.is_build(number);
-        let mut log = BuildLog::create(&self.dirs.logs, number).map_err(|error| {
-            BuildError::Unavailable(Reason::BuildFailed, format!("no build log: {error}"))
-        })?;
+        let mut log = BuildLog::create(&self.dirs.logs, number)
+            .map_err(|error| BuildError::not_tried(format!("no build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
         info!(environment = %task.environment, build = number, revision = %task.revision, "build begins");
@@ -404,6 +419,24 @@ mod tests {
             let error = BuildError::from(EngineError::Refused(message.to_owned()));
             assert!(matches!(error, BuildError::Unavailable(Reason::ImageNotFound, _)), "{message}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_or_a_branch_that_is_away_is_no_verdict_on_the_inputs() {
+        let full = || std::io::Error::from_raw_os_error(28);
+        let packing = ContextError::Output { source: full() };
+        let step = EngineError::Refused(format!("the step's output cannot be written: {}", full()));
+        let (remote, branch) = ("/srv/site.git".to_owned(), BranchName::new("dev").unwrap());
+        for error in [
+            BuildError::from(packing),
+            BuildError::from(step),
+            BuildError::from(SourceError::NoSuchBranch { remote: remote.clone(), branch }),
+            BuildError::from(SourceError::NotARepository { remote }),
+        ] {
+            assert!(matches!(error, BuildError::Unavailable(..)));
+        }
+        let refused = ContextError::NotAFile { path: "Dockerfile".into() };
+        assert!(matches!(BuildError::from(refused), BuildError::Verdict(Reason::BuildFailed, _)));
     }
 
     #[test]

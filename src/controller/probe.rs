@@ -107,7 +107,9 @@ async fn probe_until_stopped(
     let mut pause = if *probe == Probe::Docker { interval } else { FIRST_PAUSE.min(interval) };
     loop {
         let asked = Instant::now();
+        let mut has_missed = false;
         if let Some(answer) = ask_in_time(&engine, &target).await {
+            has_missed = answer.is_err();
             let is_early = answer.is_err() && pause < interval;
             let mut seen = lock(&seen);
             // What may only be starting has missed one probe, however often it is asked meanwhile.
@@ -118,6 +120,11 @@ async fn probe_until_stopped(
             pause = if is_early { interval.min(pause * 2) } else { interval };
         }
         sleep_until(asked + pause).await;
+        if has_missed {
+            // No more than a round takes: while this process is stopped, nothing is asked.
+            let round = asked.elapsed().min(pause.max(target.health.timeout));
+            lock(&seen).unanswered += round;
+        }
     }
 }
 
@@ -138,10 +145,9 @@ fn note(seen: &mut Readiness, answer: Result<(), String>, now: Timestamp) -> boo
     match answer {
         Ok(()) => {
             let is_news = seen.answering_since.is_none() || seen.misses > 0;
-            seen.answering_since.get_or_insert(now);
-            seen.answered_once = true;
-            seen.misses = 0;
-            seen.last_miss = None;
+            // Not since a moment that is yet to come: then the clock was set back.
+            let since = seen.answering_since.map_or(now, |since| since.min(now));
+            *seen = Readiness { answering_since: Some(since), answered_once: true, ..Readiness::default() };
             is_news
         }
         Err(miss) => {
@@ -217,6 +223,8 @@ mod tests {
         assert!(note(&mut seen, Ok(()), at(2)));
         assert!(!note(&mut seen, Ok(()), at(3)));
         assert_eq!(seen.answering_since, Some(at(2)));
+        assert!(!note(&mut seen, Ok(()), at(1)));
+        assert_eq!(seen.answering_since, Some(at(1)), "the clock was set back");
         assert!(note(&mut seen, miss(), at(4)));
         assert!(!note(&mut seen, miss(), at(5)));
         assert!(note(&mut seen, miss(), at(6)), "three in a row are a verdict");

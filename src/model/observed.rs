@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::build::Acquisition;
 use super::container::{Exit, Secret};
@@ -197,6 +198,8 @@ pub struct Readiness {
     pub misses: u32,
     /// Whether it answered at all since it was started.
     pub answered_once: bool,
+    /// How long it has been asked without an answer since the last good one, by a clock that nobody sets.
+    pub unanswered: Duration,
     /// Why the last probe missed.
     pub last_miss: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The loop's notes: what a pass learns, forgives, and holds back.
 
 use super::explain::explain;
-use super::restart::backoff;
+use super::restart::{LONGEST, backoff};
 use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
 use crate::model::memory::{Crashes, Memory, NoHolder, Refused, Repeat, Trouble};
 use crate::model::observed::Observed;
@@ -13,7 +13,9 @@ use crate::model::time::Timestamp;
 pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now: Timestamp) -> Memory {
     let mut memory = memory.clone();
     memory.volumes.extend(observed.volumes.iter().cloned());
-    let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| sync > at && sync <= now);
+    wait_no_longer_than_ever(&mut memory, intent, now);
+    // What was noted in the future was noted while the clock was wrong: any `sync` forgives it.
+    let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| (sync > at || at > now) && sync <= now);
     let other = |generation| generation != intent.entry.generation;
     memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation));
     memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
@@ -25,6 +27,19 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     }
     memory.draining.retain(|id, _| !is_gone(id));
     memory
+}
+
+/// Clocks are set back, and what was to come in a moment is then far away: nothing is waited for longer
+/// than it could have been at first.
+fn wait_no_longer_than_ever(memory: &mut Memory, intent: &Intent, now: Timestamp) {
+    let latest = now.after(LONGEST);
+    let of_trouble = memory.trouble.iter_mut().map(|trouble| &mut trouble.next_retry);
+    let of_repeat = memory.repeat.iter_mut().flat_map(|repeat| &mut repeat.next_retry);
+    for at in of_trouble.chain(of_repeat).chain(&mut memory.crashes.next_restart) {
+        *at = latest.min(*at);
+    }
+    let drained = now.after(intent.drain.unwrap_or_default());
+    memory.draining.values_mut().for_each(|until| *until = drained.min(*until));
 }
 
 /// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.

@@ -15,7 +15,7 @@ use crate::model::time::Timestamp;
 /// The first delay.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest delay.
-const LONGEST: Duration = Duration::from_secs(300);
+pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// Uptime that resets the count.
 const HEALTHY: Duration = Duration::from_secs(600);
 

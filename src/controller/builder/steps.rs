@@ -25,7 +25,7 @@ impl Work<'_> {
         for (index, step) in steps.iter().enumerate() {
             let (BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. }) = step;
             let (number, own) = (index + 1, place.join(format!("step-{index}")));
-            let cannot = |error| BuildError::failed(format!("a directory for step {number}: {error}"));
+            let cannot = |error| BuildError::not_tried(format!("a directory for step {number}: {error}"));
             std::fs::create_dir(&own).map_err(cannot)?;
             let made = own.join(file_name(output));
             self.step(tree, step, number, secrets, &made).await?;
@@ -79,7 +79,7 @@ impl Work<'_> {
     }
 
     async fn run_step(&mut self, image: &Digest, number: usize, made: &Path) -> Result<(), BuildError> {
-        let cannot = |error| BuildError::failed(format!("the file of step {number}: {error}"));
+        let cannot = |error| BuildError::not_tried(format!("the file of step {number}: {error}"));
         let mut file = tokio::fs::File::create(made).await.map_err(cannot)?;
         let record = &self.builder.record;
         let name = format!("{STEP_NAME}{}-{}-{number}", short(record), self.number);

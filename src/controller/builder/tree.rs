@@ -7,6 +7,7 @@ use super::{BuildError, blocking};
 use crate::context::tree as files;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::spec::ExtraCheckout;
+use crate::model::status::Reason;
 use crate::source::{Remote, SourceError};
 
 impl Work<'_> {
@@ -17,8 +18,10 @@ impl Work<'_> {
         let remote = Remote::new(&task.url)?;
         let mirror = self.builder.mirror(remote);
         match mirror.ensure(&task.revision, Some(&task.branch)).await {
-            // A person may have chosen a commit of another branch.
-            Err(SourceError::NoSuchCommit { .. }) => mirror.ensure(&task.revision, None).await?,
+            // A person may have chosen a commit of another branch, or the branch is away.
+            Err(SourceError::NoSuchCommit { .. } | SourceError::NoSuchBranch { .. }) => {
+                mirror.ensure(&task.revision, None).await?;
+            }
             done => done?,
         }
         let laid = mirror.lay_out(&task.revision, tree).await?;
@@ -68,5 +71,7 @@ async fn resolve(remote: &Remote, revision: &str) -> Result<CommitId, BuildError
     }
     let branch = BranchName::new(revision).map_err(|error| BuildError::failed(error.to_string()))?;
     let head = remote.head(&branch).await?;
-    head.ok_or_else(|| BuildError::failed(format!("{remote} has no branch `{branch}`")))
+    head.ok_or_else(|| {
+        BuildError::Unavailable(Reason::SourceUnavailable, format!("{remote} has no branch `{branch}`"))
+    })
 }

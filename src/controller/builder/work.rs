@@ -74,9 +74,8 @@ impl<'a> Work<'a> {
             let prefix = format!("build-{}-", self.number);
             tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.builder.dirs.work)
         });
-        made.map(|dir| Place(Some(dir))).map_err(|error| {
-            BuildError::Unavailable(Reason::BuildFailed, format!("no directory for the build: {error}"))
-        })
+        made.map(|dir| Place(Some(dir)))
+            .map_err(|error| BuildError::not_tried(format!("no directory for the build: {error}")))
     }
 
     /// Says what is done now, in the log and in the status.

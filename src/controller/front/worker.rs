@@ -151,6 +151,8 @@ impl Worker {
         let bell = Arc::clone(&self.front.bell);
         let mut look_at = now();
         loop {
+            // A clock that is set back makes nothing wait longer than it would have.
+            look_at = look_at.min(now().after(LONGEST_PAUSE.max(self.period)));
             if now() >= look_at {
                 let pause = self.look().await;
                 look_at = now().after(pause);
@@ -162,7 +164,7 @@ impl Worker {
                 () = bell.notified() => look_at = now(),
                 Ok(()) = self.manifest.changed() => look_at = now(),
                 Ok(()) = self.engine_state.changed() => look_at = now(),
-                () = tokio::time::sleep(next.since(now())) => {}
+                () = tokio::time::sleep(next.since(now()).min(self.period)) => {}
             }
         }
     }

@@ -66,9 +66,12 @@ impl Pass<'_> {
         if self.now < deadline {
             return Health::Awaited { until: deadline };
         }
-        if seen.misses == 0 && !seen.answered_once {
-            // Past its time, but not asked by this daemon yet, which was started in the meantime.
-            return Health::Awaited { until: self.now.after(health.interval.saturating_add(health.timeout)) };
+        // Past its time by a clock that may have been set, or while no daemon ran to ask it: at least half
+        // of its time it must really have been asked in vain.
+        let in_vain = health.start_deadline / 2;
+        if !seen.answered_once && seen.unanswered < in_vain {
+            let left = (in_vain - seen.unanswered).max(health.interval);
+            return Health::Awaited { until: self.now.after(left) };
         }
         let patience = humantime::format_duration(health.start_deadline);
         Health::Overdue(format!("was not ready {patience} after its start: {}", miss(seen)))

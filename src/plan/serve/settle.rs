@@ -215,7 +215,8 @@ impl Pass<'_> {
         let due = restart::due(&memory.crashes, current);
         let started = current.started_at.unwrap_or(current.created_at);
         let is_forgiven = self.intent.sync.is_some_and(|sync| sync > started);
-        if due > self.now && !is_forgiven {
+        // One that was started in the future was started before the clock was set back.
+        if due > self.now && started <= self.now && !is_forgiven {
             return half.look_again_at(due);
         }
         memory.crashes = restart::stopping(&memory.crashes, current, why);

@@ -1,5 +1,6 @@
 //! Laws of the decision, held against a small world that obeys every step.
 
+mod clock;
 mod failures;
 mod health;
 mod network;

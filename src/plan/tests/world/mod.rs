@@ -150,6 +150,8 @@ pub(super) struct World {
     job: Option<Job>,
     verdicts: BTreeMap<CommitId, Acquisition>,
     prober_since: Timestamp,
+    /// By how much the clock was set forward.
+    set_forward: Duration,
     containers_made: u32,
 }
 
@@ -210,6 +212,7 @@ impl World {
             job: None,
             verdicts: BTreeMap::new(),
             prober_since: now,
+            set_forward: Duration::ZERO,
             containers_made: 0,
         }
     }
@@ -312,6 +315,17 @@ impl World {
     pub(super) fn sync(&mut self) {
         self.now = self.now.after(Duration::from_millis(1));
         self.intent.sync = Some(self.now);
+    }
+
+    /// Someone sets the clock; nothing else happens.
+    pub(super) fn set_clock_forward(&mut self, by: Duration) {
+        self.now = self.now.after(by);
+        self.set_forward += by;
+    }
+
+    pub(super) fn set_clock_back(&mut self, by: Duration) {
+        self.now = Timestamp::default().after(self.now.since(Timestamp::default()) - by);
+        self.prober_since = self.prober_since.min(self.now);
     }
 
     pub(super) fn restart_daemon(&mut self) {

@@ -29,7 +29,9 @@ impl World {
         if self.now < asked {
             return None;
         }
-        let miss = Readiness { misses: 5, last_miss: Some("refused".to_owned()), ..Readiness::default() };
+        let unanswered = self.now.since(asked).saturating_sub(self.set_forward);
+        let last_miss = Some("refused".to_owned());
+        let miss = Readiness { misses: 5, last_miss, unanswered, ..Readiness::default() };
         if self.hung.contains_key(&container.id) {
             return Some(Readiness { answered_once: true, ..miss });
         }
