@@ -149,11 +149,15 @@ impl Pair {
 
     /// The same, with more lines in its Dockerfile, such as an `ENV` that makes it misbehave.
     pub(crate) fn push_image_with(&self, words: &str, lines: &str) -> String {
-        let id = made_image(&self.space, words, lines);
+        self.push(&made_image(&self.space, words, lines))
+    }
+
+    /// Pushes an image of this engine; gives its name by digest.
+    pub(crate) fn push(&self, id: &str) -> String {
         let path = format!("{}prod", self.space.prefix());
         let repository = format!("{}/{path}", self.registry.host());
         let tag = format!("{repository}:latest");
-        docker(&["tag", &id, &tag]);
+        docker(&["tag", id, &tag]);
         docker(&["push", "--quiet", &tag]);
         format!("{repository}@{}", self.registry.digest(&path, "latest").unwrap())
     }

@@ -1,10 +1,12 @@
 //! The controller is away, the cable is cut, one side is killed: prod goes on, and both agree again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{PATIENCE, PORT, Pair, eventually, json};
+use crate::common::{Mishap, PATIENCE, PORT, Pair, Relay, bulky_image, eventually, json};
 
 /// A pair whose prod runs.
 fn running(words: &str) -> Option<Pair> {
@@ -91,6 +93,38 @@ fn an_agent_that_is_killed_while_it_pulls_goes_on_with_what_ran_and_then_pulls_a
     pair.serves("the new one");
     let containers = pair.host.docker(&["ps", "--all", "--format", "{{.Names}}"]);
     assert!(!containers.contains(".next"), "something half made is left: {containers}");
+}
+
+#[test]
+fn a_registry_that_is_killed_while_a_layer_comes_through_the_link_is_asked_for_the_rest() {
+    let Some(mut pair) = running("the old one") else { return };
+    let relay = Relay::start(pair.registry.port());
+    relay.rule(|head| match head.starts_with("GET ") && head.contains("/blobs/") {
+        true => Mishap::Hold(4 << 20),
+        false => Mishap::None,
+    });
+    let next = pair.push(&bulky_image(&pair.space, "the new one", &[24 << 20]));
+    let next = next.replace(&pair.registry.host(), &relay.host());
+    pair.abide(&["set", "prod", &next]);
+    relay.await_held();
+    pair.registry.kill();
+    relay.release();
+    pair.until("the engine there tries again", |view| {
+        view["message"].as_str().is_some_and(|message| message.contains("Retrying in"))
+    });
+    assert_eq!(pair.host.page(PORT).as_deref(), Some("the old one"));
+    let is_resumed = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_resumed);
+    relay.rule(move |head| {
+        if head.to_lowercase().contains("range: bytes=") {
+            seen.store(true, Ordering::SeqCst);
+        }
+        Mishap::None
+    });
+    pair.registry.run();
+    pair.ready();
+    pair.serves("the new one");
+    assert!(is_resumed.load(Ordering::SeqCst), "the layer was asked for from its beginning");
 }
 
 #[test]

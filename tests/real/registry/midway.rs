@@ -48,11 +48,12 @@ impl Transfer {
     }
 }
 
-/// A shop whose way to the registry leads over a relay; dev and prod run a first version.
+/// A shop whose way to the registry leads over a relay; dev and prod run a first version. The daemon
+/// ends first.
 struct Road {
-    shop: Shop,
-    relay: Relay,
     daemon: Daemon,
+    relay: Relay,
+    shop: Shop,
 }
 
 impl Road {
@@ -62,7 +63,7 @@ impl Road {
         let relay = Relay::start(registry.port());
         let shop = Shop::found_at(space, registry, relay.host(), "");
         let daemon = shop.daemon();
-        let road = Self { shop, relay, daemon };
+        let road = Self { daemon, relay, shop };
         let first = road.shop.ready(&road.daemon);
         road.set_prod(&first);
         road.prod_runs(&first);
