@@ -13,8 +13,8 @@ use crate::model::observed::{Foreign, NetworkPresence, SeenContainer};
 
 /// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
-/// Characters of them.
-const LAST_CHARACTERS: usize = 600;
+/// The most characters of them.
+const MOST_CHARACTERS: usize = 16 * 1024;
 
 /// The containers of one host, as far as they matter.
 pub(crate) struct Fleet {
@@ -222,10 +222,9 @@ impl Fleet {
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
     }
 
-    /// The last that a container wrote, in one line; `None` where it cannot be read now.
+    /// The last that a container wrote; `None` where it cannot be read now.
     pub(crate) async fn last_output(&self, engine: &Engine, id: &str) -> Option<String> {
-        let output = engine.last_output(id, LAST_LINES).await.ok();
-        output.map(|text| presentable(&text))
+        engine.last_output(id, LAST_LINES).await.ok().map(ending)
     }
 
     fn forget_all_but(&self, listed: &[Listed]) -> BTreeSet<EnvironmentName> {
@@ -280,17 +279,23 @@ fn foreign_names(listed: &Listed) -> Vec<(String, Foreign)> {
     listed.names.iter().map(|name| (name.clone(), foreign.clone())).collect()
 }
 
-/// One line of printable characters: it goes into statuses, logs and terminals.
-fn presentable(output: &str) -> String {
-    let start = output.char_indices().rev().nth(LAST_CHARACTERS).map_or(0, |(at, _)| at);
-    let lines = output[start..].lines().map(str::trim).filter(|line| !line.is_empty());
-    let joined = lines.collect::<Vec<_>>().join(" | ");
-    joined.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// Whole lines of the end of it: part of a line may be part of a secret, which nobody recognizes.
+fn ending(output: String) -> String {
+    let Some((start, _)) = output.char_indices().rev().nth(MOST_CHARACTERS) else { return output };
+    output[start..].split_once('\n').map_or(String::new(), |(_, lines)| lines.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whole_lines_of_long_output_are_kept() {
+        assert_eq!(ending("one\ntwo".to_owned()), "one\ntwo");
+        let long = format!("{}\nlast\n", "é".repeat(MOST_CHARACTERS));
+        assert_eq!(ending(long), "last\n");
+        assert_eq!(ending("x".repeat(MOST_CHARACTERS + 1)), "");
+    }
 
     #[test]
     fn an_answer_that_a_later_look_overtook_is_not_taken() {

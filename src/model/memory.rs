@@ -106,6 +106,10 @@ pub struct Refused {
     pub reason: Reason,
     /// What happened, in a sentence, with the container's last output.
     pub message: String,
+    /// Whether it was the host that could not, such as for lack of disk space: no verdict on the
+    /// options, which are tried again after a while.
+    #[serde(default)]
+    pub of_the_host: bool,
     /// When.
     pub at: Timestamp,
 }

@@ -17,7 +17,8 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     // What was noted in the future was noted while the clock was wrong: any `sync` forgives it.
     let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| (sync > at || at > now) && sync <= now);
     let other = |generation| generation != intent.entry.generation;
-    memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation));
+    let is_over = |refused: &Refused| refused.of_the_host && now >= refused.at.after(LONGEST);
+    memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation) || is_over(refused));
     memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
     memory.no_holder.take_if(|no_holder| forgiven(no_holder.at));
@@ -171,6 +172,7 @@ pub fn after_failure(
             generation: intent.entry.generation,
             reason: Reason::StartFailed,
             message: format!("the new container could not be started: {error}"),
+            of_the_host: is_of_the_host(error),
             at: now,
         });
         return memory;
@@ -202,6 +204,18 @@ fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHold
         _ => false,
     };
     tells.then(|| NoHolder { message: message.to_owned(), at: now })
+}
+
+/// Whether an engine's words are about its host, in the kernel's own words for ENOSPC, ENOMEM, EMFILE
+/// and EAGAIN.
+fn is_of_the_host(error: &str) -> bool {
+    let words = [
+        "no space left on device",
+        "cannot allocate memory",
+        "too many open files",
+        "resource temporarily unavailable",
+    ];
+    words.iter().any(|words| error.contains(words))
 }
 
 fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {

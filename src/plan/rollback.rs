@@ -45,6 +45,7 @@ fn known_failure(intent: &Intent, memory: &Memory) -> Option<Refused> {
         generation: entry.generation,
         reason: bad.reason,
         message: format!("image {words} failed before, as generation {}: {}", bad.generation, bad.message),
+        of_the_host: false,
         at: bad.at,
     })
 }
@@ -89,7 +90,8 @@ pub(super) fn destination<'a>(
     choice: &Choice,
     memory: &'a Memory,
 ) -> Option<(&'a Good, &'a Refused)> {
-    let (good, refused) = (memory.good.as_ref()?, memory.refused.as_ref()?);
+    let good = memory.good.as_ref()?;
+    let refused = memory.refused.as_ref().filter(|refused| !refused.of_the_host)?;
     let failed = intent.entry.image.as_ref()?;
     let is_back = match choice {
         Choice::Fallback(spec) => good.image.id.as_ref() == Some(&spec.image),

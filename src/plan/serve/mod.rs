@@ -14,11 +14,13 @@ mod health;
 mod holder;
 mod keep;
 mod make;
+mod output;
 mod parts;
 mod replace;
 mod settle;
 mod swap;
 
+use super::restart::LONGEST;
 use super::target::{self, Choice, KeepReason};
 use super::{Half, Intent, Step, TRANSIT, Verdict, rollback};
 use crate::model::container::ContainerSpec;
@@ -86,13 +88,18 @@ impl<'a> Pass<'a> {
         half.serving = half.serving.or_else(|| self.serves_now(&memory));
         half.outcome = half.outcome.or_else(|| self.refusal(&memory));
         half.verdict = half.verdict.map(|verdict| self.said_while_going_back(verdict, &memory));
+        if let Some(refused) = memory.refused.as_ref().filter(|refused| refused.of_the_host) {
+            half = half.look_again_at(refused.at.after(LONGEST));
+        }
         (self.roll_back(half, &memory), memory)
     }
 
     /// What became of the generation whose container was refused.
     fn refusal(&self, memory: &Memory) -> Option<(Generation, Outcome)> {
         match (self.choice, &memory.refused) {
-            (Choice::Fallback(_) | Choice::Keep { why: KeepReason::Refused, .. }, Some(refused)) => {
+            (Choice::Fallback(_) | Choice::Keep { why: KeepReason::Refused, .. }, Some(refused))
+                if !refused.of_the_host =>
+            {
                 self.failed_unless_good(&refused.message, memory)
             }
             _ => None,

@@ -4,17 +4,14 @@ use super::Pass;
 use super::health::Health;
 use super::holder::wake_holder;
 use super::make::HANDS_OVER;
+use super::output::last_output;
 use super::parts::{merge, remove, remove_all, start_replacement, stop_all_running};
-use crate::model::container::{ContainerSpec, Secret, label};
+use crate::model::container::{ContainerSpec, label};
 use crate::model::memory::{Memory, Refused};
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::{Half, Step, Target, generation_words, restart, target};
-
-/// Shorter values of environment variables are left in a container's output: they cannot be told
-/// from ordinary text.
-const SHORTEST_SECRET: usize = 4;
 
 /// Why a replacement is made anew.
 const OF_BEFORE: &str = "it failed before this was asked for, and is made anew";
@@ -147,23 +144,10 @@ impl<'a> Pass<'a> {
             generation: self.intent.entry.generation,
             reason,
             message: format!("the container of {who} {what}{}", last_output(spec, new)),
+            of_the_host: false,
             at: self.now,
         });
         let choice = target::choose(self.intent, self.observed, &memory);
         Pass::new(self.intent, self.observed, &choice, &memory, self.now).decide(memory)
     }
-}
-
-/// What it wrote last, as a clause, without the values that its environment variables hold.
-fn last_output(spec: &ContainerSpec, container: &SeenContainer) -> String {
-    let output = container.last_output.as_deref().map(str::trim).unwrap_or_default();
-    if output.is_empty() {
-        return String::new();
-    }
-    let mut values: Vec<&str> = spec.options.env.values().map(Secret::expose).collect();
-    values.retain(|value| value.len() >= SHORTEST_SECRET);
-    // The longest first: a value may be a part of another one.
-    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-    let shown = values.into_iter().fold(output.to_owned(), |text, value| text.replace(value, "[redacted]"));
-    format!("; its last output: {shown}")
 }

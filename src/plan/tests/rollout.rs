@@ -85,6 +85,26 @@ fn an_update_that_the_engine_cannot_start_goes_back_to_the_old_one() {
 }
 
 #[test]
+fn an_update_that_a_full_disk_stops_is_no_bad_version_and_is_tried_again_by_itself() {
+    let mut world = World::running(1);
+    let before = world.intent.entry.generation;
+    world.disk_is_full = true;
+    world.set(2);
+    let wanted = world.intent.entry.generation;
+    world.wait(60);
+    assert_eq!((world.only().image.clone(), world.serving().len()), (Some(digest(1)), 1));
+    let plan = world.plan();
+    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert!(plan.verdict.message.contains("no space left on device"), "{plan:#?}");
+    assert!(plan.outcome.as_ref().is_none_or(|(of, _)| *of == before), "{:?}", plan.outcome);
+    assert_eq!(world.intent.entry.generation, wanted, "the record went back");
+    assert!(world.intent.bad.is_empty());
+    world.disk_is_full = false;
+    world.wait(400);
+    assert!(world.is_ready_with(2), "{world:#?}");
+}
+
+#[test]
 fn an_update_that_crashes_goes_back_to_the_old_one_and_shows_its_output_without_secrets() {
     let world = fails_and_goes_back(Program::crashes_after(3));
     assert_eq!(world.intent.bad[0].reason, Reason::StartFailed);

@@ -122,6 +122,9 @@ impl World {
         if self.program_of(&container) == Program::RefusesToStart {
             return Err("exec format error".to_owned());
         }
+        if self.disk_is_full && container.started_at.is_none() {
+            return Err("mkdir /var/lib/docker/overlay2/x: no space left on device".to_owned());
+        }
         self.bind_ports(&container)?;
         let now = self.now;
         let container = self.find(id)?;

@@ -128,6 +128,8 @@ pub(super) struct World {
     pub(super) ignores_limits: bool,
     /// Steps by number from now on that fail.
     pub(super) failing: BTreeSet<usize>,
+    /// Whether nothing can be started for the first time.
+    pub(super) disk_is_full: bool,
     /// The daemon is killed before the step with this number from now on.
     pub(super) killed_before: Option<usize>,
     /// Every step that was carried out.
@@ -198,6 +200,7 @@ impl World {
             irreproducible: false,
             ignores_limits: false,
             failing: BTreeSet::new(),
+            disk_is_full: false,
             killed_before: None,
             done: Vec::new(),
             jobs_begun: 0,

@@ -1,0 +1,54 @@
+//! What a container wrote last, in one line: it goes into statuses, logs and terminals.
+
+use crate::model::container::{ContainerSpec, Secret};
+use crate::model::observed::SeenContainer;
+
+/// Shorter values of environment variables are left in a container's output: they cannot be told
+/// from ordinary text.
+const SHORTEST_SECRET: usize = 4;
+/// Characters that are shown, the last ones.
+const LAST_CHARACTERS: usize = 600;
+
+/// What it wrote last, as a clause, without the values that its environment variables hold.
+pub(super) fn last_output(spec: &ContainerSpec, container: &SeenContainer) -> String {
+    let output = container.last_output.as_deref().unwrap_or_default();
+    let values = spec.options.env.values().map(Secret::expose);
+    match presentable(&redacted(output, values)).as_str() {
+        "" => String::new(),
+        shown => format!("; its last output: {shown}"),
+    }
+}
+
+/// Leaves out values, and each line of those that have several: a program may indent them, or only
+/// the last of them may be seen. Before anything is cut, as a part of a value would be left.
+fn redacted<'a>(output: &str, values: impl Iterator<Item = &'a str>) -> String {
+    let mut parts: Vec<&str> = values.flat_map(|value| [value].into_iter().chain(value.lines())).collect();
+    parts.retain(|part| part.trim().len() >= SHORTEST_SECRET);
+    // The longest first: a value may be a part of another one.
+    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    parts.into_iter().fold(output.to_owned(), |text, part| text.replace(part, "[redacted]"))
+}
+
+fn presentable(output: &str) -> String {
+    let lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let joined = lines.collect::<Vec<_>>().join(" | ");
+    let start = joined.char_indices().rev().nth(LAST_CHARACTERS).map_or(0, |(at, _)| at);
+    joined[start..].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_value_is_shown_however_it_is_written_and_cut() {
+        let key = "-----BEGIN KEY-----\nMIIBOgIBAAJBAKj34Gkx\nFhD4Q9Zxw8n3aQ==\n-----END KEY-----";
+        let told =
+            format!("cannot use\n{key}\n  MIIBOgIBAAJBAKj34Gkx\nFhD4Q9Zxw8n3aQ==\n{}", "x".repeat(570));
+        let shown = presentable(&redacted(&told, [key, "on"].into_iter()));
+        assert!(!shown.contains("3aQ==") && !shown.contains("34Gkx"), "{shown}");
+        assert!(shown.contains("[redacted] | [redacted] | xxx"), "{shown}");
+        assert!(shown.chars().count() <= LAST_CHARACTERS + 1);
+        assert_eq!(presentable("a\n\n b\u{1b}[2J \n"), "a | b\u{fffd}[2J");
+    }
+}
