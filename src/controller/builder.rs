@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::clock::now;
@@ -23,6 +24,7 @@ use super::docker::{Engine, EngineError, Logins};
 use super::jobs::{Ended, Progress};
 use super::push::Pusher;
 use super::registries::Trouble;
+use super::remote::{login_at, remote};
 use crate::context::{ContextError, tree as files};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
@@ -30,7 +32,7 @@ use crate::model::desired::Image;
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
 use crate::model::reference::ImageRepository;
-use crate::model::spec::BuildSpec;
+use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
 use crate::record::{RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
@@ -226,6 +228,7 @@ pub(crate) struct Builder {
     pub(super) pusher: Pusher,
     /// Who builds are at the registries of base images.
     pub(super) logins: Arc<dyn Logins>,
+    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(crate) record: String,
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
@@ -249,11 +252,21 @@ impl Builder {
         }
     }
 
+    fn remote(&self, url: &str) -> Result<Remote, SourceError> {
+        let login = login_at(&self.manifest.borrow(), url);
+        remote(url, login.as_ref())
+    }
+
     fn mirror(&self, remote: Remote) -> Arc<Mirror> {
         let name = remote.directory_name();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = || Arc::new(Mirror::open(self.dirs.mirrors.join(&name), remote));
-        copies.entry(name.clone()).or_insert_with(open).clone()
+        let mirror = match copies.get(&name) {
+            Some(known) => known.again(remote),
+            None => Mirror::open(self.dirs.mirrors.join(&name), remote),
+        };
+        let mirror = Arc::new(mirror);
+        copies.insert(name, Arc::clone(&mirror));
+        mirror
     }
 
     fn turn(&self, key: &BuildKey) -> Arc<tokio::sync::Mutex<()>> {

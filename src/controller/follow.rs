@@ -9,12 +9,13 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::now;
+use super::remote::remote;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
+use crate::model::spec::Login;
 use crate::plan::backoff;
 use crate::record::{Resolver, StatusWriter};
-use crate::source::Remote;
 
 /// However fast pushes are announced, git is asked at most this often.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
@@ -26,6 +27,8 @@ pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<String, String>>>;
 pub(crate) struct Follower {
     pub(crate) repository: RepositoryName,
     pub(crate) url: String,
+    /// Who we are there.
+    pub(crate) login: Option<Login>,
     pub(crate) poll: Duration,
     pub(crate) followers: Vec<(EnvironmentName, BranchName)>,
     /// Rung when a push was announced.
@@ -66,7 +69,7 @@ impl Follower {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        let remote = Remote::new(&self.url).map_err(|error| chain(&error))?;
+        let remote = remote(&self.url, self.login.as_ref()).map_err(|error| chain(&error))?;
         let heads = remote.heads().await.map_err(|error| chain(&error))?;
         let mut missing = Vec::new();
         for (environment, branch) in &self.followers {

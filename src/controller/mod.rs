@@ -23,6 +23,7 @@ mod probe;
 mod pull;
 mod push;
 mod registries;
+mod remote;
 mod supervise;
 mod sweep;
 mod wake;
@@ -142,6 +143,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         engine: Arc::clone(&engine),
         pusher: pusher.clone(),
         logins: registries.clone(),
+        manifest: settings.manifest.clone(),
         record: settings.record.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),

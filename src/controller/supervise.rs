@@ -216,6 +216,7 @@ impl Supervisor {
         let follower = Follower {
             repository: repository.clone(),
             url: followed.spec.url.clone(),
+            login: followed.spec.login.clone(),
             poll: followed.spec.poll,
             followers: followed.followers.clone(),
             announced: Arc::clone(announced),

@@ -133,6 +133,8 @@ pub struct HttpsSpec {
 pub struct RepositorySpec {
     /// Whatever git takes: https, ssh, a path. Never taken from a webhook.
     pub url: String,
+    /// Who abide is there, over HTTP; `None`: whom git's own configuration says.
+    pub login: Option<Login>,
     /// Who may announce a push; `None`: nobody, the branches are only polled.
     pub webhook: Option<WebhookSpec>,
     /// How often the branch heads are asked for; zero: never. Default 60 s.

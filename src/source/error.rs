@@ -73,14 +73,22 @@ pub enum SourceError {
     },
     /// The remote wants other credentials, or hides the repository from these.
     #[error(
-        "{remote} denies access: {detail}; set up a credential helper, token or ssh key for the user \
-         that abide runs as, and try `git ls-remote` as that user"
+        "{remote} denies access: {detail}; give `username` and its secret in [repository.NAME], or a \
+         credential helper or ssh key to the user that abide runs as, and try `git ls-remote` as that user"
     )]
     Denied {
         /// The remote.
         remote: String,
         /// What git said.
         detail: String,
+    },
+    /// The password for a remote cannot be read.
+    #[error("the password for {remote}: {why}")]
+    Password {
+        /// The remote.
+        remote: String,
+        /// Why not.
+        why: String,
     },
     /// A repository by path that belongs to another user, whose configuration git does not trust.
     #[error(
@@ -148,6 +156,7 @@ impl SourceError {
             | Self::Refused { .. } => false,
             Self::Unreachable { .. }
             | Self::Denied { .. }
+            | Self::Password { .. }
             | Self::NotTrusted { .. }
             | Self::TimedOut { .. }
             | Self::DiskFull { .. }

@@ -17,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 
 use super::error::SourceError;
+use super::remote::Login;
 use super::remote::Remote;
-use super::url::{Login, Transport};
+use super::url::Transport;
 
 /// The most standard output that is collected, in bytes: a listing of some 800,000 branches.
 const LONGEST_OUTPUT: usize = 64 << 20;
@@ -127,8 +128,8 @@ impl Git {
             command.env("SSH_ASKPASS", "false");
         }
         let settings = settings_for(remote);
-        if let Some(login) = &remote.url.login {
-            command.env("ABIDE_GIT_USER", login.user.expose());
+        if let Some(login) = &remote.login {
+            command.env("ABIDE_GIT_USER", &login.user);
             command.env("ABIDE_GIT_PASSWORD", login.password.expose());
         }
         Self { command, step, remote: remote.clone(), limit: remote.timeouts.fetch, settings }
@@ -188,7 +189,7 @@ impl Git {
         let ended = tokio::time::timeout(self.limit, watch(child, group, sink)).await;
         let Ok(ended) = ended else { return Err(self.timed_out()) };
         let ended = ended.map_err(SourceError::io("read what git says"))?;
-        let detail = readable(&ended.stderr, self.remote.url.login.as_ref());
+        let detail = readable(&ended.stderr, self.remote.login.as_ref());
         Ok(Finished { status: ended.status, stopped: ended.stopped, output: Vec::new(), detail, of: self })
     }
 
@@ -260,9 +261,8 @@ fn settings_for(remote: &Remote) -> Vec<(String, String)> {
     };
     settings.extend(allowed.iter().map(|t| (format!("protocol.{t}.allow"), "always".to_owned())));
     settings.push((format!("remote.{}.url", Git::REMOTE), remote.url.git.clone()));
-    if let Some(Login { base, .. }) = &remote.url.login {
-        // An empty helper forgets those before it: the URL's own login is meant, and nobody
-        // should store it.
+    if let (Some(base), Some(_)) = (&remote.url.base, &remote.login) {
+        // An empty helper forgets those before it: this login is meant, and nobody should store it.
         settings.push((format!("credential.{base}.helper"), String::new()));
         settings.push((format!("credential.{base}.helper"), LOGIN_HELPER.to_owned()));
     }
@@ -432,8 +432,8 @@ mod tests {
 
     #[test]
     fn a_password_is_taken_out_even_where_it_stands_alone() {
-        let remote = Remote::new("https://u:canary@host/x").unwrap();
-        let line = readable(b"remote: bad login canary", remote.url.login.as_ref());
+        let login = Login { user: "u".to_owned(), password: crate::model::container::Secret::new("canary") };
+        let line = readable(b"remote: bad login canary", Some(&login));
         assert_eq!(line, "remote: bad login [redacted]");
     }
 

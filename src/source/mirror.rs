@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, MutexGuard};
@@ -28,19 +29,25 @@ const MOST_PACKS: usize = 50;
 /// Temporary directories of our own in a mirror begin so.
 pub(super) const SCRATCH_PREFIX: &str = "abide-scratch-";
 
-/// A bare repository under a directory of its own. There must be one value of this per directory:
-/// it takes care that only one operation runs at a time.
+/// A bare repository under a directory of its own. There must be one value of this per directory, or
+/// several that come of one: it takes care that only one operation runs at a time.
 pub struct Mirror {
     pub(super) dir: PathBuf,
     pub(super) remote: Remote,
     pub(super) limits: Limits,
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Mirror {
     /// The mirror of `remote` in `dir`, an absolute path. Nothing is read or made before it is needed.
     pub fn open(dir: PathBuf, remote: Remote) -> Self {
-        Self { dir, remote, limits: Limits::default(), turn: Mutex::new(()) }
+        Self { dir, remote, limits: Limits::default(), turn: Arc::default() }
+    }
+
+    /// The same mirror, asked for with another password. The two share their turn.
+    #[must_use]
+    pub fn again(&self, remote: Remote) -> Self {
+        Self { dir: self.dir.clone(), remote, limits: self.limits, turn: Arc::clone(&self.turn) }
     }
 
     /// The same mirror with other limits on the trees that it lays out.

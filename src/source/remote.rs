@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::SourceError;
 use super::git::Git;
 use super::url::RemoteUrl;
+use crate::model::container::Secret;
 use crate::model::name::{BranchName, CommitId};
 
 /// How long git may take.
@@ -28,10 +29,18 @@ impl Default for Timeouts {
     }
 }
 
+/// Who we are at a remote.
+#[derive(Clone)]
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) password: Secret,
+}
+
 /// A repository as the manifest names it. It prints without credentials.
 #[derive(Clone)]
 pub struct Remote {
     pub(super) url: RemoteUrl,
+    pub(super) login: Option<Login>,
     pub(super) timeouts: Timeouts,
 }
 
@@ -41,7 +50,14 @@ impl Remote {
     /// # Errors
     /// [`SourceError::InvalidUrl`], which states the rule that is broken and never repeats the URL.
     pub fn new(url: &str) -> Result<Self, SourceError> {
-        Ok(Self { url: RemoteUrl::parse(url)?, timeouts: Timeouts::default() })
+        Ok(Self { url: RemoteUrl::parse(url)?, login: None, timeouts: Timeouts::default() })
+    }
+
+    /// The same remote, to whose host a name and a password are shown. Where it is not reached by
+    /// HTTP nobody asks for them.
+    #[must_use]
+    pub fn with_login(self, user: String, password: Secret) -> Self {
+        Self { login: Some(Login { user, password }), ..self }
     }
 
     /// The same remote with other patience.
@@ -112,14 +128,16 @@ mod tests {
 
     #[test]
     fn a_remote_never_prints_its_credentials() {
-        let remote = Remote::new("https://alice:canary@host/x.git").unwrap();
+        let remote = Remote::new("https://alice@host/x.git").unwrap();
+        let remote = remote.with_login("alice".to_owned(), Secret::new("canary"));
         assert_eq!(format!("{remote} {remote:?}"), "https://host/x.git Remote(https://host/x.git)");
     }
 
     #[test]
     fn each_remote_has_a_directory_name_of_its_own_that_a_new_password_does_not_change() {
         let name = |url: &str| Remote::new(url).unwrap().directory_name();
-        assert_eq!(name("https://u:one@host/x"), name("https://u:two@host/x"));
+        let known = Remote::new("https://host/x").unwrap().with_login("u".to_owned(), Secret::new("one"));
+        assert_eq!(known.directory_name(), name("https://host/x"));
         assert_ne!(name("https://host/x"), name("https://host/y"));
         assert!(name("/srv/x").bytes().all(|b| b.is_ascii_hexdigit()));
     }

@@ -1,4 +1,4 @@
-//! The grammar of a repository's URL: what is taken, and where its secrets are.
+//! The grammar of a repository's URL: what is taken.
 //!
 //! Git itself takes far more, such as `ext::` which runs any program, and hands parts of a URL to
 //! ssh as arguments. So this is an allow-list.
@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use super::error::SourceError;
-use crate::model::container::Secret;
 
 const LONGEST: usize = 2048;
 
@@ -24,21 +23,12 @@ pub(super) enum Transport {
 #[derive(Clone)]
 pub(super) struct RemoteUrl {
     pub(super) transport: Transport,
-    /// For git: without a password.
+    /// For git.
     pub(super) git: String,
     /// For people: without user and password; of ssh the user is kept, which is no secret there.
     pub(super) shown: String,
-    /// User and password, decoded, where the URL had both.
-    pub(super) login: Option<Login>,
-}
-
-/// What a URL of the form `https://user:password@host/` carries.
-#[derive(Clone)]
-pub(super) struct Login {
-    /// `https://host:port`: the only place that may be shown the two below.
-    pub(super) base: String,
-    pub(super) user: Secret,
-    pub(super) password: Secret,
+    /// `https://host:port`, the only place that may be shown a password; `None`: it takes none.
+    pub(super) base: Option<String>,
 }
 
 impl RemoteUrl {
@@ -81,20 +71,16 @@ fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
     check_host(host)?;
     let base = format!("{scheme}://{host}");
     let shown = format!("{base}{path}");
-    let (git, login) = match userinfo.map(|u| u.split_once(':').ok_or(u)) {
-        None => (shown.clone(), None),
-        // The user alone stays in the URL: it chooses among the passwords of a credential helper.
-        Some(Err(user)) => {
-            decode(user)?;
-            (format!("{scheme}://{user}@{host}{path}"), None)
-        }
-        Some(Ok((user, password))) => {
-            let login =
-                Login { base, user: Secret::new(decode(user)?), password: Secret::new(decode(password)?) };
-            (shown.clone(), Some(login))
+    let git = match userinfo {
+        None => shown.clone(),
+        Some(user) if user.contains(':') => return Err("it must hold no password"),
+        // It stays in the URL: it chooses among the passwords of a credential helper.
+        Some(user) => {
+            check_escapes(user)?;
+            format!("{scheme}://{user}@{host}{path}")
         }
     };
-    Ok(RemoteUrl { transport, git, shown, login })
+    Ok(RemoteUrl { transport, git, shown, base: Some(base) })
 }
 
 fn ssh(rest: &str) -> Parsed {
@@ -107,7 +93,7 @@ fn ssh(rest: &str) -> Parsed {
     }
     check_host(authority.rsplit_once('@').map_or(authority, |(_, host)| host))?;
     let git = format!("ssh://{authority}{path}");
-    Ok(RemoteUrl { transport: Transport::Ssh, shown: git.clone(), git, login: None })
+    Ok(RemoteUrl { transport: Transport::Ssh, shown: git.clone(), git, base: None })
 }
 
 /// `user@host:path`, ssh without a scheme.
@@ -120,14 +106,14 @@ fn scp_like(text: &str) -> Parsed {
     if path.is_empty() || path.starts_with('-') || path.contains(char::is_whitespace) {
         return Err("the path of an ssh url must not be empty, begin with - or have blanks");
     }
-    Ok(RemoteUrl { transport: Transport::Ssh, git: text.into(), shown: text.into(), login: None })
+    Ok(RemoteUrl { transport: Transport::Ssh, git: text.into(), shown: text.into(), base: None })
 }
 
 fn local(text: &str, path: &str) -> Parsed {
     if !Path::new(path).is_absolute() {
         return Err("a path must be absolute (file:///path or /path)");
     }
-    Ok(RemoteUrl { transport: Transport::File, git: text.into(), shown: text.into(), login: None })
+    Ok(RemoteUrl { transport: Transport::File, git: text.into(), shown: text.into(), base: None })
 }
 
 fn split_authority(rest: &str) -> Result<(&str, &str), &'static str> {
@@ -173,10 +159,9 @@ fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Undoes percent-encoding. Line breaks are refused: they would forge lines of git's credential
-/// protocol.
-fn decode(text: &str) -> Result<String, &'static str> {
-    const RULE: &str = "its user or password has a broken % escape or an encoded control character";
+/// Encoded line breaks are refused: they would forge lines of git's credential protocol.
+fn check_escapes(text: &str) -> Result<(), &'static str> {
+    const RULE: &str = "its user has a broken % escape or an encoded control character";
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -189,7 +174,7 @@ fn decode(text: &str) -> Result<String, &'static str> {
         bytes.push(u8::try_from(high * 16 + low).map_err(|_| RULE)?);
     }
     let text = String::from_utf8(bytes).map_err(|_| RULE)?;
-    if text.chars().any(char::is_control) { Err(RULE) } else { Ok(text) }
+    if text.chars().any(char::is_control) { Err(RULE) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -226,8 +211,9 @@ mod tests {
             "https://host/x?private_token=abc",
             "https://host/x y",
             "https://ho\nst/x",
-            "https://user:a%0ab@host/x",
-            "https://user:%zz@host/x",
+            "https://user:password@host/x",
+            "https://a%0ab@host/x",
+            "https://%zz@host/x",
             "https://[::1/x",
             "https://[nothex]/x",
             "file://host/x",
@@ -257,14 +243,10 @@ mod tests {
     }
 
     #[test]
-    fn a_password_leaves_the_url_and_a_user_alone_stays() {
-        let url = RemoteUrl::parse("https://me%40x:p%2Fw@host:1/x").unwrap();
-        let login = url.login.unwrap();
-        assert_eq!((login.user.expose(), login.password.expose()), ("me@x", "p/w"));
-        assert_eq!((url.git.as_str(), url.shown.as_str()), ("https://host:1/x", "https://host:1/x"));
-        assert_eq!(login.base, "https://host:1");
-
-        let url = RemoteUrl::parse("https://token@host/x").unwrap();
-        assert_eq!((url.git.as_str(), url.shown.as_str()), ("https://token@host/x", "https://host/x"));
+    fn a_user_is_for_git_alone_and_a_password_for_the_host_alone() {
+        let url = RemoteUrl::parse("https://token@host:1/x").unwrap();
+        assert_eq!((url.git.as_str(), url.shown.as_str()), ("https://token@host:1/x", "https://host:1/x"));
+        assert_eq!(url.base.as_deref(), Some("https://host:1"));
+        assert_eq!(RemoteUrl::parse("git@host:x").unwrap().base, None);
     }
 }

@@ -15,7 +15,7 @@ impl Work<'_> {
     pub(super) async fn lay_out(&mut self, tree: &Path) -> Result<(), BuildError> {
         let task = self.task;
         self.say(&format!("checking out {}", task.revision));
-        let remote = Remote::new(&task.url)?;
+        let remote = self.builder.remote(&task.url)?;
         let mirror = self.builder.mirror(remote);
         match mirror.ensure(&task.revision, Some(&task.branch)).await {
             // A person may have chosen a commit of another branch, or the branch is away.
@@ -44,7 +44,7 @@ impl Work<'_> {
     }
 
     async fn lay_beside(&mut self, tree: &Path, checkout: &ExtraCheckout) -> Result<(), BuildError> {
-        let remote = Remote::new(&checkout.url)?;
+        let remote = self.builder.remote(&checkout.url)?;
         self.say(&format!("checking out {remote} at {} into {}", checkout.revision, checkout.to));
         let commit = resolve(&remote, &checkout.revision).await?;
         self.checkouts.push(format!("{remote}@{commit}"));

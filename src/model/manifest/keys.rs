@@ -26,8 +26,10 @@ pub(super) static REGISTRY_ACCESS: Section = Section {
 };
 pub(super) static REGISTRY_WEBHOOK: Section =
     Section { title: "registry_access.HOST.webhook", keys: &["secret_env", "secret_file"] };
-pub(super) static REPOSITORY: Section =
-    Section { title: "repository.NAME", keys: &["url", "webhook", "poll"] };
+pub(super) static REPOSITORY: Section = Section {
+    title: "repository.NAME",
+    keys: &["url", "username", "secret_env", "secret_file", "webhook", "poll"],
+};
 pub(super) static WEBHOOK: Section =
     Section { title: "repository.NAME.webhook", keys: &["provider", "secret_env", "secret_file"] };
 pub(super) static ENVIRONMENT: Section = Section {

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::table::{Field, Table};
 use super::{grammar, keys, secrets};
 use crate::model::name::ContainerName;
-use crate::model::spec::{CertificateFiles, Login, ManagedRegistry, Publish, RegistryAccess, SecretRef};
+use crate::model::spec::{CertificateFiles, ManagedRegistry, Publish, RegistryAccess, SecretRef};
 
 /// Image, name and volume of the managed registry where the manifest does not say.
 const DEFAULT_IMAGE: &str = "registry:2";
@@ -79,44 +79,12 @@ pub(super) fn read_access(field: &Field<'_>) -> Option<RegistryAccess> {
     let table = field.table(&keys::REGISTRY_ACCESS)?;
     let default = RegistryAccess::default();
     Some(RegistryAccess {
-        login: read_login(&table),
+        login: secrets::login(&table),
         plain_http: table.get("plain_http").and_then(|field| field.flag()).unwrap_or(default.plain_http),
         poll: read_poll(&table).unwrap_or(default.poll),
         patience: read_patience(&table).unwrap_or(default.patience),
         webhook: table.get("webhook").and_then(|hook| read_webhook(&hook)),
     })
-}
-
-/// Name and password together, or neither.
-fn read_login(table: &Table<'_>) -> Option<Login> {
-    let username = table.get("username").map(|field| field.parsed("a name in quotes", read_username));
-    let password = match &table.present(&["secret_env", "secret_file"])[..] {
-        [] => None,
-        _ => Some(secrets::read(table)),
-    };
-    match (username, password) {
-        (Some(username), Some(password)) => Some(Login { username: username?, password: password? }),
-        (Some(_), None) => {
-            table.problem(format!(
-                "`{}` has a `username` and needs one of `secret_env` and `secret_file`",
-                table.path()
-            ));
-            None
-        }
-        (None, Some(_)) => {
-            table.problem(format!("`{}` has a secret and needs a `username`", table.path()));
-            None
-        }
-        (None, None) => None,
-    }
-}
-
-/// A colon would end the name where both are sent together.
-fn read_username(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
-        return Err("must be a name without colons and control characters".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 fn read_poll(table: &Table<'_>) -> Option<Duration> {

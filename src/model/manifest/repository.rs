@@ -24,9 +24,14 @@ pub(super) fn read(field: &Field<'_>) -> Option<RepositorySpec> {
     let table = field.table(&keys::REPOSITORY)?;
     let webhook = table.get("webhook").and_then(|hook| read_webhook(&hook));
     let poll = read_poll(&table);
+    let login = secrets::login(&table);
     let url = table.required("url", "url = \"https://github.com/tatfook/wikicraft.git\"")?;
     let url = url.parsed("a URL or an absolute path", url::repository_url)?;
-    Some(RepositorySpec { url, webhook, poll })
+    if login.is_some() && !url.starts_with("https://") && !url.starts_with("http://") {
+        let path = table.path();
+        table.problem(format!("`{path}` has a `username`, which is only asked for by https:// and http://"));
+    }
+    Some(RepositorySpec { url, login, webhook, poll })
 }
 
 fn read_poll(table: &Table<'_>) -> Duration {

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::grammar;
 use super::keys;
 use super::table::{Field, Table, integer};
-use crate::model::spec::{EnvValue, Manifest, Overlay, Recipe, SecretRef};
+use crate::model::spec::{EnvValue, Login, Manifest, Overlay, Recipe, SecretRef};
 
 /// The secret that a table names by exactly one of `secret_env` and `secret_file`.
 pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
@@ -75,6 +75,38 @@ pub(super) fn build_secrets(field: &Field<'_>) -> BTreeMap<String, SecretRef> {
     field.entries().into_iter().filter_map(read).collect()
 }
 
+/// Name and password together, or neither.
+pub(super) fn login(table: &Table<'_>) -> Option<Login> {
+    let username = table.get("username").map(|field| field.parsed("a name in quotes", read_username));
+    let password = match &table.present(&["secret_env", "secret_file"])[..] {
+        [] => None,
+        _ => Some(read(table)),
+    };
+    match (username, password) {
+        (Some(username), Some(password)) => Some(Login { username: username?, password: password? }),
+        (Some(_), None) => {
+            table.problem(format!(
+                "`{}` has a `username` and needs one of `secret_env` and `secret_file`",
+                table.path()
+            ));
+            None
+        }
+        (None, Some(_)) => {
+            table.problem(format!("`{}` has a secret and needs a `username`", table.path()));
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+/// A colon would end the name where both are sent together.
+fn read_username(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
+        return Err("must be a name without colons and control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 impl Manifest {
     /// Every secret with the dotted path of its place, such as `environment.dev.env.TOKEN`.
     pub fn secrets(&self) -> Vec<(String, SecretRef)> {
@@ -93,6 +125,10 @@ impl Manifest {
                 }
                 None => {}
             }
+        }
+        for (name, spec) in &self.repositories {
+            let login = spec.login.as_ref().map(|login| login.password.clone());
+            found.extend(login.map(|password| (format!("repository.{name}"), password)));
         }
         for (host, access) in &self.registries {
             let login = access.login.as_ref().map(|login| login.password.clone());

@@ -226,16 +226,17 @@ fn secrets_and_overlays_are_listed_with_their_places() {
          env = {{ A = \"1\",\n T = {{ secret_env = \"T\" }} }}\n\
          [environment.dev.build]\nsecrets = {{ npm = {{ secret_env = \"NPM\" }} }}\n\
          overlay = [\n{{ from = \"/a\", to = \"a\" }},\n{{ from = \"/b\", to = \"b\" }}]\n\
-         [repository.r]\nurl = \"/srv/r.git\"\nwebhook = {{ provider = \"gitea\", secret_file = \"/s\" }}\n"
+         [repository.r]\nurl = \"https://h/r.git\"\nusername = \"u\"\nsecret_env = \"G\"\nwebhook = {{ provider = \"gitea\", secret_file = \"/s\" }}\n"
     );
     let parsed = parse_with_places(&[file("m.toml", text)]).unwrap();
     let line = |path: &str| parsed.places.find(path).map(|place| place.line);
     let secrets: Vec<_> =
         parsed.manifest.secrets().into_iter().map(|(path, _)| (line(&path), path)).collect();
     let expected = [
-        (14, "repository.r.webhook"),
+        (16, "repository.r.webhook"),
         (6, "environment.dev.env.T"),
         (8, "environment.dev.build.secrets.npm"),
+        (12, "repository.r"),
     ];
     assert_eq!(secrets, expected.map(|(line, path)| (Some(line), path.to_owned())));
     let overlays: Vec<_> =

@@ -36,10 +36,8 @@ fn host_of(rest: &str) -> Result<(), String> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     if user.contains(':') {
-        return Err(
-            "must not hold a password: give it to git by a credential helper, a .netrc file or an SSH key"
-                .to_owned(),
-        );
+        let words = "must not hold a password: name it by `secret_env` or `secret_file`, beside a `username`";
+        return Err(words.to_owned());
     }
     // A host or user that begins with a dash would be an option of ssh.
     if host.is_empty() || host.starts_with([':', '-']) || user.starts_with('-') {

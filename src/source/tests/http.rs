@@ -18,6 +18,7 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use super::fixture::{Kept, Origin, assert_no_process_with, branch, command_lines_with};
+use crate::model::container::Secret;
 use crate::source::{Remote, SourceError};
 
 struct Server {
@@ -129,10 +130,11 @@ async fn a_tree_is_laid_out_from_an_http_server() {
 }
 
 #[tokio::test]
-async fn a_login_in_the_url_opens_the_door_and_shows_on_no_command_line_and_in_no_file() {
+async fn a_login_opens_the_door_and_shows_on_no_command_line_and_in_no_file() {
     let (origin, commit) = Origin::with_one_commit();
     let server = Server::start(origin.path(), Some(("a@nn", "canary-42"))).await;
-    let kept = Kept::of(Remote::new(&server.url("a%40nn:canary-42@")).unwrap());
+    let remote = Remote::new(&server.url("")).unwrap();
+    let kept = Kept::of(remote.with_login("a@nn".to_owned(), Secret::new("canary-42")));
     kept.mirror.ensure(&commit, Some(&branch("master"))).await.unwrap();
     assert_eq!(*server.leaks.lock().unwrap(), Vec::<String>::new());
     let config = std::fs::read_to_string(kept.dir().join("config")).unwrap();
@@ -145,9 +147,11 @@ async fn a_login_in_the_url_opens_the_door_and_shows_on_no_command_line_and_in_n
 async fn a_wrong_or_missing_login_is_denied_at_once_and_never_shown() {
     let (origin, _) = Origin::with_one_commit();
     let server = Server::start(origin.path(), Some(("ann", "right"))).await;
-    for userinfo in ["", "canary@", "ann:canary@", "canary:@"] {
-        let error = Remote::new(&server.url(userinfo)).unwrap().heads().await.unwrap_err();
-        assert!(matches!(error, SourceError::Denied { .. }), "{userinfo}: {error:?}");
+    let remote = |userinfo: &str| Remote::new(&server.url(userinfo)).unwrap();
+    let wrong = |user: &str, password| remote("").with_login(user.to_owned(), Secret::new(password));
+    for remote in [remote(""), remote("canary@"), wrong("ann", "canary"), wrong("canary", "")] {
+        let error = remote.heads().await.unwrap_err();
+        assert!(matches!(error, SourceError::Denied { .. }), "{error:?}");
         assert!(error.is_transient());
         assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
     }
@@ -166,10 +170,23 @@ async fn a_server_that_is_gone_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let remote = Remote::new(&format!("http://u:canary@127.0.0.1:{port}/x.git")).unwrap();
+    let remote = Remote::new(&format!("http://127.0.0.1:{port}/x.git")).unwrap();
+    let remote = remote.with_login("u".to_owned(), Secret::new("canary"));
     let error = remote.heads().await.unwrap_err();
     assert!(matches!(error, SourceError::Unreachable { .. }), "{error:?}");
     assert!(error.is_transient());
     assert!(!format!("{error} {error:?}").contains("canary"));
     assert_no_process_with(&format!("127.0.0.1:{port}")).await;
+}
+
+#[tokio::test]
+async fn another_password_is_used_for_the_mirror_that_is_there() {
+    let (origin, commit) = Origin::with_one_commit();
+    let server = Server::start(origin.path(), Some(("ann", "second"))).await;
+    let remote =
+        |password| Remote::new(&server.url("")).unwrap().with_login("ann".to_owned(), Secret::new(password));
+    let kept = Kept::of(remote("first"));
+    let denied = kept.mirror.ensure(&commit, None).await.unwrap_err();
+    assert!(matches!(denied, SourceError::Denied { .. }), "{denied:?}");
+    kept.mirror.again(remote("second")).ensure(&commit, None).await.unwrap();
 }

@@ -85,6 +85,10 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
             "5: `username` must be a name without colons and control characters",
         ),
         (
+            "[repository.r]\nurl = \"/srv/r\"\nusername = \"u\"\nsecret_env = \"A\"",
+            "4: `repository.r` has a `username`, which is only asked for by https:// and http://",
+        ),
+        (
             "[registry_access.\"a.b\"]\npoll = \"1s\"",
             "5: `poll` must be at least \"5s\", or \"0s\" for never",
         ),

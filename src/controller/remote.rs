@@ -1,0 +1,53 @@
+//! Remotes of git, with who we are there.
+
+use crate::model::spec::{Login, Manifest};
+use crate::secret;
+use crate::source::{Remote, SourceError};
+
+/// The remote at `url`. Its password is read afresh each time, so that another takes no restart.
+///
+/// # Errors
+/// Where the URL is none that is taken, or the password cannot be read.
+pub(super) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceError> {
+    let remote = Remote::new(url)?;
+    let Some(Login { username, password }) = login else { return Ok(remote) };
+    let read = secret::read(password);
+    let read =
+        read.map_err(|why| SourceError::Password { remote: remote.to_string(), why: why.to_string() })?;
+    Ok(remote.with_login(username.clone(), read))
+}
+
+/// Who we are at `url`, where a repository of the manifest has it.
+pub(super) fn login_at(manifest: &Manifest, url: &str) -> Option<Login> {
+    manifest.repositories.values().find(|repository| repository.url == url)?.login.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::{SourceFile, parse};
+
+    #[test]
+    fn a_login_is_shown_where_the_manifest_has_it_and_its_password_read_each_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "[repository.r]\nurl = \"https://h/r\"\nusername = \"u\"\nsecret_file = {:?}\n\
+             [repository.open]\nurl = \"https://h/open\"\n\
+             [environment.dev]\ncontainer = \"dev\"\nport = 1\n",
+            file.path()
+        );
+        let manifest = parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap();
+        assert_eq!(login_at(&manifest, "https://h/open"), None);
+        assert_eq!(login_at(&manifest, "https://h/other"), None);
+        let login = login_at(&manifest, "https://h/r");
+        assert_eq!(login.as_ref().unwrap().username, "u");
+        std::fs::write(file.path(), "canary").unwrap();
+        assert_eq!(remote("https://h/r", login.as_ref()).unwrap().to_string(), "https://h/r");
+        file.close().unwrap();
+        let error = remote("https://h/r", login.as_ref()).unwrap_err();
+        assert!(
+            error.is_transient() && error.to_string().starts_with("the password for https://h/r: "),
+            "{error}"
+        );
+    }
+}
