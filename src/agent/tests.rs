@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::reporter;
 use crate::model::desired::{GoBack, Hold, Image, Origin};
 use crate::model::event::EventKind;
-use crate::model::link::{Assigned, Assignment, Heard, Report};
-use crate::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
+use crate::model::link::{Assigned, Assignment, Heard, Report, Reported};
+use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Probe, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
@@ -210,6 +210,36 @@ async fn a_rollback_is_proposed_by_the_copy_and_recorded_once() {
     assert_eq!(recorded.entry.image, Some(image(1)), "under the name that it has there");
     agent.handles.replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
     assert_eq!(agent.handles.desired.proposed(&prod()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_there() {
+    let controller = home();
+    for number in [1, 2] {
+        controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
+    }
+    let back = |image: Image| GoBack {
+        from: Generation(2),
+        image,
+        revision: Some(CommitId::new("a".repeat(40)).unwrap()),
+        note: "generation 2 failed".into(),
+        reason: Reason::NeverReady,
+        message: "it never answered".into(),
+        at: at(9),
+    };
+    let elsewhere = |image: Image| Image { reference: Some("registry.example.com/private".into()), ..image };
+    deliver(&controller.handles, going_back(1, back(elsewhere(image(7))))).await;
+    let recorded = || controller.handles.desired.get(&prod()).unwrap().entry;
+    assert_eq!(recorded().generation, Generation(2), "an image that was never recorded");
+    deliver(&controller.handles, going_back(2, back(elsewhere(pulled(1))))).await;
+    assert_eq!(recorded().generation, Generation(3));
+    assert_eq!((recorded().image, recorded().revision), (Some(image(1)), None), "as it was recorded");
+}
+
+fn going_back(sequence: u64, back: GoBack) -> Report {
+    let status = status(2, Reason::RolledBack);
+    let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
+    Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported] }
 }
 
 fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {

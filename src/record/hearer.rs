@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::bell::Bell;
 use super::draft::Draft;
 use super::error::RecordError;
@@ -15,7 +17,7 @@ use super::store::{Kind, encode};
 use crate::model::desired::{Entry, GoBack, Image, Outcome};
 use crate::model::event::Event;
 use crate::model::link::{Heard, Receipt, Report, Reported};
-use crate::model::name::{EnvironmentName, Generation};
+use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
 /// Keeps what agents report. It can write of an environment what its loop could, were it here, and
@@ -101,8 +103,7 @@ fn hear_one(
         draft.ring(Bell::Status(environment.clone()));
     }
     if let Some(back) = rollback {
-        let image = known_here(draft, &environment, back.image)?;
-        go_back(draft, &environment, GoBack { image, ..back })?;
+        hear_rollback(draft, &environment, back)?;
     }
     draft.put(Kind::Heard, key.to_vec(), &heard)?;
     Ok(heard)
@@ -144,12 +145,34 @@ fn keep_outcome(
     Ok(())
 }
 
-/// The image as this record knows it, with the names that it has here.
-fn known_here(draft: &Draft<'_>, environment: &EnvironmentName, image: Image) -> Result<Image, RecordError> {
+/// Goes back to what this record had before, under the name that it has here: an agent that could
+/// name another image would choose what it pulls with the credentials of the controller.
+fn hear_rollback(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    back: GoBack,
+) -> Result<(), RecordError> {
+    let Some((image, revision)) = recorded(draft, environment, &back.image)? else {
+        let image = back.image.shown_digest().map(ToString::to_string);
+        warn!(%environment, image, "a rollback is not taken: it leads to an image that was never recorded");
+        return Ok(());
+    };
+    go_back(draft, environment, GoBack { image, revision, ..back }).map(drop)
+}
+
+/// The image as this record knows it, and its commit.
+fn recorded(
+    draft: &Draft<'_>,
+    environment: &EnvironmentName,
+    image: &Image,
+) -> Result<Option<(Image, Option<CommitId>)>, RecordError> {
     let mut entries = documents::<Entry>(draft.store(), Kind::History, &keys::all_of(environment)).rev();
     let known = entries.find_map(|entry| match entry {
-        Ok(entry) => entry.image.filter(|known| known.is_same(&image)).map(Ok),
+        Ok(Entry { image: Some(known), revision, .. }) => {
+            known.is_same(image).then_some(Ok((known, revision)))
+        }
+        Ok(_) => None,
         Err(error) => Some(Err(error)),
     });
-    known.transpose().map(|known| known.unwrap_or(image))
+    known.transpose()
 }

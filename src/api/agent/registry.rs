@@ -1,5 +1,7 @@
-//! `/v2/`: the registry as agents see it. Only what one of its environments is recorded to run can
-//! be pulled, only by digest, and the controller's own credentials prove it where that is needed.
+//! `/v2/`: the registry as agents see it. Only repositories that one of its environments is recorded
+//! to run an image of can be pulled from, and only by digest: any that such a repository has, since
+//! the layers of an image are digests too. The controller's own credentials prove it where that is
+//! needed.
 
 use std::collections::BTreeSet;
 
