@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::reporter;
-use crate::model::desired::{GoBack, Hold, Image, Origin};
-use crate::model::event::EventKind;
+use crate::model::desired::{GoBack, Hold, Image, Origin, Outcome};
+use crate::model::event::{Event, EventKind};
 use crate::model::link::{Assigned, Assignment, Heard, Report, Reported};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Probe, Supply};
-use crate::model::status::{Condition, Reason, Status};
+use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::record::{Change, Handles, NotTaken, open};
 
@@ -240,6 +240,77 @@ fn going_back(sequence: u64, back: GoBack) -> Report {
     let status = status(2, Reason::RolledBack);
     let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
     Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported] }
+}
+
+#[tokio::test]
+async fn a_report_from_far_above_the_record_is_not_taken_and_one_of_a_later_copy_is() {
+    let controller = home();
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let of = |sequence, observed| {
+        let observed_generation = Generation(observed);
+        let status = Status { observed_generation, ..status(0, Reason::RecordBehind) };
+        let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None };
+        Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported] }
+    };
+    for (sequence, observed) in [(1, u64::MAX), (2, u64::MAX / 2)] {
+        assert_eq!(deliver(&controller.handles, of(sequence, observed)).await, None);
+        assert_eq!(controller.handles.status.status(&prod()).unwrap(), None);
+    }
+    assert!(deliver(&controller.handles, of(3, 5_000)).await.is_some());
+    controller.handles.writer.submit(&prod(), set(2), &[]).await.unwrap();
+    assert_eq!(controller.handles.desired.get(&prod()).unwrap().entry.generation, Generation(5_001));
+}
+
+#[tokio::test]
+async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
+    let controller = home();
+    for number in [1, 2] {
+        controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
+    }
+    let long = || "x".repeat(100_000);
+    let event = |sequence: u64| Event {
+        sequence,
+        environment: prod(),
+        at: at(1),
+        kind: EventKind::Step,
+        message: if sequence == 1_000 { long() } else { format!("event {sequence}") },
+        count: 1,
+    };
+    let running = RunningContainer { container_id: long(), image_id: None, started_at: None, restarts: 0 };
+    let status = Status {
+        message: long(),
+        plan: vec![long(); 1_000],
+        running: Some(running),
+        ..status(2, Reason::NeverReady)
+    };
+    let back = GoBack {
+        from: Generation(2),
+        image: image(1),
+        revision: None,
+        note: long(),
+        reason: Reason::NeverReady,
+        message: long(),
+        at: at(9),
+    };
+    let reported = Reported {
+        status,
+        outcomes: vec![(Generation(1), Outcome::Failed(long())), (Generation(2), Outcome::Failed(long()))],
+        events: (1..=1_500).map(event).collect(),
+        rollback: Some(back),
+    };
+    let report = Report { instance: "evil".into(), epoch: 1, sequence: 1, environments: vec![reported] };
+    let heard = deliver(&controller.handles, report).await.unwrap();
+    assert_eq!(heard.event, 1_000, "the others come in the next report");
+    let status = &controller.handles.status;
+    let kept = serde_json::to_string(&(
+        status.status(&prod()).unwrap(),
+        status.history(&prod()).unwrap(),
+        controller.handles.desired.get(&prod()).unwrap(),
+        status.events(Some(&prod()), Some(heard.event - 1), usize::MAX).unwrap(),
+    ));
+    let longest = kept.unwrap().split(|c| c != 'x').map(str::len).max();
+    assert_eq!(longest, Some(4 * 1_024));
+    assert!(status.status(&prod()).unwrap().unwrap().plan.len() < 1_000);
 }
 
 fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {

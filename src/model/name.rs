@@ -227,10 +227,10 @@ impl Digest {
 pub struct Generation(pub u64);
 
 impl Generation {
-    /// The generation of the next change.
+    /// The generation of the next change; `None` after the last number that there is.
     #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
     }
 }
 

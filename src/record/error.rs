@@ -72,6 +72,12 @@ pub enum RecordError {
         /// Why.
         source: Cause,
     },
+    /// A generation is as high as a number can be, which no record comes to by itself.
+    #[error(
+        "nothing was recorded: `{0}` was seen at the highest generation that there is, so there is no next one; \
+         `abide export`, and `abide import` into a new folder, leave that behind"
+    )]
+    NoGeneration(EnvironmentName),
     /// The write may or may not have been made.
     #[error("a write to the record was cut off")]
     CutOff(#[source] Cause),

@@ -19,7 +19,9 @@ pub(super) const KEPT: usize = 500;
 pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) -> Result<(), RecordError> {
     let before = desired.entry.generation;
     let seen = highest_seen(draft, &desired.environment)?;
-    desired.entry = Entry { generation: before.max(seen).next(), ..entry };
+    let next =
+        before.max(seen).next().ok_or_else(|| RecordError::NoGeneration(desired.environment.clone()))?;
+    desired.entry = Entry { generation: next, ..entry };
     put(draft, desired)?;
     supersede(draft, desired, before)?;
     prune(draft, desired)

@@ -12,13 +12,21 @@ use super::keys;
 use super::reader::documents;
 use super::resolver::go_back;
 use super::shared::Shared;
-use super::status::{changed, happen_after, last_event};
+use super::status::{EVENTS_KEPT, changed, cut, happen_after, last_event};
 use super::store::{Kind, encode};
 use crate::model::desired::{Entry, GoBack, Image, Outcome};
 use crate::model::event::Event;
 use crate::model::link::{Heard, Receipt, Report, Reported};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::status::{RunningContainer, Status};
 use crate::model::time::Timestamp;
+
+/// How far above the record an agent's generation can be. One that was restored from an older copy is
+/// behind its agents by as many changes as people made since; and generations after what is heard
+/// go on above it, so what is heard must leave room for them.
+const FURTHEST_AHEAD: u64 = 1 << 20;
+/// Lines of a plan that are kept, of those that an agent reports.
+const PLAN_KEPT: usize = 200;
 
 /// Keeps what agents report. It can write of an environment what its loop could, were it here, and
 /// nothing else.
@@ -74,11 +82,23 @@ fn hear(
         let before: Option<Heard> = draft.store().document(Kind::Heard, key, what)?;
         let heard = match before {
             Some(before) if before.covers(&report) => before,
+            _ if is_too_far_ahead(draft, &reported.status)? => continue,
             before => hear_one(draft, reported, before, &report, at)?,
         };
         receipt.heard.insert(environment, heard);
     }
     Ok(receipt)
+}
+
+/// Whether a status speaks of a generation that this record cannot ever have made.
+fn is_too_far_ahead(draft: &Draft<'_>, status: &Status) -> Result<bool, RecordError> {
+    let (environment, observed) = (&status.environment, status.observed_generation);
+    let recorded = draft.desired(environment)?.entry.generation;
+    let is_too_far = observed.0.saturating_sub(recorded.0) > FURTHEST_AHEAD;
+    if is_too_far {
+        warn!(%environment, %observed, %recorded, "a report is not taken: no record was ever at that generation");
+    }
+    Ok(is_too_far)
 }
 
 fn hear_one(
@@ -95,10 +115,10 @@ fn hear_one(
     let mut heard = Heard { instance, epoch, sequence, at, ..same };
     keep_events(draft, &environment, events, &mut heard)?;
     for (generation, outcome) in outcomes {
-        keep_outcome(draft, &environment, generation, &outcome)?;
+        keep_outcome(draft, &environment, generation, outcome)?;
     }
     let key = environment.as_str().as_bytes();
-    if let Some(line) = changed(draft.store(), Kind::Status, key, encode(&status)?)? {
+    if let Some(line) = changed(draft.store(), Kind::Status, key, encode(&bounded(status))?)? {
         draft.put_bytes(Kind::Status, key.to_vec(), line);
         draft.ring(Bell::Status(environment.clone()));
     }
@@ -116,13 +136,15 @@ fn keep_events(
     heard: &mut Heard,
 ) -> Result<(), RecordError> {
     let mut last = last_event(draft.store(), environment)?;
-    for event in events {
+    // More than are kept come in the next report.
+    for event in events.into_iter().take(EVENTS_KEPT) {
         let count = heard.news_of(&event);
         if count == 0 {
             continue;
         }
         (heard.event, heard.count) = (event.sequence, event.count);
-        let here = Event { sequence: 0, environment: environment.clone(), count, ..event };
+        let message = cut(event.message);
+        let here = Event { sequence: 0, environment: environment.clone(), count, message, ..event };
         last = Some(happen_after(draft, last, here)?);
     }
     Ok(())
@@ -134,12 +156,16 @@ fn keep_outcome(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     generation: Generation,
-    outcome: &Outcome,
+    outcome: Outcome,
 ) -> Result<(), RecordError> {
+    let outcome = match outcome {
+        Outcome::Failed(why) => Outcome::Failed(cut(why)),
+        other => other,
+    };
     let key = keys::numbered(environment, generation.0);
     let is_kept = draft.store().get(Kind::History, &key)?.is_some();
     if is_kept && draft.store().get(Kind::Outcomes, &key)?.is_none() {
-        draft.put(Kind::Outcomes, key, outcome)?;
+        draft.put(Kind::Outcomes, key, &outcome)?;
         draft.ring(Bell::Status(environment.clone()));
     }
     Ok(())
@@ -157,7 +183,8 @@ fn hear_rollback(
         warn!(%environment, image, "a rollback is not taken: it leads to an image that was never recorded");
         return Ok(());
     };
-    go_back(draft, environment, GoBack { image, revision, ..back }).map(drop)
+    let (note, message) = (cut(back.note), cut(back.message));
+    go_back(draft, environment, GoBack { image, revision, note, message, ..back }).map(drop)
 }
 
 /// The image as this record knows it, and its commit.
@@ -175,4 +202,14 @@ fn recorded(
         Err(error) => Some(Err(error)),
     });
     known.transpose()
+}
+
+/// A status of which nothing is longer than the record keeps it.
+fn bounded(status: Status) -> Status {
+    let running = status.running.map(|running| {
+        let container_id = cut(running.container_id);
+        RunningContainer { container_id, ..running }
+    });
+    let plan = status.plan.into_iter().take(PLAN_KEPT).map(cut).collect();
+    Status { message: cut(status.message), plan, running, ..status }
 }

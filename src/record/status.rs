@@ -20,7 +20,7 @@ use crate::model::time::Timestamp;
 pub(super) const EVENTS_KEPT: usize = 1_000;
 /// Builds of an environment that are kept.
 pub(super) const BUILDS_KEPT: usize = 500;
-/// The longest message of an event, in bytes.
+/// The longest message of an event, and the longest text that an agent reports, in bytes.
 const LONGEST_MESSAGE: usize = 4 * 1024;
 /// Where the last build number is.
 const BUILD_NUMBER: &[u8] = b"build_number";
@@ -98,9 +98,7 @@ impl StatusWriter {
         message: impl Into<String>,
         at: Timestamp,
     ) -> Result<(), RecordError> {
-        let mut message: String = message.into();
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
-        let environment = environment.clone();
+        let (message, environment) = (cut(message.into()), environment.clone());
         let event = Event { sequence: 0, environment, at, kind, message, count: 1 };
         self.shared.write(move |draft| happen(draft, event)).await
     }
@@ -126,6 +124,12 @@ impl StatusWriter {
         };
         self.shared.write(work).await
     }
+}
+
+/// A text, no longer than [`LONGEST_MESSAGE`].
+pub(super) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+    text
 }
 
 /// The document, where it differs from what is stored.

@@ -27,6 +27,9 @@ use crate::record::RecordError;
 /// them knows that nobody is there any more, whatever stands between.
 const BEAT: Duration = Duration::from_secs(15);
 
+/// The longest id of an agent's record, in bytes: it is kept with all that is heard.
+const LONGEST_INSTANCE: usize = 128;
+
 /// The session of an agent.
 pub(in crate::api) async fn session(
     State(api): State<ApiState>,
@@ -38,6 +41,9 @@ pub(in crate::api) async fn session(
             "the agent speaks version {} of the link, and this controller {VERSION}: install the same abide on both",
             hello.version
         )));
+    }
+    if hello.instance.len() > LONGEST_INSTANCE {
+        return Err(ApiError::unprocessable(format!("an `instance` has at most {LONGEST_INSTANCE} bytes")));
     }
     let Ok(session) = api.desk.enter(caller.agent.clone(), &hello) else {
         return Err(ApiError::conflict(format!(

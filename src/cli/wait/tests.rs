@@ -122,6 +122,6 @@ fn nothing_is_reached_while_an_agent_is_away_and_a_record_that_is_behind_waits_f
     let away = view("prod", Condition::Ready, Reason::AgentAway);
     assert_eq!(judge(&away, &Goal::default()), Verdict::Waiting);
     let mut behind = view("prod", Condition::Blocked, Reason::RecordBehind);
-    behind.observed_generation = Some(behind.generation.next());
+    behind.observed_generation = behind.generation.next();
     assert_eq!(judge(&behind, &Goal::default()), Verdict::Ended);
 }

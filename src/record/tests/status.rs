@@ -192,3 +192,13 @@ async fn old_builds_are_forgotten_unless_their_inputs_were_built_again() {
     assert_eq!((known("key 1"), known("key 2"), known("key 3")), (None, Some(again), Some(3)));
     assert_eq!(status.builds(&name("dev"), usize::MAX).unwrap().len(), BUILDS_KEPT);
 }
+
+#[tokio::test]
+async fn after_the_highest_generation_there_is_none_and_that_is_said() {
+    let record = fixture();
+    let highest = Status { observed_generation: Generation(u64::MAX), ..status("") };
+    record.handles.status_writer.report(&highest, &Memory::default()).await.unwrap();
+    let error = record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap_err();
+    assert!(error.to_string().contains("there is no next one"), "{error}");
+    assert_eq!(record.handles.desired.get(&name("dev")).unwrap().entry.generation, Generation(0));
+}

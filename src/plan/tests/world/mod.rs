@@ -241,7 +241,7 @@ impl World {
 
     fn record(&mut self, revision: Option<CommitId>, image: Option<Image>, origin: Origin) {
         self.latest = Entry {
-            generation: self.latest.generation.next(),
+            generation: self.latest.generation.next().unwrap(),
             revision,
             image,
             origin: Some(origin),
