@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::policy::Policy;
+use crate::model::desired::Image;
 use crate::model::link::{Assigned, Assignment};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
@@ -157,10 +158,10 @@ pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
     Manifest { environments: here.collect(), network: network.clone(), ..Manifest::default() }
 }
 
-/// The repositories of images that an environment may have to pull.
-fn images(assigned: &Assigned) -> Vec<String> {
+/// The images that an environment may have to run.
+fn images(assigned: &Assigned) -> Vec<Image> {
     let entries = std::iter::once(&assigned.desired.entry).chain(&assigned.held);
-    entries.filter_map(|entry| entry.image.as_ref()?.reference.clone()).collect()
+    entries.filter_map(|entry| entry.image.clone()).collect()
 }
 
 fn generation_of(assigned: &Assigned) -> (EnvironmentName, Generation) {

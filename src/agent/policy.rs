@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::model::desired::Image;
 use crate::model::name::NetworkName;
 use crate::model::spec::{EnvValue, EnvironmentSpec, Mount, SecretRef};
 
@@ -109,13 +110,13 @@ impl Policy {
         Self { rules: Rules::default(), own }
     }
 
-    /// Why an environment is not allowed here, in a sentence; `None`: it is. `images`: the
-    /// repositories that it pulls from. Looks at the disk, for links lead elsewhere.
+    /// Why an environment is not allowed here, in a sentence; `None`: it is. `images`: what it may have
+    /// to run. Looks at the disk, for links lead elsewhere.
     pub(super) fn objection(
         &self,
         network: &NetworkName,
         spec: &EnvironmentSpec,
-        images: &[String],
+        images: &[Image],
     ) -> Option<String> {
         let objections = [
             NETWORKS.contains(&network.as_str()).then(|| format!("containers on the network `{network}`")),
@@ -131,10 +132,16 @@ impl Policy {
         Some(format!("the policy of this host does not allow {what}; what ran goes on"))
     }
 
-    fn image(&self, images: &[String]) -> Option<String> {
+    /// What is not pulled by digest would be whatever this engine has under an ID.
+    fn image(&self, images: &[Image]) -> Option<String> {
         let allowed = self.rules.images.as_ref()?;
-        let other = images.iter().find(|image| !allowed.iter().any(|allowed| fits(image, allowed)))?;
-        Some(format!("images of `{other}`"))
+        images.iter().find_map(|image| match (&image.reference, &image.digest) {
+            (Some(reference), Some(_)) => {
+                let fits = allowed.iter().any(|allowed| fits(reference, allowed));
+                (!fits).then(|| format!("images of `{reference}`"))
+            }
+            _ => Some("images without a repository and a digest".to_owned()),
+        })
     }
 
     fn mount(&self, mount: &Mount) -> Option<String> {

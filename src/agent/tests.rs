@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::reporter;
-use crate::model::desired::{GoBack, Hold, Image, Origin, Outcome};
+use crate::model::desired::{Entry, GoBack, Hold, Image, Origin, Outcome};
 use crate::model::event::{Event, EventKind};
 use crate::model::link::{Assigned, Assignment, Heard, Report, Reported};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
@@ -156,6 +156,28 @@ async fn a_copy_takes_what_is_newer_knows_images_by_its_own_names_and_never_goes
     let forked = take(&assignment(&fork.handles)).await;
     assert_eq!(forked.get(&prod()), Some(&NotTaken::Forked(Generation(3))));
     assert_eq!(copied().image, Some(pulled(1)));
+}
+
+#[tokio::test]
+async fn an_id_that_comes_with_a_digest_never_says_what_runs_here() {
+    let (controller, agent) = (home(), home());
+    let replica = &agent.handles.replica;
+    for number in [1, 2] {
+        controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
+        let mut sent = assignment(&controller.handles);
+        // An image of this engine, under the name of one that is allowed.
+        sent.environments[0].desired.entry.image = Some(Image { id: pulled(9).id, ..image(number) });
+        if number == 2 {
+            let first = controller.handles.desired.entry(&prod(), Generation(1)).unwrap().unwrap();
+            sent.environments[0].held =
+                Some(Entry { image: Some(Image { id: pulled(9).id, ..image(1) }), ..first });
+        }
+        replica.accept(sent, BTreeSet::new()).await.unwrap();
+        let here = agent.handles.desired.get(&prod()).unwrap().entry.image;
+        assert_eq!(here, Some(Image { id: None, ..image(number) }), "it has to be pulled by its digest");
+    }
+    let held = agent.handles.desired.entry(&prod(), Generation(1)).unwrap().unwrap();
+    assert_eq!(held.image, Some(Image { id: None, ..image(1) }));
 }
 
 #[tokio::test]

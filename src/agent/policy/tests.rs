@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::link::Assignment;
+use crate::model::name::Digest;
 
 /// A host with a policy in a folder of its own.
 struct Host {
@@ -45,6 +46,10 @@ impl Host {
         edit(&mut spec);
         self.policy.objection(&NetworkName::default(), &spec, &[])
     }
+}
+
+fn of_repository(repository: &str) -> Image {
+    Image { reference: Some(repository.to_owned()), digest: Some(Digest::of_sha256(&[1; 32])), id: None }
 }
 
 fn spec() -> EnvironmentSpec {
@@ -116,7 +121,7 @@ fn images_volumes_ports_and_variables_are_held_to_their_lists() {
          ports = [\"8088\", \"9000-9010\"]\nsecret_env = [\"PROD_*\"]",
     );
     let about_image =
-        |image: &str| host.policy.objection(&NetworkName::default(), &spec(), &[image.to_owned()]);
+        |image: &str| host.policy.objection(&NetworkName::default(), &spec(), &[of_repository(image)]);
     assert_eq!(about_image("registry.example.com/keepwork/prod"), None);
     assert_eq!(about_image("localhost:5000/prod"), None);
     for other in ["registry.example.com/keepwork", "evil.example.com/keepwork/prod", "localhost:5000/prod2"] {
@@ -132,6 +137,24 @@ fn images_volumes_ports_and_variables_are_held_to_their_lists() {
 }
 
 #[test]
+fn where_images_are_listed_nothing_runs_by_the_name_that_this_engine_has_for_it() {
+    let (listed, free) = (Host::new("images = [\"localhost:5000/*\"]"), Host::new(""));
+    let id = Some(Digest::of_sha256(&[2; 32]));
+    let whole = Image { id: id.clone(), ..of_repository("localhost:5000/prod") };
+    for image in [
+        Image { reference: None, digest: None, id: id.clone() },
+        Image { digest: None, ..whole.clone() },
+        Image { reference: None, ..whole.clone() },
+    ] {
+        let images = [image];
+        let about = |host: &Host| host.policy.objection(&NetworkName::default(), &spec(), &images);
+        assert!(about(&listed).unwrap().contains("without a repository and a digest"), "{images:?}");
+        assert_eq!(about(&free), None);
+    }
+    assert_eq!(listed.policy.objection(&NetworkName::default(), &spec(), &[whole]), None);
+}
+
+#[test]
 fn the_policy_of_the_guide_allows_the_prod_of_the_guide_and_no_more() {
     let guide = include_str!("../../../docs/install.md");
     let (_, rest) = guide.split_once("/etc/abide-agent/policy.toml <<'END'\n").unwrap();
@@ -140,7 +163,7 @@ fn the_policy_of_the_guide_allows_the_prod_of_the_guide_and_no_more() {
         let mut spec = spec();
         spec.volumes =
             vec![Mount { source: volume.to_owned(), target: "/data".to_owned(), read_only: false }];
-        host.policy.objection(&NetworkName::default(), &spec, &[image.to_owned()])
+        host.policy.objection(&NetworkName::default(), &spec, &[of_repository(image)])
     };
     assert_eq!(about("localhost:5000/keepwork/prod", "prod-database"), None);
     assert!(about("localhost:5000/keepwork/other", "prod-database").is_some());
