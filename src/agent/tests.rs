@@ -335,6 +335,33 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
     assert!(status.status(&prod()).unwrap().unwrap().plan.len() < 1_000);
 }
 
+#[tokio::test]
+async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
+    let controller = home();
+    let of = |sequence, generation, outcome| {
+        let status = status(generation, Reason::Updating);
+        let outcomes = vec![(Generation(generation), outcome)];
+        let reported = Reported { status, outcomes, events: Vec::new(), rollback: None };
+        Report { instance: "one".into(), epoch: 1, sequence, environments: vec![reported] }
+    };
+    let failed = || Outcome::Failed("the registry has no such image".to_owned());
+    let kept = || {
+        let history = controller.handles.status.history(&prod()).unwrap();
+        history.into_iter().map(|kept| kept.outcome).collect::<Vec<_>>()
+    };
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    deliver(&controller.handles, of(1, 1, failed())).await;
+    deliver(&controller.handles, of(2, 1, Outcome::Ready)).await;
+    assert_eq!(kept(), [Some(Outcome::Ready)]);
+    deliver(&controller.handles, of(3, 1, failed())).await;
+    assert_eq!(kept(), [Some(Outcome::Ready)], "what became ready was ready");
+    controller.handles.writer.submit(&prod(), set(2), &[]).await.unwrap();
+    deliver(&controller.handles, of(4, 2, failed())).await;
+    controller.handles.writer.submit(&prod(), set(3), &[]).await.unwrap();
+    deliver(&controller.handles, of(5, 2, Outcome::Ready)).await;
+    assert_eq!(kept(), [None, Some(failed()), Some(Outcome::Ready)], "its time is over");
+}
+
 fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {
     let reported = reporter::of(&agent.status, &agent.desired, &prod(), heard, &agent.id).unwrap();
     let environments = reported.into_iter().collect();

@@ -22,8 +22,8 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    /// Pulls it. A digest that the registry does not have is a verdict; a registry that does not
-    /// answer, or lets us in to nothing, is none.
+    /// Pulls it. A digest that the registry does not have is a verdict, which the plan doubts after a
+    /// while; a registry that does not answer, or lets us in to nothing, is none.
     pub(super) async fn run(self, progress: Progress) -> Ended {
         match self.pull(&progress).await {
             Ok(image) => Ended::Got(image),

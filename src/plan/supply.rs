@@ -49,6 +49,10 @@ pub enum Need {
 /// began in the middle of a burst would be superseded by the next push.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// After so long a registry is asked again for what it did not have. Someone may have pushed it there
+/// meanwhile; and not every registry that says so means it.
+pub(super) const GONE_FOR: Duration = Duration::from_secs(300);
+
 /// What `entry` lacks on an engine that holds `images`, with `shelf` beside it.
 pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>, shelf: &Shelf) -> Need {
     let build = entry.revision.clone().filter(|_| supply == SupplyKind::Build);
@@ -137,9 +141,17 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
         Acquisition::Failed { at, .. } if intent.sync.is_some_and(|sync| sync > *at) => {
             begin("someone said sync after it failed")
         }
-        Acquisition::Failed { reason, message, .. } => {
+        Acquisition::Failed { reason: Reason::ImageNotFound, at, .. } if now >= at.after(GONE_FOR) => {
+            begin("what was not in the registry may be there by now")
+        }
+        Acquisition::Failed { reason, message, at } => {
             let half = Half::say(Condition::Degraded, *reason, message.clone());
-            Half { outcome: Some((intent.entry.generation, Outcome::Failed(message.clone()))), ..half }
+            let half =
+                Half { outcome: Some((intent.entry.generation, Outcome::Failed(message.clone()))), ..half };
+            match reason {
+                Reason::ImageNotFound => half.look_again_at(at.after(GONE_FOR)),
+                _ => half,
+            }
         }
         Acquisition::Unavailable { retry_at, .. } if now >= *retry_at => {
             begin("the time to try again has come")

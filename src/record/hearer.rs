@@ -151,7 +151,7 @@ fn keep_events(
 }
 
 /// An outcome that is known stays: what the record itself made of a generation is not an agent's to
-/// change.
+/// change. But the current one may become ready after all, such as when what it needs is there again.
 fn keep_outcome(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -164,7 +164,15 @@ fn keep_outcome(
     };
     let key = keys::numbered(environment, generation.0);
     let is_kept = draft.store().get(Kind::History, &key)?.is_some();
-    if is_kept && draft.store().get(Kind::Outcomes, &key)?.is_none() {
+    let what = || format!("what became of generation {generation} of `{environment}`");
+    let may = match draft.store().document::<Outcome>(Kind::Outcomes, &key, what)? {
+        None => true,
+        Some(Outcome::Failed(_)) if outcome == Outcome::Ready => {
+            draft.desired(environment)?.entry.generation == generation
+        }
+        Some(_) => false,
+    };
+    if is_kept && may {
         draft.put(Kind::Outcomes, key, &outcome)?;
         draft.ring(Bell::Status(environment.clone()));
     }

@@ -61,34 +61,39 @@ pub(in crate::api) async fn pull(
     let nothing = || ApiError::not_found("no such image");
     let (name, part) = parse(&path).ok_or_else(nothing)?;
     let images = api.images.as_ref().ok_or_else(ApiError::no_daemon)?;
-    let repositories = api.repositories(&caller.agent, name)?;
-    let mut answer = None;
-    for repository in repositories {
+    let (mut absent, mut trouble) = (None, None);
+    for repository in api.repositories(&caller.agent, name)? {
         let headers = headers.clone();
         let wanted = Wanted { method: method.clone(), repository, part: part.to_owned(), headers };
-        let found = images.fetch(wanted).await.map_err(|error| {
-            tracing::warn!(agent = %caller.agent, path, %error, "the registry cannot be asked for an agent");
-            ApiError::unavailable("registry-unavailable", "the registry does not answer")
-        })?;
-        let is_there = found.status() != StatusCode::NOT_FOUND;
-        answer = Some(found);
-        if is_there {
-            break;
+        match images.fetch(wanted).await {
+            Ok(found) => match found.status() {
+                StatusCode::NOT_FOUND => absent = Some(found),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    tracing::warn!(agent = %caller.agent, path, status = %found.status(), "the registry denies what an agent pulls");
+                    let words = "the registry denies this to the controller";
+                    trouble = Some(ApiError::unavailable("registry-denied", words));
+                }
+                _ => return Ok(stripped(found)),
+            },
+            Err(error) => {
+                tracing::warn!(agent = %caller.agent, path, %error, "the registry cannot be asked for an agent");
+                let words = "the registry does not answer";
+                trouble = Some(ApiError::unavailable("registry-unavailable", words));
+            }
         }
     }
-    answer.map(stripped).ok_or_else(nothing)
+    // Before the absence, which an engine takes for final: what was denied may be there all the same.
+    match trouble {
+        Some(trouble) => Err(trouble),
+        None => absent.map(stripped).ok_or_else(nothing),
+    }
 }
 
 fn stripped(answer: Response) -> Response {
-    let status = match answer.status() {
-        // What the controller may not is no business of the engine, which would ask for a password.
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StatusCode::NOT_FOUND,
-        status => status,
-    };
     let (parts, body) = answer.into_parts();
     let headers = parts.headers.iter().filter(|(name, _)| ANSWERED.contains(name));
     let headers: HeaderMap = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut response = (status, headers, Body::new(body)).into_response();
+    let mut response = (parts.status, headers, Body::new(body)).into_response();
     response
         .headers_mut()
         .entry(header::CONTENT_TYPE)

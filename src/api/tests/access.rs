@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -9,17 +10,22 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tower::ServiceExt as _;
 
 use super::{Api, api, at, name};
+use crate::api::ControllerError;
 use crate::api::access::gate::{Gate, authenticate};
+use crate::api::agent::{Images, Wanted};
 use crate::api::routes::table;
 use crate::api::serve::Peer;
 use crate::model::access::{Deed, Role, Token};
 use crate::model::credential::{Credential, Pin};
-use crate::model::name::{AgentName, TokenId, TokenName};
+use crate::model::desired::{Image, Origin};
+use crate::model::name::{AgentName, Digest, TokenId, TokenName};
 use crate::model::time::Timestamp;
-use crate::record::NewToken;
+use crate::record::{Change, NewToken};
 
 /// Long enough for a busy machine; a test that waits this long fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -349,6 +355,56 @@ async fn an_agent_learns_whom_it_is_taken_for() {
     let (_, _, body) = seen(door.ask(Method::GET, "/api/v1/agent/self", 7, &[bearer(&online)]).await).await;
     let expected = serde_json::json!({ "agent": "online", "token": token.id });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
+}
+
+/// Registries of which each answers with a status of its own, by host.
+struct FakeImages(BTreeMap<&'static str, u16>);
+
+impl Images for FakeImages {
+    fn fetch(&self, wanted: Wanted) -> BoxFuture<'static, Result<Response, ControllerError>> {
+        let status = self.0[wanted.repository.host().as_str()];
+        let answer = Response::builder().status(status).body(Body::empty()).unwrap();
+        async move { Ok(answer) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn what_the_controller_is_denied_is_no_absence_to_an_agent() {
+    let digest = Digest::new(format!("sha256:{}", "a".repeat(64))).unwrap();
+    for (one, other, expected) in
+        [(401, 404, 503), (404, 403, 503), (404, 404, 404), (401, 200, 200), (500, 404, 500)]
+    {
+        let mut api = api();
+        api.state.images = Some(Arc::new(FakeImages(BTreeMap::from([
+            ("one.example.com", one),
+            ("other.example.com", other),
+        ]))));
+        api.manifest.send_modify(|state| {
+            for spec in Arc::make_mut(state).manifest.environments.values_mut() {
+                spec.host = Some(AgentName::new("online").unwrap());
+            }
+        });
+        for (environment, host) in [("dev", "one"), ("prod", "other")] {
+            let reference = Some(format!("{host}.example.com/shop/app"));
+            let image = Image { reference, digest: Some(digest.clone()), id: None };
+            let change = Change {
+                revision: None,
+                image: Some(image),
+                origin: Origin::Set,
+                by: None,
+                note: None,
+                at: at(0),
+                hold: None,
+            };
+            api.handles.writer.submit(&name(environment), change, &[]).await.unwrap();
+        }
+        let door = door_of(api);
+        let online = door.token("online", agent("online")).await.1;
+        let uri = format!("/v2/shop/app/manifests/{digest}");
+        assert_eq!(door.status("GET", &uri, Some(&online)).await, expected, "{one} and {other}");
+        let uri = format!("/v2/shop/private/manifests/{digest}");
+        assert_eq!(door.status("GET", &uri, Some(&online)).await, 404, "nothing of it is recorded");
+    }
 }
 
 #[tokio::test]

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::world::{NAME, Program, World, digest, mount};
+use crate::model::build::Acquisition;
 use crate::model::container::Secret;
 use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
 use crate::model::name::{CommitId, Digest, Generation};
-use crate::model::observed::{ContainerState, Shelf};
+use crate::model::observed::{ContainerState, Observed, Shelf};
 use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Need, Step, SupplyKind, need};
+use crate::model::time::Timestamp;
+use crate::plan::{Need, Step, SupplyKind, need, plan};
 
 const UPDATE: [&str; 6] = ["create", "stop", "start", "remove", "rename", ""];
 
@@ -244,6 +246,28 @@ fn a_promoted_image_that_is_gone_is_named_and_what_serves_goes_on() {
     world.observed.images.insert(digest(2));
     world.rest();
     assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_digest_that_a_registry_did_not_have_is_asked_for_again_after_a_while() {
+    let mut world = World::running(1);
+    world.promote(2);
+    let repository: ImageRepository = "localhost:5000/shop/app".parse().unwrap();
+    let image = world.intent.entry.image.clone().unwrap();
+    world.intent.entry.image = Some(image.pushed(&repository, &Digest::of_sha256(&[7; 32])));
+    let failed = |reason, ago| {
+        let at = Timestamp::from_millis(world.now.as_millis() - ago);
+        let message = "the registry has no such image".to_owned();
+        let seen = Observed { acquisition: Acquisition::Failed { reason, message, at }, ..world.seen() };
+        plan(&world.intent, &seen, &world.memory, world.now)
+    };
+    let early = failed(Reason::ImageNotFound, 299_000);
+    assert_eq!((early.verdict.reason, early.steps.len()), (Reason::ImageNotFound, 0), "{early:#?}");
+    assert_eq!(early.look_again, Some(world.now.after(Duration::from_secs(1))));
+    let later = failed(Reason::ImageNotFound, 300_000);
+    assert!(matches!(later.steps[0].step, Step::Acquire(Need::Pull { .. })), "{later:#?}");
+    let build = failed(Reason::BuildFailed, 300_000);
+    assert_eq!((build.steps.len(), build.look_again), (0, None), "the same inputs fail again");
 }
 
 #[test]
