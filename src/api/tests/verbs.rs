@@ -235,6 +235,14 @@ async fn a_hold_keeps_what_is_good_now() {
     on_its_way.post("dev/hold", json!({"reason": "another"})).await.moved();
     assert_eq!(record_of(&on_its_way, "dev").hold.unwrap().generation, Some(Generation(1)));
 
+    // As an agent reports it, whose loop keeps its notes to itself.
+    let far_away = api();
+    far_away.ready("prod", 2).await;
+    far_away.record("prod", 3).await;
+    let moved = far_away.post("prod/hold", json!({"reason": "a demo"})).await.moved();
+    assert!(moved["message"].as_str().unwrap().contains("held at generation 2"), "{moved}");
+    assert_eq!(record_of(&far_away, "prod").hold.unwrap().generation, Some(Generation(2)));
+
     let never = api();
     let moved = never.post("dev/hold", json!({"reason": "later"})).await.moved();
     assert!(moved["message"].as_str().unwrap().contains("nothing is started"), "{moved}");

@@ -9,11 +9,12 @@ use crate::api::ApiState;
 use crate::api::body::{Body, By};
 use crate::api::error::ApiError;
 use crate::api::find::Found;
-use crate::model::desired::{Desired, Hold};
+use crate::model::desired::{Desired, Hold, Outcome};
 use crate::model::memory::Memory;
-use crate::model::name::Generation;
+use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::{Condition, Status};
 use crate::model::view::Moved;
+use crate::record::RecordError;
 
 /// Why.
 #[derive(Debug, Deserialize)]
@@ -41,7 +42,11 @@ pub(in crate::api) async fn hold(
     let name = &found.name;
     let (before, status, memory) =
         (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
-    let generation = kept(&before, status.as_ref(), &memory);
+    let generation = match kept(&before, status.as_ref(), &memory) {
+        // The notes of an agent's loop are with the agent.
+        None if before.hold.is_none() => last_ready(&api, name)?,
+        kept => kept,
+    };
     let hold = Hold { reason, by, since: (api.clock)(), generation };
     let desired = api.writer.hold(name, hold).await?;
     let what = match desired.hold.as_ref().and_then(|hold| hold.generation) {
@@ -61,6 +66,13 @@ fn kept(desired: &Desired, status: Option<&Status>, memory: &Memory) -> Option<G
     let is_ready = status
         .is_some_and(|status| status.condition == Condition::Ready && status.observed_generation == current);
     if is_ready { Some(current) } else { memory.good.as_ref().map(|good| good.generation) }
+}
+
+/// The newest generation that became ready, as far as history goes.
+fn last_ready(api: &ApiState, name: &EnvironmentName) -> Result<Option<Generation>, RecordError> {
+    let history = api.status.history(name)?;
+    let ready = history.into_iter().find(|kept| kept.outcome == Some(Outcome::Ready));
+    Ok(ready.map(|kept| kept.entry.generation))
 }
 
 /// `POST /api/v1/environments/{environment}/resume`
