@@ -1,7 +1,7 @@
 //! Following registries: one task a registry asks for the digests of tags, when a push was announced
 //! and now and then anyway, and whether what was pushed there is still there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -139,20 +139,27 @@ impl Follower {
         }
     }
 
+    /// Asks for everything, whatever is wrong with some of it; each trouble is told once.
     async fn ask(&self) -> Result<(), String> {
+        let (mut troubles, mut missing) = (BTreeSet::new(), Vec::new());
         for (environment, repository) in &self.followed.pushers {
-            self.look_for_pushed(environment, repository).await?;
+            troubles.extend(self.look_for_pushed(environment, repository).await.err());
         }
-        let mut missing = Vec::new();
         for (environment, image) in &self.followed.followers {
-            if !self.ask_for_tag(environment, image).await? {
-                missing.push(image.to_string());
+            match self.ask_for_tag(environment, image).await {
+                Ok(true) => {}
+                Ok(false) => missing.push(image.to_string()),
+                Err(why) => drop(troubles.insert(why)),
             }
         }
-        match missing.as_slice() {
-            [] => Ok(()),
-            missing => Err(format!("it has no {}; what follows it keeps what it has", missing.join(", "))),
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            troubles.insert(format!("it has no {missing}; what follows it keeps what it has"));
         }
+        if troubles.is_empty() {
+            return Ok(());
+        }
+        Err(troubles.into_iter().collect::<Vec<_>>().join("; "))
     }
 
     /// Takes the digest of a tag into the record; `false` where there is no such tag.
@@ -220,5 +227,92 @@ impl Follower {
 
     fn name(&self) -> String {
         format!("registry {}", self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::model::desired::Origin;
+    use crate::model::name::{Digest, Generation};
+    use crate::record::{Change, open};
+
+    /// A registry that fails for `broken`, lets nobody in to `private`, and has one digest of all else.
+    async fn registry() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream));
+            }
+        });
+        host
+    }
+
+    async fn answer(mut stream: TcpStream) {
+        let mut lines = BufReader::new(&mut stream).lines();
+        let asked = lines.next_line().await.unwrap().unwrap_or_default();
+        while lines.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
+        let status = match asked {
+            broken if broken.contains("/broken/") => "500 Broken",
+            private if private.contains("/private/") => "403 Forbidden",
+            _ => "200 OK",
+        };
+        let digest = digest();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        // The asker may be gone.
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+
+    fn digest() -> Digest {
+        Digest::of_sha256(&[7; 32])
+    }
+
+    fn name(text: &str) -> EnvironmentName {
+        EnvironmentName::new(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_one_repository_keeps_no_other_from_being_followed() {
+        let (host, home) = (registry().await, tempfile::tempdir().unwrap());
+        let handles = open(home.path()).unwrap();
+        let pushed = format!("{host}/private/pushed");
+        let image = Image { reference: Some(pushed.clone()), digest: Some(digest()), id: None };
+        let change = Change {
+            revision: None,
+            image: Some(image),
+            origin: Origin::Set,
+            by: None,
+            note: None,
+            at: now(),
+            hold: None,
+        };
+        handles.writer.submit(&name("pusher"), change, &[]).await.unwrap();
+        let (_manifest, manifest) = tokio::sync::watch::channel(Arc::default());
+        let tools = Tools {
+            registries: Arc::new(Registries::new(manifest)),
+            desired: handles.desired.clone(),
+            wake: Wake::default(),
+            trouble: FollowTrouble::default(),
+            resolver: handles.resolver.clone(),
+            writer: handles.status_writer.clone(),
+        };
+        let tag = |path: &str| format!("{host}/{path}:latest").parse().unwrap();
+        let followed = Followed {
+            poll: Duration::from_secs(60),
+            pushers: vec![(name("pusher"), pushed.parse().unwrap())],
+            followers: vec![(name("first"), tag("broken/tag")), (name("second"), tag("good/tag"))],
+        };
+        let follower = Follower { host: host.parse().unwrap(), followed, announced: Arc::default(), tools };
+        let why = follower.ask().await.unwrap_err();
+        assert!(why.contains("denies access") && why.contains("500"), "each trouble is told: {why}");
+        let of = |environment| handles.desired.get(&name(environment)).unwrap().entry;
+        assert_eq!(of("second").image.unwrap().digest, Some(digest()));
+        assert_eq!(of("first").generation, Generation(0));
     }
 }
