@@ -17,6 +17,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+pub(super) use failures::place;
 pub use lease::Lease;
 
 use super::error::ApiError;

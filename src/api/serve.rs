@@ -6,6 +6,7 @@
 mod busy;
 mod deadline;
 mod http;
+mod share;
 mod unix;
 mod wire;
 
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use deadline::BodyDeadline;
+use share::{Share, Shares};
 pub use unix::{ServeError, bind_unix};
 use wire::{Opened, Wire};
 
@@ -41,8 +43,12 @@ pub struct Limits {
     pub header_read: Duration,
     /// How long the body of a request may take, from its headers to its last byte (30 s).
     pub body: Duration,
-    /// How many connections there may be at once (1,024). More of them wait in the kernel's queue.
+    /// How many connections there may be at once (4,096): an agent keeps one for as long as it lives.
+    /// More of them wait in the kernel's queue.
     pub connections: usize,
+    /// How many of them one address on another machine may have (half of all); more are closed. A
+    /// proxy in front is one address.
+    pub of_one_address: usize,
     /// How many headers a request may have (100).
     pub headers: usize,
     /// How long the request line and the headers may be together, in bytes (32 KiB).
@@ -56,7 +62,8 @@ impl Default for Limits {
         Self {
             header_read: Duration::from_secs(10),
             body: Duration::from_secs(30),
-            connections: 1_024,
+            connections: 4_096,
+            of_one_address: 2_048,
             headers: 100,
             header_bytes: 32 * 1024,
             grace: Duration::from_secs(5),
@@ -131,12 +138,13 @@ async fn serve<L: Listener>(
     shutdown: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let room = Room { slots, shares: Shares::new(limits.of_one_address) };
     let connections = TaskTracker::new();
-    while let Some(Some((stream, peer, slot))) = shutdown.run_until_cancelled(next(&listener, &slots)).await {
+    while let Some(Some((stream, peer, place))) = shutdown.run_until_cancelled(next(&listener, &room)).await {
         let connection = connection(stream, wire.clone(), peer, router.clone(), limits, shutdown.clone());
         connections.spawn(async move {
             connection.await;
-            drop(slot);
+            drop(place);
         });
     }
     // Closed first, so that nobody waits for an answer that will not come.
@@ -145,16 +153,26 @@ async fn serve<L: Listener>(
     connections.wait().await;
 }
 
+/// Where there is room for connections.
+struct Room {
+    slots: Arc<Semaphore>,
+    shares: Shares,
+}
+
+/// The room that a connection takes, until it is dropped.
+type Place = (OwnedSemaphorePermit, Share);
+
 /// The next connection, once there is room for it.
-async fn next<L: Listener>(
-    listener: &L,
-    slots: &Arc<Semaphore>,
-) -> Option<(L::Stream, Peer, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+async fn next<L: Listener>(listener: &L, room: &Room) -> Option<(L::Stream, Peer, Place)> {
+    let slot = Arc::clone(&room.slots).acquire_owned().await.ok()?;
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept_one().await {
-            Ok((stream, peer)) => return Some((stream, peer, slot)),
+            Ok((stream, peer)) => match room.shares.take(&peer) {
+                Some(share) => return Some((stream, peer, (slot, share))),
+                // To wait would keep others waiting too, behind it in the kernel's queue.
+                None => tracing::debug!(?peer, "closed: its address has too many connections"),
+            },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Such as no file descriptor being left: it passes when connections end.

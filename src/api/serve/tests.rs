@@ -222,6 +222,46 @@ async fn connections_beyond_the_limit_wait_for_room() {
     assert!(start.elapsed() >= Duration::from_millis(200), "there was no limit");
 }
 
+/// Connections that come from elsewhere, in turn.
+struct Elsewhere {
+    listener: TcpListener,
+    addresses: std::sync::Mutex<std::array::IntoIter<&'static str, 7>>,
+}
+
+impl Listener for Elsewhere {
+    type Stream = TcpStream;
+
+    async fn accept_one(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, _) = self.listener.accept_one().await?;
+        let next = self.addresses.lock().unwrap().next().unwrap_or("192.0.2.1:4");
+        Ok((stream, Peer { uid: None, address: Some(next.parse().unwrap()) }))
+    }
+}
+
+#[tokio::test]
+async fn one_address_has_a_share_of_the_connections_and_this_machine_has_all() {
+    let own = "127.0.0.1:1";
+    let addresses = ["192.0.2.1:1", "[::ffff:192.0.2.1]:2", "192.0.2.1:3", "192.0.2.2:1", own, own, own];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let elsewhere = Elsewhere { listener, addresses: addresses.into_iter().into() };
+    let limits = Limits { of_one_address: 2, header_read: PATIENCE * 10, ..hasty() };
+    let shutdown = CancellationToken::new();
+    let done = tokio::spawn(serve(elsewhere, Wire::Plain, router(), limits, shutdown.clone()));
+    let server = Server { address, shutdown, done: Some(done) };
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut first = server.connect().await;
+    let _second = server.connect().await;
+    assert_eq!(server.exchange(b"").await, "", "the third is closed without a word");
+    assert_eq!(statuses(&server.exchange(request).await), [200], "another address has its own");
+    let _ours = (server.connect().await, server.connect().await);
+    assert_eq!(statuses(&server.exchange(request).await), [200]);
+    first.write_all(request).await.unwrap();
+    assert_eq!(statuses(&read_to_close(&mut first).await), [200]);
+    let again = async { while statuses(&server.exchange(request).await) != [200] {} };
+    timeout(PATIENCE, again).await.expect("one that ended makes no room");
+}
+
 /// Refuses the first connections, as where no file descriptor is left.
 struct Exhausted {
     listener: TcpListener,
