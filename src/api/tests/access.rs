@@ -23,6 +23,7 @@ use crate::api::serve::Peer;
 use crate::model::access::{Deed, Role, Token};
 use crate::model::credential::{Credential, Pin};
 use crate::model::desired::{Image, Origin};
+use crate::model::link::{Hello, VERSION};
 use crate::model::name::{AgentName, Digest, TokenId, TokenName};
 use crate::model::time::Timestamp;
 use crate::record::{Change, NewToken};
@@ -355,6 +356,22 @@ async fn an_agent_learns_whom_it_is_taken_for() {
     let (_, _, body) = seen(door.ask(Method::GET, "/api/v1/agent/self", 7, &[bearer(&online)]).await).await;
     let expected = serde_json::json!({ "agent": "online", "token": token.id });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn the_id_of_an_agents_record_has_a_longest_length() {
+    let door = door();
+    let online = door.token("online", agent("online")).await.1;
+    for (length, expected) in [(128, 200), (129, 422)] {
+        let instance = "x".repeat(length);
+        let hello = Hello { version: VERSION, instance, epoch: length as u64, software: String::new() };
+        let request = Request::post("/api/v1/agent/session")
+            .extension(Peer { uid: None, address: None })
+            .header(header::AUTHORIZATION, bearer(&online))
+            .body(Body::from(serde_json::to_vec(&hello).unwrap()));
+        let answer = door.router.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), expected, "{length}");
+    }
 }
 
 /// Registries of which each answers with a status of its own, by host.
