@@ -42,7 +42,7 @@ impl Failed {
     /// What the failure, told as `message`, says of the thing that was asked for.
     pub(super) fn verdict<'a>(&self, message: &'a str) -> Failure<'a> {
         match &self.why {
-            StepError::Engine(error) if error.is_unreachable() => Failure::Unanswered(message),
+            StepError::Engine(error) if error.is_no_answer() => Failure::Unanswered(message),
             StepError::Engine(_) | StepError::Record(_) | StepError::NothingMade => Failure::Refused(message),
         }
     }

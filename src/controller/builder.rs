@@ -141,7 +141,7 @@ impl From<EngineError> for BuildError {
         let message = error.to_string();
         // A full disk says nothing about the inputs. The engine's words and ours differ in one letter.
         let is_full = message.to_lowercase().contains("no space left on device");
-        if error.is_unreachable() || is_full {
+        if error.is_no_answer() || is_full {
             Self::Unavailable(Reason::EngineUnavailable, message)
         } else if is_unfetched(&message) {
             Self::Unavailable(Reason::ImageNotFound, message)

@@ -6,6 +6,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tracing::warn;
+
 use super::docker::{Engine, EngineError, Listed};
 use crate::model::container::label;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
@@ -32,6 +34,8 @@ struct Known {
     looks: u64,
     /// The number of the look whose answer was taken last, by container.
     taken: HashMap<String, u64>,
+    /// Why containers could not be looked at, as it was logged.
+    unseen: HashMap<String, EngineError>,
     /// Names of containers that are not ours.
     foreign: HashMap<String, Foreign>,
     /// Image IDs known to be there.
@@ -191,8 +195,13 @@ impl Fleet {
         for listed in ours {
             let summary = (listed.names.clone(), listed.state.clone());
             if afresh || self.known().listed.get(&listed.id) != Some(&summary) {
-                changed.extend(self.look(engine, &listed.id).await?);
-                self.known().listed.insert(listed.id, summary);
+                match self.look(engine, &listed.id).await {
+                    Ok(environment) => {
+                        changed.extend(environment);
+                        self.known().listed.insert(listed.id, summary);
+                    }
+                    Err(error) => drop(self.keep(&listed.id, error)?),
+                }
             }
         }
         Ok(changed)
@@ -206,7 +215,11 @@ impl Fleet {
         id: &str,
     ) -> Result<Option<EnvironmentName>, EngineError> {
         let number = self.known().begin_look();
-        let Some(seen) = engine.inspect(id).await? else {
+        // Until there is an answer, each resync looks again.
+        self.known().listed.remove(id);
+        let seen = engine.inspect(id).await?;
+        self.known().unseen.remove(id);
+        let Some(seen) = seen else {
             let mut known = self.known();
             known.take(id, number);
             return Ok(known.forget(id));
@@ -222,6 +235,23 @@ impl Fleet {
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
     }
 
+    /// Keeps what was known of a container where a look at it ended in `error`: the others must not
+    /// wait for one that the engine cannot tell of, such as one that is half removed.
+    ///
+    /// # Errors
+    /// `error`, where it is the engine itself that does not answer.
+    pub(crate) fn keep(&self, id: &str, error: EngineError) -> Result<Option<EnvironmentName>, EngineError> {
+        if error.is_unreachable() {
+            return Err(error);
+        }
+        let mut known = self.known();
+        if known.unseen.get(id) != Some(&error) {
+            warn!(container = id, %error, "a container cannot be looked at; what was known of it is kept");
+            known.unseen.insert(id.to_owned(), error);
+        }
+        Ok(None)
+    }
+
     /// The last that a container wrote; `None` where it cannot be read now.
     pub(crate) async fn last_output(&self, engine: &Engine, id: &str) -> Option<String> {
         engine.last_output(id, LAST_LINES).await.ok().map(ending)
@@ -233,6 +263,7 @@ impl Fleet {
         let gone: Vec<String> =
             known.ours.keys().filter(|id| !there.contains(id.as_str())).cloned().collect();
         known.taken.retain(|id, _| there.contains(id.as_str()));
+        known.unseen.retain(|id, _| there.contains(id.as_str()));
         gone.iter().filter_map(|id| known.forget(id)).collect()
     }
 

@@ -81,7 +81,8 @@ impl Watch {
         match happening {
             Happening::Container { id, names } => {
                 self.pass.front.hear(&id, &names);
-                if let Some(environment) = fleet.look(engine, &id).await? {
+                let looked = fleet.look(engine, &id).await;
+                if let Some(environment) = looked.or_else(|error| fleet.keep(&id, error))? {
                     self.wake.ring(&environment);
                 } else if !fleet.knows(&id) && names.iter().any(|name| self.is_declared(name)) {
                     // Someone else's container came, went or changed its name where it matters.
