@@ -5,12 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use super::clock;
 use super::wake::Wake;
@@ -165,10 +168,11 @@ impl Jobs {
         slot.ended = None;
         slot.running = Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
         let (work, permits, point) = (work(progress), Arc::clone(&self.permits), key.point());
+        let of_panic = key.clone();
         let turn = async move {
             let _permit = permits.acquire_owned().await;
             failpoint::before(point);
-            let ended = work.await;
+            let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| panicked(&of_panic));
             failpoint::after(point);
             ended
         };
@@ -227,6 +231,17 @@ impl Jobs {
     }
 }
 
+/// A job that never says how it ended would be under way for ever.
+fn panicked(key: &JobKey) -> Ended {
+    error!(?key, "a job panicked; it is tried again later");
+    let reason = match key {
+        JobKey::Build(_) => Reason::BuildFailed,
+        JobKey::Pull(_) | JobKey::Push(_) => Reason::RegistryUnavailable,
+    };
+    let message = "the job ended in a panic, which is a bug of abide; it is tried again later".to_owned();
+    Ended::Unavailable { reason, message }
+}
+
 impl Slot {
     fn note(&mut self, environment: &EnvironmentName, key: JobKey, ended: Ended, now: Timestamp) {
         self.burst_since = None;
@@ -241,5 +256,38 @@ impl Slot {
             }
         };
         self.ended = Some((key, acquisition));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn environment(name: &str) -> EnvironmentName {
+        EnvironmentName::new(name).unwrap()
+    }
+
+    /// How the job of `environment` ended, once it has.
+    async fn end(jobs: &Jobs, environment: &EnvironmentName, key: &JobKey) -> Acquisition {
+        let ended = async {
+            loop {
+                match jobs.state(environment, Some(key)).acquisition {
+                    None | Some(Acquisition::Running { .. }) => tokio::task::yield_now().await,
+                    Some(ended) => return ended,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_over_and_tried_again_later() {
+        let (jobs, dev) = (Jobs::new(Wake::default()), environment("dev"));
+        let key = JobKey::Push("an image".to_owned());
+        jobs.begin(&dev, key.clone(), |_| async { panic!("a bug") });
+        let ended = end(&jobs, &dev, &key).await;
+        assert!(matches!(ended, Acquisition::Unavailable { .. }), "{ended:?}");
     }
 }

@@ -39,6 +39,7 @@ const FILES: &str = "/etc/abide-registry";
 const NAME: &str = "the managed registry";
 
 /// Keeps the managed registry.
+#[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) engine: Arc<Engine>,
     pub(super) registries: Arc<Registries>,
@@ -50,7 +51,7 @@ pub(super) struct Keeper {
 }
 
 /// How often its process ended, one time soon after the other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ends {
     count: u32,
     /// The end that was counted last.

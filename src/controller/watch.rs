@@ -19,6 +19,7 @@ const REWIND: Duration = Duration::from_secs(3);
 /// The first and the longest pause between attempts to reach the engine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
 
+#[derive(Clone)]
 pub(super) struct Watch {
     pub(super) pass: Arc<Pass>,
     pub(super) wake: Wake,
