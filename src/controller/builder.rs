@@ -230,8 +230,6 @@ pub(crate) struct Builder {
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
     pub(crate) dirs: StateDirs,
-    /// Held while a key is built, so that environments with the same inputs build once.
-    pub(crate) turns: Mutex<HashMap<BuildKey, Arc<tokio::sync::Mutex<()>>>>,
     /// One a repository: a mirror lets one operation in at a time, and that is known to its value.
     pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
 }
@@ -240,8 +238,6 @@ impl Builder {
     /// Builds, records how it ended, and says so. Dropping the future cancels the build and leaves
     /// no record of it.
     pub(crate) async fn run(self: Arc<Self>, task: Task, key: BuildKey, progress: Progress) -> Ended {
-        let turn = self.turn(&key);
-        let _turn = turn.lock().await;
         match self.build_and_push(&task, &key, &progress).await {
             Ok(image) => Ended::Got(image),
             Err(BuildError::Verdict(reason, message)) => Ended::Failed { reason, message },
@@ -254,12 +250,6 @@ impl Builder {
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || Arc::new(Mirror::open(self.dirs.mirrors.join(&name), remote));
         copies.entry(name.clone()).or_insert_with(open).clone()
-    }
-
-    fn turn(&self, key: &BuildKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(key.clone()).or_default().clone()
     }
 
     async fn build_and_push(

@@ -92,6 +92,8 @@ impl Progress {
 pub(crate) struct Jobs {
     slots: Arc<Mutex<HashMap<EnvironmentName, Slot>>>,
     permits: Arc<Semaphore>,
+    /// Held while a job runs, so that what two environments want is built or pulled once.
+    turns: Arc<Mutex<HashMap<JobKey, Arc<tokio::sync::Mutex<()>>>>>,
     wake: Wake,
     tasks: TaskTracker,
 }
@@ -124,7 +126,7 @@ pub(crate) struct JobState {
 impl Jobs {
     pub(crate) fn new(wake: Wake) -> Self {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { slots: Arc::default(), permits, wake, tasks: TaskTracker::new() }
+        Self { slots: Arc::default(), permits, turns: Arc::default(), wake, tasks: TaskTracker::new() }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Slot>> {
@@ -169,7 +171,11 @@ impl Jobs {
         slot.running = Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
         let (work, permits, point) = (work(progress), Arc::clone(&self.permits), key.point());
         let of_panic = key.clone();
-        let turn = async move {
+        let turn = self.turn(&key);
+        let job = async move {
+            // Before the permit: who waits for the same job of another environment must not keep a
+            // third one from its own.
+            let _turn = turn.lock_owned().await;
             let _permit = permits.acquire_owned().await;
             failpoint::before(point);
             let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| panicked(&of_panic));
@@ -178,9 +184,15 @@ impl Jobs {
         };
         let (jobs, environment) = (self.clone(), environment.clone());
         self.tasks.spawn(async move {
-            let ended = cancel.run_until_cancelled_owned(turn).await;
+            let ended = cancel.run_until_cancelled_owned(job).await;
             jobs.end(&environment, key, ended);
         });
+    }
+
+    fn turn(&self, key: &JobKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(key.clone()).or_default().clone()
     }
 
     fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<Ended>) {
@@ -289,5 +301,33 @@ mod tests {
         jobs.begin(&dev, key.clone(), |_| async { panic!("a bug") });
         let ended = end(&jobs, &dev, &key).await;
         assert!(matches!(ended, Acquisition::Unavailable { .. }), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_same_build_of_another_keeps_nobody_from_a_pull() {
+        let (jobs, build) = (Jobs::new(Wake::default()), JobKey::Build(BuildKey("inputs".to_owned())));
+        let failed = || Ended::Failed { reason: Reason::BuildFailed, message: String::new() };
+        let environments = ["dev", "test"].map(environment);
+        let built = Arc::new(Semaphore::new(0));
+        for environment in &environments {
+            let built = Arc::clone(&built);
+            jobs.begin(environment, build.clone(), |progress| async move {
+                progress.say("building");
+                let _ = built.acquire_owned().await;
+                failed()
+            });
+        }
+        let (prod, pull) = (environment("prod"), JobKey::Pull("an image".to_owned()));
+        jobs.begin(&prod, pull.clone(), |_| async move { failed() });
+        end(&jobs, &prod, &pull).await;
+        let steps = environments.each_ref().map(|name| match jobs.state(name, Some(&build)).acquisition {
+            Some(Acquisition::Running { step }) => step,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(steps, ["building", "waiting for its turn"]);
+        built.add_permits(1);
+        for environment in &environments {
+            end(&jobs, environment, &build).await;
+        }
     }
 }

@@ -146,7 +146,6 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         status: settings.status.clone(),
         writer: settings.writer.clone(),
         dirs: settings.dirs,
-        turns: Mutex::default(),
         copies: Mutex::default(),
     });
     let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone());
