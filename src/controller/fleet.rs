@@ -1,7 +1,8 @@
 //! What is known of the host's containers and things, kept up to date by events.
 //!
 //! An event about one container is answered by one inspect of it; a resync by one list of all, and
-//! inspects of what changed. Passes read from here and ask the engine nothing more.
+//! inspects of what changed. Passes read containers from here. Of images, volumes and the network they
+//! ask the engine only what is not known yet; what a container wrote last they ask for each time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,7 @@ struct Known {
     ours: HashMap<String, (EnvironmentName, SeenContainer)>,
     /// The list's word for the state of ours, to tell what changed without an inspect.
     listed: HashMap<String, (Vec<String>, String)>,
-    /// How many looks at single containers were begun.
+    /// How many looks, at single containers or at all, were begun.
     looks: u64,
     /// The number of the look whose answer was taken last, by container.
     taken: HashMap<String, u64>,
@@ -188,9 +189,11 @@ impl Fleet {
         engine: &Engine,
         afresh: bool,
     ) -> Result<BTreeSet<EnvironmentName>, EngineError> {
+        // Whatever is looked at from here on may have been made after the list.
+        let begun = self.known().begin_look();
         let list = engine.list().await?;
         let (ours, foreign): (Vec<_>, Vec<_>) = list.into_iter().partition(|listed| self.is_ours(listed));
-        let mut changed = self.forget_all_but(&ours);
+        let mut changed = self.forget_all_but(&ours, begun);
         self.known().foreign = foreign.iter().flat_map(foreign_names).collect();
         for listed in ours {
             let summary = (listed.names.clone(), listed.state.clone());
@@ -257,13 +260,15 @@ impl Fleet {
         engine.last_output(id, LAST_LINES).await.ok().map(ending)
     }
 
-    fn forget_all_but(&self, listed: &[Listed]) -> BTreeSet<EnvironmentName> {
+    /// Forgets what is not in a list, but for what was looked at since that was `begun`.
+    fn forget_all_but(&self, listed: &[Listed], begun: u64) -> BTreeSet<EnvironmentName> {
         let mut known = self.known();
         let there: HashSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
-        let gone: Vec<String> =
-            known.ours.keys().filter(|id| !there.contains(id.as_str())).cloned().collect();
-        known.taken.retain(|id, _| there.contains(id.as_str()));
+        known.taken.retain(|id, number| there.contains(id.as_str()) || *number > begun);
         known.unseen.retain(|id, _| there.contains(id.as_str()));
+        let gone =
+            known.ours.keys().filter(|id| !there.contains(id.as_str()) && !known.taken.contains_key(*id));
+        let gone: Vec<String> = gone.cloned().collect();
         gone.iter().filter_map(|id| known.forget(id)).collect()
     }
 
@@ -318,7 +323,59 @@ fn ending(output: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::model::observed::{ContainerState, EngineHealth};
+    use crate::model::time::Timestamp;
+
+    fn seen(id: &str) -> SeenContainer {
+        SeenContainer {
+            id: id.to_owned(),
+            name: "dev-server".to_owned(),
+            image: None,
+            state: ContainerState::Running,
+            engine_health: EngineHealth::NoCheck,
+            created_at: Timestamp::default(),
+            started_at: None,
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            published: BTreeMap::new(),
+            volumes: Vec::new(),
+            extra_hosts: Vec::new(),
+            memory: None,
+            nano_cpus: None,
+            pids: None,
+            init: false,
+            restart_policy: String::new(),
+            networks: BTreeMap::new(),
+            joined: None,
+            last_output: None,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_list_forgets_what_is_gone_and_not_what_was_made_since_it_was_asked_for() {
+        let (fleet, dev) = (Fleet::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
+        let look = |id: &str| {
+            let mut known = fleet.known();
+            let number = known.begin_look();
+            known.take(id, number);
+            known.ours.insert(id.to_owned(), (dev.clone(), seen(id)));
+            number
+        };
+        look("gone");
+        let begun = fleet.known().begin_look();
+        let made = look("made");
+        assert_eq!(fleet.forget_all_but(&[], begun), BTreeSet::from([dev.clone()]));
+        assert!(!fleet.knows("gone"));
+        assert!(fleet.knows("made"));
+        assert!(!fleet.known().take("made", made), "the answer to an earlier look would replace it");
+        let begun = fleet.known().begin_look();
+        assert_eq!(fleet.forget_all_but(&[], begun).len(), 1, "the next list knows better");
+        assert!(!fleet.knows("made"));
+    }
 
     #[test]
     fn only_whole_lines_of_long_output_are_kept() {
