@@ -81,6 +81,11 @@ impl Prober {
         seen
     }
 
+    /// Probes nothing of this environment any more.
+    pub(crate) fn forget(&self, environment: &EnvironmentName) {
+        self.watch(environment, Vec::new());
+    }
+
     fn begin(&self, target: ProbeTarget) -> Running {
         let seen = Arc::new(Mutex::new(Readiness::default()));
         let stop = CancellationToken::new();

@@ -218,11 +218,11 @@ impl Supervisor {
             environment: environment.clone(),
         };
         let stopped = stop.clone();
-        let jobs = self.pass.jobs.clone();
-        let environment = environment.clone();
+        let (pass, environment) = (Arc::clone(&self.pass), environment.clone());
         tasks.spawn(async move {
             stopped.run_until_cancelled(worker.run()).await;
-            jobs.cancel(&environment);
+            pass.jobs.cancel(&environment);
+            pass.prober.forget(&environment);
         });
         stop.drop_guard()
     }
