@@ -11,7 +11,7 @@ mod steps;
 mod tree;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,13 +26,13 @@ use super::registries::Trouble;
 use crate::context::{ContextError, tree as files};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
-use crate::model::desired::Image;
+use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
 use crate::model::reference::ImageRepository;
 use crate::model::spec::BuildSpec;
 use crate::model::status::Reason;
-use crate::record::{RecordError, StatusReader, StatusWriter};
+use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
 use log::BuildLog;
 use work::Work;
@@ -227,6 +227,7 @@ pub(crate) struct Builder {
     /// Who builds are at the registries of base images.
     pub(super) logins: Arc<dyn Logins>,
     pub(crate) record: String,
+    pub(crate) desired: DesiredReader,
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
     pub(crate) dirs: StateDirs,
@@ -296,7 +297,8 @@ impl Builder {
         }
         let number = self.writer.next_build_number().await?;
         progress.is_build(number);
-        let mut log = BuildLog::create(&self.dirs.logs, number)
+        let needed = self.newest_builds()?;
+        let mut log = BuildLog::create(&self.dirs.logs, number, &needed)
             .map_err(|error| BuildError::not_tried(format!("no build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
@@ -332,6 +334,15 @@ impl Builder {
                 Err(error)
             }
         }
+    }
+
+    /// The number of the newest build of each environment, whose log people ask for first.
+    fn newest_builds(&self) -> Result<BTreeSet<u64>, RecordError> {
+        let mut newest = BTreeSet::new();
+        for Desired { environment, .. } in self.desired.all()? {
+            newest.extend(self.status.builds(&environment, 1)?.first().map(|build| build.number));
+        }
+        Ok(newest)
     }
 
     /// The image of an earlier build of the same inputs, where it is still there: one that the

@@ -133,7 +133,6 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         desired: settings.desired.clone(),
         status: settings.status.clone(),
         jobs: jobs.clone(),
-        logs: settings.dirs.logs.clone(),
         deployed: Arc::clone(&deployed),
     };
     let registries = Arc::new(Registries::new(settings.manifest.clone()));
@@ -143,6 +142,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         pusher: pusher.clone(),
         logins: registries.clone(),
         record: settings.record.clone(),
+        desired: settings.desired.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
         dirs: settings.dirs,
