@@ -18,7 +18,7 @@ use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
-use super::managed_registry::{Ends, Keeper};
+use super::managed_registry::{Ends, Keeper, Tries};
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
@@ -196,6 +196,8 @@ impl Supervisor {
             manifest: self.manifest.clone(),
             trouble: Arc::clone(&self.follow_trouble),
             ends: Ends::default(),
+            pulls: Tries::default(),
+            starts: Tries::default(),
         }
     }
 
