@@ -10,7 +10,7 @@ use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
-use super::pull::Pull;
+use super::pull::{Pull, pull_declared};
 use crate::failpoint;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
@@ -172,7 +172,7 @@ impl Pass {
                 self.fleet.forget_things();
                 let choice = self.manifest.borrow().holder.clone();
                 match choice {
-                    HolderImage::Named(name) => engine.pull_by_name(&name).await,
+                    HolderImage::Named(name) => pull_declared(engine, &self.registries, &name).await,
                     HolderImage::Own | HolderImage::Off => engine.load_holder_image().await,
                 }
             }

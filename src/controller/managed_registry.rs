@@ -16,12 +16,13 @@ use super::clock::now;
 use super::docker::{AttendantOptions, Engine, EngineError};
 use super::follow::FollowTrouble;
 use super::host_file;
-use super::registries::{Registries, Trouble};
+use super::pull::pull_declared;
+use super::registries::Registries;
 use crate::model::container::label;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, SeenContainer};
-use crate::model::reference::{RegistryHost, TaggedImage};
-use crate::model::spec::{ManagedRegistry, Manifest, Mount, RegistryAccess};
+use crate::model::reference::RegistryHost;
+use crate::model::spec::{ManagedRegistry, Manifest, Mount};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::DesiredReader;
@@ -180,14 +181,7 @@ impl Keeper {
 
     async fn pull(&self, name: &str) -> Result<(), String> {
         info!(image = name, "pulling the image of the managed registry");
-        let host = name.parse::<TaggedImage>().ok().map(|image| image.repository.host().clone());
-        let proof = match &host {
-            Some(host) => self.registries.proof(host).await.map_err(told)?,
-            None => None,
-        };
-        let patience =
-            host.map_or_else(RegistryAccess::default, |host| self.registries.access(&host)).patience;
-        let pulled = self.engine.pull_named(name, proof.as_ref(), patience).await;
+        let pulled = pull_declared(&self.engine, &self.registries, name).await;
         pulled.map_err(|error| format!("its image {name} is not here and cannot be pulled: {error}"))
     }
 
@@ -289,11 +283,6 @@ impl Keeper {
 
 fn words(error: EngineError) -> String {
     error.to_string()
-}
-
-fn told(trouble: Trouble) -> String {
-    let (Trouble::NotThere(message) | Trouble::Unavailable(_, message)) = trouble;
-    message
 }
 
 fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
