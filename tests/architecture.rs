@@ -244,3 +244,32 @@ fn no_shell_is_ever_asked_to_run_a_string() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Whether `code`, which begins with a call, waits for it without more ado.
+fn is_awaited(code: &str) -> bool {
+    let mut depth = 0;
+    let end = code.find(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ')' && depth == 0
+    });
+    end.is_some_and(|end| code[end + 1..].trim_start().starts_with(".await"))
+}
+
+/// The engine has no deadlines: a call that is awaited as it stands may hang for ever.
+#[test]
+fn every_call_of_the_engine_has_a_deadline() {
+    let (mut calls, mut wrong) = (0, Vec::new());
+    for source in sources().iter().filter(|source| source.path.starts_with("controller/docker/")) {
+        for (at, _) in source.code.match_indices("docker.") {
+            calls += 1;
+            // The field of that name is a lock.
+            let is_call = !source.code[..at].ends_with("self.");
+            if is_call && is_awaited(&source.code[at..]) {
+                let call = source.code[at..].lines().next().unwrap_or_default();
+                wrong.push(format!("{} awaits without `within`: {call}", source.path));
+            }
+        }
+    }
+    assert!(calls > 30, "only {calls} calls were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

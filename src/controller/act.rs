@@ -10,7 +10,7 @@ use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
-use super::pull::Pull;
+use super::pull::{Pull, pull_declared};
 use crate::failpoint;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
@@ -42,7 +42,7 @@ impl Failed {
     /// What the failure, told as `message`, says of the thing that was asked for.
     pub(super) fn verdict<'a>(&self, message: &'a str) -> Failure<'a> {
         match &self.why {
-            StepError::Engine(error) if error.is_unreachable() => Failure::Unanswered(message),
+            StepError::Engine(error) if error.is_no_answer() => Failure::Unanswered(message),
             StepError::Engine(_) | StepError::Record(_) | StepError::NothingMade => Failure::Refused(message),
         }
     }
@@ -172,7 +172,7 @@ impl Pass {
                 self.fleet.forget_things();
                 let choice = self.manifest.borrow().holder.clone();
                 match choice {
-                    HolderImage::Named(name) => engine.pull_by_name(&name).await,
+                    HolderImage::Named(name) => pull_declared(engine, &self.registries, &name).await,
                     HolderImage::Own | HolderImage::Off => engine.load_holder_image().await,
                 }
             }

@@ -11,7 +11,7 @@ mod steps;
 mod tree;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,13 +28,13 @@ use super::remote::{login_at, remote};
 use crate::context::{ContextError, tree as files};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
-use crate::model::desired::Image;
+use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
 use crate::model::reference::ImageRepository;
 use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
-use crate::record::{RecordError, StatusReader, StatusWriter};
+use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
 use log::BuildLog;
 use work::Work;
@@ -143,7 +143,7 @@ impl From<EngineError> for BuildError {
         let message = error.to_string();
         // A full disk says nothing about the inputs. The engine's words and ours differ in one letter.
         let is_full = message.to_lowercase().contains("no space left on device");
-        if error.is_unreachable() || is_full {
+        if error.is_no_answer() || is_full {
             Self::Unavailable(Reason::EngineUnavailable, message)
         } else if is_unfetched(&message) {
             Self::Unavailable(Reason::ImageNotFound, message)
@@ -230,11 +230,10 @@ pub(crate) struct Builder {
     pub(super) logins: Arc<dyn Logins>,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(crate) record: String,
+    pub(crate) desired: DesiredReader,
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
     pub(crate) dirs: StateDirs,
-    /// Held while a key is built, so that environments with the same inputs build once.
-    pub(crate) turns: Mutex<HashMap<BuildKey, Arc<tokio::sync::Mutex<()>>>>,
     /// One a repository: a mirror lets one operation in at a time, and that is known to its value.
     pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
 }
@@ -243,8 +242,6 @@ impl Builder {
     /// Builds, records how it ended, and says so. Dropping the future cancels the build and leaves
     /// no record of it.
     pub(crate) async fn run(self: Arc<Self>, task: Task, key: BuildKey, progress: Progress) -> Ended {
-        let turn = self.turn(&key);
-        let _turn = turn.lock().await;
         match self.build_and_push(&task, &key, &progress).await {
             Ok(image) => Ended::Got(image),
             Err(BuildError::Verdict(reason, message)) => Ended::Failed { reason, message },
@@ -267,12 +264,6 @@ impl Builder {
         let mirror = Arc::new(mirror);
         copies.insert(name, Arc::clone(&mirror));
         mirror
-    }
-
-    fn turn(&self, key: &BuildKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(key.clone()).or_default().clone()
     }
 
     async fn build_and_push(
@@ -319,7 +310,8 @@ impl Builder {
         }
         let number = self.writer.next_build_number().await?;
         progress.is_build(number);
-        let mut log = BuildLog::create(&self.dirs.logs, number)
+        let needed = self.newest_builds()?;
+        let mut log = BuildLog::create(&self.dirs.logs, number, &needed)
             .map_err(|error| BuildError::not_tried(format!("no build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
@@ -355,6 +347,15 @@ impl Builder {
                 Err(error)
             }
         }
+    }
+
+    /// The number of the newest build of each environment, whose log people ask for first.
+    fn newest_builds(&self) -> Result<BTreeSet<u64>, RecordError> {
+        let mut newest = BTreeSet::new();
+        for Desired { environment, .. } in self.desired.all()? {
+            newest.extend(self.status.builds(&environment, 1)?.first().map(|build| build.number));
+        }
+        Ok(newest)
     }
 
     /// The image of an earlier build of the same inputs, where it is still there: one that the

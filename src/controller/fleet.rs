@@ -1,10 +1,13 @@
 //! What is known of the host's containers and things, kept up to date by events.
 //!
 //! An event about one container is answered by one inspect of it; a resync by one list of all, and
-//! inspects of what changed. Passes read from here and ask the engine nothing more.
+//! inspects of what changed. Passes read containers from here. Of images, volumes and the network they
+//! ask the engine only what is not known yet; what a container wrote last they ask for each time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tracing::warn;
 
 use super::docker::{Engine, EngineError, Listed};
 use crate::model::container::label;
@@ -28,10 +31,12 @@ struct Known {
     ours: HashMap<String, (EnvironmentName, SeenContainer)>,
     /// The list's word for the state of ours, to tell what changed without an inspect.
     listed: HashMap<String, (Vec<String>, String)>,
-    /// How many looks at single containers were begun.
+    /// How many looks, at single containers or at all, were begun.
     looks: u64,
     /// The number of the look whose answer was taken last, by container.
     taken: HashMap<String, u64>,
+    /// Why containers could not be looked at, as it was logged.
+    unseen: HashMap<String, EngineError>,
     /// Names of containers that are not ours.
     foreign: HashMap<String, Foreign>,
     /// Image IDs known to be there.
@@ -184,15 +189,22 @@ impl Fleet {
         engine: &Engine,
         afresh: bool,
     ) -> Result<BTreeSet<EnvironmentName>, EngineError> {
+        // Whatever is looked at from here on may have been made after the list.
+        let begun = self.known().begin_look();
         let list = engine.list().await?;
         let (ours, foreign): (Vec<_>, Vec<_>) = list.into_iter().partition(|listed| self.is_ours(listed));
-        let mut changed = self.forget_all_but(&ours);
+        let mut changed = self.forget_all_but(&ours, begun);
         self.known().foreign = foreign.iter().flat_map(foreign_names).collect();
         for listed in ours {
             let summary = (listed.names.clone(), listed.state.clone());
             if afresh || self.known().listed.get(&listed.id) != Some(&summary) {
-                changed.extend(self.look(engine, &listed.id).await?);
-                self.known().listed.insert(listed.id, summary);
+                match self.look(engine, &listed.id).await {
+                    Ok(environment) => {
+                        changed.extend(environment);
+                        self.known().listed.insert(listed.id, summary);
+                    }
+                    Err(error) => drop(self.keep(&listed.id, error)?),
+                }
             }
         }
         Ok(changed)
@@ -206,7 +218,11 @@ impl Fleet {
         id: &str,
     ) -> Result<Option<EnvironmentName>, EngineError> {
         let number = self.known().begin_look();
-        let Some(seen) = engine.inspect(id).await? else {
+        // Until there is an answer, each resync looks again.
+        self.known().listed.remove(id);
+        let seen = engine.inspect(id).await?;
+        self.known().unseen.remove(id);
+        let Some(seen) = seen else {
             let mut known = self.known();
             known.take(id, number);
             return Ok(known.forget(id));
@@ -222,17 +238,37 @@ impl Fleet {
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
     }
 
+    /// Keeps what was known of a container where a look at it ended in `error`: the others must not
+    /// wait for one that the engine cannot tell of, such as one that is half removed.
+    ///
+    /// # Errors
+    /// `error`, where it is the engine itself that does not answer.
+    pub(crate) fn keep(&self, id: &str, error: EngineError) -> Result<Option<EnvironmentName>, EngineError> {
+        if error.is_unreachable() {
+            return Err(error);
+        }
+        let mut known = self.known();
+        if known.unseen.get(id) != Some(&error) {
+            warn!(container = id, %error, "a container cannot be looked at; what was known of it is kept");
+            known.unseen.insert(id.to_owned(), error);
+        }
+        Ok(None)
+    }
+
     /// The last that a container wrote; `None` where it cannot be read now.
     pub(crate) async fn last_output(&self, engine: &Engine, id: &str) -> Option<String> {
         engine.last_output(id, LAST_LINES).await.ok().map(ending)
     }
 
-    fn forget_all_but(&self, listed: &[Listed]) -> BTreeSet<EnvironmentName> {
+    /// Forgets what is not in a list, but for what was looked at since that was `begun`.
+    fn forget_all_but(&self, listed: &[Listed], begun: u64) -> BTreeSet<EnvironmentName> {
         let mut known = self.known();
         let there: HashSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
-        let gone: Vec<String> =
-            known.ours.keys().filter(|id| !there.contains(id.as_str())).cloned().collect();
-        known.taken.retain(|id, _| there.contains(id.as_str()));
+        known.taken.retain(|id, number| there.contains(id.as_str()) || *number > begun);
+        known.unseen.retain(|id, _| there.contains(id.as_str()));
+        let gone =
+            known.ours.keys().filter(|id| !there.contains(id.as_str()) && !known.taken.contains_key(*id));
+        let gone: Vec<String> = gone.cloned().collect();
         gone.iter().filter_map(|id| known.forget(id)).collect()
     }
 
@@ -287,7 +323,59 @@ fn ending(output: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::model::observed::{ContainerState, EngineHealth};
+    use crate::model::time::Timestamp;
+
+    fn seen(id: &str) -> SeenContainer {
+        SeenContainer {
+            id: id.to_owned(),
+            name: "dev-server".to_owned(),
+            image: None,
+            state: ContainerState::Running,
+            engine_health: EngineHealth::NoCheck,
+            created_at: Timestamp::default(),
+            started_at: None,
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            published: BTreeMap::new(),
+            volumes: Vec::new(),
+            extra_hosts: Vec::new(),
+            memory: None,
+            nano_cpus: None,
+            pids: None,
+            init: false,
+            restart_policy: String::new(),
+            networks: BTreeMap::new(),
+            joined: None,
+            last_output: None,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_list_forgets_what_is_gone_and_not_what_was_made_since_it_was_asked_for() {
+        let (fleet, dev) = (Fleet::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
+        let look = |id: &str| {
+            let mut known = fleet.known();
+            let number = known.begin_look();
+            known.take(id, number);
+            known.ours.insert(id.to_owned(), (dev.clone(), seen(id)));
+            number
+        };
+        look("gone");
+        let begun = fleet.known().begin_look();
+        let made = look("made");
+        assert_eq!(fleet.forget_all_but(&[], begun), BTreeSet::from([dev.clone()]));
+        assert!(!fleet.knows("gone"));
+        assert!(fleet.knows("made"));
+        assert!(!fleet.known().take("made", made), "the answer to an earlier look would replace it");
+        let begun = fleet.known().begin_look();
+        assert_eq!(fleet.forget_all_but(&[], begun).len(), 1, "the next list knows better");
+        assert!(!fleet.knows("made"));
+    }
 
     #[test]
     fn only_whole_lines_of_long_output_are_kept() {

@@ -24,6 +24,7 @@ const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// One repository and who follows it.
+#[derive(Clone)]
 pub(crate) struct Follower {
     pub(crate) repository: RepositoryName,
     pub(crate) url: String,

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::clock::now;
 use super::follow::{FollowTrouble, until_next_poll};
 use super::registries::Registries;
+use super::supervise::supervised;
 use super::wake::Wake;
 use crate::model::desired::Image;
 use crate::model::error::chain;
@@ -61,8 +62,8 @@ impl RegistryFollowers {
                 let stop = stop.child_token();
                 let announced = Arc::clone(self.announced.entry(host.clone()).or_default());
                 let follower = Follower { host, followed: followed.clone(), announced, tools: tools.clone() };
-                let stopped = stop.clone();
-                tasks.spawn(async move { stopped.run_until_cancelled(follower.run()).await });
+                let begin = move || follower.clone().run();
+                tasks.spawn(supervised("follower of a registry", stop.clone(), begin));
                 (followed, stop.drop_guard())
             });
         }
@@ -114,6 +115,7 @@ fn followed(manifest: &Manifest) -> HashMap<RegistryHost, Followed> {
     all
 }
 
+#[derive(Clone)]
 struct Follower {
     host: RegistryHost,
     followed: Followed,

@@ -5,12 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use super::clock;
 use super::wake::Wake;
@@ -89,6 +92,8 @@ impl Progress {
 pub(crate) struct Jobs {
     slots: Arc<Mutex<HashMap<EnvironmentName, Slot>>>,
     permits: Arc<Semaphore>,
+    /// Held while a job runs, so that what two environments want is built or pulled once.
+    turns: Arc<Mutex<HashMap<JobKey, Arc<tokio::sync::Mutex<()>>>>>,
     wake: Wake,
     tasks: TaskTracker,
 }
@@ -121,7 +126,7 @@ pub(crate) struct JobState {
 impl Jobs {
     pub(crate) fn new(wake: Wake) -> Self {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { slots: Arc::default(), permits, wake, tasks: TaskTracker::new() }
+        Self { slots: Arc::default(), permits, turns: Arc::default(), wake, tasks: TaskTracker::new() }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Slot>> {
@@ -165,18 +170,29 @@ impl Jobs {
         slot.ended = None;
         slot.running = Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
         let (work, permits, point) = (work(progress), Arc::clone(&self.permits), key.point());
-        let turn = async move {
+        let of_panic = key.clone();
+        let turn = self.turn(&key);
+        let job = async move {
+            // Before the permit: who waits for the same job of another environment must not keep a
+            // third one from its own.
+            let _turn = turn.lock_owned().await;
             let _permit = permits.acquire_owned().await;
             failpoint::before(point);
-            let ended = work.await;
+            let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| panicked(&of_panic));
             failpoint::after(point);
             ended
         };
         let (jobs, environment) = (self.clone(), environment.clone());
         self.tasks.spawn(async move {
-            let ended = cancel.run_until_cancelled_owned(turn).await;
+            let ended = cancel.run_until_cancelled_owned(job).await;
             jobs.end(&environment, key, ended);
         });
+    }
+
+    fn turn(&self, key: &JobKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(key.clone()).or_default().clone()
     }
 
     fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<Ended>) {
@@ -227,6 +243,17 @@ impl Jobs {
     }
 }
 
+/// A job that never says how it ended would be under way for ever.
+fn panicked(key: &JobKey) -> Ended {
+    error!(?key, "a job panicked; it is tried again later");
+    let reason = match key {
+        JobKey::Build(_) => Reason::BuildFailed,
+        JobKey::Pull(_) | JobKey::Push(_) => Reason::RegistryUnavailable,
+    };
+    let message = "the job ended in a panic, which is a bug of abide; it is tried again later".to_owned();
+    Ended::Unavailable { reason, message }
+}
+
 impl Slot {
     fn note(&mut self, environment: &EnvironmentName, key: JobKey, ended: Ended, now: Timestamp) {
         self.burst_since = None;
@@ -241,5 +268,66 @@ impl Slot {
             }
         };
         self.ended = Some((key, acquisition));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn environment(name: &str) -> EnvironmentName {
+        EnvironmentName::new(name).unwrap()
+    }
+
+    /// How the job of `environment` ended, once it has.
+    async fn end(jobs: &Jobs, environment: &EnvironmentName, key: &JobKey) -> Acquisition {
+        let ended = async {
+            loop {
+                match jobs.state(environment, Some(key)).acquisition {
+                    None | Some(Acquisition::Running { .. }) => tokio::task::yield_now().await,
+                    Some(ended) => return ended,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_over_and_tried_again_later() {
+        let (jobs, dev) = (Jobs::new(Wake::default()), environment("dev"));
+        let key = JobKey::Push("an image".to_owned());
+        jobs.begin(&dev, key.clone(), |_| async { panic!("a bug") });
+        let ended = end(&jobs, &dev, &key).await;
+        assert!(matches!(ended, Acquisition::Unavailable { .. }), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_same_build_of_another_keeps_nobody_from_a_pull() {
+        let (jobs, build) = (Jobs::new(Wake::default()), JobKey::Build(BuildKey("inputs".to_owned())));
+        let failed = || Ended::Failed { reason: Reason::BuildFailed, message: String::new() };
+        let environments = ["dev", "test"].map(environment);
+        let built = Arc::new(Semaphore::new(0));
+        for environment in &environments {
+            let built = Arc::clone(&built);
+            jobs.begin(environment, build.clone(), |progress| async move {
+                progress.say("building");
+                let _ = built.acquire_owned().await;
+                failed()
+            });
+        }
+        let (prod, pull) = (environment("prod"), JobKey::Pull("an image".to_owned()));
+        jobs.begin(&prod, pull.clone(), |_| async move { failed() });
+        end(&jobs, &prod, &pull).await;
+        let steps = environments.each_ref().map(|name| match jobs.state(name, Some(&build)).acquisition {
+            Some(Acquisition::Running { step }) => step,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(steps, ["building", "waiting for its turn"]);
+        built.add_permits(1);
+        for environment in &environments {
+            end(&jobs, environment, &build).await;
+        }
     }
 }

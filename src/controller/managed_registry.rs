@@ -16,12 +16,13 @@ use super::clock::now;
 use super::docker::{AttendantOptions, Engine, EngineError};
 use super::follow::FollowTrouble;
 use super::host_file;
-use super::registries::{Registries, Trouble};
+use super::pull::pull_declared;
+use super::registries::Registries;
 use crate::model::container::label;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, SeenContainer};
-use crate::model::reference::{RegistryHost, TaggedImage};
-use crate::model::spec::{ManagedRegistry, Manifest, Mount, RegistryAccess};
+use crate::model::reference::RegistryHost;
+use crate::model::spec::{ManagedRegistry, Manifest, Mount};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::DesiredReader;
@@ -30,6 +31,8 @@ use crate::record::DesiredReader;
 const LOOK: Duration = Duration::from_secs(2);
 /// Uptime after which an end is the first one again, as for environments.
 const HEALTHY: Duration = Duration::from_secs(600);
+/// However often a pull or a start fails, it is tried again after this long, as with the front.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Where the program listens in its container, and keeps what was pushed.
 const PORT: u16 = 5000;
 const DATA: &str = "/var/lib/registry";
@@ -39,6 +42,7 @@ const FILES: &str = "/etc/abide-registry";
 const NAME: &str = "the managed registry";
 
 /// Keeps the managed registry.
+#[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) engine: Arc<Engine>,
     pub(super) registries: Arc<Registries>,
@@ -47,10 +51,44 @@ pub(super) struct Keeper {
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(super) trouble: FollowTrouble,
     pub(super) ends: Ends,
+    pub(super) pulls: Tries,
+    pub(super) starts: Tries,
+}
+
+/// Pulls or starts that failed, one after the other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tries {
+    failures: u32,
+    /// Why the last one failed, and when the next one is due.
+    failed: Option<(String, Timestamp)>,
+}
+
+impl Tries {
+    /// # Errors
+    /// Why the last try failed, where the next one is not due yet.
+    fn is_due(&self, now: Timestamp) -> Result<(), String> {
+        match &self.failed {
+            Some((why, next)) if *next > now => Err(why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes how a try ended `now`, and passes that on.
+    fn note(&mut self, tried: Result<(), String>, now: Timestamp) -> Result<(), String> {
+        match &tried {
+            Ok(()) => *self = Self::default(),
+            Err(why) => {
+                self.failures = self.failures.saturating_add(1);
+                let pause = backoff(self.failures + 1, NAME).min(LONGEST_PAUSE);
+                self.failed = Some((why.clone(), now.after(pause)));
+            }
+        }
+        tried
+    }
 }
 
 /// How often its process ended, one time soon after the other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ends {
     count: u32,
     /// The end that was counted last.
@@ -93,7 +131,10 @@ impl Keeper {
             };
             self.tell(kept);
             tokio::select! {
-                changed = self.manifest.changed() => if changed.is_err() { return },
+                changed = self.manifest.changed() => match changed {
+                    Ok(()) => (self.pulls, self.starts) = Default::default(),
+                    Err(_) => return,
+                },
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -103,14 +144,19 @@ impl Keeper {
     async fn keep(&mut self, spec: &ManagedRegistry) -> Result<(), String> {
         let found = self.find(spec).await?;
         let Some(image) = self.image(&spec.image).await? else {
-            self.pull(&spec.image).await?;
-            return Ok(());
+            self.pulls.is_due(now())?;
+            let pulled = self.pull(&spec.image).await;
+            return self.pulls.note(pulled, now());
         };
         let options = options(spec, image, content(spec).await?);
         let Some(seen) = found else { return self.make(spec, &options).await };
         let id = &seen.id;
         let done = match care(&options, &seen) {
-            Care::None | Care::Wait => Ok(()),
+            Care::None => {
+                self.starts = Tries::default();
+                Ok(())
+            }
+            Care::Wait => Ok(()),
             Care::Unpause => self.engine.unpause(id).await,
             Care::Start => return self.start(&seen).await,
             Care::Remake(why) => {
@@ -135,18 +181,11 @@ impl Keeper {
 
     async fn pull(&self, name: &str) -> Result<(), String> {
         info!(image = name, "pulling the image of the managed registry");
-        let host = name.parse::<TaggedImage>().ok().map(|image| image.repository.host().clone());
-        let proof = match &host {
-            Some(host) => self.registries.proof(host).await.map_err(told)?,
-            None => None,
-        };
-        let patience =
-            host.map_or_else(RegistryAccess::default, |host| self.registries.access(&host)).patience;
-        let pulled = self.engine.pull_named(name, proof.as_ref(), patience).await;
+        let pulled = pull_declared(&self.engine, &self.registries, name).await;
         pulled.map_err(|error| format!("its image {name} is not here and cannot be pulled: {error}"))
     }
 
-    async fn make(&self, spec: &ManagedRegistry, options: &AttendantOptions) -> Result<(), String> {
+    async fn make(&mut self, spec: &ManagedRegistry, options: &AttendantOptions) -> Result<(), String> {
         self.make_volume(spec).await?;
         let id = match self.engine.create_attendant(&self.record, options).await {
             Ok(id) => id,
@@ -202,13 +241,16 @@ impl Keeper {
                     exit.code
                 ));
             }
+            self.starts.is_due(now())?;
             info!(container = %seen.name, code = exit.code, "starting the managed registry again");
         }
         self.begin(&seen.id).await
     }
 
-    async fn begin(&self, id: &str) -> Result<(), String> {
-        self.engine.start(id).await.map_err(|error| format!("it cannot be started: {error}"))
+    async fn begin(&mut self, id: &str) -> Result<(), String> {
+        self.starts.is_due(now())?;
+        let started = self.engine.start(id).await;
+        self.starts.note(started.map_err(|error| format!("it cannot be started: {error}")), now())
     }
 
     /// One that the manifest does not declare any more goes on, as environments do.
@@ -241,11 +283,6 @@ impl Keeper {
 
 fn words(error: EngineError) -> String {
     error.to_string()
-}
-
-fn told(trouble: Trouble) -> String {
-    let (Trouble::NotThere(message) | Trouble::Unavailable(_, message)) = trouble;
-    message
 }
 
 fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
@@ -327,5 +364,25 @@ mod tests {
         let second = ends.next_start(Some(at(1_000)), at(2_000));
         assert!(second > at(2_000));
         assert_eq!(ends.next_start(Some(at(2_000)), at(700_000)), at(700_000), "it had run well");
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_after_pauses_that_grow_and_at_once_after_a_success() {
+        let (mut tries, mut at) = (Tries::default(), Timestamp::from_millis(1));
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(tries.is_due(at), Ok(()));
+            tries.note(Err("no".to_owned()), at).unwrap_err();
+            assert_eq!(tries.is_due(at), Err("no".to_owned()), "it is told meanwhile");
+            let (_, next) = tries.failed.clone().unwrap();
+            pauses.push(next.since(at));
+            at = next;
+        }
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&LONGEST_PAUSE));
+        tries.note(Ok(()), at).unwrap();
+        assert_eq!(tries.is_due(at), Ok(()));
+        tries.note(Err("no".to_owned()), at).unwrap_err();
+        assert_eq!(tries.failed.unwrap().1.since(at), pauses[0]);
     }
 }

@@ -134,7 +134,6 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         desired: settings.desired.clone(),
         status: settings.status.clone(),
         jobs: jobs.clone(),
-        logs: settings.dirs.logs.clone(),
         deployed: Arc::clone(&deployed),
     };
     let registries = Arc::new(Registries::new(settings.manifest.clone()));
@@ -145,10 +144,10 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         logins: registries.clone(),
         manifest: settings.manifest.clone(),
         record: settings.record.clone(),
+        desired: settings.desired.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
         dirs: settings.dirs,
-        turns: Mutex::default(),
         copies: Mutex::default(),
     });
     let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone());

@@ -81,6 +81,11 @@ impl Prober {
         seen
     }
 
+    /// Probes nothing of this environment any more.
+    pub(crate) fn forget(&self, environment: &EnvironmentName) {
+        self.watch(environment, Vec::new());
+    }
+
     fn begin(&self, target: ProbeTarget) -> Running {
         let seen = Arc::new(Mutex::new(Readiness::default()));
         let stop = CancellationToken::new();
@@ -204,7 +209,7 @@ async fn get(mut stream: TcpStream, path: &str) -> Result<(), String> {
     let mut line = [0; 12];
     stream.read_exact(&mut line).await.map_err(lost)?;
     let status = std::str::from_utf8(&line).ok().filter(|line| line.starts_with("HTTP/1."));
-    match status.and_then(|line| line[9..].parse::<u16>().ok()) {
+    match status.and_then(|line| line.get(9..)?.parse::<u16>().ok()) {
         Some(200..=399) => Ok(()),
         Some(status) => Err(format!("GET {path} answered {status}")),
         None => Err(format!("GET {path} got an answer that is no HTTP")),
@@ -270,6 +275,7 @@ mod tests {
             ("HTTP/1.1 500 Oh\r\n\r\n", false),
             ("SSH-2.0-OpenSSH_9.2\r\n", false),
             ("HTTP", false),
+            ("HTTP/1.1é20 OK\r\n", false),
         ] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();

@@ -7,7 +7,7 @@ use super::jobs::{Ended, Progress};
 use super::registries::{Registries, Trouble, explained};
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
-use crate::model::reference::ImageRepository;
+use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::RegistryAccess;
 use crate::model::status::Reason;
 
@@ -73,6 +73,34 @@ impl Pull {
     }
 }
 
+/// Pulls an image by the name that the manifest has for it, with the password of its registry.
+pub(super) async fn pull_declared(
+    engine: &Engine,
+    registries: &Registries,
+    name: &str,
+) -> Result<(), EngineError> {
+    let host = host_of(name);
+    let proof = match &host {
+        Some(host) => registries.proof(host).await.map_err(refused)?,
+        None => None,
+    };
+    let access = host.map_or_else(RegistryAccess::default, |host| registries.access(&host));
+    engine.pull_named(name, proof.as_ref(), access.patience).await
+}
+
+/// The registry of an image with a tag, a digest or neither.
+fn host_of(name: &str) -> Option<RegistryHost> {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    let tagged = name.parse::<TaggedImage>().map(|image| image.repository);
+    let repository = tagged.or_else(|_| name.parse::<ImageRepository>()).ok()?;
+    Some(repository.host().clone())
+}
+
+fn refused(trouble: Trouble) -> EngineError {
+    let (Trouble::NotThere(message) | Trouble::Unavailable(_, message)) = trouble;
+    EngineError::Refused(message)
+}
+
 /// That someone removed it here in between says nothing of the registry, which has it.
 fn gone_again(error: EngineError) -> EngineError {
     match error {
@@ -86,4 +114,23 @@ fn gone_again(error: EngineError) -> EngineError {
 /// Repository and tag of the name that keeps a pulled image here.
 pub(super) fn keep_name(environment: &EnvironmentName, digest: &Digest) -> (String, String) {
     (format!("abide/{environment}"), format!("keep-{}", digest.short()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_of_an_image_is_found_whatever_follows_its_name() {
+        let digest = format!("@sha256:{}", "ab".repeat(32));
+        for (name, host) in [
+            ("localhost:5000/a", "localhost:5000"),
+            ("localhost:5000/a:1", "localhost:5000"),
+            (&format!("localhost:5000/a:1{digest}"), "localhost:5000"),
+            (&format!("registry.example.com/a/b{digest}"), "registry.example.com"),
+            ("nginx", "docker.io"),
+        ] {
+            assert_eq!(host_of(name).unwrap().as_str(), host, "{name}");
+        }
+    }
 }

@@ -187,7 +187,7 @@ impl From<EngineError> for Trouble {
         let words = message.to_lowercase();
         let says = |any: &[&str]| any.iter().any(|of| words.contains(of));
         let reason = match &error {
-            EngineError::Unreachable(_) | EngineError::Deadline { .. } => Reason::EngineUnavailable,
+            _ if error.is_no_answer() => Reason::EngineUnavailable,
             // A full disk says nothing of a registry.
             _ if says(&["no space left on device"]) => Reason::EngineUnavailable,
             _ if says(&[
@@ -201,9 +201,7 @@ impl From<EngineError> for Trouble {
                 Reason::RegistryDenied
             }
             EngineError::NotFound(_) => return Self::NotThere(message),
-            EngineError::Stalled { .. } | EngineError::Conflict(_) | EngineError::Refused(_) => {
-                Reason::RegistryUnavailable
-            }
+            _ => Reason::RegistryUnavailable,
         };
         Self::Unavailable(reason, message)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
-use super::managed_registry::{Ends, Keeper};
+use super::managed_registry::{Ends, Keeper, Tries};
 use super::pass::{EngineState, Pass, PassError};
 use super::sweep::Sweeper;
 use super::wake::Wake;
@@ -35,6 +36,23 @@ use crate::record::{Bell, Bells};
 /// A pass is never further away than this, whatever rang or did not: secret files and overlays
 /// change without a bell.
 const SAFETY_NET: Duration = Duration::from_secs(60);
+
+/// How long after a panic a task is begun anew.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+/// Runs what `begin` gives until it ends or is stopped. Where it panics, it is begun anew after a pause:
+/// nobody would notice that it is gone.
+pub(super) async fn supervised<F>(name: &'static str, stop: CancellationToken, mut begin: impl FnMut() -> F)
+where
+    F: Future<Output = ()>,
+{
+    loop {
+        let task = AssertUnwindSafe(begin()).catch_unwind();
+        let Some(Err(_)) = stop.run_until_cancelled(task).await else { return };
+        error!(task = name, "it panicked, which is a bug of abide; it begins anew soon");
+        stop.run_until_cancelled(tokio::time::sleep(AFTER_PANIC)).await;
+    }
+}
 
 pub(super) struct Supervisor {
     pub(super) pass: Arc<Pass>,
@@ -66,13 +84,14 @@ impl Supervisor {
             period: self.resync,
             stop: self.stop.clone(),
         };
-        tasks.spawn(watch.run());
-        let (front, stopped) = (self.front(), self.stop.clone());
-        tasks.spawn(async move { stopped.run_until_cancelled(front.run()).await });
-        let (sweeper, stopped) = (self.sweeper.clone(), self.stop.clone());
-        tasks.spawn(async move { stopped.run_until_cancelled(sweeper.run()).await });
-        let (keeper, stopped) = (self.registry_keeper(), self.stop.clone());
-        tasks.spawn(async move { stopped.run_until_cancelled(keeper.run()).await });
+        let stop = || self.stop.clone();
+        tasks.spawn(supervised("watch over the engine", stop(), move || watch.clone().run()));
+        let front = self.front();
+        tasks.spawn(supervised("front", stop(), move || front().run()));
+        let sweeper = self.sweeper.clone();
+        tasks.spawn(supervised("sweeper", stop(), move || sweeper.clone().run()));
+        let keeper = self.registry_keeper();
+        tasks.spawn(supervised("managed registry", stop(), move || keeper.clone().run()));
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
@@ -95,11 +114,14 @@ impl Supervisor {
         tasks.wait().await;
     }
 
-    fn front(&self) -> front::Worker {
-        let pass = &self.pass;
-        let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
-        let engine_state = pass.engine_state.clone();
-        front::Worker::new(pass.front.clone(), engine, fleet, pass.record.clone(), engine_state, self.resync)
+    /// What makes a worker of the front, as often as one is needed.
+    fn front(&self) -> impl Fn() -> front::Worker + Send + use<> {
+        let (pass, resync) = (Arc::clone(&self.pass), self.resync);
+        move || {
+            let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
+            let engine_state = pass.engine_state.clone();
+            front::Worker::new(pass.front.clone(), engine, fleet, pass.record.clone(), engine_state, resync)
+        }
     }
 
     fn hear(&mut self, bell: Result<Bell, RecvError>) {
@@ -174,6 +196,8 @@ impl Supervisor {
             manifest: self.manifest.clone(),
             trouble: Arc::clone(&self.follow_trouble),
             ends: Ends::default(),
+            pulls: Tries::default(),
+            starts: Tries::default(),
         }
     }
 
@@ -196,11 +220,11 @@ impl Supervisor {
             environment: environment.clone(),
         };
         let stopped = stop.clone();
-        let jobs = self.pass.jobs.clone();
-        let environment = environment.clone();
+        let (pass, environment) = (Arc::clone(&self.pass), environment.clone());
         tasks.spawn(async move {
             stopped.run_until_cancelled(worker.run()).await;
-            jobs.cancel(&environment);
+            pass.jobs.cancel(&environment);
+            pass.prober.forget(&environment);
         });
         stop.drop_guard()
     }
@@ -224,8 +248,7 @@ impl Supervisor {
             writer: self.pass.writer.clone(),
             trouble: Arc::clone(&self.follow_trouble),
         };
-        let stopped = stop.clone();
-        tasks.spawn(async move { stopped.run_until_cancelled(follower.run()).await });
+        tasks.spawn(supervised("follower of branches", stop.clone(), move || follower.clone().run()));
         stop.drop_guard()
     }
 
@@ -339,5 +362,30 @@ impl Worker {
         let message = "a pass ended in a panic, which is a bug of abide; it is tried again later";
         // An event that cannot be kept is in the log line above.
         let _ = self.pass.writer.event(&self.environment, EventKind::System, message, now()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_begun_anew_until_it_ends() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let begin = || {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Ordering::Relaxed) == 1, "a bug") }
+        };
+        supervised("a task", CancellationToken::new(), begin).await;
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_goes_on_for_ever_can_be_stopped() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        supervised("a task", stop, std::future::pending).await;
     }
 }

@@ -1,10 +1,9 @@
-//! What nobody needs any more: images and logs of earlier builds.
+//! What nobody needs any more: images of earlier builds.
 //!
 //! Only images that carry the labels of this record are looked at, and of those only the ones that
 //! no environment could want: each keeps its newest ones, so that going back stays quick.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +24,6 @@ use crate::record::{DesiredReader, RecordError, StatusReader};
 
 /// Images of each environment that are kept, beside what is recorded or runs.
 const IMAGES_KEPT: usize = 5;
-/// Logs that are kept, beside the newest one of each environment.
-const LOGS_KEPT: usize = 50;
 /// Names that abide gives to images begin so; an image with another name is someone's.
 const OURS: &str = "abide/";
 /// Environments often become ready together; one sweep is enough for all of them.
@@ -40,7 +37,6 @@ pub(super) struct Sweeper {
     pub(super) desired: DesiredReader,
     pub(super) status: StatusReader,
     pub(super) jobs: Jobs,
-    pub(super) logs: PathBuf,
     pub(super) deployed: Arc<Notify>,
 }
 
@@ -53,9 +49,6 @@ enum SweepError {
     /// An image could not be listed or removed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A log could not be listed or removed.
-    #[error("the logs of builds")]
-    Logs(#[from] std::io::Error),
 }
 
 impl Sweeper {
@@ -67,9 +60,6 @@ impl Sweeper {
             // Nothing depends on it, and the next deployment tries again.
             if let Err(error) = self.images().await {
                 warn!(error = %chain(&error), "images of earlier builds could not be swept");
-            }
-            if let Err(error) = self.logs() {
-                warn!(error = %chain(&error), "logs of earlier builds could not be swept");
             }
         }
     }
@@ -166,19 +156,6 @@ impl Sweeper {
         needed.extend(newest(built));
         Ok(needed)
     }
-
-    fn logs(&self) -> Result<(), SweepError> {
-        let mut kept = BTreeSet::new();
-        for environment in self.environments()? {
-            kept.extend(self.status.builds(&environment, 1)?.first().map(|build| build.number));
-        }
-        for number in numbers(&self.logs)?.iter().rev().skip(LOGS_KEPT) {
-            if !kept.contains(number) {
-                std::fs::remove_file(self.logs.join(format!("{number}.log")))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// An image that got a name of ours, and its names in registries, which go along with that.
@@ -215,19 +192,6 @@ fn newest<'a>(images: impl Iterator<Item = &'a Image>) -> Vec<Digest> {
     ids
 }
 
-/// The numbers of the builds whose logs are there.
-fn numbers(logs: &Path) -> std::io::Result<BTreeSet<u64>> {
-    let files = match std::fs::read_dir(logs) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        files => files?,
-    };
-    let number = |file: std::fs::DirEntry| {
-        let name = file.file_name();
-        name.to_str()?.strip_suffix(".log")?.parse::<u64>().ok()
-    };
-    files.filter_map(|file| file.map(number).transpose()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,14 +207,5 @@ mod tests {
         let ids = newest(history.iter());
         let expected: Vec<Digest> = [7, 6, 5, 4, 3].into_iter().filter_map(|n| image(n).id).collect();
         assert_eq!(ids, expected);
-    }
-
-    #[test]
-    fn only_logs_of_builds_are_counted() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["12.log", "9.log", "notes.log", "7.txt"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
-        }
-        assert_eq!(numbers(dir.path()).unwrap(), BTreeSet::from([9, 12]));
     }
 }

@@ -19,6 +19,7 @@ const REWIND: Duration = Duration::from_secs(3);
 /// The first and the longest pause between attempts to reach the engine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
 
+#[derive(Clone)]
 pub(super) struct Watch {
     pub(super) pass: Arc<Pass>,
     pub(super) wake: Wake,
@@ -81,7 +82,8 @@ impl Watch {
         match happening {
             Happening::Container { id, names } => {
                 self.pass.front.hear(&id, &names);
-                if let Some(environment) = fleet.look(engine, &id).await? {
+                let looked = fleet.look(engine, &id).await;
+                if let Some(environment) = looked.or_else(|error| fleet.keep(&id, error))? {
                     self.wake.ring(&environment);
                 } else if !fleet.knows(&id) && names.iter().any(|name| self.is_declared(name)) {
                     // Someone else's container came, went or changed its name where it matters.

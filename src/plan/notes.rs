@@ -1,5 +1,7 @@
 //! The loop's notes: what a pass learns, forgives, and holds back.
 
+use std::time::Duration;
+
 use super::explain::explain;
 use super::restart::{LONGEST, backoff};
 use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
@@ -7,6 +9,10 @@ use crate::model::memory::{Crashes, Memory, NoHolder, Refused, Repeat, Trouble};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
+
+/// How long holders are not tried again after they were tried in vain: what failed may have been the
+/// trouble of that hour, such as a registry that was down.
+const WITHOUT_HOLDERS: Duration = Duration::from_secs(600);
 
 /// The notes as this pass begins: volumes seen are remembered, and what no longer counts is
 /// forgotten: failures of another generation or before a `sync`, crashes of a container that is gone.
@@ -21,7 +27,10 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation) || is_over(refused));
     memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
-    memory.no_holder.take_if(|no_holder| forgiven(no_holder.at));
+    memory.no_holder.take_if(|no_holder| {
+        let counts = no_holder.at <= now && now < no_holder.at.after(WITHOUT_HOLDERS);
+        !counts || forgiven(no_holder.at)
+    });
     let is_gone = |id: &str| observed.containers.iter().all(|container| container.id != id);
     if memory.crashes.last.as_ref().is_some_and(|last| is_gone(&last.container)) {
         memory.crashes = Crashes::default();
@@ -190,9 +199,13 @@ pub fn after_failure(
     memory
 }
 
-/// Whether what failed tells that holders do not work on this engine. That a port is taken does not.
+/// Whether what failed tells that holders do not work on this engine. That a port is taken does not,
+/// nor does what nothing could be started with.
 fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHolder> {
     let Failure::Refused(message) = failure else { return None };
+    if is_of_the_host(message) {
+        return None;
+    }
     let is_about_a_port = ["port is already allocated", "address already in use", "cannot assign requested"]
         .iter()
         .any(|words| message.contains(words));

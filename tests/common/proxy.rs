@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Refuse,
     /// The engine does it, and the answer is cut after so many bytes.
     Cut(u64),
+    /// The engine does not hear of it, and this is answered: a status and a body.
+    Answer(u16, &'static str),
 }
 
 /// Decides about a request from its method and path, such as `POST /containers/0f3a/start`.
@@ -89,6 +91,12 @@ fn pass_on(mut client: UnixStream, engine: &Path, shared: &Mutex<Shared>) -> io:
         Fault::None => u64::MAX,
         Fault::Refuse => return client.shutdown(Shutdown::Both),
         Fault::Cut(bytes) => bytes,
+        Fault::Answer(status, body) => {
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            return client.write_all(format!("{head}{body}").as_bytes());
+        }
     };
     let mut engine = UnixStream::connect(engine)?;
     engine.write_all(closing(&head).as_bytes())?;

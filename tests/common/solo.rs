@@ -206,8 +206,12 @@ health = {{ {health} }}
 
     /// Whether the volume of its container holds `word`.
     pub(crate) fn finds_in_volume(&self, word: &str) -> bool {
-        let log = format!("{}:/site/log/access.log", self.name);
-        try_docker(&["cp", &log, "-"]).is_some_and(|log| log.contains(word))
+        self.access_log().is_some_and(|log| log.contains(word))
+    }
+
+    /// What the site has written of requests into its volume.
+    pub(crate) fn access_log(&self) -> Option<String> {
+        try_docker(&["cp", &format!("{}:/site/log/access.log", self.name), "-"])
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::failpoints::around;
 
-use crate::common::{Daemon, Fault, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
+use crate::common::{Daemon, Fault, Life, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
 
 // --- an engine of its own ------------------------------------------------------------------------
 
@@ -240,6 +240,63 @@ fn each_call_lost_on_its_way_to_the_engine_once_ends_in_one_right_container() {
 #[test]
 fn each_answer_lost_on_its_way_back_once_ends_in_one_right_container() {
     converges_though_each_call_fails_once(Fault::Cut(0));
+}
+
+/// Declares `beside`, which runs what dev runs.
+fn declare_beside(solo: &Solo, name: &str) {
+    let Solo { build, health, .. } = solo;
+    let manifest = format!(
+        r#"[environment.beside]
+container = "{name}"
+port = 8900
+source = {{ repository = "keepwork", branch = "dev" }}
+command = ["dev", "--port", "8900"]
+health = {{ {health} }}
+[environment.beside.build]
+{build}
+"#
+    );
+    std::fs::write(solo.desired_state.join("beside.toml"), manifest).unwrap();
+}
+
+#[test]
+fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
+    for fault in [Fault::Answer(500, r#"{"message":"it is half removed"}"#), Fault::Answer(200, "{")] {
+        let Some(space) = Space::new() else { return };
+        let (proxy, solo, beside) = (Proxy::start(space.dir()), Solo::new(&space), space.name("beside"));
+        declare_beside(&solo, &beside);
+        let (host, short) = (proxy.host(), ("ABIDE_RESYNC", "1s"));
+        let daemon = solo.daemon(&[("DOCKER_HOST", &host), short]);
+        let before = solo.await_ready();
+        let heals = |when: &str| {
+            eventually("it runs beside it", PATIENCE, || {
+                Life::of(&beside).is_some_and(|life| life.is_running())
+            });
+            let killed = Life::of(&beside).unwrap();
+            docker(&["kill", &beside]);
+            eventually(&format!("another environment heals {when}"), PATIENCE, || {
+                Life::of(&beside).is_some_and(|life| life.is_running() && life != killed)
+            });
+        };
+
+        let untold = format!("GET /containers/{}/json", before.id);
+        let (ruled, looks) = (untold.clone(), || proxy.seen().iter().filter(|seen| **seen == untold).count());
+        proxy.rule(move |request| if request == ruled { fault } else { Fault::None });
+        docker(&["kill", &solo.name]);
+        heals("while that is heard");
+        assert!(daemon.terminate().success());
+        let daemon = solo.daemon(&[("DOCKER_HOST", &host), short]);
+        heals("under a daemon that never could look at it");
+        let so_far = looks();
+        eventually("each resync looks again", PATIENCE, || looks() > so_far + 2);
+        // The log is that of both daemons.
+        let told = daemon.log().matches("cannot be looked at").count();
+        assert_eq!(told, 2, "it is told once, not with each resync: {}", daemon.log());
+
+        proxy.rule(|_| Fault::None);
+        let after = solo.await_ready();
+        assert_eq!((after.id, after.image), (before.id, before.image), "it is found again");
+    }
 }
 
 // --- how much is asked ---------------------------------------------------------------------------

@@ -345,6 +345,11 @@ fn an_environment_that_left_the_manifest_keeps_its_container_and_is_named() {
     });
     assert!(status["message"].as_str().unwrap().contains(&solo.name), "{status}");
     assert_eq!(solo.life().unwrap(), life);
+    eventually("it is probed no more", PATIENCE, || {
+        let before = solo.access_log();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        before.is_some() && solo.access_log() == before
+    });
 
     solo.declare("");
     assert_eq!(solo.await_ready(), life);

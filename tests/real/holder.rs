@@ -86,3 +86,22 @@ fn logs_exec_and_stats_are_those_of_the_program() {
     let stats = docker(&["stats", "--no-stream", "--format", "{{.PIDs}} {{.NetIO}}", &solo.name]);
     assert!(!stats.starts_with('0') && !stats.ends_with("0B / 0B"), "{stats}");
 }
+
+#[test]
+fn a_registry_that_freezes_while_the_image_of_holders_is_pulled_is_waited_for_no_longer_than_any() {
+    let Some(space) = Space::new() else { return };
+    // It takes connections and never says a word.
+    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = frozen.local_addr().unwrap();
+    let solo = Solo::new(&space);
+    let patient = format!("[registry_access.\"{host}\"]\nplain_http = true\npatience = \"2s\"\n");
+    std::fs::write(solo.desired_state.join("registries.toml"), patient).unwrap();
+    let named = format!("[docker]\nholder = \"{host}/holder\"\n");
+    let manifest = std::fs::read_to_string(solo.desired_state.join("keepwork.toml")).unwrap();
+    solo.declare_all(&manifest.replace("[docker]\n", &named));
+    let _daemon = solo.daemon(&[]);
+    solo.await_ready();
+    let message = solo.status().unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("nothing has moved for 2s while pulling"), "{message}");
+    assert_eq!(space.holders().len(), 0);
+}

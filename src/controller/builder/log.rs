@@ -1,13 +1,17 @@
 //! A build's output, kept in a file of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use tracing::warn;
+
 use crate::model::container::Secret;
 
+/// Logs that are kept, beside those that are needed.
+const KEPT: usize = 50;
 /// The most that is kept of one build's output, in bytes.
 const LONGEST: u64 = 16 << 20;
 /// Output without a line break is cut into lines of this many bytes.
@@ -30,15 +34,19 @@ pub(super) struct BuildLog {
 }
 
 impl BuildLog {
-    /// Makes the log of build `number`.
+    /// Makes the log of build `number`, and removes those of the oldest builds but for the ones that are
+    /// `needed`. What could not be tried has a log too, and may be tried for weeks.
     ///
     /// # Errors
     /// Where the file cannot be made.
-    pub(super) fn create(logs: &Path, number: u64) -> std::io::Result<Self> {
+    pub(super) fn create(logs: &Path, number: u64, needed: &BTreeSet<u64>) -> std::io::Result<Self> {
         std::fs::create_dir_all(logs)?;
         let mut options = OpenOptions::new();
         options.create(true).write(true).truncate(true).mode(0o600);
         let file = options.open(logs.join(format!("{number}.log")))?;
+        if let Err(error) = sweep(logs, |log| log == number || needed.contains(&log)) {
+            warn!(%error, "logs of earlier builds could not be removed");
+        }
         Ok(Self { file, written: 0, hidden: Vec::new(), tail: VecDeque::new(), partial: Vec::new() })
     }
 
@@ -118,14 +126,50 @@ impl BuildLog {
     }
 }
 
+fn sweep(logs: &Path, is_needed: impl Fn(u64) -> bool) -> std::io::Result<()> {
+    for number in numbers(logs)?.into_iter().rev().skip(KEPT).filter(|number| !is_needed(*number)) {
+        std::fs::remove_file(logs.join(format!("{number}.log")))?;
+    }
+    Ok(())
+}
+
+/// The numbers of the builds whose logs are there.
+fn numbers(logs: &Path) -> std::io::Result<BTreeSet<u64>> {
+    let number = |file: std::fs::DirEntry| {
+        let name = file.file_name();
+        name.to_str()?.strip_suffix(".log")?.parse::<u64>().ok()
+    };
+    std::fs::read_dir(logs)?.filter_map(|file| file.map(number).transpose()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn create(dir: &tempfile::TempDir, number: u64) -> BuildLog {
+        BuildLog::create(dir.path(), number, &BTreeSet::from([3])).unwrap()
+    }
+
+    #[test]
+    fn logs_are_kept_of_the_last_builds_and_of_those_that_are_needed_and_nothing_else_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["notes.log", "7.txt"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        for number in 1..=60 {
+            create(&dir, number);
+        }
+        let expected: BTreeSet<u64> = [3].into_iter().chain(11..=60).collect();
+        assert_eq!(numbers(dir.path()).unwrap(), expected);
+        create(&dir, 7);
+        assert!(numbers(dir.path()).unwrap().contains(&7), "a record that was made anew counts from one");
+        assert!(["notes.log", "7.txt"].iter().all(|name| dir.path().join(name).exists()));
+    }
+
     #[test]
     fn a_secret_is_hidden_even_where_the_output_comes_in_pieces() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = BuildLog::create(dir.path(), 7).unwrap();
+        let mut log = create(&dir, 7);
         log.hide(&Secret::new("hunter2hunter2"));
         log.bytes(b"token is hunter2");
         log.bytes(b"hunter2, keep it\nnext\n");
@@ -137,7 +181,7 @@ mod tests {
     #[test]
     fn the_last_words_are_those_of_the_step_that_failed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = BuildLog::create(dir.path(), 7).unwrap();
+        let mut log = create(&dir, 7);
         log.heading("step 1");
         log.bytes(b"all is well\n");
         log.heading("step 2");
@@ -149,7 +193,7 @@ mod tests {
     #[test]
     fn no_line_of_a_secret_of_several_lines_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = BuildLog::create(dir.path(), 7).unwrap();
+        let mut log = create(&dir, 7);
         log.hide(&Secret::new("-----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\nab\n-----END KEY-----"));
         log.bytes(b"cat: -----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\nabout\n");
         assert_eq!(log.tail(), "cat: [redacted] | [redacted] | about");
@@ -159,7 +203,7 @@ mod tests {
     #[test]
     fn endless_output_is_cut_and_its_end_still_told() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = BuildLog::create(dir.path(), 1).unwrap();
+        let mut log = create(&dir, 1);
         let line = [b'x'; 1 << 16];
         for _ in 0..300 {
             log.bytes(&line);

@@ -95,7 +95,8 @@ impl Engine {
         Ok(found)
     }
 
-    /// Pulls an image by a name with a tag: for what abide itself runs, which no record names.
+    /// Pulls an image by its name, `latest` where it names neither a tag nor a digest: for what abide
+    /// itself runs, which no record names. `patience` is how long nothing may move.
     pub(crate) async fn pull_named(
         &self,
         name: &str,
@@ -103,7 +104,8 @@ impl Engine {
         patience: Duration,
     ) -> Result<()> {
         let docker = transfer::proven(self.docker().await?, proof);
-        let options = CreateImageOptionsBuilder::default().from_image(name).build();
+        let options =
+            CreateImageOptionsBuilder::default().from_image(name).tag(transfer::tag_beside(name)).build();
         let lines = docker.create_image(Some(options), None, None);
         transfer::follow(lines, transfer::Transfer { doing: "pulling", name, patience }, &mut |_| {}).await
     }

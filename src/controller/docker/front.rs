@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::containers::no_restarts;
+use super::transfer::tag_beside;
 use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
 use crate::model::container::label;
 use crate::model::name::ContainerName;
@@ -202,9 +203,7 @@ impl Engine {
     /// Pulls an image by its name; `latest` where it names neither a tag nor a digest.
     pub(crate) async fn pull_by_name(&self, name: &str) -> Result<()> {
         let docker = self.docker().await?;
-        let is_tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        let tag = if is_tagged { "" } else { "latest" };
-        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag_beside(name)).build();
         let pull = docker.create_image(Some(options), None, None).try_for_each(|line| async move {
             match line.error_detail.and_then(|detail| detail.message) {
                 Some(error) => Err(bollard::errors::Error::DockerStreamError { error }),

@@ -57,6 +57,9 @@ pub(crate) enum EngineError {
         /// How long it was given.
         within: Duration,
     },
+    /// It answered, in a way that cannot be read.
+    #[error("an answer of the Docker Engine cannot be read: {0}")]
+    Unreadable(String),
     /// The engine waits for someone else, and nothing moves.
     #[error("nothing has moved for {} while {what}", humantime::format_duration(*.patience))]
     Stalled {
@@ -82,6 +85,11 @@ impl EngineError {
         matches!(self, Self::Unreachable(_) | Self::Deadline { .. })
     }
 
+    /// Whether nothing is known of the thing that was asked for.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::Unreadable(_))
+    }
+
     /// Whether the thing is simply not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound(_))
@@ -101,6 +109,9 @@ impl From<BollardError> for EngineError {
             }
             BollardError::DockerStreamError { error } => Self::Refused(first_line(&error)),
             BollardError::RequestTimeoutError => Self::Deadline { call: "answer", within: SLOW },
+            unread @ (BollardError::JsonDataError { .. } | BollardError::JsonSerdeError { .. }) => {
+                Self::Unreadable(chain(&unread))
+            }
             other => Self::Unreachable(chain(&other)),
         }
     }

@@ -54,8 +54,9 @@ impl Engine {
         let docker = self.docker().await?;
         let mut left = doubles.len();
         for (id, state) in doubles {
-            if left > 1 && state.is_ours && docker.remove_network(id).await.is_ok() {
-                left -= 1;
+            if left > 1 && state.is_ours {
+                let removed = within("remove a network", QUICK, docker.remove_network(id)).await;
+                left -= usize::from(removed.is_ok());
             }
         }
         self.networks_named(name, record).await

@@ -66,7 +66,8 @@ impl Engine {
         exit_code(&docker, &id).await
     }
 
-    /// Removes the step containers of a record that a killed process left.
+    /// Removes the step containers of a record that a killed process left. One that cannot be removed
+    /// stays, and the log says so.
     pub(crate) async fn remove_left_steps(&self, record: &str) -> Result<()> {
         let docker = self.docker().await?;
         let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::STEP)])]);
@@ -78,7 +79,12 @@ impl Engine {
             let is_left = names.any(|name| name.starts_with(NAME) && !self.steps().contains(name));
             if let Some(id) = left.id.filter(|_| is_left) {
                 info!(container = %id, "removing what an interrupted build step left");
-                self.remove(&id).await?;
+                match self.remove(&id).await {
+                    Err(error) if !error.is_unreachable() => {
+                        warn!(container = %id, %error, "what an interrupted build step left cannot be removed");
+                    }
+                    removed => removed?,
+                }
             }
         }
         Ok(())

@@ -133,6 +133,12 @@ pub(super) async fn follow<T: Into<Line>>(
     }
 }
 
+/// The tag to ask for beside a name that has none; without any, the engine pulls all that there are.
+pub(super) fn tag_beside(name: &str) -> &'static str {
+    let is_tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if is_tagged { "" } else { "latest" }
+}
+
 /// The same connection, which shows `proof` with each request.
 pub(super) fn proven(docker: Docker, proof: Option<&Secret>) -> Docker {
     match proof {

@@ -140,6 +140,38 @@ fn where_the_engine_runs_no_holders_containers_get_a_namespace_of_their_own() {
 }
 
 #[test]
+fn holders_that_failed_once_are_tried_again_with_a_later_deployment() {
+    let mut world = World::empty();
+    world.enter(Mode::Holder);
+    world.refuses_holders = true;
+    world.set(1);
+    world.rest();
+    assert!(world.only().joined.is_none(), "{world:?}");
+    world.refuses_holders = false;
+    world.take_done();
+    world.wait(900);
+    assert!(world.take_done().is_empty(), "what serves is left as it is");
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
+    assert!(world.only().joined.is_some(), "{world:?}");
+}
+
+#[test]
+fn a_full_disk_is_no_verdict_on_holders() {
+    let mut world = World::empty();
+    world.enter(Mode::Holder);
+    world.disk_is_full = true;
+    world.set(1);
+    world.wait(60);
+    assert!(world.serving().is_empty(), "{world:?}");
+    world.disk_is_full = false;
+    world.wait(400);
+    assert!(world.is_ready_with(1), "{world:?}");
+    assert!(world.only().joined.is_some(), "{world:?}");
+}
+
+#[test]
 fn a_container_from_before_there_were_holders_is_left_as_it_is() {
     let mut world = World::running(1);
     world.enter(Mode::Holder);

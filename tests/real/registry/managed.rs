@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::PATIENCE;
 use crate::common::{
-    Daemon, GitRepo, Registry, Space, abide, docker, eventually, free_ports, registry_image, site_image,
-    try_docker,
+    Daemon, GitRepo, Proxy, Registry, Space, abide, docker, eventually, free_ports, registry_image,
+    site_image, try_docker,
 };
 
 /// A managed registry beside one environment that nobody moves.
@@ -153,6 +153,22 @@ fn a_foreign_container_of_its_name_is_named_and_left_alone() {
     assert_eq!(managed.seen("{{.Id}}"), foreign);
     docker(&["rm", &managed.container]);
     managed.answers();
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_asked_for_less_and_less_often() {
+    let Some(managed) = Managed::new("") else { return };
+    let proxy = Proxy::start(managed.space.dir());
+    // Port 1 is nobody's.
+    managed.declare("image = \"127.0.0.1:1/registry:1\"\n");
+    let daemon = Daemon::start(&managed.desired_state, &[("DOCKER_HOST", &proxy.host())]);
+    let count = |request: &str| proxy.seen().iter().filter(|seen| *seen == request).count();
+    let looks = || count("GET /images/127.0.0.1:1/registry:1/json");
+    eventually("it is looked for ten times", PATIENCE, || looks() >= 10);
+    let pulls = count("POST /images/create");
+    assert!((2..=6).contains(&pulls), "{pulls} pulls with {} looks", looks());
+    let ran = daemon.abide(&["status"]);
+    assert!((ran.stdout + &ran.stderr).contains("cannot be pulled"), "it is told meanwhile");
 }
 
 #[test]

@@ -97,6 +97,9 @@ impl World {
             return Err("network not found".to_owned());
         }
         let holder = self.find(id)?.clone();
+        if self.disk_is_full && holder.started_at.is_none() {
+            return Err("mkdir /var/lib/docker/overlay2/x: no space left on device".to_owned());
+        }
         self.bind_ports(&holder)?;
         let now = self.now;
         let holder = self.find(id)?;
