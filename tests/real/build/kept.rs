@@ -62,6 +62,13 @@ fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
     eventually("it is tried again", PATIENCE, || daemon.log().matches("build begins").count() > 1);
 }
 
+/// Waits for a container in place of one that was removed: until a daemon that was just started has
+/// looked, its status is the one of before.
+fn serves_again(shop: &Workshop) {
+    let running = ["inspect", "--format", "{{.State.Running}}", &shop.container];
+    eventually("it serves again", PATIENCE, || try_docker(&running).as_deref() == Some("true"));
+}
+
 #[test]
 fn an_image_that_someone_removed_is_built_again_when_it_is_needed() {
     let Some(space) = Space::new() else { return };
@@ -72,10 +79,7 @@ fn an_image_that_someone_removed_is_built_again_when_it_is_needed() {
     docker(&["rm", "--force", &shop.container]);
     docker(&["rmi", "--force", &image]);
     let daemon = shop.daemon();
-    eventually("it serves again", PATIENCE, || {
-        let running = ["inspect", "--format", "{{.State.Running}}", &shop.container];
-        try_docker(&running).as_deref() == Some("true")
-    });
+    serves_again(&shop);
     shop.await_ready(&daemon);
     assert_eq!(daemon.log().matches("build begins").count(), 2);
 }
@@ -102,6 +106,7 @@ fn an_image_whose_build_was_not_recorded_any_more_is_taken_without_a_second_buil
     let tag = space.name("unrecorded");
     docker(&[&["build", "--quiet", "--tag", &tag][..], &labels, &[&context]].concat());
     let daemon = shop.daemon();
+    serves_again(&shop);
     let adopted = shop.await_ready(&daemon);
     let label = docker(&["inspect", "--format", "{{index .Config.Labels \"abide.adopted\"}}", &adopted]);
     assert_eq!(label, "yes");
