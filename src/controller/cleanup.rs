@@ -36,7 +36,7 @@ async fn remove(
         }
     }
     for image in engine.images_of_record(record).await? {
-        engine.remove_image_entirely(&image).await?;
+        engine.remove_image_entirely(image.as_str()).await?;
     }
     // Where another record's holders are made of it, the engine keeps it.
     engine.remove_image(&holder::IMAGE).await?;

@@ -67,13 +67,11 @@ impl Engine {
         Ok(images.filter_map(|id| Digest::new(id).ok()).collect())
     }
 
-    /// The IDs of all images that a record built.
-    pub(crate) async fn images_of_record(&self, record: &str) -> Result<Vec<String>> {
-        let docker = self.docker().await?;
-        let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::BUILT_BY)])]);
-        let options = ListImagesOptionsBuilder::default().filters(&filter).build();
-        let images = within("list images", QUICK, docker.list_images(Some(options))).await?;
-        Ok(images.into_iter().map(|image| image.id).collect())
+    /// The IDs of all images that a record built, those of steps too.
+    pub(crate) async fn images_of_record(&self, record: &str) -> Result<Vec<Digest>> {
+        let mut found = self.images_by("label", format!("{}={record}", label::BUILT_BY)).await?;
+        found.extend(self.images_by("label", format!("{}={record}", label::STEP)).await?);
+        Ok(found.into_iter().map(|image| image.id).collect())
     }
 
     /// Removes an image under all its names; one that is gone is fine.
