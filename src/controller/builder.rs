@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::clock::now;
-use super::docker::{Engine, EngineError, Logins};
+use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
 use super::push::Pusher;
 use super::registries::Trouble;
@@ -226,8 +226,6 @@ async fn blocking<T: Send + 'static>(
 pub(crate) struct Builder {
     pub(crate) engine: Arc<Engine>,
     pub(super) pusher: Pusher,
-    /// Who builds are at the registries of base images.
-    pub(super) logins: Arc<dyn Logins>,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(crate) record: String,
     pub(crate) desired: DesiredReader,

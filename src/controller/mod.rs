@@ -141,7 +141,6 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         pusher: pusher.clone(),
-        logins: registries.clone(),
         manifest: settings.manifest.clone(),
         record: settings.record.clone(),
         desired: settings.desired.clone(),

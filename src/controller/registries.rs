@@ -15,7 +15,7 @@ use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, RegistryAccess};
 use crate::model::status::Reason;
-use crate::registry::{Client, Credentials, RegistryError};
+use crate::registry::{Client, Credentials, KeyringError, RegistryError};
 
 /// Where Docker Hub answers, and what BuildKit therefore calls it.
 const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
@@ -62,13 +62,16 @@ impl Registries {
         self.manifest.borrow().registries.get(host).cloned().unwrap_or_default()
     }
 
+    async fn credentials(&self, host: &RegistryHost) -> Result<Option<Credentials>, KeyringError> {
+        self.client.keyring().credentials(host, &self.access(host)).await
+    }
+
     /// What the engine shows to a registry; `None`: nothing.
     ///
     /// # Errors
     /// [`Trouble`] where credentials are named and cannot be had.
     pub(super) async fn proof(&self, host: &RegistryHost) -> Result<Option<Secret>, Trouble> {
-        let found = self.client.keyring().credentials(host, &self.access(host)).await;
-        match found {
+        match self.credentials(host).await {
             Ok(found) => Ok(found.map(|credentials| credentials.engine_header(host))),
             Err(error) => Err(Trouble::Unavailable(Reason::RegistryDenied, error.to_string())),
         }
@@ -119,8 +122,7 @@ impl Logins for Registries {
         async move {
             let host = if host == DOCKER_HUB_ADDRESS { DOCKER_HUB } else { host };
             let Ok(host) = host.parse() else { return Ok(None) };
-            let found = self.client.keyring().credentials(&host, &self.access(&host)).await;
-            let found = found.map_err(|error| error.to_string())?;
+            let found = self.credentials(&host).await.map_err(|error| error.to_string())?;
             Ok(found.map(|credentials| match credentials {
                 Credentials::Password { username, password } => Login { username, secret: password },
                 Credentials::IdentityToken(token) => Login { username: String::new(), secret: token },
@@ -135,7 +137,7 @@ impl Logins for Registries {
             let declared = self.manifest.borrow().registries.keys().cloned().collect::<BTreeSet<_>>();
             let mut all = BTreeMap::new();
             for host in declared.into_iter().chain(self.client.keyring().hosts()) {
-                if let Ok(Some(found)) = self.client.keyring().credentials(&host, &self.access(&host)).await {
+                if let Ok(Some(found)) = self.credentials(&host).await {
                     all.insert(host, found);
                 }
             }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::work::Work;
 use super::{BuildError, blocking};
 use crate::context::ContextError;
 use crate::context::pack::{self, ExtraFile, Limits, Packed};
 use crate::context::tree as files;
-use crate::controller::docker::{BuildRequest, Builder as EngineBuilder, EngineError};
+use crate::controller::docker::{BuildRequest, Builder as EngineBuilder, EngineError, Logins};
 use crate::model::container::Secret;
 use crate::model::error::chain;
 use crate::model::name::Digest;
@@ -45,6 +46,7 @@ impl Work<'_> {
         let (packed, dockerfile) = pack_context(&order, &tar).await?;
         self.log.line(&format!("context: {} files, {} bytes", packed.files, packed.bytes));
         let engine = &self.builder.engine;
+        let logins: Arc<dyn Logins> = self.builder.pusher.registries.clone();
         let mut request = BuildRequest {
             context: &tar,
             dockerfile: &dockerfile,
@@ -53,7 +55,7 @@ impl Work<'_> {
             tag: order.tag,
             builder: engine.builder().await?,
             secrets: order.secrets,
-            logins: &self.builder.logins,
+            logins: &logins,
         };
         let log = &mut *self.log;
         let mut built = engine.build(&request, &mut |text| log.bytes(text.as_bytes())).await;
