@@ -218,5 +218,6 @@ fn open_record(folder: &Path) -> anyhow::Result<Handles> {
 fn state_dirs(folder: &Path) -> StateDirs {
     let record = folder.join("record");
     let record = std::path::absolute(&record).unwrap_or(record);
-    StateDirs { mirrors: record.join("mirrors"), work: record.join("work"), logs: record.join("logs") }
+    let [mirrors, work, logs, outputs] = ["mirrors", "work", "logs", "outputs"].map(|name| record.join(name));
+    StateDirs { mirrors, work, logs, outputs }
 }

@@ -34,7 +34,7 @@ use crate::controller::{self, Controller, OutputOptions, Settings, StateDirs};
 use crate::manifest_dir::{self, LoadError, Loaded};
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
-use crate::model::view::PlanView;
+use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{self, Handles};
 use crate::registry::Client;
 use images::Registries;
@@ -210,7 +210,8 @@ fn state_dirs(desired_state: &Path) -> StateDirs {
     // Absolute, because git and scripts run elsewhere.
     let record = record_dir(desired_state);
     let record = std::path::absolute(&record).unwrap_or(record);
-    StateDirs { mirrors: record.join("mirrors"), work: record.join("work"), logs: record.join("logs") }
+    let [mirrors, work, logs, outputs] = ["mirrors", "work", "logs", "outputs"].map(|name| record.join(name));
+    StateDirs { mirrors, work, logs, outputs }
 }
 
 /// What a killed daemon's builds left. The record is locked by now, so nobody uses it.
@@ -316,7 +317,7 @@ impl api::Controller for Loop {
         Liveness { engine: observed.is_some(), observed, resync: self.controller.resync() }
     }
 
-    fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+    fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         self.controller.building(environment)
     }
 

@@ -241,5 +241,6 @@ fn nothing_known(environment: &EnvironmentName) -> Status {
         next_retry: None,
         plan: Vec::new(),
         observed_sync: None,
+        warnings: Vec::new(),
     }
 }

@@ -119,6 +119,7 @@ fn status(observed: u64, reason: Reason) -> Status {
         next_retry: None,
         plan: Vec::new(),
         observed_sync: None,
+        warnings: Vec::new(),
     }
 }
 

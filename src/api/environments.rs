@@ -50,7 +50,7 @@ pub(super) async fn history(
 }
 
 fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
-    let Entry { generation, revision, image, origin, by, note, at } = entry;
+    let Entry { generation, revision, image, recipe: _, origin, by, note, at } = entry;
     HistoryView { generation, image, revision, origin, by, note, at, outcome }
 }
 
@@ -111,7 +111,9 @@ impl ApiState {
         match self.desired.get(name).and_then(|desired| Ok((desired, self.status.status(name)?))) {
             Ok((desired, status)) => {
                 let presence = spec.and_then(|spec| spec.host.as_ref()).map(|host| self.desk.presence(host));
-                Ok(view::environment(spec, desired, status, presence))
+                let build = self.controller.as_ref().and_then(|controller| controller.building(name));
+                let view = view::environment(spec, desired, status, presence);
+                Ok(view::with_build(view, build, (self.clock)()))
             }
             // One document that makes no sense must not hide every other environment.
             Err(error @ RecordError::Unreadable { .. }) => {

@@ -91,8 +91,8 @@ async fn build_log(
 /// The build that runs, else the last that came to a verdict.
 fn newest_build(api: &ApiState, environment: &EnvironmentName) -> Result<u64, ApiError> {
     let running = api.controller.as_ref().and_then(|controller| controller.building(environment));
-    if let Some(number) = running {
-        return Ok(number);
+    if let Some(build) = running {
+        return Ok(build.number);
     }
     let newest = api.status.builds(environment, 1)?.first().map(|build| build.number);
     newest.ok_or_else(|| ApiError::not_found(format!("nothing was built for `{environment}` yet")))
@@ -102,7 +102,7 @@ fn newest_build(api: &ApiState, environment: &EnvironmentName) -> Result<u64, Ap
 /// stands under the environment that first asked for it, which need not be this one.
 fn is_over(api: &ApiState, environment: &EnvironmentName, number: u64) -> bool {
     let Some(controller) = &api.controller else { return true };
-    if controller.building(environment) == Some(number) {
+    if controller.building(environment).is_some_and(|build| build.number == number) {
         return false;
     }
     let is_recorded = |name: &EnvironmentName| {

@@ -42,7 +42,7 @@ use crate::model::credential::Pin;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
-use crate::model::view::PlanView;
+use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{Bells, DesiredReader, DesiredWriter, StatusReader, TokenReader, TokenWriter};
 
 /// Everything that the API works with. Cheap to clone.
@@ -105,8 +105,8 @@ pub trait Controller: Send + Sync {
     /// What is wrong with the whole, in sentences.
     fn warnings(&self) -> Vec<String>;
 
-    /// The number of the build that runs for an environment now, where one does.
-    fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+    /// The build that runs for an environment now.
+    fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         let _ = environment;
         None
     }

@@ -1,12 +1,14 @@
 //! What is said of an environment: manifest, record and status put together. Pure.
 
+use std::time::Duration;
+
 use super::agent::Presence;
 use crate::model::desired::Desired;
 use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
-use crate::model::view::EnvironmentView;
+use crate::model::view::{BuildProgress, EnvironmentView};
 
 /// The condition, the reason, the sentence, and since when.
 struct Said {
@@ -29,7 +31,7 @@ pub(super) fn environment(
         (Some(host), Some(Presence { connected: false, last_seen })) => said.of_the_away(host, last_seen),
         _ => said,
     };
-    let Desired { environment, entry, head: _, hint: _, tag: _, tag_hint: _, hold, sync, bad: _ } = desired;
+    let Desired { environment, entry, hold, sync, .. } = desired;
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),
@@ -49,8 +51,23 @@ pub(super) fn environment(
         next_retry: status.as_ref().and_then(|status| status.next_retry),
         sync,
         observed_sync: status.as_ref().and_then(|status| status.observed_sync),
+        warnings: status.as_ref().map(|status| status.warnings.clone()).unwrap_or_default(),
         running: status.and_then(|status| status.running),
+        build: None,
     }
+}
+
+/// The view of an environment for which `build` is under way, with how long it has taken by `now`.
+pub(super) fn with_build(
+    view: EnvironmentView,
+    build: Option<BuildProgress>,
+    now: Timestamp,
+) -> EnvironmentView {
+    let Some(build) = build.filter(|_| view.reason == Reason::Building) else { return view };
+    let length = |seconds| humantime::format_duration(Duration::from_secs(seconds));
+    let taken = length(now.since(build.started).as_secs());
+    let message = format!("{} ({taken} of at most {})", view.message, length(build.timeout_seconds));
+    EnvironmentView { message, build: Some(build), ..view }
 }
 
 /// The view of an environment of which a document cannot be read; `why`: a sentence.

@@ -55,10 +55,19 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit
         let text = render(&overview, only.is_some(), session.now(), session.console.screen().width);
         session.console.data(&text)?;
     }
-    for warning in &overview.warnings {
+    for warning in warnings(&overview) {
         session.console.talk(&format!("warning: {warning}"));
     }
     Ok(Exit::Done)
+}
+
+/// The warnings of the whole, and those of each environment by its name.
+fn warnings(overview: &Overview) -> Vec<String> {
+    let of_environments = overview
+        .environments
+        .iter()
+        .flat_map(|view| view.warnings.iter().map(|warning| format!("{}: {warning}", view.environment)));
+    overview.warnings.iter().cloned().chain(of_environments).collect()
 }
 
 /// All environments, or one of them; an unknown one is the daemon's to refuse.

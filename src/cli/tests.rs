@@ -58,6 +58,8 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         next_retry: None,
         sync: None,
         observed_sync: None,
+        warnings: vec![],
+        build: None,
     }
 }
 

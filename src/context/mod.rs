@@ -5,6 +5,7 @@
 //! regular files, directories and links is ever opened, and sizes are bounded.
 
 mod check;
+pub mod dockerfile;
 mod error;
 mod glob;
 pub mod ignore;

@@ -13,7 +13,7 @@ use super::error::ContextError;
 use super::ignore::IgnoreRules;
 use super::tree;
 use super::walk::{Entry, Kind, Listing};
-use super::write::write;
+use super::write::{self, write};
 
 /// The most that is read of a Dockerfile or an ignore file: one MiB, far more than people write.
 const LARGEST_RECIPE: u64 = 1 << 20;
@@ -78,6 +78,46 @@ pub fn pack(
     limits: Limits,
     out: impl Write,
 ) -> Result<Packed, ContextError> {
+    write(&list(context, dockerfile, extra, limits)?, out)
+}
+
+/// The SHA-256 of what [`pack`] would send, but for times, as lower-case hex digits. Two contexts of
+/// one content have one fingerprint, whenever their files were last changed. A repository's own `.git`
+/// directory does not count: its packs differ from one copy to the next.
+///
+/// # Errors
+/// As [`pack`].
+pub fn fingerprint(context: &Path, dockerfile: &str, limits: Limits) -> Result<String, ContextError> {
+    write::fingerprint(&list(context, dockerfile, &[], limits)?)
+}
+
+/// As [`fingerprint`], of all of `tree`: of what [`archive`] packs.
+///
+/// # Errors
+/// As [`archive`].
+pub fn fingerprint_tree(tree: &Path, limits: Limits) -> Result<String, ContextError> {
+    write::fingerprint(&Listing::of(tree, &IgnoreRules::default(), None, limits)?)
+}
+
+/// The text of the Dockerfile that [`pack`] sends.
+///
+/// # Errors
+/// As [`resolve_dockerfile`], and if it cannot be read.
+pub fn read_dockerfile(context: &Path, dockerfile: &str) -> Result<String, ContextError> {
+    let path = context.join(resolve_dockerfile(context, dockerfile)?);
+    let (file, _) = tree::open_file(&path, OFlags::NOFOLLOW)?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST_RECIPE).read_to_end(&mut bytes).map_err(ContextError::read(&path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// All that goes into a context.
+fn list(
+    context: &Path,
+    dockerfile: &str,
+    extra: &[ExtraFile],
+    limits: Limits,
+) -> Result<Listing, ContextError> {
     let recipe = find_recipe(context, dockerfile)?;
     let rules = rules(context, dockerfile)?;
     let mut listing = Listing::of(context, &rules, None, limits)?;
@@ -87,7 +127,7 @@ pub fn pack(
     put_from_tree(&mut listing, context, Path::new(".dockerignore"))?;
     put_from_tree(&mut listing, context, &recipe)?;
     check_recipe(dockerfile, listing.entries.get(&recipe).map(|entry| &entry.kind))?;
-    write(&listing, out)
+    Ok(listing)
 }
 
 /// The path of a Dockerfile relative to its context, links resolved: what the engine is told, and

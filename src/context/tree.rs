@@ -13,7 +13,6 @@ use tempfile::NamedTempFile;
 use super::error::ContextError;
 use super::ignore::clean;
 use super::write::Hashing;
-use crate::model::spec::Overlay;
 
 /// As many links as Linux itself follows in one path.
 const MOST_LINKS: u32 = 40;
@@ -102,15 +101,11 @@ pub fn overlay(root: &Path, from: &Path, to: &str) -> Result<(), ContextError> {
     Ok(())
 }
 
-/// The SHA-256 of each overlay's content as lower-case hex digits, in their order.
+/// The SHA-256 of the content of a file of this host as lower-case hex digits.
 ///
 /// # Errors
-/// Where one of them is no regular file or cannot be read.
-pub fn fingerprint_overlays(overlays: &[Overlay]) -> Result<Vec<String>, ContextError> {
-    overlays.iter().map(|overlay| fingerprint(&overlay.from)).collect()
-}
-
-fn fingerprint(path: &Path) -> Result<String, ContextError> {
+/// Where it is no regular file or cannot be read.
+pub fn fingerprint(path: &Path) -> Result<String, ContextError> {
     let (mut file, _) = open_file(path, OFlags::empty())?;
     let mut hash = Hashing::new(io::sink());
     io::copy(&mut file, &mut hash).map_err(ContextError::read(path))?;

@@ -33,6 +33,40 @@ pub(super) fn write(listing: &Listing, out: impl Write) -> Result<Packed, Contex
     Ok(Packed { files: listing.entries.len(), bytes: written.bytes, digest: written.digest() })
 }
 
+/// The SHA-256 of all that is in `listing`, but for times and for a repository's own `.git`.
+///
+/// # Errors
+/// If a file cannot be read any more or became shorter.
+pub(super) fn fingerprint(listing: &Listing) -> Result<String, ContextError> {
+    let mut hash = Hashing::new(io::sink());
+    for (path, entry) in listing.entries.iter().filter(|(path, _)| !path.starts_with(".git")) {
+        match &entry.kind {
+            Kind::Directory => describe(&mut hash, "directory", path, 0)?,
+            Kind::Link { target } => {
+                describe(&mut hash, "link", path, 0)?;
+                describe(&mut hash, "to", target, 0)?;
+            }
+            Kind::File { source, size, mode } => {
+                describe(&mut hash, if mode & 0o100 == 0 { "file" } else { "program" }, path, *size)?;
+                let (file, _) = tree::open_file(source, OFlags::NOFOLLOW)?;
+                let mut content = file.take(*size);
+                io::copy(&mut content, &mut hash).map_err(ContextError::read(source))?;
+                if content.limit() != 0 {
+                    return Err(ContextError::Changed { path: source.into() });
+                }
+            }
+        }
+    }
+    Ok(hash.digest())
+}
+
+/// Writes what stands before content, so that no two listings could read the same.
+fn describe(out: &mut impl Write, kind: &str, path: &Path, size: u64) -> Result<(), ContextError> {
+    let path = path.as_os_str().as_bytes();
+    let written = write!(out, "{kind} {} {size} ", path.len()).and_then(|()| out.write_all(path));
+    written.map_err(output)
+}
+
 fn append<W: Write>(
     tar: &mut Builder<W>,
     path: &Path,

@@ -116,9 +116,11 @@ impl Pass {
                 self.acquire(planned, need);
                 Ok(())
             }
-            Step::RecordImage { .. } | Step::RecordRebuilt { .. } | Step::RollBack { .. } => {
-                Ok(self.record(planned, step).await?)
-            }
+            Step::RecordImage { .. }
+            | Step::NoteRecipe { .. }
+            | Step::RecordEdited { .. }
+            | Step::RecordRebuilt { .. }
+            | Step::RollBack { .. } => Ok(self.record(planned, step).await?),
             Step::CreateHolder { name, spec } => {
                 let id = self.engine.create_holder(name, spec, &self.holder_image()).await?;
                 touched.insert(id.clone());
@@ -208,6 +210,8 @@ impl Pass {
             Step::CancelJob
             | Step::Acquire(_)
             | Step::RecordImage { .. }
+            | Step::NoteRecipe { .. }
+            | Step::RecordEdited { .. }
             | Step::RecordRebuilt { .. }
             | Step::RollBack { .. }
             | Step::CreateHolder { .. }
@@ -221,7 +225,7 @@ impl Pass {
     fn acquire(&self, planned: &Planned, need: &Need) {
         let environment = &planned.intent.environment;
         match (need, &planned.task, &planned.job) {
-            (Need::Build { .. }, Some(task), Some(key @ JobKey::Build(inputs))) => {
+            (Need::Build { .. } | Need::Rebuild { .. }, Some(task), Some(key @ JobKey::Build(inputs))) => {
                 let (builder, task, inputs) = (Arc::clone(&self.builder), task.clone(), inputs.clone());
                 self.jobs.begin(environment, key.clone(), |progress| builder.run(task, inputs, progress));
             }
@@ -246,8 +250,16 @@ impl Pass {
     async fn record(&self, planned: &Planned, step: &Step) -> Result<(), RecordError> {
         let environment = &planned.intent.environment;
         match step {
-            Step::RecordImage { generation, image } => {
-                self.resolver.resolve_image(environment, *generation, image.clone()).await?;
+            Step::RecordImage { generation, image, recipe } => {
+                let (image, recipe) = (image.clone(), recipe.clone());
+                self.resolver.resolve_built(environment, *generation, image, recipe).await?;
+            }
+            Step::NoteRecipe { generation, recipe } => {
+                self.resolver.note_recipe(environment, *generation, recipe.clone()).await?;
+            }
+            Step::RecordEdited { generation, image, recipe } => {
+                let (image, recipe) = (image.clone(), recipe.clone());
+                self.resolver.edited(environment, *generation, image, recipe, now()).await?;
             }
             Step::RecordRebuilt { generation, image } => {
                 let note = Some(format!("the image of generation {generation} was gone"));

@@ -4,28 +4,33 @@
 //! one's remains, never meet. The order is the one of the manifest: check out, remove, overlay,
 //! other checkouts, steps, final image.
 
+mod activity;
+mod args;
 mod image;
+mod inputs;
 mod log;
+mod outputs;
+mod overlays;
 mod script;
 mod steps;
+mod submodules;
 mod tree;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::clock::now;
 use super::docker::{Engine, EngineError};
-use super::jobs::{Ended, Progress};
+use super::jobs::{Ended, Limits, Progress};
 use super::push::Pusher;
 use super::registries::Trouble;
 use super::remote::{login_at, remote};
-use crate::context::{ContextError, tree as files};
+use crate::context::ContextError;
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Image};
@@ -36,7 +41,10 @@ use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
 use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
+pub(crate) use inputs::Inputs;
 use log::BuildLog;
+use outputs::Outputs;
+pub(crate) use overlays::Overlays;
 use work::Work;
 
 /// Where a daemon keeps what is not in the store.
@@ -48,6 +56,8 @@ pub struct StateDirs {
     pub work: PathBuf,
     /// `<number>.log` for each build.
     pub logs: PathBuf,
+    /// What steps of builds made, by the key of their inputs.
+    pub outputs: PathBuf,
 }
 
 /// What to build.
@@ -60,20 +70,6 @@ pub(crate) struct Task {
     pub(crate) spec: BuildSpec,
     /// Where the image is pushed; no part of what is built.
     pub(crate) push: Option<ImageRepository>,
-}
-
-impl Task {
-    /// The key of its inputs. Reads the overlay files, which are inputs.
-    pub(crate) fn key(&self) -> Result<BuildKey, String> {
-        let overlays = files::fingerprint_overlays(&self.spec.overlay).map_err(|error| chain(&error))?;
-        let inputs = serde_json::json!({
-            "url": self.url,
-            "revision": self.revision,
-            "spec": self.spec,
-            "overlays": overlays,
-        });
-        Ok(BuildKey(hex::encode(Sha256::digest(inputs.to_string()))))
-    }
 }
 
 /// Why a build made no image.
@@ -234,6 +230,7 @@ pub(crate) struct Builder {
     pub(crate) dirs: StateDirs,
     /// One a repository: a mirror lets one operation in at a time, and that is known to its value.
     pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
+    pub(crate) overlays: Overlays,
 }
 
 impl Builder {
@@ -247,12 +244,12 @@ impl Builder {
         }
     }
 
-    fn remote(&self, url: &str) -> Result<Remote, SourceError> {
+    pub(super) fn remote(&self, url: &str) -> Result<Remote, SourceError> {
         let login = login_at(&self.manifest.borrow(), url);
         remote(url, login.as_ref())
     }
 
-    fn mirror(&self, remote: Remote) -> Arc<Mirror> {
+    pub(super) fn mirror(&self, remote: Remote) -> Arc<Mirror> {
         let name = remote.directory_name();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         let mirror = match copies.get(&name) {
@@ -303,27 +300,36 @@ impl Builder {
         progress: &Progress,
     ) -> Result<Image, BuildError> {
         // Another environment may have built the same while this one waited for its turn.
-        if let Some(image) = self.built_before(task, key).await? {
+        if let Some((_, image)) = self.known(key).await? {
             return Ok(image);
         }
         let number = self.writer.next_build_number().await?;
-        progress.is_build(number);
+        let limits = Limits { timeout: task.spec.timeout, idle_timeout: task.spec.idle_timeout };
+        progress.is_build(number, limits);
         let needed = self.newest_builds()?;
         let mut log = BuildLog::create(&self.dirs.logs, number, &needed)
             .map_err(|error| BuildError::not_tried(format!("no build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
-        info!(environment = %task.environment, build = number, revision = %task.revision, "build begins");
-        let mut work = Work::new(self, task, key, number, progress, &mut log);
-        let limit = task.spec.timeout;
-        let made = tokio::time::timeout(limit, work.image()).await.unwrap_or_else(|_| {
+        let mut work = Work::new(self, task, number, progress, &mut log);
+        let activity = work.log.activity.clone();
+        let ended = |why: &str, limit| {
             let limit = humantime::format_duration(limit);
-            Err(BuildError::failed(format!("the build took longer than its timeout of {limit}")))
-        });
-        let checkouts = work.checkouts;
+            Err(BuildError::failed(format!("the build {why} of {limit}; what its steps made is kept")))
+        };
+        let made = tokio::select! {
+            made = work.image() => made,
+            () = tokio::time::sleep(limits.timeout) => ended("took longer than its timeout", limits.timeout),
+            () = activity.silent_for(limits.idle_timeout) => {
+                ended("was silent for longer than its idle_timeout", limits.idle_timeout)
+            }
+        };
+        let Work { checkouts, content, known, warnings, .. } = work;
         let result = verdict(number, made, &mut log).inspect_err(|error| error.tell(task, number))?;
         let record = BuildRecord {
             key: key.clone(),
+            content,
+            reused: known.as_ref().map(|known| known.reused.unwrap_or(known.number)),
             number,
             environment: task.environment.clone(),
             revision: task.revision.clone(),
@@ -331,12 +337,19 @@ impl Builder {
             started,
             finished: now(),
             result,
-            pushed: BTreeMap::new(),
+            warnings,
+            pushed: known.map(|known| known.pushed).unwrap_or_default(),
         };
         self.writer.build(&record).await?;
         match record.result {
             BuildResult::Built(image) => {
-                log.line(&format!("built {}", image.shown_digest().map_or("", Digest::as_str)));
+                let digest = image.shown_digest().map_or("", Digest::as_str);
+                log.line(&match record.reused {
+                    None => format!("built {digest}"),
+                    Some(number) => {
+                        format!("nothing to build: the inputs are those of build {number}, {digest}")
+                    }
+                });
                 Ok(image)
             }
             BuildResult::Failed(message) => {
@@ -356,37 +369,30 @@ impl Builder {
         Ok(newest)
     }
 
-    /// The image of an earlier build of the same inputs, where it is still there: one that the
-    /// record knows, or one whose end was not recorded because the daemon was killed.
-    async fn built_before(&self, task: &Task, key: &BuildKey) -> Result<Option<Image>, BuildError> {
-        let recorded = self.status.build(key)?;
-        if let Some(BuildRecord { result: BuildResult::Built(image), .. }) = &recorded
-            && let Some(id) = &image.id
-            && self.engine.image_id(id.as_str()).await?.is_some()
-        {
-            return Ok(Some(image.clone()));
-        }
-        let Some(id) = self.engine.image_of_build(&self.record, &key.0).await? else { return Ok(None) };
-        let image = Image { reference: Some(name_of(&task.environment, key)), digest: None, id: Some(id) };
-        let record = BuildRecord {
-            key: key.clone(),
-            number: self.writer.next_build_number().await?,
-            environment: task.environment.clone(),
-            revision: task.revision.clone(),
-            checkouts: Vec::new(),
-            started: now(),
-            finished: now(),
-            result: BuildResult::Built(image.clone()),
-            pushed: BTreeMap::new(),
-        };
-        self.writer.build(&record).await?;
-        Ok(Some(image))
+    /// The build of these inputs and its image, if that is still here.
+    async fn known(&self, key: &BuildKey) -> Result<Option<(BuildRecord, Image)>, BuildError> {
+        let Some(record) = self.status.build(key)? else { return Ok(None) };
+        let BuildResult::Built(image) = &record.result else { return Ok(None) };
+        let Some(id) = &image.id else { return Ok(None) };
+        let is_here = self.engine.image_id(id.as_str()).await?.is_some();
+        let image = image.clone();
+        Ok(is_here.then_some((record, image)))
+    }
+
+    fn outputs(&self) -> Outputs {
+        Outputs { dir: self.dirs.outputs.clone() }
     }
 }
 
-/// The name under which an image is kept, so that no prune takes it.
-pub(super) fn name_of(environment: &EnvironmentName, key: &BuildKey) -> String {
-    format!("abide/{environment}:{}", key.short())
+/// The name under which an image is kept, so that no prune takes it. The image itself says nothing of
+/// whose it is, for its ID is to depend on its content alone; so its name does.
+pub(super) fn name_of(record: &str, environment: &EnvironmentName, key: &BuildKey) -> String {
+    format!("abide/{environment}:{}{}", tag_prefix(record), key.short())
+}
+
+/// What the tags begin with that a record gives to the images of its builds.
+pub(super) fn tag_prefix(record: &str) -> String {
+    format!("{}-", record.get(..8).unwrap_or(record))
 }
 
 /// What the record is to keep of a build; nothing of one that could not be tried.

@@ -1,6 +1,7 @@
 //! Removing all that a record owns, for a demo that leaves nothing behind. The loop itself never
 //! does this.
 
+use super::builder::tag_prefix;
 use super::docker::{Engine, EngineError, holder};
 use crate::model::container::label;
 use crate::model::name::NetworkName;
@@ -35,8 +36,8 @@ async fn remove(
             engine.remove(&container.id).await?;
         }
     }
-    for image in engine.images_of_record(record).await? {
-        engine.remove_image_entirely(image.as_str()).await?;
+    for image in engine.images_of_record(record, &tag_prefix(record)).await? {
+        engine.remove_image_entirely(&image).await?;
     }
     // Where another record's holders are made of it, the engine keeps it.
     engine.remove_image(&holder::IMAGE).await?;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::now;
+use super::paths::Paths;
 use super::remote::remote;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
@@ -32,6 +33,8 @@ pub(crate) struct Follower {
     pub(crate) login: Option<Login>,
     pub(crate) poll: Duration,
     pub(crate) followers: Vec<(EnvironmentName, BranchName)>,
+    /// Which commits concern which of them.
+    pub(crate) paths: Arc<Paths>,
     /// Rung when a push was announced.
     pub(crate) announced: Arc<Notify>,
     pub(crate) resolver: Resolver,
@@ -78,6 +81,13 @@ impl Follower {
                 missing.push(branch.as_str());
                 continue;
             };
+            if !self.paths.concern(environment, branch, head).await? {
+                let passed = self.resolver.pass_over(environment, head).await;
+                if passed.map_err(|error| chain(&error))? {
+                    info!(%environment, revision = %head, "the commit touches none of the paths of its build");
+                }
+                continue;
+            }
             let moved = self.resolver.advance_head(environment, head, now()).await;
             if let Some(generation) = moved.map_err(|error| chain(&error))? {
                 info!(%environment, %generation, revision = %head, "the branch moved");

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::Semaphore;
@@ -23,6 +23,7 @@ use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
+use crate::model::view::BuildProgress;
 use crate::plan::backoff;
 
 /// Builds and pulls that run at once on one host.
@@ -56,12 +57,21 @@ pub(crate) enum Ended {
     Unavailable { reason: Reason, message: String },
 }
 
+/// How long a build may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// In all.
+    pub(crate) timeout: Duration,
+    /// Without any output.
+    pub(crate) idle_timeout: Duration,
+}
+
 /// What a job says while it runs.
 #[derive(Clone)]
 pub(crate) struct Progress {
     step: Arc<Mutex<String>>,
-    /// The number of the build; zero until it has one.
-    number: Arc<AtomicU64>,
+    /// Of a build, once it has a number.
+    build: Arc<Mutex<Option<BuildProgress>>>,
     wake: Wake,
     environment: EnvironmentName,
 }
@@ -77,9 +87,16 @@ impl Progress {
         }
     }
 
-    /// Says which build it is, so that its log can be followed.
-    pub(crate) fn is_build(&self, number: u64) {
-        self.number.store(number, Ordering::Relaxed);
+    /// Says which build it is, so that its log can be followed, and how long it may take from now on.
+    pub(crate) fn is_build(&self, number: u64, limits: Limits) {
+        let Limits { timeout, idle_timeout } = limits;
+        let build = BuildProgress {
+            number,
+            started: clock::now(),
+            timeout_seconds: timeout.as_secs(),
+            idle_timeout_seconds: idle_timeout.as_secs(),
+        };
+        *self.build.lock().unwrap_or_else(PoisonError::into_inner) = Some(build);
     }
 
     fn step(&self) -> String {
@@ -162,7 +179,7 @@ impl Jobs {
         }
         let progress = Progress {
             step: Arc::new(Mutex::new("waiting for its turn".to_owned())),
-            number: Arc::default(),
+            build: Arc::default(),
             wake: self.wake.clone(),
             environment: environment.clone(),
         };
@@ -208,11 +225,11 @@ impl Jobs {
         self.wake.ring(environment);
     }
 
-    /// The number of the build that is under way for an environment.
-    pub(crate) fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+    /// The build that is under way for an environment.
+    pub(crate) fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         let slots = self.slots();
         let running = slots.get(environment)?.running.as_ref()?;
-        Some(running.progress.number.load(Ordering::Relaxed)).filter(|number| *number > 0)
+        running.progress.build.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The builds that are under way.
@@ -273,8 +290,6 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn environment(name: &str) -> EnvironmentName {

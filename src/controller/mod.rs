@@ -18,6 +18,7 @@ mod intent;
 mod jobs;
 mod managed_registry;
 mod pass;
+mod paths;
 mod point;
 mod probe;
 mod pull;
@@ -43,9 +44,9 @@ use crate::model::error::chain;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
-use crate::model::view::PlanView;
+use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
-use builder::Builder;
+use builder::{Builder, Overlays};
 use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;
@@ -135,6 +136,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         status: settings.status.clone(),
         jobs: jobs.clone(),
         deployed: Arc::clone(&deployed),
+        manifest: settings.manifest.clone(),
     };
     let registries = Arc::new(Registries::new(settings.manifest.clone()));
     let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
@@ -148,6 +150,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         writer: settings.writer.clone(),
         dirs: settings.dirs,
         copies: Mutex::default(),
+        overlays: Overlays::default(),
     });
     let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone());
     let pass = Arc::new(Pass {
@@ -241,8 +244,8 @@ impl Controller {
         self.resync
     }
 
-    /// The number of the build that is under way for an environment.
-    pub fn building(&self, environment: &EnvironmentName) -> Option<u64> {
+    /// The build that is under way for an environment.
+    pub fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         self.pass.jobs.building(environment)
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::builder::{Builder, Task};
+use super::builder::{Builder, Inputs, Task};
 use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
@@ -80,6 +80,8 @@ pub(super) struct Planned {
     pub(super) task: Option<Task>,
     pub(super) job: Option<JobKey>,
     pub(super) plan: Plan,
+    /// What the build of the entry warned of.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Planned {
@@ -144,9 +146,15 @@ impl Pass {
         let proposed = self.desired.proposed(environment)?;
         let intent = intent::of(&spec, &desired, entry, &self.record, &manifest, proposed.as_ref());
         let task = self.task(environment, &spec, &intent);
-        let (observed, job) = self.observe(&spec, &intent, &memory, task.as_ref()).await?;
+        let inputs = match &task {
+            Some(task) => Some(self.builder.inputs(task).await),
+            None => None,
+        };
+        let warnings = self.warnings(inputs.as_ref())?;
+        let build = task.as_ref().zip(inputs);
+        let (observed, job) = self.observe(&spec, &intent, &memory, build).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
-        Ok(Some(Planned { spec, desired, intent, observed, task, job, plan }))
+        Ok(Some(Planned { spec, desired, intent, observed, task, job, plan, warnings }))
     }
 
     /// Waits until the engine was asked for the first time, or was found not to answer.
@@ -186,6 +194,13 @@ impl Pass {
         })
     }
 
+    /// What the latest build of these inputs warned of.
+    fn warnings(&self, inputs: Option<&Result<Inputs, String>>) -> Result<Vec<String>, RecordError> {
+        let Some(Ok(inputs)) = inputs else { return Ok(Vec::new()) };
+        let build = self.status.build(&inputs.key)?;
+        Ok(build.map(|build| build.warnings).unwrap_or_default())
+    }
+
     // --- observe ------------------------------------------------------------------------------
 
     async fn observe(
@@ -193,7 +208,7 @@ impl Pass {
         spec: &EnvironmentSpec,
         intent: &Intent,
         memory: &Memory,
-        task: Option<&Task>,
+        build: Option<(&Task, Result<Inputs, String>)>,
     ) -> Result<(Observed, Option<JobKey>), PassError> {
         let engine = &*self.engine;
         let containers = self.fleet.containers(&intent.environment);
@@ -203,8 +218,9 @@ impl Pass {
         let images = self.fleet.images(engine, ids).await?;
         let volumes = spec.volumes.iter().filter_map(Mount::volume).map(str::to_owned).collect();
         let shelf = self.shelf(spec, &intent.entry);
-        let need = plan::need(&intent.entry, intent.supply, &images, &shelf);
-        let (acquisition, job) = self.acquisition(&need, &intent.entry, task).await?;
+        let recipe = build.as_ref().and_then(|(_, inputs)| Some(inputs.as_ref().ok()?.recipe.clone()));
+        let need = plan::need(intent, &images, &shelf, recipe.as_ref());
+        let (acquisition, job) = self.acquisition(&need, &intent.entry, build).await?;
         let jobs = self.jobs.state(&intent.environment, job.as_ref());
         let network = self.manifest.borrow().network.clone();
         let targets = probe_targets(spec, &network, intent, &containers);
@@ -219,6 +235,7 @@ impl Pass {
             volumes: self.fleet.volumes(engine, volumes).await?,
             network: self.fleet.network(engine, &network).await?,
             shelf,
+            recipe,
             acquisition: acquisition.or(jobs.acquisition).unwrap_or(Acquisition::Untried),
             superseded_job: jobs.is_superseded,
             burst_since: jobs.burst_since,
@@ -268,16 +285,16 @@ impl Pass {
         &self,
         need: &Need,
         entry: &Entry,
-        task: Option<&Task>,
+        build: Option<(&Task, Result<Inputs, String>)>,
     ) -> Result<(Option<Acquisition>, Option<JobKey>), PassError> {
-        match (need, task) {
+        match (need, build) {
             (Need::Pull { reference, digest }, _) => Ok((None, Some(JobKey::pull(reference, digest)))),
             (Need::Push { id, repository }, _) => {
                 Ok((None, Some(JobKey::Push(format!("{id} {repository}")))))
             }
-            (Need::Build { .. }, Some(task)) => {
-                let key = match task.key() {
-                    Ok(key) => key,
+            (Need::Build { .. } | Need::Rebuild { .. }, Some((task, inputs))) => {
+                let key = match inputs {
+                    Ok(inputs) => inputs.key,
                     Err(message) => return Ok((Some(no_overlay(message)), None)),
                 };
                 let known = match self.status.build(&key)? {
@@ -289,7 +306,9 @@ impl Pass {
             // An image that is being pulled is here before its pull has ended, which is then no job
             // that nobody wants.
             (Need::Nothing, _) => Ok((Some(Acquisition::NotNeeded), pull_of(entry))),
-            (Need::Unobtainable { .. } | Need::Build { .. }, _) => Ok((Some(Acquisition::NotNeeded), None)),
+            (Need::Unobtainable { .. } | Need::Build { .. } | Need::Rebuild { .. }, _) => {
+                Ok((Some(Acquisition::NotNeeded), None))
+            }
         }
     }
 
@@ -443,6 +462,7 @@ impl Pass {
             next_retry: None,
             plan: Vec::new(),
             observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+            warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
         };
         self.tell_of_change(before.as_ref(), &status, at).await?;
         let memory = self.status.memory(environment)?;
@@ -505,6 +525,7 @@ fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Me
         next_retry: planned.plan.look_again.filter(|_| verdict.condition == Condition::Degraded),
         plan: plan::explain::explain(&planned.plan),
         observed_sync: planned.desired.sync,
+        warnings: planned.warnings.clone(),
     }
 }
 

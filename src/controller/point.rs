@@ -10,8 +10,8 @@ impl Step {
         match self {
             Self::CancelJob => Point::CancelJob,
             Self::Acquire(_) => Point::Acquire,
-            Self::RecordImage { .. } => Point::RecordImage,
-            Self::RecordRebuilt { .. } => Point::RecordRebuilt,
+            Self::RecordImage { .. } | Self::NoteRecipe { .. } => Point::RecordImage,
+            Self::RecordRebuilt { .. } | Self::RecordEdited { .. } => Point::RecordRebuilt,
             Self::RollBack { .. } => Point::RollBack,
             Self::CreateNetwork => Point::CreateNetwork,
             Self::CreateVolume { .. } => Point::CreateVolume,

@@ -1,7 +1,7 @@
 //! Who runs: a worker for each environment, a follower for each repository, as the manifest says.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
 use super::managed_registry::{Ends, Keeper, Tries};
 use super::pass::{EngineState, Pass, PassError};
+use super::paths::{self, Paths};
 use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
@@ -243,6 +244,7 @@ impl Supervisor {
             login: followed.spec.login.clone(),
             poll: followed.spec.poll,
             followers: followed.followers.clone(),
+            paths: Arc::new(Paths::new(&self.pass, &followed.spec.url, followed.paths.clone())),
             announced: Arc::clone(announced),
             resolver: self.pass.resolver.clone(),
             writer: self.pass.writer.clone(),
@@ -283,6 +285,7 @@ impl Supervisor {
                 next_retry: None,
                 plan: Vec::new(),
                 observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+                warnings: Vec::new(),
             };
             let memory = self.pass.status.memory(&environment).unwrap_or_default();
             if let Err(error) = self.pass.writer.report(&status, &memory).await {
@@ -297,15 +300,22 @@ impl Supervisor {
 struct Followed {
     spec: RepositorySpec,
     followers: Vec<(EnvironmentName, BranchName)>,
+    /// The patterns of those whose build declares paths.
+    paths: BTreeMap<EnvironmentName, Vec<String>>,
 }
 
 fn followed(manifest: &Manifest) -> HashMap<RepositoryName, Followed> {
     let mut followed: HashMap<RepositoryName, Followed> = HashMap::new();
-    for (environment, spec) in &manifest.environments {
-        let Supply::Branch { repository, branch } = &spec.supply else { continue };
+    for (environment, declared) in &manifest.environments {
+        let Supply::Branch { repository, branch } = &declared.supply else { continue };
         let Some(spec) = manifest.repositories.get(repository) else { continue };
         let entry = followed.entry(repository.clone());
-        let followed = entry.or_insert_with(|| Followed { spec: spec.clone(), followers: Vec::new() });
+        let (followers, paths) = (Vec::new(), BTreeMap::new());
+        let followed = entry.or_insert_with(|| Followed { spec: spec.clone(), followers, paths });
+        let patterns = declared.build.as_ref().map(paths::patterns).unwrap_or_default();
+        if !patterns.is_empty() {
+            followed.paths.insert(environment.clone(), patterns);
+        }
         followed.followers.push((environment.clone(), branch.clone()));
     }
     followed

@@ -3,23 +3,24 @@
 //! Only images that carry the labels of this record are looked at, and of those only the ones that
 //! no environment could want: each keeps its newest ones, so that going back stays quick.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::builder::name_of;
+use super::builder::{name_of, tag_prefix};
 use super::docker::{Engine, EngineError, FoundImage};
 use super::jobs::Jobs;
 use super::pull::keep_name;
-use crate::model::build::{BuildKey, BuildResult};
+use crate::model::build::{BuildRecord, BuildResult};
 use crate::model::container::label;
 use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::error::chain;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::reference::pushed_tag;
+use crate::model::spec::Manifest;
 use crate::record::{DesiredReader, RecordError, StatusReader};
 
 /// Images of each environment that are kept, beside what is recorded or runs.
@@ -28,6 +29,8 @@ const IMAGES_KEPT: usize = 5;
 const OURS: &str = "abide/";
 /// Environments often become ready together; one sweep is enough for all of them.
 const SETTLE: Duration = Duration::from_secs(2);
+/// A sweep comes so soon after the last one even if nothing was deployed.
+const AT_THE_LATEST: Duration = Duration::from_secs(30 * 60);
 
 /// Takes away what is no longer needed, each time an environment has become ready.
 #[derive(Clone)]
@@ -38,6 +41,7 @@ pub(super) struct Sweeper {
     pub(super) status: StatusReader,
     pub(super) jobs: Jobs,
     pub(super) deployed: Arc<Notify>,
+    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
 }
 
 /// Why a sweep was not carried through.
@@ -54,9 +58,14 @@ enum SweepError {
 impl Sweeper {
     /// Sweeps whenever an environment has become ready.
     pub(super) async fn run(self) {
+        let mut pruned_after = None;
         loop {
-            self.deployed.notified().await;
+            // Builds that fail fill the cache, too, and deploy nothing.
+            let _ = tokio::time::timeout(AT_THE_LATEST, self.deployed.notified()).await;
             tokio::time::sleep(SETTLE).await;
+            if let Err(error) = self.build_cache(&mut pruned_after).await {
+                warn!(error = %chain(&error), "the build cache could not be pruned");
+            }
             // Nothing depends on it, and the next deployment tries again.
             if let Err(error) = self.images().await {
                 warn!(error = %chain(&error), "images of earlier builds could not be swept");
@@ -64,28 +73,48 @@ impl Sweeper {
         }
     }
 
+    /// Keeps the engine's build cache within its budget, once something was built here since the last
+    /// time.
+    async fn build_cache(&self, pruned_after: &mut Option<u64>) -> Result<(), SweepError> {
+        let budget = self.manifest.borrow().build_cache;
+        let counts = self.status.build_counts()?;
+        let builds = counts.built + counts.failed;
+        let (Some(budget), false) = (budget, builds == 0 || *pruned_after == Some(builds)) else {
+            return Ok(());
+        };
+        let freed = self.engine.prune_build_cache(budget).await?;
+        *pruned_after = Some(builds);
+        if freed > 0 {
+            info!(freed, budget, "removed what was not used for longest from the build cache");
+        }
+        Ok(())
+    }
+
     async fn images(&self) -> Result<(), SweepError> {
         let ours = |label: &str| format!("{label}={}", self.record);
-        let built = self.engine.images_by("label", ours(label::BUILT_BY)).await?;
+        // Those of earlier versions, which gave labels to the images of builds.
+        let labelled = self.engine.images_by("label", ours(label::BUILT_BY)).await?;
         let of_steps = self.engine.images_by("label", ours(label::STEP)).await?;
+        let named = self.engine.images_by("reference", format!("{OURS}*")).await?;
         // After the lists: what a build has made by now is in the record when it is no longer here.
-        let running = self.jobs.builds();
+        let is_building = !self.jobs.builds().is_empty();
         let mut needed = self.engine.images_in_use().await?;
         for environment in self.environments()? {
             needed.extend(self.needed_by(&environment)?);
         }
-        let is_being_built =
-            |image: &FoundImage| running.iter().any(|key| image.key.as_ref() == Some(&key.0));
-        for image in built.iter().filter(|image| !is_being_built(image)) {
+        for image in &labelled {
             self.remove_unless(&needed, image).await?;
         }
         // The newest image of a step has a name, and is the cache of the next build. While builds
         // run, one that has lost its name may still have to be run.
-        let unnamed = of_steps.iter().filter(|image| image.names.is_empty() && running.is_empty());
-        for image in unnamed {
+        for image in of_steps.iter().filter(|image| image.names.is_empty() && !is_building) {
             self.remove_unless(&needed, image).await?;
         }
-        self.names(&needed, &running).await
+        let given = self.given()?;
+        for image in named.iter().filter(|image| !needed.contains(&image.id)) {
+            self.take_names(image, &given, is_building).await?;
+        }
+        Ok(())
     }
 
     async fn remove_unless(&self, needed: &BTreeSet<Digest>, image: &FoundImage) -> Result<(), SweepError> {
@@ -100,34 +129,42 @@ impl Sweeper {
         Ok(self.engine.remove_image(image.id.as_str()).await?)
     }
 
-    /// Takes our names from images that carry none of our labels: those that scripts made, and those
-    /// that were pulled. One that has no other name goes with it; a script's own names are its own.
-    async fn names(&self, needed: &BTreeSet<Digest>, running: &HashSet<BuildKey>) -> Result<(), SweepError> {
+    /// Takes the names that this record gave from an image that it needs no more. One that has no
+    /// other name goes with them; a script's own names are its own, as are those of another record.
+    async fn take_names(
+        &self,
+        image: &FoundImage,
+        given: &BTreeMap<String, Given>,
+        is_building: bool,
+    ) -> Result<(), SweepError> {
+        let prefix = tag_prefix(&self.record);
+        for name in &image.names {
+            let known = given.get(name).filter(|given| given.id == image.id);
+            // While builds run, one that the record does not know yet may be what they made.
+            let is_of_a_build = name.rsplit_once(':').is_some_and(|(_, tag)| tag.starts_with(&prefix));
+            if known.is_none() && (is_building || !is_of_a_build) {
+                continue;
+            }
+            info!(image = image.id.short(), %name, "removing an image that nobody needs any more");
+            for name in known.iter().flat_map(|given| &given.along).chain([name]) {
+                self.engine.remove_image(name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that this record gave to images.
+    fn given(&self) -> Result<BTreeMap<String, Given>, SweepError> {
         let mut given = BTreeMap::new();
         for environment in self.environments()? {
             for build in self.status.builds(&environment, usize::MAX)? {
-                if let BuildResult::Built(Image { id: Some(id), .. }) = build.result
-                    && !running.contains(&build.key)
-                {
-                    let pushed = build.pushed.keys().map(|to| format!("{to}:{}", pushed_tag(&id))).collect();
-                    given.insert(name_of(&environment, &build.key), Given { id, along: pushed });
-                }
+                given.extend(built(&self.record, &build));
             }
             for HistoryEntry { entry, .. } in self.status.history(&environment)? {
                 given.extend(pulled(&environment, entry.image));
             }
         }
-        given.retain(|_, given| !needed.contains(&given.id));
-        for image in self.engine.images_by("reference", format!("{OURS}*")).await? {
-            for name in &image.names {
-                let Some(given) = given.get(name).filter(|given| given.id == image.id) else { continue };
-                info!(image = image.id.short(), %name, "taking the name from an image of an earlier deployment");
-                for name in given.along.iter().chain([name]) {
-                    self.engine.remove_image(name).await?;
-                }
-            }
-        }
-        Ok(())
+        Ok(given)
     }
 
     fn environments(&self) -> Result<BTreeSet<EnvironmentName>, SweepError> {
@@ -162,6 +199,18 @@ impl Sweeper {
 struct Given {
     id: Digest,
     along: Vec<String>,
+}
+
+/// The name that keeps the image of a build here.
+fn built(record: &str, build: &BuildRecord) -> Option<(String, Given)> {
+    let BuildResult::Built(Image { id: Some(id), .. }) = &build.result else { return None };
+    let along = build.pushed.keys().map(|to| format!("{to}:{}", pushed_tag(id))).collect();
+    let name = match &build.content {
+        Some(content) => name_of(record, &build.environment, content),
+        // As an earlier version named it.
+        None => format!("{OURS}{}:{}", build.environment, build.key.short()),
+    };
+    Some((name, Given { id: id.clone(), along }))
 }
 
 /// The name that keeps a pulled image here.

@@ -9,8 +9,10 @@ use super::name::{CommitId, Digest, EnvironmentName};
 use super::reference::ImageRepository;
 use super::time::Timestamp;
 
-/// The hash of a build's inputs: repository, commit, recipe, overlay contents. The same inputs
-/// give the same recorded image, and no second build.
+/// The hash of a build's inputs. There are two kinds, and the record finds a build by either: the key
+/// of a commit and of how the manifest says to build it, which is known before anything is fetched,
+/// and the key of the content that this turns out to be. Equal content gives the recorded image, and
+/// no second build.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BuildKey(pub String);
@@ -22,11 +24,23 @@ impl BuildKey {
     }
 }
 
+/// The hash of how the manifest says to build, whatever the commit: the `[build]` table, the
+/// repository and the content of overlay files.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecipeKey(pub String);
+
 /// What the record keeps of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
-    /// The inputs.
+    /// The commit and how the manifest says to build it.
     pub key: BuildKey,
+    /// The content of the inputs; `None`: it could not be told, or an earlier version built it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<BuildKey>,
+    /// The number of the build whose image was taken, because its inputs have the same content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<u64>,
     /// A number that rises with every build of this record; also the name of its log.
     pub number: u64,
     /// For which environment it was first built.
@@ -42,6 +56,9 @@ pub struct BuildRecord {
     pub finished: Timestamp,
     /// How it ended.
     pub result: BuildResult,
+    /// What its repository has that is not fetched, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Where its image was pushed to since, and the digest that it has there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pushed: BTreeMap<ImageRepository, Digest>,

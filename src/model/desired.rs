@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::build::RecipeKey;
 use super::name::{CommitId, Digest, EnvironmentName, Generation};
 use super::reference::ImageRepository;
 use super::status::Reason;
@@ -19,6 +20,10 @@ pub struct Desired {
     /// commit that a person chose stays until the branch really moves.
     #[serde(default)]
     pub head: Option<CommitId>,
+    /// The head that made no generation because it touches none of the paths that concern the
+    /// environment. It makes one once they are declared otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<CommitId>,
     /// A push that was announced and not yet verified against the branch.
     #[serde(default)]
     pub hint: Option<Hint>,
@@ -51,6 +56,7 @@ impl Desired {
             environment,
             entry,
             head: None,
+            passed_over: None,
             hint: None,
             tag: None,
             tag_hint: None,
@@ -85,6 +91,10 @@ pub struct Entry {
     /// The image; `None` until the revision is built. Filling it in completes the generation and
     /// is no new one: the same wish, now named by its content.
     pub image: Option<Image>,
+    /// How the manifest said to build when the image was built or named. A later edit is a
+    /// difference; `None`: not known yet, so what the manifest says now counts as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeKey>,
     /// Why the record moved.
     pub origin: Option<Origin>,
     /// Who moved it: a delivery's provider, a local user, a token.
@@ -192,6 +202,9 @@ pub enum Origin {
     /// The recorded image was gone everywhere and was built again from the same inputs.
     #[serde(rename = "rebuild")]
     Rebuild,
+    /// The manifest says otherwise how to build, and the recorded commit was built again.
+    #[serde(rename = "manifest edit")]
+    ManifestEdit,
 }
 
 impl Origin {
@@ -206,6 +219,7 @@ impl Origin {
             Self::BranchPoll => "branch poll",
             Self::Tag => "tag",
             Self::Rebuild => "rebuild",
+            Self::ManifestEdit => "manifest edit",
         }
     }
 
@@ -213,7 +227,12 @@ impl Origin {
     pub fn is_on_purpose(self) -> bool {
         match self {
             Self::Promotion | Self::Set | Self::Rollback => true,
-            Self::Push | Self::BranchPoll | Self::Tag | Self::Rebuild | Self::AutomaticRollback => false,
+            Self::Push
+            | Self::BranchPoll
+            | Self::Tag
+            | Self::Rebuild
+            | Self::ManifestEdit
+            | Self::AutomaticRollback => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::build::Acquisition;
+use super::build::{Acquisition, RecipeKey};
 use super::container::{Exit, Secret};
 use super::front::FrontSeen;
 use super::name::Digest;
@@ -33,6 +33,9 @@ pub struct Observed {
     pub network: NetworkPresence,
     /// Whether the recorded image is in the registry where it has to be.
     pub shelf: Shelf,
+    /// How the manifest says to build, as far as it can be told: `None` if nothing is built here, or
+    /// an overlay file cannot be read.
+    pub recipe: Option<RecipeKey>,
     /// How far the image that is needed is on its way.
     pub acquisition: Acquisition,
     /// A build or pull is running for something that the record no longer wants.

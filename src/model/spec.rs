@@ -23,6 +23,8 @@ pub struct Manifest {
     pub network: NetworkName,
     /// What keeps the network namespaces that containers join.
     pub holder: HolderImage,
+    /// Bytes of the engine's build cache that builds may leave behind; `None`: it is left alone.
+    pub build_cache: Option<u64>,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
     /// The managed registry, where one is declared.
@@ -349,13 +351,33 @@ pub struct BuildSpec {
     /// Other repositories laid into the checkout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkout: Vec<ExtraCheckout>,
-    /// The longest a build may take (default 30 min). No part of a build's inputs.
+    /// Whether the checkout gets a `.git`, for what reads its history.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub git: bool,
+    /// Whether submodules are checked out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
+    /// Whether files in Git LFS are fetched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lfs: bool,
+    /// Patterns of the paths that concern the environment; empty: all do. No part of a build's inputs.
+    #[serde(skip)]
+    pub paths: Vec<String>,
+    /// The longest a build may take. No part of a build's inputs.
     #[serde(skip, default = "default_build_timeout")]
     pub timeout: Duration,
+    /// The longest a build may go without any output. No part of a build's inputs.
+    #[serde(skip, default = "default_idle_timeout")]
+    pub idle_timeout: Duration,
 }
 
 /// The default of `build.timeout`.
 pub fn default_build_timeout() -> Duration {
+    Duration::from_secs(2 * 60 * 60)
+}
+
+/// The default of `build.idle_timeout`.
+pub fn default_idle_timeout() -> Duration {
     Duration::from_secs(30 * 60)
 }
 
@@ -369,6 +391,9 @@ pub enum Recipe {
         context: String,
         /// The final Dockerfile, relative to the context.
         dockerfile: String,
+        /// The stage that is built; `None`: the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
         /// Build arguments.
         args: BTreeMap<String, String>,
         /// What runs before, in order; each adds one file to the final context.
@@ -405,6 +430,9 @@ pub enum BuildStep {
         context: String,
         /// Its Dockerfile, relative to that context.
         dockerfile: String,
+        /// The stage that is built and run; `None`: the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
         /// Build arguments.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         args: BTreeMap<String, String>,

@@ -29,6 +29,9 @@ pub struct Status {
     /// The last `sync` that was acted upon.
     #[serde(default)]
     pub observed_sync: Option<Timestamp>,
+    /// What people should know although it changes nothing, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The closed set of states. `wait` succeeds on `Ready` alone.

@@ -51,6 +51,25 @@ pub struct EnvironmentView {
     pub sync: Option<Timestamp>,
     /// The last `sync` that was acted upon.
     pub observed_sync: Option<Timestamp>,
+    /// What people should know although it changes nothing, in sentences.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The build that is under way.
+    #[serde(default)]
+    pub build: Option<BuildProgress>,
+}
+
+/// A build that is under way, and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildProgress {
+    /// Its number.
+    pub number: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// The longest it may take.
+    pub timeout_seconds: u64,
+    /// The longest it may go without any output.
+    pub idle_timeout_seconds: u64,
 }
 
 /// One element of `history -o json`, newest first.

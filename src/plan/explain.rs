@@ -17,11 +17,18 @@ pub fn words(step: &Step) -> String {
     match step {
         Step::CancelJob => "cancel the running build or pull".to_owned(),
         Step::Acquire(Need::Build { revision }) => format!("build commit {}", revision.short()),
+        Step::Acquire(Need::Rebuild { revision }) => format!("build commit {} again", revision.short()),
         Step::Acquire(Need::Pull { reference, digest }) => format!("pull {reference}@{digest}"),
         Step::Acquire(Need::Push { id, repository }) => format!("push image {} to {repository}", id.short()),
         Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "look for the image".to_owned(),
-        Step::RecordImage { generation, image } => {
+        Step::RecordImage { generation, image, .. } => {
             format!("record image {} for generation {generation}", image_words(image))
+        }
+        Step::NoteRecipe { generation, .. } => {
+            format!("note how the image of generation {generation} is built")
+        }
+        Step::RecordEdited { generation, image, .. } => {
+            format!("record image {} in place of that of generation {generation}", image_words(image))
         }
         Step::RecordRebuilt { generation, image } => {
             format!("record image {} in place of that of generation {generation}", image_words(image))

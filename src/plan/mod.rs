@@ -22,6 +22,7 @@ mod tests;
 
 use std::time::Duration;
 
+use crate::model::build::RecipeKey;
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
 use crate::model::holder::HolderSpec;
@@ -118,6 +119,24 @@ pub enum Step {
         generation: Generation,
         /// The image.
         image: Image,
+        /// How the manifest says to build it; `None`: it was not built here.
+        recipe: Option<RecipeKey>,
+    },
+    /// Note that the recorded image answers to how the manifest says to build now.
+    NoteRecipe {
+        /// The generation.
+        generation: Generation,
+        /// How the manifest says to build.
+        recipe: RecipeKey,
+    },
+    /// Write a new generation: the manifest says otherwise how to build, and this was built.
+    RecordEdited {
+        /// The generation that it replaces.
+        generation: Generation,
+        /// The image.
+        image: Image,
+        /// How the manifest says to build it.
+        recipe: RecipeKey,
     },
     /// Write a new generation: the recorded image was gone, and this was built in its place.
     RecordRebuilt {

@@ -139,8 +139,10 @@ fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
 
 /// Whether `step` is about the record and its images, rather than about a container.
 fn is_supply(step: &Step) -> bool {
-    use Step::{Acquire, CancelJob, RecordImage, RecordRebuilt, RollBack};
-    matches!(step, CancelJob | Acquire(_) | RecordImage { .. } | RecordRebuilt { .. } | RollBack { .. })
+    use Step::{Acquire, CancelJob, NoteRecipe, RecordEdited, RecordImage, RecordRebuilt, RollBack};
+    let is_of_images =
+        matches!(step, Acquire(_) | RecordImage { .. } | NoteRecipe { .. } | RecordRebuilt { .. });
+    is_of_images || matches!(step, CancelJob | RecordEdited { .. } | RollBack { .. })
 }
 
 /// How a step failed, in words.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Half, Intent, Step, SupplyKind, generation_words};
-use crate::model::build::Acquisition;
-use crate::model::desired::{Entry, Image, Outcome};
+use crate::model::build::{Acquisition, RecipeKey};
+use crate::model::desired::{Image, Outcome};
 use crate::model::name::{CommitId, Digest};
 use crate::model::observed::{Observed, Shelf};
 use crate::model::reference::ImageRepository;
@@ -19,6 +19,11 @@ pub enum Need {
     Nothing,
     /// This commit has to be built.
     Build {
+        /// The commit.
+        revision: CommitId,
+    },
+    /// The image of this commit is here, but the manifest says otherwise now how to build it.
+    Rebuild {
         /// The commit.
         revision: CommitId,
     },
@@ -53,10 +58,15 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// meanwhile; and not every registry that says so means it.
 pub(super) const GONE_FOR: Duration = Duration::from_secs(300);
 
-/// What `entry` lacks on an engine that holds `images`, with `shelf` beside it.
-pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>, shelf: &Shelf) -> Need {
-    let build = entry.revision.clone().filter(|_| supply == SupplyKind::Build);
+/// What the entry that counts lacks on an engine that holds `images`, with `shelf` beside it, if the
+/// manifest says to build by `recipe`.
+pub fn need(intent: &Intent, images: &BTreeSet<Digest>, shelf: &Shelf, recipe: Option<&RecipeKey>) -> Need {
+    let entry = &intent.entry;
+    let build = entry.revision.clone().filter(|_| intent.supply == SupplyKind::Build);
     match (&entry.image, build) {
+        (Some(_), Some(revision)) if is_edited(intent, recipe) && intent.hold.is_none() => {
+            Need::Rebuild { revision }
+        }
         (None, Some(revision)) => Need::Build { revision },
         (None, None) => Need::Nothing,
         (Some(Image { id: Some(id), .. }), _) if images.contains(id) => match &shelf.owed_to {
@@ -75,12 +85,35 @@ pub fn need(entry: &Entry, supply: SupplyKind, images: &BTreeSet<Digest>, shelf:
     }
 }
 
+/// Whether the manifest says otherwise how to build than when the recorded image was built or named.
+/// An image without a commit was never built from one, so no edit concerns it.
+pub(super) fn is_edited(intent: &Intent, recipe: Option<&RecipeKey>) -> bool {
+    let entry = &intent.entry;
+    let is_built = intent.supply == SupplyKind::Build && entry.revision.is_some() && entry.image.is_some();
+    is_built && matches!((&entry.recipe, recipe), (Some(before), Some(now)) if before != now)
+}
+
+/// The step that takes note of how the manifest says to build, if nothing is known of that: what it
+/// says now is what later edits are compared with.
+fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
+    let entry = &intent.entry;
+    let is_unknown = entry.recipe.is_none() && entry.image.is_some() && entry.revision.is_some();
+    match &observed.recipe {
+        Some(recipe) if is_unknown && intent.supply == SupplyKind::Build && intent.hold.is_none() => {
+            let step = Step::NoteRecipe { generation: entry.generation, recipe: recipe.clone() };
+            half.then(step, "a later edit of the manifest is compared with it")
+        }
+        _ => half,
+    }
+}
+
 /// The steps and words for what the entry that counts lacks.
 pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half {
-    let need = need(&intent.entry, intent.supply, &observed.images, &observed.shelf);
+    let need = need(intent, &observed.images, &observed.shelf, observed.recipe.as_ref());
     let half = match &need {
-        Need::Nothing => nothing_to_bring(intent),
+        Need::Nothing => note_recipe(intent, observed, nothing_to_bring(intent)),
         Need::Unobtainable { id } => unobtainable(intent, id),
+        Need::Rebuild { .. } => rebuild(intent, observed, &need, now),
         Need::Build { .. } | Need::Pull { .. } | Need::Push { .. } => bring(intent, observed, &need, now),
     };
     if !observed.superseded_job {
@@ -137,7 +170,7 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
             format!("{} {}: {step}", doing(need), words(intent)),
         ),
         Acquisition::Got(image) if is_recorded(intent, image) => begin("what was brought is gone again"),
-        Acquisition::Got(image) => record(intent, image),
+        Acquisition::Got(image) => record(intent, image, built_by(observed, need)),
         Acquisition::Failed { at, .. } if intent.sync.is_some_and(|sync| sync > *at) => {
             begin("someone said sync after it failed")
         }
@@ -162,6 +195,36 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
     }
 }
 
+/// As [`bring`], for an image that is recorded and here. The generation that became ready stays one
+/// that did, whatever becomes of the edit.
+fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> Half {
+    let entry = &intent.entry;
+    let generation = entry.generation;
+    let mut half = match (&observed.acquisition, &observed.recipe) {
+        (Acquisition::Untried | Acquisition::NotNeeded, _) => {
+            begin(intent, observed, need, "its `build` was edited in the manifest", now)
+        }
+        (Acquisition::Got(image), Some(recipe)) => {
+            let recipe = recipe.clone();
+            let is_same = entry.image.as_ref().is_some_and(|recorded| recorded.is_same(image));
+            let (step, why) = if is_same {
+                (Step::NoteRecipe { generation, recipe }, "the edit leaves what is built as it is")
+            } else {
+                let image = image.clone();
+                (Step::RecordEdited { generation, image, recipe }, "its `build` was edited in the manifest")
+            };
+            let message = format!("the image of {} as edited is here", words(intent));
+            Half::say(Condition::Progressing, Reason::Updating, message).then(step, why)
+        }
+        _ => bring(intent, observed, need, now),
+    };
+    // Only while there is something to do about it: a difference that stays is one that does not yield.
+    if !half.steps.is_empty() {
+        half.differences.push(format!("the `build` of {} was edited in the manifest", words(intent)));
+    }
+    Half { outcome: None, ..half }
+}
+
 fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Timestamp) -> Half {
     let (reason, what) = (progress_reason(need), words(intent));
     if observed.burst_since.is_some() {
@@ -184,7 +247,12 @@ fn is_recorded(intent: &Intent, image: &Image) -> bool {
     intent.entry.image.as_ref() == Some(image)
 }
 
-fn record(intent: &Intent, image: &Image) -> Half {
+/// How the manifest says to build what is needed, if it is built.
+fn built_by(observed: &Observed, need: &Need) -> Option<RecipeKey> {
+    observed.recipe.clone().filter(|_| matches!(need, Need::Build { .. }))
+}
+
+fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> Half {
     let generation = intent.entry.generation;
     let is_other = intent.entry.image.as_ref().is_some_and(|recorded| !recorded.is_same(image));
     let (step, why) = if is_other {
@@ -192,7 +260,7 @@ fn record(intent: &Intent, image: &Image) -> Half {
         (step, "the recorded image was gone, and this was built from the same inputs")
     } else {
         (
-            Step::RecordImage { generation, image: image.clone() },
+            Step::RecordImage { generation, image: image.clone(), recipe },
             "this is what the generation turned out to be",
         )
     };
@@ -215,6 +283,7 @@ fn doing(need: &Need) -> &'static str {
     match need {
         Need::Push { .. } => "pushing",
         Need::Pull { .. } => "pulling",
+        Need::Rebuild { .. } => "rebuilding",
         _ => "building",
     }
 }

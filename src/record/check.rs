@@ -228,7 +228,10 @@ impl Sound {
             }
             Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
             Kind::TokenUses => agree(keys::number(value).is_some()),
-            Kind::Builds => agree(parse::<BuildRecord>(value)?.key.0.as_bytes() == key.as_slice()),
+            Kind::Builds => {
+                let BuildRecord { key: own, content, .. } = parse(value)?;
+                agree([Some(own), content].iter().flatten().any(|own| own.0.as_bytes() == key.as_slice()))
+            }
             Kind::BuildLog => {
                 let BuildRecord { environment, number, .. } = parse(value)?;
                 agree(keys::split(key) == Some((environment, number)))

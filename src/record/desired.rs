@@ -216,7 +216,8 @@ impl Change {
     /// The generation is left for the record to give.
     fn into_entry(self) -> Entry {
         let Self { revision, image, origin, by, note, at, hold: _ } = self;
-        Entry { generation: Generation::default(), revision, image, origin: Some(origin), by, note, at }
+        let (generation, origin) = (Generation::default(), Some(origin));
+        Entry { generation, revision, image, recipe: None, origin, by, note, at }
     }
 }
 

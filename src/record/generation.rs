@@ -4,6 +4,7 @@ use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
 use super::store::Kind;
+use crate::model::build::RecipeKey;
 use crate::model::desired::{Desired, Entry, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Status;
@@ -21,10 +22,17 @@ pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) 
     let seen = highest_seen(draft, &desired.environment)?;
     let next =
         before.max(seen).next().ok_or_else(|| RecordError::NoGeneration(desired.environment.clone()))?;
-    desired.entry = Entry { generation: next, ..entry };
+    let recipe = entry.recipe.clone().or_else(|| inherited(desired, &entry));
+    desired.entry = Entry { generation: next, recipe, ..entry };
     put(draft, desired)?;
     supersede(draft, desired, before)?;
     prune(draft, desired)
+}
+
+/// How the manifest said to build before `entry`. An image that is named, such as by a rollback,
+/// answers whatever the manifest said until then: only a later edit builds again.
+fn inherited(desired: &Desired, entry: &Entry) -> Option<RecipeKey> {
+    entry.image.as_ref().and(desired.entry.recipe.clone())
 }
 
 fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Generation, RecordError> {

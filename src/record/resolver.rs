@@ -8,6 +8,7 @@ use super::error::RecordError;
 use super::shared::Shared;
 use super::store::Kind;
 use super::{generation, keys, replica};
+use crate::model::build::RecipeKey;
 use crate::model::desired::{Bad, Desired, Entry, GoBack, Image, Origin, Outcome};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
@@ -44,6 +45,20 @@ impl Resolver {
         self.shared.write(move |draft| advance(draft, &environment, &head, at)).await
     }
 
+    /// Takes the head of the environment's branch, which touches none of the paths that concern the
+    /// environment: it was seen, and makes no generation. `false`: it was known to be so.
+    ///
+    /// # Errors
+    /// [`RecordError`] if nothing was recorded.
+    pub async fn pass_over(
+        &self,
+        environment: &EnvironmentName,
+        head: &CommitId,
+    ) -> Result<bool, RecordError> {
+        let (environment, head) = (environment.clone(), head.clone());
+        self.shared.write(move |draft| pass_over(draft, &environment, &head)).await
+    }
+
     /// Takes the digest of the environment's tag as the registry tells it: `image` names it by
     /// repository and digest. Returns the generation, where it makes a new one. A digest that was
     /// seen before makes none, as with heads.
@@ -73,8 +88,37 @@ impl Resolver {
         generation: Generation,
         image: Image,
     ) -> Result<bool, RecordError> {
+        self.resolve_built(environment, generation, image, None).await
+    }
+
+    /// As [`Resolver::resolve_image`], with how the manifest said to build the image.
+    ///
+    /// # Errors
+    /// [`RecordError`] if nothing was recorded.
+    pub async fn resolve_built(
+        &self,
+        environment: &EnvironmentName,
+        generation: Generation,
+        image: Image,
+        recipe: Option<RecipeKey>,
+    ) -> Result<bool, RecordError> {
         let environment = environment.clone();
-        self.shared.write(move |draft| resolve(draft, &environment, generation, &image)).await
+        self.shared.write(move |draft| resolve(draft, &environment, generation, &image, recipe)).await
+    }
+
+    /// Notes that the image of `generation` answers to how the manifest says to build now. Nothing
+    /// that anyone waits for changes. `false` if `generation` is not the current one any more.
+    ///
+    /// # Errors
+    /// [`RecordError`] if nothing was recorded.
+    pub async fn note_recipe(
+        &self,
+        environment: &EnvironmentName,
+        generation: Generation,
+        recipe: RecipeKey,
+    ) -> Result<bool, RecordError> {
+        let environment = environment.clone();
+        self.shared.write(move |draft| note_recipe(draft, &environment, generation, recipe)).await
     }
 
     /// Records that the image of `generation` was gone everywhere and was built again from the
@@ -91,9 +135,30 @@ impl Resolver {
         note: Option<String>,
         at: Timestamp,
     ) -> Result<bool, RecordError> {
+        let entry = Entry { image: Some(image), note, at, ..Entry::default() };
         let environment = environment.clone();
-        let work = move |draft: &mut Draft<'_>| rebuild(draft, &environment, generation, image, note, at);
-        self.shared.write(work).await
+        self.shared.write(move |draft| rebuild(draft, &environment, generation, entry)).await
+    }
+
+    /// Records that the commit of `generation` was built again because the manifest was edited:
+    /// `recipe` is how it says to build now. Else as [`Resolver::rebuilt`].
+    ///
+    /// # Errors
+    /// [`RecordError`] if nothing was recorded.
+    pub async fn edited(
+        &self,
+        environment: &EnvironmentName,
+        generation: Generation,
+        image: Image,
+        recipe: RecipeKey,
+        at: Timestamp,
+    ) -> Result<bool, RecordError> {
+        let (image, recipe) = (Some(image), Some(recipe));
+        let note = Some(format!("how generation {generation} is built was edited"));
+        let origin = Some(Origin::ManifestEdit);
+        let entry = Entry { image, recipe, origin, note, at, ..Entry::default() };
+        let environment = environment.clone();
+        self.shared.write(move |draft| rebuild(draft, &environment, generation, entry)).await
     }
 
     /// Goes back to an image that was good: a new generation, and the image of the one before it is
@@ -119,7 +184,8 @@ fn advance(
 ) -> Result<Option<Generation>, RecordError> {
     let mut desired = draft.desired(environment)?;
     let hint = desired.hint.take();
-    if desired.head.as_ref() == Some(head) {
+    let is_passed_over = desired.passed_over.take().as_ref() == Some(head);
+    if desired.head.as_ref() == Some(head) && !is_passed_over {
         if hint.is_some() {
             // The loop itself asked, and nothing that anyone waits for changed.
             draft.put_desired_silently(&desired)?;
@@ -136,6 +202,21 @@ fn advance(
     }
     draft.put_desired(&desired)?;
     Ok(is_new.then_some(desired.entry.generation))
+}
+
+fn pass_over(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    head: &CommitId,
+) -> Result<bool, RecordError> {
+    let mut desired = draft.desired(environment)?;
+    let is_hinted = desired.hint.take().is_some();
+    let is_news = desired.passed_over.as_ref() != Some(head) || desired.head.as_ref() != Some(head);
+    if is_news || is_hinted {
+        (desired.head, desired.passed_over) = (Some(head.clone()), Some(head.clone()));
+        draft.put_desired(&desired)?;
+    }
+    Ok(is_news)
 }
 
 fn advance_tag(
@@ -178,6 +259,7 @@ fn resolve(
     environment: &EnvironmentName,
     generation: Generation,
     image: &Image,
+    recipe: Option<RecipeKey>,
 ) -> Result<bool, RecordError> {
     let mut desired = draft.desired(environment)?;
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
@@ -185,6 +267,7 @@ fn resolve(
     if desired.entry.generation == generation && generation != Generation::default() {
         let taken = complete(&mut desired.entry, image);
         if taken == Taken::Changed {
+            desired.entry.recipe = recipe.or(desired.entry.recipe);
             if desired.entry.origin.is_some_and(Origin::is_on_purpose) {
                 desired.lift(image);
             }
@@ -202,6 +285,7 @@ fn resolve(
     };
     let taken = complete(&mut entry, image);
     if taken == Taken::Changed {
+        entry.recipe = recipe.or(entry.recipe);
         draft.put(Kind::History, key, &entry)?;
         draft.ring_desired(environment);
     }
@@ -230,13 +314,27 @@ fn complete(entry: &mut Entry, image: &Image) -> Taken {
     }
 }
 
+fn note_recipe(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    generation: Generation,
+    recipe: RecipeKey,
+) -> Result<bool, RecordError> {
+    let mut desired = draft.desired(environment)?;
+    if desired.entry.generation != generation || generation == Generation::default() {
+        return Ok(false);
+    }
+    desired.entry.recipe = Some(recipe);
+    generation::put(draft, &desired)?;
+    draft.put_desired_silently(&desired)?;
+    Ok(true)
+}
+
 fn rebuild(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     generation: Generation,
-    image: Image,
-    note: Option<String>,
-    at: Timestamp,
+    entry: Entry,
 ) -> Result<bool, RecordError> {
     let mut desired = draft.desired(environment)?;
     if desired.entry.generation != generation || generation == Generation::default() {
@@ -244,9 +342,9 @@ fn rebuild(
     }
     let revision = desired.entry.revision.clone();
     // What a rollback led to is still what it led to: it was not asked for, and is no success.
-    let origin = desired.entry.origin.filter(|origin| *origin == Origin::AutomaticRollback);
-    let origin = Some(origin.unwrap_or(Origin::Rebuild));
-    let entry = Entry { revision, image: Some(image), origin, note, at, ..Entry::default() };
+    let before = desired.entry.origin.filter(|origin| *origin == Origin::AutomaticRollback);
+    let origin = entry.origin.or(before).or(Some(Origin::Rebuild));
+    let entry = Entry { revision, origin, ..entry };
     generation::begin(draft, &mut desired, entry)?;
     let current = desired.entry.generation;
     if let Some(hold) = desired.hold.as_mut().filter(|hold| hold.generation == Some(generation)) {

@@ -178,7 +178,10 @@ fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordEr
     count_build(draft, build)?;
     forget_oldest(draft, Kind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
     draft.put(Kind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
-    draft.put(Kind::Builds, build.key.0.clone().into_bytes(), build)?;
+    // The latest of its content is also the one that is forgotten last.
+    for key in [Some(&build.key), build.content.as_ref()].into_iter().flatten() {
+        draft.put(Kind::Builds, key.0.clone().into_bytes(), build)?;
+    }
     draft.ring(Bell::Status(build.environment.clone()));
     Ok(())
 }
@@ -186,7 +189,7 @@ fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordEr
 /// Counts a verdict once: the log of builds is bounded, and would not do to count by.
 fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
     let logged = keys::numbered(&build.environment, build.number);
-    if draft.store().get(Kind::BuildLog, &logged)?.is_none() {
+    if build.reused.is_none() && draft.store().get(Kind::BuildLog, &logged)?.is_none() {
         let counter = match build.result {
             BuildResult::Built(_) => BUILDS_BUILT,
             BuildResult::Failed(_) => BUILDS_FAILED,
@@ -205,11 +208,13 @@ pub(super) fn count(store: &Store, counter: &[u8]) -> Result<u64, RecordError> {
 /// Forgets the inputs of a build that leaves the log, unless they were built again since.
 fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError> {
     let Ok(logged) = serde_json::from_slice::<BuildRecord>(logged) else { return Ok(()) };
-    let key = logged.key.0.clone().into_bytes();
-    let latest: Option<BuildRecord> =
-        draft.store().document(Kind::Builds, &key, || format!("build {}", logged.number))?;
-    if latest.is_some_and(|latest| latest.number == logged.number) {
-        draft.remove(Kind::Builds, key);
+    for key in [Some(&logged.key), logged.content.as_ref()].into_iter().flatten() {
+        let key = key.0.clone().into_bytes();
+        let latest: Option<BuildRecord> =
+            draft.store().document(Kind::Builds, &key, || format!("build {}", logged.number))?;
+        if latest.is_some_and(|latest| latest.number == logged.number) {
+            draft.remove(Kind::Builds, key);
+        }
     }
     Ok(())
 }

@@ -128,6 +128,19 @@ pub enum SourceError {
     /// The git program cannot be started.
     #[error("the git program cannot be started; is it installed?")]
     NoGit(#[source] io::Error),
+    /// The program that files in Git LFS need cannot be started.
+    #[error(
+        "files in Git LFS need the program git-lfs, which is not installed on this host: install it (apt install git-lfs)"
+    )]
+    NoLfs,
+    /// The repository names a submodule that may not be fetched.
+    #[error("submodule {path:?} {why}")]
+    Submodule {
+        /// Its path in the repository.
+        path: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// A tree is only laid out into an empty directory.
     #[error("{0} is not empty")]
     NotEmpty(PathBuf),
@@ -153,6 +166,7 @@ impl SourceError {
             | Self::NotARepository { .. }
             | Self::TooLarge { .. }
             | Self::Unusable { .. }
+            | Self::Submodule { .. }
             | Self::Refused { .. } => false,
             Self::Unreachable { .. }
             | Self::Denied { .. }
@@ -162,6 +176,7 @@ impl SourceError {
             | Self::DiskFull { .. }
             | Self::Git { .. }
             | Self::NoGit(_)
+            | Self::NoLfs
             | Self::NotEmpty(_)
             | Self::Io { .. } => true,
         }

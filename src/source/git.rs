@@ -157,6 +157,12 @@ impl Git {
         self
     }
 
+    /// With settings that outrank all others.
+    pub(super) fn settings(mut self, more: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.settings.extend(more);
+        self
+    }
+
     /// Ends the call after `limit`.
     pub(super) fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;

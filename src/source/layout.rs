@@ -4,8 +4,9 @@
 //! fresh clone on this host has: `text`, `eol` and `ident` attributes apply, and `export-ignore`
 //! and `export-subst`, which are for archives, do not. A `filter` attribute only names a program;
 //! it runs where the daemon's user has set one up under that name, which is how LFS content
-//! arrives. Where LFS is not set up its pointers are laid out and counted. Submodules stay empty
-//! directories, as in a clone: their URLs are the repository's choice, and have been a way in.
+//! arrives. Where LFS is neither set up nor asked for its pointers are laid out and counted. Submodules
+//! stay empty directories, as in a clone: their URLs are the repository's choice, and have been a way
+//! in. [`Submodules`](super::Submodules) says which of them may be fetched.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _};
@@ -19,8 +20,12 @@ use super::commit::Summary;
 use super::error::SourceError;
 use super::listing::Listing;
 use super::mirror::{Mirror, SCRATCH_PREFIX};
+use super::submodules::Gitlink;
 use crate::model::name::CommitId;
 use crate::model::time::Timestamp;
+
+/// The most LFS pointers that are told by name.
+const MOST_NAMED: usize = 3;
 
 /// The most of a commit object that is read, in bytes.
 const LONGEST_COMMIT: usize = 64 << 10;
@@ -34,6 +39,10 @@ pub struct Tree {
     pub bytes: u64,
     /// Files that are LFS pointers, because LFS is not set up for the daemon's user.
     pub lfs_pointers: u64,
+    /// The paths of the first few of them.
+    pub lfs_paths: Vec<PathBuf>,
+    /// Submodules, which are empty directories in the tree.
+    pub submodules: Vec<Gitlink>,
     /// When the commit was made; also the modification time of everything in the tree.
     pub commit_time: Timestamp,
     /// The first line of its message, at most 200 characters, harmless to print.
@@ -52,6 +61,9 @@ impl Mirror {
     /// [`SourceError::TooLarge`] and [`SourceError::Unusable`] before anything is written,
     /// [`SourceError::NotEmpty`], and all errors of [`Mirror::ensure`].
     pub async fn lay_out(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
+        if self.lfs {
+            self.require_lfs().await?;
+        }
         let _turn = self.turn().await;
         self.bring_or_mend(commit, None).await?;
         let into = in_background(into.to_owned(), |into| target(&into)).await?;
@@ -83,8 +95,11 @@ impl Mirror {
 
     async fn write_tree(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
         let summary = self.summary(commit).await?;
-        self.judge(commit, into).await?;
+        let submodules = self.judge(commit, into).await?;
         self.check_out(commit, into).await?;
+        if self.lfs {
+            self.tidy_lfs().await;
+        }
         let time = summary.time;
         let settled = in_background(into.to_owned(), move |root| settle(&root, time)).await?;
         if settled.bytes > self.limits.bytes {
@@ -93,17 +108,19 @@ impl Mirror {
             return Err(SourceError::TooLarge { commit: commit.clone(), limit, what });
         }
         let Summary { time, author, subject } = summary;
-        let Settled { files, bytes, lfs_pointers } = settled;
-        Ok(Tree { files, bytes, lfs_pointers, commit_time: time, subject, author })
+        let Settled { files, bytes, lfs_pointers, lfs_paths } = settled;
+        Ok(Tree { files, bytes, lfs_pointers, lfs_paths, submodules, commit_time: time, subject, author })
     }
 
-    async fn judge(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
+    async fn judge(&self, commit: &CommitId, into: &Path) -> Result<Vec<Gitlink>, SourceError> {
         let mut listing = Listing::new(self.limits, into.as_os_str().len());
         let list =
             self.git("list a tree").args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
         let finished = list.stream(|chunk| listing.take(chunk)).await?;
+        let gitlinks = std::mem::take(&mut listing.gitlinks);
         listing.verdict(commit)?;
-        finished.success().map(drop)
+        finished.success()?;
+        Ok(gitlinks)
     }
 
     async fn check_out(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
@@ -113,12 +130,13 @@ impl Mirror {
         let read = self.git("read a tree").work_tree(into, &index);
         read.args(["read-tree", commit.as_str()]).run().await?.success()?;
         let write = self.git("write a tree").work_tree(into, &index);
+        let write = if self.lfs { write.settings(self.lfs_settings()) } else { write };
         write.args(["checkout-index", "--all", "--force"]).run().await?.success().map(drop)
     }
 }
 
 /// Runs file work where it holds up nobody.
-async fn in_background<T, F>(path: PathBuf, work: F) -> Result<T, SourceError>
+pub(super) async fn in_background<T, F>(path: PathBuf, work: F) -> Result<T, SourceError>
 where
     T: Send + 'static,
     F: FnOnce(PathBuf) -> Result<T, SourceError> + Send + 'static,
@@ -148,14 +166,15 @@ fn empty(dir: &Path) -> Result<(), SourceError> {
 }
 
 #[derive(Debug, Default)]
-struct Settled {
+pub(super) struct Settled {
     files: u64,
     bytes: u64,
     lfs_pointers: u64,
+    lfs_paths: Vec<PathBuf>,
 }
 
 /// Gives everything under `root` the same modes and `time`, and counts it. Never follows a link.
-fn settle(root: &Path, time: Timestamp) -> Result<Settled, SourceError> {
+pub(super) fn settle(root: &Path, time: Timestamp) -> Result<Settled, SourceError> {
     settle_below(root, &stamps(time)).map_err(SourceError::io("set the times of a tree"))
 }
 
@@ -173,7 +192,12 @@ fn settle_below(root: &Path, stamps: &Timestamps) -> io::Result<Settled> {
             settled.files += 1;
             if metadata.is_file() {
                 settled.bytes = settled.bytes.saturating_add(metadata.len());
-                settled.lfs_pointers += u64::from(is_lfs_pointer(&path, metadata.len())?);
+                if is_lfs_pointer(&path, metadata.len())? {
+                    settled.lfs_pointers += 1;
+                    if settled.lfs_paths.len() < MOST_NAMED {
+                        settled.lfs_paths.extend(path.strip_prefix(root).ok().map(Path::to_owned));
+                    }
+                }
                 let executable = metadata.permissions().mode() & 0o100 != 0;
                 fs::set_permissions(&path, Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
             }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::commit::shown;
 use super::error::SourceError;
+use super::submodules::Gitlink;
 use crate::model::name::CommitId;
 
 /// How large a tree may be. A few kilobytes of packed objects can spell a billion files.
@@ -46,11 +47,14 @@ pub(super) struct Listing {
     files: u64,
     bytes: u64,
     verdict: Option<Verdict>,
+    /// Commits of other repositories.
+    pub(super) gitlinks: Vec<Gitlink>,
 }
 
 impl Listing {
     pub(super) fn new(limits: Limits, prefix: usize) -> Self {
-        Self { limits, prefix, pending: Vec::new(), files: 0, bytes: 0, verdict: None }
+        let (pending, gitlinks) = (Vec::new(), Vec::new());
+        Self { limits, prefix, pending, files: 0, bytes: 0, verdict: None, gitlinks }
     }
 
     /// Takes a piece of the output. After `Break` there is a verdict, and no more is wanted.
@@ -89,9 +93,14 @@ impl Listing {
         let tab = entry.iter().position(|b| *b == b'\t')?;
         let (facts, path) = (&entry[..tab], &entry[tab + 1..]);
         let mut facts = facts.split(|b| *b == b' ').filter(|fact| !fact.is_empty());
-        let is_link = facts.next() == Some(b"120000");
+        let mode = facts.next();
+        let is_link = mode == Some(b"120000");
+        let object = facts.nth(1);
+        if mode == Some(b"160000") {
+            self.gitlinks.extend(object.and_then(|object| Gitlink::parse(path, object)));
+        }
         let size =
-            facts.nth(2).and_then(|size| std::str::from_utf8(size).ok()?.parse().ok()).unwrap_or(0_u64);
+            facts.next().and_then(|size| std::str::from_utf8(size).ok()?.parse().ok()).unwrap_or(0_u64);
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
         if self.files > self.limits.files {

@@ -35,25 +35,35 @@ pub struct Mirror {
     pub(super) dir: PathBuf,
     pub(super) remote: Remote,
     pub(super) limits: Limits,
+    /// Whether files in Git LFS are fetched when a tree is laid out.
+    pub(super) lfs: bool,
     turn: Arc<Mutex<()>>,
 }
 
 impl Mirror {
     /// The mirror of `remote` in `dir`, an absolute path. Nothing is read or made before it is needed.
     pub fn open(dir: PathBuf, remote: Remote) -> Self {
-        Self { dir, remote, limits: Limits::default(), turn: Arc::default() }
+        Self { dir, remote, limits: Limits::default(), lfs: false, turn: Arc::default() }
     }
 
     /// The same mirror, asked for with another password. The two share their turn.
     #[must_use]
     pub fn again(&self, remote: Remote) -> Self {
-        Self { dir: self.dir.clone(), remote, limits: self.limits, turn: Arc::clone(&self.turn) }
+        let (limits, lfs) = (self.limits, self.lfs);
+        Self { dir: self.dir.clone(), remote, limits, lfs, turn: Arc::clone(&self.turn) }
     }
 
     /// The same mirror with other limits on the trees that it lays out.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same mirror, which also fetches the files that are in Git LFS, from the repository's own
+    /// host alone, if `lfs` says so.
+    #[must_use]
+    pub fn with_lfs(self, lfs: bool) -> Self {
+        Self { lfs, ..self }
     }
 
     /// The remote that it mirrors.

@@ -8,13 +8,17 @@
 //! and lays out the tree of one commit as plain files. [`SourceError::is_transient`] tells a
 //! verdict ("there is no such commit") from a question that stayed open ("nobody answered").
 
+mod changes;
 mod commit;
 mod error;
 mod git;
+mod history;
 mod layout;
+mod lfs;
 mod listing;
 mod mirror;
 mod remote;
+mod submodules;
 mod url;
 
 #[cfg(test)]
@@ -25,3 +29,4 @@ pub use layout::Tree;
 pub use listing::Limits;
 pub use mirror::Mirror;
 pub use remote::{Remote, Timeouts};
+pub use submodules::{Gitlink, Submodules};

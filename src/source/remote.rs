@@ -60,6 +60,14 @@ impl Remote {
         Self { login: Some(Login { user, password }), ..self }
     }
 
+    /// The same remote, to which the name and password of another one are shown, if both are on one
+    /// host.
+    #[must_use]
+    pub(super) fn with_login_of(self, other: &Self) -> Self {
+        let is_there = self.url.base.is_some() && self.url.base == other.url.base;
+        Self { login: other.login.clone().filter(|_| is_there), ..self }
+    }
+
     /// The same remote with other patience.
     #[must_use]
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {

@@ -4,5 +4,6 @@ mod fixture;
 mod hostile;
 mod http;
 mod mirrors;
+mod more;
 mod remotes;
 mod trees;

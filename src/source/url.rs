@@ -57,6 +57,26 @@ impl RemoteUrl {
     }
 }
 
+impl RemoteUrl {
+    /// The host, in lower case, with its port if that is not the transport's own; `None`: this host.
+    pub(super) fn host(&self) -> Option<String> {
+        let rest = self.git.split_once("://").map_or(self.git.as_str(), |(_, rest)| rest);
+        let authority = match self.transport {
+            Transport::File => return None,
+            // `user@host:path`
+            Transport::Ssh if !self.git.contains("://") => rest.split(':').next().unwrap_or_default(),
+            _ => rest.split('/').next().unwrap_or_default(),
+        };
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
+        let own = match self.transport {
+            Transport::Https => ":443",
+            Transport::Http => ":80",
+            Transport::Ssh | Transport::File => ":22",
+        };
+        Some(host.strip_suffix(own).map_or(host.clone(), str::to_owned))
+    }
+}
+
 type Parsed = Result<RemoteUrl, &'static str>;
 
 fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {

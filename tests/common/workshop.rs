@@ -105,6 +105,12 @@ impl Workshop {
         docker(&["inspect", "--format", "{{.Image}}", &self.container])
     }
 
+    /// The image of dev's container while it is held.
+    pub(crate) fn await_held(&self, daemon: &Daemon) -> String {
+        eventually("dev is held", PATIENCE, || status(daemon, "dev")["status"] == "Held");
+        docker(&["inspect", "--format", "{{.Image}}", &self.container])
+    }
+
     /// Waits until dev says `reason`, of the head of its branch, and gives the sentence.
     pub(crate) fn await_reason(&self, daemon: &Daemon, reason: &str) -> String {
         let head = self.repo.head("dev");

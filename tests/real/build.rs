@@ -2,6 +2,9 @@
 //! cut off.
 
 mod builders;
+mod content;
+mod edits;
+mod fetched;
 mod inputs;
 mod kept;
 mod scripts;

@@ -65,6 +65,7 @@ pub(super) fn status(environment: &str, generation: u64) -> Status {
         next_retry: None,
         plan: vec![],
         observed_sync: None,
+        warnings: vec![],
     }
 }
 
@@ -127,6 +128,7 @@ fn manifest() -> ManifestState {
         environments: environments.map(|(text, spec)| (name(text), spec)).into(),
         network: NetworkName::new("abide").unwrap(),
         holder: HolderImage::default(),
+        build_cache: None,
         front: None,
         registry: None,
         registries: BTreeMap::new(),
@@ -181,8 +183,14 @@ impl Controller for FakeController {
         vec!["it is only a test".into()]
     }
 
-    fn building(&self, _: &EnvironmentName) -> Option<u64> {
-        self.building
+    fn building(&self, _: &EnvironmentName) -> Option<crate::model::view::BuildProgress> {
+        let (started, timeout_seconds, idle_timeout_seconds) = (at(1_000), 7200, 1800);
+        self.building.map(|number| crate::model::view::BuildProgress {
+            number,
+            started,
+            timeout_seconds,
+            idle_timeout_seconds,
+        })
     }
 }
 

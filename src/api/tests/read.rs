@@ -155,6 +155,9 @@ async fn container_logs_are_asked_of_the_loop() {
 fn build(number: u64) -> BuildRecord {
     BuildRecord {
         key: BuildKey(format!("key {number}")),
+        content: None,
+        reused: None,
+        warnings: vec![],
         number,
         environment: name("dev"),
         revision: super::commit(number),

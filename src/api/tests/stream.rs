@@ -151,6 +151,9 @@ async fn a_build_is_followed_until_its_verdict() {
     writeln!(file, "step 2").unwrap();
     let verdict = BuildRecord {
         key: BuildKey("key".into()),
+        content: None,
+        reused: None,
+        warnings: vec![],
         number: 7,
         environment: name("test"),
         revision: commit(1),

@@ -1,6 +1,6 @@
 //! What an archive holds, what it never holds, and that it is always the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
@@ -337,4 +337,40 @@ proptest! {
             prop_assert_eq!(names.contains(file), !rules.is_ignored(file), "{}", file);
         }
     }
+}
+
+#[test]
+fn a_fingerprint_is_of_content_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let write = |path: &str, content: &str| {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), content).unwrap();
+    };
+    write("Dockerfile", "FROM scratch\n");
+    write(".dockerignore", "*.md\n");
+    write("a", "1");
+    write("notes.md", "1");
+    write(".git/index", "1");
+    let of = || fingerprint(root, "Dockerfile", Limits::default()).unwrap();
+    let whole = || fingerprint_tree(root, Limits::default()).unwrap();
+    let (first, all) = (of(), whole());
+    File::open(root.join("a")).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    write("notes.md", "2");
+    write(".git/index", "2");
+    assert_eq!(of(), first, "times, ignored files and git's own are no content");
+    assert_ne!(whole(), all, "no rule ignores anything of an archive");
+    let mut seen = BTreeSet::from([first]);
+    write("a", "2");
+    assert!(seen.insert(of()));
+    fs::set_permissions(root.join("a"), Permissions::from_mode(0o755)).unwrap();
+    assert!(seen.insert(of()), "whether it is executable");
+    fs::rename(root.join("a"), root.join("b")).unwrap();
+    assert!(seen.insert(of()), "its name");
+    symlink("b", root.join("c")).unwrap();
+    assert!(seen.insert(of()), "a link");
+    fs::create_dir(root.join("d")).unwrap();
+    assert!(seen.insert(of()), "a directory");
+    write("Dockerfile", "FROM scratch\n\n");
+    assert!(seen.insert(of()), "the Dockerfile");
 }

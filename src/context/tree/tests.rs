@@ -3,6 +3,8 @@
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::model::spec::Overlay;
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -153,9 +155,9 @@ fn overlays_are_fingerprinted_by_content_in_their_order() {
     let overlays = [overlay("a", "abc"), overlay("b", "")];
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    assert_eq!(fingerprint_overlays(&overlays).unwrap(), [abc, nothing]);
+    assert_eq!(overlays.map(|overlay| fingerprint(&overlay.from).unwrap()), [abc, nothing]);
     let missing = Overlay { from: all.path().join("c"), to: "c".into() };
-    let error = fingerprint_overlays(&[missing]).unwrap_err();
+    let error = fingerprint(&missing.from).unwrap_err();
     assert!(error.to_string().contains("/c\""), "{error}");
 }
 

@@ -6,8 +6,10 @@ use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::work::Work;
-use super::{BuildError, blocking};
+use super::{BuildError, blocking, tag_prefix};
 use crate::context::ContextError;
 use crate::context::pack::{self, ExtraFile, Limits, Packed};
 use crate::context::tree as files;
@@ -24,13 +26,15 @@ pub(super) struct Order<'a> {
     pub(super) context: &'a str,
     /// The Dockerfile in the context.
     pub(super) dockerfile: &'a str,
+    /// The stage that is built; `None`: the last one.
+    pub(super) target: Option<&'a str>,
     /// Build arguments.
     pub(super) args: &'a BTreeMap<String, String>,
     /// Files that are added to the context.
     pub(super) extra: &'a [ExtraFile],
     /// BuildKit secrets by id.
     pub(super) secrets: &'a BTreeMap<String, Secret>,
-    /// Labels of the image.
+    /// Labels of the image. An image that environments run has none: they would be part of its ID.
     pub(super) labels: BTreeMap<String, String>,
     /// The name that the image gets.
     pub(super) tag: &'a str,
@@ -50,6 +54,7 @@ impl Work<'_> {
         let mut request = BuildRequest {
             context: &tar,
             dockerfile: &dockerfile,
+            target: order.target,
             args: order.args,
             labels: order.labels,
             tag: order.tag,
@@ -57,19 +62,54 @@ impl Work<'_> {
             secrets: order.secrets,
             logins: &logins,
         };
-        let log = &mut *self.log;
-        let mut built = engine.build(&request, &mut |text| log.bytes(text.as_bytes())).await;
+        let mut built = self.have_built(&request).await;
         if let Err(error) = &built
             && request.builder == EngineBuilder::BuildKit
             && lacks_buildkit(error)
         {
-            log.line("this engine has no BuildKit; the classic builder goes on");
+            self.log.line("this engine has no BuildKit; the classic builder goes on");
             request.builder = EngineBuilder::Classic;
-            built = engine.build(&request, &mut |text| log.bytes(text.as_bytes())).await;
+            built = self.have_built(&request).await;
         }
         let _ = std::fs::remove_file(&tar);
         built.map_err(|error| BuildError::from(error).during(&step))
     }
+
+    async fn have_built(&mut self, request: &BuildRequest<'_>) -> Result<Digest, EngineError> {
+        let log = &mut *self.log;
+        let mut last = None;
+        let mut output = |text: &str| {
+            last = layer(text).map(str::to_owned).or(last.take());
+            log.bytes(text.as_bytes());
+        };
+        let built = self.builder.engine.build(request, &mut output).await;
+        if let (true, Err(_), Some(last)) = (request.builder == EngineBuilder::Classic, &built, last) {
+            self.name_unfinished(&last).await;
+        }
+        built
+    }
+
+    /// Gives the last layer of a build that failed a name, in place of the one before: the classic
+    /// builder leaves it without any, and nobody would find it again. It is the cache of the next try,
+    /// and goes with the images that are no longer needed.
+    async fn name_unfinished(&self, layer: &str) {
+        let engine = &self.builder.engine;
+        let repository = format!("abide/{}", self.task.environment);
+        let tag = format!("{}unfinished", tag_prefix(&self.builder.record));
+        let named = match engine.remove_image(&format!("{repository}:{tag}")).await {
+            Ok(()) => engine.tag(layer, &repository, &tag).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = named {
+            warn!(%error, layer, "the last layer of a build that failed could not be named");
+        }
+    }
+}
+
+/// The image of a layer that the classic builder has made or found: ` ---> 0123456789ab`.
+fn layer(text: &str) -> Option<&str> {
+    let id = text.trim().strip_prefix("---> ")?.trim();
+    (id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 /// Packs the context into `tar`. Gives what was packed, and the Dockerfile's name for the engine.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use tracing::warn;
 
+use super::activity::Activity;
 use crate::model::container::Secret;
 
 /// Logs that are kept, beside those that are needed.
@@ -31,6 +32,8 @@ pub(super) struct BuildLog {
     tail: VecDeque<String>,
     /// What came since the last line break: secrets and lines are only told apart when it is whole.
     partial: Vec<u8>,
+    /// When something was written last.
+    pub(super) activity: Activity,
 }
 
 impl BuildLog {
@@ -47,7 +50,8 @@ impl BuildLog {
         if let Err(error) = sweep(logs, |log| log == number || needed.contains(&log)) {
             warn!(%error, "logs of earlier builds could not be removed");
         }
-        Ok(Self { file, written: 0, hidden: Vec::new(), tail: VecDeque::new(), partial: Vec::new() })
+        let (hidden, tail, partial) = (Vec::new(), VecDeque::new(), Vec::new());
+        Ok(Self { file, written: 0, hidden, tail, partial, activity: Activity::default() })
     }
 
     /// Never writes this secret from now on. Of one with several lines, such as a key, no line
@@ -80,6 +84,7 @@ impl BuildLog {
     /// Writes output as it comes. Lines that begin with two dashes are a builder's own, and no last
     /// words.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.activity.touch();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = piece.strip_suffix(b"\n");
             self.partial.extend_from_slice(line.unwrap_or(piece));

@@ -51,6 +51,7 @@ impl Work<'_> {
         command: &[String],
         image: &str,
         env: &BTreeMap<String, EnvValue>,
+        kept_as: &str,
     ) -> Result<Image, BuildError> {
         let number = self.number.to_string();
         let filled: Vec<String> =
@@ -68,7 +69,8 @@ impl Work<'_> {
         let id = engine.image_id(&image).await?;
         let id = id.ok_or_else(|| BuildError::failed(format!("the script made no image {image}")))?;
         // Whatever the script does with its own names later, this one stays.
-        engine.tag(id.as_str(), &format!("abide/{}", self.task.environment), self.key.short()).await?;
+        let (repository, tag) = kept_as.rsplit_once(':').unwrap_or((kept_as, "latest"));
+        engine.tag(id.as_str(), repository, tag).await?;
         Ok(Image { reference: Some(image), digest: None, id: Some(id) })
     }
 

@@ -3,35 +3,49 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tokio_util::io::InspectWriter;
+
 use super::image::Order;
 use super::work::Work;
 use super::{BuildError, blocking};
 use crate::context::pack::{self, ExtraFile};
 use crate::controller::docker::{STEP_NAME, StepRun};
+use crate::model::build::BuildKey;
 use crate::model::container::{Secret, label};
 use crate::model::name::Digest;
 use crate::model::spec::BuildStep;
 
 impl Work<'_> {
-    /// Takes all steps in order and gives the files that they made.
+    /// Takes all steps in order and gives the files that they made. What a step made of the same
+    /// inputs before is taken again.
     pub(super) async fn steps(
         &mut self,
         tree: &Path,
-        steps: &[BuildStep],
+        steps: &[(&BuildStep, &Option<BuildKey>)],
         secrets: &BTreeMap<String, Secret>,
         place: &Path,
     ) -> Result<Vec<ExtraFile>, BuildError> {
         let mut extra = Vec::new();
-        for (index, step) in steps.iter().enumerate() {
+        for (index, (step, key)) in steps.iter().enumerate() {
             let (BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. }) = step;
             let (number, own) = (index + 1, place.join(format!("step-{index}")));
             let cannot = |error| BuildError::not_tried(format!("a directory for step {number}: {error}"));
             std::fs::create_dir(&own).map_err(cannot)?;
             let made = own.join(file_name(output));
-            self.step(tree, step, number, secrets, &made).await?;
-            let checked = made.clone();
-            let name = format!("the output of step {number} ({output})");
-            blocking(&name, move || pack::check_archive(&checked)).await?;
+            let kept = key.as_ref().map(|key| (self.builder.outputs(), key.clone()));
+            if let Some((outputs, key)) = &kept
+                && outputs.take(key, &made)
+            {
+                self.say(&format!("step {number}: {output} is kept of the same inputs"));
+            } else {
+                self.step(tree, step, number, secrets, &made).await?;
+                let checked = made.clone();
+                let name = format!("the output of step {number} ({output})");
+                blocking(&name, move || pack::check_archive(&checked)).await?;
+                if let Some((outputs, key)) = kept {
+                    outputs.keep(&key, &made);
+                }
+            }
             extra.push(ExtraFile { path: output.clone(), source: made });
         }
         Ok(extra)
@@ -45,10 +59,10 @@ impl Work<'_> {
         secrets: &BTreeMap<String, Secret>,
         made: &Path,
     ) -> Result<(), BuildError> {
-        let (context, dockerfile, args, output) = match step {
+        let (context, dockerfile, target, args, output) = match step {
             BuildStep::Archive { output } => return self.archive(tree, number, output, made).await,
-            BuildStep::Dockerfile { context, dockerfile, args, output } => {
-                (context, dockerfile, args, output)
+            BuildStep::Dockerfile { context, dockerfile, target, args, output } => {
+                (context, dockerfile, target.as_deref(), self.filled(args), output)
             }
         };
         self.say(&format!("step {number}: building {dockerfile} for {output}"));
@@ -57,7 +71,8 @@ impl Work<'_> {
         let tag = format!("abide/{}-step-{number}:{}", self.task.environment, short(record));
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
         let place = made.parent().unwrap_or(tree);
-        let order = Order { tree, context, dockerfile, args, extra: &[], secrets, labels, tag: &tag, place };
+        let (args, extra, tag) = (&args, &[], tag.as_str());
+        let order = Order { tree, context, dockerfile, target, args, extra, secrets, labels, tag, place };
         let image = self.build_image(order).await.map_err(|error| error.during(&format!("step {number}")))?;
         self.say(&format!("step {number}: running {dockerfile} for {output}"));
         self.run_step(&image, number, made).await
@@ -80,7 +95,9 @@ impl Work<'_> {
 
     async fn run_step(&mut self, image: &Digest, number: usize, made: &Path) -> Result<(), BuildError> {
         let cannot = |error| BuildError::not_tried(format!("the file of step {number}: {error}"));
-        let mut file = tokio::fs::File::create(made).await.map_err(cannot)?;
+        let file = tokio::fs::File::create(made).await.map_err(cannot)?;
+        let activity = self.log.activity.clone();
+        let mut file = InspectWriter::new(file, |_| activity.touch());
         let record = &self.builder.record;
         let name = format!("{STEP_NAME}{}-{}-{number}", short(record), self.number);
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);

@@ -8,7 +8,7 @@ use crate::context::tree as files;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::spec::ExtraCheckout;
 use crate::model::status::Reason;
-use crate::source::{Remote, SourceError};
+use crate::source::{Remote, SourceError, Tree};
 
 impl Work<'_> {
     /// Lays out the commit and what the manifest lays over it.
@@ -16,7 +16,7 @@ impl Work<'_> {
         let task = self.task;
         self.say(&format!("checking out {}", task.revision));
         let remote = self.builder.remote(&task.url)?;
-        let mirror = self.builder.mirror(remote);
+        let mirror = self.builder.mirror(remote.clone()).again(remote).with_lfs(task.spec.lfs);
         match mirror.ensure(&task.revision, Some(&task.branch)).await {
             // A person may have chosen a commit of another branch, or the branch is away.
             Err(SourceError::NoSuchCommit { .. } | SourceError::NoSuchBranch { .. }) => {
@@ -25,8 +25,11 @@ impl Work<'_> {
             done => done?,
         }
         let laid = mirror.lay_out(&task.revision, tree).await?;
+        self.commit_time = laid.commit_time;
         self.log
             .line(&format!("{} files, {} bytes: {} ({})", laid.files, laid.bytes, laid.subject, laid.author));
+        self.warn_of_pointers(&laid);
+        self.submodules(tree, &mirror, laid).await?;
         for path in &task.spec.remove {
             self.say(&format!("removing {path}"));
             let (root, path) = (tree.to_owned(), path.clone());
@@ -40,7 +43,32 @@ impl Work<'_> {
         for checkout in &task.spec.checkout {
             self.lay_beside(tree, checkout).await?;
         }
+        if task.spec.git {
+            self.say("copying the history into .git");
+            let (revision, branch) = (&task.revision, &task.branch);
+            self.tags = mirror.write_history(revision, branch, tree, self.commit_time).await?;
+        }
         Ok(())
+    }
+
+    /// Warns of files in Git LFS whose content is not here.
+    fn warn_of_pointers(&mut self, laid: &Tree) {
+        if laid.lfs_pointers == 0 {
+            return;
+        }
+        let paths = laid.lfs_paths.iter().map(|path| path.display().to_string());
+        let named = named(paths, usize::try_from(laid.lfs_pointers).unwrap_or(usize::MAX));
+        let remedy = match self.task.spec.lfs {
+            true => "although `lfs` is declared: their .gitattributes does not put them into Git LFS",
+            false => "and the image gets their pointers: declare `lfs = true` in the `build`",
+        };
+        self.warn(format!("the content of files in Git LFS is not fetched ({named}), {remedy}"));
+    }
+
+    /// Says it in the log, and keeps it for the status.
+    pub(super) fn warn(&mut self, message: String) {
+        self.log.line(&format!("warning: {message}"));
+        self.warnings.push(message);
     }
 
     async fn lay_beside(&mut self, tree: &Path, checkout: &ExtraCheckout) -> Result<(), BuildError> {
@@ -61,6 +89,16 @@ impl Work<'_> {
         .await?;
         mirror.lay_out(&commit, &into).await?;
         Ok(())
+    }
+}
+
+/// The first few of `all` names, and how many more there are.
+pub(super) fn named(first: impl Iterator<Item = String>, all: usize) -> String {
+    const SHOWN: usize = 3;
+    let first: Vec<String> = first.take(SHOWN).collect();
+    match all.saturating_sub(first.len()) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -4,38 +4,61 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tempfile::TempDir;
+use tracing::info;
 
 use super::image::Order;
+use super::inputs::Content;
 use super::log::BuildLog;
-use super::{BuildError, Builder, Progress, Task, name_of};
-use crate::model::build::BuildKey;
-use crate::model::container::{Secret, label};
+use super::{BuildError, Builder, Progress, Task, args, name_of};
+use crate::model::build::{BuildKey, BuildRecord};
+use crate::model::container::Secret;
 use crate::model::desired::Image;
 use crate::model::spec::{Recipe, SecretRef};
 use crate::model::status::Reason;
+use crate::model::time::Timestamp;
 
 /// A build, what it is made of and where it tells of itself.
 pub(super) struct Work<'a> {
     pub(super) builder: &'a Builder,
     pub(super) task: &'a Task,
-    pub(super) key: &'a BuildKey,
     pub(super) number: u64,
     progress: &'a Progress,
     pub(super) log: &'a mut BuildLog,
     /// The commits of extra checkouts, as `url@commit`.
     pub(super) checkouts: Vec<String>,
+    /// The content of the inputs, once that is known.
+    pub(super) content: Option<BuildKey>,
+    /// The build whose image is taken, because its inputs have the same content.
+    pub(super) known: Option<BuildRecord>,
+    /// When the commit was made, once it is checked out.
+    pub(super) commit_time: Timestamp,
+    /// The tags in its history, if the checkout has a `.git`.
+    pub(super) tags: Vec<String>,
+    /// What the repository has that is not fetched, in sentences.
+    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(
         builder: &'a Builder,
         task: &'a Task,
-        key: &'a BuildKey,
         number: u64,
         progress: &'a Progress,
         log: &'a mut BuildLog,
     ) -> Self {
-        Self { builder, task, key, number, progress, log, checkouts: Vec::new() }
+        Self {
+            builder,
+            task,
+            number,
+            progress,
+            log,
+            checkouts: Vec::new(),
+            content: None,
+            known: None,
+            commit_time: Timestamp::default(),
+            tags: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Makes the image.
@@ -43,30 +66,51 @@ impl<'a> Work<'a> {
         let place = self.place()?;
         let tree = place.path().join("tree");
         self.lay_out(&tree).await?;
+        // Git has limits of its own, and says nothing while it fetches.
+        self.log.activity.touch();
+        let content = self.content(&tree).await?;
+        self.content = Some(content.key.clone());
+        if let Some((known, image)) = self.builder.known(&content.key).await? {
+            self.known = Some(known);
+            return Ok(image);
+        }
+        let (environment, revision) = (&self.task.environment, &self.task.revision);
+        info!(%environment, build = self.number, %revision, "build begins");
+        let image = self.build(&tree, &content, place.path()).await?;
+        if content.lacks_base {
+            // The builder may have brought it by now, and then the next build is going to see it.
+            self.content = self.content(&tree).await.ok().map(|content| content.key).or(self.content.take());
+        }
+        Ok(image)
+    }
+
+    async fn build(&mut self, tree: &Path, content: &Content, place: &Path) -> Result<Image, BuildError> {
         let task = self.task;
-        let (context, dockerfile, args, steps, secrets) = match &task.spec.recipe {
-            Recipe::Script { command, image, env } => return self.script(&tree, command, image, env).await,
-            Recipe::Dockerfile { context, dockerfile, args, steps, secrets } => {
-                (context, dockerfile, args, steps, secrets)
+        let tag = name_of(&self.builder.record, &task.environment, &content.key);
+        let (context, dockerfile, target, args, steps, secrets) = match &task.spec.recipe {
+            Recipe::Script { command, image, env } => {
+                return self.script(tree, command, image, env, &tag).await;
+            }
+            Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets } => {
+                (context, dockerfile, target.as_deref(), self.filled(args), steps, secrets)
             }
         };
         let secrets = self.secrets(secrets)?;
-        let extra = self.steps(&tree, steps, &secrets, place.path()).await?;
+        let steps: Vec<_> = steps.iter().zip(&content.steps).collect();
+        let extra = self.steps(tree, &steps, &secrets, place).await?;
         self.say(&format!("building the final image by {dockerfile}"));
-        let tag = name_of(&task.environment, self.key);
-        let order = Order {
-            tree: &tree,
-            context,
-            dockerfile,
-            args,
-            extra: &extra,
-            secrets: &secrets,
-            labels: self.labels(),
-            tag: &tag,
-            place: place.path(),
-        };
+        let (args, extra, secrets, labels) = (&args, &extra, &secrets, BTreeMap::new());
+        let order =
+            Order { tree, context, dockerfile, target, args, extra, secrets, labels, tag: &tag, place };
         let id = self.build_image(order).await?;
         Ok(Image { reference: Some(tag), digest: None, id: Some(id) })
+    }
+
+    /// Build arguments with what they name of the commit filled in.
+    pub(super) fn filled(&self, args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let facts =
+            args::Facts { commit: &self.task.revision, branch: &self.task.branch, time: self.commit_time };
+        args.iter().map(|(name, value)| (name.clone(), facts.fill(value))).collect()
     }
 
     fn place(&self) -> Result<Place, BuildError> {
@@ -82,14 +126,6 @@ impl<'a> Work<'a> {
     pub(super) fn say(&mut self, step: &str) {
         self.log.heading(step);
         self.progress.say(step);
-    }
-
-    fn labels(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
-            (label::BUILD.to_owned(), self.key.0.clone()),
-            (label::BUILT_BY.to_owned(), self.builder.record.clone()),
-            (label::REVISION.to_owned(), self.task.revision.to_string()),
-        ])
     }
 
     fn secrets(

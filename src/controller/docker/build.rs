@@ -11,6 +11,7 @@ use futures::StreamExt;
 use hyper::Uri;
 use tokio_util::io::ReaderStream;
 
+use super::cache;
 use super::logins::{CONFIG, Logins};
 use super::session::{self, Session};
 use super::transfer::showing;
@@ -36,6 +37,8 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) context: &'a Path,
     /// The Dockerfile in it.
     pub(crate) dockerfile: &'a str,
+    /// The stage that is built; `None`: the last one.
+    pub(crate) target: Option<&'a str>,
     /// Build arguments.
     pub(crate) args: &'a BTreeMap<String, String>,
     /// Labels of the image.
@@ -65,10 +68,7 @@ impl Engine {
         let docker = self.docker().await?;
         let version = within("tell its version", QUICK, docker.version()).await?;
         let is_linux = version.os.as_deref().is_none_or(|os| os == "linux");
-        let api = version.api_version.unwrap_or_default();
-        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-        let mut parts = api.split('.');
-        let api = (number(parts.next()), number(parts.next()));
+        let api = cache::number(version.api_version.as_deref());
         Ok(if is_linux && api >= (1, 39) { Builder::BuildKit } else { Builder::Classic })
     }
 
@@ -101,7 +101,9 @@ impl Engine {
 
 fn options(request: &BuildRequest<'_>) -> BuildImageOptionsBuilder {
     let hashed = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
-    BuildImageOptionsBuilder::default()
+    let options = BuildImageOptionsBuilder::default();
+    let options = request.target.into_iter().fold(options, BuildImageOptionsBuilder::target);
+    options
         .version(BuilderVersion::BuilderV1)
         .dockerfile(request.dockerfile)
         .t(request.tag)

@@ -16,10 +16,6 @@ pub(crate) struct FoundImage {
     pub(crate) id: Digest,
     /// Its names.
     pub(crate) names: Vec<String>,
-    /// The key of the build that ended with it, where abide built it by a Dockerfile.
-    pub(crate) key: Option<String>,
-    /// When it was made, in seconds since the Unix epoch; where all of it was cached, long ago.
-    pub(crate) created: i64,
 }
 
 impl Engine {
@@ -33,26 +29,17 @@ impl Engine {
         }
     }
 
-    /// The newest image that carries this build key: what a build made whose end was not recorded.
-    pub(crate) async fn image_of_build(&self, record: &str, key: &str) -> Result<Option<Digest>> {
-        let images = self.images_by("label", format!("{}={record}", label::BUILT_BY)).await?;
-        let of_key = images.into_iter().filter(|image| image.key.as_deref() == Some(key));
-        Ok(of_key.max_by_key(|image| image.created).map(|image| image.id))
-    }
-
     /// The images that the engine finds by a filter such as `label` or `reference`.
     pub(crate) async fn images_by(&self, filter: &str, value: String) -> Result<Vec<FoundImage>> {
         let docker = self.docker().await?;
         let filters = HashMap::from([(filter.to_owned(), vec![value])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
         let images = within("list images", QUICK, docker.list_images(Some(options))).await?;
-        let found = images.into_iter().filter_map(|mut image| {
+        let found = images.into_iter().filter_map(|image| {
             Some(FoundImage {
                 id: Digest::new(image.id).ok()?,
                 // An image without a name is listed as `<none>:<none>`.
                 names: image.repo_tags.into_iter().filter(|name| !name.starts_with('<')).collect(),
-                key: image.labels.remove(label::BUILD),
-                created: image.created,
             })
         });
         Ok(found.collect())
@@ -67,11 +54,13 @@ impl Engine {
         Ok(images.filter_map(|id| Digest::new(id).ok()).collect())
     }
 
-    /// The IDs of all images that a record built, those of steps too.
-    pub(crate) async fn images_of_record(&self, record: &str) -> Result<Vec<Digest>> {
-        let mut found = self.images_by("label", format!("{}={record}", label::BUILT_BY)).await?;
-        found.extend(self.images_by("label", format!("{}={record}", label::STEP)).await?);
-        Ok(found.into_iter().map(|image| image.id).collect())
+    /// The names of all images that a record built, and the IDs of those of steps.
+    pub(crate) async fn images_of_record(&self, record: &str, prefix: &str) -> Result<Vec<String>> {
+        let steps = self.images_by("label", format!("{}={record}", label::STEP)).await?;
+        let named = self.images_by("reference", "abide/*".to_owned()).await?;
+        let names = named.into_iter().flat_map(|image| image.names);
+        let ours = names.filter(|name| name.rsplit_once(':').is_some_and(|(_, tag)| tag.starts_with(prefix)));
+        Ok(steps.into_iter().map(|image| image.id.to_string()).chain(ours).collect())
     }
 
     /// Removes an image under all its names; one that is gone is fine.

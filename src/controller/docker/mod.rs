@@ -5,6 +5,7 @@
 
 mod attendant;
 mod build;
+mod cache;
 mod containers;
 mod convert;
 mod events;

@@ -1,10 +1,13 @@
 //! `[environment.NAME.build]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::table::{Field, Table};
 use super::{grammar, keys, secrets, url};
-use crate::model::spec::{BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout};
+use crate::model::spec::{
+    BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout, default_idle_timeout,
+};
 
 /// The context of an image where the manifest does not say: the whole checkout.
 const DEFAULT_CONTEXT: &str = ".";
@@ -13,7 +16,7 @@ const DEFAULT_CONTEXT: &str = ".";
 const DEFAULT_DOCKERFILE: &str = "Dockerfile";
 
 /// Keys that only a build by Dockerfile has.
-const OF_DOCKERFILES: [&str; 5] = ["context", "dockerfile", "args", "step", "secrets"];
+const OF_DOCKERFILES: [&str; 6] = ["context", "dockerfile", "target", "args", "step", "secrets"];
 
 /// Keys that only a build by a script has.
 const OF_SCRIPTS: [&str; 2] = ["image", "env"];
@@ -27,8 +30,46 @@ pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
     let remove = list(&table, "remove", "a list of paths such as [\"npl_packages\"]", read_removal);
     let overlay = list(&table, "overlay", "a list of tables { from = \"...\", to = \"...\" }", read_overlay);
     let checkout = list(&table, "checkout", "a list of tables { url, revision, to }", read_checkout);
-    let timeout = read_timeout(&table);
-    Some(BuildSpec { recipe: recipe?, remove, overlay, checkout, timeout })
+    let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or_default();
+    Some(BuildSpec {
+        recipe: recipe?,
+        remove,
+        overlay,
+        checkout,
+        git: flag("git"),
+        submodules: flag("submodules"),
+        lfs: flag("lfs"),
+        paths: list(&table, "paths", "a list of patterns such as [\"apps/a/**\"]", read_pattern),
+        timeout: read_timeout(&table, "timeout", default_build_timeout()),
+        idle_timeout: read_timeout(&table, "idle_timeout", default_idle_timeout()),
+    })
+}
+
+/// The build of a source that declares none: the Dockerfile in the root of the repository.
+pub(super) fn by_default() -> BuildSpec {
+    BuildSpec {
+        recipe: Recipe::Dockerfile {
+            context: DEFAULT_CONTEXT.to_owned(),
+            dockerfile: DEFAULT_DOCKERFILE.to_owned(),
+            target: None,
+            args: BTreeMap::new(),
+            steps: Vec::new(),
+            secrets: BTreeMap::new(),
+        },
+        remove: Vec::new(),
+        overlay: Vec::new(),
+        checkout: Vec::new(),
+        git: false,
+        submodules: false,
+        lfs: false,
+        paths: Vec::new(),
+        timeout: default_build_timeout(),
+        idle_timeout: default_idle_timeout(),
+    }
+}
+
+fn read_pattern(field: &Field<'_>) -> Option<String> {
+    field.parsed("a pattern such as \"apps/a/**\"", grammar::path_pattern)
 }
 
 fn list<T>(
@@ -41,9 +82,9 @@ fn list<T>(
     items.iter().filter_map(read).collect()
 }
 
-fn read_timeout(table: &Table<'_>) -> std::time::Duration {
-    let Some(field) = table.get("timeout") else { return default_build_timeout() };
-    let timeout = field.duration().unwrap_or_else(default_build_timeout);
+fn read_timeout(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
+    let Some(field) = table.get(key) else { return default };
+    let timeout = field.duration().unwrap_or(default);
     if timeout.is_zero() {
         field.must("must be more than zero");
     }
@@ -57,10 +98,10 @@ fn read_dockerfile(table: &Table<'_>) -> Option<Recipe> {
     let steps = list(table, "step", "a list of [[environment.NAME.build.step]] tables", read_step);
     refuse_equal_outputs(table, &steps);
     let secrets = table.get("secrets").map(|field| secrets::build_secrets(&field)).unwrap_or_default();
-    let args = read_args(table);
+    let (target, args) = (read_target(table), read_args(table));
     let context = path(table, "context", DEFAULT_CONTEXT, grammar::inside_or_all);
     let dockerfile = path(table, "dockerfile", DEFAULT_DOCKERFILE, grammar::inside);
-    Some(Recipe::Dockerfile { context: context?, dockerfile: dockerfile?, args, steps, secrets })
+    Some(Recipe::Dockerfile { context: context?, dockerfile: dockerfile?, target, args, steps, secrets })
 }
 
 fn path(
@@ -73,6 +114,10 @@ fn path(
         Some(field) => field.parsed("a path relative to the checkout", grammar),
         None => Some(default.to_owned()),
     }
+}
+
+fn read_target(table: &Table<'_>) -> Option<String> {
+    table.get("target")?.parsed("the name of a stage such as \"runtime\"", grammar::stage)
 }
 
 fn read_args(table: &Table<'_>) -> BTreeMap<String, String> {
@@ -99,7 +144,7 @@ fn read_step(field: &Field<'_>) -> Option<BuildStep> {
     let table = field.table(&keys::STEP)?;
     match (table.get("archive"), table.get("dockerfile")) {
         (Some(archive), None) => {
-            for field in table.present(&["context", "args", "output"]) {
+            for field in table.present(&["context", "target", "args", "output"]) {
                 field.must("goes with `dockerfile`, not with `archive`");
             }
             let output = archive.parsed("the name of a file", grammar::archive)?;
@@ -116,10 +161,10 @@ fn read_step(field: &Field<'_>) -> Option<BuildStep> {
 fn read_dockerfile_step(table: &Table<'_>) -> Option<BuildStep> {
     let context = path(table, "context", DEFAULT_CONTEXT, grammar::inside_or_all);
     let dockerfile = path(table, "dockerfile", DEFAULT_DOCKERFILE, grammar::inside);
-    let args = read_args(table);
+    let (target, args) = (read_target(table), read_args(table));
     let output = table.required("output", "output = \"build.tar.gz\"")?;
     let output = output.parsed("the name of a file", grammar::inside);
-    Some(BuildStep::Dockerfile { context: context?, dockerfile: dockerfile?, args, output: output? })
+    Some(BuildStep::Dockerfile { context: context?, dockerfile: dockerfile?, target, args, output: output? })
 }
 
 fn refuse_equal_outputs(table: &Table<'_>, steps: &[BuildStep]) {

@@ -20,9 +20,8 @@ use crate::model::spec::{
 pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
-    network: Option<NetworkName>,
+    docker: Docker,
     registry: Option<ManagedRegistry>,
-    holder: HolderImage,
     /// Whether there is a front; within, what could be read of it.
     pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
@@ -31,6 +30,24 @@ pub(super) struct Declared {
     /// Whether a file could not be read: what seems to be missing may be in there.
     pub(super) incomplete: bool,
 }
+
+/// `[docker]`, or what counts without it.
+#[derive(Debug)]
+pub(super) struct Docker {
+    pub(super) network: Option<NetworkName>,
+    pub(super) holder: HolderImage,
+    pub(super) build_cache: Option<u64>,
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self { network: None, holder: HolderImage::default(), build_cache: Some(DEFAULT_BUILD_CACHE) }
+    }
+}
+
+/// The build cache that is kept where the manifest does not say, in bytes: some dozens of builds of a
+/// large application.
+const DEFAULT_BUILD_CACHE: u64 = 20 << 30;
 
 impl Declared {
     pub(super) fn add_repository(&mut self, field: &Field<'_>, spec: Option<RepositorySpec>) {
@@ -45,9 +62,9 @@ impl Declared {
         }
     }
 
-    pub(super) fn add_docker(&mut self, field: &Field<'_>, docker: (Option<NetworkName>, HolderImage)) {
+    pub(super) fn add_docker(&mut self, field: &Field<'_>, docker: Docker) {
         if self.is_first(field) {
-            (self.network, self.holder) = docker;
+            self.docker = docker;
         }
     }
 
@@ -93,8 +110,9 @@ impl Declared {
         Manifest {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
             environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
-            network: self.network.unwrap_or_default(),
-            holder: self.holder,
+            network: self.docker.network.unwrap_or_default(),
+            holder: self.docker.holder,
+            build_cache: self.docker.build_cache,
             front: self.front.flatten(),
             registry: self.registry,
             registries: self.registries.into_iter().collect(),

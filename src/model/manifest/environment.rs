@@ -71,7 +71,10 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let update = table.get("update");
     let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
     let health = table.get("health").and_then(|field| read_health(&field)).unwrap_or(DEFAULT_HEALTH);
-    let build = table.get("build").and_then(|field| build::read(&field));
+    let build = match table.get("build") {
+        Some(field) => build::read(&field),
+        None => table.get("source").map(|_| build::by_default()),
+    };
     let push = read_push(table);
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
@@ -111,19 +114,14 @@ fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
     }
 }
 
-/// From where the image comes: exactly one way, and a build exactly where there is a source.
+/// From where the image comes: exactly one way, and a build only with a source.
 fn read_supply(table: &Table<'_>) -> Option<Supply> {
     let (source, promote_from) = (table.get("source"), table.get("promote_from"));
     if let Some(image) = table.get("image") {
         return read_followed_tag(table, &image);
     }
-    match (&source, table.get("build")) {
-        (Some(source), None) => source.must(format!(
-            "needs a `build`: add `[{}.build]`, with `dockerfile = \"Dockerfile\"` for one in the repository's root",
-            table.path()
-        )),
-        (None, Some(build)) => build.must("needs a `source` that says what is built"),
-        _ => {}
+    if let (None, Some(build)) = (&source, table.get("build")) {
+        build.must("needs a `source` that says what is built");
     }
     match (source, promote_from) {
         (Some(source), None) => read_source(&source),

@@ -103,6 +103,27 @@ pub(super) fn build_id(name: &str) -> Result<(), String> {
     Err("cannot be a name in a build: take letters, digits, _ . and -".to_owned())
 }
 
+/// The name or the number of a stage of a Dockerfile.
+pub(super) fn stage(name: &str) -> Result<String, String> {
+    if build_id(name).is_ok() {
+        return Ok(name.to_owned());
+    }
+    Err("must be the name of a stage, as after `AS` in the Dockerfile".to_owned())
+}
+
+/// A pattern of paths in a checkout, as in a `.dockerignore`.
+pub(super) fn path_pattern(text: &str) -> Result<String, String> {
+    let pattern = text.strip_prefix('!').unwrap_or(text);
+    let is_inside = !pattern.starts_with('/') && pattern.split('/').all(|part| part != "..");
+    let is_whole = pattern.matches('[').count() == pattern.matches(']').count() && !pattern.ends_with('\\');
+    let is_line =
+        !pattern.trim().is_empty() && !pattern.starts_with('#') && !pattern.contains(char::is_control);
+    if is_inside && is_whole && is_line {
+        return Ok(text.to_owned());
+    }
+    Err("must be a pattern of paths in the repository, such as \"apps/a/**\"".to_owned())
+}
+
 /// Whether a text can be the name of an image.
 pub(super) fn is_image(name: &str) -> bool {
     let known = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b));

@@ -13,7 +13,7 @@ pub(super) static ROOT: Section = Section {
     title: "",
     keys: &["repository", "environment", "front", "docker", "registry", "registry_access"],
 };
-pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network", "holder"] };
+pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network", "holder", "build_cache"] };
 pub(super) static FRONT: Section =
     Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
 pub(super) static MANAGED_REGISTRY: Section = Section {
@@ -71,6 +71,7 @@ pub(super) static BUILD: Section = Section {
     keys: &[
         "context",
         "dockerfile",
+        "target",
         "args",
         "step",
         "secrets",
@@ -80,12 +81,17 @@ pub(super) static BUILD: Section = Section {
         "remove",
         "overlay",
         "checkout",
+        "git",
+        "submodules",
+        "lfs",
+        "paths",
         "timeout",
+        "idle_timeout",
     ],
 };
 pub(super) static STEP: Section = Section {
     title: "environment.NAME.build.step",
-    keys: &["archive", "dockerfile", "context", "args", "output"],
+    keys: &["archive", "dockerfile", "context", "target", "args", "output"],
 };
 pub(super) static OVERLAY: Section =
     Section { title: "environment.NAME.build.overlay", keys: &["from", "to"] };

@@ -22,12 +22,11 @@ mod url;
 
 use toml::de::{DeTable, DeValue};
 
-use self::cross::Declared;
+use self::cross::{Declared, Docker};
 pub use self::keys::{NOT_YET, SECTIONS, Section};
 pub use self::places::{Place, Places};
 pub use self::problem::{Problem, Problems};
 use self::table::{Field, Source, Table};
-use super::name::NetworkName;
 use super::spec::{HolderImage, Manifest};
 
 /// One file of a manifest, as text.
@@ -123,10 +122,30 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     }
 }
 
-fn read_docker(field: &Field<'_>) -> (Option<NetworkName>, HolderImage) {
-    let Some(table) = field.table(&keys::DOCKER) else { return Default::default() };
-    let network = table.get("network").and_then(|field| field.name());
-    (network, table.get("holder").and_then(|field| read_holder(&field)).unwrap_or_default())
+fn read_docker(field: &Field<'_>) -> Docker {
+    let default = Docker::default();
+    let Some(table) = field.table(&keys::DOCKER) else { return default };
+    Docker {
+        network: table.get("network").and_then(|field| field.name()),
+        holder: table.get("holder").and_then(|field| read_holder(&field)).unwrap_or_default(),
+        build_cache: match table.get("build_cache") {
+            Some(field) => read_build_cache(&field),
+            None => default.build_cache,
+        },
+    }
+}
+
+/// A size; `false`: the cache is left alone.
+fn read_build_cache(field: &Field<'_>) -> Option<u64> {
+    const EXPECTED: &str = "a size such as \"20GiB\" or false";
+    match field.value() {
+        DeValue::Boolean(false) => None,
+        DeValue::String(_) => field.parsed(EXPECTED, grammar::memory),
+        _ => {
+            field.wrong(EXPECTED);
+            None
+        }
+    }
 }
 
 fn read_holder(field: &Field<'_>) -> Option<HolderImage> {

@@ -182,7 +182,32 @@ fn an_empty_build_is_a_dockerfile_in_the_root() {
     let spec = build("");
     assert!(matches!(spec.recipe, Recipe::Dockerfile { context, dockerfile, .. }
         if context == "." && dockerfile == "Dockerfile"));
-    assert_eq!(spec.timeout, Duration::from_secs(1800));
+    assert_eq!(spec.timeout, Duration::from_secs(7200));
+    assert_eq!(spec.idle_timeout, Duration::from_secs(1800));
+}
+
+#[test]
+fn a_source_without_a_build_is_the_dockerfile_in_the_root() {
+    let text = format!(
+        "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n[repository.r]\nurl = \"/srv/r.git\"\n"
+    );
+    let manifest = parse(&[file("m.toml", text)]).unwrap();
+    assert_eq!(environment(&manifest, "dev").build, Some(build("")));
+    assert_eq!(dev("").build, None);
+}
+
+#[test]
+fn a_stage_what_is_fetched_and_the_paths_that_count_are_read() {
+    let spec = build(
+        "target = \"runtime\"\ngit = true\nsubmodules = true\nlfs = true\npaths = [\"apps/a/**\", \"!**/*.md\"]\n\
+         idle_timeout = \"1m\"\nstep = [{ dockerfile = \"D\", output = \"o\", target = \"2\" }]",
+    );
+    assert!(spec.git && spec.submodules && spec.lfs);
+    assert_eq!(spec.paths, ["apps/a/**", "!**/*.md"]);
+    assert_eq!(spec.idle_timeout, Duration::from_secs(60));
+    let Recipe::Dockerfile { target, steps, .. } = spec.recipe else { panic!("a script") };
+    assert_eq!(target.as_deref(), Some("runtime"));
+    assert!(matches!(&steps[0], BuildStep::Dockerfile { target: Some(target), .. } if target == "2"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Laws of the decision, held against a small world that obeys every step.
 
 mod clock;
+mod edits;
 mod failures;
 mod health;
 mod network;

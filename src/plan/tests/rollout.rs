@@ -334,7 +334,7 @@ fn an_image_that_is_neither_here_nor_to_be_built_is_named_while_its_container_ru
     assert!(world.done.is_empty());
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
     let (intent, observed) = (&world.intent, &world.observed);
-    let need = need(&intent.entry, intent.supply, &observed.images, &observed.shelf);
+    let need = need(intent, &observed.images, &observed.shelf, None);
     assert_ne!(need, Need::Nothing);
 }
 
@@ -350,7 +350,7 @@ fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not()
         Some(world.intent.entry.image.clone().unwrap().pushed(&repository, &Digest::of_sha256(&[7; 32])));
     let asked = |world: &World| {
         let (intent, observed) = (&world.intent, &world.observed);
-        need(&intent.entry, intent.supply, &observed.images, &observed.shelf)
+        need(intent, &observed.images, &observed.shelf, None)
     };
     assert_eq!(asked(&world), Need::Nothing);
     world.observed.shelf = Shelf { is_lost: true, owed_to: Some(repository.clone()) };

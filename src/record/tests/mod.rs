@@ -1,5 +1,6 @@
 //! Tests of the record as its users hold it. What they share is here.
 
+mod builds;
 mod crash;
 mod laws;
 mod recovery;

@@ -22,12 +22,16 @@ fn status(message: &str) -> Status {
         next_retry: None,
         plan: vec![],
         observed_sync: None,
+        warnings: Vec::new(),
     }
 }
 
 fn build(key: &str, number: u64) -> BuildRecord {
     BuildRecord {
         key: BuildKey(key.into()),
+        content: None,
+        reused: None,
+        warnings: vec![],
         number,
         environment: name("dev"),
         revision: commit(number),

@@ -1,7 +1,7 @@
 //! What goes into an image, and what stays out of it.
 
 use super::{CANARY, PATIENCE, content, holds};
-use crate::common::{GitRepo, Space, Workshop, build_log, docker, eventually, site_image};
+use crate::common::{GitRepo, Space, Workshop, build_log, docker, eventually, site_image, status};
 
 #[test]
 fn ignored_files_stay_out_and_links_stay_links() {
@@ -62,7 +62,7 @@ fn what_is_laid_over_the_checkout_is_in_the_image_and_nowhere_else() {
     // Another content is another input: it is built again, of the same commit.
     std::fs::write(&secret, "changed").unwrap();
     daemon.abide(&["sync", "dev"]);
-    shop.push(&daemon, &[]);
+    eventually("it is built again", PATIENCE, || status(&daemon, "dev")["origin"] == "manifest edit");
     assert_eq!(content(&space, &shop.await_ready(&daemon))["config.page"], "changed");
 }
 

@@ -57,7 +57,7 @@ fn with_a_date(section: &Section, key: &str) -> String {
     let key = match (section.title, key) {
         // Only read in a table that has its companion.
         ("environment.NAME.build", "image" | "env") => format!("script = [\"x\"]\n{key}"),
-        ("environment.NAME.build.step", "context" | "args" | "output") => {
+        ("environment.NAME.build.step", "context" | "target" | "args" | "output") => {
             format!("dockerfile = \"D\"\n{key}")
         }
         _ => key.to_owned(),

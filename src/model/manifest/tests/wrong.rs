@@ -48,7 +48,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("branch = \"dev\"", "4: unknown key `branch`; it is a key of `environment.NAME.source`"),
         ("health = { htpt = \"/\" }", "4: unknown key `htpt`; did you mean `http`?"),
         ("[enviroment.test]", "4: unknown key `enviroment`; did you mean `environment`?"),
-        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network, holder"),
+        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network, holder, build_cache"),
         (
             "\"a\\u001b[31m\" = 1",
             &format!("4: unknown key `a\u{fffd}[31m`; known here: {}", keys::ENVIRONMENT.keys.join(", ")),
@@ -305,7 +305,6 @@ fn what_is_missing_is_told_with_an_example() {
         "m.toml:2: `environment.dev` needs `port`, such as `port = 8900`",
         "m.toml:3: `environment.dev.source` needs `branch`, such as `branch = \"dev\"`",
         "m.toml:3: `environment.dev.source` needs `repository`, such as `repository = \"keepwork\"`",
-        "m.toml:3: `source` needs a `build`: add `[environment.dev.build]`, with `dockerfile = \"Dockerfile\"` for one in the repository's root",
     ];
     assert_eq!(found, expected);
 }

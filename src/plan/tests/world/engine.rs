@@ -28,8 +28,11 @@ impl World {
                 self.observed.burst_since.get_or_insert(self.now);
             }
             Step::Acquire(need) => self.begin(need),
-            Step::RecordImage { generation, image } if *generation == self.intent.entry.generation => {
+            Step::RecordImage { generation, image, recipe }
+                if *generation == self.intent.entry.generation =>
+            {
                 self.intent.entry.image = Some(image.clone());
+                self.intent.entry.recipe.clone_from(recipe);
                 self.latest = self.intent.entry.clone();
             }
             Step::RecordRebuilt { generation, image } if *generation == self.intent.entry.generation => {
@@ -38,8 +41,23 @@ impl World {
                 let origin = if is_rollback { Origin::AutomaticRollback } else { Origin::Rebuild };
                 self.record(entry.revision, Some(image.clone()), origin);
             }
+            Step::NoteRecipe { generation, recipe } if *generation == self.intent.entry.generation => {
+                self.intent.entry.recipe = Some(recipe.clone());
+                self.latest = self.intent.entry.clone();
+            }
+            Step::RecordEdited { generation, image, recipe }
+                if *generation == self.intent.entry.generation =>
+            {
+                let revision = self.intent.entry.revision.clone();
+                self.record(revision, Some(image.clone()), Origin::ManifestEdit);
+                self.intent.entry.recipe = Some(recipe.clone());
+                self.latest = self.intent.entry.clone();
+            }
             Step::RollBack { from, to, reason, message, .. } => self.roll_back(*from, to, *reason, message),
-            Step::RecordImage { .. } | Step::RecordRebuilt { .. } => return Err("stale".to_owned()),
+            Step::RecordImage { .. }
+            | Step::NoteRecipe { .. }
+            | Step::RecordEdited { .. }
+            | Step::RecordRebuilt { .. } => return Err("stale".to_owned()),
             _ if self.inert => {}
             Step::CreateNetwork => self.observed.network = NetworkPresence::Ours,
             Step::CreateVolume { name } => {
@@ -60,7 +78,9 @@ impl World {
     }
 
     pub(super) fn begin(&mut self, need: &Need) {
-        let Need::Build { revision } = need else { panic!("nothing to build: {need:?}") };
+        let (Need::Build { revision } | Need::Rebuild { revision }) = need else {
+            panic!("nothing to build: {need:?}")
+        };
         assert!(self.job.is_none(), "two jobs at once");
         self.jobs_begun += 1;
         self.verdicts.remove(revision);

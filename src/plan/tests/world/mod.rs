@@ -150,7 +150,7 @@ pub(super) struct World {
     pub(super) refuses_holders: bool,
     rung: bool,
     job: Option<Job>,
-    verdicts: BTreeMap<CommitId, Acquisition>,
+    pub(super) verdicts: BTreeMap<CommitId, Acquisition>,
     prober_since: Timestamp,
     /// By how much the clock was set forward.
     set_forward: Duration,
@@ -537,6 +537,8 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::CancelJob => "cancel",
         Step::Acquire(_) => "acquire",
         Step::RecordImage { .. } => "record",
+        Step::NoteRecipe { .. } => "note recipe",
+        Step::RecordEdited { .. } => "record edited",
         Step::RecordRebuilt { .. } => "record rebuilt",
         Step::RollBack { .. } => "roll back",
         Step::CreateNetwork => "network",

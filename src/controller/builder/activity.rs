@@ -1,0 +1,47 @@
+//! When a build said something last.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// The last sign of life of a build; none before the first [`Activity::touch`]. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Activity(Arc<Mutex<Option<Instant>>>);
+
+impl Activity {
+    /// Notes that it said something just now.
+    pub(super) fn touch(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Waits until it has been silent for `limit`.
+    pub(super) async fn silent_for(&self, limit: Duration) {
+        loop {
+            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match last.map(|last| last + limit) {
+                None => sleep(limit).await,
+                Some(due) if due <= Instant::now() => return,
+                Some(due) => sleep_until(due).await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_counts_from_the_last_word_and_not_before_the_first() {
+        let (activity, limit) = (Activity::default(), Duration::from_millis(50));
+        let silent = tokio::time::timeout(limit * 4, activity.silent_for(limit)).await;
+        assert!(silent.is_err());
+        activity.touch();
+        sleep(limit / 2).await;
+        activity.touch();
+        let last = Instant::now();
+        activity.silent_for(limit).await;
+        assert!(last.elapsed() >= limit - Duration::from_millis(1));
+    }
+}

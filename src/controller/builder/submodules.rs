@@ -1,0 +1,131 @@
+//! The submodules of a checkout: fetched if the manifest says so, else warned of.
+
+use std::path::Path;
+
+use super::tree::named;
+use super::work::Work;
+use super::{BuildError, Builder, blocking};
+use crate::context::tree as files;
+use crate::model::name::CommitId;
+use crate::source::{Gitlink, Limits, Mirror, Remote, Tree};
+
+/// Submodules within submodules.
+const DEEPEST: usize = 8;
+/// Submodules in all.
+const MOST: usize = 200;
+
+/// A repository in the checkout whose submodules are still to be laid out.
+struct Level {
+    /// Its path in the checkout.
+    path: String,
+    mirror: Mirror,
+    commit: CommitId,
+    links: Vec<Gitlink>,
+    depth: usize,
+}
+
+/// What all submodules together may still take.
+struct Budget {
+    count: usize,
+    limits: Limits,
+}
+
+impl Budget {
+    fn spend(&mut self, laid: &Tree) {
+        self.limits.files = self.limits.files.saturating_sub(laid.files);
+        self.limits.bytes = self.limits.bytes.saturating_sub(laid.bytes);
+    }
+}
+
+impl Work<'_> {
+    /// Lays out the submodules of `laid`, the tree of the commit that is built, or warns of them.
+    pub(super) async fn submodules(
+        &mut self,
+        tree: &Path,
+        mirror: &Mirror,
+        laid: Tree,
+    ) -> Result<(), BuildError> {
+        let mut budget = Budget { count: MOST, limits: Limits::default() };
+        budget.spend(&laid);
+        let links: Vec<Gitlink> =
+            laid.submodules.into_iter().filter(|link| !self.is_replaced(&link.path)).collect();
+        if !self.task.spec.submodules {
+            self.warn_of_submodules(&links);
+            return Ok(());
+        }
+        let declared = self.builder.declared(self.task.spec.checkout.iter().map(|checkout| &checkout.url));
+        let mirror = mirror.again(mirror.remote().clone());
+        let commit = self.task.revision.clone();
+        let mut ahead = vec![Level { path: String::new(), mirror, commit, links, depth: 0 }];
+        while let Some(level) = ahead.pop() {
+            if level.links.is_empty() {
+                continue;
+            }
+            if level.depth == DEEPEST {
+                let message = format!("submodules are nested more than {DEEPEST} deep at {}", level.path);
+                return Err(BuildError::failed(message));
+            }
+            let places = level.mirror.submodules(&level.commit).await?;
+            for link in &level.links {
+                let remote = places.remote(link, level.mirror.remote(), &declared)?;
+                let path = format!("{}{}", level.path, link.path);
+                let (mirror, laid) = self.submodule(tree, &path, remote, link, &mut budget).await?;
+                let (commit, depth) = (link.commit.clone(), level.depth + 1);
+                ahead.push(Level { path: format!("{path}/"), mirror, commit, links: laid.submodules, depth });
+            }
+        }
+        Ok(())
+    }
+
+    async fn submodule(
+        &mut self,
+        tree: &Path,
+        path: &str,
+        remote: Remote,
+        link: &Gitlink,
+        budget: &mut Budget,
+    ) -> Result<(Mirror, Tree), BuildError> {
+        budget.count = budget
+            .count
+            .checked_sub(1)
+            .ok_or_else(|| BuildError::failed(format!("there are more than {MOST} submodules")))?;
+        self.say(&format!("checking out submodule {path} at {}", link.commit.short()));
+        self.checkouts.push(format!("{remote}@{}", link.commit));
+        let mirror = self.builder.mirror(remote.clone()).again(remote);
+        let mirror = mirror.with_limits(budget.limits).with_lfs(self.task.spec.lfs);
+        let (root, to) = (tree.to_owned(), path.to_owned());
+        let into = blocking("making room for a submodule", move || files::place(&root, &to)).await?;
+        let laid = mirror.lay_out(&link.commit, &into).await;
+        let laid = laid.map_err(|error| BuildError::from(error).during(&format!("submodule {path}")))?;
+        budget.spend(&laid);
+        Ok((mirror, laid))
+    }
+
+    /// Whether the manifest takes the path out of the checkout or puts something else there.
+    fn is_replaced(&self, path: &str) -> bool {
+        let spec = &self.task.spec;
+        let mut others = spec.remove.iter().chain(spec.checkout.iter().map(|checkout| &checkout.to));
+        others.any(|other| Path::new(path).starts_with(other))
+    }
+
+    fn warn_of_submodules(&mut self, links: &[Gitlink]) {
+        if links.is_empty() {
+            return;
+        }
+        let named = named(links.iter().map(|link| link.path.clone()), links.len());
+        self.warn(format!(
+            "submodules are not fetched ({named}), and the image gets empty directories: declare \
+             `submodules = true` in the `build`"
+        ));
+    }
+}
+
+impl Builder {
+    /// The repositories that the manifest names, and those at `more`. One whose password cannot be read
+    /// now is left out.
+    fn declared<'u>(&self, more: impl Iterator<Item = &'u String>) -> Vec<Remote> {
+        let mut urls: Vec<String> = more.cloned().collect();
+        urls.extend(self.manifest.borrow().repositories.values().map(|repository| repository.url.clone()));
+        urls.iter().filter_map(|url| self.remote(url).ok()).collect()
+    }
+}

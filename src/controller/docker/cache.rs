@@ -1,0 +1,57 @@
+//! The engine's build cache, which it shares between all that build on it.
+
+use bollard::Docker;
+use bollard::query_parameters::PruneBuildOptionsBuilder;
+use hyper::Uri;
+
+use super::{Engine, QUICK, Result, SLOW, within};
+
+/// Since this version of the API the most that is to be kept has a name of its own.
+const NAMED_SINCE: (u32, u32) = (1, 48);
+
+impl Engine {
+    /// Removes what was not used for longest from the engine's build cache until at most `budget` bytes
+    /// are left. What is in use stays, and so do images. Gives the bytes that became free.
+    pub(crate) async fn prune_build_cache(&self, budget: u64) -> Result<u64> {
+        let docker = self.docker().await?;
+        let version = within("tell its version", QUICK, docker.version()).await?;
+        let budget = i64::try_from(budget).unwrap_or(i64::MAX);
+        let options = PruneBuildOptionsBuilder::default().all(true);
+        let (docker, options) = match number(version.api_version.as_deref()) {
+            // An engine that does not know a limit by its name would remove everything.
+            version if version < NAMED_SINCE => (by_its_old_name(&docker), options.reserved_space(budget)),
+            _ => (docker, options.max_used_space(budget)),
+        };
+        let prune = docker.prune_build(Some(options.build()));
+        let pruned = within("prune the build cache", SLOW, prune).await?;
+        Ok(pruned.space_reclaimed.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
+    }
+}
+
+/// The two numbers of a version such as `1.41`; zeros if it cannot be told.
+pub(super) fn number(version: Option<&str>) -> (u32, u32) {
+    let mut parts = version.unwrap_or_default().split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// bollard only knows the newer name of the limit.
+fn by_its_old_name(docker: &Docker) -> Docker {
+    docker.clone().with_request_modifier(|mut request| {
+        let uri = request.uri().to_string().replace("reserved-space=", "keep-storage=");
+        if let Ok(uri) = uri.parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+        request
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(number(Some("1.41")) < NAMED_SINCE && number(Some("1.48")) >= NAMED_SINCE);
+        assert!(number(Some("1.9")) < NAMED_SINCE && number(None) < NAMED_SINCE);
+    }
+}

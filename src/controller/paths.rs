@@ -1,0 +1,94 @@
+//! Which commits concern an environment that declares the paths which do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::builder::Builder;
+use super::pass::Pass;
+use crate::context::ignore::IgnoreRules;
+use crate::model::error::chain;
+use crate::model::name::{BranchName, CommitId, EnvironmentName};
+use crate::model::spec::{BuildSpec, BuildStep, Recipe};
+use crate::record::DesiredReader;
+
+/// The paths that concern the environments of one repository.
+pub(crate) struct Paths {
+    builder: Arc<Builder>,
+    desired: DesiredReader,
+    url: String,
+    patterns: BTreeMap<EnvironmentName, Vec<String>>,
+    /// The recorded commit and the head that were compared last and differ in none of them.
+    passed: Mutex<HashMap<EnvironmentName, (CommitId, CommitId)>>,
+}
+
+impl Paths {
+    pub(super) fn new(pass: &Pass, url: &str, patterns: BTreeMap<EnvironmentName, Vec<String>>) -> Self {
+        let (builder, desired) = (Arc::clone(&pass.builder), pass.desired.clone());
+        Self { builder, desired, url: url.to_owned(), patterns, passed: Mutex::default() }
+    }
+
+    /// Whether a branch's head differs from the recorded commit in a path that concerns the
+    /// environment. It does if there is nothing to compare it with.
+    ///
+    /// # Errors
+    /// A sentence, if the two cannot be compared now.
+    pub(super) async fn concern(
+        &self,
+        environment: &EnvironmentName,
+        branch: &BranchName,
+        head: &CommitId,
+    ) -> Result<bool, String> {
+        let Some(patterns) = self.patterns.get(environment) else { return Ok(true) };
+        let desired = self.desired.get(environment).map_err(|error| chain(&error))?;
+        let is_taken = desired.head.as_ref() == Some(head) && desired.passed_over.as_ref() != Some(head);
+        let Some(recorded) = desired.entry.revision.filter(|recorded| !is_taken && recorded != head) else {
+            return Ok(true);
+        };
+        let compared = (recorded, head.clone());
+        if self.passed().get(environment) == Some(&compared) {
+            return Ok(false);
+        }
+        let rules = IgnoreRules::parse(&patterns.join("\n"))
+            .map_err(|error| format!("the `paths` of {environment} cannot be used: {}", chain(&error)))?;
+        let remote = self.builder.remote(&self.url).map_err(|error| chain(&error))?;
+        let mirror = self.builder.mirror(remote);
+        let counts = |path: &[u8]| rules.is_ignored(&String::from_utf8_lossy(path));
+        let touches =
+            mirror.touches(&compared.0, head, branch, counts).await.map_err(|error| chain(&error))?;
+        if !touches {
+            self.passed().insert(environment.clone(), compared);
+        }
+        Ok(touches)
+    }
+
+    fn passed(&self) -> std::sync::MutexGuard<'_, HashMap<EnvironmentName, (CommitId, CommitId)>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The patterns of a build that declares some, with what it cannot do without: its Dockerfiles, their
+/// ignore files and its script.
+pub(super) fn patterns(build: &BuildSpec) -> Vec<String> {
+    if build.paths.is_empty() {
+        return Vec::new();
+    }
+    let mut patterns = build.paths.clone();
+    match &build.recipe {
+        Recipe::Script { command, .. } => patterns.extend(command.first().cloned()),
+        Recipe::Dockerfile { context, dockerfile, steps, .. } => {
+            patterns.extend(recipes(context, dockerfile));
+            for step in steps {
+                if let BuildStep::Dockerfile { context, dockerfile, .. } = step {
+                    patterns.extend(recipes(context, dockerfile));
+                }
+            }
+        }
+    }
+    patterns
+}
+
+fn recipes(context: &str, dockerfile: &str) -> [String; 3] {
+    let ignore = format!("{dockerfile}.dockerignore");
+    [dockerfile, &ignore, ".dockerignore"].map(|name| Path::new(context).join(name).display().to_string())
+}

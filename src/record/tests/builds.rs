@@ -1,0 +1,105 @@
+//! What the record keeps of how images are built: recipes of generations, builds by content, heads
+//! that were passed over.
+
+use super::*;
+use crate::model::build::{BuildKey, BuildRecord, BuildResult, RecipeKey};
+
+fn recipe(name: &str) -> RecipeKey {
+    RecipeKey(name.to_owned())
+}
+
+/// A record of `dev` whose first generation is commit 1, built by the recipe `first` into image 1.
+async fn built() -> Fixture {
+    let record = fixture();
+    let (dev, resolver) = (name("dev"), &record.handles.resolver);
+    resolver.advance_head(&dev, &commit(1), at(1)).await.unwrap();
+    let first = Some(recipe("first"));
+    assert!(resolver.resolve_built(&dev, Generation(1), image(1), first).await.unwrap());
+    record
+}
+
+fn entry(record: &Fixture) -> crate::model::desired::Entry {
+    record.handles.desired.get(&name("dev")).unwrap().entry
+}
+
+#[tokio::test]
+async fn an_edit_makes_a_generation_of_the_same_commit_and_what_is_named_inherits_its_recipe() {
+    let record = built().await;
+    let (dev, resolver) = (name("dev"), &record.handles.resolver);
+    assert_eq!(entry(&record).recipe, Some(recipe("first")));
+    assert!(resolver.edited(&dev, Generation(1), image(2), recipe("second"), at(2)).await.unwrap());
+    let edited = entry(&record);
+    assert_eq!((edited.generation, edited.origin), (Generation(2), Some(Origin::ManifestEdit)));
+    assert_eq!((edited.revision, edited.recipe), (Some(commit(1)), Some(recipe("second"))));
+    assert!(!resolver.edited(&dev, Generation(1), image(3), recipe("third"), at(3)).await.unwrap());
+    // Image 1 was built by another recipe, but naming it answers what the manifest says by now.
+    let back = Change { revision: Some(commit(1)), origin: Origin::Rollback, ..set(1) };
+    record.handles.writer.submit(&dev, back, &[]).await.unwrap();
+    assert_eq!(entry(&record).recipe, Some(recipe("second")));
+    // A commit that has to be built has no image that could answer it.
+    resolver.advance_head(&dev, &commit(2), at(4)).await.unwrap();
+    assert_eq!(entry(&record).recipe, None);
+}
+
+#[tokio::test]
+async fn a_recipe_is_noted_without_a_generation_and_rings_for_nobody() {
+    let record = built().await;
+    let (dev, resolver) = (name("dev"), &record.handles.resolver);
+    let mut bells = record.handles.bells.subscribe();
+    assert!(resolver.note_recipe(&dev, Generation(1), recipe("second")).await.unwrap());
+    assert!(!resolver.note_recipe(&dev, Generation(2), recipe("third")).await.unwrap());
+    assert!(bells.try_recv().is_err());
+    let record = record.reopen();
+    let noted = entry(&record);
+    assert_eq!((noted.generation, noted.recipe.clone()), (Generation(1), Some(recipe("second"))));
+    assert_eq!(record.handles.desired.history(&dev).unwrap(), [noted]);
+}
+
+#[tokio::test]
+async fn a_head_that_was_passed_over_makes_a_generation_only_when_it_is_asked_for_after_all() {
+    let record = built().await;
+    let (dev, resolver) = (name("dev"), &record.handles.resolver);
+    assert!(resolver.pass_over(&dev, &commit(2)).await.unwrap());
+    assert!(!resolver.pass_over(&dev, &commit(2)).await.unwrap());
+    assert_eq!(entry(&record).generation, Generation(1));
+    let desired = record.handles.desired.get(&dev).unwrap();
+    assert_eq!((desired.head, desired.passed_over), (Some(commit(2)), Some(commit(2))));
+    let taken = resolver.advance_head(&dev, &commit(2), at(3)).await.unwrap();
+    assert_eq!(taken, Some(Generation(2)));
+    assert_eq!(record.handles.desired.get(&dev).unwrap().passed_over, None);
+    assert_eq!(resolver.advance_head(&dev, &commit(2), at(4)).await.unwrap(), None);
+}
+
+fn build(number: u64, content: &str, reused: Option<u64>) -> BuildRecord {
+    BuildRecord {
+        key: BuildKey(format!("commit {number}")),
+        content: Some(BuildKey(content.to_owned())),
+        reused,
+        number,
+        environment: name("dev"),
+        revision: commit(number),
+        checkouts: vec![],
+        started: at(number),
+        finished: at(number + 1),
+        result: BuildResult::Built(image(1)),
+        warnings: vec![],
+        pushed: std::collections::BTreeMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_build_is_found_by_its_commit_and_its_content_as_long_as_that_is_used() {
+    let record = fixture();
+    let writer = &record.handles.status_writer;
+    writer.build(&build(1, "content", None)).await.unwrap();
+    let kept = crate::record::status::BUILDS_KEPT as u64;
+    for number in 2..=kept + 1 {
+        writer.build(&build(number, "content", Some(1))).await.unwrap();
+    }
+    let record = record.reopen();
+    let known = |key: &str| record.handles.status.build(&BuildKey(key.to_owned())).unwrap();
+    assert!(known("commit 1").is_none(), "the oldest is forgotten");
+    assert_eq!(known("commit 2").unwrap().reused, Some(1));
+    assert_eq!(known("content").unwrap().number, kept + 1);
+    assert_eq!(record.handles.status.build_counts().unwrap().built, 1, "what was taken again is no build");
+}

@@ -1,0 +1,83 @@
+//! Files in Git LFS: fetched by the `git-lfs` program while a tree is written.
+//!
+//! Where they are fetched from follows from the repository's own URL. A repository may name another
+//! place in its `.lfsconfig`, which would send the daemon, with its credentials, wherever a push says.
+
+use super::error::SourceError;
+use super::git::Git;
+use super::mirror::Mirror;
+use super::url::{RemoteUrl, Transport};
+
+/// Fetched files are kept for the next build up to this many bytes, and else forgotten.
+const KEPT: u64 = 4 << 30;
+
+impl Mirror {
+    /// Says in words that `git-lfs` is not installed, which git itself only says of the first file.
+    pub(super) async fn require_lfs(&self) -> Result<(), SourceError> {
+        let version = Git::new("ask for git-lfs", &self.remote).args(["lfs", "version"]).run().await?;
+        version.answer().map(drop).ok_or(SourceError::NoLfs)
+    }
+
+    /// Settings under which git fetches the content of LFS files while it writes a tree.
+    pub(super) fn lfs_settings(&self) -> Vec<(String, String)> {
+        let settings = [
+            ("filter.lfs.smudge", "git-lfs smudge -- %f"),
+            ("filter.lfs.process", "git-lfs filter-process"),
+            ("filter.lfs.required", "true"),
+            ("lfs.url", &endpoint(&self.remote.url)),
+            ("lfs.basictransfersonly", "true"),
+            ("lfs.skipdownloaderrors", "false"),
+            ("lfs.fetchinclude", ""),
+            ("lfs.fetchexclude", ""),
+            ("lfs.activitytimeout", "60"),
+        ];
+        settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    }
+
+    /// Forgets what was fetched, if that has become too much. It is fetched again when it is needed.
+    pub(super) async fn tidy_lfs(&self) {
+        let dir = self.dir.join("lfs");
+        let tidied = tokio::task::spawn_blocking(move || match size_of(&dir) {
+            size if size > KEPT => std::fs::remove_dir_all(&dir),
+            _ => Ok(()),
+        });
+        if let Ok(Err(error)) = tidied.await {
+            tracing::warn!(remote = %self.remote, %error, "fetched LFS files could not be removed");
+        }
+    }
+}
+
+/// Where the LFS files of a repository are, by the convention of git-lfs.
+fn endpoint(url: &RemoteUrl) -> String {
+    let git = url.git.trim_end_matches('/');
+    match url.transport {
+        Transport::Https | Transport::Http if git.ends_with(".git") => format!("{git}/info/lfs"),
+        Transport::Https | Transport::Http => format!("{git}.git/info/lfs"),
+        Transport::File if git.starts_with('/') => format!("file://{git}"),
+        Transport::Ssh | Transport::File => git.to_owned(),
+    }
+}
+
+fn size_of(dir: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => size_of(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lfs_files_come_from_where_the_repository_is() {
+        let of = |url: &str| endpoint(&RemoteUrl::parse(url).unwrap());
+        assert_eq!(of("https://h/a/b"), "https://h/a/b.git/info/lfs");
+        assert_eq!(of("https://h/a/b.git/"), "https://h/a/b.git/info/lfs");
+        assert_eq!(of("git@h:a/b.git"), "git@h:a/b.git");
+        assert_eq!(of("/srv/git/b.git"), "file:///srv/git/b.git");
+    }
+}
