@@ -123,7 +123,7 @@ impl Policy {
             self.image(images),
             spec.volumes.iter().find_map(|mount| self.mount(mount)),
             spec.publish.and_then(|publish| self.port(publish.port)),
-            spec.env.values().find_map(|value| match value {
+            spec.values().find_map(|value| match value {
                 EnvValue::Secret(secret) => self.secret(secret),
                 EnvValue::Plain(_) => None,
             }),

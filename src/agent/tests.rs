@@ -53,7 +53,7 @@ fn spec() -> EnvironmentSpec {
     let second = std::time::Duration::from_secs(1);
     EnvironmentSpec {
         container: ContainerName::new("prod-server").unwrap(),
-        port: 8088,
+        port: Some(8088),
         publish: None,
         hostname: None,
         supply: Supply::Manual,
@@ -73,6 +73,7 @@ fn spec() -> EnvironmentSpec {
             timeout: second,
             start_deadline: second * 30,
             healthy_for: second,
+            ..HealthSpec::default()
         },
         build: None,
         host: None,

@@ -35,7 +35,7 @@ pub(super) fn environment(
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),
-        port: spec.map(|spec| spec.publish.map_or(spec.port, |publish| publish.port)),
+        port: spec.and_then(|spec| spec.publish.map(|publish| publish.port).or(spec.port)),
         host: host.map(ToString::to_string),
         last_seen: presence.and_then(|presence| presence.last_seen),
         generation: entry.generation,

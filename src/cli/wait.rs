@@ -118,6 +118,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::RevisionNotFound
         | Reason::StartFailed
         | Reason::NeverReady
+        | Reason::HealthUnknown
         | Reason::ImageNotFound
         | Reason::CrashLoop
         | Reason::NotConverging => true,

@@ -1,11 +1,11 @@
 //! From the manifest and the record to what a plan is made for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::desired::{Desired, Entry, GoBack};
-use crate::model::spec::{EnvironmentSpec, HolderImage, Manifest, Supply, Update};
+use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, Supply, Update};
 use crate::plan::{Intent, SupplyKind};
 use crate::secret;
 
@@ -18,7 +18,8 @@ pub(super) fn of(
     manifest: &Manifest,
     proposed: Option<&GoBack>,
 ) -> Intent {
-    let drain = manifest.front.as_ref().map(|front| front.drain);
+    // Where nothing listens, there is nothing to pass traffic to.
+    let drain = manifest.front.as_ref().filter(|_| spec.port.is_some()).map(|front| front.drain);
     Intent {
         proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
@@ -58,6 +59,12 @@ fn variables(spec: &EnvironmentSpec) -> Result<BTreeMap<String, Secret>, String>
     read.collect()
 }
 
+/// The variables whose values are kept elsewhere. What is written in the manifest is no secret.
+fn secret_names(spec: &EnvironmentSpec) -> BTreeSet<String> {
+    let is_secret = |(_, value): &(&String, &EnvValue)| matches!(value, EnvValue::Secret(_));
+    spec.env.iter().filter(is_secret).map(|(name, _)| name.clone()).collect()
+}
+
 fn options(
     spec: &EnvironmentSpec,
     desired: &Desired,
@@ -71,6 +78,7 @@ fn options(
         name: spec.container.clone(),
         command: spec.command.clone(),
         env,
+        secrets: secret_names(spec),
         port: spec.port,
         // With a front, that has the port.
         publish: spec.publish.filter(|_| manifest.front.is_none()),

@@ -89,7 +89,7 @@ impl Planned {
     fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
         let address = (*seen.networks.get(network.as_str())?)?;
-        Some((address, self.spec.port).into())
+        Some((address, self.spec.port?).into())
     }
 }
 
@@ -496,14 +496,16 @@ fn probe_targets(
     containers: &[SeenContainer],
 ) -> Vec<ProbeTarget> {
     let running = containers.iter().filter(|container| container.state == ContainerState::Running);
+    // With a front, that answers on the published port whatever the container does.
+    let published = intent.options.as_ref().ok().and_then(|options| options.publish);
     let target = |container: &SeenContainer| ProbeTarget {
         environment: intent.environment.clone(),
         container: container.id.clone(),
         started_at: container.started_at,
         address: container.networks.get(network.as_str()).copied().flatten(),
-        port: spec.port,
-        // With a front, that answers on the published port whatever the container does.
-        publish: intent.options.as_ref().ok().and_then(|options| options.publish),
+        port: spec.health.port.or(spec.port),
+        publish: published.filter(|_| spec.health.port.is_none_or(|port| Some(port) == spec.port)),
+        hostname: spec.hostname.as_ref().map(ToString::to_string),
         health: intent.health.clone(),
     };
     running.map(target).collect()

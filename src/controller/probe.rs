@@ -3,21 +3,24 @@
 //! One task a running container. It keeps what it saw for the passes to read, and rings when the
 //! answer to "is it ready?" may have changed.
 
+mod ask;
+mod http;
+mod sockets;
+
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::ask::{Answer, Asker};
 use super::clock::now;
 use super::docker::Engine;
 use super::wake::Wake;
 use crate::model::name::EnvironmentName;
-use crate::model::observed::{EngineHealth, Readiness, SeenContainer};
+use crate::model::observed::Readiness;
 use crate::model::spec::{HealthSpec, Probe, Publish};
 use crate::model::time::Timestamp;
 
@@ -25,6 +28,8 @@ use crate::model::time::Timestamp;
 /// long, up to the interval, until there is an answer. So what starts in a moment is ready then, and
 /// not an interval later.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The same for commands in the container, each of which is a process and three calls of the engine.
+const FIRST_PAUSE_OF_COMMANDS: Duration = Duration::from_millis(250);
 
 /// What to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +40,12 @@ pub(crate) struct ProbeTarget {
     pub(crate) started_at: Option<Timestamp>,
     /// The container's own address in the managed network.
     pub(crate) address: Option<IpAddr>,
-    pub(crate) port: u16,
+    /// The port that is asked; `None`: there is none.
+    pub(crate) port: Option<u16>,
+    /// Where that port is published.
     pub(crate) publish: Option<Publish>,
+    /// The host name that the front serves it by.
+    pub(crate) hostname: Option<String>,
     pub(crate) health: HealthSpec,
 }
 
@@ -107,128 +116,85 @@ async fn probe_until_stopped(
     target: ProbeTarget,
     seen: Arc<Mutex<Readiness>>,
 ) {
-    let HealthSpec { interval, ref probe, .. } = target.health;
-    // The engine looks at its own pace, and rings.
-    let mut pause = if *probe == Probe::Docker { interval } else { FIRST_PAUSE.min(interval) };
+    let HealthSpec { interval, timeout, ref probe, .. } = target.health;
+    let environment = target.environment.clone();
+    let mut pause = first_pause(probe, interval);
+    let mut asker = Asker::new(engine, target.clone());
     loop {
         let asked = Instant::now();
-        let mut has_missed = false;
-        if let Some(answer) = ask_in_time(&engine, &target).await {
-            has_missed = answer.is_err();
-            let is_early = answer.is_err() && pause < interval;
+        let answer = asker.ask(pause >= interval).await;
+        let has_missed = matches!(answer, Answer::Miss(_));
+        let is_early = has_missed && pause < interval;
+        {
             let mut seen = lock(&seen);
+            seen.needs = asker.needs;
             // What may only be starting has missed one probe, however often it is asked meanwhile.
             if !(is_early && seen.misses > 0) && note(&mut seen, answer, now()) {
-                wake.ring(&target.environment);
+                wake.ring(&environment);
             }
-            drop(seen);
-            pause = if is_early { interval.min(pause * 2) } else { interval };
         }
+        pause = if is_early { interval.min(pause * 2) } else { interval };
         sleep_until(asked + pause).await;
         if has_missed {
             // No more than a round takes: while this process is stopped, nothing is asked.
-            let round = asked.elapsed().min(pause.max(target.health.timeout));
+            let round = asked.elapsed().min(pause.max(timeout));
             lock(&seen).unanswered += round;
         }
     }
 }
 
-/// `None`: cannot tell, which is no verdict.
-async fn ask_in_time(engine: &Engine, target: &ProbeTarget) -> Option<Result<(), String>> {
-    let patience = target.health.timeout;
-    match timeout(patience, ask(engine, target)).await {
-        Ok(answer) => answer.transpose(),
-        // It is the engine that did not answer, which says nothing of the container.
-        Err(_) if target.health.probe == Probe::Docker => None,
-        Err(_) => Some(Err(format!("no answer within {}", humantime::format_duration(patience)))),
+/// The pause after the first probe. The engine looks at a `HEALTHCHECK` at its own pace, and rings.
+fn first_pause(probe: &Probe, interval: Duration) -> Duration {
+    match probe {
+        Probe::Docker | Probe::Running | Probe::None => interval,
+        Probe::Command(_) => FIRST_PAUSE_OF_COMMANDS.min(interval),
+        Probe::Http(_) | Probe::Tcp => FIRST_PAUSE.min(interval),
     }
 }
 
-/// Notes one answer. Says whether it may change what to do: the first good one, the first miss,
-/// and the one that makes three.
-fn note(seen: &mut Readiness, answer: Result<(), String>, now: Timestamp) -> bool {
+/// Notes one answer. Says whether it may change what to do or to say: the first good one, the first
+/// miss, the one that makes three, and another reason why nothing can be told.
+fn note(seen: &mut Readiness, answer: Answer, now: Timestamp) -> bool {
     match answer {
-        Ok(()) => {
+        Answer::Good => {
             let is_news = seen.answering_since.is_none() || seen.misses > 0;
             // Not since a moment that is yet to come: then the clock was set back.
-            let since = seen.answering_since.map_or(now, |since| since.min(now));
-            *seen = Readiness { answering_since: Some(since), answered_once: true, ..Readiness::default() };
+            let since = Some(seen.answering_since.map_or(now, |since| since.min(now)));
+            let needs = seen.needs;
+            *seen = Readiness { answering_since: since, answered_once: true, needs, ..Readiness::default() };
             is_news
         }
-        Err(miss) => {
+        Answer::Miss(miss) => {
             let is_news = seen.answering_since.is_some() || seen.misses == 2;
             seen.answering_since = None;
             seen.misses = seen.misses.saturating_add(1);
             seen.last_miss = Some(miss);
+            seen.unknown = None;
             is_news
         }
-    }
-}
-
-/// `Ok(None)`: cannot tell, which is no verdict.
-async fn ask(engine: &Engine, target: &ProbeTarget) -> Result<Option<()>, String> {
-    match &target.health.probe {
-        Probe::None => Ok(Some(())),
-        Probe::Tcp => connect(target).await.map(|_| Some(())),
-        Probe::Http(path) => get(connect(target).await?, path).await.map(Some),
-        Probe::Docker => match engine.inspect(&target.container).await {
-            Ok(Some(SeenContainer { engine_health: EngineHealth::Healthy, .. })) => Ok(Some(())),
-            Ok(Some(SeenContainer { engine_health: EngineHealth::NoCheck, .. })) => {
-                Err("the image has no HEALTHCHECK".to_owned())
-            }
-            Ok(Some(_)) => Err("its HEALTHCHECK has not succeeded".to_owned()),
-            Ok(None) | Err(_) => Ok(None),
-        },
-    }
-}
-
-/// The container's own address first; the published port where the network cannot be reached
-/// from here, as with a rootless engine.
-async fn connect(target: &ProbeTarget) -> Result<TcpStream, String> {
-    let own = target.address.map(|address| SocketAddr::new(address, target.port));
-    let published = target.publish.map(|publish| {
-        let address = publish.address.filter(|address| !address.is_unspecified());
-        SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), publish.port)
-    });
-    let mut why = "it has no address yet".to_owned();
-    for address in own.into_iter().chain(published) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => why = format!("no connection to {address}: {error}"),
+        Answer::Unknown(why) => {
+            let is_news = why.is_some() && seen.unknown != why;
+            seen.unknown = why;
+            is_news
         }
-    }
-    Err(why)
-}
-
-async fn get(mut stream: TcpStream, path: &str) -> Result<(), String> {
-    let lost = |error: std::io::Error| format!("GET {path} was cut short: {error}");
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: abide\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(lost)?;
-    // `HTTP/1.1 200`: the status is all that counts.
-    let mut line = [0; 12];
-    stream.read_exact(&mut line).await.map_err(lost)?;
-    let status = std::str::from_utf8(&line).ok().filter(|line| line.starts_with("HTTP/1."));
-    match status.and_then(|line| line.get(9..)?.parse::<u16>().ok()) {
-        Some(200..=399) => Ok(()),
-        Some(status) => Err(format!("GET {path} answered {status}")),
-        None => Err(format!("GET {path} got an answer that is no HTTP")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::docker::Reach;
+    use tokio::time::timeout;
 
     #[test]
     fn only_answers_that_may_change_the_verdict_are_news() {
         let (mut seen, at) = (Readiness::default(), Timestamp::from_millis);
-        let miss = || Err("no".to_owned());
+        let miss = || Answer::Miss("no".to_owned());
         assert!(!note(&mut seen, miss(), at(1)));
-        assert!(note(&mut seen, Ok(()), at(2)));
-        assert!(!note(&mut seen, Ok(()), at(3)));
+        assert!(note(&mut seen, Answer::Good, at(2)));
+        assert!(!note(&mut seen, Answer::Good, at(3)));
         assert_eq!(seen.answering_since, Some(at(2)));
-        assert!(!note(&mut seen, Ok(()), at(1)));
+        assert!(!note(&mut seen, Answer::Good, at(1)));
         assert_eq!(seen.answering_since, Some(at(1)), "the clock was set back");
         assert!(note(&mut seen, miss(), at(4)));
         assert!(!note(&mut seen, miss(), at(5)));
@@ -245,19 +211,21 @@ mod tests {
             container: "c".to_owned(),
             started_at: None,
             address: Some(free.ip()),
-            port: free.port(),
+            port: Some(free.port()),
             publish: None,
+            hostname: None,
             health: HealthSpec {
                 probe: Probe::Tcp,
                 interval: Duration::from_secs(3600),
                 timeout: Duration::from_secs(60),
                 start_deadline: Duration::from_secs(3600),
                 healthy_for: Duration::ZERO,
+                ..HealthSpec::default()
             },
         };
         let wake = Wake::default();
         let bell = wake.bell(&environment);
-        let prober = Prober::new(Arc::new(Engine::new(None)), wake);
+        let prober = Prober::new(Arc::new(Engine::new(None).reached(Reach::Direct)), wake);
         let look = || prober.watch(&environment, vec![target.clone()])["c"].clone();
         look();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -265,29 +233,5 @@ mod tests {
         let _listener = tokio::net::TcpListener::bind(free).await.unwrap();
         timeout(Duration::from_secs(60), bell.notified()).await.unwrap();
         assert!(look().answered_once);
-    }
-
-    #[tokio::test]
-    async fn an_http_probe_wants_a_status_from_200_to_399() {
-        for (answer, good) in [
-            ("HTTP/1.1 200 OK\r\n\r\n", true),
-            ("HTTP/1.0 302 Found\r\n\r\n", true),
-            ("HTTP/1.1 500 Oh\r\n\r\n", false),
-            ("SSH-2.0-OpenSSH_9.2\r\n", false),
-            ("HTTP", false),
-            ("HTTP/1.1é20 OK\r\n", false),
-        ] {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(async move {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = [0; 512];
-                let _ = stream.read(&mut request).await;
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            });
-            let stream = TcpStream::connect(address).await.unwrap();
-            let got = timeout(Duration::from_secs(5), get(stream, "/")).await.unwrap();
-            assert_eq!(got.is_ok(), good, "{answer:?}: {got:?}");
-        }
     }
 }

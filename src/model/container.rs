@@ -1,6 +1,6 @@
 //! A container as abide makes it: every option that it sets, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -76,10 +76,12 @@ pub struct ContainerOptions {
     pub name: ContainerName,
     /// Arguments after the entrypoint; `None`: the image's own.
     pub command: Option<Vec<String>>,
-    /// Environment variables, all treated as secret: nothing prints their values.
+    /// Environment variables. Nothing prints their values.
     pub env: BTreeMap<String, Secret>,
-    /// The container's port.
-    pub port: u16,
+    /// Those of them that are declared secret: what a program writes is shown without their values.
+    pub secrets: BTreeSet<String>,
+    /// The container's port; `None`: it listens nowhere.
+    pub port: Option<u16>,
     /// Where it is published.
     pub publish: Option<Publish>,
     /// Volumes and bind mounts.
@@ -129,7 +131,8 @@ impl ContainerSpec {
             command: &'a Option<Vec<String>>,
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
             env: BTreeMap<&'a str, &'a str>,
-            port: u16,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            port: Option<u16>,
             #[serde(skip_serializing_if = "Option::is_none")]
             publish: &'a Option<Publish>,
             #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -21,8 +21,8 @@ pub struct HolderSpec {
     pub environment: EnvironmentName,
     /// The record that it belongs to.
     pub record: String,
-    /// Where the program in it listens.
-    pub port: u16,
+    /// Where the program in it listens; `None`: nowhere.
+    pub port: Option<u16>,
     /// Where that is published.
     pub publish: Option<Publish>,
     /// `host:address` lines.
@@ -52,7 +52,8 @@ impl HolderSpec {
     pub fn fingerprint(&self) -> String {
         #[derive(Serialize)]
         struct Fingerprint<'a> {
-            port: u16,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            port: Option<u16>,
             #[serde(skip_serializing_if = "Option::is_none")]
             publish: &'a Option<Publish>,
             #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,6 +1,6 @@
 //! The vocabulary: pure data, valid by construction. No async, no clock, no IO.
 //!
-//! In reading order: names ([`name`], [`mod@reference`]), then what people declare ([`spec`]), what should run
+//! In reading order: names ([`name`], [`mod@reference`]), then what people declare ([`spec`], [`health`]), what should run
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
 //! [`event`]), what a build was ([`build`]), who may do what ([`access`], [`credential`]), what an API
@@ -14,6 +14,7 @@ pub mod desired;
 pub mod error;
 pub mod event;
 pub mod front;
+pub mod health;
 pub mod holder;
 pub mod link;
 pub mod manifest;

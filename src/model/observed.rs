@@ -205,6 +205,11 @@ pub struct Readiness {
     pub unanswered: Duration,
     /// Why the last probe missed.
     pub last_miss: Option<String>,
+    /// Why the last probe could not tell, which is no verdict on what runs.
+    pub unknown: Option<String>,
+    /// The time from a start that the image's own `HEALTHCHECK` may take until it has decided; zero
+    /// if it is not what is asked.
+    pub needs: Duration,
 }
 
 /// What the image's own `HEALTHCHECK` says.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::health::{HealthSpec, Probe};
 use super::name::{
     AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
 };
@@ -184,8 +185,9 @@ pub enum SecretRef {
 pub struct EnvironmentSpec {
     /// The container's name.
     pub container: ContainerName,
-    /// Where the program in it listens.
-    pub port: u16,
+    /// Where the program in it listens; `None`: nowhere, as a worker that only calls others.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Where that port is published on the host; `None`: nowhere.
     pub publish: Option<Publish>,
     /// The host name that the front serves it by.
@@ -232,6 +234,13 @@ pub struct EnvironmentSpec {
     /// The agent that runs it; `None`: the daemon on this machine.
     #[serde(default)]
     pub host: Option<AgentName>,
+}
+
+impl EnvironmentSpec {
+    /// The values that its containers and health checks are given, secret ones among them.
+    pub fn values(&self) -> impl Iterator<Item = &EnvValue> {
+        self.env.values().chain(self.health.headers.values())
+    }
 }
 
 /// In which order a new container takes over from the old one.
@@ -306,35 +315,6 @@ impl Mount {
     pub fn volume(&self) -> Option<&str> {
         (!self.source.starts_with('/')).then_some(self.source.as_str())
     }
-}
-
-/// How readiness is found out, and how patiently.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthSpec {
-    /// What is asked.
-    pub probe: Probe,
-    /// Time between probes (default 1 s).
-    pub interval: Duration,
-    /// Time one probe may take (default 2 s).
-    pub timeout: Duration,
-    /// Time from start until it must be ready (default 30 s).
-    pub start_deadline: Duration,
-    /// Time it must answer without a miss before it counts as ready (default 10 s).
-    pub healthy_for: Duration,
-}
-
-/// What a readiness probe asks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Probe {
-    /// `GET` of this path answers with a status from 200 to 399.
-    Http(String),
-    /// A TCP connection to the port is accepted.
-    Tcp,
-    /// The image's own `HEALTHCHECK`.
-    Docker,
-    /// Running is ready.
-    None,
 }
 
 /// How an image is made of a checkout.

@@ -100,6 +100,8 @@ pub enum Reason {
     StartFailed,
     /// The container never became ready.
     NeverReady,
+    /// A container runs, and nothing tells whether it is ready.
+    HealthUnknown,
     /// The container is running but its probes miss.
     Unhealthy,
     /// The container ends again and again.
@@ -153,6 +155,7 @@ impl Reason {
             Self::TagMoved => "TagMoved",
             Self::StartFailed => "StartFailed",
             Self::NeverReady => "NeverReady",
+            Self::HealthUnknown => "HealthUnknown",
             Self::Unhealthy => "Unhealthy",
             Self::CrashLoop => "CrashLoop",
             Self::NotConverging => "NotConverging",

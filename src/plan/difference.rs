@@ -97,7 +97,7 @@ fn published(seen: &SeenContainer) -> Vec<String> {
 }
 
 fn wanted_publish(spec: &ContainerSpec) -> Vec<String> {
-    let port = format!("{}/tcp", spec.options.port);
+    let Some(port) = spec.options.port.map(|port| format!("{port}/tcp")) else { return Vec::new() };
     spec.options.publish.iter().map(|host| binding(host, &port)).collect()
 }
 

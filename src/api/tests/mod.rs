@@ -84,7 +84,7 @@ fn commit(number: u64) -> CommitId {
 fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
     EnvironmentSpec {
         container: ContainerName::new(container).unwrap(),
-        port: 8900,
+        port: Some(8900),
         publish: Some(Publish { address: None, port: 18900 }),
         hostname: None,
         supply,
@@ -104,6 +104,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
             timeout: Duration::from_secs(2),
             start_deadline: Duration::from_secs(30),
             healthy_for: Duration::from_secs(10),
+            ..HealthSpec::default()
         },
         build: None,
         push: None,

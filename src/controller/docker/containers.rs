@@ -280,7 +280,7 @@ fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCr
 
 /// What a container has of the network, be it itself or for others.
 pub(super) struct Network<'a> {
-    pub(super) port: u16,
+    pub(super) port: Option<u16>,
     pub(super) publish: Option<Publish>,
     pub(super) extra_hosts: &'a [String],
     pub(super) network: &'a NetworkName,
@@ -289,7 +289,7 @@ pub(super) struct Network<'a> {
 
 impl Network<'_> {
     pub(super) fn give_to(&self, body: &mut ContainerCreateBody) {
-        let port = format!("{}/tcp", self.port);
+        let port = self.port.map(|port| format!("{port}/tcp"));
         let endpoint =
             EndpointSettings { aliases: Some(vec![self.alias.to_string()]), ..EndpointSettings::default() };
         let endpoints = HashMap::from([(self.network.to_string(), endpoint)]);
@@ -297,10 +297,10 @@ impl Network<'_> {
             let host_ip = publish.address.map(|address| address.to_string());
             vec![PortBinding { host_ip, host_port: Some(publish.port.to_string()) }]
         });
-        body.exposed_ports = Some(vec![port.clone()]);
+        body.exposed_ports = port.clone().map(|port| vec![port]);
         body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
         let host = body.host_config.get_or_insert_default();
-        host.port_bindings = binding.map(|binding| HashMap::from([(port, Some(binding))]));
+        host.port_bindings = port.zip(binding).map(|(port, binding)| HashMap::from([(port, Some(binding))]));
         host.network_mode = Some(self.network.to_string());
         host.extra_hosts = Some(self.extra_hosts.to_vec());
     }

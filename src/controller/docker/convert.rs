@@ -61,7 +61,7 @@ fn state_word(state: &EngineState) -> ContainerState {
     }
 }
 
-fn engine_health(state: &EngineState) -> EngineHealth {
+pub(super) fn engine_health(state: &EngineState) -> EngineHealth {
     match state.health.as_ref().and_then(|health| health.status) {
         Some(HealthStatusEnum::HEALTHY) => EngineHealth::Healthy,
         Some(HealthStatusEnum::UNHEALTHY) => EngineHealth::Unhealthy,

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
-use bollard::exec::StartExecResults;
-use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
     InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, TopOptions,
@@ -156,26 +154,8 @@ impl Engine {
     /// Runs a command in a running container to its end. Gives the exit code and what it wrote, both
     /// streams.
     pub(crate) async fn run_in(&self, id: &str, command: &[&str]) -> Result<(i64, String)> {
-        let docker = self.docker().await?;
-        let config = ExecConfig {
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
-            ..ExecConfig::default()
-        };
-        let exec =
-            within("prepare a command in a container", QUICK, docker.create_exec(id, config)).await?.id;
-        let started = within("run a command in a container", QUICK, docker.start_exec(&exec, None)).await?;
-        let StartExecResults::Attached { output, .. } = started else {
-            return Err(EngineError::Refused("the command runs apart".to_owned()));
-        };
-        let collect = output.try_fold(Vec::new(), |mut all, chunk: LogOutput| async move {
-            all.extend_from_slice(&chunk.into_bytes());
-            Ok(all)
-        });
-        let said = within("run a command in a container", SLOW, collect).await?;
-        let ended = within("look at a command in a container", QUICK, docker.inspect_exec(&exec)).await?;
-        Ok((ended.exit_code.unwrap_or(-1), String::from_utf8_lossy(&said).into_owned()))
+        let exec = self.prepare_exec(id, command).await?;
+        self.run_exec(&exec).await
     }
 
     /// Sends a signal to a container's first process.

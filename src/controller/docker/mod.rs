@@ -9,14 +9,17 @@ mod cache;
 mod containers;
 mod convert;
 mod events;
+mod exec;
 mod front;
 pub(crate) mod holder;
 mod images;
 mod logins;
 mod networks;
+mod reach;
 mod session;
 mod step;
 mod transfer;
+mod vitals;
 
 use std::future::Future;
 use std::time::Duration;
@@ -37,7 +40,11 @@ pub(crate) use events::Happening;
 pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
 pub(crate) use images::FoundImage;
 pub(crate) use logins::{Login, Logins};
+pub(crate) use reach::Reach;
 pub(crate) use step::{NAME as STEP_NAME, StepRun};
+#[cfg(test)]
+pub(crate) use vitals::HealthCheck;
+pub(crate) use vitals::Vitals;
 
 /// Deadline of calls that answer from the engine's memory or disk.
 const QUICK: Duration = Duration::from_secs(30);
@@ -131,6 +138,8 @@ pub(crate) struct Engine {
     /// Where it finds every registry, as `host:port`; `None`: where the names of images say.
     registry: Option<String>,
     docker: RwLock<Option<Docker>>,
+    /// How its containers can be reached, once it was asked.
+    reach: RwLock<Option<Reach>>,
     network_turn: tokio::sync::Mutex<()>,
     steps: step::Steps,
     /// What is still being taken away after its future was dropped.
@@ -144,6 +153,7 @@ impl Engine {
             host,
             registry: None,
             docker: RwLock::new(None),
+            reach: RwLock::new(None),
             network_turn: tokio::sync::Mutex::default(),
             steps: step::Steps::default(),
             cleanups: TaskTracker::new(),
@@ -185,6 +195,7 @@ impl Engine {
     /// be listening now.
     pub(crate) async fn reconnect(&self) {
         *self.docker.write().await = None;
+        *self.reach.write().await = None;
     }
 
     /// Waits until what cancelled work left is taken away.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
-use super::{build, grammar, keys, secrets};
+use super::{build, grammar, health, keys, secrets};
 use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvironmentSpec, HealthSpec, Mount, Probe, Publish, Supply, Update};
+use crate::model::spec::{EnvironmentSpec, Mount, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,15 +17,6 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whether a container gets a tiny init where the manifest does not say: shells that are pid 1
 /// pass no signals on.
 const DEFAULT_INIT: bool = true;
-
-/// The probe and its patience where the manifest does not say.
-const DEFAULT_HEALTH: HealthSpec = HealthSpec {
-    probe: Probe::Tcp,
-    interval: Duration::from_secs(1),
-    timeout: Duration::from_secs(2),
-    start_deadline: Duration::from_secs(30),
-    healthy_for: Duration::from_secs(10),
-};
 
 /// An environment as far as it could be read: enough to compare it with the others even where it
 /// is not whole.
@@ -45,7 +36,11 @@ pub(super) struct Draft {
 pub(super) fn read(field: &Field<'_>) -> Draft {
     let Some(table) = field.table(&keys::ENVIRONMENT) else { return Draft::default() };
     let container = table.required("container", "container = \"dev-server\"").and_then(|field| field.name());
-    let port = table.required("port", "port = 8900").and_then(|field| field.port());
+    let port = table.get("port").map(|field| field.port());
+    if port.is_none() {
+        needs_port(&table);
+    }
+    let port = port.flatten();
     let mut draft = Draft {
         container,
         publish: read_publish(&table, port),
@@ -70,7 +65,8 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let stop_timeout = read_stop_timeout(table);
     let update = table.get("update");
     let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
-    let health = table.get("health").and_then(|field| read_health(&field)).unwrap_or(DEFAULT_HEALTH);
+    let has_port = table.get("port").is_some();
+    let health = health::read(table, port);
     let build = match table.get("build") {
         Some(field) => build::read(&field),
         None => table.get("source").map(|_| build::by_default()),
@@ -78,7 +74,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let push = read_push(table);
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
-        port: port?,
+        port: if has_port { Some(port?) } else { None },
         publish: draft.publish,
         hostname: draft.hostname.clone(),
         supply: draft.supply.clone()?,
@@ -97,6 +93,14 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         push,
         host: draft.host.clone(),
     })
+}
+
+/// Without a port, nothing of the program can be published or served.
+fn needs_port(table: &Table<'_>) {
+    let published = table.get("publish").filter(|field| !matches!(field.value(), DeValue::Boolean(false)));
+    for field in published.into_iter().chain(table.get("hostname")) {
+        field.must("needs a `port`, where the program in the container listens");
+    }
 }
 
 /// The host port: the container's own where the manifest does not say.
@@ -243,57 +247,5 @@ fn read_update(text: &str) -> Result<Update, String> {
         "start-first" => Ok(Update::StartFirst),
         "stop-first" => Ok(Update::StopFirst),
         _ => Err("must be \"start-first\" or \"stop-first\"".to_owned()),
-    }
-}
-
-fn read_health(field: &Field<'_>) -> Option<HealthSpec> {
-    let table = field.table(&keys::HEALTH)?;
-    let health = HealthSpec {
-        probe: read_probe(&table),
-        interval: patience(&table, "interval", DEFAULT_HEALTH.interval),
-        timeout: patience(&table, "timeout", DEFAULT_HEALTH.timeout),
-        start_deadline: patience(&table, "start_deadline", DEFAULT_HEALTH.start_deadline),
-        healthy_for: table
-            .get("healthy_for")
-            .and_then(|field| field.duration())
-            .unwrap_or(DEFAULT_HEALTH.healthy_for),
-    };
-    if health.probe != Probe::None && health.healthy_for >= health.start_deadline {
-        field.must(format!(
-            "could never succeed: `healthy_for` ({}) must be shorter than `start_deadline` ({})",
-            humantime::format_duration(health.healthy_for),
-            humantime::format_duration(health.start_deadline),
-        ));
-    }
-    Some(health)
-}
-
-/// A duration that must be more than zero.
-fn patience(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
-    let Some(field) = table.get(key) else { return default };
-    let found = field.duration().unwrap_or(default);
-    if found.is_zero() {
-        field.must("must be more than zero");
-    }
-    found
-}
-
-fn read_probe(table: &Table<'_>) -> Probe {
-    let kinds = table.present(&["http", "tcp", "docker", "none"]);
-    if let [_, second, ..] = &kinds[..] {
-        second.problem("`health` takes only one of `http`, `tcp`, `docker` and `none`");
-    }
-    let Some(kind) = kinds.first() else { return DEFAULT_HEALTH.probe };
-    if kind.key() == "http" {
-        let path = kind.parsed("a path such as \"/\"", grammar::probe_path);
-        return path.map_or(DEFAULT_HEALTH.probe, Probe::Http);
-    }
-    if kind.flag() == Some(false) {
-        kind.must("must be true or left out");
-    }
-    match kind.key() {
-        "docker" => Probe::Docker,
-        "none" => Probe::None,
-        _ => Probe::Tcp,
     }
 }

@@ -260,6 +260,40 @@ pub(super) fn followed_tag(text: &str) -> Result<TaggedImage, String> {
     text.trim().parse().map_err(|_| wrong.to_owned())
 }
 
+/// The `Host` header of a health probe: a host, and a port if there is one.
+pub(super) fn probe_host(text: &str) -> Result<String, String> {
+    let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    if !text.is_empty() && text.len() <= 255 && text.bytes().all(is_host) {
+        return Ok(text.to_owned());
+    }
+    Err("must be a host name such as \"example.com\" or \"example.com:8080\"".to_owned())
+}
+
+/// Headers that the probe itself sets: another value would break the request or its answer.
+const OWN_HEADERS: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
+
+/// The name of an additional header of a health probe.
+pub(super) fn header_name(name: &str) -> Result<(), String> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err("cannot name a header: take letters, digits and -".to_owned());
+    }
+    let own = OWN_HEADERS.iter().find(|own| name.eq_ignore_ascii_case(own));
+    match own {
+        Some(&"host") => Err("is not a header to set here: declare it as `host` in `health`".to_owned()),
+        Some(_) => Err("is a header that the probe sets itself".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// The value of a header. One with a line break would be a second header.
+pub(super) fn header_value(value: &str) -> Result<(), String> {
+    if value.bytes().all(|b| b == b' ' || b == b'\t' || b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err("must be one line of ASCII text".to_owned())
+}
+
 /// The path of a health probe.
 pub(super) fn probe_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {

@@ -64,7 +64,20 @@ pub(super) static SECRET: Section =
     Section { title: "environment.NAME.env.VARIABLE", keys: &["secret_env", "secret_file"] };
 pub(super) static HEALTH: Section = Section {
     title: "environment.NAME.health",
-    keys: &["http", "tcp", "docker", "none", "interval", "timeout", "start_deadline", "healthy_for"],
+    keys: &[
+        "http",
+        "tcp",
+        "command",
+        "docker",
+        "none",
+        "port",
+        "host",
+        "headers",
+        "interval",
+        "timeout",
+        "start_deadline",
+        "healthy_for",
+    ],
 };
 pub(super) static BUILD: Section = Section {
     title: "environment.NAME.build",

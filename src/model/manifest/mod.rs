@@ -11,6 +11,7 @@ mod cross;
 mod environment;
 mod front;
 mod grammar;
+mod health;
 mod keys;
 mod places;
 mod problem;

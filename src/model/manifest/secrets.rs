@@ -30,12 +30,13 @@ pub(super) fn variables(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
         if let Err(predicate) = grammar::variable(entry.key()) {
             entry.must(predicate);
         }
-        Some((entry.key().to_owned(), variable(&entry)?))
+        Some((entry.key().to_owned(), value(&entry)?))
     };
     field.entries().into_iter().filter_map(read).collect()
 }
 
-fn variable(field: &Field<'_>) -> Option<EnvValue> {
+/// A value that is written in the manifest, or named and kept elsewhere.
+pub(super) fn value(field: &Field<'_>) -> Option<EnvValue> {
     match field.value() {
         DeValue::Table(_) => read(&field.table(&keys::SECRET)?).map(EnvValue::Secret),
         _ => plain(field).map(EnvValue::Plain),
@@ -115,6 +116,7 @@ impl Manifest {
         for (name, spec) in self.environments.iter().filter(|(_, spec)| spec.host.is_none()) {
             let at = format!("environment.{name}");
             found.extend(secret_values(&format!("{at}.env"), &spec.env));
+            found.extend(secret_values(&format!("{at}.health.headers"), &spec.health.headers));
             match spec.build.as_ref().map(|build| &build.recipe) {
                 Some(Recipe::Dockerfile { secrets, .. }) => {
                     let place = |id: &String| format!("{at}.build.secrets.{id}");

@@ -51,7 +51,12 @@ fn the_shipped_manifest_is_the_procedure_of_keepwork() {
     let manifest = parse(&[file("keepwork.toml", SHIPPED)]).unwrap();
     let facts = |name: &str| {
         let spec = environment(&manifest, name);
-        (spec.container.to_string(), spec.port, spec.publish.unwrap().port, spec.command.unwrap().concat())
+        (
+            spec.container.to_string(),
+            spec.port.unwrap(),
+            spec.publish.unwrap().port,
+            spec.command.unwrap().concat(),
+        )
     };
     assert_eq!(facts("dev"), ("dev-server".into(), 8900, 8900, "dev".into()));
     assert_eq!(facts("test"), ("test-server".into(), 8099, 8099, "test".into()));

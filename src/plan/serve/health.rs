@@ -1,6 +1,9 @@
 //! How a running container does.
 
+use std::time::Duration;
+
 use super::Pass;
+use super::output::without_secrets;
 use crate::model::memory::Memory;
 use crate::model::observed::{Readiness, SeenContainer};
 use crate::model::spec::Probe;
@@ -26,16 +29,48 @@ pub(super) enum Health {
 
 impl Pass<'_> {
     pub(super) fn health(&self, container: &SeenContainer, memory: &Memory) -> Health {
-        if self.intent.health.probe == Probe::None {
-            return Health::Ready;
+        match self.intent.health.probe {
+            Probe::None => return Health::Ready,
+            Probe::Running => return self.has_run_for(self.intent.health.healthy_for, container),
+            Probe::Http(_) | Probe::Tcp | Probe::Command(_) | Probe::Docker => {}
         }
-        let unknown = Readiness::default();
-        let seen = self.observed.probes.get(&container.id).unwrap_or(&unknown);
+        let seen = self.readiness(container);
         if target::is_proven(container, memory) {
-            self.proven(container, seen, memory)
+            self.proven(container, &seen, memory)
         } else {
-            self.unproven(container, seen)
+            self.unproven(container, &seen)
         }
+    }
+
+    /// What the prober saw of a running container.
+    pub(super) fn readiness(&self, container: &SeenContainer) -> Readiness {
+        self.observed.probes.get(&container.id).cloned().unwrap_or_default()
+    }
+
+    /// A probe's words, as a sentence may show them.
+    pub(super) fn presentable(&self, words: &str) -> String {
+        without_secrets(self.intent.options.as_ref().ok(), words)
+    }
+
+    /// Why it cannot be told whether a container is ready that should be by now. Without a miss, that is
+    /// no verdict on it.
+    pub(super) fn untold(&self, container: &SeenContainer, seen: &Readiness) -> Option<String> {
+        let why = seen.unknown.as_deref().filter(|_| seen.answering_since.is_none())?;
+        (self.now >= self.deadline(container, seen)).then(|| self.presentable(why))
+    }
+
+    fn has_run_for(&self, time: Duration, container: &SeenContainer) -> Health {
+        let ripe = started(container).after(time);
+        if self.now >= ripe { Health::Ready } else { Health::Awaited { until: ripe } }
+    }
+
+    /// When it should be ready: never before the image's own `HEALTHCHECK` can have decided.
+    fn deadline(&self, container: &SeenContainer, seen: &Readiness) -> Timestamp {
+        started(container).after(self.patience(seen))
+    }
+
+    fn patience(&self, seen: &Readiness) -> Duration {
+        self.intent.health.start_deadline.max(seen.needs)
     }
 
     /// What was ready stays ready until probes say otherwise: not being able to tell, as just
@@ -44,7 +79,9 @@ impl Pass<'_> {
         let ready_at = memory.good.as_ref().map(|good| good.at);
         let since_its_start = ready_at.is_some_and(|at| started(container) <= at);
         match (since_its_start, seen.misses >= MISSES) {
-            (true, true) => Health::Lost(format!("missed {} probes in a row: {}", seen.misses, miss(seen))),
+            (true, true) => {
+                Health::Lost(format!("missed {} probes in a row: {}", seen.misses, self.miss(seen)))
+            }
             (true, false) => Health::Ready,
             (false, _) if seen.answered_once => Health::Ready,
             (false, _) => match self.until_the_deadline(container, seen) {
@@ -62,26 +99,27 @@ impl Pass<'_> {
 
     fn until_the_deadline(&self, container: &SeenContainer, seen: &Readiness) -> Health {
         let health = &self.intent.health;
-        let deadline = started(container).after(health.start_deadline);
+        let deadline = self.deadline(container, seen);
         if self.now < deadline {
             return Health::Awaited { until: deadline };
         }
         // Past its time by a clock that may have been set, or while no daemon ran to ask it: at least half
-        // of its time it must really have been asked in vain.
-        let in_vain = health.start_deadline / 2;
-        if !seen.answered_once && seen.unanswered < in_vain {
-            let left = (in_vain - seen.unanswered).max(health.interval);
+        // of its time it must really have been asked in vain. The engine asks whether or not a daemon runs.
+        let in_vain = if seen.needs.is_zero() { health.start_deadline / 2 } else { Duration::ZERO };
+        let is_asked = seen.misses > 0 && seen.unanswered >= in_vain;
+        if seen.unknown.is_some() || !seen.answered_once && !is_asked {
+            let left = in_vain.saturating_sub(seen.unanswered).max(health.interval);
             return Health::Awaited { until: self.now.after(left) };
         }
-        let patience = humantime::format_duration(health.start_deadline);
-        Health::Overdue(format!("was not ready {patience} after its start: {}", miss(seen)))
+        let patience = humantime::format_duration(self.patience(seen));
+        Health::Overdue(format!("was not ready {patience} after its start: {}", self.miss(seen)))
+    }
+
+    fn miss(&self, seen: &Readiness) -> String {
+        self.presentable(seen.last_miss.as_deref().unwrap_or("nothing answered yet"))
     }
 }
 
 fn started(container: &SeenContainer) -> Timestamp {
     container.started_at.unwrap_or(container.created_at)
-}
-
-fn miss(seen: &Readiness) -> &str {
-    seen.last_miss.as_deref().unwrap_or("nothing answered yet")
 }

@@ -1,22 +1,28 @@
 //! What a container wrote last, in one line: it goes into statuses, logs and terminals.
 
-use crate::model::container::{ContainerSpec, Secret};
+use crate::model::container::{ContainerOptions, Secret};
 use crate::model::observed::SeenContainer;
 
-/// Shorter values of environment variables are left in a container's output: they cannot be told
-/// from ordinary text.
+/// Shorter secrets are left in a container's output: they cannot be told from ordinary text.
 const SHORTEST_SECRET: usize = 4;
 /// Characters that are shown, the last ones.
 const LAST_CHARACTERS: usize = 600;
 
-/// What it wrote last, as a clause, without the values that its environment variables hold.
-pub(super) fn last_output(spec: &ContainerSpec, container: &SeenContainer) -> String {
+/// What it wrote last, as a clause, without the values of its secret variables.
+pub(super) fn last_output(options: &ContainerOptions, container: &SeenContainer) -> String {
     let output = container.last_output.as_deref().unwrap_or_default();
-    let values = spec.options.env.values().map(Secret::expose);
-    match presentable(&redacted(output, values)).as_str() {
+    match without_secrets(Some(options), output).as_str() {
         "" => String::new(),
         shown => format!("; its last output: {shown}"),
     }
+}
+
+/// What a program or its health check wrote, in one line, without the values of its secret variables.
+pub(super) fn without_secrets(options: Option<&ContainerOptions>, output: &str) -> String {
+    let secrets = options.iter().flat_map(|options| {
+        options.secrets.iter().filter_map(|name| options.env.get(name)).map(Secret::expose)
+    });
+    presentable(&redacted(output, secrets))
 }
 
 /// Leaves out values, and each line of those that have several: a program may indent them, or only

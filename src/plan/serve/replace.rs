@@ -115,12 +115,14 @@ impl<'a> Pass<'a> {
     }
 
     pub(super) fn await_health(&self, container: &SeenContainer, until: Timestamp) -> Half {
-        let readiness = self.observed.probes.get(&container.id);
-        let seen = match readiness.and_then(|readiness| readiness.last_miss.as_deref()) {
-            Some(miss) => format!("; the last probe: {miss}"),
-            None => String::new(),
-        };
-        let message = format!("{} runs and its health is awaited{seen}", self.choice.words());
+        let (what, seen) = (self.choice.words(), self.readiness(container));
+        if let Some(why) = self.untold(container, &seen) {
+            let message = format!("{what} runs, and whether it is ready cannot be told: {why}");
+            return Half::say(Condition::Degraded, Reason::HealthUnknown, message).look_again_at(until);
+        }
+        let last = seen.unknown.as_deref().or(seen.last_miss.as_deref());
+        let last = last.map(|last| format!("; the last probe: {}", self.presentable(last)));
+        let message = format!("{what} runs and its health is awaited{}", last.unwrap_or_default());
         Half::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
     }
 
@@ -143,7 +145,7 @@ impl<'a> Pass<'a> {
             fingerprint: spec.fingerprint(),
             generation: self.intent.entry.generation,
             reason,
-            message: format!("the container of {who} {what}{}", last_output(spec, new)),
+            message: format!("the container of {who} {what}{}", last_output(&spec.options, new)),
             of_the_host: false,
             at: self.now,
         });

@@ -9,7 +9,7 @@ use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
-use crate::model::spec::{Probe, Update};
+use crate::model::spec::Update;
 use crate::model::status::{Condition, Reason};
 use crate::plan::target;
 use crate::plan::{Half, Step, TRANSIT, Verdict};
@@ -106,7 +106,7 @@ impl<'a> Pass<'a> {
         let is_proven = |container: &&&SeenContainer| target::is_proven(container, memory);
         let answers = |container: &&&SeenContainer| {
             let seen = self.observed.probes.get(&container.id);
-            self.intent.health.probe == Probe::None || seen.is_some_and(|seen| seen.answered_once)
+            self.intent.health.probe.asks_nobody() || seen.is_some_and(|seen| seen.answered_once)
         };
         let all = || self.containers.iter();
         let proven = all().filter(is_running).find(is_proven);

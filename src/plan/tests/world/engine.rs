@@ -226,7 +226,7 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
         published: options
             .publish
             .iter()
-            .map(|host| (format!("{}/tcp", options.port), vec![*host]))
+            .map(|host| (format!("{}/tcp", options.port.unwrap()), vec![*host]))
             .collect(),
         volumes: options.volumes.clone(),
         extra_hosts: options.extra_hosts.clone(),

@@ -54,7 +54,8 @@ pub(super) fn options() -> ContainerOptions {
         name: ContainerName::new(NAME).unwrap(),
         command: Some(vec!["dev".to_owned()]),
         env: BTreeMap::from([("PASSWORD".to_owned(), Secret::new(SECRET))]),
-        port: PORT,
+        secrets: BTreeSet::from(["PASSWORD".to_owned()]),
+        port: Some(PORT),
         publish: Some(Publish { address: None, port: PORT }),
         volumes: vec![mount("data")],
         extra_hosts: Vec::new(),
@@ -511,6 +512,7 @@ fn intent() -> Intent {
             timeout: Duration::from_secs(2),
             start_deadline: Duration::from_secs(30),
             healthy_for: Duration::from_secs(10),
+            ..HealthSpec::default()
         },
         update: Update::StopFirst,
         holder: false,

@@ -194,7 +194,8 @@ fn has_process(container: &SeenContainer) -> bool {
 }
 
 fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Timestamp) -> SeenContainer {
-    let published = spec.publish.iter().map(|host| (format!("{}/tcp", spec.port), vec![*host])).collect();
+    let published =
+        spec.publish.iter().map(|host| (format!("{}/tcp", spec.port.unwrap()), vec![*host])).collect();
     SeenContainer {
         id,
         name: name.to_string(),

@@ -1,0 +1,101 @@
+//! Whether the addresses of this engine's containers can be reached from here.
+
+use bollard::models::SystemInfo;
+
+use super::{Engine, QUICK, Result, within};
+
+/// How the programs in this engine's containers can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// At the containers' own addresses.
+    Direct,
+    /// Only at ports that the engine publishes: the addresses belong to another network, in which the
+    /// same address may be someone else's here.
+    Published {
+        /// The host that they are published on.
+        host: String,
+        /// Why not directly, as a clause.
+        why: &'static str,
+    },
+}
+
+impl Engine {
+    /// The same, of which it is known how its containers can be reached.
+    #[cfg(test)]
+    pub(crate) fn reached(self, reach: Reach) -> Self {
+        Self { reach: tokio::sync::RwLock::new(Some(reach)), ..self }
+    }
+
+    /// How containers can be reached, which is asked once a connection.
+    pub(crate) async fn reach(&self) -> Result<Reach> {
+        if let Some(known) = &*self.reach.read().await {
+            return Ok(known.clone());
+        }
+        let docker = self.docker().await?;
+        let host = self.host.clone().or_else(|| std::env::var("DOCKER_HOST").ok()).unwrap_or_default();
+        let info = within("describe itself", QUICK, docker.info()).await?;
+        let found = reach(&host, &info);
+        *self.reach.write().await = Some(found.clone());
+        Ok(found)
+    }
+}
+
+fn reach(host: &str, info: &SystemInfo) -> Reach {
+    let here = |why| Reach::Published { host: "127.0.0.1".to_owned(), why };
+    if let Some(host) = remote(host) {
+        return Reach::Published { host, why: "the Docker Engine is on another host" };
+    }
+    let options = info.security_options.as_deref().unwrap_or_default();
+    if options.iter().any(|option| option.split(',').any(|part| part == "name=rootless")) {
+        return here("the Docker Engine runs rootless, with a network of its own");
+    }
+    if info.operating_system.as_deref() == Some("Docker Desktop") {
+        return here("Docker Desktop runs containers in a virtual machine");
+    }
+    Reach::Direct
+}
+
+/// The host of an engine that does not listen on this one.
+fn remote(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://")?;
+    if !matches!(scheme, "tcp" | "http" | "https" | "ssh") {
+        return None;
+    }
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let authority = authority.rsplit('@').next().unwrap_or(authority);
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => authority.split(':').next().unwrap_or(authority),
+    };
+    let is_here = host.is_empty()
+        || host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    (!is_here).then(|| host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_engine_of_this_host_with_this_hosts_network_is_reached_directly() {
+        let plain = SystemInfo::default();
+        for here in ["", "unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375"] {
+            assert_eq!(reach(here, &plain), Reach::Direct, "{here}");
+        }
+        for (there, name) in [
+            ("tcp://10.0.0.7:2375", "10.0.0.7"),
+            ("tcp://[fd00::7]:2375", "fd00::7"),
+            ("ssh://root@build.example", "build.example"),
+        ] {
+            assert!(matches!(reach(there, &plain), Reach::Published { host, .. } if host == name), "{there}");
+        }
+        let rootless = SystemInfo {
+            security_options: Some(vec!["name=seccomp,profile=default".into(), "name=rootless".into()]),
+            ..SystemInfo::default()
+        };
+        assert!(matches!(reach("", &rootless), Reach::Published { .. }));
+        let desktop = SystemInfo { operating_system: Some("Docker Desktop".into()), ..SystemInfo::default() };
+        assert!(matches!(reach("", &desktop), Reach::Published { .. }));
+    }
+}

@@ -1,0 +1,261 @@
+//! Asking one container whether it is ready.
+//!
+//! Only what the program itself answered counts. A published port is answered by the engine's own
+//! proxy, which accepts connections whether or not anybody listens behind it. So a probe connects to
+//! the container's own address. If that cannot be reached from here, an answer over HTTP has still come
+//! from the program, whoever passed it on, and the kernel may tell that the program listens; else
+//! nothing is known, which is said and is no verdict.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::ProbeTarget;
+use super::http::Request;
+use super::sockets;
+use crate::controller::docker::{Engine, EngineError, Reach, Vitals};
+use crate::model::container::Secret;
+use crate::model::observed::EngineHealth;
+use crate::model::spec::Probe;
+use crate::secret;
+
+/// The `Host` of a request where nothing is declared.
+const LOCALHOST: &str = "localhost";
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The program answered as it should.
+    Good,
+    /// It did not, and why.
+    Miss(String),
+    /// It cannot be told, which is no verdict; why, if that is known.
+    Unknown(Option<String>),
+}
+
+/// Asks one container through one of its lives.
+pub(super) struct Asker {
+    engine: Arc<Engine>,
+    target: ProbeTarget,
+    /// The container's process, once it was asked for.
+    pid: Option<u32>,
+    /// A command that did not end in its time, and since when it runs.
+    hung: Option<(String, Instant)>,
+    /// The time that the image's own check may take until it has decided.
+    pub(super) needs: Duration,
+}
+
+impl Asker {
+    pub(super) fn new(engine: Arc<Engine>, target: ProbeTarget) -> Self {
+        Self { engine, target, pid: None, hung: None, needs: Duration::ZERO }
+    }
+
+    /// Asks once. With `hints`, a miss says where the program listens instead, which costs a call of
+    /// the engine.
+    pub(super) async fn ask(&mut self, hints: bool) -> Answer {
+        match self.target.health.probe.clone() {
+            Probe::None | Probe::Running => Answer::Good,
+            Probe::Tcp | Probe::Http(_) => self.over_network(hints).await,
+            Probe::Command(command) => self.command(&command).await,
+            Probe::Docker => self.docker().await,
+        }
+    }
+
+    // --- over the network ---------------------------------------------------------------------
+
+    async fn over_network(&mut self, hints: bool) -> Answer {
+        let Some(port) = self.target.port else {
+            return Answer::Unknown(Some("no port is declared for the probe to connect to".to_owned()));
+        };
+        match self.engine.reach().await {
+            Ok(Reach::Direct) => self.directly(port, hints).await,
+            Ok(Reach::Published { host, why }) => self.from_afar(port, &host, why).await,
+            Err(_) => Answer::Unknown(None),
+        }
+    }
+
+    async fn directly(&mut self, port: u16, hints: bool) -> Answer {
+        let Some(address) = self.target.address else {
+            return Answer::Miss("it has no address in the managed network yet".to_owned());
+        };
+        let address = SocketAddr::new(address, port);
+        let patience = self.target.health.timeout;
+        match timeout(patience, self.exchange(TcpStream::connect(address), port)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                let sockets = if hints { self.listening().await } else { None };
+                Answer::Miss(sockets::nothing_listens(port, sockets.as_deref()))
+            }
+            Ok(Err(error)) => Answer::Miss(format!("no connection to {address}: {error}")),
+            Err(_) => Answer::Miss(format!("no answer on port {port} within {}", words(patience))),
+        }
+    }
+
+    /// Connects, and asks over HTTP if that is what is wanted.
+    async fn exchange(
+        &self,
+        connect: impl Future<Output = std::io::Result<TcpStream>>,
+        port: u16,
+    ) -> std::io::Result<Answer> {
+        let stream = connect.await?;
+        let Probe::Http(path) = &self.target.health.probe else { return Ok(Answer::Good) };
+        let headers = match self.headers() {
+            Ok(headers) => headers,
+            Err(why) => return Ok(Answer::Unknown(Some(why))),
+        };
+        let host = self.target.health.host.as_deref().or(self.target.hostname.as_deref());
+        let request = Request {
+            path,
+            port,
+            host: host.unwrap_or(LOCALHOST),
+            is_host_declared: host.is_some(),
+            headers: &headers,
+        };
+        Ok(request.send(stream).await)
+    }
+
+    /// The declared headers with their values, which may be secrets that are renewed.
+    fn headers(&self) -> Result<Vec<(String, Secret)>, String> {
+        let read = |(name, value): (&String, _)| {
+            let value =
+                secret::value(value).map_err(|error| format!("the probe's header {name}: {error}"))?;
+            let is_one_line = HeaderValue::from_str(value.expose()).is_ok();
+            if !is_one_line || HeaderName::from_bytes(name.as_bytes()).is_err() {
+                return Err(format!("the probe's header {name} is not one line of text"));
+            }
+            Ok((name.clone(), value))
+        };
+        self.target.health.headers.iter().map(read).collect()
+    }
+
+    /// Asks where the container's own address cannot be reached from here.
+    async fn from_afar(&mut self, port: u16, host: &str, why: &str) -> Answer {
+        if self.target.health.probe == Probe::Tcp {
+            return match self.listening().await {
+                Some(sockets) if sockets.iter().any(|socket| sockets::is_open(*socket, port)) => Answer::Good,
+                Some(sockets) => Answer::Miss(sockets::nothing_listens(port, Some(&sockets))),
+                None => unreachable_from_here(why),
+            };
+        }
+        let Some(publish) = self.target.publish else { return unreachable_from_here(why) };
+        let address = publish.address.filter(|address| !address.is_unspecified());
+        let host = address.map_or_else(|| host.to_owned(), |address: IpAddr| address.to_string());
+        let patience = self.target.health.timeout;
+        let connect = TcpStream::connect((host.as_str(), publish.port));
+        match timeout(patience, self.exchange(connect, port)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Answer::Unknown(Some(format!(
+                "{why}, and the published port {host}:{} cannot be reached from here: {error}",
+                publish.port
+            ))),
+            Err(_) => Answer::Miss(format!("no answer on port {port} within {}", words(patience))),
+        }
+    }
+
+    /// Where the programs in the container listen, if this host tells.
+    async fn listening(&mut self) -> Option<Vec<SocketAddr>> {
+        if self.pid.is_none() {
+            self.pid = self.engine.vitals(&self.target.container).await.ok().flatten()?.pid;
+        }
+        sockets::listening(self.pid?, &self.target.container)
+    }
+
+    // --- in the container ---------------------------------------------------------------------
+
+    /// Runs a command. The engine cannot end one that hangs, so no second one is started beside it.
+    async fn command(&mut self, command: &[String]) -> Answer {
+        let shown = command.join(" ");
+        if let Some((exec, since)) = &self.hung {
+            match self.engine.is_exec_running(exec).await {
+                Ok(true) => {
+                    let lasted = Duration::from_secs(since.elapsed().as_secs());
+                    return Answer::Miss(format!("`{shown}` has been running for {}", words(lasted)));
+                }
+                Ok(false) => self.hung = None,
+                Err(_) => return Answer::Unknown(None),
+            }
+        }
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let exec = match self.engine.prepare_exec(&self.target.container, &command).await {
+            Ok(exec) => exec,
+            Err(error) => return not_run(&shown, &error),
+        };
+        let patience = self.target.health.timeout;
+        match timeout(patience, self.engine.run_exec(&exec)).await {
+            Ok(Ok((0, _))) => Answer::Good,
+            Ok(Ok((code, output))) => {
+                Answer::Miss(format!("`{shown}` ended with {code}{}", last_line(Some(&output))))
+            }
+            Ok(Err(error)) => not_run(&shown, &error),
+            Err(_) => {
+                self.hung = Some((exec, Instant::now() - patience));
+                Answer::Miss(format!("`{shown}` did not end within {}", words(patience)))
+            }
+        }
+    }
+
+    // --- the image's own check ----------------------------------------------------------------
+
+    async fn docker(&mut self) -> Answer {
+        let Ok(Some(vitals)) = self.engine.vitals(&self.target.container).await else {
+            return Answer::Unknown(None);
+        };
+        self.needs = vitals.check.as_ref().map_or(Duration::ZERO, |check| check.needs());
+        of_vitals(&vitals)
+    }
+}
+
+/// What the image's own check says. That it has not decided yet is no verdict.
+fn of_vitals(vitals: &Vitals) -> Answer {
+    let Some(check) = &vitals.check else {
+        let lacks =
+            if vitals.is_turned_off { "has its HEALTHCHECK turned off" } else { "has no HEALTHCHECK" };
+        return Answer::Miss(format!("the image {lacks}; declare another `health`, such as `http`"));
+    };
+    let (every, output) = (words(check.interval), last_line(vitals.output.as_deref()));
+    match (vitals.health, vitals.failures) {
+        (EngineHealth::Healthy, _) => Answer::Good,
+        (EngineHealth::Unhealthy, failures) => Answer::Miss(format!(
+            "its HEALTHCHECK, which runs every {every}, failed {failures} times in a row{output}"
+        )),
+        (_, 0) => Answer::Unknown(Some(format!(
+            "its HEALTHCHECK, which runs every {every}, has no result yet{output}"
+        ))),
+        (_, failures) => Answer::Unknown(Some(format!(
+            "its HEALTHCHECK, which runs every {every}, failed {failures} of {} times{output}",
+            check.retries
+        ))),
+    }
+}
+
+/// A command that the container's own state, or the engine, did not let run tells nothing.
+fn not_run(shown: &str, error: &EngineError) -> Answer {
+    match error {
+        EngineError::Refused(words) => Answer::Miss(format!("`{shown}` could not be run: {words}")),
+        _ => Answer::Unknown(None),
+    }
+}
+
+fn unreachable_from_here(why: &str) -> Answer {
+    Answer::Unknown(Some(format!(
+        "{why}, so its address cannot be reached from here; declare `health` as `http` with a published \
+         port, as `command` or as `docker`"
+    )))
+}
+
+/// The last line of an output that is not empty, as a clause.
+fn last_line(output: Option<&str>) -> String {
+    let line = output.and_then(|output| output.lines().map(str::trim).rfind(|line| !line.is_empty()));
+    line.map(|line| format!(": {line}")).unwrap_or_default()
+}
+
+fn words(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(duration)
+}
+
+#[cfg(test)]
+mod tests;

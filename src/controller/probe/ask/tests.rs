@@ -1,0 +1,41 @@
+use super::*;
+use crate::controller::docker::HealthCheck;
+
+fn vitals(health: EngineHealth, failures: u32, output: Option<&str>) -> Vitals {
+    let check = HealthCheck {
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(30),
+        start_period: Duration::ZERO,
+        retries: 3,
+    };
+    let output = output.map(str::to_owned);
+    Vitals { health, failures, output, check: Some(check), ..Vitals::default() }
+}
+
+#[test]
+fn a_healthcheck_that_has_not_decided_is_no_verdict_and_it_is_said_how_far_it_is() {
+    let told = |answer| match answer {
+        Answer::Unknown(Some(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let unasked = told(of_vitals(&vitals(EngineHealth::Starting, 0, None)));
+    assert_eq!(unasked, "its HEALTHCHECK, which runs every 30s, has no result yet");
+    let failing = told(of_vitals(&vitals(EngineHealth::Starting, 2, Some("one\ntwo\n\n"))));
+    assert_eq!(failing, "its HEALTHCHECK, which runs every 30s, failed 2 of 3 times: two");
+}
+
+#[test]
+fn what_a_healthcheck_has_decided_counts() {
+    assert_eq!(of_vitals(&vitals(EngineHealth::Healthy, 0, None)), Answer::Good);
+    let bad = of_vitals(&vitals(EngineHealth::Unhealthy, 3, Some("no database")));
+    let said = "its HEALTHCHECK, which runs every 30s, failed 3 times in a row: no database";
+    assert_eq!(bad, Answer::Miss(said.to_owned()));
+}
+
+#[test]
+fn an_image_without_a_healthcheck_is_never_ready_by_it() {
+    for (is_turned_off, words) in [(false, "has no HEALTHCHECK"), (true, "has its HEALTHCHECK turned off")] {
+        let answer = of_vitals(&Vitals { is_turned_off, ..Vitals::default() });
+        assert!(matches!(&answer, Answer::Miss(said) if said.contains(words)), "{answer:?}");
+    }
+}

@@ -1,0 +1,123 @@
+use super::*;
+use crate::model::time::Timestamp;
+
+#[test]
+fn a_start_that_fails_is_told_apart_by_whose_doing_it_is() {
+    for (words, cause) in [
+        ("OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/nothing\": stat /nothing: no such file or directory: unknown", Cause::Version),
+        ("failed to create task: exec: \"serve\": executable file not found in $PATH: unknown", Cause::Version),
+        ("exec: \"/srv\": permission denied: unknown", Cause::Version),
+        ("exec /site: exec format error", Cause::Version),
+        ("No command specified", Cause::Version),
+        ("unable to find user nobody1: no matching entries in passwd file", Cause::Version),
+        ("No such container: 0123", Cause::Hand),
+        ("container is marked for removal and cannot be started", Cause::Hand),
+        ("cannot join network of a non running container: 0123", Cause::Hand),
+        ("network 5f2a not found", Cause::Hand),
+        ("network abide not found", Cause::Hand),
+        ("driver failed programming external connectivity on endpoint x (y): Bind for 127.0.0.1:8080 failed: port is already allocated", Cause::Port),
+        ("error starting userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use", Cause::Port),
+        ("error creating overlay mount to /var/lib/docker: no space left on device", Cause::Host),
+        ("fork/exec /usr/bin/containerd-shim-runc-v2: resource temporarily unavailable", Cause::Host),
+        ("error mounting \"/a\" to rootfs at \"/b\": mount through procfd: not a directory: unknown", Cause::Host),
+        ("ttrpc: closed: transport is closing: unavailable", Cause::Engine),
+        ("something that no engine said before", Cause::Unknown),
+    ] {
+        assert_eq!(of_start(words), cause, "{words}");
+    }
+}
+
+#[test]
+fn a_registry_is_judged_alike_whether_an_image_is_pulled_or_built() {
+    for (words, cause) in [
+        ("unauthorized: authentication required", Cause::Denied),
+        ("Get http://localhost:5000/v2/: no basic auth credentials", Cause::Denied),
+        ("denied: requested access to the resource is denied", Cause::Denied),
+        ("pull access denied for nowhere, repository does not exist or may require 'docker login'", Cause::Denied),
+        ("failed to resolve: unexpected status: 403 Forbidden", Cause::Denied),
+        ("pulling from host x failed with status code [manifests latest]: 401 Unauthorized", Cause::Denied),
+        ("dial tcp 127.0.0.1:5000: connect: connection refused", Cause::Network),
+        ("dial tcp: lookup registry-1.docker.io: no such host", Cause::Network),
+        ("received unexpected HTTP status: 503 Service Unavailable", Cause::Network),
+        ("x509: certificate signed by unknown authority", Cause::Network),
+        ("toomanyrequests: You have reached your pull rate limit", Cause::RateLimit),
+        ("unexpected status code 429 Too Many Requests", Cause::RateLimit),
+        ("manifest for a:1 not found: manifest unknown: manifest unknown", Cause::NoImage),
+        ("no matching manifest for linux/amd64 in the manifest list entries", Cause::NoPlatform),
+        ("write /var/lib/docker/tmp/x: no space left on device", Cause::Host),
+    ] {
+        assert_eq!(of_transfer(words), cause, "pulled: {words}");
+        assert_eq!(of_build(words), cause, "built: {words}");
+    }
+    assert_eq!(of_transfer("what nobody said before"), Cause::Network, "it is tried again");
+}
+
+#[test]
+fn a_command_that_fails_is_the_builds_own_whatever_it_wrote() {
+    for words in [
+        "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
+        "process \"/bin/sh -c docker pull x: unauthorized\" did not complete successfully: exit code: 1",
+        "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",
+        "COPY failed: file not found in build context or excluded by .dockerignore: stat absent",
+        "failed to read dockerfile: open Dockerfile: permission denied",
+    ] {
+        assert_eq!(of_build(words), Cause::Version, "{words}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_what_shows_who_has_it() {
+    for (words, told) in [
+        (
+            "driver failed programming external connectivity on endpoint x (y): Bind for 0.0.0.0:8080 failed: port is already allocated",
+            "0.0.0.0:8080 is taken by another container; `docker ps --filter publish=8080` shows it",
+        ),
+        (
+            "Error starting userland proxy: listen tcp4 127.0.0.1:8080: bind: address already in use",
+            "127.0.0.1:8080 is taken by another process; `ss -ltnp` shows it",
+        ),
+        (
+            "failed to bind host port for 0.0.0.0:80:172.18.0.2:8080/tcp: address already in use",
+            "0.0.0.0:80 is taken by another process; `ss -ltnp` shows it",
+        ),
+        (
+            "Error starting userland proxy: listen tcp6 [::1]:80: bind: cannot assign requested address",
+            "[::1]:80 is no address of this host; `ip address` lists those there are",
+        ),
+    ] {
+        assert_eq!(advice(words).as_deref(), Some(told));
+    }
+    assert_eq!(advice("address already in use"), None);
+    assert_eq!(advice("no space left on device"), None);
+}
+
+#[test]
+fn the_platform_that_is_missing_is_named() {
+    let words = "no matching manifest for linux/arm64/v8 in the manifest list entries";
+    assert_eq!(missing_platform(words), Some("linux/arm64/v8"));
+    assert_eq!(missing_platform("manifest unknown"), None);
+}
+
+#[test]
+fn only_an_end_that_nobody_else_caused_is_the_programs_own() {
+    use EndedBy::{Absence, Hand, Host, Signal, Untold};
+    let exit = |code, out_of_memory| Exit { code, out_of_memory, at: Timestamp::default() };
+    for (code, out_of_memory, limit, witness, by) in [
+        (3, false, false, Witness::ByItself, None),
+        (0, false, true, Witness::ByItself, None),
+        (139, false, false, Witness::ByItself, None),
+        (137, false, false, Witness::ByItself, Some(Signal)),
+        (143, false, true, Witness::ByItself, Some(Signal)),
+        (137, true, true, Witness::ByItself, None),
+        (137, true, false, Witness::ByItself, Some(Host)),
+        (143, false, false, Witness::AfterSignal, Some(Hand)),
+        (0, false, false, Witness::AfterSignal, Some(Hand)),
+        (143, false, false, Witness::Nobody, Some(Absence)),
+        (1, false, false, Witness::Nobody, Some(Absence)),
+        (1, false, false, Witness::NotYet, Some(Untold)),
+    ] {
+        assert_eq!(of_exit(&exit(code, out_of_memory), limit, witness), by, "{code} {witness:?}");
+    }
+    assert!(EndedBy::counts(None) && EndedBy::counts(Some(Signal)));
+    assert!(!EndedBy::counts(Some(Hand)) && !EndedBy::counts(Some(Absence)) && !EndedBy::counts(Some(Host)));
+}

@@ -1,0 +1,134 @@
+//! `[environment.NAME.health]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::table::{Field, Table};
+use super::{grammar, keys, secrets};
+use crate::model::spec::{EnvValue, HealthSpec, Probe};
+
+/// The keys of which one says what is asked.
+const KINDS: [&str; 5] = ["http", "tcp", "command", "docker", "none"];
+/// The keys that only an HTTP request has a use for.
+const OF_HTTP: [&str; 2] = ["host", "headers"];
+
+/// Reads the health check of an environment whose program listens on `port`. Without a port nobody
+/// can connect, so the default is that the program keeps running.
+pub(super) fn read(environment: &Table<'_>, port: Option<u16>) -> HealthSpec {
+    let default = HealthSpec {
+        probe: if port.is_some() { Probe::Tcp } else { Probe::Running },
+        ..HealthSpec::default()
+    };
+    match environment.get("health") {
+        Some(field) => read_table(&field, port, &default).unwrap_or(default),
+        None => default,
+    }
+}
+
+fn read_table(field: &Field<'_>, port: Option<u16>, default: &HealthSpec) -> Option<HealthSpec> {
+    let table = field.table(&keys::HEALTH)?;
+    let own_port = table.get("port").map(|field| field.port());
+    let probe = read_probe(&table, own_port.is_some(), default);
+    let health = HealthSpec {
+        interval: patience(&table, "interval", default.interval),
+        timeout: patience(&table, "timeout", default.timeout),
+        start_deadline: patience(&table, "start_deadline", default.start_deadline),
+        healthy_for: table
+            .get("healthy_for")
+            .and_then(|field| field.duration())
+            .unwrap_or(default.healthy_for),
+        port: own_port.flatten(),
+        host: table.get("host").and_then(|field| field.parsed("a host name in quotes", grammar::probe_host)),
+        headers: table.get("headers").map(|field| read_headers(&field)).unwrap_or_default(),
+        probe,
+    };
+    if health.probe.needs_port() && port.is_none() && own_port.is_none() {
+        field.must("needs a `port`, here or in the environment, to connect to");
+    }
+    if !matches!(health.probe, Probe::None | Probe::Running) && health.healthy_for >= health.start_deadline {
+        field.must(format!(
+            "could never succeed: `healthy_for` ({}) must be shorter than `start_deadline` ({})",
+            humantime::format_duration(health.healthy_for),
+            humantime::format_duration(health.start_deadline),
+        ));
+    }
+    Some(health)
+}
+
+/// A duration that must be more than zero.
+fn patience(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
+    let Some(field) = table.get(key) else { return default };
+    let found = field.duration().unwrap_or(default);
+    if found.is_zero() {
+        field.must("must be more than zero");
+    }
+    found
+}
+
+fn read_probe(table: &Table<'_>, has_port: bool, default: &HealthSpec) -> Probe {
+    let kinds = table.present(&KINDS);
+    if let [_, second, ..] = &kinds[..] {
+        second.problem("`health` takes only one of `http`, `tcp`, `command`, `docker` and `none`");
+    }
+    let kind = kinds.first();
+    if kind.is_none_or(|kind| kind.key() != "http") {
+        for field in table.present(&OF_HTTP) {
+            field.must("goes with `http` alone");
+        }
+    }
+    match kind {
+        None if has_port => Probe::Tcp,
+        None => default.probe.clone(),
+        Some(kind) => read_kind(kind, has_port, default),
+    }
+}
+
+fn read_kind(kind: &Field<'_>, has_port: bool, default: &HealthSpec) -> Probe {
+    let fallback = default.probe.clone();
+    match kind.key() {
+        "http" => {
+            let path = kind.parsed("a path such as \"/\"", grammar::probe_path);
+            return path.map_or(fallback, Probe::Http);
+        }
+        "command" => return read_command(kind).map_or(fallback, Probe::Command),
+        _ => {}
+    }
+    if kind.flag() == Some(false) {
+        kind.must("must be true or left out");
+    }
+    let probe = match kind.key() {
+        "docker" => Probe::Docker,
+        "none" => Probe::None,
+        _ => Probe::Tcp,
+    };
+    if has_port && !probe.needs_port() {
+        kind.must("does not go with `port`, which only `http` and `tcp` connect to");
+    }
+    probe
+}
+
+fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
+    let words = field.texts("a list such as [\"pg_isready\", \"-q\"]");
+    let command: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    if command.first().is_none_or(String::is_empty) {
+        field.must("must begin with a program, such as [\"pg_isready\", \"-q\"]");
+        return None;
+    }
+    Some(command)
+}
+
+fn read_headers(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
+    let read = |entry: Field<'_>| {
+        if let Err(predicate) = grammar::header_name(entry.key()) {
+            entry.must(predicate);
+        }
+        let value = secrets::value(&entry)?;
+        if let EnvValue::Plain(text) = &value
+            && let Err(predicate) = grammar::header_value(text)
+        {
+            entry.must(predicate);
+        }
+        Some((entry.key().to_owned(), value))
+    };
+    field.entries().into_iter().filter_map(read).collect()
+}
