@@ -131,6 +131,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::SourceUnavailable
         | Reason::FrontUnavailable
         | Reason::Unhealthy
+        | Reason::Interrupted
         | Reason::HeldByPerson
         | Reason::NameConflict
         | Reason::VolumeMissing

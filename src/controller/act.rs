@@ -12,10 +12,11 @@ use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
 use super::pull::{Pull, pull_declared};
 use crate::failpoint;
+use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::spec::HolderImage;
-use crate::plan::{Failure, Need, PlannedStep, Step, Target, explain};
+use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
 /// A step that failed, and how.
@@ -39,18 +40,19 @@ pub(super) enum StepError {
 }
 
 impl Failed {
-    /// What the failure, told as `message`, says of the thing that was asked for.
-    pub(super) fn verdict<'a>(&self, message: &'a str) -> Failure<'a> {
+    /// Whose doing it is.
+    pub(super) fn cause(&self) -> Cause {
         match &self.why {
-            StepError::Engine(error) if error.is_no_answer() => Failure::Unanswered(message),
-            StepError::Engine(_) | StepError::Record(_) | StepError::NothingMade => Failure::Refused(message),
+            StepError::Engine(error) => error.cause(),
+            StepError::Record(_) | StepError::NothingMade => Cause::Unknown,
         }
     }
 }
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot {}: {}", explain::words(&self.step), self.why)
+        let why = self.why.to_string();
+        write!(f, "cannot {}: {}", explain::words(&self.step), cause::advice(&why).unwrap_or(why))
     }
 }
 

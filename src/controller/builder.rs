@@ -20,6 +20,7 @@ mod work;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -28,11 +29,12 @@ use super::clock::now;
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Limits, Progress};
 use super::push::Pusher;
-use super::registries::Trouble;
+use super::registries::{RATE_LIMITED, Registries, Trouble};
 use super::remote::{login_at, remote};
 use crate::context::ContextError;
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
+use crate::model::cause::{self, Cause};
 use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
@@ -92,6 +94,14 @@ impl BuildError {
 }
 
 impl BuildError {
+    /// The container of a step could not be run to its end.
+    fn of_run(error: EngineError) -> Self {
+        match error.cause() {
+            Cause::Hand | Cause::Host | Cause::Port => Self::not_tried(error.to_string()),
+            _ => Self::from(error),
+        }
+    }
+
     /// The same, with the step that it came from.
     fn during(self, step: &str) -> Self {
         let named = |message: String| format!("{step}: {message}");
@@ -137,58 +147,25 @@ impl From<ContextError> for BuildError {
 impl From<EngineError> for BuildError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
-        // A full disk says nothing about the inputs. The engine's words and ours differ in one letter.
-        let is_full = message.to_lowercase().contains("no space left on device");
-        if error.is_no_answer() || is_full {
-            Self::Unavailable(Reason::EngineUnavailable, message)
-        } else if is_unfetched(&message) {
-            Self::Unavailable(Reason::ImageNotFound, message)
-        } else if is_denied(&message) {
-            Self::Unavailable(Reason::RegistryDenied, message)
-        } else {
-            Self::failed(message)
+        if error.is_no_answer() {
+            return Self::Unavailable(Reason::EngineUnavailable, message);
+        }
+        match cause::of_build(&message) {
+            Cause::Host => Self::Unavailable(Reason::EngineUnavailable, message),
+            Cause::Network | Cause::RateLimit => Self::Unavailable(Reason::RegistryUnavailable, message),
+            Cause::Denied => Self::Unavailable(Reason::RegistryDenied, message),
+            Cause::Hand => Self::not_tried(message),
+            _ => Self::failed(message),
         }
     }
 }
 
-/// Whether a base image could not be fetched because its registry did not answer, or not now: the
-/// same inputs may well build later. Both builders pass on the engine's HTTP client's words.
-fn is_unfetched(message: &str) -> bool {
-    if is_of_a_command(message) {
-        return false;
-    }
-    let of_a_registry = [
-        "dial tcp",
-        "i/o timeout",
-        "TLS handshake timeout",
-        "connection reset by peer",
-        "no such host",
-        "unexpected EOF",
-        "toomanyrequests",
-        "429 Too Many Requests",
-        "500 Internal Server Error",
-        "502 Bad Gateway",
-        "503 Service Unavailable",
-        "504 Gateway",
-        "Client.Timeout exceeded",
-        "net/http: request canceled",
-    ];
-    of_a_registry.iter().any(|words| message.contains(words))
-}
-
-/// Whether a registry does not let the build in, which another password may change. That there is
-/// perhaps no such image (`pull access denied`) is not that.
-fn is_denied(message: &str) -> bool {
-    // The last is what BuildKit makes of a password that cannot be read here.
-    let of_a_registry =
-        ["401 Unauthorized", "unauthorized:", "no basic auth credentials", "code = FailedPrecondition"];
-    !is_of_a_command(message) && of_a_registry.iter().any(|words| message.contains(words))
-}
-
-/// Whether it is a command of the Dockerfile that failed, whatever it wrote.
-fn is_of_a_command(message: &str) -> bool {
-    let words = ["executor failed running", "process \"", "The command '"];
-    words.iter().any(|words| message.contains(words))
+/// How long to leave the registries of a build alone: the one that it pushes to, and those of its base
+/// images, of which the engine does not pass on what they ask for.
+fn pause_after(task: &Task, message: &str, registries: &Registries) -> Duration {
+    let of_push = task.push.as_ref().and_then(|repository| registries.quiet_for(repository.host()));
+    let of_bases = (cause::of_build(message) == Cause::RateLimit).then_some(RATE_LIMITED);
+    of_push.max(of_bases).unwrap_or_default()
 }
 
 impl From<RecordError> for BuildError {
@@ -200,7 +177,9 @@ impl From<RecordError> for BuildError {
 impl From<Trouble> for BuildError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::NotThere(message) => Self::Unavailable(Reason::RegistryUnavailable, message),
+            Trouble::NotThere(message) | Trouble::NoPlatform(message) => {
+                Self::Unavailable(Reason::RegistryUnavailable, message)
+            }
             Trouble::Unavailable(reason, message) => Self::Unavailable(reason, message),
         }
     }
@@ -240,7 +219,10 @@ impl Builder {
         match self.build_and_push(&task, &key, &progress).await {
             Ok(image) => Ended::Got(image),
             Err(BuildError::Verdict(reason, message)) => Ended::Failed { reason, message },
-            Err(BuildError::Unavailable(reason, message)) => Ended::Unavailable { reason, message },
+            Err(BuildError::Unavailable(reason, message)) => {
+                let pause = pause_after(&task, &message, &self.pusher.registries);
+                Ended::Unavailable { reason, message, pause }
+            }
         }
     }
 
@@ -435,7 +417,7 @@ mod tests {
             "toomanyrequests: You have reached your pull rate limit",
         ] {
             let error = BuildError::from(EngineError::Refused(message.to_owned()));
-            assert!(matches!(error, BuildError::Unavailable(Reason::ImageNotFound, _)), "{message}");
+            assert!(matches!(error, BuildError::Unavailable(Reason::RegistryUnavailable, _)), "{message}");
         }
     }
 
@@ -463,6 +445,8 @@ mod tests {
             "failed to load cache key: pulling from host x failed with status code [manifests latest]: 401 Unauthorized",
             "Head \"http://localhost:5000/v2/x/manifests/latest\": no basic auth credentials",
             "failed to load cache key: rpc error: code = FailedPrecondition desc = the password for the registry x",
+            "failed to resolve source metadata: unexpected status: 403 Forbidden",
+            "pull access denied for nowhere, repository does not exist or may require 'docker login'",
         ] {
             let error = BuildError::from(EngineError::Refused(message.to_owned()));
             assert!(matches!(error, BuildError::Unavailable(Reason::RegistryDenied, _)), "{message}");
@@ -474,7 +458,7 @@ mod tests {
         for message in [
             "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
             "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",
-            "pull access denied for nowhere, repository does not exist or may require 'docker login'",
+            "manifest for nowhere:1 not found: manifest unknown: manifest unknown",
             "COPY failed: file not found in build context or excluded by .dockerignore: stat absent",
         ] {
             let error = BuildError::from(EngineError::Refused(message.to_owned()));

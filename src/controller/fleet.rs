@@ -4,15 +4,18 @@
 //! inspects of what changed. Passes read containers from here. Of images, volumes and the network they
 //! ask the engine only what is not known yet; what a container wrote last they ask for each time.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::docker::{Engine, EngineError, Listed};
+use super::ends::Ends;
+use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{Foreign, NetworkPresence, SeenContainer};
+use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
+use crate::model::time::Timestamp;
 
 /// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
@@ -37,6 +40,8 @@ struct Known {
     taken: HashMap<String, u64>,
     /// Why containers could not be looked at, as it was logged.
     unseen: HashMap<String, EngineError>,
+    /// What events told of the ends of ours.
+    ends: Ends,
     /// Names of containers that are not ours.
     foreign: HashMap<String, Foreign>,
     /// Image IDs known to be there.
@@ -89,6 +94,38 @@ impl Fleet {
     /// Whether a container is known to be ours.
     pub(crate) fn knows(&self, id: &str) -> bool {
         self.known().ours.contains_key(id)
+    }
+
+    /// Notes that events are followed without a gap from now on.
+    pub(crate) fn witness_from(&self, now: Timestamp) {
+        self.known().ends.witness_from(now);
+    }
+
+    /// Notes that somebody sent a signal to a container.
+    pub(crate) fn note_signal(&self, id: &str, signal: u8, at: Timestamp) {
+        let mut known = self.known();
+        if known.ours.contains_key(id) {
+            known.ends.note_signal(id, signal, at);
+        }
+    }
+
+    /// Notes that the process of a container ended.
+    pub(crate) fn note_end(&self, id: &str, at: Timestamp) {
+        let mut known = self.known();
+        if known.ours.contains_key(id) {
+            known.ends.note_end(id, at);
+        }
+    }
+
+    /// What ended those of `containers` that did not end by their own program.
+    pub(crate) fn ended_by(&self, containers: &[SeenContainer], now: Timestamp) -> BTreeMap<String, EndedBy> {
+        let known = self.known();
+        let by = |seen: &SeenContainer| {
+            let ContainerState::Exited(exit) = &seen.state else { return None };
+            let witness = known.ends.witness(&seen.id, exit.at, now);
+            Some((seen.id.clone(), cause::of_exit(exit, seen.memory.is_some(), witness)?))
+        };
+        containers.iter().filter_map(by).collect()
     }
 
     /// The container that is not ours and has this name.
@@ -277,7 +314,7 @@ impl Fleet {
             && listed.labels.get(label::ENVIRONMENT).is_some_and(|name| EnvironmentName::new(name).is_ok())
     }
 
-    fn environment_of(&self, labels: &std::collections::BTreeMap<String, String>) -> Option<EnvironmentName> {
+    fn environment_of(&self, labels: &BTreeMap<String, String>) -> Option<EnvironmentName> {
         let is_ours = labels.get(label::RECORD) == Some(&self.record);
         labels.get(label::ENVIRONMENT).filter(|_| is_ours).and_then(|name| EnvironmentName::new(name).ok())
     }
@@ -299,6 +336,7 @@ impl Known {
 
     fn forget(&mut self, id: &str) -> Option<EnvironmentName> {
         self.listed.remove(id);
+        self.ends.forget(id);
         self.foreign.retain(|_, foreign| foreign.id != id);
         self.ours.remove(id).map(|(environment, _)| environment)
     }
@@ -323,11 +361,8 @@ fn ending(output: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::observed::{ContainerState, EngineHealth};
-    use crate::model::time::Timestamp;
+    use crate::model::observed::EngineHealth;
 
     fn seen(id: &str) -> SeenContainer {
         SeenContainer {

@@ -133,7 +133,8 @@ impl Follower {
                 Ok(()) => self.over_trouble(),
                 Err(why) => self.in_trouble(&why, failures + 1).await,
             };
-            tokio::time::sleep(AT_LEAST_BETWEEN).await;
+            let quiet = self.tools.registries.quiet_for(&self.host).unwrap_or_default();
+            tokio::time::sleep(AT_LEAST_BETWEEN.max(quiet)).await;
             tokio::select! {
                 () = self.announced.notified() => {}
                 () = until_next_poll(self.followed.poll, failures, self.host.as_str()) => {}

@@ -53,8 +53,8 @@ pub(crate) enum Ended {
     Got(Image),
     /// It never will, and the record says so where it was a build.
     Failed { reason: Reason, message: String },
-    /// It could not be tried.
-    Unavailable { reason: Reason, message: String },
+    /// It could not be tried, and need not be before `pause` is over.
+    Unavailable { reason: Reason, message: String, pause: Duration },
 }
 
 /// How long a build may take.
@@ -268,7 +268,7 @@ fn panicked(key: &JobKey) -> Ended {
         JobKey::Pull(_) | JobKey::Push(_) => Reason::RegistryUnavailable,
     };
     let message = "the job ended in a panic, which is a bug of abide; it is tried again later".to_owned();
-    Ended::Unavailable { reason, message }
+    Ended::Unavailable { reason, message, pause: Duration::ZERO }
 }
 
 impl Slot {
@@ -279,8 +279,8 @@ impl Slot {
         let acquisition = match ended {
             Ended::Got(image) => Acquisition::Got(image),
             Ended::Failed { reason, message } => Acquisition::Failed { reason, message, at: now },
-            Ended::Unavailable { reason, message } => {
-                let retry_at = now.after(backoff(self.failures + 1, environment.as_str()));
+            Ended::Unavailable { reason, message, pause } => {
+                let retry_at = now.after(backoff(self.failures + 1, environment.as_str()).max(pause));
                 Acquisition::Unavailable { reason, message, retry_at }
             }
         };

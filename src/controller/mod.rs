@@ -9,6 +9,7 @@ mod builder;
 pub mod cleanup;
 mod clock;
 mod docker;
+mod ends;
 mod fleet;
 mod follow;
 mod follow_registry;

@@ -225,6 +225,7 @@ impl Pass {
         let network = self.manifest.borrow().network.clone();
         let targets = probe_targets(spec, &network, intent, &containers);
         let probes = self.prober.watch(&intent.environment, targets);
+        let ended_by = self.fleet.ended_by(&containers, now());
         let holder_image = !intent.holder || self.fleet.has_image(engine, &self.holder_image()).await?;
         let observed = Observed {
             holders: self.fleet.holders(&intent.environment),
@@ -241,6 +242,7 @@ impl Pass {
             burst_since: jobs.burst_since,
             containers: self.with_output(containers, &probes, intent, memory).await,
             probes,
+            ended_by,
         };
         Ok((observed, job))
     }
@@ -379,7 +381,7 @@ impl Pass {
                 let message = failed.to_string();
                 warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
                 self.writer.event(environment, EventKind::Failure, &message, at).await?;
-                let failure = failed.verdict(&message);
+                let failure = plan::Failure { cause: failed.cause(), message: &message };
                 plan::after_failure(&planned.plan, &failed.step, failure, &planned.intent, at)
             }
             None => planned.plan.memory.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
 use super::registries::{Registries, Trouble, explained};
+use crate::model::cause;
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
@@ -31,61 +32,104 @@ impl Pull {
                 self.registries.lost(&self.reference, &self.digest);
                 Ended::Failed { reason: Reason::ImageNotFound, message }
             }
-            Err(Trouble::Unavailable(reason, message)) => Ended::Unavailable { reason, message },
+            Err(Trouble::NoPlatform(message)) => Ended::Failed { reason: Reason::ImageNotFound, message },
+            Err(Trouble::Unavailable(reason, message)) => {
+                let host = host_of(&self.reference);
+                let pause = host.and_then(|host| self.registries.quiet_for(&host)).unwrap_or_default();
+                Ended::Unavailable { reason, message, pause }
+            }
         }
     }
 
     async fn pull(&self, progress: &Progress) -> Result<Image, Trouble> {
-        // A name that no registry could have is left to the engine, which says so.
-        let repository = self.reference.parse::<ImageRepository>().ok();
-        let found_at = repository.as_ref().and_then(|repository| self.engine.found_at(repository));
-        let (proof, access) = match &repository {
-            // Whoever is in between proves who it is.
-            Some(repository) if found_at.is_some() => (None, self.registries.access(repository.host())),
-            Some(repository) => {
-                let host = repository.host();
-                (self.registries.proof(host).await?, self.registries.access(host))
-            }
-            None => (None, RegistryAccess::default()),
-        };
         let (reference, digest) = (&self.reference, &self.digest);
-        let asked_for = found_at.as_ref().unwrap_or(reference);
-        let mut say = |line: String| progress.say(line);
-        let pulled = self.engine.pull(asked_for, digest, proof.as_ref(), access.patience, &mut say).await;
-        let pulled = match (pulled, &repository) {
-            (Ok(pulled), _) => pulled,
-            // Where someone is in between, this host may not reach the registry itself.
-            (Err(error), Some(repository)) if found_at.is_none() => {
-                let asked = self.registries.look_for(repository, digest);
-                return Err(explained(error, asked).await.with(repository.host()));
-            }
-            (Err(error), Some(repository)) => return Err(Trouble::from(error).with(repository.host())),
-            (Err(error), None) => return Err(error.into()),
+        // A name that no registry could have is left to the engine, which says so.
+        let repository = reference.parse::<ImageRepository>().ok();
+        let found_at = repository.as_ref().and_then(|repository| self.engine.found_at(repository));
+        let name = format!("{}@{digest}", found_at.as_ref().unwrap_or(reference));
+        let wanted = Wanted {
+            name: &name,
+            host: repository.as_ref().map(ImageRepository::host),
+            of: repository.as_ref().map(|repository| (repository, digest)),
+            is_between: found_at.is_some(),
         };
-        let image = Image { reference: Some(reference.clone()), ..pulled };
+        fetch(&self.engine, &self.registries, &wanted, &mut |line| progress.say(line)).await?;
+        let id = self.engine.image_id(&name).await?;
+        // No verdict on the registry, which has it: someone removed it here in between.
+        let gone = || EngineError::Refused(format!("{name} was pulled, and is gone again"));
+        let id = id.ok_or_else(gone)?;
         self.registries.found(reference, digest);
         // By digest alone it has no name, and a plain prune takes what has none.
-        if let Some(id) = &image.id {
-            let (name, tag) = keep_name(&self.environment, digest);
-            self.engine.tag(id.as_str(), &name, &tag).await.map_err(gone_again)?;
-        }
-        Ok(image)
+        let (keep, tag) = keep_name(&self.environment, digest);
+        self.engine.tag(id.as_str(), &keep, &tag).await.map_err(gone_again)?;
+        Ok(Image { reference: Some(reference.clone()), digest: Some(digest.clone()), id: Some(id) })
     }
 }
 
-/// Pulls an image by the name that the manifest has for it, with the password of its registry.
+/// An image that the engine is to pull.
+struct Wanted<'a> {
+    /// By the name that the engine is asked for.
+    name: &'a str,
+    /// Its registry; `None`: no registry could have such a name.
+    host: Option<&'a RegistryHost>,
+    /// What can be asked of the registry itself, if it is pulled by digest.
+    of: Option<(&'a ImageRepository, &'a Digest)>,
+    /// Whether someone is in between, who proves who it is; this host may not reach the registry itself.
+    is_between: bool,
+}
+
+/// Pulls an image: with the password of its registry, for as long as something moves, and not while the
+/// registry asks to be left alone. Every pull of abide goes through here.
+async fn fetch(
+    engine: &Engine,
+    registries: &Registries,
+    wanted: &Wanted<'_>,
+    say: &mut (impl FnMut(String) + Send),
+) -> Result<(), Trouble> {
+    let Some(host) = wanted.host else {
+        let patience = RegistryAccess::default().patience;
+        return Ok(engine.pull(wanted.name, None, patience, say).await?);
+    };
+    registries.may_be_asked(host)?;
+    let proof = if wanted.is_between { None } else { registries.proof(host).await? };
+    let patience = registries.access(host).patience;
+    let Err(error) = engine.pull(wanted.name, proof.as_ref(), patience, say).await else { return Ok(()) };
+    registries.note_limit(host, &error);
+    let trouble = match wanted.of.filter(|_| !wanted.is_between) {
+        Some((repository, digest)) => explained(error, registries.look_for(repository, digest)).await,
+        None => error.into(),
+    };
+    Err(match (trouble, wanted.of) {
+        (Trouble::NoPlatform(words), Some((repository, digest))) if !wanted.is_between => {
+            Trouble::NoPlatform(no_platform(
+                wanted.name,
+                &words,
+                &registries.platforms(repository, digest).await,
+            ))
+        }
+        (trouble, _) => trouble.with(host),
+    })
+}
+
+/// That an image is there for other platforms, and for which.
+fn no_platform(name: &str, words: &str, there_are: &[String]) -> String {
+    let what = cause::missing_platform(words).unwrap_or("this host's platform");
+    match there_are {
+        [] => format!("{name} has no image for {what}: {words}"),
+        there_are => format!("{name} has no image for {what}; it has {}", there_are.join(", ")),
+    }
+}
+
+/// Pulls an image by the name that the manifest has for it: for what abide itself runs, which no record
+/// names. `latest`, if it has neither a tag nor a digest.
 pub(super) async fn pull_declared(
     engine: &Engine,
     registries: &Registries,
     name: &str,
 ) -> Result<(), EngineError> {
     let host = host_of(name);
-    let proof = match &host {
-        Some(host) => registries.proof(host).await.map_err(refused)?,
-        None => None,
-    };
-    let access = host.map_or_else(RegistryAccess::default, |host| registries.access(&host));
-    engine.pull_named(name, proof.as_ref(), access.patience).await
+    let wanted = Wanted { name, host: host.as_ref(), of: None, is_between: false };
+    fetch(engine, registries, &wanted, &mut |_| {}).await.map_err(refused)
 }
 
 /// The registry of an image with a tag, a digest or neither.
@@ -97,7 +141,8 @@ fn host_of(name: &str) -> Option<RegistryHost> {
 }
 
 fn refused(trouble: Trouble) -> EngineError {
-    let (Trouble::NotThere(message) | Trouble::Unavailable(_, message)) = trouble;
+    let (Trouble::NotThere(message) | Trouble::NoPlatform(message) | Trouble::Unavailable(_, message)) =
+        trouble;
     EngineError::Refused(message)
 }
 
@@ -132,5 +177,14 @@ mod tests {
         ] {
             assert_eq!(host_of(name).unwrap().as_str(), host, "{name}");
         }
+    }
+
+    #[test]
+    fn the_platforms_that_there_are_are_named() {
+        let words = "no matching manifest for linux/amd64 in the manifest list entries";
+        let there_are = ["linux/arm64".to_owned(), "windows/amd64".to_owned()];
+        let told = no_platform("a@b", words, &there_are);
+        assert_eq!(told, "a@b has no image for linux/amd64; it has linux/arm64, windows/amd64");
+        assert!(no_platform("a@b", words, &[]).contains("no image for linux/amd64"));
     }
 }

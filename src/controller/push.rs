@@ -22,12 +22,14 @@ pub(super) struct Pusher {
 impl Pusher {
     /// Pushes an image that is here as a job of its own. Nothing that goes wrong is a verdict on it.
     pub(super) async fn run(self, id: Digest, repository: ImageRepository, progress: Progress) -> Ended {
-        match self.push(&id, &repository, &progress).await {
+        let pushed = self.push(&id, &repository, &progress).await;
+        let pause = self.registries.quiet_for(repository.host()).unwrap_or_default();
+        match pushed {
             Ok(image) => Ended::Got(image),
-            Err(Trouble::NotThere(message)) => {
-                Ended::Unavailable { reason: Reason::RegistryUnavailable, message }
+            Err(Trouble::NotThere(message) | Trouble::NoPlatform(message)) => {
+                Ended::Unavailable { reason: Reason::RegistryUnavailable, message, pause }
             }
-            Err(Trouble::Unavailable(reason, message)) => Ended::Unavailable { reason, message },
+            Err(Trouble::Unavailable(reason, message)) => Ended::Unavailable { reason, message, pause },
         }
     }
 
@@ -48,7 +50,10 @@ impl Pusher {
         let pushed = self.engine.push(&name, tag, proof.as_ref(), access.patience, &mut say).await;
         let pushed = match pushed {
             Ok(pushed) => pushed,
-            Err(error) => return Err(explained(error, self.registries.digest(&tagged)).await.with(host)),
+            Err(error) => {
+                self.registries.note_limit(host, &error);
+                return Err(explained(error, self.registries.digest(&tagged)).await.with(host));
+            }
         };
         let digest = self.read_back(&tagged, pushed).await?;
         self.registries.found(&name, &digest);

@@ -1,15 +1,18 @@
 //! What passes and jobs need of registries: who we are there, what they answer, and what they are
 //! known to have lost.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::docker::{EngineError, Login, Logins};
+use crate::model::cause::{self, Cause};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, RegistryHost, TaggedImage};
@@ -20,12 +23,17 @@ use crate::registry::{Client, Credentials, KeyringError, RegistryError};
 /// Where Docker Hub answers, and what BuildKit therefore calls it.
 const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
 
+/// How long a registry is left alone that says it was asked too often, and not until when.
+pub(super) const RATE_LIMITED: Duration = Duration::from_secs(60);
+
 /// Registries, as the manifest of the moment has them.
 pub(super) struct Registries {
     client: Client,
     manifest: watch::Receiver<Arc<Manifest>>,
     /// What a registry was found not to have any more, as `repository@digest`.
     lost: Mutex<HashSet<String>>,
+    /// Until when registries asked to be left alone.
+    quiet: Mutex<HashMap<RegistryHost, Instant>>,
 }
 
 /// Why an image could not be pushed or pulled.
@@ -33,6 +41,8 @@ pub(super) struct Registries {
 pub(super) enum Trouble {
     /// The registry says that there is no such image.
     NotThere(String),
+    /// There is none for this host's platform.
+    NoPlatform(String),
     /// It could not be tried, or not to its end.
     Unavailable(Reason, String),
 }
@@ -54,7 +64,7 @@ impl Trouble {
 
 impl Registries {
     pub(super) fn new(manifest: watch::Receiver<Arc<Manifest>>) -> Self {
-        Self { client: Client::default(), manifest, lost: Mutex::default() }
+        Self { client: Client::default(), manifest, lost: Mutex::default(), quiet: Mutex::default() }
     }
 
     /// How a registry is spoken to.
@@ -79,7 +89,65 @@ impl Registries {
 
     /// The digest that a tag has now.
     pub(super) async fn digest(&self, image: &TaggedImage) -> Result<Digest, RegistryError> {
-        self.client.digest(image, &self.access(image.repository.host())).await
+        let host = image.repository.host();
+        self.asked(host, self.client.digest(image, &self.access(host))).await
+    }
+
+    /// The answer of a registry to a question, which is not put while the registry asks for quiet.
+    async fn asked<T>(
+        &self,
+        host: &RegistryHost,
+        question: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        if let Some(left) = self.quiet_for(host) {
+            let why = format!("it asks to be left alone, for another {}", whole_seconds(left));
+            return Err(RegistryError::Unavailable {
+                registry: host.to_string(),
+                why,
+                retry_after: Some(left),
+            });
+        }
+        let answer = question.await;
+        if let Err(RegistryError::Unavailable { retry_after: Some(pause), .. }) = &answer {
+            self.keep_quiet(host, *pause);
+        }
+        answer
+    }
+
+    /// Leaves a registry alone for this long.
+    pub(super) fn keep_quiet(&self, host: &RegistryHost, pause: Duration) {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + pause;
+        let known = quiet.entry(host.clone()).or_insert(until);
+        *known = until.max(*known);
+    }
+
+    /// How much longer a registry is left alone.
+    pub(super) fn quiet_for(&self, host: &RegistryHost) -> Option<Duration> {
+        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        quiet.get(host)?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    /// Whether a registry is to be left alone, as an error.
+    pub(super) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
+        let Some(left) = self.quiet_for(host) else { return Ok(()) };
+        let message = format!("{host} asks to be left alone, for another {}", whole_seconds(left));
+        Err(Trouble::Unavailable(Reason::RegistryUnavailable, message))
+    }
+
+    /// Leaves a registry alone that the engine has asked too often. The engine does not pass on for how
+    /// long.
+    pub(super) fn note_limit(&self, host: &RegistryHost, error: &EngineError) {
+        if cause::of_transfer(&error.to_string()) == Cause::RateLimit {
+            self.keep_quiet(host, RATE_LIMITED);
+        }
+    }
+
+    /// The platforms that an image is there for.
+    pub(super) async fn platforms(&self, repository: &ImageRepository, digest: &Digest) -> Vec<String> {
+        let host = repository.host();
+        let access = self.access(host);
+        self.asked(host, self.client.platforms(repository, digest, &access)).await.unwrap_or_default()
     }
 
     /// Asks whether a digest is still there, and remembers the answer.
@@ -88,7 +156,8 @@ impl Registries {
         repository: &ImageRepository,
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
-        let is_there = self.client.has(repository, digest, &self.access(repository.host())).await?;
+        let access = self.access(repository.host());
+        let is_there = self.asked(repository.host(), self.client.has(repository, digest, &access)).await?;
         if is_there {
             self.found(&repository.to_string(), digest);
         } else {
@@ -186,27 +255,24 @@ pub(super) async fn explained<T>(
 impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
-        let words = message.to_lowercase();
-        let says = |any: &[&str]| any.iter().any(|of| words.contains(of));
-        let reason = match &error {
-            _ if error.is_no_answer() => Reason::EngineUnavailable,
+        if error.is_no_answer() {
+            return Self::Unavailable(Reason::EngineUnavailable, message);
+        }
+        match cause::of_transfer(&message) {
             // A full disk says nothing of a registry.
-            _ if says(&["no space left on device"]) => Reason::EngineUnavailable,
-            _ if says(&[
-                "denied",
-                "unauthorized",
-                "authentication required",
-                "no basic auth",
-                "forbidden",
-            ]) =>
-            {
-                Reason::RegistryDenied
-            }
-            EngineError::NotFound(_) => return Self::NotThere(message),
-            _ => Reason::RegistryUnavailable,
-        };
-        Self::Unavailable(reason, message)
+            Cause::Host => Self::Unavailable(Reason::EngineUnavailable, message),
+            Cause::Denied => Self::Unavailable(Reason::RegistryDenied, message),
+            Cause::NoPlatform => Self::NoPlatform(message),
+            Cause::NoImage => Self::NotThere(message),
+            _ if error.is_not_found() => Self::NotThere(message),
+            _ => Self::Unavailable(Reason::RegistryUnavailable, message),
+        }
     }
+}
+
+/// A duration without the parts that nobody reads.
+fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs().max(1)))
 }
 
 #[cfg(test)]
@@ -231,11 +297,41 @@ mod tests {
             let trouble = Trouble::from(EngineError::Refused(words.to_owned()));
             assert_eq!(trouble, Trouble::Unavailable(expected, words.to_owned()));
         }
+        let other =
+            EngineError::Refused("no matching manifest for linux/amd64 in the manifest list".to_owned());
+        assert!(matches!(Trouble::from(other), Trouble::NoPlatform(_)));
         let gone = Trouble::from(EngineError::NotFound("manifest for a@b not found".to_owned()));
         assert!(matches!(gone, Trouble::NotThere(_)), "{gone:?}");
         // Docker says 404 to both of these.
         let denied = "pull access denied for a, repository does not exist or may require 'docker login'";
         let denied = Trouble::from(EngineError::NotFound(denied.to_owned()));
         assert!(matches!(denied, Trouble::Unavailable(RegistryDenied, _)), "{denied:?}");
+    }
+    #[tokio::test]
+    async fn a_registry_that_asks_to_be_left_alone_is() {
+        let (_manifest, manifest) = watch::channel(Arc::default());
+        let registries = Registries::new(manifest);
+        let host: RegistryHost = "localhost:5000".parse().unwrap();
+        let busy = |pause| async move {
+            let retry_after = Some(Duration::from_secs(pause));
+            Err::<(), _>(RegistryError::Unavailable {
+                registry: String::new(),
+                why: "429".to_owned(),
+                retry_after,
+            })
+        };
+        assert!(registries.asked(&host, busy(60)).await.is_err());
+        let again = registries.asked(&host, async { panic!("it was asked again") }).await;
+        let Err(RegistryError::Unavailable { why, retry_after: Some(left), .. }) = again else {
+            let _: Result<(), _> = again;
+            panic!("nothing says when it may be asked");
+        };
+        assert!(why.contains("left alone") && left > Duration::from_secs(50), "{why} {left:?}");
+        let other: RegistryHost = "localhost:5001".parse().unwrap();
+        assert_eq!(
+            registries.asked(&other, async { Ok(1) }).await,
+            Ok(1),
+            "another registry asked for nothing"
+        );
     }
 }

@@ -121,7 +121,15 @@ impl Supervisor {
         move || {
             let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
             let engine_state = pass.engine_state.clone();
-            front::Worker::new(pass.front.clone(), engine, fleet, pass.record.clone(), engine_state, resync)
+            front::Worker::new(
+                pass.front.clone(),
+                engine,
+                Arc::clone(&pass.registries),
+                fleet,
+                pass.record.clone(),
+                engine_state,
+                resync,
+            )
         }
     }
 

@@ -56,6 +56,7 @@ impl Watch {
         engine.ping().await?;
         let since = now().as_millis().saturating_sub(u64::try_from(REWIND.as_millis()).unwrap_or(0)) / 1000;
         let mut happenings = Box::pin(engine.happenings(Some(since)).await?);
+        pass.fleet.witness_from(now());
         pass.fleet.forget_things();
         pass.fleet.resync(engine, true).await?;
         engine.remove_left_steps(&pass.record).await?;
@@ -80,8 +81,12 @@ impl Watch {
         let (fleet, engine) = (&self.pass.fleet, &self.pass.engine);
         debug!(?happening, "event");
         match happening {
-            Happening::Container { id, names } => {
+            Happening::Signal { id, signal, at } => fleet.note_signal(&id, signal, at),
+            Happening::Container { id, names, died_at } => {
                 self.pass.front.hear(&id, &names);
+                if let Some(at) = died_at {
+                    fleet.note_end(&id, at);
+                }
                 let looked = fleet.look(engine, &id).await;
                 if let Some(environment) = looked.or_else(|error| fleet.keep(&id, error))? {
                     self.wake.ring(&environment);

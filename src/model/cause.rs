@@ -110,13 +110,18 @@ pub fn of_start(words: &str) -> Cause {
 
 /// What registries, and the engine on the way to them, say of one who may not come in. That there is
 /// perhaps no such image (`pull access denied`) is that as well: it looks the same without a password.
-const OF_DENIAL: [&str; 7] = [
+const OF_DENIAL: [&str; 11] = [
     "access denied",
     "unauthorized",
     "authentication required",
+    "authorization failed",
     "no basic auth",
-    "forbidden",
-    "401 ",
+    "401 unauthorized",
+    "status code 401",
+    // Not the bare word: a path outside the build context is forbidden too.
+    "403 forbidden",
+    "status code 403",
+    "access forbidden",
     // What BuildKit makes of a password that cannot be read here.
     "code = failedprecondition",
 ];
@@ -180,9 +185,16 @@ pub fn of_build(words: &str) -> Cause {
     let words = words.to_lowercase();
     let is_of_a_command =
         ["executor failed running", "process \"", "the command '"].iter().any(|of| words.contains(of));
-    let of_it = if is_of_a_command { None } else { of_registry(&words) };
+    let of_it = match () {
+        () if is_of_a_command && OF_KILLED.iter().any(|of| words.contains(of)) => Some(Cause::Hand),
+        () if is_of_a_command => None,
+        () => of_registry(&words),
+    };
     of_it.unwrap_or(Cause::Version)
 }
+
+/// How a command of a Dockerfile ended that somebody, or a host without memory, killed.
+const OF_KILLED: [&str; 4] = ["non-zero code: 137", "non-zero code: 143", "exit code: 137", "exit code: 143"];
 
 /// The platform that an image has not, in the engine's words.
 pub fn missing_platform(words: &str) -> Option<&str> {
@@ -200,7 +212,10 @@ pub fn advice(words: &str) -> Option<String> {
     Some(if lower.contains("cannot assign requested address") {
         format!("{address} is no address of this host; `ip address` lists those there are")
     } else if lower.contains("port is already allocated") {
-        format!("{address} is taken by another container; `docker ps --filter publish={}` shows it", address.port())
+        format!(
+            "{address} is taken by another container; `docker ps --filter publish={}` shows it",
+            address.port()
+        )
     } else {
         format!("{address} is taken by another process; `ss -ltnp` shows it")
     })
@@ -208,7 +223,14 @@ pub fn advice(words: &str) -> Option<String> {
 
 /// The host address that the engine could not bind.
 fn address_in(words: &str) -> Option<SocketAddr> {
-    let begins = ["Bind for ", "bind host port for ", "bind host port ", "listen tcp4 ", "listen tcp6 ", "listen tcp "];
+    let begins = [
+        "Bind for ",
+        "bind host port for ",
+        "bind host port ",
+        "listen tcp4 ",
+        "listen tcp6 ",
+        "listen tcp ",
+    ];
     let rest = begins.iter().find_map(|begin| Some(words.split_once(begin)?.1))?;
     let mut text = rest.split_whitespace().next()?.trim_end_matches(':');
     loop {
@@ -252,6 +274,11 @@ pub enum Witness {
 /// Exit codes of processes that SIGKILL and SIGTERM end.
 const SIGNALLED: [i64; 2] = [128 + 9, 128 + 15];
 
+/// Whether a process that ended with this code was killed, rather than ended by itself.
+pub fn is_killed(code: i64) -> bool {
+    SIGNALLED.contains(&code)
+}
+
 /// What ended a container, from how it ended and what was told of that; `None`: its own program.
 /// Lack of memory is the program's own doing where the container has a limit.
 pub fn of_exit(exit: &Exit, has_memory_limit: bool, witness: Witness) -> Option<EndedBy> {
@@ -261,7 +288,7 @@ pub fn of_exit(exit: &Exit, has_memory_limit: bool, witness: Witness) -> Option<
         Witness::AfterSignal => Some(EndedBy::Hand),
         Witness::Nobody => Some(EndedBy::Absence),
         Witness::NotYet => Some(EndedBy::Untold),
-        Witness::ByItself => SIGNALLED.contains(&exit.code).then_some(EndedBy::Signal),
+        Witness::ByItself => is_killed(exit.code).then_some(EndedBy::Signal),
     }
 }
 

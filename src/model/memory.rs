@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::EndedBy;
 use super::container::Exit;
 use super::desired::Image;
 use super::name::{CommitId, Generation};
@@ -28,6 +29,8 @@ pub struct Memory {
     pub repeat: Option<Repeat>,
     /// Engine calls that fail, pass after pass.
     pub trouble: Option<Trouble>,
+    /// A replacement that something other than itself ends before it is ready.
+    pub interrupted: Option<Interrupted>,
     /// Containers that were replaced while they served, and until when their last requests may take.
     pub draining: BTreeMap<String, Timestamp>,
     /// Why containers get a network namespace of their own, where holders were tried in vain.
@@ -90,9 +93,12 @@ pub struct CountedExit {
     pub container: String,
     /// How it ended.
     pub exit: Exit,
-    /// Why abide stopped it, as a clause without its subject; `None`: it ended by itself.
+    /// Why abide stopped it, as a clause without its subject; `None`: it did not.
     #[serde(default)]
     pub why: Option<String>,
+    /// What ended it; `None`: its own program.
+    #[serde(default)]
+    pub by: Option<EndedBy>,
 }
 
 /// Container options that failed.
@@ -106,11 +112,25 @@ pub struct Refused {
     pub reason: Reason,
     /// What happened, in a sentence, with the container's last output.
     pub message: String,
-    /// Whether it was the host that could not, such as for lack of disk space: no verdict on the
-    /// options, which are tried again after a while.
+    /// Whether it was something else that failed, such as the host for lack of disk space: no verdict
+    /// on the options, which are tried again after a while.
     #[serde(default)]
     pub of_the_host: bool,
+    /// When they are tried again in that case; `None`: after the longest pause.
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
     /// When.
+    pub at: Timestamp,
+}
+
+/// A container on trial that something other than its version ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interrupted {
+    /// The fingerprint of its options.
+    pub fingerprint: String,
+    /// How often in a row.
+    pub count: u32,
+    /// When it ended last.
     pub at: Timestamp,
 }
 

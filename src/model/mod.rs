@@ -4,10 +4,12 @@
 //! ([`desired`]), what a container is made of ([`container`]), what is seen
 //! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
 //! [`event`]), what a build was ([`build`]), who may do what ([`access`], [`credential`]), what an API
-//! answers ([`view`]), what travels between hosts ([`link`]) and how errors are told ([`error`]).
+//! answers ([`view`]), what travels between hosts ([`link`]) whose doing a failure is
+//! ([`cause`]) and how errors are told ([`error`]).
 
 pub mod access;
 pub mod build;
+pub mod cause;
 pub mod container;
 pub mod credential;
 pub mod desired;

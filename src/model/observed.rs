@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::build::{Acquisition, RecipeKey};
+use super::cause::EndedBy;
 use super::container::{Exit, Secret};
 use super::front::FrontSeen;
 use super::name::Digest;
@@ -44,6 +45,8 @@ pub struct Observed {
     pub burst_since: Option<Timestamp>,
     /// Readiness by container id, for running containers.
     pub probes: BTreeMap<String, Readiness>,
+    /// What ended containers, by their ids, where that was not their own program.
+    pub ended_by: BTreeMap<String, EndedBy>,
 }
 
 /// Where the recorded image is beside this engine.

@@ -100,6 +100,8 @@ pub enum Reason {
     StartFailed,
     /// The container never became ready.
     NeverReady,
+    /// A person, the engine or the host ended a new container before it was ready; it is tried again.
+    Interrupted,
     /// A container runs, and nothing tells whether it is ready.
     HealthUnknown,
     /// The container is running but its probes miss.
@@ -155,6 +157,7 @@ impl Reason {
             Self::TagMoved => "TagMoved",
             Self::StartFailed => "StartFailed",
             Self::NeverReady => "NeverReady",
+            Self::Interrupted => "Interrupted",
             Self::HealthUnknown => "HealthUnknown",
             Self::Unhealthy => "Unhealthy",
             Self::CrashLoop => "CrashLoop",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::explain::explain;
 use super::restart::{LONGEST, backoff};
 use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
+use crate::model::cause::Cause;
 use crate::model::memory::{Crashes, Memory, NoHolder, Refused, Repeat, Trouble};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
@@ -23,10 +24,11 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     // What was noted in the future was noted while the clock was wrong: any `sync` forgives it.
     let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| (sync > at || at > now) && sync <= now);
     let other = |generation| generation != intent.entry.generation;
-    let is_over = |refused: &Refused| refused.of_the_host && now >= refused.at.after(LONGEST);
+    let is_over = |refused: &Refused| refused.of_the_host && now >= retry_of(refused);
     memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation) || is_over(refused));
     memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
+    memory.interrupted.take_if(|interrupted| forgiven(interrupted.at));
     memory.no_holder.take_if(|no_holder| {
         let counts = no_holder.at <= now && now < no_holder.at.after(WITHOUT_HOLDERS);
         !counts || forgiven(no_holder.at)
@@ -39,13 +41,19 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     memory
 }
 
+/// When refused options are tried again that failed for something else than themselves.
+pub(super) fn retry_of(refused: &Refused) -> Timestamp {
+    refused.retry_at.unwrap_or_else(|| refused.at.after(LONGEST))
+}
+
 /// Clocks are set back, and what was to come in a moment is then far away: nothing is waited for longer
 /// than it could have been at first.
 fn wait_no_longer_than_ever(memory: &mut Memory, intent: &Intent, now: Timestamp) {
     let latest = now.after(LONGEST);
     let of_trouble = memory.trouble.iter_mut().map(|trouble| &mut trouble.next_retry);
     let of_repeat = memory.repeat.iter_mut().flat_map(|repeat| &mut repeat.next_retry);
-    for at in of_trouble.chain(of_repeat).chain(&mut memory.crashes.next_restart) {
+    let of_refused = memory.refused.iter_mut().flat_map(|refused| &mut refused.retry_at);
+    for at in of_trouble.chain(of_repeat).chain(of_refused).chain(&mut memory.crashes.next_restart) {
         *at = latest.min(*at);
     }
     let drained = now.after(intent.drain.unwrap_or_default());
@@ -145,20 +153,21 @@ fn is_supply(step: &Step) -> bool {
     is_of_images || matches!(step, CancelJob | RecordEdited { .. } | RollBack { .. })
 }
 
-/// How a step failed, in words.
+/// How a step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure<'a> {
-    /// It was refused.
-    Refused(&'a str),
-    /// The engine did not answer, so nothing is known of the thing that was asked for.
-    Unanswered(&'a str),
+pub struct Failure<'a> {
+    /// Whose doing it is.
+    pub cause: Cause,
+    /// What happened, in a sentence.
+    pub message: &'a str,
 }
 
 /// The notes after `step` of `plan` failed.
 ///
-/// A replacement that the engine will not start is refused, so that the next plan goes back to
-/// what served; everything else is tried again with backoff. An engine that does not answer says
-/// nothing of a replacement.
+/// A replacement that cannot be started is refused, so that the next plan goes back to what served:
+/// for good if that is its own doing, and else for a while. An engine that did not answer, and a
+/// hand that took something away, say nothing of a replacement: it is tried again with backoff, as
+/// everything else is.
 pub fn after_failure(
     plan: &Plan,
     step: &Step,
@@ -166,76 +175,75 @@ pub fn after_failure(
     intent: &Intent,
     now: Timestamp,
 ) -> Memory {
+    let Failure { cause, message } = failure;
     // What failed was not acted upon: it has a backoff of its own.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
     if let Some(no_holder) = no_holder(step, failure, now) {
         memory.no_holder = Some(no_holder);
         return memory;
     }
-    if let (
-        Step::Start { replacement: Some(fingerprint), .. }
-        | Step::StartHolder { replacement: Some(fingerprint), .. },
-        Failure::Refused(error),
-    ) = (step, failure)
-    {
+    if let Some(fingerprint) = refusable(plan, step, cause) {
         memory.refused = Some(Refused {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
             reason: Reason::StartFailed,
-            message: format!("the new container could not be started: {error}"),
-            of_the_host: is_of_the_host(error),
+            message: format!("the new container could not be started: {message}"),
+            of_the_host: !cause.is_verdict(),
+            retry_at: None,
             at: now,
         });
         return memory;
     }
-    let (Failure::Refused(error) | Failure::Unanswered(error)) = failure;
     let count = memory.trouble.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
+    // What somebody took away is made again at once, the first time.
+    let failures = if cause == Cause::Hand { count } else { count + 1 };
     memory.trouble = Some(Trouble {
         generation: intent.entry.generation,
-        reason: trouble_reason(step, failure),
-        message: error.to_owned(),
+        reason: trouble_reason(step, cause),
+        message: message.to_owned(),
         count,
         at: now,
-        next_retry: now.after(backoff(count + 1, intent.environment.as_str())),
+        next_retry: now.after(backoff(failures, intent.environment.as_str())),
     });
     memory
 }
 
-/// Whether what failed tells that holders do not work on this engine. That a port is taken does not,
-/// nor does what nothing could be started with.
-fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHolder> {
-    let Failure::Refused(message) = failure else { return None };
-    if is_of_the_host(message) {
-        return None;
+/// The options that are refused after `step` failed: those of a replacement that cannot be started,
+/// or of one that cannot even be made of its image.
+fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a String> {
+    match (step, cause) {
+        (_, Cause::Engine | Cause::Hand) => None,
+        (Step::Start { replacement, .. } | Step::StartHolder { replacement, .. }, _) => replacement.as_ref(),
+        (Step::Create { .. }, Cause::Version) => plan.steps.iter().find_map(|planned| match &planned.step {
+            Step::Start { container: Target::Created, replacement } => replacement.as_ref(),
+            _ => None,
+        }),
+        _ => None,
     }
-    let is_about_a_port = ["port is already allocated", "address already in use", "cannot assign requested"]
-        .iter()
-        .any(|words| message.contains(words));
-    let is_about_a_network = message.contains("network");
+}
+
+/// Whether what failed tells that holders do not work on this engine. That a port is taken does not,
+/// nor does what nothing could be started with, or what somebody took away.
+fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHolder> {
+    let Failure { cause, message } = failure;
     let tells = match step {
-        Step::LoadHolder => true,
+        Step::LoadHolder => !matches!(cause, Cause::Engine | Cause::Host),
         // One that ran before shows that they do work.
-        Step::StartHolder { holder: Target::Created, .. } => !is_about_a_port && !is_about_a_network,
+        Step::StartHolder { holder: Target::Created, .. } => {
+            matches!(cause, Cause::Version | Cause::Unknown) && !message.contains("network")
+        }
         _ => false,
     };
     tells.then(|| NoHolder { message: message.to_owned(), at: now })
 }
 
-/// Whether an engine's words are about its host, in the kernel's own words for ENOSPC, ENOMEM, EMFILE
-/// and EAGAIN.
-fn is_of_the_host(error: &str) -> bool {
-    let words = [
-        "no space left on device",
-        "cannot allocate memory",
-        "too many open files",
-        "resource temporarily unavailable",
-    ];
-    words.iter().any(|words| error.contains(words))
-}
-
-fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
-    match (step, failure) {
-        (Step::Start { .. } | Step::StartHolder { .. }, Failure::Refused(_)) => Reason::StartFailed,
+fn trouble_reason(step: &Step, cause: Cause) -> Reason {
+    match (step, cause) {
+        (_, Cause::Engine) => Reason::EngineUnavailable,
+        (Step::Start { .. } | Step::StartHolder { .. }, Cause::Hand) => Reason::Interrupted,
+        (Step::Start { .. } | Step::StartHolder { .. }, _) | (Step::Create { .. }, Cause::Version) => {
+            Reason::StartFailed
+        }
         _ => Reason::EngineUnavailable,
     }
 }

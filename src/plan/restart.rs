@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::model::cause::EndedBy;
 use crate::model::container::Exit;
 use crate::model::memory::{CountedExit, Crashes, Stopped};
 use crate::model::observed::SeenContainer;
@@ -37,8 +38,13 @@ fn fraction(seed: &str, count: u32) -> f64 {
     f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
-/// The notes after `container` was seen ended. The same end is counted once.
-pub(super) fn count(crashes: &Crashes, container: &SeenContainer, exit: &Exit) -> Crashes {
+/// The notes after `container` was seen ended by `by`. The same end is counted once.
+pub(super) fn count(
+    crashes: &Crashes,
+    container: &SeenContainer,
+    exit: &Exit,
+    by: Option<EndedBy>,
+) -> Crashes {
     let is_last = |last: &CountedExit| last.container == container.id && last.exit == *exit;
     if crashes.last.as_ref().is_some_and(is_last) {
         return crashes.clone();
@@ -52,8 +58,8 @@ pub(super) fn count(crashes: &Crashes, container: &SeenContainer, exit: &Exit) -
     let delay = if why.is_some() { Duration::ZERO } else { backoff(count, &container.id) };
     Crashes {
         count,
-        exits: exits.saturating_add(1),
-        last: Some(CountedExit { container: container.id.clone(), exit: exit.clone(), why }),
+        exits: exits.saturating_add(u32::from(EndedBy::counts(by))),
+        last: Some(CountedExit { container: container.id.clone(), exit: exit.clone(), why, by }),
         next_restart: (!delay.is_zero()).then(|| exit.at.after(delay)),
         tried: None,
         restarts: crashes.restarts,
@@ -86,16 +92,31 @@ pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timesta
 
 /// How the container of the last counted exit ended, for sentences.
 pub(super) fn how_last(crashes: &Crashes, exit: &Exit) -> String {
-    match crashes.last.as_ref().and_then(|last| last.why.as_deref()) {
+    let last = crashes.last.as_ref();
+    match last.and_then(|last| last.why.as_deref()) {
         Some(why) => format!("was stopped, as it {why}"),
-        None => how(exit),
+        None => how(exit, last.and_then(|last| last.by)),
     }
 }
 
 /// How a container ended, for sentences.
-pub(super) fn how(exit: &Exit) -> String {
-    match (exit.out_of_memory, exit.code) {
-        (true, code) => format!("was killed for lack of memory (exit code {code})"),
-        (false, code) => format!("ended with exit code {code}"),
+pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
+    let code = exit.code;
+    match (by, exit.out_of_memory) {
+        (Some(EndedBy::Hand), _) => {
+            format!("was stopped or killed by somebody through the Docker Engine (exit code {code})")
+        }
+        (Some(EndedBy::Absence), _) => {
+            format!("ended with exit code {code} while the Docker Engine or abide did not run")
+        }
+        (Some(EndedBy::Host), _) => {
+            format!(
+                "was killed as the host had no memory left (exit code {code}); it has no limit of its own"
+            )
+        }
+        (Some(EndedBy::Signal), false) => format!("was ended by a signal (exit code {code})"),
+        (_, true) => format!("was killed for lack of memory (exit code {code})"),
+        _ if code == 0 => "ended with 0; a service is to keep running (exit code 0)".to_owned(),
+        _ => format!("ended with exit code {code}"),
     }
 }

@@ -46,6 +46,7 @@ fn known_failure(intent: &Intent, memory: &Memory) -> Option<Refused> {
         reason: bad.reason,
         message: format!("image {words} failed before, as generation {}: {}", bad.generation, bad.message),
         of_the_host: false,
+        retry_at: None,
         at: bad.at,
     })
 }

@@ -12,7 +12,9 @@ use super::challenge::{self, Challenge};
 use super::connect::{self, Answer};
 use super::error::RegistryError;
 use super::keyring::{Credentials, Keyring};
+use super::platforms;
 use super::reach::Reach;
+use super::retry_after;
 use super::token::{self, AGENT, TokenError};
 use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, TaggedImage};
@@ -77,6 +79,29 @@ impl Client {
         }
     }
 
+    /// The platforms that a multi-platform image is there for, as `linux/arm64`; none where the name is
+    /// that of one image alone.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn platforms(
+        &self,
+        repository: &ImageRepository,
+        digest: &Digest,
+        access: &RegistryAccess,
+    ) -> Result<Vec<String>, RegistryError> {
+        let question = Question { repository, reference: digest.as_str() };
+        let ask = async {
+            let credentials = self.keyring.credentials(repository.host(), access).await;
+            let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
+            question.ask(Method::GET, access, credentials.as_ref()).await
+        };
+        match tokio::time::timeout(DEADLINE, ask).await {
+            Ok(answer) => Ok(platforms::of_index(&answer?.body)),
+            Err(_) => Err(question.late()),
+        }
+    }
+
     async fn within_deadline(
         &self,
         repository: &ImageRepository,
@@ -86,10 +111,7 @@ impl Client {
         let question = Question { repository, reference };
         match tokio::time::timeout(DEADLINE, self.manifest(&question, access)).await {
             Ok(answer) => answer,
-            Err(_) => {
-                Err(question
-                    .unavailable(format!("no answer within {}", humantime::format_duration(DEADLINE))))
-            }
+            Err(_) => Err(question.late()),
         }
     }
 
@@ -142,7 +164,7 @@ impl Question<'_> {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(self.denied(format!("it says {}", answer.status)))
             }
-            status => Err(self.unavailable(format!("it says {status}"))),
+            status => Err(self.put_off(format!("it says {status}"), retry_after::read(&answer.headers))),
         }
     }
 
@@ -214,7 +236,7 @@ impl Question<'_> {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository.path()));
                 let bearer = token::bearer(&realm, service.as_deref(), &scope, credentials, refused.reach);
                 bearer.await.map_err(|error| match error {
-                    TokenError::Unavailable(why) => self.unavailable(why),
+                    TokenError::Unavailable(why, retry_after) => self.put_off(why, retry_after),
                     TokenError::Denied(why) => self.denied(why),
                 })
             }
@@ -231,7 +253,22 @@ impl Question<'_> {
     }
 
     pub(super) fn unavailable(&self, why: String) -> RegistryError {
-        RegistryError::Unavailable { registry: self.repository.host().to_string(), why }
+        self.put_off(why, None)
+    }
+
+    fn late(&self) -> RegistryError {
+        self.unavailable(format!("no answer within {}", humantime::format_duration(DEADLINE)))
+    }
+
+    /// It does not answer now, and may have said when it will.
+    fn put_off(&self, why: String, retry_after: Option<Duration>) -> RegistryError {
+        let why = match retry_after {
+            Some(pause) => {
+                format!("{why}, and asks to be left alone for {}", humantime::format_duration(pause))
+            }
+            None => why,
+        };
+        RegistryError::Unavailable { registry: self.repository.host().to_string(), why, retry_after }
     }
 
     pub(super) fn denied(&self, why: String) -> RegistryError {

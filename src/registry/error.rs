@@ -1,5 +1,7 @@
 //! Why a registry gave no answer that helps.
 
+use std::time::Duration;
+
 /// What went wrong between abide and a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
@@ -10,6 +12,8 @@ pub enum RegistryError {
         registry: String,
         /// What happened.
         why: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// It answers, and lets us in to nothing.
     #[error("the registry {registry} denies access to {name}: {why}")]

@@ -10,7 +10,9 @@ mod connect;
 mod error;
 mod keyring;
 mod pass;
+mod platforms;
 mod reach;
+mod retry_after;
 mod token;
 
 #[cfg(test)]

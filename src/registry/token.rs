@@ -1,5 +1,7 @@
 //! Tokens: where a registry wants none of our passwords, but proof from its token service.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use super::connect;
 use super::keyring::Credentials;
 use super::reach::{self, Reach};
+use super::retry_after;
 use crate::model::container::Secret;
 
 /// What abide calls itself.
@@ -19,8 +22,8 @@ pub(super) const AGENT: &str = concat!("abide/", env!("CARGO_PKG_VERSION"));
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TokenError {
-    /// The token service does not answer.
-    Unavailable(String),
+    /// The token service does not answer, and may have said when it will.
+    Unavailable(String, Option<Duration>),
     /// It gives us none.
     Denied(String),
 }
@@ -50,14 +53,17 @@ pub(super) async fn bearer(
     let request = request(&realm, service, scope, credentials);
     let request = request.ok_or_else(|| denied("its token service cannot be asked".to_owned()))?;
     let shown = reach::shown(&realm);
-    let at_service = |why: String| TokenError::Unavailable(format!("its token service {shown}: {why}"));
+    let put_off = |why: String, retry_after| {
+        TokenError::Unavailable(format!("its token service {shown}: {why}"), retry_after)
+    };
+    let at_service = |why: String| put_off(why, None);
     let answer = connect::ask(request, Some(from)).await.map_err(at_service)?;
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
             return Err(TokenError::Denied(format!("its token service {shown} says {}", answer.status)));
         }
-        status => return Err(at_service(format!("it says {status}"))),
+        status => return Err(put_off(format!("it says {status}"), retry_after::read(&answer.headers))),
     }
     // The parser's own words would repeat what is secret.
     let given: Given = serde_json::from_slice(&answer.body)

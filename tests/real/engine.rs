@@ -146,6 +146,35 @@ fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
     assert!(daemon.terminate().success());
 }
 
+#[test]
+fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() {
+    let Some(space) = Space::new() else { return };
+    let mut engine = PrivateEngine::start(&space);
+    let mut solo = Solo::undeclared(&space);
+    // Nobody outside reaches its networks, but a command in the container does.
+    "command = [\"/bin/site\", \"version\"], interval = \"200ms\", start_deadline = \"60s\", \
+     healthy_for = \"8s\""
+        .clone_into(&mut solo.health);
+    solo.declare("");
+    let daemon = solo.daemon(&[("DOCKER_HOST", &engine.host()), ("ABIDE_RESYNC", "1s")]);
+    solo.await_status("it is ready", is_ready);
+    for (page, signal) in [("stopped", Signal::TERM), ("killed", Signal::KILL)] {
+        let commit = solo.push(&daemon, &[("www/index.html", page)]);
+        let is_on_trial = |status: &serde_json::Value| {
+            status["revision"] == commit.as_str() && status["reason"] == "AwaitingHealth"
+        };
+        let before = solo.await_status("its health is awaited", is_on_trial);
+        engine.signal(signal);
+        engine.process.wait().unwrap();
+        solo.await_reason("EngineUnavailable");
+        engine.start_again();
+        let after = solo.await_status("it is ready once the engine is back", is_ready);
+        assert_eq!(after["generation"], before["generation"], "{page}: {after}");
+        assert_eq!(after["revision"], commit.as_str(), "{page}: {after}");
+    }
+    assert!(daemon.terminate().success());
+}
+
 /// What only an engine that never ran a holder makes a daemon do.
 pub(super) const LOAD: &[Point] = &[Point::LoadHolder];
 

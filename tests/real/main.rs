@@ -22,3 +22,4 @@ mod keepwork;
 mod load;
 mod registry;
 mod rollback;
+mod verdicts;

@@ -11,6 +11,7 @@ use super::{BuildError, blocking};
 use crate::context::pack::{self, ExtraFile};
 use crate::controller::docker::{STEP_NAME, StepRun};
 use crate::model::build::BuildKey;
+use crate::model::cause;
 use crate::model::container::{Secret, label};
 use crate::model::name::Digest;
 use crate::model::spec::BuildStep;
@@ -104,8 +105,11 @@ impl Work<'_> {
         let step = StepRun { image: image.as_str(), name: &name, labels };
         let log = &mut *self.log;
         let ran = self.builder.engine.run_for_output(step, &mut file, &mut |bytes| log.bytes(bytes)).await;
-        match ran.map_err(|error| BuildError::from(error).during(&format!("running step {number}")))? {
+        match ran.map_err(|error| BuildError::of_run(error).during(&format!("running step {number}")))? {
             0 => Ok(()),
+            code if cause::is_killed(code) => {
+                Err(BuildError::not_tried(format!("step {number} was killed (exit code {code})")))
+            }
             code => Err(BuildError::failed(format!("step {number} ended with exit code {code}"))),
         }
     }

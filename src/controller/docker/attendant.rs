@@ -1,18 +1,15 @@
 //! Containers that abide runs for itself, beside those of the environments.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::containers::{bind, no_restarts};
-use super::{Engine, QUICK, Result, SLOW, transfer, within};
-use crate::model::container::{Secret, label};
+use super::{Engine, QUICK, Result, SLOW, within};
+use crate::model::container::label;
 use crate::model::name::{ContainerName, Digest};
 use crate::model::observed::SeenContainer;
 use crate::model::spec::{Mount, Publish};
@@ -93,20 +90,5 @@ impl Engine {
             found.extend(self.inspect(&listed.id.unwrap_or_default()).await?);
         }
         Ok(found)
-    }
-
-    /// Pulls an image by its name, `latest` where it names neither a tag nor a digest: for what abide
-    /// itself runs, which no record names. `patience` is how long nothing may move.
-    pub(crate) async fn pull_named(
-        &self,
-        name: &str,
-        proof: Option<&Secret>,
-        patience: Duration,
-    ) -> Result<()> {
-        let docker = transfer::proven(self.docker().await?, proof);
-        let options =
-            CreateImageOptionsBuilder::default().from_image(name).tag(transfer::tag_beside(name)).build();
-        let lines = docker.create_image(Some(options), None, None);
-        transfer::follow(lines, transfer::Transfer { doing: "pulling", name, patience }, &mut |_| {}).await
     }
 }

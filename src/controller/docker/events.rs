@@ -7,6 +7,7 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures::{Stream, StreamExt};
 
 use super::{Engine, EngineError, Result};
+use crate::model::time::Timestamp;
 
 /// What an event says to look at. Only a hint: the answer is read afresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,17 @@ pub(crate) enum Happening {
         id: String,
         /// Its names, as far as the event tells: the present and the former one.
         names: Vec<String>,
+        /// When its process ended, where that is what changed.
+        died_at: Option<Timestamp>,
+    },
+    /// Somebody sent a signal to a container.
+    Signal {
+        /// Its id.
+        id: String,
+        /// The number of the signal.
+        signal: u8,
+        /// When.
+        at: Timestamp,
     },
     /// An image came or got another name.
     ImageCame,
@@ -39,7 +51,7 @@ pub(crate) enum Happening {
 
 /// Actions that happen inside or beside a container and change nothing that abide looks at.
 /// Health checks make `exec_*` events every few seconds.
-const NOISE: [&str; 11] = [
+const NOISE: [&str; 10] = [
     "exec_",
     "attach",
     "detach",
@@ -50,7 +62,6 @@ const NOISE: [&str; 11] = [
     "extract-to-dir",
     "export",
     "commit",
-    "kill",
 ];
 
 impl Engine {
@@ -79,18 +90,28 @@ impl Engine {
 
 fn happening(event: EventMessage) -> Option<Happening> {
     let action = event.action.unwrap_or_default();
+    let at = event.time_nano.and_then(|nanos| u64::try_from(nanos / 1_000_000).ok());
+    let at = Timestamp::from_millis(at.unwrap_or(0));
     let actor = event.actor.unwrap_or_default();
     let mut attributes = actor.attributes.unwrap_or_default();
     match event.typ? {
         Kind::CONTAINER if NOISE.iter().any(|noise| action.starts_with(noise)) => None,
+        Kind::CONTAINER if action == "kill" => {
+            // An engine that does not say which signal has sent the one that nothing survives.
+            let signal = attributes.remove("signal").and_then(|signal| signal.parse().ok());
+            Some(Happening::Signal { id: actor.id?, signal: signal.unwrap_or(9), at })
+        }
         Kind::CONTAINER => {
             let names = ["name", "oldName"].into_iter().filter_map(|key| attributes.remove(key));
             let names = names.map(|name| name.trim_start_matches('/').to_owned()).collect();
-            Some(Happening::Container { id: actor.id?, names })
+            let died_at = (action == "die").then_some(at);
+            Some(Happening::Container { id: actor.id?, names, died_at })
         }
-        Kind::NETWORK if matches!(action.as_str(), "connect" | "disconnect") => {
-            Some(Happening::Container { id: attributes.remove("container")?, names: Vec::new() })
-        }
+        Kind::NETWORK if matches!(action.as_str(), "connect" | "disconnect") => Some(Happening::Container {
+            id: attributes.remove("container")?,
+            names: Vec::new(),
+            died_at: None,
+        }),
         Kind::IMAGE if matches!(action.as_str(), "delete" | "untag") => {
             Some(Happening::ImageGone { id: actor.id? })
         }
@@ -125,13 +146,23 @@ mod tests {
     fn a_renamed_container_is_told_with_both_of_its_names() {
         let names = [("name", "after"), ("oldName", "/before")];
         let names_told = vec!["after".to_owned(), "before".to_owned()];
-        let wanted = Happening::Container { id: "c".to_owned(), names: names_told };
+        let wanted = Happening::Container { id: "c".to_owned(), names: names_told, died_at: None };
         assert_eq!(told(Kind::CONTAINER, "rename", "c", &names), Some(wanted));
     }
 
     #[test]
     fn health_checks_inside_a_container_are_noise() {
         assert_eq!(told(Kind::CONTAINER, "exec_start: /bin/check", "c", &[]), None);
+    }
+
+    #[test]
+    fn the_end_of_a_process_and_a_signal_before_it_are_told() {
+        let at = Timestamp::default();
+        let signal = |signal| Some(Happening::Signal { id: "c".to_owned(), signal, at });
+        assert_eq!(told(Kind::CONTAINER, "kill", "c", &[("signal", "15")]), signal(15));
+        assert_eq!(told(Kind::CONTAINER, "kill", "c", &[]), signal(9));
+        let died = Happening::Container { id: "c".to_owned(), names: Vec::new(), died_at: Some(at) };
+        assert_eq!(told(Kind::CONTAINER, "die", "c", &[]), Some(died));
     }
 
     #[test]
@@ -148,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_network_that_is_cut_is_told_as_its_container() {
-        let wanted = Happening::Container { id: "c".to_owned(), names: Vec::new() };
+        let wanted = Happening::Container { id: "c".to_owned(), names: Vec::new(), died_at: None };
         assert_eq!(told(Kind::NETWORK, "disconnect", "n", &[("container", "c")]), Some(wanted));
     }
 }

@@ -1,27 +1,22 @@
 //! What the front needs of the engine: its container, files in it, a command, a signal, processes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, TopOptions,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, TopOptions, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::containers::no_restarts;
-use super::transfer::tag_beside;
 use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
 use crate::model::container::label;
 use crate::model::name::ContainerName;
 use crate::model::observed::SeenContainer;
 use crate::model::time::Timestamp;
 
-/// The longest that an image may take to be pulled.
-const PULL: Duration = Duration::from_secs(15 * 60);
 /// The largest file that is read from a container, in bytes.
 const LARGEST_FILE: usize = 4 * 1024 * 1024;
 /// Capabilities: to take ports below 1024, to become another user in the workers and to end those.
@@ -178,19 +173,6 @@ impl Engine {
             Some(Process { id: row.get(pid)?.parse().ok()?, command: row.get(command)?.clone() })
         };
         Ok(top.processes.unwrap_or_default().into_iter().filter_map(process).collect())
-    }
-
-    /// Pulls an image by its name; `latest` where it names neither a tag nor a digest.
-    pub(crate) async fn pull_by_name(&self, name: &str) -> Result<()> {
-        let docker = self.docker().await?;
-        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag_beside(name)).build();
-        let pull = docker.create_image(Some(options), None, None).try_for_each(|line| async move {
-            match line.error_detail.and_then(|detail| detail.message) {
-                Some(error) => Err(bollard::errors::Error::DockerStreamError { error }),
-                None => Ok(()),
-            }
-        });
-        within("pull an image", PULL, pull).await
     }
 }
 

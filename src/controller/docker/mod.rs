@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::reference::ImageRepository;
 
+use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 
 pub(crate) use attendant::AttendantOptions;
@@ -96,6 +97,20 @@ impl EngineError {
     /// Whether nothing is known of the thing that was asked for.
     pub(crate) fn is_no_answer(&self) -> bool {
         self.is_unreachable() || matches!(self, Self::Unreadable(_))
+    }
+
+    /// Whose doing it is that a container could not be made or started.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Unreachable(_) | Self::Deadline { .. } | Self::Unreadable(_) | Self::Stalled { .. } => {
+                Cause::Engine
+            }
+            Self::Conflict(words) | Self::Refused(words) => cause::of_start(words),
+            Self::NotFound(words) => match cause::of_start(words) {
+                Cause::Unknown => Cause::Hand,
+                known => known,
+            },
+        }
     }
 
     /// Whether the thing is simply not there.

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, Result};
 use crate::model::container::Secret;
-use crate::model::desired::Image;
 use crate::model::name::Digest;
 
 /// Where the engine looks for what it shows to a registry.
@@ -23,25 +22,19 @@ const PROOF: HeaderName = HeaderName::from_static("x-registry-auth");
 const RETRYING: &str = "Retrying in ";
 
 impl Engine {
-    /// Pulls `reference@digest` and says what it is called here. `patience` is how long nothing may
-    /// move.
+    /// Pulls an image by its name; `latest`, if it has neither a tag nor a digest. `patience` is how long
+    /// nothing may move.
     pub(crate) async fn pull(
         &self,
-        reference: &str,
-        digest: &Digest,
+        name: &str,
         proof: Option<&Secret>,
         patience: Duration,
         progress: &mut (impl FnMut(String) + Send),
-    ) -> Result<Image> {
+    ) -> Result<()> {
         let docker = proven(self.docker().await?, proof);
-        let name = format!("{reference}@{digest}");
-        let options = CreateImageOptionsBuilder::default().from_image(&name).build();
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag_beside(name)).build();
         let lines = docker.create_image(Some(options), None, None);
-        follow(lines, Transfer { doing: "pulling", name: &name, patience }, progress).await?;
-        let id = self.image_id(&name).await?;
-        // No verdict on the registry, which has it: someone removed it here in between.
-        let id = id.ok_or_else(|| EngineError::Refused(format!("{name} was pulled, and is gone again")))?;
-        Ok(Image { reference: Some(reference.to_owned()), digest: Some(digest.clone()), id: Some(id) })
+        follow(lines, Transfer { doing: "pulling", name, patience }, progress).await
     }
 
     /// Pushes `repository:tag`, and gives the digest that the engine says it has there.
@@ -77,17 +70,17 @@ fn told(tag: &str, status: &str) -> Option<Digest> {
 }
 
 /// What is on its way.
-pub(super) struct Transfer<'a> {
+struct Transfer<'a> {
     /// `pulling` or `pushing`.
-    pub(super) doing: &'static str,
+    doing: &'static str,
     /// What, by its name.
-    pub(super) name: &'a str,
+    name: &'a str,
     /// How long nothing may move.
-    pub(super) patience: Duration,
+    patience: Duration,
 }
 
 /// What the engine says of one.
-pub(super) struct Line {
+struct Line {
     status: Option<String>,
     error: Option<ErrorDetail>,
 }
@@ -105,7 +98,7 @@ impl From<PushImageInfo> for Line {
 }
 
 /// Reads what the engine says of a transfer, to its end.
-pub(super) async fn follow<T: Into<Line>>(
+async fn follow<T: Into<Line>>(
     mut lines: impl Stream<Item = std::result::Result<T, BollardError>> + Unpin,
     transfer: Transfer<'_>,
     progress: &mut (impl FnMut(String) + Send),
@@ -134,7 +127,7 @@ pub(super) async fn follow<T: Into<Line>>(
 }
 
 /// The tag to ask for beside a name that has none; without any, the engine pulls all that there are.
-pub(super) fn tag_beside(name: &str) -> &'static str {
+fn tag_beside(name: &str) -> &'static str {
     let is_tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if is_tagged { "" } else { "latest" }
 }

@@ -12,6 +12,7 @@ use super::render::FOLDER;
 use super::worker::{Trouble, Worker};
 use crate::controller::clock::now;
 use crate::controller::docker::{EngineError, FrontOptions, SeenFront};
+use crate::controller::pull::pull_declared;
 use crate::model::container::label;
 use crate::model::name::ContainerName;
 use crate::model::observed::ContainerState;
@@ -244,9 +245,10 @@ impl Worker {
     fn begin_pull(&mut self, image: &str) {
         info!(image, "pulling the front's image");
         let (engine, bell) = (self.engine.clone(), self.front.bell.clone());
+        let registries = self.registries.clone();
         let name = image.to_owned();
         let task = tokio::spawn(async move {
-            let pulled = engine.pull_by_name(&name).await;
+            let pulled = pull_declared(&engine, &registries, &name).await;
             bell.notify_one();
             pulled
         });

@@ -22,6 +22,7 @@ use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::fleet::Fleet;
 use crate::controller::pass::EngineState;
+use crate::controller::registries::Registries;
 use crate::model::front::{FrontSeen, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{FrontSpec, Manifest, Publish};
@@ -79,6 +80,7 @@ impl From<EngineError> for Trouble {
 pub(crate) struct Worker {
     pub(super) front: Front,
     pub(super) engine: Arc<Engine>,
+    pub(super) registries: Arc<Registries>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) record: String,
     manifest: channel::Receiver<Arc<Manifest>>,
@@ -115,6 +117,7 @@ impl Worker {
     pub(crate) fn new(
         front: Front,
         engine: Arc<Engine>,
+        registries: Arc<Registries>,
         fleet: Arc<Fleet>,
         record: String,
         engine_state: channel::Receiver<EngineState>,
@@ -124,6 +127,7 @@ impl Worker {
             manifest: front.manifest.clone(),
             front,
             engine,
+            registries,
             fleet,
             record,
             engine_state,

@@ -4,8 +4,14 @@ use crate::model::time::Timestamp;
 #[test]
 fn a_start_that_fails_is_told_apart_by_whose_doing_it_is() {
     for (words, cause) in [
-        ("OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/nothing\": stat /nothing: no such file or directory: unknown", Cause::Version),
-        ("failed to create task: exec: \"serve\": executable file not found in $PATH: unknown", Cause::Version),
+        (
+            "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/nothing\": stat /nothing: no such file or directory: unknown",
+            Cause::Version,
+        ),
+        (
+            "failed to create task: exec: \"serve\": executable file not found in $PATH: unknown",
+            Cause::Version,
+        ),
         ("exec: \"/srv\": permission denied: unknown", Cause::Version),
         ("exec /site: exec format error", Cause::Version),
         ("No command specified", Cause::Version),
@@ -15,11 +21,17 @@ fn a_start_that_fails_is_told_apart_by_whose_doing_it_is() {
         ("cannot join network of a non running container: 0123", Cause::Hand),
         ("network 5f2a not found", Cause::Hand),
         ("network abide not found", Cause::Hand),
-        ("driver failed programming external connectivity on endpoint x (y): Bind for 127.0.0.1:8080 failed: port is already allocated", Cause::Port),
+        (
+            "driver failed programming external connectivity on endpoint x (y): Bind for 127.0.0.1:8080 failed: port is already allocated",
+            Cause::Port,
+        ),
         ("error starting userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use", Cause::Port),
         ("error creating overlay mount to /var/lib/docker: no space left on device", Cause::Host),
         ("fork/exec /usr/bin/containerd-shim-runc-v2: resource temporarily unavailable", Cause::Host),
-        ("error mounting \"/a\" to rootfs at \"/b\": mount through procfd: not a directory: unknown", Cause::Host),
+        (
+            "error mounting \"/a\" to rootfs at \"/b\": mount through procfd: not a directory: unknown",
+            Cause::Host,
+        ),
         ("ttrpc: closed: transport is closing: unavailable", Cause::Engine),
         ("something that no engine said before", Cause::Unknown),
     ] {
@@ -33,7 +45,10 @@ fn a_registry_is_judged_alike_whether_an_image_is_pulled_or_built() {
         ("unauthorized: authentication required", Cause::Denied),
         ("Get http://localhost:5000/v2/: no basic auth credentials", Cause::Denied),
         ("denied: requested access to the resource is denied", Cause::Denied),
-        ("pull access denied for nowhere, repository does not exist or may require 'docker login'", Cause::Denied),
+        (
+            "pull access denied for nowhere, repository does not exist or may require 'docker login'",
+            Cause::Denied,
+        ),
         ("failed to resolve: unexpected status: 403 Forbidden", Cause::Denied),
         ("pulling from host x failed with status code [manifests latest]: 401 Unauthorized", Cause::Denied),
         ("dial tcp 127.0.0.1:5000: connect: connection refused", Cause::Network),
@@ -59,9 +74,20 @@ fn a_command_that_fails_is_the_builds_own_whatever_it_wrote() {
         "process \"/bin/sh -c docker pull x: unauthorized\" did not complete successfully: exit code: 1",
         "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",
         "COPY failed: file not found in build context or excluded by .dockerignore: stat absent",
+        "COPY failed: forbidden path outside the build context: ../x ()",
         "failed to read dockerfile: open Dockerfile: permission denied",
     ] {
         assert_eq!(of_build(words), Cause::Version, "{words}");
+    }
+}
+
+#[test]
+fn a_command_that_was_killed_is_tried_again() {
+    for words in [
+        "The command '/bin/sh -c make' returned a non-zero code: 137",
+        "process \"/bin/sh -c make\" did not complete successfully: exit code: 143",
+    ] {
+        assert_eq!(of_build(words), Cause::Hand, "{words}");
     }
 }
 

@@ -47,6 +47,20 @@ fn build(lines: &str) -> BuildSpec {
 }
 
 #[test]
+fn a_health_check_is_what_is_declared_and_a_worker_has_only_to_keep_running() {
+    let health =
+        dev("health = { http = \"/up\", host = \"a.example\", port = 9000, headers = { X = 1 } }").health;
+    assert_eq!((health.probe, health.port), (Probe::Http("/up".into()), Some(9000)));
+    assert_eq!(health.host.as_deref(), Some("a.example"));
+    assert_eq!(health.headers["X"], EnvValue::Plain("1".into()));
+    let command = dev("health = { command = [\"true\"] }").health;
+    assert_eq!(command.probe, Probe::Command(vec!["true".into()]));
+    let worker = "[environment.w]\ncontainer = \"worker\"\n";
+    let worker = environment(&parse(&[file("m.toml", worker.to_owned())]).unwrap(), "w");
+    assert_eq!((worker.port, worker.publish, worker.health.probe), (None, None, Probe::Running));
+}
+
+#[test]
 fn the_shipped_manifest_is_the_procedure_of_keepwork() {
     let manifest = parse(&[file("keepwork.toml", SHIPPED)]).unwrap();
     let facts = |name: &str| {

@@ -140,7 +140,7 @@ impl Pass<'_> {
         let last = memory.trouble.as_ref().map(|trouble| trouble.reason);
         let is_useful = match last {
             Some(Reason::EngineUnavailable) => true,
-            Some(Reason::StartFailed) => false,
+            Some(Reason::StartFailed | Reason::Interrupted) => false,
             _ => self.is_start_first(),
         };
         is_useful && matches!(before.state, ContainerState::Exited(_)) && before.has_namespace()

@@ -12,6 +12,7 @@
 
 mod health;
 mod holder;
+mod interrupted;
 mod keep;
 mod make;
 mod output;
@@ -20,7 +21,7 @@ mod replace;
 mod settle;
 mod swap;
 
-use super::restart::LONGEST;
+use super::notes::retry_of;
 use super::target::{self, Choice, KeepReason};
 use super::{Half, Intent, Step, TRANSIT, Verdict, rollback};
 use crate::model::container::ContainerSpec;
@@ -89,7 +90,7 @@ impl<'a> Pass<'a> {
         half.outcome = half.outcome.or_else(|| self.refusal(&memory));
         half.verdict = half.verdict.map(|verdict| self.said_while_going_back(verdict, &memory));
         if let Some(refused) = memory.refused.as_ref().filter(|refused| refused.of_the_host) {
-            half = half.look_again_at(refused.at.after(LONGEST));
+            half = half.look_again_at(retry_of(refused));
         }
         (self.roll_back(half, &memory), memory)
     }

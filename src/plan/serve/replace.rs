@@ -41,9 +41,10 @@ impl<'a> Pass<'a> {
             ContainerState::Exited(_) if self.is_of_before(spec, new) => {
                 (remove(Half::default(), new, OF_BEFORE), memory)
             }
-            ContainerState::Exited(exit) => {
-                self.refuse(spec, new, Reason::StartFailed, &restart::how(exit), memory)
-            }
+            ContainerState::Exited(exit) => match self.ended_by(new) {
+                None => self.refuse(spec, new, Reason::StartFailed, &restart::how(exit, None), memory),
+                Some(by) => self.interrupted(spec, new, others, (exit, by), memory),
+            },
             ContainerState::Paused => (self.unpause(Half::default(), new), memory),
             ContainerState::InTransit => (self.in_transit(), memory),
             ContainerState::Dead => (remove(Half::default(), new, "the engine calls it dead"), memory),
@@ -59,7 +60,12 @@ impl<'a> Pass<'a> {
         is_forgiven || made_for != Some(&spec.generation.to_string())
     }
 
-    fn start_beside(&self, spec: &ContainerSpec, new: &SeenContainer, others: &[&SeenContainer]) -> Half {
+    pub(super) fn start_beside(
+        &self,
+        spec: &ContainerSpec,
+        new: &SeenContainer,
+        others: &[&SeenContainer],
+    ) -> Half {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
@@ -83,19 +89,25 @@ impl<'a> Pass<'a> {
         mut memory: Memory,
     ) -> (Half, Memory) {
         let half = self.await_health(new, until);
-        let serves = |other: &&&SeenContainer| target::is_proven(other, &memory) && other.has_namespace();
-        let Some(before) = others.iter().filter(|_| self.is_start_first()).find(serves) else {
-            return (half, memory);
-        };
-        let healed = match &before.state {
-            ContainerState::Exited(exit) => self.restart(before, exit, &mut memory),
-            ContainerState::Running => match self.health(before, &memory) {
-                Health::Lost(why) => self.unwell(before, &why, &mut memory),
+        let healed = self.heal_beside(others, &mut memory);
+        (merge(half, healed), memory)
+    }
+
+    /// Heals what serves beside a replacement, if anything does.
+    pub(super) fn heal_beside(&self, others: &[&'a SeenContainer], memory: &mut Memory) -> Half {
+        if !self.is_start_first() {
+            return Half::default();
+        }
+        let serves = |other: &&SeenContainer| target::is_proven(other, memory) && other.has_namespace();
+        let Some(before) = others.iter().copied().find(serves) else { return Half::default() };
+        match &before.state {
+            ContainerState::Exited(exit) => self.restart(before, exit, memory),
+            ContainerState::Running => match self.health(before, memory) {
+                Health::Lost(why) => self.unwell(before, &why, memory),
                 Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => Half::default(),
             },
             _ => Half::default(),
-        };
-        (merge(half, healed), memory)
+        }
     }
 
     pub(super) fn take_over(
@@ -133,22 +145,29 @@ impl<'a> Pass<'a> {
         new: &SeenContainer,
         reason: Reason,
         what: &str,
-        mut memory: Memory,
+        memory: Memory,
     ) -> (Half, Memory) {
-        if memory.refused.as_ref().is_some_and(|refused| refused.at == self.now) {
-            // What this plan would go back to fails as well: nothing better is known than to go on.
-            let half = Half::say(Condition::Degraded, reason, format!("{} {what}", self.choice.words()));
-            return (half, memory);
-        }
         let who = generation_words(spec.generation, spec.revision.as_ref());
-        memory.refused = Some(Refused {
+        let refused = Refused {
             fingerprint: spec.fingerprint(),
             generation: self.intent.entry.generation,
             reason,
             message: format!("the container of {who} {what}{}", last_output(&spec.options, new)),
             of_the_host: false,
+            retry_at: None,
             at: self.now,
-        });
+        };
+        self.go_back_from(refused, what, memory)
+    }
+
+    /// Plans anew with these options refused.
+    pub(super) fn go_back_from(&self, refused: Refused, what: &str, mut memory: Memory) -> (Half, Memory) {
+        if memory.refused.as_ref().is_some_and(|refused| refused.at == self.now) {
+            // What this plan would go back to fails as well: nothing better is known than to go on.
+            let message = format!("{} {what}", self.choice.words());
+            return (Half::say(Condition::Degraded, refused.reason, message), memory);
+        }
+        memory.refused = Some(refused);
         let choice = target::choose(self.intent, self.observed, &memory);
         Pass::new(self.intent, self.observed, &choice, &memory, self.now).decide(memory)
     }

@@ -1,5 +1,6 @@
 //! Laws of the decision, held against a small world that obeys every step.
 
+mod causes;
 mod clock;
 mod edits;
 mod failures;

@@ -78,11 +78,13 @@ fn a_new_port_that_is_taken_costs_nothing_in_the_end() {
     world.edit(|options| options.publish = Some(Publish { address: None, port: 9000 }));
     world.pass();
     world.foreign_has_port = false;
-    world.rest();
+    world.wait(60);
     assert_eq!(world.serving().len(), 1);
     assert_eq!(world.plan().verdict.condition, Condition::Degraded);
     assert!(world.only().published.is_empty(), "the one before serves on its own port");
     assert_eq!(world.observed.holders.len(), 1);
+    world.rest();
+    assert!(world.is_ready_with(1), "it is tried again by itself: {world:?}");
 }
 
 #[test]

@@ -163,7 +163,10 @@ fn edit(world: &mut World, number: u8) {
     match number {
         1 => options.init = false,
         2 => options.volumes.push(mount("uploads")),
-        3 => options.env = [("OTHER".to_owned(), Secret::new(super::world::SECRET))].into(),
+        3 => {
+            options.env = [("OTHER".to_owned(), Secret::new(super::world::SECRET))].into();
+            options.secrets = ["OTHER".to_owned()].into();
+        }
         _ => {}
     }
     options.publish = options.publish.filter(|_| world.front.is_none());

@@ -184,7 +184,7 @@ fn an_edited_option_that_fails_is_no_rollback() {
     world.edit(|options| options.init = false);
     world.pass();
     world.foreign_has_port = false;
-    world.rest();
+    world.wait(60);
     assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
     assert_eq!((rollbacks(&world), world.intent.bad.len()), (0, 0));
 }

@@ -148,7 +148,8 @@ fn options_that_fail_leave_the_generation_that_was_ready_one_that_was_ready() {
     world.edit(|options| options.init = false);
     world.pass();
     world.foreign_has_port = false;
-    let plan = world.rest();
+    world.wait(60);
+    let plan = world.plan();
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::StartFailed));
     assert_eq!(plan.outcome, None);
     assert_eq!(world.serving().len(), 1);

@@ -109,7 +109,10 @@ fn a_container_that_ends_cleanly_is_started_again() {
     let mut world = World::running(1);
     world.exit(0, 0, false);
     let plan = world.pass();
-    assert_eq!(plan.verdict.message, "starting generation 1 again, which ended with exit code 0");
+    assert_eq!(
+        plan.verdict.message,
+        "starting generation 1 again, which ended with 0; a service is to keep running (exit code 0)"
+    );
     world.rest();
     assert!(world.is_ready_with(1));
 }

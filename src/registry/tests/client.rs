@@ -211,8 +211,8 @@ async fn a_token_service_without_tls_is_only_asked_for_a_registry_without_tls() 
     let service = Server::start(|_, _| answer("200 OK", "", "{\"token\":\"t\"}")).await;
     let realm = format!("http://127.0.0.1:{}/token", service.port);
     let of_tls = Reach { is_plain: false, is_private: true };
-    assert!(matches!(bearer(&realm, None, "s", None, of_tls).await, Err(TokenError::Unavailable(_))));
+    assert!(matches!(bearer(&realm, None, "s", None, of_tls).await, Err(TokenError::Unavailable(_, _))));
     let public = Reach { is_plain: true, is_private: false };
-    assert!(matches!(bearer(&realm, None, "s", None, public).await, Err(TokenError::Unavailable(_))));
+    assert!(matches!(bearer(&realm, None, "s", None, public).await, Err(TokenError::Unavailable(_, _))));
     assert!(service.seen().is_empty(), "it was asked: {:?}", service.seen());
 }

@@ -26,6 +26,7 @@ use super::*;
 use crate::controller::docker::Engine;
 use crate::controller::fleet::Fleet;
 use crate::controller::pass::EngineState;
+use crate::controller::registries::Registries;
 use crate::model::manifest::{SourceFile, parse};
 
 /// How long anything may take on a machine that is busy with other tests.
@@ -85,8 +86,10 @@ impl Rig {
         let (_, known) = channel::channel(EngineState::Known);
         let engine = Arc::new(Engine::new(None));
         let fleet = Arc::new(Fleet::new(self.record.clone()));
+        let registries = Arc::new(Registries::new(self.front.manifest.clone()));
         let period = Duration::from_secs(1);
-        let worker = Worker::new(self.front.clone(), engine, fleet, self.record.clone(), known, period);
+        let worker =
+            Worker::new(self.front.clone(), engine, registries, fleet, self.record.clone(), known, period);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(worker.run()).await });
@@ -164,7 +167,7 @@ fn watch_containers(front: Front) -> DropGuard {
         let engine = Engine::new(None);
         let mut happenings = Box::pin(engine.happenings(None).await.unwrap());
         while let Some(Ok(happening)) = happenings.next().await {
-            if let crate::controller::docker::Happening::Container { id, names } = happening {
+            if let crate::controller::docker::Happening::Container { id, names, .. } = happening {
                 front.hear(&id, &names);
             }
         }

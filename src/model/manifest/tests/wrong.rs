@@ -281,7 +281,7 @@ fn a_health_that_says_two_things_or_can_never_come_is_told() {
     each_of_dev(&[
         (
             "health = { http = \"/\", tcp = true }",
-            "4: `health` takes only one of `http`, `tcp`, `docker` and `none`",
+            "4: `health` takes only one of `http`, `tcp`, `command`, `docker` and `none`",
         ),
         (
             "health = { http = \"up\" }",
@@ -290,6 +290,27 @@ fn a_health_that_says_two_things_or_can_never_come_is_told() {
         ("health = { http = true }", "4: `http` must be a path such as \"/\", not true or false"),
         ("health = { none = false }", "4: `none` must be true or left out"),
         ("health = { interval = \"0s\" }", "4: `interval` must be more than zero"),
+        ("health = { host = \"a\" }", "4: `host` goes with `http` alone"),
+        (
+            "health = { command = [] }",
+            "4: `command` must begin with a program, such as [\"pg_isready\", \"-q\"]",
+        ),
+        (
+            "health = { none = true, port = 1 }",
+            "4: `none` does not go with `port`, which only `http` and `tcp` connect to",
+        ),
+        (
+            "health = { http = \"/\", headers = { Host = \"a\" } }",
+            "4: `Host` is not a header to set here: declare it as `host` in `health`",
+        ),
+        (
+            "health = { http = \"/\", headers = { X = \"a\\nb: c\" } }",
+            "4: `X` must be one line of ASCII text",
+        ),
+        (
+            "health = { http = \"/\", host = \"a b\" }",
+            "4: `host` must be a host name such as \"example.com\" or \"example.com:8080\"",
+        ),
         (
             "health = { start_deadline = \"10s\" }",
             "4: `health` could never succeed: `healthy_for` (10s) must be shorter than `start_deadline` (10s)",
@@ -302,11 +323,26 @@ fn what_is_missing_is_told_with_an_example() {
     let found = told(&[file("m.toml", "\n[environment.dev]\nsource = {}\n")]);
     let expected = [
         "m.toml:2: `environment.dev` needs `container`, such as `container = \"dev-server\"`",
-        "m.toml:2: `environment.dev` needs `port`, such as `port = 8900`",
         "m.toml:3: `environment.dev.source` needs `branch`, such as `branch = \"dev\"`",
         "m.toml:3: `environment.dev.source` needs `repository`, such as `repository = \"keepwork\"`",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn what_connects_to_a_port_needs_one() {
+    let worker =
+        |lines: &str| told(&[file("m.toml", format!("[environment.w]\ncontainer = \"worker\"\n{lines}\n"))]);
+    assert!(worker("").is_empty() && worker("publish = false").is_empty());
+    assert!(worker("health = { http = \"/\", port = 9000 }").is_empty());
+    assert_eq!(
+        worker("health = { http = \"/\" }"),
+        ["m.toml:3: `health` needs a `port`, here or in the environment, to connect to"]
+    );
+    assert_eq!(
+        worker("publish = 80"),
+        ["m.toml:3: `publish` needs a `port`, where the program in the container listens"]
+    );
 }
 
 #[test]
@@ -596,13 +632,14 @@ fn a_manifest_without_environments_is_no_wish_to_run_nothing() {
 
 #[test]
 fn an_environment_with_a_problem_is_still_compared_with_the_others() {
-    let text = env("a", "same", 1, "") + "[environment.b]\ncontainer = \"same\"\npromote_from = \"c\"\n";
+    let text = env("a", "same", 1, "")
+        + "[environment.b]\ncontainer = \"same\"\npublish = 80\npromote_from = \"c\"\n";
     assert_eq!(
         told(&[file("m.toml", text)]),
         [
-            "m.toml:5: `environment.b` needs `port`, such as `port = 8900`",
             "m.toml:6: the container `same` is already that of `environment.a`",
-            "m.toml:7: there is no environment `c`; declared are a",
+            "m.toml:7: `publish` needs a `port`, where the program in the container listens",
+            "m.toml:8: there is no environment `c`; declared are a",
         ]
     );
 }

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::model::build::Acquisition;
+use crate::model::cause::{self, Cause};
 use crate::model::container::{ContainerOptions, ContainerSpec, Exit, Secret};
 use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin};
 use crate::model::memory::{Good, Memory};
@@ -401,9 +402,8 @@ impl World {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    let is_silent = self.is_silent;
-                    let failure =
-                        if is_silent { Failure::Unanswered(&error) } else { Failure::Refused(&error) };
+                    let cause = if self.is_silent { Cause::Engine } else { cause::of_start(&error) };
+                    let failure = Failure { cause, message: &error };
                     self.memory = after_failure(&plan, &planned.step, failure, &self.intent, self.now);
                     break;
                 }

@@ -1,0 +1,113 @@
+//! What the engine's events tell of how containers ended: by themselves, or because somebody sent a
+//! signal. An inspect does not tell that.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::model::cause::Witness;
+use crate::model::time::Timestamp;
+
+/// How long after a signal that ends processes the end of one may still be due to it: the longest time
+/// that people give a program to stop.
+const AFTER_SIGNAL: Duration = Duration::from_secs(300);
+/// The same for signals that most programs survive, such as a reload.
+const AFTER_OTHER_SIGNAL: Duration = Duration::from_secs(2);
+/// SIGINT, SIGQUIT, SIGKILL and SIGTERM.
+const ENDING: [u8; 4] = [2, 3, 9, 15];
+/// How far apart an event and an inspect may put the same end.
+const SAME_END: Duration = Duration::from_secs(5);
+/// How long the event of an end may take to come.
+const LATE: Duration = Duration::from_secs(20);
+
+/// What is known of the ends of containers.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    /// Since when no event was missed, by the clock of this host.
+    since: Timestamp,
+    /// The last signal that somebody sent, and when, by container.
+    signals: HashMap<String, (u8, Timestamp)>,
+    /// The last end, and whether it was due to a signal, by container.
+    ends: HashMap<String, (Timestamp, bool)>,
+}
+
+impl Ends {
+    pub(super) fn witness_from(&mut self, now: Timestamp) {
+        self.since = now;
+    }
+
+    pub(super) fn note_signal(&mut self, id: &str, signal: u8, at: Timestamp) {
+        self.signals.insert(id.to_owned(), (signal, at));
+    }
+
+    pub(super) fn note_end(&mut self, id: &str, at: Timestamp) {
+        let is_due_to = |(signal, sent): (u8, Timestamp)| {
+            let within = if ENDING.contains(&signal) { AFTER_SIGNAL } else { AFTER_OTHER_SIGNAL };
+            at <= sent.after(within)
+        };
+        let by_signal = self.signals.remove(id).is_some_and(is_due_to);
+        self.ends.insert(id.to_owned(), (at, by_signal));
+    }
+
+    pub(super) fn forget(&mut self, id: &str) {
+        self.signals.remove(id);
+        self.ends.remove(id);
+    }
+
+    /// What was told of the end of a container at `at`.
+    pub(super) fn witness(&self, id: &str, at: Timestamp, now: Timestamp) -> Witness {
+        let is_same = |end: &Timestamp| *end <= at.after(SAME_END) && at <= end.after(SAME_END);
+        match self.ends.get(id).filter(|(end, _)| is_same(end)) {
+            Some((_, true)) => Witness::AfterSignal,
+            Some((_, false)) => Witness::ByItself,
+            None if at < self.since => Witness::Nobody,
+            None if now < at.after(LATE) => Witness::NotYet,
+            None => Witness::ByItself,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn ends() -> Ends {
+        let mut ends = Ends::default();
+        ends.witness_from(at(1000));
+        ends
+    }
+
+    #[test]
+    fn an_end_after_a_signal_is_somebodys_doing_and_any_other_its_own() {
+        let mut ends = ends();
+        ends.note_signal("stopped", 15, at(1100));
+        ends.note_end("stopped", at(1130));
+        ends.note_signal("reloaded", 1, at(1100));
+        ends.note_end("reloaded", at(1130));
+        ends.note_end("crashed", at(1130));
+        let witness = |id| ends.witness(id, at(1131), at(1131));
+        assert_eq!(witness("stopped"), Witness::AfterSignal);
+        assert_eq!(witness("reloaded"), Witness::ByItself);
+        assert_eq!(witness("crashed"), Witness::ByItself);
+    }
+
+    #[test]
+    fn one_signal_accounts_for_one_end() {
+        let mut ends = ends();
+        ends.note_signal("c", 9, at(1100));
+        ends.note_end("c", at(1100));
+        ends.note_end("c", at(1110));
+        assert_eq!(ends.witness("c", at(1110), at(1110)), Witness::ByItself);
+    }
+
+    #[test]
+    fn an_end_is_waited_for_that_the_engine_has_not_told_and_nobody_saw_those_before_the_watch() {
+        let ends = ends();
+        assert_eq!(ends.witness("c", at(999), at(1001)), Witness::Nobody);
+        assert_eq!(ends.witness("c", at(1100), at(1101)), Witness::NotYet);
+        assert_eq!(ends.witness("c", at(1100), at(1200)), Witness::ByItself);
+    }
+}

@@ -1,0 +1,86 @@
+//! A replacement ended, and not by its own doing: that is no verdict on it.
+
+use super::Pass;
+use super::parts::merge;
+use crate::model::cause::EndedBy;
+use crate::model::container::{ContainerSpec, Exit};
+use crate::model::memory::{Interrupted, Memory, Refused};
+use crate::model::observed::SeenContainer;
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+use crate::plan::restart::{backoff, how};
+use crate::plan::{Half, TRANSIT, generation_words};
+
+/// Signals in a row that nobody is known to have sent, after which they are the program's own doing.
+const SIGNALS: u32 = 3;
+
+impl<'a> Pass<'a> {
+    /// What ended a container; `None`: its own program.
+    pub(super) fn ended_by(&self, container: &SeenContainer) -> Option<EndedBy> {
+        self.observed.ended_by.get(&container.id).copied()
+    }
+
+    /// Starts a replacement again that something else ended: at once the first time, and later with
+    /// backoff. If nothing runs beside it, what served before comes back meanwhile.
+    pub(super) fn interrupted(
+        &self,
+        spec: &ContainerSpec,
+        new: &SeenContainer,
+        others: &[&'a SeenContainer],
+        (exit, by): (&Exit, EndedBy),
+        mut memory: Memory,
+    ) -> (Half, Memory) {
+        let how = how(exit, Some(by));
+        if by == EndedBy::Untold {
+            let message = format!("{} {how}, and the engine is asked why", self.choice.words());
+            let half = Half::say(Condition::Progressing, Reason::AwaitingHealth, message);
+            return (half.look_again_at(self.now.after(TRANSIT)), memory);
+        }
+        let count = count(&mut memory, &spec.fingerprint(), exit.at);
+        if by == EndedBy::Signal && count >= SIGNALS {
+            let what = format!("{how}, {count} times in a row");
+            return self.refuse(spec, new, Reason::StartFailed, &what, memory);
+        }
+        let due = exit.at.after(backoff(count, &new.id));
+        if self.now >= due {
+            // What serves beside it may have ended with it, and comes first.
+            let healed = self.heal_beside(others, &mut memory);
+            let mut half = merge(healed, self.start_beside(spec, new, others));
+            half.verdict =
+                Some(self.updating(format!("starting {} again, which {how}", self.choice.words())));
+            return (half, memory);
+        }
+        if !self.is_start_first() {
+            return self.step_aside(spec, &how, due, memory);
+        }
+        let message = format!("{} {how}, {count} times in a row", self.choice.words());
+        let half = Half::say(Condition::Degraded, Reason::Interrupted, message).look_again_at(due);
+        let healed = self.heal_beside(others, &mut memory);
+        (merge(half, healed), memory)
+    }
+
+    /// Goes back to what served, until the replacement is tried again.
+    fn step_aside(&self, spec: &ContainerSpec, how: &str, due: Timestamp, memory: Memory) -> (Half, Memory) {
+        let who = generation_words(spec.generation, spec.revision.as_ref());
+        let refused = Refused {
+            fingerprint: spec.fingerprint(),
+            generation: self.intent.entry.generation,
+            reason: Reason::Interrupted,
+            message: format!("the container of {who} {how}, and is tried again"),
+            of_the_host: true,
+            retry_at: Some(due),
+            at: self.now,
+        };
+        self.go_back_from(refused, how, memory)
+    }
+}
+
+/// How often a replacement of these options was ended so far. The same end is counted once.
+fn count(memory: &mut Memory, fingerprint: &str, at: Timestamp) -> u32 {
+    let known = memory.interrupted.take().filter(|known| known.fingerprint == fingerprint);
+    let before = known.as_ref().map_or(0, |known| known.count);
+    let is_counted = known.is_some_and(|known| known.at == at);
+    let count = if is_counted { before } else { before.saturating_add(1) };
+    memory.interrupted = Some(Interrupted { fingerprint: fingerprint.to_owned(), count, at });
+    count
+}

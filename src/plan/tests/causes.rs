@@ -1,0 +1,210 @@
+//! Whose doing a failure is: only what a version itself does is a verdict on it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::world::{Program, World, digest};
+use crate::model::cause::{Cause, EndedBy};
+use crate::model::desired::Origin;
+use crate::model::observed::{ContainerState, Readiness};
+use crate::model::spec::Probe;
+use crate::model::status::{Condition, Reason};
+use crate::plan::{Failure, Step, after_failure, plan};
+
+/// An update to image 2, of which the new container runs and is not ready yet.
+fn on_trial() -> World {
+    let mut world = World::running(1);
+    world.set(2);
+    world.wait(1);
+    assert!(new_runs(&world), "{world:?}");
+    world
+}
+
+fn new_runs(world: &World) -> bool {
+    let is_it = |seen: &&crate::model::observed::SeenContainer| seen.image == Some(digest(2));
+    world.observed.containers.iter().find(is_it).is_some_and(|seen| seen.state == ContainerState::Running)
+}
+
+/// Something ends the new container.
+fn end(world: &mut World, by: EndedBy) {
+    let is_it = |seen: &crate::model::observed::SeenContainer| seen.image == Some(digest(2));
+    let index = world.observed.containers.iter().position(is_it).unwrap();
+    let id = world.observed.containers[index].id.clone();
+    world.exit(index, 143, false);
+    world.observed.ended_by = BTreeMap::from([(id, by)]);
+}
+
+fn is_judged(world: &World) -> bool {
+    !world.intent.bad.is_empty() || world.intent.entry.origin == Some(Origin::AutomaticRollback)
+}
+
+#[test]
+fn what_the_engine_or_a_hand_ended_is_started_again_at_once_and_becomes_ready() {
+    for by in [EndedBy::Absence, EndedBy::Hand, EndedBy::Host, EndedBy::Signal] {
+        let mut world = on_trial();
+        world.done.clear();
+        end(&mut world, by);
+        let plan = world.plan();
+        assert_eq!(plan.verdict.condition, Condition::Progressing, "{by:?}: {plan:#?}");
+        assert!(plan.verdict.message.contains("exit code 143"), "{by:?}: {plan:#?}");
+        world.pass();
+        assert_eq!(world.take_done(), ["start"], "{by:?}");
+        world.rest();
+        assert!(world.is_ready_with(2) && !is_judged(&world), "{by:?}: {world:?}");
+        assert_eq!(world.memory.interrupted, None);
+    }
+}
+
+#[test]
+fn while_a_hand_ends_it_again_and_again_what_served_serves_and_it_is_never_judged() {
+    let mut world = on_trial();
+    for _ in 0..200 {
+        if new_runs(&world) {
+            end(&mut world, EndedBy::Hand);
+        }
+        world.wait(1);
+    }
+    assert!(!is_judged(&world), "{world:?}");
+    let tries = world.memory.interrupted.as_ref().unwrap().count;
+    assert!((4..15).contains(&tries), "{tries} times in 200 s");
+    if !new_runs(&world) {
+        let verdict = world.plan().verdict;
+        assert_eq!((verdict.condition, verdict.reason), (Condition::Degraded, Reason::Interrupted));
+        assert_eq!(world.serving().len(), 1, "{world:?}");
+    }
+    world.rest();
+    assert!(world.is_ready_with(2) && !is_judged(&world), "{world:?}");
+}
+
+#[test]
+fn a_signal_that_nobody_sent_three_times_in_a_row_is_its_own_doing() {
+    let mut world = on_trial();
+    for _ in 0..100 {
+        if new_runs(&world) {
+            end(&mut world, EndedBy::Signal);
+        }
+        world.wait(1);
+    }
+    world.rest();
+    assert!(is_judged(&world), "{world:?}");
+    assert!(world.intent.bad[0].message.contains("3 times in a row"), "{:?}", world.intent.bad);
+}
+
+#[test]
+fn an_end_that_the_engine_has_not_told_of_yet_is_waited_for() {
+    let mut world = on_trial();
+    end(&mut world, EndedBy::Untold);
+    let plan = world.plan();
+    assert!(plan.steps.is_empty() && plan.memory.refused.is_none(), "{plan:#?}");
+    assert!(plan.look_again.is_some_and(|at| at <= world.now.after(Duration::from_secs(1))), "{plan:#?}");
+    world.observed.ended_by.clear();
+    world.rest();
+    assert!(is_judged(&world), "{world:?}");
+}
+
+#[test]
+fn what_others_do_to_a_version_that_was_ready_is_no_reason_to_give_it_up() {
+    let mut world = World::running(1);
+    world.set(2);
+    world.rest();
+    for _ in 0..6 {
+        let id = world.only().id.clone();
+        world.exit(0, 137, false);
+        world.observed.ended_by = BTreeMap::from([(id, EndedBy::Hand)]);
+        world.rest();
+    }
+    assert!(world.is_ready_with(2) && !is_judged(&world), "{world:?}");
+}
+
+/// The notes after the start of a replacement failed.
+fn after(cause: Cause) -> crate::model::memory::Memory {
+    let mut world = World::running(1);
+    world.set(2);
+    let plan = world.plan();
+    let step = |planned: &&crate::plan::PlannedStep| matches!(planned.step, Step::Start { .. });
+    let step = plan.steps.iter().find(step).unwrap().step.clone();
+    after_failure(&plan, &step, Failure { cause, message: "words" }, &world.intent, world.now)
+}
+
+#[test]
+fn a_start_that_fails_is_a_verdict_only_where_it_is_the_versions_doing() {
+    let refused = after(Cause::Version).refused.unwrap();
+    assert!(!refused.of_the_host, "{refused:?}");
+    for cause in [Cause::Host, Cause::Port, Cause::Unknown, Cause::Network] {
+        let refused = after(cause).refused.unwrap();
+        assert!(refused.of_the_host, "{cause:?}: {refused:?}");
+    }
+    for (cause, reason) in [(Cause::Hand, Reason::Interrupted), (Cause::Engine, Reason::EngineUnavailable)] {
+        let memory = after(cause);
+        assert_eq!(memory.refused, None, "{cause:?}");
+        assert_eq!(memory.trouble.unwrap().reason, reason, "{cause:?}");
+    }
+}
+
+#[test]
+fn what_somebody_took_away_between_two_steps_is_made_again_at_once() {
+    let trouble = after(Cause::Hand).trouble.unwrap();
+    assert_eq!(trouble.next_retry, trouble.at);
+}
+
+#[test]
+fn a_healthcheck_has_the_time_that_it_needs_and_no_verdict_before_it_has_decided() {
+    let mut world = on_trial();
+    world.intent.health.probe = Probe::Docker;
+    let (id, started) = {
+        let new = world.observed.containers.iter().find(|seen| seen.image == Some(digest(2))).unwrap();
+        (new.id.clone(), new.started_at.unwrap())
+    };
+    let said = |seconds: u64, seen: Readiness| {
+        let mut observed = world.seen();
+        observed.probes = BTreeMap::from([(id.clone(), seen)]);
+        let at = started.after(Duration::from_secs(seconds));
+        let plan = plan(&world.intent, &observed, &world.memory, at);
+        (plan.verdict.condition, plan.verdict.reason, plan.memory.refused.is_some())
+    };
+    let needs = Duration::from_secs(180);
+    let undecided = Readiness { needs, unknown: Some("no result yet".to_owned()), ..Readiness::default() };
+    let awaited = (Condition::Progressing, Reason::AwaitingHealth, false);
+    assert_eq!(
+        said(31, undecided.clone()),
+        awaited,
+        "the start_deadline of 30 s is shorter than what it needs"
+    );
+    assert_eq!(said(179, undecided.clone()), awaited);
+    assert_eq!(said(400, undecided), (Condition::Degraded, Reason::HealthUnknown, false));
+    let bad = Readiness { needs, misses: 1, last_miss: Some("failed".to_owned()), ..Readiness::default() };
+    assert_eq!(said(100, bad.clone()), awaited, "it may still recover");
+    assert!(said(181, bad).2, "the engine has decided");
+}
+
+#[test]
+fn what_a_probe_could_not_tell_is_no_verdict() {
+    let mut world = World::running(1);
+    world.program(2, Program::NeverAnswers);
+    world.set(2);
+    world.wait(1);
+    let id = world.observed.containers.iter().find(|seen| seen.image == Some(digest(2))).unwrap().id.clone();
+    let mut observed = world.seen();
+    let unknown = Some("its address cannot be reached from here".to_owned());
+    observed.probes = BTreeMap::from([(id, Readiness { unknown, ..Readiness::default() })]);
+    let plan = plan(&world.intent, &observed, &world.memory, world.now.after(Duration::from_secs(3600)));
+    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::HealthUnknown));
+    assert!(plan.verdict.message.contains("cannot be reached from here"), "{plan:#?}");
+    assert!(plan.memory.refused.is_none() && plan.steps.is_empty(), "{plan:#?}");
+}
+
+#[test]
+fn a_worker_is_ready_once_it_has_kept_running() {
+    let mut world = World::empty();
+    world.edit(|options| (options.port, options.publish) = (None, None));
+    world.intent.health.probe = Probe::Running;
+    world.set(1);
+    world.wait(9);
+    assert_eq!(world.plan().verdict.reason, Reason::AwaitingHealth);
+    world.wait(2);
+    assert_eq!(world.plan().verdict.condition, Condition::Ready, "{world:?}");
+    world.program(2, Program::crashes_after(5));
+    world.set(2);
+    world.rest();
+    assert!(is_judged(&world), "one that ends before is no good: {world:?}");
+}
