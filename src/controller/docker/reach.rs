@@ -31,11 +31,16 @@ impl Engine {
         if let Some(known) = &*self.reach.read().await {
             return Ok(known.clone());
         }
+        // Whoever asks at the same time waits for the one answer.
+        let mut slot = self.reach.write().await;
+        if let Some(known) = &*slot {
+            return Ok(known.clone());
+        }
         let docker = self.docker().await?;
         let host = self.host.clone().or_else(|| std::env::var("DOCKER_HOST").ok()).unwrap_or_default();
         let info = within("describe itself", QUICK, docker.info()).await?;
         let found = reach(&host, &info);
-        *self.reach.write().await = Some(found.clone());
+        *slot = Some(found.clone());
         Ok(found)
     }
 }
