@@ -26,6 +26,9 @@ use crate::secret;
 /// The `Host` of a request where nothing is declared.
 const LOCALHOST: &str = "localhost";
 
+/// Lines of output that a message shows.
+const LAST_LINES: usize = 3;
+
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -188,7 +191,7 @@ impl Asker {
         match timeout(patience, self.engine.run_exec(&exec)).await {
             Ok(Ok((0, _))) => Answer::Good,
             Ok(Ok((code, output))) => {
-                Answer::Miss(format!("`{shown}` ended with {code}{}", last_line(Some(&output))))
+                Answer::Miss(format!("`{shown}` ended with {code}{}", last_lines(Some(&output))))
             }
             Ok(Err(error)) => not_run(&shown, &error),
             Err(_) => {
@@ -216,7 +219,7 @@ fn of_vitals(vitals: &Vitals) -> Answer {
             if vitals.is_turned_off { "has its HEALTHCHECK turned off" } else { "has no HEALTHCHECK" };
         return Answer::Miss(format!("the image {lacks}; declare another `health`, such as `http`"));
     };
-    let (every, output) = (words(check.interval), last_line(vitals.output.as_deref()));
+    let (every, output) = (words(check.interval), last_lines(vitals.output.as_deref()));
     match (vitals.health, vitals.failures) {
         (EngineHealth::Healthy, _) => Answer::Good,
         (EngineHealth::Unhealthy, failures) => Answer::Miss(format!(
@@ -247,10 +250,14 @@ fn unreachable_from_here(why: &str) -> Answer {
     )))
 }
 
-/// The last line of an output that is not empty, as a clause.
-fn last_line(output: Option<&str>) -> String {
-    let line = output.and_then(|output| output.lines().map(str::trim).rfind(|line| !line.is_empty()));
-    line.map(|line| format!(": {line}")).unwrap_or_default()
+/// The last lines of an output that are not empty, as a clause.
+fn last_lines(output: Option<&str>) -> String {
+    let lines = output.unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    match &lines[lines.len().saturating_sub(LAST_LINES)..] {
+        [] => String::new(),
+        last => format!(": {}", last.join(" | ")),
+    }
 }
 
 fn words(duration: Duration) -> humantime::FormattedDuration {

@@ -21,7 +21,7 @@ fn a_healthcheck_that_has_not_decided_is_no_verdict_and_it_is_said_how_far_it_is
     let unasked = told(of_vitals(&vitals(EngineHealth::Starting, 0, None)));
     assert_eq!(unasked, "its HEALTHCHECK, which runs every 30s, has no result yet");
     let failing = told(of_vitals(&vitals(EngineHealth::Starting, 2, Some("one\ntwo\n\n"))));
-    assert_eq!(failing, "its HEALTHCHECK, which runs every 30s, failed 2 of 3 times: two");
+    assert_eq!(failing, "its HEALTHCHECK, which runs every 30s, failed 2 of 3 times: one | two");
 }
 
 #[test]
