@@ -205,19 +205,17 @@ pub fn missing_platform(words: &str) -> Option<&str> {
 /// A refusal of the engine in words that say what to do about it; `None`: its own have to do.
 pub fn advice(words: &str) -> Option<String> {
     let lower = words.to_lowercase();
-    if !OF_PORT.iter().any(|of| lower.contains(of)) {
-        return None;
-    }
+    let said = OF_PORT.iter().find(|of| lower.contains(*of))?;
     let address = address_in(words)?;
-    Some(if lower.contains("cannot assign requested address") {
-        format!("{address} is no address of this host; `ip address` lists those there are")
-    } else if lower.contains("port is already allocated") {
-        format!(
-            "{address} is taken by another container; `docker ps --filter publish={}` shows it",
-            address.port()
-        )
-    } else {
-        format!("{address} is taken by another process; `ss -ltnp` shows it")
+    let port = address.port();
+    Some(match *said {
+        "port is already allocated" => format!(
+            "{address} is taken by another container; `docker ps --filter publish={port}` shows it ({said})"
+        ),
+        "address already in use" => {
+            format!("{address} is taken by another process; `ss -ltnp` shows it ({said})")
+        }
+        _ => format!("{address} is no address of this host; `ip address` lists those there are ({said})"),
     })
 }
 
