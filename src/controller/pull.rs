@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::docker::{Engine, EngineError};
 use super::jobs::{Ended, Progress};
-use super::registries::{Registries, Trouble, explained};
+use super::registries::{Registries, Trouble, explained, until_quiet_is_over};
 use crate::model::cause;
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
@@ -94,20 +94,17 @@ async fn fetch(
     let proof = if wanted.is_between { None } else { registries.proof(host).await? };
     let patience = registries.access(host).patience;
     let Err(error) = engine.pull(wanted.name, proof.as_ref(), patience, say).await else { return Ok(()) };
-    registries.note_limit(host, &error);
-    let trouble = match wanted.of.filter(|_| !wanted.is_between) {
-        Some((repository, digest)) => explained(error, registries.look_for(repository, digest)).await,
-        None => error.into(),
+    let Some((repository, digest)) = wanted.of.filter(|_| !wanted.is_between) else {
+        registries.learn_limit(host, &error, std::future::ready(Ok(()))).await;
+        return Err(until_quiet_is_over(Trouble::from(error).with(host), registries.quiet_for(host)));
     };
-    Err(match (trouble, wanted.of) {
-        (Trouble::NoPlatform(words), Some((repository, digest))) if !wanted.is_between => {
-            Trouble::NoPlatform(no_platform(
-                wanted.name,
-                &words,
-                &registries.platforms(repository, digest).await,
-            ))
+    registries.learn_limit(host, &error, registries.look_for(repository, digest)).await;
+    Err(match explained(error, registries.look_for(repository, digest)).await {
+        Trouble::NoPlatform(words) => {
+            let there_are = registries.platforms(repository, digest).await;
+            Trouble::NoPlatform(no_platform(wanted.name, &words, &there_are))
         }
-        (trouble, _) => trouble.with(host),
+        trouble => until_quiet_is_over(trouble.with(host), registries.quiet_for(host)),
     })
 }
 

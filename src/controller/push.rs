@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::docker::Engine;
 use super::jobs::{Ended, Progress};
-use super::registries::{Registries, Trouble, explained};
+use super::registries::{Registries, Trouble, explained, until_quiet_is_over};
 use crate::model::desired::Image;
 use crate::model::name::Digest;
 use crate::model::reference::{ImageRepository, TaggedImage};
@@ -51,8 +51,9 @@ impl Pusher {
         let pushed = match pushed {
             Ok(pushed) => pushed,
             Err(error) => {
-                self.registries.note_limit(host, &error);
-                return Err(explained(error, self.registries.digest(&tagged)).await.with(host));
+                self.registries.learn_limit(host, &error, self.registries.digest(&tagged)).await;
+                let trouble = explained(error, self.registries.digest(&tagged)).await.with(host);
+                return Err(until_quiet_is_over(trouble, self.registries.quiet_for(host)));
             }
         };
         let digest = self.read_back(&tagged, pushed).await?;

@@ -131,14 +131,24 @@ impl Registries {
     /// Whether a registry is to be left alone, as an error.
     pub(super) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
         let Some(left) = self.quiet_for(host) else { return Ok(()) };
-        let message = format!("{host} asks to be left alone, for another {}", whole_seconds(left));
+        let message =
+            format!("the registry {host} asks to be left alone, for another {}", whole_seconds(left));
         Err(Trouble::Unavailable(Reason::RegistryUnavailable, message))
     }
 
     /// Leaves a registry alone that the engine has asked too often. The engine does not pass on for how
-    /// long.
-    pub(super) fn note_limit(&self, host: &RegistryHost, error: &EngineError) {
-        if cause::of_transfer(&error.to_string()) == Cause::RateLimit {
+    /// long, so `question` is put to the registry once, which may say.
+    pub(super) async fn learn_limit<T>(
+        &self,
+        host: &RegistryHost,
+        error: &EngineError,
+        question: impl Future<Output = Result<T, RegistryError>>,
+    ) {
+        if cause::of_transfer(&error.to_string()) != Cause::RateLimit {
+            return;
+        }
+        drop(question.await);
+        if self.quiet_for(host).is_none() {
             self.keep_quiet(host, RATE_LIMITED);
         }
     }
@@ -267,6 +277,16 @@ impl From<EngineError> for Trouble {
             _ if error.is_not_found() => Self::NotThere(message),
             _ => Self::Unavailable(Reason::RegistryUnavailable, message),
         }
+    }
+}
+
+/// The same trouble, with when the registry is asked again if it asked to be left alone.
+pub(super) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> Trouble {
+    match (trouble, left) {
+        (Trouble::Unavailable(reason, message), Some(left)) => {
+            Trouble::Unavailable(reason, format!("{message}; it is asked again in {}", whole_seconds(left)))
+        }
+        (trouble, _) => trouble,
     }
 }
 

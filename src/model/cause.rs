@@ -135,7 +135,8 @@ const OF_NO_PLATFORM: [&str; 4] = [
     "image operating system",
 ];
 /// What they say of one who asks too often.
-const OF_RATE_LIMIT: [&str; 3] = ["toomanyrequests", "too many requests", "rate limit"];
+const OF_RATE_LIMIT: [&str; 5] =
+    ["toomanyrequests", "too many requests", "rate limit", "http 429", "status code 429"];
 /// What is said of a service that does not answer, or not now.
 const OF_NETWORK: [&str; 18] = [
     "dial tcp",

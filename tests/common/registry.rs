@@ -165,6 +165,22 @@ impl Registry {
         assert_eq!(status, 201, "{body}");
     }
 
+    /// Lays an index into a repository that has the image `of` for this platform alone. Gives its digest.
+    pub(crate) fn place_index(&self, repository: &str, of: &str, os: &str, architecture: &str) -> String {
+        let (_, head, manifest) = self.ask("GET", &format!("/v2/{repository}/manifests/{of}"), "", "");
+        let kind = "application/vnd.docker.distribution.manifest.list.v2+json";
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": [{
+            "mediaType": header(&head, "content-type").unwrap(),
+            "size": manifest.len(),
+            "digest": header(&head, "docker-content-digest").unwrap(),
+            "platform": { "os": os, "architecture": architecture },
+        }]});
+        let path = format!("/v2/{repository}/manifests/index");
+        let (status, head, body) = self.ask("PUT", &path, kind, &index.to_string());
+        assert_eq!(status, 201, "{body}");
+        header(&head, "docker-content-digest").unwrap()
+    }
+
     /// Deletes a manifest, and the tags of it, as a garbage collection does.
     pub(crate) fn delete(&self, repository: &str, digest: &str) {
         let (status, _, body) = self.ask("DELETE", &format!("/v2/{repository}/manifests/{digest}"), "", "");

@@ -1,6 +1,7 @@
 //! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
 
 mod base;
+mod images;
 mod managed;
 mod managed_tls;
 mod midway;

@@ -57,6 +57,7 @@ fn a_registry_is_judged_alike_whether_an_image_is_pulled_or_built() {
         ("x509: certificate signed by unknown authority", Cause::Network),
         ("toomanyrequests: You have reached your pull rate limit", Cause::RateLimit),
         ("unexpected status code 429 Too Many Requests", Cause::RateLimit),
+        ("error parsing HTTP 429 response body: unexpected end of JSON input: \"\"", Cause::RateLimit),
         ("manifest for a:1 not found: manifest unknown: manifest unknown", Cause::NoImage),
         ("no matching manifest for linux/amd64 in the manifest list entries", Cause::NoPlatform),
         ("write /var/lib/docker/tmp/x: no space left on device", Cause::Host),
