@@ -32,7 +32,7 @@ pub(super) fn of_index(manifest: &[u8]) -> Vec<String> {
         }
         let words = [platform.os, platform.architecture, platform.variant];
         let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        let name = words.join("/").chars().filter(|c| c.is_ascii_graphic()).take(60).collect::<String>();
+        let name = words.join("/").chars().filter(char::is_ascii_graphic).take(60).collect::<String>();
         if !found.contains(&name) {
             found.push(name);
         }

@@ -43,9 +43,7 @@ pub(crate) use images::FoundImage;
 pub(crate) use logins::{Login, Logins};
 pub(crate) use reach::Reach;
 pub(crate) use step::{NAME as STEP_NAME, StepRun};
-#[cfg(test)]
-pub(crate) use vitals::HealthCheck;
-pub(crate) use vitals::Vitals;
+pub(crate) use vitals::{HealthCheck, Vitals};
 
 /// Deadline of calls that answer from the engine's memory or disk.
 const QUICK: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::ProbeTarget;
 use super::http::Request;
 use super::sockets;
-use crate::controller::docker::{Engine, EngineError, Reach, Vitals};
+use crate::controller::docker::{Engine, EngineError, HealthCheck, Reach, Vitals};
 use crate::model::container::Secret;
 use crate::model::observed::EngineHealth;
 use crate::model::spec::Probe;
@@ -76,7 +76,7 @@ impl Asker {
         };
         match self.engine.reach().await {
             Ok(Reach::Direct) => self.directly(port, hints).await,
-            Ok(Reach::Published { host, why }) => self.from_afar(port, &host, why).await,
+            Ok(Reach::Published { host, why }) => self.at_published_port(port, &host, why).await,
             Err(_) => Answer::Unknown(None),
         }
     }
@@ -136,7 +136,7 @@ impl Asker {
     }
 
     /// Asks where the container's own address cannot be reached from here.
-    async fn from_afar(&mut self, port: u16, host: &str, why: &str) -> Answer {
+    async fn at_published_port(&mut self, port: u16, host: &str, why: &str) -> Answer {
         if self.target.health.probe == Probe::Tcp {
             return match self.listening().await {
                 Some(sockets) if sockets.iter().any(|socket| sockets::is_open(*socket, port)) => Answer::Good,
@@ -207,7 +207,7 @@ impl Asker {
         let Ok(Some(vitals)) = self.engine.vitals(&self.target.container).await else {
             return Answer::Unknown(None);
         };
-        self.needs = vitals.check.as_ref().map_or(Duration::ZERO, |check| check.needs());
+        self.needs = vitals.check.as_ref().map_or(Duration::ZERO, HealthCheck::needs);
         of_vitals(&vitals)
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn listening(pid: u32, container: &str) -> Option<Vec<SocketAddr>> {
 fn sockets(table: &str) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = table.lines().skip(1).filter_map(listener).collect();
     found.retain(|socket| socket.ip() != NAME_SERVER);
-    found.sort_by_key(|socket| socket.port());
+    found.sort_by_key(SocketAddr::port);
     found.dedup();
     found
 }

@@ -56,7 +56,7 @@ fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
     let dockerfile = format!("FROM localhost:1/{}nowhere\n", space.prefix());
     let shop = Workshop::new(&space, &[("Dockerfile", &dockerfile)], "[environment.dev.build]\n");
     let daemon = shop.daemon();
-    let message = shop.await_reason(&daemon, "ImageNotFound");
+    let message = shop.await_reason(&daemon, "RegistryUnavailable");
     assert!(message.contains("building Dockerfile") && message.contains(&space.name("nowhere")), "{message}");
     assert!(message.contains("connection refused"), "{message}");
     eventually("it is tried again", PATIENCE, || daemon.log().matches("build begins").count() > 1);

@@ -1,5 +1,4 @@
 use super::*;
-use crate::controller::docker::HealthCheck;
 
 fn vitals(health: EngineHealth, failures: u32, output: Option<&str>) -> Vitals {
     let check = HealthCheck {
