@@ -104,7 +104,9 @@ pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
     let code = exit.code;
     match (by, exit.out_of_memory) {
         (Some(EndedBy::Hand), _) => {
-            format!("was stopped or killed by somebody through the Docker Engine (exit code {code})")
+            format!(
+                "was stopped from outside, by somebody or as the Docker Engine stopped (exit code {code})"
+            )
         }
         (Some(EndedBy::Absence), _) => {
             format!("ended with exit code {code} while the Docker Engine or abide did not run")

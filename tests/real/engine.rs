@@ -94,6 +94,15 @@ impl PrivateEngine {
         self.process.wait().unwrap();
     }
 
+    /// Ends it where it stands. The containerd below it ends with it, and cannot tidy up.
+    fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.process.wait().unwrap();
+        for left in ["pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"] {
+            let _ = std::fs::remove_file(self.dir.join(left));
+        }
+    }
+
     fn start_again(&mut self) {
         self.process = Self::spawn(&self.dir, &self.name);
         self.await_answer();
@@ -158,14 +167,15 @@ fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() 
     solo.declare("");
     let daemon = solo.daemon(&[("DOCKER_HOST", &engine.host()), ("ABIDE_RESYNC", "1s")]);
     solo.await_status("it is ready", is_ready);
-    for (page, signal) in [("stopped", Signal::TERM), ("killed", Signal::KILL)] {
+    type End = fn(&mut PrivateEngine);
+    let ends: [(&str, End); 2] = [("stopped", PrivateEngine::stop), ("killed", PrivateEngine::kill)];
+    for (page, end) in ends {
         let commit = solo.push(&daemon, &[("www/index.html", page)]);
         let is_on_trial = |status: &serde_json::Value| {
             status["revision"] == commit.as_str() && status["reason"] == "AwaitingHealth"
         };
         let before = solo.await_status("its health is awaited", is_on_trial);
-        engine.signal(signal);
-        engine.process.wait().unwrap();
+        end(&mut engine);
         solo.await_reason("EngineUnavailable");
         engine.start_again();
         let after = solo.await_status("it is ready once the engine is back", is_ready);

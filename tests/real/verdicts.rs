@@ -205,7 +205,7 @@ fn what_a_hand_does_to_a_new_container_is_no_verdict_on_its_version() {
     let history = spot.abide(&["history", "dev", "-o", "json"]).stdout;
     assert!(!history.contains("automatic rollback") && !history.contains("automatic_rollback"), "{history}");
     let events = daemon.abide(&["events", "dev", "--limit", "1000"]).stdout;
-    assert!(events.contains("somebody"), "it is said what ended it: {events}");
+    assert!(events.contains("was stopped from outside"), "it is said what ended it: {events}");
 }
 
 #[test]
