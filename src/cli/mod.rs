@@ -141,7 +141,7 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Daemon(args) => daemon::run(args, session).await,
         Verb::Agent(args) => agent::run(args, session).await,
         Verb::Demo(args) => demo::run(args, session).await,
-        Verb::Check(args) => check::run(args, session),
+        Verb::Check(args) => check::run(args, session).await,
         Verb::Export(args) => export::run(args, session).await,
         Verb::Import(args) => import::run(args, session).await,
         Verb::Token(args) => token::run(args, session).await,

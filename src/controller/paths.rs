@@ -74,6 +74,10 @@ pub(super) fn patterns(build: &BuildSpec) -> Vec<String> {
         return Vec::new();
     }
     let mut patterns = build.paths.clone();
+    if patterns.iter().all(|pattern| pattern.starts_with('!')) {
+        // All paths but those.
+        patterns.insert(0, "**".to_owned());
+    }
     match &build.recipe {
         Recipe::Script { command, .. } => patterns.extend(command.first().cloned()),
         Recipe::Dockerfile { context, dockerfile, steps, .. } => {
@@ -91,4 +95,40 @@ pub(super) fn patterns(build: &BuildSpec) -> Vec<String> {
 fn recipes(context: &str, dockerfile: &str) -> [String; 3] {
     let ignore = format!("{dockerfile}.dockerignore");
     [dockerfile, &ignore, ".dockerignore"].map(|name| Path::new(context).join(name).display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::{SourceFile, parse};
+
+    /// Whether a change of `path` concerns an environment whose build has `lines`.
+    fn concerns(lines: &str, path: &str) -> bool {
+        let text = format!(
+            "[repository.r]\nurl = \"/r\"\n[environment.dev]\ncontainer = \"dev\"\nport = 1\n\
+             source = {{ repository = \"r\", branch = \"b\" }}\n[environment.dev.build]\n{lines}\n"
+        );
+        let manifest = parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap();
+        let build = manifest.environments.into_values().next().unwrap().build.unwrap();
+        IgnoreRules::parse(&patterns(&build).join("\n")).unwrap().is_ignored(path)
+    }
+
+    #[test]
+    fn declared_paths_and_what_a_build_needs_concern_it() {
+        let lines = "paths = [\"apps/a/**\", \"!**/*.md\"]\ncontext = \".\"\ndockerfile = \"docker/a\"\n\
+                     step = [{ dockerfile = \"D\", context = \"web\", output = \"o\" }]";
+        for path in ["apps/a/x", "apps/a/b/c", "docker/a", ".dockerignore", "web/D", "web/D.dockerignore"] {
+            assert!(concerns(lines, path), "{path}");
+        }
+        for path in ["apps/b/x", "apps/a/x.md", "README", "docker/b", "web/x"] {
+            assert!(!concerns(lines, path), "{path}");
+        }
+        let script = "paths = [\"src\"]\nscript = [\"./ci/build.sh\"]\nimage = \"x:b{build_number}\"";
+        assert!(concerns(script, "src/deep/x") && concerns(script, "ci/build.sh") && !concerns(script, "x"));
+    }
+
+    #[test]
+    fn exceptions_alone_are_of_all_paths() {
+        assert!(concerns("paths = [\"!docs/**\"]", "x") && !concerns("paths = [\"!docs/**\"]", "docs/x"));
+    }
 }

@@ -98,7 +98,7 @@ fn a_build_whose_end_was_not_recorded_is_done_again_from_the_cache_and_gives_the
     let labels = docker(&["inspect", "--format", "{{json .Config.Labels}}", &image]);
     assert!(!labels.contains("abide.b") && !labels.contains("abide.revision"), "{labels}");
     daemon.kill();
-    docker(&["rm", "--force", &shop.container]);
+    docker(&["rm", "--force", &shop.container, &format!("{}.net", shop.container)]);
     // The record goes, and with it all that is known of builds; the engine's cache stays.
     std::fs::remove_dir_all(shop.desired_state.join("record")).unwrap();
     let daemon = shop.daemon();
