@@ -64,9 +64,12 @@ fn key_of(inputs: &impl Serialize) -> String {
 }
 
 impl Task {
-    /// What is known of the build, where overlay files hold `overlays`.
-    fn inputs(&self, overlays: &[String]) -> Inputs {
-        let recipe = serde_json::json!({ "url": self.url, "spec": self.spec, "overlays": overlays });
+    /// What is known of the build, where overlay files hold `overlays` and the manifest names the
+    /// repositories `declared`, which say from where submodules may come.
+    fn inputs(&self, overlays: &[String], declared: &[String]) -> Inputs {
+        let recipe = serde_json::json!({
+            "url": self.url, "spec": self.spec, "overlays": overlays, "declared": declared,
+        });
         let recipe = RecipeKey(key_of(&recipe));
         let branch = self.names_branch().then_some(&self.branch);
         let key = serde_json::json!({ "recipe": recipe, "revision": self.revision, "branch": branch });
@@ -95,13 +98,14 @@ impl Builder {
     /// # Errors
     /// A sentence, if an overlay file cannot be read: their content is an input.
     pub(crate) async fn inputs(&self, task: &Task) -> Result<Inputs, String> {
+        let declared = if task.spec.submodules { self.declared_urls() } else { Vec::new() };
         if task.spec.overlay.is_empty() {
-            return Ok(task.inputs(&[]));
+            return Ok(task.inputs(&[], &declared));
         }
         let (known, overlays) = (self.overlays.clone(), task.spec.overlay.clone());
         let read = tokio::task::spawn_blocking(move || known.fingerprints(&overlays)).await;
         match read {
-            Ok(Ok(fingerprints)) => Ok(task.inputs(&fingerprints)),
+            Ok(Ok(fingerprints)) => Ok(task.inputs(&fingerprints, &declared)),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err("the overlay files could not be read".to_owned()),
         }

@@ -121,11 +121,17 @@ impl Work<'_> {
 }
 
 impl Builder {
+    /// The URLs of the repositories that the manifest names.
+    pub(super) fn declared_urls(&self) -> Vec<String> {
+        let manifest = self.manifest.borrow();
+        manifest.repositories.values().map(|repository| repository.url.clone()).collect()
+    }
+
     /// The repositories that the manifest names, and those at `more`. One whose password cannot be read
     /// now is left out.
     fn declared<'u>(&self, more: impl Iterator<Item = &'u String>) -> Vec<Remote> {
-        let mut urls: Vec<String> = more.cloned().collect();
-        urls.extend(self.manifest.borrow().repositories.values().map(|repository| repository.url.clone()));
+        let mut urls = self.declared_urls();
+        urls.extend(more.cloned());
         urls.iter().filter_map(|url| self.remote(url).ok()).collect()
     }
 }

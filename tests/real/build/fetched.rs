@@ -9,11 +9,13 @@ use crate::common::{GitRepo, Space, Workshop, build_log, eventually, site_image,
 fn add_submodule(shop: &Workshop, lib: &GitRepo, url: &str) {
     let commit = lib.head("packages");
     shop.repo.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},libs/x")]);
+    // As in a clone whose submodules are not there.
+    std::fs::create_dir_all(shop.repo.work().join("libs/x")).unwrap();
     let modules = format!("[submodule \"x\"]\n\tpath = libs/x\n\turl = {url}\n");
     std::fs::write(shop.repo.work().join(".gitmodules"), modules).unwrap();
     shop.repo.git(&["add", ".gitmodules"]);
     shop.repo.git(&["commit", "--quiet", "--message", "a submodule"]);
-    shop.repo.git(&["push", "--quiet", "origin", "HEAD:dev"]);
+    shop.repo.git(&["push", "--quiet", "origin", "HEAD:refs/heads/dev"]);
 }
 
 #[test]
@@ -25,7 +27,8 @@ fn submodules_are_fetched_where_declared_and_else_warned_of() {
         lib.commit_and_push("packages", &[("lib.txt", "of the library")]);
     }
     let site = site_image(&space, "COPY . /all");
-    let shop = Workshop::new(&space, &[("Dockerfile", &site)], "[environment.dev.build]\n");
+    let files = [("Dockerfile", site.as_str()), (".dockerignore", "")];
+    let shop = Workshop::new(&space, &files, "[environment.dev.build]\n");
     add_submodule(&shop, &lib, lib.url());
     let daemon = shop.daemon();
     shop.await_ready(&daemon);
@@ -43,7 +46,6 @@ fn submodules_are_fetched_where_declared_and_else_warned_of() {
 
     let library = format!("[repository.lib]\nurl = \"{}\"\n", lib.url());
     shop.declare(&format!("[environment.dev.build]\nsubmodules = true\n{library}"));
-    daemon.abide(&["sync", "dev"]);
     eventually("it is built with the submodule", PATIENCE, || {
         let now = status(&daemon, "dev");
         now["status"] == "Ready" && now["origin"] == "manifest edit"
@@ -78,7 +80,7 @@ fn files_in_lfs_are_fetched_where_declared_and_else_warned_of() {
     let [clean, smudge, required] = filters;
     repo.git(&["-c", clean, "-c", smudge, "-c", required, "add", "."]);
     repo.git(&["-c", clean, "-c", smudge, "-c", required, "commit", "--quiet", "--message", "big"]);
-    repo.git(&["push", "--quiet", "--no-verify", "origin", "HEAD:dev"]);
+    repo.git(&["push", "--quiet", "--no-verify", "origin", "HEAD:refs/heads/dev"]);
     let place = format!("lfs.url=file://{}", repo.url());
     repo.git(&["-c", &place, "lfs", "push", "--all", "origin"]);
 
@@ -99,7 +101,8 @@ fn files_in_lfs_are_fetched_where_declared_and_else_warned_of() {
 fn a_git_directory_is_good_for_describe_and_names_no_remote() {
     let Some(space) = Space::new() else { return };
     let site = site_image(&space, "COPY . /all");
-    let shop = Workshop::new(&space, &[("Dockerfile", &site)], "[environment.dev.build]\ngit = true\n");
+    let files = [("Dockerfile", site.as_str()), (".dockerignore", "")];
+    let shop = Workshop::new(&space, &files, "[environment.dev.build]\ngit = true\n");
     let identity = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"];
     let tag = ["tag", "--annotate", "--message", "one", "v1.0", "dev"];
     shop.repo.git(&[&identity[..], &tag].concat());
