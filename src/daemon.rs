@@ -187,8 +187,26 @@ impl Daemon {
 /// # Errors
 /// As [`Daemon::start`].
 pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
+    offline(desired_state, open_record)
+}
+
+/// The same on a copy of the record, for verbs that only read.
+///
+/// # Errors
+/// As [`Daemon::start`].
+pub fn offline_reading_router(desired_state: &Path) -> anyhow::Result<Router> {
+    offline(desired_state, |desired_state| {
+        let dir = record_dir(desired_state);
+        record::open_to_read(&dir).with_context(|| format!("the record in {}", dir.display()))
+    })
+}
+
+fn offline(
+    desired_state: &Path,
+    open: impl FnOnce(&Path) -> anyhow::Result<Handles>,
+) -> anyhow::Result<Router> {
     let manifest = manifest_dir::load_text(desired_state).map_err(listed)?;
-    let handles = open_record(desired_state)?;
+    let handles = open(desired_state)?;
     let state = Arc::new(ManifestState { manifest, problem: None });
     let (_, states) = watch::channel(state);
     let mut state = api_state(&handles, states, state_dirs(desired_state).logs, None);

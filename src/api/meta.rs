@@ -16,9 +16,11 @@ pub(super) async fn healthz() -> Response {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 
-/// `GET /readyz`: the record can be read, and the loop has looked at everything lately.
+/// `GET /readyz`: the record can be read and written, and the loop has looked at everything lately.
 pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Response, ApiError> {
     api.desired.all()?;
+    let written = api.desired.try_write().await;
+    written.map_err(|why| ApiError::unavailable("not-ready", why.to_string()))?;
     if let Some(controller) = &api.controller {
         check(&controller.alive(), (api.clock)()).map_err(|why| ApiError::unavailable("not-ready", why))?;
     }

@@ -17,6 +17,8 @@ pub struct Entrypoints {
     pub telemetry: fn(u8),
     /// Opens the record of a desired-state folder and answers the API on it, without a loop.
     pub offline_router: fn(&Path) -> anyhow::Result<axum::Router>,
+    /// The same on a copy of the record, so that nothing in the folder is made or changed.
+    pub offline_reading_router: fn(&Path) -> anyhow::Result<axum::Router>,
     /// Runs the controller; takes the number of `-v`.
     pub daemon: fn(u8, crate::daemon::Options) -> Service,
     /// Runs an agent; takes the number of `-v`.
@@ -41,6 +43,7 @@ pub(super) fn of_this_build() -> Entrypoints {
     Entrypoints {
         telemetry: log_to_standard_error,
         offline_router: crate::daemon::offline_router,
+        offline_reading_router: crate::daemon::offline_reading_router,
         daemon: |verbosity, options| Box::pin(run_daemon(verbosity, options)),
         agent: |verbosity, options| Box::pin(run_agent(verbosity, options)),
         demo: |port_offset| Box::pin(crate::demo::run(port_offset)),

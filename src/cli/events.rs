@@ -41,7 +41,7 @@ pub(crate) struct EventsArgs {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &EventsArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let need = if args.follow { Need::Daemon("events --follow") } else { Need::Record };
+    let need = if args.follow { Need::Daemon("events --follow") } else { Need::Reading };
     let client = session.client(need).await?;
     let only = args.environment.as_ref();
     if args.follow {

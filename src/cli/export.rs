@@ -15,7 +15,7 @@ pub(crate) struct ExportArgs {}
 
 /// Runs the verb.
 pub(crate) async fn run(_: &ExportArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+    let client = session.client(Need::Reading).await?;
     let export = client.export().await?;
     session.console.raw(&export)?;
     if !export.ends_with(b"\n") {

@@ -27,7 +27,7 @@ pub(crate) struct HistoryArgs {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &HistoryArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+    let client = session.client(Need::Reading).await?;
     let history = client.history(&args.environment).await?;
     if session.console.is_json() {
         session.console.json(&history)?;

@@ -24,6 +24,8 @@ const SOCKET: &str = "abide.sock";
 pub(crate) enum Need {
     /// The record is enough: where no daemon runs, this process opens it.
     Record,
+    /// The same, and nothing is written: this process opens a copy.
+    Reading,
     /// A running daemon; the verb is named for the error.
     Daemon(&'static str),
 }
@@ -138,7 +140,10 @@ impl Session {
             return Err(ClientError::NeedsDaemon { verb, place: place.to_owned() }.into());
         }
         let folder = self.desired_state.clone();
-        let router = (self.entry.offline_router)(&folder);
+        let router = match need {
+            Need::Reading => (self.entry.offline_reading_router)(&folder),
+            Need::Record | Need::Daemon(_) => (self.entry.offline_router)(&folder),
+        };
         let router = router.map_err(|source| Failure::Record { folder, source })?;
         self.console.talk("no daemon runs; working on the record itself");
         Ok(Transport::InProcess(router))

@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit
         let client = session.client(Need::Daemon("status --watch")).await?;
         return watch::watch(session, &client, only).await;
     }
-    let client = session.client(Need::Record).await?;
+    let client = session.client(Need::Reading).await?;
     let overview = look(&client, only).await?;
     if session.console.is_json() {
         session.console.json(&overview.environments)?;

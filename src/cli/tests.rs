@@ -2,6 +2,8 @@
 
 mod fake;
 
+use std::path::Path;
+
 use clap::Parser as _;
 use serde_json::{Value, json};
 
@@ -85,13 +87,16 @@ pub(super) fn event(sequence: u64, kind: EventKind, message: &str) -> Event {
     Event { sequence, environment, at: EARLIER, kind, message: message.into(), count: 1 }
 }
 
+fn offline(folder: &Path) -> anyhow::Result<axum::Router> {
+    anyhow::ensure!(!folder.ends_with("locked"), "another abide holds this record");
+    Ok(fake::Api::of([ready("dev"), ready("prod")]).router())
+}
+
 fn entry() -> Entrypoints {
     Entrypoints {
         telemetry: |_| {},
-        offline_router: |folder| {
-            anyhow::ensure!(!folder.ends_with("locked"), "another abide holds this record");
-            Ok(fake::Api::of([ready("dev"), ready("prod")]).router())
-        },
+        offline_router: offline,
+        offline_reading_router: offline,
         daemon: |_, options| {
             Box::pin(
                 async move { Err(anyhow::anyhow!("{} is taken", options.listen).context("cannot listen")) },

@@ -150,7 +150,7 @@ fn told(issued: &IssuedToken) -> String {
 }
 
 async fn list(session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+    let client = session.client(Need::Reading).await?;
     let tokens = client.tokens().await?;
     if session.console.is_json() {
         session.console.json(&tokens)?;

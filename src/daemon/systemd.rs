@@ -41,15 +41,22 @@ pub(crate) fn stopping() {
 }
 
 /// Tells the watchdog, twice as often as it wants, that the daemon lives: that tasks are run and
-/// that the record can be read. Ends at once where no watchdog was asked for.
+/// that the record can be read and written. A full disk is none of its business: a restart mends nothing
+/// there. Ends at once where no watchdog was asked for.
 pub(crate) async fn keep_alive(desired: DesiredReader) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval(patience.max(Duration::from_millis(2)) / 2);
     loop {
         interval.tick().await;
-        match desired.all() {
-            Ok(_) => drop(sd_notify::notify(&[NotifyState::Watchdog])),
-            Err(error) => error!(%error, "the record cannot be read; the watchdog is not told to wait"),
+        if let Err(error) = desired.all() {
+            error!(%error, "the record cannot be read; the watchdog is not told to wait");
+            continue;
+        }
+        match desired.try_write().await {
+            Err(error) if !error.is_full => {
+                error!(%error, "the record cannot be written; the watchdog is not told to wait");
+            }
+            _ => drop(sd_notify::notify(&[NotifyState::Watchdog])),
         }
     }
 }

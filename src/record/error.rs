@@ -32,6 +32,19 @@ pub enum OpenError {
     /// There is no room for what opening must write.
     #[error("the record cannot be opened because the disk that holds it is full: free some space")]
     DiskFull,
+    /// A file may not be used by the user that runs abide.
+    #[error(
+        "permission denied: `{}`. If the folder is this user's, another user's abide left the file behind; as root: \
+         chown -R --reference={dir} {dir}. If it is not, run abide as its owner",
+        .path.display(),
+        dir = .dir.display()
+    )]
+    Denied {
+        /// The file.
+        path: PathBuf,
+        /// The record's folder.
+        dir: PathBuf,
+    },
     /// A file or folder could not be made, read or moved.
     #[error("{doing} `{}` failed", .path.display())]
     Io {
@@ -56,8 +69,8 @@ pub enum RecordError {
     /// Nothing was written.
     #[error("nothing was recorded, because the disk that holds the record is full: free some space")]
     DiskFull,
-    /// The store failed. It stays failed until it is opened anew.
-    #[error("{doing} the record failed; a restart of abide opens it anew and repairs what can be")]
+    /// The store failed. It stays failed until it is opened again, which is tried at once and from then on.
+    #[error("{doing} the record failed; it is opened again, and what can be repaired is")]
     Store {
         /// The step: `reading`, `writing`.
         doing: &'static str,
@@ -105,6 +118,12 @@ pub enum WriteError {
     /// The store failed.
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+impl From<RecordError> for OpenError {
+    fn from(error: RecordError) -> Self {
+        Self::Check(error)
+    }
 }
 
 impl RecordError {

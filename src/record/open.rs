@@ -4,11 +4,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::bell::Bells;
@@ -17,8 +18,10 @@ use super::desired::DesiredWriter;
 use super::error::{OpenError, RecordError};
 use super::hearer::Hearer;
 use super::mirror::{self, Mirror};
+use super::owner::{self, Owner};
 use super::reader::DesiredReader;
 use super::recover::{self, SLED};
+use super::reopen::Reopener;
 use super::replica::Replica;
 use super::resolver::Resolver;
 use super::shared::Shared;
@@ -29,7 +32,7 @@ use super::token::{TokenReader, TokenWriter};
 
 /// The file whose lock says that a process has the record open. sled's own lock is taken too
 /// late: files that are no process's are removed before sled is asked.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// How often, and how long apart, the lock is tried: a process that ends may still hold it.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -74,13 +77,13 @@ pub struct Handles {
 /// [`OpenError::Busy`] where another process has it open, [`OpenError::TooNew`] where a newer
 /// abide wrote it, others where the disk does not play along.
 pub fn open(dir: &Path) -> Result<Handles, OpenError> {
-    open_with(dir, RESERVE)
+    open_with(dir, RESERVE).map_err(|error| owner::explain(dir, error))
 }
 
 /// [`open`], with the number of bytes that must be free for anything to be written.
 pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> {
     make_folder(dir)?;
-    let lock = lock(dir)?;
+    let lock = lock(lock_file(dir)?, dir)?;
     if free_space(dir).is_some_and(|free| free < reserve) {
         return Err(OpenError::DiskFull);
     }
@@ -99,7 +102,24 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         mirror.wake();
     }
     let (bells, tokens) = (Bells::new(), watch::Sender::new(0));
-    let shared = Shared { mirror, store, bells, tokens, _lock: lock };
+    let reopener = Reopener::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
+        doing: "starting the repair of",
+        path: dir.to_owned(),
+        source,
+    })?;
+    let _owner = Owner::of(dir);
+    let written = Mutex::default();
+    let shared = Shared {
+        mirror,
+        _reopener: reopener,
+        store,
+        bells,
+        tokens,
+        written,
+        _owner,
+        _lock: lock,
+        copy: OnceLock::new(),
+    };
     Ok(deal(checked.id, shared, notices))
 }
 
@@ -130,6 +150,12 @@ impl Handles {
     /// [`RecordError`] where the program ends before that.
     pub async fn close(self) -> Result<(), RecordError> {
         self.shared.finish_mirror().await
+    }
+
+    /// Keeps the folder of a copy for as long as it is read.
+    pub(super) fn keep(&self, copy: TempDir) {
+        // There is one at most, set as it is opened.
+        let _ = self.shared.copy.set(copy);
     }
 
     /// From now on nothing can be written, as on a full disk.
@@ -165,11 +191,17 @@ fn make_folder(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+fn lock_file(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(LOCK);
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+    opened.map_err(|source| OpenError::Io { doing: "locking", path, source })
+}
+
+/// Locks the record in `dir` by its file.
+pub(super) fn lock(file: File, dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
     let failed = |source: io::Error| OpenError::Io { doing: "locking", path: path.clone(), source };
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
     for attempt in 1..=LOCK_TRIES {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),

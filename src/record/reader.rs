@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::RecordError;
 use super::export::{self, Export};
-use super::shared::Shared;
+use super::shared::{Shared, WriteTrouble};
 use super::store::{Kind, Store};
 use super::{draft, keys, replica};
 use crate::model::desired::{Desired, Entry, GoBack};
@@ -24,6 +24,16 @@ impl DesiredReader {
     /// [`RecordError`] where it cannot be read.
     pub fn get(&self, environment: &EnvironmentName) -> Result<Desired, RecordError> {
         draft::desired(self.store(), environment)
+    }
+
+    /// Tries whether anything can be recorded now, at most once a second.
+    ///
+    /// # Errors
+    /// [`WriteTrouble`] if not, or if the try was cut off.
+    pub async fn try_write(&self) -> Result<(), WriteTrouble> {
+        let shared = Arc::clone(&self.shared);
+        let tried = tokio::task::spawn_blocking(move || shared.try_write()).await;
+        tried.unwrap_or_else(|error| Err(WriteTrouble::cut_off(&error)))
     }
 
     /// Every environment that has a record, in the order of names.

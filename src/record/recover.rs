@@ -194,7 +194,7 @@ fn aside(home: &Path) -> PathBuf {
     (0..).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(u32::MAX))
 }
 
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -6,7 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -136,23 +137,108 @@ pub(super) struct Counters {
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
-/// The opened store.
+/// The store, which is opened again after it failed.
 pub(super) struct Store {
-    db: sled::Db,
-    trees: Vec<sled::Tree>,
-    log: File,
+    /// `None` while it is being opened again.
+    opened: RwLock<Option<Opened>>,
     dir: PathBuf,
     reserve: AtomicU64,
     gate: Mutex<Counters>,
+    watch: Mutex<Watch>,
+    on_change: Condvar,
+}
+
+/// What the thread that opens the store again waits for.
+#[derive(Default)]
+struct Watch {
+    /// Something failed since the store was opened. sled then refuses everything.
+    failed: bool,
+    /// The record is being closed.
+    closing: bool,
+}
+
+struct Opened {
+    db: sled::Db,
+    trees: Vec<sled::Tree>,
+    log: File,
+}
+
+impl Opened {
+    fn new(db: sled::Db, dir: &Path) -> Result<Self, RecordError> {
+        let opened: Result<Vec<_>, _> = Kind::ALL.iter().map(|kind| db.open_tree(kind.name())).collect();
+        let trees = opened.map_err(|error| failed("opening", error))?;
+        let log = File::open(dir.join("db")).map_err(|error| failed_io("opening", error))?;
+        Ok(Self { db, trees, log })
+    }
 }
 
 impl Store {
     /// `dir`: where sled's files are. Everything in `db` was found readable before.
     pub(super) fn new(db: sled::Db, dir: &Path, reserve: u64) -> Result<Self, RecordError> {
-        let opened: Result<Vec<_>, _> = Kind::ALL.iter().map(|kind| db.open_tree(kind.name())).collect();
-        let trees = opened.map_err(|error| failed("opening", error))?;
-        let log = File::open(dir.join("db")).map_err(|error| failed_io("opening", error))?;
-        Ok(Self { db, trees, log, dir: dir.to_owned(), reserve: reserve.into(), gate: Mutex::default() })
+        Ok(Self {
+            opened: RwLock::new(Some(Opened::new(db, dir)?)),
+            dir: dir.to_owned(),
+            reserve: reserve.into(),
+            gate: Mutex::default(),
+            watch: Mutex::default(),
+            on_change: Condvar::new(),
+        })
+    }
+
+    /// Closes what failed and puts what `open` returns in its place.
+    pub(super) fn replace<E: From<RecordError>>(
+        &self,
+        open: impl FnOnce() -> Result<sled::Db, E>,
+    ) -> Result<(), E> {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        // Before the next one: sled locks its files.
+        *opened = None;
+        *opened = Some(Opened::new(open()?, &self.dir)?);
+        self.watch().failed = false;
+        Ok(())
+    }
+
+    /// Waits until something failed; `false`: the record is being closed.
+    pub(super) fn await_failure(&self) -> bool {
+        let watch = self.on_change.wait_while(self.watch(), |watch| !watch.failed && !watch.closing);
+        !watch.unwrap_or_else(PoisonError::into_inner).closing
+    }
+
+    /// Waits for `pause`, or until the record is being closed.
+    pub(super) fn await_close(&self, pause: Duration) {
+        let waited = self.on_change.wait_timeout_while(self.watch(), pause, |watch| !watch.closing);
+        drop(waited);
+    }
+
+    /// Whether nothing failed since it was opened.
+    #[cfg(test)]
+    pub(super) fn is_sound(&self) -> bool {
+        !self.watch().failed
+    }
+
+    /// Ends the waiting: the record is being closed.
+    pub(super) fn close_watch(&self) {
+        self.watch().closing = true;
+        self.on_change.notify_all();
+    }
+
+    /// Has the store opened again: what sled says of one failure it repeats for ever.
+    pub(super) fn note_failure(&self) {
+        self.watch().failed = true;
+        self.on_change.notify_all();
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn noted(&self, doing: &'static str, error: sled::Error) -> RecordError {
+        self.note_failure();
+        failed(doing, error)
+    }
+
+    fn opened(&self) -> RwLockReadGuard<'_, Option<Opened>> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whoever holds this is the only one who writes.
@@ -162,7 +248,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
-        let found = self.tree(kind).get(key).map_err(|error| failed("reading", error))?;
+        let found = self.tree(kind)?.get(key).map_err(|error| self.noted("reading", error))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
@@ -179,13 +265,18 @@ impl Store {
 
     /// Keys that begin with `prefix` and their values, in order, from either end.
     pub(super) fn pairs(&self, kind: Kind, prefix: &[u8]) -> Pairs {
-        Pairs { pairs: self.tree(kind).scan_prefix(prefix), failed: false }
+        match self.tree(kind) {
+            Ok(tree) => Pairs { pairs: Some(tree.scan_prefix(prefix)), failed: false },
+            Err(_) => Pairs { pairs: None, failed: false },
+        }
     }
 
     /// Makes all of `lines` or none. They are on disk only after [`Store::flush`].
     pub(super) fn write(&self, lines: &[Line]) -> Result<(), RecordError> {
         self.make_sure_of_space()?;
-        let made = self.trees.as_slice().transaction(|trees| {
+        let opened = self.opened();
+        let opened = opened.as_ref().ok_or_else(closed)?;
+        let made = opened.trees.as_slice().transaction(|trees| {
             for line in lines {
                 let tree = &trees[line.kind as usize];
                 match &line.value {
@@ -196,17 +287,23 @@ impl Store {
             Ok::<(), ConflictableTransactionError<sled::Error>>(())
         });
         made.map_err(|error| match error {
-            TransactionError::Abort(error) | TransactionError::Storage(error) => failed("writing", error),
+            TransactionError::Abort(error) | TransactionError::Storage(error) => self.noted("writing", error),
         })
     }
 
     /// Puts everything written so far on disk: `lines` says how thoroughly.
     pub(super) fn flush(&self, lines: &[Line]) -> Result<(), RecordError> {
-        self.db.flush().map_err(|error| failed("writing", error))?;
+        let opened = self.opened();
+        let opened = opened.as_ref().ok_or_else(closed)?;
+        opened.db.flush().map_err(|error| self.noted("writing", error))?;
         if lines.iter().any(|line| line.kind.is_precious()) {
             // sled hands its pages to the disk with sync_file_range, which neither waits for the
             // disk's own cache nor writes the file's length.
-            self.log.sync_data().map_err(|error| failed_io("writing", error))?;
+            opened.log.sync_data().map_err(|error| {
+                // What the disk did not take is gone from memory too: only the files tell what is left.
+                self.note_failure();
+                failed_io("writing", error)
+            })?;
         }
         Ok(())
     }
@@ -217,8 +314,9 @@ impl Store {
         self.reserve.store(u64::MAX, Relaxed);
     }
 
-    fn tree(&self, kind: Kind) -> &sled::Tree {
-        &self.trees[kind as usize]
+    fn tree(&self, kind: Kind) -> Result<sled::Tree, RecordError> {
+        let opened = self.opened();
+        Ok(opened.as_ref().ok_or_else(closed)?.trees[kind as usize].clone())
     }
 
     fn make_sure_of_space(&self) -> Result<(), RecordError> {
@@ -231,7 +329,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Err(error) = self.db.flush() {
+        let opened = self.opened();
+        if let Some(Err(error)) = opened.as_ref().map(|opened| opened.db.flush()) {
             tracing::warn!(%error, "the record could not be flushed when it was closed");
         }
     }
@@ -240,11 +339,27 @@ impl Drop for Store {
 /// Documents in the order of their keys. After an error the same error would come for ever, so it
 /// is the last item.
 pub(super) struct Pairs {
-    pairs: sled::Iter,
+    /// `None`: the store is closed.
+    pairs: Option<sled::Iter>,
     failed: bool,
 }
 
 impl Pairs {
+    fn step(
+        &mut self,
+        next: impl FnOnce(&mut sled::Iter) -> Option<sled::Result<(sled::IVec, sled::IVec)>>,
+    ) -> Option<Result<Pair, RecordError>> {
+        if self.failed {
+            return None;
+        }
+        let Some(pairs) = &mut self.pairs else {
+            self.failed = true;
+            return Some(Err(closed()));
+        };
+        let pair = next(pairs)?;
+        Some(self.checked(pair))
+    }
+
     fn checked(&mut self, pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Pair, RecordError> {
         self.failed = pair.is_err();
         let (key, value) = pair.map_err(|error| failed("reading", error))?;
@@ -256,15 +371,13 @@ impl Iterator for Pairs {
     type Item = Result<Pair, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let pair = if self.failed { None } else { self.pairs.next() }?;
-        Some(self.checked(pair))
+        self.step(sled::Iter::next)
     }
 }
 
 impl DoubleEndedIterator for Pairs {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let pair = if self.failed { None } else { self.pairs.next_back() }?;
-        Some(self.checked(pair))
+        self.step(sled::Iter::next_back)
     }
 }
 
@@ -279,6 +392,11 @@ pub(super) fn free_space(dir: &Path) -> Option<u64> {
 pub(super) fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, RecordError> {
     serde_json::to_vec(document)
         .map_err(|error| RecordError::Store { doing: "writing", source: error.into() })
+}
+
+/// While it is being opened again.
+fn closed() -> RecordError {
+    RecordError::Store { doing: "reading", source: "it is being opened again after it failed".into() }
 }
 
 fn failed(doing: &'static str, error: sled::Error) -> RecordError {

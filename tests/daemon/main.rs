@@ -14,5 +14,6 @@ mod logs;
 mod secrets;
 mod signals;
 mod start;
+mod store;
 mod tokens;
 mod trouble;

@@ -4,6 +4,7 @@ mod builds;
 mod crash;
 mod laws;
 mod recovery;
+mod reopen;
 mod resolver;
 mod status;
 mod tags;

@@ -1,0 +1,55 @@
+//! Opening a copy of the record, for commands that only read: in the record's folder nothing is made,
+//! changed or locked for longer than the copying takes.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::error::OpenError;
+use super::open::{Handles, LOCK, lock, open_with};
+use super::recover::{SLED, copy_folder};
+use super::store::RESERVE;
+use super::{mirror, owner};
+
+/// Opens a copy of the record in the folder `dir`. One that does not exist is empty.
+///
+/// # Errors
+/// As [`open`](super::open).
+pub fn open_to_read(dir: &Path) -> Result<Handles, OpenError> {
+    let copied = copy(dir).map_err(|error| owner::explain(dir, error))?;
+    let mut handles = open_with(copied.path(), RESERVE)?;
+    // What was repaired is the copy.
+    handles.notices.clear();
+    handles.keep(copied);
+    Ok(handles)
+}
+
+fn copy(dir: &Path) -> Result<TempDir, OpenError> {
+    let failed = |doing| move |source| OpenError::Io { doing, path: dir.to_owned(), source };
+    let place = tempfile::tempdir().map_err(failed("making a copy of"))?;
+    match File::open(dir.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(place),
+        Err(source) => return Err(OpenError::Io { doing: "locking", path: dir.join(LOCK), source }),
+        Ok(file) => {
+            let _locked = lock(file, dir)?;
+            let (sled, copied) = (dir.join(SLED), place.path().join(SLED));
+            if sled.exists() {
+                copy_folder(&sled, &copied).map_err(|source| OpenError::Io {
+                    doing: "copying",
+                    path: sled,
+                    source,
+                })?;
+            }
+            let export = dir.join(mirror::FILE);
+            match fs::copy(&export, place.path().join(mirror::FILE)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(OpenError::Io { doing: "copying", path: export, source: error });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(place)
+}

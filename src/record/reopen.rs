@@ -1,0 +1,90 @@
+//! Opening the store again after it failed: what sled says of one failed write it repeats for ever.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::check::{self, Mirrored};
+use super::error::OpenError;
+use super::mirror;
+use super::recover;
+use super::store::Store;
+
+/// The first and the longest pause between two attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Opens the store again whenever it has failed, until this is dropped.
+pub(super) struct Reopener {
+    store: Arc<Store>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reopener {
+    /// Starts the thread that does it. `dir`: the record's folder.
+    pub(super) fn start(dir: &Path, store: Arc<Store>) -> io::Result<Self> {
+        let (dir, watched) = (dir.to_owned(), Arc::clone(&store));
+        let name = "record-reopener".to_owned();
+        let thread = thread::Builder::new().name(name).spawn(move || keep(&dir, &watched))?;
+        Ok(Self { store, thread: Some(thread) })
+    }
+}
+
+impl Drop for Reopener {
+    fn drop(&mut self) {
+        self.store.close_watch();
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the thread that opens a failed record again ended before its time");
+        }
+    }
+}
+
+fn keep(dir: &Path, store: &Store) {
+    let mut pause = PAUSES.0;
+    while store.await_failure() {
+        match reopen(dir, store) {
+            Ok(notices) => {
+                tracing::warn!("the record failed, and was opened again");
+                for notice in notices {
+                    tracing::warn!(notice, "the record was repaired");
+                }
+                pause = PAUSES.0;
+            }
+            Err(error) => {
+                // If it was opened and only the check failed.
+                store.note_failure();
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::error!(
+                    error,
+                    "the record failed and cannot be opened again yet; nothing is recorded"
+                );
+                store.await_close(pause);
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+}
+
+fn reopen(dir: &Path, store: &Store) -> Result<Vec<String>, OpenError> {
+    try_disk(dir).map_err(|source| OpenError::Io { doing: "writing to", path: dir.to_owned(), source })?;
+    let mut notices = Vec::new();
+    store.replace(|| recover::open_sled(dir, &mut notices))?;
+    let mirrored = match fs::read(dir.join(mirror::FILE)) {
+        Ok(bytes) => Mirrored::parse(&bytes),
+        Err(_) => Mirrored::Missing,
+    };
+    check::check(store, &mirrored, &mut notices)?;
+    Ok(notices)
+}
+
+/// Whether the disk takes anything. On one that does not, sled takes its own files for damaged.
+fn try_disk(dir: &Path) -> io::Result<()> {
+    let path = dir.join("tried");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    file.write_all(b"tried")?;
+    file.sync_all()?;
+    fs::remove_file(path)
+}

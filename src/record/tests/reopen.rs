@@ -1,0 +1,68 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use super::super::{OpenError, open_to_read};
+use super::*;
+
+fn because(reason: &str) -> Hold {
+    Hold { reason: reason.to_owned(), ..hold(None) }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_store_that_failed_is_opened_again_with_all_that_was_acknowledged() {
+    let Fixture { handles, home } = fixture();
+    handles.writer.hold(&name("dev"), because("before")).await.unwrap();
+    handles.shared_store().note_failure();
+    let began = Instant::now();
+    // Whatever is asked meanwhile is answered or refused, and the next attempt finds it open.
+    while handles.writer.hold(&name("dev"), because("after")).await.is_err()
+        || !handles.shared_store().is_sound()
+    {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    handles.desired.try_write().await.unwrap();
+    assert_eq!(handles.desired.get(&name("dev")).unwrap().hold.unwrap().reason, "after");
+    drop(handles);
+    let handles = open(home.path()).unwrap();
+    assert_eq!(handles.desired.get(&name("dev")).unwrap().hold.unwrap().reason, "after");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_by_a_try_and_is_no_reason_to_open_anything_again() {
+    let Fixture { handles, home: _home } = fixture();
+    handles.pretend_to_be_full();
+    assert!(handles.desired.try_write().await.unwrap_err().is_full);
+    assert!(handles.shared_store().is_sound());
+}
+
+#[tokio::test]
+async fn whoever_reads_a_copy_changes_nothing_and_sees_everything() {
+    let Fixture { handles, home } = fixture();
+    handles.writer.hold(&name("dev"), because("why")).await.unwrap();
+    assert!(matches!(open_to_read(home.path()), Err(OpenError::Busy(_))));
+    drop(handles);
+    std::fs::remove_file(home.path().join("record.json")).unwrap();
+    let copy = open_to_read(home.path()).unwrap();
+    assert_eq!(copy.desired.get(&name("dev")).unwrap().hold.unwrap().reason, "why");
+    assert!(!home.path().join("record.json").exists());
+    drop(copy);
+    let nothing = home.path().join("nothing");
+    assert!(open_to_read(&nothing).unwrap().desired.all().unwrap().is_empty());
+    assert!(!nothing.exists());
+}
+
+#[test]
+fn a_file_that_may_not_be_used_is_named_with_the_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    drop(open(home.path()).unwrap());
+    let lock = home.path().join("lock");
+    std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may use every file.
+    if let Err(error) = open(home.path()) {
+        let words = error.to_string();
+        assert!(words.contains("lock") && words.contains("chown"), "{words}");
+    }
+}

@@ -1,0 +1,133 @@
+//! The record on a disk that fails for a while, and whose files it is made of.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::child::{PATIENCE, Place};
+use crate::common::{SECRET, eventually};
+
+/// While the file exists that `ABIDE_TEST_BROKEN_DISK` names, the disk takes nothing.
+const BROKEN_DISK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int broken(void) {
+    const char *file = getenv("ABIDE_TEST_BROKEN_DISK");
+    return file && access(file, F_OK) == 0;
+}
+#define BREAK(type, name, parameters, arguments)                  \
+    type name parameters {                                        \
+        static type (*real) parameters;                           \
+        if (!real) real = (type(*) parameters)dlsym(RTLD_NEXT, #name); \
+        if (broken()) { errno = EIO; return -1; }                 \
+        return real arguments;                                    \
+    }
+BREAK(int, fsync, (int fd), (fd))
+BREAK(int, fdatasync, (int fd), (fd))
+BREAK(int, sync_file_range, (int fd, long long at, long long size, unsigned flags), (fd, at, size, flags))
+BREAK(ssize_t, pwrite, (int fd, const void *text, size_t size, long at), (fd, text, size, at))
+BREAK(ssize_t, pwrite64, (int fd, const void *text, size_t size, long long at), (fd, text, size, at))
+"#;
+
+/// A library that breaks the disk of the program that it is loaded into; `None`, with a printed reason,
+/// where there is no C compiler.
+fn broken_disk(place: &Place) -> Option<PathBuf> {
+    let (source, library) = (place.path("broken.c"), place.path("broken.so"));
+    fs::write(&source, BROKEN_DISK).unwrap();
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    let compiled = compile.status().is_ok_and(|status| status.success());
+    if !compiled {
+        eprintln!("left out: no C compiler makes a library that fails writes");
+    }
+    compiled.then_some(library)
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_ends_no_recording() {
+    let place = Place::new();
+    let Some(library) = broken_disk(&place) else { return };
+    let broken = place.path("broken");
+    let daemon = place.serve(&[
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("ABIDE_TEST_BROKEN_DISK", broken.to_str().unwrap()),
+    ]);
+    assert_eq!(place.push(SECRET, "dev", "a").0, 202);
+    File::create(&broken).unwrap();
+    assert_eq!(place.push(SECRET, "dev", "b").0, 503);
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "x"]).code, 1);
+    let ready = || place.get("/readyz");
+    eventually("it is not ready", PATIENCE, || ready().1.contains("recorded"));
+    assert_eq!(ready().0, 503);
+
+    fs::remove_file(&broken).unwrap();
+    eventually("it records again", PATIENCE, || place.push(SECRET, "dev", "c").0 == 202);
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "after it"]).code, 0);
+    eventually("readiness says so", PATIENCE, || !ready().1.contains("recorded"));
+    daemon.logs("opened again");
+    drop(daemon);
+    assert!(place.abide(&["export"]).stdout.contains("after it"));
+}
+
+/// Owner, mode and path of everything in a folder.
+fn files(folder: &Path) -> Vec<(u32, u32, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let metadata = entry.metadata().unwrap();
+        found.push((metadata.uid(), metadata.mode(), entry.path()));
+        if metadata.is_dir() {
+            found.extend(files(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs a verb with a umask that closes what is made to others.
+fn closed(place: &Place, arguments: &[&str]) -> i32 {
+    let inner = place.command(arguments);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.output().unwrap().status.code().unwrap()
+}
+
+#[test]
+fn what_root_does_while_the_service_is_down_leaves_the_record_to_the_service() {
+    const SERVICE: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: only root can give files away");
+        return;
+    }
+    let place = Place::new();
+    let mut daemon = place.serve(&[]);
+    assert_eq!(place.push(SECRET, "dev", "a").0, 202);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+    let record = place.desired_state().join("record");
+    for (_, _, path) in files(&record) {
+        chown(path, Some(SERVICE), Some(SERVICE)).unwrap();
+    }
+    chown(&record, Some(SERVICE), Some(SERVICE)).unwrap();
+
+    let before = files(&record);
+    for reading in [&["status"][..], &["history", "dev"], &["events"], &["export"], &["token", "list"]] {
+        assert_eq!(closed(&place, reading), 0, "{reading:?}");
+        assert_eq!(files(&record), before, "{reading:?}");
+    }
+    assert_eq!(closed(&place, &["hold", "dev", "--reason", "x"]), 0);
+    assert!(place.abide(&["status"]).stdout.contains("Held"));
+    let left: Vec<_> = files(&record).into_iter().filter(|(owner, _, _)| *owner != SERVICE).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
