@@ -9,7 +9,7 @@ pub(crate) mod systemd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -241,8 +241,9 @@ fn remove_remains(work: &Path) {
     }
 }
 
+/// The loop's clock: what people ask for is compared with what the loop did.
 fn clock() -> Timestamp {
-    SystemTime::now().into()
+    controller::now()
 }
 
 fn images(manifest: &watch::Receiver<Arc<ManifestState>>) -> Arc<dyn api::agent::Images> {

@@ -1,10 +1,80 @@
-//! The clock of the loop. Plans have none: they are handed the time.
+//! The clock of the process. Plans have none: they are handed the time.
+//!
+//! Waiting must not depend on a wall clock that somebody sets. So this clock is the wall clock when the
+//! process starts, runs on by the monotonic clock, and is never set back: after the wall clock was, it
+//! stays ahead. If the wall clock is set forward, as on a host that learns the time after it started, it
+//! follows; what is waited for is then due early.
 
-use std::time::SystemTime;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::time::Timestamp;
 
-/// The time.
-pub(super) fn now() -> Timestamp {
+static CLOCK: Clock = Clock { anchor: Mutex::new(None) };
+
+/// The time, by a clock that never goes back.
+pub fn now() -> Timestamp {
+    CLOCK.read(Instant::now(), wall())
+}
+
+/// The wall clock's time, which others compare with theirs: the engine, and what is in its files.
+pub(super) fn wall() -> Timestamp {
     SystemTime::now().into()
+}
+
+/// How far [`now`] is ahead of the wall clock: by how much that was set back since the process started.
+pub(super) fn ahead() -> Duration {
+    let wall = wall();
+    now().since(wall)
+}
+
+struct Clock {
+    /// A moment by the monotonic clock, and what it is by this one.
+    anchor: Mutex<Option<(Instant, Timestamp)>>,
+}
+
+impl Clock {
+    fn read(&self, instant: Instant, wall: Timestamp) -> Timestamp {
+        let mut anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        let run_on = anchor.map(|(at, time)| time.after(instant.saturating_duration_since(at)));
+        match run_on.filter(|run_on| *run_on >= wall) {
+            Some(run_on) => run_on,
+            None => {
+                *anchor = Some((instant, wall));
+                wall
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_is_set_back_stops_nothing_and_one_that_is_set_forward_is_followed() {
+        let clock = Clock { anchor: Mutex::default() };
+        let (start, day) = (Instant::now(), Duration::from_secs(86_400));
+        let (wall, second) = (Timestamp::from_millis(u64::MAX / 4), Duration::from_secs(1));
+        assert_eq!(clock.read(start, wall), wall);
+        let yesterday = Timestamp::from_millis(wall.as_millis() - 86_400_000);
+        assert_eq!(clock.read(start + second, yesterday), wall.after(second));
+        assert_eq!(clock.read(start + second * 2, yesterday.after(second)), wall.after(second * 2));
+        assert_eq!(clock.read(start + second * 3, wall.after(day)), wall.after(day));
+        assert_eq!(clock.read(start + second * 4, wall.after(second)), wall.after(day + second));
+    }
+
+    #[test]
+    fn reading_it_often_does_not_slow_it_down() {
+        let clock = Clock { anchor: Mutex::default() };
+        let (start, wall) = (Instant::now(), Timestamp::from_millis(1_000_000));
+        clock.read(start, wall);
+        for step in 1..=10_000 {
+            clock.read(start + Duration::from_micros(100) * step, Timestamp::from_millis(0));
+        }
+        assert_eq!(
+            clock.read(start + Duration::from_secs(1), Timestamp::from_millis(0)).as_millis(),
+            1_001_000
+        );
+    }
 }

@@ -9,8 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
+use super::clock::{ahead, now};
 use super::docker::{Engine, EngineError, Listed};
 use super::ends::Ends;
+use super::lives::Lives;
 use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
@@ -52,6 +54,8 @@ struct Known {
     volumes: HashSet<String>,
     /// What is known of the managed network.
     network: Option<NetworkPresence>,
+    /// When containers were started and ended.
+    lives: Lives,
 }
 
 impl Fleet {
@@ -105,7 +109,7 @@ impl Fleet {
     pub(crate) fn note_signal(&self, id: &str, signal: u8, at: Timestamp) {
         let mut known = self.known();
         if known.ours.contains_key(id) {
-            known.ends.note_signal(id, signal, at);
+            known.ends.note_signal(id, signal, at.after(ahead()));
         }
     }
 
@@ -113,7 +117,7 @@ impl Fleet {
     pub(crate) fn note_end(&self, id: &str, at: Timestamp) {
         let mut known = self.known();
         if known.ours.contains_key(id) {
-            known.ends.note_end(id, at);
+            known.ends.note_end(id, at.after(ahead()));
         }
     }
 
@@ -269,6 +273,8 @@ impl Fleet {
         if !known.take(id, number) {
             return Ok(None);
         }
+        let mut seen = seen;
+        known.lives.translate(&mut seen, now(), ahead());
         let before = known.ours.insert(seen.id.clone(), (environment.clone(), seen.clone()));
         // The next list shows whether it changed again.
         known.listed.remove(&seen.id);
@@ -337,6 +343,7 @@ impl Known {
     fn forget(&mut self, id: &str) -> Option<EnvironmentName> {
         self.listed.remove(id);
         self.ends.forget(id);
+        self.lives.forget(id);
         self.foreign.retain(|_, foreign| foreign.id != id);
         self.ours.remove(id).map(|(environment, _)| environment)
     }
@@ -360,11 +367,11 @@ fn ending(output: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::observed::EngineHealth;
 
-    fn seen(id: &str) -> SeenContainer {
+    pub(in crate::controller) fn seen(id: &str) -> SeenContainer {
         SeenContainer {
             id: id.to_owned(),
             name: "dev-server".to_owned(),

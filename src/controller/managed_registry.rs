@@ -99,14 +99,15 @@ pub(super) struct Ends {
 impl Ends {
     /// When it may be started again after it ended `at`, having run since `started`. The first time
     /// at once, later ones after a pause that grows.
-    fn next_start(&mut self, started: Option<Timestamp>, at: Timestamp) -> Timestamp {
+    /// The pause begins `now`, as the end is seen: `at` is by the engine's clock, which somebody may have set.
+    fn next_start(&mut self, started: Option<Timestamp>, at: Timestamp, now: Timestamp) -> Timestamp {
         if self.last != Some(at) {
             self.last = Some(at);
             let ran_well = started.is_some_and(|started| at.since(started) >= HEALTHY);
             self.count = if ran_well { 1 } else { self.count + 1 };
-            self.start_at = Some(at.after(backoff(self.count, NAME)));
+            self.start_at = Some(now.after(backoff(self.count, NAME)));
         }
-        self.start_at.unwrap_or(at)
+        self.start_at.unwrap_or(now)
     }
 }
 
@@ -234,7 +235,7 @@ impl Keeper {
 
     async fn start(&mut self, seen: &SeenContainer) -> Result<(), String> {
         if let ContainerState::Exited(exit) = &seen.state {
-            let at = self.ends.next_start(seen.started_at, exit.at);
+            let at = self.ends.next_start(seen.started_at, exit.at, now());
             if at > now() {
                 return Err(format!(
                     "it ended with exit code {} and is started again after a pause",
@@ -359,11 +360,19 @@ mod tests {
     fn the_first_end_is_mended_at_once_and_later_ones_after_a_pause() {
         let at = Timestamp::from_millis;
         let mut ends = Ends::default();
-        assert_eq!(ends.next_start(Some(at(0)), at(1_000)), at(1_000));
-        assert_eq!(ends.next_start(Some(at(0)), at(1_000)), at(1_000), "the same end is counted once");
-        let second = ends.next_start(Some(at(1_000)), at(2_000));
+        assert_eq!(ends.next_start(Some(at(0)), at(1_000), at(1_000)), at(1_000));
+        assert_eq!(
+            ends.next_start(Some(at(0)), at(1_000), at(1_000)),
+            at(1_000),
+            "the same end is counted once"
+        );
+        let second = ends.next_start(Some(at(1_000)), at(2_000), at(2_000));
         assert!(second > at(2_000));
-        assert_eq!(ends.next_start(Some(at(2_000)), at(700_000)), at(700_000), "it had run well");
+        assert_eq!(
+            ends.next_start(Some(at(2_000)), at(700_000), at(700_000)),
+            at(700_000),
+            "it had run well"
+        );
     }
 
     #[test]

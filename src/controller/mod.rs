@@ -17,6 +17,7 @@ mod front;
 mod host_file;
 mod intent;
 mod jobs;
+mod lives;
 mod managed_registry;
 mod pass;
 mod paths;
@@ -61,6 +62,7 @@ use sweep::Sweeper;
 use wake::Wake;
 
 pub use builder::StateDirs;
+pub use clock::now;
 
 /// How often everything is looked at even if nothing rang.
 pub const RESYNC: Duration = Duration::from_secs(30);

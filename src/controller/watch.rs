@@ -8,7 +8,7 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::clock::now;
+use super::clock::{now, wall};
 use super::docker::{EngineError, Happening};
 use super::pass::{EngineState, Pass};
 use super::wake::Wake;
@@ -54,7 +54,8 @@ impl Watch {
     async fn watch(&self) -> Result<std::convert::Infallible, EngineError> {
         let (pass, engine) = (&self.pass, &self.pass.engine);
         engine.ping().await?;
-        let since = now().as_millis().saturating_sub(u64::try_from(REWIND.as_millis()).unwrap_or(0)) / 1000;
+        // The engine compares it with its own clock.
+        let since = wall().as_millis().saturating_sub(u64::try_from(REWIND.as_millis()).unwrap_or(0)) / 1000;
         let mut happenings = Box::pin(engine.happenings(Some(since)).await?);
         pass.fleet.witness_from(now());
         pass.fleet.forget_things();

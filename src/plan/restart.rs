@@ -38,12 +38,15 @@ fn fraction(seed: &str, count: u32) -> f64 {
     f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
-/// The notes after `container` was seen ended by `by`. The same end is counted once.
+/// The notes after `container` was seen ended by `by`, `now`. The same end is counted once. The pause
+/// begins as the end is seen: the engine's clock may have been set since, and a pause that it ends is
+/// none, or a day.
 pub(super) fn count(
     crashes: &Crashes,
     container: &SeenContainer,
     exit: &Exit,
     by: Option<EndedBy>,
+    now: Timestamp,
 ) -> Crashes {
     let is_last = |last: &CountedExit| last.container == container.id && last.exit == *exit;
     if crashes.last.as_ref().is_some_and(is_last) {
@@ -60,7 +63,7 @@ pub(super) fn count(
         count,
         exits: exits.saturating_add(u32::from(EndedBy::counts(by))),
         last: Some(CountedExit { container: container.id.clone(), exit: exit.clone(), why, by }),
-        next_restart: (!delay.is_zero()).then(|| exit.at.after(delay)),
+        next_restart: (!delay.is_zero()).then(|| now.after(delay)),
         tried: None,
         restarts: crashes.restarts,
         stopped: None,
@@ -71,6 +74,7 @@ pub(super) fn count(
 /// time that it would wait after a crash, and goes on running meanwhile, as it may recover.
 pub(super) fn due(crashes: &Crashes, container: &SeenContainer) -> Timestamp {
     let started = container.started_at.unwrap_or(container.created_at);
+    let started = crashes.tried.map_or(started, |tried| tried.max(started));
     started.after(backoff(crashes.count.saturating_add(1), &container.id))
 }
 

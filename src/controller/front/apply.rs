@@ -12,7 +12,7 @@ use super::render::{Configuration, FOLDER};
 use super::site::{Site, Sites};
 use super::worker::{Trouble, Worker};
 use super::{ask, refused};
-use crate::controller::clock::now;
+use crate::controller::clock::{now, wall};
 use crate::controller::docker::{EngineError, LogOptions, PlacedFile};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::FrontSpec;
@@ -153,7 +153,8 @@ impl Worker {
         let (placed, before) =
             tokio::join!(self.engine.place_files(id, FOLDER, &files), self.engine.processes(id));
         placed?;
-        let reloaded = now();
+        // Compared with what is in the log.
+        let reloaded = wall();
         self.engine.signal(id, "SIGHUP").await?;
         let attempt = self.await_take_over(id, wanted, reloaded).await?;
         if let Attempt::TakenOver = attempt {

@@ -181,7 +181,7 @@ impl Worker {
         self.refusals.add(refused.to_vec(), now());
         let before = if ran_well || is_news { 0 } else { self.container.ends };
         self.container.ends = before + 1;
-        self.container.start_at = Some(ended.after(backoff(self.container.ends, &self.front.name)));
+        self.container.start_at = Some(now().after(backoff(self.container.ends, &self.front.name)));
     }
 
     async fn rename(&self, id: &str, options: &FrontOptions) -> Result<String, Trouble> {

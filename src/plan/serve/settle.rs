@@ -21,7 +21,7 @@ impl Pass<'_> {
         mut memory: Memory,
     ) -> (Half, Memory) {
         if let (ContainerState::Exited(exit), []) = (&current.state, others) {
-            memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current));
+            memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current), self.now);
             if let Some(memory) = rollback::given_up(self.intent, self.observed, &memory) {
                 return self.give_up(spec, current, exit, memory);
             }
@@ -225,7 +225,7 @@ impl Pass<'_> {
 
     /// Starts a container that ended, once its time has come.
     pub(super) fn restart(&self, current: &SeenContainer, exit: &Exit, memory: &mut Memory) -> Half {
-        memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current));
+        memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current), self.now);
         let failed_at = memory.crashes.tried.map_or(exit.at, |tried| tried.max(exit.at));
         let forgiven = self.intent.sync.is_some_and(|sync| sync > failed_at);
         let due = memory.crashes.next_restart.filter(|due| *due > self.now && !forgiven);
