@@ -1,9 +1,11 @@
-//! Compiles two static Linux programs that abide carries with it, so that neither needs a base
+//! Compiles three static Linux programs that abide carries with it, so that none needs a base
 //! image, a registry or a network: the example application of `abide demo`
-//! (`examples/site/site.rs`) at `OUT_DIR/site`, and what runs in a network holder at `OUT_DIR/hold`.
+//! (`examples/site/site.rs`) at `OUT_DIR/site`, what runs in a network holder at `OUT_DIR/hold`, and
+//! the guard (`src/controller/guard/program.rs`) at `OUT_DIR/guard`.
 //!
 //! Where one cannot be compiled, its file is left empty and the build goes on with a warning: `abide
-//! demo` says what is missing, and containers get network namespaces of their own.
+//! demo` says what is missing, containers get network namespaces of their own, and without abide
+//! nothing restarts after an engine restart.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -12,6 +14,7 @@ use std::process::Command;
 use std::{env, fs};
 
 const SITE: &str = "examples/site/site.rs";
+const GUARD: &str = "src/controller/guard/program.rs";
 
 /// Waits for ever: `pause` on x86-64, `ppoll` for nothing on aarch64. Freestanding, so that it is a
 /// kilobyte, maps next to no memory and is the same wherever it was compiled.
@@ -50,15 +53,22 @@ struct Attempt {
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SITE}");
+    println!("cargo::rerun-if-changed={GUARD}");
+    // The parts of that program.
+    println!("cargo::rerun-if-changed={}", GUARD.trim_end_matches(".rs"));
     let out = required("OUT_DIR")?;
     let out = Path::new(&out);
     let rustc = required("RUSTC")?;
     let target = env::var("TARGET")?;
-    if let Err(reason) = compile_site(&rustc, &target, &out.join("site")) {
-        fs::write(out.join("site"), [])?;
+    for (name, source, lack) in [
+        ("site", SITE, "`abide demo` will have no example application"),
+        ("guard", GUARD, "while abide is stopped, nothing will restart after an engine restart"),
+    ] {
+        let Err(reason) = compile_static(&rustc, &target, source, &out.join(name)) else { continue };
+        fs::write(out.join(name), [])?;
         println!(
-            "cargo::warning=`abide demo` will have no example application, all else is complete. It takes a \
-             static C library (libc6-dev, glibc-static) or `rustup target add {}`. {reason}",
+            "cargo::warning={lack}, all else is complete. It takes a static C library (libc6-dev, \
+             glibc-static) or `rustup target add {}`. {reason}",
             musl_of(&target)
         );
     }
@@ -69,10 +79,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn compile_site(rustc: &OsString, target: &str, program: &Path) -> Result<(), String> {
+fn compile_static(rustc: &OsString, target: &str, source: &str, program: &Path) -> Result<(), String> {
     let mut failures = Vec::new();
     for attempt in attempts(target) {
-        match attempt.compile(rustc, program) {
+        match attempt.compile(rustc, source, program) {
             Ok(()) => return Ok(()),
             Err(reason) => failures.push(format!("{}: {reason}", attempt.target)),
         }
@@ -117,9 +127,9 @@ fn musl_of(target: &str) -> String {
 }
 
 impl Attempt {
-    fn compile(&self, rustc: &OsString, program: &Path) -> Result<(), String> {
+    fn compile(&self, rustc: &OsString, source: &str, program: &Path) -> Result<(), String> {
         let mut command = Command::new(rustc);
-        command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "site"]);
+        command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "program"]);
         command.args(["--target", &self.target, "-C", "target-feature=+crt-static"]);
         command.args(SMALL.iter().flat_map(|option| ["-C", option]));
         if let Some(linker) = &self.linker {
@@ -127,7 +137,7 @@ impl Attempt {
             option.push(linker);
             command.arg("-C").arg(option);
         }
-        run(command.arg("-o").arg(program).arg(SITE))
+        run(command.arg("-o").arg(program).arg(source))
     }
 }
 

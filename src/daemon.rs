@@ -228,8 +228,9 @@ fn state_dirs(desired_state: &Path) -> StateDirs {
     // Absolute, because git and scripts run elsewhere.
     let record = record_dir(desired_state);
     let record = std::path::absolute(&record).unwrap_or(record);
-    let [mirrors, work, logs, outputs] = ["mirrors", "work", "logs", "outputs"].map(|name| record.join(name));
-    StateDirs { mirrors, work, logs, outputs }
+    let [mirrors, work, logs, outputs, guard] =
+        ["mirrors", "work", "logs", "outputs", "guard"].map(|name| record.join(name));
+    StateDirs { mirrors, work, logs, outputs, guard }
 }
 
 /// What a killed daemon's builds left. The record is locked by now, so nobody uses it.

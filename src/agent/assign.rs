@@ -155,7 +155,12 @@ pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
         // To the loop of this host they are its own; and nothing here but the controller moves them.
         (name, EnvironmentSpec { host: None, supply: Supply::Manual, ..spec })
     });
-    Manifest { environments: here.collect(), network: network.clone(), ..Manifest::default() }
+    Manifest {
+        environments: here.collect(),
+        network: network.clone(),
+        guard: policy.guard(),
+        ..Manifest::default()
+    }
 }
 
 /// The images that an environment may have to run.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::model::desired::Image;
 use crate::model::name::NetworkName;
-use crate::model::spec::{EnvValue, EnvironmentSpec, Mount, SecretRef};
+use crate::model::spec::{EnvValue, EnvironmentSpec, GuardMode, Mount, SecretRef};
 
 /// Networks that are the host's own, or none.
 const NETWORKS: [&str; 4] = ["host", "none", "default", "bridge"];
@@ -45,6 +45,8 @@ struct Rules {
     /// Files, or folders of files, that may be handed to containers as secrets; left out: none.
     #[serde(default)]
     secret_files: Vec<PathBuf>,
+    /// Whether a guard may have the engine's socket; left out: it may.
+    guard: Option<bool>,
 }
 
 /// One port or a range.
@@ -103,6 +105,11 @@ impl Policy {
             return Err(wrong(format!("`{}` is no absolute path", path.display())));
         }
         Ok(Self { rules, own })
+    }
+
+    /// Whether a guard looks after the containers while the agent is gone.
+    pub(super) fn guard(&self) -> GuardMode {
+        if self.rules.guard == Some(false) { GuardMode::Off } else { GuardMode::On }
     }
 
     /// The policy where nothing is declared.

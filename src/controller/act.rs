@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tracing::info;
 
 use super::clock::now;
-use super::docker::{Engine, EngineError};
+use super::docker::{Engine, EngineError, holder};
 use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
 use super::pull::{Pull, pull_declared};
@@ -177,7 +177,7 @@ impl Pass {
                 let choice = self.manifest.borrow().holder.clone();
                 match choice {
                     HolderImage::Named(name) => pull_declared(engine, &self.registries, &name).await,
-                    HolderImage::Own | HolderImage::Off => engine.load_holder_image().await,
+                    HolderImage::Own | HolderImage::Off => engine.load_program(&holder::PROGRAM).await,
                 }
             }
             Step::CreateVolume { name } => engine.create_volume(name, &self.record).await,

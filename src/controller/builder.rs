@@ -60,6 +60,8 @@ pub struct StateDirs {
     pub logs: PathBuf,
     /// What steps of builds made, by the key of their inputs.
     pub outputs: PathBuf,
+    /// What the guard reads.
+    pub guard: PathBuf,
 }
 
 /// What to build.

@@ -2,7 +2,7 @@
 //! does this.
 
 use super::builder::tag_prefix;
-use super::docker::{Engine, EngineError, holder};
+use super::docker::{Engine, EngineError, guard, holder};
 use crate::model::container::label;
 use crate::model::name::NetworkName;
 
@@ -39,8 +39,10 @@ async fn remove(
     for image in engine.images_of_record(record, &tag_prefix(record)).await? {
         engine.remove_image_entirely(&image).await?;
     }
-    // Where another record's holders are made of it, the engine keeps it.
-    engine.remove_image(&holder::IMAGE).await?;
+    // If another record's containers are made of them, the engine keeps them.
+    for program in [&holder::PROGRAM, &guard::PROGRAM] {
+        engine.remove_image(&program.image()).await?;
+    }
     if engine.network(network, record).await?.is_some_and(|network| network.is_ours) {
         engine.remove_network(network).await?;
     }

@@ -36,7 +36,7 @@ pub(super) fn of(
         health: spec.health.clone(),
         update: update(spec, drain.is_some()),
         holder: match manifest.holder {
-            HolderImage::Own => holder::is_available(),
+            HolderImage::Own => holder::PROGRAM.is_available(),
             HolderImage::Named(_) => true,
             HolderImage::Off => false,
         },

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::clock::now;
 use super::docker::{AttendantOptions, Engine, EngineError};
 use super::follow::FollowTrouble;
+use super::guard::Guard;
 use super::host_file;
 use super::pull::pull_declared;
 use super::registries::Registries;
@@ -46,6 +47,7 @@ const NAME: &str = "the managed registry";
 pub(super) struct Keeper {
     pub(super) engine: Arc<Engine>,
     pub(super) registries: Arc<Registries>,
+    pub(super) guard: Guard,
     pub(super) record: String,
     pub(super) desired: DesiredReader,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
@@ -118,6 +120,8 @@ enum Care {
     Wait,
     Start,
     Unpause,
+    /// The engine would restart it too.
+    OwnRestarts,
     Remake(&'static str),
 }
 
@@ -128,7 +132,10 @@ impl Keeper {
             let declared = self.manifest.borrow_and_update().registry.clone();
             let kept = match &declared {
                 Some(spec) => self.keep(spec).await,
-                None => self.name_orphan().await,
+                None => {
+                    self.guard.tell_registry(None);
+                    self.name_orphan().await
+                }
             };
             self.tell(kept);
             tokio::select! {
@@ -155,8 +162,10 @@ impl Keeper {
         let done = match care(&options, &seen) {
             Care::None => {
                 self.starts = Tries::default();
+                self.guard.tell_registry(Some(id.clone()));
                 Ok(())
             }
+            Care::OwnRestarts => self.engine.set_restarts(id, false).await,
             Care::Wait => Ok(()),
             Care::Unpause => self.engine.unpause(id).await,
             Care::Start => return self.start(&seen).await,
@@ -296,7 +305,7 @@ fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
         return Care::Remake("it has another name");
     }
     if !matches!(seen.restart_policy.as_str(), "" | "no") {
-        return Care::Remake("it has a restart policy, and one process owns restarts");
+        return Care::OwnRestarts;
     }
     match seen.state {
         ContainerState::Running => Care::None,

@@ -14,6 +14,7 @@ mod fleet;
 mod follow;
 mod follow_registry;
 mod front;
+mod guard;
 mod host_file;
 mod intent;
 mod jobs;
@@ -53,6 +54,7 @@ use docker::{Engine, LogOptions};
 use fleet::Fleet;
 use follow::FollowTrouble;
 use front::Front;
+use guard::Guard;
 use jobs::Jobs;
 use pass::{EngineState, Pass};
 use probe::Prober;
@@ -66,6 +68,9 @@ pub use clock::now;
 
 /// How often everything is looked at even if nothing rang.
 pub const RESYNC: Duration = Duration::from_secs(30);
+
+/// How long the check of the guard may take as the loop ends.
+const LAST_CHECK: Duration = Duration::from_secs(5);
 
 /// What the loop is given. It holds no handle that could move the record as people do.
 pub struct Settings {
@@ -110,6 +115,8 @@ pub struct Running {
     supervisor: JoinHandle<()>,
     jobs: Jobs,
     engine: Arc<Engine>,
+    guard: Guard,
+    keeper: guard::Keeper,
 }
 
 /// Which part of a container's output is wanted.
@@ -143,6 +150,16 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     };
     let registries = Arc::new(Registries::new(settings.manifest.clone()));
     let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
+    let guard = Guard::open(&settings.dirs.guard);
+    let follow_trouble = FollowTrouble::default();
+    let keeper = guard::Keeper {
+        guard: guard.clone(),
+        engine: Arc::clone(&engine),
+        record: settings.record.clone(),
+        manifest: settings.manifest.clone(),
+        engine_state: engine_state.clone(),
+        trouble: Arc::clone(&follow_trouble),
+    };
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         pusher: pusher.clone(),
@@ -155,9 +172,10 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         copies: Mutex::default(),
         overlays: Overlays::default(),
     });
-    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone());
+    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone());
     let pass = Arc::new(Pass {
         front,
+        guard: guard.clone(),
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
         engine: Arc::clone(&engine),
         fleet,
@@ -174,7 +192,6 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         deployed,
         record: settings.record,
     });
-    let follow_trouble = FollowTrouble::default();
     let stop = CancellationToken::new();
     let supervisor = supervise::Supervisor {
         pass: Arc::clone(&pass),
@@ -189,21 +206,28 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         resynced: announced,
         resync: settings.resync,
         sweeper,
+        guard_keeper: keeper.clone(),
         stop: stop.clone(),
     };
     let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
-    (controller, Running { stop, supervisor, jobs, engine })
+    (controller, Running { stop, supervisor, jobs, engine, guard, keeper })
 }
 
 impl Running {
-    /// Ends the loop: builds and pulls are cancelled, no container is touched.
+    /// Ends the loop: builds and pulls are cancelled, no container is touched, and the engine restarts
+    /// from now on what is meant to run.
     pub async fn stop(self) {
         self.stop.cancel();
         // A worker that panicked has said so; there is nothing to add here.
         let _ = self.supervisor.await;
         self.jobs.shut_down().await;
         self.engine.settle().await;
+        let last = tokio::time::timeout(LAST_CHECK, self.keeper.keep_last()).await;
+        if last.is_err() {
+            tracing::warn!("the engine is too slow for a last check of the guard");
+        }
+        self.guard.hand_over(&self.engine).await;
     }
 }
 

@@ -13,6 +13,7 @@ use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
 use super::front::Front;
+use super::guard::{Group, Guard};
 use super::intent;
 use super::jobs::{JobKey, Jobs};
 use super::probe::{ProbeTarget, Prober};
@@ -27,7 +28,7 @@ use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
-use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply};
+use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply, Update};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
@@ -45,6 +46,7 @@ pub(super) struct Pass {
     pub(super) jobs: Jobs,
     pub(super) prober: Prober,
     pub(super) front: Front,
+    pub(super) guard: Guard,
     pub(super) builder: Arc<Builder>,
     pub(super) registries: Arc<Registries>,
     pub(super) pusher: Pusher,
@@ -112,6 +114,7 @@ impl Pass {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
             self.tell_of_generations(&planned.desired).await?;
             self.tell_front(&planned);
+            self.tell_guard(&planned);
             let acted = self.act(&planned).await;
             let look_again = planned.plan.look_again;
             let is_at_rest = planned.plan.steps.is_empty();
@@ -251,7 +254,7 @@ impl Pass {
     pub(super) fn holder_image(&self) -> String {
         match &self.manifest.borrow().holder {
             HolderImage::Named(name) => name.clone(),
-            HolderImage::Own | HolderImage::Off => holder::IMAGE.clone(),
+            HolderImage::Own | HolderImage::Off => holder::PROGRAM.image(),
         }
     }
 
@@ -356,6 +359,17 @@ impl Pass {
             Some(Route { container: seen.id.clone(), address: planned.address_of(seen)? })
         };
         self.front.route(&planned.intent.environment, serving.and_then(route));
+    }
+
+    /// Tells the guard which container is meant to run: the one that serves, and while none does, the one
+    /// that is to.
+    fn tell_guard(&self, planned: &Planned) {
+        let serving = planned.plan.serving.as_ref();
+        let mut containers = planned.observed.containers.iter();
+        let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
+        let is_beside = planned.intent.update == Update::StartFirst;
+        let group = serving.and_then(|seen| Group::of(seen, is_beside));
+        self.guard.tell(&planned.intent.environment, group);
     }
 
     /// Tells the front the address of a holder whose container is to serve next. Where that cannot be

@@ -18,6 +18,7 @@ use super::clock::now;
 use super::follow::{FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
+use super::guard;
 use super::managed_registry::{Ends, Keeper, Tries};
 use super::pass::{EngineState, Pass, PassError};
 use super::paths::{self, Paths};
@@ -69,6 +70,7 @@ pub(super) struct Supervisor {
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
     pub(super) sweeper: Sweeper,
+    pub(super) guard_keeper: guard::Keeper,
     pub(super) resync: Duration,
     pub(super) stop: CancellationToken,
 }
@@ -93,6 +95,8 @@ impl Supervisor {
         tasks.spawn(supervised("sweeper", stop(), move || sweeper.clone().run()));
         let keeper = self.registry_keeper();
         tasks.spawn(supervised("managed registry", stop(), move || keeper.clone().run()));
+        let keeper = self.guard_keeper.clone();
+        tasks.spawn(supervised("guard", stop(), move || keeper.clone().run()));
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
@@ -183,6 +187,8 @@ impl Supervisor {
         for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
             workers.entry(environment.clone()).or_insert_with(|| self.start_worker(tasks, environment));
         }
+        let here = manifest.environments.iter().filter(|(_, spec)| here(spec));
+        self.pass.guard.retain(&here.map(|(environment, _)| environment.clone()).collect());
         let wanted = followed(&manifest);
         followers.retain(|repository, (followed, _)| wanted.get(repository) == Some(followed));
         for (repository, followed) in wanted {
@@ -200,6 +206,7 @@ impl Supervisor {
         Keeper {
             engine: Arc::clone(&self.pass.engine),
             registries: Arc::clone(&self.pass.registries),
+            guard: self.pass.guard.clone(),
             record: self.pass.record.clone(),
             desired: self.pass.desired.clone(),
             manifest: self.manifest.clone(),

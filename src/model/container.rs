@@ -20,6 +20,8 @@ pub mod label {
     pub const ROLE: &str = "abide.role";
     /// The role of what holds an environment's network namespace.
     pub const HOLDER: &str = "holder";
+    /// The role of the guard, which acts while abide is gone.
+    pub const GUARD: &str = "guard";
     /// The role of the front.
     pub const FRONT: &str = "front";
     /// The generation for which a container was made. Never compared: the same image and options

@@ -26,6 +26,8 @@ pub struct Manifest {
     pub holder: HolderImage,
     /// Bytes of the engine's build cache that builds may leave behind; `None`: it is left alone.
     pub build_cache: Option<u64>,
+    /// Whether a guard looks after the containers while abide is gone.
+    pub guard: GuardMode,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
     /// The managed registry, where one is declared.
@@ -33,6 +35,17 @@ pub struct Manifest {
     /// How registries are spoken to, by host. One that is not named is spoken to as Docker's own
     /// configuration says.
     pub registries: BTreeMap<RegistryHost, RegistryAccess>,
+}
+
+/// Whether a container of abide's own, which has the engine's socket, looks after the other containers
+/// while abide is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuardMode {
+    /// It does.
+    #[default]
+    On,
+    /// It does not: after an engine restart, containers in a shared network namespace wait for abide.
+    Off,
 }
 
 /// A registry that abide runs on this host.

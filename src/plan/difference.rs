@@ -68,10 +68,14 @@ pub(super) fn limits(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> 
     compare("memory", seen.memory, options.memory);
     compare("CPU", seen.nano_cpus, options.nano_cpus);
     compare("processes", seen.pids.map(u64::from), options.pids.map(u64::from));
-    if !matches!(seen.restart_policy.as_str(), "" | "no") {
-        differences.push(format!("the engine's restart policy is `{}`, should be `no`", seen.restart_policy));
-    }
+    differences.extend(restarts(seen));
     differences
+}
+
+/// Says that the engine would restart the container too.
+pub(super) fn restarts(seen: &SeenContainer) -> Option<String> {
+    let is_ours = matches!(seen.restart_policy.as_str(), "" | "no");
+    (!is_ours).then(|| format!("the engine's restart policy is `{}`, should be `no`", seen.restart_policy))
 }
 
 /// Limits that are no longer declared. The engine can change a limit in place, but not remove it.

@@ -53,6 +53,9 @@ pub fn words(step: &Step) -> String {
         Step::Rename { id, name } => format!("rename container {} to {name}", short(id)),
         Step::Unpause { id } => format!("unpause container {}", short(id)),
         Step::Connect { id } => format!("connect container {} to the managed network", short(id)),
+        Step::Adjust { id, memory: None, nano_cpus: None, pids: None } => {
+            format!("take the restarts of container {} back from the engine", short(id))
+        }
         Step::Adjust { id, .. } => format!("set the limits of container {}", short(id)),
     }
 }

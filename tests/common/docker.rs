@@ -132,6 +132,16 @@ impl Space {
         self.named(&["network", "ls", "--format", "{{.Name}}"])
     }
 
+    /// The ids of the guards of the daemons in this space: each has the folder of its record mounted.
+    pub(crate) fn guards(&self) -> BTreeSet<String> {
+        let dir = self.dir().to_string_lossy().into_owned();
+        let filter = ["--filter", "label=abide.role=guard", "--format", "{{.ID}} {{.Mounts}}"];
+        let all = lines(&[&["ps", "--all", "--no-trunc"][..], &filter].concat());
+        let here =
+            all.iter().filter_map(|line| line.split_once(' ')).filter(|(_, mounts)| mounts.contains(&dir));
+        here.map(|(id, _)| id.to_owned()).collect()
+    }
+
     fn filtered(&self, list: &[&str]) -> BTreeSet<String> {
         let filter = format!("label={}", self.label());
         lines(&[list, &["--filter", &filter]].concat())
@@ -151,6 +161,8 @@ impl Space {
 
     /// Removes everything of this space from the engine.
     pub(crate) fn clear(&self) {
+        // Before what they guard.
+        remove(&["rm", "--force", "--volumes"], &self.guards());
         remove(&["rm", "--force", "--volumes"], &self.all_containers());
         // Where one image is made from another, only the second round finds it free.
         remove(&["rmi", "--force"], &self.images());

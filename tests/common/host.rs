@@ -14,6 +14,7 @@ use super::{PATIENCE, eventually};
 pub(crate) struct Host {
     namespace: String,
     cable: String,
+    name: String,
     dir: PathBuf,
     addresses: [String; 2],
     engine: Child,
@@ -41,10 +42,19 @@ impl Host {
         ip(&["-n", &namespace, "address", "add", &format!("{}/24", addresses[1]), "dev", "eth0"]);
         ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
-        let engine = start_engine(&namespace, &dir, &space.name("host-engine"));
-        let mut host = Self { namespace, cable, dir, addresses, engine };
+        let name = space.name("host-engine");
+        let engine = start_engine(&namespace, &dir, &name);
+        let mut host = Self { namespace, cable, name, dir, addresses, engine };
         host.await_engine();
         host
+    }
+
+    /// Stops the engine there and starts it again.
+    pub(crate) fn restart_engine(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.engine), Signal::TERM);
+        self.engine.wait().unwrap();
+        self.engine = start_engine(&self.namespace, &self.dir, &self.name);
+        self.await_engine();
     }
 
     fn await_engine(&mut self) {
@@ -88,6 +98,14 @@ impl Host {
     pub(crate) fn try_docker(&self, arguments: &[&str]) -> Option<String> {
         let output = self.run_docker(arguments);
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Brings an image of this machine's engine there.
+    pub(crate) fn load(&self, image: &str) {
+        let mut save = Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut load = Command::new("docker");
+        load.args(["--host", &self.engine(), "load"]).stdin(save.stdout.take().unwrap());
+        assert!(load.stdout(Stdio::null()).status().unwrap().success() && save.wait().unwrap().success());
     }
 
     fn run_docker(&self, arguments: &[&str]) -> Output {

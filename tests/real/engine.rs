@@ -18,7 +18,7 @@ use crate::common::{Daemon, Fault, Life, PATIENCE, Proxy, Solo, Space, docker, e
 
 /// A Docker Engine that shares nothing with the machine's but the kernel: its networks and mounts
 /// are in namespaces of its own, so that it can be stopped and frozen.
-struct PrivateEngine {
+pub(super) struct PrivateEngine {
     dir: PathBuf,
     name: String,
     process: Child,
@@ -26,7 +26,7 @@ struct PrivateEngine {
 
 impl PrivateEngine {
     /// Starts one that keeps everything in `dir`.
-    fn start(space: &Space) -> Self {
+    pub(super) fn start(space: &Space) -> Self {
         let dir = space.dir().join("engine");
         std::fs::create_dir(&dir).unwrap();
         // Of its own, for the machine's may name a place where images are.
@@ -59,18 +59,18 @@ impl PrivateEngine {
         });
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         format!("unix://{}", self.dir.join("docker.sock").display())
     }
 
-    fn try_docker(&self, arguments: &[&str]) -> Option<String> {
+    pub(super) fn try_docker(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("docker");
         let output = command.arg("--host").arg(self.host()).args(arguments).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Declares an environment for it. Nobody outside reaches its networks, so no probe is made.
-    fn declare_without_probes(space: &Space) -> Solo {
+    pub(super) fn declare_without_probes(space: &Space) -> Solo {
         let mut solo = Solo::undeclared(space);
         "none = true".clone_into(&mut solo.health);
         solo.declare("");
@@ -78,18 +78,26 @@ impl PrivateEngine {
     }
 
     /// The present life of a container: when it was started, and its process.
-    fn life(&self, container: &str) -> Option<(String, i32)> {
+    pub(super) fn life(&self, container: &str) -> Option<(String, i32)> {
         let format = "{{.State.StartedAt}} {{.State.Pid}}";
         let seen = self.try_docker(&["container", "inspect", "--format", format, container])?;
         let (started, pid) = seen.split_once(' ')?;
         Some((started.to_owned(), pid.parse().ok().filter(|pid| *pid > 0)?))
     }
 
+    /// The names of all containers but guards, one a line.
+    fn names(&self) -> String {
+        let format = "{{.Names}} {{.Label \"abide.role\"}}";
+        let all = self.try_docker(&["ps", "--all", "--format", format]).unwrap();
+        let named = all.lines().filter(|line| !line.ends_with(" guard"));
+        named.filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join("\n")
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.signal(Signal::TERM);
         self.process.wait().unwrap();
     }
@@ -103,7 +111,7 @@ impl PrivateEngine {
         }
     }
 
-    fn start_again(&mut self) {
+    pub(super) fn start_again(&mut self) {
         self.process = Self::spawn(&self.dir, &self.name);
         self.await_answer();
     }
@@ -121,7 +129,7 @@ impl Drop for PrivateEngine {
     }
 }
 
-fn is_ready(status: &serde_json::Value) -> bool {
+pub(super) fn is_ready(status: &serde_json::Value) -> bool {
     status["status"] == "Ready"
 }
 
@@ -150,8 +158,7 @@ fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
         engine.life(&solo.name).is_some_and(|(started, _)| started != second)
     });
     solo.await_status("it is ready once the engine goes on", is_ready);
-    let all = engine.try_docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
-    assert_eq!(all, format!("{}\n{}", solo.name, solo.holder()));
+    assert_eq!(engine.names(), format!("{}\n{}", solo.name, solo.holder()));
     assert!(daemon.terminate().success());
 }
 
@@ -199,8 +206,7 @@ fn the_image_of_holders_is_loaded_wherever_that_was_cut_short() {
         Daemon::start_doomed(&solo.desired_state, &failpoint, &env).await_doom(&failpoint);
         let _daemon = solo.daemon(&[("DOCKER_HOST", &host)]);
         solo.await_status("it is ready", is_ready);
-        let all = engine.try_docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
-        assert_eq!(all, format!("{}\n{}", solo.name, solo.holder()), "{failpoint}");
+        assert_eq!(engine.names(), format!("{}\n{}", solo.name, solo.holder()), "{failpoint}");
     }
 }
 

@@ -130,6 +130,7 @@ fn manifest() -> ManifestState {
         network: NetworkName::new("abide").unwrap(),
         holder: HolderImage::default(),
         build_cache: None,
+        guard: crate::model::spec::GuardMode::default(),
         front: None,
         registry: None,
         registries: BTreeMap::new(),

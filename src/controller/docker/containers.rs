@@ -175,6 +175,14 @@ impl Engine {
         within("change a container's limits", QUICK, docker.update_container(id, body)).await
     }
 
+    /// Sets who restarts a container that ends: the engine, or abide alone.
+    pub(crate) async fn set_restarts(&self, id: &str, by_engine: bool) -> Result<()> {
+        let docker = self.docker().await?;
+        let policy = if by_engine { always_restart() } else { no_restarts() };
+        let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+        within("change a container's restart policy", QUICK, docker.update_container(id, body)).await
+    }
+
     /// The last lines that a container wrote, both streams, as text for people.
     pub(crate) async fn last_output(&self, id: &str, lines: usize) -> Result<String> {
         self.output(id, &LogOptions { tail: Some(lines), ..LogOptions::default() }).await
@@ -231,6 +239,11 @@ fn signed(number: u64) -> i64 {
 /// One process owns restarts, and that is abide.
 pub(super) fn no_restarts() -> RestartPolicy {
     RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }
+}
+
+/// The engine owns restarts, after an engine restart too.
+pub(super) fn always_restart() -> RestartPolicy {
+    RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None }
 }
 
 fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBody {

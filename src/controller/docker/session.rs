@@ -5,6 +5,7 @@
 //! connection is made here. Its messages are bollard's.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -69,6 +70,14 @@ impl Session {
 /// Whether a session can be opened to the engine at `host`.
 pub(super) fn can_reach(host: Option<&str>) -> bool {
     Place::of(host).is_some()
+}
+
+/// The Unix socket of the engine at `host`; `None` if it listens elsewhere.
+pub(super) fn socket(host: Option<&str>) -> Option<PathBuf> {
+    match Place::of(host)? {
+        Place::Socket(path) => Some(path.into()),
+        Place::Address(_) => None,
+    }
 }
 
 /// Where an engine listens, as far as a session can be opened there.

@@ -19,7 +19,7 @@ use crate::model::spec::FrontSpec;
 use crate::model::time::Timestamp;
 
 /// The file that nginx reads.
-const PRESENT: &str = "nginx.conf";
+pub(crate) const PRESENT: &str = "nginx.conf";
 /// The one that it is to read next.
 const NEXT: &str = "next.conf";
 /// Attempts in one look: one for each kind of thing that can be left out, and one more.
@@ -136,6 +136,7 @@ impl Worker {
             self.draining.begin(found.sites.keys().cloned(), old.as_ref(), now(), spec.drain);
         }
         self.accepted = Some(found);
+        self.tell_guard();
     }
 
     async fn attempt(
@@ -236,6 +237,15 @@ impl Worker {
         }
         self.remembered = configuration.sites.clone();
         self.accepted = Some(configuration);
+        self.tell_guard();
+    }
+
+    /// Tells the guard what is served: after an engine restart without abide, containers have other
+    /// addresses.
+    fn tell_guard(&self) {
+        let network = self.front.manifest.borrow().network.clone();
+        let served = self.container.id.as_deref().zip(self.accepted.as_ref());
+        self.front.guard.tell_front(served.map(|(id, accepted)| (id, &network, accepted)));
     }
 
     /// Whether it is a new certificate that nginx does not take; then the old one goes on.

@@ -210,6 +210,7 @@ impl Worker {
         self.container = Container::default();
         (self.accepted, self.remembered) = (None, BTreeMap::new());
         self.since.clear();
+        self.front.guard.tell_front(None);
         Ok(())
     }
 

@@ -27,10 +27,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch as channel};
 
+use super::guard::Guard;
 use super::wake::Wake;
 use crate::model::front::{FrontSeen, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
+pub(super) use apply::PRESENT;
+pub(super) use render::{Configuration, FOLDER};
 use site::Site;
 pub(super) use worker::Worker;
 
@@ -43,6 +46,8 @@ pub(super) struct Front {
     wake: Wake,
     bell: Arc<Notify>,
     told: Arc<Mutex<Told>>,
+    /// Told what is served.
+    guard: Guard,
 }
 
 #[derive(Default)]
@@ -61,10 +66,15 @@ struct Told {
 }
 
 impl Front {
-    pub(super) fn new(record: &str, manifest: channel::Receiver<Arc<Manifest>>, wake: Wake) -> Self {
+    pub(super) fn new(
+        record: &str,
+        manifest: channel::Receiver<Arc<Manifest>>,
+        wake: Wake,
+        guard: Guard,
+    ) -> Self {
         let mark: String = record.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         let name = format!("abide-front-{mark}");
-        Self { name, manifest, wake, bell: Arc::default(), told: Arc::default() }
+        Self { name, manifest, wake, bell: Arc::default(), told: Arc::default(), guard }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

@@ -12,7 +12,8 @@ use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
-    FrontSpec, HolderImage, ManagedRegistry, Manifest, Mount, Publish, RegistryAccess, RepositorySpec, Supply,
+    FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Mount, Publish, RegistryAccess,
+    RepositorySpec, Supply,
 };
 
 /// What all files declare, whole or not.
@@ -37,11 +38,17 @@ pub(super) struct Docker {
     pub(super) network: Option<NetworkName>,
     pub(super) holder: HolderImage,
     pub(super) build_cache: Option<u64>,
+    pub(super) guard: GuardMode,
 }
 
 impl Default for Docker {
     fn default() -> Self {
-        Self { network: None, holder: HolderImage::default(), build_cache: Some(DEFAULT_BUILD_CACHE) }
+        Self {
+            network: None,
+            holder: HolderImage::default(),
+            build_cache: Some(DEFAULT_BUILD_CACHE),
+            guard: GuardMode::default(),
+        }
     }
 }
 
@@ -113,6 +120,7 @@ impl Declared {
             network: self.docker.network.unwrap_or_default(),
             holder: self.docker.holder,
             build_cache: self.docker.build_cache,
+            guard: self.docker.guard,
             front: self.front.flatten(),
             registry: self.registry,
             registries: self.registries.into_iter().collect(),

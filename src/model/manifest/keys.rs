@@ -13,7 +13,8 @@ pub(super) static ROOT: Section = Section {
     title: "",
     keys: &["repository", "environment", "front", "docker", "registry", "registry_access"],
 };
-pub(super) static DOCKER: Section = Section { title: "docker", keys: &["network", "holder", "build_cache"] };
+pub(super) static DOCKER: Section =
+    Section { title: "docker", keys: &["network", "holder", "build_cache", "guard"] };
 pub(super) static FRONT: Section =
     Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
 pub(super) static MANAGED_REGISTRY: Section = Section {

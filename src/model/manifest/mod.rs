@@ -28,7 +28,7 @@ pub use self::keys::{NOT_YET, SECTIONS, Section};
 pub use self::places::{Place, Places};
 pub use self::problem::{Problem, Problems};
 use self::table::{Field, Source, Table};
-use super::spec::{HolderImage, Manifest};
+use super::spec::{GuardMode, HolderImage, Manifest};
 
 /// One file of a manifest, as text.
 #[derive(Clone, Debug)]
@@ -132,6 +132,10 @@ fn read_docker(field: &Field<'_>) -> Docker {
         build_cache: match table.get("build_cache") {
             Some(field) => read_build_cache(&field),
             None => default.build_cache,
+        },
+        guard: match table.get("guard").and_then(|field| field.flag()) {
+            Some(false) => GuardMode::Off,
+            Some(true) | None => GuardMode::On,
         },
     }
 }

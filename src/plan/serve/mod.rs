@@ -23,7 +23,7 @@ mod swap;
 
 use super::notes::retry_of;
 use super::target::{self, Choice, KeepReason};
-use super::{Half, Intent, Step, TRANSIT, Verdict, rollback};
+use super::{Half, Intent, Step, TRANSIT, Verdict, difference, rollback};
 use crate::model::container::ContainerSpec;
 use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
@@ -86,6 +86,7 @@ impl<'a> Pass<'a> {
             Choice::Keep { id, why } => self.keep(id, why, memory),
             Choice::Nothing => (self.nothing(), memory),
         };
+        half = self.take_back_restarts(half);
         half.serving = half.serving.or_else(|| self.serves_now(&memory));
         half.outcome = half.outcome.or_else(|| self.refusal(&memory));
         half.verdict = half.verdict.map(|verdict| self.said_while_going_back(verdict, &memory));
@@ -251,6 +252,27 @@ impl<'a> Pass<'a> {
             half = half.then(Step::Connect { id: id.to_owned() }, "others reach it there");
         }
         half
+    }
+
+    /// Takes restarts back from the engine, which had them while abide was gone. Whatever else a
+    /// container needs: two that restart it would fight.
+    fn take_back_restarts(&self, half: Half) -> Half {
+        let all = self.containers.iter().chain(&self.holders).copied();
+        let of_engine: Vec<_> = all.filter(|seen| difference::restarts(seen).is_some()).collect();
+        of_engine.into_iter().fold(half, |mut half, seen| {
+            let id = &seen.id;
+            let is_done = |step: &Step| match step {
+                Step::Adjust { id: adjusted, .. } | Step::Remove { id: adjusted } => adjusted == id,
+                _ => false,
+            };
+            if half.steps.iter().any(|planned| is_done(&planned.step)) {
+                return half;
+            }
+            let why = difference::restarts(seen).unwrap_or_default();
+            half.differences.push(why.clone());
+            let adjust = Step::Adjust { id: id.clone(), memory: None, nano_cpus: None, pids: None };
+            half.then(adjust, why)
+        })
     }
 
     fn unpause(&self, mut half: Half, container: &SeenContainer) -> Half {

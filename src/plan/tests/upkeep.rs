@@ -286,6 +286,22 @@ fn a_container_that_the_engine_calls_dead_is_removed_and_made_again() {
 }
 
 #[test]
+fn restarts_are_taken_back_from_the_engine_also_from_a_holder_and_in_the_middle_of_a_restart() {
+    for state in [ContainerState::Running, ContainerState::InTransit] {
+        let mut world = World::running(1);
+        world.observed.containers[0].state = state;
+        world.observed.containers[0].restart_policy = "always".to_owned();
+        world.observed.holders.iter_mut().for_each(|holder| holder.restart_policy = "always".to_owned());
+        let plan = world.pass();
+        let adjusted =
+            plan.steps.iter().filter(|planned| matches!(planned.step, Step::Adjust { .. })).count();
+        assert_eq!(adjusted, 1 + world.observed.holders.len(), "{plan:#?}");
+        let all = world.observed.containers.iter().chain(&world.observed.holders);
+        assert!(all.into_iter().all(|seen| seen.restart_policy == "no"));
+    }
+}
+
+#[test]
 fn a_dead_container_beside_a_stopped_one_is_no_reason_to_refuse_it() {
     let mut world = World::running(1);
     let mut dead = world.only().clone();

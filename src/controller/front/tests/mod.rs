@@ -70,7 +70,7 @@ impl Rig {
         let [http, dev, test] = free_ports().await;
         let (manifest, seen) = channel::channel(declared(&image, http, [dev, test], front_lines));
         let wake = Wake::default();
-        let front = Front::new(&record, seen, wake.clone());
+        let front = Front::new(&record, seen, wake.clone(), Guard::none());
         let _watcher = watch_containers(front.clone());
         let front_lines = front_lines.to_owned();
         let ports = [dev, test];

@@ -65,7 +65,7 @@ async fn what_is_announced_is_checked_at_once_and_served_only_when_asked_for() {
     rig.route("dev", "c-old", old.address);
     rig.serves("dev", "c-old").await;
     rig.front.announce(&name("dev"), new.address);
-    let next = format!("/{}/next.conf", render::FOLDER);
+    let next = format!("/{FOLDER}/next.conf");
     let address = new.address.to_string();
     let is_laid = || async { read(&rig, &next).filter(|text| text.contains(&address)) };
     eventually("it is laid beside the present one", is_laid).await.unwrap();

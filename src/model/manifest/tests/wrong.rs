@@ -48,7 +48,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("branch = \"dev\"", "4: unknown key `branch`; it is a key of `environment.NAME.source`"),
         ("health = { htpt = \"/\" }", "4: unknown key `htpt`; did you mean `http`?"),
         ("[enviroment.test]", "4: unknown key `enviroment`; did you mean `environment`?"),
-        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network, holder, build_cache"),
+        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network, holder, build_cache, guard"),
         (
             "\"a\\u001b[31m\" = 1",
             &format!("4: unknown key `a\u{fffd}[31m`; known here: {}", keys::ENVIRONMENT.keys.join(", ")),

@@ -177,7 +177,9 @@ impl World {
             }
             Step::Adjust { id, memory, nano_cpus, pids } if !ignores_limits => {
                 let container = self.find(id)?;
-                (container.memory, container.nano_cpus, container.pids) = (*memory, *nano_cpus, *pids);
+                container.memory = memory.or(container.memory);
+                container.nano_cpus = nano_cpus.or(container.nano_cpus);
+                container.pids = pids.or(container.pids);
                 container.restart_policy = "no".to_owned();
             }
             _ => {}

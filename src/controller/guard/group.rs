@@ -1,0 +1,57 @@
+//! What the guard has to know: which containers are meant to run, and where the front passes traffic.
+//! One short text for each, which `program.rs` reads. Pure.
+
+use std::fmt::Write as _;
+
+use crate::controller::front::{Configuration, FOLDER, PRESENT};
+use crate::model::name::NetworkName;
+use crate::model::observed::{HolderState, SeenContainer};
+
+/// A container that is meant to run, and the sandbox whose network namespace it joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// The container's id.
+    pub(crate) container: String,
+    /// The sandbox's id.
+    pub(crate) sandbox: Option<String>,
+    /// Whether it may run beside another container of its environment.
+    pub(crate) is_beside: bool,
+}
+
+impl Group {
+    /// The group of a container. One whose sandbox was removed can never be started again.
+    pub(crate) fn of(container: &SeenContainer, is_beside: bool) -> Option<Self> {
+        let joined = container.joined.as_ref();
+        let is_startable = joined.is_none_or(|joined| joined.state != HolderState::Gone);
+        is_startable.then(|| Self {
+            container: container.id.clone(),
+            sandbox: joined.map(|joined| joined.holder.clone()),
+            is_beside,
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("container {}\n", self.container);
+        if let Some(sandbox) = &self.sandbox {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "sandbox {sandbox}");
+        }
+        if self.is_beside {
+            text.push_str("beside\n");
+        }
+        text
+    }
+}
+
+/// The front's container and configuration, with all that is needed to replace the addresses in it.
+pub(super) fn front_text(id: &str, network: &NetworkName, configuration: &Configuration) -> String {
+    let mut text = format!("container {id}\npath {FOLDER}/{PRESENT}\nnetwork {network}\n");
+    for (environment, site) in &configuration.sites {
+        if let Some(route) = &site.route {
+            let _ = writeln!(text, "route {environment} {} {}", route.container, route.address);
+        }
+    }
+    text.push('\n');
+    text.push_str(&configuration.text);
+    text
+}

@@ -1,0 +1,184 @@
+//! Keeps the guard's container running.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::Guard;
+use crate::controller::docker::guard::{GuardOptions, PROGRAM};
+use crate::controller::docker::{Engine, EngineError};
+use crate::controller::follow::FollowTrouble;
+use crate::controller::pass::EngineState;
+use crate::model::container::label;
+use crate::model::name::ContainerName;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::spec::{GuardMode, Manifest};
+
+/// How often it is checked if nothing changes.
+const CHECK: Duration = Duration::from_secs(60);
+/// How soon after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+/// The key of its warning.
+const NAME: &str = "the guard";
+
+/// Keeps the guard's container.
+#[derive(Clone)]
+pub(in crate::controller) struct Keeper {
+    pub(in crate::controller) guard: Guard,
+    pub(in crate::controller) engine: Arc<Engine>,
+    pub(in crate::controller) record: String,
+    pub(in crate::controller) manifest: watch::Receiver<Arc<Manifest>>,
+    pub(in crate::controller) engine_state: watch::Receiver<EngineState>,
+    pub(in crate::controller) trouble: FollowTrouble,
+}
+
+impl Keeper {
+    /// Keeps it until dropped.
+    pub(in crate::controller) async fn run(mut self) {
+        loop {
+            let is_known = *self.engine_state.borrow_and_update() == EngineState::Known;
+            let mode = self.manifest.borrow_and_update().guard;
+            let kept = match mode {
+                _ if !is_known => None,
+                GuardMode::On if self.guard.is_needed() => Some(self.keep().await),
+                GuardMode::On => None,
+                GuardMode::Off => Some(self.remove_all().await.map_err(|error| error.to_string())),
+            };
+            let pause = if matches!(kept, Some(Err(_))) { RETRY } else { CHECK };
+            if let Some(kept) = kept {
+                self.tell(kept);
+            }
+            tokio::select! {
+                () = self.guard.changed() => {}
+                Ok(()) = self.manifest.changed() => {}
+                Ok(()) = self.engine_state.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Makes the container if it is missing: as abide ends, before the next check.
+    pub(in crate::controller) async fn keep_last(&self) {
+        let is_on = self.manifest.borrow().guard == GuardMode::On;
+        let is_known = *self.engine_state.borrow() == EngineState::Known;
+        if is_on && is_known && self.guard.is_needed() {
+            self.tell(self.keep().await);
+        }
+    }
+
+    /// # Errors
+    /// A sentence about why there is no guard.
+    async fn keep(&self) -> Result<(), String> {
+        if let Some(trouble) = self.guard.trouble() {
+            return Err(trouble);
+        }
+        let options = self.options()?;
+        let found = self.engine.attendants(&self.record, label::GUARD).await.map_err(words)?;
+        let (fit, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|seen| is_as_made(seen, &options));
+        for other in others.iter().chain(fit.iter().skip(1)) {
+            self.engine.remove(&other.id).await.map_err(words)?;
+        }
+        match fit.first() {
+            None => self.make(&options).await,
+            Some(seen) => self.mend(seen).await.map_err(words),
+        }
+    }
+
+    fn options(&self) -> Result<GuardOptions, String> {
+        if !PROGRAM.is_available() {
+            return Err("this build of abide has no program for it".to_owned());
+        }
+        let socket = self.engine.socket();
+        let socket = socket.ok_or("the engine is not reached over a Unix socket of this host")?;
+        let folder = std::path::absolute(self.guard.folder()).map_err(|error| error.to_string())?;
+        if folder.to_string_lossy().contains(':') {
+            return Err(format!(
+                "the engine cannot mount a folder with a colon in its path: {}",
+                folder.display()
+            ));
+        }
+        let mark: String = self.record.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        let name = ContainerName::new(format!("abide-guard-{mark}")).map_err(|error| error.to_string())?;
+        Ok(GuardOptions { name, record: self.record.clone(), folder, socket, image: PROGRAM.image() })
+    }
+
+    async fn make(&self, options: &GuardOptions) -> Result<(), String> {
+        self.same_kernel().await?;
+        if self.engine.image_id(&options.image).await.map_err(words)?.is_none() {
+            self.engine.load_program(&PROGRAM).await.map_err(words)?;
+        }
+        let id = match self.engine.create_guard(options).await {
+            Err(EngineError::Conflict(_)) => {
+                let name = &options.name;
+                return Err(format!(
+                    "a container that is not abide's has its name: docker rename {name} OTHER"
+                ));
+            }
+            created => created.map_err(words)?,
+        };
+        if let Err(error) = self.engine.start(&id).await {
+            // One that cannot be started now cannot be started later; it may be made otherwise.
+            let _ = self.engine.remove(&id).await;
+            return Err(error.to_string());
+        }
+        info!(container = %options.name, "made the guard, which acts while abide is gone");
+        Ok(())
+    }
+
+    /// A lock on a file is seen by processes of the same kernel only, and a virtual machine has its own.
+    async fn same_kernel(&self) -> Result<(), String> {
+        let own = tokio::fs::read_to_string("/proc/sys/kernel/osrelease").await.unwrap_or_default();
+        match self.engine.kernel().await.map_err(words)? {
+            Some(of_engine) if of_engine != own.trim() => {
+                Err("the engine runs on another kernel than abide".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn mend(&self, seen: &SeenContainer) -> Result<(), EngineError> {
+        if seen.restart_policy != "always" {
+            self.engine.set_restarts(&seen.id, true).await?;
+        }
+        match seen.state {
+            ContainerState::Paused => self.engine.unpause(&seen.id).await,
+            ContainerState::Created | ContainerState::Exited(_) => self.engine.start(&seen.id).await,
+            ContainerState::Dead => self.engine.remove(&seen.id).await,
+            ContainerState::Running | ContainerState::InTransit => Ok(()),
+        }
+    }
+
+    async fn remove_all(&self) -> Result<(), EngineError> {
+        for guard in self.engine.attendants(&self.record, label::GUARD).await? {
+            info!(container = %guard.name, "removing the guard, which the manifest turns off");
+            self.engine.remove(&guard.id).await?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, kept: Result<(), String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept {
+            Ok(()) => drop(trouble.remove(NAME)),
+            Err(why) => {
+                let sentence = format!(
+                    "while abide is stopped or killed, not everything here is restarted, because {NAME} cannot \
+                     run: {why}. `guard = false` in [docker] accepts that"
+                );
+                if trouble.insert(NAME.to_owned(), sentence.clone()).as_ref() != Some(&sentence) {
+                    warn!(why, "there is no guard");
+                }
+            }
+        }
+    }
+}
+
+fn is_as_made(seen: &SeenContainer, options: &GuardOptions) -> bool {
+    seen.labels.get(label::SPEC) == Some(&options.fingerprint()) && seen.state != ContainerState::Dead
+}
+
+fn words(error: EngineError) -> String {
+    error.to_string()
+}

@@ -1,0 +1,261 @@
+//! The guard: what restarts containers while abide is gone.
+//!
+//! While abide runs, abide alone restarts containers, and their restart policy is `no`. Once it is gone
+//! the engine does, by the policy `always`, which [`Guard::hand_over`] sets as abide stops. If abide was
+//! killed, `program.rs` sets it, in a small container of its own that [`Keeper`] keeps running. That
+//! program also does what a policy cannot: start a sandbox before the container that joins it, and tell
+//! the front the addresses that containers have after an engine restart.
+//!
+//! Both know from a folder in the record which containers are meant to run, and by a lock in it whether
+//! abide runs. The kernel releases the lock however abide ends.
+
+mod group;
+mod keeper;
+// A program of its own: here only its tests use parts of it.
+#[cfg(test)]
+#[allow(dead_code, clippy::print_stdout)]
+mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::docker::Engine;
+use super::front::Configuration;
+use crate::model::name::{EnvironmentName, NetworkName};
+pub(super) use group::Group;
+pub(super) use keeper::Keeper;
+
+/// The file whose lock says that abide runs.
+const ALIVE: &str = "alive";
+/// The file that says that abide was stopped on purpose, so the guard need not wait.
+const HANDED_OVER: &str = "handed-over";
+/// What the file names of environments begin with.
+const ENVIRONMENT: &str = "environment.";
+/// The file of the managed registry.
+const REGISTRY: &str = "registry";
+/// The file of the front.
+const FRONT: &str = "front";
+
+/// How often, and how long apart, the lock is tried: the guard holds it for a moment as it looks.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+/// How long handing over may take in all. A supervisor waits longer than this for abide to end.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// Containers whose policy is set at the same time.
+const AT_ONCE: usize = 8;
+
+/// What the guard is told. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Guard {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    folder: PathBuf,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Held for as long as abide runs.
+    lock: Option<File>,
+    /// The text of each file, as it was written.
+    files: BTreeMap<String, String>,
+    groups: BTreeMap<String, Group>,
+    /// Why the folder cannot be written.
+    trouble: Option<String>,
+}
+
+impl Guard {
+    /// Takes the lock in `folder`, so that a guard which acts stops. If that fails, abide runs without a
+    /// guard and says so.
+    pub(super) fn open(folder: &Path) -> Self {
+        let mut state = State::default();
+        match prepare(folder) {
+            Ok((lock, files)) => (state.lock, state.files) = (Some(lock), files),
+            Err(error) => {
+                let place = folder.display();
+                state.trouble = Some(format!("its folder {place} cannot be used: {error}"));
+            }
+        }
+        let shared = Shared { folder: folder.to_owned(), state: Mutex::new(state), changed: Notify::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// One that is told everything and writes nothing.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        let shared = Shared { folder: PathBuf::new(), state: Mutex::default(), changed: Notify::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Says which container of an environment is meant to run; `None`: none.
+    pub(super) fn tell(&self, environment: &EnvironmentName, group: Option<Group>) {
+        self.put_group(&format!("{ENVIRONMENT}{environment}"), group);
+    }
+
+    /// Says which container the managed registry runs in.
+    pub(super) fn tell_registry(&self, container: Option<String>) {
+        let group = container.map(|container| Group { container, sandbox: None, is_beside: true });
+        self.put_group(REGISTRY, group);
+    }
+
+    /// Says what the front serves; `None`: there is no front.
+    pub(super) fn tell_front(&self, front: Option<(&str, &NetworkName, &Configuration)>) {
+        let text = front.map(|(id, network, served)| group::front_text(id, network, served));
+        self.put(&mut self.state(), FRONT, text);
+    }
+
+    /// Forgets the environments that abide does not run here any more.
+    pub(super) fn retain(&self, environments: &BTreeSet<EnvironmentName>) {
+        let mut state = self.state();
+        let is_left = |name: &&String| {
+            let environment = name.strip_prefix(ENVIRONMENT).map(EnvironmentName::new);
+            environment.is_some_and(|name| !name.is_ok_and(|name| environments.contains(&name)))
+        };
+        for name in state.files.keys().filter(is_left).cloned().collect::<Vec<_>>() {
+            state.groups.remove(&name);
+            self.put(&mut state, &name, None);
+        }
+    }
+
+    /// Has the engine restart from now on what is meant to run, and releases the lock. Nothing of it
+    /// keeps abide from ending: what fails is done by the guard.
+    pub(super) async fn hand_over(&self, engine: &Engine) {
+        let groups: Vec<Group> = self.state().groups.values().cloned().collect();
+        let set = futures::stream::iter(groups).for_each_concurrent(AT_ONCE, |group| async move {
+            if let Err(error) = give_to_engine(engine, &group).await {
+                warn!(container = group.container, %error, "the engine does not restart a container");
+            }
+        });
+        if tokio::time::timeout(HAND_OVER, set).await.is_err() {
+            warn!("not all containers could be handed over to the engine in time; the guard does the rest");
+        }
+        let mut state = self.state();
+        if let Err(error) = fs::write(self.shared.folder.join(HANDED_OVER), []) {
+            warn!(%error, "the guard cannot be told that abide ends, and acts a little later");
+        }
+        state.lock = None;
+    }
+
+    fn put_group(&self, name: &str, group: Option<Group>) {
+        let mut state = self.state();
+        let text = group.as_ref().map(Group::text);
+        match group {
+            Some(group) => drop(state.groups.insert(name.to_owned(), group)),
+            None => drop(state.groups.remove(name)),
+        }
+        self.put(&mut state, name, text);
+    }
+
+    /// Writes or removes a file, if it is not as it should be already.
+    fn put(&self, state: &mut State, name: &str, text: Option<String>) {
+        if state.lock.is_none() || state.files.get(name) == text.as_ref() {
+            return;
+        }
+        let path = self.shared.folder.join(name);
+        let put = match &text {
+            Some(text) => write_whole(&self.shared.folder, &path, text),
+            None => fs::remove_file(&path),
+        };
+        let place = path.display();
+        state.trouble = put.err().map(|error| format!("{place} cannot be written: {error}"));
+        if state.trouble.is_none() {
+            match text {
+                Some(text) => drop(state.files.insert(name.to_owned(), text)),
+                None => drop(state.files.remove(name)),
+            }
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Whether there is anything to guard.
+    fn is_needed(&self) -> bool {
+        !self.state().files.is_empty()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
+    fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+
+    async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sandbox first: a container whose sandbox does not return cannot be started.
+async fn give_to_engine(engine: &Engine, group: &Group) -> Result<(), super::docker::EngineError> {
+    if !group.is_beside && !is_up(engine, &group.container).await? {
+        // Another version may be running in its place, on trial; the guard sees which one it is.
+        return Ok(());
+    }
+    for id in group.sandbox.iter().chain([&group.container]) {
+        engine.set_restarts(id, true).await?;
+    }
+    Ok(())
+}
+
+async fn is_up(engine: &Engine, id: &str) -> Result<bool, super::docker::EngineError> {
+    use crate::model::observed::ContainerState::{InTransit, Paused, Running};
+    let seen = engine.inspect(id).await?;
+    Ok(seen.is_some_and(|seen| matches!(seen.state, Running | Paused | InTransit)))
+}
+
+/// The folder with its lock taken, and the files that an earlier process left in it.
+fn prepare(folder: &Path) -> io::Result<(File, BTreeMap<String, String>)> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join(ALIVE);
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    take(&lock)?;
+    match fs::remove_file(folder.join(HANDED_OVER)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        if name == FRONT || name == REGISTRY || name.starts_with(ENVIRONMENT) {
+            files.insert(name.clone(), fs::read_to_string(folder.join(&name)).unwrap_or_default());
+        }
+    }
+    Ok((lock, files))
+}
+
+fn take(lock: &File) -> io::Result<()> {
+    for _ in 1..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(lock.try_lock()?)
+}
+
+/// Readers see the old text or the new one, never a part.
+fn write_whole(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let fresh = folder.join(".fresh");
+    fs::write(&fresh, text)?;
+    fs::rename(fresh, path)
+}
+
+#[cfg(test)]
+mod tests;

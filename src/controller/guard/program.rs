@@ -1,0 +1,279 @@
+//! The guard: a small program in a container of its own that does nothing while abide runs, and has
+//! the engine restart the containers that abide kept once abide is gone.
+//!
+//! `build.rs` compiles this file by itself into a static program; abide compiles it only for its tests.
+//! So it uses the standard library alone.
+//!
+//! It sees two things of the host. [`SHARED`] is a folder that abide writes: a lock that abide holds
+//! while it runs, and one file for each group of containers that are meant to run. [`ENGINE`] is the
+//! engine's socket. The engine itself restarts what crashes, by its restart policy. What a policy cannot
+//! do is left to this program: a container that joins the network namespace of another one starts only
+//! after that one, and the proxy has to learn the addresses that containers have after an engine restart.
+
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+// By their paths, for to the compiler of the program alone this file is the root.
+#[path = "program/containers.rs"]
+mod containers;
+#[path = "program/engine.rs"]
+mod engine;
+#[path = "program/lists.rs"]
+mod lists;
+
+use containers::{Starts, is_needed, keep, keep_front};
+use engine::{TIMEOUT, call, encoded, send};
+use lists::{Group, copy, read_front, read_groups};
+
+/// The folder that abide writes, mounted read-only.
+const SHARED: &str = "/abide";
+/// The copy of it that survives the removal of the original, in the guard's own container.
+const KEPT: &str = "/kept";
+/// Exists in the guard's own container while it acts, so that it acts at once after an engine restart.
+const ACTING: &str = "/acting";
+/// The file that abide locks while it runs.
+const ALIVE: &str = "alive";
+/// Exists while abide is stopped on purpose: no lease has to pass.
+const HANDED_OVER: &str = "handed-over";
+
+/// How long abide may be away before the guard acts: longer than a supervisor takes to restart it.
+const LEASE: Duration = Duration::from_secs(15);
+/// How often the guard checks whether abide runs.
+const TICK: Duration = Duration::from_secs(1);
+/// Events that arrive together are answered together.
+const BURST: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts to start the same thing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An engine that cannot be reached for this long has a new socket file. The engine restarts the guard,
+/// which then gets the new one.
+const STALE: Duration = Duration::from_secs(30);
+/// Containers that are started at the same time.
+const AT_ONCE: usize = 8;
+
+fn main() {
+    let record = std::env::var("ABIDE_RECORD").unwrap_or_default();
+    let own_id = std::env::var("HOSTNAME").unwrap_or_default();
+    Guard { record, own_id, ..Guard::default() }.run();
+}
+
+#[derive(Default)]
+struct Guard {
+    /// The record whose containers these are.
+    record: String,
+    /// The id of the guard's own container.
+    own_id: String,
+    /// Since when abide does not hold its lock.
+    gone_since: Option<Instant>,
+    /// The engine's events, while the guard acts.
+    events: Option<UnixStream>,
+    retry: Retry,
+    front: Retry,
+    unreachable_since: Option<Instant>,
+    copied: Option<std::time::SystemTime>,
+    /// When each container and its sandbox were started, as they were last seen together.
+    together: HashMap<String, Starts>,
+}
+
+/// When something is due again after it failed.
+#[derive(Default)]
+struct Retry {
+    failures: u32,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    fn is_due(&self) -> bool {
+        self.at.is_some_and(|at| Instant::now() >= at)
+    }
+
+    fn failed(&mut self) {
+        let pause = Duration::from_secs(1 << self.failures.min(6)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.at = Some(Instant::now() + pause);
+    }
+}
+
+impl Guard {
+    fn run(mut self) -> ! {
+        let _ = fs::create_dir_all(KEPT);
+        loop {
+            self.copy_groups();
+            match (self.is_abide_gone(), Path::new(ACTING).exists()) {
+                (true, true) => self.act(),
+                (true, false) => sleep(TICK),
+                (false, true) => self.give_back(),
+                (false, false) => sleep(TICK),
+            }
+        }
+    }
+
+    /// Whether abide is gone for good: stopped on purpose, or away for longer than the lease.
+    fn is_abide_gone(&mut self) -> bool {
+        if is_locked(&Path::new(SHARED).join(ALIVE)) {
+            self.gone_since = None;
+            return false;
+        }
+        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        let was_stopped = Path::new(SHARED).join(HANDED_OVER).exists();
+        if Path::new(ACTING).exists() {
+            return true;
+        }
+        let is_due = was_stopped || since.elapsed() >= LEASE;
+        if is_due && File::create(ACTING).is_ok() {
+            println!("abide is gone: from now on the engine restarts its containers");
+            (self.events, self.retry, self.front) = Default::default();
+        }
+        is_due
+    }
+
+    fn give_back(&mut self) {
+        println!("abide is back: it restarts its containers itself");
+        let _ = fs::remove_file(ACTING);
+        self.events = None;
+    }
+
+    /// Waits for an event, at most for a moment, and brings the containers to what they should be.
+    fn act(&mut self) {
+        let happened = match &mut self.events {
+            Some(events) => await_event(events),
+            None => Happened::Connected,
+        };
+        let is_first = matches!(happened, Happened::Connected);
+        if is_first {
+            // Connected before the first look, so that nothing happens unseen in between.
+            match self.connect() {
+                Ok(events) => (self.events, self.unreachable_since) = (Some(events), None),
+                Err(error) => return self.note_unreachable(&error),
+            }
+        }
+        match happened {
+            Happened::Nothing if !self.retry.is_due() && !self.front.is_due() => {}
+            Happened::Lost => self.events = None,
+            _ => self.look(is_first),
+        }
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        let filters = format!(
+            r#"{{"type":["container"],"event":["start","die","destroy"],"label":["abide.record={}"]}}"#,
+            self.record
+        );
+        let mut stream = send("GET", &format!("/events?filters={}", encoded(&filters)), None)?;
+        // The head of the answer comes once the engine has begun to watch.
+        let mut first = [0; 1];
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.read_exact(&mut first)?;
+        stream.set_read_timeout(Some(TICK))?;
+        Ok(stream)
+    }
+
+    fn note_unreachable(&mut self, error: &io::Error) {
+        let since = *self.unreachable_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= STALE {
+            println!("the engine cannot be reached: {error}");
+            std::process::exit(1);
+        }
+        sleep(TICK);
+    }
+
+    /// Checks all groups, then the proxy.
+    fn look(&mut self, is_first: bool) {
+        let groups = read_groups(Path::new(KEPT));
+        let mut failed = 0;
+        for some in groups.chunks(AT_ONCE) {
+            let (record, together) = (&self.record, &self.together);
+            let kept: Vec<_> = scope(|threads| {
+                let keep = |group| threads.spawn(move || keep(record, group, together, is_first));
+                let begun: Vec<_> = some.iter().map(keep).collect();
+                begun.into_iter().map(|thread| thread.join().unwrap_or(Err(()))).collect()
+            });
+            failed += kept.iter().filter(|kept| kept.is_err()).count();
+            self.together.extend(kept.into_iter().flatten().flatten());
+        }
+        if failed == 0 {
+            self.retry = Retry::default();
+        } else {
+            self.retry.failed();
+        }
+        self.look_at_front(&groups, is_first);
+        // Nothing at all was read if the copy failed, which is no sign that nothing is left.
+        let was_read = self.copied.is_some() || !groups.is_empty();
+        if was_read && !is_needed(&groups) {
+            println!("none of the containers is left, so the guard goes too");
+            let _ = call("DELETE", &format!("/containers/{}?force=true&v=true", self.own_id), None);
+        }
+    }
+
+    fn look_at_front(&mut self, groups: &[Group], is_first: bool) {
+        let Some(front) = read_front(Path::new(KEPT)) else { return };
+        if self.front.at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        match keep_front(&front, groups, is_first) {
+            // Only a while later is a start known to have been a good one.
+            Ok(true) => self.front.failed(),
+            Ok(false) => self.front = Retry::default(),
+            Err(why) => {
+                println!("the proxy: {why}");
+                self.front.failed();
+            }
+        }
+    }
+
+    /// Copies what abide wrote since the last time. A folder without the lock's file is not abide's any
+    /// more: someone removed it, and the engine made an empty one in its place.
+    fn copy_groups(&mut self) {
+        let shared = Path::new(SHARED);
+        let changed = fs::metadata(shared).and_then(|folder| folder.modified()).ok();
+        if changed.is_none() || changed == self.copied || !shared.join(ALIVE).exists() {
+            return;
+        }
+        match copy(shared, Path::new(KEPT)) {
+            Ok(()) => self.copied = changed,
+            Err(error) => println!("the list of containers cannot be copied: {error}"),
+        }
+    }
+}
+
+/// Whether a process holds the lock of this file.
+fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    // Given back as the file is closed.
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+enum Happened {
+    /// There is no stream yet.
+    Connected,
+    Something,
+    Nothing,
+    Lost,
+}
+
+fn await_event(events: &mut UnixStream) -> Happened {
+    let mut buffer = [0; 4096];
+    match events.read(&mut buffer) {
+        Ok(0) => Happened::Lost,
+        Ok(_) => {
+            sleep(BURST);
+            let _ = events.set_nonblocking(true);
+            while events.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            let _ = events.set_nonblocking(false);
+            Happened::Something
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Happened::Nothing
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Happened::Nothing,
+        Err(_) => Happened::Lost,
+    }
+}
+
+#[cfg(test)]
+#[path = "program/tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+use super::*;
+
+fn is_held(folder: &Path) -> bool {
+    let file = File::open(folder.join(ALIVE)).unwrap();
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+fn group(id: &str) -> Group {
+    Group { container: id.to_owned(), sandbox: None, is_beside: false }
+}
+
+#[test]
+fn the_lock_says_that_abide_runs_and_the_files_what_is_meant_to_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("guard");
+    let [dev, prod] = ["dev", "prod"].map(|name| EnvironmentName::new(name).unwrap());
+    let guard = Guard::open(&folder);
+    assert!(is_held(&folder) && !guard.is_needed());
+    guard.tell(&dev, Some(group("one")));
+    guard.tell(&prod, Some(group("two")));
+    assert_eq!(fs::read_to_string(folder.join("environment.dev")).unwrap(), "container one\n");
+    drop(guard);
+    assert!(!is_held(&folder));
+
+    // What an earlier process wrote counts until an environment says otherwise.
+    let guard = Guard::open(&folder);
+    assert!(guard.is_needed());
+    guard.retain(&BTreeSet::from([dev.clone()]));
+    assert!(!folder.join("environment.prod").exists());
+    guard.tell(&dev, None);
+    assert!(!guard.is_needed() && !folder.join("environment.dev").exists());
+}
+
+#[test]
+fn a_guard_that_looks_for_a_moment_does_not_keep_the_lock_from_abide() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(ALIVE), "").unwrap();
+    let looking = File::open(dir.path().join(ALIVE)).unwrap();
+    looking.lock_shared().unwrap();
+    let ended = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_PAUSE * 2);
+        drop(looking);
+    });
+    let guard = Guard::open(dir.path());
+    ended.join().unwrap();
+    assert_eq!(guard.trouble(), None);
+}
+
+#[tokio::test]
+async fn a_stop_on_purpose_is_written_and_the_lock_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let guard = Guard::open(dir.path());
+    guard.hand_over(&Engine::new(Some("unix:///nonexistent.sock".to_owned()))).await;
+    assert!(dir.path().join(HANDED_OVER).exists() && !is_held(dir.path()));
+    let _again = Guard::open(dir.path());
+    assert!(!dir.path().join(HANDED_OVER).exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let guard = Guard::open(&dir.path().join("file"));
+    guard.tell(&EnvironmentName::new("dev").unwrap(), Some(group("one")));
+    assert!(guard.trouble().unwrap().contains("file"));
+}
