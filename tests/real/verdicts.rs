@@ -202,6 +202,11 @@ fn what_a_hand_does_to_a_new_container_is_no_verdict_on_its_version() {
         assert_eq!(spot.await_ready(), image, "{page}");
         assert_eq!(spot.page().as_deref(), Some(page));
     }
+    let image = made_image(&space, "cut off", "");
+    assert_eq!(spot.set(&image).code, 0);
+    candidate(&spot);
+    docker(&["network", "disconnect", &spot.network, &spot.holder()]);
+    assert_eq!(spot.await_ready(), image);
     let history = spot.abide(&["history", "dev", "-o", "json"]).stdout;
     assert!(!history.contains("automatic rollback") && !history.contains("automatic_rollback"), "{history}");
     let events = daemon.abide(&["events", "dev", "--limit", "1000"]).stdout;

@@ -243,6 +243,11 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Whether a container, or its holder, was taken out of the managed network and can be put back.
+    fn is_cut_off(&self, container: &SeenContainer) -> bool {
+        !self.is_connected(container) && holder::connectable(container).is_some()
+    }
+
     fn connect(&self, container: &SeenContainer) -> Half {
         let mut half = self.network_first(Half::default());
         if !self.is_connected(container)

@@ -26,6 +26,11 @@ impl<'a> Pass<'a> {
     ) -> (Half, Memory) {
         match &new.state {
             ContainerState::Created => (self.start_beside(spec, new, others), memory),
+            // Nobody can ask it, and that is somebody's doing.
+            ContainerState::Running if self.is_cut_off(new) => {
+                let message = format!("connecting {} to the managed network", self.choice.words());
+                (self.with_verdict(self.connect(new), message), memory)
+            }
             ContainerState::Running => match self.health(new, &memory) {
                 Health::Ready if others.is_empty() => self.settled(spec, new, others, memory),
                 Health::Ready if self.is_start_first() => self.switch(spec, new, others, memory),

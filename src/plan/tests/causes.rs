@@ -116,6 +116,19 @@ fn what_others_do_to_a_version_that_was_ready_is_no_reason_to_give_it_up() {
     assert!(world.is_ready_with(2) && !is_judged(&world), "{world:?}");
 }
 
+#[test]
+fn a_new_container_that_is_taken_out_of_its_network_is_put_back_and_not_judged() {
+    let mut world = on_trial();
+    world.done.clear();
+    let new = world.observed.containers.iter_mut().find(|seen| seen.image == Some(digest(2))).unwrap();
+    new.networks.clear();
+    let plan = world.pass();
+    assert_eq!(plan.verdict.condition, Condition::Progressing, "{plan:#?}");
+    assert_eq!(world.take_done(), ["connect"]);
+    world.rest();
+    assert!(world.is_ready_with(2) && !is_judged(&world), "{world:?}");
+}
+
 /// The notes after the start of a replacement failed.
 fn after(cause: Cause) -> crate::model::memory::Memory {
     let mut world = World::running(1);
