@@ -112,6 +112,8 @@ impl Scene {
 
 fn intent(entry: Entry, options: ContainerOptions) -> Intent {
     Intent {
+        declared: None,
+        after_hold: None,
         update: Update::StopFirst,
         holder: true,
         drain: None,

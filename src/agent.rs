@@ -36,7 +36,7 @@ use answers::Answers;
 use assign::{Assigner, Refusals};
 use link::{Link, Told};
 use policy::Policy;
-use reporter::Reporter;
+use reporter::{IsObserved, Reporter};
 use server::Server;
 use tunnel::Tunnel;
 
@@ -137,7 +137,9 @@ impl Agent {
         let refusals = Refusals::default();
         let assigner =
             Assigner { replica: handles.replica.clone(), policy, manifests, refusals: refusals.clone() };
-        let reporter = Arc::new(reporter(&handles, refusals));
+        let seen = controller.clone();
+        let is_observed = Box::new(move |environment: &_| seen.look(environment).is_observed);
+        let reporter = Arc::new(reporter(&handles, refusals, is_observed));
         let (instance, answers) = (handles.id.clone(), Answers::new(controller));
         let stop = CancellationToken::new();
         info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide agent runs");
@@ -163,7 +165,7 @@ impl Agent {
     }
 }
 
-fn reporter(handles: &Handles, refusals: Refusals) -> Reporter {
+fn reporter(handles: &Handles, refusals: Refusals, is_observed: IsObserved) -> Reporter {
     Reporter {
         instance: handles.id.clone(),
         status: handles.status.clone(),
@@ -172,6 +174,7 @@ fn reporter(handles: &Handles, refusals: Refusals) -> Reporter {
         refusals,
         state: Mutex::default(),
         news: Notify::new(),
+        is_observed,
     }
 }
 

@@ -32,7 +32,8 @@ use crate::api::webhook::{self, WebhookLimits, WebhookState};
 use crate::api::{self, ApiState, ControllerError, Liveness, LogOptions, LogStream, ManifestState};
 use crate::controller::{self, Controller, OutputOptions, Settings, StateDirs};
 use crate::manifest_dir::{self, LoadError, Loaded};
-use crate::model::name::EnvironmentName;
+use crate::model::look::Look;
+use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{self, Handles};
@@ -134,7 +135,7 @@ impl Daemon {
         let (address, scheme) = (network.address()?, network.scheme());
 
         let stop = CancellationToken::new();
-        let (manifests, states) = manifest_watch::start(&folder, loaded, &stop);
+        let watched = manifest_watch::start(&folder, loaded, &stop);
         let dirs = state_dirs(&folder);
         remove_remains(&dirs.work);
         let (controller, running) = controller::spawn(Settings {
@@ -144,7 +145,7 @@ impl Daemon {
             status: handles.status.clone(),
             writer: handles.status_writer.clone(),
             bells: handles.bells.clone(),
-            manifest: manifests,
+            manifest: watched.manifest,
             dirs: dirs.clone(),
             engine: None,
             registry: None,
@@ -152,7 +153,8 @@ impl Daemon {
         });
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
-        let mut state = api_state(&handles, states, dirs.logs, Some(seen));
+        let mut state = api_state(&handles, watched.states, dirs.logs, Some(seen));
+        state.read_manifest = Some(watched.read);
         let desk = state.desk.clone();
         tokio::spawn(desk.clone().dispatch(handles.bells.clone()));
         state.pin = network.pin();
@@ -271,6 +273,7 @@ fn api_state(
         logs_dir,
         controller,
         more_metrics: None,
+        read_manifest: None,
         clock,
     }
 }
@@ -335,6 +338,26 @@ impl api::Controller for Loop {
     fn alive(&self) -> Liveness {
         let observed = self.controller.last_resync();
         Liveness { engine: observed.is_some(), observed, resync: self.controller.resync() }
+    }
+
+    fn look(&self, environment: &EnvironmentName) -> Look {
+        self.controller.look(environment)
+    }
+
+    fn ask_source(&self, environment: &EnvironmentName) {
+        self.controller.ask_source(environment);
+    }
+
+    fn contains(
+        &self,
+        environment: EnvironmentName,
+        commit: CommitId,
+        ancestor: CommitId,
+    ) -> BoxFuture<'static, Result<bool, ControllerError>> {
+        let controller = self.controller.clone();
+        Box::pin(async move {
+            controller.contains(&environment, &commit, &ancestor).await.map_err(ControllerError)
+        })
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {

@@ -273,3 +273,27 @@ fn every_call_of_the_engine_has_a_deadline() {
     assert!(calls > 30, "only {calls} calls were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_reason_says_in_the_documents_what_must_have_been_observed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).expect("the document can be read");
+    let heading = "## What each status and reason means";
+    let (_, section) = text.split_once(heading).expect("the document has the table");
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    for reason in abide::model::status::Reason::ALL {
+        let cell = format!("| `{}` |", reason.as_str());
+        assert_eq!(rows.iter().filter(|row| row.starts_with(&cell)).count(), 1, "{cell}");
+    }
+    // A reason that is missing in the list would be missing here too.
+    let source = fs::read_to_string(root.join("src/model/status.rs")).expect("the source can be read");
+    let (_, variants) = source.split_once("pub enum Reason {").expect("the reasons are there");
+    let variants = variants.split("\n}").next().unwrap_or(variants);
+    let variants =
+        variants.lines().filter(|line| line.ends_with(',') && !line.trim_start().starts_with("//"));
+    assert_eq!(variants.count(), abide::model::status::Reason::ALL.len());
+    for condition in ["Ready", "Progressing", "Degraded", "RolledBack", "Held", "Blocked"] {
+        assert!(section.contains(&format!("**{condition}**")), "{condition}");
+    }
+}

@@ -38,6 +38,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// Of which generation this speaks.
     pub(super) generation: Generation,
+    /// Of which declaration, by its mark.
+    pub(super) mark: Option<String>,
     /// Since when.
     pub(super) since: Timestamp,
 }
@@ -85,10 +87,10 @@ impl Assigner {
     ) -> Result<BTreeSet<EnvironmentName>, RecordError> {
         let names = assignment.environments.iter().map(|one| one.desired.environment.clone()).collect();
         let Some((allowed, mut refused)) = self.sort_out(assignment).await else { return Ok(names) };
-        let generations: BTreeMap<_, _> = allowed.environments.iter().map(generation_of).collect();
+        let sent: BTreeMap<_, _> = allowed.environments.iter().map(sent).collect();
         let accepted = self.replica.accept(allowed, refused.keys().cloned().collect()).await?;
         for (environment, why) in accepted.not_taken {
-            let refusal = Refusal::of_record(&environment, why, generations.get(&environment).copied());
+            let refusal = Refusal::of_record(&environment, why, sent.get(&environment));
             refused.insert(environment, refusal);
         }
         self.refusals.replace(refused);
@@ -130,10 +132,13 @@ impl Assigner {
             for assigned in environments {
                 match policy.objection(&network, &assigned.spec, &images(&assigned)) {
                     None => allowed.push(assigned),
-                    Some(message) => drop(refused.insert(
-                        assigned.desired.environment.clone(),
-                        Refusal::new(Reason::PolicyRefused, message, assigned.desired.entry.generation),
-                    )),
+                    Some(message) => {
+                        let (environment, Sent { generation, mark }) = sent(&assigned);
+                        refused.insert(
+                            environment,
+                            Refusal::new(Reason::PolicyRefused, message, generation, mark),
+                        );
+                    }
                 }
             }
             (Assignment { network, environments: allowed }, refused)
@@ -169,16 +174,23 @@ fn images(assigned: &Assigned) -> Vec<Image> {
     entries.filter_map(|entry| entry.image.clone()).collect()
 }
 
-fn generation_of(assigned: &Assigned) -> (EnvironmentName, Generation) {
-    (assigned.desired.environment.clone(), assigned.desired.entry.generation)
+/// Of what an assignment speaks.
+struct Sent {
+    generation: Generation,
+    mark: Option<String>,
+}
+
+fn sent(assigned: &Assigned) -> (EnvironmentName, Sent) {
+    let Assigned { spec, desired, .. } = assigned;
+    (desired.environment.clone(), Sent { generation: desired.entry.generation, mark: spec.mark.clone() })
 }
 
 impl Refusal {
-    fn new(reason: Reason, message: String, generation: Generation) -> Self {
-        Self { reason, message, generation, since: SystemTime::now().into() }
+    fn new(reason: Reason, message: String, generation: Generation, mark: Option<String>) -> Self {
+        Self { reason, message, generation, mark, since: SystemTime::now().into() }
     }
 
-    fn of_record(environment: &EnvironmentName, why: NotTaken, sent: Option<Generation>) -> Self {
+    fn of_record(environment: &EnvironmentName, why: NotTaken, of: Option<&Sent>) -> Self {
         let (generation, message) = match why {
             NotTaken::Behind { here, sent } => (
                 here,
@@ -197,6 +209,7 @@ impl Refusal {
                 ),
             ),
         };
-        Self::new(Reason::RecordBehind, message, sent.map_or(generation, |sent| sent.max(generation)))
+        let generation = of.map_or(generation, |of| of.generation.max(generation));
+        Self::new(Reason::RecordBehind, message, generation, of.and_then(|of| of.mark.clone()))
     }
 }

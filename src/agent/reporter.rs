@@ -14,7 +14,7 @@ use super::server::{AskError, Asker};
 use crate::model::error::chain;
 use crate::model::link::{Assignment, Heard, Receipt, Report, Reported};
 use crate::model::name::EnvironmentName;
-use crate::model::status::{Condition, Status};
+use crate::model::status::{Condition, Reason, Status};
 use crate::record::{Bell, Bells, DesiredReader, RecordError, StatusReader};
 
 /// Changes that come within this time are reported together.
@@ -38,7 +38,11 @@ pub(super) struct Reporter {
     pub(super) state: Mutex<State>,
     /// Rung when something is to be reported that no bell of the record tells.
     pub(super) news: Notify,
+    /// Whether a pass has looked at an environment since this process started.
+    pub(super) is_observed: IsObserved,
 }
+
+pub(super) type IsObserved = Box<dyn Fn(&EnvironmentName) -> bool + Send + Sync>;
 
 /// How far the controller has heard.
 #[derive(Debug, Default)]
@@ -162,6 +166,9 @@ impl Reporter {
                 let status = refused(nothing_known(environment), refusal);
                 Some(Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None })
             }
+            (Some(reported), None) if !(self.is_observed)(environment) => {
+                Some(Reported { status: of_before(reported.status), ..reported })
+            }
             (reported, None) => reported,
         })
     }
@@ -217,16 +224,26 @@ pub(super) fn of(
 
 /// The status of an environment whose declaration or record this host does not take.
 fn refused(status: Status, refusal: Refusal) -> Status {
-    let Refusal { reason, message, generation, since } = refusal;
+    let Refusal { reason, message, generation, mark, since } = refusal;
     Status {
         condition: Condition::Blocked,
         reason,
         message,
         since,
         observed_generation: generation,
+        observed_declaration: mark,
         next_retry: None,
         ..status
     }
+}
+
+/// What an earlier process saw: nobody knows yet whether it is still so.
+fn of_before(status: Status) -> Status {
+    if status.condition != Condition::Ready {
+        return status;
+    }
+    let message = format!("not looked at since the agent started; before that: {}", status.message);
+    Status { condition: Condition::Progressing, reason: Reason::Unknown, message, ..status }
 }
 
 fn nothing_known(environment: &EnvironmentName) -> Status {
@@ -234,7 +251,7 @@ fn nothing_known(environment: &EnvironmentName) -> Status {
         environment: environment.clone(),
         observed_generation: Default::default(),
         condition: Condition::Progressing,
-        reason: crate::model::status::Reason::Unknown,
+        reason: Reason::Unknown,
         message: String::new(),
         since: SystemTime::now().into(),
         running: None,
@@ -242,5 +259,6 @@ fn nothing_known(environment: &EnvironmentName) -> Status {
         plan: Vec::new(),
         observed_sync: None,
         warnings: Vec::new(),
+        observed_declaration: None,
     }
 }

@@ -77,6 +77,7 @@ fn spec() -> EnvironmentSpec {
         },
         build: None,
         host: None,
+        mark: None,
         push: None,
     }
 }
@@ -121,6 +122,7 @@ fn status(observed: u64, reason: Reason) -> Status {
         plan: Vec::new(),
         observed_sync: None,
         warnings: Vec::new(),
+        observed_declaration: None,
     }
 }
 

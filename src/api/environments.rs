@@ -1,5 +1,7 @@
 //! Reading: environments, history, events, plans.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -8,12 +10,14 @@ use serde::Deserialize;
 use super::body::Asked;
 use super::error::ApiError;
 use super::find::Found;
-use super::view;
+use super::view::{self, Facts};
 use super::{ApiState, ControllerError};
 use crate::model::desired::{Entry, HistoryEntry};
 use crate::model::event::Event;
 use crate::model::link::Question;
 use crate::model::name::{AgentName, EnvironmentName};
+use crate::model::spec::Manifest;
+use crate::model::status::{Condition, Reason};
 use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
 
@@ -24,9 +28,23 @@ const EVENTS: usize = 100;
 /// How many are answered at most.
 const MOST_EVENTS: usize = 10_000;
 
-/// `GET /api/v1/environments`
-pub(super) async fn all(State(api): State<ApiState>) -> Result<Json<Overview>, ApiError> {
-    let environments = api.views()?;
+/// Of which environments.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OverviewQuery {
+    /// Only this one.
+    environment: Option<String>,
+}
+
+/// `GET /api/v1/environments?environment=`
+pub(super) async fn all(
+    State(api): State<ApiState>,
+    Asked(query): Asked<OverviewQuery>,
+) -> Result<Json<Overview>, ApiError> {
+    let environments = match query.environment {
+        None => api.views()?,
+        Some(only) => vec![api.view(&api.find(&only)?.name)?],
+    };
     let mut warnings: Vec<String> = api.manifest.borrow().problem.iter().cloned().collect();
     warnings.extend(api.controller.iter().flat_map(|controller| controller.warnings()));
     Ok(Json(Overview { environments, warnings, daemon: api.controller.is_some() }))
@@ -83,11 +101,48 @@ pub(super) async fn all_events(
 
 /// `GET /api/v1/environments/{environment}/plan`
 pub(super) async fn plan(State(api): State<ApiState>, found: Found) -> Result<Json<PlanView>, ApiError> {
-    if let Some(host) = found.host() {
-        return Ok(Json(api.plan_there(host, found.name.clone()).await?));
+    api.fresh_manifest().await;
+    let found = api.find(found.name.as_str())?;
+    let plan = match (found.spec(), found.host()) {
+        (None, _) => undeclared(found.name.clone()),
+        (Some(_), Some(host)) => api.plan_there(host, found.name.clone()).await?,
+        (Some(_), None) => {
+            let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
+            controller.preview(found.name.clone()).await?
+        }
+    };
+    let problem = api.manifest.borrow().problem.clone();
+    Ok(Json(with_status(plan, &api.view(&found.name)?, problem)))
+}
+
+fn undeclared(environment: EnvironmentName) -> PlanView {
+    let difference = "the manifest does not declare it any more; what runs of it goes on".to_owned();
+    let (differences, message) = (vec![difference], String::new());
+    PlanView { environment, differences, steps: Vec::new(), message, differs: true }
+}
+
+/// The plan with what the status knows and no step tells: a build that failed, a push that is not
+/// looked at, an edit that is not taken.
+fn with_status(mut plan: PlanView, view: &EnvironmentView, problem: Option<String>) -> PlanView {
+    if let Some(problem) = problem {
+        plan.differences.push(format!("the edited manifest is not taken: {problem}"));
     }
-    let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
-    Ok(Json(controller.preview(found.name).await?))
+    if plan.differences.is_empty() && plan.steps.is_empty() && !is_as_recorded(view) {
+        let (status, reason) = (view.status.as_str(), view.reason.as_str());
+        plan.differences.push(format!("{status} ({reason}): {}", view.message));
+    }
+    plan.differs = !(plan.differences.is_empty() && plan.steps.is_empty());
+    plan
+}
+
+/// Whether the status says that what is recorded runs and serves, or that nothing is recorded.
+fn is_as_recorded(view: &EnvironmentView) -> bool {
+    match view.status {
+        Condition::Ready | Condition::RolledBack | Condition::Held => true,
+        Condition::Progressing | Condition::Degraded | Condition::Blocked => {
+            view.reason == Reason::NothingRecorded && view.running.is_none()
+        }
+    }
 }
 
 impl ApiState {
@@ -106,21 +161,38 @@ impl ApiState {
 
     /// One environment.
     pub(super) fn view(&self, name: &EnvironmentName) -> Result<EnvironmentView, RecordError> {
-        let manifest = self.manifest.borrow();
-        let spec = manifest.manifest.environments.get(name);
-        match self.desired.get(name).and_then(|desired| Ok((desired, self.status.status(name)?))) {
-            Ok((desired, status)) => {
-                let presence = spec.and_then(|spec| spec.host.as_ref()).map(|host| self.desk.presence(host));
+        let state = Arc::clone(&self.manifest.borrow());
+        match self.facts(name, &state.manifest) {
+            Ok(facts) => {
                 let build = self.controller.as_ref().and_then(|controller| controller.building(name));
-                let view = view::environment(spec, desired, status, presence);
-                Ok(view::with_build(view, build, (self.clock)()))
+                Ok(view::with_build(view::environment(facts), build, (self.clock)()))
             }
             // One document that makes no sense must not hide every other environment.
             Err(error @ RecordError::Unreadable { .. }) => {
+                let spec = state.manifest.environments.get(name);
                 Ok(view::unreadable(spec, name.clone(), error.to_string()))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// All that is known of one environment.
+    pub(super) fn facts<'a>(
+        &self,
+        name: &EnvironmentName,
+        manifest: &'a Manifest,
+    ) -> Result<Facts<'a>, RecordError> {
+        let spec = manifest.environments.get(name);
+        // The status first: what moves the record between the two reads makes the older status outdated.
+        let status = self.status.status(name)?;
+        Ok(Facts {
+            spec,
+            mark: manifest.mark(name),
+            desired: self.desired.get(name)?,
+            status,
+            presence: spec.and_then(|spec| spec.host.as_ref()).map(|host| self.desk.presence(host)),
+            look: self.controller.as_ref().map(|controller| controller.look(name)),
+        })
     }
 
     fn events(

@@ -21,6 +21,7 @@ mod tokens;
 mod transfer;
 mod verbs;
 mod view;
+mod wait;
 mod watch;
 pub mod webhook;
 
@@ -39,7 +40,8 @@ use tokio::sync::watch::Receiver;
 pub use routes::router;
 
 use crate::model::credential::Pin;
-use crate::model::name::EnvironmentName;
+use crate::model::look::Look;
+use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
@@ -74,9 +76,14 @@ pub struct ApiState {
     pub controller: Option<Arc<dyn Controller>>,
     /// More lines for `/metrics`, such as the webhooks' counters, in Prometheus' text format.
     pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// Has the manifest read again if it was edited; `None` where no daemon runs.
+    pub read_manifest: Option<ReadManifest>,
     /// What time it is.
     pub clock: fn() -> Timestamp,
 }
+
+/// Ends once an edit of the manifest from before the call is taken in.
+pub type ReadManifest = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The manifest as it is taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +111,29 @@ pub trait Controller: Send + Sync {
 
     /// What is wrong with the whole, in sentences.
     fn warnings(&self) -> Vec<String>;
+
+    /// What is known of the branch or tag that an environment follows.
+    fn look(&self, environment: &EnvironmentName) -> Look {
+        let _ = environment;
+        Look { is_observed: true, ..Look::default() }
+    }
+
+    /// Has git or the registry asked at once for what an environment follows.
+    fn ask_source(&self, environment: &EnvironmentName) {
+        let _ = environment;
+    }
+
+    /// Whether `ancestor` is `commit` or one of those that led to it, in the repository that the images
+    /// of an environment are built from; an error if that cannot be told now.
+    fn contains(
+        &self,
+        environment: EnvironmentName,
+        commit: CommitId,
+        ancestor: CommitId,
+    ) -> BoxFuture<'static, Result<bool, ControllerError>> {
+        let _ = environment;
+        Box::pin(std::future::ready(Ok(commit == ancestor)))
+    }
 
     /// The build that runs for an environment now.
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {

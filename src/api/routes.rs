@@ -9,7 +9,9 @@ use axum::middleware::{Next, from_fn};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::access::{Rule, guard};
-use super::{ApiState, agent, environments, error, logs, meta, metrics, tokens, transfer, verbs, watch};
+use super::{
+    ApiState, agent, environments, error, logs, meta, metrics, tokens, transfer, verbs, wait, watch,
+};
 
 /// The longest body of a verb, in bytes.
 const LONGEST_BODY: usize = 64 * 1024;
@@ -74,6 +76,7 @@ pub(super) fn table() -> Vec<Route> {
         get("/api/v1/environments/{environment}/events", Look, environments::events),
         get("/api/v1/environments/{environment}/plan", Look, environments::plan),
         get("/api/v1/environments/{environment}/logs", Look, logs::logs),
+        get("/api/v1/environments/{environment}/wait", Look, wait::wait),
         post("/api/v1/environments/{environment}/set", Move, verbs::set),
         post("/api/v1/environments/{environment}/promote", Move, verbs::promote),
         post("/api/v1/environments/{environment}/rollback", Move, verbs::rollback),

@@ -1,42 +1,57 @@
 //! What is said of an environment: manifest, record and status put together. Pure.
+//!
+//! The one place that decides whether a status still counts: it speaks of what a pass saw, and the
+//! record, the manifest or the branch may have moved since. Every view goes through here.
 
 use std::time::Duration;
 
 use super::agent::Presence;
 use crate::model::desired::Desired;
-use crate::model::name::{AgentName, EnvironmentName};
-use crate::model::spec::EnvironmentSpec;
+use crate::model::look::{Look, SourceTrouble};
+use crate::model::name::{AgentName, CommitId, EnvironmentName};
+use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, EnvironmentView};
 
-/// The condition, the reason, the sentence, and since when.
-struct Said {
-    condition: Condition,
-    reason: Reason,
-    message: String,
-    since: Option<Timestamp>,
+/// All that is known of an environment.
+pub(super) struct Facts<'a> {
+    /// What is declared; `None`: the manifest does not declare it any more.
+    pub(super) spec: Option<&'a EnvironmentSpec>,
+    /// The mark of that declaration.
+    pub(super) mark: Option<String>,
+    pub(super) desired: Desired,
+    pub(super) status: Option<Status>,
+    /// Of the agent that runs it, if one does.
+    pub(super) presence: Option<Presence>,
+    /// What is known of the branch or tag that it follows; `None`: no daemon runs.
+    pub(super) look: Option<Look>,
 }
 
-/// The view of an environment. `spec`: `None` where the manifest does not declare it any more.
-pub(super) fn environment(
-    spec: Option<&EnvironmentSpec>,
-    desired: Desired,
-    status: Option<Status>,
-    presence: Option<Presence>,
-) -> EnvironmentView {
-    let host = spec.and_then(|spec| spec.host.as_ref());
-    let said = say(spec.is_some(), host, &desired, status.as_ref());
-    let said = match (host, presence) {
-        (Some(host), Some(Presence { connected: false, last_seen })) => said.of_the_away(host, last_seen),
-        _ => said,
-    };
+/// The condition, the reason, the sentence, since when, and when the next attempt is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) condition: Condition,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+    pub(super) since: Option<Timestamp>,
+    pub(super) next_retry: Option<Timestamp>,
+    /// Whether it speaks of the branch or tag, since nothing of it could ever be recorded.
+    pub(super) is_of_source: bool,
+}
+
+/// Returns the view of an environment.
+pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
+    let settled = facts.settled();
+    let warnings = facts.warnings(&settled);
+    let said = facts.with_head(settled);
+    let Facts { spec, mark: _, desired, status, presence, look: _ } = facts;
     let Desired { environment, entry, hold, sync, .. } = desired;
     EnvironmentView {
         environment,
         container: spec.map(|spec| spec.container.to_string()),
         port: spec.and_then(|spec| spec.publish.map(|publish| publish.port).or(spec.port)),
-        host: host.map(ToString::to_string),
+        host: spec.and_then(|spec| spec.host.as_ref()).map(ToString::to_string),
         last_seen: presence.and_then(|presence| presence.last_seen),
         generation: entry.generation,
         observed_generation: status.as_ref().map(|status| status.observed_generation),
@@ -48,12 +63,12 @@ pub(super) fn environment(
         revision: entry.revision,
         image: entry.image,
         held: hold,
-        next_retry: status.as_ref().and_then(|status| status.next_retry),
+        next_retry: said.next_retry,
         sync,
         observed_sync: status.as_ref().and_then(|status| status.observed_sync),
-        warnings: status.as_ref().map(|status| status.warnings.clone()).unwrap_or_default(),
         running: status.and_then(|status| status.running),
         build: None,
+        warnings,
     }
 }
 
@@ -70,147 +85,206 @@ pub(super) fn with_build(
     EnvironmentView { message, build: Some(build), ..view }
 }
 
-/// The view of an environment of which a document cannot be read; `why`: a sentence.
+/// Returns the view of an environment of which a document cannot be read; `why`: a sentence.
 pub(super) fn unreadable(
     spec: Option<&EnvironmentSpec>,
     name: EnvironmentName,
     why: String,
 ) -> EnvironmentView {
-    let view = environment(spec, Desired::empty(name), None, None);
+    let desired = Desired::empty(name);
+    let facts = Facts { spec, mark: None, desired, status: None, presence: None, look: None };
+    let view = environment(facts);
     EnvironmentView { status: Condition::Blocked, reason: Reason::Unknown, message: why, ..view }
 }
 
 impl Said {
-    /// The same of an environment whose agent is away: nobody can tell whether it is still so.
-    fn of_the_away(self, host: &AgentName, last_seen: Option<Timestamp>) -> Self {
-        let message = match last_seen {
-            // Whatever else there is to say is not from there.
-            None => format!(
-                "the agent {host} has never connected: run `abide agent` on its host, with the token that `abide \
-                 token create --agent {host}` makes"
-            ),
-            Some(at) => {
-                format!("the agent {host} is away and was last heard {at}; until then: {}", self.message)
-            }
-        };
-        Self { reason: Reason::AgentAway, message, ..self }
-    }
-}
-
-fn say(is_declared: bool, host: Option<&AgentName>, desired: &Desired, status: Option<&Status>) -> Said {
-    let Some(status) = status else {
-        return Said {
-            condition: Condition::Progressing,
-            reason: if is_declared { Reason::Unknown } else { Reason::NotInManifest },
-            message: match host {
-                Some(host) => format!("nothing was heard of it from the agent {host} yet"),
-                None => "no pass has run yet".to_owned(),
-            },
-            since: None,
-        };
-    };
-    let (condition, since) = (status.condition, Some(status.since));
-    if !is_declared && status.reason != Reason::NotInManifest {
-        let message = "the manifest does not declare it any more".to_owned();
-        return Said { condition, reason: Reason::NotInManifest, message, since };
-    }
-    if is_outdated(desired, status) {
-        let (recorded, seen) = (desired.entry.generation, status.observed_generation);
-        return Said {
-            condition: Condition::Progressing,
-            reason: Reason::Updating,
-            message: format!("generation {recorded} is recorded; {} has seen {seen}", seer(host)),
-            since: Some(desired.entry.at),
-        };
-    }
-    Said { condition, reason: status.reason, message: status.message.clone(), since }
-}
-
-/// Who looks at it.
-fn seer(host: Option<&AgentName>) -> String {
-    host.map_or_else(|| "the loop".to_owned(), |host| format!("the agent {host}"))
-}
-
-/// Whether the status is the end of something that is no longer wanted. What is held keeps what
-/// it has, whatever is recorded meanwhile; and an engine that does not answer does so for every
-/// generation.
-fn is_outdated(desired: &Desired, status: &Status) -> bool {
-    desired.entry.generation > status.observed_generation
-        && desired.hold.is_none()
-        && status.condition != Condition::Progressing
-        && status.reason != Reason::EngineUnavailable
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::tests::{at, hold, name, status};
-    use crate::model::desired::Entry;
-    use crate::model::name::Generation;
-
-    fn desired(generation: u64) -> Desired {
-        let entry = Entry { generation: Generation(generation), at: at(9), ..Entry::default() };
-        Desired { entry, ..Desired::empty(name("dev")) }
+    fn progressing(reason: Reason, message: String, since: Option<Timestamp>) -> Self {
+        let condition = Condition::Progressing;
+        Self { condition, reason, message, since, next_retry: None, is_of_source: false }
     }
 
-    fn said(desired: &Desired, status: Option<&Status>) -> (Condition, Reason, String) {
-        let Said { condition, reason, message, .. } = say(true, None, desired, status);
-        (condition, reason, message)
-    }
-
-    #[test]
-    fn before_the_first_pass_nothing_is_known() {
-        let expected = (Condition::Progressing, Reason::Unknown, "no pass has run yet".to_owned());
-        assert_eq!(said(&desired(0), None), expected);
-    }
-
-    #[test]
-    fn of_an_agent_that_never_connected_it_is_told_how_to_start_it() {
-        let host = AgentName::new("online").unwrap();
-        let said = say(true, Some(&host), &desired(0), None).of_the_away(&host, None);
-        assert_eq!(said.reason, Reason::AgentAway);
-        assert!(said.message.contains("online has never connected"), "{}", said.message);
-        assert!(said.message.contains("`abide token create --agent online`"), "{}", said.message);
-    }
-
-    #[test]
-    fn a_status_of_an_older_generation_is_no_verdict_on_the_newer() {
-        let old = |condition| Status { condition, ..status("dev", 4) };
-        for condition in [Condition::Ready, Condition::Degraded, Condition::RolledBack, Condition::Blocked] {
-            let (condition, reason, message) = said(&desired(5), Some(&old(condition)));
-            assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating));
-            assert_eq!(message, "generation 5 is recorded; the loop has seen 4");
+    fn of_status(status: &Status) -> Self {
+        Self {
+            condition: status.condition,
+            reason: status.reason,
+            message: status.message.clone(),
+            since: Some(status.since),
+            next_retry: status.next_retry,
+            is_of_source: false,
         }
     }
 
-    #[test]
-    fn what_is_held_keeps_its_word() {
-        let mut held = desired(5);
-        held.hold = Some(hold());
-        let status = Status { condition: Condition::Held, reason: Reason::HeldByPerson, ..status("dev", 4) };
-        assert_eq!(said(&held, Some(&status)).0, Condition::Held);
-        assert_eq!(said(&desired(5), Some(&status)).0, Condition::Progressing, "resumed a moment ago");
-    }
-
-    #[test]
-    fn an_engine_that_does_not_answer_is_told_of_generations_that_no_pass_has_seen() {
-        let (condition, reason) = (Condition::Degraded, Reason::EngineUnavailable);
-        let lost = Status { condition, reason, ..status("dev", 4) };
-        assert_eq!(said(&desired(5), Some(&lost)), (condition, reason, lost.message.clone()));
-    }
-
-    #[test]
-    fn a_status_of_the_current_generation_is_repeated() {
-        let current = status("dev", 5);
-        assert_eq!(
-            said(&desired(5), Some(&current)),
-            (current.condition, current.reason, current.message.clone())
-        );
-    }
-
-    #[test]
-    fn what_is_not_declared_says_so() {
-        let Said { condition, reason, .. } = say(false, None, &desired(5), Some(&status("dev", 5)));
-        assert_eq!((condition, reason), (Condition::Ready, Reason::NotInManifest));
+    /// The same of an environment whose agent is away: nobody can tell whether it still serves, so it
+    /// is not Ready.
+    fn of_the_away(self, host: &AgentName, last_seen: Option<Timestamp>) -> Self {
+        let (condition, message) = match last_seen {
+            // Whatever else there is to say is not from there.
+            None => (
+                Condition::Blocked,
+                format!(
+                    "the agent {host} has never connected: run `abide agent` on its host, with the token that \
+                     `abide token create --agent {host}` makes"
+                ),
+            ),
+            Some(at) => {
+                let message =
+                    format!("the agent {host} is away and was last heard {at}; until then: {}", self.message);
+                let is_ready = self.condition == Condition::Ready;
+                (if is_ready { Condition::Degraded } else { self.condition }, message)
+            }
+        };
+        Self { condition, reason: Reason::AgentAway, message, next_retry: None, ..self }
     }
 }
+
+impl Facts<'_> {
+    /// What to say, but for a head that nobody knows yet.
+    pub(super) fn settled(&self) -> Said {
+        let host = self.host();
+        if let (Some(host), Some(Presence { connected: false, last_seen })) = (host, self.presence) {
+            return self.of_status().of_the_away(host, last_seen);
+        }
+        let said = self.of_status();
+        match self.trouble() {
+            Some(trouble) if said.reason == Reason::NothingRecorded && self.desired.hold.is_none() => Said {
+                condition: Condition::Degraded,
+                reason: trouble.reason,
+                message: trouble.message.clone(),
+                since: Some(trouble.since),
+                next_retry: Some(trouble.next_retry),
+                is_of_source: true,
+            },
+            _ => said,
+        }
+    }
+
+    fn of_status(&self) -> Said {
+        let Some(status) = &self.status else {
+            let reason = if self.spec.is_some() { Reason::Unknown } else { Reason::NotInManifest };
+            let message = match self.host() {
+                Some(host) => format!("nothing was heard of it from the agent {host} yet"),
+                None => "no pass has run yet".to_owned(),
+            };
+            return Said::progressing(reason, message, None);
+        };
+        if self.spec.is_none() && status.reason != Reason::NotInManifest {
+            let message = "the manifest does not declare it any more".to_owned();
+            return Said { reason: Reason::NotInManifest, message, ..Said::of_status(status) };
+        }
+        match self.moved_since(status) {
+            Some((reason, message, since)) => Said::progressing(reason, message, since),
+            None => Said::of_status(status),
+        }
+    }
+
+    /// Why a status is the end of something that is no longer wanted, and since when; `None`: it
+    /// counts. What is on its way is not at its end, and an engine that does not answer does so for
+    /// every generation.
+    fn moved_since(&self, status: &Status) -> Option<(Reason, String, Option<Timestamp>)> {
+        if status.reason == Reason::EngineUnavailable || self.spec.is_none() {
+            return None;
+        }
+        let (desired, seer) = (&self.desired, self.seer());
+        let is_at_rest = status.condition != Condition::Progressing;
+        let updating = |message: String, since| Some((Reason::Updating, message, since));
+        let (recorded, seen) = (desired.entry.generation, status.observed_generation);
+        if is_at_rest && desired.wanted_generation().is_some_and(|wanted| wanted > seen) {
+            let message = format!("generation {recorded} is recorded; {seer} has seen {seen}");
+            return updating(message, Some(desired.entry.at));
+        }
+        match (&desired.hold, status.condition) {
+            (Some(hold), Condition::Ready) => {
+                return updating(format!("it is held; {seer} has not looked since"), Some(hold.since));
+            }
+            (None, Condition::Held) => {
+                return updating(format!("its hold has ended; {seer} has not looked since"), None);
+            }
+            (Some(_), _) => return None,
+            (None, _) => {}
+        }
+        if is_at_rest && desired.sync > status.observed_sync {
+            return updating(format!("someone said sync; {seer} has not looked since"), desired.sync);
+        }
+        let is_edited = self.mark.is_some()
+            && status.observed_declaration.is_some()
+            && self.mark != status.observed_declaration;
+        if is_at_rest && is_edited {
+            return updating(format!("the manifest was edited; {seer} has not looked since"), None);
+        }
+        let is_unseen = self.host().is_none() && self.look.as_ref().is_some_and(|look| !look.is_observed);
+        (status.condition == Condition::Ready && is_unseen).then(|| {
+            let message = format!("not looked at since the daemon started; before that: {}", status.message);
+            (Reason::Unknown, message, None)
+        })
+    }
+
+    /// The same while a push was announced, or someone asked, and nobody has answered. What is held
+    /// keeps its word, since whatever the answer is, it is not applied.
+    fn with_head(&self, settled: Said) -> Said {
+        let Some((what, since)) = self.unanswered().filter(|_| self.desired.hold.is_none()) else {
+            return settled;
+        };
+        if settled.reason == Reason::AgentAway {
+            return settled;
+        }
+        let trouble = self.trouble();
+        let is_bad = matches!(settled.condition, Condition::Degraded | Condition::Blocked);
+        if is_bad && trouble.is_some() {
+            return settled;
+        }
+        let why = trouble.map_or_else(String::new, |trouble| format!(" ({})", trouble.message));
+        let message = format!("{what}{why}; until then: {}", settled.message);
+        let next_retry = trouble.map(|trouble| trouble.next_retry);
+        Said { next_retry, ..Said::progressing(Reason::HeadUnknown, message, Some(since)) }
+    }
+
+    /// What git or the registry has not answered yet, as a clause, and since when.
+    pub(super) fn unanswered(&self) -> Option<(String, Timestamp)> {
+        let desired = &self.desired;
+        let (who, hinted) = match &self.spec?.supply {
+            Supply::Branch { .. } => {
+                let hint = desired.hint.as_ref();
+                let words = |revision: &CommitId| format!("commit {} was announced", revision.short());
+                ("git", hint.map(|hint| (format!("{} by {}", words(&hint.revision), hint.by), hint.at)))
+            }
+            Supply::Tag { .. } => {
+                let hint = desired.tag_hint.as_ref();
+                let words = |hint: &crate::model::desired::TagHint| {
+                    format!("image {} was announced by {}", hint.digest.short(), hint.by)
+                };
+                ("the registry", hint.map(|hint| (words(hint), hint.at)))
+            }
+            Supply::Promotion { .. } | Supply::Manual => return None,
+        };
+        let asked = || desired.asked.map(|at| (format!("{who} is asked"), at));
+        let (what, since) = hinted.or_else(asked)?;
+        Some((format!("{what}, and {who} has not answered yet"), since))
+    }
+
+    /// What is wrong with the branch or tag that it follows.
+    pub(super) fn trouble(&self) -> Option<&SourceTrouble> {
+        let follows = matches!(self.spec?.supply, Supply::Branch { .. } | Supply::Tag { .. });
+        self.look.as_ref().filter(|_| follows)?.trouble.as_ref()
+    }
+
+    /// What is wrong beside what the status says.
+    fn warnings(&self, settled: &Said) -> Vec<String> {
+        let trouble = self.trouble().filter(|_| !settled.is_of_source);
+        let name = &self.desired.environment;
+        let of_source = trouble.map(|trouble| format!("{}; {name} keeps what it has", trouble.message));
+        let of_status = self.status.iter().flat_map(|status| status.warnings.iter().cloned());
+        of_source.into_iter().chain(of_status).collect()
+    }
+
+    fn host(&self) -> Option<&AgentName> {
+        self.spec?.host.as_ref()
+    }
+
+    /// Who looks at it.
+    fn seer(&self) -> String {
+        self.host().map_or_else(|| "the loop".to_owned(), |host| format!("the agent {host}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

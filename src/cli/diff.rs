@@ -13,8 +13,8 @@ Examples:
   abide diff
   abide diff prod
 
-It ends with 0 where what runs is what is recorded, and with 1 where something differs. Nothing
-is changed.";
+It ends with 0 if what runs is what is recorded and declared, and with 1 if something differs: also
+if a build failed, a push is not looked at yet, or a hold keeps another version. Nothing is changed.";
 
 /// What to compare.
 #[derive(Debug, clap::Args)]
@@ -50,7 +50,7 @@ async fn plans(client: &Client, only: Option<&EnvironmentName>) -> Result<Vec<Pl
 
 /// A difference about which nothing can be done is a difference still.
 fn is_as_recorded(plan: &PlanView) -> bool {
-    plan.differences.is_empty() && plan.steps.is_empty()
+    !plan.differs && plan.differences.is_empty() && plan.steps.is_empty()
 }
 
 fn render(plan: &PlanView) -> String {
@@ -80,6 +80,7 @@ mod tests {
             differences: owned(differences),
             steps: owned(steps),
             message: message.into(),
+            differs: false,
         }
     }
 
@@ -95,5 +96,6 @@ mod tests {
         assert!(is_as_recorded(&plan(&[], &[], "as recorded")));
         assert!(!is_as_recorded(&plan(&["the name is taken"], &[], "blocked")));
         assert!(!is_as_recorded(&plan(&[], &["build"], "")));
+        assert!(!is_as_recorded(&PlanView { differs: true, ..plan(&[], &[], "") }));
     }
 }

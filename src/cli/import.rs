@@ -20,6 +20,9 @@ The present record is replaced as a whole. The loop then makes the containers ma
 pub(crate) struct ImportArgs {
     /// A file that `abide export` wrote; `-`: standard input
     file: String,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// Runs the verb.
@@ -29,6 +32,11 @@ pub(crate) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit
     let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&export);
     parsed.map_err(|error| Failure::Usage(format!("{} holds no JSON: {error}", args.file)))?;
     let client = session.client(Need::Record).await?;
+    let question = "Replace the whole record by the imported one?";
+    // What comes on standard input leaves nothing to answer with.
+    if !args.yes && args.file != "-" && !session.console.agreed_on_a_terminal(question)? {
+        return Err(Failure::No("nothing was imported".to_owned()));
+    }
     let answer = client.import(export).await?;
     if session.console.is_json() {
         session.console.json(&answer)?;

@@ -1,20 +1,16 @@
 //! `abide promote`: moves an environment to exactly what another one runs healthy.
 
-use std::time::Duration;
-
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::client::Client;
 use super::exit::{Exit, Failure};
 use super::moved;
 use super::output::style;
 use super::output::table::{Cell, Table};
-use super::session::{Need, Session};
-use super::wait::{self, Goal, Verdict};
+use super::session::Session;
+use super::wait::{Goal, SeeThrough};
 use crate::model::desired::Image;
-use crate::model::name::{CommitId, Digest, EnvironmentName};
-use crate::model::view::{EnvironmentView, Moved};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::view::EnvironmentView;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +19,8 @@ Examples:
   abide promote test prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
 It shows what would move and asks. What you saw is what moves: where FROM runs something else by
-then, it is refused.";
+then, it is refused. So it is while a push to FROM is not looked at yet, or a newer generation of
+it is under way, unless --digest names what is meant.";
 
 /// What to promote, and to where.
 #[derive(Debug, clap::Args)]
@@ -33,41 +30,48 @@ pub(crate) struct PromoteArgs {
     from: EnvironmentName,
     /// The environment that shall run it
     to: EnvironmentName,
-    /// The image that FROM must be running: its digest or its ID [default: what it runs now]
+    /// The image that is meant: its digest or its ID [default: what FROM runs, and nothing newer on its way]
     #[arg(long)]
     digest: Option<Digest>,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// Wait until TO is Ready with it
-    #[arg(long)]
-    wait: bool,
-    /// How long to wait at most, such as `90s` or `5m`
-    #[arg(long, default_value = wait::DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
-    #[arg(value_name = "DURATION", requires = "wait")]
-    timeout: Duration,
+    #[command(flatten)]
+    see: SeeThrough,
+    /// With --wait: wait for this commit too, or a later one that contains it
+    #[arg(long, value_name = "SHA", requires = "wait")]
+    commit: Option<CommitId>,
+    /// With --wait: wait for this generation of TO [default: the one that this makes]
+    #[arg(long, requires = "wait")]
+    generation: Option<u64>,
 }
 
 #[derive(Serialize)]
 struct Request<'a> {
     from: &'a EnvironmentName,
-    digest: &'a Digest,
+    /// What is shown, and so what is agreed to.
+    seen: &'a Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a Digest>,
 }
 
 /// Runs the verb.
 pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let need = if args.wait { Need::Daemon("promote --wait") } else { Need::Record };
-    let client = session.client(need).await?;
+    let client = session.client(args.see.need("promote --wait")).await?;
     let from = client.environment(&args.from).await?;
     let to = client.environment(&args.to).await?;
-    let digest = digest(args, &from)?;
+    let seen = digest(args, &from)?;
     session.console.talk_block(&comparison(&from, &to));
-    if !args.yes && !agreed(args, &digest, session)? {
+    if !args.yes && !agreed(args, &seen, session)? {
         return Err(Failure::No("nothing was moved".to_owned()));
     }
-    let moved = client.act(&args.to, "promote", &Request { from: &args.from, digest: &digest }).await?;
+    let request = Request { from: &args.from, seen: &seen, digest: args.digest.as_ref() };
+    let moved = client.act(&args.to, "promote", &request).await?;
     moved::report(&mut session.console, &moved)?;
-    if args.wait { see_it_through(args, session, &client, digest, &moved).await } else { Ok(Exit::Done) }
+    let generation = args.generation.map_or(moved.generation, Generation);
+    let (commit, digest) = (args.commit.clone(), Some(seen));
+    let goal = Goal { commit, digest, generation: Some(generation), held: false };
+    args.see.to(session, &client, &args.to, &goal).await
 }
 
 /// The digest that is compared and set: the one that was typed, else the one that is shown.
@@ -102,20 +106,4 @@ fn agreed(args: &PromoteArgs, digest: &Digest, session: &mut Session) -> Result<
     }
     let question = format!("Promote {} from {} to {}?", digest.short(), args.from, args.to);
     Ok(session.console.confirm(&question)?)
-}
-
-async fn see_it_through(
-    args: &PromoteArgs,
-    session: &mut Session,
-    client: &Client,
-    digest: Digest,
-    moved: &Moved,
-) -> Result<Exit, Failure> {
-    let goal = Goal { digest: Some(digest), generation: Some(moved.generation) };
-    let deadline = Instant::now() + args.timeout;
-    let ended = wait::until_end(&mut session.console, client, &args.to, &goal, deadline).await?;
-    if ended.verdict == Verdict::Reached {
-        session.console.talk(&wait::headline(&ended.view));
-    }
-    ended.into_result()
 }

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::Session;
+use super::wait::{Goal, SeeThrough};
 use crate::model::name::EnvironmentName;
 
 const EXAMPLES: &str = "\
@@ -19,12 +20,14 @@ What was recorded while it was held is applied now.";
 pub(crate) struct ResumeArgs {
     /// The environment
     environment: EnvironmentName,
+    #[command(flatten)]
+    see: SeeThrough,
 }
 
 /// Runs the verb.
 pub(crate) async fn run(args: &ResumeArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+    let client = session.client(args.see.need("resume --wait")).await?;
     let moved = client.act(&args.environment, "resume", &json!({})).await?;
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    args.see.to(session, &client, &args.environment, &Goal::default()).await
 }

@@ -4,16 +4,19 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::Session;
+use super::wait::{Goal, SeeThrough, WishArgs};
 use crate::model::name::{EnvironmentName, Generation};
 
 const EXAMPLES: &str = "\
 Examples:
   abide rollback prod
   abide rollback prod --to 12 --reason \"checkout is broken\"
+  abide rollback prod --yes --wait
 
 Without --to it goes to the newest earlier generation that became ready with another image. The
-environment is held afterwards, so that the next push does not undo it: `abide resume` ends that.";
+environment is held afterwards, so that the next push does not undo it: `abide resume` ends that.
+With --wait it ends with 0 once the version that it went back to runs, held.";
 
 /// What to move back, and how far.
 #[derive(Debug, clap::Args)]
@@ -27,6 +30,13 @@ pub(crate) struct RollbackArgs {
     /// Why, for whoever wonders later
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    see: SeeThrough,
+    #[command(flatten)]
+    wish: WishArgs,
 }
 
 #[derive(Serialize)]
@@ -40,8 +50,15 @@ struct Request<'a> {
 /// Runs the verb.
 pub(crate) async fn run(args: &RollbackArgs, session: &mut Session) -> Result<Exit, Failure> {
     let request = Request { to: args.to.map(Generation), reason: args.reason.as_deref() };
-    let client = session.client(Need::Record).await?;
-    let moved = client.act(&args.environment, "rollback", &request).await?;
+    let client = session.client(args.see.need("rollback --wait")).await?;
+    let environment = &args.environment;
+    let to = args.to.map_or_else(|| "its last good generation".to_owned(), |to| format!("generation {to}"));
+    if !args.yes && !session.console.agreed_on_a_terminal(&format!("Roll {environment} back to {to}?"))? {
+        return Err(Failure::No("nothing was moved".to_owned()));
+    }
+    let moved = client.act(environment, "rollback", &request).await?;
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    let wish = args.wish.goal();
+    let generation = wish.generation.or(Some(moved.generation));
+    args.see.to(session, &client, environment, &Goal { generation, held: true, ..wish }).await
 }

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::moved;
-use super::session::{Need, Session};
-use crate::model::name::{CommitId, Digest, EnvironmentName};
+use super::session::Session;
+use super::wait::{Goal, SeeThrough};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 
 const EXAMPLES: &str = "\
 Examples:
-  abide set dev --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
+  abide set dev --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40 --wait
   abide set prod shop/web@sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide set prod sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
@@ -33,6 +34,14 @@ pub(crate) struct SetArgs {
     /// Why, for whoever wonders later
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    see: SeeThrough,
+    /// With --wait: the image that it must come to, by its digest or its ID
+    #[arg(long, requires = "wait")]
+    digest: Option<Digest>,
+    /// With --wait: wait for this generation [default: the one that this makes]
+    #[arg(long, requires = "wait")]
+    generation: Option<u64>,
 }
 
 /// `NAME@sha256:…` or `sha256:…`: never a tag, which is another image tomorrow.
@@ -71,10 +80,13 @@ struct Request<'a> {
 pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, Failure> {
     let request =
         Request { image: args.image.as_ref(), commit: args.commit.as_ref(), reason: args.reason.as_deref() };
-    let client = session.client(Need::Record).await?;
+    let client = session.client(args.see.need("set --wait")).await?;
     let moved = client.act(&args.environment, "set", &request).await?;
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    let generation = Some(args.generation.map_or(moved.generation, Generation));
+    let (commit, digest) = (args.commit.clone(), args.digest.clone());
+    let goal = Goal { commit, digest, generation, held: false };
+    args.see.to(session, &client, &args.environment, &goal).await
 }
 
 #[cfg(test)]

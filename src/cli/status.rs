@@ -72,9 +72,10 @@ fn warnings(overview: &Overview) -> Vec<String> {
 
 /// All environments, or one of them; an unknown one is the daemon's to refuse.
 async fn look(client: &Client, only: Option<&EnvironmentName>) -> Result<Overview, ClientError> {
-    let Some(environment) = only else { return client.overview().await };
-    let environments = vec![client.environment(environment).await?];
-    Ok(Overview { environments, warnings: Vec::new(), daemon: true })
+    match only {
+        None => client.overview().await,
+        Some(environment) => client.overview_of(environment).await,
+    }
 }
 
 fn render(overview: &Overview, in_detail: bool, now: Timestamp, width: Option<usize>) -> String {

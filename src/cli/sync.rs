@@ -1,21 +1,22 @@
 //! `abide sync`: looks again now.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::moved;
 use super::session::{Need, Session};
-use super::wait;
+use super::wait::{self, SeeThrough, WishArgs};
 use crate::model::name::EnvironmentName;
 
 const EXAMPLES: &str = "\
 Examples:
   abide sync
   abide sync dev --wait
+  abide sync dev --wait --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
 
-Failures from before are forgiven: what waits for its next attempt is attempted now.";
+Git (or the registry) is asked for the newest head before this answers; where that cannot be told,
+it says so and ends with 1. Failures from before are forgiven: what waits for its next attempt is
+attempted now.";
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
@@ -23,13 +24,10 @@ Failures from before are forgiven: what waits for its next attempt is attempted 
 pub(crate) struct SyncArgs {
     /// The environment; left out: all of them
     environment: Option<EnvironmentName>,
-    /// Wait until they are Ready
-    #[arg(long)]
-    wait: bool,
-    /// How long to wait at most, such as `90s` or `5m`
-    #[arg(long, default_value = wait::DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
-    #[arg(value_name = "DURATION", requires = "wait")]
-    timeout: Duration,
+    #[command(flatten)]
+    see: SeeThrough,
+    #[command(flatten)]
+    wish: WishArgs,
 }
 
 /// Runs the verb.
@@ -44,9 +42,12 @@ pub(crate) async fn run(args: &SyncArgs, session: &mut Session) -> Result<Exit, 
         moved::report_all(&mut session.console, &moved)?;
         moved
     };
-    if args.wait {
+    let all_asked = !moved.iter().any(|moved| moved.failed);
+    if args.see.wait || args.wish.is_named() {
         let environments: Vec<_> = moved.into_iter().map(|moved| moved.environment).collect();
-        wait::until_all_ready(session, &client, &environments, args.timeout).await?;
+        let (goal, timeout) = (args.wish.goal(), args.see.timeout);
+        wait::until_all_ready(session, &client, &environments, &goal, timeout).await?;
+        return Ok(Exit::Done);
     }
-    Ok(Exit::Done)
+    Ok(if all_asked { Exit::Done } else { Exit::No })
 }

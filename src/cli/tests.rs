@@ -270,7 +270,7 @@ fn an_unknown_environment_is_bad_input_in_the_words_of_the_daemon() {
     let daemon = Daemon::with([ready("dev")]);
     let said = daemon.typed("status dve", None);
     assert_eq!(said.exit, Exit::Usage);
-    assert_eq!(said.talk, "error: nothing at GET /api/v1/environments/dve\n");
+    assert_eq!(said.talk, "error: nothing at GET /api/v1/environments?environment=dve\n");
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn the_token_goes_with_every_request_over_the_socket_and_over_tcp() {
     assert_eq!(daemon.typed("status dev", None).exit, Exit::Done);
     let over_tcp = typed(&format!("status dev --server http://{}", daemon.listens()), None);
     assert_eq!(over_tcp.exit, Exit::Done, "{}", over_tcp.talk);
-    let asked = "GET /api/v1/environments/dev [Bearer s3cret] ";
+    let asked = "GET /api/v1/environments?environment=dev [Bearer s3cret] ";
     assert_eq!(daemon.asked(), [asked, asked]);
 }
 
@@ -332,7 +332,7 @@ fn a_promotion_sends_the_digest_that_was_shown() {
     let said = daemon.typed("promote test prod", Some("y\n"));
     assert_eq!((said.exit, said.data.as_str()), (Exit::Done, "prod generation 5: moved\n"));
     assert!(said.talk.contains("Promote ab12ab12ab12 from test to prod? [y/N]"), "{}", said.talk);
-    let body = json!({ "from": "test", "digest": digest() });
+    let body = json!({ "from": "test", "seen": digest() });
     let expected = format!("POST /api/v1/environments/prod/promote [Bearer s3cret] {body}");
     let sent: Vec<String> = posted(&daemon);
     let (head, sent_body) = sent[0].split_at(expected.find('{').unwrap());

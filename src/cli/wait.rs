@@ -1,4 +1,5 @@
-//! `abide wait`: until Ready, and honest about every other end.
+//! `abide wait`: until Ready, and honest about every other end. The daemon decides what is an end; here
+//! it is asked again and again until one comes.
 
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use super::exit::{Exit, Failure};
 use super::output::console::Console;
 use super::output::text::one_line;
 use super::session::{Need, Session};
-use crate::model::name::{Digest, EnvironmentName, Generation};
-use crate::model::status::{Condition, Reason};
-use crate::model::view::EnvironmentView;
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::status::Condition;
+use crate::model::time::Timestamp;
+use crate::model::view::{EnvironmentView, WaitState, WaitView};
 
 /// How long to wait where nothing is said.
 pub(crate) const DEFAULT_TIMEOUT: &str = "5m";
@@ -20,12 +22,15 @@ pub(crate) const DEFAULT_TIMEOUT: &str = "5m";
 const EXAMPLES: &str = "\
 Examples:
   abide wait dev
+  abide wait dev --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
   abide wait prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide wait dev --timeout 30m && notify-send \"dev is ready\"
 
-It ends with 1 on any end but Ready: a failed build, a rollback, a hold, or the timeout. What may
-pass, such as a repository that does not answer, is waited out. With --digest, Ready with another
-image is no end.";
+First it asks git (or the registry) for the newest head, so that what was pushed before counts. It
+ends with 1 on any end but Ready: a failed build, a rollback, a hold, a repository that denies
+access, or the timeout. What may pass, such as a repository that does not answer, is waited out.
+With --commit, --digest or --generation, Ready without that is no success; where that failed, was
+rolled back, or was replaced by something without it, the wait ends at once.";
 
 /// What to wait for, and how long.
 #[derive(Debug, clap::Args)]
@@ -33,138 +38,125 @@ image is no end.";
 pub(crate) struct WaitArgs {
     /// The environment
     environment: EnvironmentName,
-    /// The image that must be Ready: its digest or its ID
-    #[arg(long)]
-    digest: Option<Digest>,
+    #[command(flatten)]
+    wish: WishArgs,
     /// How long to wait at most, such as `90s` or `5m`
     #[arg(long, default_value = DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
     #[arg(value_name = "DURATION")]
     timeout: Duration,
 }
 
+/// What must be seen serving.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct WishArgs {
+    /// Wait for this commit, by its full id, or a later one that contains it
+    #[arg(long, value_name = "SHA")]
+    commit: Option<CommitId>,
+    /// Wait for this image, by its digest or its ID
+    #[arg(long)]
+    digest: Option<Digest>,
+    /// Wait for this generation, or a later one that contains it
+    #[arg(long)]
+    generation: Option<u64>,
+}
+
+impl WishArgs {
+    /// Whether something is named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.commit.is_some() || self.digest.is_some() || self.generation.is_some()
+    }
+
+    /// What is waited for.
+    pub(crate) fn goal(&self) -> Goal {
+        let Self { commit, digest, generation } = self.clone();
+        Goal { commit, digest, generation: generation.map(Generation), held: false }
+    }
+}
+
+/// Whether a verb that moved the record waits for what comes of it.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct SeeThrough {
+    /// Wait until it is Ready, and end with 1 on any other end
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most, such as `90s` or `5m`
+    #[arg(long, default_value = DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
+    #[arg(value_name = "DURATION", requires = "wait")]
+    pub(crate) timeout: Duration,
+}
+
+impl SeeThrough {
+    /// Whom `verb` needs: the record may do where nobody waits.
+    pub(crate) fn need(self, verb: &'static str) -> Need {
+        if self.wait { Need::Daemon(verb) } else { Need::Record }
+    }
+
+    /// Waits for `goal` where that is wanted.
+    pub(crate) async fn to(
+        self,
+        session: &mut Session,
+        client: &Client,
+        environment: &EnvironmentName,
+        goal: &Goal,
+    ) -> Result<Exit, Failure> {
+        if !self.wait {
+            return Ok(Exit::Done);
+        }
+        let deadline = Instant::now() + self.timeout;
+        let ended = until_end(&mut session.console, client, environment, goal, deadline).await?;
+        if ended.state == WaitState::Reached {
+            session.console.talk(&headline(&ended.environment));
+        }
+        into_result(&ended)
+    }
+}
+
 /// Runs the verb.
 pub(crate) async fn run(args: &WaitArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("wait")).await?;
-    let goal = Goal { digest: args.digest.clone(), generation: None };
-    let deadline = Instant::now() + args.timeout;
+    let (goal, deadline) = (args.wish.goal(), Instant::now() + args.timeout);
     let ended = until_end(&mut session.console, &client, &args.environment, &goal, deadline).await?;
+    let view = &ended.environment;
+    view.warnings.iter().for_each(|warning| session.console.talk(&format!("warning: {warning}")));
     if session.console.is_json() {
-        session.console.json(&ended.view)?;
-    } else if ended.verdict == Verdict::Reached {
-        session.console.data(&headline(&ended.view))?;
+        session.console.json(view)?;
+    } else if ended.state == WaitState::Reached {
+        session.console.data(&headline(view))?;
     }
-    ended.into_result()
+    into_result(&ended)
 }
 
-/// What is waited for.
+/// What is waited for; nothing named: whatever is recorded, declared and pushed by now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Goal {
-    /// The image that must be Ready; `None`: whatever the record names.
+    /// This commit, or one that contains it.
+    pub(crate) commit: Option<CommitId>,
+    /// This image.
     pub(crate) digest: Option<Digest>,
-    /// The generation that asked for it; one that is newer and Ready with another image came
-    /// between.
+    /// This generation, or one that contains it.
     pub(crate) generation: Option<Generation>,
+    /// Whether being held with it is as good as Ready.
+    pub(crate) held: bool,
 }
 
-/// How a view stands to a goal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Ready, as wanted.
-    Reached,
-    /// It will not become so by waiting.
-    Ended,
-    /// It may still become so.
-    Waiting,
-}
-
-/// Decides from one view. Nothing counts that speaks of an older generation than the record's, or
-/// of the time before the last `sync`.
-///
-/// A hold is an end whatever the loop has seen: it is a person who ends it. And where it was ended
-/// already, `Held` is what the last pass saw, and says nothing of the next.
-pub(crate) fn judge(view: &EnvironmentView, goal: &Goal) -> Verdict {
-    if view.status == Condition::Held {
-        return if view.held.is_some() { Verdict::Ended } else { Verdict::Waiting };
-    }
-    let is_current = view.observed_generation == Some(view.generation) && view.sync <= view.observed_sync;
-    // Only a person gets it out of there, by saying what should run.
-    if view.reason == Reason::RecordBehind {
-        return Verdict::Ended;
-    }
-    // What an agent said before it went away is no verdict: it may come back with another.
-    if !is_current || matches!(view.reason, Reason::Unknown | Reason::AgentAway) {
-        return Verdict::Waiting;
-    }
-    match view.status {
-        Condition::Ready if has_image(view, goal.digest.as_ref()) => Verdict::Reached,
-        Condition::Ready if goal.generation.is_some_and(|asked| view.generation > asked) => Verdict::Ended,
-        Condition::Ready | Condition::Progressing => Verdict::Waiting,
-        Condition::Degraded if view.next_retry.is_some() && !is_verdict(view.reason) => Verdict::Waiting,
-        Condition::Degraded | Condition::Blocked | Condition::RolledBack | Condition::Held => Verdict::Ended,
+impl Goal {
+    /// The query of a URL that asks for it.
+    pub(crate) fn query(&self, asked: Option<Timestamp>) -> String {
+        let commit = self.commit.as_ref().map(|commit| format!("commit={commit}"));
+        let digest = self.digest.as_ref().map(|digest| format!("digest={digest}"));
+        let generation = self.generation.map(|generation| format!("generation={generation}"));
+        let held = self.held.then(|| "held=true".to_owned());
+        let asked = asked.map(|asked| format!("asked={asked}"));
+        let all: Vec<_> = [commit, digest, generation, held, asked].into_iter().flatten().collect();
+        all.join("&")
     }
 }
 
-fn has_image(view: &EnvironmentView, wanted: Option<&Digest>) -> bool {
-    let Some(wanted) = wanted else { return true };
-    let recorded = view.image.as_ref();
-    recorded.is_some_and(|image| image.id.as_ref() == Some(wanted) || image.digest.as_ref() == Some(wanted))
-}
-
-/// Whether the reason speaks of what was asked for, rather than of something around it that may
-/// pass.
-fn is_verdict(reason: Reason) -> bool {
-    match reason {
-        Reason::BuildFailed
-        | Reason::RevisionNotFound
-        | Reason::StartFailed
-        | Reason::NeverReady
-        | Reason::HealthUnknown
-        | Reason::ImageNotFound
-        | Reason::CrashLoop
-        | Reason::NotConverging => true,
-        Reason::AsRecorded
-        | Reason::NothingRecorded
-        | Reason::Building
-        | Reason::Pulling
-        | Reason::Updating
-        | Reason::AwaitingHealth
-        | Reason::SourceUnavailable
-        | Reason::FrontUnavailable
-        | Reason::Unhealthy
-        | Reason::Interrupted
-        | Reason::HeldByPerson
-        | Reason::NameConflict
-        | Reason::VolumeMissing
-        | Reason::SecretMissing
-        | Reason::Pushing
-        | Reason::RegistryUnavailable
-        | Reason::RegistryDenied
-        | Reason::TagMoved
-        | Reason::EngineUnavailable
-        | Reason::NotInManifest
-        | Reason::RolledBack
-        | Reason::AgentAway
-        | Reason::PolicyRefused
-        | Reason::RecordBehind
-        | Reason::Unknown => false,
-    }
-}
-
-/// The last view of a wait that came to an end.
-pub(crate) struct Ended {
-    /// What was seen last.
-    pub(crate) view: EnvironmentView,
-    /// What it means.
-    pub(crate) verdict: Verdict,
-}
-
-impl Ended {
-    /// Done where the goal was reached; else the end by its name.
-    pub(crate) fn into_result(self) -> Result<Exit, Failure> {
-        match self.verdict {
-            Verdict::Reached => Ok(Exit::Done),
-            Verdict::Ended | Verdict::Waiting => Err(Failure::No(sentence(&self.view))),
-        }
+/// Done if the goal was reached; else the end by its name.
+fn into_result(ended: &WaitView) -> Result<Exit, Failure> {
+    match ended.state {
+        WaitState::Reached => Ok(Exit::Done),
+        WaitState::Ended | WaitState::Waiting => Err(Failure::No(sentence(ended))),
     }
 }
 
@@ -173,13 +165,14 @@ pub(crate) async fn until_all_ready(
     session: &mut Session,
     client: &Client,
     environments: &[EnvironmentName],
+    goal: &Goal,
     timeout: Duration,
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + timeout;
     let mut failed = Vec::new();
     for environment in environments {
-        let goal = Goal::default();
-        match until_end(&mut session.console, client, environment, &goal, deadline).await?.into_result() {
+        let ended = until_end(&mut session.console, client, environment, goal, deadline).await;
+        match ended.and_then(|ended| into_result(&ended)) {
             Ok(_) => {}
             Err(Failure::No(sentence)) => failed.push(sentence),
             Err(other) => return Err(other),
@@ -193,14 +186,14 @@ pub(crate) async fn until_all_ready(
 /// # Errors
 /// [`Failure`] at the deadline, or where the daemon does not answer the first time. Later it may
 /// be restarting, and is asked again.
-pub(crate) async fn until_end(
+async fn until_end(
     console: &mut Console,
     client: &Client,
     environment: &EnvironmentName,
     goal: &Goal,
     deadline: Instant,
-) -> Result<Ended, Failure> {
-    let mut vigil = Vigil { console, last: None, patience: Patience::default() };
+) -> Result<WaitView, Failure> {
+    let mut vigil = Vigil { console, last: None, told: String::new(), patience: Patience::default() };
     match timeout_at(deadline, vigil.keep(client, environment, goal)).await {
         Ok(end) => end,
         Err(_) => Err(vigil.timed_out(environment)),
@@ -210,7 +203,8 @@ pub(crate) async fn until_end(
 /// What is known while waiting.
 struct Vigil<'a> {
     console: &'a mut Console,
-    last: Option<EnvironmentView>,
+    last: Option<WaitView>,
+    told: String,
     patience: Patience,
 }
 
@@ -220,33 +214,36 @@ impl Vigil<'_> {
         client: &Client,
         environment: &EnvironmentName,
         goal: &Goal,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<WaitView, Failure> {
         let mut bell = Doorbell::new(client, Some(environment));
         loop {
-            let answer = client.environment(environment).await;
-            if let Some(view) = self.patience.bear(answer, self.console)? {
-                let verdict = judge(&view, goal);
-                if verdict != Verdict::Waiting {
-                    return Ok(Ended { view, verdict });
+            let asked = self.last.as_ref().map(|last| last.asked);
+            let answer = client.wait(environment, &goal.query(asked)).await;
+            if let Some(seen) = self.patience.bear(answer, self.console)? {
+                if seen.state != WaitState::Waiting {
+                    return Ok(seen);
                 }
-                self.tell(&view);
-                self.last = Some(view);
+                self.tell(&seen);
+                self.last = Some(seen);
             }
             bell.wait().await;
         }
     }
 
-    /// Says what changed, and only that.
-    fn tell(&mut self, view: &EnvironmentView) {
-        if self.last.as_ref().is_none_or(|last| headline(last) != headline(view)) {
-            self.console.talk(&headline(view));
+    /// Says what changed, and only that. That git is asked is nothing to speak of, unless it takes long.
+    fn tell(&mut self, seen: &WaitView) {
+        let line = sentence(seen);
+        let is_first = self.last.is_none() && seen.environment.status == Condition::Ready;
+        if self.told != line && !is_first {
+            self.console.talk(&line);
+            self.told = line;
         }
     }
 
     fn timed_out(self, environment: &EnvironmentName) -> Failure {
         match (self.patience.into_lost(), self.last) {
             (Some(error), _) => error.into(),
-            (None, Some(view)) => Failure::No(format!("out of time: {}", sentence(&view))),
+            (None, Some(seen)) => Failure::No(format!("out of time: {}", sentence(&seen))),
             (None, None) => Failure::No(format!("out of time before anything was heard of {environment}")),
         }
     }
@@ -259,15 +256,44 @@ pub(crate) fn headline(view: &EnvironmentView) -> String {
     format!("{name} generation {generation}: {} ({}): {message}", view.status.as_str(), view.reason.as_str())
 }
 
-/// The end by its name; Ready with another image than the wanted one is named as that.
-fn sentence(view: &EnvironmentView) -> String {
-    if view.status != Condition::Ready {
+/// Where it stands, and what the daemon says of what is waited for.
+fn sentence(seen: &WaitView) -> String {
+    let view = &seen.environment;
+    if seen.message == view.message {
         return headline(view);
     }
-    let image = view.image.as_ref().and_then(|image| image.shown_digest());
-    let image = image.map_or("no image that is known", Digest::as_str);
-    format!("{} generation {} is Ready, but with {image}", view.environment, view.generation)
+    let (name, generation) = (&view.environment, view.generation);
+    let (status, reason) = (view.status.as_str(), view.reason.as_str());
+    format!("{name} generation {generation}: {status} ({reason}): {}", one_line(&seen.message))
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::cli::tests::{digest, ready, view};
+    use crate::model::status::Reason;
+
+    fn ended(view: EnvironmentView, message: &str) -> Failure {
+        let (state, asked) = (WaitState::Ended, Timestamp::default());
+        into_result(&WaitView { state, message: message.into(), asked, environment: view }).unwrap_err()
+    }
+
+    #[test]
+    fn the_end_is_named() {
+        let held = view("dev", Condition::Held, Reason::HeldByPerson);
+        let failure = ended(held, "generation 4 runs");
+        assert_eq!(failure.to_string(), "dev generation 4: Held (HeldByPerson): generation 4 runs");
+        assert_eq!(failure.exit(), Exit::No);
+        let other = ended(ready("dev"), "generation 3, which had image ab12, was replaced").to_string();
+        assert!(other.contains("Ready (AsRecorded): generation 3, which had image ab12"), "{other}");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_asked_for_by_name() {
+        assert_eq!(Goal::default().query(None), "");
+        let goal = Goal { digest: Some(digest()), generation: Some(Generation(4)), held: true, commit: None };
+        let asked = Timestamp::from_millis(0);
+        let expected = format!("digest={}&generation=4&held=true&asked=1970-01-01T00:00:00.000Z", digest());
+        assert_eq!(goal.query(Some(asked)), expected);
+    }
+}

@@ -15,9 +15,9 @@ use super::status::headline;
 use crate::model::desired::{Image, Origin};
 use crate::model::event::{Event, EventKind};
 use crate::model::name::{CommitId, Digest, EnvironmentName};
-use crate::model::status::Condition;
+use crate::model::status::{Condition, Ends};
 use crate::model::time::Timestamp;
-use crate::model::view::{EnvironmentView, HistoryView, PlanView};
+use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
 
 /// As many events as a generation may have, and some of the one before.
 const LOOKED_THROUGH: usize = 200;
@@ -27,7 +27,7 @@ Examples:
   abide why dev
   abide why prod -o json
 
-`-o json` prints what the chain is made of: {environment, record, plan, plan_error, events}.";
+`-o json` prints what the chain is made of: {environment, record, plan, plan_error, warnings, events}.";
 
 /// Of what.
 #[derive(Debug, clap::Args)]
@@ -59,12 +59,16 @@ struct Evidence {
     plan: Option<PlanView>,
     /// Why there is no plan: the engine that would tell may be what is broken.
     plan_error: Option<String>,
+    /// What is wrong beside that, with this environment or with the whole.
+    warnings: Vec<String>,
     /// Oldest first.
     events: Vec<Event>,
 }
 
 async fn gather(client: &Client, name: &EnvironmentName) -> Result<Evidence, Failure> {
-    let environment = client.environment(name).await?;
+    let Overview { mut environments, mut warnings, .. } = client.overview_of(name).await?;
+    let environment = environments.pop().ok_or_else(|| Failure::No(format!("nothing is known of {name}")))?;
+    warnings.extend(environment.warnings.iter().cloned());
     let generation = environment.generation;
     let record = client.history(name).await?.into_iter().find(|view| view.generation == generation);
     let events = client.events(Some(name), None, LOOKED_THROUGH).await?;
@@ -72,7 +76,7 @@ async fn gather(client: &Client, name: &EnvironmentName) -> Result<Evidence, Fai
         Ok(plan) => (Some(plan), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    Ok(Evidence { environment, record, plan, plan_error, events })
+    Ok(Evidence { environment, record, plan, plan_error, warnings, events })
 }
 
 fn render(evidence: &Evidence, now: Timestamp) -> String {
@@ -102,6 +106,7 @@ fn chain(evidence: &Evidence, now: Timestamp) -> Vec<Link> {
         link("step", steps(evidence, now)),
         link("result", result(evidence, now)),
         link("next retry", vec![next_retry(&evidence.environment, now)]),
+        link("warning", evidence.warnings.clone()),
     ]
 }
 
@@ -155,18 +160,19 @@ fn result(evidence: &Evidence, now: Timestamp) -> Vec<String> {
 }
 
 fn next_retry(view: &EnvironmentView, now: Timestamp) -> String {
+    let name = &view.environment;
     match (view.next_retry, view.status) {
         (Some(at), _) => ahead(now, at),
         (None, Condition::Ready) => "none is needed".to_owned(),
         (None, Condition::Progressing) => "none: it is under way".to_owned(),
-        (None, Condition::Held) => format!("none: `abide resume {}` ends the hold", view.environment),
+        (None, Condition::Held) => format!("none: `abide resume {name}` ends the hold"),
         (None, Condition::RolledBack) => {
-            let name = &view.environment;
             format!("none: the next version ends this; `abide set {name}` with the bad one tries it again")
         }
-        (None, Condition::Degraded | Condition::Blocked) => {
-            format!("none: someone has to act; `abide sync {}` tries again", view.environment)
-        }
+        (None, Condition::Degraded | Condition::Blocked) => match view.reason.ends() {
+            Ends::ByItself => "by itself: it is looked at again at every change and every minute".to_owned(),
+            Ends::BySomeone => format!("none: someone has to act; `abide sync {name}` tries again"),
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use crate::failpoint;
 use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
+use crate::model::name::NetworkName;
 use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
@@ -132,7 +133,7 @@ impl Pass {
             Step::StartHolder { holder, .. } => {
                 let id = of(holder, made.holder.as_ref())?;
                 touched.insert(id.clone());
-                let network = self.manifest.borrow().network.clone();
+                let network = self.network(planned);
                 Ok(self.engine.start_again(&id, &network, &planned.spec.container).await?)
             }
             Step::Announce { holder } => {
@@ -152,7 +153,7 @@ impl Pass {
             }
             Step::Start { container: Target::Seen(id), .. } => {
                 touched.insert(id.clone());
-                let network = self.manifest.borrow().network.clone();
+                let network = self.network(planned);
                 Ok(self.engine.start_again(id, &network, &planned.spec.container).await?)
             }
             _ => Ok(self.engine_step(planned, step, touched).await?),
@@ -166,7 +167,7 @@ impl Pass {
         touched: &mut BTreeSet<String>,
     ) -> Result<(), EngineError> {
         let engine: &Engine = &self.engine;
-        let network = self.manifest.borrow().network.clone();
+        let network = self.network(planned);
         match step {
             Step::CreateNetwork => {
                 self.fleet.forget_things();
@@ -221,6 +222,14 @@ impl Pass {
             | Step::Announce { .. }
             | Step::Create { .. }
             | Step::Start { .. } => Ok(()),
+        }
+    }
+
+    /// The managed network of a plan's containers.
+    fn network(&self, planned: &Planned) -> NetworkName {
+        match &planned.intent.options {
+            Ok(options) => options.network.clone(),
+            Err(_) => self.manifest.borrow().network.clone(),
         }
     }
 

@@ -233,6 +233,21 @@ impl Builder {
         remote(url, login.as_ref())
     }
 
+    /// Whether `ancestor` is `commit` or one of those that led to it, as the mirror of the repository
+    /// at `url` knows them.
+    ///
+    /// # Errors
+    /// [`SourceError`] if `commit` itself cannot be had now.
+    pub(crate) async fn contains(
+        &self,
+        url: &str,
+        branch: &BranchName,
+        commit: &CommitId,
+        ancestor: &CommitId,
+    ) -> Result<bool, SourceError> {
+        self.mirror(self.remote(url)?).contains(commit, branch, ancestor).await
+    }
+
     pub(super) fn mirror(&self, remote: Remote) -> Arc<Mirror> {
         let name = remote.directory_name();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);

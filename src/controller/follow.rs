@@ -2,26 +2,31 @@
 //! now and then anyway, and takes what it finds into the record.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::now;
+use super::looks::{Looks, News, Unknown};
 use super::paths::Paths;
 use super::remote::remote;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
-use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
+use crate::model::look::Asked;
+use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
 use crate::model::spec::Login;
+use crate::model::status::Reason;
+use crate::model::time::Timestamp;
 use crate::plan::backoff;
-use crate::record::{Resolver, StatusWriter};
+use crate::record::{RecordError, Resolver, StatusWriter};
+use crate::source::SourceError;
 
 /// However fast pushes are announced, git is asked at most this often.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 
-/// What keeps branches and registries from being followed, by whose trouble it is, in sentences.
+/// What keeps registries from being used, by whose trouble it is, in sentences.
 pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// One repository and who follows it.
@@ -37,22 +42,73 @@ pub(crate) struct Follower {
     pub(crate) paths: Arc<Paths>,
     /// Rung when a push was announced.
     pub(crate) announced: Arc<Notify>,
+    pub(crate) findings: Findings,
+}
+
+/// Where followers of branches and tags say what they found out of each environment.
+#[derive(Clone)]
+pub(crate) struct Findings {
+    pub(crate) looks: Looks,
     pub(crate) resolver: Resolver,
     pub(crate) writer: StatusWriter,
-    pub(crate) trouble: FollowTrouble,
+}
+
+impl Findings {
+    /// Says that the head or digest is known, and that what was wrong before has passed.
+    pub(crate) async fn known(&self, environment: &EnvironmentName, asked: Asked) {
+        let news = self.looks.answered(environment, asked);
+        if news.of_trouble {
+            info!(%environment, "what it follows is known again");
+            self.tell(environment, "what it follows is known again").await;
+        }
+        self.ring(environment, news);
+    }
+
+    /// Says why the head or digest is not known. Whoever waits for the answer learns of it.
+    pub(crate) async fn unknown(
+        &self,
+        environment: &EnvironmentName,
+        asked: Asked,
+        why: &Unknown,
+        next_retry: Timestamp,
+    ) {
+        let news = self.looks.unknown(environment, asked, why, next_retry);
+        if news.of_trouble {
+            warn!(%environment, why = %why.message, "what it follows is not known");
+            self.tell(environment, &why.message).await;
+        }
+        if let Err(error) = self.resolver.no_head(environment, asked, why.is_answer).await {
+            warn!(%environment, error = %chain(&error), "it cannot be recorded that the head is not known");
+        }
+        self.ring(environment, news);
+    }
+
+    fn ring(&self, environment: &EnvironmentName, news: News) {
+        if news.of_trouble || news.is_awaited {
+            self.writer.ring(environment);
+        }
+    }
+
+    async fn tell(&self, environment: &EnvironmentName, message: &str) {
+        // An event that cannot be kept is in a log line as well.
+        let _ = self.writer.event(environment, EventKind::System, message, now()).await;
+    }
+}
+
+/// When a question that failed so many times in a row is asked again.
+pub(super) fn next_ask(poll: Duration, failures: u32, seed: &str) -> Duration {
+    let retry = backoff(failures + 1, seed);
+    if poll.is_zero() { retry } else { retry.min(poll) }
 }
 
 /// Waits until the next poll, which is sooner after failures: what was announced must get through soon
 /// after the other side answers again. For ever where nothing failed and nothing is polled.
 pub(super) async fn until_next_poll(poll: Duration, failures: u32, seed: &str) {
-    let retry = (failures > 0).then(|| backoff(failures + 1, seed));
-    let pause = match retry {
-        Some(retry) if !poll.is_zero() => retry.min(poll),
-        Some(retry) => retry,
-        None if poll.is_zero() => return std::future::pending().await,
-        None => poll,
-    };
-    tokio::time::sleep(pause).await;
+    match failures {
+        0 if poll.is_zero() => std::future::pending().await,
+        0 => tokio::time::sleep(poll).await,
+        failures => tokio::time::sleep(next_ask(poll, failures, seed)).await,
+    }
 }
 
 impl Follower {
@@ -60,10 +116,7 @@ impl Follower {
     pub(crate) async fn run(self) {
         let mut failures = 0;
         loop {
-            failures = match self.ask().await {
-                Ok(()) => self.over_trouble(),
-                Err(why) => self.in_trouble(&why, failures + 1).await,
-            };
+            failures = if self.ask(failures).await { 0 } else { failures + 1 };
             tokio::time::sleep(AT_LEAST_BETWEEN).await;
             tokio::select! {
                 () = self.announced.notified() => {}
@@ -72,62 +125,104 @@ impl Follower {
         }
     }
 
-    async fn ask(&self) -> Result<(), String> {
-        let remote = remote(&self.url, self.login.as_ref()).map_err(|error| chain(&error))?;
-        let heads = remote.heads().await.map_err(|error| chain(&error))?;
-        let mut missing = Vec::new();
+    /// Asks for all heads at once. Returns whether every one of them is known now.
+    async fn ask(&self, failures: u32) -> bool {
+        let from = now();
+        let heads = self.heads().await;
+        let asked = Asked { from, to: now() };
+        let next_retry = asked.to.after(next_ask(self.poll, failures + 1, self.repository.as_str()));
+        let mut all_known = true;
         for (environment, branch) in &self.followers {
-            let Some(head) = heads.get(branch.as_str()) else {
-                missing.push(branch.as_str());
-                continue;
+            let found = match &heads {
+                Ok(heads) => self.take(environment, branch, heads, asked).await,
+                Err(why) => Err(why.clone()),
             };
-            if !self.paths.concern(environment, branch, head).await? {
-                let passed = self.resolver.pass_over(environment, head).await;
-                if passed.map_err(|error| chain(&error))? {
-                    info!(%environment, revision = %head, "the commit touches none of the paths of its build");
+            match found {
+                Ok(()) => self.findings.known(environment, asked).await,
+                Err(why) => {
+                    all_known = false;
+                    self.findings.unknown(environment, asked, &why, next_retry).await;
                 }
-                continue;
-            }
-            let moved = self.resolver.advance_head(environment, head, now()).await;
-            if let Some(generation) = moved.map_err(|error| chain(&error))? {
-                info!(%environment, %generation, revision = %head, "the branch moved");
             }
         }
-        match missing.as_slice() {
-            [] => Ok(()),
-            missing => Err(format!(
-                "{} has no branch `{}`; what follows it keeps what it has",
-                self.repository,
-                missing.join("`, `")
-            )),
-        }
+        all_known
     }
 
-    fn name(&self) -> String {
-        format!("repository {}", self.repository)
-    }
-
-    fn over_trouble(&self) -> u32 {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.remove(&self.name()).is_some() {
-            info!(repository = %self.repository, "the repository answers again");
-        }
-        0
-    }
-
-    async fn in_trouble(&self, why: &str, failures: u32) -> u32 {
-        warn!(repository = %self.repository, why, failures, "the heads of the branches are not known");
-        let sentence = format!("{}: {why}", self.name());
-        let known = {
-            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            trouble.insert(self.name(), sentence.clone()).is_some()
+    async fn heads(&self) -> Result<BTreeMap<String, CommitId>, Unknown> {
+        let found = match remote(&self.url, self.login.as_ref()) {
+            Ok(remote) => remote.heads().await,
+            Err(error) => Err(error),
         };
-        if !known {
-            for (environment, _) in &self.followers {
-                // An event that cannot be kept is in the log line above.
-                let _ = self.writer.event(environment, EventKind::Failure, &sentence, now()).await;
+        found.map_err(|error| Unknown {
+            reason: reason(&error),
+            message: format!("repository {}: {}", self.repository, chain(&error)),
+            is_answer: false,
+        })
+    }
+
+    /// Takes the head of one environment's branch into the record.
+    async fn take(
+        &self,
+        environment: &EnvironmentName,
+        branch: &BranchName,
+        heads: &BTreeMap<String, CommitId>,
+        asked: Asked,
+    ) -> Result<(), Unknown> {
+        let head = heads.get(branch.as_str()).ok_or_else(|| Unknown {
+            reason: Reason::BranchMissing,
+            message: format!("repository {} has no branch `{branch}`", self.repository),
+            is_answer: true,
+        })?;
+        let resolver = &self.findings.resolver;
+        let concerns = self.paths.concern(environment, branch, head).await;
+        if !concerns.map_err(|why| not_compared(&self.repository, &why))? {
+            let passed = resolver.pass_over(environment, head, asked).await;
+            if passed.map_err(|error| unrecorded(&error))? {
+                info!(%environment, revision = %head, "the commit touches none of the paths of its build");
             }
+            return Ok(());
         }
-        failures
+        let moved = resolver.advance_head(environment, head, asked).await;
+        if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
+            info!(%environment, %generation, revision = %head, "the branch moved");
+        }
+        Ok(())
+    }
+}
+
+/// What a head is worth that cannot be compared with the commit before it.
+fn not_compared(repository: &RepositoryName, why: &str) -> Unknown {
+    let message = format!("repository {repository}: {why}");
+    Unknown { reason: Reason::SourceUnreachable, message, is_answer: false }
+}
+
+/// What an answer is worth that could not be written to the record: nothing.
+pub(super) fn unrecorded(error: &RecordError) -> Unknown {
+    Unknown { reason: Reason::SourceUnreachable, message: chain(error), is_answer: false }
+}
+
+/// Why git gave no heads, in one word.
+fn reason(error: &SourceError) -> Reason {
+    match error {
+        SourceError::Denied { .. } | SourceError::Password { .. } | SourceError::NotTrusted { .. } => {
+            Reason::SourceDenied
+        }
+        SourceError::InvalidUrl(_) | SourceError::NotARepository { .. } | SourceError::NotFound { .. } => {
+            Reason::SourceMissing
+        }
+        SourceError::NoSuchBranch { .. } => Reason::BranchMissing,
+        SourceError::NoSuchCommit { .. }
+        | SourceError::TooLarge { .. }
+        | SourceError::Unusable { .. }
+        | SourceError::Refused { .. }
+        | SourceError::Unreachable { .. }
+        | SourceError::TimedOut { .. }
+        | SourceError::DiskFull { .. }
+        | SourceError::Git { .. }
+        | SourceError::NoGit(_)
+        | SourceError::NoLfs
+        | SourceError::Submodule { .. }
+        | SourceError::NotEmpty(_)
+        | SourceError::Io { .. } => Reason::SourceUnreachable,
     }
 }

@@ -11,17 +11,20 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::clock::now;
-use super::follow::{FollowTrouble, until_next_poll};
+use super::follow::{Findings, FollowTrouble, next_ask, unrecorded, until_next_poll};
+use super::looks::Unknown;
 use super::registries::Registries;
 use super::supervise::supervised;
 use super::wake::Wake;
 use crate::model::desired::Image;
 use crate::model::error::chain;
-use crate::model::event::EventKind;
+use crate::model::look::Asked;
 use crate::model::name::EnvironmentName;
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, Supply};
-use crate::record::{DesiredReader, Resolver, StatusWriter};
+use crate::model::status::Reason;
+use crate::model::time::Timestamp;
+use crate::record::DesiredReader;
 use crate::registry::RegistryError;
 
 /// However fast pushes are announced, a registry is asked at most this often.
@@ -34,8 +37,7 @@ pub(super) struct Tools {
     pub(super) desired: DesiredReader,
     pub(super) wake: Wake,
     pub(super) trouble: FollowTrouble,
-    pub(super) resolver: Resolver,
-    pub(super) writer: StatusWriter,
+    pub(super) findings: Findings,
 }
 
 /// The followers that run.
@@ -129,10 +131,7 @@ impl Follower {
     async fn run(self) {
         let mut failures = 0;
         loop {
-            failures = match self.ask().await {
-                Ok(()) => self.over_trouble(),
-                Err(why) => self.in_trouble(&why, failures + 1).await,
-            };
+            failures = if self.ask(failures).await { 0 } else { failures + 1 };
             let quiet = self.tools.registries.quiet_for(&self.host).unwrap_or_default();
             tokio::time::sleep(AT_LEAST_BETWEEN.max(quiet)).await;
             tokio::select! {
@@ -142,42 +141,63 @@ impl Follower {
         }
     }
 
-    /// Asks for everything, whatever is wrong with some of it; each trouble is told once.
-    async fn ask(&self) -> Result<(), String> {
-        let (mut troubles, mut missing) = (BTreeSet::new(), Vec::new());
+    /// Asks for everything, whatever is wrong with some of it. Returns whether all of it is known now.
+    async fn ask(&self, failures: u32) -> bool {
+        let mut all_known = self.ask_for_pushed().await;
+        for (environment, image) in &self.followed.followers {
+            let from = now();
+            let found = self.ask_for_tag(environment, image, from).await;
+            let asked = Asked { from, to: now() };
+            match found {
+                Ok(()) => self.tools.findings.known(environment, asked).await,
+                Err(why) => {
+                    all_known = false;
+                    let pause = next_ask(self.followed.poll, failures + 1, self.host.as_str());
+                    self.tools.findings.unknown(environment, asked, &why, asked.to.after(pause)).await;
+                }
+            }
+        }
+        all_known
+    }
+
+    /// Takes the digest of a tag into the record.
+    async fn ask_for_tag(
+        &self,
+        environment: &EnvironmentName,
+        image: &TaggedImage,
+        from: Timestamp,
+    ) -> Result<(), Unknown> {
+        let digest = self.tools.registries.digest(image).await.map_err(|error| unknown(&error))?;
+        let named = Image { reference: Some(image.repository.to_string()), digest: Some(digest), id: None };
+        let (note, asked) = (format!("tag {image}"), Asked { from, to: now() });
+        let moved = self.tools.findings.resolver.advance_tag(environment, named, note, asked).await;
+        if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
+            info!(%environment, %generation, tag = %image, "the tag moved");
+        }
+        Ok(())
+    }
+
+    /// Asks whether the recorded images are still where they were pushed, and says what keeps that
+    /// from being known. Returns whether it is known of all.
+    async fn ask_for_pushed(&self) -> bool {
+        let mut troubles = BTreeSet::new();
         for (environment, repository) in &self.followed.pushers {
             troubles.extend(self.look_for_pushed(environment, repository).await.err());
         }
-        for (environment, image) in &self.followed.followers {
-            match self.ask_for_tag(environment, image).await {
-                Ok(true) => {}
-                Ok(false) => missing.push(image.to_string()),
-                Err(why) => drop(troubles.insert(why)),
+        let is_known = troubles.is_empty();
+        let why = troubles.into_iter().collect::<Vec<_>>().join("; ");
+        let mut all = self.tools.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_known {
+            if all.remove(&self.name()).is_some() {
+                info!(registry = %self.host, "the registry answers again");
+            }
+        } else {
+            let sentence = format!("{}: {why}", self.name());
+            if all.insert(self.name(), sentence.clone()).as_ref() != Some(&sentence) {
+                warn!(registry = %self.host, why, "what was pushed to the registry is not known to be there");
             }
         }
-        if !missing.is_empty() {
-            let missing = missing.join(", ");
-            troubles.insert(format!("it has no {missing}; what follows it keeps what it has"));
-        }
-        if troubles.is_empty() {
-            return Ok(());
-        }
-        Err(troubles.into_iter().collect::<Vec<_>>().join("; "))
-    }
-
-    /// Takes the digest of a tag into the record; `false` where there is no such tag.
-    async fn ask_for_tag(&self, environment: &EnvironmentName, image: &TaggedImage) -> Result<bool, String> {
-        let digest = match self.tools.registries.digest(image).await {
-            Ok(digest) => digest,
-            Err(RegistryError::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(error.to_string()),
-        };
-        let named = Image { reference: Some(image.repository.to_string()), digest: Some(digest), id: None };
-        let moved = self.tools.resolver.advance_tag(environment, named, format!("tag {image}"), now()).await;
-        if let Some(generation) = moved.map_err(|error| chain(&error))? {
-            info!(%environment, %generation, tag = %image, "the tag moved");
-        }
-        Ok(true)
+        is_known
     }
 
     /// Whether the recorded image is still where it was pushed. Registries lose what was deployed
@@ -204,33 +224,19 @@ impl Follower {
         Ok(())
     }
 
-    fn over_trouble(&self) -> u32 {
-        let mut trouble = self.tools.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.remove(&self.name()).is_some() {
-            info!(registry = %self.host, "the registry answers again");
-        }
-        0
-    }
-
-    async fn in_trouble(&self, why: &str, failures: u32) -> u32 {
-        warn!(registry = %self.host, why, failures, "what is followed at the registry is not known");
-        let sentence = format!("{}: {why}", self.name());
-        let known = {
-            let mut trouble = self.tools.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            trouble.insert(self.name(), sentence.clone())
-        };
-        if known.as_ref() != Some(&sentence) {
-            for (environment, _) in &self.followed.followers {
-                // An event that cannot be kept is in the log line above.
-                let _ = self.tools.writer.event(environment, EventKind::Failure, &sentence, now()).await;
-            }
-        }
-        failures
-    }
-
     fn name(&self) -> String {
         format!("registry {}", self.host)
     }
+}
+
+/// Why a registry told no digest of a tag.
+fn unknown(error: &RegistryError) -> Unknown {
+    let (reason, is_answer) = match error {
+        RegistryError::Unavailable { .. } => (Reason::RegistryUnavailable, false),
+        RegistryError::Denied { .. } => (Reason::RegistryDenied, false),
+        RegistryError::NotFound { .. } => (Reason::ImageNotFound, true),
+    };
+    Unknown { reason, message: error.to_string(), is_answer }
 }
 
 #[cfg(test)]
@@ -239,6 +245,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::controller::looks::Looks;
     use crate::model::desired::Origin;
     use crate::model::name::{Digest, Generation};
     use crate::record::{Change, open};
@@ -302,9 +309,13 @@ mod tests {
             desired: handles.desired.clone(),
             wake: Wake::default(),
             trouble: FollowTrouble::default(),
-            resolver: handles.resolver.clone(),
-            writer: handles.status_writer.clone(),
+            findings: Findings {
+                looks: Looks::new().0,
+                resolver: handles.resolver.clone(),
+                writer: handles.status_writer.clone(),
+            },
         };
+        let (looks, troubles) = (tools.findings.looks.clone(), tools.trouble.clone());
         let tag = |path: &str| format!("{host}/{path}:latest").parse().unwrap();
         let followed = Followed {
             poll: Duration::from_secs(60),
@@ -312,8 +323,13 @@ mod tests {
             followers: vec![(name("first"), tag("broken/tag")), (name("second"), tag("good/tag"))],
         };
         let follower = Follower { host: host.parse().unwrap(), followed, announced: Arc::default(), tools };
-        let why = follower.ask().await.unwrap_err();
-        assert!(why.contains("denies access") && why.contains("500"), "each trouble is told: {why}");
+        assert!(!follower.ask(0).await);
+        let pushed = troubles.lock().unwrap().values().next().cloned().unwrap();
+        assert!(pushed.contains("denies access"), "{pushed}");
+        let broken = looks.of(&name("first")).trouble.unwrap();
+        assert_eq!(broken.reason, Reason::RegistryUnavailable);
+        assert!(broken.message.contains("500"), "{broken:?}");
+        assert_eq!(looks.of(&name("second")).trouble, None, "the trouble of one is none of another");
         let of = |environment| handles.desired.get(&name(environment)).unwrap().entry;
         assert_eq!(of("second").image.unwrap().digest, Some(digest()));
         assert_eq!(of("first").generation, Generation(0));

@@ -4,25 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
+use crate::model::declared::Declared;
 use crate::model::desired::{Desired, Entry, GoBack};
+use crate::model::memory::Memory;
 use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, Supply, Update};
-use crate::plan::{Intent, SupplyKind};
+use crate::plan::{AfterHold, Intent, SupplyKind};
 use crate::secret;
 
 /// What should be, for the entry that counts.
 pub(super) fn of(
-    spec: &EnvironmentSpec,
+    declared: &Declared,
     desired: &Desired,
     entry: Entry,
     record: &str,
     manifest: &Manifest,
     proposed: Option<&GoBack>,
 ) -> Intent {
+    let spec = &declared.spec;
     // Where nothing listens, there is nothing to pass traffic to.
     let drain = manifest.front.as_ref().filter(|_| spec.port.is_some()).map(|front| front.drain);
     Intent {
         proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
+        after_hold: after_hold(declared, desired, record, manifest).map(Box::new),
         entry,
         hold: desired.hold.clone(),
         sync: desired.sync,
@@ -32,7 +36,8 @@ pub(super) fn of(
             Supply::Tag { .. } => SupplyKind::Tag,
             Supply::Promotion { .. } | Supply::Manual => SupplyKind::Named,
         },
-        options: variables(spec).map(|env| options(spec, desired, env, record, manifest)),
+        options: resolved(declared, desired, record),
+        declared: Some(Box::new(declared.clone())),
         health: spec.health.clone(),
         update: update(spec, drain.is_some()),
         holder: match manifest.holder {
@@ -42,6 +47,39 @@ pub(super) fn of(
         },
         drain,
     }
+}
+
+/// What the manifest declares, or while a hold keeps a container what that one was made of.
+pub(super) fn declared(
+    manifest: &Manifest,
+    desired: &Desired,
+    entry: &Entry,
+    memory: &Memory,
+) -> Option<Declared> {
+    let now = Declared::now(manifest, &desired.environment)?;
+    let good = memory.good.as_ref().filter(|_| desired.hold.is_some());
+    let kept = good.filter(|good| entry.image.as_ref().is_some_and(|image| image.is_same(&good.image)));
+    let kept = kept.and_then(|good| good.declared.as_ref());
+    Some(kept.map_or_else(|| now.clone(), |kept| kept.kept_beside(&now)))
+}
+
+fn after_hold(
+    declared: &Declared,
+    desired: &Desired,
+    record: &str,
+    manifest: &Manifest,
+) -> Option<AfterHold> {
+    desired.hold.as_ref()?;
+    let now = Declared::now(manifest, &desired.environment)?;
+    Some(AfterHold {
+        entry: desired.entry.clone(),
+        options: resolved(&now, desired, record),
+        is_judged_otherwise: now.spec.health != declared.spec.health,
+    })
+}
+
+fn resolved(declared: &Declared, desired: &Desired, record: &str) -> Result<ContainerOptions, String> {
+    variables(&declared.spec).map(|env| options(declared, desired, env, record))
 }
 
 /// Start-first where a front switches between the two and they do not write one volume. What a
@@ -66,12 +104,12 @@ fn secret_names(spec: &EnvironmentSpec) -> BTreeSet<String> {
 }
 
 fn options(
-    spec: &EnvironmentSpec,
+    declared: &Declared,
     desired: &Desired,
     env: BTreeMap<String, Secret>,
     record: &str,
-    manifest: &Manifest,
 ) -> ContainerOptions {
+    let spec = &declared.spec;
     ContainerOptions {
         environment: desired.environment.clone(),
         record: record.to_owned(),
@@ -81,7 +119,7 @@ fn options(
         secrets: secret_names(spec),
         port: spec.port,
         // With a front, that has the port.
-        publish: spec.publish.filter(|_| manifest.front.is_none()),
+        publish: spec.publish.filter(|_| !declared.fronted),
         volumes: spec.volumes.clone(),
         extra_hosts: spec.extra_hosts.clone(),
         memory: spec.memory,
@@ -89,6 +127,58 @@ fn options(
         pids: spec.pids,
         init: spec.init,
         stop_timeout_seconds: u32::try_from(spec.stop_timeout.as_secs()).unwrap_or(u32::MAX),
-        network: manifest.network.clone(),
+        network: declared.network.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::desired::{Hold, Image};
+    use crate::model::manifest::{SourceFile, parse};
+    use crate::model::memory::Good;
+    use crate::model::name::{Digest, EnvironmentName, Generation};
+    use crate::model::time::Timestamp;
+
+    fn manifest(mode: &str) -> Manifest {
+        let text = format!(
+            "[environment.dev]\ncontainer = \"dev\"\nport = 1\nmemory = \"{mode}MiB\"\nenv = {{ MODE = \"{mode}\" }}\n"
+        );
+        parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap()
+    }
+
+    fn mode(manifest: &Manifest, desired: &Desired, memory: &Memory) -> String {
+        let declared = declared(manifest, desired, &desired.entry, memory).unwrap();
+        let intent = of(&declared, desired, desired.entry.clone(), "record", manifest, None);
+        intent.options.unwrap().env["MODE"].expose().to_owned()
+    }
+
+    #[test]
+    fn a_hold_keeps_the_declaration_of_the_container_that_is_held() {
+        let dev = EnvironmentName::new("dev").unwrap();
+        let mut desired = Desired::empty(dev.clone());
+        let image = Image { reference: None, digest: None, id: Some(Digest::of_sha256(&[1; 32])) };
+        desired.entry.image = Some(image.clone());
+        let (first, edited) = (manifest("64"), manifest("128"));
+        let good = Good {
+            generation: Generation(1),
+            image,
+            revision: None,
+            container: "c0ffee".to_owned(),
+            at: Timestamp::default(),
+            first_ready: Timestamp::default(),
+            declared: Declared::now(&first, &dev).map(Box::new),
+        };
+        // As it is read from the store by a later process.
+        let stored = serde_json::to_vec(&Memory { good: Some(good), ..Memory::default() }).unwrap();
+        let memory: Memory = serde_json::from_slice(&stored).unwrap();
+        assert_eq!(mode(&edited, &desired, &memory), "128");
+        let (reason, by) = ("a look".to_owned(), "alice".to_owned());
+        desired.hold =
+            Some(Hold { reason, by, since: Timestamp::default(), generation: Some(Generation(1)) });
+        assert_eq!(mode(&edited, &desired, &memory), "64");
+        let other = Image { reference: None, digest: None, id: Some(Digest::of_sha256(&[2; 32])) };
+        desired.entry.image = Some(other);
+        assert_eq!(mode(&edited, &desired, &memory), "128", "a rollback is made of what is declared now");
     }
 }

@@ -5,6 +5,7 @@
 //! [`Controller`], and none of it changes anything.
 
 mod act;
+mod before;
 mod builder;
 pub mod cleanup;
 mod clock;
@@ -19,6 +20,7 @@ mod host_file;
 mod intent;
 mod jobs;
 mod lives;
+mod looks;
 mod managed_registry;
 mod pass;
 mod paths;
@@ -44,7 +46,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::error::chain;
-use crate::model::name::EnvironmentName;
+use crate::model::look::Look;
+use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
@@ -56,6 +59,7 @@ use follow::FollowTrouble;
 use front::Front;
 use guard::Guard;
 use jobs::Jobs;
+use looks::Looks;
 use pass::{EngineState, Pass};
 use probe::Prober;
 use push::Pusher;
@@ -71,6 +75,8 @@ pub const RESYNC: Duration = Duration::from_secs(30);
 
 /// How long the check of the guard may take as the loop ends.
 const LAST_CHECK: Duration = Duration::from_secs(5);
+/// How long a question about two commits may wait for a mirror that is being fetched.
+const PATIENCE_WITH_MIRRORS: Duration = Duration::from_secs(10);
 
 /// What the loop is given. It holds no handle that could move the record as people do.
 pub struct Settings {
@@ -172,6 +178,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         copies: Mutex::default(),
         overlays: Overlays::default(),
     });
+    let (looks, questions) = Looks::new();
     let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone());
     let pass = Arc::new(Pass {
         front,
@@ -190,6 +197,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         writer: settings.writer,
         engine_state,
         deployed,
+        looks,
         record: settings.record,
     });
     let stop = CancellationToken::new();
@@ -201,7 +209,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         follow_trouble: Arc::clone(&follow_trouble),
         registry_followers: follow_registry::RegistryFollowers::default(),
         announced: HashMap::new(),
-        synced: HashMap::new(),
+        questions,
         engine_state: state,
         resynced: announced,
         resync: settings.resync,
@@ -264,6 +272,41 @@ impl Controller {
     /// lost.
     pub fn last_resync(&self) -> Option<Timestamp> {
         *self.resynced.borrow()
+    }
+
+    /// What is known of the branch or tag that an environment follows.
+    pub fn look(&self, environment: &EnvironmentName) -> Look {
+        self.pass.looks.of(environment)
+    }
+
+    /// Has git or the registry asked at once for what an environment follows.
+    pub fn ask_source(&self, environment: &EnvironmentName) {
+        self.pass.looks.ask(environment);
+    }
+
+    /// Whether `ancestor` is `commit` or one of those that led to it, in the repository that the images
+    /// of an environment are built from.
+    ///
+    /// # Errors
+    /// A sentence, if that cannot be told now.
+    pub async fn contains(
+        &self,
+        environment: &EnvironmentName,
+        commit: &CommitId,
+        ancestor: &CommitId,
+    ) -> Result<bool, String> {
+        if commit == ancestor {
+            return Ok(true);
+        }
+        let manifest = Arc::clone(&self.pass.manifest.borrow());
+        let Some((url, branch)) = manifest.built_from(environment) else {
+            return Err(format!("{environment} is not built from a repository"));
+        };
+        let answer = self.pass.builder.contains(url, branch, commit, ancestor);
+        match tokio::time::timeout(PATIENCE_WITH_MIRRORS, answer).await {
+            Ok(answer) => answer.map_err(|error| chain(&error)),
+            Err(_) => Err("the mirror of the repository is busy".to_owned()),
+        }
     }
 
     /// How often the host is looked at as a whole.

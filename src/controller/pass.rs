@@ -8,14 +8,16 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
+use super::before::record_words;
 use super::builder::{Builder, Inputs, Task};
 use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
 use super::fleet::Fleet;
 use super::front::Front;
-use super::guard::{Group, Guard};
+use super::guard::Guard;
 use super::intent;
 use super::jobs::{JobKey, Jobs};
+use super::looks::Looks;
 use super::probe::{ProbeTarget, Prober};
 use super::push::Pusher;
 use super::registries::Registries;
@@ -25,13 +27,12 @@ use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::front::Route;
 use crate::model::memory::Memory;
-use crate::model::name::{Digest, EnvironmentName};
+use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
-use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply, Update};
+use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
-use crate::model::view::PlanView;
 use crate::plan::{self, Intent, Need, Plan};
 use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWriter};
 
@@ -59,6 +60,7 @@ pub(super) struct Pass {
     pub(super) engine_state: watch::Receiver<EngineState>,
     /// Rung when an environment has become ready.
     pub(super) deployed: Arc<Notify>,
+    pub(super) looks: Looks,
     pub(super) record: String,
 }
 
@@ -84,11 +86,15 @@ pub(super) struct Planned {
     pub(super) plan: Plan,
     /// What the build of the entry warned of.
     pub(super) warnings: Vec<String>,
+    /// The mark of the declaration that the plan is made for.
+    pub(super) mark: Option<String>,
+    /// The notes as they were before the plan.
+    pub(super) memory: Memory,
 }
 
 impl Planned {
     /// Where the program listens that is in the network as this container is.
-    fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
+    pub(super) fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
         let address = (*seen.networks.get(network.as_str())?)?;
         Some((address, self.spec.port?).into())
@@ -115,10 +121,13 @@ impl Pass {
             self.tell_of_generations(&planned.desired).await?;
             self.tell_front(&planned);
             self.tell_guard(&planned);
-            let acted = self.act(&planned).await;
+            let before = self.status.status(environment)?;
+            let (announced, acted) =
+                tokio::join!(self.no_longer_ready(&planned, before.as_ref()), self.act(&planned));
+            announced?;
             let look_again = planned.plan.look_again;
             let is_at_rest = planned.plan.steps.is_empty();
-            self.report(planned, acted.err()).await?;
+            self.report(planned, before, acted.err()).await?;
             if is_at_rest {
                 return Ok(look_again);
             }
@@ -126,28 +135,21 @@ impl Pass {
         Ok(Some(now().after(plan::backoff(4, environment.as_str()))))
     }
 
-    /// What would be done now.
-    pub(super) async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, PassError> {
-        let planned = self.plan(environment).await?;
-        Ok(planned.map(|planned| PlanView {
-            environment: environment.clone(),
-            steps: plan::explain::explain(&planned.plan),
-            differences: planned.plan.differences,
-            message: planned.plan.verdict.message,
-        }))
-    }
-
     // --- snapshot -----------------------------------------------------------------------------
 
-    async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
+    pub(super) async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
         let manifest = Arc::clone(&self.manifest.borrow());
-        let Some(spec) = manifest.environments.get(environment).cloned() else { return Ok(None) };
+        if !manifest.environments.contains_key(environment) {
+            return Ok(None);
+        }
         self.engine_is_known().await?;
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
         let proposed = self.desired.proposed(environment)?;
-        let intent = intent::of(&spec, &desired, entry, &self.record, &manifest, proposed.as_ref());
+        let Some(declared) = intent::declared(&manifest, &desired, &entry, &memory) else { return Ok(None) };
+        let intent = intent::of(&declared, &desired, entry, &self.record, &manifest, proposed.as_ref());
+        let spec = declared.spec;
         let task = self.task(environment, &spec, &intent);
         let inputs = match &task {
             Some(task) => Some(self.builder.inputs(task).await),
@@ -157,7 +159,8 @@ impl Pass {
         let build = task.as_ref().zip(inputs);
         let (observed, job) = self.observe(&spec, &intent, &memory, build).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
-        Ok(Some(Planned { spec, desired, intent, observed, task, job, plan, warnings }))
+        let mark = manifest.mark(environment);
+        Ok(Some(Planned { spec, desired, intent, observed, task, job, plan, warnings, mark, memory }))
     }
 
     /// Waits until the engine was asked for the first time, or was found not to answer.
@@ -361,34 +364,15 @@ impl Pass {
         self.front.route(&planned.intent.environment, serving.and_then(route));
     }
 
-    /// Tells the guard which container is meant to run: the one that serves, and while none does, the one
-    /// that is to.
-    fn tell_guard(&self, planned: &Planned) {
-        let serving = planned.plan.serving.as_ref();
-        let mut containers = planned.observed.containers.iter();
-        let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
-        let is_beside = planned.intent.update == Update::StartFirst;
-        let group = serving.and_then(|seen| Group::of(seen, is_beside));
-        self.guard.tell(&planned.intent.environment, group);
-    }
-
-    /// Tells the front the address of a holder whose container is to serve next. Where that cannot be
-    /// seen now, the front hears of it once there is something to switch.
-    pub(super) async fn announce(&self, planned: &Planned, holder: &str) {
-        let environment = &planned.intent.environment;
-        let _ = self.fleet.look(&self.engine, holder).await;
-        let holders = self.fleet.holders(environment);
-        let seen = holders.iter().find(|seen| seen.id == holder);
-        if let Some(address) = seen.and_then(|seen| planned.address_of(seen)) {
-            self.front.announce(environment, address);
-        }
-    }
-
     // --- report -------------------------------------------------------------------------------
 
-    async fn report(&self, planned: Planned, failed: Option<Failed>) -> Result<(), PassError> {
+    async fn report(
+        &self,
+        planned: Planned,
+        before: Option<Status>,
+        failed: Option<Failed>,
+    ) -> Result<(), PassError> {
         let environment = &planned.intent.environment;
-        let before = self.status.status(environment)?;
         let at = now();
         let memory = match &failed {
             Some(failed) => {
@@ -403,6 +387,7 @@ impl Pass {
         let status = status(&planned, before.as_ref(), at, &memory);
         self.tell_of_change(before.as_ref(), &status, at).await?;
         self.writer.report(&status, &memory).await?;
+        self.observed(environment);
         if let Some((generation, outcome)) = planned.plan.outcome {
             self.writer.outcome(environment, generation, outcome).await?;
         }
@@ -479,10 +464,13 @@ impl Pass {
             plan: Vec::new(),
             observed_sync: before.as_ref().and_then(|before| before.observed_sync),
             warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
+            observed_declaration: before.as_ref().and_then(|before| before.observed_declaration.clone()),
         };
         self.tell_of_change(before.as_ref(), &status, at).await?;
         let memory = self.status.memory(environment)?;
-        Ok(self.writer.report(&status, &memory).await?)
+        self.writer.report(&status, &memory).await?;
+        self.observed(environment);
+        Ok(())
     }
 }
 
@@ -507,7 +495,7 @@ fn no_overlay(message: String) -> Acquisition {
 
 fn probe_targets(
     spec: &EnvironmentSpec,
-    network: &crate::model::name::NetworkName,
+    network: &NetworkName,
     intent: &Intent,
     containers: &[SeenContainer],
 ) -> Vec<ProbeTarget> {
@@ -527,7 +515,8 @@ fn probe_targets(
     running.map(target).collect()
 }
 
-fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Memory) -> Status {
+/// What to say of a plan, with `memory` beside it.
+pub(super) fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Memory) -> Status {
     let verdict = &planned.plan.verdict;
     let same = before
         .filter(|before| before.condition == verdict.condition && before.reason == verdict.reason)
@@ -544,6 +533,7 @@ fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Me
         plan: plan::explain::explain(&planned.plan),
         observed_sync: planned.desired.sync,
         warnings: planned.warnings.clone(),
+        observed_declaration: planned.mark.clone(),
     }
 }
 
@@ -557,21 +547,6 @@ fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {
         started_at: serving.started_at,
         restarts: memory.crashes.restarts,
     })
-}
-
-/// How a generation came to be, as a sentence.
-fn record_words(entry: &Entry) -> String {
-    let what = match (&entry.revision, &entry.image) {
-        (Some(revision), _) => format!("commit {}", revision.short()),
-        (None, Some(image)) => {
-            format!("image {}", image.shown_digest().map_or("unknown", |digest| digest.short()))
-        }
-        (None, None) => "nothing".to_owned(),
-    };
-    let origin = entry.origin.map_or("", |origin| origin.as_str());
-    let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let note = entry.note.as_ref().map(|note| format!(", {note}")).unwrap_or_default();
-    format!("generation {}: {what} ({origin}{by}{note})", entry.generation)
 }
 
 impl From<&PassError> for String {

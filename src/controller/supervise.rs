@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::clock::now;
-use super::follow::{FollowTrouble, Follower};
+use super::follow::{Findings, FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
 use super::front;
 use super::guard;
@@ -65,8 +65,8 @@ pub(super) struct Supervisor {
     pub(super) registry_followers: RegistryFollowers,
     /// What rings each follower.
     pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
-    /// The last sync of each environment that its follower was told of.
-    pub(super) synced: HashMap<EnvironmentName, Timestamp>,
+    /// Environments of which someone wants the head or digest to be asked for at once.
+    pub(super) questions: mpsc::Receiver<EnvironmentName>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
     pub(super) sweeper: Sweeper,
@@ -112,6 +112,7 @@ impl Supervisor {
                     Err(_) => stop.cancelled().await,
                 },
                 _ = resynced.changed() => self.name_orphans().await,
+                Some(environment) = self.questions.recv() => self.ring_follower(&environment),
             }
         }
         drop((workers, followers));
@@ -137,7 +138,7 @@ impl Supervisor {
         }
     }
 
-    fn hear(&mut self, bell: Result<Bell, RecvError>) {
+    fn hear(&self, bell: Result<Bell, RecvError>) {
         match bell {
             Ok(Bell::Desired(environment)) => {
                 self.wake.ring(&environment);
@@ -154,14 +155,15 @@ impl Supervisor {
 
     /// Tells the follower of an environment's repository or tag, where a push was announced or
     /// someone said sync.
-    fn announce(&mut self, environment: &EnvironmentName) {
+    fn announce(&self, environment: &EnvironmentName) {
         let Ok(desired) = self.pass.desired.get(environment) else { return };
-        // Not held against the sync that was acted upon: a pass may have been faster than this bell.
-        let is_synced =
-            desired.sync.is_some_and(|sync| self.synced.insert(environment.clone(), sync) != Some(sync));
-        if desired.hint.is_none() && desired.tag_hint.is_none() && !is_synced {
-            return;
+        if desired.hint.is_some() || desired.tag_hint.is_some() || desired.asked.is_some() {
+            self.ring_follower(environment);
         }
+    }
+
+    /// Has the follower of an environment's branch or tag ask at once.
+    fn ring_follower(&self, environment: &EnvironmentName) {
         let manifest = self.manifest.borrow();
         let repository = manifest.environments.get(environment).and_then(|spec| match &spec.supply {
             Supply::Branch { repository, .. } => Some(repository),
@@ -223,6 +225,13 @@ impl Supervisor {
             desired: self.pass.desired.clone(),
             wake: self.wake.clone(),
             trouble: Arc::clone(&self.follow_trouble),
+            findings: self.findings(),
+        }
+    }
+
+    fn findings(&self) -> Findings {
+        Findings {
+            looks: self.pass.looks.clone(),
             resolver: self.pass.resolver.clone(),
             writer: self.pass.writer.clone(),
         }
@@ -251,7 +260,8 @@ impl Supervisor {
         repository: &RepositoryName,
         followed: &Followed,
     ) -> DropGuard {
-        let stop = self.stop.child_token();
+        let (stop, findings) = (self.stop.child_token(), self.findings());
+        followed.followers.iter().for_each(|(environment, _)| findings.looks.forget(environment));
         let announced = self.announced.entry(repository.clone()).or_default();
         let follower = Follower {
             repository: repository.clone(),
@@ -261,9 +271,7 @@ impl Supervisor {
             followers: followed.followers.clone(),
             paths: Arc::new(Paths::new(&self.pass, &followed.spec.url, followed.paths.clone())),
             announced: Arc::clone(announced),
-            resolver: self.pass.resolver.clone(),
-            writer: self.pass.writer.clone(),
-            trouble: Arc::clone(&self.follow_trouble),
+            findings,
         };
         tasks.spawn(supervised("follower of branches", stop.clone(), move || follower.clone().run()));
         stop.drop_guard()
@@ -301,6 +309,7 @@ impl Supervisor {
                 plan: Vec::new(),
                 observed_sync: before.as_ref().and_then(|before| before.observed_sync),
                 warnings: Vec::new(),
+                observed_declaration: None,
             };
             let memory = self.pass.status.memory(&environment).unwrap_or_default();
             if let Err(error) = self.pass.writer.report(&status, &memory).await {

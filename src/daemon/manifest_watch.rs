@@ -6,39 +6,63 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::api::ManifestState;
+use crate::api::{ManifestState, ReadManifest};
 use crate::manifest_dir::{self, Loaded, Stamp};
 use crate::model::spec::Manifest;
 
 /// How often the folder is looked at. SIGHUP has it read at once.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Starts the watch. The loop gets manifests that are valid; the API also what is wrong with the
-/// newest edit.
-pub(super) fn start(
-    folder: &Path,
-    loaded: Loaded,
-    stop: &CancellationToken,
-) -> (watch::Receiver<Arc<Manifest>>, watch::Receiver<Arc<ManifestState>>) {
+/// Who asks that an edit is taken in, and waits for that.
+type Waiting = oneshot::Sender<()>;
+
+/// The manifest as it is edited.
+pub(super) struct Watched {
+    /// For the loop: manifests that are valid.
+    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
+    /// For the API: also what is wrong with the newest edit.
+    pub(super) states: watch::Receiver<Arc<ManifestState>>,
+    /// Has an edit taken in at once.
+    pub(super) read: ReadManifest,
+}
+
+/// Starts the watch.
+pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> Watched {
     let state = ManifestState { manifest: loaded.manifest.clone(), problem: None };
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
     // Here and not in the task: until it is listened for, SIGHUP ends the process.
     let hangup = signal(SignalKind::hangup()).ok();
-    let watch = ManifestWatch { folder: folder.to_owned(), stamp: loaded.stamp, hangup, manifests, states };
+    let (ask, asked) = mpsc::channel(1);
+    let folder = folder.to_owned();
+    let watch = ManifestWatch { folder, stamp: loaded.stamp, hangup, asked, manifests, states };
     let stop = stop.clone();
     tokio::spawn(async move { stop.run_until_cancelled(watch.run()).await });
-    (manifest, shown)
+    Watched { manifest, states: shown, read: reading(ask) }
+}
+
+fn reading(ask: mpsc::Sender<Waiting>) -> ReadManifest {
+    Arc::new(move || {
+        let ask = ask.clone();
+        Box::pin(async move {
+            let (waiting, read) = oneshot::channel();
+            // Where the watch has ended, the daemon is about to.
+            if ask.send(waiting).await.is_ok() {
+                let _ = read.await;
+            }
+        })
+    })
 }
 
 struct ManifestWatch {
     folder: PathBuf,
     stamp: Stamp,
     hangup: Option<Signal>,
+    asked: mpsc::Receiver<Waiting>,
     manifests: watch::Sender<Arc<Manifest>>,
     states: watch::Sender<Arc<ManifestState>>,
 }
@@ -46,20 +70,27 @@ struct ManifestWatch {
 impl ManifestWatch {
     async fn run(mut self) {
         loop {
-            let asked = async {
+            let hung_up = async {
                 match &mut self.hangup {
                     Some(hangup) => drop(hangup.recv().await),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = asked => self.read(),
-                () = tokio::time::sleep(LOOK) => {
-                    if manifest_dir::stamp(&self.folder) != self.stamp {
-                        self.read();
-                    }
+                () = hung_up => self.read(),
+                Some(waiting) = self.asked.recv() => {
+                    self.read_if_edited();
+                    // Who asked may be gone.
+                    let _ = waiting.send(());
                 }
+                () = tokio::time::sleep(LOOK) => self.read_if_edited(),
             }
+        }
+    }
+
+    fn read_if_edited(&mut self) {
+        if manifest_dir::stamp(&self.folder) != self.stamp {
+            self.read();
         }
     }
 

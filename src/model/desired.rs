@@ -33,6 +33,9 @@ pub struct Desired {
     /// A push of that tag that was announced and not yet verified with the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_hint: Option<TagHint>,
+    /// Since when an answer of git or the registry is awaited because someone asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Timestamp>,
     /// Set while the environment keeps what it has.
     #[serde(default)]
     pub hold: Option<Hold>,
@@ -60,9 +63,19 @@ impl Desired {
             hint: None,
             tag: None,
             tag_hint: None,
+            asked: None,
             hold: None,
             sync: None,
             bad: Vec::new(),
+        }
+    }
+
+    /// The generation that counts: the one that a hold keeps, else the newest. `None`: a hold keeps
+    /// that nothing runs.
+    pub fn wanted_generation(&self) -> Option<Generation> {
+        match &self.hold {
+            Some(hold) => hold.generation,
+            None => Some(self.entry.generation),
         }
     }
 

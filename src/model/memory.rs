@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::EndedBy;
 use super::container::Exit;
+use super::declared::Declared;
 use super::desired::Image;
 use super::name::{CommitId, Generation};
 use super::status::Reason;
@@ -55,6 +56,10 @@ pub struct Good {
     /// When its image first became ready, in whatever container.
     #[serde(default)]
     pub first_ready: Timestamp,
+    /// How the container was declared when it was made: a hold keeps it so, and makes it so again if
+    /// it is lost. `None`: not known, as it became ready under an earlier abide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<Box<Declared>>,
 }
 
 /// Exits in a row and when the next restart is due.

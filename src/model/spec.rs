@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 pub use super::health::{HealthSpec, Probe};
 use super::name::{
@@ -46,6 +47,39 @@ pub enum GuardMode {
     On,
     /// It does not: after an engine restart, containers in a shared network namespace wait for abide.
     Off,
+}
+
+impl Manifest {
+    /// A mark of all that is declared of how an environment runs: it differs after an edit. It is
+    /// only compared, by the process that made it or a later one; a mark that a controller sent stays
+    /// as it is, because another version of abide would make another of the same declaration.
+    pub fn mark(&self, environment: &EnvironmentName) -> Option<String> {
+        let spec = self.environments.get(environment)?;
+        if spec.mark.is_some() {
+            return spec.mark.clone();
+        }
+        let text = format!("{spec:?} {:?} {:?} {:?}", self.network, self.holder, self.front);
+        Some(hex::encode(Sha256::digest(text)))
+    }
+}
+
+impl Manifest {
+    /// The repository and branch that the images of an environment are built from, here or in the
+    /// environment that they are promoted from; `None`: they are not built.
+    pub fn built_from(&self, environment: &EnvironmentName) -> Option<(&str, &BranchName)> {
+        let mut environment = environment;
+        // Promotions could be declared in a circle.
+        for _ in 0..self.environments.len() {
+            match &self.environments.get(environment)?.supply {
+                Supply::Promotion { from } => environment = from,
+                Supply::Branch { repository, branch } => {
+                    return Some((&self.repositories.get(repository)?.url, branch));
+                }
+                Supply::Tag { .. } | Supply::Manual => return None,
+            }
+        }
+        None
+    }
 }
 
 /// A registry that abide runs on this host.
@@ -194,7 +228,7 @@ pub enum SecretRef {
 ///
 /// It travels to agents as JSON. What a newer controller says in addition is passed over, and what
 /// an older one does not say is as if it was not declared.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentSpec {
     /// The container's name.
     pub container: ContainerName,
@@ -247,6 +281,10 @@ pub struct EnvironmentSpec {
     /// The agent that runs it; `None`: the daemon on this machine.
     #[serde(default)]
     pub host: Option<AgentName>,
+    /// The mark that a controller gave this declaration when it sent it to an agent; `None`: this
+    /// manifest was read here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
 
 impl EnvironmentSpec {

@@ -32,6 +32,10 @@ pub struct Status {
     /// What people should know although it changes nothing, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The mark of the declaration that this speaks of, as
+    /// [`Manifest::mark`](super::spec::Manifest::mark) gives it; `None`: not known.
+    #[serde(default)]
+    pub observed_declaration: Option<String>,
 }
 
 /// The closed set of states. `wait` succeeds on `Ready` alone.
@@ -86,6 +90,16 @@ pub enum Reason {
     RevisionNotFound,
     /// The repository does not answer.
     SourceUnavailable,
+    /// A push was announced or someone asked for the head, and git or the registry has not answered.
+    HeadUnknown,
+    /// The repository of the followed branch does not answer.
+    SourceUnreachable,
+    /// The repository of the followed branch denies access.
+    SourceDenied,
+    /// There is no such repository.
+    SourceMissing,
+    /// The repository has no such branch.
+    BranchMissing,
     /// The image is neither here nor to be had.
     ImageNotFound,
     /// An image is being pushed again.
@@ -150,6 +164,11 @@ impl Reason {
             Self::BuildFailed => "BuildFailed",
             Self::RevisionNotFound => "RevisionNotFound",
             Self::SourceUnavailable => "SourceUnavailable",
+            Self::HeadUnknown => "HeadUnknown",
+            Self::SourceUnreachable => "SourceUnreachable",
+            Self::SourceDenied => "SourceDenied",
+            Self::SourceMissing => "SourceMissing",
+            Self::BranchMissing => "BranchMissing",
             Self::ImageNotFound => "ImageNotFound",
             Self::Pushing => "Pushing",
             Self::RegistryUnavailable => "RegistryUnavailable",
@@ -174,6 +193,104 @@ impl Reason {
             Self::PolicyRefused => "PolicyRefused",
             Self::RecordBehind => "RecordBehind",
             Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// How a state that is not Ready comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// abide tries or looks again by itself, without anyone saying so.
+    ByItself,
+    /// Someone has to push, promote, set, sync, resume or declare something.
+    BySomeone,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: &[Self] = &[
+        Self::AsRecorded,
+        Self::NothingRecorded,
+        Self::HeadUnknown,
+        Self::Building,
+        Self::Pulling,
+        Self::Pushing,
+        Self::Updating,
+        Self::AwaitingHealth,
+        Self::BuildFailed,
+        Self::RevisionNotFound,
+        Self::SourceUnavailable,
+        Self::SourceUnreachable,
+        Self::SourceDenied,
+        Self::SourceMissing,
+        Self::BranchMissing,
+        Self::ImageNotFound,
+        Self::RegistryUnavailable,
+        Self::RegistryDenied,
+        Self::TagMoved,
+        Self::StartFailed,
+        Self::NeverReady,
+        Self::HealthUnknown,
+        Self::Interrupted,
+        Self::Unhealthy,
+        Self::CrashLoop,
+        Self::NotConverging,
+        Self::HeldByPerson,
+        Self::NameConflict,
+        Self::VolumeMissing,
+        Self::SecretMissing,
+        Self::EngineUnavailable,
+        Self::NotInManifest,
+        Self::FrontUnavailable,
+        Self::RolledBack,
+        Self::AgentAway,
+        Self::PolicyRefused,
+        Self::RecordBehind,
+        Self::Unknown,
+    ];
+
+    /// What ends it.
+    pub fn ends(self) -> Ends {
+        match self {
+            // Verdicts on what is recorded, and what only the record or the manifest can change.
+            Self::BuildFailed
+            | Self::RevisionNotFound
+            | Self::NothingRecorded
+            | Self::TagMoved
+            | Self::HeldByPerson
+            | Self::NotInManifest
+            | Self::RolledBack
+            | Self::PolicyRefused
+            | Self::RecordBehind => Ends::BySomeone,
+            Self::AsRecorded
+            | Self::HeadUnknown
+            | Self::Building
+            | Self::Pulling
+            | Self::Pushing
+            | Self::Updating
+            | Self::AwaitingHealth
+            | Self::SourceUnavailable
+            | Self::SourceUnreachable
+            | Self::SourceDenied
+            | Self::SourceMissing
+            | Self::BranchMissing
+            | Self::ImageNotFound
+            | Self::RegistryUnavailable
+            | Self::RegistryDenied
+            | Self::StartFailed
+            | Self::NeverReady
+            | Self::HealthUnknown
+            | Self::Interrupted
+            | Self::Unhealthy
+            | Self::CrashLoop
+            | Self::NotConverging
+            | Self::NameConflict
+            | Self::VolumeMissing
+            | Self::SecretMissing
+            | Self::EngineUnavailable
+            | Self::FrontUnavailable
+            | Self::AgentAway
+            | Self::Unknown => Ends::ByItself,
         }
     }
 }

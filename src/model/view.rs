@@ -104,6 +104,34 @@ pub struct Moved {
     pub changed: bool,
     /// A sentence for people.
     pub message: String,
+    /// Whether something that was asked for could not be done, as the message says.
+    #[serde(default)]
+    pub failed: bool,
+}
+
+/// How far something that is waited for has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitState {
+    /// It was seen serving.
+    Reached,
+    /// It may still come.
+    Waiting,
+    /// It failed, was replaced by something without it, or can no longer come.
+    Ended,
+}
+
+/// The answer of `GET /api/v1/environments/<env>/wait`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitView {
+    /// How far it has come.
+    pub state: WaitState,
+    /// Why, in a sentence.
+    pub message: String,
+    /// When the wait began, by the server's clock: to be shown with the next question of the same wait.
+    pub asked: Timestamp,
+    /// The environment.
+    pub environment: EnvironmentView,
 }
 
 /// The answer to `diff`: the plan of one environment as it would be now.
@@ -117,6 +145,9 @@ pub struct PlanView {
     pub steps: Vec<String>,
     /// What is waited for, or why nothing can be done.
     pub message: String,
+    /// Whether what runs is not what is recorded and declared.
+    #[serde(default)]
+    pub differs: bool,
 }
 
 /// The answer of `GET /api/v1/environments`.

@@ -11,6 +11,7 @@
 
 mod difference;
 pub mod explain;
+mod hold;
 mod notes;
 mod restart;
 mod rollback;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use crate::model::build::RecipeKey;
 use crate::model::container::{ContainerOptions, ContainerSpec};
+use crate::model::declared::Declared;
 use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
 use crate::model::holder::HolderSpec;
 use crate::model::memory::{Good, Memory};
@@ -33,6 +35,7 @@ use crate::model::spec::{HealthSpec, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
+pub use hold::{AfterHold, held_back};
 pub use notes::{Failure, after_failure};
 pub use restart::backoff;
 pub use supply::{Need, need};
@@ -56,6 +59,10 @@ pub struct Intent {
     pub supply: SupplyKind,
     /// The options of its containers; an error where a secret cannot be read.
     pub options: Result<ContainerOptions, String>,
+    /// The declaration that the options are of; `None` only where none is known.
+    pub declared: Option<Box<Declared>>,
+    /// What would be enforced if nobody held the environment; `None`: nobody does.
+    pub after_hold: Option<Box<AfterHold>>,
     /// How readiness is judged.
     pub health: HealthSpec,
     /// In which order containers change places.
@@ -368,11 +375,16 @@ fn said_while_held(intent: &Intent, verdict: Verdict) -> Verdict {
     let at_rest = matches!(verdict.condition, Condition::Ready | Condition::RolledBack)
         || verdict.reason == Reason::NothingRecorded;
     match &intent.hold {
-        Some(hold) if at_rest => Verdict::new(
-            Condition::Held,
-            Reason::HeldByPerson,
-            format!("held by {}: {}; `abide resume {}` lets it go", hold.by, hold.reason, intent.environment),
-        ),
+        Some(hold) if at_rest => {
+            let held_back = match held_back(intent).as_slice() {
+                [] => String::new(),
+                keys => format!("; would be replaced: {}", keys.join(", ")),
+            };
+            let (by, reason, environment) = (&hold.by, &hold.reason, &intent.environment);
+            let message =
+                format!("held by {by}: {reason}{held_back}; `abide resume {environment}` lets it go");
+            Verdict::new(Condition::Held, Reason::HeldByPerson, message)
+        }
         _ => verdict,
     }
 }

@@ -1,6 +1,6 @@
 //! Choosing what to enforce: what the record wants, else what was good last, else what is there.
 
-use super::{Intent, Verdict, difference, generation_words, image_id, rollback};
+use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback};
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
 use crate::model::memory::Memory;
@@ -57,7 +57,7 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     if let Err(why) = &intent.options {
         return keep(observed, memory, KeepReason::NoOptions(why.clone()));
     }
-    let wanted = wanted(intent).filter(|wanted| can_run(observed, wanted));
+    let wanted = wanted(intent).filter(|wanted| can_run(intent, observed, memory, wanted));
     if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
     }
@@ -76,12 +76,12 @@ pub(super) fn wanted(intent: &Intent) -> Option<ContainerSpec> {
 /// What to enforce in place of what failed: the container that was ready, as it is where its options
 /// are no longer the declared ones; else one of the image that was good; else any that was there.
 fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
-    let others = observed.containers.iter().filter(|container| !is_made_as(container, &failed));
+    let others = observed.containers.iter().filter(|container| !is_it(container, &failed, intent, memory));
     let other = to_go_back_to(others, intent, memory);
     let good = good(intent, observed, memory);
     match (other, good) {
         (Some(other), good) if is_proven(other, memory) => good
-            .filter(|good| is_made_as(other, good))
+            .filter(|good| is_it(other, good, intent, memory))
             .map_or_else(|| kept(other, KeepReason::Refused), Choice::Fallback),
         (_, Some(good)) => Choice::Fallback(good),
         (Some(other), None) => kept(other, KeepReason::Refused),
@@ -94,7 +94,7 @@ pub(super) fn good(intent: &Intent, observed: &Observed, memory: &Memory) -> Opt
     let good = memory.good.as_ref()?;
     let entry = Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
     let spec = made_of(good.image.id.as_ref()?, intent.options.as_ref().ok()?, &entry);
-    (can_run(observed, &spec) && !is_refused(&spec, memory)).then_some(spec)
+    (can_run(intent, observed, memory, &spec) && !is_refused(&spec, memory)).then_some(spec)
 }
 
 fn made_of(image: &Digest, options: &ContainerOptions, entry: &Entry) -> ContainerSpec {
@@ -106,8 +106,8 @@ fn made_of(image: &Digest, options: &ContainerOptions, entry: &Entry) -> Contain
     }
 }
 
-fn can_run(observed: &Observed, spec: &ContainerSpec) -> bool {
-    let exists = || observed.containers.iter().any(|container| is_made_as(container, spec));
+fn can_run(intent: &Intent, observed: &Observed, memory: &Memory, spec: &ContainerSpec) -> bool {
+    let exists = || observed.containers.iter().any(|container| is_it(container, spec, intent, memory));
     observed.images.contains(&spec.image) || exists()
 }
 
@@ -119,6 +119,17 @@ fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
 /// none any more.
 pub(super) fn is_made_as(container: &SeenContainer, spec: &ContainerSpec) -> bool {
     container.state != ContainerState::Dead && difference::structural(spec, container).is_empty()
+}
+
+/// Whether this is the container that `spec` asks for: made of exactly these options, or kept as it is by
+/// a hold.
+pub(super) fn is_it(
+    container: &SeenContainer,
+    spec: &ContainerSpec,
+    intent: &Intent,
+    memory: &Memory,
+) -> bool {
+    is_made_as(container, spec) || hold::is_kept(container, spec, intent, memory)
 }
 
 /// Whether it is the container that became ready last.

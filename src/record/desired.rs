@@ -164,13 +164,20 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Asks for a pass now, and forgives failures from before `at`.
+    /// Asks for a pass now, and forgives failures from before `at`. `asks`: git or the registry is
+    /// asked for the head or digest too.
     ///
     /// # Errors
     /// [`RecordError`] where nothing was recorded.
-    pub async fn sync(&self, environment: &EnvironmentName, at: Timestamp) -> Result<Desired, RecordError> {
+    pub async fn sync(
+        &self,
+        environment: &EnvironmentName,
+        at: Timestamp,
+        asks: bool,
+    ) -> Result<Desired, RecordError> {
         let work = move |_: &mut Draft<'_>, desired: &mut Desired| {
             desired.sync = Some(at);
+            desired.asked = asks.then_some(at).or(desired.asked);
             Ok(())
         };
         self.edit(environment, work).await

@@ -9,7 +9,8 @@ use super::shared::Shared;
 use super::store::Kind;
 use super::{generation, keys, replica};
 use crate::model::build::RecipeKey;
-use crate::model::desired::{Bad, Desired, Entry, GoBack, Image, Origin, Outcome};
+use crate::model::desired::{Bad, Desired, Entry, GoBack, Image, Origin, Outcome, TagHint};
+use crate::model::look::Asked;
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
@@ -39,10 +40,26 @@ impl Resolver {
         &self,
         environment: &EnvironmentName,
         head: &CommitId,
-        at: Timestamp,
+        asked: impl Into<Asked>,
     ) -> Result<Option<Generation>, RecordError> {
-        let (environment, head) = (environment.clone(), head.clone());
-        self.shared.write(move |draft| advance(draft, &environment, &head, at)).await
+        let (environment, head, asked) = (environment.clone(), head.clone(), asked.into());
+        self.shared.write(move |draft| advance(draft, &environment, &head, asked)).await
+    }
+
+    /// Notes that a question for the head or digest ended without one. `is_answered`: git or the
+    /// registry says that there is none; otherwise it did not answer, and what was announced stays
+    /// to be verified.
+    ///
+    /// # Errors
+    /// [`RecordError`] if the write failed; nothing was recorded then.
+    pub async fn no_head(
+        &self,
+        environment: &EnvironmentName,
+        asked: Asked,
+        is_answered: bool,
+    ) -> Result<(), RecordError> {
+        let environment = environment.clone();
+        self.shared.write(move |draft| without_head(draft, &environment, asked, is_answered)).await
     }
 
     /// Takes the head of the environment's branch, which touches none of the paths that concern the
@@ -54,9 +71,10 @@ impl Resolver {
         &self,
         environment: &EnvironmentName,
         head: &CommitId,
+        asked: impl Into<Asked>,
     ) -> Result<bool, RecordError> {
-        let (environment, head) = (environment.clone(), head.clone());
-        self.shared.write(move |draft| pass_over(draft, &environment, &head)).await
+        let (environment, head, asked) = (environment.clone(), head.clone(), asked.into());
+        self.shared.write(move |draft| pass_over(draft, &environment, &head, asked)).await
     }
 
     /// Takes the digest of the environment's tag as the registry tells it: `image` names it by
@@ -70,10 +88,10 @@ impl Resolver {
         environment: &EnvironmentName,
         image: Image,
         note: String,
-        at: Timestamp,
+        asked: impl Into<Asked>,
     ) -> Result<Option<Generation>, RecordError> {
-        let environment = environment.clone();
-        self.shared.write(move |draft| advance_tag(draft, &environment, image, note, at)).await
+        let (environment, asked) = (environment.clone(), asked.into());
+        self.shared.write(move |draft| advance_tag(draft, &environment, image, note, asked)).await
     }
 
     /// Names the image of `generation` by its content. No new generation: the same wish, completed.
@@ -180,27 +198,23 @@ fn advance(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     head: &CommitId,
-    at: Timestamp,
+    asked: Asked,
 ) -> Result<Option<Generation>, RecordError> {
-    let mut desired = draft.desired(environment)?;
-    let hint = desired.hint.take();
+    let before = draft.desired(environment)?;
+    let mut desired = before.clone();
+    let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.covers(hint.at));
+    desired.asked.take_if(|wish| asked.covers(*wish));
     let is_passed_over = desired.passed_over.take().as_ref() == Some(head);
-    if desired.head.as_ref() == Some(head) && !is_passed_over {
-        if hint.is_some() {
-            // The loop itself asked, and nothing that anyone waits for changed.
-            draft.put_desired_silently(&desired)?;
-        }
-        return Ok(None);
-    }
+    let has_moved = is_passed_over || desired.head.as_ref() != Some(head);
     desired.head = Some(head.clone());
-    let is_new = !is_followed(&desired, head);
+    let is_new = has_moved && !is_followed(&desired, head);
     if is_new {
         let by = hint.filter(|hint| hint.revision == *head).map(|hint| hint.by);
         let origin = Some(if by.is_some() { Origin::Push } else { Origin::BranchPoll });
-        let entry = Entry { revision: Some(head.clone()), origin, by, at, ..Entry::default() };
+        let entry = Entry { revision: Some(head.clone()), origin, by, at: asked.to, ..Entry::default() };
         generation::begin(draft, &mut desired, entry)?;
     }
-    draft.put_desired(&desired)?;
+    put_if_changed(draft, &before, &desired)?;
     Ok(is_new.then_some(desired.entry.generation))
 }
 
@@ -208,15 +222,15 @@ fn pass_over(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     head: &CommitId,
+    asked: Asked,
 ) -> Result<bool, RecordError> {
-    let mut desired = draft.desired(environment)?;
-    let is_hinted = desired.hint.take().is_some();
-    let is_news = desired.passed_over.as_ref() != Some(head) || desired.head.as_ref() != Some(head);
-    if is_news || is_hinted {
-        (desired.head, desired.passed_over) = (Some(head.clone()), Some(head.clone()));
-        draft.put_desired(&desired)?;
-    }
-    Ok(is_news)
+    let before = draft.desired(environment)?;
+    let mut desired = before.clone();
+    desired.hint.take_if(|hint| hint.revision == *head || asked.covers(hint.at));
+    desired.asked.take_if(|wish| asked.covers(*wish));
+    (desired.head, desired.passed_over) = (Some(head.clone()), Some(head.clone()));
+    put_if_changed(draft, &before, &desired)?;
+    Ok((&desired.head, &desired.passed_over) != (&before.head, &before.passed_over))
 }
 
 fn advance_tag(
@@ -224,28 +238,47 @@ fn advance_tag(
     environment: &EnvironmentName,
     image: Image,
     note: String,
-    at: Timestamp,
+    asked: Asked,
 ) -> Result<Option<Generation>, RecordError> {
-    let mut desired = draft.desired(environment)?;
-    let hint = desired.tag_hint.take();
-    if desired.tag == image.digest {
-        if hint.is_some() {
-            // The loop itself asked, and nothing that anyone waits for changed.
-            draft.put_desired_silently(&desired)?;
-        }
-        return Ok(None);
-    }
+    let before = draft.desired(environment)?;
+    let mut desired = before.clone();
+    let is_announced = |hint: &TagHint| Some(&hint.digest) == image.digest.as_ref();
+    let hint = desired.tag_hint.take_if(|hint| is_announced(hint) || asked.covers(hint.at));
+    desired.asked.take_if(|wish| asked.covers(*wish));
+    let has_moved = desired.tag != image.digest;
     desired.tag = image.digest.clone();
     let is_recorded = desired.entry.image.as_ref().is_some_and(|recorded| recorded.digest == image.digest);
-    let is_new = !(is_recorded && desired.entry.origin == Some(Origin::Tag));
+    let is_new = has_moved && !(is_recorded && desired.entry.origin == Some(Origin::Tag));
     if is_new {
-        let by = hint.filter(|hint| Some(&hint.digest) == image.digest.as_ref()).map(|hint| hint.by);
+        let by = hint.filter(is_announced).map(|hint| hint.by);
         let (image, origin) = (Some(image), Some(Origin::Tag));
-        let entry = Entry { image, origin, by, note: Some(note), at, ..Entry::default() };
+        let entry = Entry { image, origin, by, note: Some(note), at: asked.to, ..Entry::default() };
         generation::begin(draft, &mut desired, entry)?;
     }
-    draft.put_desired(&desired)?;
+    put_if_changed(draft, &before, &desired)?;
     Ok(is_new.then_some(desired.entry.generation))
+}
+
+/// Ends what the question answers: a push that was announced is verified by an answer alone, and
+/// someone who asks learns also that there is none.
+fn without_head(
+    draft: &mut Draft<'_>,
+    environment: &EnvironmentName,
+    asked: Asked,
+    is_answered: bool,
+) -> Result<(), RecordError> {
+    let before = draft.desired(environment)?;
+    let mut desired = before.clone();
+    desired.asked.take_if(|wish| asked.covers(*wish));
+    if is_answered {
+        desired.hint.take_if(|hint| asked.covers(hint.at));
+        desired.tag_hint.take_if(|hint| asked.covers(hint.at));
+    }
+    put_if_changed(draft, &before, &desired)
+}
+
+fn put_if_changed(draft: &mut Draft<'_>, before: &Desired, desired: &Desired) -> Result<(), RecordError> {
+    if desired == before { Ok(()) } else { draft.put_desired(desired) }
 }
 
 /// Whether the current generation is this commit already, and because the branch is followed.

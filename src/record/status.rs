@@ -63,6 +63,11 @@ impl StatusWriter {
         self.shared.write(work).await
     }
 
+    /// Rings for an environment of which something is said that is not in the store.
+    pub fn ring(&self, environment: &EnvironmentName) {
+        self.shared.bells.ring(Bell::Status(environment.clone()));
+    }
+
     /// Keeps what became of a generation. One that is not kept any more has no outcome.
     ///
     /// # Errors

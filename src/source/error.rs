@@ -82,6 +82,17 @@ pub enum SourceError {
         /// What git said.
         detail: String,
     },
+    /// The server has no such repository, or hides it from these credentials.
+    #[error(
+        "{remote} does not exist, or is hidden: {detail}; for a private repository give `username` and its secret in \
+         [repository.NAME], or a credential helper or ssh key to the user that abide runs as"
+    )]
+    NotFound {
+        /// The remote.
+        remote: String,
+        /// What git said.
+        detail: String,
+    },
     /// The password for a remote cannot be read.
     #[error("the password for {remote}: {why}")]
     Password {
@@ -170,6 +181,7 @@ impl SourceError {
             | Self::Refused { .. } => false,
             Self::Unreachable { .. }
             | Self::Denied { .. }
+            | Self::NotFound { .. }
             | Self::Password { .. }
             | Self::NotTrusted { .. }
             | Self::TimedOut { .. }
@@ -204,6 +216,8 @@ impl SourceError {
             Self::NotARepository { remote }
         } else if says(DENIED) {
             Self::Denied { remote, detail }
+        } else if says(NOT_FOUND) {
+            Self::NotFound { remote, detail }
         } else if says(UNREACHABLE) {
             Self::Unreachable { remote, detail }
         } else {
@@ -224,6 +238,8 @@ const NOT_A_REPOSITORY: &[&str] =
 
 /// Hosting services answer "not found" for what these credentials may not see, so that is no
 /// verdict on whether it exists.
+const NOT_FOUND: &[&str] = &["' not found", "epository not found"];
+
 const DENIED: &[&str] = &[
     "could not read Username",
     "could not read Password",
@@ -233,8 +249,6 @@ const DENIED: &[&str] = &[
     "Host key verification failed",
     "returned error: 401",
     "returned error: 403",
-    "' not found",
-    "epository not found",
 ];
 
 const UNREACHABLE: &[&str] = &[

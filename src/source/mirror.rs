@@ -82,6 +82,31 @@ impl Mirror {
         self.bring_or_mend(commit, branch).await
     }
 
+    /// Whether `ancestor` is `commit` or one of those that led to it. A mirror has whole histories, so
+    /// one that is not here is none of them.
+    ///
+    /// # Errors
+    /// As [`Mirror::ensure`] for `commit`, if it is not here yet.
+    pub async fn contains(
+        &self,
+        commit: &CommitId,
+        branch: &BranchName,
+        ancestor: &CommitId,
+    ) -> Result<bool, SourceError> {
+        let _turn = self.turn().await;
+        self.prepare(commit).await?;
+        if !self.holds(commit, None).await? {
+            self.bring_or_mend(commit, Some(branch)).await?;
+        }
+        let kind = self.git("look up a commit").args(["cat-file", "-t", ancestor.as_str()]);
+        if kind.run().await?.answer().is_none_or(|kind| kind != b"commit\n") {
+            return Ok(false);
+        }
+        let compare = self.git("compare two commits");
+        let compare = compare.args(["merge-base", "--is-ancestor", ancestor.as_str(), commit.as_str()]);
+        Ok(compare.run().await?.answer().is_some())
+    }
+
     pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
     }

@@ -12,6 +12,7 @@ use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker, try_docker};
 use super::net::{Answer, free_ports, http_get, signed_push};
 use super::nginx::nginx_image;
+use super::slow_git::SlowGit;
 use super::standard::{SECRET, Standard};
 use super::{eventually, eventually_some};
 
@@ -52,6 +53,20 @@ impl Scene {
             format!("{named}\n[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"5s\"\n")
         });
         Some((scene, http))
+    }
+
+    /// The environments of these names under a daemon whose git answers as the test wants.
+    pub(crate) fn with_git(
+        poll: &str,
+        names: &[&str],
+        edit: impl FnOnce(String) -> String,
+    ) -> Option<(Self, SlowGit)> {
+        let space = Space::new()?;
+        let git = SlowGit::new(&space);
+        let site = Standard::with_poll(&space, poll);
+        site.declare(&edit(hasty(&only(names, &site.manifest()))));
+        let daemon = site.daemon_with(&[("PATH", &git.path())]);
+        Some((Self { daemon, site, space }, git))
     }
 
     fn in_space(space: Space, poll: &str, names: &[&str], edit: impl FnOnce(String) -> String) -> Self {

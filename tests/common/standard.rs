@@ -69,7 +69,12 @@ impl Standard {
 
     /// Starts a daemon on them, which knows the webhook's secret.
     pub(crate) fn daemon(&self) -> Daemon {
-        Daemon::start(&self.desired_state, &[(SECRET_VARIABLE, SECRET)])
+        self.daemon_with(&[])
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
+        Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())
     }
 
     /// Runs one verb, whether a daemon runs or not.

@@ -24,3 +24,4 @@ mod load;
 mod registry;
 mod rollback;
 mod verdicts;
+mod wishes;

@@ -135,12 +135,16 @@ impl ApiState {
         let state = Arc::clone(&self.manifest.borrow());
         let all = state.manifest.environments.iter();
         let of_agent = all.filter(|(_, spec)| spec.host.as_ref() == Some(agent));
-        let environments =
-            of_agent.map(|(name, spec)| self.assigned(name, spec)).collect::<Result<_, _>>()?;
+        let environments = of_agent
+            .map(|(name, spec)| {
+                let mark = state.manifest.mark(name);
+                self.assigned(name, EnvironmentSpec { mark, ..spec.clone() })
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Assignment { network: state.manifest.network.clone(), environments })
     }
 
-    fn assigned(&self, name: &EnvironmentName, spec: &EnvironmentSpec) -> Result<Assigned, RecordError> {
+    fn assigned(&self, name: &EnvironmentName, spec: EnvironmentSpec) -> Result<Assigned, RecordError> {
         let desired = self.desired.get(name)?;
         let held = desired.hold.as_ref().and_then(|hold| hold.generation);
         let held = match held.filter(|held| *held != desired.entry.generation) {
@@ -148,6 +152,6 @@ impl ApiState {
             None => None,
         };
         let heard = self.desk.hearer().heard(name)?;
-        Ok(Assigned { spec: spec.clone(), desired, held, heard })
+        Ok(Assigned { spec, desired, held, heard })
     }
 }

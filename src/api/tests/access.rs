@@ -36,7 +36,7 @@ const IN: u16 = 0;
 
 /// What each route answers to: nobody, a viewer, a deployer of dev who asks for dev, the same who
 /// asks for prod, an agent, an admin.
-const EXPECTED: [(&str, &str, [u16; 6]); 28] = [
+const EXPECTED: [(&str, &str, [u16; 6]); 29] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN]),
@@ -46,6 +46,7 @@ const EXPECTED: [(&str, &str, [u16; 6]); 28] = [
     ("GET", "/api/v1/environments/{environment}/events", [401, IN, IN, IN, 403, IN]),
     ("GET", "/api/v1/environments/{environment}/plan", [401, IN, IN, IN, 403, IN]),
     ("GET", "/api/v1/environments/{environment}/logs", [401, IN, IN, IN, 403, IN]),
+    ("GET", "/api/v1/environments/{environment}/wait", [401, IN, IN, IN, 403, IN]),
     ("POST", "/api/v1/environments/{environment}/set", [401, 403, IN, 403, 403, IN]),
     ("POST", "/api/v1/environments/{environment}/promote", [401, 403, IN, 403, 403, IN]),
     ("POST", "/api/v1/environments/{environment}/rollback", [401, 403, IN, 403, 403, IN]),

@@ -66,6 +66,7 @@ pub(super) fn status(environment: &str, generation: u64) -> Status {
         plan: vec![],
         observed_sync: None,
         warnings: vec![],
+        observed_declaration: None,
     }
 }
 
@@ -109,11 +110,12 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         build: None,
         push: None,
         host: None,
+        mark: None,
     }
 }
 
 /// `dev` and `test` follow branches, `prod` takes from `test`, `lab` is set by hand.
-fn manifest() -> ManifestState {
+pub(super) fn manifest() -> ManifestState {
     let branch = |branch: &str| Supply::Branch {
         repository: RepositoryName::new("keepwork").unwrap(),
         branch: BranchName::new(branch).unwrap(),
@@ -163,6 +165,7 @@ impl Controller for FakeController {
                 differences: vec![],
                 steps: vec!["start it".into()],
                 message: String::new(),
+                differs: false,
             })
         }
         .boxed()
@@ -253,6 +256,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
         logs_dir: home.path().to_owned(),
         controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),
         more_metrics: None,
+        read_manifest: None,
         clock: || at(1_000),
     };
     Api { handles, state, manifest, home }

@@ -4,10 +4,11 @@ use axum::http::Method;
 use serde_json::json;
 
 use super::{Api, api, api_with, at, commit, digest, image, name, status};
-use crate::model::desired::{Desired, Origin, Outcome};
+use crate::model::desired::{Desired, Hint, Origin, Outcome};
 use crate::model::memory::{Good, Memory};
-use crate::model::name::Generation;
+use crate::model::name::{CommitId, Generation, RepositoryName};
 use crate::model::status::{Condition, Reason, Status};
+use crate::record::{Bell, Delivery};
 
 fn record_of(api: &Api, environment: &str) -> Desired {
     api.handles.desired.get(&name(environment)).unwrap()
@@ -144,7 +145,9 @@ async fn only_what_is_ready_is_promoted() {
             (status.condition, status.reason) = (Condition::Degraded, Reason::Unhealthy);
             status.message = "it hurts".into();
         }),
-        ("only 2 is known to be ready", |status| status.observed_generation = Generation(2)),
+        ("generation 3 is recorded; the loop has seen 2", |status| {
+            status.observed_generation = Generation(2);
+        }),
         ("is recorded", |status| status.running.as_mut().unwrap().image_id = Some(digest(9))),
         ("does not run", |status| status.running = None),
     ];
@@ -226,6 +229,7 @@ async fn a_hold_keeps_what_is_good_now() {
         container: "c".to_owned(),
         at: at(1),
         first_ready: at(1),
+        declared: None,
     };
     let memory = Memory { good: Some(good), ..Memory::default() };
     on_its_way.handles.status_writer.report(&status("dev", 1), &memory).await.unwrap();
@@ -270,9 +274,75 @@ async fn resuming_says_whether_anything_was_held() {
     assert_eq!(record_of(&api, "dev").hold, None);
 }
 
+/// Git, which says the same head of every branch, or nothing of use.
+fn answer(api: &Api, head: Option<CommitId>) {
+    let (mut bells, handles) = (api.handles.bells.subscribe(), &api.handles);
+    let (desired, resolver) = (handles.desired.clone(), handles.resolver.clone());
+    tokio::spawn(async move {
+        while let Ok(bell) = bells.recv().await {
+            let Bell::Desired(name) = bell else { continue };
+            let Some(asked) = desired.get(&name).unwrap().asked else { continue };
+            match &head {
+                Some(head) => drop(resolver.advance_head(&name, head, asked).await.unwrap()),
+                None => resolver.no_head(&name, asked.into(), false).await.unwrap(),
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_sync_tells_what_git_answers() {
+    let api = api();
+    answer(&api, Some(commit(7)));
+    let moved = api.post("dev/sync", json!({})).await.moved();
+    assert_eq!((&moved["generation"], &moved["failed"]), (&json!(1), &json!(false)), "{moved}");
+    assert!(moved["message"].as_str().unwrap().contains("generation 1 is recorded"), "{moved}");
+    let moved = api.post("dev/sync", json!({})).await.moved();
+    assert!(moved["message"].as_str().unwrap().contains("git still says 000000000000"), "{moved}");
+    let desired = record_of(&api, "dev");
+    assert_eq!((desired.asked, desired.entry.revision), (None, Some(commit(7))));
+    let prod = api.post("prod/sync", json!({})).await.moved();
+    assert_eq!(prod["message"], "`prod` is looked at now", "there is nobody to ask");
+}
+
+#[tokio::test]
+async fn nothing_is_promoted_while_a_push_is_not_looked_at_unless_it_is_named() {
+    let api = api();
+    api.ready("test", 4).await;
+    let delivery = Delivery {
+        id: None,
+        repository: RepositoryName::new("keepwork").unwrap(),
+        hint: Hint { revision: commit(5), by: "github (alice)".into(), at: at(999) },
+    };
+    api.handles.writer.push(delivery, &[name("test")]).await.unwrap();
+    let unnamed = json!({"from": "test", "seen": digest(4).to_string()});
+    api.post("prod/promote", unnamed.clone()).await.refuses(409, "git has not answered yet");
+    let named = json!({"from": "test", "digest": digest(4).to_string()});
+    assert_eq!(api.post("prod/promote", named).await.moved()["generation"], 1);
+    api.handles.resolver.advance_head(&name("test"), &commit(4), at(1_000)).await.unwrap();
+
+    // A newer generation is under way, and the one before it goes on serving.
+    api.handles.resolver.advance_head(&name("test"), &commit(5), at(1_001)).await.unwrap();
+    let building = Status {
+        condition: Condition::Progressing,
+        reason: Reason::Building,
+        observed_generation: record_of(&api, "test").entry.generation,
+        ..status("test", 4)
+    };
+    api.report(&building).await;
+    api.post("prod/promote", unnamed).await.refuses(409, "it is Progressing");
+    let other = json!({"from": "test", "digest": digest(9).to_string()});
+    api.post("prod/promote", other).await.refuses(409, "does not run");
+    let named = json!({"from": "test", "digest": digest(4).to_string()});
+    let again = api.post("prod/promote", named).await.moved();
+    assert_eq!((&again["changed"], &again["generation"]), (&json!(false), &json!(1)), "{again}");
+    assert!(again["message"].as_str().unwrap().starts_with("nothing changes"), "{again}");
+}
+
 #[tokio::test]
 async fn a_sync_is_asked_of_one_or_of_all() {
     let api = api();
+    answer(&api, None);
     api.post("dev/sync", json!({})).await.moved();
     assert_eq!(record_of(&api, "dev").sync, Some(at(1_000)));
     assert_eq!(record_of(&api, "prod").sync, None);

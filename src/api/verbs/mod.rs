@@ -5,44 +5,20 @@ mod hold;
 mod promote;
 mod rollback;
 mod set;
-
-use axum::Json;
-use axum::extract::State;
+mod sync;
 
 pub(super) use hold::{hold, resume};
 pub(super) use promote::promote;
 pub(super) use rollback::rollback;
 pub(super) use set::set;
+pub(super) use sync::{sync, sync_all};
 
 use super::ApiState;
 use super::error::ApiError;
-use super::find::Found;
 use crate::model::desired::{Desired, Image};
-use crate::model::name::EnvironmentName;
 use crate::model::view::Moved;
 
-/// `POST /api/v1/environments/{environment}/sync`
-pub(super) async fn sync(State(api): State<ApiState>, found: Found) -> Result<Json<Moved>, ApiError> {
-    found.declared()?;
-    Ok(Json(api.sync(&found.name).await?))
-}
-
-/// `POST /api/v1/sync`
-pub(super) async fn sync_all(State(api): State<ApiState>) -> Result<Json<Vec<Moved>>, ApiError> {
-    let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
-    let mut moved = Vec::with_capacity(declared.len());
-    for name in declared {
-        moved.push(api.sync(&name).await?);
-    }
-    Ok(Json(moved))
-}
-
 impl ApiState {
-    async fn sync(&self, name: &EnvironmentName) -> Result<Moved, ApiError> {
-        let desired = self.writer.sync(name, (self.clock)()).await?;
-        Ok(moved(&desired, true, format!("`{name}` is looked at now{}", self.when())))
-    }
-
     /// The answer to a change that made a generation: `what` begins the sentence.
     fn recorded(&self, desired: &Desired, what: &str) -> Moved {
         let (name, generation) = (&desired.environment, desired.entry.generation);
@@ -62,7 +38,8 @@ impl ApiState {
 }
 
 fn moved(desired: &Desired, changed: bool, message: String) -> Moved {
-    Moved { environment: desired.environment.clone(), generation: desired.entry.generation, changed, message }
+    let (environment, generation) = (desired.environment.clone(), desired.entry.generation);
+    Moved { environment, generation, changed, message, failed: false }
 }
 
 /// The longest reason, in bytes: each is kept with its generation.

@@ -1,19 +1,21 @@
 //! `promote`: what one environment runs healthy becomes what another should run. Compare-and-set:
 //! refused where what was seen is no longer so.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::shown;
+use super::{moved, shown};
 use crate::api::ApiState;
 use crate::api::body::{Body, By};
 use crate::api::error::ApiError;
 use crate::api::find::Found;
-use crate::model::desired::{Desired, Image, Origin};
-use crate::model::name::{AgentName, Digest, EnvironmentName};
+use crate::model::desired::{Desired, Entry, HistoryEntry, Image, Origin, Outcome};
+use crate::model::name::{AgentName, CommitId, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
-use crate::model::status::{Condition, Status};
+use crate::model::status::{Condition, Reason, Status};
 use crate::model::view::Moved;
 use crate::record::{Change, Guard};
 
@@ -23,8 +25,10 @@ use crate::record::{Change, Guard};
 pub(in crate::api) struct Promote {
     /// From where.
     from: String,
-    /// The content that was seen there.
+    /// The image that is meant, even if another one is on its way there.
     digest: Option<String>,
+    /// The image that was seen there.
+    seen: Option<String>,
 }
 
 /// `POST /api/v1/environments/{environment}/promote`, on the environment that is promoted to.
@@ -36,28 +40,113 @@ pub(in crate::api) async fn promote(
 ) -> Result<Json<Moved>, ApiError> {
     let from = api.find(&body.from)?.name;
     check_source(&found, &from)?;
-    let source = api.desired.get(&from)?;
-    let is_here = api.find(&body.from)?.host().is_none();
-    let image = healthy_image(&source, api.status.status(&from)?.as_ref(), is_here)?;
+    api.fresh_manifest().await;
+    let meant = digest(body.digest.as_deref())?;
+    let source = api.desired.get(&from)?.entry;
+    let serving = api.serving(&from, meant.as_ref())?;
+    let image = &serving.image;
     if let Some(host) = found.host() {
-        check_reach(&from, &image, host)?;
+        check_reach(&from, image, host)?;
     }
-    if let Some(seen) = &body.digest {
-        check_seen(&from, &image, seen)?;
+    for seen in [meant, digest(body.seen.as_deref())?].iter().flatten() {
+        check_seen(&from, image, seen)?;
     }
-    let generation = source.entry.generation;
+    if let Some(unchanged) = api.is_there_already(&found.name, &serving)? {
+        return Ok(Json(unchanged));
+    }
     let change = Change {
-        revision: source.entry.revision,
+        revision: serving.revision.clone(),
         image: Some(image.clone()),
         origin: Origin::Promotion,
         by: Some(by),
-        note: Some(format!("from {from} generation {generation}")),
+        note: Some(format!("from {from} generation {}", serving.generation)),
         at: (api.clock)(),
         hold: None,
     };
-    let guard = Guard { environment: from.clone(), generation };
+    let guard = Guard { environment: from.clone(), generation: source.generation };
     let desired = api.writer.submit(&found.name, change, &[guard]).await?;
-    Ok(Json(api.recorded(&desired, &format!("{} of `{from}`", shown(&image)))))
+    Ok(Json(api.recorded(&desired, &format!("{} of `{from}`", shown(image)))))
+}
+
+/// What an environment runs healthy.
+struct Serving {
+    generation: Generation,
+    revision: Option<CommitId>,
+    image: Image,
+}
+
+impl ApiState {
+    /// What `from` runs healthy. As long as a push is not looked at or a newer generation is under way,
+    /// that is only what someone means who names it.
+    fn serving(&self, from: &EnvironmentName, meant: Option<&Digest>) -> Result<Serving, ApiError> {
+        let state = Arc::clone(&self.manifest.borrow());
+        let facts = self.facts(from, &state.manifest)?;
+        let refuse = |why: String| Err(ApiError::conflict(format!("`{from}` cannot be promoted: {why}")));
+        let Some(status) = &facts.status else { return refuse("nothing is known of it yet".to_owned()) };
+        let settled = facts.settled();
+        let is_here = facts.spec.is_none_or(|spec| spec.host.is_none());
+        match (facts.unanswered(), meant, settled.condition) {
+            (Some((what, _)), None, Condition::Ready) => refuse(format!(
+                "{what}; wait for it (`abide wait {from}`), or name the image that is meant with --digest"
+            )),
+            (_, _, Condition::Ready) => {
+                let Entry { generation, revision, .. } = facts.desired.entry.clone();
+                let image = healthy_image(&facts.desired, status, is_here)?;
+                Ok(Serving { generation, revision, image })
+            }
+            (_, Some(meant), Condition::Progressing) => {
+                let history = self.status.history(from)?;
+                match still_serving(&history, status, is_here, meant) {
+                    Some(serving) => Ok(serving),
+                    None => refuse(format!("it does not run {meant} healthy: {}", settled.message)),
+                }
+            }
+            _ => refuse(format!("it is {}: {}", settled.condition.as_str(), settled.message)),
+        }
+    }
+
+    /// The answer where `to` runs this image already, or is on its way to it: nothing is recorded then.
+    fn is_there_already(&self, to: &EnvironmentName, serving: &Serving) -> Result<Option<Moved>, ApiError> {
+        let state = Arc::clone(&self.manifest.borrow());
+        let facts = self.facts(to, &state.manifest)?;
+        let (settled, entry) = (facts.settled(), &facts.desired.entry);
+        let is_same = entry.image.as_ref().is_some_and(|image| image.is_same(&serving.image));
+        // What failed is tried again by a promotion.
+        let is_well =
+            matches!(settled.condition, Condition::Ready | Condition::Progressing | Condition::Held)
+                && settled.reason != Reason::RolledBack
+                && entry.origin != Some(Origin::AutomaticRollback);
+        if !(is_same && is_well) {
+            return Ok(None);
+        }
+        let (what, generation) = (shown(&serving.image), entry.generation);
+        let message =
+            format!("nothing changes: {what} is what generation {generation} of `{to}` names already");
+        Ok(Some(moved(&facts.desired, false, message)))
+    }
+}
+
+/// The generation that was ready with this image, while it goes on serving under a newer one.
+fn still_serving(
+    history: &[HistoryEntry],
+    status: &Status,
+    is_here: bool,
+    meant: &Digest,
+) -> Option<Serving> {
+    let ready = history.iter().find(|kept| kept.outcome == Some(Outcome::Ready))?;
+    let Entry { generation, revision, image, .. } = &ready.entry;
+    let image = image.clone().filter(|image| has_digest(image, meant))?;
+    let running = status.running.as_ref()?;
+    let runs_it = !is_here || running.image_id.is_some() && running.image_id == image.id;
+    runs_it.then(|| Serving { generation: *generation, revision: revision.clone(), image })
+}
+
+fn digest(text: Option<&str>) -> Result<Option<Digest>, ApiError> {
+    text.map(Digest::new).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn has_digest(image: &Image, digest: &Digest) -> bool {
+    image.id.as_ref() == Some(digest) || image.digest.as_ref() == Some(digest)
 }
 
 /// The target's manifest names from where it takes promotions.
@@ -78,17 +167,9 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
 ///
 /// IDs of images are names in one engine, so only what runs on this machine is compared by them; an
 /// agent has compared for itself.
-fn healthy_image(source: &Desired, status: Option<&Status>, is_here: bool) -> Result<Image, ApiError> {
+fn healthy_image(source: &Desired, status: &Status, is_here: bool) -> Result<Image, ApiError> {
     let (from, generation) = (&source.environment, source.entry.generation);
     let refuse = |why: String| Err(ApiError::conflict(format!("`{from}` cannot be promoted: {why}")));
-    let Some(status) = status else { return refuse("nothing is known of it yet".to_owned()) };
-    if status.condition != Condition::Ready {
-        return refuse(format!("it is {}: {}", status.condition.as_str(), status.message));
-    }
-    if status.observed_generation != generation {
-        let ready = status.observed_generation;
-        return refuse(format!("generation {generation} is recorded, and only {ready} is known to be ready"));
-    }
     let Some(image) = &source.entry.image else {
         return refuse(format!("generation {generation} names no image yet"));
     };
@@ -114,9 +195,8 @@ fn check_reach(from: &EnvironmentName, image: &Image, host: &AgentName) -> Resul
 }
 
 /// What the caller saw is what would be promoted.
-fn check_seen(from: &EnvironmentName, image: &Image, seen: &str) -> Result<(), ApiError> {
-    let seen = Digest::new(seen).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    if image.id.as_ref() == Some(&seen) || image.digest.as_ref() == Some(&seen) {
+fn check_seen(from: &EnvironmentName, image: &Image, seen: &Digest) -> Result<(), ApiError> {
+    if has_digest(image, seen) {
         return Ok(());
     }
     let runs = image.shown_digest().map_or_else(|| "something else".to_owned(), Digest::to_string);

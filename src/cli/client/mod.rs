@@ -25,7 +25,9 @@ use crate::model::container::Secret;
 use crate::model::credential::Credential;
 use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
-use crate::model::view::{EnvironmentView, ErrorView, HistoryView, IssuedToken, Moved, Overview, PlanView};
+use crate::model::view::{
+    EnvironmentView, ErrorView, HistoryView, IssuedToken, Moved, Overview, PlanView, WaitView,
+};
 use crate::tls::client::ConnectError;
 
 /// The longest answer that is read into memory, in bytes; an export of a large record is far below.
@@ -207,6 +209,16 @@ impl Client {
     /// One environment.
     pub(crate) async fn environment(&self, name: &EnvironmentName) -> Result<EnvironmentView, ClientError> {
         self.get(&format!("/environments/{name}")).await
+    }
+
+    /// How far something has come that is waited for; `query` says what, as in a URL.
+    pub(crate) async fn wait(&self, name: &EnvironmentName, query: &str) -> Result<WaitView, ClientError> {
+        self.get(&format!("/environments/{name}/wait?{query}")).await
+    }
+
+    /// One environment and what is wrong with the whole.
+    pub(crate) async fn overview_of(&self, name: &EnvironmentName) -> Result<Overview, ClientError> {
+        self.get(&format!("/environments?environment={name}")).await
     }
 
     /// Its generations, newest first.

@@ -114,6 +114,11 @@ impl Console {
         let _ = writeln!(self.talk, "{}", text.trim_end_matches('\n'));
     }
 
+    /// Asks a question where there is someone to ask; a script that runs without a terminal goes on.
+    pub(crate) fn agreed_on_a_terminal(&mut self, question: &str) -> io::Result<bool> {
+        if self.screen().input_is_terminal { self.confirm(question) } else { Ok(true) }
+    }
+
     /// Asks a question; anything but yes is no.
     pub(crate) fn confirm(&mut self, question: &str) -> io::Result<bool> {
         write!(self.talk, "{} [y/N] ", one_line(question))?;

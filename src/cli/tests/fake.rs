@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::Outcomes;
+use crate::model::status::Condition;
 use crate::model::view::EnvironmentView;
 
 const WATCH: &str = "GET /api/v1/watch";
@@ -41,6 +42,17 @@ impl Api {
     fn show(&self, view: &EnvironmentView) {
         let path = format!("GET /api/v1/environments/{}", view.environment);
         self.answer(&path, 200, serde_json::to_string(view).unwrap());
+        let state = match view.status {
+            Condition::Ready => "reached",
+            Condition::Progressing => "waiting",
+            _ => "ended",
+        };
+        let asked = "2026-11-28T00:00:00.000Z";
+        let seen = json!({ "state": state, "message": view.message, "asked": asked, "environment": view });
+        self.answer(&format!("{path}/wait"), 200, seen.to_string());
+        let overview = json!({ "environments": [view], "warnings": [], "daemon": true });
+        let path = format!("GET /api/v1/environments?environment={}", view.environment);
+        self.answer(&path, 200, overview.to_string());
     }
 
     fn answer(&self, path: &str, status: u16, text: String) {
@@ -73,7 +85,9 @@ async fn serve(State(api): State<Api>, request: Request<Body>) -> Response {
     if path == WATCH && *api.streams.lock().unwrap() {
         return stream(turned);
     }
-    let answer = api.answers.lock().unwrap().get(&path).cloned();
+    // What is waited for is for other tests.
+    let known = if path.contains("/wait?") { path.split('?').next().unwrap_or(&path) } else { &path };
+    let answer = api.answers.lock().unwrap().get(known).cloned();
     let (status, text) = answer.unwrap_or_else(|| {
         (404, json!({ "error": "not-found", "message": format!("nothing at {path}") }).to_string())
     });

@@ -10,12 +10,14 @@ fn evidence(environment: EnvironmentView) -> Evidence {
         differences: Vec::new(),
         steps: Vec::new(),
         message: String::new(),
+        differs: false,
     };
     Evidence {
         environment,
         record: Some(generation(4, "push")),
         plan: Some(plan),
         plan_error: None,
+        warnings: Vec::new(),
         events: vec![
             event(1, EventKind::Record, "github (alice) pushed 5f0c5f0c5f0c to dev"),
             event(2, EventKind::Difference, "the image differs"),
@@ -65,12 +67,14 @@ fn where_all_is_well_the_chain_tells_how_it_became_so() {
 
 #[test]
 fn what_happened_before_the_record_moved_is_no_part_of_the_chain() {
-    let mut evidence = evidence(view("dev", Condition::Blocked, Reason::SecretMissing));
+    let mut evidence = evidence(view("dev", Condition::Degraded, Reason::BuildFailed));
     evidence.record.as_mut().unwrap().at = NOW;
     let text = plain(&evidence);
     assert!(text.contains("difference  none\n") && text.contains("step        none\n"), "{text}");
     assert!(!text.contains("exited with 1"), "{text}");
     assert!(text.contains("`abide sync dev` tries again"), "{text}");
+    let by_itself = plain(&self::evidence(view("dev", Condition::Blocked, Reason::SecretMissing)));
+    assert!(by_itself.contains("next retry  by itself") && !by_itself.contains("someone"), "{by_itself}");
 }
 
 #[test]

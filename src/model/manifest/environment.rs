@@ -92,6 +92,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         build,
         push,
         host: draft.host.clone(),
+        mark: None,
     })
 }
 

@@ -141,7 +141,7 @@ impl<'a> Pass<'a> {
     /// Moves the record back, once what was good runs again in place of what it names.
     fn roll_back(&self, half: Half, memory: &Memory) -> Half {
         match rollback::destination(self.intent, self.choice, memory) {
-            Some((good, refused)) if self.is_back(&half) && !self.intent.proposed => {
+            Some((good, refused)) if self.is_back(&half, memory) && !self.intent.proposed => {
                 rollback::move_record(half, self.intent, good, refused)
             }
             _ => half,
@@ -149,9 +149,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether what is enforced in place of what the record wants runs, and goes on to.
-    fn is_back(&self, half: &Half) -> bool {
+    fn is_back(&self, half: &Half, memory: &Memory) -> bool {
         let is_it = |container: &SeenContainer| match self.choice {
-            Choice::Fallback(spec) => target::is_made_as(container, spec),
+            Choice::Fallback(spec) => target::is_it(container, spec, self.intent, memory),
             Choice::Keep { id, .. } => container.id == *id,
             Choice::Wanted(_) | Choice::Insist(_) | Choice::Nothing => false,
         };
@@ -179,7 +179,7 @@ impl<'a> Pass<'a> {
     fn enforce(&self, spec: &ContainerSpec, memory: Memory) -> (Half, Memory) {
         let containers = self.containers.iter().copied();
         let (exact, mut others): (Vec<_>, Vec<_>) = containers.partition(|container| {
-            target::is_made_as(container, spec) && !self.is_stranded(container, &memory)
+            target::is_it(container, spec, self.intent, &memory) && !self.is_stranded(container, &memory)
         });
         let Some(current) = target::best(exact.iter().copied(), &memory) else {
             return self.make(spec, &others, memory);

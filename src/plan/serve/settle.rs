@@ -4,12 +4,13 @@ use super::Pass;
 use super::health::Health;
 use super::parts::{merge, remove, remove_all, remove_all_stopped, start_seen, stop, stop_all_running};
 use crate::model::container::{ContainerSpec, Exit};
+use crate::model::declared::Declared;
 use crate::model::desired::{Image, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
-use crate::plan::target::Choice;
+use crate::plan::target::{self, Choice};
 use crate::plan::{Half, Step, Verdict, difference, restart, rollback};
 
 impl Pass<'_> {
@@ -27,7 +28,7 @@ impl Pass<'_> {
             }
         }
         let state = match &current.state {
-            ContainerState::Running => self.running(current, others, &mut memory),
+            ContainerState::Running => self.running(spec, current, others, &mut memory),
             ContainerState::Exited(_) | ContainerState::Created if !others.is_empty() => {
                 self.go_back(current, others)
             }
@@ -77,11 +78,17 @@ impl Pass<'_> {
         half
     }
 
-    fn running(&self, current: &SeenContainer, others: &[&SeenContainer], memory: &mut Memory) -> Half {
+    fn running(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        others: &[&SeenContainer],
+        memory: &mut Memory,
+    ) -> Half {
         match self.health(current, memory) {
             Health::Ready => {
                 memory.crashes.stopped = None;
-                self.ready(current, others, memory)
+                self.ready(spec, current, others, memory)
             }
             Health::Awaited { until } => self.await_health(current, until),
             Health::Overdue(why) => {
@@ -94,7 +101,14 @@ impl Pass<'_> {
         }
     }
 
-    fn ready(&self, current: &SeenContainer, others: &[&SeenContainer], memory: &mut Memory) -> Half {
+    fn ready(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        others: &[&SeenContainer],
+        memory: &mut Memory,
+    ) -> Half {
+        let declared = self.declared(spec, current, memory);
         let half = remove_all(Half::default(), others, "it is a leftover");
         let mut half = self.remove_holders_but(half, &[current]);
         let entry = &self.intent.entry;
@@ -112,6 +126,7 @@ impl Pass<'_> {
                 });
             }
         }
+        memory.good.iter_mut().for_each(|good| good.declared.clone_from(&declared));
         half.verdict = Some(self.said_of_front(current, self.rest(memory)));
         half
     }
@@ -132,8 +147,23 @@ impl Pass<'_> {
             container: current.id.clone(),
             at,
             first_ready: first_ready.unwrap_or(at),
+            declared: None,
         });
         (memory.refused, memory.interrupted) = (None, None);
+    }
+
+    /// How a container that is ready was declared: as now, unless a hold keeps it as it was made.
+    fn declared(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        memory: &Memory,
+    ) -> Option<Box<Declared>> {
+        if target::is_made_as(current, spec) {
+            return self.intent.declared.clone();
+        }
+        let same = memory.good.as_ref().filter(|good| good.container == current.id);
+        same.and_then(|good| good.declared.clone())
     }
 
     fn ready_since(&self, current: &SeenContainer, memory: &Memory) -> Timestamp {

@@ -5,6 +5,7 @@ mod clock;
 mod edits;
 mod failures;
 mod health;
+mod hold;
 mod network;
 mod properties;
 mod rollback;

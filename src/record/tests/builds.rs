@@ -59,8 +59,8 @@ async fn a_recipe_is_noted_without_a_generation_and_rings_for_nobody() {
 async fn a_head_that_was_passed_over_makes_a_generation_only_when_it_is_asked_for_after_all() {
     let record = built().await;
     let (dev, resolver) = (name("dev"), &record.handles.resolver);
-    assert!(resolver.pass_over(&dev, &commit(2)).await.unwrap());
-    assert!(!resolver.pass_over(&dev, &commit(2)).await.unwrap());
+    assert!(resolver.pass_over(&dev, &commit(2), at(60)).await.unwrap());
+    assert!(!resolver.pass_over(&dev, &commit(2), at(60)).await.unwrap());
     assert_eq!(entry(&record).generation, Generation(1));
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!((desired.head, desired.passed_over), (Some(commit(2)), Some(commit(2))));

@@ -72,7 +72,7 @@ async fn perform(handles: &Handles, environment: &EnvironmentName, operation: Op
             writer.hold(environment, hold(generation)).await.unwrap();
         }
         Operation::Resume => drop(writer.resume(environment, at(1), None).await.unwrap()),
-        Operation::Sync => drop(writer.sync(environment, at(1)).await.unwrap()),
+        Operation::Sync => drop(writer.sync(environment, at(1), true).await.unwrap()),
         Operation::Outcome(generation) => {
             status_writer.outcome(environment, Generation(generation), Outcome::Ready).await.unwrap();
         }

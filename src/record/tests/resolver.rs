@@ -3,6 +3,7 @@
 use super::super::{Bell, GoBack, Handles};
 use super::{at, commit, delivery, digest, fixture, hold, image, name, set};
 use crate::model::desired::{Desired, Image, Origin, Outcome};
+use crate::model::look::Asked;
 use crate::model::name::Generation;
 use crate::model::status::Reason;
 
@@ -32,7 +33,7 @@ async fn a_head_that_nobody_announced_is_the_polls_generation() {
 }
 
 #[tokio::test]
-async fn a_head_that_was_seen_before_changes_nothing_and_silently_drops_the_hint() {
+async fn a_head_that_was_seen_before_changes_nothing_and_ends_the_hint() {
     let record = fixture();
     let dev = name("dev");
     let resolver = &record.handles.resolver;
@@ -42,6 +43,51 @@ async fn a_head_that_was_seen_before_changes_nothing_and_silently_drops_the_hint
     assert_eq!(resolver.advance_head(&dev, &commit(7), at(10)).await.unwrap(), None);
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!((desired.entry.generation, desired.hint), (Generation(1), None));
+    assert_eq!(
+        bells.try_recv().unwrap(),
+        Bell::Desired(dev.clone()),
+        "whoever waits for the answer hears of it"
+    );
+    assert_eq!(resolver.advance_head(&dev, &commit(7), at(11)).await.unwrap(), None);
+    assert!(bells.try_recv().is_err(), "a poll that finds nothing rings for nobody");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_question_of_before_verifies_no_push() {
+    let record = fixture();
+    let dev = name("dev");
+    let (resolver, writer) = (&record.handles.resolver, &record.handles.writer);
+    resolver.advance_head(&dev, &commit(7), at(1)).await.unwrap();
+    let mut pushed = delivery("1", 8);
+    pushed.hint.at = at(10);
+    writer.push(pushed, std::slice::from_ref(&dev)).await.unwrap();
+    writer.sync(&dev, at(10), true).await.unwrap();
+    let of = || record.handles.desired.get(&dev).unwrap();
+    let early = Asked { from: at(9), to: at(12) };
+    resolver.advance_head(&dev, &commit(7), early).await.unwrap();
+    assert!(of().hint.is_some() && of().asked.is_some());
+    // The announced commit is an answer to the push, whenever it was asked for.
+    resolver.advance_head(&dev, &commit(8), early).await.unwrap();
+    assert_eq!((of().hint, of().asked, of().entry.origin), (None, Some(at(10)), Some(Origin::Push)));
+    resolver.advance_head(&dev, &commit(8), Asked { from: at(10), to: at(12) }).await.unwrap();
+    assert_eq!(of().asked, None);
+}
+
+#[tokio::test]
+async fn a_question_without_an_answer_leaves_a_push_to_be_verified() {
+    let record = fixture();
+    let dev = name("dev");
+    let (resolver, writer) = (&record.handles.resolver, &record.handles.writer);
+    writer.push(delivery("1", 8), std::slice::from_ref(&dev)).await.unwrap();
+    writer.sync(&dev, at(10), true).await.unwrap();
+    let asked = Asked { from: at(20), to: at(21) };
+    resolver.no_head(&dev, asked, false).await.unwrap();
+    let of = || record.handles.desired.get(&dev).unwrap();
+    assert_eq!((of().hint.is_some(), of().asked), (true, None), "who asked is told");
+    resolver.no_head(&dev, asked, true).await.unwrap();
+    assert_eq!(of().hint, None, "there is no such branch");
+    let mut bells = record.handles.bells.subscribe();
+    resolver.no_head(&dev, asked, true).await.unwrap();
     assert!(bells.try_recv().is_err());
 }
 

@@ -23,6 +23,7 @@ fn status(message: &str) -> Status {
         plan: vec![],
         observed_sync: None,
         warnings: Vec::new(),
+        observed_declaration: None,
     }
 }
 

@@ -184,7 +184,7 @@ async fn resuming_what_is_not_held_writes_nothing_and_rings_for_nobody() {
 #[tokio::test]
 async fn a_sync_is_kept_and_is_no_generation() {
     let record = fixture();
-    let desired = record.handles.writer.sync(&name("dev"), at(5)).await.unwrap();
+    let desired = record.handles.writer.sync(&name("dev"), at(5), false).await.unwrap();
     assert_eq!((desired.sync, desired.entry.generation), (Some(at(5)), Generation(0)));
 }
 

@@ -63,7 +63,7 @@ fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
 
     pair.host.cut();
     let view = pair.until("the half-open link is found", is_away);
-    assert_eq!(view["status"], "Ready", "what was so until then stays said: {view}");
+    assert_eq!(view["status"], "Degraded", "nobody can tell whether it serves: {view}");
     assert!(view["message"].as_str().unwrap().contains("online is away and was last heard"), "{view}");
     assert_eq!(pair.host.page(PORT).as_deref(), Some("after a second"));
     let recorded = pair.push_image("while it was cut");
@@ -158,4 +158,13 @@ fn a_controller_that_was_restored_from_an_older_copy_brings_nothing_back() {
     let view = pair.ready();
     assert_eq!(view["generation"], 3, "a number that was seen to run is never given again");
     pair.serves("said again");
+}
+
+#[test]
+fn an_environment_that_moves_to_an_agent_which_never_connected_is_not_ready() {
+    let Some(pair) = Pair::apart() else { return };
+    let view = pair.view();
+    assert_eq!((&view["status"], &view["reason"]), (&"Blocked".into(), &"AgentAway".into()), "{view}");
+    let ran = pair.controller.as_ref().unwrap().abide(&["wait", "prod", "--timeout", "1s"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
 }

@@ -498,6 +498,8 @@ impl World {
 
 fn intent() -> Intent {
     Intent {
+        declared: None,
+        after_hold: None,
         proposed: false,
         environment: EnvironmentName::new("dev").unwrap(),
         entry: Entry { generation: Generation(0), ..Entry::default() },

@@ -1,0 +1,123 @@
+//! `sync`: a pass now, and a question to git or the registry, whose answer is waited for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::moved;
+use crate::api::ApiState;
+use crate::api::error::ApiError;
+use crate::api::find::Found;
+use crate::model::desired::Desired;
+use crate::model::look::SourceTrouble;
+use crate::model::name::{CommitId, Digest, EnvironmentName};
+use crate::model::spec::Supply;
+use crate::model::view::Moved;
+use crate::record::{Bell, RecordError};
+
+/// How long git and the registries may take to answer before the verb answers without them.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `POST /api/v1/environments/{environment}/sync`
+pub(in crate::api) async fn sync(State(api): State<ApiState>, found: Found) -> Result<Json<Moved>, ApiError> {
+    found.declared()?;
+    let mut moved = api.sync(&[found.name]).await?;
+    moved.pop().map(Json).ok_or_else(|| ApiError::unavailable("not-synced", "nothing was looked at"))
+}
+
+/// `POST /api/v1/sync`
+pub(in crate::api) async fn sync_all(State(api): State<ApiState>) -> Result<Json<Vec<Moved>>, ApiError> {
+    api.fresh_manifest().await;
+    let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
+    Ok(Json(api.sync(&declared).await?))
+}
+
+impl ApiState {
+    /// Asks for a pass of each of `names`, and tells what git and the registries answer meanwhile.
+    async fn sync(&self, names: &[EnvironmentName]) -> Result<Vec<Moved>, ApiError> {
+        self.fresh_manifest().await;
+        let bells = self.bells.subscribe();
+        let (mut before, mut asked) = (Vec::new(), BTreeSet::new());
+        for name in names {
+            let asks = self.controller.is_some() && self.follows(name).is_some();
+            let desired = self.writer.sync(name, (self.clock)(), asks).await?;
+            asked.extend(asks.then(|| name.clone()));
+            before.push(desired);
+        }
+        // Whoever has not answered by then is named in the sentence.
+        let _ = tokio::time::timeout(PATIENCE, self.answered(asked, bells)).await;
+        before.iter().map(|before| Ok(self.synced(before)?)).collect()
+    }
+
+    /// Who is asked for what an environment follows; `None`: it follows nothing.
+    pub(in crate::api) fn follows(&self, name: &EnvironmentName) -> Option<&'static str> {
+        match self.manifest.borrow().manifest.environments.get(name)?.supply {
+            Supply::Branch { .. } => Some("git"),
+            Supply::Tag { .. } => Some("the registry"),
+            Supply::Promotion { .. } | Supply::Manual => None,
+        }
+    }
+
+    /// Waits until every question was answered, or found to have no answer.
+    async fn answered(&self, mut asked: BTreeSet<EnvironmentName>, mut bells: Receiver<Bell>) {
+        let is_open = |name: &EnvironmentName| self.desired.get(name).is_ok_and(|now| now.asked.is_some());
+        asked.retain(is_open);
+        while !asked.is_empty() {
+            match bells.recv().await {
+                Ok(Bell::Desired(name)) if asked.contains(&name) && !is_open(&name) => {
+                    asked.remove(&name);
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => asked.retain(is_open),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// What a sync came to so far.
+    fn synced(&self, before: &Desired) -> Result<Moved, RecordError> {
+        let name = &before.environment;
+        let now = self.desired.get(name)?;
+        let look = self.controller.as_ref().map(|controller| controller.look(name));
+        let trouble = look.and_then(|look| look.trouble);
+        let (what, failed) = match self.follows(name).filter(|_| self.controller.is_some()) {
+            None => (String::new(), false),
+            Some(who) => answer(who, before, &now, trouble.as_ref()),
+        };
+        let message = format!("`{name}` is looked at now{what}{}", self.when());
+        Ok(Moved { failed, ..moved(&now, true, message) })
+    }
+
+    /// Has an edit of the manifest taken in before it is looked for.
+    pub(in crate::api) async fn fresh_manifest(&self) {
+        if let Some(read) = &self.read_manifest {
+            Arc::clone(read)().await;
+        }
+    }
+}
+
+/// What git or the registry said, as the end of a sentence, and whether it said nothing of use.
+fn answer(who: &str, before: &Desired, now: &Desired, trouble: Option<&SourceTrouble>) -> (String, bool) {
+    if let Some(trouble) = trouble {
+        return (format!("; {}", trouble.message), true);
+    }
+    if now.asked.is_some() {
+        let patience = humantime::format_duration(PATIENCE);
+        return (
+            format!("; {who} has not answered within {patience}, and its answer is taken once it comes"),
+            true,
+        );
+    }
+    let generation = now.entry.generation;
+    if generation > before.entry.generation {
+        return (format!("; {who} answered, and generation {generation} is recorded"), false);
+    }
+    let head = now.head.as_ref().map(CommitId::short);
+    let head = head.or_else(|| now.tag.as_ref().map(Digest::short)).unwrap_or("nothing");
+    (format!("; {who} still says {head}"), false)
+}

@@ -1,0 +1,235 @@
+//! What is said, as tables.
+
+use super::*;
+use crate::api::tests::{at, hold, manifest, name, status};
+use crate::model::desired::{Entry, Hint, TagHint};
+use crate::model::name::{CommitId, Digest, Generation};
+
+const DOWN: &str = "repository keepwork: the server cannot be reached";
+
+fn desired(generation: u64) -> Desired {
+    let entry = Entry { generation: Generation(generation), at: at(9), ..Entry::default() };
+    Desired { entry, ..Desired::empty(name("dev")) }
+}
+
+fn hint() -> Hint {
+    let revision = CommitId::new("a".repeat(40)).unwrap();
+    Hint { revision, by: "github (alice)".into(), at: at(20) }
+}
+
+fn observed() -> Look {
+    Look { is_observed: true, ..Look::default() }
+}
+
+fn trouble(reason: Reason) -> Look {
+    let trouble = SourceTrouble { reason, message: DOWN.into(), since: at(3), next_retry: at(30) };
+    Look { trouble: Some(trouble), ..observed() }
+}
+
+/// `dev`, which follows a branch, after `change`.
+fn seen(desired: Desired, status: Option<Status>, change: impl FnOnce(&mut Facts<'_>)) -> EnvironmentView {
+    let manifest = manifest().manifest;
+    let spec = manifest.environments.get(&name("dev"));
+    let mark = manifest.mark(&name("dev"));
+    let mut facts = Facts { spec, mark, desired, status, presence: None, look: Some(observed()) };
+    change(&mut facts);
+    environment(facts)
+}
+
+fn said(desired: &Desired, status: Option<Status>) -> (Condition, Reason, String) {
+    let view = seen(desired.clone(), status, |_| {});
+    (view.status, view.reason, view.message)
+}
+
+#[test]
+fn before_the_first_pass_nothing_is_known() {
+    let expected = (Condition::Progressing, Reason::Unknown, "no pass has run yet".to_owned());
+    assert_eq!(said(&desired(0), None), expected);
+}
+
+#[test]
+fn an_environment_whose_agent_is_not_connected_is_never_ready() {
+    let mut spec = manifest().manifest.environments[&name("dev")].clone();
+    spec.host = Some(AgentName::new("online").unwrap());
+    let away = |last_seen, status| {
+        let facts = Facts {
+            spec: Some(&spec),
+            mark: None,
+            desired: desired(4),
+            status: Some(status),
+            presence: Some(Presence { connected: false, last_seen }),
+            look: Some(observed()),
+        };
+        environment(facts)
+    };
+    let never = away(None, status("dev", 4));
+    assert_eq!((never.status, never.reason), (Condition::Blocked, Reason::AgentAway));
+    assert!(never.message.contains("online has never connected"), "{}", never.message);
+    assert!(never.message.contains("`abide token create --agent online`"), "{}", never.message);
+    let gone = away(Some(at(5)), status("dev", 4));
+    assert_eq!((gone.status, gone.reason), (Condition::Degraded, Reason::AgentAway));
+    assert!(gone.message.contains("until then: all as recorded"), "{}", gone.message);
+    let other = away(Some(at(5)), Status { condition: Condition::RolledBack, ..status("dev", 4) });
+    assert_eq!(other.status, Condition::RolledBack);
+}
+
+#[test]
+fn a_status_of_an_older_generation_is_no_verdict_on_the_newer() {
+    for condition in [Condition::Ready, Condition::Degraded, Condition::RolledBack, Condition::Blocked] {
+        let old = Status { condition, ..status("dev", 4) };
+        let (condition, reason, message) = said(&desired(5), Some(old));
+        assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating));
+        assert_eq!(message, "generation 5 is recorded; the loop has seen 4");
+    }
+}
+
+#[test]
+fn what_moved_since_the_last_pass_is_not_ready_yet() {
+    let mut held = desired(4);
+    held.hold = Some(hold());
+    assert_eq!(said(&held, Some(status("dev", 4))).1, Reason::Updating, "held a moment ago");
+    let mut synced = desired(4);
+    synced.sync = Some(at(10));
+    assert_eq!(said(&synced, Some(status("dev", 4))).1, Reason::Updating);
+    let looked = Status { observed_sync: Some(at(10)), ..status("dev", 4) };
+    assert_eq!(said(&synced, Some(looked)).0, Condition::Ready);
+    let edited = Status { observed_declaration: Some("other".into()), ..status("dev", 4) };
+    let (condition, reason, message) = said(&desired(4), Some(edited));
+    assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating), "{message}");
+    let before_the_start = seen(desired(4), Some(status("dev", 4)), |facts| {
+        facts.look = Some(Look::default());
+    });
+    assert_eq!((before_the_start.status, before_the_start.reason), (Condition::Progressing, Reason::Unknown));
+}
+
+#[test]
+fn the_mark_of_a_declaration_differs_after_an_edit_alone() {
+    let (one, mut other) = (manifest().manifest, manifest().manifest);
+    assert_eq!(one.mark(&name("dev")), other.mark(&name("dev")));
+    other.environments.get_mut(&name("dev")).unwrap().port = Some(1);
+    assert_ne!(one.mark(&name("dev")), other.mark(&name("dev")));
+    assert_eq!(one.mark(&name("test")), other.mark(&name("test")));
+    other.environments.get_mut(&name("dev")).unwrap().mark = Some("sent".into());
+    assert_eq!(other.mark(&name("dev")).as_deref(), Some("sent"));
+}
+
+#[test]
+fn what_is_held_keeps_its_word_but_for_another_generation_that_is_held() {
+    let held_status = Status { condition: Condition::Held, reason: Reason::HeldByPerson, ..status("dev", 4) };
+    let mut held = desired(5);
+    held.hold = Some(hold());
+    held.hint = Some(hint());
+    assert_eq!(said(&held, Some(held_status.clone())).0, Condition::Held);
+    assert_eq!(
+        said(&desired(4), Some(held_status.clone())).0,
+        Condition::Progressing,
+        "resumed a moment ago"
+    );
+    held.hold.as_mut().unwrap().generation = Some(Generation(5));
+    assert_eq!(said(&held, Some(held_status)).0, Condition::Progressing, "rolled back a moment ago");
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_told_of_generations_that_no_pass_has_seen() {
+    let (condition, reason) = (Condition::Degraded, Reason::EngineUnavailable);
+    let lost = Status { condition, reason, ..status("dev", 4) };
+    assert_eq!(said(&desired(5), Some(lost.clone())), (condition, reason, lost.message));
+}
+
+#[test]
+fn a_status_of_the_current_generation_is_repeated() {
+    let current = status("dev", 5);
+    let expected = (current.condition, current.reason, current.message.clone());
+    assert_eq!(said(&desired(5), Some(current)), expected);
+}
+
+#[test]
+fn what_is_not_declared_says_so() {
+    let view = seen(desired(5), Some(status("dev", 5)), |facts| facts.spec = None);
+    assert_eq!((view.status, view.reason), (Condition::Ready, Reason::NotInManifest));
+}
+
+#[test]
+fn from_the_hint_until_the_answer_the_head_is_unknown() {
+    let mut hinted = desired(4);
+    hinted.hint = Some(hint());
+    for condition in [Condition::Ready, Condition::Degraded, Condition::RolledBack, Condition::Blocked] {
+        let (condition, reason, message) = said(&hinted, Some(Status { condition, ..status("dev", 4) }));
+        assert_eq!((condition, reason), (Condition::Progressing, Reason::HeadUnknown), "{message}");
+        assert!(
+            message.starts_with("commit aaaaaaaaaaaa was announced by github (alice), and git"),
+            "{message}"
+        );
+    }
+    let mut asked = desired(4);
+    asked.asked = Some(at(21));
+    assert_eq!(said(&asked, Some(status("dev", 4))).1, Reason::HeadUnknown);
+    let promoted = |facts: &mut Facts<'_>| facts.spec.map(|_| ());
+    let prod = manifest().manifest;
+    let view = seen(hinted.clone(), Some(status("dev", 4)), |facts| {
+        promoted(facts);
+        facts.spec = None;
+    });
+    assert_ne!(view.reason, Reason::HeadUnknown);
+    let facts = Facts {
+        spec: prod.environments.get(&name("prod")),
+        mark: None,
+        desired: hinted,
+        status: Some(status("dev", 4)),
+        presence: None,
+        look: Some(observed()),
+    };
+    assert_eq!(environment(facts).status, Condition::Ready, "it follows no branch any more");
+}
+
+#[test]
+fn a_hint_of_a_tag_counts_where_a_tag_is_followed() {
+    let mut tagged = desired(4);
+    let digest = Digest::of_sha256(&[1; 32]);
+    tagged.tag_hint = Some(TagHint { digest, by: "registry".into(), at: at(20) });
+    assert_eq!(said(&tagged, Some(status("dev", 4))).0, Condition::Ready, "dev follows a branch");
+    let mut spec = manifest().manifest.environments[&name("dev")].clone();
+    spec.supply = Supply::Tag { image: "localhost:5000/app:stable".parse().unwrap() };
+    let facts = Facts {
+        spec: Some(&spec),
+        mark: None,
+        desired: tagged,
+        status: Some(status("dev", 4)),
+        presence: None,
+        look: Some(observed()),
+    };
+    assert_eq!(environment(facts).reason, Reason::HeadUnknown);
+}
+
+#[test]
+fn a_source_that_gives_no_first_head_is_the_reason_and_beside_something_that_serves_a_warning() {
+    let nothing = |_: &str| Status {
+        condition: Condition::Progressing,
+        reason: Reason::NothingRecorded,
+        ..status("dev", 0)
+    };
+    for reason in
+        [Reason::SourceDenied, Reason::SourceMissing, Reason::BranchMissing, Reason::SourceUnreachable]
+    {
+        let first = seen(desired(0), Some(nothing("")), |facts| facts.look = Some(trouble(reason)));
+        assert_eq!((first.status, first.reason, first.message.as_str()), (Condition::Degraded, reason, DOWN));
+        assert_eq!((first.since, first.next_retry), (Some(at(3)), Some(at(30))));
+        assert!(first.warnings.is_empty());
+        let serving = seen(desired(4), Some(status("dev", 4)), |facts| facts.look = Some(trouble(reason)));
+        assert_eq!(serving.status, Condition::Ready);
+        assert_eq!(serving.warnings, [format!("{DOWN}; dev keeps what it has")]);
+    }
+}
+
+#[test]
+fn a_git_that_does_not_answer_leaves_an_announced_head_unknown_and_hides_no_trouble() {
+    let mut hinted = desired(4);
+    hinted.hint = Some(hint());
+    let down = |facts: &mut Facts<'_>| facts.look = Some(trouble(Reason::SourceUnreachable));
+    let view = seen(hinted.clone(), Some(status("dev", 4)), down);
+    assert_eq!((view.status, view.reason), (Condition::Progressing, Reason::HeadUnknown));
+    assert!(view.message.contains(DOWN), "{}", view.message);
+    assert_eq!(view.next_retry, Some(at(30)));
+    let crashing = Status { condition: Condition::Degraded, reason: Reason::CrashLoop, ..status("dev", 4) };
+    assert_eq!(seen(hinted, Some(crashing), down).reason, Reason::CrashLoop);
+}

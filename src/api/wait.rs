@@ -1,0 +1,201 @@
+//! `GET /api/v1/environments/<env>/wait`: how far something that is waited for has come. Nobody is kept
+//! waiting here: whoever waits asks again when the stream of events says that something changed.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::body::Asked;
+use super::error::ApiError;
+use super::find::Found;
+use super::{ApiState, view};
+use crate::model::desired::{Desired, Entry, HistoryEntry};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::time::Timestamp;
+use crate::model::view::WaitView;
+use judge::{Carrier, Evidence, Wish, judge};
+
+/// Generations whose commits are compared with the one that is waited for.
+const LOOKED_THROUGH: usize = 20;
+
+/// What is waited for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    /// This commit, or one that contains it.
+    commit: Option<String>,
+    /// This image, by its digest or its ID.
+    digest: Option<String>,
+    /// This generation, or a later one with the same image or a commit that contains its commit.
+    generation: Option<u64>,
+    /// Whether being held with it is as good as Ready, as after a rollback.
+    #[serde(default)]
+    held: bool,
+    /// When the wait began, as the first answer says it.
+    asked: Option<String>,
+}
+
+/// `GET /api/v1/environments/{environment}/wait?commit=&digest=&generation=&held=&asked=`
+pub(super) async fn wait(
+    State(api): State<ApiState>,
+    found: Found,
+    Asked(query): Asked<WaitQuery>,
+) -> Result<Json<WaitView>, ApiError> {
+    let wish = query.wish()?;
+    let asked = match &query.asked {
+        Some(asked) => Timestamp::parse(asked).map_err(|error| ApiError::bad_request(error.to_string()))?,
+        None => api.begin(&found.name).await,
+    };
+    let name = &found.name;
+    let carrier = api.carrier(name, &wish).await?;
+    let state = Arc::clone(&api.manifest.borrow());
+    let facts = api.facts(name, &state.manifest)?;
+    let evidence = Evidence {
+        settled: facts.settled(),
+        unanswered: facts.unanswered().map(|(what, _)| what),
+        follows: api.follows(name),
+        look: facts.look.clone().unwrap_or_default(),
+        asked,
+        hold: facts.desired.hold.clone(),
+        current: facts.desired.entry.generation,
+        running: facts.status.as_ref().is_some_and(|status| status.running.is_some()),
+        problem: state.problem.clone(),
+        carrier,
+    };
+    let (state, message) = judge(&wish, &evidence);
+    Ok(Json(WaitView { state, message, asked, environment: view::environment(facts) }))
+}
+
+impl WaitQuery {
+    fn wish(&self) -> Result<Wish, ApiError> {
+        let wrong = |error: crate::model::name::InvalidName| ApiError::bad_request(error.to_string());
+        Ok(Wish {
+            commit: self.commit.as_deref().map(CommitId::new).transpose().map_err(wrong)?,
+            digest: self.digest.as_deref().map(Digest::new).transpose().map_err(wrong)?,
+            generation: self.generation.map(Generation),
+            held: self.held,
+        })
+    }
+}
+
+impl ApiState {
+    /// Begins a wait: an edit of the manifest is taken in, and git or the registry is asked.
+    async fn begin(&self, name: &EnvironmentName) -> Timestamp {
+        self.fresh_manifest().await;
+        let asked = (self.clock)();
+        if let (Some(controller), Some(_)) = (&self.controller, self.follows(name)) {
+            controller.ask_source(name);
+        }
+        asked
+    }
+
+    /// The newest generation that has what is waited for.
+    async fn carrier(&self, name: &EnvironmentName, wish: &Wish) -> Result<Carrier, ApiError> {
+        if wish.is_plain() {
+            return Ok(Carrier::Current);
+        }
+        let Desired { entry: current, passed_over, .. } = self.desired.get(name)?;
+        let history = self.status.history(name)?;
+        let target = wish.generation.filter(|wanted| *wanted != current.generation);
+        let target = target.and_then(|wanted| history.iter().find(|kept| kept.entry.generation == wanted));
+        let compared = Compared { api: self, name, wish, target: target.map(|kept| &kept.entry) };
+        // A head that touches none of the paths that concern the environment is served by what runs.
+        let head = passed_over.map(|head| Entry { revision: Some(head), ..current.clone() });
+        if let Some(head) = head
+            && compared.carries(&head).await == Some(true)
+        {
+            return Ok(Carrier::Current);
+        }
+        match compared.carries(&current).await {
+            Some(true) => return Ok(Carrier::Current),
+            None => return Ok(Carrier::Unknown),
+            Some(false) => {}
+        }
+        let mut seen = BTreeSet::from([current.revision.clone()]);
+        for kept in history.iter().filter(|kept| kept.entry.generation < current.generation) {
+            let is_new = seen.len() < LOOKED_THROUGH && seen.insert(kept.entry.revision.clone());
+            if compared.carries_exactly(&kept.entry)
+                || is_new && compared.carries(&kept.entry).await == Some(true)
+            {
+                return Ok(Carrier::earlier(kept));
+            }
+        }
+        Ok(Carrier::None)
+    }
+}
+
+/// What a generation is held against.
+struct Compared<'a> {
+    api: &'a ApiState,
+    name: &'a EnvironmentName,
+    wish: &'a Wish,
+    /// The generation that is waited for, unless it is the current one.
+    target: Option<&'a Entry>,
+}
+
+impl Compared<'_> {
+    /// Whether an entry has all that is waited for; `None`: nobody can tell now.
+    async fn carries(&self, entry: &Entry) -> Option<bool> {
+        let digest = self.wish.digest.as_ref().is_none_or(|wanted| has_image(entry, wanted));
+        if !digest {
+            return Some(false);
+        }
+        if let Some(commit) = &self.wish.commit
+            && !self.contains(entry.revision.as_ref(), commit).await?
+        {
+            return Some(false);
+        }
+        let Some(wanted) = self.wish.generation.filter(|wanted| *wanted != entry.generation) else {
+            return Some(true);
+        };
+        let Some(target) = self.target.filter(|target| target.generation == wanted) else {
+            return Some(false);
+        };
+        if entry.generation < wanted {
+            return Some(false);
+        }
+        let same = |image| target.image.as_ref().is_some_and(|wanted| wanted.is_same(image));
+        match (&target.revision, entry.image.as_ref().is_some_and(same)) {
+            (_, true) => Some(true),
+            (Some(commit), false) => self.contains(entry.revision.as_ref(), commit).await,
+            (None, false) => Some(false),
+        }
+    }
+
+    /// The same without looking at what commits contain.
+    fn carries_exactly(&self, entry: &Entry) -> bool {
+        let Wish { commit, digest, generation, held: _ } = self.wish;
+        commit.as_ref().is_none_or(|commit| entry.revision.as_ref() == Some(commit))
+            && digest.as_ref().is_none_or(|digest| has_image(entry, digest))
+            && generation.is_none_or(|generation| entry.generation == generation)
+    }
+
+    async fn contains(&self, revision: Option<&CommitId>, commit: &CommitId) -> Option<bool> {
+        match (revision, &self.api.controller) {
+            (None, _) => Some(false),
+            (Some(revision), _) if revision == commit => Some(true),
+            (Some(_), None) => None,
+            (Some(revision), Some(controller)) => {
+                controller.contains(self.name.clone(), revision.clone(), commit.clone()).await.ok()
+            }
+        }
+    }
+}
+
+fn has_image(entry: &Entry, wanted: &Digest) -> bool {
+    let image = entry.image.as_ref();
+    image.is_some_and(|image| image.id.as_ref() == Some(wanted) || image.digest.as_ref() == Some(wanted))
+}
+
+impl Carrier {
+    fn earlier(kept: &HistoryEntry) -> Self {
+        Self::Earlier { generation: kept.entry.generation, outcome: kept.outcome.clone() }
+    }
+}

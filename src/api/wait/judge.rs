@@ -1,0 +1,235 @@
+//! The decision: whether what is waited for was reached, may still come, or will not. Pure.
+
+use crate::api::view::Said;
+use crate::model::desired::{Hold, Outcome};
+use crate::model::look::{Look, SourceTrouble};
+use crate::model::name::{CommitId, Digest, Generation};
+use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+use crate::model::view::WaitState;
+
+/// What is waited for; nothing named: whatever is recorded, declared and pushed when the wait began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) commit: Option<CommitId>,
+    pub(super) digest: Option<Digest>,
+    pub(super) generation: Option<Generation>,
+    /// Whether being held with it is as good as Ready.
+    pub(super) held: bool,
+}
+
+impl Wish {
+    pub(super) fn is_plain(&self) -> bool {
+        self.commit.is_none() && self.digest.is_none() && self.generation.is_none()
+    }
+
+    fn words(&self) -> String {
+        let commit = self.commit.as_ref().map(|commit| format!("commit {}", commit.short()));
+        let digest = self.digest.as_ref().map(|digest| format!("image {}", digest.short()));
+        let generation = self.generation.map(|generation| format!("generation {generation}"));
+        let all: Vec<_> = [commit, digest, generation].into_iter().flatten().collect();
+        all.join(" with ")
+    }
+}
+
+/// Which generation has what is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// The newest one.
+    Current,
+    /// An earlier one, and what became of it.
+    Earlier { generation: Generation, outcome: Option<Outcome> },
+    /// None that is kept.
+    None,
+    /// Two commits cannot be compared now.
+    Unknown,
+}
+
+/// What the decision rests on.
+#[derive(Clone, Debug)]
+pub(super) struct Evidence {
+    /// The status, but for a head that is not known yet.
+    pub(super) settled: Said,
+    /// What git or the registry has not answered yet, as a clause.
+    pub(super) unanswered: Option<String>,
+    /// Who is asked for the head; `None`: nothing is followed.
+    pub(super) follows: Option<&'static str>,
+    pub(super) look: Look,
+    /// When the wait began.
+    pub(super) asked: Timestamp,
+    pub(super) hold: Option<Hold>,
+    /// The newest generation.
+    pub(super) current: Generation,
+    /// Whether a container runs.
+    pub(super) running: bool,
+    /// Why a newer edit of the manifest is not taken.
+    pub(super) problem: Option<String>,
+    pub(super) carrier: Carrier,
+}
+
+/// Decides, and says why.
+pub(super) fn judge(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
+    let said = evidence.settled.message.clone();
+    if let Some(held) = of_a_hold(wish, evidence) {
+        return held;
+    }
+    match evidence.settled.reason {
+        // Only a person gets it out of there, by saying what should run.
+        Reason::RecordBehind => return (WaitState::Ended, said),
+        // What an agent said before it went away is no verdict: it may come back with another.
+        Reason::Unknown | Reason::AgentAway => return (WaitState::Waiting, said),
+        _ => {}
+    }
+    if wish.is_plain() {
+        return plain(evidence);
+    }
+    match &evidence.carrier {
+        Carrier::Current => of_status(&evidence.settled),
+        Carrier::Unknown => {
+            (WaitState::Waiting, format!("it is not known yet whether this has {}", wish.words()))
+        }
+        Carrier::Earlier { generation, outcome } => {
+            (WaitState::Ended, became_of(wish, *generation, outcome, evidence))
+        }
+        Carrier::None => not_there(wish, evidence),
+    }
+}
+
+/// A hold is an end, since a person ends it; and where that was done already, `Held` is what the last
+/// pass saw, and says nothing of the next.
+fn of_a_hold(wish: &Wish, evidence: &Evidence) -> Option<(WaitState, String)> {
+    if evidence.settled.condition != Condition::Held {
+        return None;
+    }
+    let message = evidence.settled.message.clone();
+    let Some(hold) = &evidence.hold else { return Some((WaitState::Waiting, message)) };
+    let keeps_it = hold.generation == Some(evidence.current) && evidence.carrier == Carrier::Current;
+    let is_reached = wish.held && evidence.running && keeps_it;
+    Some((if is_reached { WaitState::Reached } else { WaitState::Ended }, message))
+}
+
+/// Whatever was pushed or edited before the wait began counts, so its head has to be known first.
+fn plain(evidence: &Evidence) -> (WaitState, String) {
+    if let Some(problem) = &evidence.problem {
+        return (WaitState::Ended, format!("the edited manifest is not taken: {problem}"));
+    }
+    let Some(who) = evidence.follows.filter(|_| !evidence.is_answered()) else {
+        return of_status(&evidence.settled);
+    };
+    match evidence.fresh_trouble() {
+        Some(trouble) if !trouble.may_pass() => (WaitState::Ended, trouble.message.clone()),
+        Some(_) if evidence.settled.is_of_source => (WaitState::Ended, evidence.settled.message.clone()),
+        Some(trouble) => (WaitState::Waiting, format!("the newest head is not known: {}", trouble.message)),
+        None => {
+            let waits = || format!("{who} is asked for the newest head");
+            (WaitState::Waiting, evidence.unanswered.clone().unwrap_or_else(waits))
+        }
+    }
+}
+
+impl Evidence {
+    /// Whether the head is known as of the begin of the wait.
+    fn is_answered(&self) -> bool {
+        self.look.answered.is_some_and(|answered| answered >= self.asked) && self.unanswered.is_none()
+    }
+
+    /// What was found to be wrong since the wait began.
+    fn fresh_trouble(&self) -> Option<&SourceTrouble> {
+        let asked_since = self.look.failed.max(self.look.answered).is_some_and(|at| at >= self.asked);
+        self.look.trouble.as_ref().filter(|_| asked_since)
+    }
+}
+
+fn of_status(said: &Said) -> (WaitState, String) {
+    let state = match said.condition {
+        Condition::Ready => WaitState::Reached,
+        Condition::Progressing => WaitState::Waiting,
+        Condition::Degraded if said.is_of_source => WaitState::Ended,
+        Condition::Degraded if said.next_retry.is_some() && !is_verdict(said.reason) => WaitState::Waiting,
+        Condition::Degraded | Condition::Blocked | Condition::RolledBack | Condition::Held => {
+            WaitState::Ended
+        }
+    };
+    (state, said.message.clone())
+}
+
+/// What became of what is waited for, where a later generation does not have it.
+fn became_of(wish: &Wish, generation: Generation, outcome: &Option<Outcome>, evidence: &Evidence) -> String {
+    let (what, current) = (wish.words(), evidence.current);
+    match outcome {
+        Some(Outcome::Failed(why)) => {
+            format!(
+                "generation {generation}, which had {what}, failed: {why}; generation {current} replaced it"
+            )
+        }
+        Some(Outcome::Ready | Outcome::Superseded) | None => {
+            format!(
+                "generation {generation}, which had {what}, was replaced by generation {current}, which has it not"
+            )
+        }
+    }
+}
+
+/// Nothing that was ever recorded has it: it may come, unless nothing can.
+fn not_there(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
+    let what = wish.words();
+    if wish.generation.is_some_and(|wanted| wanted <= evidence.current) {
+        return (
+            WaitState::Ended,
+            format!("generation {} has it not: {what} is waited for", evidence.current),
+        );
+    }
+    let trouble = evidence.fresh_trouble();
+    match trouble {
+        Some(trouble) if wish.commit.is_some() && !trouble.may_pass() => {
+            (WaitState::Ended, format!("{what} cannot come: {}", trouble.message))
+        }
+        Some(_) if evidence.settled.is_of_source => (WaitState::Ended, evidence.settled.message.clone()),
+        _ => (WaitState::Waiting, format!("{what} is not recorded yet; {}", evidence.settled.message)),
+    }
+}
+
+/// Whether the reason speaks of what was asked for, rather than of something around it that may
+/// pass.
+fn is_verdict(reason: Reason) -> bool {
+    match reason {
+        Reason::BuildFailed
+        | Reason::RevisionNotFound
+        | Reason::StartFailed
+        | Reason::NeverReady
+        | Reason::HealthUnknown
+        | Reason::ImageNotFound
+        | Reason::CrashLoop
+        | Reason::NotConverging
+        | Reason::SourceDenied
+        | Reason::SourceMissing
+        | Reason::SourceUnreachable
+        | Reason::BranchMissing => true,
+        Reason::AsRecorded
+        | Reason::NothingRecorded
+        | Reason::Building
+        | Reason::Pulling
+        | Reason::Updating
+        | Reason::AwaitingHealth
+        | Reason::SourceUnavailable
+        | Reason::HeadUnknown
+        | Reason::FrontUnavailable
+        | Reason::Unhealthy
+        | Reason::Interrupted
+        | Reason::HeldByPerson
+        | Reason::NameConflict
+        | Reason::VolumeMissing
+        | Reason::SecretMissing
+        | Reason::Pushing
+        | Reason::RegistryUnavailable
+        | Reason::RegistryDenied
+        | Reason::TagMoved
+        | Reason::EngineUnavailable
+        | Reason::NotInManifest
+        | Reason::RolledBack
+        | Reason::AgentAway
+        | Reason::PolicyRefused
+        | Reason::RecordBehind
+        | Reason::Unknown => false,
+    }
+}

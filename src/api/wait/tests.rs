@@ -1,0 +1,191 @@
+//! The decision, as a table.
+
+use super::judge::*;
+use crate::api::tests::{at, hold};
+use crate::api::view::Said;
+use crate::model::desired::Outcome;
+use crate::model::look::{Look, SourceTrouble};
+use crate::model::name::{CommitId, Generation};
+use crate::model::status::{Condition, Reason};
+use crate::model::view::WaitState::{self, Ended, Reached, Waiting};
+
+fn evidence(condition: Condition, reason: Reason) -> Evidence {
+    let settled = Said {
+        condition,
+        reason,
+        message: "said".into(),
+        since: None,
+        next_retry: None,
+        is_of_source: false,
+    };
+    Evidence {
+        settled,
+        unanswered: None,
+        follows: Some("git"),
+        look: Look { answered: Some(at(10)), is_observed: true, ..Look::default() },
+        asked: at(10),
+        hold: None,
+        current: Generation(4),
+        running: true,
+        problem: None,
+        carrier: Carrier::Current,
+    }
+}
+
+fn ready() -> Evidence {
+    evidence(Condition::Ready, Reason::AsRecorded)
+}
+
+fn state(wish: &Wish, evidence: &Evidence) -> WaitState {
+    judge(wish, evidence).0
+}
+
+fn plainly(evidence: &Evidence) -> WaitState {
+    state(&Wish::default(), evidence)
+}
+
+fn commit() -> Wish {
+    Wish { commit: Some(CommitId::new("c".repeat(40)).unwrap()), ..Wish::default() }
+}
+
+fn in_trouble(reason: Reason) -> Look {
+    let trouble = SourceTrouble { reason, message: "no".into(), since: at(1), next_retry: at(9) };
+    Look { failed: Some(at(10)), trouble: Some(trouble), is_observed: true, answered: None }
+}
+
+#[test]
+fn only_ready_is_reached_and_progress_is_waited_for() {
+    assert_eq!(plainly(&ready()), Reached);
+    assert_eq!(plainly(&evidence(Condition::Progressing, Reason::Building)), Waiting);
+    assert_eq!(plainly(&evidence(Condition::Progressing, Reason::Unknown)), Waiting);
+    // On the way back: the end is what it comes to.
+    assert_eq!(plainly(&evidence(Condition::Progressing, Reason::RolledBack)), Waiting);
+}
+
+#[test]
+fn every_other_condition_is_an_end() {
+    for (condition, reason) in [
+        (Condition::Degraded, Reason::BuildFailed),
+        (Condition::Degraded, Reason::Unhealthy),
+        (Condition::Blocked, Reason::NameConflict),
+        (Condition::RolledBack, Reason::RolledBack),
+    ] {
+        assert_eq!(plainly(&evidence(condition, reason)), Ended, "{condition:?} {reason:?}");
+    }
+}
+
+#[test]
+fn a_retry_is_waited_for_only_where_it_may_help() {
+    let retried = |reason| {
+        let mut evidence = evidence(Condition::Degraded, reason);
+        evidence.settled.next_retry = Some(at(60));
+        plainly(&evidence)
+    };
+    for reason in
+        [Reason::SourceUnavailable, Reason::EngineUnavailable, Reason::Unhealthy, Reason::RegistryUnavailable]
+    {
+        assert_eq!(retried(reason), Waiting, "{reason:?}");
+    }
+    for reason in [
+        Reason::BuildFailed,
+        Reason::RevisionNotFound,
+        Reason::StartFailed,
+        Reason::NeverReady,
+        Reason::ImageNotFound,
+        Reason::CrashLoop,
+        Reason::NotConverging,
+        Reason::SourceUnreachable,
+        Reason::BranchMissing,
+    ] {
+        assert_eq!(retried(reason), Ended, "{reason:?}");
+    }
+}
+
+#[test]
+fn a_plain_wait_asks_for_the_head_first() {
+    let mut evidence = ready();
+    evidence.look.answered = Some(at(9));
+    assert_eq!(plainly(&evidence), Waiting, "that answer is of before the wait");
+    evidence.follows = None;
+    assert_eq!(plainly(&evidence), Reached, "there is nobody to ask");
+    let mut hinted = ready();
+    hinted.unanswered = Some("commit c was announced".into());
+    assert_eq!(plainly(&hinted), Waiting);
+    for (reason, expected) in [(Reason::SourceUnreachable, Waiting), (Reason::SourceDenied, Ended)] {
+        let mut evidence = ready();
+        evidence.look = in_trouble(reason);
+        assert_eq!(plainly(&evidence), expected, "{reason:?}");
+    }
+    // Git answered that there is no such branch: nothing newer can be meant.
+    let mut deleted = ready();
+    deleted.look = Look { answered: Some(at(11)), ..in_trouble(Reason::BranchMissing) };
+    assert_eq!(plainly(&deleted), Reached);
+    let mut problem = ready();
+    problem.problem = Some("line 3".into());
+    assert_eq!(plainly(&problem), Ended);
+}
+
+#[test]
+fn a_source_that_never_gave_a_head_ends_every_wait_for_one() {
+    for reason in [Reason::SourceUnreachable, Reason::SourceMissing, Reason::RegistryUnavailable] {
+        let mut evidence = evidence(Condition::Degraded, reason);
+        evidence.settled.is_of_source = true;
+        evidence.settled.next_retry = Some(at(60));
+        evidence.look = in_trouble(reason);
+        assert_eq!(plainly(&evidence), Ended, "{reason:?}");
+        evidence.carrier = Carrier::None;
+        assert_eq!(state(&commit(), &evidence), Ended, "{reason:?}");
+    }
+}
+
+#[test]
+fn a_wish_is_reached_by_the_generation_that_has_it_alone() {
+    assert_eq!(state(&commit(), &ready()), Reached, "whatever git is asked meanwhile");
+    let with = |carrier| Evidence { carrier, ..ready() };
+    assert_eq!(state(&commit(), &with(Carrier::None)), Waiting, "it may still be pushed");
+    assert_eq!(state(&commit(), &with(Carrier::Unknown)), Waiting);
+    let failed = Some(Outcome::Failed("exit code 1".into()));
+    for (outcome, words) in [
+        (failed, "exit code 1"),
+        (Some(Outcome::Superseded), "replaced by generation 4"),
+        (Some(Outcome::Ready), "replaced by generation 4"),
+        (None, "replaced by generation 4"),
+    ] {
+        let evidence = with(Carrier::Earlier { generation: Generation(3), outcome });
+        let (state, message) = judge(&commit(), &evidence);
+        assert_eq!(state, Ended);
+        assert!(message.contains(words) && message.contains("commit cccccccccccc"), "{message}");
+    }
+    let failing = evidence(Condition::Degraded, Reason::BuildFailed);
+    assert_eq!(state(&commit(), &failing), Ended);
+    assert_eq!(state(&commit(), &Evidence { carrier: Carrier::None, ..failing }), Waiting, "a fix may come");
+}
+
+#[test]
+fn a_generation_that_is_not_there_yet_may_come_and_one_that_is_passed_does_not() {
+    let of = |generation| Wish { generation: Some(Generation(generation)), ..Wish::default() };
+    let none = Evidence { carrier: Carrier::None, ..ready() };
+    assert_eq!(state(&of(5), &none), Waiting);
+    assert_eq!(state(&of(3), &none), Ended);
+}
+
+#[test]
+fn a_hold_is_an_end_until_someone_ends_it_and_success_only_for_who_held_it() {
+    let mut held = evidence(Condition::Held, Reason::HeldByPerson);
+    assert_eq!(plainly(&held), Waiting, "it was resumed a moment ago");
+    held.hold = Some(hold());
+    assert_eq!(plainly(&held), Ended);
+    let rolled_back = Wish { generation: Some(Generation(4)), held: true, ..Wish::default() };
+    assert_eq!(state(&rolled_back, &held), Ended, "another generation is kept");
+    held.hold.as_mut().unwrap().generation = Some(Generation(4));
+    assert_eq!(state(&rolled_back, &held), Reached);
+    assert_eq!(state(&Wish { held: false, ..rolled_back.clone() }, &held), Ended);
+    held.running = false;
+    assert_eq!(state(&rolled_back, &held), Ended);
+}
+
+#[test]
+fn nothing_is_reached_while_an_agent_is_away_and_a_record_that_is_behind_waits_for_a_person() {
+    assert_eq!(plainly(&evidence(Condition::Degraded, Reason::AgentAway)), Waiting);
+    assert_eq!(plainly(&evidence(Condition::Blocked, Reason::RecordBehind)), Ended);
+}

@@ -1,0 +1,94 @@
+//! What is said of a plan before it is carried out, or in place of that.
+
+use super::clock::now;
+use super::guard::Group;
+use super::pass::{Pass, PassError, Planned, status};
+use crate::model::desired::Entry;
+use crate::model::name::EnvironmentName;
+use crate::model::spec::Update;
+use crate::model::status::{Condition, Status};
+use crate::model::view::PlanView;
+use crate::plan;
+
+impl Pass {
+    /// Tells the guard which container is meant to run: the one that serves, and while none does, the one
+    /// that is to.
+    pub(super) fn tell_guard(&self, planned: &Planned) {
+        let serving = planned.plan.serving.as_ref();
+        let mut containers = planned.observed.containers.iter();
+        let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
+        let is_beside = planned.intent.update == Update::StartFirst;
+        let group = serving.and_then(|seen| Group::of(seen, is_beside));
+        self.guard.tell(&planned.intent.environment, group);
+    }
+
+    /// Tells the front the address of a holder whose container is to serve next. Where that cannot be
+    /// seen now, the front hears of it once there is something to switch.
+    pub(super) async fn announce(&self, planned: &Planned, holder: &str) {
+        let environment = &planned.intent.environment;
+        let _ = self.fleet.look(&self.engine, holder).await;
+        let holders = self.fleet.holders(environment);
+        let seen = holders.iter().find(|seen| seen.id == holder);
+        if let Some(address) = seen.and_then(|seen| planned.address_of(seen)) {
+            self.front.announce(environment, address);
+        }
+    }
+
+    /// What would be done now.
+    pub(super) async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, PassError> {
+        let planned = self.plan(environment).await?;
+        Ok(planned.map(|planned| {
+            let held_back = match plan::held_back(&planned.intent).as_slice() {
+                [] => None,
+                keys => Some(format!("held; would be replaced: {}", keys.join(", "))),
+            };
+            PlanView {
+                environment: environment.clone(),
+                steps: plan::explain::explain(&planned.plan),
+                differences: planned.plan.differences.into_iter().chain(held_back).collect(),
+                message: planned.plan.verdict.message,
+                differs: false,
+            }
+        }))
+    }
+
+    /// Takes back Ready and its like while steps are taken: what they stop or start serves again only
+    /// once that is seen. The plan's notes are kept after the steps, so these are the ones from before.
+    pub(super) async fn no_longer_ready(
+        &self,
+        planned: &Planned,
+        before: Option<&Status>,
+    ) -> Result<(), PassError> {
+        let is_well =
+            |condition| matches!(condition, Condition::Ready | Condition::RolledBack | Condition::Held);
+        let was_well = before.is_some_and(|before| is_well(before.condition));
+        if planned.plan.steps.is_empty() || !was_well || is_well(planned.plan.verdict.condition) {
+            return Ok(());
+        }
+        let status = status(planned, before, now(), &planned.memory);
+        Ok(self.writer.report(&status, &planned.memory).await?)
+    }
+
+    /// Notes that a pass has looked at an environment. The first time since the process started, a
+    /// status that is as it was counts again, which the store does not ring for.
+    pub(super) fn observed(&self, environment: &EnvironmentName) {
+        if self.looks.observed(environment) {
+            self.writer.ring(environment);
+        }
+    }
+}
+
+/// How a generation came to be, as a sentence.
+pub(super) fn record_words(entry: &Entry) -> String {
+    let what = match (&entry.revision, &entry.image) {
+        (Some(revision), _) => format!("commit {}", revision.short()),
+        (None, Some(image)) => {
+            format!("image {}", image.shown_digest().map_or("unknown", |digest| digest.short()))
+        }
+        (None, None) => "nothing".to_owned(),
+    };
+    let origin = entry.origin.map_or("", |origin| origin.as_str());
+    let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let note = entry.note.as_ref().map(|note| format!(", {note}")).unwrap_or_default();
+    format!("generation {}: {what} ({origin}{by}{note})", entry.generation)
+}

@@ -1,0 +1,144 @@
+//! What is known of followed branches and tags, and who asked for a fresh answer. Kept in memory:
+//! after a restart every follower asks first thing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::model::look::{Asked, Look, SourceTrouble};
+use crate::model::name::EnvironmentName;
+use crate::model::status::Reason;
+use crate::model::time::Timestamp;
+
+/// Questions that wait until their follower hears of them; with more, the next poll answers.
+const MOST_QUESTIONS: usize = 256;
+
+/// One [`Look`] for each environment, shared by followers, passes and the API.
+#[derive(Clone)]
+pub(crate) struct Looks {
+    all: Arc<Mutex<BTreeMap<EnvironmentName, Noted>>>,
+    questions: mpsc::Sender<EnvironmentName>,
+}
+
+#[derive(Clone, Default)]
+struct Noted {
+    look: Look,
+    /// Whether someone waits for the next answer.
+    is_awaited: bool,
+}
+
+/// What an answer changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Trouble began, became another, or ended.
+    pub(crate) of_trouble: bool,
+    /// Someone waited for the answer.
+    pub(crate) is_awaited: bool,
+}
+
+/// Why the head of a branch or the digest of a tag could not be found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    /// Whether git or the registry answered, namely that there is none.
+    pub(crate) is_answer: bool,
+}
+
+impl Looks {
+    /// Nothing is known yet. The supervisor reads the questions.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<EnvironmentName>) {
+        let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
+        (Self { all: Arc::default(), questions }, asked)
+    }
+
+    /// What is known of one environment.
+    pub(crate) fn of(&self, environment: &EnvironmentName) -> Look {
+        self.all().get(environment).map(|noted| noted.look.clone()).unwrap_or_default()
+    }
+
+    /// Has the follower of an environment ask at once.
+    pub(crate) fn ask(&self, environment: &EnvironmentName) {
+        self.all().entry(environment.clone()).or_default().is_awaited = true;
+        // Full means that many questions are about to be answered; the poll takes care of this one.
+        let _ = self.questions.try_send(environment.clone());
+    }
+
+    /// Notes that a pass has looked at an environment. Returns whether it is the first that did.
+    pub(crate) fn observed(&self, environment: &EnvironmentName) -> bool {
+        let mut all = self.all();
+        let look = &mut all.entry(environment.clone()).or_default().look;
+        !std::mem::replace(&mut look.is_observed, true)
+    }
+
+    /// Notes an answer.
+    pub(crate) fn answered(&self, environment: &EnvironmentName, asked: Asked) -> News {
+        let mut all = self.all();
+        let Noted { look, is_awaited } = all.entry(environment.clone()).or_default();
+        look.answered = Some(asked.from);
+        News { of_trouble: look.trouble.take().is_some(), is_awaited: std::mem::take(is_awaited) }
+    }
+
+    /// Notes that there was no answer, or that it was none.
+    pub(crate) fn unknown(
+        &self,
+        environment: &EnvironmentName,
+        asked: Asked,
+        why: &Unknown,
+        next_retry: Timestamp,
+    ) -> News {
+        let mut all = self.all();
+        let Noted { look, is_awaited } = all.entry(environment.clone()).or_default();
+        if why.is_answer {
+            look.answered = Some(asked.from);
+        } else {
+            look.failed = Some(asked.from);
+        }
+        let before = look.trouble.take();
+        let same = before.as_ref().filter(|before| before.reason == why.reason);
+        let since = same.map_or(asked.to, |same| same.since);
+        let of_trouble = before.as_ref().is_none_or(|before| before.message != why.message);
+        let message = why.message.clone();
+        look.trouble = Some(SourceTrouble { reason: why.reason, message, since, next_retry });
+        News { of_trouble, is_awaited: std::mem::take(is_awaited) }
+    }
+
+    /// Forgets what was known of the branch or tag of an environment, which follows another now.
+    pub(crate) fn forget(&self, environment: &EnvironmentName) {
+        if let Some(Noted { look, .. }) = self.all().get_mut(environment) {
+            *look = Look { is_observed: look.is_observed, ..Look::default() };
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<EnvironmentName, Noted>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable(message: &str) -> Unknown {
+        Unknown { reason: Reason::SourceUnreachable, message: message.to_owned(), is_answer: false }
+    }
+
+    #[test]
+    fn the_newest_cause_counts_and_one_that_has_passed_goes_away() {
+        let (looks, _questions) = Looks::new();
+        let (dev, at) = (EnvironmentName::new("dev").unwrap(), Timestamp::from_millis);
+        assert!(looks.unknown(&dev, at(1).into(), &unreachable("down"), at(2)).of_trouble);
+        assert!(!looks.unknown(&dev, at(2).into(), &unreachable("down"), at(3)).of_trouble);
+        let denied = Unknown { reason: Reason::SourceDenied, ..unreachable("no") };
+        assert!(looks.unknown(&dev, at(3).into(), &denied, at(4)).of_trouble);
+        let trouble = looks.of(&dev).trouble.unwrap();
+        assert_eq!((trouble.reason, trouble.since, trouble.next_retry), (Reason::SourceDenied, at(3), at(4)));
+        assert_eq!(looks.of(&dev).answered, None);
+        looks.ask(&dev);
+        assert_eq!(looks.answered(&dev, at(5).into()), News { of_trouble: true, is_awaited: true });
+        assert_eq!(looks.answered(&dev, at(6).into()), News { of_trouble: false, is_awaited: false });
+        assert_eq!((looks.of(&dev).answered, looks.of(&dev).trouble), (Some(at(6)), None));
+        assert_eq!(looks.of(&EnvironmentName::new("test").unwrap()), Look::default());
+    }
+}

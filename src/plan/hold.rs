@@ -1,0 +1,91 @@
+//! What a hold keeps: the container as it is, image and options, until someone resumes.
+
+use super::{Intent, image_id};
+use crate::model::container::{ContainerOptions, ContainerSpec};
+use crate::model::desired::Entry;
+use crate::model::memory::Memory;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::plan::target;
+
+/// What would be enforced if nobody held the environment.
+#[derive(Clone, Debug)]
+pub struct AfterHold {
+    /// The newest generation.
+    pub entry: Entry,
+    /// The options that the manifest declares now; an error where a secret cannot be read.
+    pub options: Result<ContainerOptions, String>,
+    /// Whether readiness is judged in another way.
+    pub is_judged_otherwise: bool,
+}
+
+/// What `resume` would replace, as manifest keys and words; empty: nothing.
+pub fn held_back(intent: &Intent) -> Vec<String> {
+    let Some(after) = &intent.after_hold else { return Vec::new() };
+    let mut found = Vec::new();
+    let (kept, newest) = (&intent.entry, &after.entry);
+    let is_same_image = kept.generation == newest.generation
+        || image_id(kept).is_some() && image_id(kept) == image_id(newest);
+    if !is_same_image {
+        found.push(format!("image (generation {} is recorded)", newest.generation));
+    }
+    if let (Ok(kept), Ok(now)) = (&intent.options, &after.options) {
+        found.extend(edited(kept, now).into_iter().map(str::to_owned));
+    }
+    if after.is_judged_otherwise {
+        found.push("health".to_owned());
+    }
+    found
+}
+
+/// The manifest keys under which two options differ.
+fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> {
+    let ContainerOptions {
+        environment: _,
+        record: _,
+        name,
+        command,
+        env,
+        secrets: _,
+        port,
+        publish,
+        volumes,
+        extra_hosts,
+        memory,
+        nano_cpus,
+        pids,
+        init,
+        stop_timeout_seconds,
+        network,
+    } = kept;
+    let compared = [
+        ("container", *name != now.name),
+        ("command", *command != now.command),
+        ("env", *env != now.env),
+        ("port", *port != now.port),
+        ("publish", *publish != now.publish),
+        ("volumes", *volumes != now.volumes),
+        ("extra_hosts", *extra_hosts != now.extra_hosts),
+        ("memory", *memory != now.memory),
+        ("cpus", *nano_cpus != now.nano_cpus),
+        ("pids", *pids != now.pids),
+        ("init", *init != now.init),
+        ("stop_timeout", *stop_timeout_seconds != now.stop_timeout_seconds),
+        ("network", *network != now.network),
+    ];
+    compared.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// Whether a hold keeps this container as it is, whatever its options should be by now: a secret of it
+/// may have been changed since. One that lost its network for good cannot be kept.
+pub(super) fn is_kept(
+    container: &SeenContainer,
+    spec: &ContainerSpec,
+    intent: &Intent,
+    memory: &Memory,
+) -> bool {
+    intent.hold.is_some()
+        && target::is_proven(container, memory)
+        && container.image.as_ref() == Some(&spec.image)
+        && container.state != ContainerState::Dead
+        && container.has_namespace()
+}
