@@ -12,7 +12,7 @@ use abide::model::container::{ContainerOptions, ContainerSpec, Secret};
 use abide::model::desired::{Entry, Image};
 use abide::model::memory::{Good, Memory};
 use abide::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use abide::model::observed::{ContainerState, EngineHealth, Observed, Readiness, SeenContainer};
+use abide::model::observed::{ContainerState, EngineHealth, Observed, Readiness, SeenContainer, SeenMounts};
 use abide::model::spec::{HealthSpec, Probe, Publish, Update};
 use abide::model::status::Condition;
 use abide::model::time::Timestamp;
@@ -82,6 +82,7 @@ impl Scene {
         let wanted = ContainerSpec {
             image: id.clone(),
             options: options.clone(),
+            undeclared: Vec::new(),
             generation: entry.generation,
             revision: None,
         };
@@ -114,7 +115,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
     Intent {
         declared: None,
         after_hold: None,
-        update: Update::StopFirst,
+        update: Some(Update::StopFirst),
         holder: true,
         drain: None,
         proposed: false,
@@ -143,7 +144,7 @@ fn options(variables: usize) -> ContainerOptions {
         name: ContainerName::new("dev-server").unwrap(),
         command: Some(vec!["dev".to_owned()]),
         env: (0..variables).map(variable).collect(),
-        port: 8900,
+        port: Some(8900),
         publish: Some(Publish { address: None, port: 8900 }),
         volumes: Vec::new(),
         extra_hosts: Vec::new(),
@@ -171,7 +172,7 @@ fn container(spec: &ContainerSpec) -> SeenContainer {
         command: options.command.clone().unwrap_or_default(),
         env: options.env.clone(),
         published: BTreeMap::from([(format!("{}/tcp", options.port), published)]),
-        volumes: Vec::new(),
+        mounts: SeenMounts::default(),
         extra_hosts: Vec::new(),
         memory: None,
         nano_cpus: None,

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::controller::{self, Settings, StateDirs};
+use crate::controller::{self, MountPolicy, Settings, StateDirs};
 use crate::daemon::systemd::{self, StopSignals};
 use crate::model::container::Secret;
 use crate::model::time::Timestamp;
@@ -133,6 +133,7 @@ impl Agent {
             engine: options.engine,
             registry: Some(tunnel.registry()),
             resync: options.resync,
+            mount_policy: mount_policy(&policy),
         });
         let refusals = Refusals::default();
         let assigner =
@@ -163,6 +164,12 @@ impl Agent {
         info!("stopped");
         Ok(())
     }
+}
+
+/// Has the policy judge what is mounted, whenever that is.
+fn mount_policy(policy: &Arc<Policy>) -> MountPolicy {
+    let policy = Arc::clone(policy);
+    MountPolicy::new(move |path| policy.bind(path))
 }
 
 fn reporter(handles: &Handles, refusals: Refusals, is_observed: IsObserved) -> Reporter {

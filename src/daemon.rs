@@ -150,6 +150,7 @@ impl Daemon {
             engine: None,
             registry: None,
             resync: options.resync,
+            mount_policy: controller::MountPolicy::default(),
         });
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });

@@ -43,6 +43,8 @@ points! {
     CreateNetwork = "create-network",
     /// A volume is made.
     CreateVolume = "create-volume",
+    /// A folder of the host is made.
+    CreateFolder = "create-folder",
     /// The image of network holders is loaded.
     LoadHolder = "load-holder",
     /// A network holder is made.

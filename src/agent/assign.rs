@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::policy::Policy;
 use crate::model::desired::Image;
-use crate::model::link::{Assigned, Assignment};
+use crate::model::link::{Assigned, Assignment, Misread};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::model::status::Reason;
@@ -85,8 +85,11 @@ impl Assigner {
         &self,
         assignment: Assignment,
     ) -> Result<BTreeSet<EnvironmentName>, RecordError> {
-        let names = assignment.environments.iter().map(|one| one.desired.environment.clone()).collect();
+        let misread: BTreeMap<_, _> = assignment.misread.iter().map(misread).collect();
+        let understood = assignment.environments.iter().map(|one| one.desired.environment.clone());
+        let names = understood.chain(misread.keys().cloned()).collect();
         let Some((allowed, mut refused)) = self.sort_out(assignment).await else { return Ok(names) };
+        refused.extend(misread);
         let sent: BTreeMap<_, _> = allowed.environments.iter().map(sent).collect();
         let accepted = self.replica.accept(allowed, refused.keys().cloned().collect()).await?;
         for (environment, why) in accepted.not_taken {
@@ -127,7 +130,7 @@ impl Assigner {
     ) -> Option<(Assignment, BTreeMap<EnvironmentName, Refusal>)> {
         let policy = Arc::clone(&self.policy);
         let sort = move || {
-            let Assignment { network, environments } = assignment;
+            let Assignment { network, environments, misread: _ } = assignment;
             let (mut allowed, mut refused) = (Vec::new(), BTreeMap::new());
             for assigned in environments {
                 match policy.objection(&network, &assigned.spec, &images(&assigned)) {
@@ -141,7 +144,7 @@ impl Assigner {
                     }
                 }
             }
-            (Assignment { network, environments: allowed }, refused)
+            (Assignment { network, environments: allowed, misread: Vec::new() }, refused)
         };
         // Paths are looked up on the disk.
         tokio::task::spawn_blocking(sort)
@@ -172,6 +175,16 @@ pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
 fn images(assigned: &Assigned) -> Vec<Image> {
     let entries = std::iter::once(&assigned.desired.entry).chain(&assigned.held);
     entries.filter_map(|entry| entry.image.clone()).collect()
+}
+
+/// The refusal of an environment that breaks the grammar.
+fn misread(misread: &Misread) -> (EnvironmentName, Refusal) {
+    let message =
+        format!("what the controller declares is not understood here: {}; what ran goes on", misread.why);
+    (
+        misread.environment.clone(),
+        Refusal::new(Reason::PolicyRefused, message, misread.generation, misread.mark.clone()),
+    )
 }
 
 /// Of what an assignment speaks.

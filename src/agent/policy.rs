@@ -1,16 +1,22 @@
 //! What this host allows, whatever a controller says: a controller that was broken into must not own
 //! the hosts of its agents. Privileges and the namespaces of the host cannot be asked for at all.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::model::desired::Image;
+use crate::model::mount::{AbsolutePath, Mount, MountSource};
 use crate::model::name::NetworkName;
-use crate::model::spec::{EnvValue, EnvironmentSpec, GuardMode, Mount, SecretRef};
+use crate::model::reference::ImageRepository;
+use crate::model::spec::{EnvValue, EnvironmentSpec, GuardMode, Publish, SecretRef};
 
-/// Networks that are the host's own, or none.
-const NETWORKS: [&str; 4] = ["host", "none", "default", "bridge"];
+/// Networks that are the engine's own, or none.
+const NETWORKS: [&str; 6] = ["host", "none", "default", "bridge", "ingress", "docker_gwbridge"];
+/// The fewest digits of an id that people and programs name a network by.
+const SHORTEST_ID: usize = 12;
 /// Where the Docker Engine and its parts usually listen and keep their files: whoever mounts that
 /// owns the host.
 const ENGINE: [&str; 4] = ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/var/lib/docker"];
@@ -38,6 +44,10 @@ struct Rules {
     binds: Vec<PathBuf>,
     /// Volumes; left out: any.
     volumes: Option<Vec<String>>,
+    /// Networks; left out: any but the engine's own.
+    networks: Option<Vec<String>>,
+    /// Addresses of the host that ports may be published on, `0.0.0.0` for all; left out: any.
+    addresses: Option<Vec<IpAddr>>,
     /// Host ports, such as `"8088"` or `"8000-8099"`; left out: any.
     ports: Option<Vec<Ports>>,
     /// Variables of the agent that may be handed to containers; left out: any but its own.
@@ -126,17 +136,30 @@ impl Policy {
         images: &[Image],
     ) -> Option<String> {
         let objections = [
-            NETWORKS.contains(&network.as_str()).then(|| format!("containers on the network `{network}`")),
+            self.network(network),
             self.image(images),
             spec.volumes.iter().find_map(|mount| self.mount(mount)),
-            spec.publish.and_then(|publish| self.port(publish.port)),
+            spec.publish.and_then(|publish| self.port(publish.port).or_else(|| self.address(publish))),
             spec.values().find_map(|value| match value {
                 EnvValue::Secret(secret) => self.secret(secret),
                 EnvValue::Plain(_) => None,
             }),
         ];
-        let what = objections.into_iter().flatten().next()?;
-        Some(format!("the policy of this host does not allow {what}; what ran goes on"))
+        objections.into_iter().flatten().next().map(refusal)
+    }
+
+    /// Why a path of this host must not be mounted now, in a sentence; `None`: it may be.
+    pub(super) fn bind(&self, path: &AbsolutePath) -> Option<String> {
+        self.path(path).map(refusal)
+    }
+
+    /// The engine takes an id for a name, and the host's own network has one too.
+    fn network(&self, network: &NetworkName) -> Option<String> {
+        let name = network.as_str();
+        let is_id = name.len() >= SHORTEST_ID && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_listed = |allowed: &Vec<String>| allowed.iter().any(|allowed| fits(name, allowed));
+        let fits = self.rules.networks.as_ref().is_none_or(is_listed);
+        (!fits || is_id || NETWORKS.contains(&name)).then(|| format!("containers on the network `{name}`"))
     }
 
     /// What is not pulled by digest would be whatever this engine has under an ID.
@@ -144,7 +167,8 @@ impl Policy {
         let allowed = self.rules.images.as_ref()?;
         images.iter().find_map(|image| match (&image.reference, &image.digest) {
             (Some(reference), Some(_)) => {
-                let fits = allowed.iter().any(|allowed| fits(reference, allowed));
+                let is_name = reference.parse::<ImageRepository>().is_ok();
+                let fits = is_name && allowed.iter().any(|allowed| fits(reference, allowed));
                 (!fits).then(|| format!("images of `{reference}`"))
             }
             _ => Some("images without a repository and a digest".to_owned()),
@@ -152,23 +176,32 @@ impl Policy {
     }
 
     fn mount(&self, mount: &Mount) -> Option<String> {
-        if let Some(volume) = mount.volume() {
-            let allowed = self.rules.volumes.as_ref()?;
-            let fits = allowed.iter().any(|allowed| fits(volume, allowed));
-            return (!fits).then(|| format!("the volume `{volume}`"));
+        match mount.source() {
+            MountSource::Volume(volume) => {
+                let allowed = self.rules.volumes.as_ref()?;
+                let fits = allowed.iter().any(|allowed| fits(volume.as_str(), allowed));
+                (!fits).then(|| format!("the volume `{volume}`"))
+            }
+            MountSource::Host(path) => self.path(path),
         }
-        let source = Path::new(&mount.source);
-        let shown = format!("{} to be mounted", source.display());
-        match self.is_within(source, &self.rules.binds) {
-            true => None,
-            false => Some(shown),
-        }
+    }
+
+    fn path(&self, path: &AbsolutePath) -> Option<String> {
+        let is_within = self.is_within(path.as_path(), &self.rules.binds);
+        (!is_within).then(|| format!("{path} to be mounted"))
     }
 
     fn port(&self, port: u16) -> Option<String> {
         let allowed = self.rules.ports.as_ref()?;
         let fits = allowed.iter().any(|range| (range.first..=range.last).contains(&port));
         (!fits).then(|| format!("the host port {port}"))
+    }
+
+    /// A port that names no address is published on all of them.
+    fn address(&self, publish: Publish) -> Option<String> {
+        let allowed = self.rules.addresses.as_ref()?;
+        let address = publish.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        (!allowed.contains(&address)).then(|| format!("ports on the address {address}"))
     }
 
     fn secret(&self, secret: &SecretRef) -> Option<String> {
@@ -203,6 +236,10 @@ impl Policy {
     }
 }
 
+fn refusal(what: String) -> String {
+    format!("the policy of this host does not allow {what}; what ran goes on")
+}
+
 /// The socket that the agent itself is told to use.
 fn docker_host() -> Option<PathBuf> {
     std::env::var("DOCKER_HOST").ok()?.strip_prefix("unix://").map(PathBuf::from)
@@ -216,12 +253,16 @@ fn fits(name: &str, pattern: &str) -> bool {
 /// Where a path really leads. Of one that is not there yet, where what is there of it leads; with
 /// `..` in the rest nobody can tell.
 fn resolved(path: &Path) -> Option<PathBuf> {
-    if let Ok(real) = path.canonicalize() {
-        return Some(real);
+    let is_missing = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
+    match path.canonicalize() {
+        Ok(real) => return Some(real),
+        // What the agent cannot see, the engine can.
+        Err(error) if !is_missing(&error) => return None,
+        Err(_) => {}
     }
     let (parent, name) = (path.parent()?, path.file_name()?);
     // A link that leads nowhere may lead anywhere tomorrow.
-    if path.symlink_metadata().is_ok() {
+    if !path.symlink_metadata().is_err_and(|error| is_missing(&error)) {
         return None;
     }
     Some(resolved(parent)?.join(name))

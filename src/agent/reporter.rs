@@ -82,6 +82,11 @@ impl Reporter {
             state.heard.insert(environment.clone(), heard);
             state.changed.insert(environment.clone());
         }
+        for misread in &assignment.misread {
+            let environment = &misread.environment;
+            state.heard.insert(environment.clone(), before.remove(environment).unwrap_or_default());
+            state.changed.insert(environment.clone());
+        }
     }
 
     /// Something that no bell tells is to be reported.
@@ -258,6 +263,7 @@ fn nothing_known(environment: &EnvironmentName) -> Status {
         next_retry: None,
         plan: Vec::new(),
         observed_sync: None,
+        volumes: Vec::new(),
         warnings: Vec::new(),
         observed_declaration: None,
     }

@@ -2,16 +2,20 @@
 //! reordered on the way.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
+use super::assign::{Assigner, Refusals};
+use super::policy::Policy;
 use super::reporter;
 use crate::model::desired::{Entry, GoBack, Hold, Image, Origin, Outcome};
 use crate::model::event::{Event, EventKind};
-use crate::model::link::{Assigned, Assignment, Heard, Report, Reported};
+use crate::model::link::{Assigned, Assignment, Heard, Report, Reported, ToAgent};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use crate::model::spec::{EnvironmentSpec, HealthSpec, Probe, Supply};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::record::{Change, Handles, NotTaken, open};
@@ -93,6 +97,39 @@ fn home() -> Home {
     Home { handles: open(dir.path()).unwrap(), _dir: dir }
 }
 
+/// The environments that the loop of an agent runs once it took `line` in, and why others are refused.
+async fn taken(agent: &Home, line: &str) -> (Vec<String>, Vec<String>) {
+    let (manifests, manifest) = watch::channel(Arc::new(Manifest::default()));
+    let refusals = Refusals::default();
+    let policy = Arc::new(Policy::standard(Vec::new()));
+    let replica = agent.handles.replica.clone();
+    let assigner = Assigner { replica, policy, manifests, refusals: refusals.clone() };
+    let Ok(ToAgent::Assignment(assignment)) = serde_json::from_str(line) else { panic!("{line}") };
+    let names = assigner.take(*assignment).await.unwrap();
+    let why = names.iter().filter_map(|name| Some(format!("{name}: {}", refusals.of(name)?.message)));
+    let runs = manifest.borrow().environments.keys().map(ToString::to_string).collect();
+    (runs, why.collect())
+}
+
+#[tokio::test]
+async fn what_a_hostile_controller_writes_past_the_grammar_reaches_neither_the_record_nor_the_loop() {
+    let (controller, agent) = (home(), home());
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let sent = serde_json::to_value(assignment(&controller.handles)).unwrap();
+    let mut evil = sent["environments"][0].clone();
+    evil["desired"]["environment"] = "evil".into();
+    evil["spec"]["container"] = "evil-server".into();
+    evil["spec"]["volumes"] = serde_json::json!([{ "source": "/srv/allowed/..:/host", "target": "rw" }]);
+    let mut both = sent;
+    both["environments"].as_array_mut().unwrap().push(evil);
+    let line = serde_json::json!({ "assignment": both }).to_string();
+    let (runs, refused) = taken(&agent, &line).await;
+    assert_eq!(runs, ["prod"]);
+    let [why] = refused.as_slice() else { panic!("{refused:?}") };
+    assert!(why.starts_with("evil: what the controller declares is not understood here"), "{why}");
+    assert!(!agent.handles.replica.kept().unwrap().environments.keys().any(|name| name.as_str() == "evil"));
+}
+
 /// What the controller would send now.
 fn assignment(of: &Handles) -> Assignment {
     let desired = of.desired.get(&prod()).unwrap();
@@ -101,7 +138,7 @@ fn assignment(of: &Handles) -> Assignment {
     let heard = of.hearer.heard(&prod()).unwrap();
     let environments = vec![Assigned { spec: spec(), desired, held, heard }];
     // As it comes out of the wire.
-    let sent = Assignment { network: NetworkName::default(), environments };
+    let sent = Assignment { network: NetworkName::default(), environments, misread: Vec::new() };
     serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap()
 }
 
@@ -121,6 +158,7 @@ fn status(observed: u64, reason: Reason) -> Status {
         next_retry: None,
         plan: Vec::new(),
         observed_sync: None,
+        volumes: Vec::new(),
         warnings: Vec::new(),
         observed_declaration: None,
     }
@@ -191,7 +229,8 @@ async fn what_is_not_assigned_any_more_is_forgotten_but_for_its_record() {
     let replica = &agent.handles.replica;
     replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
     assert_eq!(replica.kept().unwrap().environments.len(), 1);
-    let none = || Assignment { network: NetworkName::default(), environments: Vec::new() };
+    let none =
+        || Assignment { network: NetworkName::default(), environments: Vec::new(), misread: Vec::new() };
     replica.accept(none(), BTreeSet::from([prod()])).await.unwrap();
     assert_eq!(replica.kept().unwrap().environments.len(), 1, "what is refused stays as it was");
     replica.accept(none(), BTreeSet::new()).await.unwrap();

@@ -66,6 +66,7 @@ pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
         next_retry: said.next_retry,
         sync,
         observed_sync: status.as_ref().and_then(|status| status.observed_sync),
+        volumes: status.as_ref().map(|status| status.volumes.clone()).unwrap_or_default(),
         running: status.and_then(|status| status.running),
         build: None,
         warnings,

@@ -60,7 +60,8 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         next_retry: None,
         sync: None,
         observed_sync: None,
-        warnings: vec![],
+        volumes: Vec::new(),
+        warnings: Vec::new(),
         build: None,
     }
 }

@@ -15,7 +15,9 @@ use crate::failpoint;
 use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
+use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::name::NetworkName;
+use crate::model::observed::Observed;
 use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
@@ -35,6 +37,9 @@ pub(super) enum StepError {
     /// The record could not be written.
     #[error("{}", chain(.0))]
     Record(#[from] RecordError),
+    /// The policy of this host does not allow it.
+    #[error("{0}")]
+    NotAllowed(String),
     /// A start of a container that no step made.
     #[error("no container was made before it")]
     NothingMade,
@@ -45,6 +50,8 @@ impl Failed {
     pub(super) fn cause(&self) -> Cause {
         match &self.why {
             StepError::Engine(error) => error.cause(),
+            // Its policy is the host's.
+            StepError::NotAllowed(_) => Cause::Host,
             StepError::Record(_) | StepError::NothingMade => Cause::Unknown,
         }
     }
@@ -70,6 +77,12 @@ fn of(target: &Target, made: Option<&String>) -> Result<String, StepError> {
         Target::Seen(id) => Ok(id.clone()),
         Target::Created => made.cloned().ok_or(StepError::NothingMade),
     }
+}
+
+/// The paths of the host that are mounted in a container.
+fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p AbsolutePath> {
+    let seen = planned.observed.containers.iter().find(|seen| seen.id == id);
+    seen.into_iter().flat_map(|seen| seen.mounts.host_paths())
 }
 
 impl Pass {
@@ -142,6 +155,7 @@ impl Pass {
                 Ok(())
             }
             Step::Create { name, spec, joins } => {
+                self.judge(spec.mounts().filter_map(Mount::host_path)).await?;
                 let joins = joins.as_ref().map(|holder| of(holder, made.holder.as_ref())).transpose()?;
                 let id = self.engine.create(name, spec, joins.as_deref()).await?;
                 touched.insert(id.clone());
@@ -152,9 +166,20 @@ impl Pass {
                 Ok(self.engine.start(&of(container, made.container.as_ref())?).await?)
             }
             Step::Start { container: Target::Seen(id), .. } => {
+                self.judge(mounted_in(planned, id)).await?;
                 touched.insert(id.clone());
                 let network = self.network(planned);
                 Ok(self.engine.start_again(id, &network, &planned.spec.container).await?)
+            }
+            Step::CreateFolder { path } => {
+                self.judge(std::iter::once(path)).await?;
+                let image = self.any_image(planned);
+                Ok(self.engine.create_folder(&self.record, path, &image).await?)
+            }
+            Step::Restart { id } => {
+                self.judge(mounted_in(planned, id)).await?;
+                touched.insert(id.clone());
+                Ok(self.engine.restart(id, planned.spec.stop_timeout).await?)
             }
             _ => Ok(self.engine_step(planned, step, touched).await?),
         }
@@ -186,12 +211,11 @@ impl Pass {
                 touched.insert(id.clone());
                 engine.stop(id, planned.spec.stop_timeout).await
             }
-            Step::Restart { id } => {
-                touched.insert(id.clone());
-                engine.restart(id, planned.spec.stop_timeout).await
-            }
             Step::Remove { id } => {
                 touched.insert(id.clone());
+                if planned.observed.holders.iter().any(|holder| holder.id == *id) {
+                    return engine.remove_scratch(id).await;
+                }
                 engine.remove(id).await
             }
             Step::Rename { id, name } => {
@@ -217,6 +241,8 @@ impl Pass {
             | Step::RecordEdited { .. }
             | Step::RecordRebuilt { .. }
             | Step::RollBack { .. }
+            | Step::CreateFolder { .. }
+            | Step::Restart { .. }
             | Step::CreateHolder { .. }
             | Step::StartHolder { .. }
             | Step::Announce { .. }
@@ -231,6 +257,23 @@ impl Pass {
             Ok(options) => options.network.clone(),
             Err(_) => self.manifest.borrow().network.clone(),
         }
+    }
+
+    /// Judges once more what is about to be mounted: since the plan was made, a link may have been put
+    /// in its place.
+    async fn judge(&self, paths: impl Iterator<Item = &AbsolutePath>) -> Result<(), StepError> {
+        let objections = self.mount_policy.objections(paths.cloned().collect()).await;
+        objections.into_values().next().map_or(Ok(()), |why| Err(StepError::NotAllowed(why)))
+    }
+
+    /// The name of any image that is here, for a container of which nothing runs.
+    fn any_image(&self, planned: &Planned) -> String {
+        let Observed { images, containers, holder_image, .. } = &planned.observed;
+        if planned.intent.holder && *holder_image {
+            return self.holder_image();
+        }
+        let here = images.iter().chain(containers.iter().filter_map(|seen| seen.image.as_ref())).next();
+        here.map_or_else(|| self.holder_image(), ToString::to_string)
     }
 
     fn acquire(&self, planned: &Planned, need: &Need) {

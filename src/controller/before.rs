@@ -5,7 +5,6 @@ use super::guard::Group;
 use super::pass::{Pass, PassError, Planned, status};
 use crate::model::desired::Entry;
 use crate::model::name::EnvironmentName;
-use crate::model::spec::Update;
 use crate::model::status::{Condition, Status};
 use crate::model::view::PlanView;
 use crate::plan;
@@ -17,7 +16,7 @@ impl Pass {
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
-        let is_beside = planned.intent.update == Update::StartFirst;
+        let is_beside = plan::is_start_first(&planned.intent, &planned.observed);
         let group = serving.and_then(|seen| Group::of(seen, is_beside));
         self.guard.tell(&planned.intent.environment, group);
     }

@@ -33,7 +33,7 @@ async fn remove(
 ) -> Result<(), EngineError> {
     for container in engine.list().await? {
         if container.labels.get(label::RECORD).is_some_and(|owner| owner == record) {
-            engine.remove(&container.id).await?;
+            engine.remove_scratch(&container.id).await?;
         }
     }
     for image in engine.images_of_record(record, &tag_prefix(record)).await? {
@@ -46,7 +46,8 @@ async fn remove(
     if engine.network(network, record).await?.is_some_and(|network| network.is_ours) {
         engine.remove_network(network).await?;
     }
-    for volume in volumes {
+    let made = engine.volumes_of_record(record).await?;
+    for volume in volumes.iter().chain(&made) {
         engine.remove_volume(volume).await?;
     }
     Ok(())

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -15,6 +16,7 @@ use super::ends::Ends;
 use super::lives::Lives;
 use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
+use crate::model::mount::AbsolutePath;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Foreign, NetworkPresence, SeenContainer};
 use crate::model::time::Timestamp;
@@ -23,6 +25,9 @@ use crate::model::time::Timestamp;
 const LAST_LINES: usize = 10;
 /// The most characters of them.
 const MOST_CHARACTERS: usize = 16 * 1024;
+
+/// How long a look at a path of this host may take.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The containers of one host, as far as they matter.
 pub(crate) struct Fleet {
@@ -46,8 +51,8 @@ struct Known {
     ends: Ends,
     /// Names of containers that are not ours.
     foreign: HashMap<String, Foreign>,
-    /// Image IDs known to be there.
-    images: HashSet<Digest>,
+    /// Image IDs known to be there, with the paths of their `VOLUME` lines.
+    images: HashMap<Digest, BTreeSet<AbsolutePath>>,
     /// Images known to be there by name.
     names: HashMap<String, Digest>,
     /// Volumes known to be there.
@@ -150,7 +155,7 @@ impl Fleet {
     pub(crate) fn forget_image(&self, id: &str) -> bool {
         let mut known = self.known();
         let before = known.images.len() + known.names.len();
-        known.images.retain(|image| image.as_str() != id);
+        known.images.retain(|image, _| image.as_str() != id);
         known.names.retain(|_, image| image.as_str() != id);
         known.images.len() + known.names.len() < before
     }
@@ -160,9 +165,27 @@ impl Fleet {
         self.known().network = None;
     }
 
-    /// Forgets that a volume is there.
-    pub(crate) fn forget_volume(&self, name: &str) {
-        self.known().volumes.remove(name);
+    /// Forgets that a volume is there. Says whether it was known to be.
+    pub(crate) fn forget_volume(&self, name: &str) -> bool {
+        self.known().volumes.remove(name)
+    }
+
+    /// Those of `paths` that the engine does not find. One that is seen here is taken to be there: where
+    /// the engine sees another disk, it refuses to mount what it does not find.
+    pub(crate) async fn missing_sources(
+        &self,
+        engine: &Engine,
+        paths: BTreeSet<AbsolutePath>,
+    ) -> Result<BTreeSet<AbsolutePath>, EngineError> {
+        let mut missing = BTreeSet::new();
+        for path in paths {
+            // A disk behind a network may never answer, which tells nothing.
+            let looked = tokio::time::timeout(LOOK, tokio::fs::metadata(path.as_path())).await;
+            if matches!(looked, Ok(Err(_))) && !engine.has_source(&path).await? {
+                missing.insert(path);
+            }
+        }
+        Ok(missing)
     }
 
     /// Those of `names` that the engine holds.
@@ -206,18 +229,25 @@ impl Fleet {
         Ok(true)
     }
 
-    /// Those of `ids` that the engine holds.
+    /// Those of `ids` that the engine holds, each with the paths of its `VOLUME` lines.
     pub(crate) async fn images(
         &self,
         engine: &Engine,
         ids: impl IntoIterator<Item = Digest>,
-    ) -> Result<BTreeSet<Digest>, EngineError> {
-        let mut present = BTreeSet::new();
+    ) -> Result<BTreeMap<Digest, BTreeSet<AbsolutePath>>, EngineError> {
+        let mut present = BTreeMap::new();
         for id in ids {
-            let is_known = self.known().images.contains(&id);
-            if is_known || engine.image_id(id.as_str()).await?.as_ref() == Some(&id) {
-                self.known().images.insert(id.clone());
-                present.insert(id);
+            let known = self.known().images.get(&id).cloned();
+            let volumes = match known {
+                Some(volumes) => Some(volumes),
+                None => {
+                    let held = engine.image(id.as_str()).await?.filter(|held| held.id == id);
+                    held.map(|held| held.volumes)
+                }
+            };
+            if let Some(volumes) = volumes {
+                self.known().images.insert(id.clone(), volumes.clone());
+                present.insert(id, volumes);
             }
         }
         Ok(present)
@@ -369,7 +399,7 @@ fn ending(output: String) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::observed::EngineHealth;
+    use crate::model::observed::{EngineHealth, SeenMounts};
 
     pub(in crate::controller) fn seen(id: &str) -> SeenContainer {
         SeenContainer {
@@ -383,7 +413,7 @@ pub(super) mod tests {
             command: Vec::new(),
             env: BTreeMap::new(),
             published: BTreeMap::new(),
-            volumes: Vec::new(),
+            mounts: SeenMounts::default(),
             extra_hosts: Vec::new(),
             memory: None,
             nano_cpus: None,

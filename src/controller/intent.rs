@@ -7,7 +7,7 @@ use crate::model::container::{ContainerOptions, Secret};
 use crate::model::declared::Declared;
 use crate::model::desired::{Desired, Entry, GoBack};
 use crate::model::memory::Memory;
-use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, Supply, Update};
+use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, Supply};
 use crate::plan::{AfterHold, Intent, SupplyKind};
 use crate::secret;
 
@@ -39,7 +39,7 @@ pub(super) fn of(
         options: resolved(declared, desired, record),
         declared: Some(Box::new(declared.clone())),
         health: spec.health.clone(),
-        update: update(spec, drain.is_some()),
+        update: spec.update,
         holder: match manifest.holder {
             HolderImage::Own => holder::PROGRAM.is_available(),
             HolderImage::Named(_) => true,
@@ -80,13 +80,6 @@ fn after_hold(
 
 fn resolved(declared: &Declared, desired: &Desired, record: &str) -> Result<ContainerOptions, String> {
     variables(&declared.spec).map(|env| options(declared, desired, env, record))
-}
-
-/// Start-first where a front switches between the two and they do not write one volume. What a
-/// person declared counts before that.
-fn update(spec: &EnvironmentSpec, has_front: bool) -> Update {
-    let default = if has_front && spec.volumes.is_empty() { Update::StartFirst } else { Update::StopFirst };
-    spec.update.unwrap_or(default)
 }
 
 fn variables(spec: &EnvironmentSpec) -> Result<BTreeMap<String, Secret>, String> {

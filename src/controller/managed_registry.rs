@@ -13,17 +13,18 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::clock::now;
-use super::docker::{AttendantOptions, Engine, EngineError};
+use super::docker::{AttendantOptions, Engine, EngineError, HeldImage};
 use super::follow::FollowTrouble;
 use super::guard::Guard;
 use super::host_file;
 use super::pull::pull_declared;
 use super::registries::Registries;
 use crate::model::container::label;
+use crate::model::mount::{AbsolutePath, Mount, VolumeName};
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::reference::RegistryHost;
-use crate::model::spec::{ManagedRegistry, Manifest, Mount};
+use crate::model::spec::{ManagedRegistry, Manifest};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::DesiredReader;
@@ -156,7 +157,8 @@ impl Keeper {
             let pulled = self.pull(&spec.image).await;
             return self.pulls.note(pulled, now());
         };
-        let options = options(spec, image, content(spec).await?);
+        let undeclared = undeclared(&self.record, &image.volumes, found.as_ref());
+        let options = options(spec, image.id, content(spec).await?, undeclared)?;
         let Some(seen) = found else { return self.make(spec, &options).await };
         let id = &seen.id;
         let done = match care(&options, &seen) {
@@ -185,8 +187,8 @@ impl Keeper {
         Ok(found.into_iter().next())
     }
 
-    async fn image(&self, name: &str) -> Result<Option<Digest>, String> {
-        self.engine.image_id(name).await.map_err(words)
+    async fn image(&self, name: &str) -> Result<Option<HeldImage>, String> {
+        self.engine.image(name).await.map_err(words)
     }
 
     async fn pull(&self, name: &str) -> Result<(), String> {
@@ -215,14 +217,14 @@ impl Keeper {
     /// would look like one from which everything was deleted.
     async fn make_volume(&self, spec: &ManagedRegistry) -> Result<(), String> {
         let volume = &spec.volume;
-        let found = self.engine.volumes(BTreeSet::from([volume.clone()])).await.map_err(words)?;
+        let found = self.engine.volumes(BTreeSet::from([volume.to_string()])).await.map_err(words)?;
         if found.is_empty() && self.is_recorded(spec) {
             return Err(format!(
                 "volume {volume}, which held what was pushed, is gone; restore it, or accept an empty one by \
                  `docker volume create {volume}`"
             ));
         }
-        self.engine.create_volume(volume, &self.record).await.map_err(words)
+        self.engine.create_volume(volume.as_str(), &self.record).await.map_err(words)
     }
 
     /// Whether an environment's record names an image that was pushed there.
@@ -331,25 +333,44 @@ async fn content(spec: &ManagedRegistry) -> Result<Option<String>, String> {
     Ok(hash.map(|hash| hex::encode(hash.finalize())))
 }
 
-fn options(spec: &ManagedRegistry, image: Digest, content: Option<String>) -> AttendantOptions {
-    let mut mounts = vec![Mount { source: spec.volume.clone(), target: DATA.to_owned(), read_only: false }];
+/// Volumes at the `VOLUME` lines of its image beside that of its data: they stay when it is made anew.
+fn undeclared(record: &str, paths: &BTreeSet<AbsolutePath>, seen: Option<&SeenContainer>) -> Vec<Mount> {
+    let others = paths.iter().filter(|path| path.as_str() != DATA);
+    let kept = others.filter_map(|path| {
+        let has = seen.and_then(|seen| seen.mounts.volumes.get(path).cloned());
+        let volume = has.or_else(|| VolumeName::kept_for(record, label::REGISTRY, path))?;
+        Some(Mount::of_volume(volume, path.clone()))
+    });
+    kept.collect()
+}
+
+fn options(
+    spec: &ManagedRegistry,
+    image: Digest,
+    content: Option<String>,
+    undeclared: Vec<Mount>,
+) -> Result<AttendantOptions, String> {
+    let mount = |source: &str, target: &str| {
+        Mount::new(source, target).map_err(|error| format!("{source} cannot be mounted: it {error}"))
+    };
+    let mut mounts = vec![mount(spec.volume.as_str(), DATA)?];
     let mut env = BTreeMap::from([("REGISTRY_STORAGE_DELETE_ENABLED".to_owned(), "true".to_owned())]);
     let mut file = |path: &Path, name: &str, variable: &str| {
         let target = format!("{FILES}/{name}");
-        let source = path.display().to_string();
-        mounts.push(Mount { source, target: target.clone(), read_only: true });
+        mounts.push(mount(&path.display().to_string(), &target)?.read_only(true));
         env.insert(variable.to_owned(), target);
+        Ok::<_, String>(())
     };
     if let Some(tls) = &spec.tls {
-        file(&tls.certificate, "certificate.pem", "REGISTRY_HTTP_TLS_CERTIFICATE");
-        file(&tls.key, "key.pem", "REGISTRY_HTTP_TLS_KEY");
+        file(&tls.certificate, "certificate.pem", "REGISTRY_HTTP_TLS_CERTIFICATE")?;
+        file(&tls.key, "key.pem", "REGISTRY_HTTP_TLS_KEY")?;
     }
     if let Some(htpasswd) = &spec.htpasswd {
-        file(htpasswd, "htpasswd", "REGISTRY_AUTH_HTPASSWD_PATH");
+        file(htpasswd, "htpasswd", "REGISTRY_AUTH_HTPASSWD_PATH")?;
         env.insert("REGISTRY_AUTH".to_owned(), "htpasswd".to_owned());
         env.insert("REGISTRY_AUTH_HTPASSWD_REALM".to_owned(), "abide".to_owned());
     }
-    AttendantOptions {
+    Ok(AttendantOptions {
         role: label::REGISTRY,
         name: spec.container.clone(),
         image,
@@ -357,8 +378,9 @@ fn options(spec: &ManagedRegistry, image: Digest, content: Option<String>) -> At
         port: PORT,
         publish: spec.publish,
         mounts,
+        undeclared,
         content,
-    }
+    })
 }
 
 #[cfg(test)]

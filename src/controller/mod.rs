@@ -15,6 +15,7 @@ mod fleet;
 mod follow;
 mod follow_registry;
 mod front;
+mod generations;
 mod guard;
 mod host_file;
 mod intent;
@@ -22,6 +23,8 @@ mod jobs;
 mod lives;
 mod looks;
 mod managed_registry;
+mod mount_policy;
+mod mounts;
 mod pass;
 mod paths;
 mod point;
@@ -69,6 +72,7 @@ use wake::Wake;
 
 pub use builder::StateDirs;
 pub use clock::now;
+pub use mount_policy::MountPolicy;
 
 /// How often everything is looked at even if nothing rang.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -103,6 +107,8 @@ pub struct Settings {
     pub registry: Option<String>,
     /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
     pub resync: Duration,
+    /// What judges the paths of this host that are to be mounted.
+    pub mount_policy: MountPolicy,
 }
 
 /// The running loop, for those who may look.
@@ -198,6 +204,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         engine_state,
         deployed,
         looks,
+        mount_policy: settings.mount_policy,
         record: settings.record,
     });
     let stop = CancellationToken::new();

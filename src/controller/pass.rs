@@ -8,7 +8,6 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::before::record_words;
 use super::builder::{Builder, Inputs, Task};
 use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
@@ -18,11 +17,12 @@ use super::guard::Guard;
 use super::intent;
 use super::jobs::{JobKey, Jobs};
 use super::looks::Looks;
+use super::mount_policy::MountPolicy;
 use super::probe::{ProbeTarget, Prober};
 use super::push::Pusher;
 use super::registries::Registries;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
-use crate::model::desired::{Desired, Entry, Image, Outcome};
+use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::front::Route;
@@ -30,7 +30,7 @@ use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
-use crate::model::spec::{EnvironmentSpec, HolderImage, Mount, Supply};
+use crate::model::spec::{EnvironmentSpec, HolderImage, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::plan::{self, Intent, Need, Plan};
@@ -61,6 +61,7 @@ pub(super) struct Pass {
     /// Rung when an environment has become ready.
     pub(super) deployed: Arc<Notify>,
     pub(super) looks: Looks,
+    pub(super) mount_policy: MountPolicy,
     pub(super) record: String,
 }
 
@@ -221,8 +222,8 @@ impl Pass {
         let of_entry = intent.entry.image.iter().filter_map(|image| image.id.clone());
         let of_good = memory.good.iter().chain(&memory.before).filter_map(|good| good.image.id.clone());
         let ids: BTreeSet<Digest> = of_entry.chain(of_good).collect();
-        let images = self.fleet.images(engine, ids).await?;
-        let volumes = spec.volumes.iter().filter_map(Mount::volume).map(str::to_owned).collect();
+        let image_volumes = self.fleet.images(engine, ids).await?;
+        let images: BTreeSet<Digest> = image_volumes.keys().cloned().collect();
         let shelf = self.shelf(spec, &intent.entry);
         let recipe = build.as_ref().and_then(|(_, inputs)| Some(inputs.as_ref().ok()?.recipe.clone()));
         let need = plan::need(intent, &images, &shelf, recipe.as_ref());
@@ -233,13 +234,13 @@ impl Pass {
         let probes = self.prober.watch(&intent.environment, targets);
         let ended_by = self.fleet.ended_by(&containers, now());
         let holder_image = !intent.holder || self.fleet.has_image(engine, &self.holder_image()).await?;
-        let observed = Observed {
+        let mut observed = Observed {
             holders: self.fleet.holders(&intent.environment),
             holder_image,
             front: self.front.seen(&intent.environment),
             name_holder: self.fleet.foreign(spec.container.as_str()),
             images,
-            volumes: self.fleet.volumes(engine, volumes).await?,
+            image_volumes,
             network: self.fleet.network(engine, &network).await?,
             shelf,
             recipe,
@@ -249,7 +250,9 @@ impl Pass {
             containers: self.with_output(containers, &probes, intent, memory).await,
             probes,
             ended_by,
+            ..Observed::default()
         };
+        self.observe_mounts(intent, memory, &mut observed).await?;
         Ok((observed, job))
     }
 
@@ -386,6 +389,7 @@ impl Pass {
         };
         let status = status(&planned, before.as_ref(), at, &memory);
         self.tell_of_change(before.as_ref(), &status, at).await?;
+        self.tell_of_warnings(before.as_ref(), &status, at).await?;
         self.writer.report(&status, &memory).await?;
         self.observed(environment);
         if let Some((generation, outcome)) = planned.plan.outcome {
@@ -394,27 +398,6 @@ impl Pass {
         let was_ready = before.is_some_and(|before| before.condition == Condition::Ready);
         if status.condition == Condition::Ready && !was_ready {
             self.deployed.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Says that the record moved, and that generations which nobody waits for any more are
-    /// superseded.
-    async fn tell_of_generations(&self, desired: &Desired) -> Result<(), PassError> {
-        let (environment, entry) = (&desired.environment, &desired.entry);
-        let before = self.status.status(environment)?;
-        let seen = before.map(|before| before.observed_generation).unwrap_or_default();
-        if entry.generation <= seen {
-            return Ok(());
-        }
-        self.writer.event(environment, EventKind::Record, record_words(entry), now()).await?;
-        let earlier = self.status.history(environment)?.into_iter().filter(|earlier| {
-            earlier.outcome.is_none()
-                && (seen..entry.generation).contains(&earlier.entry.generation)
-                && desired.hold.is_none()
-        });
-        for earlier in earlier.collect::<Vec<_>>() {
-            self.writer.outcome(environment, earlier.entry.generation, Outcome::Superseded).await?;
         }
         Ok(())
     }
@@ -463,6 +446,7 @@ impl Pass {
             next_retry: None,
             plan: Vec::new(),
             observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+            volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
             warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
             observed_declaration: before.as_ref().and_then(|before| before.observed_declaration.clone()),
         };
@@ -532,7 +516,8 @@ pub(super) fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, 
         next_retry: planned.plan.look_again.filter(|_| verdict.condition == Condition::Degraded),
         plan: plan::explain::explain(&planned.plan),
         observed_sync: planned.desired.sync,
-        warnings: planned.warnings.clone(),
+        volumes: planned.plan.volumes.clone(),
+        warnings: planned.warnings.iter().chain(&planned.plan.warnings).cloned().collect(),
         observed_declaration: planned.mark.clone(),
     }
 }

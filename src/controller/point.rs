@@ -15,6 +15,7 @@ impl Step {
             Self::RollBack { .. } => Point::RollBack,
             Self::CreateNetwork => Point::CreateNetwork,
             Self::CreateVolume { .. } => Point::CreateVolume,
+            Self::CreateFolder { .. } => Point::CreateFolder,
             Self::LoadHolder => Point::LoadHolder,
             Self::CreateHolder { .. } => Point::CreateHolder,
             Self::StartHolder { .. } => Point::StartHolder,

@@ -308,6 +308,7 @@ impl Supervisor {
                 next_retry: None,
                 plan: Vec::new(),
                 observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+                volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
                 warnings: Vec::new(),
                 observed_declaration: None,
             };

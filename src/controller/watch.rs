@@ -106,8 +106,7 @@ impl Watch {
                 fleet.forget_network();
                 self.wake.ring_all();
             }
-            Happening::Volume { name } if self.is_declared_volume(&name) => {
-                fleet.forget_volume(&name);
+            Happening::Volume { name } if fleet.forget_volume(&name) || self.is_declared_volume(&name) => {
                 self.wake.ring_all();
             }
             // Other people's, of which there may be many: each build makes and removes images.
@@ -129,7 +128,7 @@ impl Watch {
     fn is_declared_volume(&self, name: &str) -> bool {
         let manifest = self.pass.manifest.borrow();
         let mut mounts = manifest.environments.values().flat_map(|spec| &spec.volumes);
-        mounts.any(|mount| mount.volume() == Some(name))
+        mounts.any(|mount| mount.volume().is_some_and(|volume| volume.as_str() == name))
     }
 
     async fn resync(&self) -> Result<(), EngineError> {

@@ -20,7 +20,7 @@ pub(super) async fn refuse_taken_names(manifest: &Manifest) -> anyhow::Result<()
 /// Removes every container, image, network and volume that the demo's record owns.
 pub(super) async fn remove_all(record: &str, manifest: &Manifest) -> anyhow::Result<()> {
     let volumes = manifest.environments.values().flat_map(|spec| &spec.volumes);
-    let volumes: Vec<String> = volumes.filter_map(|mount| mount.volume()).map(str::to_owned).collect();
+    let volumes: Vec<String> = volumes.filter_map(|mount| mount.volume()).map(ToString::to_string).collect();
     let removed = cleanup::remove_record(record, &manifest.network, &volumes).await;
     removed.map_err(anyhow::Error::msg)
 }

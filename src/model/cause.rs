@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::container::Exit;
+use super::mount::REFUSED_SOURCE;
 
 /// Whose doing a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Cause {
 }
 
 /// What the kernel and the engine say of a host that cannot.
-const OF_HOST: [&str; 8] = [
+const OF_HOST: [&str; 9] = [
     "no space left on device",
     "disk quota exceeded",
     "cannot allocate memory",
@@ -54,6 +55,7 @@ const OF_HOST: [&str; 8] = [
     "input/output error",
     "device or resource busy",
     "error mounting",
+    REFUSED_SOURCE,
 ];
 /// What the engine says of a port that it cannot publish.
 const OF_PORT: [&str; 3] =

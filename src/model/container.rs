@@ -6,8 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::mount::Mount;
 use super::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use super::spec::{Mount, Publish};
+use super::spec::Publish;
 
 /// Labels that abide sets on what it makes.
 pub mod label {
@@ -111,6 +112,8 @@ pub struct ContainerSpec {
     pub image: Digest,
     /// Everything else.
     pub options: ContainerOptions,
+    /// Volumes at the image's `VOLUME` lines that the manifest declares nothing for.
+    pub undeclared: Vec<Mount>,
     /// The generation that it is made for.
     pub generation: Generation,
     /// The commit of its image, where one is known.
@@ -118,6 +121,11 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
+    /// All mounts, declared or not.
+    pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.options.volumes.iter().chain(&self.undeclared)
+    }
+
     /// A hash of all that needs a new container when it changes, kept as the label
     /// [`label::SPEC`]. It catches what cannot be told from an inspect, such as a variable that is
     /// no longer declared but that the image might have set.
@@ -138,7 +146,7 @@ impl ContainerSpec {
             #[serde(skip_serializing_if = "Option::is_none")]
             publish: &'a Option<Publish>,
             #[serde(skip_serializing_if = "Vec::is_empty")]
-            volumes: &'a Vec<Mount>,
+            volumes: Vec<Mount>,
             #[serde(skip_serializing_if = "Vec::is_empty")]
             extra_hosts: &'a Vec<String>,
             init: bool,
@@ -151,7 +159,7 @@ impl ContainerSpec {
             env: options.env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),
             port: options.port,
             publish: &options.publish,
-            volumes: &options.volumes,
+            volumes: options.volumes.iter().map(Mount::as_mounted).collect(),
             extra_hosts: &options.extra_hosts,
             init: options.init,
             network: &options.network,

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::build::RecipeKey;
-use super::name::{CommitId, Digest, EnvironmentName, Generation};
-use super::reference::ImageRepository;
+use super::name::{CommitId, Digest, EnvironmentName, Generation, InvalidName};
+use super::reference::{ImageRepository, check_reference};
 use super::status::Reason;
 use super::time::Timestamp;
 
@@ -79,6 +79,12 @@ impl Desired {
         }
     }
 
+    /// Every image that this names, with that of an earlier generation that it holds.
+    pub fn images<'a>(&'a self, held: Option<&'a Entry>) -> impl Iterator<Item = &'a Image> {
+        let entries = std::iter::once(&self.entry).chain(held);
+        entries.filter_map(|entry| entry.image.as_ref()).chain(self.bad.iter().map(|bad| &bad.image))
+    }
+
     /// Remembers that an image failed. One that failed before is remembered once, with the latest
     /// reason; beyond [`Self::BAD_KEPT`] the oldest is forgotten.
     pub fn mark_bad(&mut self, bad: Bad) {
@@ -132,6 +138,14 @@ pub struct Image {
 }
 
 impl Image {
+    /// Whether its name can be one.
+    ///
+    /// # Errors
+    /// [`InvalidName`], which states the rule.
+    pub fn check_name(&self) -> Result<(), InvalidName> {
+        self.reference.as_deref().map_or(Ok(()), check_reference)
+    }
+
     /// Whether both name the same content, by digest where both have one, else by ID.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.digest, &other.digest) {

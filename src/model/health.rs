@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::spec::EnvValue;
+use super::wire;
 
 /// How readiness is found out, and how patiently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +53,11 @@ impl Default for HealthSpec {
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
     /// `GET` of this path answers with a status from 200 to 399.
-    Http(String),
+    Http(#[serde(deserialize_with = "wire::probe_path")] String),
     /// A TCP connection to the port is accepted.
     Tcp,
     /// A command in the container ends with 0.
-    Command(Vec<String>),
+    Command(#[serde(deserialize_with = "wire::probe_command")] Vec<String>),
     /// The image's own `HEALTHCHECK`.
     Docker,
     /// It has run for `healthy_for`: the default without a port.

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::desired::{Desired, Entry, GoBack, Outcome};
+use super::desired::{Desired, Entry, GoBack, Image, Outcome};
 use super::event::Event;
-use super::name::{EnvironmentName, Generation, NetworkName};
+use super::name::{EnvironmentName, Generation, InvalidName, NetworkName};
 use super::spec::EnvironmentSpec;
 use super::status::Status;
 use super::time::Timestamp;
@@ -50,15 +50,62 @@ pub enum ToAgent {
 
 /// All that one agent is to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RawAssignment")]
 pub struct Assignment {
     /// The managed network of the manifest.
     pub network: NetworkName,
     /// Its environments.
     pub environments: Vec<Assigned>,
+    /// Environments of which something is not understood.
+    #[serde(skip)]
+    pub misread: Vec<Misread>,
+}
+
+/// An environment of an agent that breaks the grammar, or that a newer controller declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misread {
+    /// Its name.
+    pub environment: EnvironmentName,
+    /// Its generation, if that can be read.
+    pub generation: Generation,
+    /// The mark of its declaration, if that can be read.
+    pub mark: Option<String>,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// An assignment as it comes: one environment that breaks the grammar must not keep the others.
+#[derive(Deserialize)]
+struct RawAssignment {
+    network: NetworkName,
+    environments: Vec<serde_json::Value>,
+}
+
+impl From<RawAssignment> for Assignment {
+    fn from(raw: RawAssignment) -> Self {
+        let mut assignment = Self { network: raw.network, environments: Vec::new(), misread: Vec::new() };
+        for value in raw.environments {
+            match Assigned::deserialize(&value) {
+                Ok(assigned) => assignment.environments.push(assigned),
+                Err(error) => assignment.misread.extend(misread(&value, &error)),
+            }
+        }
+        assignment
+    }
+}
+
+/// What is known of an environment that breaks the grammar; `None`: not even its name.
+fn misread(value: &serde_json::Value, error: &serde_json::Error) -> Option<Misread> {
+    let desired = value.get("desired")?;
+    let environment = EnvironmentName::deserialize(desired.get("environment")?).ok()?;
+    let generation = desired.get("generation").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    let mark = value.pointer("/spec/mark").and_then(serde_json::Value::as_str).map(str::to_owned);
+    Some(Misread { environment, generation: Generation(generation), mark, why: error.to_string() })
 }
 
 /// One environment of an agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawAssigned")]
 pub struct Assigned {
     /// What the manifest declares.
     pub spec: EnvironmentSpec,
@@ -70,6 +117,27 @@ pub struct Assigned {
     /// What the controller has heard of it so far.
     #[serde(default)]
     pub heard: Option<Heard>,
+}
+
+/// One environment of an agent as it comes.
+#[derive(Deserialize)]
+struct RawAssigned {
+    spec: EnvironmentSpec,
+    desired: Desired,
+    #[serde(default)]
+    held: Option<Entry>,
+    #[serde(default)]
+    heard: Option<Heard>,
+}
+
+impl TryFrom<RawAssigned> for Assigned {
+    type Error = InvalidName;
+
+    fn try_from(raw: RawAssigned) -> Result<Self, InvalidName> {
+        let RawAssigned { spec, desired, held, heard } = raw;
+        desired.images(held.as_ref()).try_for_each(Image::check_name)?;
+        Ok(Self { spec, desired, held, heard })
+    }
 }
 
 /// A question to an agent.
@@ -169,3 +237,6 @@ pub struct Receipt {
     /// By environment.
     pub heard: BTreeMap<EnvironmentName, Heard>,
 }
+
+#[cfg(test)]
+mod tests;

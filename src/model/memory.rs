@@ -9,6 +9,7 @@ use super::cause::EndedBy;
 use super::container::Exit;
 use super::declared::Declared;
 use super::desired::Image;
+use super::mount::{AbsolutePath, VolumeName};
 use super::name::{CommitId, Generation};
 use super::status::Reason;
 use super::time::Timestamp;
@@ -38,6 +39,9 @@ pub struct Memory {
     pub no_holder: Option<NoHolder>,
     /// Volumes that existed for this environment once: one that is gone is never made anew, empty.
     pub volumes: BTreeSet<String>,
+    /// The volume at each path that an image declares as `VOLUME` and the manifest does not mention:
+    /// it outlives the containers, whatever happens to them.
+    pub homes: BTreeMap<AbsolutePath, VolumeName>,
 }
 
 /// A generation that became ready.

@@ -8,9 +8,10 @@ use super::build::{Acquisition, RecipeKey};
 use super::cause::EndedBy;
 use super::container::{Exit, Secret};
 use super::front::FrontSeen;
+use super::mount::{AbsolutePath, Mount, VolumeName};
 use super::name::Digest;
 use super::reference::ImageRepository;
-use super::spec::{Mount, Publish};
+use super::spec::Publish;
 use super::time::Timestamp;
 
 /// All that one pass knows of one environment's host.
@@ -28,8 +29,14 @@ pub struct Observed {
     pub name_holder: Option<Foreign>,
     /// The image IDs, of those that matter, that the engine holds.
     pub images: BTreeSet<Digest>,
-    /// Declared volumes that the engine holds.
+    /// Volumes that the engine holds, of those that are declared or that hold an image's `VOLUME`.
     pub volumes: BTreeSet<String>,
+    /// The paths of the `VOLUME` lines of the images that matter, by image ID.
+    pub image_volumes: BTreeMap<Digest, BTreeSet<AbsolutePath>>,
+    /// Declared paths of the host that the engine does not find.
+    pub missing_sources: BTreeSet<AbsolutePath>,
+    /// Declared paths of the host that its policy does not let containers mount, and why.
+    pub refused_sources: BTreeMap<AbsolutePath, String>,
     /// Whether the managed network is there.
     pub network: NetworkPresence,
     /// Whether the recorded image is in the registry where it has to be.
@@ -102,8 +109,8 @@ pub struct SeenContainer {
     pub env: BTreeMap<String, Secret>,
     /// Published ports by container port (`8900/tcp`).
     pub published: BTreeMap<String, Vec<Publish>>,
-    /// Declared volumes and bind mounts.
-    pub volumes: Vec<Mount>,
+    /// What is mounted in it.
+    pub mounts: SeenMounts,
     /// `host:address` lines.
     pub extra_hosts: Vec<String>,
     /// Memory limit in bytes.
@@ -151,6 +158,35 @@ impl SeenContainer {
         self.extra_hosts.clone_from(&holder.extra_hosts);
         self.networks.clone_from(&holder.networks);
         self
+    }
+}
+
+/// What is mounted in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenMounts {
+    /// The mounts that it was made with.
+    pub asked: Vec<Mount>,
+    /// Those among them that no abide makes, as the engine tells them.
+    pub others: Vec<String>,
+    /// Every volume that is mounted in it, by its path: also those that the engine made because the
+    /// image declares a `VOLUME`.
+    pub volumes: BTreeMap<AbsolutePath, VolumeName>,
+    /// The paths of the image's `VOLUME` lines.
+    pub of_image: BTreeSet<AbsolutePath>,
+}
+
+impl SeenMounts {
+    /// All that is mounted: what was asked for, and the volumes that the engine made beside that.
+    pub fn all(&self) -> Vec<Mount> {
+        let is_asked = |path: &AbsolutePath| self.asked.iter().any(|mount| mount.target() == path);
+        let unasked = self.volumes.iter().filter(|(path, _)| !is_asked(path));
+        let of_engine = unasked.map(|(path, volume)| Mount::of_volume(volume.clone(), path.clone()));
+        self.asked.iter().cloned().chain(of_engine).collect()
+    }
+
+    /// The paths of the host that are mounted.
+    pub fn host_paths(&self) -> impl Iterator<Item = &AbsolutePath> {
+        self.asked.iter().filter_map(Mount::host_path)
     }
 }
 

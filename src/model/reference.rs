@@ -15,6 +15,22 @@ pub const DOCKER_HUB: &str = "docker.io";
 /// The longest host, repository path and tag; the last two by the specification.
 const LONGEST: (usize, usize, usize) = (253 + 6, 255, 128);
 
+/// The longest name of an image, in bytes.
+const LONGEST_REFERENCE: usize = 512;
+
+/// Whether a text can be the name of an image, with or without a tag: nothing else reaches the engine.
+///
+/// # Errors
+/// [`InvalidName`], which states the rule.
+pub fn check_reference(text: &str) -> Result<(), InvalidName> {
+    let first = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '[');
+    let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:[]@".contains(&byte));
+    if first && rest && text.len() <= LONGEST_REFERENCE && !text.contains("..") {
+        return Ok(());
+    }
+    Err(InvalidName::new("image", text, "a name such as registry.example.com:5000/keepwork/prod"))
+}
+
 macro_rules! text_form {
     ($name:ident) => {
         impl TryFrom<String> for $name {

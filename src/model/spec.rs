@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use super::health::{HealthSpec, Probe};
+use super::mount::{Mount, VolumeName};
 use super::name::{
     AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
 };
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
+use super::wire;
 
 /// Everything that the files of a desired-state folder declare.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,7 +94,7 @@ pub struct ManagedRegistry {
     /// The container's name (default `abide-registry`).
     pub container: ContainerName,
     /// The volume that holds what was pushed (default `abide-registry`).
-    pub volume: String,
+    pub volume: VolumeName,
     /// A file of names and hashed passwords, an absolute path of this host; `None`: everyone may.
     pub htpasswd: Option<PathBuf>,
     /// Its certificate; `None`: no TLS.
@@ -219,9 +221,9 @@ pub enum Provider {
 #[serde(rename_all = "snake_case")]
 pub enum SecretRef {
     /// The name of an environment variable of the daemon.
-    SecretEnv(String),
+    SecretEnv(#[serde(deserialize_with = "wire::secret_variable")] String),
     /// The path of a file; one trailing line break is not part of the secret.
-    SecretFile(PathBuf),
+    SecretFile(#[serde(deserialize_with = "wire::host_path")] PathBuf),
 }
 
 /// One environment: what runs there and from where it comes.
@@ -233,7 +235,7 @@ pub struct EnvironmentSpec {
     /// The container's name.
     pub container: ContainerName,
     /// Where the program in it listens; `None`: nowhere, as a worker that only calls others.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::optional_port")]
     pub port: Option<u16>,
     /// Where that port is published on the host; `None`: nowhere.
     pub publish: Option<Publish>,
@@ -242,35 +244,37 @@ pub struct EnvironmentSpec {
     /// From where its image comes.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::command")]
     pub command: Option<Vec<String>>,
     /// Environment variables.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::env")]
     pub env: BTreeMap<String, EnvValue>,
     /// Data volumes and bind mounts.
     #[serde(default)]
     pub volumes: Vec<Mount>,
     /// Additional `host:address` lines of `/etc/hosts`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::extra_hosts")]
     pub extra_hosts: Vec<String>,
     /// Memory limit in bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::memory")]
     pub memory: Option<u64>,
     /// CPU limit in billionths of a CPU, as the Docker API counts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::nano_cpus")]
     pub nano_cpus: Option<u64>,
     /// Limit of processes and threads.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::pids")]
     pub pids: Option<u32>,
     /// Whether a tiny init runs as pid 1 (default true).
     pub init: bool,
     /// How long a container may take to stop before it is killed (default 10 s).
+    #[serde(deserialize_with = "wire::stop_timeout")]
     pub stop_timeout: Duration,
     /// In which order containers change places; `None`: not declared, so start-first where there is
     /// a front and no volume, else stop-first.
     #[serde(default)]
     pub update: Option<Update>,
     /// How readiness is probed.
+    #[serde(deserialize_with = "wire::health")]
     pub health: HealthSpec,
     /// How its image is built, where it is built here. It travels nowhere.
     #[serde(skip)]
@@ -331,12 +335,21 @@ pub enum Supply {
 
 /// A host port, on all addresses or on one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawPublish")]
 pub struct Publish {
     /// The host address; `None`: all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// The host port.
     pub port: u16,
+}
+
+/// A host port as JSON has it.
+#[derive(Deserialize)]
+pub(super) struct RawPublish {
+    #[serde(default)]
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: u16,
 }
 
 /// The value of an environment variable.
@@ -344,28 +357,9 @@ pub struct Publish {
 #[serde(rename_all = "snake_case")]
 pub enum EnvValue {
     /// Written in the manifest.
-    Plain(String),
+    Plain(#[serde(deserialize_with = "wire::text")] String),
     /// Kept elsewhere.
     Secret(SecretRef),
-}
-
-/// `source:target[:ro]`. A source that begins with `/` is a path of the host, else a named volume.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Mount {
-    /// A volume's name or an absolute path of the host.
-    pub source: String,
-    /// An absolute path in the container.
-    pub target: String,
-    /// Whether the container may not write there.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub read_only: bool,
-}
-
-impl Mount {
-    /// The volume's name; `None` where a path of the host is mounted.
-    pub fn volume(&self) -> Option<&str> {
-        (!self.source.starts_with('/')).then_some(self.source.as_str())
-    }
 }
 
 /// How an image is made of a checkout.

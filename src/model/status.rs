@@ -29,6 +29,9 @@ pub struct Status {
     /// The last `sync` that was acted upon.
     #[serde(default)]
     pub observed_sync: Option<Timestamp>,
+    /// What is mounted, and volumes that are kept for this environment.
+    #[serde(default)]
+    pub volumes: Vec<VolumeView>,
     /// What people should know although it changes nothing, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -36,6 +39,22 @@ pub struct Status {
     /// [`Manifest::mark`](super::spec::Manifest::mark) gives it; `None`: not known.
     #[serde(default)]
     pub observed_declaration: Option<String>,
+}
+
+/// A volume or path of the host, as far as an environment has to do with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeView {
+    /// The volume's name, or the path of the host.
+    pub source: String,
+    /// The path in the container.
+    pub target: String,
+    /// Whether the container may not write there.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether the manifest declares it; otherwise the image does, by a `VOLUME` line.
+    pub declared: bool,
+    /// Whether the container mounts it; otherwise it is kept, with what it holds.
+    pub mounted: bool,
 }
 
 /// The closed set of states. `wait` succeeds on `Ready` alone.
@@ -130,6 +149,8 @@ pub enum Reason {
     NameConflict,
     /// A volume that held data is gone.
     VolumeMissing,
+    /// A path of the host that is to be mounted is not there.
+    BindSourceMissing,
     /// A secret cannot be read.
     SecretMissing,
     /// The Docker Engine does not answer, or an engine call failed.
@@ -184,6 +205,7 @@ impl Reason {
             Self::HeldByPerson => "HeldByPerson",
             Self::NameConflict => "NameConflict",
             Self::VolumeMissing => "VolumeMissing",
+            Self::BindSourceMissing => "BindSourceMissing",
             Self::SecretMissing => "SecretMissing",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::NotInManifest => "NotInManifest",
@@ -238,6 +260,7 @@ impl Reason {
         Self::HeldByPerson,
         Self::NameConflict,
         Self::VolumeMissing,
+        Self::BindSourceMissing,
         Self::SecretMissing,
         Self::EngineUnavailable,
         Self::NotInManifest,
@@ -286,6 +309,7 @@ impl Reason {
             | Self::NotConverging
             | Self::NameConflict
             | Self::VolumeMissing
+            | Self::BindSourceMissing
             | Self::SecretMissing
             | Self::EngineUnavailable
             | Self::FrontUnavailable

@@ -6,7 +6,7 @@ use super::access::Token;
 use super::container::Secret;
 use super::desired::{Hold, Image, Origin, Outcome};
 use super::name::{CommitId, EnvironmentName, Generation};
-use super::status::{Condition, Reason, RunningContainer};
+use super::status::{Condition, Reason, RunningContainer, VolumeView};
 use super::time::Timestamp;
 
 /// One element of `status -o json`. A value that is not known is `null`.
@@ -51,6 +51,9 @@ pub struct EnvironmentView {
     pub sync: Option<Timestamp>,
     /// The last `sync` that was acted upon.
     pub observed_sync: Option<Timestamp>,
+    /// What is mounted, and volumes that are kept for it.
+    #[serde(default)]
+    pub volumes: Vec<VolumeView>,
     /// What people should know although it changes nothing, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,

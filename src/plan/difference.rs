@@ -7,7 +7,8 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::container::{ContainerSpec, label};
-use crate::model::observed::{HolderState, SeenContainer};
+use crate::model::mount::{AbsolutePath, Mount};
+use crate::model::observed::{HolderState, SeenContainer, SeenMounts};
 use crate::model::spec::Publish;
 
 /// Differences that only a new container can mend. Empty: this is the container.
@@ -28,9 +29,13 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     if is != should {
         differs("the published port", words(&is), words(&should));
     }
-    let (is, should) = (sorted(&seen.volumes), sorted(&options.volumes));
+    let is = seen_mounts(spec, &seen.mounts);
+    let should = sorted(&spec.mounts().map(Mount::as_mounted).collect::<Vec<_>>());
     if is != should {
         differs("the list of volumes", mounts(&is), mounts(&should));
+    }
+    if !seen.mounts.others.is_empty() {
+        differs("the list of other mounts", words(&seen.mounts.others), words::<String>(&[]));
     }
     let (is, should) = (sorted(&seen.extra_hosts), sorted(&options.extra_hosts));
     if is != should {
@@ -124,13 +129,16 @@ fn words<T: AsRef<str> + Debug>(items: &[T]) -> String {
     }
 }
 
-fn mounts(items: &[crate::model::spec::Mount]) -> String {
-    let shown: Vec<String> = items
-        .iter()
-        .map(|mount| {
-            let read_only = if mount.read_only { ":ro" } else { "" };
-            format!("{}:{}{read_only}", mount.source, mount.target)
-        })
-        .collect();
-    words(&shown)
+fn mounts(items: &[Mount]) -> String {
+    words(&items.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+/// The mounts as `spec` compares them: where the engine mounted a volume of its own at one of the
+/// image's `VOLUME` lines, as it did for earlier versions of abide, that counts like one asked for.
+fn seen_mounts(spec: &ContainerSpec, seen: &SeenMounts) -> Vec<Mount> {
+    let is_asked = |path: &AbsolutePath| seen.asked.iter().any(|mount| mount.target() == path);
+    let unasked = spec.undeclared.iter().map(Mount::target).filter(|path| !is_asked(path));
+    let of_engine =
+        unasked.filter_map(|path| Some(Mount::of_volume(seen.volumes.get(path)?.clone(), path.clone())));
+    sorted(&seen.asked.iter().cloned().chain(of_engine).collect::<Vec<_>>())
 }

@@ -39,6 +39,7 @@ pub fn words(step: &Step) -> String {
         }
         Step::CreateNetwork => "create the managed network".to_owned(),
         Step::CreateVolume { name } => format!("create volume {name}"),
+        Step::CreateFolder { path } => format!("create folder {path}"),
         Step::LoadHolder => "load the image of network holders".to_owned(),
         Step::CreateHolder { name, .. } => format!("create network holder {name}"),
         Step::StartHolder { holder: Target::Created, .. } => "start the new network holder".to_owned(),

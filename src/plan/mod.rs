@@ -20,6 +20,7 @@ mod supply;
 mod target;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::time::Duration;
 
@@ -29,16 +30,18 @@ use crate::model::declared::Declared;
 use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
 use crate::model::holder::HolderSpec;
 use crate::model::memory::{Good, Memory};
+use crate::model::mount::AbsolutePath;
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation};
 use crate::model::observed::Observed;
 use crate::model::spec::{HealthSpec, Update};
-use crate::model::status::{Condition, Reason};
+use crate::model::status::{Condition, Reason, VolumeView};
 use crate::model::time::Timestamp;
 
 pub use hold::{AfterHold, held_back};
 pub use notes::{Failure, after_failure};
 pub use restart::backoff;
 pub use supply::{Need, need};
+pub use volumes::{is_start_first, sources_needed, volumes_needed};
 
 /// What should be: the record of one environment, and how its containers are made.
 #[derive(Clone, Debug)]
@@ -65,8 +68,8 @@ pub struct Intent {
     pub after_hold: Option<Box<AfterHold>>,
     /// How readiness is judged.
     pub health: HealthSpec,
-    /// In which order containers change places.
-    pub update: Update,
+    /// In which order containers change places; `None`: not declared.
+    pub update: Option<Update>,
     /// Whether containers join the network namespace of a holder.
     pub holder: bool,
     /// How long a container that was replaced goes on for its last requests, where there is a front
@@ -102,6 +105,10 @@ pub struct Plan {
     pub memory: Memory,
     /// What became of a generation.
     pub outcome: Option<(Generation, Outcome)>,
+    /// What is mounted, and volumes that are kept beside that.
+    pub volumes: Vec<VolumeView>,
+    /// What a person should know, although it keeps nothing from running.
+    pub warnings: Vec<String>,
 }
 
 /// One step and why it is taken.
@@ -168,10 +175,15 @@ pub enum Step {
     },
     /// Make the managed network.
     CreateNetwork,
-    /// Make a declared volume that never existed.
+    /// Make a volume that never existed.
     CreateVolume {
         /// Its name.
         name: String,
+    },
+    /// Make a folder of the host, as the manifest says.
+    CreateFolder {
+        /// Its path.
+        path: AbsolutePath,
     },
     /// Bring the image of holders into the engine.
     LoadHolder,
@@ -298,12 +310,14 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 
 /// What to do, from what should be, what is, what is remembered, and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
-    let memory = rollback::recall(notes::refresh(memory, intent, observed, now), intent);
+    let mut memory = notes::refresh(memory, intent, observed, now);
+    volumes::settle(&mut memory, intent, observed);
+    let memory = rollback::recall(memory, intent, observed);
     let crashes = memory.crashes.clone();
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
-    let plan = combine(intent, &choice, supplied, served);
+    let plan = volumes::tell(combine(intent, &choice, supplied, served), intent, observed, &choice);
     let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
     notes::hold_back_repeats(plan, intent, &crashes, now)
 }
@@ -355,6 +369,8 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
         serving: serve.serving,
         memory,
         outcome: serve.outcome.or(supply.outcome),
+        volumes: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use super::restart::{LONGEST, backoff};
 use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
 use crate::model::cause::Cause;
 use crate::model::memory::{Crashes, Memory, NoHolder, Refused, Repeat, Trouble};
+use crate::model::mount::REFUSED_SOURCE;
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -73,7 +74,11 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashe
         let crashes = plan.memory.crashes.clone();
         hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, before));
         let message = format!("{}: {}", intent.environment, trouble.message);
-        plan.verdict = Verdict::new(Condition::Degraded, trouble.reason, message);
+        let condition = match trouble.reason {
+            Reason::BindSourceMissing => Condition::Blocked,
+            _ => Condition::Degraded,
+        };
+        plan.verdict = Verdict::new(condition, trouble.reason, message);
     }
     plan
 }
@@ -199,7 +204,7 @@ pub fn after_failure(
     let failures = if cause == Cause::Hand { count } else { count + 1 };
     memory.trouble = Some(Trouble {
         generation: intent.entry.generation,
-        reason: trouble_reason(step, cause),
+        reason: trouble_reason(step, failure),
         message: message.to_owned(),
         count,
         at: now,
@@ -237,8 +242,15 @@ fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHold
     tells.then(|| NoHolder { message: message.to_owned(), at: now })
 }
 
-fn trouble_reason(step: &Step, cause: Cause) -> Reason {
-    match (step, cause) {
+/// Whether an engine's words are about a path of the host that is to be mounted and is not there.
+fn is_missing_source(words: &str) -> bool {
+    words.contains(REFUSED_SOURCE)
+        || (words.contains("error mounting") && words.contains("no such file or directory"))
+}
+
+fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
+    match (step, failure.cause) {
+        (_, Cause::Host) if is_missing_source(failure.message) => Reason::BindSourceMissing,
         (_, Cause::Engine) => Reason::EngineUnavailable,
         (Step::Start { .. } | Step::StartHolder { .. }, Cause::Hand) => Reason::Interrupted,
         (Step::Start { .. } | Step::StartHolder { .. }, _) | (Step::Create { .. }, Cause::Version) => {

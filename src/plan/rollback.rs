@@ -25,14 +25,14 @@ pub(super) const PROBATION: Duration = Duration::from_secs(600);
 
 /// The notes with the failure for which the entry's image is known, where nobody asked for it on
 /// purpose: it is not tried again.
-pub(super) fn recall(mut memory: Memory, intent: &Intent) -> Memory {
-    if let Some(refused) = known_failure(intent, &memory) {
+pub(super) fn recall(mut memory: Memory, intent: &Intent, observed: &Observed) -> Memory {
+    if let Some(refused) = known_failure(intent, observed, &memory) {
         memory.refused = Some(refused);
     }
     memory
 }
 
-fn known_failure(intent: &Intent, memory: &Memory) -> Option<Refused> {
+fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Refused> {
     let entry = &intent.entry;
     let is_tried_for_itself =
         entry.origin.is_none_or(|origin| origin.is_on_purpose() || origin == Origin::AutomaticRollback);
@@ -41,7 +41,7 @@ fn known_failure(intent: &Intent, memory: &Memory) -> Option<Refused> {
     memory.good.as_ref().filter(|good| !good.image.is_same(image))?;
     let words = image.shown_digest().map_or("unknown", |digest| digest.short());
     Some(Refused {
-        fingerprint: target::wanted(intent)?.fingerprint(),
+        fingerprint: target::wanted(intent, observed, memory)?.fingerprint(),
         generation: entry.generation,
         reason: bad.reason,
         message: format!("image {words} failed before, as generation {}: {}", bad.generation, bad.message),

@@ -1,9 +1,10 @@
 //! Choosing what to enforce: what the record wants, else what was good last, else what is there.
 
-use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback};
+use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback, volumes};
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
 use crate::model::memory::Memory;
+use crate::model::mount::Mount;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, Observed, SeenContainer};
 
@@ -57,7 +58,7 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     if let Err(why) = &intent.options {
         return keep(observed, memory, KeepReason::NoOptions(why.clone()));
     }
-    let wanted = wanted(intent).filter(|wanted| can_run(intent, observed, memory, wanted));
+    let wanted = wanted(intent, observed, memory).filter(|wanted| can_run(intent, observed, memory, wanted));
     if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
     }
@@ -69,8 +70,9 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
 }
 
 /// What the record wants, where its image is known and its options can be had.
-pub(super) fn wanted(intent: &Intent) -> Option<ContainerSpec> {
-    Some(made_of(image_id(&intent.entry)?, intent.options.as_ref().ok()?, &intent.entry))
+pub(super) fn wanted(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
+    let (image, options) = (image_id(&intent.entry)?, intent.options.as_ref().ok()?);
+    Some(made_of(image, options, &intent.entry, volumes::undeclared(options, image, observed, memory)))
 }
 
 /// What to enforce in place of what failed: the container that was ready, as it is where its options
@@ -93,14 +95,21 @@ fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memor
 pub(super) fn good(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
     let good = memory.good.as_ref()?;
     let entry = Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
-    let spec = made_of(good.image.id.as_ref()?, intent.options.as_ref().ok()?, &entry);
+    let (image, options) = (good.image.id.as_ref()?, intent.options.as_ref().ok()?);
+    let spec = made_of(image, options, &entry, volumes::undeclared(options, image, observed, memory));
     (can_run(intent, observed, memory, &spec) && !is_refused(&spec, memory)).then_some(spec)
 }
 
-fn made_of(image: &Digest, options: &ContainerOptions, entry: &Entry) -> ContainerSpec {
+fn made_of(
+    image: &Digest,
+    options: &ContainerOptions,
+    entry: &Entry,
+    undeclared: Vec<Mount>,
+) -> ContainerSpec {
     ContainerSpec {
         image: image.clone(),
         options: options.clone(),
+        undeclared,
         generation: entry.generation,
         revision: entry.revision.clone(),
     }

@@ -9,7 +9,7 @@ use super::draft::Draft;
 use super::error::{RecordError, WriteError};
 use super::store::{Kind, Store};
 use super::{FORMAT, keys};
-use crate::model::desired::{Desired, HistoryEntry, Outcome};
+use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
 
 /// Where the record's id is.
@@ -69,6 +69,10 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
 pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
     check(export)?;
     for EnvironmentExport { desired, history } in &export.environments {
+        let of_history = history.iter().filter_map(|kept| kept.entry.image.as_ref());
+        if let Err(error) = desired.images(None).chain(of_history).try_for_each(Image::check_name) {
+            return Err(WriteError::Disagreeing(format!("`{}`: {error}", desired.environment)));
+        }
         let held = desired.hold.as_ref().and_then(|hold| hold.generation);
         if let Some(held) = held.filter(|held| history.iter().all(|kept| kept.entry.generation != *held)) {
             let name = &desired.environment;

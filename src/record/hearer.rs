@@ -18,7 +18,7 @@ use crate::model::desired::{Entry, GoBack, Image, Outcome};
 use crate::model::event::Event;
 use crate::model::link::{Heard, Receipt, Report, Reported};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
-use crate::model::status::{RunningContainer, Status};
+use crate::model::status::{RunningContainer, Status, VolumeView};
 use crate::model::time::Timestamp;
 
 /// How far above the record an agent's generation can be. One that was restored from an older copy is
@@ -27,6 +27,8 @@ use crate::model::time::Timestamp;
 const FURTHEST_AHEAD: u64 = 1 << 20;
 /// Lines of a plan that are kept, of those that an agent reports.
 const PLAN_KEPT: usize = 200;
+/// Volumes and warnings that are kept, of those that an agent reports.
+const VOLUMES_KEPT: usize = 100;
 
 /// Keeps what agents report. It can write of an environment what its loop could, were it here, and
 /// nothing else.
@@ -219,5 +221,11 @@ fn bounded(status: Status) -> Status {
         RunningContainer { container_id, ..running }
     });
     let plan = status.plan.into_iter().take(PLAN_KEPT).map(cut).collect();
-    Status { message: cut(status.message), plan, running, ..status }
+    let volumes = status.volumes.into_iter().take(VOLUMES_KEPT).map(|volume| {
+        let (source, target) = (cut(volume.source), cut(volume.target));
+        VolumeView { source, target, ..volume }
+    });
+    let volumes = volumes.collect();
+    let warnings = status.warnings.into_iter().take(VOLUMES_KEPT).map(cut).collect();
+    Status { message: cut(status.message), plan, running, volumes, warnings, ..status }
 }

@@ -145,7 +145,7 @@ fn accept(
     assignment: Assignment,
     mut named: BTreeSet<EnvironmentName>,
 ) -> Result<Accepted, RecordError> {
-    let Assignment { network, environments } = assignment;
+    let Assignment { network, environments, misread: _ } = assignment;
     named.extend(environments.iter().map(|one| one.desired.environment.clone()));
     for pair in draft.store().pairs(Kind::Assigned, b"") {
         let (key, _) = pair?;

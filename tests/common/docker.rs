@@ -127,6 +127,20 @@ impl Space {
         self.named(&["volume", "ls", "--format", "{{.Name}}"])
     }
 
+    /// The names of the volumes that abide keeps for what runs in this space: they bear the name of
+    /// their environment and the label of its record.
+    pub(crate) fn kept_volumes(&self) -> BTreeSet<String> {
+        const RECORD: &str = "{{index .Config.Labels \"abide.record\"}}";
+        let containers = self.all_containers();
+        let record = |id: &String| try_docker(&["container", "inspect", "--format", RECORD, id]);
+        let records: BTreeSet<String> = containers.iter().filter_map(record).collect();
+        let of_record = |record: &String| {
+            let filter = format!("label=abide.record={record}");
+            lines(&["volume", "ls", "--format", "{{.Name}}", "--filter", &filter])
+        };
+        records.iter().filter(|record| !record.is_empty()).flat_map(of_record).collect()
+    }
+
     /// The names of the networks of this space.
     pub(crate) fn networks(&self) -> BTreeSet<String> {
         self.named(&["network", "ls", "--format", "{{.Name}}"])
@@ -161,6 +175,7 @@ impl Space {
 
     /// Removes everything of this space from the engine.
     pub(crate) fn clear(&self) {
+        let kept = self.kept_volumes();
         // Before what they guard.
         remove(&["rm", "--force", "--volumes"], &self.guards());
         remove(&["rm", "--force", "--volumes"], &self.all_containers());
@@ -168,6 +183,7 @@ impl Space {
         remove(&["rmi", "--force"], &self.images());
         remove(&["rmi", "--force"], &self.images());
         remove(&["volume", "rm", "--force"], &self.volumes());
+        remove(&["volume", "rm", "--force"], &kept);
         remove(&["network", "rm"], &self.networks());
     }
 }

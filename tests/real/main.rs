@@ -24,4 +24,5 @@ mod load;
 mod registry;
 mod rollback;
 mod verdicts;
+mod volumes;
 mod wishes;

@@ -33,7 +33,10 @@ impl Host {
     }
 
     fn about_mount(&self, source: &str) -> Option<String> {
-        let mount = Mount { source: source.to_owned(), target: "/data".to_owned(), read_only: false };
+        let mount = match Mount::new(source, "/data") {
+            Ok(mount) => mount,
+            Err(error) => return Some(error.to_string()),
+        };
         self.about(|spec| spec.volumes = vec![mount])
     }
 
@@ -137,6 +140,53 @@ fn images_volumes_ports_and_variables_are_held_to_their_lists() {
 }
 
 #[test]
+fn networks_and_addresses_are_held_to_their_lists() {
+    let host = Host::new("networks = [\"abide\", \"shop-*\"]\naddresses = [\"127.0.0.1\"]");
+    let on = |network: &str| {
+        let mut spec = spec();
+        spec.publish = None;
+        host.policy.objection(&NetworkName::new(network).unwrap(), &spec, &[])
+    };
+    assert_eq!((on("abide"), on("shop-1")), (None, None));
+    assert!(on("other").unwrap().contains("`other`"));
+    let at = |address: Option<&str>| {
+        let address = address.map(|address| address.parse().unwrap());
+        host.about(|spec| spec.publish.as_mut().unwrap().address = address)
+    };
+    assert_eq!(at(Some("127.0.0.1")), None);
+    for other in [None, Some("0.0.0.0"), Some("10.0.0.1"), Some("::")] {
+        assert!(at(other).unwrap().contains("on the address"), "{other:?}");
+    }
+}
+
+#[test]
+fn an_id_is_no_name_of_a_network() {
+    let host = Host::new("");
+    for id in ["0123456789ab", &"f".repeat(64)] {
+        let network = NetworkName::new(id).unwrap();
+        assert!(host.policy.objection(&network, &spec(), &[]).is_some(), "{id}");
+    }
+    assert_eq!(host.policy.objection(&NetworkName::new("decade").unwrap(), &spec(), &[]), None);
+}
+
+#[test]
+fn what_the_agent_cannot_see_is_not_mounted() {
+    // A part of a path that is longer than any can be is neither there nor missing.
+    let host = Host::new("binds = [\"HOME/data\"]");
+    assert!(host.about_mount(&host.path(&format!("data/{}", "x".repeat(300)))).is_some());
+}
+
+#[test]
+fn a_link_that_is_put_in_the_place_of_a_folder_is_judged_when_it_is_mounted() {
+    let host = Host::new("binds = [\"HOME/data\"]");
+    let path = AbsolutePath::parse("it", &host.path("data/app")).unwrap();
+    assert_eq!(host.policy.bind(&path), None);
+    std::fs::remove_dir(host.path("data/app")).unwrap();
+    symlink("/etc", host.path("data/app")).unwrap();
+    assert!(host.policy.bind(&path).unwrap().contains("to be mounted"));
+}
+
+#[test]
 fn where_images_are_listed_nothing_runs_by_the_name_that_this_engine_has_for_it() {
     let (listed, free) = (Host::new("images = [\"localhost:5000/*\"]"), Host::new(""));
     let id = Some(Digest::of_sha256(&[2; 32]));
@@ -161,8 +211,7 @@ fn the_policy_of_the_guide_allows_the_prod_of_the_guide_and_no_more() {
     let host = Host::new(rest.split_once("\nEND\n").unwrap().0);
     let about = |image: &str, volume: &str| {
         let mut spec = spec();
-        spec.volumes =
-            vec![Mount { source: volume.to_owned(), target: "/data".to_owned(), read_only: false }];
+        spec.volumes = vec![Mount::new(volume, "/data").unwrap()];
         host.policy.objection(&NetworkName::default(), &spec, &[of_repository(image)])
     };
     assert_eq!(about("localhost:5000/keepwork/prod", "prod-database"), None);
@@ -198,4 +247,26 @@ fn a_policy_that_is_not_understood_is_refused_with_its_line() {
         Policy::read(&home.path().join("none"), Vec::new()),
         Err(PolicyError::Unreadable { .. })
     ));
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_allowed_to_be_mounted_lies_in_an_allowed_folder(
+        rest in "(/(app|link|[.]{1,2}|[.]{2}:|data|x y|:)){0,4}(:/host)?",
+        target in "(/[a.:]{1,2}){1,2}|rw|/",
+    ) {
+        let host = Host::new("binds = [\"HOME/data\"]");
+        symlink(host.path("elsewhere"), host.path("data/link")).unwrap();
+        let json = serde_json::json!({ "source": format!("{}{rest}", host.path("data")), "target": target });
+        let Ok(mount) = serde_json::from_value::<Mount>(json) else { return Ok(()) };
+        if host.about(|spec| spec.volumes = vec![mount.clone()]).is_some() {
+            return Ok(());
+        }
+        // What the engine mounts: the very path, with links followed.
+        let path = mount.host_path().unwrap().as_path();
+        let real = path.ancestors().find_map(|above| above.canonicalize().ok()).unwrap();
+        let allowed = std::fs::canonicalize(host.path("data")).unwrap();
+        proptest::prop_assert!(real.starts_with(&allowed), "{mount}");
+        proptest::prop_assert!(path.starts_with(host.path("data")), "{mount}");
+    }
 }

@@ -141,7 +141,7 @@ impl ApiState {
                 self.assigned(name, EnvironmentSpec { mark, ..spec.clone() })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Assignment { network: state.manifest.network.clone(), environments })
+        Ok(Assignment { network: state.manifest.network.clone(), environments, misread: Vec::new() })
     }
 
     fn assigned(&self, name: &EnvironmentName, spec: EnvironmentSpec) -> Result<Assigned, RecordError> {

@@ -65,6 +65,7 @@ pub(super) fn status(environment: &str, generation: u64) -> Status {
         next_retry: None,
         plan: vec![],
         observed_sync: None,
+        volumes: Vec::new(),
         warnings: vec![],
         observed_declaration: None,
     }

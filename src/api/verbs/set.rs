@@ -11,6 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::find::Found;
 use crate::model::desired::{Image, Origin};
 use crate::model::name::{CommitId, Digest};
+use crate::model::reference::check_reference;
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::view::Moved;
 use crate::record::Change;
@@ -103,7 +104,5 @@ pub(super) fn parse_image(text: &str) -> Result<Image, ApiError> {
 
 /// The letters of a reference, so that nothing else reaches a log or the engine.
 fn is_reference(text: &str) -> bool {
-    text.len() <= LONGEST_REFERENCE
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:[]".contains(&byte))
+    text.len() <= LONGEST_REFERENCE && check_reference(text).is_ok()
 }

@@ -219,6 +219,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::HeldByPerson
         | Reason::NameConflict
         | Reason::VolumeMissing
+        | Reason::BindSourceMissing
         | Reason::SecretMissing
         | Reason::Pushing
         | Reason::RegistryUnavailable

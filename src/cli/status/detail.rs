@@ -4,7 +4,7 @@ use crate::cli::output::style::{self, BOLD, paint};
 use crate::cli::output::text::{ago, ahead, one_line, safe_lines};
 use crate::model::desired::{Hold, Image, Origin};
 use crate::model::name::{CommitId, Digest};
-use crate::model::status::RunningContainer;
+use crate::model::status::{RunningContainer, VolumeView};
 use crate::model::time::Timestamp;
 use crate::model::view::EnvironmentView;
 
@@ -15,10 +15,22 @@ pub(crate) fn detail(view: &EnvironmentView, now: Timestamp) -> String {
         text.push_str(&format!("  {line}\n"));
     }
     text.push('\n');
-    for (label, value) in facts(view, now) {
+    let volumes = view.volumes.iter().map(|volume| ("volume", self::volume(volume)));
+    for (label, value) in facts(view, now).into_iter().chain(volumes) {
         text.push_str(&format!("  {label:<11} {}\n", one_line(&value)));
     }
     text
+}
+
+fn volume(volume: &VolumeView) -> String {
+    let VolumeView { source, target, read_only, declared, mounted } = volume;
+    let read_only = if *read_only { ":ro" } else { "" };
+    let note = match (declared, mounted) {
+        (_, false) => " (kept, not mounted)",
+        (false, true) => " (not declared: a VOLUME of the image)",
+        (true, true) => "",
+    };
+    format!("{source}:{target}{read_only}{note}")
 }
 
 /// `dev  Ready (AsRecorded) since 3m ago`

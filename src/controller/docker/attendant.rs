@@ -7,12 +7,14 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOpt
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::containers::{bind, no_restarts};
+use super::containers::no_restarts;
+use super::mounts::to_engine;
 use super::{Engine, QUICK, Result, SLOW, within};
 use crate::model::container::label;
+use crate::model::mount::Mount;
 use crate::model::name::{ContainerName, Digest};
 use crate::model::observed::SeenContainer;
-use crate::model::spec::{Mount, Publish};
+use crate::model::spec::Publish;
 
 /// How such a container is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +34,9 @@ pub(crate) struct AttendantOptions {
     pub(crate) publish: Publish,
     /// Its volume and files of this host.
     pub(crate) mounts: Vec<Mount>,
+    /// Volumes at the image's `VOLUME` lines beside those.
+    #[serde(skip)]
+    pub(crate) undeclared: Vec<Mount>,
     /// A hash of what is in those files, which it reads when it starts; `None`: it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<String>,
@@ -58,7 +63,7 @@ impl AttendantOptions {
             labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
             exposed_ports: Some(vec![port.clone()]),
             host_config: Some(HostConfig {
-                binds: Some(self.mounts.iter().map(bind).collect()),
+                mounts: Some(self.mounts.iter().chain(&self.undeclared).map(to_engine).collect()),
                 port_bindings: Some(HashMap::from([(port, Some(vec![binding]))])),
                 restart_policy: Some(no_restarts()),
                 init: Some(true),

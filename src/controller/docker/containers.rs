@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 
-use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
+use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, within};
 use crate::model::container::ContainerSpec;
 use crate::model::name::{ContainerName, NetworkName};
 use crate::model::observed::SeenContainer;
@@ -132,10 +132,21 @@ impl Engine {
         within("restart a container", patience + SLOW, docker.restart_container(id, Some(options))).await
     }
 
-    /// Removes a container and its anonymous volumes; named volumes stay. One that is gone is fine.
+    /// Removes a container. Its volumes stay, also those that the engine made for it: they may hold
+    /// data. One that is gone is fine.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
+        self.remove_with(id, false).await
+    }
+
+    /// Removes a container that runs for abide alone, and the volumes that the engine made for it: no
+    /// data of anyone is in them. One that is gone is fine.
+    pub(crate) async fn remove_scratch(&self, id: &str) -> Result<()> {
+        self.remove_with(id, true).await
+    }
+
+    async fn remove_with(&self, id: &str, volumes: bool) -> Result<()> {
         let docker = self.docker().await?;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
         gone_is_fine(within("remove a container", SLOW, docker.remove_container(id, Some(options))).await)
     }
 
@@ -255,7 +266,7 @@ fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBod
         labels: Some(spec.labels().into_iter().collect()),
         stop_timeout: Some(i64::from(options.stop_timeout_seconds)),
         host_config: Some(HostConfig {
-            binds: Some(options.volumes.iter().map(bind).collect()),
+            mounts: Some(spec.mounts().map(mounts::to_engine).collect()),
             restart_policy: Some(no_restarts()),
             memory: options.memory.map(signed),
             nano_cpus: options.nano_cpus.map(signed),
@@ -317,9 +328,4 @@ impl Network<'_> {
         host.network_mode = Some(self.network.to_string());
         host.extra_hosts = Some(self.extra_hosts.to_vec());
     }
-}
-
-pub(super) fn bind(mount: &crate::model::spec::Mount) -> String {
-    let read_only = if mount.read_only { ":ro" } else { "" };
-    format!("{}:{}{read_only}", mount.source, mount.target)
 }

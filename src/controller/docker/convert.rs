@@ -8,14 +8,16 @@ use bollard::models::{
     HealthStatusEnum, HostConfig, NetworkSettings, PortMap,
 };
 
+use super::mounts;
 use crate::model::container::{Exit, Secret};
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, EngineHealth, HolderState, Joined, SeenContainer};
-use crate::model::spec::{Mount, Publish};
+use crate::model::spec::Publish;
 use crate::model::time::Timestamp;
 
 /// Our view of an inspected container.
 pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
+    let mounts = mounts::seen(&inspected);
     let config = inspected.config.unwrap_or_default();
     let host = inspected.host_config.unwrap_or_default();
     let state = inspected.state.unwrap_or_default();
@@ -32,7 +34,7 @@ pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
         command: config.cmd.unwrap_or_default(),
         env: variables(config.env.unwrap_or_default()),
         published: published(host.port_bindings.clone().unwrap_or_default()),
-        volumes: host.binds.iter().flatten().filter_map(|bind| mount(bind)).collect(),
+        mounts,
         extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
         memory: positive(host.memory),
         nano_cpus: positive(host.nano_cpus),
@@ -101,14 +103,6 @@ fn published(ports: PortMap) -> BTreeMap<String, Vec<Publish>> {
 fn joined(host: &HostConfig) -> Option<Joined> {
     let holder = host.network_mode.as_deref()?.strip_prefix("container:")?;
     Some(Joined { holder: holder.to_owned(), state: HolderState::Gone })
-}
-
-/// `source:target[:options]`, as the engine keeps binds.
-fn mount(bind: &str) -> Option<Mount> {
-    let mut parts = bind.splitn(3, ':');
-    let (source, target) = (parts.next()?, parts.next()?);
-    let read_only = parts.next().is_some_and(|options| options.split(',').any(|option| option == "ro"));
-    Some(Mount { source: source.to_owned(), target: target.to_owned(), read_only })
 }
 
 /// The engine says zero, or minus one, for "no limit".

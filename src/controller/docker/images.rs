@@ -7,7 +7,17 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 use crate::model::container::label;
+use crate::model::mount::AbsolutePath;
 use crate::model::name::Digest;
+
+/// An image that the engine holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldImage {
+    /// Its ID.
+    pub(crate) id: Digest,
+    /// The paths of its `VOLUME` lines.
+    pub(crate) volumes: BTreeSet<AbsolutePath>,
+}
 
 /// An image in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +31,21 @@ pub(crate) struct FoundImage {
 impl Engine {
     /// The image ID behind a name, digest or ID; `None` where the engine does not hold it.
     pub(crate) async fn image_id(&self, name: &str) -> Result<Option<Digest>> {
+        Ok(self.image(name).await?.map(|image| image.id))
+    }
+
+    /// The image behind a name, digest or ID; `None` where the engine does not hold it.
+    pub(crate) async fn image(&self, name: &str) -> Result<Option<HeldImage>> {
         let docker = self.docker().await?;
-        match within("inspect an image", QUICK, docker.inspect_image(name)).await {
-            Ok(image) => Ok(image.id.and_then(|id| Digest::new(id).ok())),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let image = match within("inspect an image", QUICK, docker.inspect_image(name)).await {
+            Ok(image) => image,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(id) = image.id.and_then(|id| Digest::new(id).ok()) else { return Ok(None) };
+        let declared = image.config.and_then(|config| config.volumes).unwrap_or_default();
+        let volumes = declared.iter().filter_map(|path| AbsolutePath::cleaned(path)).collect();
+        Ok(Some(HeldImage { id, volumes }))
     }
 
     /// The images that the engine finds by a filter such as `label` or `reference`.

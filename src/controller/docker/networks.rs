@@ -6,7 +6,7 @@ use bollard::models::{
     EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
     VolumeCreateRequest,
 };
-use bollard::query_parameters::{ListNetworksOptionsBuilder, RemoveVolumeOptions};
+use bollard::query_parameters::{ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions};
 
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::label;
@@ -111,6 +111,16 @@ impl Engine {
             }
         }
         Ok(present)
+    }
+
+    /// The names of the volumes that were made for a record.
+    pub(crate) async fn volumes_of_record(&self, record: &str) -> Result<Vec<String>> {
+        let docker = self.docker().await?;
+        let labels = vec![format!("{}={record}", label::RECORD)];
+        let filters = HashMap::from([("label".to_owned(), labels)]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let found = within("list volumes", QUICK, docker.list_volumes(Some(options))).await?;
+        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
     }
 
     /// Makes a volume; one that is there already is fine.

@@ -79,7 +79,7 @@ impl Engine {
             let is_left = names.any(|name| name.starts_with(NAME) && !self.steps().contains(name));
             if let Some(id) = left.id.filter(|_| is_left) {
                 info!(container = %id, "removing what an interrupted build step left");
-                match self.remove(&id).await {
+                match self.remove_scratch(&id).await {
                     Err(error) if !error.is_unreachable() => {
                         warn!(container = %id, %error, "what an interrupted build step left cannot be removed");
                     }
@@ -94,7 +94,8 @@ impl Engine {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn removed_at_last(&self, docker: &Docker, name: &str) -> Removed {
+    /// Removes the container of this name once what is returned is dropped.
+    pub(super) fn removed_at_last(&self, docker: &Docker, name: &str) -> Removed {
         self.steps().insert(name.to_owned());
         Removed {
             docker: docker.clone(),
@@ -106,7 +107,7 @@ impl Engine {
 }
 
 /// Removes a step's container when it is dropped, whether the step ended or was cut off.
-struct Removed {
+pub(super) struct Removed {
     docker: Docker,
     name: String,
     steps: Steps,

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::model::container::Exit;
     use crate::model::name::ContainerName;
-    use crate::model::observed::{EngineHealth, SeenContainer};
+    use crate::model::observed::{EngineHealth, SeenContainer, SeenMounts};
     use crate::model::time::Timestamp;
 
     fn options() -> FrontOptions {
@@ -88,7 +88,7 @@ mod tests {
             command: Vec::new(),
             env: BTreeMap::new(),
             published: BTreeMap::new(),
-            volumes: Vec::new(),
+            mounts: SeenMounts::default(),
             extra_hosts: Vec::new(),
             memory: None,
             nano_cpus: None,

@@ -195,7 +195,7 @@ impl Worker {
 
     async fn take_away(&mut self, id: &str, why: &str) -> Result<(), EngineError> {
         info!(front = %self.front.name, why, "the front's container is made anew");
-        self.engine.remove(id).await?;
+        self.engine.remove_scratch(id).await?;
         self.forget();
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Worker {
     pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
         for id in self.engine.containers_of_role(&self.record, label::FRONT).await? {
             info!(front = %self.front.name, "there is no front any more: removing its container");
-            self.engine.remove(&id).await?;
+            self.engine.remove_scratch(&id).await?;
         }
         self.forget();
         self.container = Container::default();

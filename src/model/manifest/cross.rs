@@ -12,8 +12,8 @@ use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
-    FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Mount, Publish, RegistryAccess,
-    RepositorySpec, Supply,
+    FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Publish, RegistryAccess, RepositorySpec,
+    Supply,
 };
 
 /// What all files declare, whole or not.
@@ -213,7 +213,8 @@ fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem>
         if draft.publish.as_ref().is_some_and(|publish| overlap(publish, &registry.publish)) {
             say(port_path(places, name), format!("the host port {}", registry.publish.port));
         }
-        if draft.volumes.iter().any(|mount| mount.source == registry.volume && !mount.read_only) {
+        if draft.volumes.iter().any(|mount| mount.volume() == Some(&registry.volume) && !mount.is_read_only())
+        {
             say(format!("environment.{name}.volumes"), format!("the volume `{}`", registry.volume));
         }
     }
@@ -240,7 +241,8 @@ fn overlap(a: &Publish, b: &Publish) -> bool {
 fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let (mut writers, mut found) = (BTreeMap::new(), Vec::new());
     for (name, draft) in all {
-        for Mount { source, .. } in draft.volumes.iter().filter(|mount| !mount.read_only) {
+        for mount in draft.volumes.iter().filter(|mount| !mount.is_read_only()) {
+            let source = mount.source().as_str();
             let writer = *writers.entry(source).or_insert(name);
             if writer != name {
                 let message = format!(

@@ -7,9 +7,10 @@ use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
 use super::{build, grammar, health, keys, secrets};
+use crate::model::mount::{InvalidMount, Mount};
 use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvironmentSpec, Mount, Publish, Supply, Update};
+use crate::model::spec::{EnvironmentSpec, Publish, Supply, Update};
 
 /// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,13 +198,28 @@ fn read_volumes(table: &Table<'_>) -> Vec<Mount> {
     let mut targets = BTreeSet::new();
     let mut mounts = Vec::new();
     for item in field.items("a list such as [\"dev-log:/var/log/app\"]") {
-        let Some(mount) = item.parsed("a text \"source:target\"", grammar::mount) else { continue };
-        if !targets.insert(mount.target.clone()) {
-            item.must(format!("mounts over {}, which is mounted already", mount.target));
+        let Some(mount) = read_mount(&item) else { continue };
+        if !targets.insert(mount.target().clone()) {
+            item.must(format!("mounts over {}, which is mounted already", mount.target()));
         }
         mounts.push(mount);
     }
     mounts
+}
+
+/// A mount as a text or as a table.
+fn read_mount(item: &Field<'_>) -> Option<Mount> {
+    if !matches!(item.value(), DeValue::Table(_)) {
+        let expected = "a text \"source:target\" or a table { source = \"...\", target = \"...\" }";
+        return item.parsed(expected, grammar::mount);
+    }
+    let table = item.table(&keys::MOUNT)?;
+    let source = table.required("source", "source = \"/srv/data\"").and_then(|field| field.text());
+    let target = table.required("target", "target = \"/data\"").and_then(|field| field.text());
+    let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or(false);
+    let (read_only, create) = (flag("read_only"), flag("create"));
+    let mount = Mount::new(source?, target?).and_then(|mount| mount.read_only(read_only).creating(create));
+    mount.map_err(|error: InvalidMount| item.must(error.to_string())).ok()
 }
 
 fn read_extra_hosts(table: &Table<'_>) -> Vec<String> {
@@ -230,17 +246,16 @@ fn read_cpus(field: &Field<'_>) -> Option<u64> {
 }
 
 fn read_pids(field: &Field<'_>) -> Option<u32> {
-    // The kernel itself counts no further than 2^22.
-    field.whole(1, 1 << 22).and_then(|pids| u32::try_from(pids).ok())
+    field.whole(1, u64::from(grammar::MOST_PIDS)).and_then(|pids| u32::try_from(pids).ok())
 }
 
 fn read_stop_timeout(table: &Table<'_>) -> Duration {
     let Some(field) = table.get("stop_timeout") else { return DEFAULT_STOP_TIMEOUT };
     let timeout = field.duration().unwrap_or(DEFAULT_STOP_TIMEOUT);
-    if timeout.subsec_nanos() != 0 {
-        field.must("must be whole seconds: the Docker Engine counts no finer");
-    }
-    timeout
+    grammar::stop_timeout(timeout).unwrap_or_else(|predicate| {
+        field.must(predicate);
+        timeout
+    })
 }
 
 fn read_update(text: &str) -> Result<Update, String> {

@@ -7,14 +7,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::mount::{InvalidMount, Mount, VolumeName, plain_path};
 use crate::model::reference::{ImageRepository, TaggedImage};
-use crate::model::spec::{Mount, Publish};
+use crate::model::spec::{HealthSpec, Probe, Publish};
 
 /// The longest duration that is taken: a year. Longer ones are slips of the pen.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The least memory that the Docker Engine gives a container, in bytes.
 const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
+
+/// The most processes that the kernel counts.
+pub(super) const MOST_PIDS: u32 = 1 << 22;
 
 /// The smallest and largest CPU limit that make sense to the Docker Engine, in CPUs.
 const CPUS: std::ops::RangeInclusive<f64> = 0.01..=4096.0;
@@ -23,7 +27,48 @@ const CPUS: std::ops::RangeInclusive<f64> = 0.01..=4096.0;
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "must be a duration such as \"30s\" or \"5m\"".to_owned();
     let duration = humantime::parse_duration(text.trim()).map_err(|_| wrong())?;
+    short_enough(duration)
+}
+
+/// A duration that is no slip of the pen.
+pub(in crate::model) fn short_enough(duration: Duration) -> Result<Duration, String> {
     if duration > LONGEST { Err("must be at most a year".to_owned()) } else { Ok(duration) }
+}
+
+/// A duration that something is waited for.
+pub(in crate::model) fn patience(duration: Duration) -> Result<Duration, String> {
+    if duration.is_zero() { Err("must be more than zero".to_owned()) } else { short_enough(duration) }
+}
+
+/// The time that a container may take to stop.
+pub(in crate::model) fn stop_timeout(duration: Duration) -> Result<Duration, String> {
+    if duration.subsec_nanos() != 0 {
+        return Err("must be whole seconds: the Docker Engine counts no finer".to_owned());
+    }
+    short_enough(duration)
+}
+
+/// Whether a container could ever become ready.
+pub(in crate::model) fn health(health: &HealthSpec) -> Result<(), String> {
+    let is_awaited = !matches!(health.probe, Probe::None | Probe::Running);
+    if !is_awaited || health.healthy_for < health.start_deadline {
+        return Ok(());
+    }
+    Err(format!(
+        "could never succeed: `healthy_for` ({}) must be shorter than `start_deadline` ({})",
+        humantime::format_duration(health.healthy_for),
+        humantime::format_duration(health.start_deadline),
+    ))
+}
+
+/// A port.
+pub(in crate::model) fn port(port: u16) -> Result<u16, String> {
+    if port == 0 { Err("must be a port from 1 to 65535".to_owned()) } else { Ok(port) }
+}
+
+/// A text that a program can be given.
+pub(in crate::model) fn text(text: String) -> Result<String, String> {
+    if text.contains('\0') { Err("must not hold a NUL character".to_owned()) } else { Ok(text) }
 }
 
 /// A size in bytes: `512MiB`, `1g`, `1073741824`. As in Docker every unit is a power of 1024.
@@ -41,7 +86,7 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
 }
 
 /// A number of bytes that the engine takes as a memory limit.
-pub(super) fn memory_bytes(bytes: u64) -> Result<u64, String> {
+pub(in crate::model) fn memory_bytes(bytes: u64) -> Result<u64, String> {
     // The Docker API counts in signed numbers.
     if i64::try_from(bytes).is_err() {
         return Err("must be less than 8 EiB".to_owned());
@@ -70,11 +115,27 @@ fn fraction(part: f64, unit: u64) -> Option<u64> {
 pub(super) fn nano_cpus(text: &str) -> Result<u64, String> {
     let cpus = text.trim().parse::<f64>().ok().filter(|cpus| CPUS.contains(cpus));
     let cpus = cpus.ok_or("must be a number of CPUs such as 1.5, at least 0.01")?;
-    Ok((cpus * 1e9).round() as u64)
+    billionths_of_a_cpu((cpus * 1e9).round() as u64)
+}
+
+/// A number of CPUs in billionths that makes sense to the Docker Engine.
+pub(in crate::model) fn billionths_of_a_cpu(cpus: u64) -> Result<u64, String> {
+    if CPUS.contains(&(cpus as f64 / 1e9)) {
+        return Ok(cpus);
+    }
+    Err("must be a number of CPUs such as 1.5, at least 0.01".to_owned())
+}
+
+/// A limit of processes and threads. The kernel itself counts no further than 2^22.
+pub(in crate::model) fn pids(pids: u32) -> Result<u32, String> {
+    if (1..=MOST_PIDS).contains(&pids) {
+        return Ok(pids);
+    }
+    Err(format!("must be a whole number from 1 to {MOST_PIDS}"))
 }
 
 /// The name of an environment variable that a container gets.
-pub(super) fn variable(name: &str) -> Result<(), String> {
+pub(in crate::model) fn variable(name: &str) -> Result<(), String> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if first && rest {
@@ -84,7 +145,7 @@ pub(super) fn variable(name: &str) -> Result<(), String> {
 }
 
 /// The name of the daemon's own environment variable that holds a secret.
-pub(super) fn secret_variable(name: &str) -> Result<String, String> {
+pub(in crate::model) fn secret_variable(name: &str) -> Result<String, String> {
     if name.is_empty() || name.contains('.') || name.contains('-') || variable(name).is_err() {
         // The name is not repeated: a slip is to write the secret itself here.
         return Err(
@@ -142,7 +203,7 @@ pub(super) const PUBLISH: &str =
     "a host port such as 8900, an address and port such as \"127.0.0.1:8900\", or false";
 
 /// `host:address`, where the address may be `host-gateway`.
-pub(super) fn extra_host(text: &str) -> Result<String, String> {
+pub(in crate::model) fn extra_host(text: &str) -> Result<String, String> {
     let wrong = || "must be \"host:address\", such as \"git.example.com:10.0.0.6\"".to_owned();
     let (host, address) = text.trim().split_once(':').ok_or_else(wrong)?;
     let known = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
@@ -159,52 +220,17 @@ pub(super) fn extra_host(text: &str) -> Result<String, String> {
 
 /// `source:target[:ro|rw]`.
 pub(super) fn mount(text: &str) -> Result<Mount, String> {
-    let parts: Vec<&str> = text.trim().split(':').collect();
-    let (source, target, read_only) = match parts[..] {
-        [source, target] | [source, target, "rw"] => (source, target, false),
-        [source, target, "ro"] => (source, target, true),
-        _ => return Err("must be \"source:target\", with \":ro\" after it where it is only read".to_owned()),
-    };
-    let source = if source.contains('/') || source.starts_with(['~', '.']) {
-        absolute("the source", source)?
-    } else {
-        volume(source)?
-    };
-    let target = absolute("the target", target)?;
-    if target == "/" {
-        return Err("must not mount over the container's root".to_owned());
-    }
-    Ok(Mount { source, target, read_only })
+    text.parse().map_err(|error: InvalidMount| error.to_string())
 }
 
 /// The name of a volume.
-pub(super) fn volume(name: &str) -> Result<String, String> {
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if first && rest && name.len() >= 2 {
-        return Ok(name.to_owned());
-    }
-    Err("must name a volume (2 or more letters, digits and - _ .) or an absolute path of the host before the first colon"
-        .to_owned())
-}
-
-/// An absolute path with neither `.` nor `..` in it, without a slash at its end.
-fn absolute(what: &str, path: &str) -> Result<String, String> {
-    if !path.starts_with('/') {
-        return Err(format!(
-            "must be absolute in {what}: neither ~, variables nor a folder to start from are known"
-        ));
-    }
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if parts.contains(&"..") {
-        return Err(format!("must not go up with .. in {what}"));
-    }
-    Ok(format!("/{}", parts.join("/")))
+pub(super) fn volume(name: &str) -> Result<VolumeName, String> {
+    name.parse().map_err(|error: InvalidMount| error.to_string())
 }
 
 /// An absolute path of this host.
-pub(super) fn host_path(text: &str) -> Result<PathBuf, String> {
-    let path = absolute("the path", text)?;
+pub(in crate::model) fn host_path(text: &str) -> Result<PathBuf, String> {
+    let path = plain_path("the path", text)?;
     if path == "/" || text.ends_with('/') {
         return Err("must be the path of a file".to_owned());
     }
@@ -261,7 +287,7 @@ pub(super) fn followed_tag(text: &str) -> Result<TaggedImage, String> {
 }
 
 /// The `Host` header of a health probe: a host, and a port if there is one.
-pub(super) fn probe_host(text: &str) -> Result<String, String> {
+pub(in crate::model) fn probe_host(text: &str) -> Result<String, String> {
     let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     if !text.is_empty() && text.len() <= 255 && text.bytes().all(is_host) {
         return Ok(text.to_owned());
@@ -273,7 +299,7 @@ pub(super) fn probe_host(text: &str) -> Result<String, String> {
 const OWN_HEADERS: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
 
 /// The name of an additional header of a health probe.
-pub(super) fn header_name(name: &str) -> Result<(), String> {
+pub(in crate::model) fn header_name(name: &str) -> Result<(), String> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err("cannot name a header: take letters, digits and -".to_owned());
@@ -287,15 +313,23 @@ pub(super) fn header_name(name: &str) -> Result<(), String> {
 }
 
 /// The value of a header. One with a line break would be a second header.
-pub(super) fn header_value(value: &str) -> Result<(), String> {
+pub(in crate::model) fn header_value(value: &str) -> Result<(), String> {
     if value.bytes().all(|b| b == b' ' || b == b'\t' || b.is_ascii_graphic()) {
         return Ok(());
     }
     Err("must be one line of ASCII text".to_owned())
 }
 
+/// The command of a health probe.
+pub(in crate::model) fn probe_command(command: Vec<String>) -> Result<Vec<String>, String> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err("must begin with a program, such as [\"pg_isready\", \"-q\"]".to_owned());
+    }
+    command.into_iter().map(text).collect()
+}
+
 /// The path of a health probe.
-pub(super) fn probe_path(text: &str) -> Result<String, String> {
+pub(in crate::model) fn probe_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(text.to_owned());
     }

@@ -45,12 +45,8 @@ fn read_table(field: &Field<'_>, port: Option<u16>, default: &HealthSpec) -> Opt
     if health.probe.needs_port() && port.is_none() && own_port.is_none() {
         field.must("needs a `port`, here or in the environment, to connect to");
     }
-    if !matches!(health.probe, Probe::None | Probe::Running) && health.healthy_for >= health.start_deadline {
-        field.must(format!(
-            "could never succeed: `healthy_for` ({}) must be shorter than `start_deadline` ({})",
-            humantime::format_duration(health.healthy_for),
-            humantime::format_duration(health.start_deadline),
-        ));
+    if let Err(predicate) = grammar::health(&health) {
+        field.must(predicate);
     }
     Some(health)
 }
@@ -59,10 +55,10 @@ fn read_table(field: &Field<'_>, port: Option<u16>, default: &HealthSpec) -> Opt
 fn patience(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
     let Some(field) = table.get(key) else { return default };
     let found = field.duration().unwrap_or(default);
-    if found.is_zero() {
-        field.must("must be more than zero");
-    }
-    found
+    grammar::patience(found).unwrap_or_else(|predicate| {
+        field.must(predicate);
+        found
+    })
 }
 
 fn read_probe(table: &Table<'_>, has_port: bool, default: &HealthSpec) -> Probe {
@@ -109,12 +105,8 @@ fn read_kind(kind: &Field<'_>, has_port: bool, default: &HealthSpec) -> Probe {
 
 fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
     let words = field.texts("a list such as [\"pg_isready\", \"-q\"]");
-    let command: Vec<String> = words.into_iter().map(str::to_owned).collect();
-    if command.first().is_none_or(String::is_empty) {
-        field.must("must begin with a program, such as [\"pg_isready\", \"-q\"]");
-        return None;
-    }
-    Some(command)
+    let command = words.into_iter().map(str::to_owned).collect();
+    grammar::probe_command(command).map_err(|predicate| field.must(predicate)).ok()
 }
 
 fn read_headers(field: &Field<'_>) -> BTreeMap<String, EnvValue> {

@@ -61,6 +61,8 @@ pub(super) static ENVIRONMENT: Section = Section {
 };
 pub(super) static SOURCE: Section =
     Section { title: "environment.NAME.source", keys: &["repository", "branch"] };
+pub(super) static MOUNT: Section =
+    Section { title: "environment.NAME.volumes", keys: &["source", "target", "read_only", "create"] };
 pub(super) static SECRET: Section =
     Section { title: "environment.NAME.env.VARIABLE", keys: &["secret_env", "secret_file"] };
 pub(super) static HEALTH: Section = Section {
@@ -120,6 +122,7 @@ pub static SECTIONS: &[&Section] = &[
     &ENVIRONMENT,
     &SOURCE,
     &SECRET,
+    &MOUNT,
     &HEALTH,
     &BUILD,
     &STEP,

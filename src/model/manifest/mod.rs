@@ -10,7 +10,7 @@ mod build;
 mod cross;
 mod environment;
 mod front;
-mod grammar;
+pub(super) mod grammar;
 mod health;
 mod keys;
 mod places;

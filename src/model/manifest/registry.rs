@@ -33,7 +33,7 @@ pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
     };
     let volume = match table.get("volume") {
         Some(field) => field.parsed("the name of a volume", grammar::volume),
-        None => Some(DEFAULT_NAME.to_owned()),
+        None => DEFAULT_NAME.parse().ok(),
     };
     let path = |key| Some(table.get(key)?.parsed("the path of a file", grammar::host_path));
     let (htpasswd, certificate, key) = (path("htpasswd"), path("certificate"), path("key"));

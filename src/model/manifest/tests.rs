@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::mount::Mount;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::*;
 
@@ -173,9 +174,20 @@ fn a_front_needs_no_more_than_its_name() {
 #[test]
 fn volumes_are_told_from_paths_of_the_host() {
     let volumes = dev("volumes = [\"data:/d/\", \"/srv/x/:/x:ro\", \"logs:/var//log:rw\"]").volumes;
-    let shown: Vec<_> = volumes.iter().map(|m| (m.volume(), m.target.as_str(), m.read_only)).collect();
-    assert_eq!(shown, [(Some("data"), "/d", false), (None, "/x", true), (Some("logs"), "/var/log", false)]);
-    assert_eq!(volumes[1].source, "/srv/x");
+    let shown: Vec<_> = volumes.iter().map(|mount| (mount.volume().is_some(), mount.to_string())).collect();
+    let expected = [(true, "data:/d"), (false, "/srv/x:/x:ro"), (true, "logs:/var/log")];
+    assert_eq!(shown, expected.map(|(is_volume, text)| (is_volume, text.to_owned())));
+}
+
+#[test]
+fn a_mount_as_a_table_says_the_same_as_a_text_and_whether_its_folder_is_made() {
+    let volumes = dev("volumes = [{ source = \"/srv//x\", target = \"/x/\", read_only = true }, \
+                       { source = \"/srv/y\", target = \"/y\", create = true }, \"data:/d\", \
+                       { source = \"logs\", target = \"/l\", create = false }]")
+    .volumes;
+    let texts: Vec<_> = volumes.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["/srv/x:/x:ro", "/srv/y:/y", "data:/d", "logs:/l"]);
+    assert_eq!(volumes.iter().map(Mount::creates).collect::<Vec<_>>(), [false, true, false, false]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::Pass;
 use super::parts::{remove, remove_all, start_replacement, start_seen, stop, stop_running};
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
+use crate::model::mount::{Mount, VolumeName};
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
@@ -108,17 +109,16 @@ impl Pass<'_> {
     /// What containers need, as steps; or why it cannot be had.
     fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<Half, Verdict> {
         let mut half = self.network_first(Half::default());
-        for name in spec.options.volumes.iter().filter_map(|mount| mount.volume()) {
+        for name in spec.mounts().filter_map(|mount| mount.volume()).map(VolumeName::as_str) {
             if self.observed.volumes.contains(name) {
                 continue;
             }
             if memory.volumes.contains(name) {
                 return Err(volume_missing(name));
             }
-            half =
-                half.then(Step::CreateVolume { name: name.to_owned() }, "it is declared and was never there");
+            half = half.then(Step::CreateVolume { name: name.to_owned() }, "it was never there");
         }
-        Ok(half)
+        self.folders_first(half, spec.options.volumes.iter().filter_map(Mount::host_path))
     }
 
     /// What to say where a container that is not ours has the name.

@@ -10,6 +10,7 @@
 //! [`holder`] is about the network namespaces that they join, [`swap`] about changing places with
 //! the front in between.
 
+mod folders;
 mod health;
 mod holder;
 mod interrupted;
@@ -93,6 +94,7 @@ impl<'a> Pass<'a> {
         if let Some(refused) = memory.refused.as_ref().filter(|refused| refused.of_the_host) {
             half = half.look_again_at(retry_of(refused));
         }
+        let half = self.only_with_folders(half);
         (self.roll_back(half, &memory), memory)
     }
 

@@ -9,7 +9,6 @@ use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
-use crate::model::spec::Update;
 use crate::model::status::{Condition, Reason};
 use crate::plan::target;
 use crate::plan::{Half, Step, TRANSIT, Verdict};
@@ -17,7 +16,7 @@ use crate::plan::{Half, Step, TRANSIT, Verdict};
 impl<'a> Pass<'a> {
     /// Whether a replacement runs beside the container before it.
     pub(super) fn is_start_first(&self) -> bool {
-        self.intent.update == Update::StartFirst
+        crate::plan::is_start_first(self.intent, self.observed)
     }
 
     /// Has the front make ready for a container that is to join this namespace, while that is made,

@@ -11,4 +11,5 @@ mod properties;
 mod rollback;
 mod rollout;
 mod upkeep;
+mod volumes;
 mod world;

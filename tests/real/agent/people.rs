@@ -75,8 +75,24 @@ fn what_this_host_does_not_allow_is_refused_and_told_while_what_ran_goes_on() {
     pair.serves("allowed");
     pair.host.docker(&["rm", "--force", &pair.name()]);
     pair.serves("allowed");
-    let mounts = pair.host.docker(&["inspect", "--format", "{{json .HostConfig.Binds}}", &pair.name()]);
+    let mounts = pair.host.docker(&["inspect", "--format", "{{json .Mounts}}", &pair.name()]);
     assert!(!mounts.contains("/etc"), "{mounts}");
+
+    let allowed = pair.folder.parent().unwrap().join("allowed");
+    std::fs::create_dir(&allowed).unwrap();
+    std::fs::write(pair.folder.join("policy.toml"), format!("binds = [\"{}\"]\n", allowed.display()))
+        .unwrap();
+    pair.kill_agent();
+    pair.start_agent();
+    let source = allowed.join("data").display().to_string();
+    pair.declare(&format!("volumes = [\"{source}:/data\"]"));
+    let view = pair.until("the source is missed", |view| view["reason"] == "BindSourceMissing");
+    assert!(view["status"] == "Blocked" && view["message"].as_str().unwrap().contains(&source), "{view}");
+    pair.serves("allowed");
+    pair.declare(&format!("volumes = [{{ source = \"{source}\", target = \"/data\", create = true }}]"));
+    pair.ready();
+    let mounts = pair.host.docker(&["inspect", "--format", "{{json .Mounts}}", &pair.name()]);
+    assert!(mounts.contains(&source) && allowed.join("data").is_dir(), "{mounts}");
 
     pair.declare("");
     pair.ready();

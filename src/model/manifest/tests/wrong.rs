@@ -271,6 +271,22 @@ fn volumes_that_docker_would_refuse_or_mistake_are_told() {
             "volumes = [\"data:d\"]",
             "4: `volumes[0]` must be absolute in the target: neither ~, variables nor a folder to start from are known",
         ),
+        (
+            "volumes = [{ source = \"data\" }]",
+            "4: `environment.dev.volumes[0]` needs `target`, such as `target = \"/data\"`",
+        ),
+        (
+            "volumes = [{ source = \"data\", target = \"/d\", create = true }]",
+            "4: `volumes[0]` takes `create` for a path of the host only: a volume is always made",
+        ),
+        (
+            "volumes = [{ source = \"/srv/a:/b\", target = \"/d\" }]",
+            "4: `volumes[0]` must hold neither colons nor control characters in the source",
+        ),
+        (
+            "volumes = [{ source = \"/srv/../b\", target = \"/d\" }]",
+            "4: `volumes[0]` must not go up with .. in the source",
+        ),
         ("volumes = [\"data:/\"]", "4: `volumes[0]` must not mount over the container's root"),
         ("volumes = [\"aa:/d\",\n\"bb:/d/\"]", "5: `volumes[1]` mounts over /d, which is mounted already"),
     ]);

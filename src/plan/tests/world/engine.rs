@@ -63,6 +63,7 @@ impl World {
             Step::CreateVolume { name } => {
                 self.observed.volumes.insert(name.clone());
             }
+            Step::CreateFolder { path } => drop(self.observed.missing_sources.remove(path)),
             Step::LoadHolder => self.load_holder()?,
             Step::CreateHolder { name, spec } => made.holder = Some(self.create_holder(name, spec)?),
             Step::StartHolder { holder, .. } => self.start_holder(&made.target(holder, true))?,
@@ -110,12 +111,22 @@ impl World {
         if self.observed.network == NetworkPresence::Missing {
             return Err("no such network".to_owned());
         }
-        for name in spec.options.volumes.iter().filter_map(Mount::volume) {
-            assert!(self.observed.volumes.contains(name), "volume {name} would be made by the engine");
+        for name in spec.mounts().filter_map(Mount::volume) {
+            assert!(
+                self.observed.volumes.contains(name.as_str()),
+                "volume {name} would be made by the engine"
+            );
+        }
+        for path in self.observed.image_volumes.get(&spec.image).into_iter().flatten() {
+            assert!(spec.mounts().any(|mount| mount.target() == path), "a volume for {path} would be made");
+        }
+        for path in spec.mounts().filter_map(Mount::host_path) {
+            assert!(!self.observed.missing_sources.contains(path), "{path} is not there");
         }
         self.containers_made += 1;
         let id = format!("{:06x}{:058x}", self.containers_made, self.containers_made);
-        let own = project(id.clone(), name, spec, self.now);
+        let mut own = project(id.clone(), name, spec, self.now);
+        own.mounts.of_image = self.observed.image_volumes.get(&spec.image).cloned().unwrap_or_default();
         self.observed.containers.push(match joins {
             Some(holder) => self.join(own, holder),
             None => own,
@@ -230,7 +241,14 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
             .iter()
             .map(|host| (format!("{}/tcp", options.port.unwrap()), vec![*host]))
             .collect(),
-        volumes: options.volumes.clone(),
+        mounts: SeenMounts {
+            asked: spec.mounts().map(Mount::as_mounted).collect(),
+            volumes: spec
+                .mounts()
+                .filter_map(|mount| Some((mount.target().clone(), mount.volume()?.clone())))
+                .collect(),
+            ..SeenMounts::default()
+        },
         extra_hosts: options.extra_hosts.clone(),
         memory: options.memory,
         nano_cpus: options.nano_cpus,

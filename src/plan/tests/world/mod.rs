@@ -17,11 +17,12 @@ use crate::model::cause::{self, Cause};
 use crate::model::container::{ContainerOptions, ContainerSpec, Exit, Secret};
 use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin};
 use crate::model::memory::{Good, Memory};
+use crate::model::mount::Mount;
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::observed::{
-    ContainerState, Foreign, HolderState, NetworkPresence, Observed, Readiness, SeenContainer,
+    ContainerState, Foreign, HolderState, NetworkPresence, Observed, Readiness, SeenContainer, SeenMounts,
 };
-use crate::model::spec::{HealthSpec, Mount, Probe, Publish, Update};
+use crate::model::spec::{HealthSpec, Probe, Publish, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
@@ -70,7 +71,7 @@ pub(super) fn options() -> ContainerOptions {
 }
 
 pub(super) fn mount(volume: &str) -> Mount {
-    Mount { source: volume.to_owned(), target: format!("/{volume}"), read_only: false }
+    Mount::new(volume, &format!("/{volume}")).unwrap()
 }
 
 /// What the program of an image does.
@@ -516,7 +517,7 @@ fn intent() -> Intent {
             healthy_for: Duration::from_secs(10),
             ..HealthSpec::default()
         },
-        update: Update::StopFirst,
+        update: Some(Update::StopFirst),
         holder: false,
         drain: None,
     }
@@ -547,6 +548,7 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::RollBack { .. } => "roll back",
         Step::CreateNetwork => "network",
         Step::CreateVolume { .. } => "volume",
+        Step::CreateFolder { .. } => "folder",
         Step::LoadHolder => "load holder",
         Step::CreateHolder { .. } => "create holder",
         Step::StartHolder { .. } => "start holder",

@@ -29,7 +29,7 @@ impl World {
     pub(in crate::plan::tests) fn enter(&mut self, mode: Mode) {
         self.intent.holder = mode != Mode::Plain;
         if mode == Mode::Front {
-            self.intent.update = Update::StartFirst;
+            self.intent.update = Some(Update::StartFirst);
             self.intent.drain = Some(Duration::from_secs(30));
             self.front = Some((None, self.now));
             self.edit(|options| options.publish = None);
@@ -207,7 +207,7 @@ fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Time
         command: Vec::new(),
         env: BTreeMap::new(),
         published,
-        volumes: Vec::new(),
+        mounts: SeenMounts::default(),
         extra_hosts: spec.extra_hosts.clone(),
         memory: None,
         nano_cpus: None,

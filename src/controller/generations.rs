@@ -1,0 +1,30 @@
+//! What is said of the generations of a record.
+
+use super::before::record_words;
+use super::clock::now;
+use super::pass::{Pass, PassError};
+use crate::model::desired::{Desired, Outcome};
+use crate::model::event::EventKind;
+
+impl Pass {
+    /// Says that the record moved, and that generations which nobody waits for any more are
+    /// superseded.
+    pub(super) async fn tell_of_generations(&self, desired: &Desired) -> Result<(), PassError> {
+        let (environment, entry) = (&desired.environment, &desired.entry);
+        let before = self.status.status(environment)?;
+        let seen = before.map(|before| before.observed_generation).unwrap_or_default();
+        if entry.generation <= seen {
+            return Ok(());
+        }
+        self.writer.event(environment, EventKind::Record, record_words(entry), now()).await?;
+        let earlier = self.status.history(environment)?.into_iter().filter(|earlier| {
+            earlier.outcome.is_none()
+                && (seen..entry.generation).contains(&earlier.entry.generation)
+                && desired.hold.is_none()
+        });
+        for earlier in earlier.collect::<Vec<_>>() {
+            self.writer.outcome(environment, earlier.entry.generation, Outcome::Superseded).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! What this host lets containers mount. On an agent's host its policy decides, each time that
+//! something is mounted: a link may lead elsewhere by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::mount::AbsolutePath;
+
+/// Says why a path of this host must not be mounted, in a sentence; `None`: it may be.
+type Judge = dyn Fn(&AbsolutePath) -> Option<String> + Send + Sync;
+
+/// What judges the paths of this host.
+#[derive(Clone, Default)]
+pub struct MountPolicy(Option<Arc<Judge>>);
+
+impl MountPolicy {
+    /// A policy that asks `judge`, which may look at the disk.
+    pub fn new(judge: impl Fn(&AbsolutePath) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(judge)))
+    }
+
+    /// Why some of `paths` must not be mounted now.
+    pub(super) async fn objections(&self, paths: BTreeSet<AbsolutePath>) -> BTreeMap<AbsolutePath, String> {
+        let Some(judge) = self.0.clone().filter(|_| !paths.is_empty()) else { return BTreeMap::new() };
+        let unjudged = paths.clone();
+        let judged = tokio::task::spawn_blocking(move || {
+            paths.into_iter().filter_map(|path| Some((path.clone(), judge(&path)?))).collect()
+        });
+        judged.await.unwrap_or_else(|_| {
+            unjudged
+                .into_iter()
+                .map(|path| (path, "the policy of this host could not be asked".to_owned()))
+                .collect()
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! What containers of an environment mount: looked for in each pass, and what is to be said of it.
+
+use tracing::warn;
+
+use super::pass::{Pass, PassError};
+use crate::model::event::EventKind;
+use crate::model::memory::Memory;
+use crate::model::observed::Observed;
+use crate::model::status::Status;
+use crate::model::time::Timestamp;
+use crate::plan::{self, Intent};
+
+impl Pass {
+    /// Looks for the volumes and the paths of the host that containers of this environment need.
+    pub(super) async fn observe_mounts(
+        &self,
+        intent: &Intent,
+        memory: &Memory,
+        observed: &mut Observed,
+    ) -> Result<(), PassError> {
+        let volumes = plan::volumes_needed(intent, observed, memory);
+        let paths = plan::sources_needed(intent, observed);
+        observed.volumes = self.fleet.volumes(&self.engine, volumes).await?;
+        observed.refused_sources = self.mount_policy.objections(paths.clone()).await;
+        observed.missing_sources = self.fleet.missing_sources(&self.engine, paths).await?;
+        Ok(())
+    }
+
+    /// Says each warning once, when it comes.
+    pub(super) async fn tell_of_warnings(
+        &self,
+        before: Option<&Status>,
+        status: &Status,
+        at: Timestamp,
+    ) -> Result<(), PassError> {
+        let environment = &status.environment;
+        let is_new = |warning: &&String| before.is_none_or(|before| !before.warnings.contains(warning));
+        for warning in status.warnings.iter().filter(is_new) {
+            warn!(%environment, %warning, "warning");
+            self.writer.event(environment, EventKind::Status, format!("warning: {warning}"), at).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! How a declaration is read from JSON, such as from a link or a record: by the grammar that reads the
+//! manifest, so that there is no second way in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+use super::manifest::grammar;
+use super::spec::{EnvValue, HealthSpec, RawPublish};
+
+/// Reads a value, and has `grammar` make of it what it stands for.
+fn parsed<'de, D, Raw, Value>(
+    deserializer: D,
+    grammar: impl FnOnce(Raw) -> Result<Value, String>,
+) -> Result<Value, D::Error>
+where
+    D: Deserializer<'de>,
+    Raw: Deserialize<'de>,
+{
+    grammar(Raw::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// The same, for what may be left out.
+fn optional<'de, D, Raw, Value>(
+    deserializer: D,
+    grammar: impl FnOnce(Raw) -> Result<Value, String>,
+) -> Result<Option<Value>, D::Error>
+where
+    D: Deserializer<'de>,
+    Raw: Deserialize<'de>,
+{
+    parsed(deserializer, |raw: Option<Raw>| raw.map(grammar).transpose())
+}
+
+/// A port, if there is one.
+pub(super) fn optional_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    optional(deserializer, grammar::port)
+}
+
+/// Arguments.
+pub(super) fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    optional(deserializer, |words: Vec<String>| words.into_iter().map(grammar::text).collect())
+}
+
+/// Environment variables.
+pub(super) fn env<'de, D>(deserializer: D) -> Result<BTreeMap<String, EnvValue>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    parsed(deserializer, |env: BTreeMap<String, EnvValue>| {
+        env.keys().try_for_each(|name| grammar::variable(name))?;
+        Ok(env)
+    })
+}
+
+/// A text that a program gets.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    parsed(deserializer, grammar::text)
+}
+
+/// The name of a variable that holds a secret.
+pub(super) fn secret_variable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    parsed(deserializer, |name: String| grammar::secret_variable(&name))
+}
+
+/// The path of a file.
+pub(super) fn host_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    parsed(deserializer, |path: String| grammar::host_path(&path))
+}
+
+/// Lines of `/etc/hosts`.
+pub(super) fn extra_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    parsed(deserializer, |hosts: Vec<String>| hosts.iter().map(|host| grammar::extra_host(host)).collect())
+}
+
+/// A limit of memory.
+pub(super) fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    optional(deserializer, grammar::memory_bytes)
+}
+
+/// A limit of CPUs.
+pub(super) fn nano_cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    optional(deserializer, grammar::billionths_of_a_cpu)
+}
+
+/// A limit of processes.
+pub(super) fn pids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    optional(deserializer, grammar::pids)
+}
+
+/// The time that a container may take to stop.
+pub(super) fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parsed(deserializer, grammar::stop_timeout)
+}
+
+/// The path of a probe.
+pub(super) fn probe_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    parsed(deserializer, |path: String| grammar::probe_path(&path))
+}
+
+/// The command of a probe.
+pub(super) fn probe_command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    parsed(deserializer, grammar::probe_command)
+}
+
+/// How readiness is judged.
+pub(super) fn health<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HealthSpec, D::Error> {
+    parsed(deserializer, |health: HealthSpec| {
+        for duration in [health.interval, health.timeout, health.start_deadline] {
+            grammar::patience(duration)?;
+        }
+        grammar::short_enough(health.healthy_for)?;
+        health.port.map_or(Ok(0), grammar::port)?;
+        health.host.as_deref().map(grammar::probe_host).transpose()?;
+        for (name, value) in &health.headers {
+            grammar::header_name(name)?;
+            if let EnvValue::Plain(value) = value {
+                grammar::header_value(value)?;
+            }
+        }
+        grammar::health(&health)?;
+        Ok(health)
+    })
+}
+
+impl TryFrom<RawPublish> for super::spec::Publish {
+    type Error = String;
+
+    fn try_from(raw: RawPublish) -> Result<Self, String> {
+        Ok(Self { address: raw.address, port: grammar::port(raw.port)? })
+    }
+}

@@ -1,0 +1,75 @@
+//! Paths of the host that are mounted. One that is missing is made only if the manifest says so: the
+//! engine would make an empty folder, and a database would start empty.
+
+use std::collections::BTreeSet;
+
+use super::Pass;
+use crate::model::mount::{AbsolutePath, Mount};
+use crate::model::status::{Condition, Reason};
+use crate::plan::{Half, PlannedStep, Step, Target, Verdict};
+
+impl Pass<'_> {
+    /// Makes the missing ones of `paths` that may be made, before anything else.
+    pub(super) fn folders_first<'p>(
+        &self,
+        half: Half,
+        paths: impl Iterator<Item = &'p AbsolutePath>,
+    ) -> Result<Half, Verdict> {
+        let paths: BTreeSet<&AbsolutePath> = paths.collect();
+        if let Some(why) = paths.iter().find_map(|path| self.observed.refused_sources.get(*path)) {
+            return Err(Verdict::new(Condition::Blocked, Reason::PolicyRefused, why.clone()));
+        }
+        let mut missing = paths;
+        missing.retain(|path| self.observed.missing_sources.contains(*path));
+        if let Some(path) = missing.iter().find(|path| !self.may_create(path)) {
+            return Err(source_missing(path));
+        }
+        Ok(missing.into_iter().fold(half, |half, path| {
+            half.then(Step::CreateFolder { path: path.clone() }, "it is missing, and `create` is declared")
+        }))
+    }
+
+    fn may_create(&self, path: &AbsolutePath) -> bool {
+        let options = self.intent.options.as_ref().ok();
+        let mut declared = options.into_iter().flat_map(|options| &options.volumes);
+        declared.any(|mount| mount.creates() && mount.host_path() == Some(path))
+    }
+
+    /// The same steps, with the folders that they need made first. Where a container that is to be
+    /// started lacks one, nothing is done at all: what would be stopped for it goes on.
+    pub(super) fn only_with_folders(&self, half: Half) -> Half {
+        let paths: Vec<&AbsolutePath> = half.steps.iter().flat_map(|step| self.mounted_by(step)).collect();
+        let has_step = |path: &AbsolutePath| {
+            half.steps.iter().any(|planned| planned.step == Step::CreateFolder { path: path.clone() })
+        };
+        let paths: Vec<_> = paths.into_iter().filter(|path| !has_step(path)).cloned().collect();
+        match self.folders_first(Half::default(), paths.iter()) {
+            Ok(mut first) => {
+                first.steps.extend(half.steps);
+                Half { steps: first.steps, ..half }
+            }
+            Err(blocked) => Half { steps: Vec::new(), verdict: Some(blocked), outcome: None, ..half },
+        }
+    }
+
+    /// The paths of the host that a step has the engine mount anew.
+    fn mounted_by<'s>(&'s self, planned: &'s PlannedStep) -> Vec<&'s AbsolutePath> {
+        let seen = |id: &String| self.observed.containers.iter().find(|seen| seen.id == *id);
+        match &planned.step {
+            Step::Create { spec, .. } => spec.options.volumes.iter().filter_map(Mount::host_path).collect(),
+            Step::Start { container: Target::Seen(id), .. } | Step::Restart { id } => {
+                seen(id).map(|seen| seen.mounts.host_paths().collect()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What to say where the engine does not find what is to be mounted.
+pub(in crate::plan) fn source_missing(path: &AbsolutePath) -> Verdict {
+    let message = format!(
+        "{path}, which is to be mounted, is not there: make it, mount what belongs there, or declare \
+         `create = true` for a new, empty folder"
+    );
+    Verdict::new(Condition::Blocked, Reason::BindSourceMissing, message)
+}

@@ -1,0 +1,229 @@
+//! No data is lost: volumes that nobody declared, and paths of the host that are not there.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use abide::model::container::{ContainerOptions, ContainerSpec};
+use abide::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
+use abide::model::spec::Publish;
+use serde_json::Value;
+
+use crate::common::{Daemon, PATIENCE, SITE_PORT, Space, Spot, docker, eventually, made_image, try_docker};
+
+/// Every form of the line; the site listens on none of it.
+const LINES: &str = "VOLUME [\"/data/\", \"/deep/er/../x\"]\nVOLUME /a /b";
+
+/// Writes a file into a path of the container, as its program would.
+fn write(space: &Space, container: &str, path: &str, text: &str) {
+    let file = space.dir().join("written");
+    std::fs::write(&file, text).unwrap();
+    docker(&["cp", file.to_str().unwrap(), &format!("{container}:{path}")]);
+}
+
+fn read(space: &Space, container: &str, path: &str) -> Option<String> {
+    let file = space.dir().join("read");
+    try_docker(&["cp", &format!("{container}:{path}"), file.to_str().unwrap()])?;
+    std::fs::read_to_string(file).ok()
+}
+
+/// The names of the mounts by their paths, as the engine tells them.
+fn mounts(container: &str) -> String {
+    docker(&[
+        "container",
+        "inspect",
+        "--format",
+        "{{range .Mounts}}{{.Name}}:{{.Destination}} {{end}}",
+        container,
+    ])
+}
+
+fn warnings(spot: &Spot) -> Vec<String> {
+    let ran = spot.abide(&["events", "dev", "--limit", "1000", "-o", "json"]);
+    let events: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+    let said = events.iter().filter_map(|event| event["message"].as_str().map(str::to_owned));
+    said.filter(|said| said.starts_with("warning:")).collect()
+}
+
+#[test]
+fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let images: Vec<_> = ["one", "two"].iter().map(|page| made_image(&space, page, LINES)).collect();
+    let bad = made_image(&space, "bad", &format!("{LINES}\nENV SITE_CRASH_AFTER=0s"));
+    let _daemon = spot.daemon();
+    assert_eq!(spot.set(&images[0]).code, 0);
+    spot.await_ready();
+    let paths = ["/data", "/deep/x", "/a", "/b"];
+    for path in paths {
+        write(&space, &spot.name, &format!("{path}/f"), path);
+    }
+    let before = mounts(&spot.name);
+    let holds = |after: &str| {
+        for path in paths {
+            assert_eq!(
+                read(&space, &spot.name, &format!("{path}/f")).as_deref(),
+                Some(path),
+                "after {after}"
+            );
+        }
+        let mut known: Vec<_> = before.split(' ').collect();
+        let now = mounts(&spot.name);
+        let mut now: Vec<_> = now.split(' ').collect();
+        known.sort_unstable();
+        now.sort_unstable();
+        assert_eq!(known, now, "after {after}");
+    };
+
+    assert_eq!(spot.set(&images[1]).code, 0);
+    assert_eq!(spot.await_ready(), images[1]);
+    holds("an update");
+    let id = spot.container();
+    spot.declare("env = { EDITED = \"1\" }");
+    eventually("it is replaced", PATIENCE, || spot.container().is_some_and(|now| Some(now) != id));
+    spot.await_ready();
+    holds("an edit");
+    assert_eq!(spot.set(&bad).code, 0);
+    spot.until("it is rolled back", |status| status["status"] == "RolledBack");
+    holds("a rollback");
+    assert_eq!(spot.set(&images[0]).code, 0);
+    spot.await_ready();
+    docker(&["rm", "--force", "--volumes", &spot.name]);
+    spot.await_ready();
+    holds("a removal by hand");
+    docker(&["rm", "--force", &spot.holder()]);
+    eventually("the holder is made anew", PATIENCE, || try_docker(&["inspect", &spot.holder()]).is_some());
+    spot.await_ready();
+    holds("the loss of its holder");
+
+    let said = warnings(&spot);
+    assert_eq!(said.len(), paths.len(), "each is said once: {said:?}");
+    let status = spot.status().unwrap();
+    let shown = status["volumes"].as_array().unwrap();
+    assert_eq!(shown.len(), paths.len(), "{status}");
+    assert!(shown.iter().all(|volume| volume["declared"] == false && volume["mounted"] == true), "{status}");
+    let line = format!(
+        "volumes = [\"{}:/data\"]",
+        shown.iter().find(|it| it["target"] == "/data").unwrap()["source"].as_str().unwrap()
+    );
+    assert!(said.iter().any(|said| said.contains(&line)), "{line}: {said:?}");
+    let detail = spot.abide(&["status", "dev"]);
+    assert!(detail.stdout.contains("not declared: a VOLUME of the image"), "{}", detail.stdout);
+
+    // The lines that the warnings gave.
+    let lines = shown
+        .iter()
+        .map(|it| format!("\"{}:{}\"", it["source"].as_str().unwrap(), it["target"].as_str().unwrap()));
+    spot.declare(&format!(
+        "env = {{ EDITED = \"2\" }}\nvolumes = [{}]",
+        lines.collect::<Vec<_>>().join(", ")
+    ));
+    spot.until("nothing is left to say", |status| {
+        status["status"] == "Ready" && status["warnings"].as_array().is_some_and(Vec::is_empty)
+    });
+    holds("they are declared");
+}
+
+/// A container of `image` as earlier versions of abide made it: in the place of the one that runs, and
+/// without a word on volumes, so the engine makes one.
+fn make_as_an_earlier_version(spot: &Spot, image: &str) {
+    let inspect = |format: &str| docker(&["container", "inspect", "--format", format, &spot.name]);
+    let record = inspect("{{index .Config.Labels \"abide.record\"}}");
+    let network = inspect("{{.HostConfig.NetworkMode}}");
+    docker(&["rm", "--force", &spot.name]);
+    let options = ContainerOptions {
+        environment: EnvironmentName::new("dev").unwrap(),
+        record,
+        name: ContainerName::new(&spot.name).unwrap(),
+        command: None,
+        env: BTreeMap::new(),
+        secrets: Default::default(),
+        port: Some(SITE_PORT),
+        publish: Some(Publish { address: Some(Ipv4Addr::LOCALHOST.into()), port: spot.port }),
+        volumes: Vec::new(),
+        extra_hosts: Vec::new(),
+        memory: None,
+        nano_cpus: None,
+        pids: None,
+        init: true,
+        stop_timeout_seconds: 10,
+        network: NetworkName::new(&spot.network).unwrap(),
+    };
+    let (image_id, generation) = (Digest::new(image).unwrap(), Generation(2));
+    let spec = ContainerSpec { image: image_id, options, undeclared: Vec::new(), generation, revision: None };
+    let labels: Vec<_> = spec.labels().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut run = vec!["run", "--detach", "--init", "--name", &spot.name, "--network", &network];
+    run.extend(labels.iter().flat_map(|label| ["--label", label.as_str()]));
+    run.push(image);
+    docker(&run);
+}
+
+#[test]
+fn what_the_engine_made_for_an_earlier_version_goes_to_the_replacement() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let plain = made_image(&space, "plain", "");
+    let images: Vec<_> = ["one", "two"].iter().map(|page| made_image(&space, page, "VOLUME /data")).collect();
+    let daemon = spot.daemon();
+    assert_eq!(spot.set(&plain).code, 0);
+    spot.await_ready();
+    daemon.terminate();
+    assert_eq!(spot.set(&images[0]).code, 0);
+    make_as_an_earlier_version(&spot, &images[0]);
+    let (before, anonymous) = (spot.container(), mounts(&spot.name));
+    write(&space, &spot.name, "/data/f", "precious");
+
+    let _daemon = spot.daemon();
+    assert_eq!(spot.await_ready(), images[0]);
+    assert_eq!(spot.container(), before, "an upgrade replaces nothing");
+    assert_eq!(spot.set(&images[1]).code, 0);
+    assert_eq!(spot.await_ready(), images[1]);
+    assert_eq!(mounts(&spot.name), anonymous);
+    assert_eq!(read(&space, &spot.name, "/data/f").as_deref(), Some("precious"));
+    docker(&["rm", "--force", "--volumes", &spot.name]);
+    spot.await_ready();
+    assert_eq!(read(&space, &spot.name, "/data/f").as_deref(), Some("precious"));
+    docker(&["rm", "--force", &spot.name]);
+    try_docker(&["volume", "rm", anonymous.split(':').next().unwrap()]);
+}
+
+#[test]
+fn a_missing_source_is_refused_by_its_path_and_made_only_where_that_is_declared() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let image = made_image(&space, "served", "");
+    let daemon = Daemon::start(&spot.desired_state, &[("ABIDE_RESYNC", "1s")]);
+    assert_eq!(spot.set(&image).code, 0);
+    spot.await_ready();
+    let (before, source) = (spot.container(), space.dir().join("typo/deeper"));
+    let mount = format!("source = \"{}\", target = \"/kept\"", source.display());
+
+    spot.declare(&format!("volumes = [{{ {mount} }}]"));
+    let blocked = |status: &Value| status["reason"] == "BindSourceMissing" && status["status"] == "Blocked";
+    let status = spot.until("it is refused", blocked);
+    assert!(status["message"].as_str().unwrap().contains(source.to_str().unwrap()), "{status}");
+    assert_eq!((spot.container(), spot.page().as_deref()), (before.clone(), Some("served")));
+    assert!(!source.exists() && !source.parent().unwrap().exists(), "it was made");
+    let wait = spot.abide(&["wait", "dev", "--timeout", "30s"]);
+    assert!(wait.code == 1 && wait.stderr.contains(source.to_str().unwrap()), "{wait:?}");
+
+    spot.declare(&format!("volumes = [{{ {mount}, create = true }}]"));
+    eventually("it is replaced", PATIENCE, || spot.container().is_some_and(|now| Some(now) != before));
+    spot.await_ready();
+    assert!(source.is_dir());
+    write(&space, &spot.name, "/kept/f", "x");
+    assert!(source.join("f").exists());
+
+    // What went while nobody looked is not made again empty under a container that is started again.
+    let aside = space.dir().join("aside");
+    daemon.terminate();
+    docker(&["kill", &spot.name]);
+    std::fs::rename(&source, &aside).unwrap();
+    spot.declare(&format!("volumes = [{{ {mount} }}]"));
+    let _daemon = Daemon::start(&spot.desired_state, &[("ABIDE_RESYNC", "1s")]);
+    spot.until("it is not started without it", blocked);
+    assert!(!source.exists());
+    std::fs::rename(&aside, &source).unwrap();
+    spot.await_ready();
+    assert!(Path::new(&source).join("f").exists());
+}
