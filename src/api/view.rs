@@ -271,8 +271,8 @@ impl Facts<'_> {
     /// What is wrong beside what the status says.
     fn warnings(&self, settled: &Said) -> Vec<String> {
         let trouble = self.trouble().filter(|_| !settled.is_of_source);
-        let name = &self.desired.environment;
-        let of_source = trouble.map(|trouble| format!("{}; {name} keeps what it has", trouble.message));
+        let of_source =
+            trouble.map(|trouble| format!("{}; what follows it keeps what it has", trouble.message));
         let of_status = self.status.iter().flat_map(|status| status.warnings.iter().cloned());
         of_source.into_iter().chain(of_status).collect()
     }

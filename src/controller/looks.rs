@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::clock::now;
 use crate::model::look::{Asked, Look, SourceTrouble};
 use crate::model::name::EnvironmentName;
 use crate::model::status::Reason;
@@ -24,8 +25,8 @@ pub(crate) struct Looks {
 #[derive(Clone, Default)]
 struct Noted {
     look: Look,
-    /// Whether someone waits for the next answer.
-    is_awaited: bool,
+    /// Since when someone waits for an answer to a question of then or later.
+    awaited: Option<Timestamp>,
 }
 
 /// What an answer changed.
@@ -60,7 +61,7 @@ impl Looks {
 
     /// Has the follower of an environment ask at once.
     pub(crate) fn ask(&self, environment: &EnvironmentName) {
-        self.all().entry(environment.clone()).or_default().is_awaited = true;
+        self.all().entry(environment.clone()).or_default().awaited = Some(now());
         // Full means that many questions are about to be answered; the poll takes care of this one.
         let _ = self.questions.try_send(environment.clone());
     }
@@ -75,9 +76,10 @@ impl Looks {
     /// Notes an answer.
     pub(crate) fn answered(&self, environment: &EnvironmentName, asked: Asked) -> News {
         let mut all = self.all();
-        let Noted { look, is_awaited } = all.entry(environment.clone()).or_default();
+        let Noted { look, awaited } = all.entry(environment.clone()).or_default();
         look.answered = Some(asked.from);
-        News { of_trouble: look.trouble.take().is_some(), is_awaited: std::mem::take(is_awaited) }
+        let is_awaited = awaited.take_if(|since| asked.covers(*since)).is_some();
+        News { of_trouble: look.trouble.take().is_some(), is_awaited }
     }
 
     /// Notes that there was no answer, or that it was none.
@@ -89,7 +91,7 @@ impl Looks {
         next_retry: Timestamp,
     ) -> News {
         let mut all = self.all();
-        let Noted { look, is_awaited } = all.entry(environment.clone()).or_default();
+        let Noted { look, awaited } = all.entry(environment.clone()).or_default();
         if why.is_answer {
             look.answered = Some(asked.from);
         } else {
@@ -101,7 +103,8 @@ impl Looks {
         let of_trouble = before.as_ref().is_none_or(|before| before.message != why.message);
         let message = why.message.clone();
         look.trouble = Some(SourceTrouble { reason: why.reason, message, since, next_retry });
-        News { of_trouble, is_awaited: std::mem::take(is_awaited) }
+        let is_awaited = awaited.take_if(|since| asked.covers(*since)).is_some();
+        News { of_trouble, is_awaited }
     }
 
     /// Forgets what was known of the branch or tag of an environment, which follows another now.
@@ -136,9 +139,12 @@ mod tests {
         assert_eq!((trouble.reason, trouble.since, trouble.next_retry), (Reason::SourceDenied, at(3), at(4)));
         assert_eq!(looks.of(&dev).answered, None);
         looks.ask(&dev);
-        assert_eq!(looks.answered(&dev, at(5).into()), News { of_trouble: true, is_awaited: true });
-        assert_eq!(looks.answered(&dev, at(6).into()), News { of_trouble: false, is_awaited: false });
-        assert_eq!((looks.of(&dev).answered, looks.of(&dev).trouble), (Some(at(6)), None));
+        let before = Asked { from: at(5), to: Timestamp::from_millis(u64::MAX) };
+        assert_eq!(looks.answered(&dev, before), News { of_trouble: true, is_awaited: false });
+        let after = Asked { from: now(), ..before };
+        assert_eq!(looks.answered(&dev, after), News { of_trouble: false, is_awaited: true });
+        assert_eq!(looks.answered(&dev, after), News { of_trouble: false, is_awaited: false });
+        assert_eq!((looks.of(&dev).answered, looks.of(&dev).trouble), (Some(after.from), None));
         assert_eq!(looks.of(&EnvironmentName::new("test").unwrap()), Look::default());
     }
 }

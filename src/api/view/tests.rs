@@ -217,7 +217,7 @@ fn a_source_that_gives_no_first_head_is_the_reason_and_beside_something_that_ser
         assert!(first.warnings.is_empty());
         let serving = seen(desired(4), Some(status("dev", 4)), |facts| facts.look = Some(trouble(reason)));
         assert_eq!(serving.status, Condition::Ready);
-        assert_eq!(serving.warnings, [format!("{DOWN}; dev keeps what it has")]);
+        assert_eq!(serving.warnings, [format!("{DOWN}; what follows it keeps what it has")]);
     }
 }
 
