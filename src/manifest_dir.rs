@@ -47,6 +47,16 @@ pub struct Loaded {
 /// Why a desired-state folder gives no manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// There is no such folder.
+    #[error(
+        "there is no folder {}: create it and write a manifest into it, or name another folder with --desired-state \
+         or ABIDE_DESIRED_STATE",
+        folder.display()
+    )]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The folder cannot be listed.
     #[error("cannot list the desired-state folder {}", folder.display())]
     Folder {
@@ -110,8 +120,10 @@ pub fn load_text(folder: &Path) -> Result<Manifest, LoadError> {
 fn read_folder(folder: &Path) -> Result<(Parsed, Stamp), LoadError> {
     // Taken first: an edit while the files are being read shows in the next stamp.
     let stamp = stamp(folder);
-    let names =
-        manifest_files(folder).map_err(|source| LoadError::Folder { folder: folder.to_owned(), source })?;
+    let names = manifest_files(folder).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => LoadError::NoFolder { folder: folder.to_owned() },
+        _ => LoadError::Folder { folder: folder.to_owned(), source },
+    })?;
     if names.is_empty() {
         return Err(LoadError::NoManifest { folder: folder.to_owned() });
     }

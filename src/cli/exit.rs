@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::client::ClientError;
+use crate::manifest_dir::LoadError;
 
 /// The exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,8 @@ impl Failure {
             Self::Usage(_) | Self::Input { .. } => Exit::Usage,
             // Whoever read our output has read enough, as `head` does.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            // A folder or manifest that cannot be used is wrong input, unlike a record that cannot be opened.
+            Self::Record { source, .. } if source.chain().any(|cause| cause.is::<LoadError>()) => Exit::Usage,
             Self::No(_) | Self::Output(_) | Self::Record { .. } | Self::Service(_) => Exit::No,
         }
     }
@@ -137,6 +140,14 @@ mod tests {
             "caused by: the disk is full",
         ];
         assert_eq!(failure.lines(), expected);
+    }
+
+    #[test]
+    fn a_manifest_folder_that_is_not_there_is_wrong_input() {
+        let source = anyhow::Error::from(LoadError::NoFolder { folder: "x".into() });
+        assert_eq!(Failure::Record { folder: "x".into(), source }.exit(), Exit::Usage);
+        let source = anyhow::anyhow!("the store does not open");
+        assert_eq!(Failure::Record { folder: "x".into(), source }.exit(), Exit::No);
     }
 
     #[test]

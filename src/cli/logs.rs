@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 
 use super::exit::{Exit, Failure};
+use super::output::text::OutputFilter;
 use super::session::{Need, Session};
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
@@ -15,7 +16,7 @@ Examples:
   abide logs dev -f --since 10m
   abide logs dev --build
 
-The output is passed on as it is, whatever -o says.";
+Escape sequences and other control characters are removed, unless --raw is given. -o has no effect.";
 
 /// What to print, and how much of it.
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only the last lines
-    #[arg(long, value_name = "LINES")]
+    #[arg(long, value_name = "LINES", value_parser = parse_lines)]
     tail: Option<usize>,
     /// Only what is younger, such as `10m` or `2026-01-31T12:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
@@ -35,6 +36,9 @@ pub(crate) struct LogsArgs {
     /// The log of the last build, rather than of the container
     #[arg(long, conflicts_with = "since")]
     build: bool,
+    /// Print exactly the bytes that were written, escape sequences too
+    #[arg(long)]
+    raw: bool,
     /// Which build, as the events name it
     #[arg(long, value_name = "N", requires = "build")]
     number: Option<u64>,
@@ -44,6 +48,10 @@ pub(crate) struct LogsArgs {
 enum Since {
     Ago(Duration),
     At(Timestamp),
+}
+
+fn parse_lines(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "must be a whole number of lines, such as `100`".to_owned())
 }
 
 fn parse_since(text: &str) -> Result<Since, String> {
@@ -57,8 +65,14 @@ fn parse_since(text: &str) -> Result<Since, String> {
 pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("logs")).await?;
     let mut pieces = client.logs(&args.environment, &query(args, session.now())).await?;
+    let mut filter = OutputFilter::default();
     while let Some(piece) = pieces.next().await {
-        session.console.raw(&piece?)?;
+        let piece = piece?;
+        if args.raw {
+            session.console.raw(&piece)?;
+        } else {
+            session.console.raw(&filter.filter(&piece))?;
+        }
     }
     Ok(Exit::Done)
 }

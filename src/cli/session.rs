@@ -1,6 +1,7 @@
 //! What every verb is given: the console, the clock, and a way to whoever answers.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixStream;
@@ -129,6 +130,10 @@ impl Session {
         match UnixStream::connect(&socket).await {
             Ok(_) => Ok(Transport::Unix(socket)),
             Err(error) if is_nobody(&error) => self.without_daemon(need, &socket.display().to_string()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let group = group_of(&socket);
+                Err(ClientError::NotInGroup { place: socket.display().to_string(), group }.into())
+            }
             Err(source) => {
                 Err(ClientError::Unreachable { place: socket.display().to_string(), source }.into())
             }
@@ -148,6 +153,17 @@ impl Session {
         self.console.talk("no daemon runs; working on the record itself");
         Ok(Transport::InProcess(router))
     }
+}
+
+/// The name of the group that owns a file, or its number if it has no name. `abide` if the file cannot be
+/// looked at: that is the group of the shipped unit.
+fn group_of(path: &Path) -> String {
+    let Ok(about) = std::fs::metadata(path) else { return "abide".to_owned() };
+    let number = about.gid().to_string();
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let is_it = |line: &&str| line.split(':').nth(2) == Some(number.as_str());
+    let name = groups.lines().find(is_it).and_then(|line| line.split(':').next());
+    name.map_or(number.clone(), str::to_owned)
 }
 
 /// A socket that a killed daemon left behind refuses; one that was never made is absent.

@@ -26,7 +26,7 @@ pub(crate) struct SetArgs {
     /// The environment
     environment: EnvironmentName,
     /// The image, by content
-    #[arg(value_name = "IMAGE@DIGEST", required_unless_present = "commit", conflicts_with = "commit")]
+    #[arg(value_name = "IMAGE@DIGEST", conflicts_with = "commit")]
     image: Option<PinnedImage>,
     /// The commit to build, by its full id (`git rev-parse REV` prints it)
     #[arg(long, value_name = "SHA")]
@@ -78,6 +78,13 @@ struct Request<'a> {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, Failure> {
+    if args.image.is_none() && args.commit.is_none() {
+        let name = &args.environment;
+        return Err(Failure::Usage(format!(
+            "say what {name} should run: `abide set {name} NAME@sha256:...` for an image, or \
+             `abide set {name} --commit SHA` for a commit of its branch"
+        )));
+    }
     let request =
         Request { image: args.image.as_ref(), commit: args.commit.as_ref(), reason: args.reason.as_deref() };
     let client = session.client(args.see.need("set --wait")).await?;

@@ -31,24 +31,29 @@ async fn remove(
     network: &NetworkName,
     volumes: &[String],
 ) -> Result<(), EngineError> {
+    // Whatever cannot be removed, the rest is.
+    let mut failed = None;
+    let mut note = |removed: Result<(), EngineError>| failed = failed.take().or(removed.err());
     for container in engine.list().await? {
         if container.labels.get(label::RECORD).is_some_and(|owner| owner == record) {
-            engine.remove_scratch(&container.id).await?;
+            note(engine.remove_scratch(&container.id).await);
         }
     }
     for image in engine.images_of_record(record, &tag_prefix(record)).await? {
-        engine.remove_image_entirely(&image).await?;
+        note(engine.remove_image_entirely(&image).await);
     }
-    // If another record's containers are made of them, the engine keeps them.
+    // The engine keeps them if another record's containers are made of them.
     for program in [&holder::PROGRAM, &guard::PROGRAM] {
-        engine.remove_image(&program.image()).await?;
+        let _ = engine.remove_image(&program.image()).await;
     }
-    if engine.network(network, record).await?.is_some_and(|network| network.is_ours) {
-        engine.remove_network(network).await?;
+    match engine.network(network, record).await {
+        Ok(Some(seen)) if seen.is_ours => note(engine.remove_network(network).await),
+        Ok(_) => {}
+        Err(error) => note(Err(error)),
     }
     let made = engine.volumes_of_record(record).await?;
     for volume in volumes.iter().chain(&made) {
-        engine.remove_volume(volume).await?;
+        note(engine.remove_volume(volume).await);
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }

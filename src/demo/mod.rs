@@ -31,7 +31,7 @@ const PORTS: [(&str, u16); 3] = [("dev", 8900), ("test", 8099), ("prod", 8088)];
 /// How long dev and test may take to be built and ready.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs the demo until Ctrl-C or SIGTERM, and removes what it made.
+/// Runs the demo until Ctrl-C, SIGTERM or the end of its terminal, and removes what it made.
 ///
 /// # Errors
 /// A port or a container name that is taken, an engine that does not answer, a git that is not
@@ -44,6 +44,8 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     clean::refuse_taken_names(&manifest).await?;
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Sent when the terminal is closed: the demo ends with it.
+    let mut hangup = signal(SignalKind::hangup())?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (desired_state, encryption) = (folder.clone(), Encryption::default());
     let daemon = Daemon::start(Options { desired_state, listen, encryption, resync: RESYNC }).await?;
@@ -52,6 +54,7 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
         told = show(&handles, &folder, &repository, ports) => told,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     };
     say("\nstopping and removing what the demo made ...");
     let record = handles.id.clone();

@@ -69,7 +69,8 @@ fn a_folder_without_a_manifest_says_what_to_do() {
     assert!(matches!(error, LoadError::NoManifest { .. }));
     assert!(error.to_string().contains("write one"), "{error}");
     let error = load(&dir.path().join("absent")).unwrap_err();
-    assert!(matches!(error, LoadError::Folder { .. }));
+    assert!(matches!(error, LoadError::NoFolder { .. }));
+    assert!(error.to_string().contains("--desired-state"), "{error}");
 }
 
 #[test]

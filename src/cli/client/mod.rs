@@ -83,6 +83,17 @@ pub(crate) enum ClientError {
         /// The socket.
         place: String,
     },
+    /// The socket is there, and this user may not use it.
+    #[error(
+        "no permission to use the daemon's socket {place}: run as root, or join its group \
+         (`sudo usermod --append --groups {group} $USER`, then log in again)"
+    )]
+    NotInGroup {
+        /// The socket.
+        place: String,
+        /// The group that owns it, by name if it has one.
+        group: String,
+    },
     /// Nobody listens, or the way there is barred.
     #[error("cannot reach the daemon at {place}; is it running?")]
     Unreachable {
@@ -158,6 +169,7 @@ impl ClientError {
             Self::Address { .. } | Self::Token | Self::PlainToken { .. } => Exit::Usage,
             Self::Insecure { source, .. } if source.is_passing() => Exit::Unreachable,
             Self::NeedsDaemon { .. }
+            | Self::NotInGroup { .. }
             | Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::Exchange { .. }

@@ -1,14 +1,17 @@
 //! Aligned columns without borders.
 
 use anstyle::Style;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::style::BOLD;
 use super::text::{one_line, shorten};
 
 /// Spaces between columns.
 const GAP: usize = 2;
-/// The last column is never cut shorter than this: a terminal so narrow may wrap.
-const NARROWEST_LAST: usize = 20;
+/// If the terminal leaves the last column less room than this, texts that do not fit get lines of their own.
+const NARROWEST_LAST: usize = 40;
+/// The indentation of such lines.
+const INDENT: &str = "  ";
 
 /// One cell: text that is safe to print, and its style.
 #[derive(Clone, Debug)]
@@ -29,7 +32,7 @@ impl Cell {
     }
 
     fn width(&self) -> usize {
-        self.text.chars().count()
+        self.text.width()
     }
 }
 
@@ -63,7 +66,8 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells);
     }
 
-    /// The lines, styled; the last column is cut to fit into `width` columns where that is known.
+    /// Renders the lines, styled. If the width of the terminal is known, the last column is cut to fit, or,
+    /// on a narrow terminal, wrapped below its row.
     pub(crate) fn render(&self, width: Option<usize>) -> String {
         let header = self.header.map(|title| Cell::styled(title, BOLD));
         let lines: Vec<&[Cell; N]> = std::iter::once(&header).chain(&self.rows).collect();
@@ -73,14 +77,33 @@ impl<const N: usize> Table<N> {
                 *widest = cell.width().max(*widest);
             }
         }
-        let room = width.map(|width| room_of_last(&widths, width));
-        lines.iter().map(|line| render_line(line.as_slice(), &widths, room)).collect()
+        let Some(width) = width else {
+            return lines.iter().map(|line| render_line(line.as_slice(), &widths, None)).collect();
+        };
+        let before: usize = widths.iter().rev().skip(1).map(|column| column + GAP).sum();
+        let room = width.saturating_sub(before);
+        let render = |line: &&[Cell; N]| {
+            if room < NARROWEST_LAST {
+                render_wrapped(*line, &widths, room, width)
+            } else {
+                render_line(*line, &widths, Some(room))
+            }
+        };
+        lines.iter().map(render).collect()
     }
 }
 
-fn room_of_last(widths: &[usize], width: usize) -> usize {
-    let before: usize = widths.iter().rev().skip(1).map(|column| column + GAP).sum();
-    width.saturating_sub(before).max(NARROWEST_LAST)
+/// A row whose last cell goes below it if there is no room beside it.
+fn render_wrapped(cells: &[Cell], widths: &[usize], room: usize, width: usize) -> String {
+    let Some((last, others)) = cells.split_last().filter(|(last, _)| last.width() > room) else {
+        return render_line(cells, widths, None);
+    };
+    let wrap = textwrap::Options::new(width).initial_indent(INDENT).subsequent_indent(INDENT);
+    let below: String = textwrap::wrap(&last.text, wrap)
+        .iter()
+        .map(|line| format!("{}\n", super::style::paint(last.style, line)))
+        .collect();
+    render_line(others, widths, None) + &below
 }
 
 /// Padding is written only once something follows it, so that no line ends in spaces.
@@ -95,7 +118,7 @@ fn render_line(cells: &[Cell], widths: &[usize], room_of_last: Option<usize>) ->
             pending = 0;
             line.push_str(&super::style::paint(cell.style, &text));
         }
-        pending += width + GAP - text.chars().count().min(*width);
+        pending += width + GAP - text.width().min(*width);
     }
     line.push('\n');
     line
@@ -121,10 +144,21 @@ mod tests {
     #[test]
     fn only_the_last_column_is_cut_to_the_terminal() {
         let mut table = Table::new(["ENVIRONMENT", "MESSAGE"]);
-        table.row(["dev".into(), "0123456789012345678901234567890123456789".into()]);
-        let text = plain(&table.render(Some(36)));
-        assert_eq!(text.lines().nth(1), Some("dev          0123456789012345678901…"));
-        assert!(text.lines().all(|line| line.chars().count() <= 36), "{text}");
+        table.row(["dev".into(), "0123456789".repeat(8).as_str().into()]);
+        let text = plain(&table.render(Some(60)));
+        let cut = format!("dev          {}012345…", "0123456789".repeat(4));
+        assert_eq!(text.lines().nth(1), Some(cut.as_str()));
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_a_long_message_is_wrapped_below_its_row() {
+        let mut table = Table::new(["ENVIRONMENT", "MESSAGE"]);
+        table.row(["dev".into(), "the image of generation 7 is pulled from its registry".into()]);
+        table.row(["test".into(), "ready".into()]);
+        let expected = "ENVIRONMENT  MESSAGE\ndev\n  the image of generation 7 is\n  pulled from its registry\n\
+                        test         ready\n";
+        assert_eq!(plain(&table.render(Some(32))), expected);
     }
 
     #[test]
@@ -143,6 +177,14 @@ mod tests {
         table.row(["äöü".into(), "x".into()]);
         table.row(["abc".into(), "y".into()]);
         assert_eq!(plain(&table.render(None)), "A    B\näöü  x\nabc  y\n");
+    }
+
+    #[test]
+    fn wide_letters_take_two_columns() {
+        let mut table = Table::new(["A", "B"]);
+        table.row(["开发".into(), "x".into()]);
+        table.row(["test".into(), "y".into()]);
+        assert_eq!(plain(&table.render(None)), "A     B\n开发  x\ntest  y\n");
     }
 
     #[test]

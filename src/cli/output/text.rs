@@ -1,5 +1,7 @@
 //! Text that came from elsewhere, made safe; moments and lengths of time, made short.
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use crate::model::time::Timestamp;
 
 const MINUTE: u64 = 60;
@@ -32,13 +34,53 @@ fn harmless(c: char) -> char {
     }
 }
 
-/// `text` in at most `room` characters, the last one an ellipsis where some were left out.
+/// Returns `text` in at most `room` columns; an ellipsis replaces what was left out.
 pub(crate) fn shorten(text: &str, room: usize) -> String {
-    if text.chars().count() <= room {
+    if text.width() <= room {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
+    let mut left = room.saturating_sub(1);
+    let fits = |letter: &char| match left.checked_sub(letter.width().unwrap_or(0)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    let kept: String = text.chars().take_while(fits).collect();
     format!("{}…", kept.trim_end())
+}
+
+/// Removes escape sequences and everything else that a terminal would obey from output that comes in
+/// pieces, and keeps its lines.
+#[derive(Default)]
+pub(crate) struct OutputFilter {
+    escapes: anstream::adapter::StripBytes,
+    /// The first bytes of a letter whose rest is in the next piece.
+    begun: Vec<u8>,
+}
+
+impl OutputFilter {
+    /// Returns the harmless part of the next piece.
+    pub(crate) fn filter(&mut self, piece: &[u8]) -> Vec<u8> {
+        for part in self.escapes.strip_next(piece) {
+            self.begun.extend_from_slice(part);
+        }
+        let whole = match std::str::from_utf8(&self.begun) {
+            // Cut off within a letter: its rest is in the next piece.
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.begun.len(),
+        };
+        let rest = self.begun.split_off(whole);
+        let bytes = std::mem::replace(&mut self.begun, rest);
+        let keep = |c: char| if c == '\n' || c == '\t' || !is_obeyed(c) { c } else { '\u{fffd}' };
+        String::from_utf8_lossy(&bytes)
+            .replace("\r\n", "\n")
+            .chars()
+            .map(keep)
+            .collect::<String>()
+            .into_bytes()
+    }
 }
 
 /// `3m ago`, by the clock `now`.
@@ -90,6 +132,26 @@ mod tests {
         assert_eq!(shorten("short", 5), "short");
         assert_eq!(shorten("longer", 5), "long…");
         assert_eq!(shorten("four words in all", 6), "four…");
+    }
+
+    #[test]
+    fn a_text_is_cut_by_columns_not_by_letters() {
+        assert_eq!(shorten("提交信息", 8), "提交信息");
+        assert_eq!(shorten("提交信息", 7), "提交信…");
+        assert_eq!(shorten("提交信息", 6), "提交…");
+    }
+
+    #[test]
+    fn output_in_pieces_keeps_its_lines_and_loses_what_a_terminal_obeys() {
+        let text = "红 \u{1b}[31mred\u{1b}[0m\r\n\u{1b}]0;title\u{7}\ta\u{9b}2Jb\u{7}\n".as_bytes();
+        let whole = OutputFilter::default().filter(text);
+        let mut filter = OutputFilter::default();
+        let pieces: Vec<u8> = text.chunks(1).flat_map(|piece| filter.filter(piece)).collect();
+        let shown = String::from_utf8(whole.clone()).unwrap();
+        assert!(shown.starts_with("红 red\n\ta") && shown.ends_with('\n'), "{shown:?}");
+        assert!(!shown.contains(|c| is_obeyed(c) && c != '\n' && c != '\t'), "{shown:?}");
+        let same = |text: &[u8]| String::from_utf8_lossy(text).replace(['\r', '\u{fffd}'], "");
+        assert_eq!(same(&pieces), same(&whole));
     }
 
     #[test]

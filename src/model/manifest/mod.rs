@@ -90,12 +90,27 @@ fn read_file(source: &Source<'_>, declared: &mut Declared) {
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in &errors {
         let offset = error.span().map(|span| span.start);
-        source.problem(offset, format!("this is not valid TOML: {}", error.message()));
+        source.problem(offset, not_toml(source.text(), error.span(), error.message()));
     }
     if errors.is_empty() {
         read_root(&Table::root(source, root.get_ref()), declared);
     } else {
         declared.incomplete = true;
+    }
+}
+
+/// Describes broken TOML. The parser's own words presume that its grammar is known.
+fn not_toml(text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> String {
+    let at = span.clone().unwrap_or_default();
+    let named = text.get(at.clone()).map(str::trim).filter(|named| !named.is_empty());
+    let start = text.get(..at.start).map_or(0, |before| before.rfind('\n').map_or(0, |end| end + 1));
+    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    match (line.trim_end().strip_suffix('='), named) {
+        (Some(key), _) => format!("`{}` has no value: write one after the `=`", key.trim()),
+        (None, Some(named)) if message == "duplicate key" => {
+            format!("`{named}` is declared twice: remove one, or merge both")
+        }
+        _ => format!("this is not valid TOML: {message}"),
     }
 }
 

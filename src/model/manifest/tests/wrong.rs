@@ -178,7 +178,7 @@ fn a_host_name_needs_a_front_and_one_owner() {
 #[test]
 fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
     each_of_dev(&[
-        ("port = 1", "4: this is not valid TOML: duplicate key"),
+        ("port = 1", "4: `port` is declared twice: remove one, or merge both"),
         ("publish = \"8900\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
         ("publish = true", &format!("4: `publish` must be {}, not true or false", grammar::PUBLISH)),
         ("publish = \"127.0.0.1:0\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
