@@ -314,6 +314,10 @@ struct Loop {
 }
 
 impl api::Controller for Loop {
+    fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
+        self.controller.containers(environment)
+    }
+
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
         let controller = self.controller.clone();
         Box::pin(async move {

@@ -135,6 +135,12 @@ pub trait Controller: Send + Sync {
         Box::pin(std::future::ready(Ok(commit == ancestor)))
     }
 
+    /// Names of the containers of an environment that exist on this host.
+    fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
+        let _ = environment;
+        Vec::new()
+    }
+
     /// The build that runs for an environment now.
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         let _ = environment;

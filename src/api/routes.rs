@@ -83,6 +83,7 @@ pub(super) fn table() -> Vec<Route> {
         post("/api/v1/environments/{environment}/hold", Move, verbs::hold),
         post("/api/v1/environments/{environment}/resume", Move, verbs::resume),
         post("/api/v1/environments/{environment}/sync", Move, verbs::sync),
+        post("/api/v1/environments/{environment}/forget", Administer, verbs::forget),
         get("/api/v1/events", Look, environments::all_events),
         get("/api/v1/watch", Look, watch::watch),
         get("/api/v1/export", Look, transfer::export),

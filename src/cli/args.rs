@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::console::Format;
 use super::{
-    agent, check, completions, daemon, demo, diff, events, export, history, hold, import, logs, promote,
-    resume, rollback, set, status, sync, token, wait, why,
+    agent, check, completions, daemon, demo, diff, events, export, forget, history, hold, import, logs,
+    promote, resume, rollback, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -92,6 +92,8 @@ pub(crate) enum Verb {
     Resume(resume::ResumeArgs),
     /// Look again now, and try again what failed
     Sync(sync::SyncArgs),
+    /// Remove all that is recorded of an environment that left the manifest
+    Forget(forget::ForgetArgs),
     /// Wait until an environment is Ready
     Wait(wait::WaitArgs),
     /// Run the controller: webhooks, API and loop

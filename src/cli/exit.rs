@@ -85,7 +85,7 @@ impl Failure {
             // Whoever read our output has read enough, as `head` does.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             // A folder or manifest that cannot be used is wrong input, unlike a record that cannot be opened.
-            Self::Record { source, .. } if source.chain().any(|cause| cause.is::<LoadError>()) => Exit::Usage,
+            Self::Record { source, .. } if source.chain().any(<dyn Error>::is::<LoadError>) => Exit::Usage,
             Self::No(_) | Self::Output(_) | Self::Record { .. } | Self::Service(_) => Exit::No,
         }
     }

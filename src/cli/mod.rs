@@ -17,6 +17,7 @@ mod entry;
 mod events;
 mod exit;
 mod export;
+mod forget;
 mod history;
 mod hold;
 mod import;
@@ -137,6 +138,7 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Hold(args) => hold::run(args, session).await,
         Verb::Resume(args) => resume::run(args, session).await,
         Verb::Sync(args) => sync::run(args, session).await,
+        Verb::Forget(args) => forget::run(args, session).await,
         Verb::Wait(args) => wait::run(args, session).await,
         Verb::Daemon(args) => daemon::run(args, session).await,
         Verb::Agent(args) => agent::run(args, session).await,

@@ -14,6 +14,7 @@ mod ends;
 mod fleet;
 mod follow;
 mod follow_registry;
+mod forget;
 mod front;
 mod generations;
 mod guard;
@@ -266,7 +267,7 @@ impl Controller {
         options: OutputOptions,
     ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, String> {
         let serving = self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
-            let is_beside = container.name.ends_with(".next") || container.name.contains(".old-");
+            let is_beside = container.name.contains(".next") || container.name.contains(".old-");
             (is_beside, std::cmp::Reverse(container.started_at))
         });
         let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
@@ -319,6 +320,13 @@ impl Controller {
     /// How often the host is looked at as a whole.
     pub fn resync(&self) -> Duration {
         self.resync
+    }
+
+    /// Names of the containers of an environment that exist on this host, sandboxes included.
+    pub fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
+        let fleet = &self.pass.fleet;
+        let all = fleet.containers(environment).into_iter().chain(fleet.holders(environment));
+        all.map(|container| container.name).collect()
     }
 
     /// The build that is under way for an environment.

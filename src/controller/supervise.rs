@@ -12,11 +12,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::clock::now;
 use super::follow::{Findings, FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
+use super::forget;
 use super::front;
 use super::guard;
 use super::managed_registry::{Ends, Keeper, Tries};
@@ -106,12 +107,17 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                bell = bells.recv() => self.hear(bell),
+                bell = bells.recv() => self.hear(bell, &tasks),
                 changed = self.manifest.changed() => match changed {
                     Ok(()) => self.staff(&tasks, &mut workers, &mut followers),
                     Err(_) => stop.cancelled().await,
                 },
-                _ = resynced.changed() => self.name_orphans().await,
+                _ = resynced.changed() => {
+                    let manifest = self.manifest.borrow().clone();
+                    self.adopt(&manifest);
+                    self.name_orphans().await;
+                    self.forget_all(&tasks);
+                }
                 Some(environment) = self.questions.recv() => self.ring_follower(&environment),
             }
         }
@@ -138,8 +144,36 @@ impl Supervisor {
         }
     }
 
-    fn hear(&self, bell: Result<Bell, RecvError>) {
+    /// Has renamed environments take over their containers.
+    fn adopt(&self, manifest: &Manifest) {
+        let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
+        let declared = here.map(|(name, spec)| (name.clone(), spec.container.clone())).collect();
+        for (left, heir) in self.pass.fleet.adopt(&declared) {
+            info!(environment = %heir, %left, "the environment takes over the containers of one that left the manifest");
+            self.wake.ring(&heir);
+        }
+    }
+
+    /// Removes what people asked to forget.
+    fn forget_all(&self, tasks: &TaskTracker) {
+        let all = self.pass.desired.all().unwrap_or_default();
+        for desired in all.into_iter().filter(|desired| desired.forget.is_some()) {
+            self.forget(desired.environment, tasks);
+        }
+    }
+
+    fn forget(&self, environment: EnvironmentName, tasks: &TaskTracker) {
+        let pass = Arc::clone(&self.pass);
+        tasks.spawn(async move { forget::forget(&pass, &environment).await });
+    }
+
+    fn hear(&self, bell: Result<Bell, RecvError>, tasks: &TaskTracker) {
         match bell {
+            Ok(Bell::Desired(environment))
+                if !self.manifest.borrow().environments.contains_key(&environment) =>
+            {
+                self.forget(environment, tasks);
+            }
             Ok(Bell::Desired(environment)) => {
                 self.wake.ring(&environment);
                 self.announce(&environment);
@@ -183,6 +217,7 @@ impl Supervisor {
         followers: &mut HashMap<RepositoryName, (Followed, DropGuard)>,
     ) {
         let manifest = self.manifest.borrow_and_update().clone();
+        self.adopt(&manifest);
         // Those that an agent runs are its business alone.
         let here = |spec: &EnvironmentSpec| spec.host.is_none();
         workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
@@ -288,9 +323,9 @@ impl Supervisor {
             containers.extend(self.pass.fleet.holders(&environment));
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
-                "the manifest no longer declares {environment}; its container goes on as it is. If it is not \
-                 wanted any more: docker rm -f {}",
-                names.join(" ")
+                "the manifest no longer declares {environment}; its container goes on as it is ({}). `abide forget \
+                 {environment} --stop` removes both container and record, and keeps the volumes",
+                names.join(", ")
             );
             let before = self.pass.status.status(&environment).ok().flatten();
             let same = before.as_ref().filter(|before| before.reason == Reason::NotInManifest);

@@ -46,6 +46,20 @@ pub struct Desired {
     /// None of them is tried again until a person names it.
     #[serde(default)]
     pub bad: Vec<Bad>,
+    /// Set once a person asked to remove all that is recorded of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forget: Option<Forget>,
+}
+
+/// A request to remove an environment that the manifest no longer declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forget {
+    /// Whether to stop and remove its containers first. Volumes are kept.
+    pub stop: bool,
+    /// The requester.
+    pub by: String,
+    /// Time of the request.
+    pub at: Timestamp,
 }
 
 impl Desired {
@@ -67,6 +81,7 @@ impl Desired {
             hold: None,
             sync: None,
             bad: Vec::new(),
+            forget: None,
         }
     }
 

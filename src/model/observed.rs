@@ -9,7 +9,7 @@ use super::cause::EndedBy;
 use super::container::{Exit, Secret};
 use super::front::FrontSeen;
 use super::mount::{AbsolutePath, Mount, VolumeName};
-use super::name::Digest;
+use super::name::{Digest, EnvironmentName};
 use super::reference::ImageRepository;
 use super::spec::Publish;
 use super::time::Timestamp;
@@ -25,8 +25,10 @@ pub struct Observed {
     pub holder_image: bool,
     /// What the front does for this environment; `None`: it has none, or nothing is known yet.
     pub front: Option<FrontSeen>,
-    /// A container under our name that is not ours.
-    pub name_holder: Option<Foreign>,
+    /// The container that has this environment's name without being one of its own.
+    pub name_holder: Option<NameHolder>,
+    /// Names of other containers that begin with this environment's container name.
+    pub taken_names: BTreeSet<String>,
     /// The image IDs, of those that matter, that the engine holds.
     pub images: BTreeSet<Digest>,
     /// Volumes that the engine holds, of those that are declared or that hold an image's `VOLUME`.
@@ -77,13 +79,33 @@ pub enum NetworkPresence {
     Missing,
 }
 
-/// A container that is not ours.
+/// A container that has a name which another environment needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign {
-    /// Its id.
+pub struct NameHolder {
+    /// The engine's ID of the container.
     pub id: String,
-    /// Whose it is, in words.
-    pub whose: String,
+    /// Its owner.
+    pub owner: Owner,
+}
+
+/// The owner of a container that is not one of an environment's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Somebody else, described in words. Such a container is never touched.
+    Foreign(String),
+    /// Another environment of this record. Its container may be renamed: names do not affect what it
+    /// serves, and its own pass gives it the name that it should have.
+    Environment(EnvironmentName),
+}
+
+impl NameHolder {
+    /// The description of a foreign owner; `None` for a container of this record.
+    pub fn foreign(&self) -> Option<&str> {
+        match &self.owner {
+            Owner::Foreign(whose) => Some(whose),
+            Owner::Environment(_) => None,
+        }
+    }
 }
 
 /// One of our containers, projected onto what abide sets.

@@ -12,6 +12,7 @@ mod desired;
 mod draft;
 mod error;
 mod export;
+mod forget;
 mod generation;
 mod hearer;
 mod keys;

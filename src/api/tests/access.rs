@@ -36,7 +36,7 @@ const IN: u16 = 0;
 
 /// What each route answers to: nobody, a viewer, a deployer of dev who asks for dev, the same who
 /// asks for prod, an agent, an admin.
-const EXPECTED: [(&str, &str, [u16; 6]); 29] = [
+const EXPECTED: [(&str, &str, [u16; 6]); 30] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN]),
@@ -53,6 +53,7 @@ const EXPECTED: [(&str, &str, [u16; 6]); 29] = [
     ("POST", "/api/v1/environments/{environment}/hold", [401, 403, IN, 403, 403, IN]),
     ("POST", "/api/v1/environments/{environment}/resume", [401, 403, IN, 403, 403, IN]),
     ("POST", "/api/v1/environments/{environment}/sync", [401, 403, IN, 403, 403, IN]),
+    ("POST", "/api/v1/environments/{environment}/forget", [401, 403, 403, 403, 403, IN]),
     ("GET", "/api/v1/events", [401, IN, IN, IN, 403, IN]),
     ("GET", "/api/v1/watch", [401, IN, IN, IN, 403, IN]),
     ("GET", "/api/v1/export", [401, IN, IN, IN, 403, IN]),

@@ -1,12 +1,14 @@
 //! The verbs that move the record. Each returns once it is on disk; what it does to containers is
 //! the loop's work.
 
+mod forget;
 mod hold;
 mod promote;
 mod rollback;
 mod set;
 mod sync;
 
+pub(super) use forget::forget;
 pub(super) use hold::{hold, resume};
 pub(super) use promote::promote;
 pub(super) use rollback::rollback;

@@ -1,7 +1,6 @@
 //! Network namespaces: which holder a container joins, and holders that need mending or removing.
 
 use super::Pass;
-use super::make::suffixed;
 use super::parts::{merge, remove, stop_running};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::holder::HolderSpec;
@@ -89,12 +88,7 @@ impl Pass<'_> {
     }
 
     fn holder_name(&self, container: &ContainerName) -> ContainerName {
-        let is_free = |name: &ContainerName| self.holders.iter().all(|holder| holder.name != name.as_str());
-        let mut names = (1..).map(|number: u32| match number {
-            1 => suffixed(container, ".net"),
-            number => suffixed(container, &format!(".net{number}")),
-        });
-        names.find(is_free).unwrap_or_else(|| container.clone())
+        self.free_name(container, ".net", |name| self.holders.iter().all(|holder| holder.name != name))
     }
 
     /// Stops the holders that may have the port which the one of `namespace` is to publish.

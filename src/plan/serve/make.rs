@@ -88,7 +88,7 @@ impl Pass<'_> {
             differences.push("network holders do not work here".to_owned());
         }
         let (made, namespace) = self.namespace(spec, half, memory);
-        let (name, joins) = (suffixed(name, ".next"), namespace.joins.clone());
+        let (name, joins) = (self.candidate_name(name), namespace.joins.clone());
         let made = self.make_way(made, &name);
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         let why = differences.join("; ");
@@ -121,14 +121,14 @@ impl Pass<'_> {
         self.folders_first(half, spec.options.volumes.iter().filter_map(Mount::host_path))
     }
 
-    /// What to say where a container that is not ours has the name.
+    /// The status while a container that is not ours has the name.
     pub(super) fn name_conflict(&self, name: &ContainerName) -> Option<Verdict> {
-        let foreign = self.observed.name_holder.as_ref()?;
+        let holder = self.observed.name_holder.as_ref()?;
+        let whose = holder.foreign()?;
         let message = format!(
-            "container {} has the name {name} and is {}; rename or remove it, or give the environment \
+            "container {} has the name {name} and is {whose}; rename or remove it, or give the environment \
              another name",
-            short(&foreign.id),
-            foreign.whose
+            short(&holder.id)
         );
         Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
     }

@@ -7,8 +7,8 @@
 //!
 //! In reading order: [`make`] where the container is not there, [`replace`] while it is on trial
 //! beside the one before, [`settle`] once it is the one, [`keep`] where nothing better can be had.
-//! [`holder`] is about the network namespaces that they join, [`swap`] about changing places with
-//! the front in between.
+//! [`holder`] is about the network namespaces that they join, [`naming`] about the names that they need,
+//! [`swap`] about changing places with the front in between.
 
 mod folders;
 mod health;
@@ -16,6 +16,7 @@ mod holder;
 mod interrupted;
 mod keep;
 mod make;
+mod naming;
 mod output;
 mod parts;
 mod replace;

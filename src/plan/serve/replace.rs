@@ -123,8 +123,10 @@ impl<'a> Pass<'a> {
     ) -> Half {
         let mut half = remove_all(Half::default(), others, "the new container is ready");
         let name = &spec.options.name;
-        if new.name != name.as_str() && self.observed.name_holder.is_none() {
-            half = half.then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
+        if new.name != name.as_str() && self.name_conflict(name).is_none() {
+            half = self
+                .move_others(half, name)
+                .then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
         }
         half = self.remove_holders_but(half, &[new]);
         half.verdict = Some(self.updating(format!("{} takes over", self.choice.words())));

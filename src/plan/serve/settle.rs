@@ -58,7 +58,7 @@ impl Pass<'_> {
         let name = &spec.options.name;
         let mut half = Half::default();
         let is_free = others.iter().all(|other| other.name != name.as_str());
-        if current.name != name.as_str() && is_free && self.observed.name_holder.is_none() {
+        if current.name != name.as_str() && is_free && self.name_conflict(name).is_none() {
             half.differences.push(format!("the name is {}, should be {name}", current.name));
             let rename = Step::Rename { id: current.id.clone(), name: name.clone() };
             half = self.make_way(half, name).then(rename, "this is the name of what serves");

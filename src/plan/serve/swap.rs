@@ -3,11 +3,9 @@
 
 use super::Pass;
 use super::holder::Namespace;
-use super::make::suffixed;
 use super::parts::{merge, remove, remove_all};
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
-use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::plan::target;
@@ -49,16 +47,6 @@ impl<'a> Pass<'a> {
         let (settled, memory) = still.settled(spec, new, &[], memory);
         // Soon again: what drains may be done already.
         (merge(half, settled).look_again_at(self.now.after(TRANSIT)), memory)
-    }
-
-    /// What was replaced and still has the name gives it up.
-    pub(super) fn make_way(&self, half: Half, name: &ContainerName) -> Half {
-        let has_it = self.draining.iter().filter(|old| old.name == name.as_str());
-        has_it.fold(half, |half, old| {
-            let id = old.id.get(..6).unwrap_or(&old.id);
-            let rename = Step::Rename { id: old.id.clone(), name: suffixed(name, &format!(".old-{id}")) };
-            half.then(rename, "the new container takes over its name")
-        })
     }
 
     fn switching(&self, new: &SeenContainer) -> Half {

@@ -367,3 +367,28 @@ fn a_crash_that_is_seen_twice_is_counted_once() {
     assert_eq!(world.memory.crashes.count, 2);
     assert_eq!(starts(&world), 1);
 }
+
+#[test]
+fn a_container_of_another_environment_gives_up_a_name_that_is_needed() {
+    let mut world = World::running(1);
+    world.rename(0, "other-server");
+    world.neighbour_has_name();
+    world.rest();
+    assert!(world.observed.name_holder.is_none(), "it was moved out of the way");
+    assert!(world.is_ready_with(1));
+    assert_eq!(world.observed.containers[0].name, NAME);
+}
+
+#[test]
+fn a_replacement_takes_a_name_that_nobody_has() {
+    let mut world = World::running(1);
+    world.others_take_names_beside();
+    world.set(2);
+    world.rest();
+    assert!(world.is_ready_with(2));
+    let mut made = world.done.iter().rev().filter_map(|step| match step {
+        Step::Create { name, .. } => Some(name.to_string()),
+        _ => None,
+    });
+    assert_eq!(made.next().as_deref(), Some("dev-server.next2"));
+}

@@ -90,7 +90,9 @@ impl World {
 
     pub(super) fn name_is_free(&self, name: &str) -> bool {
         let is_foreign = self.observed.name_holder.is_some() && name == NAME;
-        !is_foreign && self.observed.containers.iter().all(|container| container.name != name)
+        !is_foreign
+            && !self.observed.taken_names.contains(name)
+            && self.observed.containers.iter().all(|container| container.name != name)
     }
 
     pub(super) fn create(
@@ -175,6 +177,11 @@ impl World {
             Step::Remove { id } => self.remove(id)?,
             Step::Rename { id, name } => {
                 assert!(self.name_is_free(name.as_str()), "the name {name} is taken: {self:?}");
+                let neighbour = self.observed.name_holder.take_if(|holder| holder.id == *id);
+                if let Some(neighbour) = neighbour {
+                    assert_eq!(neighbour.foreign(), None, "a foreign container was renamed: {self:?}");
+                    return Ok(());
+                }
                 self.find(id)?.name = name.to_string();
             }
             Step::Restart { id } => {

@@ -20,7 +20,8 @@ use crate::model::memory::{Good, Memory};
 use crate::model::mount::Mount;
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::observed::{
-    ContainerState, Foreign, HolderState, NetworkPresence, Observed, Readiness, SeenContainer, SeenMounts,
+    ContainerState, HolderState, NameHolder, NetworkPresence, Observed, Owner, Readiness, SeenContainer,
+    SeenMounts,
 };
 use crate::model::spec::{HealthSpec, Probe, Publish, Update};
 use crate::model::status::{Condition, Reason};
@@ -343,8 +344,28 @@ impl World {
     pub(super) fn foreign_takes_name(&mut self) {
         if self.observed.containers.iter().all(|container| container.name != NAME) {
             let whose = "of no environment of abide".to_owned();
-            self.observed.name_holder = Some(Foreign { id: "foreign".to_owned(), whose });
+            self.observed.name_holder =
+                Some(NameHolder { id: "foreign".to_owned(), owner: Owner::Foreign(whose) });
         }
+    }
+
+    /// A container of another environment has the name, as after two were swapped in one edit.
+    pub(super) fn neighbour_has_name(&mut self) {
+        if self.observed.containers.iter().all(|container| container.name != NAME) {
+            let owner = Owner::Environment(EnvironmentName::new("test").unwrap());
+            self.observed.name_holder = Some(NameHolder { id: "neighbour".to_owned(), owner });
+        }
+    }
+
+    /// Somebody else's containers have the names that replacements and sandboxes usually get.
+    pub(super) fn others_take_names_beside(&mut self) {
+        let names = [format!("{NAME}.next"), format!("{NAME}.net")];
+        let is_free = |name: &String| {
+            let all = self.observed.containers.iter().chain(&self.observed.holders);
+            all.into_iter().all(|container| container.name != *name)
+        };
+        let free: Vec<String> = names.into_iter().filter(is_free).collect();
+        self.observed.taken_names.extend(free);
     }
 
     pub(super) fn exit(&mut self, index: usize, code: i64, out_of_memory: bool) {

@@ -1,0 +1,62 @@
+//! Removing an environment that left the manifest, because a person asked to.
+//!
+//! Nothing of it is removed otherwise: an edit of the manifest must not take a service down. Volumes are
+//! never removed.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::clock::now;
+use super::docker::EngineError;
+use super::pass::{EngineState, Pass, PassError};
+use crate::model::error::chain;
+use crate::model::event::EventKind;
+use crate::model::name::EnvironmentName;
+use crate::model::observed::SeenContainer;
+
+/// Grace period for containers whose declared one is gone with the manifest: Docker's own default.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Carries out a recorded request to forget `environment`, if there is one. What fails is tried again
+/// after the next resync.
+pub(super) async fn forget(pass: &Pass, environment: &EnvironmentName) {
+    if let Err(error) = try_to(pass, environment).await {
+        warn!(%environment, error = %chain(&error), "the environment cannot be forgotten yet; abide retries");
+    }
+}
+
+async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassError> {
+    let is_declared = pass.manifest.borrow().environments.contains_key(environment);
+    let is_known = *pass.engine_state.borrow() == EngineState::Known;
+    let Some(request) = pass.desired.get(environment)?.forget.filter(|_| is_known && !is_declared) else {
+        return Ok(());
+    };
+    // The application before its sandbox.
+    let mut containers = pass.fleet.containers(environment);
+    containers.extend(pass.fleet.holders(environment));
+    if !containers.is_empty() && !request.stop {
+        let message = format!("not forgotten: {} still exists", names(&containers));
+        pass.resolver.keep(environment).await?;
+        pass.writer.event(environment, EventKind::System, message, now()).await?;
+        return Ok(());
+    }
+    for container in &containers {
+        remove(pass, container).await?;
+    }
+    if pass.resolver.erase(environment).await? {
+        info!(%environment, by = request.by, removed = names(&containers), "forgotten");
+    }
+    Ok(())
+}
+
+async fn remove(pass: &Pass, container: &SeenContainer) -> Result<(), EngineError> {
+    pass.engine.stop(&container.id, GRACE).await?;
+    pass.engine.remove(&container.id).await?;
+    pass.fleet.look(&pass.engine, &container.id).await.map(drop)
+}
+
+fn names(containers: &[SeenContainer]) -> String {
+    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+    names.join(", ")
+}

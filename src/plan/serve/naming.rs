@@ -1,0 +1,62 @@
+//! Names: which are free, and who has to give one up.
+//!
+//! A name decides nothing about what a container serves, so any container of this record may be renamed.
+//! Whatever has a name that is needed is moved out of the way, across environments: two environments can
+//! swap their names in one edit. Each environment's own pass then gives its container the declared name.
+
+use super::Pass;
+use super::make::suffixed;
+use crate::model::name::ContainerName;
+use crate::model::observed::Owner;
+use crate::plan::{Half, Step};
+
+impl Pass<'_> {
+    /// Renames every container of ours that has `name`: one that drains, or one of another environment.
+    pub(super) fn make_way(&self, half: Half, name: &ContainerName) -> Half {
+        let has_it = self.draining.iter().filter(|old| old.name == name.as_str());
+        let half = has_it.fold(half, |half, old| {
+            let rename = Step::Rename { id: old.id.clone(), name: beside(name, "old", &old.id) };
+            half.then(rename, "the new container takes over its name")
+        });
+        self.move_others(half, name)
+    }
+
+    /// Renames a container of another environment that has this environment's `name`.
+    pub(super) fn move_others(&self, half: Half, name: &ContainerName) -> Half {
+        let Some(holder) = &self.observed.name_holder else { return half };
+        let Owner::Environment(other) = &holder.owner else { return half };
+        let is_final = self.intent.options.as_ref().is_ok_and(|options| options.name == *name);
+        if !is_final {
+            return half;
+        }
+        let rename = Step::Rename { id: holder.id.clone(), name: beside(name, "moved", &holder.id) };
+        half.then(rename, format!("{other} has this name, which {} needs", self.intent.environment))
+    }
+
+    /// The name of a replacement until it takes over.
+    pub(super) fn candidate_name(&self, container: &ContainerName) -> ContainerName {
+        self.free_name(container, ".next", |_| true)
+    }
+
+    /// The first of `container` + `suffix`, `suffix2`, `suffix3` ... that no other container has.
+    pub(super) fn free_name(
+        &self,
+        container: &ContainerName,
+        suffix: &str,
+        is_free: impl Fn(&str) -> bool,
+    ) -> ContainerName {
+        let mut names = (1..).map(|number: u32| match number {
+            1 => suffixed(container, suffix),
+            number => suffixed(container, &format!("{suffix}{number}")),
+        });
+        let is_free = |name: &ContainerName| {
+            !self.observed.taken_names.contains(name.as_str()) && is_free(name.as_str())
+        };
+        names.find(is_free).unwrap_or_else(|| container.clone())
+    }
+}
+
+/// The name of a container that gave up `name`, with the start of its ID, so that no two are the same.
+fn beside(name: &ContainerName, why: &str, id: &str) -> ContainerName {
+    suffixed(name, &format!(".{why}-{}", id.get(..6).unwrap_or(id)))
+}

@@ -1,0 +1,83 @@
+//! Forgetting an environment: a request by people, carried out by the loop.
+
+use super::desired::DesiredWriter;
+use super::draft::Draft;
+use super::error::RecordError;
+use super::keys;
+use super::resolver::Resolver;
+use super::store::Kind;
+use crate::model::desired::{Desired, Forget};
+use crate::model::name::EnvironmentName;
+
+/// Documents under the environment's name.
+const PLAIN: [Kind; 6] =
+    [Kind::Desired, Kind::Status, Kind::Memory, Kind::Assigned, Kind::Proposed, Kind::Heard];
+/// Documents under the environment's name and a number.
+const NUMBERED: [Kind; 4] = [Kind::History, Kind::Outcomes, Kind::Events, Kind::BuildLog];
+
+impl DesiredWriter {
+    /// Records the request to forget an environment. The loop removes it.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    pub async fn forget(
+        &self,
+        environment: &EnvironmentName,
+        request: Forget,
+    ) -> Result<Desired, RecordError> {
+        let environment = environment.clone();
+        let work = move |draft: &mut Draft<'_>| {
+            let mut desired = draft.desired(&environment)?;
+            desired.forget = Some(request);
+            draft.put_desired(&desired)?;
+            Ok(desired)
+        };
+        self.shared.write(work).await
+    }
+}
+
+impl Resolver {
+    /// Removes everything that is recorded of an environment whose removal was requested. Returns
+    /// `false` if it was not, or not any more. Builds stay: other environments may share them.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was removed then.
+    pub async fn erase(&self, environment: &EnvironmentName) -> Result<bool, RecordError> {
+        let environment = environment.clone();
+        let work = move |draft: &mut Draft<'_>| {
+            if draft.desired(&environment)?.forget.is_none() {
+                return Ok(false);
+            }
+            for kind in PLAIN {
+                draft.remove(kind, environment.as_str().as_bytes().to_vec());
+            }
+            for kind in NUMBERED {
+                let keys: Result<Vec<_>, _> = draft
+                    .store()
+                    .pairs(kind, &keys::all_of(&environment))
+                    .map(|pair| pair.map(|(key, _)| key))
+                    .collect();
+                keys?.into_iter().for_each(|key| draft.remove(kind, key));
+            }
+            draft.ring_desired(&environment);
+            Ok(true)
+        };
+        self.shared.write(work).await
+    }
+
+    /// Withdraws the request to forget an environment, because something of it still exists.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed.
+    pub async fn keep(&self, environment: &EnvironmentName) -> Result<(), RecordError> {
+        let environment = environment.clone();
+        let work = move |draft: &mut Draft<'_>| {
+            let mut desired = draft.desired(&environment)?;
+            if desired.forget.take().is_some() {
+                draft.put_desired(&desired)?;
+            }
+            Ok(())
+        };
+        self.shared.write(work).await
+    }
+}
