@@ -1,6 +1,7 @@
 //! The composition root of the controller process: opens the record, deals out its handles, starts
 //! the loop and the listeners, and ends them in order.
 
+mod files;
 mod images;
 mod manifest_watch;
 mod network;
@@ -27,7 +28,7 @@ use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
 use crate::api::agent::Desk;
 use crate::api::inbox::RecordInbox;
-use crate::api::serve::{self, Limits};
+use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
 use crate::api::{self, ApiState, ControllerError, Liveness, LogOptions, LogStream, ManifestState};
 use crate::controller::{self, Controller, OutputOptions, Settings, StateDirs};
@@ -302,8 +303,9 @@ fn listen(
     let routes = api::router(state);
     let public = routes.clone().layer(from_fn_with_state(gate, authenticate)).merge(hooks.clone());
     let local = routes.layer(from_fn(name_caller)).merge(hooks);
-    let unix = tokio::spawn(serve::serve_unix(unix, local, Limits::default(), stop.clone()));
-    Ok(vec![network.serve(public, stop)?, unix])
+    let limits = files::allow_connections();
+    let unix = tokio::spawn(serve::serve_unix(unix, local, limits, stop.clone()));
+    Ok(vec![network.serve(public, limits, stop)?, unix])
 }
 
 /// The loop as the API sees it.

@@ -17,7 +17,6 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-pub(super) use failures::place;
 pub use lease::Lease;
 
 use super::error::ApiError;

@@ -1,12 +1,14 @@
 //! The accept loop: HTTP over TCP, TLS and Unix sockets, with a limit on everything a peer controls.
 //!
-//! Headers and bodies have deadlines, connections are counted, and errors of `accept` are survived.
-//! Responses have none, so that a followed log or an event stream may last for days.
+//! Headers and bodies have deadlines, and errors of `accept` are survived. Clients that have not proven
+//! who they are share a budget of connections, and have to read their answers; the answers of others
+//! have no deadline, so that a followed log or an event stream may last for days.
 
+mod admission;
 mod busy;
 mod deadline;
 mod http;
-mod share;
+mod progress;
 mod unix;
 mod wire;
 
@@ -15,19 +17,20 @@ pub(in crate::api) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use admission::Admission;
+pub use admission::Standing;
 pub use deadline::BodyDeadline;
-use share::{Share, Shares};
+use http::Served;
+use progress::Progress;
 pub use unix::{ServeError, bind_unix};
 use wire::{Opened, Wire};
 
@@ -43,12 +46,16 @@ pub struct Limits {
     pub header_read: Duration,
     /// How long the body of a request may take, from its headers to its last byte (30 s).
     pub body: Duration,
-    /// How many connections there may be at once (4,096): an agent keeps one for as long as it lives.
-    /// More of them wait in the kernel's queue.
-    pub connections: usize,
-    /// How many of them one address on another machine may have (half of all); more are closed. A
-    /// proxy in front is one address.
-    pub of_one_address: usize,
+    /// How long a client that has not proven who it is may leave an answer unread (15 s).
+    pub answer: Duration,
+    /// The memory that the connections of such clients may need, in units of 32 KiB: so many for HTTP/1.1,
+    /// which takes one for each connection, as many for HTTP/2, which takes 24, and a third of it for
+    /// webhooks that may be authentic (1,536). If there is none left, a connection of the network that
+    /// holds most makes room for a new one.
+    pub strangers: u32,
+    /// How many connections clients may have that have proven who they are (3,072): an agent keeps one
+    /// for as long as it lives.
+    pub known: usize,
     /// How many headers a request may have (100).
     pub headers: usize,
     /// How long the request line and the headers may be together, in bytes (32 KiB).
@@ -62,8 +69,9 @@ impl Default for Limits {
         Self {
             header_read: Duration::from_secs(10),
             body: Duration::from_secs(30),
-            connections: 4_096,
-            of_one_address: 2_048,
+            answer: Duration::from_secs(15),
+            strangers: 1_536,
+            known: 3_072,
             headers: 100,
             header_bytes: 32 * 1024,
             grace: Duration::from_secs(5),
@@ -137,15 +145,12 @@ async fn serve<L: Listener>(
     limits: Limits,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let room = Room { slots, shares: Shares::new(limits.of_one_address) };
+    let admission = Admission::new(limits.strangers, limits.known);
     let connections = TaskTracker::new();
-    while let Some(Some((stream, peer, place))) = shutdown.run_until_cancelled(next(&listener, &room)).await {
-        let connection = connection(stream, wire.clone(), peer, router.clone(), limits, shutdown.clone());
-        connections.spawn(async move {
-            connection.await;
-            drop(place);
-        });
+    while let Some((stream, peer)) = shutdown.run_until_cancelled(next(&listener, &admission)).await {
+        let standing = admission.admit(&peer);
+        let served = Served { peer, standing, router: router.clone(), limits, shutdown: shutdown.clone() };
+        connections.spawn(connection(stream, wire.clone(), served));
     }
     // Closed first, so that nobody waits for an answer that will not come.
     drop(listener);
@@ -153,30 +158,17 @@ async fn serve<L: Listener>(
     connections.wait().await;
 }
 
-/// Where there is room for connections.
-struct Room {
-    slots: Arc<Semaphore>,
-    shares: Shares,
-}
-
-/// The room that a connection takes, until it is dropped.
-type Place = (OwnedSemaphorePermit, Share);
-
-/// The next connection, once there is room for it.
-async fn next<L: Listener>(listener: &L, room: &Room) -> Option<(L::Stream, Peer, Place)> {
-    let slot = Arc::clone(&room.slots).acquire_owned().await.ok()?;
+/// Accepts the next connection.
+async fn next<L: Listener>(listener: &L, admission: &Admission) -> (L::Stream, Peer) {
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept_one().await {
-            Ok((stream, peer)) => match room.shares.take(&peer) {
-                Some(share) => return Some((stream, peer, (slot, share))),
-                // To wait would keep others waiting too, behind it in the kernel's queue.
-                None => tracing::debug!(?peer, "closed: its address has too many connections"),
-            },
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Such as no file descriptor being left: it passes when connections end.
-                tracing::warn!(%error, ?pause, "no connection can be accepted");
+                // Such as no file descriptor being left, of which strangers hold some.
+                let made_room = admission.evict();
+                tracing::warn!(%error, ?pause, made_room, "no connection can be accepted");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -192,26 +184,30 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Opens a connection within the time that headers have, and serves it. A handshake that takes long
 /// keeps nobody else waiting: this is a task of its own.
-async fn connection<S>(
-    stream: S,
-    wire: Wire,
-    peer: Peer,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) where
+async fn connection<S>(stream: S, wire: Wire, served: Served)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let opening = tokio::time::timeout(limits.header_read, wire.open(stream));
-    let Some(Ok(opened)) = shutdown.run_until_cancelled(opening).await else { return };
-    match opened {
-        Ok((Opened::Plain(stream), version)) => {
-            http::serve(stream, version, peer, router, limits, shutdown).await;
+    let (shutdown, standing) = (served.shutdown.clone(), served.standing.clone());
+    let stream = Progress::new(stream, standing.clone(), served.limits.answer);
+    let opening = tokio::time::timeout(served.limits.header_read, wire.open(stream));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = shutdown.cancelled() => return,
+        () = standing.evicted() => return,
+    };
+    let peer = served.peer;
+    let serving = async {
+        match opened {
+            Ok(Ok((Opened::Plain(stream), version))) => served.serve(stream, version).await,
+            Ok(Ok((Opened::Tls(stream), version))) => served.serve(stream, version).await,
+            // A peer can cause it at will, so it is no line of the usual log.
+            Ok(Err(error)) => tracing::debug!(%error, ?peer, "no connection was made of it"),
+            Err(_) => {}
         }
-        Ok((Opened::Tls(stream), version)) => {
-            http::serve(stream, version, peer, router, limits, shutdown).await;
-        }
-        // A peer can cause it at will, so it is no line of the usual log.
-        Err(error) => tracing::debug!(%error, ?peer, "no connection was made of it"),
+    };
+    tokio::select! {
+        () = serving => {}
+        () = standing.evicted() => tracing::debug!(?peer, "closed to make room for others"),
     }
 }

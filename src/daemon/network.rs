@@ -88,8 +88,13 @@ impl Network {
     ///
     /// # Errors
     /// Where TLS cannot be set up.
-    pub(super) fn serve(self, router: Router, stop: &CancellationToken) -> anyhow::Result<JoinHandle<()>> {
-        let (limits, stop) = (Limits::default(), stop.clone());
+    pub(super) fn serve(
+        self,
+        router: Router,
+        limits: Limits,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let stop = stop.clone();
         let Some(identity) = self.identity else {
             return Ok(tokio::spawn(serve::serve_tcp(self.listener, router, limits, stop)));
         };

@@ -15,5 +15,6 @@ mod secrets;
 mod signals;
 mod start;
 mod store;
+mod strangers;
 mod tokens;
 mod trouble;

@@ -46,7 +46,7 @@ impl Failures {
 }
 
 /// Whoever has one IPv6 address has the other 2^64 of its network too.
-pub(in crate::api) fn place(address: IpAddr) -> IpAddr {
+fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         v4 => v4,

@@ -17,7 +17,7 @@ use super::lease::{Lease, Leased};
 use super::{Access, NotLetIn};
 use crate::api::ApiState;
 use crate::api::error::ApiError;
-use crate::api::serve::Peer;
+use crate::api::serve::{Peer, Standing};
 use crate::model::access::Token;
 use crate::model::credential::Credential;
 use crate::model::time::Timestamp;
@@ -92,6 +92,9 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
     let lease = token.map(|token| {
         let lease = Lease { id: token.id.clone(), tokens: gate.tokens.clone(), clock: gate.clock };
         request.extensions_mut().insert(Access::of_token(token, peer, lease.clone()));
+        if let Some(standing) = request.extensions().get::<Standing>() {
+            standing.prove();
+        }
         lease
     });
     let response = next.run(request).await;

@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Access;
-use crate::api::serve::Peer;
+use crate::api::serve::{Peer, Standing};
 
 /// The users of this machine.
 const USERS: &str = "/etc/passwd";
@@ -22,6 +22,9 @@ pub async fn name_caller(mut request: Request, next: Next) -> Response {
         None => "local".to_owned(),
     };
     request.extensions_mut().insert(Access::local(name));
+    if let Some(standing) = request.extensions().get::<Standing>() {
+        standing.prove();
+    }
     next.run(request).await
 }
 

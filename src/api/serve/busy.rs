@@ -1,6 +1,9 @@
-//! Whether anything is asked on a connection of HTTP/2. Answering pings alone does not keep one open:
-//! else whoever has no token could take all connections and hold them.
+//! The requests of one connection of HTTP/2, and what they may keep the server waiting for.
+//!
+//! Answering pings alone does not keep a connection open, nor does a request whose answer the peer
+//! never lets through: otherwise anyone without a token could hold connections for ever.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,64 +13,141 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Counts what is under way on one connection.
 #[derive(Clone, Default)]
 pub(super) struct Activity {
-    under_way: Arc<watch::Sender<usize>>,
+    requests: Arc<watch::Sender<Requests>>,
+}
+
+#[derive(Default)]
+struct Requests {
+    next: u64,
+    under_way: usize,
+    /// Requests that have no answer yet, oldest first, with what makes each of them give way.
+    unanswered: BTreeMap<u64, CancellationToken>,
+    /// Answers of which a part waits for the peer, and since when.
+    unsent: BTreeMap<u64, Instant>,
 }
 
 impl Activity {
-    /// One request more, until what is returned is dropped.
-    pub(super) fn begin(&self) -> Busy {
-        self.under_way.send_modify(|count| *count += 1);
-        Busy(self.clone())
+    /// Counts one request more, until what is returned is dropped. If `most` are unanswered already,
+    /// the oldest of them gives way.
+    pub(super) fn begin(&self, most: Option<usize>) -> Busy {
+        let displaced = CancellationToken::new();
+        let mut id = 0;
+        self.requests.send_modify(|requests| {
+            id = requests.next;
+            requests.next += 1;
+            requests.under_way += 1;
+            if most.is_some_and(|most| requests.unanswered.len() >= most)
+                && let Some((_, oldest)) = requests.unanswered.pop_first()
+            {
+                oldest.cancel();
+            }
+            requests.unanswered.insert(id, displaced.clone());
+        });
+        Busy { activity: self.clone(), id, displaced }
     }
 
     /// Returns once nothing was under way for `patience`.
     pub(super) async fn idle_for(&self, patience: Duration) {
-        let mut under_way = self.under_way.subscribe();
+        let mut requests = self.requests.subscribe();
         loop {
-            // Neither fails, for the sender is here.
-            let _ = under_way.wait_for(|count| *count == 0).await;
-            if timeout(patience, under_way.wait_for(|count| *count > 0)).await.is_err() {
+            // Neither fails, because the sender is here.
+            let _ = requests.wait_for(|requests| requests.under_way == 0).await;
+            if timeout(patience, requests.wait_for(|requests| requests.under_way > 0)).await.is_err() {
                 return;
             }
         }
     }
+
+    /// Returns once the peer has taken nothing of an answer for `patience`.
+    pub(super) async fn stalled_for(&self, patience: Duration) {
+        let mut requests = self.requests.subscribe();
+        loop {
+            let waiting = requests.wait_for(|requests| !requests.unsent.is_empty()).await;
+            let since = waiting.ok().and_then(|requests| requests.unsent.values().min().copied());
+            let Some(since) = since else { return };
+            if since.elapsed() >= patience {
+                return;
+            }
+            sleep_until(since + patience).await;
+        }
+    }
+
+    /// Notes whether an answer waits for the peer. Only the first one wakes who watches.
+    fn note(&self, id: u64, is_waiting: bool) {
+        self.requests.send_if_modified(|requests| {
+            let is_first = is_waiting && requests.unsent.is_empty();
+            if is_waiting {
+                requests.unsent.insert(id, Instant::now());
+            } else {
+                requests.unsent.remove(&id);
+            }
+            is_first
+        });
+    }
 }
 
 /// A request that is under way.
-pub(super) struct Busy(Activity);
+pub(super) struct Busy {
+    activity: Activity,
+    id: u64,
+    displaced: CancellationToken,
+}
 
 impl Busy {
+    /// Returns a token that is cancelled if the request has to give way to newer ones.
+    pub(super) fn displaced(&self) -> CancellationToken {
+        self.displaced.clone()
+    }
+
+    /// Whether it is the first of its connection.
+    pub(super) fn is_first(&self) -> bool {
+        self.id == 0
+    }
+
     /// Goes with the answer until that was sent as a whole.
     pub(super) fn until_sent(self, response: Response) -> Response {
-        response.map(|body| Body::new(Sending { body, _busy: self }))
+        self.activity.requests.send_if_modified(|requests| {
+            requests.unanswered.remove(&self.id);
+            false
+        });
+        self.activity.note(self.id, true);
+        response.map(|body| Body::new(Sending { body, busy: self }))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.under_way.send_modify(|count| *count = count.saturating_sub(1));
+        self.activity.requests.send_modify(|requests| {
+            requests.under_way = requests.under_way.saturating_sub(1);
+            requests.unanswered.remove(&self.id);
+            requests.unsent.remove(&self.id);
+        });
     }
 }
 
 struct Sending {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl HttpBody for Sending {
     type Data = Bytes;
     type Error = axum::Error;
 
+    /// The server asks for the next frame once the peer has taken the one before.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.busy.activity.note(self.busy.id, frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

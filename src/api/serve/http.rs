@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, Request, header};
-use axum::response::Response;
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::admission::Standing;
 use super::busy::Activity;
 use super::deadline::Deadline;
 use super::wire::Version;
@@ -23,112 +24,154 @@ use super::{Limits, Peer};
 /// How many requests one connection of HTTP/2 may have under way. An agent has a few, and one for
 /// each layer that its engine pulls.
 const STREAMS: u32 = 128;
+/// How many of them may wait for an answer while nobody has proven who asks: each holds a head and the
+/// beginning of a body.
+pub(super) const UNANSWERED: usize = 8;
+/// What a peer of HTTP/2 may send ahead of its being read, in bytes.
+const WINDOW: u32 = 256 * 1024;
 /// A peer of HTTP/2 that is gone without a word is found within 15 s: it is pinged when nothing came
 /// for the first time, and has the second to answer.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
-/// Serves `router` on a connection until it ends, or `shutdown` and the grace are over.
-pub(super) async fn serve<S>(
-    stream: S,
-    version: Version,
-    peer: Peer,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let ended = match version {
-        Version::Http1 => serve_http1(stream, peer, router, limits, shutdown).await,
-        Version::Http2 => serve_http2(stream, peer, router, limits, shutdown).await,
-    };
-    if let Err(error) = ended {
-        // A peer can cause it at will, so it is no line of the usual log.
-        tracing::debug!(%error, ?peer, "connection ended");
-    }
+/// A connection that is served.
+pub(super) struct Served {
+    pub(super) peer: Peer,
+    pub(super) standing: Standing,
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    /// Ends it.
+    pub(super) shutdown: CancellationToken,
 }
 
-async fn serve_http1<S>(
-    stream: S,
-    peer: Peer,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) -> hyper::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| answer(router.clone(), peer, limits.body, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read)
-        .max_headers(limits.headers)
-        .max_header_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
+impl Served {
+    /// Serves the router on a connection until it ends, or `shutdown` and the grace are over.
+    pub(super) async fn serve<S>(self, stream: S, version: Version)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = self.peer;
+        let ended = match version {
+            Version::Http1 => self.serve_http1(stream).await,
+            Version::Http2 => self.serve_http2(stream).await,
+        };
+        if let Err(error) = ended {
+            // A peer can cause it at will, so it is no line of the usual log.
+            tracing::debug!(%error, ?peer, "connection ended");
+        }
+    }
+
+    async fn serve_http1<S>(self, stream: S) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (limits, shutdown) = (self.limits, self.shutdown.clone());
+        let service = service_fn(move |request| self.answer(request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read)
+            .max_headers(limits.headers)
+            .max_header_size(limits.header_bytes)
+            // What is buffered in each direction, at least 8 KiB.
+            .max_buf_size(limits.header_bytes.max(8 * 1024))
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
+            }
+        }
+    }
+
+    async fn serve_http2<S>(self, stream: S) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (limits, shutdown, standing) = (self.limits, self.shutdown.clone(), self.standing.clone());
+        let activity = Activity::default();
+        let on_request = activity.clone();
+        let service = service_fn(move |request| self.answer_or_give_way(&on_request, request));
+        // Resets beyond hyper's own limits end the connection: of streams that were not looked at yet
+        // (20), and of those that were wrong (1,024).
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_WITHIN)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = shutdown.cancelled() => {}
+            () = activity.idle_for(limits.header_read) => {}
+            // To end it in order would be to wait for the peer still.
+            () = stalled(&activity, &standing, limits.answer) => return Ok(()),
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
+    }
+
+    /// Answers a request, unless newer ones of a client that has not proven who it is take its place.
+    fn answer_or_give_way(
+        &self,
+        activity: &Activity,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+        let is_known = self.standing.is_proven();
+        let busy = activity.begin((!is_known).then_some(UNANSWERED));
+        if !is_known && !busy.is_first() {
+            self.standing.multiplexes();
+        }
+        let (answer, displaced) = (self.answer(request), busy.displaced());
+        async move {
+            let response = tokio::select! {
+                biased;
+                response = answer => response?,
+                () = displaced.cancelled() => too_many(),
+            };
+            Ok(busy.until_sent(response))
+        }
+    }
+
+    /// Hands a request to the router, with its peer, and a deadline for its body.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+        // Where a length stands beside the chunks, hyper goes by the chunks and drops the length, but a
+        // proxy in front may have gone by the length. Closing leaves no next request to disagree about.
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let mut request = request.map(|body| Deadline::new(body, self.limits.body));
+        let handle = request.body().handle();
+        request.extensions_mut().insert(handle);
+        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.standing.clone());
+        let answer = self.router.clone().oneshot(request);
+        async move {
+            let mut response = answer.await?;
+            if is_chunked {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
         }
     }
 }
 
-async fn serve_http2<S>(
-    stream: S,
-    peer: Peer,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) -> hyper::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let activity = Activity::default();
-    let on_request = activity.clone();
-    let service = service_fn(move |request| {
-        let busy = on_request.begin();
-        let answer = answer(router.clone(), peer, limits.body, request);
-        async move { answer.await.map(|response| busy.until_sent(response)) }
-    });
-    // Resets beyond hyper's own limits end the connection: of streams that were not looked at yet
-    // (20), and of those that were wrong (1,024).
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = shutdown.cancelled() => {}
-        () = activity.idle_for(limits.header_read) => {}
+/// Returns once a stranger leaves an answer unread for too long.
+async fn stalled(activity: &Activity, standing: &Standing, limit: Duration) {
+    activity.stalled_for(limit).await;
+    if standing.is_proven() {
+        std::future::pending::<()>().await;
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
 }
 
-/// Hands a request to the router, with its peer, and a deadline for its body.
-async fn answer(
-    router: Router,
-    peer: Peer,
-    deadline: Duration,
-    request: Request<Incoming>,
-) -> Result<Response, Infallible> {
-    // Where a length stands beside the chunks, hyper goes by the chunks and drops the length, but a
-    // proxy in front may have gone by the length. Closing leaves no next request to disagree about.
-    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut request = request.map(|body| Deadline::new(body, deadline));
-    let handle = request.body().handle();
-    request.extensions_mut().insert(handle);
-    request.extensions_mut().insert(peer);
-    let mut response = router.oneshot(request).await?;
-    if is_chunked {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
+/// The answer to a request that had to give way.
+fn too_many() -> Response {
+    let retry = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, "too many requests at once on this connection\n").into_response()
 }

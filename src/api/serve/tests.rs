@@ -212,20 +212,31 @@ async fn what_is_neither_http_nor_its_preface_is_refused() {
     }
 }
 
+/// Limits by which no connection is closed for being idle.
+fn patient() -> Limits {
+    Limits { header_read: PATIENCE * 10, ..hasty() }
+}
+
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_room() {
-    let server = Server::start(router(), Limits { connections: 2, ..hasty() }).await;
-    let _idle = (server.connect().await, server.connect().await);
+async fn whoever_holds_all_connections_makes_room_for_a_new_one() {
+    let server = Server::start(router(), Limits { strangers: 12, ..patient() }).await;
+    let mut held = Vec::new();
+    for begin in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"].repeat(10) {
+        let mut stream = server.connect().await;
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
     let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let start = Instant::now();
     assert_eq!(statuses(&server.exchange(request).await), [200]);
-    assert!(start.elapsed() >= Duration::from_millis(200), "there was no limit");
+    for stream in &mut held[..6] {
+        assert_eq!(read_to_close(stream).await, "", "those that sent nothing for longest are closed");
+    }
 }
 
 /// Connections that come from elsewhere, in turn.
 struct Elsewhere {
     listener: TcpListener,
-    addresses: std::sync::Mutex<std::array::IntoIter<&'static str, 7>>,
+    addresses: std::sync::Mutex<std::vec::IntoIter<&'static str>>,
 }
 
 impl Listener for Elsewhere {
@@ -239,27 +250,53 @@ impl Listener for Elsewhere {
 }
 
 #[tokio::test]
-async fn one_address_has_a_share_of_the_connections_and_this_machine_has_all() {
-    let own = "127.0.0.1:1";
-    let addresses = ["192.0.2.1:1", "[::ffff:192.0.2.1]:2", "192.0.2.1:3", "192.0.2.2:1", own, own, own];
+async fn the_network_that_holds_most_makes_room_for_others() {
+    let mut addresses = vec!["192.0.2.2:1"];
+    addresses.extend(["192.0.2.1:1", "[::ffff:192.0.2.1]:2"].repeat(30));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let elsewhere = Elsewhere { listener, addresses: addresses.into_iter().into() };
-    let limits = Limits { of_one_address: 2, header_read: PATIENCE * 10, ..hasty() };
+    let elsewhere = Elsewhere { listener, addresses: std::sync::Mutex::new(addresses.into_iter()) };
+    let limits = Limits { strangers: 40, ..patient() };
     let shutdown = CancellationToken::new();
     let done = tokio::spawn(serve(elsewhere, Wire::Plain, router(), limits, shutdown.clone()));
     let server = Server { address, shutdown, done: Some(done) };
-    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let mut first = server.connect().await;
-    let _second = server.connect().await;
-    assert_eq!(server.exchange(b"").await, "", "the third is closed without a word");
-    assert_eq!(statuses(&server.exchange(request).await), [200], "another address has its own");
-    let _ours = (server.connect().await, server.connect().await);
-    assert_eq!(statuses(&server.exchange(request).await), [200]);
-    first.write_all(request).await.unwrap();
-    assert_eq!(statuses(&read_to_close(&mut first).await), [200]);
-    let again = async { while statuses(&server.exchange(request).await) != [200] {} };
-    timeout(PATIENCE, again).await.expect("one that ended makes no room");
+    let mut quiet = server.connect().await;
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(server.connect().await);
+    }
+    for stream in &mut held[..20] {
+        assert_eq!(read_to_close(stream).await, "");
+    }
+    quiet.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(statuses(&read_to_close(&mut quiet).await), [200], "it came first, and others hold more");
+}
+
+/// A page that is longer than what sockets buffer.
+fn long_page() -> Router {
+    Router::new().route("/long", get(async || "x".repeat(32 << 20))).route(
+        "/known",
+        get(async |Extension(standing): Extension<Standing>| {
+            standing.prove();
+            "x".repeat(32 << 20)
+        }),
+    )
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_ends_its_connection_unless_its_reader_is_known() {
+    let limits = Limits { answer: Duration::from_millis(300), ..patient() };
+    let server = Server::start(long_page(), limits).await;
+    let mut streams = [server.connect().await, server.connect().await];
+    for (stream, path) in streams.iter_mut().zip(["/long", "/known"]) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+    // The one that is cut off comes to its end before it was read as a whole.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let [unread, known] = &mut streams;
+    assert!(read_to_close(unread).await.len() < 32 << 20);
+    assert!(read_to_close(known).await.len() > 32 << 20);
 }
 
 /// Refuses the first connections, as where no file descriptor is left.
@@ -297,8 +334,7 @@ async fn running_out_of_file_descriptors_is_survived_with_pauses() {
 
 #[tokio::test]
 async fn a_shutdown_ends_idle_connections_at_once_and_others_after_their_grace() {
-    let limits = Limits { header_read: PATIENCE * 10, ..hasty() };
-    let mut server = Server::start(router(), limits).await;
+    let mut server = Server::start(router(), patient()).await;
     let mut idle = server.connect().await;
     let mut busy = server.connect().await;
     busy.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

@@ -4,9 +4,10 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use super::payload::{self, Field};
+use super::proof::Proof;
 use super::refs::{self, Target};
 use super::text::{delivery_id, sender, tame};
-use super::{Delivery, Event, RefChange, Rejection, content, mac};
+use super::{Delivery, Event, RefChange, Rejection, mac};
 use crate::model::container::Secret;
 
 /// Both products in one: Cloud has `push.changes`, Data Center `changes`.
@@ -81,13 +82,15 @@ struct Actor {
     name: Field<String>,
 }
 
-/// Reads a delivery; see [`super::read`].
-pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Delivery, Rejection> {
-    content::json_only(headers)?;
-    // The header that carries SHA-1 at GitHub; here it is SHA-256.
-    let signature = mac::single(headers, "x-hub-signature")?;
-    mac::demand_hex_mac(secret, body, signature, "sha256=")?;
-    let payload: Payload = payload::parse(body)?;
+/// The proof is a code over the raw body, in the header that carries SHA-1 at GitHub; here it is
+/// SHA-256.
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
+    mac::hex_mac(secret, mac::single(headers, "x-hub-signature")?, "sha256=")
+}
+
+/// Reads an authentic delivery.
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
+    let payload: Payload = payload::parse(text)?;
     Ok(Delivery {
         id: delivery_id(headers, &["x-request-uuid", "x-request-id"]),
         repository: payload.repository_name().map(tame),

@@ -59,24 +59,6 @@ pub(super) fn json_only(headers: &HeaderMap) -> Result<(), Rejection> {
     }
 }
 
-/// The parameter `payload` of a form, decoded; `None` where there is not exactly one, or an escape is
-/// broken. Takes time linear in the body.
-pub(super) fn form_payload(body: &[u8]) -> Option<String> {
-    if has_broken_escape(body) {
-        return None;
-    }
-    let mut payloads = form_urlencoded::parse(body).filter(|(name, _)| name == "payload");
-    match (payloads.next(), payloads.next()) {
-        (Some((_, value)), None) => Some(value.into_owned()),
-        _ => None,
-    }
-}
-
-fn has_broken_escape(body: &[u8]) -> bool {
-    let is_escape = |rest: &[u8]| matches!(rest, [_, high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
-    body.iter().enumerate().any(|(at, byte)| *byte == b'%' && !is_escape(&body[at..]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,22 +94,5 @@ mod tests {
         assert_eq!(kind_of(&[json, ("content-encoding", "gzip")]), None);
         assert_eq!(kind_of(&[json, ("content-encoding", "identity"), ("content-encoding", "br")]), None);
         assert_eq!(kind_of(&[json, ("content-encoding", "identity")]), Some(Content::Json));
-    }
-
-    #[test]
-    fn a_form_has_exactly_one_payload_with_whole_escapes() {
-        assert_eq!(form_payload(b"a=1&payload=%7B%22x%22%3A+1%7D"), Some("{\"x\": 1}".into()));
-        for broken in
-            ["", "payload", "payload=a&payload=b", "other=1", "payload=%", "payload=%7", "payload=%zz"]
-        {
-            let expected = (broken == "payload").then(String::new);
-            assert_eq!(form_payload(broken.as_bytes()), expected, "{broken}");
-        }
-    }
-
-    #[test]
-    fn a_million_parameters_take_linear_time() {
-        let body = "a=1&".repeat(1_000_000);
-        assert_eq!(form_payload(body.as_bytes()), None);
     }
 }

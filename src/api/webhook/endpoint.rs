@@ -6,23 +6,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::HeaderMap;
 use axum::routing::post;
 use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::bucket::{Bucket, Rate};
-use super::intake::{Intake, Taken};
+use super::intake::Intake;
+use super::proof::Arriving;
+use super::refusals::Refusals;
 use super::tally::Tally;
 use super::text::tame;
-use super::{Delivery, Event, RefChange, Rejection, content, mac, read};
+use super::{Delivery, Event, RefChange, content};
+use crate::api::serve::Standing;
 use crate::model::container::Secret;
 use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
-
-/// Bodies from here on are verified and parsed on a thread that may block, in bytes.
-const LARGE: usize = 256 * 1024;
 
 /// A webhook that is served.
 #[derive(Clone, Debug)]
@@ -88,8 +87,8 @@ pub struct WebhookLimits {
     pub largest_body: usize,
     /// How long a body may take to arrive (30 s).
     pub body_deadline: Duration,
-    /// The memory of all bodies that are being read at once, beyond a little for each, in bytes
-    /// (100 MiB).
+    /// The memory of what is kept of all bodies that are being read at once, beyond a little for each,
+    /// in bytes (32 MiB).
     pub body_memory: usize,
     /// How many authentic deliveries a hook may make at once (2,000).
     pub burst: u32,
@@ -102,7 +101,7 @@ impl Default for WebhookLimits {
         Self {
             largest_body: 25 * 1024 * 1024,
             body_deadline: Duration::from_secs(30),
-            body_memory: 100 * 1024 * 1024,
+            body_memory: 32 * 1024 * 1024,
             burst: 2_000,
             per_second: 50,
         }
@@ -119,6 +118,7 @@ pub struct WebhookState<S> {
     /// One for each hook that ever proved its secret, so no more than the manifest declares.
     buckets: Arc<Mutex<BTreeMap<RepositoryName, Bucket>>>,
     tally: Tally,
+    refusals: Refusals,
 }
 
 impl<S: Inbox> WebhookState<S> {
@@ -131,6 +131,7 @@ impl<S: Inbox> WebhookState<S> {
             rate: Rate { burst: limits.burst, per_second: limits.per_second },
             buckets: Arc::default(),
             tally: Tally::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -157,7 +158,7 @@ async fn receive<S: Inbox>(
     let answer = match take(&state, &name, request, &mut known).await {
         Ok(answer) | Err(answer) => answer,
     };
-    log(&name, known.delivery.as_ref(), &answer);
+    state.log(&name, known.delivery.as_ref(), &answer);
     state.tally.count(known.repository, answer.word());
     answer
 }
@@ -180,11 +181,30 @@ async fn take<S: Inbox>(
 ) -> Result<Answer, Answer> {
     let (parts, body) = request.into_parts();
     content::kind(&parts.headers).map_err(Answer::Rejected)?;
-    let body = state.intake.read(&parts.headers, body).await.map_err(Answer::NotRead)?;
+    let body = state.intake.admit(&parts.headers, body).await.map_err(Answer::NotRead)?;
     let hook = state.inbox.hook(name);
     known.repository = hook.as_ref().map(|hook| hook.name.clone());
     let now = (state.clock)();
-    known.delivery = verify(hook, parts.headers, body, now).await?;
+    let arriving = hook.ok_or(Answer::Unknown).and_then(|hook| {
+        Arriving::new(hook.provider, &hook.secret, &parts.headers, now).map_err(Answer::Rejected)
+    });
+    let mut arriving = match arriving {
+        Ok(arriving) => arriving,
+        Err(refused) => {
+            state.intake.turn_away(body).await;
+            return Err(refused);
+        }
+    };
+    match parts.extensions.get::<Standing>() {
+        Some(standing) if arriving.is_proven() => standing.prove(),
+        Some(standing) => standing.delivers(),
+        None => {}
+    }
+    state.intake.read_into(&mut arriving, body).await.map_err(Answer::NotRead)?;
+    known.delivery = Some(arriving.finish(&parts.headers).map_err(Answer::Rejected)?);
+    if let Some(standing) = parts.extensions.get::<Standing>() {
+        standing.prove();
+    }
     let Known { repository: Some(repository), delivery: Some(delivery) } = &*known else {
         return Err(Answer::Unknown);
     };
@@ -197,32 +217,18 @@ async fn take<S: Inbox>(
     }
 }
 
-/// Reads the delivery; `None` where there is no hook, after the same work. The body is given back
-/// before anything else happens.
-async fn verify(
-    hook: Option<Hook>,
-    headers: HeaderMap,
-    body: Taken,
-    now: Timestamp,
-) -> Result<Option<Delivery>, Answer> {
-    let large = body.len() >= LARGE;
-    let work = move || match &hook {
-        Some(hook) => read(hook.provider, &hook.secret, &headers, &body, now).map(Some),
-        None => {
-            mac::pretend(&body);
-            Ok(None)
-        }
-    };
-    let outcome = if large {
-        let unreadable = |_| Err(Rejection::BadRequest("it cannot be read".to_owned()));
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(unreadable)
-    } else {
-        work()
-    };
-    outcome.map_err(Answer::Rejected)
-}
-
 impl<S: Inbox> WebhookState<S> {
+    /// One line for each authentic delivery, and for some of the others.
+    fn log(&self, name: &str, delivery: Option<&Delivery>, answer: &Answer) {
+        let left_out = match delivery {
+            Some(_) => Some(0),
+            None => self.refusals.admit(Instant::now()),
+        };
+        if let Some(left_out) = left_out {
+            log(name, delivery, answer, (left_out > 0).then_some(left_out));
+        }
+    }
+
     fn spend(&self, repository: &RepositoryName) -> Result<(), Answer> {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -321,8 +327,8 @@ fn not_stored(error: &StoreError) -> Answer {
     Answer::NotStored
 }
 
-/// One line for each delivery, with nothing in it that its sender could have made up unchecked.
-fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer) {
+/// One line, with nothing in it that its sender could have made up unchecked.
+fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer, left_out: Option<u64>) {
     let webhook = tame(name);
     let status = answer.status().as_u16();
     let outcome = answer.word();
@@ -341,5 +347,5 @@ fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer) {
         Answer::TooMany(_) => "too many deliveries".to_owned(),
         Answer::Pong | Answer::NotStored | Answer::NotPost => String::new(),
     };
-    tracing::info!(webhook, status, id, by, sent_for, detail, "webhook {outcome}");
+    tracing::info!(webhook, status, id, by, sent_for, detail, left_out, "webhook {outcome}");
 }

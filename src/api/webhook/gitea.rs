@@ -1,12 +1,10 @@
 //! Gitea, Forgejo and Gogs: HMAC-SHA256 over the JSON text, even where a form carries it.
 
-use std::borrow::Cow;
-
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use super::content::{self, Content};
 use super::payload::{self, Field};
+use super::proof::Proof;
 use super::refs::{self, Target};
 use super::text::{delivery_id, sender, tame};
 use super::{Delivery, Event, Rejection, mac};
@@ -43,35 +41,26 @@ struct Person {
     username: Field<String>,
 }
 
-/// Reads a delivery; see [`super::read`].
-pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Delivery, Rejection> {
-    let text = json_text(content::kind(headers)?, body)?;
-    demand_signature(secret, headers, &text)?;
-    let payload: Payload = payload::parse(&text)?;
+/// The proof is a code over the JSON text. The first signature header that is there decides. An empty
+/// one, as a sender without a secret writes it, is a failure like any other.
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
+    let name = SIGNATURES.into_iter().find(|name| headers.contains_key(*name));
+    let signature = mac::single(headers, name.unwrap_or(SIGNATURES[0]))?;
+    match mac::hex_mac(secret, signature, "")? {
+        Proof::Mac { mac, given, .. } => Ok(Proof::Mac { mac, given, of_text: true }),
+        other => Ok(other),
+    }
+}
+
+/// Reads an authentic delivery.
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
+    let payload: Payload = payload::parse(text)?;
     Ok(Delivery {
         id: delivery_id(headers, &DELIVERIES),
         repository: payload.repository.get().and_then(|r| r.full_name.text()).map(tame),
         by: sender("gitea", payload.person()),
         event: event(headers, &payload),
     })
-}
-
-/// The signed text. A form that cannot be decoded has no text that a signature could match.
-fn json_text(content: Content, body: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
-    match content {
-        Content::Json => Ok(Cow::Borrowed(body)),
-        Content::Form => content::form_payload(body)
-            .map(|text| Cow::Owned(text.into_bytes()))
-            .ok_or(Rejection::Unauthorized("its form has not exactly one whole `payload`")),
-    }
-}
-
-/// The first signature header that is there decides. An empty one, as a sender without a secret
-/// writes it, is a failure like any other.
-fn demand_signature(secret: &Secret, headers: &HeaderMap, text: &[u8]) -> Result<(), Rejection> {
-    let name = SIGNATURES.into_iter().find(|name| headers.contains_key(*name));
-    let signature = mac::single(headers, name.unwrap_or(SIGNATURES[0]))?;
-    mac::demand_hex_mac(secret, text, signature, "")
 }
 
 impl Payload {

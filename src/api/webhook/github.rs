@@ -3,8 +3,8 @@
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use super::content::{self, Content};
 use super::payload::{self, Field};
+use super::proof::Proof;
 use super::refs::{self, Target};
 use super::text::{delivery_id, sender, tame};
 use super::{Delivery, Event, Rejection, mac};
@@ -36,27 +36,21 @@ struct Person {
     login: Field<String>,
 }
 
-/// Reads a delivery; see [`super::read`].
-pub(super) fn read(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Delivery, Rejection> {
-    let content = content::kind(headers)?;
-    // The SHA-1 signature in `X-Hub-Signature` is never looked at.
-    let signature = mac::single(headers, "x-hub-signature-256")?;
-    mac::demand_hex_mac(secret, body, signature, "sha256=")?;
-    let payload: Payload = match content {
-        Content::Json => payload::parse(body)?,
-        Content::Form => payload::parse(form_text(body)?.as_bytes())?,
-    };
+/// The proof is a code over the raw body, also that of a form. The SHA-1 signature in
+/// `X-Hub-Signature` is never looked at.
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
+    mac::hex_mac(secret, mac::single(headers, "x-hub-signature-256")?, "sha256=")
+}
+
+/// Reads an authentic delivery.
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
+    let payload: Payload = payload::parse(text)?;
     Ok(Delivery {
         id: delivery_id(headers, &["x-github-delivery"]),
         repository: payload.repository.get().and_then(|r| r.full_name.text()).map(tame),
         by: sender("github", payload.person()),
         event: event(headers, &payload),
     })
-}
-
-fn form_text(body: &[u8]) -> Result<String, Rejection> {
-    let refused = || Rejection::BadRequest("the form has not exactly one whole `payload`".to_owned());
-    content::form_payload(body).ok_or_else(refused)
 }
 
 impl Payload {

@@ -6,9 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::payload::{self, Field};
+use super::proof::Proof;
 use super::refs::{self, Target};
 use super::text::{delivery_id, sender, tame};
-use super::{Delivery, Event, Rejection, content, mac};
+use super::{Delivery, Event, Rejection, mac};
 use crate::model::container::Secret;
 use crate::model::time::Timestamp;
 
@@ -44,19 +45,17 @@ struct Project {
     path_with_namespace: Field<String>,
 }
 
-/// Reads a delivery; see [`super::read`].
-pub(super) fn read(
-    secret: &Secret,
-    headers: &HeaderMap,
-    body: &[u8],
-    now: Timestamp,
-) -> Result<Delivery, Rejection> {
-    content::json_only(headers)?;
+/// The proof is a signature, or a token where there is none.
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap, now: Timestamp) -> Result<Proof, Rejection> {
     match mac::single(headers, "webhook-signature")? {
-        Some(signature) => demand_signature(secret, headers, signature, body, now)?,
-        None => demand_token(secret, headers)?,
+        Some(signature) => signed(secret, headers, signature, now),
+        None => demand_token(secret, headers).map(|()| Proof::Token),
     }
-    let payload: Payload = payload::parse(body)?;
+}
+
+/// Reads an authentic delivery.
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
+    let payload: Payload = payload::parse(text)?;
     Ok(Delivery {
         // Not `X-Gitlab-Event-UUID`: hooks that a hook sets off share it.
         id: delivery_id(headers, &["idempotency-key", "webhook-id"]),
@@ -67,13 +66,12 @@ pub(super) fn read(
 }
 
 /// A signature that is there must match: the token beside it counts for nothing.
-fn demand_signature(
+fn signed(
     secret: &Secret,
     headers: &HeaderMap,
     signatures: &HeaderValue,
-    body: &[u8],
     now: Timestamp,
-) -> Result<(), Rejection> {
+) -> Result<Proof, Rejection> {
     let refused = Rejection::Unauthorized;
     let key = signing_key(secret)?;
     let id = signed_header(headers, "webhook-id")?;
@@ -85,13 +83,11 @@ fn demand_signature(
         return Err(refused("its signed time is more than five minutes from ours"));
     }
     let signatures = signatures.to_str().map_err(|_| refused("its signature is malformed"))?;
-    let parts: [&[u8]; 5] = [id.as_bytes(), b".", time.as_bytes(), b".", body];
-    let matches = |given: Vec<u8>| mac::is_mac(&key, &parts, &given);
-    if signatures.split(' ').take(MOST_SIGNATURES).filter_map(decode_v1).any(matches) {
-        Ok(())
-    } else {
-        Err(refused("its signature does not match"))
+    let given: Vec<_> = signatures.split(' ').take(MOST_SIGNATURES).filter_map(decode_v1).collect();
+    if given.is_empty() {
+        return Err(refused("its signature is malformed"));
     }
+    Proof::mac(&key, &[id.as_bytes(), b".", time.as_bytes(), b"."], given)
 }
 
 fn signing_key(secret: &Secret) -> Result<Vec<u8>, Rejection> {

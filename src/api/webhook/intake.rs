@@ -1,9 +1,9 @@
-//! Reading bodies under limits: of one body's size and time, and of all bodies' memory together.
+//! Reading bodies under limits: of one body's size and time, and of the memory of what is kept of all.
 //!
-//! The sender of a body is not known to be authentic until the whole body is there.
+//! The sender of a body is not known to be authentic until the whole body is there, so what it makes
+//! abide keep has to be small: see [`Arriving`].
 
 use std::io;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +13,18 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// What every body may use without asking, in bytes. Most deliveries are smaller, so that large ones
-/// that stall cannot keep them out; the number of connections bounds the sum.
-const FREE: usize = 64 * 1024;
+use super::proof::Arriving;
+
+/// What may be kept of every body without asking, in bytes. Deliveries need less, so that others that
+/// ask for more cannot keep them out; the number of connections bounds the sum.
+const FREE: usize = 32 * 1024;
 
 /// The unit in which memory is shared out, in bytes.
 const UNIT: usize = 1024;
+
+/// How long a sender that is refused unread may go on sending: if its connection were closed at once,
+/// it would never see why.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,21 +39,36 @@ pub(super) enum IntakeError {
     #[error("the body broke off")]
     Broken,
     /// Other bodies use all the memory that there is for them.
-    #[error("too many large bodies are being read")]
+    #[error("too much is kept of other bodies that are being read")]
     Busy,
 }
 
-/// A body, and its share of the memory until it is dropped.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    bytes: Vec<u8>,
-    share: Option<OwnedSemaphorePermit>,
+/// Where the bytes of a body go.
+pub(super) trait Sink {
+    /// Takes the next bytes.
+    fn take(&mut self, bytes: &[u8]);
+
+    /// How many bytes are kept.
+    fn kept(&self) -> usize;
 }
 
-impl Deref for Taken {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+impl Sink for Arriving {
+    fn take(&mut self, bytes: &[u8]) {
+        self.push(bytes);
+    }
+
+    fn kept(&self) -> usize {
+        Self::kept(self)
+    }
+}
+
+impl Sink for Vec<u8> {
+    fn take(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn kept(&self) -> usize {
+        self.len()
     }
 }
 
@@ -60,89 +81,79 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// For bodies of at most `largest` bytes, each within `deadline`, together in `memory` bytes.
+    /// For bodies of at most `largest` bytes, each within `deadline`, of which together `memory` bytes
+    /// are kept.
     pub(super) fn new(largest: usize, deadline: Duration, memory: usize) -> Self {
-        let units = (memory.max(largest) / UNIT).min(Semaphore::MAX_PERMITS);
+        let units = (memory / UNIT).min(Semaphore::MAX_PERMITS);
         Self { largest, deadline, memory: Arc::new(Semaphore::new(units)) }
     }
 
-    /// Reads `body`.
+    /// Refuses a body that declares to be too large.
     ///
     /// # Errors
-    /// [`IntakeError`]; nothing of the body is kept then.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Taken, IntakeError> {
+    /// [`IntakeError::TooLarge`].
+    pub(super) async fn admit(&self, headers: &HeaderMap, body: Body) -> Result<Body, IntakeError> {
         let declared = declared_length(headers);
+        if declared.is_none_or(|length| length <= self.largest) {
+            return Ok(body);
+        }
         // Beyond this it would take too long to listen to what is refused anyway; and a sender that
         // waits for our consent to send must not get it.
         let hopeless = declared.is_some_and(|length| length > self.largest.saturating_mul(2));
-        let refused = declared.is_some_and(|length| length > self.largest);
-        if hopeless || (refused && headers.contains_key(header::EXPECT)) {
-            return Err(IntakeError::TooLarge);
+        if !hopeless && !headers.contains_key(header::EXPECT) {
+            // Its time may be over before that.
+            let _ = timeout(self.deadline, discard(body, self.largest.saturating_mul(2))).await;
         }
-        let reading =
-            Reading { intake: self, declared: declared.unwrap_or_default(), taken: Taken::default() };
-        timeout(self.deadline, reading.finish(body)).await.unwrap_or(Err(IntakeError::TooSlow))
+        Err(IntakeError::TooLarge)
+    }
+
+    /// Listens for a moment to a body that is refused.
+    pub(super) async fn turn_away(&self, body: Body) {
+        let _ = timeout(FAREWELL.min(self.deadline), discard(body, self.largest)).await;
+    }
+
+    /// Reads `body` into `sink`.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub(super) async fn read_into(&self, sink: &mut impl Sink, body: Body) -> Result<(), IntakeError> {
+        timeout(self.deadline, self.read(sink, body)).await.unwrap_or(Err(IntakeError::TooSlow))
+    }
+
+    async fn read(&self, sink: &mut impl Sink, mut body: Body) -> Result<(), IntakeError> {
+        let (mut length, mut share) = (0_usize, None);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+            length = length.saturating_add(data.len());
+            if length > self.largest {
+                discard(body, self.largest).await;
+                return Err(IntakeError::TooLarge);
+            }
+            sink.take(&data);
+            self.pay_for(sink.kept(), &mut share)?;
+        }
+        Ok(())
+    }
+
+    fn pay_for(&self, kept: usize, share: &mut Option<OwnedSemaphorePermit>) -> Result<(), IntakeError> {
+        let owed = kept.saturating_sub(FREE).div_ceil(UNIT);
+        let paid = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(owed.saturating_sub(paid)).map_err(|_| IntakeError::TooLarge)?;
+        if more == 0 {
+            return Ok(());
+        }
+        let more = Arc::clone(&self.memory).try_acquire_many_owned(more);
+        let more = more.map_err(|_| IntakeError::Busy)?;
+        match share {
+            Some(held) => held.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
     }
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-struct Reading<'a> {
-    intake: &'a Intake,
-    declared: usize,
-    taken: Taken,
-}
-
-impl Reading<'_> {
-    async fn finish(mut self, mut body: Body) -> Result<Taken, IntakeError> {
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-            let length = self.taken.len().saturating_add(data.len());
-            if length > self.intake.largest {
-                drop(self.taken);
-                discard(body, self.intake.largest).await;
-                return Err(IntakeError::TooLarge);
-            }
-            self.grow_to(length).await?;
-            self.taken.bytes.extend_from_slice(&data);
-        }
-        Ok(self.taken)
-    }
-
-    /// Makes room for `length` bytes. Only what really arrived counts: who declares a large body and
-    /// sends nothing takes nothing.
-    async fn grow_to(&mut self, length: usize) -> Result<(), IntakeError> {
-        let capacity = self.taken.bytes.capacity();
-        if length <= capacity {
-            return Ok(());
-        }
-        let doubled = capacity.saturating_mul(2);
-        let wanted = if self.declared >= length { doubled.min(self.declared) } else { doubled };
-        let target = wanted.max(length).min(self.intake.largest);
-        self.pay_for(target).await?;
-        self.taken.bytes.reserve_exact(target - self.taken.len());
-        Ok(())
-    }
-
-    async fn pay_for(&mut self, capacity: usize) -> Result<(), IntakeError> {
-        let owed = capacity.saturating_sub(FREE).div_ceil(UNIT);
-        let paid = self.taken.share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = u32::try_from(owed.saturating_sub(paid)).map_err(|_| IntakeError::TooLarge)?;
-        if more == 0 {
-            return Ok(());
-        }
-        // Half the deadline, so that a wait in vain is told from a slow sender.
-        let share = Arc::clone(&self.intake.memory).acquire_many_owned(more);
-        let share = timeout(self.intake.deadline / 2, share).await;
-        let share = share.map_err(|_| IntakeError::Busy)?.map_err(|_| IntakeError::Busy)?;
-        match &mut self.taken.share {
-            Some(held) => held.merge(share),
-            none => *none = Some(share),
-        }
-        Ok(())
-    }
 }
 
 /// The server has a deadline of its own, which may be the first to pass.
@@ -184,19 +195,24 @@ mod tests {
         Body::from_stream(chunk.chain(stream::pending()))
     }
 
+    impl Intake {
+        async fn read_all(&self, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, IntakeError> {
+            let (body, mut all) = (self.admit(headers, body).await?, Vec::new());
+            self.read_into(&mut all, body).await.map(|()| all)
+        }
+
+        async fn read_bytes(&self, bytes: Vec<u8>) -> Result<Vec<u8>, IntakeError> {
+            self.read_all(&HeaderMap::new(), Body::from(bytes)).await
+        }
+    }
+
     #[tokio::test]
     async fn a_body_is_taken_up_to_the_limit_and_no_further() {
         let intake = Intake::new(200_000, SHORT, 200_000);
         let read = |length: usize| intake.read_bytes(vec![7; length]);
         assert_eq!(read(0).await.unwrap().len(), 0);
-        assert_eq!(read(200_000).await.unwrap().to_vec(), vec![7; 200_000]);
+        assert_eq!(read(200_000).await.unwrap(), vec![7; 200_000]);
         assert_eq!(read(200_001).await.unwrap_err(), IntakeError::TooLarge);
-    }
-
-    impl Intake {
-        async fn read_bytes(&self, bytes: Vec<u8>) -> Result<Taken, IntakeError> {
-            self.read(&HeaderMap::new(), Body::from(bytes)).await
-        }
     }
 
     #[tokio::test]
@@ -204,10 +220,10 @@ mod tests {
         let intake = Intake::new(1_000, SHORT, 1_000);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, "1000000000000".parse().unwrap());
-        assert_eq!(intake.read(&headers, stalling(1)).await.unwrap_err(), IntakeError::TooLarge);
+        assert_eq!(intake.read_all(&headers, stalling(1)).await.unwrap_err(), IntakeError::TooLarge);
         headers.insert(header::CONTENT_LENGTH, "1001".parse().unwrap());
         headers.insert(header::EXPECT, "100-continue".parse().unwrap());
-        assert_eq!(intake.read(&headers, stalling(1)).await.unwrap_err(), IntakeError::TooLarge);
+        assert_eq!(intake.read_all(&headers, stalling(1)).await.unwrap_err(), IntakeError::TooLarge);
     }
 
     #[tokio::test]
@@ -215,16 +231,17 @@ mod tests {
         let intake = Intake::new(1_000, SHORT, 1_000);
         let endless = stream::repeat(()).map(|()| Ok::<_, Infallible>(Bytes::from_static(&[0; 64])));
         let endless = Body::from_stream(endless);
-        assert_eq!(intake.read(&HeaderMap::new(), endless).await.unwrap_err(), IntakeError::TooLarge);
-        assert_eq!(intake.read(&HeaderMap::new(), stalling(10)).await.unwrap_err(), IntakeError::TooSlow);
+        assert_eq!(intake.read_all(&HeaderMap::new(), endless).await.unwrap_err(), IntakeError::TooLarge);
+        let stalled = intake.read_all(&HeaderMap::new(), stalling(10)).await;
+        assert_eq!(stalled.unwrap_err(), IntakeError::TooSlow);
     }
 
     #[tokio::test]
-    async fn large_bodies_that_stall_keep_large_ones_out_but_not_small_ones() {
+    async fn bodies_of_which_much_is_kept_keep_out_their_like_but_no_others() {
         let intake = Intake::new(1_000_000, SHORT, 1_000_000);
         let stalled = tokio::spawn({
             let intake = intake.clone();
-            async move { intake.read(&HeaderMap::new(), stalling(1_000_000)).await }
+            async move { intake.read_all(&HeaderMap::new(), stalling(1_000_000)).await }
         });
         tokio::task::yield_now().await;
         assert_eq!(intake.read_bytes(vec![0; 900_000]).await.unwrap_err(), IntakeError::Busy);

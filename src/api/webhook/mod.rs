@@ -12,13 +12,17 @@ mod bitbucket;
 pub(in crate::api) mod bucket;
 mod content;
 mod endpoint;
+mod form;
 mod gitea;
 mod github;
 mod gitlab;
 mod intake;
 mod mac;
+mod outline;
 mod payload;
+mod proof;
 mod refs;
+mod refusals;
 pub mod registry;
 mod tally;
 mod text;
@@ -103,11 +107,7 @@ pub fn read(
     body: &[u8],
     now: Timestamp,
 ) -> Result<Delivery, Rejection> {
-    check_secret(secret)?;
-    match provider {
-        Provider::Github => github::read(secret, headers, body),
-        Provider::Gitlab => gitlab::read(secret, headers, body, now),
-        Provider::Gitea => gitea::read(secret, headers, body),
-        Provider::Bitbucket => bitbucket::read(secret, headers, body),
-    }
+    let mut arriving = proof::Arriving::new(provider, secret, headers, now)?;
+    arriving.push(body);
+    arriving.finish(headers)
 }

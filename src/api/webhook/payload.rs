@@ -59,14 +59,15 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Rejection> {
     serde_json::from_slice(text).map_err(|error| Rejection::BadRequest(describe(&error)))
 }
 
-/// Where the error is and of which kind. The parser's own words may quote the payload.
+/// Of which kind the error is. The parser's own words may quote the payload, and its line and column
+/// are those of the outline.
 fn describe(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
         serde_json::error::Category::Data => "it names a field twice, or its shape is wrong",
         _ => "it is no valid JSON",
     };
-    format!("{kind}, at line {} column {}", error.line(), error.column())
+    kind.to_owned()
 }
 
 #[cfg(test)]

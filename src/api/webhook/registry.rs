@@ -11,6 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::routing::post;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::content;
@@ -18,8 +19,10 @@ use super::endpoint::{StoreError, WebhookLimits};
 use super::intake::Intake;
 use super::mac;
 use super::payload::{self, Field};
+use super::refusals::Refusals;
 use super::text::tame;
 use super::{Rejection, check_secret};
+use crate::api::serve::Standing;
 use crate::model::container::Secret;
 use crate::model::desired::TagHint;
 use crate::model::name::{Digest, EnvironmentName};
@@ -62,13 +65,19 @@ struct Hooks<S> {
     inbox: S,
     clock: fn() -> Timestamp,
     intake: Intake,
+    refusals: Refusals,
 }
 
 /// The route of every registry.
 pub fn routes<S: TagInbox>(inbox: S, clock: fn() -> Timestamp, limits: WebhookLimits) -> Router {
     let intake = Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory);
     let hook = post(receive::<S>).fallback(async || Answer::NotPost);
-    Router::new().route("/webhooks/registry/{host}", hook).with_state(Hooks { inbox, clock, intake })
+    Router::new().route("/webhooks/registry/{host}", hook).with_state(Hooks {
+        inbox,
+        clock,
+        intake,
+        refusals: Refusals::default(),
+    })
 }
 
 async fn receive<S: TagInbox>(
@@ -77,26 +86,47 @@ async fn receive<S: TagInbox>(
     request: Request,
 ) -> Answer {
     let host = path.map(|Path(host)| host).unwrap_or_default();
-    let (Ok(answer) | Err(answer)) = hooks.take(&host, request).await;
+    let mut is_proven = false;
+    let (Ok(answer) | Err(answer)) = hooks.take(&host, request, &mut is_proven).await;
     let (registry, status, outcome) = (tame(&host), answer.status().as_u16(), answer.word());
-    tracing::info!(registry, status, "notification of a registry {outcome}");
+    if is_proven || hooks.refusals.admit(Instant::now()).is_some() {
+        tracing::info!(registry, status, "notification of a registry {outcome}");
+    }
     answer
 }
 
 impl<S: TagInbox> Hooks<S> {
-    async fn take(&self, host: &str, request: Request) -> Result<Answer, Answer> {
+    /// The token is checked before anything of the body is read.
+    async fn take(&self, host: &str, request: Request, is_proven: &mut bool) -> Result<Answer, Answer> {
         let (parts, body) = request.into_parts();
         check_kind(&parts.headers).map_err(Answer::Rejected)?;
-        let body = self.intake.read(&parts.headers, body).await.map_err(Answer::NotRead)?;
+        let body = self.intake.admit(&parts.headers, body).await.map_err(Answer::NotRead)?;
+        let host = match self.prove(host, &parts.headers) {
+            Ok(host) => host,
+            Err(refused) => {
+                self.intake.turn_away(body).await;
+                return Err(refused);
+            }
+        };
+        *is_proven = true;
+        if let Some(standing) = parts.extensions.get::<Standing>() {
+            standing.prove();
+        }
+        let mut envelope = Vec::new();
+        self.intake.read_into(&mut envelope, body).await.map_err(Answer::NotRead)?;
+        let envelope: Envelope = payload::parse(&envelope).map_err(Answer::Rejected)?;
+        self.announce(&host, envelope).await
+    }
+
+    /// The registry that shows its token.
+    fn prove(&self, host: &str, headers: &HeaderMap) -> Result<RegistryHost, Answer> {
         let host = host.parse::<RegistryHost>().ok();
         let token = host.as_ref().and_then(|host| self.inbox.token(host));
         // Without one the same work is done, and the same is answered.
         let is_known = token.is_some();
-        prove(&token.unwrap_or_else(|| Secret::new("a registry that is not declared")), &parts.headers)
+        prove(&token.unwrap_or_else(|| Secret::new("a registry that is not declared")), headers)
             .map_err(Answer::Rejected)?;
-        let Some(host) = host.filter(|_| is_known) else { return Err(Answer::Unknown) };
-        let envelope: Envelope = payload::parse(&body).map_err(Answer::Rejected)?;
-        self.announce(&host, envelope).await
+        host.filter(|_| is_known).ok_or(Answer::Unknown)
     }
 
     async fn announce(&self, host: &RegistryHost, envelope: Envelope) -> Result<Answer, Answer> {

@@ -79,7 +79,7 @@ async fn a_request_in_the_clear_is_told_to_use_tls_and_reaches_no_handler() {
 
 #[tokio::test]
 async fn handshakes_that_never_end_are_cut_off_and_keep_nobody_waiting() {
-    let place = place(Limits { connections: 60, ..hasty() }).await;
+    let place = place(Limits { strangers: 60, ..hasty() }).await;
     let mut slow = Vec::new();
     for _ in 0..50 {
         let mut stream = place.server.connect().await;
@@ -116,7 +116,7 @@ fn allow_more_files() {
 #[tokio::test]
 async fn a_thousand_idle_connections_leave_room_for_a_good_request() {
     allow_more_files();
-    let place = place(Limits { header_read: PATIENCE * 10, ..Limits::default() }).await;
+    let place = place(Limits { header_read: PATIENCE * 10, strangers: 2_000, ..Limits::default() }).await;
     let mut idle = Vec::new();
     for _ in 0..1_000 {
         idle.push(place.connect().await);
@@ -126,8 +126,13 @@ async fn a_thousand_idle_connections_leave_room_for_a_good_request() {
 }
 
 #[tokio::test]
-async fn more_handshakes_than_there_is_room_for_wait_and_are_then_served() {
-    let place = place(Limits { connections: 2, ..hasty() }).await;
-    let _stuck = (place.server.connect().await, place.server.connect().await);
+async fn handshakes_that_take_all_room_make_way_for_new_ones() {
+    let place = place(Limits { strangers: 12, ..patient() }).await;
+    let mut stuck = Vec::new();
+    for _ in 0..30 {
+        let mut stream = place.server.connect().await;
+        stream.write_all(BEGUN).await.unwrap();
+        stuck.push(stream);
+    }
     assert_eq!(statuses(&place.exchange(GET).await), [200]);
 }

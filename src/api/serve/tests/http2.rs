@@ -40,11 +40,6 @@ fn preface() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[])].concat()
 }
 
-/// Limits by which no connection is closed for being idle: a flood has to be seen for what it is.
-fn patient() -> Limits {
-    Limits { header_read: PATIENCE * 10, ..hasty() }
-}
-
 /// Whether the server closes the connection on which `bytes` came.
 async fn is_closed_after(server: &Server, bytes: &[u8]) -> bool {
     let mut stream = server.connect().await;
@@ -191,5 +186,57 @@ async fn requests_that_smuggle_in_http_1_are_malformed_in_http_2() {
             }
         };
         timeout(PATIENCE, reset).await.expect("a malformed request was not reset");
+    }
+}
+
+/// Settings that let no byte of an answer through.
+fn closed_window() -> Vec<u8> {
+    const INITIAL_WINDOW: [u8; 2] = [0, 4];
+    let settings = [&INITIAL_WINDOW[..], &0_u32.to_be_bytes()].concat();
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &settings)].concat()
+}
+
+#[tokio::test]
+async fn a_window_that_stays_closed_ends_the_connection() {
+    let limits = Limits { answer: Duration::from_millis(300), ..patient() };
+    let server = Server::start(router(), limits).await;
+    let mut request = get(1);
+    // `:path` is literal: `/peer`, whose answer does not fit.
+    request.splice(9.., [&[0x82, 0x86, 0x04, 5][..], b"/peer", &[0x41, 1, b'x']].concat());
+    request[..3].copy_from_slice(&[0, 0, 12]);
+    let bytes = [closed_window(), request].concat();
+    let start = Instant::now();
+    assert!(is_closed_after(&server, &bytes).await, "an answer that is let through by nobody is kept");
+    // Else it was closed because this peer answers no pings.
+    assert!(start.elapsed() < PATIENCE / 2, "it was kept for {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_slowly_is_no_answer_that_is_not_read() {
+    let limits = Limits { answer: Duration::from_millis(100), ..hasty() };
+    let server = Server::start(router(), limits).await;
+    let answer = client(&server).await.send_request(ask("/stream")).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "tick ".repeat(6));
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_their_bodies_give_way_to_newer_ones() {
+    let server = Server::start(router(), Limits { body: PATIENCE, ..patient() }).await;
+    let stream = TokioIo::new(server.connect().await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let never = || Body::from_stream(stream::pending::<Result<&'static str, io::Error>>());
+    let mut waiting = Vec::new();
+    for _ in 0..12 {
+        let request = Request::post("http://x/").body(never()).unwrap();
+        waiting.push(sender.send_request(request));
+    }
+    let whole = Request::post("http://x/").body(Body::from("abc")).unwrap();
+    assert_eq!(sender.send_request(whole).await.unwrap().status(), StatusCode::OK);
+    for answer in waiting.drain(..5) {
+        assert_eq!(answer.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    for answer in waiting {
+        assert!(timeout(Duration::from_millis(50), answer).await.is_err(), "one that fits was turned away");
     }
 }

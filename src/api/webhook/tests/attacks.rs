@@ -9,6 +9,9 @@ use super::*;
 use crate::api::serve::Limits;
 use crate::api::serve::tests::{Server, hasty, read_to_close, statuses};
 
+/// Longer than any deadline that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const HOOK: &str = "/webhooks/github";
 
 async fn server(limits: Limits) -> (Server, MemoryInbox) {
@@ -58,7 +61,8 @@ async fn bodies_that_are_too_large_are_refused_however_they_come() {
     let declared = format!("{head}Content-Length: 1000000000000\r\n\r\n{{");
     let sent = github("push", "x".repeat(300_000)).raw(HOOK);
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-    let endless = format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", chunk.repeat(40));
+    let signed = format!("{head}X-Hub-Signature-256: sha256={}\r\n", "0".repeat(64));
+    let endless = format!("{signed}Transfer-Encoding: chunked\r\n\r\n{}", chunk.repeat(40));
     for request in [declared.into_bytes(), sent, endless.into_bytes()] {
         assert_eq!(statuses(&server.exchange(&request).await), [413]);
     }
@@ -104,6 +108,7 @@ async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
     let deadline = Duration::from_secs(2);
     let (server, inbox) = server(Limits { header_read: deadline, body: deadline, ..hasty() }).await;
     let head = "POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let head = format!("{head}X-Hub-Signature-256: sha256={}\r\n", "0".repeat(64));
     let mut slow = Vec::new();
     for number in 0..200 {
         let mut stream = server.connect().await;
@@ -132,4 +137,24 @@ async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
         let answer = slow.await.unwrap();
         assert!(!statuses(&answer).iter().any(|status| *status < 400), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_delivery_that_can_prove_nothing_is_refused_before_its_body() {
+    let deadline = PATIENCE;
+    let (server, inbox) = server(Limits { header_read: deadline, body: deadline, ..hasty() }).await;
+    let head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n";
+    for (hook, proof, status) in [
+        ("github", "", 401),
+        ("github", "X-Hub-Signature-256: sha256=00\r\n", 401),
+        ("gitlab", "X-Gitlab-Token: another-token-entirely\r\n", 401),
+        ("gitea", "X-Gitea-Signature: \r\n", 401),
+        ("nobody", "", 404),
+    ] {
+        let start = Instant::now();
+        let request = format!("POST /webhooks/{hook} {head}{proof}\r\n{{");
+        assert_eq!(statuses(&server.exchange(request.as_bytes()).await), [status], "{hook} {proof}");
+        assert!(start.elapsed() < deadline, "{hook} {proof}: the body was waited for");
+    }
+    assert_eq!(inbox.seen(), []);
 }

@@ -1,0 +1,359 @@
+//! Admission of connections: how much memory strangers may hold, and who makes room for a new one.
+//!
+//! A client is a stranger until it shows a valid token or delivers a signed webhook. Strangers share
+//! pools of a fixed size. A new connection is always admitted: if its pool is full, one of the network
+//! that holds most is closed, the one that has sent nothing for longest. So holding connections keeps
+//! nobody out, and whoever sends what it has to send is not closed for others who wait.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Peer;
+
+/// The memory that a connection of HTTP/1.1, or one that has said nothing yet, may make the server
+/// hold: a request head. The unit is 32 KiB.
+const ONE: u32 = 1;
+/// The same for HTTP/2: its receive window and the heads and bodies of
+/// [`UNANSWERED`](super::http::UNANSWERED) requests.
+const HTTP2: u32 = 24;
+/// Networks that hold no more units than this are equals: only the age of their connections counts.
+/// Otherwise a client that has many addresses would push out one that has two connections.
+const SMALL: u32 = 32;
+/// This part of the strangers' units is for deliveries that may be authentic.
+const FOR_DELIVERIES: u32 = 3;
+
+/// The pools of strangers. Whoever fills one takes nothing from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pool {
+    /// Of HTTP/1.1, and those that have made one request at most.
+    Light,
+    /// Of HTTP/2, with several requests.
+    Heavy,
+    /// That deliver a webhook with a well-formed signature.
+    Deliveries,
+}
+
+/// The connections of one listener.
+pub(super) struct Admission {
+    /// The units of each pool.
+    units: [u32; 3],
+    /// How many connections of known clients there may be.
+    known: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    pools: [Connections; 3],
+    /// Where a connection is: its pool, and its place in that.
+    places: HashMap<u64, (Pool, u64)>,
+    /// How many connections are known clients'.
+    known: usize,
+    next: u64,
+}
+
+/// The connections of a pool.
+#[derive(Default)]
+struct Connections {
+    used: u32,
+    /// Those that have sent nothing for longest first.
+    strangers: BTreeMap<u64, Stranger>,
+    networks: HashMap<IpAddr, Network>,
+    /// The networks, those that hold most last.
+    by_units: BTreeSet<(u32, IpAddr)>,
+}
+
+struct Stranger {
+    id: u64,
+    network: IpAddr,
+    units: u32,
+    evicted: CancellationToken,
+}
+
+#[derive(Default)]
+struct Network {
+    units: u32,
+    connections: BTreeSet<u64>,
+}
+
+/// An admitted connection, until its last clone is dropped; an extension of every request on it.
+#[derive(Clone)]
+pub struct Standing(Arc<Admitted>);
+
+struct Admitted {
+    id: u64,
+    is_proven: AtomicBool,
+    evicted: CancellationToken,
+    admission: Arc<Admission>,
+}
+
+impl Admission {
+    /// Room for strangers' connections in so many units each of HTTP/1.1 and HTTP/2, and for so many
+    /// connections of known clients.
+    pub(super) fn new(units: u32, known: usize) -> Arc<Self> {
+        let units = [units, units.max(HTTP2), (units / FOR_DELIVERIES).max(HTTP2)];
+        Arc::new(Self { units, known, table: Mutex::default() })
+    }
+
+    /// Admits a connection, closing another if there is no room for it.
+    pub(super) fn admit(self: &Arc<Self>, peer: &Peer) -> Standing {
+        let evicted = CancellationToken::new();
+        let mut table = self.table();
+        let id = table.number();
+        let stranger = Stranger { id, network: network(peer), units: ONE, evicted: evicted.clone() };
+        table.put(Pool::Light, stranger, &self.units);
+        drop(table);
+        let is_proven = AtomicBool::new(false);
+        Standing(Arc::new(Admitted { id, is_proven, evicted, admission: Arc::clone(self) }))
+    }
+
+    /// Closes one connection of a stranger; `false` if there is none.
+    pub(super) fn evict(&self) -> bool {
+        let mut table = self.table();
+        [Pool::Light, Pool::Heavy, Pool::Deliveries].into_iter().any(|pool| table.evict(pool))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Puts a connection into a pool, where it is the newest, once there is room for it.
+    fn put(&mut self, pool: Pool, stranger: Stranger, units: &[u32; 3]) {
+        while self.pools[pool as usize].used + stranger.units > units[pool as usize] && self.evict(pool) {}
+        let place = self.number();
+        self.places.insert(stranger.id, (pool, place));
+        self.pools[pool as usize].add(place, stranger);
+    }
+
+    fn take(&mut self, id: u64) -> Option<(Pool, Stranger)> {
+        let (pool, place) = self.places.remove(&id)?;
+        Some((pool, self.pools[pool as usize].remove(place)?))
+    }
+
+    fn evict(&mut self, pool: Pool) -> bool {
+        let Some(stranger) = self.pools[pool as usize].evict() else { return false };
+        self.places.remove(&stranger.id);
+        stranger.evicted.cancel();
+        true
+    }
+}
+
+impl Connections {
+    /// Takes the connection that has sent nothing for longest from the network that holds most; from
+    /// all, if no network holds many.
+    fn evict(&mut self) -> Option<Stranger> {
+        let most = self.by_units.last().filter(|(units, _)| *units > SMALL);
+        let there = most.and_then(|(_, network)| self.networks.get(network)?.connections.first().copied());
+        let place = there.or_else(|| self.strangers.keys().next().copied())?;
+        self.remove(place)
+    }
+
+    fn add(&mut self, place: u64, stranger: Stranger) {
+        let network = self.networks.entry(stranger.network).or_default();
+        network.connections.insert(place);
+        self.weigh(stranger.network, i64::from(stranger.units));
+        self.strangers.insert(place, stranger);
+    }
+
+    fn remove(&mut self, place: u64) -> Option<Stranger> {
+        let stranger = self.strangers.remove(&place)?;
+        if let Some(network) = self.networks.get_mut(&stranger.network) {
+            network.connections.remove(&place);
+        }
+        self.weigh(stranger.network, -i64::from(stranger.units));
+        Some(stranger)
+    }
+
+    /// Changes what a network holds by so many units.
+    fn weigh(&mut self, address: IpAddr, change: i64) {
+        let Some(network) = self.networks.get_mut(&address) else { return };
+        self.by_units.remove(&(network.units, address));
+        let changed = |units: u32| u32::try_from(i64::from(units) + change).unwrap_or_default();
+        (network.units, self.used) = (changed(network.units), changed(self.used));
+        if network.connections.is_empty() {
+            self.networks.remove(&address);
+        } else {
+            self.by_units.insert((network.units, address));
+        }
+    }
+}
+
+impl Standing {
+    /// The client has proven who it is. From now on its connection is not closed to make room for
+    /// strangers, and its answers may take as long as they like.
+    pub fn prove(&self) {
+        let Admitted { id, is_proven, admission, .. } = &*self.0;
+        if is_proven.load(Relaxed) {
+            return;
+        }
+        let mut table = admission.table();
+        // One that was evicted meanwhile, or that finds no room, keeps the standing that it has.
+        if table.known < admission.known && table.take(*id).is_some() {
+            table.known += 1;
+            is_proven.store(true, Relaxed);
+        }
+    }
+
+    /// Whether the client has proven who it is.
+    pub(super) fn is_proven(&self) -> bool {
+        self.0.is_proven.load(Relaxed)
+    }
+
+    /// The client delivers a webhook that may be authentic: only its like can push it out.
+    pub fn delivers(&self) {
+        self.change(|_, _| Pool::Deliveries);
+    }
+
+    /// The client makes several requests on one connection of HTTP/2, and may make the server hold more
+    /// than one of HTTP/1.1. One that shows a token with its first request, such as an agent, is known
+    /// before that.
+    pub(super) fn multiplexes(&self) {
+        self.change(|pool, stranger| {
+            stranger.units = HTTP2;
+            if pool == Pool::Light { Pool::Heavy } else { pool }
+        });
+    }
+
+    /// The client has sent something: others have sent nothing for longer.
+    pub(super) fn has_sent(&self) {
+        let Admitted { id, admission, .. } = &*self.0;
+        let mut table = admission.table();
+        if let Some((pool, stranger)) = table.take(*id) {
+            table.put(pool, stranger, &admission.units);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(Pool, &mut Stranger) -> Pool) {
+        let Admitted { id, admission, .. } = &*self.0;
+        let mut table = admission.table();
+        if let Some((pool, mut stranger)) = table.take(*id) {
+            let pool = change(pool, &mut stranger);
+            table.put(pool, stranger, &admission.units);
+        }
+    }
+
+    /// Returns once the connection is to be closed to make room for another.
+    pub(super) async fn evicted(&self) {
+        self.0.evicted.cancelled().await;
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut table = self.admission.table();
+        if *self.is_proven.get_mut() {
+            table.known -= 1;
+        } else {
+            table.take(self.id);
+        }
+    }
+}
+
+/// The network of a client, among which room is shared out: an IPv4 address, or the /48 that a
+/// provider gives to one customer. Clients on a Unix socket are one.
+fn network(peer: &Peer) -> IpAddr {
+    match peer.address.map(|address| address.ip().to_canonical()) {
+        Some(IpAddr::V6(address)) => IpAddr::V6((u128::from(address) >> 80 << 80).into()),
+        Some(address) => address,
+        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str) -> Peer {
+        Peer { uid: None, address: Some(address.parse().unwrap()) }
+    }
+
+    fn alive(standings: &[Standing]) -> Vec<usize> {
+        let is_alive = |standing: &Standing| !standing.0.evicted.is_cancelled();
+        (0..standings.len()).filter(|at| is_alive(&standings[*at])).collect()
+    }
+
+    fn many(admission: &Arc<Admission>, count: usize, address: &str) -> Vec<Standing> {
+        (0..count).map(|_| admission.admit(&peer(address))).collect()
+    }
+
+    #[test]
+    fn the_network_that_holds_most_makes_room() {
+        let admission = Admission::new(60, 10);
+        let other = many(&admission, 3, "192.0.2.2:1");
+        let held = many(&admission, 80, "192.0.2.1:1");
+        assert_eq!(alive(&other), [0, 1, 2]);
+        assert_eq!(alive(&held), (23..80).collect::<Vec<_>>());
+        drop(held);
+        let again = many(&admission, 57, "[2001:db8::1]:1");
+        assert_eq!(alive(&again).len(), 57, "connections that ended leave no room");
+    }
+
+    #[test]
+    fn whoever_has_sent_something_is_closed_after_those_who_wait() {
+        let admission = Admission::new(40, 10);
+        let held = many(&admission, 40, "192.0.2.1:1");
+        held[0].has_sent();
+        let _more = many(&admission, 39, "192.0.2.1:1");
+        assert_eq!(alive(&held), [0]);
+    }
+
+    #[test]
+    fn many_networks_with_one_connection_do_not_push_out_one_with_two() {
+        let admission = Admission::new(40, 10);
+        let old = admission.admit(&peer("192.0.2.9:1"));
+        let strangers: Vec<_> =
+            (0..39).map(|at| admission.admit(&peer(&format!("192.0.2.{}:1", at + 10)))).collect();
+        let two = many(&admission, 2, "192.0.2.1:1");
+        assert_eq!(alive(&two), [0, 1]);
+        assert!(old.0.evicted.is_cancelled() && alive(&strangers).len() == 38);
+    }
+
+    #[test]
+    fn known_clients_stay_and_need_none_of_the_strangers_room() {
+        let admission = Admission::new(12, 2);
+        let known = many(&admission, 3, "192.0.2.1:1");
+        known.iter().for_each(Standing::prove);
+        assert_eq!(known.iter().filter(|standing| standing.is_proven()).count(), 2);
+        let strangers = many(&admission, 12, "192.0.2.1:1");
+        assert_eq!(alive(&known), [0, 1], "the third found no room among the known");
+        assert_eq!(alive(&strangers).len(), 12);
+        drop(known);
+        assert_eq!(admission.table().known, 0);
+    }
+
+    #[test]
+    fn whoever_fills_one_pool_takes_nothing_from_another() {
+        let admission = Admission::new(72, 10);
+        let light = many(&admission, 70, "192.0.2.1:1");
+        let (mut heavy, mut deliveries) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            heavy.push(admission.admit(&peer("192.0.2.1:1")));
+            heavy.last().unwrap().multiplexes();
+        }
+        for _ in 0..30 {
+            deliveries.push(admission.admit(&peer("192.0.2.1:1")));
+            deliveries.last().unwrap().delivers();
+        }
+        assert_eq!(alive(&light).len(), 70);
+        assert_eq!(alive(&heavy), [2, 3, 4]);
+        assert_eq!(alive(&deliveries), (6..30).collect::<Vec<_>>());
+        assert!(admission.evict() && alive(&light).len() == 69);
+        drop((light, heavy, deliveries));
+        let table = admission.table();
+        let is_empty =
+            |pool: &Connections| pool.used == 0 && pool.networks.is_empty() && pool.by_units.is_empty();
+        assert!(table.pools.iter().all(is_empty) && table.places.is_empty());
+    }
+}

@@ -1,0 +1,352 @@
+//! Reading JSON as it arrives, of which only the members that deliveries are read for are kept.
+//!
+//! Nobody knows whether a body is authentic before its last byte. Keeping whole bodies until then would
+//! let strangers fill the memory, so a body of 25 MB costs as much as the few members that matter.
+
+use std::str;
+
+use super::Rejection;
+
+/// Every member that some provider is read for, at any depth. The others, such as lists of commits, are
+/// dropped with all that is in them.
+const KEPT: [&str; 32] = [
+    "actor",
+    "after",
+    "changes",
+    "checkout_sha",
+    "closed",
+    "deleted",
+    "display_name",
+    "event_name",
+    "full_name",
+    "hash",
+    "id",
+    "login",
+    "name",
+    "new",
+    "nickname",
+    "object_kind",
+    "old",
+    "path_with_namespace",
+    "project",
+    "push",
+    "pusher",
+    "ref",
+    "ref_type",
+    "repository",
+    "sender",
+    "slug",
+    "target",
+    "toHash",
+    "type",
+    "user_name",
+    "user_username",
+    "username",
+];
+/// The longest string that is kept, in bytes; a longer one becomes `null`. No reference, commit or name
+/// that is of any use is as long.
+const LONGEST: usize = 4 * 1024;
+/// As much is kept of one body, in bytes: several thousand references.
+const MOST: usize = 1024 * 1024;
+/// How deep values may be nested.
+const DEEPEST: usize = 128;
+
+/// The outline of a JSON object.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// The objects and arrays that are open.
+    open: Vec<Level>,
+    string: Option<Text>,
+    /// How many levels are open outside the member that is being dropped.
+    dropping: Option<usize>,
+    is_begun: bool,
+    wrong: Option<&'static str>,
+    kept: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Level {
+    Array,
+    Object {
+        /// The next string is a member's name.
+        is_name_next: bool,
+        is_empty: bool,
+    },
+}
+
+/// A string that is being read.
+#[derive(Debug)]
+struct Text {
+    is_name: bool,
+    is_escaped: bool,
+    /// Where it begins in what is kept, a comma before it included.
+    start: usize,
+    is_too_long: bool,
+}
+
+impl Outline {
+    /// Reads on.
+    pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        while self.wrong.is_none() && !bytes.is_empty() {
+            let read = if self.string.is_some() { self.in_string(bytes) } else { self.outside(bytes[0]) };
+            bytes = &bytes[read..];
+            if self.kept.len() > MOST {
+                self.wrong = Some("it names too much");
+                self.kept = Vec::new();
+            }
+        }
+    }
+
+    /// How many bytes are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The object with the members that matter. It is as valid as what was read: what was kept is
+    /// checked by whoever parses it.
+    ///
+    /// # Errors
+    /// [`Rejection::BadRequest`] where it is no object, or is nested too deep.
+    pub(super) fn finish(self) -> Result<Vec<u8>, Rejection> {
+        match self.wrong {
+            Some(wrong) => Err(Rejection::BadRequest(wrong.to_owned())),
+            None if !self.is_begun => Err(Rejection::BadRequest("it is no JSON object".to_owned())),
+            None => Ok(self.kept),
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.dropping.is_none() {
+            self.kept.extend_from_slice(bytes);
+        }
+    }
+
+    /// Reads the rest of a string, or what there is of it; returns how much that was.
+    fn in_string(&mut self, bytes: &[u8]) -> usize {
+        let Some(text) = &mut self.string else { return 0 };
+        if text.is_escaped {
+            text.is_escaped = false;
+            self.keep_of_string(&bytes[..1]);
+            return 1;
+        }
+        let plain = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(bytes.len());
+        if plain > 0 {
+            self.keep_of_string(&bytes[..plain]);
+            return plain;
+        }
+        text.is_escaped = bytes[0] == b'\\';
+        let is_end = bytes[0] == b'"';
+        self.keep_of_string(&bytes[..1]);
+        if is_end {
+            self.end_string();
+        }
+        1
+    }
+
+    fn keep_of_string(&mut self, bytes: &[u8]) {
+        let Some(text) = &mut self.string else { return };
+        if self.dropping.is_some() || text.is_too_long {
+            return;
+        }
+        self.kept.extend_from_slice(bytes);
+        if self.kept.len() - text.start > LONGEST {
+            text.is_too_long = true;
+            self.kept.truncate(text.start);
+        }
+    }
+
+    fn begin_string(&mut self) {
+        let (mut is_name, start) = (false, self.kept.len());
+        if let Some(Level::Object { is_name_next: is_next @ true, is_empty }) = self.open.last_mut() {
+            (*is_next, is_name) = (false, true);
+            if !*is_empty {
+                self.keep(b",");
+            }
+        }
+        self.keep(b"\"");
+        self.string = Some(Text { is_name, is_escaped: false, start, is_too_long: false });
+    }
+
+    fn end_string(&mut self) {
+        let Some(text) = self.string.take() else { return };
+        if self.dropping.is_some() {
+            return;
+        }
+        if text.is_name {
+            self.end_name(&text);
+        } else if text.is_too_long {
+            self.keep(b"null");
+        }
+    }
+
+    fn end_name(&mut self, text: &Text) {
+        let written = self.kept.get(text.start..).unwrap_or_default();
+        let name = written.strip_prefix(b",").unwrap_or(written);
+        let name = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\""));
+        let is_kept =
+            name.and_then(|name| str::from_utf8(name).ok()).is_some_and(|name| KEPT.contains(&name));
+        if !is_kept {
+            self.kept.truncate(text.start);
+            self.dropping = Some(self.open.len());
+        } else if let Some(Level::Object { is_empty, .. }) = self.open.last_mut() {
+            *is_empty = false;
+        }
+    }
+
+    /// Reads one byte that is in no string.
+    fn outside(&mut self, byte: u8) -> usize {
+        match byte {
+            b'"' if !self.open.is_empty() => self.begin_string(),
+            b'{' => self.begin(Level::Object { is_name_next: true, is_empty: true }, byte),
+            b'[' if !self.open.is_empty() => self.begin(Level::Array, byte),
+            b'}' | b']' => self.end(byte),
+            b',' if !self.open.is_empty() => self.separate(),
+            // So that two numbers do not become one.
+            b' ' | b'\t' | b'\r' | b'\n' if self.kept.last().is_some_and(|last| *last != b' ') => {
+                self.keep(b" ");
+            }
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            _ if self.open.is_empty() => self.wrong = Some("it is no JSON object"),
+            _ => self.keep(&[byte]),
+        }
+        1
+    }
+
+    fn begin(&mut self, level: Level, byte: u8) {
+        if self.is_begun && self.open.is_empty() {
+            self.wrong = Some("something follows the JSON object");
+        } else if self.open.len() >= DEEPEST {
+            self.wrong = Some("its values are nested too deep");
+        } else {
+            self.is_begun = true;
+            self.open.push(level);
+            self.keep(&[byte]);
+        }
+    }
+
+    fn end(&mut self, byte: u8) {
+        if self.dropping == Some(self.open.len()) {
+            self.dropping = None;
+        }
+        match (self.open.pop(), byte) {
+            (Some(Level::Object { .. }), b'}') | (Some(Level::Array), b']') => self.keep(&[byte]),
+            _ => self.wrong = Some("it is no valid JSON"),
+        }
+    }
+
+    fn separate(&mut self) {
+        if self.dropping == Some(self.open.len()) {
+            self.dropping = None;
+        }
+        match self.open.last_mut() {
+            // The comma comes with the next member that is kept.
+            Some(Level::Object { is_name_next, .. }) => *is_name_next = true,
+            _ => self.keep(b","),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn outline(text: &[u8], piece: usize) -> Result<Vec<u8>, Rejection> {
+        let mut outline = Outline::default();
+        text.chunks(piece.max(1)).for_each(|piece| outline.push(piece));
+        outline.finish()
+    }
+
+    fn kept(text: &str) -> String {
+        String::from_utf8(outline(text.as_bytes(), 7).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn members_that_matter_are_kept_and_others_dropped_at_any_depth() {
+        for (text, expected) in [
+            ("{}", "{}"),
+            (r#"{"ref":"a","x":1}"#, r#"{"ref":"a"}"#),
+            (r#"{"x":{"ref":"b"},"ref":"a"}"#, r#"{"ref":"a"}"#),
+            (r#"{"x":[1,{"y":"}]"}],"after":null,"z":"\"","id":7}"#, r#"{"after":null,"id":7}"#),
+            (
+                r#"{"push":{"changes":[{"commits":[1],"new":{"name":"d"}},{}]}}"#,
+                r#"{"push":{"changes":[{"new":{"name":"d"}},{}]}}"#,
+            ),
+            ("{ \"ref\" :\n \"a b\" , \"x\" : 1 }", "{ \"ref\" : \"a b\" }"),
+        ] {
+            let (kept, expected) = (kept(text), expected.replace(' ', ""));
+            assert_eq!(kept.replace(' ', ""), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_or_goes_on_after_it_is_refused() {
+        let deep = format!("{{\"x\":{}", "[".repeat(10_000));
+        for text in ["", "[]", "5", "null", "\"ref\"", "\u{feff}{}", "{}x", "{}{}", "{]", "{}}", &deep] {
+            let shown: String = text.chars().take(20).collect();
+            assert!(outline(text.as_bytes(), 5).is_err(), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_large_body_leaves_little() {
+        let long = "x".repeat(3 * LONGEST);
+        let commits: Vec<Value> =
+            (0..20_000).map(|at| json!({"id": at, "message": "m".repeat(100)})).collect();
+        let text = json!({"ref": long, "after": "b", "commits": commits}).to_string();
+        let kept: Value = serde_json::from_slice(&outline(text.as_bytes(), 4_096).unwrap()).unwrap();
+        assert_eq!(kept, json!({"ref": null, "after": "b"}));
+        for flood in ["[1", "[\"a\"", "[{\"ref\":{}}"] {
+            let text = format!("{{\"ref\":{}", flood.replace('[', "[ ") + &",\"id\"".repeat(400_000));
+            let mut outline = Outline::default();
+            text.as_bytes().chunks(64).for_each(|piece| outline.push(piece));
+            assert!(outline.kept.capacity() <= 2 * MOST && outline.finish().is_err());
+        }
+    }
+
+    /// `value` without what is dropped.
+    fn reduced(value: &Value) -> Value {
+        match value {
+            Value::Object(members) => members
+                .iter()
+                .filter(|(name, _)| KEPT.contains(&name.as_str()))
+                .map(|(name, value)| (name.clone(), reduced(value)))
+                .collect(),
+            Value::Array(items) => items.iter().map(reduced).collect(),
+            other => other.clone(),
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            "[\\PC\"\\\\{}\\[\\],:]{0,8}".prop_map(Value::from),
+        ];
+        let name = prop_oneof![Just("ref".to_owned()), Just("push".to_owned()), "[\\PC\"\\\\]{0,4}"];
+        leaf.prop_recursive(5, 40, 6, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map(name.clone(), inner, 0..5)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_outline_of_any_object_is_that_object_reduced(value in values(), piece in 1_usize..20, is_pretty: bool) {
+            let object = json!({"ref": value});
+            let text = if is_pretty { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) };
+            let kept = outline(text.unwrap().as_bytes(), piece).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), reduced(&object));
+        }
+
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..20) {
+            let _ = outline(&[b"{\"ref\":", bytes.as_slice()].concat(), piece);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading a delivery as it arrives: its proof and its outline, in as little memory as possible.
+
+use axum::http::HeaderMap;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::content::{self, Content};
+use super::form::Form;
+use super::outline::Outline;
+use super::{Delivery, Rejection, bitbucket, check_secret, gitea, github, gitlab};
+use crate::model::container::Secret;
+use crate::model::spec::Provider;
+use crate::model::time::Timestamp;
+
+/// What proves that a sender holds the secret.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// A token in a header, which was compared already.
+    Token,
+    /// A message authentication code.
+    Mac {
+        /// It covers what was read so far.
+        mac: Box<Hmac<Sha256>>,
+        /// It has to be one of these.
+        given: Vec<Vec<u8>>,
+        /// It covers the decoded text of a form, and not the body as it was sent.
+        of_text: bool,
+    },
+}
+
+impl Proof {
+    /// A code under `key` over the message of which `beginning` are the first bytes.
+    ///
+    /// # Errors
+    /// [`Rejection::Unconfigured`] where the key cannot be used, which no key is.
+    pub(super) fn mac(key: &[u8], beginning: &[&[u8]], given: Vec<Vec<u8>>) -> Result<Self, Rejection> {
+        let mac = Hmac::<Sha256>::new_from_slice(key);
+        let mut mac = mac.map_err(|_| Rejection::Unconfigured("its secret is no key"))?;
+        beginning.iter().for_each(|part| mac.update(part));
+        Ok(Self::Mac { mac: Box::new(mac), given, of_text: false })
+    }
+
+    pub(super) fn push(&mut self, body: &[u8], text: &[u8]) {
+        if let Self::Mac { mac, of_text, .. } = self {
+            mac.update(if *of_text { text } else { body });
+        }
+    }
+
+    pub(super) fn check(self) -> Result<(), Rejection> {
+        let Self::Mac { mac, given, .. } = self else { return Ok(()) };
+        if given.iter().any(|given| mac.clone().verify_slice(given).is_ok()) {
+            Ok(())
+        } else {
+            Err(Rejection::Unauthorized("its signature does not match"))
+        }
+    }
+}
+
+/// A delivery that is arriving.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    provider: Provider,
+    proof: Proof,
+    form: Option<Form>,
+    outline: Outline,
+}
+
+impl Arriving {
+    /// Begins to read a delivery of which the headers are there.
+    ///
+    /// # Errors
+    /// A [`Rejection`] where the headers alone show that the sender cannot prove anything. The body need
+    /// not be read then.
+    pub(super) fn new(
+        provider: Provider,
+        secret: &Secret,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Self, Rejection> {
+        check_secret(secret)?;
+        let content = match provider {
+            Provider::Github | Provider::Gitea => content::kind(headers)?,
+            Provider::Gitlab | Provider::Bitbucket => {
+                content::json_only(headers)?;
+                Content::Json
+            }
+        };
+        let proof = match provider {
+            Provider::Github => github::proof(secret, headers)?,
+            Provider::Gitlab => gitlab::proof(secret, headers, now)?,
+            Provider::Gitea => gitea::proof(secret, headers)?,
+            Provider::Bitbucket => bitbucket::proof(secret, headers)?,
+        };
+        let form = (content == Content::Form).then(Form::default);
+        Ok(Self { provider, proof, form, outline: Outline::default() })
+    }
+
+    /// Whether the sender has proven to hold the secret already.
+    pub(super) fn is_proven(&self) -> bool {
+        matches!(self.proof, Proof::Token)
+    }
+
+    /// How many bytes of the body are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.outline.kept()
+    }
+
+    /// Reads on.
+    pub(super) fn push(&mut self, body: &[u8]) {
+        let decoded = self.form.as_mut().map(|form| form.push(body));
+        let text = decoded.as_deref().unwrap_or(body);
+        self.proof.push(body, text);
+        self.outline.push(text);
+    }
+
+    /// Reads the delivery, now that all of it is there.
+    ///
+    /// # Errors
+    /// A [`Rejection`]: the proof is checked first.
+    pub(super) fn finish(self, headers: &HeaderMap) -> Result<Delivery, Rejection> {
+        let is_whole = self.form.is_none_or(Form::finish);
+        let refused = "the form has not exactly one whole `payload`";
+        if !is_whole && matches!(self.proof, Proof::Mac { of_text: true, .. }) {
+            return Err(Rejection::Unauthorized(refused));
+        }
+        self.proof.check()?;
+        if !is_whole {
+            return Err(Rejection::BadRequest(refused.to_owned()));
+        }
+        let text = self.outline.finish()?;
+        match self.provider {
+            Provider::Github => github::delivery(headers, &text),
+            Provider::Gitlab => gitlab::delivery(headers, &text),
+            Provider::Gitea => gitea::delivery(headers, &text),
+            Provider::Bitbucket => bitbucket::delivery(headers, &text),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The log of what is refused: senders who prove nothing must not fill a disk with lines.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, Rate};
+
+/// Twenty lines at once, then one a second.
+const RATE: Rate = Rate { burst: 20, per_second: 1 };
+
+/// Decides which refusals are logged. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub(super) struct Refusals {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    bucket: Option<Bucket>,
+    left_out: u64,
+}
+
+impl Refusals {
+    /// Whether another refusal is logged; if so, how many were left out since the last one.
+    pub(super) fn admit(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.bucket.get_or_insert_with(|| Bucket::full(RATE, now)).take(RATE, now).is_err() {
+            state.left_out += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut state.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_leaves_few_lines_and_their_number() {
+        let (refusals, now) = (Refusals::default(), Instant::now());
+        let logged = (0..1_000).filter(|_| refusals.clone().admit(now).is_some()).count();
+        assert_eq!(logged, 20);
+        assert_eq!(refusals.admit(now + Duration::from_secs(1)), Some(980));
+        assert_eq!(refusals.admit(now + Duration::from_secs(60)), Some(0));
+    }
+}

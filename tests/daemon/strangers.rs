@@ -1,0 +1,230 @@
+//! Strangers who attack the real daemon in every way at once, while a signed sender pushes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+use crate::child::Place;
+use crate::common::{SECRET, http_get, signed_post};
+
+/// What a sender such as GitHub waits for.
+const SENDERS_PATIENCE: Duration = Duration::from_secs(10);
+/// The most memory that the daemon may ever have had, in KiB.
+const MOST_MEMORY: u64 = 256 * 1024;
+/// The largest body that GitHub sends.
+const LARGEST: usize = 25_000_000;
+
+/// How many do what.
+#[derive(Clone, Copy)]
+struct Attack {
+    /// Connections that are held.
+    held: usize,
+    /// Unsigned bodies of [`LARGEST`] bytes at once.
+    streams: usize,
+    /// For how long.
+    lasts: Duration,
+}
+
+/// What was seen meanwhile.
+struct Seen {
+    /// How long each signed push took.
+    pushes: Vec<Duration>,
+    /// The daemon's `VmHWM`, in KiB.
+    memory: u64,
+    /// How often a held connection was opened, and how many bodies were sent to their end or cut off.
+    opened: usize,
+    streamed: usize,
+}
+
+#[test]
+fn a_signed_push_gets_through_whatever_strangers_do() {
+    let seen = attack(Attack { held: 1_500, streams: 24, lasts: Duration::from_secs(8) });
+    seen.judge();
+}
+
+/// All at their full size: `cargo test --release --test daemon strangers -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes a minute and both processors; its figures are in docs/performance.md"]
+fn a_signed_push_gets_through_the_largest_attack() {
+    let seen = attack(Attack { held: 4_096, streams: 100, lasts: Duration::from_secs(45) });
+    seen.judge();
+}
+
+fn attack(attack: Attack) -> Seen {
+    allow_more_files();
+    let place = Place::new();
+    let daemon = place.serve(&[]);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
+    let runtime = Runtime::new().unwrap();
+    let counts: [Arc<AtomicUsize>; 2] = Default::default();
+    let is_over = Arc::new(AtomicBool::new(false));
+    for number in 0..attack.held {
+        let (opened, is_over) = (Arc::clone(&counts[0]), Arc::clone(&is_over));
+        runtime.spawn(async move {
+            while !is_over.load(Relaxed) {
+                if hold(address, number).await {
+                    opened.fetch_add(1, Relaxed);
+                }
+                // Whoever was closed comes back, but not so fast that this process does nothing else.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+    for number in 0..attack.streams {
+        let (streamed, is_over) = (Arc::clone(&counts[1]), Arc::clone(&is_over));
+        runtime.spawn(async move {
+            while !is_over.load(Relaxed) {
+                stream(address, number).await;
+                streamed.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    let pushes = push_until(place.port, Instant::now() + attack.lasts);
+    is_over.store(true, Relaxed);
+    runtime.shutdown_background();
+    let memory = daemon.peak_memory();
+    Seen { pushes, memory, opened: counts[0].load(Relaxed), streamed: counts[1].load(Relaxed) }
+}
+
+/// Pushes as GitHub does, and asks for health, again and again.
+fn push_until(port: u16, end: Instant) -> Vec<Duration> {
+    let mut pushes = Vec::new();
+    while Instant::now() < end || pushes.is_empty() {
+        let commit = format!("{:040x}", pushes.len() + 1);
+        let filler = "x".repeat(20_000);
+        let body = serde_json::json!({
+            "ref": "refs/heads/dev", "after": commit, "commits": [{"message": filler}],
+            "repository": {"full_name": "example/shop"}, "pusher": {"name": "alice"},
+        });
+        let start = Instant::now();
+        let (status, answer) =
+            signed_post(port, "shop", SECRET, "push", body.to_string().as_bytes()).unwrap();
+        pushes.push(start.elapsed());
+        assert!(status == 202, "{status} {answer}");
+        assert_eq!(http_get(port, "/healthz").unwrap().0, 200);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    pushes
+}
+
+impl Seen {
+    fn judge(mut self) {
+        self.pushes.sort_unstable();
+        let at = |percent: usize| self.pushes[(self.pushes.len() - 1) * percent / 100];
+        println!(
+            "{} signed pushes: median {:?}, p99 {:?}, longest {:?}; peak memory {} MiB; {} connections were \
+             held, {} bodies of 25 MB were sent",
+            self.pushes.len(),
+            at(50),
+            at(99),
+            at(100),
+            self.memory / 1024,
+            self.opened,
+            self.streamed
+        );
+        assert!(at(99) < SENDERS_PATIENCE, "a signed push took {:?}", at(99));
+        assert!(self.memory < MOST_MEMORY, "the daemon had {} KiB", self.memory);
+    }
+}
+
+/// Holds a connection in one of several ways until the daemon closes it; whether it was opened at all.
+async fn hold(address: SocketAddr, number: usize) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    if stream.write_all(&beginning(number)).await.is_err() {
+        return false;
+    }
+    let mut piece = [0; 64];
+    // Of what is answered as little is read as possible: only the end matters.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    while !matches!(stream.read(&mut piece).await, Ok(0) | Err(_)) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    true
+}
+
+fn beginning(number: usize) -> Vec<u8> {
+    let signed = "POST /webhooks/shop HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Hub-Signature-256: sha256=";
+    let signed = format!("{signed}{}\r\nContent-Length: {LARGEST}\r\n\r\n", "0".repeat(64));
+    match number % 6 {
+        0 => Vec::new(),
+        1 => format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(30_000)).into_bytes(),
+        2 => "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500).into_bytes(),
+        3 => closed_window(),
+        4 => [signed.as_bytes(), b"{\"ref\":\"", &[b'x'; 4_000], b"\",", &[b' '; 40_000]].concat(),
+        _ => [closed_window(), waiting_bodies()].concat(),
+    }
+}
+
+/// A client of HTTP/2 that lets nothing through, and asks for `/` a hundred times.
+fn closed_window() -> Vec<u8> {
+    let settings = [&[0, 4][..], &0_u32.to_be_bytes()].concat();
+    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &settings)].concat();
+    for stream in (1..200).step_by(2) {
+        bytes.extend(frame(1, 0x5, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'x']));
+    }
+    bytes
+}
+
+/// Beginnings of bodies in streams that were opened without an end.
+fn waiting_bodies() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for stream in (201..240).step_by(2) {
+        let path = b"/webhooks/shop";
+        let proof = format!("sha256={}", "0".repeat(64));
+        let headers = [
+            &[0x83, 0x86, 0x04, 14][..],
+            path,
+            &[0x41, 0x01, b'x', 0x0f, 0x10, 16],
+            b"application/json",
+            &[0x00, 19],
+            b"x-hub-signature-256",
+            &[71],
+            proof.as_bytes(),
+        ]
+        .concat();
+        bytes.extend(frame(1, 0x4, stream, &headers));
+        bytes.extend(frame(0, 0, stream, &[b' '; 2_000]));
+    }
+    bytes
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Sends a body of 25 MB as fast as it is taken: unsigned, or with a signature that is well-formed.
+async fn stream(address: SocketAddr, number: usize) {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return };
+    let proof = match number % 4 {
+        0 => String::new(),
+        _ => format!("X-Hub-Signature-256: sha256={}\r\n", "0".repeat(64)),
+    };
+    let head = format!(
+        "POST /webhooks/shop HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{proof}Content-Length: \
+         {LARGEST}\r\n\r\n{{\"commits\":\""
+    );
+    let piece = vec![b'x'; 64 * 1024];
+    let mut sent = stream.write_all(head.as_bytes()).await;
+    let mut left = LARGEST - "{\"commits\":\"".len();
+    while sent.is_ok() && left > 0 {
+        let now = left.min(piece.len());
+        sent = stream.write_all(&piece[..now]).await;
+        left -= now;
+    }
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(SENDERS_PATIENCE, stream.read_to_end(&mut answer)).await;
+}
+
+fn allow_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum.or(Some(16_384)), ..limit };
+    setrlimit(Resource::Nofile, wanted).unwrap();
+}
