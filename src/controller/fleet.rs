@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use tracing::warn;
 
 use super::clock::{ahead, now};
@@ -25,6 +26,10 @@ use crate::model::time::Timestamp;
 const LAST_LINES: usize = 10;
 /// The most characters of them.
 const MOST_CHARACTERS: usize = 16 * 1024;
+/// How long the first looks at all containers may take before passes go on with what is known.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// Containers that a resync looks at at once.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// How long a look at a path of this host may take.
 const LOOK: Duration = Duration::from_secs(2);
@@ -45,8 +50,8 @@ struct Known {
     looks: u64,
     /// The number of the look whose answer was taken last, by container.
     taken: HashMap<String, u64>,
-    /// Why containers could not be looked at, as it was logged.
-    unseen: HashMap<String, EngineError>,
+    /// Why containers could not be looked at, as it was logged, and whose they are where that is known.
+    unseen: HashMap<String, (Option<EnvironmentName>, EngineError)>,
     /// What events told of the ends of ours.
     ends: Ends,
     /// Names of containers that are not ours.
@@ -301,19 +306,72 @@ impl Fleet {
         let (ours, foreign): (Vec<_>, Vec<_>) = list.into_iter().partition(|listed| self.is_ours(listed));
         let mut changed = self.forget_all_but(&ours, begun);
         self.known().foreign = foreign.iter().flat_map(foreign_names).collect();
-        for listed in ours {
-            let summary = (listed.names.clone(), listed.state.clone());
-            if afresh || self.known().listed.get(&listed.id) != Some(&summary) {
-                match self.look(engine, &listed.id).await {
-                    Ok(environment) => {
-                        changed.extend(environment);
-                        self.known().listed.insert(listed.id, summary);
-                    }
-                    Err(error) => drop(self.keep(&listed.id, error)?),
-                }
+        let is_changed =
+            |listed: &Listed| afresh || self.known().listed.get(&listed.id) != Some(&summary(listed));
+        let to_look_at: Vec<Listed> = ours.into_iter().filter(is_changed).collect();
+        if afresh {
+            self.expect(&to_look_at);
+        }
+        let looks = to_look_at.into_iter().map(|listed| self.look_at_listed(engine, listed));
+        let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
+        let looking = async {
+            while let Some(environment) = looks.next().await {
+                changed.extend(environment?);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(if afresh { FIRST_LOOK } else { Duration::MAX }, looking).await {
+            Ok(looked) => looked.map(|()| changed),
+            // Those that are known need not wait for the others.
+            Err(_) => Ok(changed),
+        }
+    }
+
+    /// Notes that nothing is known yet of containers that were listed.
+    fn expect(&self, listed: &[Listed]) {
+        let of = |listed: &Listed| (listed.id.clone(), self.environment_of(listed.labels.iter()));
+        // Before the lock, which is taken to find out whose they are.
+        let expected: Vec<_> = listed.iter().map(of).collect();
+        let mut known = self.known();
+        for (id, environment) in expected {
+            if !known.ours.contains_key(&id) {
+                let error = EngineError::Deadline { call: "inspect a container", within: FIRST_LOOK };
+                known.unseen.insert(id, (environment, error));
             }
         }
-        Ok(changed)
+    }
+
+    /// The containers of which nothing is known yet, though they were listed.
+    pub(crate) fn expected(&self) -> Vec<String> {
+        let known = self.known();
+        let unseen = known.unseen.keys().filter(|id| !known.ours.contains_key(*id));
+        unseen.cloned().collect()
+    }
+
+    async fn look_at_listed(
+        &self,
+        engine: &Engine,
+        listed: Listed,
+    ) -> Result<Option<EnvironmentName>, EngineError> {
+        match self.look(engine, &listed.id).await {
+            Ok(environment) => {
+                let summary = summary(&listed);
+                self.known().listed.insert(listed.id, summary);
+                Ok(environment)
+            }
+            Err(error) => self.keep(&listed.id, self.environment_of(listed.labels.iter()), error),
+        }
+    }
+
+    /// Why a container of an environment is not known, though the engine listed it: what else is known
+    /// of the environment is not all, and must not be acted upon.
+    pub(crate) fn unseen(&self, environment: &EnvironmentName) -> Option<EngineError> {
+        let known = self.known();
+        let of_it = |id: &String, of: &Option<EnvironmentName>| {
+            of.as_ref() == Some(environment) && !known.ours.contains_key(id)
+        };
+        let mut unseen = known.unseen.iter();
+        unseen.find(|(id, (of, _))| of_it(id, of)).map(|(_, (_, error))| error.clone())
     }
 
     /// Looks at one container again. Gives its environment where it is ours and changed. Where two
@@ -333,7 +391,7 @@ impl Fleet {
             known.take(id, number);
             return Ok(known.forget(id));
         };
-        let Some(environment) = self.environment_of(&seen.labels) else { return Ok(None) };
+        let Some(environment) = self.environment_of(seen.labels.iter()) else { return Ok(None) };
         let mut known = self.known();
         if !known.take(id, number) {
             return Ok(None);
@@ -346,20 +404,28 @@ impl Fleet {
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
     }
 
-    /// Keeps what was known of a container where a look at it ended in `error`: the others must not
-    /// wait for one that the engine cannot tell of, such as one that is half removed.
+    /// Keeps what was known of a container of `environment`, where that is known, after a look at it
+    /// ended in `error`: the others must not wait for one that the engine cannot tell of, such as one
+    /// that is half removed, or not yet.
     ///
     /// # Errors
     /// `error`, where it is the engine itself that does not answer.
-    pub(crate) fn keep(&self, id: &str, error: EngineError) -> Result<Option<EnvironmentName>, EngineError> {
+    pub(crate) fn keep(
+        &self,
+        id: &str,
+        environment: Option<EnvironmentName>,
+        error: EngineError,
+    ) -> Result<Option<EnvironmentName>, EngineError> {
         if error.is_unreachable() {
             return Err(error);
         }
         let mut known = self.known();
-        if known.unseen.get(id) != Some(&error) {
+        let before = known.unseen.get(id);
+        let environment = environment.or_else(|| before.and_then(|(environment, _)| environment.clone()));
+        if before.map(|(_, before)| before) != Some(&error) {
             warn!(container = id, %error, "a container cannot be looked at; what was known of it is kept");
-            known.unseen.insert(id.to_owned(), error);
         }
+        known.unseen.insert(id.to_owned(), (environment, error));
         Ok(None)
     }
 
@@ -385,11 +451,25 @@ impl Fleet {
             && listed.labels.get(label::ENVIRONMENT).is_some_and(|name| EnvironmentName::new(name).is_ok())
     }
 
-    fn environment_of(&self, labels: &BTreeMap<String, String>) -> Option<EnvironmentName> {
-        let is_ours = labels.get(label::RECORD) == Some(&self.record);
-        let named = labels.get(label::ENVIRONMENT).filter(|_| is_ours)?;
-        Some(self.known().owner(EnvironmentName::new(named).ok()?))
+    fn environment_of<'a>(
+        &self,
+        labels: impl Iterator<Item = (&'a String, &'a String)>,
+    ) -> Option<EnvironmentName> {
+        let (mut is_ours, mut environment) = (false, None);
+        for (name, value) in labels {
+            is_ours |= name == label::RECORD && *value == self.record;
+            if name == label::ENVIRONMENT {
+                environment = EnvironmentName::new(value).ok();
+            }
+        }
+        let environment = environment.filter(|_| is_ours)?;
+        Some(self.known().owner(environment))
     }
+}
+
+/// What the list says of a container, to tell whether it changed.
+fn summary(listed: &Listed) -> (Vec<String>, String) {
+    (listed.names.clone(), listed.state.clone())
 }
 
 impl Known {
@@ -602,5 +682,19 @@ pub(super) mod tests {
         known.take("a", late);
         known.forget("a");
         assert!(!known.take("a", early));
+    }
+
+    #[test]
+    fn one_slow_answer_is_the_trouble_of_one_container_and_a_lost_connection_is_the_engines() {
+        let (fleet, dev) = (Fleet::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
+        let slow = EngineError::Deadline { call: "inspect a container", within: Duration::from_secs(30) };
+        assert_eq!(fleet.keep("a", Some(dev.clone()), slow.clone()), Ok(None));
+        assert_eq!(fleet.unseen(&dev), Some(slow.clone()), "what is not known is taken for known");
+        assert_eq!(fleet.expected(), ["a"]);
+        fleet.known().ours.insert("a".to_owned(), (dev.clone(), seen("a")));
+        assert_eq!(fleet.keep("a", None, slow), Ok(None));
+        assert_eq!(fleet.unseen(&dev), None, "what was known is kept");
+        let lost = EngineError::Unreachable("the socket is gone".to_owned());
+        assert_eq!(fleet.keep("a", None, lost.clone()), Err(lost));
     }
 }

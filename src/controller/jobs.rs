@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::clock;
+use super::docker::Urgency;
 use super::wake::Wake;
 use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
@@ -201,7 +202,7 @@ impl Jobs {
         };
         let (jobs, environment) = (self.clone(), environment.clone());
         self.tasks.spawn(async move {
-            let ended = cancel.run_until_cancelled_owned(job).await;
+            let ended = cancel.run_until_cancelled_owned(Urgency::Rollout.scope(job)).await;
             jobs.end(&environment, key, ended);
         });
     }

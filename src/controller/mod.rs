@@ -19,6 +19,7 @@ mod front;
 mod generations;
 mod guard;
 mod host_file;
+mod inspections;
 mod intent;
 mod jobs;
 mod lives;
@@ -36,6 +37,7 @@ mod registries;
 mod remote;
 mod supervise;
 mod sweep;
+mod turns;
 mod wake;
 mod watch;
 
@@ -69,6 +71,7 @@ use probe::Prober;
 use push::Pusher;
 use registries::Registries;
 use sweep::Sweeper;
+use turns::Turns;
 use wake::Wake;
 
 pub use builder::StateDirs;
@@ -194,6 +197,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         engine: Arc::clone(&engine),
         fleet,
         jobs: jobs.clone(),
+        turns: Turns::new(wake.clone()),
         builder,
         registries,
         pusher,

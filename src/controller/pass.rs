@@ -21,6 +21,7 @@ use super::mount_policy::MountPolicy;
 use super::probe::{ProbeTarget, Prober};
 use super::push::Pusher;
 use super::registries::Registries;
+use super::turns::Turns;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
@@ -45,6 +46,7 @@ pub(super) struct Pass {
     pub(super) engine: Arc<Engine>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) jobs: Jobs,
+    pub(super) turns: Turns,
     pub(super) prober: Prober,
     pub(super) front: Front,
     pub(super) guard: Guard,
@@ -123,8 +125,11 @@ impl Pass {
             self.tell_front(&planned);
             self.tell_guard(&planned);
             let before = self.status.status(environment)?;
-            let (announced, acted) =
-                tokio::join!(self.no_longer_ready(&planned, before.as_ref()), self.act(&planned));
+            let (planned, urgency) = self.in_turn(planned)?;
+            let (announced, acted) = tokio::join!(
+                self.no_longer_ready(&planned, before.as_ref()),
+                urgency.scope(self.act(&planned))
+            );
             announced?;
             let look_again = planned.plan.look_again;
             let is_at_rest = planned.plan.steps.is_empty();
@@ -218,6 +223,9 @@ impl Pass {
         build: Option<(&Task, Result<Inputs, String>)>,
     ) -> Result<(Observed, Option<JobKey>), PassError> {
         let engine = &*self.engine;
+        if let Some(why) = self.fleet.unseen(&intent.environment) {
+            return Err(why.into());
+        }
         let containers = self.fleet.containers(&intent.environment);
         let of_entry = intent.entry.image.iter().filter_map(|image| image.id.clone());
         let of_good = memory.good.iter().chain(&memory.before).filter_map(|good| good.image.id.clone());

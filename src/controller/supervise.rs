@@ -285,6 +285,7 @@ impl Supervisor {
             stopped.run_until_cancelled(worker.run()).await;
             pass.jobs.cancel(&environment);
             pass.prober.forget(&environment);
+            pass.turns.leave(&environment);
         });
         stop.drop_guard()
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::builder::{name_of, tag_prefix};
-use super::docker::{Engine, EngineError, FoundImage};
+use super::docker::{Engine, EngineError, FoundImage, Urgency};
 use super::jobs::Jobs;
 use super::pull::keep_name;
 use crate::model::build::{BuildRecord, BuildResult};
@@ -67,7 +67,7 @@ impl Sweeper {
                 warn!(error = %chain(&error), "the build cache could not be pruned");
             }
             // Nothing depends on it, and the next deployment tries again.
-            if let Err(error) = self.images().await {
+            if let Err(error) = Urgency::Upkeep.scope(self.images()).await {
                 warn!(error = %chain(&error), "images of earlier builds could not be swept");
             }
         }

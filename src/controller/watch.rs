@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::clock::{now, wall};
 use super::docker::{EngineError, Happening};
+use super::inspections::{Inspected, Inspections};
 use super::pass::{EngineState, Pass};
 use super::wake::Wake;
 use crate::model::time::Timestamp;
@@ -67,19 +69,50 @@ impl Watch {
         self.wake.ring_all();
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + self.period, self.period);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut looks, mut is_foreign) = (Inspections::default(), false);
+        for id in pass.fleet.expected() {
+            looks.begin(self, id, Vec::new());
+        }
+        let mut resyncing: Option<BoxFuture<'_, Result<(), EngineError>>> = None;
         loop {
             tokio::select! {
                 happening = happenings.next() => match happening {
-                    Some(happening) => self.look(happening?).await?,
+                    Some(happening) => self.hear(happening?, &mut looks),
                     None => return Err(EngineError::Unreachable("its event stream ended".to_owned())),
                 },
-                _ = resync.tick() => self.resync().await?,
+                Some(looked) = looks.next(self) => match looked {
+                    Inspected::Known => {}
+                    Inspected::Foreign => {
+                        is_foreign = true;
+                        resync.reset_immediately();
+                    }
+                    Inspected::Lost(error) => return Err(error),
+                },
+                _ = resync.tick(), if resyncing.is_none() => {
+                    resyncing = Some(self.resync(std::mem::take(&mut is_foreign)).boxed());
+                }
+                resynced = under_way(&mut resyncing) => {
+                    resyncing = None;
+                    if let Err(error) = resynced {
+                        self.check_that_it_answers(error).await?;
+                    }
+                }
             }
         }
     }
 
-    async fn look(&self, happening: Happening) -> Result<(), EngineError> {
-        let (fleet, engine) = (&self.pass.fleet, &self.pass.engine);
+    /// Tells an engine that is lost from one that took too long for one request.
+    async fn check_that_it_answers(&self, error: EngineError) -> Result<(), EngineError> {
+        if !error.is_slow() {
+            return Err(error);
+        }
+        self.pass.engine.ping().await?;
+        warn!(%error, "the Docker Engine is slow; what was known is kept");
+        Ok(())
+    }
+
+    fn hear(&self, happening: Happening, looks: &mut Inspections) {
+        let fleet = &self.pass.fleet;
         debug!(?happening, "event");
         match happening {
             Happening::Signal { id, signal, at } => fleet.note_signal(&id, signal, at),
@@ -88,14 +121,7 @@ impl Watch {
                 if let Some(at) = died_at {
                     fleet.note_end(&id, at);
                 }
-                let looked = fleet.look(engine, &id).await;
-                if let Some(environment) = looked.or_else(|error| fleet.keep(&id, error))? {
-                    self.wake.ring(&environment);
-                } else if !fleet.knows(&id) && names.iter().any(|name| self.is_declared(name)) {
-                    // Someone else's container came, went or changed its name where it matters.
-                    self.resync().await?;
-                    self.wake.ring_all();
-                }
+                looks.begin(self, id, names);
             }
             Happening::ImageCame => {
                 self.pass.front.hear_of_images();
@@ -112,11 +138,10 @@ impl Watch {
             // Other people's, of which there may be many: each build makes and removes images.
             Happening::ImageGone { .. } | Happening::Network { .. } | Happening::Volume { .. } => {}
         }
-        Ok(())
     }
 
     /// Whether the manifest declares a container of this name.
-    fn is_declared(&self, name: &str) -> bool {
+    pub(super) fn is_declared(&self, name: &str) -> bool {
         let manifest = self.pass.manifest.borrow();
         manifest.environments.values().any(|spec| spec.container.as_str() == name)
     }
@@ -131,11 +156,23 @@ impl Watch {
         mounts.any(|mount| mount.volume().is_some_and(|volume| volume.as_str() == name))
     }
 
-    async fn resync(&self) -> Result<(), EngineError> {
+    /// Lists everything; `is_foreign`: because of a container that is not ours.
+    async fn resync(&self, is_foreign: bool) -> Result<(), EngineError> {
         for environment in self.pass.fleet.resync(&self.pass.engine, false).await? {
             self.wake.ring(&environment);
         }
         self.resynced.send_replace(Some(now()));
+        if is_foreign {
+            self.wake.ring_all();
+        }
         Ok(())
+    }
+}
+
+/// The end of what is under way; never, where nothing is.
+async fn under_way<T>(work: &mut Option<BoxFuture<'_, T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
     }
 }

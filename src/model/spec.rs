@@ -31,6 +31,8 @@ pub struct Manifest {
     pub build_cache: Option<u64>,
     /// Whether a guard looks after the containers while abide is gone.
     pub guard: GuardMode,
+    /// How many environments of a host are updated at once; `None`: as many as suit its processors.
+    pub parallel_updates: Option<usize>,
     /// The managed nginx in front of the environments, where one is declared.
     pub front: Option<FrontSpec>,
     /// The managed registry, where one is declared.

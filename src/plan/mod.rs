@@ -20,6 +20,7 @@ mod supply;
 mod target;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod volumes;
 
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub use hold::{AfterHold, held_back};
 pub use notes::{Failure, after_failure};
 pub use restart::backoff;
 pub use supply::{Need, need};
+pub use turn::{gives_turn_back, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
 
 /// What should be: the record of one environment, and how its containers are made.

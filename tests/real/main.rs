@@ -25,4 +25,5 @@ mod registry;
 mod rollback;
 mod verdicts;
 mod volumes;
+mod waves;
 mod wishes;

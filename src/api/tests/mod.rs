@@ -134,6 +134,7 @@ pub(super) fn manifest() -> ManifestState {
         holder: HolderImage::default(),
         build_cache: None,
         guard: crate::model::spec::GuardMode::default(),
+        parallel_updates: None,
         front: None,
         registry: None,
         registries: BTreeMap::new(),

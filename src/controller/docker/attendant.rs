@@ -85,7 +85,7 @@ impl Engine {
 
     /// The containers of a record that have this role.
     pub(crate) async fn attendants(&self, record: &str, role: &str) -> Result<Vec<SeenContainer>> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let labels = vec![format!("{}={record}", label::RECORD), format!("{}={role}", label::ROLE)];
         let filters = HashMap::from([("label".to_owned(), labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();

@@ -75,7 +75,7 @@ impl Engine {
     /// Builds an image and gives its ID. Dropping the future ends the build: the engine cancels it
     /// when the connection closes.
     pub(crate) async fn build(&self, request: &BuildRequest<'_>, output: Output<'_>) -> Result<Digest> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let built = match request.builder {
             Builder::BuildKit => {
                 let (secrets, logins) = (request.secrets.clone(), Arc::clone(request.logins));

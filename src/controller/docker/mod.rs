@@ -1,9 +1,11 @@
 //! The Docker Engine: the only room that names bollard.
 //!
 //! Every call has a deadline of its own, for the engine has none: a frozen engine or registry
-//! would otherwise hang a pass for ever.
+//! would otherwise hang a pass for ever. And every call that is short waits for its turn in a
+//! [`budget`]; what streams for minutes, such as builds and transfers, is bounded by those who begin it.
 
 mod attendant;
+mod budget;
 mod build;
 mod cache;
 mod containers;
@@ -38,6 +40,8 @@ use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 
 pub(crate) use attendant::AttendantOptions;
+pub(crate) use budget::Urgency;
+use budget::{Budget, Call};
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::{Listed, LogOptions};
 pub(crate) use events::Happening;
@@ -90,14 +94,20 @@ pub(crate) enum EngineError {
 }
 
 impl EngineError {
-    /// Whether the engine itself, not the request, is in trouble.
+    /// Whether the engine itself, not the request, is in trouble. One slow answer is no such thing:
+    /// only a ping tells.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Deadline { .. })
+        matches!(self, Self::Unreachable(_))
+    }
+
+    /// Whether the engine took too long for this request.
+    pub(crate) fn is_slow(&self) -> bool {
+        matches!(self, Self::Deadline { .. })
     }
 
     /// Whether nothing is known of the thing that was asked for.
     pub(crate) fn is_no_answer(&self) -> bool {
-        self.is_unreachable() || matches!(self, Self::Unreadable(_))
+        matches!(self, Self::Unreachable(_) | Self::Deadline { .. } | Self::Unreadable(_))
     }
 
     /// Whose doing it is that a container could not be made or started.
@@ -156,6 +166,7 @@ pub(crate) struct Engine {
     docker: RwLock<Option<Docker>>,
     /// How its containers can be reached, once it was asked.
     reach: RwLock<Option<Reach>>,
+    budget: Budget,
     network_turn: tokio::sync::Mutex<()>,
     steps: step::Steps,
     /// What is still being taken away after its future was dropped.
@@ -170,6 +181,7 @@ impl Engine {
             registry: None,
             docker: RwLock::new(None),
             reach: RwLock::new(None),
+            budget: Budget::default(),
             network_turn: tokio::sync::Mutex::default(),
             steps: step::Steps::default(),
             cleanups: TaskTracker::new(),
@@ -186,8 +198,14 @@ impl Engine {
         self.registry.as_ref().map(|registry| format!("{registry}/{}", repository.path()))
     }
 
+    /// The connection for one short call, once it is that call's turn. Not for calls that make others.
+    async fn docker(&self) -> Result<Call> {
+        let docker = self.connection().await?;
+        Ok(Call { docker, _turn: self.budget.turn().await })
+    }
+
     /// The connection, made and negotiated where there is none.
-    async fn docker(&self) -> Result<Docker> {
+    async fn connection(&self) -> Result<Docker> {
         if let Some(docker) = &*self.docker.read().await {
             return Ok(docker.clone());
         }
@@ -222,7 +240,8 @@ impl Engine {
 
     /// Whether the engine answers.
     pub(crate) async fn ping(&self) -> Result<()> {
-        let docker = self.docker().await?;
+        // Whether the engine answers must not depend on how much it is asked.
+        let docker = self.connection().await?;
         within("answer a ping", QUICK, docker.ping()).await.map(drop)
     }
 }

@@ -51,7 +51,7 @@ impl Engine {
         record: &str,
         doubles: &[(String, NetworkState)],
     ) -> Result<Vec<(String, NetworkState)>> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let mut left = doubles.len();
         for (id, state) in doubles {
             if left > 1 && state.is_ours {

@@ -47,7 +47,7 @@ impl Engine {
         out: &mut (impl AsyncWrite + Unpin),
         log: &mut (impl FnMut(&[u8]) + Send),
     ) -> Result<i64> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let _removed = self.removed_at_last(&docker, step.name);
         let options = CreateContainerOptionsBuilder::default().name(step.name).build();
         let create = docker.create_container(Some(options), body(&step));
@@ -69,7 +69,7 @@ impl Engine {
     /// Removes the step containers of a record that a killed process left. One that cannot be removed
     /// stays, and the log says so.
     pub(crate) async fn remove_left_steps(&self, record: &str) -> Result<()> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::STEP)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
         for left in within("list containers", QUICK, docker.list_containers(Some(options))).await? {

@@ -31,7 +31,7 @@ impl Engine {
         patience: Duration,
         progress: &mut (impl FnMut(String) + Send),
     ) -> Result<()> {
-        let docker = proven(self.docker().await?, proof);
+        let docker = proven(self.connection().await?, proof);
         let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag_beside(name)).build();
         let lines = docker.create_image(Some(options), None, None);
         follow(lines, Transfer { doing: "pulling", name, patience }, progress).await
@@ -46,7 +46,7 @@ impl Engine {
         patience: Duration,
         progress: &mut (impl FnMut(String) + Send),
     ) -> Result<Digest> {
-        let docker = proven(self.docker().await?, proof);
+        let docker = proven(self.connection().await?, proof);
         let name = format!("{repository}:{tag}");
         let options = PushImageOptionsBuilder::default().tag(tag).build();
         let lines = docker.push_image(repository, Some(options), None);

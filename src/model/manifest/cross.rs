@@ -39,6 +39,7 @@ pub(super) struct Docker {
     pub(super) holder: HolderImage,
     pub(super) build_cache: Option<u64>,
     pub(super) guard: GuardMode,
+    pub(super) parallel_updates: Option<usize>,
 }
 
 impl Default for Docker {
@@ -48,6 +49,7 @@ impl Default for Docker {
             holder: HolderImage::default(),
             build_cache: Some(DEFAULT_BUILD_CACHE),
             guard: GuardMode::default(),
+            parallel_updates: None,
         }
     }
 }
@@ -121,6 +123,7 @@ impl Declared {
             holder: self.docker.holder,
             build_cache: self.docker.build_cache,
             guard: self.docker.guard,
+            parallel_updates: self.docker.parallel_updates,
             front: self.front.flatten(),
             registry: self.registry,
             registries: self.registries.into_iter().collect(),

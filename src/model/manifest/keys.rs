@@ -14,7 +14,7 @@ pub(super) static ROOT: Section = Section {
     keys: &["repository", "environment", "front", "docker", "registry", "registry_access"],
 };
 pub(super) static DOCKER: Section =
-    Section { title: "docker", keys: &["network", "holder", "build_cache", "guard"] };
+    Section { title: "docker", keys: &["network", "holder", "build_cache", "guard", "parallel_updates"] };
 pub(super) static FRONT: Section =
     Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
 pub(super) static MANAGED_REGISTRY: Section = Section {

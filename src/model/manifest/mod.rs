@@ -138,9 +138,13 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     }
 }
 
+/// The most environments that may be updated at once.
+const MOST_UPDATES: u64 = 1_000;
+
 fn read_docker(field: &Field<'_>) -> Docker {
     let default = Docker::default();
     let Some(table) = field.table(&keys::DOCKER) else { return default };
+    let parallel = table.get("parallel_updates").and_then(|field| field.whole(1, MOST_UPDATES));
     Docker {
         network: table.get("network").and_then(|field| field.name()),
         holder: table.get("holder").and_then(|field| read_holder(&field)).unwrap_or_default(),
@@ -152,6 +156,7 @@ fn read_docker(field: &Field<'_>) -> Docker {
             Some(false) => GuardMode::Off,
             Some(true) | None => GuardMode::On,
         },
+        parallel_updates: parallel.and_then(|parallel| usize::try_from(parallel).ok()),
     }
 }
 

@@ -10,6 +10,7 @@ mod network;
 mod properties;
 mod rollback;
 mod rollout;
+mod turn;
 mod upkeep;
 mod volumes;
 mod world;

@@ -48,7 +48,10 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("branch = \"dev\"", "4: unknown key `branch`; it is a key of `environment.NAME.source`"),
         ("health = { htpt = \"/\" }", "4: unknown key `htpt`; did you mean `http`?"),
         ("[enviroment.test]", "4: unknown key `enviroment`; did you mean `environment`?"),
-        ("[docker]\nsubnet = 1", "5: unknown key `subnet`; known here: network, holder, build_cache, guard"),
+        (
+            "[docker]\nsubnet = 1",
+            "5: unknown key `subnet`; known here: network, holder, build_cache, guard, parallel_updates",
+        ),
         (
             "\"a\\u001b[31m\" = 1",
             &format!("4: unknown key `a\u{fffd}[31m`; known here: {}", keys::ENVIRONMENT.keys.join(", ")),
@@ -500,7 +503,6 @@ fn urls_are_what_git_takes_and_nothing_that_runs_a_program() {
         "http://127.0.0.1:3000/a/b",
         "ssh://git@example.com:2222/a.git",
         "git@github.com:tatfook/wikicraft.git",
-        "host:a.git",
         "file:///srv/a.git",
         "/srv/a.git",
     ] {
@@ -532,6 +534,11 @@ fn urls_are_what_git_takes_and_nothing_that_runs_a_program() {
         "https:///a",
         "@host:a",
         "javascript:x y",
+        "javascript:x",
+        "host:a.git",
+        "https://h\\@evil/x",
+        "https://host/x?token=y",
+        "https://host",
     ] {
         let refusal = taken(bad).expect_err(bad);
         assert!(refusal.starts_with("must ") && !refusal.contains("hunter2"), "{bad}: {refusal}");

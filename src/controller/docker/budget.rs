@@ -1,0 +1,225 @@
+//! How many calls the engine gets at once, and whose go first.
+//!
+//! An engine that gets a hundred starts at once answers none of them in time, nor anything else. So calls
+//! wait here for their turn, and those that heal go before those that roll something out.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bollard::Docker;
+use tokio::sync::oneshot;
+
+/// Calls at once for each processor, and the least and the most in all.
+const FOR_EACH_PROCESSOR: usize = 4;
+const BOUNDS: (usize, usize) = (8, 64);
+/// As many of them only heal: a rollout never has all.
+const FOR_HEALING: usize = 2;
+/// As many are the most for upkeep.
+const FOR_UPKEEP: usize = 2;
+
+/// What a call is for, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// To bring back what ran, or to look.
+    Heal,
+    /// To bring what is new.
+    Rollout,
+    /// To tidy up.
+    Upkeep,
+}
+
+tokio::task_local! {
+    static URGENCY: Urgency;
+}
+
+impl Urgency {
+    /// Runs `future`, whose calls are as urgent as this.
+    pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        URGENCY.scope(self, future)
+    }
+
+    fn present() -> Self {
+        URGENCY.try_with(|urgency| *urgency).unwrap_or(Self::Heal)
+    }
+}
+
+/// The calls of one engine. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<Mutex<Queue>>);
+
+struct Queue {
+    calls: usize,
+    /// By urgency.
+    running: [usize; 3],
+    waiting: [VecDeque<oneshot::Sender<Turn>>; 3],
+}
+
+/// A call that may be made, until it is dropped.
+pub(super) struct Turn {
+    budget: Budget,
+    urgency: Urgency,
+}
+
+/// A connection, and the turn to use it.
+pub(super) struct Call {
+    pub(super) docker: Docker,
+    pub(super) _turn: Turn,
+}
+
+impl Deref for Call {
+    type Target = Docker;
+    fn deref(&self) -> &Docker {
+        &self.docker
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::new((processors * FOR_EACH_PROCESSOR).clamp(BOUNDS.0, BOUNDS.1))
+    }
+}
+
+impl Budget {
+    pub(super) fn new(calls: usize) -> Self {
+        Self(Arc::new(Mutex::new(Queue { calls, running: [0; 3], waiting: Default::default() })))
+    }
+
+    /// Waits for a turn. Who waits longest of the most urgent is next.
+    pub(super) async fn turn(&self) -> Turn {
+        let urgency = Urgency::present();
+        let waiting = {
+            let mut queue = self.queue();
+            if queue.may_start(urgency) && queue.waiting[urgency as usize].is_empty() {
+                queue.running[urgency as usize] += 1;
+                return self.given(urgency);
+            }
+            let (give, waiting) = oneshot::channel();
+            queue.waiting[urgency as usize].push_back(give);
+            waiting
+        };
+        match waiting.await {
+            Ok(turn) => turn,
+            // Nobody drops a sender unsent; if it were so, one call more does no harm.
+            Err(_) => {
+                self.queue().running[urgency as usize] += 1;
+                self.given(urgency)
+            }
+        }
+    }
+
+    fn given(&self, urgency: Urgency) -> Turn {
+        Turn { budget: self.clone(), urgency }
+    }
+
+    fn give_back(&self, urgency: Urgency) {
+        let mut queue = self.queue();
+        queue.running[urgency as usize] -= 1;
+        let next = queue.next();
+        drop(queue);
+        for (urgency, give) in next {
+            // Who waited for it may be gone, and then the turn is dropped, which gives it to another.
+            drop(give.send(self.given(urgency)));
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn may_start(&self, urgency: Urgency) -> bool {
+        let [healing, rollout, upkeep] = self.running;
+        let others = rollout + upkeep;
+        let is_free = healing + others < self.calls;
+        let is_free_for_others = others + FOR_HEALING < self.calls;
+        match urgency {
+            Urgency::Heal => is_free,
+            Urgency::Rollout => is_free && is_free_for_others,
+            Urgency::Upkeep => is_free && is_free_for_others && upkeep < FOR_UPKEEP,
+        }
+    }
+
+    /// Takes those who may start now from the queue.
+    fn next(&mut self) -> Vec<(Urgency, oneshot::Sender<Turn>)> {
+        let mut next = Vec::new();
+        for urgency in [Urgency::Heal, Urgency::Rollout, Urgency::Upkeep] {
+            while self.may_start(urgency)
+                && let Some(give) = self.waiting[urgency as usize].pop_front()
+            {
+                self.running[urgency as usize] += 1;
+                next.push((urgency, give));
+            }
+        }
+        next
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.budget.give_back(self.urgency);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn turns(budget: &Budget, urgency: Urgency, count: usize) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for _ in 0..count {
+            turns.push(urgency.scope(budget.turn()).await);
+        }
+        turns
+    }
+
+    async fn must_wait(budget: &Budget, urgency: Urgency) -> bool {
+        tokio::time::timeout(Duration::from_millis(20), urgency.scope(budget.turn())).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn rollouts_leave_turns_to_heals_and_upkeep_takes_few() {
+        let budget = Budget::new(8);
+        let upkeep = turns(&budget, Urgency::Upkeep, 2).await;
+        assert!(must_wait(&budget, Urgency::Upkeep).await);
+        let rollouts = turns(&budget, Urgency::Rollout, 4).await;
+        assert!(must_wait(&budget, Urgency::Rollout).await);
+        let heals = turns(&budget, Urgency::Heal, 2).await;
+        assert!(must_wait(&budget, Urgency::Heal).await);
+        drop((upkeep, rollouts, heals));
+        assert_eq!(budget.queue().running, [0; 3], "those who gave up waiting keep a turn");
+        drop(turns(&budget, Urgency::Heal, 8).await);
+    }
+
+    #[tokio::test]
+    async fn who_heals_goes_before_who_came_earlier_and_rolls_out() {
+        let budget = Budget::new(8);
+        let mut heals = turns(&budget, Urgency::Heal, 8).await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        for urgency in [Urgency::Upkeep, Urgency::Rollout, Urgency::Heal, Urgency::Rollout, Urgency::Heal] {
+            let (budget, tell) = (budget.clone(), tell.clone());
+            tokio::spawn(urgency.scope(async move {
+                let turn = budget.turn().await;
+                let _ = tell.send(urgency);
+                // Kept, so that each turn that is given back reaches one more.
+                std::mem::forget(turn);
+            }));
+            tokio::task::yield_now().await;
+        }
+        let mut order = Vec::new();
+        for _ in 0..2 {
+            drop(heals.pop());
+            order.push(told.recv().await.unwrap());
+        }
+        assert_eq!(order, [Urgency::Heal; 2]);
+        drop(heals.drain(..4).collect::<Vec<_>>());
+        assert_eq!(told.recv().await.unwrap(), Urgency::Rollout);
+        assert_eq!(told.recv().await.unwrap(), Urgency::Rollout);
+        assert_eq!(told.recv().await.unwrap(), Urgency::Upkeep);
+    }
+}

@@ -1,0 +1,126 @@
+//! Turns of updates: how many environments of this host are updated at once, and who is next.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::docker::Urgency;
+use super::pass::{Pass, PassError, Planned};
+use super::wake::Wake;
+use crate::model::name::EnvironmentName;
+use crate::plan;
+
+/// Environments that are updated at once for each processor, and the least and the most in all, where
+/// the manifest does not say.
+const FOR_EACH_PROCESSOR: usize = 2;
+const BOUNDS: (usize, usize) = (4, 32);
+
+/// How many environments are updated at once where the manifest does not say.
+fn default_parallel() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors * FOR_EACH_PROCESSOR).clamp(BOUNDS.0, BOUNDS.1)
+}
+
+/// The turns of one host. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Turns {
+    wake: Wake,
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    updating: BTreeSet<EnvironmentName>,
+    waiting: VecDeque<EnvironmentName>,
+}
+
+impl Turns {
+    pub(super) fn new(wake: Wake) -> Self {
+        Self { wake, queue: Arc::default() }
+    }
+
+    /// Takes a turn of `most`; `false`: it waits for one, and is rung then. It may be taken again.
+    pub(super) fn take(&self, environment: &EnvironmentName, most: usize) -> bool {
+        let mut queue = self.queue();
+        if queue.updating.contains(environment) {
+            return true;
+        }
+        let place = queue.waiting.iter().position(|waiting| waiting == environment);
+        let place = place.unwrap_or(queue.waiting.len());
+        let is_next = queue.updating.len() + place < most;
+        if is_next {
+            queue.waiting.retain(|waiting| waiting != environment);
+            queue.updating.insert(environment.clone());
+        } else if place == queue.waiting.len() {
+            queue.waiting.push_back(environment.clone());
+        }
+        is_next
+    }
+
+    /// Gives a turn back, or the wish for one. Whoever waits longest is rung.
+    pub(super) fn leave(&self, environment: &EnvironmentName) {
+        let mut queue = self.queue();
+        let waited = queue.waiting.len();
+        queue.waiting.retain(|waiting| waiting != environment);
+        if queue.updating.remove(environment) || queue.waiting.len() < waited {
+            queue.waiting.iter().take(BOUNDS.1).for_each(|next| self.wake.ring(next));
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// The plan as far as it is the environment's turn, and how urgent it is.
+    pub(super) fn in_turn(&self, planned: Planned) -> Result<(Planned, Urgency), PassError> {
+        let environment = &planned.intent.environment;
+        if !plan::takes_turn(&planned.plan, &planned.observed) {
+            if plan::gives_turn_back(&planned.plan) {
+                self.turns.leave(environment);
+            }
+            return Ok((planned, Urgency::Heal));
+        }
+        let most = self.manifest.borrow().parallel_updates.unwrap_or_else(default_parallel);
+        if self.turns.take(environment, most) {
+            return Ok((planned, Urgency::Rollout));
+        }
+        // Nothing is acted upon, so nothing of it is remembered as done.
+        let memory = self.status.memory(environment)?;
+        let plan = planned.plan.until_its_turn(memory, most);
+        Ok((Planned { plan, ..planned }, Urgency::Rollout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_given_in_the_order_of_asking_and_kept_until_given_back() {
+        let names: Vec<EnvironmentName> =
+            (0..6).map(|number| EnvironmentName::new(format!("e{number}")).unwrap()).collect();
+        let turns = Turns::new(Wake::default());
+        let take = |number: usize| turns.take(&names[number], 2);
+        let taken: Vec<_> = (0..6).map(take).collect();
+        assert_eq!(taken, [true, true, false, false, false, false]);
+        assert!(take(0), "it has its turn");
+        turns.leave(&names[0]);
+        assert_eq!([take(5), take(3), take(2)], [false, false, true]);
+        turns.leave(&names[3]);
+        turns.leave(&names[1]);
+        turns.leave(&names[2]);
+        assert_eq!([take(5), take(4), take(3)], [true, true, false]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_rung_when_a_turn_is_given_back() {
+        let names = ["a", "b"].map(|name| EnvironmentName::new(name).unwrap());
+        let wake = Wake::default();
+        let turns = Turns::new(wake.clone());
+        assert!(turns.take(&names[0], 1) && !turns.take(&names[1], 1));
+        turns.leave(&names[0]);
+        wake.bell(&names[1]).notified().await;
+        assert!(turns.take(&names[1], 1));
+    }
+}

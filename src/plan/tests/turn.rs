@@ -1,0 +1,71 @@
+//! Which plans wait for a turn where many environments are updated, and what they come to meanwhile.
+
+use super::world::World;
+use crate::model::build::Acquisition;
+use crate::model::status::{Condition, Reason};
+use crate::plan::{Step, gives_turn_back, takes_turn};
+
+fn waits(world: &World) -> bool {
+    takes_turn(&world.plan(), &world.observed)
+}
+
+#[test]
+fn an_update_waits_and_bringing_back_what_ran_does_not() {
+    let mut world = World::running(1);
+    assert!(!waits(&world), "nothing is to be done");
+    world.exit(0, 1, false);
+    assert!(!waits(&world), "a crash waits");
+    world.observed.containers.clear();
+    assert!(!waits(&world), "a removed container waits");
+    let mut world = World::running(1);
+    world.set(2);
+    assert!(waits(&world));
+    let mut world = World::running(1);
+    world.edit(|options| options.command = Some(vec!["other".to_owned()]));
+    assert!(waits(&world), "an edit is an update too");
+}
+
+#[test]
+fn what_never_ran_waits_and_what_is_down_does_not() {
+    let mut world = World::empty();
+    world.push(1);
+    assert!(!waits(&world), "a build waits for nobody");
+    world.set(1);
+    assert!(waits(&world));
+    let mut world = World::running(1);
+    world.exit(0, 1, false);
+    world.set(2);
+    assert!(!waits(&world), "it takes nothing down that is not down already");
+}
+
+#[test]
+fn until_its_turn_an_environment_touches_no_container_and_says_why() {
+    let mut world = World::running(1);
+    world.set(2);
+    let (plan, memory) = (world.plan(), world.memory.clone());
+    assert!(!plan.steps.is_empty());
+    let waiting = plan.until_its_turn(memory.clone(), 4);
+    assert!(waiting.steps.is_empty(), "{:?}", waiting.steps);
+    assert_eq!(
+        (waiting.verdict.condition, waiting.verdict.reason),
+        (Condition::Progressing, Reason::Updating)
+    );
+    assert!(waiting.verdict.message.contains("4 environments are being updated"));
+    assert_eq!(waiting.memory, memory, "nothing was acted upon");
+}
+
+#[test]
+fn a_turn_is_given_back_once_the_update_is_over_or_the_image_is_brought() {
+    let mut world = World::running(1);
+    assert!(gives_turn_back(&world.plan()));
+    world.set(2);
+    world.pass();
+    assert!(!gives_turn_back(&world.plan()), "the new one is not ready yet");
+    world.rest();
+    assert!(gives_turn_back(&world.plan()));
+    world.push(3);
+    world.observed.acquisition = Acquisition::Running { step: "building".to_owned() };
+    let plan = world.plan();
+    assert!(plan.steps.iter().all(|planned| !matches!(planned.step, Step::Create { .. })));
+    assert!(gives_turn_back(&plan), "a build keeps no other from its update: {:?}", plan.verdict);
+}

@@ -1,0 +1,56 @@
+//! Updates of many environments go in waves: which plans have to wait for a turn, and what one that
+//! waits comes to.
+
+use super::{Plan, Step, Verdict, target};
+use crate::model::memory::Memory;
+use crate::model::observed::{ContainerState, Observed};
+use crate::model::status::{Condition, Reason};
+
+/// Whether a plan updates its environment: it makes a container of another kind than the one that runs,
+/// or the first that there ever was.
+///
+/// Bringing back what ran never waits, and neither does an update of an environment of which nothing
+/// runs that did before: it takes nothing more down.
+pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
+    let made = plan.steps.iter().find_map(|planned| match &planned.step {
+        Step::Create { spec, .. } => Some(spec),
+        _ => None,
+    });
+    let Some(spec) = made else { return false };
+    let running = observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+    let running: Vec<_> = running.collect();
+    if running.is_empty() {
+        return plan.memory.good.is_none();
+    }
+    !running.iter().any(|seen| target::is_made_as(seen, spec))
+}
+
+/// Whether an environment needs its turn no longer: nothing of its update is under way.
+pub fn gives_turn_back(plan: &Plan) -> bool {
+    let Verdict { condition, reason, .. } = &plan.verdict;
+    let is_acquiring = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing);
+    *condition != Condition::Progressing || is_acquiring
+}
+
+impl Plan {
+    /// The plan until it is the environment's turn: images are brought and the record is completed, and
+    /// no container is touched. `memory` is what the next pass is to remember; `most`: how many
+    /// environments are updated at once.
+    #[must_use]
+    pub fn until_its_turn(mut self, memory: Memory, most: usize) -> Self {
+        self.steps.retain(|planned| {
+            matches!(
+                planned.step,
+                Step::CancelJob | Step::Acquire(_) | Step::RecordImage { .. } | Step::RecordRebuilt { .. }
+            )
+        });
+        if !self.verdict.is_bad() {
+            let message = format!(
+                "the update waits for its turn: {most} environments are being updated (`parallel_updates` of \
+                 `[docker]`)"
+            );
+            self.verdict = Verdict::new(Condition::Progressing, Reason::Updating, message);
+        }
+        Self { memory, outcome: None, ..self }
+    }
+}
