@@ -42,7 +42,7 @@ pub(super) async fn all(
     Asked(query): Asked<OverviewQuery>,
 ) -> Result<Json<Overview>, ApiError> {
     let environments = match query.environment {
-        None => api.views()?,
+        None => api.apart(ApiState::views).await?,
         Some(only) => vec![api.view(&api.find(&only)?.name)?],
     };
     let mut warnings: Vec<String> = api.manifest.borrow().problem.iter().cloned().collect();
@@ -152,6 +152,22 @@ impl ApiState {
         let plan = axum::body::to_bytes(Body::from_stream(answer), LONGEST_PLAN).await;
         let plan = plan.ok().and_then(|plan| serde_json::from_slice(&plan).ok());
         plan.ok_or_else(|| ControllerError(format!("the answer of the agent {host} broke off")).into())
+    }
+
+    /// Runs `work` on a thread that may block. What reads a document of each environment takes long
+    /// where there are many, and would keep requests waiting that need nothing of it.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let api = self.clone();
+        match tokio::task::spawn_blocking(move || work(&api)).await {
+            Ok(done) => Ok(done?),
+            Err(error) => {
+                tracing::error!(%error, "a request could not be worked on");
+                Err(ApiError::unavailable("internal", "the request could not be worked on: see the log"))
+            }
+        }
     }
 
     /// Every environment that the manifest declares or the record knows, in the order of names.

@@ -26,7 +26,7 @@ const CONDITIONS: [Condition; 6] = [
 pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, ApiError> {
     let now = (api.clock)();
     let mut page = Page::default();
-    environments(&mut page, &api.views()?, now);
+    environments(&mut page, &api.apart(ApiState::views).await?, now);
     let builds = api.status.build_counts()?;
     page.family("abide_builds_total", "counter", "Builds that came to a verdict.");
     page.line("abide_builds_total", &[("result", "built")], builds.built);

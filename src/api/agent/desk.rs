@@ -29,6 +29,9 @@ pub struct Desk {
     seats: Arc<Mutex<HashMap<AgentName, Seat>>>,
     answers: Arc<Mutex<HashMap<String, Awaited>>>,
     closed: CancellationToken,
+    /// How many documents were read to find out when an agent was last heard.
+    #[cfg(test)]
+    pub(in crate::api) looked_up: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// An agent that is or was connected.
@@ -36,6 +39,19 @@ pub struct Desk {
 struct Seat {
     session: Option<Live>,
     last_seen: Option<Timestamp>,
+    /// Whether [`Self::last_seen`] was looked for in the record.
+    is_looked_up: bool,
+}
+
+impl Seat {
+    /// What is known of the agent without the record; `None`: nothing.
+    fn presence(&self, clock: fn() -> Timestamp) -> Option<Presence> {
+        match (&self.session, self.last_seen) {
+            (Some(_), _) => Some(Presence { connected: true, last_seen: Some(clock()) }),
+            (None, None) if !self.is_looked_up => None,
+            (None, last_seen) => Some(Presence { connected: false, last_seen }),
+        }
+    }
 }
 
 /// The session of an agent.
@@ -92,7 +108,19 @@ impl Desk {
         clock: fn() -> Timestamp,
     ) -> Self {
         let (seats, answers) = Default::default();
-        Self { hearer, manifest, clock, seats, answers, closed: CancellationToken::new() }
+        let closed = CancellationToken::new();
+        #[cfg(test)]
+        let looked_up = Arc::default();
+        Self {
+            hearer,
+            manifest,
+            clock,
+            seats,
+            answers,
+            closed,
+            #[cfg(test)]
+            looked_up,
+        }
     }
 
     /// What agents report is kept with this.
@@ -132,17 +160,27 @@ impl Desk {
 
     /// Whether the agent of this name can be asked.
     pub fn presence(&self, agent: &AgentName) -> Presence {
-        let heard = || {
-            let environments = self.environments(agent).into_iter();
-            environments.filter_map(|one| Some(self.hearer.heard(&one).ok()??.at)).max()
-        };
-        match self.seats().get(agent) {
-            Some(Seat { session: Some(_), .. }) => {
-                Presence { connected: true, last_seen: Some((self.clock)()) }
-            }
-            Some(Seat { last_seen: Some(at), .. }) => Presence { connected: false, last_seen: Some(*at) },
-            _ => Presence { connected: false, last_seen: heard() },
+        if let Some(known) = self.seats().get(agent).and_then(|seat| seat.presence(self.clock)) {
+            return known;
         }
+        // Without the lock, because it reads a document for each environment of the agent; and once,
+        // because the answer only changes with a session.
+        let heard = self.last_heard(agent);
+        let mut seats = self.seats();
+        let seat = seats.entry(agent.clone()).or_default();
+        seat.is_looked_up = true;
+        seat.last_seen = seat.last_seen.max(heard);
+        seat.presence(self.clock).unwrap_or(Presence { connected: false, last_seen: heard })
+    }
+
+    /// When an agent was last heard, as the record has it.
+    fn last_heard(&self, agent: &AgentName) -> Option<Timestamp> {
+        let environments = self.environments(agent).into_iter();
+        #[cfg(test)]
+        let environments = environments.inspect(|_| {
+            self.looked_up.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        environments.filter_map(|one| Some(self.hearer.heard(&one).ok()??.at)).max()
     }
 
     /// The environments that the manifest gives to an agent.

@@ -1,6 +1,7 @@
 //! What the API says.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use axum::http::Method;
 use serde_json::json;
@@ -9,7 +10,8 @@ use super::{FakeController, ManifestState, api, api_with, at, digest, manifest, 
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
 use crate::model::event::EventKind;
-use crate::model::name::Generation;
+use crate::model::name::{AgentName, Generation};
+use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason, Status};
 
 #[tokio::test]
@@ -241,4 +243,24 @@ async fn metrics_have_a_line_for_every_environment() {
         assert!(text.lines().any(|line| line == expected), "{expected:?} is not in\n{text}");
     }
     assert!(!text.contains("observed_generation{environment=\"prod\"}"), "what is not known has no line");
+}
+
+#[tokio::test]
+async fn many_environments_of_an_agent_that_is_away_cost_one_look_each() {
+    const MANY: usize = 400;
+    let api = api();
+    let mut state = manifest();
+    let spec = state.manifest.environments[&name("lab")].clone();
+    for number in 0..MANY {
+        let host = Some(AgentName::new("online").unwrap());
+        let there = EnvironmentSpec { host, ..spec.clone() };
+        state.manifest.environments.insert(name(&format!("there-{number}")), there);
+    }
+    api.manifest.send(Arc::new(state)).unwrap();
+    for _ in 0..3 {
+        let overview = api.get("/api/v1/environments").await.json();
+        assert_eq!(overview["environments"].as_array().unwrap().len(), MANY + 4);
+        assert_eq!(api.get("/metrics").await.status, 200);
+    }
+    assert_eq!(api.state.desk.looked_up.load(Relaxed), MANY, "the record was searched again and again");
 }
