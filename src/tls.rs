@@ -7,6 +7,7 @@
 pub mod client;
 pub mod identity;
 mod pinned;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 

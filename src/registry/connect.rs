@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{HOST, PROXY_AUTHORIZATION};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,6 +18,7 @@ use super::reach::{self, Reach};
 use crate::model::error::chain;
 use crate::tls::Protocol;
 use crate::tls::client::{Connector, Trust};
+use crate::tls::proxy::Proxy;
 
 /// The longest answer that is read, in bytes: registries take no longer manifests.
 const LONGEST_ANSWER: usize = 4 << 20;
@@ -45,7 +46,8 @@ pub(super) async fn ask(request: Request<Full<Bytes>>, from: Option<Reach>) -> R
     Ok(Answer { status: head.status, headers: head.headers, body, reach })
 }
 
-/// Sends `request` to the host of its address; the answer's body comes as it is read. `from` bounds
+/// Sends `request` to the host of its address, through the environment's proxy where there is one; the
+/// answer's body comes as it is read. `from` bounds
 /// where that may be; `None`: the address is from the manifest or the record, and may be anywhere.
 ///
 /// # Errors
@@ -61,15 +63,41 @@ pub(super) async fn open(
     let host = uri.host().ok_or("its address names no host")?.trim_matches(['[', ']']).to_owned();
     let is_plain = uri.scheme_str() == Some("http");
     let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
-    let (stream, address) = connect(&host, port, from).await?;
-    let reach = Reach { is_plain, is_private: reach::is_private(address.ip()) };
+    let proxy = Proxy::of(if is_plain { "http" } else { "https" }, &host, port);
+    let (stream, is_private) = match &proxy {
+        Some(proxy) => through(proxy, &host, port, is_plain, from).await?,
+        None => {
+            let (stream, address) = connect(&host, port, from).await?;
+            (stream, reach::is_private(address.ip()))
+        }
+    };
+    let reach = Reach { is_plain, is_private };
     if is_plain {
-        return Ok((reach, exchange(stream, request).await?));
+        return Ok((reach, exchange(stream, request, proxy.as_ref()).await?));
     }
     let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
     let connector = connector(&authority).await?;
     let stream = connector.secure(&host, stream).await.map_err(|error| chain(&error))?;
-    Ok((reach, exchange(stream, request).await?))
+    Ok((reach, exchange(stream, request, None).await?))
+}
+
+/// A connection through a proxy, and whether it leads to a private address: to the proxy itself where
+/// it passes requests on, else a tunnel. It is the proxy that looks up names, so what they stand for is
+/// only checked as far as it is known here.
+async fn through(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    is_plain: bool,
+    from: Option<Reach>,
+) -> Result<(TcpStream, bool), String> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let is_private = found.is_ok_and(|mut found| found.any(|address| reach::is_private(address.ip())));
+    if is_private && from.is_some_and(|from| !from.is_private) {
+        return Err(format!("{host} has no address that it may send us to"));
+    }
+    let stream = if is_plain { proxy.connect().await } else { proxy.tunnel(host, port).await };
+    Ok((stream.map_err(|error| error.to_string())?, is_private))
 }
 
 /// The first address that can be connected to, of those that may be asked. What was checked is what
@@ -89,13 +117,21 @@ async fn connect(host: &str, port: u16, from: Option<Reach>) -> Result<(TcpStrea
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     mut request: Request<Full<Bytes>>,
+    proxy: Option<&Proxy>,
 ) -> Result<Response<Incoming>, String> {
     let uri = request.uri().clone();
     let authority = uri.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
     let host = authority.parse().map_err(|_| "its address names no host".to_owned())?;
     request.headers_mut().insert(HOST, host);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = path.parse::<Uri>().map_err(|error| error.to_string())?;
+    if let Some(proxy) = proxy {
+        // A proxy that passes a request on goes by its whole address.
+        request
+            .headers_mut()
+            .extend(proxy.credentials().map(|credentials| (PROXY_AUTHORIZATION, credentials.clone())));
+    } else {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse::<Uri>().map_err(|error| error.to_string())?;
+    }
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
     // It ends with the body, read or dropped.

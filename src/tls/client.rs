@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::pinned::{OtherKey, Pinned};
-use super::{Protocol, provider};
+use super::{Protocol, provider, proxy};
 use crate::model::credential::Pin;
 
 /// An encrypted stream to a server that is known.
@@ -140,13 +140,14 @@ impl Connector {
         Ok(Self { config: Arc::new(config), protocol })
     }
 
-    /// A stream to `host:port`. `host` is a name, or an address without brackets.
+    /// A stream to `host:port`, through the environment's proxy where there is one. `host` is a name, or
+    /// an address without brackets.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing was sent then but the handshake.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = timeout(PATIENCE, TcpStream::connect((host, port))).await;
+        let stream = timeout(PATIENCE, proxy::connect("https", host, port)).await;
         let stream = stream.map_err(|_| ConnectError::Silent)?.map_err(ConnectError::Unreachable)?;
         self.shake_hands(name, stream).await
     }
