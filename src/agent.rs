@@ -32,6 +32,7 @@ use crate::daemon::systemd::{self, StopSignals};
 use crate::model::container::Secret;
 use crate::model::time::Timestamp;
 use crate::record::{self, Handles, SESSIONS};
+use crate::secret;
 use answers::Answers;
 use assign::{Assigner, Refusals};
 use link::{Link, Told};
@@ -106,6 +107,7 @@ impl Agent {
     /// understood, a port that is taken.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let server = Server::new(&options.server, &options.token, options.ca.as_deref())?;
+        warn_of_an_open_token(&options);
         let policy = Arc::new(read_policy(&options)?);
         refuse_controllers(&options.folder)?;
         let dirs = state_dirs(&options.folder);
@@ -203,6 +205,12 @@ fn refuse_controllers(folder: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn warn_of_an_open_token(options: &Options) {
+    if let Some(why) = options.token_file.as_deref().and_then(secret::exposure) {
+        warn!("{why}");
+    }
 }
 
 fn read_policy(options: &Options) -> anyhow::Result<Policy> {

@@ -1,5 +1,6 @@
 //! Reading named secrets from the environment and from files.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::model::container::Secret;
@@ -71,6 +72,16 @@ fn read_file(path: &Path) -> Result<String, SecretError> {
     Ok(text)
 }
 
+/// What is wrong with the mode of a secret file, in a sentence: others than its owner and group may use
+/// it. `None`: nothing, or it is not there.
+pub fn exposure(path: &Path) -> Option<String> {
+    const OTHERS: u32 = 0o006;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let shown = path.display();
+    (mode & OTHERS != 0)
+        .then(|| format!("every user of this host may use the token in {shown}: run `chmod o-rw {shown}`"))
+}
+
 /// The value of an environment variable of a container or script.
 ///
 /// # Errors
@@ -94,6 +105,18 @@ mod tests {
         let secret = read(&SecretRef::SecretFile(path)).unwrap();
         assert_eq!(secret.expose(), "top secret\n");
         assert_eq!(format!("{secret:?}"), "[redacted]");
+    }
+
+    #[test]
+    fn a_file_that_everyone_may_read_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "x").unwrap();
+        for (mode, is_exposed) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(exposure(&path).is_some(), is_exposed, "{mode:o}");
+        }
+        assert_eq!(exposure(&dir.path().join("missing")), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
         "daemon",
         &["model", "record", "registry", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"],
     ),
-    ("agent", &["model", "record", "controller", "tls", "daemon", "agent"]),
+    ("agent", &["model", "record", "controller", "secret", "tls", "daemon", "agent"]),
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];
 

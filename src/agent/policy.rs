@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -22,6 +23,8 @@ const SHORTEST_ID: usize = 12;
 const ENGINE: [&str; 4] = ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/var/lib/docker"];
 /// What no policy can allow: the kernel's own files.
 const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// The right of everyone to write, in the mode of a file.
+const WRITABLE_BY_ALL: u32 = 0o002;
 /// Variables of the agent itself, such as its token.
 const OWN_VARIABLES: &str = "ABIDE_";
 
@@ -90,6 +93,15 @@ pub(super) enum PolicyError {
         /// Why.
         source: std::io::Error,
     },
+    /// Anyone may change it.
+    #[error(
+        "every user of this host may write to the policy {}: run `chmod o-w` on it, and check what it says",
+        .path.display()
+    )]
+    Writable {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It is not understood.
     #[error("the policy {} is not understood: {why}", .path.display())]
     Wrong {
@@ -106,8 +118,12 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`]: a policy that is not understood allows nothing, so the agent does not start.
     pub(super) fn read(path: &Path, own: Vec<PathBuf>) -> Result<Self, PolicyError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| PolicyError::Unreadable { path: path.to_owned(), source })?;
+        let unreadable = |source| PolicyError::Unreadable { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
+        if mode & WRITABLE_BY_ALL != 0 {
+            return Err(PolicyError::Writable { path: path.to_owned() });
+        }
         let wrong = |why: String| PolicyError::Wrong { path: path.to_owned(), why };
         let rules: Rules = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let mut paths = rules.binds.iter().chain(&rules.secret_files);

@@ -78,6 +78,9 @@ pub fn main_with(entry: Entrypoints) -> ExitCode {
             return conclude(Err(failure), &mut session).into();
         }
     };
+    if let Some(why) = cli.globals.token_file.as_deref().and_then(secret::exposure) {
+        session.console.talk(&why);
+    }
     run(&cli.verb, &mut session).into()
 }
 

@@ -27,6 +27,7 @@ pub mod mount;
 pub mod name;
 pub mod observed;
 pub mod reference;
+pub(crate) mod remote_url;
 pub mod spec;
 pub mod status;
 pub mod time;

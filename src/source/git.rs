@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use super::error::SourceError;
 use super::remote::Login;
 use super::remote::Remote;
-use super::url::Transport;
+use crate::model::remote_url::Transport;
 
 /// The most standard output that is collected, in bytes: a listing of some 800,000 branches.
 const LONGEST_OUTPUT: usize = 64 << 20;

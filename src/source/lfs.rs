@@ -6,7 +6,7 @@
 use super::error::SourceError;
 use super::git::Git;
 use super::mirror::Mirror;
-use super::url::{RemoteUrl, Transport};
+use crate::model::remote_url::{RemoteUrl, Transport};
 
 /// Fetched files are kept for the next build up to this many bytes, and else forgotten.
 const KEPT: u64 = 4 << 30;

@@ -19,7 +19,6 @@ mod listing;
 mod mirror;
 mod remote;
 mod submodules;
-mod url;
 
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::SourceError;
 use super::git::Git;
-use super::url::RemoteUrl;
 use crate::model::container::Secret;
 use crate::model::name::{BranchName, CommitId};
+use crate::model::remote_url::RemoteUrl;
 
 /// How long git may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ impl Remote {
     /// # Errors
     /// [`SourceError::InvalidUrl`], which states the rule that is broken and never repeats the URL.
     pub fn new(url: &str) -> Result<Self, SourceError> {
-        Ok(Self { url: RemoteUrl::parse(url)?, login: None, timeouts: Timeouts::default() })
+        let url = RemoteUrl::parse(url).map_err(SourceError::InvalidUrl)?;
+        Ok(Self { url, login: None, timeouts: Timeouts::default() })
     }
 
     /// The same remote, to whose host a name and a password are shown. Where it is not reached by

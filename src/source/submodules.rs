@@ -10,8 +10,8 @@ use std::path::Path;
 use super::error::SourceError;
 use super::mirror::Mirror;
 use super::remote::Remote;
-use super::url::{RemoteUrl, Transport};
 use crate::model::name::CommitId;
+use crate::model::remote_url::{RemoteUrl, Transport};
 
 /// A commit of another repository in a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -270,3 +270,17 @@ proptest::proptest! {
         proptest::prop_assert!(path.starts_with(host.path("data")), "{mount}");
     }
 }
+
+#[test]
+fn a_policy_that_everyone_may_change_is_none() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("policy.toml");
+    std::fs::write(&path, "").unwrap();
+    for (mode, is_taken) in [(0o600, true), (0o644, true), (0o666, false), (0o602, false)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let read = Policy::read(&path, Vec::new());
+        assert_eq!(read.is_ok(), is_taken, "{mode:o}");
+        assert!(read.map_or_else(|error| error.to_string().contains("chmod o-w"), |_| true));
+    }
+}

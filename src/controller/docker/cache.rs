@@ -13,7 +13,7 @@ impl Engine {
     /// Removes what was not used for longest from the engine's build cache until at most `budget` bytes
     /// are left. What is in use stays, and so do images. Gives the bytes that became free.
     pub(crate) async fn prune_build_cache(&self, budget: u64) -> Result<u64> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let version = within("tell its version", QUICK, docker.version()).await?;
         let budget = i64::try_from(budget).unwrap_or(i64::MAX);
         let options = PruneBuildOptionsBuilder::default().all(true);
