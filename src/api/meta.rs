@@ -18,7 +18,7 @@ pub(super) async fn healthz() -> Response {
 
 /// `GET /readyz`: the record can be read and written, and the loop has looked at everything lately.
 pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Response, ApiError> {
-    api.desired.all()?;
+    api.desired.try_read()?;
     let written = api.desired.try_write().await;
     written.map_err(|why| ApiError::unavailable("not-ready", why.to_string()))?;
     if let Some(controller) = &api.controller {

@@ -36,6 +36,14 @@ impl DesiredReader {
         tried.unwrap_or_else(|error| Err(WriteTrouble::cut_off(&error)))
     }
 
+    /// Whether the record can be read: the first document of it, because anyone may ask for that.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it cannot.
+    pub fn try_read(&self) -> Result<(), RecordError> {
+        self.store().pairs(Kind::Desired, b"").next().transpose().map(drop)
+    }
+
     /// Every environment that has a record, in the order of names.
     ///
     /// # Errors
