@@ -60,7 +60,7 @@ impl RemoteUrl {
 
 impl RemoteUrl {
     /// The host, in lower case, with its port if that is not the transport's own; `None`: this host.
-    pub(super) fn host(&self) -> Option<String> {
+    pub(crate) fn host(&self) -> Option<String> {
         let rest = self.git.split_once("://").map_or(self.git.as_str(), |(_, rest)| rest);
         let authority = match self.transport {
             Transport::File => return None,

@@ -131,6 +131,8 @@ impl Intake {
             }
             sink.take(&data);
             self.pay_for(sink.kept(), &mut share)?;
+            // A body that arrives faster than it is read would keep its thread from everyone else.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
