@@ -118,7 +118,7 @@ impl Seen {
     fn judge(mut self) {
         self.pushes.sort_unstable();
         let at = |percent: usize| self.pushes[(self.pushes.len() - 1) * percent / 100];
-        println!(
+        eprintln!(
             "{} signed pushes: median {:?}, p99 {:?}, longest {:?}; peak memory {} MiB; {} connections were \
              held, {} bodies of 25 MB were sent",
             self.pushes.len(),
