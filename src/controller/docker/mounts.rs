@@ -88,7 +88,7 @@ impl EngineError {
 impl Engine {
     /// Whether the engine finds a path of its host. Nothing is made.
     pub(crate) async fn has_source(&self, path: &AbsolutePath) -> Result<bool> {
-        let docker = self.docker().await?;
+        let docker = self.connection().await?;
         let body = ContainerCreateBody { image: Some(NO_IMAGE.to_owned()), ..mounting(path, INSIDE) };
         let options = CreateContainerOptionsBuilder::default().build();
         match within("look for a folder", QUICK, docker.create_container(Some(options), body)).await {
