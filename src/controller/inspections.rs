@@ -244,6 +244,7 @@ mod tests {
             engine: Some(engine),
             registry: None,
             resync: Duration::from_secs(3_600),
+            mount_policy: crate::controller::MountPolicy::default(),
         })
     }
 
