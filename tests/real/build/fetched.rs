@@ -69,7 +69,8 @@ fn files_in_lfs_are_fetched_where_declared_and_else_warned_of() {
         return;
     }
     let site = site_image(&space, "COPY big.bin /big.bin");
-    let shop = Workshop::new(&space, &[("Dockerfile", &site)], "[environment.dev.build]\n");
+    let files = [("Dockerfile", site.as_str()), (".dockerignore", "")];
+    let shop = Workshop::new(&space, &files, "[environment.dev.build]\n");
     let repo = &shop.repo;
     std::fs::write(repo.work().join("big.bin"), "the content itself").unwrap();
     std::fs::write(repo.work().join(".gitattributes"), "*.bin filter=lfs -text\n").unwrap();
