@@ -184,7 +184,6 @@ mod tests {
             "abide stauts",
             "abide status DEV",
             "abide status ../x",
-            "abide set dev",
             "abide set dev nginx:latest",
             "abide set dev --commit abc",
             "abide hold dev",

@@ -442,13 +442,18 @@ fn waiting_gives_up_at_the_timeout_and_names_what_it_saw() {
 }
 
 #[test]
-fn logs_are_passed_on_byte_for_byte() {
+fn logs_lose_what_a_terminal_obeys_unless_they_are_wanted_raw() {
     let daemon = Daemon::with([ready("dev")]);
-    daemon.answer_text("GET /api/v1/environments/dev/logs?follow=true&tail=5", "a\u{1b}[31mred\u{7}");
-    let cli = Cli::try_parse_from(daemon.words("logs dev -f --tail 5")).unwrap();
-    let (console, data, _) = testing::console(cli.globals.output, None);
-    assert_eq!(run_with(&cli, console), Exit::Done);
-    assert_eq!(data.bytes(), b"a\x1b[31mred\x07");
+    let path = "GET /api/v1/environments/dev/logs?follow=true&tail=5";
+    for (typed, expected) in
+        [("logs dev -f --tail 5", "ared"), ("logs dev -f --tail 5 --raw", "a\u{1b}[31mred\u{7}")]
+    {
+        daemon.answer_text(path, "a\u{1b}[31mred\u{7}");
+        let cli = Cli::try_parse_from(daemon.words(typed)).unwrap();
+        let (console, data, _) = testing::console(cli.globals.output, None);
+        assert_eq!(run_with(&cli, console), Exit::Done);
+        assert_eq!(String::from_utf8(data.bytes().to_vec()).unwrap(), expected, "{typed}");
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! inspects of what changed. Passes read containers from here. Of images, volumes and the network they
 //! ask the engine only what is not known yet; what a container wrote last they ask for each time.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,9 +20,10 @@ use super::lives::Lives;
 use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
 use crate::model::mount::AbsolutePath;
-use crate::model::name::{ContainerName, Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{ContainerState, NameHolder, NetworkPresence, Owner, SeenContainer};
+use crate::model::name::{Digest, EnvironmentName, NetworkName};
+use crate::model::observed::{ContainerState, NameHolder, NetworkPresence, SeenContainer};
 use crate::model::time::Timestamp;
+use names::foreign_names;
 
 /// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
@@ -142,44 +145,6 @@ impl Fleet {
             Some((seen.id.clone(), cause::of_exit(exit, seen.memory.is_some(), witness)?))
         };
         containers.iter().filter_map(by).collect()
-    }
-
-    /// The container that has this name, unless it is one of `environment`.
-    pub(crate) fn name_holder(&self, environment: &EnvironmentName, name: &str) -> Option<NameHolder> {
-        let known = self.known();
-        let mut others = known.others(environment).filter(|(_, seen)| seen.name == name);
-        let ours = others.next().map(|(other, seen)| NameHolder {
-            id: seen.id.clone(),
-            owner: Owner::Environment(other.clone()),
-        });
-        ours.or_else(|| known.foreign.get(name).cloned())
-    }
-
-    /// The names that begin with `prefix`, of all containers but those of `environment`.
-    pub(crate) fn names_from(&self, environment: &EnvironmentName, prefix: &str) -> BTreeSet<String> {
-        let known = self.known();
-        let ours = known.others(environment).map(|(_, seen)| &seen.name);
-        ours.chain(known.foreign.keys()).filter(|name| name.starts_with(prefix)).cloned().collect()
-    }
-
-    /// Hands the containers of each environment that left the manifest to the environment that now
-    /// declares their name: it was renamed. An environment that has a container under another name
-    /// already was not, and takes over none. Returns who took over whose containers just now.
-    pub(crate) fn adopt(
-        &self,
-        declared: &BTreeMap<EnvironmentName, ContainerName>,
-    ) -> Vec<(EnvironmentName, EnvironmentName)> {
-        let mut known = self.known();
-        let before = known.adopted.clone();
-        known.adopted.retain(|left, heir| !declared.contains_key(left) && declared.contains_key(heir));
-        for (heir, name) in declared {
-            if let Some(left) = known.left_for(heir, name.as_str(), declared) {
-                known.adopted.insert(left, heir.clone());
-            }
-        }
-        known.give_to_owners();
-        let adopted = known.adopted.iter().filter(|(left, heir)| before.get(*left) != Some(*heir));
-        adopted.map(|(left, heir)| (left.clone(), heir.clone())).collect()
     }
 
     /// Forgets which images, volumes and networks are there; they are asked for again when needed.
@@ -486,45 +451,6 @@ impl Known {
         is_news
     }
 
-    /// Our containers of every other environment.
-    fn others(
-        &self,
-        environment: &EnvironmentName,
-    ) -> impl Iterator<Item = (&EnvironmentName, &SeenContainer)> {
-        self.ours.values().filter(move |(of, _)| of != environment).map(|(of, seen)| (of, seen))
-    }
-
-    /// The environment that has the containers which were made for `labelled`.
-    fn owner(&self, labelled: EnvironmentName) -> EnvironmentName {
-        self.adopted.get(&labelled).cloned().unwrap_or(labelled)
-    }
-
-    /// Files every container under its owner.
-    fn give_to_owners(&mut self) {
-        let adopted = self.adopted.clone();
-        for (environment, seen) in self.ours.values_mut() {
-            if let Some(labelled) = labelled(seen) {
-                *environment = adopted.get(&labelled).cloned().unwrap_or(labelled);
-            }
-        }
-    }
-
-    /// The environment that left the manifest and whose container has the name that `heir` declares.
-    fn left_for(
-        &self,
-        heir: &EnvironmentName,
-        name: &str,
-        declared: &BTreeMap<EnvironmentName, ContainerName>,
-    ) -> Option<EnvironmentName> {
-        let made_for = |seen: &SeenContainer, environment: &EnvironmentName| {
-            labelled(seen).as_ref() == Some(environment)
-        };
-        let all = || self.ours.values().map(|(_, seen)| seen);
-        let is_elsewhere = all().any(|seen| made_for(seen, heir) && !seen.name.starts_with(name));
-        let holder = all().find(|seen| seen.name == name).filter(|_| !is_elsewhere)?;
-        labelled(holder).filter(|left| !declared.contains_key(left))
-    }
-
     fn forget(&mut self, id: &str) -> Option<EnvironmentName> {
         self.listed.remove(id);
         self.ends.forget(id);
@@ -532,22 +458,6 @@ impl Known {
         self.foreign.retain(|_, foreign| foreign.id != id);
         self.ours.remove(id).map(|(environment, _)| environment)
     }
-}
-
-/// The environment that a container was made for.
-fn labelled(seen: &SeenContainer) -> Option<EnvironmentName> {
-    seen.labels.get(label::ENVIRONMENT).and_then(|name| EnvironmentName::new(name).ok())
-}
-
-fn foreign_names(listed: &Listed) -> Vec<(String, NameHolder)> {
-    // What someone runs by hand of an image that was built here has the record's label from there.
-    let is_managed = listed.labels.contains_key(label::ENVIRONMENT);
-    let whose = match listed.labels.get(label::RECORD).filter(|_| is_managed) {
-        Some(record) => format!("another abide's (record {record})"),
-        None => "not abide's".to_owned(),
-    };
-    let foreign = NameHolder { id: listed.id.clone(), owner: Owner::Foreign(whose) };
-    listed.names.iter().map(|name| (name.clone(), foreign.clone())).collect()
 }
 
 /// Whole lines of the end of it: part of a line may be part of a secret, which nobody recognizes.
@@ -585,54 +495,6 @@ pub(super) mod tests {
             last_output: None,
             labels: BTreeMap::new(),
         }
-    }
-
-    fn made_for(environment: &str, name: &str, id: &str) -> SeenContainer {
-        let labels = BTreeMap::from([(label::ENVIRONMENT.to_owned(), environment.to_owned())]);
-        SeenContainer { name: name.to_owned(), labels, ..seen(id) }
-    }
-
-    fn name(text: &str) -> EnvironmentName {
-        EnvironmentName::new(text).unwrap()
-    }
-
-    fn fleet_of(containers: &[(&str, &str)]) -> Fleet {
-        let fleet = Fleet::new("record".to_owned());
-        for (number, (environment, container)) in containers.iter().enumerate() {
-            let seen = made_for(environment, container, &number.to_string());
-            fleet.known().ours.insert(seen.id.clone(), (name(environment), seen));
-        }
-        fleet
-    }
-
-    fn declared(pairs: &[(&str, &str)]) -> BTreeMap<EnvironmentName, ContainerName> {
-        pairs.iter().map(|(of, container)| (name(of), ContainerName::new(*container).unwrap())).collect()
-    }
-
-    #[test]
-    fn a_renamed_environment_takes_over_its_containers_and_gives_them_back() {
-        let fleet = fleet_of(&[("old", "web"), ("old", "web.net")]);
-        let adopted = fleet.adopt(&declared(&[("new", "web")]));
-        assert_eq!(adopted, [(name("old"), name("new"))]);
-        assert_eq!(fleet.environments(), BTreeSet::from([name("new")]));
-        assert_eq!(fleet.adopt(&declared(&[("new", "web")])), [], "it is reported once");
-        fleet.adopt(&declared(&[("old", "web")]));
-        assert_eq!(fleet.environments(), BTreeSet::from([name("old")]));
-    }
-
-    #[test]
-    fn an_environment_with_a_container_of_its_own_takes_over_none() {
-        let fleet = fleet_of(&[("old", "web"), ("shop", "shop-server")]);
-        assert_eq!(fleet.adopt(&declared(&[("shop", "web")])), []);
-        let holder = fleet.name_holder(&name("shop"), "web").unwrap();
-        assert_eq!(holder.owner, Owner::Environment(name("old")), "it is moved out of the way instead");
-    }
-
-    #[test]
-    fn a_takeover_goes_on_while_the_replacement_is_beside_it() {
-        let fleet = fleet_of(&[("old", "web"), ("new", "web.next")]);
-        fleet.adopt(&declared(&[("new", "web")]));
-        assert_eq!(fleet.containers(&name("new")).len(), 2);
     }
 
     #[test]

@@ -37,8 +37,9 @@ impl Mirror {
         init.run().await?.success()?;
         let head = format!("{commit}:refs/heads/{branch}");
         let refs = tags.iter().filter_map(|tag| tag.split_once(' ')).map(|(tag, _)| format!("{tag}:{tag}"));
-        let fetch =
-            git("copy the history").args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"]);
+        let fetch = git("copy the history").args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]);
+        // The branch that a fresh repository calls its own may be the very one that comes.
+        let fetch = fetch.args(["--update-head-ok", "--"]);
         fetch.arg(Git::REMOTE).arg(head).args(refs).run().await?.success()?;
         let of_branch = format!("refs/heads/{branch}");
         git("name the branch").args(["symbolic-ref", "HEAD", &of_branch]).run().await?.success()?;

@@ -1,3 +1,5 @@
+//! The folder by which the guard knows what to do, as the daemon keeps it.
+
 use super::*;
 
 fn is_held(folder: &Path) -> bool {

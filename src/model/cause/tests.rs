@@ -1,3 +1,5 @@
+//! Whose doing failures are: exits, answers of the engine and of registries, one by one.
+
 use super::*;
 use crate::model::time::Timestamp;
 

@@ -1,3 +1,5 @@
+//! A store that failed and is opened again, and readers that leave its files alone.
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 

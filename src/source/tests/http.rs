@@ -162,7 +162,7 @@ async fn a_repository_that_a_server_does_not_show_is_no_verdict() {
     let (origin, _) = Origin::with_one_commit();
     let server = Server::start(&origin.path().join(".git/refs"), None).await;
     let error = Remote::new(&server.url("")).unwrap().heads().await.unwrap_err();
-    assert!(matches!(error, SourceError::Denied { .. }), "{error:?}");
+    assert!(matches!(error, SourceError::NotFound { .. }) && error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+//! The guard's program, as far as it needs no engine.
+
 use super::containers::{archive, is_left_behind, replaced};
 use super::engine::{Seen, address_in, comparable};
 use super::lists::Front;

@@ -1,3 +1,5 @@
+//! What the answers of the engine and of programs mean to a probe.
+
 use super::*;
 
 fn vitals(health: EngineHealth, failures: u32, output: Option<&str>) -> Vitals {

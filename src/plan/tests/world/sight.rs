@@ -46,7 +46,11 @@ impl World {
 
     pub(in crate::plan::tests) fn program_of(&self, container: &SeenContainer) -> Program {
         let image = container.image.as_ref().and_then(|image| self.programs.get(image));
-        image.copied().unwrap_or(Program::Good)
+        match image {
+            // It was built before, when it could be.
+            None | Some(Program::DoesNotBuild) => Program::Good,
+            Some(program) => *program,
+        }
     }
 
     pub(in crate::plan::tests) fn ends(&self, container: &SeenContainer) -> Option<Timestamp> {
