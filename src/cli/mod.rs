@@ -56,6 +56,9 @@ use crate::secret;
 
 /// A verb that asks needs no more; the daemon, the agent and the demo take a thread a core.
 const THREADS_OF_A_QUESTION: usize = 2;
+/// The stack of each thread, in bytes. An unoptimized build moves whole futures over the stack, and that of
+/// a build with its submodules does not fit into the usual 2 MiB. Pages that are not used take no memory.
+const STACK: usize = 8 << 20;
 /// What still runs in the background when a verb is done has this long to end.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
@@ -113,7 +116,7 @@ fn runtime(verb: &Verb) -> std::io::Result<Runtime> {
     if !matches!(verb, Verb::Daemon(_) | Verb::Agent(_) | Verb::Demo(_)) {
         builder.worker_threads(THREADS_OF_A_QUESTION);
     }
-    builder.enable_all().build()
+    builder.thread_stack_size(STACK).enable_all().build()
 }
 
 /// The one place where errors are told.
