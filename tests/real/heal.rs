@@ -293,9 +293,12 @@ fn an_image_that_sets_everything_is_deployed_once_and_nothing_flaps() {
     let daemon = solo.daemon(&[("ABIDE_RESYNC", "1s")]);
     assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
     solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
-    assert_eq!(daemon.abide(&["diff", "dev"]).code, 0, "{}", daemon.abide(&["diff", "dev"]).stdout);
+    eventually("nothing differs", PATIENCE, || daemon.abide(&["diff", "dev"]).code == 0);
     assert_eq!(solo.await_ready(), life);
-    assert_eq!(solo.steps(), steps);
+    // While no daemon ran, the engine was the one that restarts.
+    let is_handover = |step: &String| step.starts_with("take the restarts of");
+    let (_, others): (Vec<_>, Vec<_>) = solo.steps().into_iter().partition(is_handover);
+    assert_eq!(others, steps);
 }
 
 #[test]
