@@ -13,7 +13,7 @@ use abide::model::desired::{Entry, Image};
 use abide::model::memory::{Good, Memory};
 use abide::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use abide::model::observed::{ContainerState, EngineHealth, Observed, Readiness, SeenContainer, SeenMounts};
-use abide::model::spec::{HealthSpec, Probe, Publish, Update};
+use abide::model::spec::{HealthSpec, Publish, Update};
 use abide::model::status::Condition;
 use abide::model::time::Timestamp;
 use abide::plan::{Intent, SupplyKind, plan};
@@ -94,6 +94,7 @@ impl Scene {
             container: container.id.clone(),
             at: NOW,
             first_ready: NOW,
+            declared: None,
         };
         let readiness = Readiness { answering_since: Some(NOW), answered_once: true, ..Readiness::default() };
         let observed = Observed {
@@ -126,13 +127,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
         bad: Vec::new(),
         supply: SupplyKind::Named,
         options: Ok(options),
-        health: HealthSpec {
-            probe: Probe::Tcp,
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(2),
-            start_deadline: Duration::from_secs(30),
-            healthy_for: Duration::from_secs(10),
-        },
+        health: HealthSpec::default(),
     }
 }
 
@@ -144,6 +139,7 @@ fn options(variables: usize) -> ContainerOptions {
         name: ContainerName::new("dev-server").unwrap(),
         command: Some(vec!["dev".to_owned()]),
         env: (0..variables).map(variable).collect(),
+        secrets: BTreeSet::new(),
         port: Some(8900),
         publish: Some(Publish { address: None, port: 8900 }),
         volumes: Vec::new(),
@@ -171,7 +167,7 @@ fn container(spec: &ContainerSpec) -> SeenContainer {
         started_at: Some(NOW),
         command: options.command.clone().unwrap_or_default(),
         env: options.env.clone(),
-        published: BTreeMap::from([(format!("{}/tcp", options.port), published)]),
+        published: options.port.map(|port| (format!("{port}/tcp"), published)).into_iter().collect(),
         mounts: SeenMounts::default(),
         extra_hosts: Vec::new(),
         memory: None,

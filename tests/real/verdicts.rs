@@ -126,7 +126,7 @@ fn a_healthcheck_gets_the_time_that_it_needs_and_what_it_decides_counts() {
     assert_eq!(spot.set(&made_image(&space, "bad", &check("[\"/site\", \"no-such-verb\"]"))).code, 0);
     let status = is_rolled_back(&spot);
     let told = message(&status);
-    assert!(told.contains("times in a row: usage: ") && told.contains("site version"), "{told}");
+    assert!(told.contains("times in a row: site: usage: ") && told.contains("site version"), "{told}");
     assert_eq!(spot.page().as_deref(), Some("better"));
 
     assert_eq!(spot.set(&made_image(&space, "none", "HEALTHCHECK NONE")).code, 0);
