@@ -127,7 +127,7 @@ fn what_root_does_while_the_service_is_down_leaves_the_record_to_the_service() {
         assert_eq!(files(&record), before, "{reading:?}");
     }
     assert_eq!(closed(&place, &["hold", "dev", "--reason", "x"]), 0);
-    assert!(place.abide(&["status"]).stdout.contains("Held"));
+    assert!(place.abide(&["status", "dev", "-o", "json"]).stdout.contains("\"reason\": \"x\""));
     let left: Vec<_> = files(&record).into_iter().filter(|(owner, _, _)| *owner != SERVICE).collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -145,6 +145,8 @@ fn of_status(said: &Said) -> (WaitState, String) {
         Condition::Ready => WaitState::Reached,
         Condition::Progressing => WaitState::Waiting,
         Condition::Degraded if said.is_of_source => WaitState::Ended,
+        // The loop asks for the engine all the time, at no moment that a status could name.
+        Condition::Degraded if said.reason == Reason::EngineUnavailable => WaitState::Waiting,
         Condition::Degraded if said.next_retry.is_some() && !is_verdict(said.reason) => WaitState::Waiting,
         Condition::Degraded | Condition::Blocked | Condition::RolledBack | Condition::Held => {
             WaitState::Ended
