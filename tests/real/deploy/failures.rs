@@ -48,7 +48,8 @@ fn a_build_that_fails_is_tried_again_by_sync_and_by_a_push_and_by_nothing_else()
     // A new daemon looks at everything afresh.
     let scene = scene.restarted();
     scene.said("dev", "Degraded", "BuildFailed");
-    let diff = scene.abide(&["diff", "dev"]);
+    let diff = scene.daemon.abide(&["diff", "dev"]);
+    assert_eq!(diff.code, 1, "{diff:?}");
     assert!(!diff.stdout.contains("build commit"), "{diff:?}");
     assert_eq!(scene.builds_begun(), 2, "the build was begun again though nothing had changed");
 
