@@ -176,7 +176,10 @@ fn a_daemon_that_starts_anew_finds_all_as_it_left_it_and_touches_nothing() {
         assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
         solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
         assert_eq!(solo.await_ready(), life);
-        assert_eq!(solo.steps(), steps);
+        // While no daemon ran, the engine was the one that restarts.
+        let is_handover = |step: &String| step.contains("take the restarts of");
+        let (_, others): (Vec<_>, Vec<_>) = solo.steps().into_iter().partition(is_handover);
+        assert_eq!(others, steps);
         daemon.kill();
     }
 }

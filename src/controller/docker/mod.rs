@@ -54,6 +54,9 @@ pub(crate) use vitals::{HealthCheck, Vitals};
 
 /// Deadline of calls that answer from the engine's memory or disk.
 const QUICK: Duration = Duration::from_secs(30);
+/// Deadline of a ping, which asks the engine for nothing but to be there. An engine that is only busy answers
+/// within milliseconds.
+const PING: Duration = Duration::from_secs(10);
 /// Deadline of calls that set up namespaces, networks or mounts.
 const SLOW: Duration = Duration::from_secs(120);
 
@@ -242,7 +245,7 @@ impl Engine {
     pub(crate) async fn ping(&self) -> Result<()> {
         // Whether the engine answers must not depend on how much it is asked.
         let docker = self.connection().await?;
-        within("answer a ping", QUICK, docker.ping()).await.map(drop)
+        within("answer a ping", PING, docker.ping()).await.map(drop)
     }
 }
 
