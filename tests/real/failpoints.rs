@@ -11,6 +11,7 @@ mod updates;
 
 use abide::failpoint::Point;
 
+use crate::common::{Daemon, Space, Spot, made_image};
 use crate::engine::LOAD;
 use crate::registry::PUSH;
 
@@ -24,7 +25,27 @@ pub(super) fn around(points: &[Point]) -> Vec<String> {
 fn every_failpoint_has_a_test() {
     let of_updates = [updates::FIRST, updates::UPDATE, updates::ROLLBACK, updates::PULL];
     let tested =
-        [of_updates.concat().as_slice(), mends::MENDS, swaps::SWAP, builds::BUILDS, PUSH, LOAD].concat();
+        [of_updates.concat().as_slice(), mends::MENDS, swaps::SWAP, builds::BUILDS, PUSH, LOAD, FOLDER]
+            .concat();
     let missing: Vec<&Point> = Point::ALL.iter().filter(|point| !tested.contains(point)).collect();
     assert!(missing.is_empty(), "no test has a daemon killed around {missing:?}");
+}
+
+/// What only a declared folder that is not there makes a daemon do.
+const FOLDER: &[Point] = &[Point::CreateFolder];
+
+#[test]
+fn a_declared_folder_is_made_wherever_that_was_cut_short() {
+    for failpoint in around(FOLDER) {
+        let Some(space) = Space::new() else { return };
+        let folder = space.dir().join("data");
+        let mount = format!("{{ source = \"{}\", target = \"/data\", create = true }}", folder.display());
+        let spot = Spot::new(&space, &format!("volumes = [{mount}]"));
+        let image = made_image(&space, "with a folder", "");
+        assert_eq!(spot.set(&image).code, 0);
+        Daemon::start_doomed(&spot.desired_state, &failpoint, &[]).await_doom(&failpoint);
+        let _daemon = spot.daemon();
+        assert_eq!(spot.await_ready(), image, "{failpoint}");
+        assert!(folder.is_dir(), "{failpoint}");
+    }
 }
