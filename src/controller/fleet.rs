@@ -94,6 +94,12 @@ impl Fleet {
         self.by_role(environment).0
     }
 
+    /// All our containers of one environment, each application before its sandbox.
+    pub(crate) fn all_of(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+        let (holders, containers) = self.by_role(environment);
+        containers.into_iter().chain(holders).collect()
+    }
+
     fn by_role(&self, environment: &EnvironmentName) -> (Vec<SeenContainer>, Vec<SeenContainer>) {
         let known = self.known();
         let ours = known.ours.values().filter(|(of, _)| of == environment).map(|(_, seen)| seen.clone());

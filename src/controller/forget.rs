@@ -32,9 +32,7 @@ async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassEr
     let Some(request) = pass.desired.get(environment)?.forget.filter(|_| is_known && !is_declared) else {
         return Ok(());
     };
-    // The application before its sandbox.
-    let mut containers = pass.fleet.containers(environment);
-    containers.extend(pass.fleet.holders(environment));
+    let containers = pass.fleet.all_of(environment);
     if !containers.is_empty() && !request.stop {
         let message = format!("not forgotten: {} still exists", names(&containers));
         pass.resolver.keep(environment).await?;

@@ -328,9 +328,7 @@ impl Controller {
 
     /// Names of the containers of an environment that exist on this host, sandboxes included.
     pub fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
-        let fleet = &self.pass.fleet;
-        let all = fleet.containers(environment).into_iter().chain(fleet.holders(environment));
-        all.map(|container| container.name).collect()
+        self.pass.fleet.all_of(environment).into_iter().map(|container| container.name).collect()
     }
 
     /// The build that is under way for an environment.

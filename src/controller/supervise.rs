@@ -320,8 +320,7 @@ impl Supervisor {
             if self.manifest.borrow().environments.contains_key(&environment) {
                 continue;
             }
-            let mut containers = self.pass.fleet.containers(&environment);
-            containers.extend(self.pass.fleet.holders(&environment));
+            let containers = self.pass.fleet.all_of(&environment);
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
                 "the manifest no longer declares {environment}; its container goes on as it is ({}). `abide forget \
