@@ -1,24 +1,24 @@
-//! Bells: they say at which environment to look, and nothing of what changed.
+//! Wakeups: each names the environment to check, not the change.
 
 use tokio::sync::broadcast;
 
 use crate::model::name::EnvironmentName;
 
-/// How many rings a slow listener may miss before it is told so; it then looks at everything.
+/// Wakeups that a slow subscriber may miss before it gets a lag error. It then checks every environment.
 const UNHEARD: usize = 1024;
 
 /// Something was written, and is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bell {
-    /// What should run: the record of this environment.
+    /// The desired state: the record of this environment.
     Desired(EnvironmentName),
     /// The status, or the outcome of a generation.
     Status(EnvironmentName),
-    /// A new event, or one more of the last.
+    /// A new event, or a repetition of the last one.
     Event(EnvironmentName),
 }
 
-/// Where to listen.
+/// Hands out subscriptions to wakeups.
 #[derive(Clone, Debug)]
 pub struct Bells {
     sender: broadcast::Sender<Bell>,
@@ -29,13 +29,13 @@ impl Bells {
         Self { sender: broadcast::Sender::new(UNHEARD) }
     }
 
-    /// Hears every ring from now on. A listener that is told that it lagged has missed some, and
-    /// should look at every environment.
+    /// Receives every wakeup from now on. A subscriber that gets a lag error has missed some, and should
+    /// check every environment.
     pub fn subscribe(&self) -> broadcast::Receiver<Bell> {
         self.sender.subscribe()
     }
 
-    /// Nobody listening is fine: whoever starts to listen looks at everything first.
+    /// Sending without subscribers is fine: a new subscriber checks everything first.
     pub(super) fn ring(&self, bell: Bell) {
         let _heard_by = self.sender.send(bell);
     }

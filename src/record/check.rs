@@ -1,5 +1,5 @@
-//! The check at every open: documents that make no sense are set aside, and what was lost is
-//! restored from history and from the mirror.
+//! The check at every open: it sets unreadable documents aside, and restores lost ones from history and from
+//! the backup file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -24,23 +24,23 @@ use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Status;
 use crate::model::time::Timestamp;
 
-/// Where the version of the documents is.
+/// The key of the documents' format version.
 const FORMAT_KEY: &[u8] = b"format";
 
-/// What is left of the mirror.
+/// The content of the backup file.
 pub(super) enum Mirrored {
-    /// There is none.
+    /// The file does not exist.
     Missing,
-    /// It makes no sense; why.
+    /// It is unreadable, and why.
     Unreadable(String),
     /// A later abide wrote it.
     TooNew(u32),
-    /// It can be relied on.
+    /// It is valid.
     Export(Export),
 }
 
 impl Mirrored {
-    /// Reads the mirror's file.
+    /// Parses the backup file.
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let format = serde_json::from_slice::<serde_json::Value>(bytes)
             .ok()
@@ -59,15 +59,15 @@ impl Mirrored {
     }
 }
 
-/// What the check found.
+/// The result of the check.
 pub(super) struct Checked {
     /// The record's id.
     pub(super) id: String,
-    /// Whether the mirror's file does not say what the store says.
+    /// Whether the backup file differs from the store.
     pub(super) is_mirror_behind: bool,
 }
 
-/// Checks every document, and mends what can be mended.
+/// Checks every document, and repairs what it can.
 pub(super) fn check(
     store: &Store,
     mirrored: &Mirrored,
@@ -80,7 +80,7 @@ pub(super) fn check(
     Ok(Checked { id: mended, is_mirror_behind })
 }
 
-/// Whether the store is new. Documents of a later version are left as they are.
+/// Whether the store is new. Documents of a later version are left alone.
 fn check_format(store: &Store, mirrored: &Mirrored) -> Result<bool, OpenError> {
     let stored = store.get(Kind::Meta, FORMAT_KEY).map_err(OpenError::Check)?;
     let stored =
@@ -118,7 +118,7 @@ fn mend_store(
     Ok(id)
 }
 
-/// The record's id, and the mirror where it is this record's.
+/// The record's id, and the backup file if it belongs to this record.
 fn identify<'a>(
     draft: &mut Draft<'_>,
     mirrored: &'a Mirrored,
@@ -141,17 +141,17 @@ fn identify<'a>(
     Ok((id, export))
 }
 
-/// The documents of the record that make sense.
+/// The readable documents of the record.
 #[derive(Default)]
 struct Sound {
     desired: BTreeMap<EnvironmentName, Desired>,
     history: BTreeMap<EnvironmentName, BTreeMap<Generation, HistoryEntry>>,
-    /// Environments of which something does not.
+    /// Environments with an unreadable document.
     spoiled: BTreeSet<EnvironmentName>,
     counters: super::store::Counters,
 }
 
-/// Reads every document, and drafts the removal of each that makes no sense into quarantine.
+/// Reads every document, and drafts moving each unreadable one into quarantine.
 fn set_aside(draft: &mut Draft<'_>, notices: &mut Vec<String>) -> Result<Sound, RecordError> {
     let mut sound = Sound::default();
     for kind in Kind::ALL {
@@ -187,7 +187,7 @@ fn quarantine(draft: &mut Draft<'_>, kind: Kind, (key, value): Pair, why: &str) 
 }
 
 impl Sound {
-    /// Takes a document where it makes sense under its key.
+    /// Adds a document if it is valid under its key.
     fn take(&mut self, kind: Kind, (key, value): &Pair) -> Result<(), String> {
         match kind {
             Kind::Meta if key == SERIAL => {
@@ -256,7 +256,7 @@ impl Sound {
         Ok(())
     }
 
-    /// Outcomes come after history, in [`Kind::ALL`] too.
+    /// Outcomes come after history, as in [`Kind::ALL`].
     fn take_outcome(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let outcome: Outcome = parse(value)?;
         let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
@@ -276,7 +276,7 @@ fn agree(agrees: bool) -> Result<(), String> {
     if agrees { Ok(()) } else { Err("it does not belong under its key".to_owned()) }
 }
 
-/// Drafts what each environment lacks.
+/// Drafts the missing documents of each environment.
 fn mend_environments(
     draft: &mut Draft<'_>,
     mut sound: Sound,

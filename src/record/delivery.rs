@@ -1,4 +1,4 @@
-//! Deliveries of webhooks: remembered, so that one that comes again is known again.
+//! Webhook deliveries: recorded, so that a repeated delivery is recognized.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use crate::model::desired::Hint;
 use crate::model::name::{EnvironmentName, RepositoryName};
 use crate::model::time::Timestamp;
 
-/// How long a delivery is remembered: longer than any provider sends one again.
+/// Retention of a delivery: longer than any provider resends one.
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How many are remembered, so that a flood does not fill the disk.
+/// The maximum number of recorded deliveries, so that a flood does not fill the disk.
 pub(super) const REMEMBERED: usize = 24_000;
-/// How many are forgotten with one delivery, so that none takes long.
+/// Deliveries that are removed with each new one. The limit keeps every delivery fast.
 const FORGOTTEN_AT_ONCE: usize = 64;
 
 /// A push as a webhook delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The provider's id of the delivery, where it has one.
+    /// The provider's id of the delivery, if it has one.
     pub id: Option<String>,
-    /// To which repository's webhook it came; ids of one provider say nothing of another's.
+    /// The repository of the webhook. Ids are unique only within one repository's webhook.
     pub repository: RepositoryName,
-    /// What it says.
+    /// The hint of the push.
     pub hint: Hint,
 }
 
-/// What became of a delivery.
+/// The result of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushOutcome {
-    /// The environments that will look at the branch because of it.
+    /// The environments that will check the branch because of it.
     pub recorded: Vec<EnvironmentName>,
     /// Whether a delivery with this id came before.
     pub repeated: bool,
 }
 
-/// Remembers the delivery, and says whether it is known already.
+/// Records the delivery, and returns whether it was known already.
 pub(super) fn remember(draft: &mut Draft<'_>, delivery: &Delivery) -> Result<bool, RecordError> {
     let Some(id) = &delivery.id else { return Ok(false) };
     let hash = hash(&delivery.repository, id);
@@ -54,7 +54,7 @@ pub(super) fn remember(draft: &mut Draft<'_>, delivery: &Delivery) -> Result<boo
     Ok(false)
 }
 
-/// Forgets the oldest deliveries, where they are too old or too many.
+/// Removes the oldest deliveries if they are too old or too many.
 fn forget(draft: &mut Draft<'_>, now: Timestamp) -> Result<(), RecordError> {
     let oldest = draft.store().pairs(Kind::DeliveryTimes, b"").take(FORGOTTEN_AT_ONCE);
     for pair in oldest {
@@ -75,7 +75,7 @@ fn by_age(at: &[u8], hash: &[u8]) -> Vec<u8> {
     [at, hash].concat()
 }
 
-/// The id comes from the network, so a hash of it is kept: of one length, and of no other use.
+/// Hashes the id, because it comes from the network: the hash has a fixed length and no other use.
 fn hash(repository: &RepositoryName, id: &str) -> Vec<u8> {
     let mut hash = Sha256::new();
     hash.update(repository.as_str());

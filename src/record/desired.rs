@@ -1,4 +1,4 @@
-//! The handle that moves the record: for webhooks and for people.
+//! The handle that updates the record: for webhooks and operators.
 
 use std::sync::Arc;
 
@@ -13,47 +13,47 @@ use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin, TagHint};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
-/// Moves the record. Every method returns once the write is on disk.
+/// Updates the record. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct DesiredWriter {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What a person or a promotion wants to run.
+/// A change by an operator or a promotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The commit, where one is known.
+    /// The commit, if known.
     pub revision: Option<CommitId>,
-    /// The image; `None`: to be built from the commit.
+    /// The image; `None` means that it is built from the commit.
     pub image: Option<Image>,
-    /// Why.
+    /// The reason.
     pub origin: Origin,
-    /// Who.
+    /// The author.
     pub by: Option<String>,
     /// One clause for people.
     pub note: Option<String>,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// Holds the environment at the generation that this change makes, whatever the hold itself
-    /// says of a generation.
+    /// Holds the environment at the generation that this change creates, whatever generation the hold itself
+    /// names.
     pub hold: Option<Hold>,
 }
 
-/// A change is refused where the record of `environment` is no longer at `generation`.
+/// A condition: the change is refused if the record of `environment` is no longer at `generation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// The environment that was looked at; it need not be the one that changes.
+    /// The environment that was inspected; it need not be the one that changes.
     pub environment: EnvironmentName,
-    /// The generation that was seen.
+    /// The observed generation.
     pub generation: Generation,
 }
 
 impl DesiredWriter {
-    /// Remembers a push, for each environment that may not know of it yet. No generation is made:
-    /// a push is a hint, and what runs is the branch's head as git tells it.
+    /// Records a push for each environment that may not know it yet, without a new generation. A push is only
+    /// a hint: the branch head that git reports decides what runs.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn push(
         &self,
         delivery: Delivery,
@@ -73,11 +73,11 @@ impl DesiredWriter {
         self.shared.write(work).await
     }
 
-    /// Remembers that a registry said that a followed tag moved, for each environment that may not
-    /// know of it yet. No generation is made; gives those for which it was news.
+    /// Records that a registry announced a new digest of a tracked tag, for each environment that may not
+    /// know it yet. It makes no generation. Returns the environments for which it was news.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn announce_tag(
         &self,
         environments: Vec<EnvironmentName>,
@@ -99,11 +99,11 @@ impl DesiredWriter {
         self.shared.write(work).await
     }
 
-    /// Makes a new generation. One that names what the current one names is a new one too: a
-    /// person asked for it, and failures of the last do not count against it.
+    /// Makes a new generation, even if it names the same image as the current one: an operator asked for it,
+    /// and earlier failures do not count against it.
     ///
     /// # Errors
-    /// [`WriteError::Stale`] where a guard does not hold any more.
+    /// Returns [`WriteError::Stale`] if a guard no longer holds.
     pub async fn submit(
         &self,
         environment: &EnvironmentName,
@@ -126,11 +126,11 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Keeps the environment as it is: later changes are recorded, and not applied. A generation
-    /// that history does not keep any more cannot be held; then nothing is named.
+    /// Holds the environment: later changes are recorded but not applied. A generation that is no longer in
+    /// history cannot be held; the hold then names none.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn hold(&self, environment: &EnvironmentName, hold: Hold) -> Result<Desired, RecordError> {
         let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
             let generation = match hold.generation {
@@ -143,10 +143,10 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Ends a hold. Nothing happens where there is none.
+    /// Ends a hold. Does nothing without a hold.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn resume(
         &self,
         environment: &EnvironmentName,
@@ -164,11 +164,11 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Asks for a pass now, and forgives failures from before `at`. `asks`: git or the registry is
-    /// asked for the head or digest too.
+    /// Requests a reconcile now, and clears failures from before `at`. With `asks`, git or the registry is
+    /// also asked for the head or digest.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn sync(
         &self,
         environment: &EnvironmentName,
@@ -183,15 +183,15 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Replaces every environment's record, history and outcomes and the record's id by what
-    /// `export` holds. The mirror is written anew before this returns.
+    /// Replaces every environment's record, history and outcomes, and the record's id, with the content of
+    /// `export`. The backup file is rewritten before this returns.
     ///
     /// # Errors
-    /// [`WriteError::Disagreeing`] where the documents contradict each other; nothing is changed.
+    /// Returns [`WriteError::Disagreeing`] if the documents contradict each other; nothing is changed then.
     pub async fn import(&self, export: Export) -> Result<(), WriteError> {
         export::check_import(&export)?;
-        // The mirror may be ahead of what is imported. Were it still there after a crash, the next
-        // open would take the import for lost writes, and undo it.
+        // The backup file may be ahead of the import. If a crash left it there, the next open would take the
+        // import for lost writes and undo it.
         self.shared.mirror.remove()?;
         let imported = self.shared.write(move |draft| export::replace(draft, &export)).await;
         self.shared.mirror.wake();
@@ -199,7 +199,7 @@ impl DesiredWriter {
         imported
     }
 
-    /// Lets `change` edit the record of `environment`, and writes it where it differs.
+    /// Lets `change` edit the record of `environment`, and writes it if it differs.
     async fn edit<E: From<RecordError> + Send + 'static>(
         &self,
         environment: &EnvironmentName,
@@ -220,7 +220,7 @@ impl DesiredWriter {
 }
 
 impl Change {
-    /// The generation is left for the record to give.
+    /// The record assigns the generation.
     fn into_entry(self) -> Entry {
         let Self { revision, image, origin, by, note, at, hold: _ } = self;
         let (generation, origin) = (Generation::default(), Some(origin));
@@ -228,7 +228,7 @@ impl Change {
     }
 }
 
-/// Stores the hint where it may be news; `false` where the environment knows of the commit.
+/// Stores the hint if it may be news. Returns `false` if the environment knows the commit.
 fn announce(draft: &mut Draft<'_>, environment: &EnvironmentName, hint: &Hint) -> Result<bool, RecordError> {
     let mut desired = draft.desired(environment)?;
     let is_head = desired.head.as_ref() == Some(&hint.revision);

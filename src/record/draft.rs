@@ -1,4 +1,4 @@
-//! A write in the making: it reads, decides, and gathers lines that are then made all at once.
+//! A pending write: it reads, decides, and collects lines that are then written in one batch.
 
 use std::sync::MutexGuard;
 
@@ -10,20 +10,20 @@ use super::store::{Counters, Kind, Line, Store, encode};
 use crate::model::desired::Desired;
 use crate::model::name::EnvironmentName;
 
-/// Where the number of the last write is that the mirror holds too.
+/// The key of the number of the last write that the backup file holds too.
 pub(super) const SERIAL: &[u8] = b"serial";
 
-/// While a draft lives, nobody else writes.
+/// While a draft exists, nobody else can write.
 pub(super) struct Draft<'a> {
     store: &'a Store,
     gate: MutexGuard<'a, Counters>,
-    /// What the counters will be once the lines are made.
+    /// The counters' values after the lines are written.
     pub(super) counters: Counters,
     lines: Vec<Line>,
     bells: Vec<Bell>,
 }
 
-/// What a draft made.
+/// The result of a committed draft.
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) lines: Vec<Line>,
@@ -42,19 +42,19 @@ impl<'a> Draft<'a> {
         self.store
     }
 
-    /// The record of `environment`, empty where nothing was ever recorded.
+    /// The record of `environment`; empty if nothing was ever recorded.
     pub(super) fn desired(&self, environment: &EnvironmentName) -> Result<Desired, RecordError> {
         desired(self.store, environment)
     }
 
-    /// Writes the record of an environment, and rings for it.
+    /// Writes the record of an environment and sends a wakeup.
     pub(super) fn put_desired(&mut self, desired: &Desired) -> Result<(), RecordError> {
         self.put_desired_silently(desired)?;
         self.ring_desired(&desired.environment);
         Ok(())
     }
 
-    /// Writes the record of an environment where nobody needs to know.
+    /// Writes the record of an environment without a wakeup.
     pub(super) fn put_desired_silently(&mut self, desired: &Desired) -> Result<(), RecordError> {
         self.put(Kind::Desired, desired.environment.as_str().as_bytes().to_vec(), desired)
     }
@@ -77,17 +77,17 @@ impl<'a> Draft<'a> {
         self.lines.push(Line { kind, key, value: None });
     }
 
-    /// Rings `bell` once everything is on disk.
+    /// Sends `bell` once everything is on disk.
     pub(super) fn ring(&mut self, bell: Bell) {
         self.bells.push(bell);
     }
 
-    /// Rings for the record of `environment`.
+    /// Sends a wakeup for the record of `environment`.
     pub(super) fn ring_desired(&mut self, environment: &EnvironmentName) {
         self.ring(Bell::Desired(environment.clone()));
     }
 
-    /// Makes the lines, all or none. A draft without lines writes nothing and rings for nobody.
+    /// Writes all lines or none. A draft without lines writes nothing and sends no wakeup.
     pub(super) fn commit(mut self) -> Result<Made, RecordError> {
         if self.lines.is_empty() {
             return Ok(Made::default());
@@ -102,7 +102,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The record of `environment` as it is in `store`.
+/// The record of `environment` in `store`.
 pub(super) fn desired(store: &Store, environment: &EnvironmentName) -> Result<Desired, RecordError> {
     let key = environment.as_str().as_bytes();
     let found = store.document(Kind::Desired, key, || format!("the record of `{environment}`"))?;

@@ -1,14 +1,14 @@
-//! What can go wrong with the record. Each names the step; the cause is its source.
+//! Errors of the record. Each names the failed step; the cause is its source.
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::model::name::{EnvironmentName, Generation};
 
-/// A cause whose type is nobody's business outside this room.
+/// A cause whose type stays private to this module.
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Why the record could not be opened.
+/// The reason why the record could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
@@ -24,15 +24,15 @@ pub enum OpenError {
         supported = super::FORMAT
     )]
     TooNew {
-        /// Which file or folder.
+        /// The file or folder.
         what: String,
-        /// Its format.
+        /// Its format version.
         found: u32,
     },
-    /// There is no room for what opening must write.
+    /// The disk has too little space for the writes of an open.
     #[error("the record cannot be opened because the disk that holds it is full: free some space")]
     DiskFull,
-    /// A file may not be used by the user that runs abide.
+    /// The user that runs abide may not use a file.
     #[error(
         "permission denied: `{}`. If the folder is this user's, another user's abide left the file behind; as root: \
          chown -R --reference={dir} {dir}. If it is not, run abide as its owner",
@@ -40,22 +40,22 @@ pub enum OpenError {
         dir = .dir.display()
     )]
     Denied {
-        /// The file.
+        /// The file without access.
         path: PathBuf,
         /// The record's folder.
         dir: PathBuf,
     },
-    /// A file or folder could not be made, read or moved.
+    /// A file or folder could not be created, read or moved.
     #[error("{doing} `{}` failed", .path.display())]
     Io {
-        /// The step.
+        /// The failed step.
         doing: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The store could not be opened, and not because it is damaged.
+    /// The store could not be opened, and damage is not the cause.
     #[error("opening the record's store failed")]
     Store(#[source] Cause),
     /// The store was opened but could not be checked or repaired.
@@ -63,29 +63,30 @@ pub enum OpenError {
     Check(#[source] RecordError),
 }
 
-/// Why a read or a write failed.
+/// The reason why a read or a write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Nothing was written.
     #[error("nothing was recorded, because the disk that holds the record is full: free some space")]
     DiskFull,
-    /// The store failed. It stays failed until it is opened again, which is tried at once and from then on.
+    /// The store failed. It refuses everything until it is reopened, which is tried at once and then
+    /// repeatedly.
     #[error("{doing} the record failed; it is opened again, and what can be repaired is")]
     Store {
         /// The step: `reading`, `writing`.
         doing: &'static str,
-        /// Why.
+        /// The cause.
         source: Cause,
     },
-    /// One document makes no sense; others are not affected.
+    /// One document is unreadable; others are not affected.
     #[error("{what} cannot be read; a restart of abide sets it aside and restores what can be")]
     Unreadable {
-        /// Which document.
+        /// The document.
         what: String,
-        /// Why.
+        /// The cause.
         source: Cause,
     },
-    /// A generation is as high as a number can be, which no record comes to by itself.
+    /// A generation has the highest possible number, which a record never reaches by itself.
     #[error(
         "nothing was recorded: `{0}` was seen at the highest generation that there is, so there is no next one; \
          `abide export`, and `abide import` into a new folder, leave that behind"
@@ -96,23 +97,23 @@ pub enum RecordError {
     CutOff(#[source] Cause),
 }
 
-/// Why a change was not recorded.
+/// The reason why a change was not recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The record moved since it was looked at.
+    /// The record changed since it was read.
     #[error(
         "the record of `{environment}` is at generation {actual}, no longer at {expected}: \
          look at it again"
     )]
     Stale {
-        /// Of which environment.
+        /// The environment of the record.
         environment: EnvironmentName,
-        /// The generation that was seen.
+        /// The observed generation.
         expected: Generation,
-        /// The generation that it is at.
+        /// The actual generation.
         actual: Generation,
     },
-    /// Documents that are to be imported do not agree with each other.
+    /// Documents of an import contradict each other.
     #[error("this export is not taken, and nothing was changed: {0}")]
     Disagreeing(String),
     /// The store failed.

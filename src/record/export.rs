@@ -1,4 +1,4 @@
-//! The whole record as one document: for backups, for another machine, and for the mirror.
+//! The whole record as one document: for backups, for another host, and for the backup file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,33 +12,33 @@ use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
 
-/// Where the record's id is.
+/// The key of the record's id.
 pub(super) const ID: &[u8] = b"id";
 
 /// The whole record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Export {
-    /// The version of this document's form, [`FORMAT`].
+    /// The format version of this document, [`FORMAT`].
     pub format: u32,
     /// The record's id.
     pub id: String,
-    /// The number of the write that this shows: what tells a store that lost some.
+    /// The number of the last write in this export. It reveals a store that lost writes.
     #[serde(default)]
     pub serial: u64,
-    /// Every environment that has a record, in the order of names.
+    /// Every environment that has a record, ordered by name.
     pub environments: Vec<EnvironmentExport>,
 }
 
 /// The record of one environment with its history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentExport {
-    /// What should run now.
+    /// The desired state.
     pub desired: Desired,
     /// The kept generations, newest first; the first is the current one.
     pub history: Vec<HistoryEntry>,
 }
 
-/// Takes an export. Only the copying of bytes keeps writers waiting.
+/// Takes an export. Writers wait only while bytes are copied.
 pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
     let gate = store.gate();
     let serial = gate.serial;
@@ -64,8 +64,9 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
     Ok(Export { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), serial, environments })
 }
 
-/// Whether `export` can be imported: its documents agree, and so do its holds with history. A store
-/// that lost the generation that it holds is still mirrored, so its mirror need not keep the latter.
+/// Checks whether `export` can be imported: its documents agree, and history contains its held generations.
+/// The backup file is exempt from the second check, because a store that lost its held generation is still
+/// backed up.
 pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
     check(export)?;
     for EnvironmentExport { desired, history } in &export.environments {
@@ -83,7 +84,7 @@ pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Whether the documents of `export` agree with each other.
+/// Checks whether the documents of `export` agree with each other.
 pub(super) fn check(export: &Export) -> Result<(), WriteError> {
     let refuse = |why: String| Err(WriteError::Disagreeing(why));
     if export.format != FORMAT {
@@ -105,7 +106,7 @@ pub(super) fn check(export: &Export) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// An id is a label of containers, so it is held to what [`super::open`] makes.
+/// An id becomes a container label, so only the form that [`super::open`] generates is valid.
 pub(super) fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
 }
@@ -128,7 +129,7 @@ fn disagreement(of: &EnvironmentExport) -> Option<String> {
     has_zero.then(|| "its history has a generation 0".to_owned())
 }
 
-/// Drafts the replacement of the whole record by `export`.
+/// Drafts the replacement of the whole record with `export`.
 pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), WriteError> {
     for kind in [Kind::Desired, Kind::History, Kind::Outcomes] {
         for pair in draft.store().pairs(kind, b"") {
@@ -148,7 +149,7 @@ pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), Writ
     Ok(())
 }
 
-/// Drafts history entries and what became of them.
+/// Drafts history entries and their outcomes.
 pub(super) fn put_history(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,

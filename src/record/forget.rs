@@ -1,4 +1,4 @@
-//! Forgetting an environment: a request by people, carried out by the loop.
+//! Forgets an environment: an operator requests it, and the loop carries it out.
 
 use super::desired::DesiredWriter;
 use super::draft::Draft;
@@ -37,8 +37,8 @@ impl DesiredWriter {
 }
 
 impl Resolver {
-    /// Removes everything that is recorded of an environment whose removal was requested. Returns
-    /// `false` if it was not, or not any more. Builds stay: other environments may share them.
+    /// Removes everything recorded of an environment whose removal was requested. Returns `false` if no
+    /// request is pending. Builds stay: other environments may share them.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed; nothing was removed then.

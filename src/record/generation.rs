@@ -1,4 +1,4 @@
-//! A new generation: the entry, its place in history, and what it does to the one before.
+//! Starts a generation: writes its entry to history and supersedes the previous generation.
 
 use super::draft::Draft;
 use super::error::RecordError;
@@ -9,14 +9,13 @@ use crate::model::desired::{Desired, Entry, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Status;
 
-/// Generations of an environment that are kept. The current one and one that is held are kept
-/// always.
+/// Generations of an environment that are kept. The current and the held generation are always kept.
 pub(super) const KEPT: usize = 500;
 
-/// Gives `desired` the next generation with what `entry` says. The caller writes `desired`.
+/// Gives `desired` the next generation, with the content of `entry`. The caller writes `desired`.
 ///
-/// A number that was seen to run is never given again: where the record was restored from an older
-/// copy, an agent or a status may know of later generations, and would take a new one for an old.
+/// A generation number that has run is never reused. If the record was restored from an older copy, an agent
+/// or a status may know later generations, and would mistake a new one for an old one.
 pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) -> Result<(), RecordError> {
     let before = desired.entry.generation;
     let seen = highest_seen(draft, &desired.environment)?;
@@ -29,28 +28,28 @@ pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) 
     prune(draft, desired)
 }
 
-/// How the manifest said to build before `entry`. An image that is named, such as by a rollback,
-/// answers whatever the manifest said until then: only a later edit builds again.
+/// The recipe in effect before `entry`. A named image, such as that of a rollback, counts as built by the
+/// manifest's current recipe: only a later edit builds again.
 fn inherited(desired: &Desired, entry: &Entry) -> Option<RecipeKey> {
     entry.image.as_ref().and(desired.entry.recipe.clone())
 }
 
 fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Generation, RecordError> {
     let key = environment.as_str().as_bytes();
-    // A status that makes no sense says nothing, and is no reason to refuse a change.
+    // An unreadable status must not block a change.
     let status = draft.store().get(Kind::Status, key)?;
     let status = status.and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
     Ok(status.map(|status| status.observed_generation).unwrap_or_default())
 }
 
-/// Writes the current entry into history, where it stays when a newer one comes.
+/// Writes the current entry into history, where it stays after the next generation.
 pub(super) fn put(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
     let key = keys::numbered(&desired.environment, desired.entry.generation.0);
     draft.put(Kind::History, key, &desired.entry)
 }
 
-/// A generation that nothing became of yet is superseded, unless it is held and so still wanted.
-/// The loop may never see one of many that come in a burst, so it cannot say this itself.
+/// Marks a generation without an outcome as superseded, unless it is held and so still desired. The loop
+/// cannot do this: in a burst of generations it may not see each one.
 fn supersede(draft: &mut Draft<'_>, desired: &Desired, before: Generation) -> Result<(), RecordError> {
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let key = keys::numbered(&desired.environment, before.0);
@@ -61,7 +60,7 @@ fn supersede(draft: &mut Draft<'_>, desired: &Desired, before: Generation) -> Re
     Ok(())
 }
 
-/// Forgets the oldest generations beyond [`KEPT`], the one that is being made counted in.
+/// Removes the oldest generations beyond [`KEPT`]. The new generation counts.
 fn prune(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let stored = generations(draft, &desired.environment)?;

@@ -1,4 +1,4 @@
-//! The handle with which the link to agents keeps what they report.
+//! The handle with which the link to agents stores their reports.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,28 +21,27 @@ use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::status::{RunningContainer, Status, VolumeView};
 use crate::model::time::Timestamp;
 
-/// How far above the record an agent's generation can be. One that was restored from an older copy is
-/// behind its agents by as many changes as people made since; and generations after what is heard
-/// go on above it, so what is heard must leave room for them.
+/// The maximum lead of an agent's generation over the record. A record restored from an older copy is behind
+/// its agents by the changes that operators made since. Later generations continue above the reported one, so
+/// reports must leave room for them.
 const FURTHEST_AHEAD: u64 = 1 << 20;
-/// Lines of a plan that are kept, of those that an agent reports.
+/// Lines that are kept of a reported plan.
 const PLAN_KEPT: usize = 200;
-/// Volumes and warnings that are kept, of those that an agent reports.
+/// Volumes and warnings that are kept of a report.
 const VOLUMES_KEPT: usize = 100;
 
-/// Keeps what agents report. It can write of an environment what its loop could, were it here, and
-/// nothing else.
+/// Stores the reports of agents. It can write only what the environment's own loop could write on this host.
 #[derive(Clone)]
 pub struct Hearer {
     pub(super) shared: Arc<Shared>,
 }
 
 impl Hearer {
-    /// Keeps what a report says of `environments`; of others it may not speak. What was heard before
-    /// changes nothing, in whatever order reports come.
+    /// Stores the parts of a report about `environments` and ignores all others. Repeated parts change
+    /// nothing, in whatever order reports arrive.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn hear(
         &self,
         environments: BTreeSet<EnvironmentName>,
@@ -52,15 +51,15 @@ impl Hearer {
         self.shared.write(move |draft| hear(draft, &environments, report, at)).await
     }
 
-    /// Rings for environments whose agent came or went.
+    /// Sends a wakeup for environments whose agent connected or disconnected.
     pub fn tell_of_presence(&self, environments: impl IntoIterator<Item = EnvironmentName>) {
         environments.into_iter().for_each(|environment| self.shared.bells.ring(Bell::Status(environment)));
     }
 
-    /// How much was heard of an environment.
+    /// How much the agent of an environment has reported.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn heard(&self, environment: &EnvironmentName) -> Result<Option<Heard>, RecordError> {
         let key = environment.as_str().as_bytes();
         self.shared.store.document(Kind::Heard, key, || format!("what was heard of `{environment}`"))
@@ -92,7 +91,7 @@ fn hear(
     Ok(receipt)
 }
 
-/// Whether a status speaks of a generation that this record cannot ever have made.
+/// Whether a status names a generation that this record can never have reached.
 fn is_too_far_ahead(draft: &Draft<'_>, status: &Status) -> Result<bool, RecordError> {
     let (environment, observed) = (&status.environment, status.observed_generation);
     let recorded = draft.desired(environment)?.entry.generation;
@@ -138,7 +137,7 @@ fn keep_events(
     heard: &mut Heard,
 ) -> Result<(), RecordError> {
     let mut last = last_event(draft.store(), environment)?;
-    // More than are kept come in the next report.
+    // Events beyond the limit come in the next report.
     for event in events.into_iter().take(EVENTS_KEPT) {
         let count = heard.news_of(&event);
         if count == 0 {
@@ -152,8 +151,8 @@ fn keep_events(
     Ok(())
 }
 
-/// An outcome that is known stays: what the record itself made of a generation is not an agent's to
-/// change. But the current one may become ready after all, such as when what it needs is there again.
+/// Keeps a known outcome: an agent must not change the record's own outcome of a generation. The exception is
+/// the current generation, which may become ready after a failure, such as when a missing dependency returns.
 fn keep_outcome(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -181,8 +180,8 @@ fn keep_outcome(
     Ok(())
 }
 
-/// Goes back to what this record had before, under the name that it has here: an agent that could
-/// name another image would choose what it pulls with the credentials of the controller.
+/// Rolls back to an image that this record had before, under its recorded name. An agent that could name
+/// another image could pull anything with the controller's credentials.
 fn hear_rollback(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -214,7 +213,7 @@ fn recorded(
     known.transpose()
 }
 
-/// A status of which nothing is longer than the record keeps it.
+/// Shortens a status to the limits of the record.
 fn bounded(status: Status) -> Status {
     let running = status.running.map(|running| {
         let container_id = cut(running.container_id);

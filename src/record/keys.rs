@@ -1,9 +1,9 @@
-//! Keys of the store: `environment`, or `environment \0 number` with the number big-endian, so that
-//! the store's own order is the order of the numbers.
+//! Keys of the store: `environment`, or `environment \0 number` with the number big-endian, so that the
+//! store's own order is the order of the numbers.
 
 use crate::model::name::EnvironmentName;
 
-/// Ends the name in a numbered key. No name contains it, so `dev` is no prefix of `dev2`.
+/// Ends the name in a numbered key. No name contains it, so a search for `dev` does not find `dev2`.
 const END: u8 = 0;
 
 /// The key of an environment's `number`th document.
@@ -13,7 +13,7 @@ pub(super) fn numbered(environment: &EnvironmentName, number: u64) -> Vec<u8> {
     key
 }
 
-/// What every numbered key of this environment begins with.
+/// The common prefix of this environment's numbered keys.
 pub(super) fn all_of(environment: &EnvironmentName) -> Vec<u8> {
     let mut key = environment.as_str().as_bytes().to_vec();
     key.push(END);
@@ -32,7 +32,7 @@ pub(super) fn split(key: &[u8]) -> Option<(EnvironmentName, u64)> {
     Some((name(environment)?, number(rest.get(1..)?)?))
 }
 
-/// A number as keys and counters hold it.
+/// Decodes a number of a key or counter.
 pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }

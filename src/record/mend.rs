@@ -1,4 +1,4 @@
-//! What an environment's record was, from what is left of it. Pure.
+//! Reconstructs an environment's record from the remaining documents. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,29 @@ use super::export::EnvironmentExport;
 use crate::model::desired::{Desired, Entry, HistoryEntry, Origin};
 use crate::model::name::{EnvironmentName, Generation};
 
-/// What the store still has of an environment.
+/// The documents of an environment that remain in the store.
 pub(super) struct Found {
     pub(super) desired: Option<Desired>,
     pub(super) history: BTreeMap<Generation, HistoryEntry>,
     /// Whether some of its documents had to be set aside.
     pub(super) is_spoiled: bool,
-    /// Whether the store lost writes that the mirror has.
+    /// Whether the store lost writes that the backup file has.
     pub(super) is_behind: bool,
 }
 
-/// What the store should have.
+/// The documents that the store should have.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Mended {
-    /// The record; `None`: nothing is left to restore it from.
+    /// The record; `None` if nothing is left to restore it from.
     pub(super) desired: Option<Desired>,
-    /// Generations that history lacks, or knows less of.
+    /// Generations that history lacks or has incomplete.
     pub(super) history: Vec<HistoryEntry>,
-    /// What was done, in sentences.
+    /// The repairs that were made, in sentences.
     pub(super) notices: Vec<String>,
 }
 
-/// Takes what the store has, the mirror's where it knows more, and history's where neither has
-/// the record itself. The result's current generation is the newest of its history.
+/// Uses the store's record, the backup file's if it is newer, and history's if both are missing. The current
+/// generation of the result is the newest of its history.
 pub(super) fn mend(
     environment: &EnvironmentName,
     found: Found,
@@ -67,7 +67,7 @@ pub(super) fn mend(
     Mended { desired: Some(desired), history: known.better.into_values().collect(), notices }
 }
 
-/// Without the record itself, a head that was followed is known from its entry; a hold is not.
+/// Without the record itself, the entry shows the head of a polled branch; a hold is lost.
 fn from_history(environment: &EnvironmentName, newest: &Entry) -> Desired {
     let is_followed = matches!(newest.origin, Some(Origin::Push | Origin::BranchPoll));
     let head = newest.revision.clone().filter(|_| is_followed);
@@ -76,21 +76,21 @@ fn from_history(environment: &EnvironmentName, newest: &Entry) -> Desired {
     Desired { entry: newest.clone(), head, tag, ..Desired::empty(environment.clone()) }
 }
 
-/// Who is believed where both know a generation.
+/// The side that wins if both know a generation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trust {
     Store,
     Mirror,
 }
 
-/// What history has, and what it should have instead.
+/// The stored history and its corrections.
 struct Known<'a> {
     history: &'a BTreeMap<Generation, HistoryEntry>,
     better: BTreeMap<Generation, HistoryEntry>,
 }
 
 impl Known<'_> {
-    /// Adds what the mirror has. An outcome that only one side knows is kept.
+    /// Adds the backup file's history. An outcome that only one side knows is kept.
     fn add(&mut self, mirrored: &[HistoryEntry], trust: Trust) {
         for mirrored in mirrored {
             let generation = mirrored.entry.generation;
@@ -107,7 +107,7 @@ impl Known<'_> {
         }
     }
 
-    /// The current generation is in history, as the record itself has it.
+    /// Makes history contain the current generation, as in the record itself.
     fn add_current(&mut self, current: &Entry) {
         let generation = current.generation;
         if generation == Generation::default() {

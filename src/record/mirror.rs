@@ -1,5 +1,5 @@
-//! `record.json`: the whole record as readable JSON beside the store, written by a thread of its
-//! own a moment after each change, so that even a lost store is a restore and not an outage.
+//! `record.json`: the whole record as readable JSON beside the store. A separate thread writes it shortly
+//! after each change, so that a lost store costs a restore and not an outage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,14 +13,14 @@ use super::error::RecordError;
 use super::export::{self, Export};
 use super::store::{Store, is_disk_full};
 
-/// The mirror's file, beside the store.
+/// The backup file, beside the store.
 pub(super) const FILE: &str = "record.json";
-/// Changes that come within this time are written together.
+/// Changes within this time are written together.
 const GATHERED_FOR: Duration = Duration::from_millis(200);
-/// Time until a mirror that could not be written is tried again.
+/// Pause before a failed write of the backup file is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Keeps the file up to date until it is dropped.
+/// Keeps the backup file up to date until dropped.
 pub(super) struct Mirror {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
@@ -35,13 +35,13 @@ struct Desk {
 
 #[derive(Default)]
 struct Work {
-    /// Changes asked to be mirrored.
+    /// Changes that were requested.
     asked: u64,
-    /// Of those, the ones that are in the file.
+    /// Requested changes that are in the file.
     written: u64,
-    /// Attempts so far, so that one who waits sees that one failed.
+    /// Attempts so far, so that a waiter notices a failed one.
     attempts: u64,
-    /// Someone waits: no gathering.
+    /// Someone waits: write at once.
     hurry: bool,
     /// The last attempt failed.
     failed: bool,
@@ -59,13 +59,13 @@ impl Mirror {
         Ok(Self { desk, thread: Some(thread) })
     }
 
-    /// Something changed.
+    /// Reports a change.
     pub(super) fn wake(&self) {
         self.desk.work().asked += 1;
         self.desk.changed.notify_all();
     }
 
-    /// Returns once the file holds every change so far; `false` where it cannot be written.
+    /// Returns once the file holds every change so far; `false` if it cannot be written.
     pub(super) fn finish(&self) -> bool {
         let mut work = self.desk.work();
         let (asked, attempts) = (work.asked, work.attempts);
@@ -77,7 +77,7 @@ impl Mirror {
         work.written >= asked
     }
 
-    /// Takes the file away until the next change.
+    /// Removes the file until the next change.
     pub(super) fn remove(&self) -> Result<(), RecordError> {
         match fs::remove_file(&self.desk.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -103,7 +103,7 @@ impl Desk {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread's whole life.
+    /// The thread's main loop.
     fn keep(&self) {
         while let Some(asked) = self.next() {
             let result = self.write();
@@ -127,7 +127,7 @@ impl Desk {
         }
     }
 
-    /// Waits until there is something to write; `None` once all is written and the record closes.
+    /// Waits for something to write. Returns `None` once everything is written and the record closes.
     fn next(&self) -> Option<u64> {
         let mut work = self.work();
         let mut patience = None;
@@ -163,7 +163,7 @@ impl Desk {
     }
 }
 
-/// Writes the file so that a crash leaves the old one or the new one, never a part.
+/// Writes the file atomically: a crash leaves the old file or the new one.
 fn write(path: &Path, export: &Export) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(export)?;
     text.push(b'\n');

@@ -1,9 +1,9 @@
-//! The memory: what should run where, how that came to be, and what the loop made of it.
+//! The store: the desired state, its history, and the results of reconciling.
 //!
-//! This is the only room that names sled. [`open`] repairs what a crash left behind and deals out
-//! narrow handles: who may move the record holds a [`DesiredWriter`], the loop a [`Resolver`] and
-//! a [`StatusWriter`], who administers a [`TokenWriter`], everyone else readers. Every write is on
-//! disk before it returns, and rings a [`Bell`] after that.
+//! This is the only module that names sled. [`open`] repairs the damage of a crash and returns narrow
+//! handles: webhooks and operators update the record through a [`DesiredWriter`], the reconcile loop has a
+//! [`Resolver`] and a [`StatusWriter`], administrators have a [`TokenWriter`], and everyone else has readers.
+//! Every write is on disk before it returns, and sends a [`Bell`] after that.
 
 mod bell;
 mod check;

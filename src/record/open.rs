@@ -1,4 +1,4 @@
-//! Opening the record and dealing out the handles.
+//! Opens the record and creates the handles.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -30,57 +30,57 @@ use super::status_reader::StatusReader;
 use super::store::{RESERVE, Store, free_space};
 use super::token::{TokenReader, TokenWriter};
 
-/// The file whose lock says that a process has the record open. sled's own lock is taken too
-/// late: files that are no process's are removed before sled is asked.
+/// The lock file: a process that has the record open holds its lock. sled's own lock comes too late, because
+/// leftover files are removed before sled opens.
 pub(super) const LOCK: &str = "lock";
-/// How often, and how long apart, the lock is tried: a process that ends may still hold it.
+/// Attempts to take the lock, and the pause between them. A process that is ending may still hold it.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// The opened record. Each handle is cheap to clone, and all of them share one store, which is
-/// flushed and closed when the last of them is dropped.
+/// The opened record. Each handle is cheap to clone. All handles share one store, which is flushed and closed
+/// when the last handle is dropped.
 #[derive(Clone)]
 pub struct Handles {
-    /// The record's id: 32 hexadecimal digits, made when it was first opened and kept by export,
-    /// import and mirror. After an import of another record it is that record's, and is seen here
-    /// at the next open.
+    /// The record's id: 32 hexadecimal digits, generated when the record was first opened, and kept by
+    /// export, import and the backup file. An import of another record replaces the id; this field shows the
+    /// new one after the next open.
     pub id: String,
-    /// For webhooks, promotions and people.
+    /// For webhooks, promotions and operators.
     pub writer: DesiredWriter,
-    /// For the loop.
+    /// For the reconcile loop.
     pub resolver: Resolver,
-    /// For an agent, where this record is the copy of another.
+    /// For an agent, whose record is the copy of another.
     pub replica: Replica,
     /// For the link to agents.
     pub hearer: Hearer,
     /// For everyone.
     pub desired: DesiredReader,
-    /// For the loop.
+    /// For the reconcile loop.
     pub status_writer: StatusWriter,
     /// For everyone.
     pub status: StatusReader,
     /// For administrators.
     pub token_writer: TokenWriter,
-    /// For the door.
+    /// For the HTTP API.
     pub tokens: TokenReader,
     /// For everyone who waits for changes.
     pub bells: Bells,
-    /// What had to be repaired, in sentences.
+    /// The repairs that were made, in sentences.
     pub notices: Vec<String>,
     shared: Arc<Shared>,
 }
 
-/// Opens the record in the folder `dir`, which is made where it is missing, and repairs what a
-/// crash or a bad disk left of it.
+/// Opens the record in the folder `dir` and repairs the damage of a crash or a bad disk. Creates the folder
+/// if it is missing.
 ///
 /// # Errors
-/// [`OpenError::Busy`] where another process has it open, [`OpenError::TooNew`] where a newer
-/// abide wrote it, others where the disk does not play along.
+/// Returns [`OpenError::Busy`] if another process has the record open, [`OpenError::TooNew`] if a newer abide
+/// wrote it, and other errors if the disk fails.
 pub fn open(dir: &Path) -> Result<Handles, OpenError> {
     open_with(dir, RESERVE).map_err(|error| owner::explain(dir, error))
 }
 
-/// [`open`], with the number of bytes that must be free for anything to be written.
+/// [`open`] with a given reserve: the number of bytes that must be free before anything is written.
 pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> {
     make_folder(dir)?;
     let lock = lock(lock_file(dir)?, dir)?;
@@ -143,28 +143,28 @@ fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
 }
 
 impl Handles {
-    /// Returns once the mirror holds everything that was written. The store needs no closing:
-    /// every write is on disk before it returns.
+    /// Returns once the backup file holds every write. The store needs no closing: every write is on disk
+    /// before it returns.
     ///
     /// # Errors
-    /// [`RecordError`] where the program ends before that.
+    /// Returns [`RecordError`] if the program ends before that.
     pub async fn close(self) -> Result<(), RecordError> {
         self.shared.finish_mirror().await
     }
 
-    /// Keeps the folder of a copy for as long as it is read.
+    /// Keeps the temporary copy's folder for as long as the copy is read.
     pub(super) fn keep(&self, copy: TempDir) {
-        // There is one at most, set as it is opened.
+        // At most one copy exists, and it is set at open.
         let _ = self.shared.copy.set(copy);
     }
 
-    /// From now on nothing can be written, as on a full disk.
+    /// Makes every further write fail, as on a full disk.
     #[cfg(test)]
     pub(crate) fn pretend_to_be_full(&self) {
         self.shared.store.pretend_to_be_full();
     }
 
-    /// Replaces the record of an environment by something that makes no sense.
+    /// Replaces the record of an environment with an unreadable document.
     #[cfg(test)]
     pub(crate) fn spoil(&self, environment: &crate::model::name::EnvironmentName) {
         let (kind, key) = (super::store::Kind::Desired, environment.as_str().as_bytes().to_vec());
@@ -179,7 +179,7 @@ impl Handles {
     }
 }
 
-/// One that was there already is closed to others too: sled makes its files as the umask says.
+/// An existing folder is closed to other users too: sled creates its files with the umask's permissions.
 fn make_folder(dir: &Path) -> Result<(), OpenError> {
     let failed = |doing| move |source| OpenError::Io { doing, path: dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("making the folder"))?;
@@ -198,7 +198,7 @@ fn lock_file(dir: &Path) -> Result<File, OpenError> {
     opened.map_err(|source| OpenError::Io { doing: "locking", path, source })
 }
 
-/// Locks the record in `dir` by its file.
+/// Locks the record in `dir` with its lock file.
 pub(super) fn lock(file: File, dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
     let failed = |source: io::Error| OpenError::Io { doing: "locking", path: path.clone(), source };
@@ -221,7 +221,8 @@ fn read_mirror(path: &Path) -> Result<Mirrored, OpenError> {
     }
 }
 
-/// A mirror that makes no sense is not overwritten: it may hold what a person can still read.
+/// Sets an unreadable backup file aside instead of overwriting it: a person may still be able to read some of
+/// it.
 fn keep_unreadable(path: &Path, mirrored: &Mirrored, notices: &mut Vec<String>) -> Result<(), OpenError> {
     let Mirrored::Unreadable(why) = mirrored else { return Ok(()) };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -1,5 +1,5 @@
-//! Whose the files of the record are. Root may use the record of a service that runs as another user, and
-//! must leave no file behind that the service cannot open.
+//! The owner of the record's files. Root may use the record of a service that runs as another user, and must
+//! not leave a file behind that the service cannot open.
 
 use std::fs;
 use std::io;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::OpenError;
 
-/// Gives the files that were made meanwhile to the owner of the record's folder when it is dropped.
+/// On drop, gives the files that were created meanwhile to the owner of the record's folder.
 pub(super) struct Owner {
     dir: PathBuf,
 }
 
 impl Owner {
-    /// Gives what was made so far, and later the rest.
+    /// Gives away the files created so far; the drop gives away the rest.
     pub(super) fn of(dir: &Path) -> Self {
         let owner = Self { dir: dir.to_owned() };
         owner.give();
@@ -41,7 +41,7 @@ impl Drop for Owner {
     }
 }
 
-/// The same error; if a file may not be used, one that names the file and the remedy.
+/// Returns the same error, or, if the user may not use a file, an error that names the file and the remedy.
 pub(super) fn explain(dir: &Path, error: OpenError) -> OpenError {
     let OpenError::Io { path, source, .. } = &error else { return error };
     if source.kind() != io::ErrorKind::PermissionDenied {
@@ -52,7 +52,7 @@ pub(super) fn explain(dir: &Path, error: OpenError) -> OpenError {
     OpenError::Denied { path: found.unwrap_or_else(|| path.clone()), dir: dir.to_owned() }
 }
 
-/// The files of the record, but for copies of repositories and logs, that belong to another user.
+/// The files of the record that belong to another user, except for copies of repositories and logs.
 fn foreign(dir: &Path, owner: u32) -> Vec<PathBuf> {
     let is_big = |name: &str| matches!(name, "mirrors" | "work" | "logs");
     let mut found = Vec::new();

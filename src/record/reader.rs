@@ -1,4 +1,4 @@
-//! Reading what should run.
+//! Reads the desired state.
 
 use std::sync::Arc;
 
@@ -10,60 +10,60 @@ use super::{draft, keys, replica};
 use crate::model::desired::{Desired, Entry, GoBack};
 use crate::model::name::{EnvironmentName, Generation};
 
-/// Reads the record. A document that cannot be read is an error where it is asked for by name,
-/// and is left out of lists.
+/// Reads the record. Asking for an unreadable document by name is an error; lists omit it.
 #[derive(Clone)]
 pub struct DesiredReader {
     pub(super) shared: Arc<Shared>,
 }
 
 impl DesiredReader {
-    /// The record of `environment`; [`Desired::empty`] where nothing was ever recorded.
+    /// The record of `environment`; [`Desired::empty`] if nothing was ever recorded.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn get(&self, environment: &EnvironmentName) -> Result<Desired, RecordError> {
         draft::desired(self.store(), environment)
     }
 
-    /// Tries whether anything can be recorded now, at most once a second.
+    /// Checks whether a write succeeds now, at most once a second.
     ///
     /// # Errors
-    /// [`WriteTrouble`] if not, or if the try was cut off.
+    /// Returns [`WriteTrouble`] if it does not, or if the check was cut off.
     pub async fn try_write(&self) -> Result<(), WriteTrouble> {
         let shared = Arc::clone(&self.shared);
         let tried = tokio::task::spawn_blocking(move || shared.try_write()).await;
         tried.unwrap_or_else(|error| Err(WriteTrouble::cut_off(&error)))
     }
 
-    /// Whether the record can be read: the first document of it, because anyone may ask for that.
+    /// Checks whether the record can be read. It reads only the first document, because any client may ask
+    /// for this.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn try_read(&self) -> Result<(), RecordError> {
         self.store().pairs(Kind::Desired, b"").next().transpose().map(drop)
     }
 
-    /// Every environment that has a record, in the order of names.
+    /// Every environment that has a record, ordered by name.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn all(&self) -> Result<Vec<Desired>, RecordError> {
         documents(self.store(), Kind::Desired, b"").collect()
     }
 
-    /// The automatic rollback of an environment that waits for the controller; only on an agent.
+    /// The automatic rollback of an environment that is pending on the controller. Only agents have one.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn proposed(&self, environment: &EnvironmentName) -> Result<Option<GoBack>, RecordError> {
         replica::proposed(self.store(), environment)
     }
 
-    /// One generation of an environment, where it is still kept.
+    /// One generation of an environment, if it is still kept.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn entry(
         &self,
         environment: &EnvironmentName,
@@ -77,15 +77,15 @@ impl DesiredReader {
     /// The kept generations of an environment, newest first.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn history(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, RecordError> {
         documents(self.store(), Kind::History, &keys::all_of(environment)).rev().collect()
     }
 
-    /// The whole record, as one moment saw it.
+    /// The whole record at one moment.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn export(&self) -> Result<Export, RecordError> {
         export::take(self.store())
     }
@@ -95,7 +95,7 @@ impl DesiredReader {
     }
 }
 
-/// The readable documents under `prefix`, from either end.
+/// The readable documents under `prefix`; iterates from either end.
 pub(super) fn documents<T: serde::de::DeserializeOwned>(
     store: &Store,
     kind: Kind,

@@ -1,5 +1,5 @@
-//! Opening a copy of the record, for commands that only read: in the record's folder nothing is made,
-//! changed or locked for longer than the copying takes.
+//! Opens a copy of the record, for commands that only read. Nothing in the record's folder is created or
+//! changed, and it is locked only while it is copied.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,14 +13,14 @@ use super::recover::{SLED, copy_folder};
 use super::store::RESERVE;
 use super::{mirror, owner};
 
-/// Opens a copy of the record in the folder `dir`. One that does not exist is empty.
+/// Opens a copy of the record in the folder `dir`. A missing record opens as an empty one.
 ///
 /// # Errors
-/// As [`open`](super::open).
+/// Returns the errors of [`open`](super::open).
 pub fn open_to_read(dir: &Path) -> Result<Handles, OpenError> {
     let copied = copy(dir).map_err(|error| owner::explain(dir, error))?;
     let mut handles = open_with(copied.path(), RESERVE)?;
-    // What was repaired is the copy.
+    // The repairs were made to the copy only.
     handles.notices.clear();
     handles.keep(copied);
     Ok(handles)

@@ -1,9 +1,8 @@
-//! Opening sled, whatever a crash or a bad disk left of its files.
+//! Opens sled, whatever a crash or a bad disk left of its files.
 //!
-//! sled 0.34 cannot open a store that was killed while it wrote a snapshot, although its log is
-//! whole: the half-made snapshot is taken away first. Where that is not enough, the store is tried
-//! without any snapshot; where that is not enough either, it is set aside and begun anew, from
-//! what can be read of it.
+//! sled 0.34 cannot open a store that was killed while it wrote a snapshot, although its log is intact. The
+//! incomplete snapshot is removed first. If that does not help, the store is opened without any snapshot. If
+//! that fails too, it is set aside and rebuilt from its readable documents.
 
 use std::fs;
 use std::io;
@@ -17,23 +16,23 @@ use super::store::{Kind, is_disk_full};
 
 /// The folder of sled's files, in the record's folder.
 pub(super) const SLED: &str = "sled";
-/// sled's cache in bytes: more than a record ever has, and far less than sled's own gigabyte.
+/// sled's cache in bytes: larger than any record, and far smaller than sled's default of one gigabyte.
 const CACHE: u64 = 32 << 20;
-/// How often sled looks for work; every write is flushed anyway.
+/// The interval of sled's background work; every write is flushed anyway.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// How often, and how long apart, a lock is tried that a closing process may still hold.
+/// Attempts to take a lock that a closing process may still hold, and the pause between them.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why one attempt failed.
+/// The reason why one attempt failed.
 enum Failure {
-    /// The files are damaged; how.
+    /// The files are damaged, and how.
     Damaged(String),
-    /// Something else, which no repair mends.
+    /// Another error, which no repair fixes.
     Other(OpenError),
 }
 
-/// Opens the store in the record's folder `home`, and says in `notices` what had to be done.
+/// Opens the store in the record's folder `home`, and adds its repairs to `notices`.
 pub(super) fn open_sled(home: &Path, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
     let dir = home.join(SLED);
     remove_snapshots(&dir, ".generating", notices)?;
@@ -44,7 +43,7 @@ pub(super) fn open_sled(home: &Path, notices: &mut Vec<String>) -> Result<sled::
     }
 }
 
-/// Tries again from the log alone; a copy of the files is kept.
+/// Tries again from the log alone, and keeps a copy of the files.
 fn without_snapshots(home: &Path, how: &str, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
     let dir = home.join(SLED);
     let copy = aside(home);
@@ -66,8 +65,8 @@ fn without_snapshots(home: &Path, how: &str, notices: &mut Vec<String>) -> Resul
     }
 }
 
-/// Reads everything once. Damage in the middle of the files shows only then, and would fail one
-/// read or write after the other later on.
+/// Reads everything once. Only that reveals damage in the middle of the files, which would later fail single
+/// reads or writes.
 fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
     let (pairs, is_whole) = guarded(|| Ok(salvage(&db))).unwrap_or_default();
     if is_whole {
@@ -87,7 +86,7 @@ fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<s
 
 type Document = (Kind, sled::IVec, sled::IVec);
 
-/// Everything that can be read from either end of each tree, and whether that is all.
+/// Everything that is readable from either end of each tree, and whether that is complete.
 fn salvage(db: &sled::Db) -> (Vec<Document>, bool) {
     let mut documents = Vec::new();
     let mut is_whole = true;
@@ -104,7 +103,7 @@ fn salvage(db: &sled::Db) -> (Vec<Document>, bool) {
     (documents, is_whole)
 }
 
-/// What comes before the first error, which an iterator would only repeat.
+/// The items before the first error, which sled's iterator would only repeat.
 fn readable(
     pairs: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
 ) -> (Vec<(sled::IVec, sled::IVec)>, bool) {
@@ -143,7 +142,7 @@ fn attempt(dir: &Path) -> Result<sled::Db, Failure> {
     guarded(|| config.open()).map_err(|error| classify(dir, error))
 }
 
-/// sled asserts where it should report: what it panics about is damage like any other.
+/// Treats a panic of sled as damage: sled asserts instead of reporting errors.
 fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled gave up while reading its files".into())))
@@ -167,7 +166,7 @@ fn classify(dir: &Path, error: sled::Error) -> Failure {
     }
 }
 
-/// Removes the snapshots whose names end with `ending`. sled makes them anew from its log.
+/// Removes the snapshots whose names end with `ending`. sled recreates them from its log.
 fn remove_snapshots(dir: &Path, ending: &str, notices: &mut Vec<String>) -> Result<(), OpenError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -184,7 +183,7 @@ fn remove_snapshots(dir: &Path, ending: &str, notices: &mut Vec<String>) -> Resu
     Ok(())
 }
 
-/// A name for what is set aside, which nothing has yet.
+/// An unused name for files that are set aside.
 fn aside(home: &Path) -> PathBuf {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let named = |number: u32| match number {

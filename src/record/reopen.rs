@@ -1,4 +1,4 @@
-//! Opening the store again after it failed: what sled says of one failed write it repeats for ever.
+//! Reopens the store after a failure: sled repeats the error of one failed write for ever.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,14 +17,14 @@ use super::store::Store;
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// Opens the store again whenever it has failed, until this is dropped.
+/// Reopens the store after every failure, until this is dropped.
 pub(super) struct Reopener {
     store: Arc<Store>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reopener {
-    /// Starts the thread that does it. `dir`: the record's folder.
+    /// Starts the thread. `dir` is the record's folder.
     pub(super) fn start(dir: &Path, store: Arc<Store>) -> io::Result<Self> {
         let (dir, watched) = (dir.to_owned(), Arc::clone(&store));
         let name = "record-reopener".to_owned();
@@ -54,7 +54,7 @@ fn keep(dir: &Path, store: &Store) {
                 pause = PAUSES.0;
             }
             Err(error) => {
-                // If it was opened and only the check failed.
+                // The store may have opened, and only the check failed.
                 store.note_failure();
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::error!(
@@ -80,7 +80,7 @@ fn reopen(dir: &Path, store: &Store) -> Result<Vec<String>, OpenError> {
     Ok(notices)
 }
 
-/// Whether the disk takes anything. On one that does not, sled takes its own files for damaged.
+/// Checks whether the disk accepts writes. On a disk that does not, sled takes its own files for damaged.
 fn try_disk(dir: &Path) -> io::Result<()> {
     let path = dir.join("tried");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;

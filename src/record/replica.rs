@@ -1,4 +1,4 @@
-//! The handle of an agent: its record is the copy of another, and takes what that one says.
+//! The handle of an agent: its record is a copy of the controller's, and follows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,26 +18,26 @@ use crate::model::link::{Assigned, Assignment};
 use crate::model::name::{EnvironmentName, Generation, NetworkName};
 use crate::model::spec::EnvironmentSpec;
 
-/// Where the number is from which the epochs of the next sessions are made.
+/// The key of the number from which the epochs of the next sessions are derived.
 const EPOCH: &[u8] = b"epoch";
 
-/// The sessions that one process of an agent can have at most.
+/// The maximum number of sessions of one agent process.
 pub const SESSIONS: u64 = 1 << 20;
 
-/// Takes over what a controller assigns. Every method returns once the write is on disk.
+/// Applies the assignments of a controller. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct Replica {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What became of an assignment.
+/// The result of an assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// Environments whose record was not taken over, and why. They go on as they were.
+    /// Environments whose record was rejected, and why. They keep running unchanged.
     pub not_taken: BTreeMap<EnvironmentName, NotTaken>,
 }
 
-/// Why the record of an environment is not taken over.
+/// The reason why the record of an environment is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
     /// It is older than the copy.
@@ -47,33 +47,33 @@ pub enum NotTaken {
         /// The generation that was sent.
         sent: Generation,
     },
-    /// It is another record under the same number.
+    /// It is a different record with the same generation number.
     Forked(Generation),
 }
 
-/// An environment as it was declared to this host; kept, so that the host heals without anyone.
+/// The stored declaration of an environment for this host, so that the host heals without a controller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct StoredAssignment {
     network: NetworkName,
     spec: EnvironmentSpec,
 }
 
-/// What was assigned to this host when it was last told.
+/// The last assignment to this host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kept {
     /// The managed network.
     pub network: NetworkName,
-    /// What is declared, by environment.
+    /// The declared environments.
     pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
 }
 
 impl Replica {
-    /// Takes over all that is assigned. An environment that is neither in it nor among `kept`, which
-    /// stay as they are, is forgotten, but for its record. A record that goes back is not taken over: a controller that was restored from an
-    /// old copy must not bring back what ran then.
+    /// Applies the complete assignment. An environment that is neither in it nor among `kept` is forgotten,
+    /// except for its record; those in `kept` are unchanged. An older record is rejected: a controller
+    /// restored from an old copy must not bring back what ran then.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn accept(
         &self,
         assignment: Assignment,
@@ -82,10 +82,10 @@ impl Replica {
         self.shared.write(move |draft| accept(draft, assignment, kept)).await
     }
 
-    /// What was assigned last.
+    /// The last assignment.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn kept(&self) -> Result<Kept, RecordError> {
         let mut kept = Kept::default();
         for pair in self.shared.store.pairs(Kind::Assigned, b"") {
@@ -99,11 +99,11 @@ impl Replica {
         Ok(kept)
     }
 
-    /// The number of the next process' first session: at least `at_least`, and [`SESSIONS`] above
-    /// the one before, so that those between are the sessions of that process.
+    /// The number of the first session of the next process: at least `at_least`, and [`SESSIONS`] above the
+    /// previous process. The numbers in between belong to the sessions of that process.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written; the number is then not to be used.
+    /// Returns [`RecordError`] if the write failed; the number must not be used then.
     pub async fn next_epoch(&self, at_least: u64) -> Result<u64, RecordError> {
         let work = move |draft: &mut Draft<'_>| {
             let last = draft.store().get(Kind::Meta, EPOCH)?.as_deref().and_then(keys::number);
@@ -115,7 +115,7 @@ impl Replica {
     }
 }
 
-/// The rollback of an environment that waits for the controller.
+/// The rollback of an environment that is pending on the controller.
 pub(super) fn proposed(
     store: &super::store::Store,
     environment: &EnvironmentName,
@@ -124,8 +124,8 @@ pub(super) fn proposed(
     store.document(Kind::Proposed, key, || format!("the rollback of `{environment}`"))
 }
 
-/// Notes a rollback for the controller; `false` where the record does not allow it, as
-/// [`super::resolver::go_back`] would not either.
+/// Notes a rollback for the controller. Returns `false` if the record does not allow it, under the same
+/// conditions as [`super::resolver::go_back`].
 pub(super) fn propose(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -179,7 +179,7 @@ fn declare(
     Ok(())
 }
 
-/// Takes over the record of one environment, or says why not.
+/// Applies the record of one environment, or returns why it is rejected.
 fn take_over(
     draft: &mut Draft<'_>,
     sent: Desired,
@@ -208,7 +208,7 @@ fn take_over(
     Ok(None)
 }
 
-/// Whether both are one generation, but for the image's name in one engine or another.
+/// Whether both are one generation, ignoring that engines may name the image differently.
 fn is_same_wish(here: &Entry, sent: &Entry) -> bool {
     let images = match (&here.image, &sent.image) {
         (Some(here), Some(sent)) => here.is_same(sent),
@@ -218,7 +218,7 @@ fn is_same_wish(here: &Entry, sent: &Entry) -> bool {
     images && here.at == sent.at && here.origin == sent.origin && here.revision == sent.revision
 }
 
-/// The generation that a hold keeps; what is known of it here stays.
+/// The generation of a hold. Details that are known on this host are kept.
 fn keep_held(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -233,7 +233,7 @@ fn keep_held(
     draft.put(Kind::History, key, &Entry { image, ..held })
 }
 
-/// The images that the copy has met under their names in this engine.
+/// The images that the copy has seen, under their names in this engine.
 fn known_images(draft: &Draft<'_>, before: &Desired) -> Result<Vec<Image>, RecordError> {
     let prefix = keys::all_of(&before.environment);
     let entries = documents::<Entry>(draft.store(), Kind::History, &prefix).rev();
@@ -246,8 +246,8 @@ fn localized(sent: Desired, known: &[Image]) -> Desired {
     Desired { entry: Entry { image, ..sent.entry }, bad: bad.collect(), ..sent }
 }
 
-/// An image under its name in this engine. An ID of another engine says nothing here, unless it is
-/// all that there is.
+/// The image under its name in this engine. The image ID of another engine means nothing here, unless nothing
+/// else is known.
 fn local(image: Image, known: &[Image]) -> Image {
     if image.digest.is_none() {
         return image;

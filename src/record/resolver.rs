@@ -1,5 +1,5 @@
-//! The loop's narrow way to change the record: branch heads and images that it found out, and the
-//! way back from an image that failed.
+//! The narrow handle with which the loop changes the record: it records branch heads, tags and built images,
+//! and rolls back from an image that failed.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::model::look::Asked;
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
-/// Completes the record with what git and the engine say.
+/// Completes the record with results from git and the engine.
 #[derive(Clone)]
 pub struct Resolver {
     pub(super) shared: Arc<Shared>,
-    /// Whether another record decides, to which a rollback is only proposed.
+    /// Whether another record decides. A rollback is then only proposed to it.
     pub(super) proposes: bool,
 }
 
 impl Resolver {
-    /// The same for an agent: the record that it completes is a copy, so a rollback is only noted
-    /// for the controller, whose record moves. What runs has gone back already by then.
+    /// Returns the resolver of an agent, whose record is a copy. It only notes a rollback for the controller,
+    /// whose record then changes. The agent's container is already rolled back by then.
     #[must_use]
     pub fn of_replica(self) -> Self {
         Self { proposes: true, ..self }
     }
 
-    /// Takes the head of the environment's branch as git tells it. Returns the generation, where
-    /// the head makes a new one. A head that was seen before makes none: what a person set stays
-    /// until the branch really moves.
+    /// Records the head of the environment's branch as git reports it. Returns the generation if the head
+    /// makes a new one. A head that was seen before makes none, so a generation that an operator set stays
+    /// until the branch moves.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn advance_head(
         &self,
         environment: &EnvironmentName,
@@ -46,12 +46,12 @@ impl Resolver {
         self.shared.write(move |draft| advance(draft, &environment, &head, asked)).await
     }
 
-    /// Notes that a question for the head or digest ended without one. `is_answered`: git or the
-    /// registry says that there is none; otherwise it did not answer, and what was announced stays
-    /// to be verified.
+    /// Notes that a query for the head or digest ended without one. `is_answered`: git or the registry
+    /// reported that none exists. Otherwise the remote did not answer, and an announced push still has to be
+    /// verified.
     ///
     /// # Errors
-    /// [`RecordError`] if the write failed; nothing was recorded then.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn no_head(
         &self,
         environment: &EnvironmentName,
@@ -62,11 +62,13 @@ impl Resolver {
         self.shared.write(move |draft| without_head(draft, &environment, asked, is_answered)).await
     }
 
-    /// Takes the head of the environment's branch, which touches none of the paths that concern the
-    /// environment: it was seen, and makes no generation. `false`: it was known to be so.
+    /// Records a head of the environment's branch that changes none of the environment's paths. It makes no
+    /// generation. Returns `false` if that was known already.
     ///
     /// # Errors
-    /// [`RecordError`] if nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn pass_over(
         &self,
         environment: &EnvironmentName,
@@ -77,12 +79,12 @@ impl Resolver {
         self.shared.write(move |draft| pass_over(draft, &environment, &head, asked)).await
     }
 
-    /// Takes the digest of the environment's tag as the registry tells it: `image` names it by
-    /// repository and digest. Returns the generation, where it makes a new one. A digest that was
-    /// seen before makes none, as with heads.
+    /// Records the digest of the environment's tag as the registry reports it. `image` names it by repository
+    /// and digest. Returns the generation if the digest makes a new one. As with heads, a digest that was
+    /// seen before makes none.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn advance_tag(
         &self,
         environment: &EnvironmentName,
@@ -94,12 +96,11 @@ impl Resolver {
         self.shared.write(move |draft| advance_tag(draft, &environment, image, note, asked)).await
     }
 
-    /// Names the image of `generation` by its content. No new generation: the same wish, completed.
-    /// `false` where the generation is neither the current nor the held one, or names another
-    /// image already.
+    /// Records the image of `generation` by digest, without creating a new generation. Returns `false` if the
+    /// generation is neither current nor held, or already names a different image.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn resolve_image(
         &self,
         environment: &EnvironmentName,
@@ -109,10 +110,10 @@ impl Resolver {
         self.resolve_built(environment, generation, image, None).await
     }
 
-    /// As [`Resolver::resolve_image`], with how the manifest said to build the image.
+    /// Does the same as [`Resolver::resolve_image`], and records the recipe of the image.
     ///
     /// # Errors
-    /// [`RecordError`] if nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn resolve_built(
         &self,
         environment: &EnvironmentName,
@@ -124,11 +125,11 @@ impl Resolver {
         self.shared.write(move |draft| resolve(draft, &environment, generation, &image, recipe)).await
     }
 
-    /// Notes that the image of `generation` answers to how the manifest says to build now. Nothing
-    /// that anyone waits for changes. `false` if `generation` is not the current one any more.
+    /// Notes that the image of `generation` matches the manifest's current recipe. No subscriber waits for
+    /// this change. Returns `false` if `generation` is not the current one.
     ///
     /// # Errors
-    /// [`RecordError`] if nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn note_recipe(
         &self,
         environment: &EnvironmentName,
@@ -139,12 +140,12 @@ impl Resolver {
         self.shared.write(move |draft| note_recipe(draft, &environment, generation, recipe)).await
     }
 
-    /// Records that the image of `generation` was gone everywhere and was built again from the
-    /// same inputs: a new generation of the same revision. A hold of the old one holds the new
-    /// one. `false` where `generation` is not the current one any more.
+    /// Records that the image of `generation` was lost everywhere and was built again from the same inputs.
+    /// This makes a new generation of the same revision. A hold of the old generation moves to the new one.
+    /// Returns `false` if `generation` is not the current one.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn rebuilt(
         &self,
         environment: &EnvironmentName,
@@ -158,11 +159,11 @@ impl Resolver {
         self.shared.write(move |draft| rebuild(draft, &environment, generation, entry)).await
     }
 
-    /// Records that the commit of `generation` was built again because the manifest was edited:
-    /// `recipe` is how it says to build now. Else as [`Resolver::rebuilt`].
+    /// Records that the commit of `generation` was built again because the manifest was edited. `recipe` is
+    /// the manifest's current recipe. Otherwise works like [`Resolver::rebuilt`].
     ///
     /// # Errors
-    /// [`RecordError`] if nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn edited(
         &self,
         environment: &EnvironmentName,
@@ -179,12 +180,12 @@ impl Resolver {
         self.shared.write(move |draft| rebuild(draft, &environment, generation, entry)).await
     }
 
-    /// Goes back to an image that was good: a new generation, and the image of the one before it is
-    /// remembered as bad. `false` where that one is not the current one any more, or is held, or
-    /// names no other image, or is a rollback itself, which is never rolled back.
+    /// Rolls back to a good image: makes a new generation and marks the image of the previous one as bad.
+    /// Returns `false` if that generation is no longer current, is held, names the same image, or is itself a
+    /// rollback, because a rollback is never rolled back.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn roll_back(&self, environment: &EnvironmentName, back: GoBack) -> Result<bool, RecordError> {
         let environment = environment.clone();
         if self.proposes {
@@ -259,8 +260,8 @@ fn advance_tag(
     Ok(is_new.then_some(desired.entry.generation))
 }
 
-/// Ends what the question answers: a push that was announced is verified by an answer alone, and
-/// someone who asks learns also that there is none.
+/// Ends what the query settles. Only an answer verifies an announced push; a requested query also ends
+/// without one.
 fn without_head(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -281,7 +282,7 @@ fn put_if_changed(draft: &mut Draft<'_>, before: &Desired, desired: &Desired) ->
     if desired == before { Ok(()) } else { draft.put_desired(desired) }
 }
 
-/// Whether the current generation is this commit already, and because the branch is followed.
+/// Whether the current generation is this commit already, because abide polls the branch.
 fn is_followed(desired: &Desired, head: &CommitId) -> bool {
     desired.entry.revision.as_ref() == Some(head)
         && matches!(desired.entry.origin, Some(Origin::Push | Origin::BranchPoll))
@@ -325,14 +326,14 @@ fn resolve(
     Ok(taken != Taken::Other)
 }
 
-/// How an entry took an image.
+/// The result of recording an image in an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
-    /// It says more than before.
+    /// The entry is more complete than before.
     Changed,
-    /// It said so before.
+    /// The entry had this image before.
     Same,
-    /// It names other content, which no completion may change.
+    /// The entry names other content, which a completion must not change.
     Other,
 }
 
@@ -374,7 +375,7 @@ fn rebuild(
         return Ok(false);
     }
     let revision = desired.entry.revision.clone();
-    // What a rollback led to is still what it led to: it was not asked for, and is no success.
+    // The result of a rollback stays a rollback: nobody requested it, and it is not a success.
     let before = desired.entry.origin.filter(|origin| *origin == Origin::AutomaticRollback);
     let origin = entry.origin.or(before).or(Some(Origin::Rebuild));
     let entry = Entry { revision, origin, ..entry };
@@ -401,13 +402,13 @@ pub(super) fn go_back(
     let origin = Some(Origin::AutomaticRollback);
     let entry = Entry { revision, image: Some(image), origin, note: Some(note), at, ..Entry::default() };
     generation::begin(draft, &mut desired, entry)?;
-    // After that, since beginning a generation calls the one before superseded.
+    // This must come second: starting a generation marks the previous one as superseded.
     draft.put(Kind::Outcomes, keys::numbered(environment, from.0), &outcome)?;
     draft.put_desired(&desired)?;
     Ok(true)
 }
 
-/// The image of generation `from`, where it may be rolled back to `to`.
+/// The image of generation `from`, if it may be rolled back to `to`.
 pub(super) fn to_go_back_from(desired: &Desired, from: Generation, to: &Image) -> Option<Image> {
     let may = desired.entry.generation == from
         && desired.hold.is_none()

@@ -1,4 +1,4 @@
-//! What all handles share: the store, the bells, the mirror.
+//! The state that all handles share: the store, the wakeups and the backup file.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,16 +17,16 @@ use super::store::{Kind, Line, Store};
 use crate::failpoint::{self, Point};
 use crate::model::error::chain;
 
-/// For so long nobody tries again whether a write succeeds: anyone may ask.
+/// The result of a test write is reused for this long, because any client may ask for it.
 const TRIED_FOR: Duration = Duration::from_secs(1);
-/// The key of what is written only to see that it can be.
+/// The key of the test write.
 const TRIED: &[u8] = b"tried";
 
-/// Why nothing can be recorded now.
+/// The reason why nothing can be recorded now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nothing can be recorded now: {why}")]
 pub struct WriteTrouble {
-    /// Whether it is for lack of space, which opening the record again does not mend.
+    /// Whether space is lacking, which reopening the record does not fix.
     pub is_full: bool,
     why: String,
 }
@@ -37,16 +37,16 @@ impl WriteTrouble {
     }
 }
 
-/// Fields are dropped in order: the mirror is written a last time while the store is still open,
-/// and the lock goes last.
+/// Fields are dropped in order: the backup file is written a last time while the store is still open, and the
+/// lock is released last.
 pub(super) struct Shared {
     pub(super) mirror: Mirror,
     pub(super) _reopener: Reopener,
     pub(super) store: Arc<Store>,
     pub(super) bells: Bells,
-    /// Rises with every token that is made or revoked.
+    /// Rises with every token that is created or revoked.
     pub(super) tokens: watch::Sender<u64>,
-    /// When a write was last tried for its own sake, and whether the disk was full or what else failed.
+    /// The time and the result of the last test write.
     pub(super) written: Mutex<Option<(Instant, Result<(), WriteTrouble>)>>,
     pub(super) _owner: Owner,
     pub(super) _lock: File,
@@ -55,8 +55,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Lets `work` draft a write, makes it, and returns once it is on disk and rung for. It is
-    /// done even where the caller stops waiting.
+    /// Lets `work` draft a write, commits it, and returns once it is on disk and the wakeups are sent. The
+    /// write completes even if the caller stops waiting.
     pub(super) async fn write<T, E>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Draft<'_>) -> Result<T, E> + Send + 'static,
@@ -70,7 +70,7 @@ impl Shared {
         done.unwrap_or_else(|error| Err(RecordError::CutOff(error.into()).into()))
     }
 
-    /// The same on a thread that may block.
+    /// Does the same on a thread that may block.
     pub(super) fn write_now<T, E: From<RecordError>>(
         &self,
         work: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
@@ -81,7 +81,7 @@ impl Shared {
         if made.lines.is_empty() {
             return Ok(answer);
         }
-        // After the gate is open again, so that writers share the disk's time.
+        // Flush only after the gate is open again, so that writers share one flush.
         failpoint::before(Point::Flush);
         self.store.flush(&made.lines)?;
         failpoint::after(Point::Flush);
@@ -92,7 +92,7 @@ impl Shared {
         Ok(answer)
     }
 
-    /// Tries whether a write reaches the disk, at most once a second.
+    /// Checks whether a write reaches the disk, at most once a second.
     pub(super) fn try_write(&self) -> Result<(), WriteTrouble> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, result)) = &*written
@@ -117,8 +117,8 @@ impl Shared {
         self.store.flush(&lines)
     }
 
-    /// Returns once the mirror holds everything written so far, or cannot be written, of which
-    /// it says so itself.
+    /// Returns once the backup file holds everything written so far, or could not be written. It logs that
+    /// failure itself.
     pub(super) async fn finish_mirror(self: &Arc<Self>) -> Result<(), RecordError> {
         let shared = Arc::clone(self);
         let finished = tokio::task::spawn_blocking(move || shared.mirror.finish());

@@ -1,4 +1,4 @@
-//! The handle with which the loop says what it did and saw.
+//! The handle with which the loop reports its results and observations.
 
 use std::sync::Arc;
 
@@ -16,30 +16,30 @@ use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Status;
 use crate::model::time::Timestamp;
 
-/// Events of an environment that are kept.
+/// The number of events that are kept of an environment.
 pub(super) const EVENTS_KEPT: usize = 1_000;
-/// Builds of an environment that are kept.
+/// The number of builds that are kept of an environment.
 pub(super) const BUILDS_KEPT: usize = 500;
 /// The longest message of an event, and the longest text that an agent reports, in bytes.
 const LONGEST_MESSAGE: usize = 4 * 1024;
-/// Where the last build number is.
+/// The key of the last build number.
 const BUILD_NUMBER: &[u8] = b"build_number";
-/// Where the numbers of verdicts are.
+/// The keys of the counts of build results.
 pub(super) const BUILDS_BUILT: &[u8] = b"builds_built";
 pub(super) const BUILDS_FAILED: &[u8] = b"builds_failed";
 
-/// Writes what the loop did and saw. Every method returns once the write is on disk.
+/// Writes the loop's results and observations. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct StatusWriter {
     pub(super) shared: Arc<Shared>,
 }
 
 impl StatusWriter {
-    /// Keeps the state of an environment and the loop's notes on it. What is as it was is not
-    /// written, so an idle loop leaves the disk alone.
+    /// Stores the status and the reconcile state of an environment. Unchanged documents are not written, so
+    /// an idle loop does not use the disk.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written.
+    /// Returns [`RecordError`] if the write failed.
     pub async fn report(&self, status: &Status, memory: &Memory) -> Result<(), RecordError> {
         let key = status.environment.as_str().as_bytes();
         let store = &self.shared.store;
@@ -63,15 +63,15 @@ impl StatusWriter {
         self.shared.write(work).await
     }
 
-    /// Rings for an environment of which something is said that is not in the store.
+    /// Sends a wakeup for an environment whose status depends on something outside the store.
     pub fn ring(&self, environment: &EnvironmentName) {
         self.shared.bells.ring(Bell::Status(environment.clone()));
     }
 
-    /// Keeps what became of a generation. One that is not kept any more has no outcome.
+    /// Records the outcome of a generation. A generation that was removed gets none.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written.
+    /// Returns [`RecordError`] if the write failed.
     pub async fn outcome(
         &self,
         environment: &EnvironmentName,
@@ -92,10 +92,10 @@ impl StatusWriter {
         self.shared.write(work).await
     }
 
-    /// Says that something happened. The same as the environment's last event is counted there.
+    /// Records an event. If it equals the environment's last event, that event's count rises instead.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written.
+    /// Returns [`RecordError`] if the write failed.
     pub async fn event(
         &self,
         environment: &EnvironmentName,
@@ -108,10 +108,10 @@ impl StatusWriter {
         self.shared.write(move |draft| happen(draft, event)).await
     }
 
-    /// Keeps a build. It is the latest of its inputs from now on.
+    /// Records a build, which becomes the latest of its inputs.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written.
+    /// Returns [`RecordError`] if the write failed.
     pub async fn build(&self, build: &BuildRecord) -> Result<(), RecordError> {
         let build = build.clone();
         self.shared.write(move |draft| keep_build(draft, &build)).await
@@ -120,7 +120,7 @@ impl StatusWriter {
     /// A number that no build of this record has had.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written; the number is then not to be used.
+    /// Returns [`RecordError`] if the write failed; the number must not be used then.
     pub async fn next_build_number(&self) -> Result<u64, RecordError> {
         let work = |draft: &mut Draft<'_>| {
             let next = count(draft.store(), BUILD_NUMBER)? + 1;
@@ -131,13 +131,13 @@ impl StatusWriter {
     }
 }
 
-/// A text, no longer than [`LONGEST_MESSAGE`].
+/// Cuts a text to [`LONGEST_MESSAGE`].
 pub(super) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
     text
 }
 
-/// The document, where it differs from what is stored.
+/// The document, if it differs from the stored one.
 pub(super) fn changed(
     store: &Store,
     kind: Kind,
@@ -153,7 +153,7 @@ fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
     happen_after(draft, last, event).map(drop)
 }
 
-/// Keeps an event, or counts it where it says what `last` said. Gives it as it is kept.
+/// Records an event, or raises the count of `last` if both are equal. Returns the event as stored.
 pub(super) fn happen_after(
     draft: &mut Draft<'_>,
     last: Option<Event>,
@@ -183,7 +183,7 @@ fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordEr
     count_build(draft, build)?;
     forget_oldest(draft, Kind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
     draft.put(Kind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
-    // The latest of its content is also the one that is forgotten last.
+    // The latest build of its content is also removed last.
     for key in [Some(&build.key), build.content.as_ref()].into_iter().flatten() {
         draft.put(Kind::Builds, key.0.clone().into_bytes(), build)?;
     }
@@ -191,7 +191,7 @@ fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordEr
     Ok(())
 }
 
-/// Counts a verdict once: the log of builds is bounded, and would not do to count by.
+/// Counts a build result once. The log of builds is bounded, so it cannot serve as a count.
 fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
     let logged = keys::numbered(&build.environment, build.number);
     if build.reused.is_none() && draft.store().get(Kind::BuildLog, &logged)?.is_none() {
@@ -205,12 +205,12 @@ fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordE
     Ok(())
 }
 
-/// A number of [`Kind::Meta`]; zero where it was never written.
+/// A number of [`Kind::Meta`]; zero if it was never written.
 pub(super) fn count(store: &Store, counter: &[u8]) -> Result<u64, RecordError> {
     Ok(store.get(Kind::Meta, counter)?.as_deref().and_then(keys::number).unwrap_or_default())
 }
 
-/// Forgets the inputs of a build that leaves the log, unless they were built again since.
+/// Removes the inputs of a build that leaves the log, unless they were built again since.
 fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError> {
     let Ok(logged) = serde_json::from_slice::<BuildRecord>(logged) else { return Ok(()) };
     for key in [Some(&logged.key), logged.content.as_ref()].into_iter().flatten() {
@@ -224,7 +224,7 @@ fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError>
     Ok(())
 }
 
-/// Makes room for one more document of `environment` where it has `kept` already.
+/// Makes room for one more document of `environment` if it has `kept` already.
 fn forget_oldest(
     draft: &mut Draft<'_>,
     kind: Kind,

@@ -1,4 +1,4 @@
-//! Reading what the loop did and saw.
+//! Reads the results and observations of the reconcile loop.
 
 use std::sync::Arc;
 
@@ -15,46 +15,46 @@ use crate::model::memory::Memory;
 use crate::model::name::EnvironmentName;
 use crate::model::status::Status;
 
-/// Reads what the loop did and saw. A document that cannot be read is an error where it is asked
-/// for by name, and is left out of lists.
+/// Reads the results and observations of the reconcile loop. Asking for an unreadable document by name is an
+/// error; lists omit it.
 #[derive(Clone)]
 pub struct StatusReader {
     pub(super) shared: Arc<Shared>,
 }
 
-/// Verdicts on builds.
+/// Counts of build results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BuildCounts {
-    /// An image was made.
+    /// An image was built.
     pub built: u64,
     /// The inputs cannot be built.
     pub failed: u64,
 }
 
 impl StatusReader {
-    /// The state of an environment; `None` where no pass has run yet.
+    /// The state of an environment; `None` if it was not reconciled yet.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn status(&self, environment: &EnvironmentName) -> Result<Option<Status>, RecordError> {
         let key = environment.as_str().as_bytes();
         self.store().document(Kind::Status, key, || format!("the status of `{environment}`"))
     }
 
-    /// The loop's notes on an environment; empty where it made none.
+    /// The reconcile state of an environment; empty if the loop stored none.
     ///
     /// # Errors
-    /// [`RecordError`] where they cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn memory(&self, environment: &EnvironmentName) -> Result<Memory, RecordError> {
         let key = environment.as_str().as_bytes();
         let what = || format!("the loop's memory of `{environment}`");
         Ok(self.store().document(Kind::Memory, key, what)?.unwrap_or_default())
     }
 
-    /// The kept generations of an environment and what became of them, newest first.
+    /// The kept generations of an environment and their outcomes, newest first.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn history(&self, environment: &EnvironmentName) -> Result<Vec<HistoryEntry>, RecordError> {
         let entries = documents::<Entry>(self.store(), Kind::History, &keys::all_of(environment)).rev();
         let with_outcome = |entry: Entry| {
@@ -66,11 +66,10 @@ impl StatusReader {
         entries.map(|entry| entry.and_then(with_outcome)).collect()
     }
 
-    /// The newest `limit` events with a sequence above `after`, oldest first: of one environment,
-    /// or of all.
+    /// The newest `limit` events with a sequence above `after`, oldest first: of one environment, or of all.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn events(
         &self,
         environment: Option<&EnvironmentName>,
@@ -81,7 +80,7 @@ impl StatusReader {
         let is_wanted = |event: &Event| after.is_none_or(|after| event.sequence > after);
         let newest_first = documents::<Event>(self.store(), Kind::Events, &prefix).rev();
         let wanted = newest_first.filter(|event| event.as_ref().map_or(true, is_wanted));
-        // Of one environment the order is that of the sequence; of several it is made below.
+        // The events of one environment are ordered by sequence; those of several are sorted below.
         let at_most = if environment.is_some() { limit } else { usize::MAX };
         let mut events: Vec<Event> = wanted.take(at_most).collect::<Result<_, _>>()?;
         events.sort_by_key(|event| event.sequence);
@@ -93,7 +92,7 @@ impl StatusReader {
     /// The latest build of these inputs.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn build(&self, key: &BuildKey) -> Result<Option<BuildRecord>, RecordError> {
         self.store().document(Kind::Builds, key.0.as_bytes(), || format!("build {}", key.short()))
     }
@@ -101,7 +100,7 @@ impl StatusReader {
     /// The newest `limit` builds of an environment, newest first.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn builds(
         &self,
         environment: &EnvironmentName,
@@ -110,10 +109,10 @@ impl StatusReader {
         documents(self.store(), Kind::BuildLog, &keys::all_of(environment)).rev().take(limit).collect()
     }
 
-    /// How many builds of this record came to which verdict, ever.
+    /// The number of builds of this record with each result, since the record began.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn build_counts(&self) -> Result<BuildCounts, RecordError> {
         let built = count(self.store(), BUILDS_BUILT)?;
         Ok(BuildCounts { built, failed: count(self.store(), BUILDS_FAILED)? })

@@ -1,5 +1,4 @@
-//! sled: a tree per kind of document, batches that are all there or not at all, and a flush that
-//! survives a loss of power.
+//! sled: one tree per kind of document, atomic batches, and a flush that survives a loss of power.
 
 use std::fs::File;
 use std::io;
@@ -15,28 +14,28 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::error::RecordError;
 
-/// Below this many free bytes nothing is written: once sled itself runs out of space, it refuses
-/// everything until it is opened anew, and it cannot be opened without space for a snapshot.
+/// Free bytes below which nothing is written. Once sled itself runs out of space, it refuses everything until
+/// it is reopened, and reopening needs space for a snapshot.
 pub(super) const RESERVE: u64 = 2 << 20;
 
-/// The kinds of documents; each has a tree.
+/// The kinds of documents; each has its own tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// The format, the record's id, the last build number.
     Meta,
-    /// environment → what should run now.
+    /// environment → desired state.
     Desired,
     /// environment, generation → an entry of the record.
     History,
-    /// environment, generation → what became of it.
+    /// environment, generation → its outcome.
     Outcomes,
-    /// hash of a delivery's id → when it came.
+    /// hash of a delivery's id → arrival time.
     Deliveries,
-    /// when, hash → nothing: the deliveries by age.
+    /// arrival time, hash → nothing: the deliveries by age.
     DeliveryTimes,
     /// environment → status.
     Status,
-    /// environment → the loop's notes.
+    /// environment → reconcile state.
     Memory,
     /// environment, sequence → an event.
     Events,
@@ -44,17 +43,17 @@ pub(super) enum Kind {
     Builds,
     /// environment, build number → that build.
     BuildLog,
-    /// environment → what a controller told this host to run: on an agent.
+    /// environment → the controller's assignment to this host; on an agent.
     Assigned,
-    /// environment → an automatic rollback that the controller does not know of yet: on an agent.
+    /// environment → an automatic rollback that the controller does not know yet; on an agent.
     Proposed,
-    /// environment → how much was heard of it from its agent: on a controller.
+    /// environment → how much its agent has reported; on a controller.
     Heard,
     /// id → a token, without its secret.
     Tokens,
-    /// id → when the token was last shown.
+    /// id → last use of the token.
     TokenUses,
-    /// What could not be read.
+    /// Unreadable documents.
     Quarantine,
 }
 
@@ -103,43 +102,43 @@ impl Kind {
         }
     }
 
-    /// Whether it is part of the mirror.
+    /// Whether the kind is part of the backup file.
     pub(super) fn is_mirrored(self) -> bool {
         matches!(self, Self::Desired | Self::History | Self::Outcomes)
     }
 
-    /// Whether it must survive a loss of power. What the loop notes of itself it finds out again.
+    /// Whether the kind must survive a loss of power. The loop can rebuild its own state.
     fn is_precious(self) -> bool {
         use Kind::{Events, Heard, Memory, Outcomes, Status, TokenUses};
         !matches!(self, Status | Memory | Events | Outcomes | Heard | TokenUses)
     }
 }
 
-/// One line of a batch; no value: the key is removed.
+/// One line of a batch. Without a value, it removes the key.
 pub(super) struct Line {
     pub(super) kind: Kind,
     pub(super) key: Vec<u8>,
     pub(super) value: Option<Vec<u8>>,
 }
 
-/// Numbers that are kept at hand because counting them would mean reading whole trees. They only
-/// change once what they count is written.
+/// Numbers that are cached because counting them would mean reading whole trees. They change only after the
+/// counted documents are written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counters {
-    /// Deliveries remembered.
+    /// Recorded deliveries.
     pub(super) deliveries: usize,
     /// The sequence of the last event.
     pub(super) last_event: u64,
-    /// The number of the last write that the mirror holds too.
+    /// The number of the last write that the backup file holds too.
     pub(super) serial: u64,
 }
 
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
-/// The store, which is opened again after it failed.
+/// The store, which is reopened after a failure.
 pub(super) struct Store {
-    /// `None` while it is being opened again.
+    /// `None` while it is being reopened.
     opened: RwLock<Option<Opened>>,
     dir: PathBuf,
     reserve: AtomicU64,
@@ -148,7 +147,7 @@ pub(super) struct Store {
     on_change: Condvar,
 }
 
-/// What the thread that opens the store again waits for.
+/// The condition that the reopening thread waits for.
 #[derive(Default)]
 struct Watch {
     /// Something failed since the store was opened. sled then refuses everything.
@@ -173,7 +172,7 @@ impl Opened {
 }
 
 impl Store {
-    /// `dir`: where sled's files are. Everything in `db` was found readable before.
+    /// `dir` is the folder of sled's files. Everything in `db` was found readable before.
     pub(super) fn new(db: sled::Db, dir: &Path, reserve: u64) -> Result<Self, RecordError> {
         Ok(Self {
             opened: RwLock::new(Some(Opened::new(db, dir)?)),
@@ -185,20 +184,20 @@ impl Store {
         })
     }
 
-    /// Closes what failed and puts what `open` returns in its place.
+    /// Closes the failed store and replaces it with the result of `open`.
     pub(super) fn replace<E: From<RecordError>>(
         &self,
         open: impl FnOnce() -> Result<sled::Db, E>,
     ) -> Result<(), E> {
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        // Before the next one: sled locks its files.
+        // Close the old one first: sled locks its files.
         *opened = None;
         *opened = Some(Opened::new(open()?, &self.dir)?);
         self.watch().failed = false;
         Ok(())
     }
 
-    /// Waits until something failed; `false`: the record is being closed.
+    /// Waits for a failure. Returns `false` if the record is being closed.
     pub(super) fn await_failure(&self) -> bool {
         let watch = self.on_change.wait_while(self.watch(), |watch| !watch.failed && !watch.closing);
         !watch.unwrap_or_else(PoisonError::into_inner).closing
@@ -210,19 +209,19 @@ impl Store {
         drop(waited);
     }
 
-    /// Whether nothing failed since it was opened.
+    /// Whether nothing failed since the store was opened.
     #[cfg(test)]
     pub(super) fn is_sound(&self) -> bool {
         !self.watch().failed
     }
 
-    /// Ends the waiting: the record is being closed.
+    /// Ends the waiting because the record is being closed.
     pub(super) fn close_watch(&self) {
         self.watch().closing = true;
         self.on_change.notify_all();
     }
 
-    /// Has the store opened again: what sled says of one failure it repeats for ever.
+    /// Requests that the store is reopened: sled repeats the error of one failure for ever.
     pub(super) fn note_failure(&self) {
         self.watch().failed = true;
         self.on_change.notify_all();
@@ -241,9 +240,9 @@ impl Store {
         self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever holds this is the only one who writes.
+    /// Locks the store for writing. Only the holder of the guard writes.
     pub(super) fn gate(&self) -> MutexGuard<'_, Counters> {
-        // The counters are whole at any time, so a panic elsewhere spoils nothing.
+        // The counters are always consistent, so a panic elsewhere does no harm.
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -252,7 +251,7 @@ impl Store {
         Ok(found.map(|value| value.to_vec()))
     }
 
-    /// The document under `key`; `what` names it in an error.
+    /// The document under `key`; an error names it with `what`.
     pub(super) fn document<T: DeserializeOwned>(
         &self,
         kind: Kind,
@@ -263,7 +262,7 @@ impl Store {
         serde_json::from_slice(&bytes).map(Some).map_err(|error| RecordError::unreadable(what(), error))
     }
 
-    /// Keys that begin with `prefix` and their values, in order, from either end.
+    /// Keys that begin with `prefix` and their values, in order; iterates from either end.
     pub(super) fn pairs(&self, kind: Kind, prefix: &[u8]) -> Pairs {
         match self.tree(kind) {
             Ok(tree) => Pairs { pairs: Some(tree.scan_prefix(prefix)), failed: false },
@@ -271,7 +270,7 @@ impl Store {
         }
     }
 
-    /// Makes all of `lines` or none. They are on disk only after [`Store::flush`].
+    /// Writes all of `lines` or none. They are on disk only after [`Store::flush`].
     pub(super) fn write(&self, lines: &[Line]) -> Result<(), RecordError> {
         self.make_sure_of_space()?;
         let opened = self.opened();
@@ -291,16 +290,18 @@ impl Store {
         })
     }
 
-    /// Puts everything written so far on disk: `lines` says how thoroughly.
+    /// Flushes everything written so far. The kinds of `lines` decide whether it must survive a loss of
+    /// power.
     pub(super) fn flush(&self, lines: &[Line]) -> Result<(), RecordError> {
         let opened = self.opened();
         let opened = opened.as_ref().ok_or_else(closed)?;
         opened.db.flush().map_err(|error| self.noted("writing", error))?;
         if lines.iter().any(|line| line.kind.is_precious()) {
-            // sled hands its pages to the disk with sync_file_range, which neither waits for the
-            // disk's own cache nor writes the file's length.
+            // sled hands its pages to the disk with sync_file_range, which neither waits for the disk's own
+            // cache nor writes the file's length.
             opened.log.sync_data().map_err(|error| {
-                // What the disk did not take is gone from memory too: only the files tell what is left.
+                // Pages that failed to reach the disk are lost from memory too: only the files show what is
+                // left.
                 self.note_failure();
                 failed_io("writing", error)
             })?;
@@ -308,7 +309,7 @@ impl Store {
         Ok(())
     }
 
-    /// From now on no disk is large enough.
+    /// Makes every disk too small from now on.
     #[cfg(test)]
     pub(super) fn pretend_to_be_full(&self) {
         self.reserve.store(u64::MAX, Relaxed);
@@ -336,10 +337,10 @@ impl Drop for Store {
     }
 }
 
-/// Documents in the order of their keys. After an error the same error would come for ever, so it
-/// is the last item.
+/// Documents in the order of their keys. An error is the last item, because sled would repeat the same error
+/// for ever.
 pub(super) struct Pairs {
-    /// `None`: the store is closed.
+    /// `None` if the store is closed.
     pairs: Option<sled::Iter>,
     failed: bool,
 }
@@ -381,20 +382,20 @@ impl DoubleEndedIterator for Pairs {
     }
 }
 
-/// Bytes that may still be written where `dir` is; `None` where the system does not tell.
+/// Bytes that may still be written on the disk of `dir`; `None` if the system does not report it.
 pub(super) fn free_space(dir: &Path) -> Option<u64> {
     // Some file systems have no size, and so no free space either.
     let disk = rustix::fs::statvfs(dir).ok().filter(|disk| disk.f_blocks > 0)?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// A document as the store holds it.
+/// Encodes a document for the store.
 pub(super) fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, RecordError> {
     serde_json::to_vec(document)
         .map_err(|error| RecordError::Store { doing: "writing", source: error.into() })
 }
 
-/// While it is being opened again.
+/// The error while the store is being reopened.
 fn closed() -> RecordError {
     RecordError::Store { doing: "reading", source: "it is being opened again after it failed".into() }
 }
@@ -414,7 +415,7 @@ fn failed_io(doing: &'static str, error: io::Error) -> RecordError {
     }
 }
 
-/// Whether the disk, or what the user may use of it, is full.
+/// Whether the disk or the user's quota is full.
 pub(super) fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,9 +1,9 @@
-//! Tokens: who may come in. What is kept of one is the SHA-256 of its text, so whoever reads the
-//! store can use none of them.
+//! Tokens: who has access. The store keeps only the SHA-256 of a token's text, so a reader of the store can
+//! use none of them.
 //!
-//! Neither [`Export`](super::Export) nor the mirror has them. A backup that is put back can so never
-//! bring back a token that was revoked since, and is worth nothing to a thief. A lost store costs
-//! its tokens: they are made anew on the socket, which needs none.
+//! Neither [`Export`](super::Export) nor the backup file contains tokens. A restored backup therefore cannot
+//! bring back a revoked token, and a stolen one is worthless. A lost store loses its tokens: create new ones
+//! on the socket, which needs none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::model::credential::Credential;
 use crate::model::name::{TokenId, TokenName};
 use crate::model::time::Timestamp;
 
-/// How long one that is not in force any more stays in the list.
+/// Time that an expired or revoked token stays in the list.
 const LISTED_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// How exactly it is known when a token was last used. Each note of it is a write.
+/// The precision of a token's last use. Each update is a write.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// A token as the store has it.
+/// A token as stored.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Kept {
     #[serde(flatten)]
@@ -39,27 +39,27 @@ pub(super) struct Kept {
 
 impl Kept {
     fn has_hash(&self, hash: &[u8]) -> bool {
-        // Both are hashes, so how far they agree tells nothing of the token; it costs nothing to
-        // tell nothing at all.
+        // Both are hashes, so the length of a common prefix reveals nothing about the token. Comparing in
+        // constant time costs nothing, though.
         self.hash.as_bytes().ct_eq(hash).into()
     }
 }
 
-/// What a new token is to be.
+/// The properties of a new token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
-    /// What people will call it.
+    /// The name that operators use.
     pub name: TokenName,
-    /// What it may do.
+    /// Its permissions.
     pub role: Role,
-    /// When it ends; `None`: it does not.
+    /// When it expires; `None`: never.
     pub expires: Option<Timestamp>,
 }
 
-/// Why no token was made.
+/// The reason why no token was created.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// One that is in force has the name.
+    /// A valid token has the same name.
     #[error("a token called `{0}` is in force: choose another name, or revoke it first")]
     NameTaken(TokenName),
     /// The system has no random numbers.
@@ -70,17 +70,17 @@ pub enum TokenError {
     Record(#[from] RecordError),
 }
 
-/// Makes and revokes tokens. Every method returns once the write is on disk.
+/// Creates and revokes tokens. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct TokenWriter {
     pub(super) shared: Arc<Shared>,
 }
 
 impl TokenWriter {
-    /// Makes a token. The credential is all there will ever be of its secret.
+    /// Creates a token. The returned credential is the only copy of its secret.
     ///
     /// # Errors
-    /// [`TokenError`]; then there is no token.
+    /// Returns [`TokenError`] if no token was created.
     pub async fn create(&self, new: NewToken, created: Deed) -> Result<(Token, Credential), TokenError> {
         let (id, secret) = random()?;
         let credential = Credential::new(id.clone(), secret);
@@ -91,11 +91,11 @@ impl TokenWriter {
         Ok((token, credential))
     }
 
-    /// Revokes the token with this id; `None`: there is none. One that is revoked already stays as
-    /// it is.
+    /// Revokes the token with this id. Returns `None` if it does not exist. A token that was revoked before
+    /// is unchanged.
     ///
     /// # Errors
-    /// [`RecordError`] where nothing was revoked.
+    /// Returns [`RecordError`] if nothing was revoked.
     pub async fn revoke(&self, id: &TokenId, revoked: Deed) -> Result<Option<Token>, RecordError> {
         let id = id.clone();
         let work = move |draft: &mut Draft<'_>| {
@@ -109,10 +109,10 @@ impl TokenWriter {
         self.write(work).await
     }
 
-    /// Notes that a token was shown. To the hour, so that most uses write nothing.
+    /// Records the use of a token, to the hour, so that most uses write nothing.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be noted.
+    /// Returns [`RecordError`] if the write failed.
     pub async fn used(&self, id: &TokenId, at: Timestamp) -> Result<(), RecordError> {
         let id = id.clone();
         let work = move |draft: &mut Draft<'_>| {
@@ -125,7 +125,7 @@ impl TokenWriter {
         self.shared.write(work).await
     }
 
-    /// Writes, and tells those who wait for changes.
+    /// Writes, and notifies those who wait for changes.
     async fn write<T, E>(
         &self,
         work: impl FnOnce(&mut Draft<'_>) -> Result<T, E> + Send + 'static,
@@ -140,17 +140,17 @@ impl TokenWriter {
     }
 }
 
-/// Reads what is known of tokens, and tells a good one from any other.
+/// Reads and verifies tokens.
 #[derive(Clone)]
 pub struct TokenReader {
     pub(super) shared: Arc<Shared>,
 }
 
 impl TokenReader {
-    /// Every token that is in force, or was until lately, the oldest first.
+    /// Every token that is valid or ended recently, oldest first.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read.
+    /// Returns [`RecordError`] if the store cannot be read.
     pub fn all(&self) -> Result<Vec<Token>, RecordError> {
         let mut all = Vec::new();
         for kept in documents::<Kept>(&self.shared.store, Kind::Tokens, b"") {
@@ -163,15 +163,16 @@ impl TokenReader {
     /// The token with this id.
     ///
     /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// Returns [`RecordError`] if it cannot be read.
     pub fn get(&self, id: &TokenId) -> Result<Option<Token>, RecordError> {
         kept(&self.shared.store, id)?.map(|kept| self.with_use(kept.token)).transpose()
     }
 
-    /// The token that is shown, where it is in force at `now`; `None` for every other reason alike.
+    /// The token for the credential `shown`, if it is valid at `now`. Returns `None` for every other case,
+    /// without the reason.
     ///
     /// # Errors
-    /// [`RecordError`] where the store cannot be read: nobody is let in then.
+    /// Returns [`RecordError`] if the store cannot be read: nobody gets access then.
     pub fn verify(&self, shown: &Credential, now: Timestamp) -> Result<Option<Token>, RecordError> {
         let hash = hex::encode(shown.hash());
         let Some(kept) = kept(&self.shared.store, shown.id())? else { return Ok(None) };
@@ -181,12 +182,12 @@ impl TokenReader {
         self.with_use(kept.token).map(Some)
     }
 
-    /// Whether the use of `token` at `now` is worth a note, by [`TokenWriter::used`].
+    /// Whether the use of `token` at `now` is worth recording with [`TokenWriter::used`].
     pub fn is_worth_noting(token: &Token, now: Timestamp) -> bool {
         is_news(token.used, now)
     }
 
-    /// Changes with every token that is made or revoked.
+    /// Changes with every token that is created or revoked.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.tokens.subscribe()
     }
@@ -197,7 +198,7 @@ impl TokenReader {
     }
 }
 
-/// The system's own source is the one to trust with secrets.
+/// Reads from the system's random source, the only one to trust with secrets.
 fn random() -> Result<(TokenId, [u8; 32]), TokenError> {
     let (mut public, mut secret) = ([0; 6], [0; 32]);
     getrandom::fill(&mut public).and_then(|()| getrandom::fill(&mut secret)).map_err(no_randomness)?;
@@ -224,7 +225,7 @@ fn put_new(draft: &mut Draft<'_>, new: &Kept) -> Result<(), TokenError> {
     Ok(put(draft, new)?)
 }
 
-/// Whether a token ended so long ago that nobody looks for it any more.
+/// Whether a token ended so long ago that it leaves the list.
 fn is_forgotten(token: &Token, now: Timestamp) -> bool {
     let revoked = token.revoked.as_ref().map(|deed| deed.at);
     let ended = revoked.into_iter().chain(token.expires).min();

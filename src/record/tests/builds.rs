@@ -1,5 +1,4 @@
-//! What the record keeps of how images are built: recipes of generations, builds by content, heads
-//! that were passed over.
+//! The record of image builds: recipes of generations, builds by content, and ignored heads.
 
 use super::*;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult, RecipeKey};
@@ -32,11 +31,11 @@ async fn an_edit_makes_a_generation_of_the_same_commit_and_what_is_named_inherit
     assert_eq!((edited.generation, edited.origin), (Generation(2), Some(Origin::ManifestEdit)));
     assert_eq!((edited.revision, edited.recipe), (Some(commit(1)), Some(recipe("second"))));
     assert!(!resolver.edited(&dev, Generation(1), image(3), recipe("third"), at(3)).await.unwrap());
-    // Image 1 was built by another recipe, but naming it answers what the manifest says by now.
+    // Image 1 was built by another recipe, but naming it accepts it for the current manifest.
     let back = Change { revision: Some(commit(1)), origin: Origin::Rollback, ..set(1) };
     record.handles.writer.submit(&dev, back, &[]).await.unwrap();
     assert_eq!(entry(&record).recipe, Some(recipe("second")));
-    // A commit that has to be built has no image that could answer it.
+    // A commit that still has to be built has no image to accept.
     resolver.advance_head(&dev, &commit(2), at(4)).await.unwrap();
     assert_eq!(entry(&record).recipe, None);
 }

@@ -1,4 +1,4 @@
-//! A process that writes is killed at any moment: every write that it was told of is there.
+//! A writing process is killed at any moment: every acknowledged write must survive.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::super::{Export, open};
 use super::{commit, delivery, image, name, set};
 use crate::model::name::Generation;
 
-/// Names the folder of the record, and makes the test below the process that is killed.
+/// Names the folder of the record, and turns the test below into the process that is killed.
 const VICTIM: &str = "ABIDE_RECORD_VICTIM";
 const ROUNDS: u64 = 24;
 
@@ -20,7 +20,7 @@ fn the_victim_writes_until_it_is_killed() {
     runtime.block_on(write_for_ever(Path::new(&dir)));
 }
 
-/// Says after each write what it was told: `generation dev 7`.
+/// Prints each acknowledged write: `generation dev 7`.
 async fn write_for_ever(dir: &Path) {
     let handles = open(dir).unwrap();
     let (dev, test) = (name("dev"), name("test"));
@@ -55,7 +55,7 @@ async fn no_acknowledged_write_is_lost_however_the_process_ends() {
             let environment = name(if what == "dev" { "dev" } else { "test" });
             let entry = handles.desired.entry(&environment, Generation(number)).unwrap();
             match what {
-                // A hint is gone once the head is there, and repeated to one who delivers it again.
+                // A hint is gone once the head is recorded, and a repeated delivery is recognized.
                 "hint" => {
                     let again = delivery(&number.to_string(), number);
                     assert!(handles.writer.push(again, &[]).await.unwrap().repeated, "{line}");
@@ -70,7 +70,7 @@ async fn no_acknowledged_write_is_lost_however_the_process_ends() {
     assert!(checked > 100, "only {checked} writes were acknowledged before the kills");
 }
 
-/// Runs the victim until some time after its first word, and returns what it said.
+/// Kills the victim some time after its first line, and returns its output.
 fn kill_after(home: &Path, time: Duration) -> Vec<String> {
     let mut victim = victim(home);
     let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -94,14 +94,14 @@ fn victim(home: &Path) -> Child {
         .unwrap()
 }
 
-/// Batches are there as a whole: history has every generation, and begins with the current one.
+/// Checks that batches are complete: history has every generation, and begins with the current one.
 fn assert_whole(export: &Export) {
     for environment in &export.environments {
         let current = environment.desired.entry.generation.0;
         let kept: Vec<_> = environment.history.iter().map(|kept| kept.entry.generation.0).collect();
         let oldest = kept.last().copied().unwrap_or(1);
         assert_eq!(kept, (oldest..=current).rev().collect::<Vec<_>>());
-        // Generation 0 is a hint and nothing more.
+        // Generation 0 is only a hint.
         let newest = environment.history.first().map(|kept| &kept.entry);
         assert_eq!(newest, (current > 0).then_some(&environment.desired.entry));
     }

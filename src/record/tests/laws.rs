@@ -1,4 +1,4 @@
-//! What holds after any sequence of operations.
+//! Invariants after any sequence of operations.
 
 use proptest::prelude::*;
 

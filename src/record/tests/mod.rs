@@ -1,4 +1,4 @@
-//! Tests of the record as its users hold it. What they share is here.
+//! Tests of the record through its public handles, and their shared fixtures.
 
 mod builds;
 mod crash;
@@ -18,7 +18,7 @@ use crate::model::desired::{Hint, Hold, Image, Origin};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, RepositoryName};
 use crate::model::time::Timestamp;
 
-/// A record in a folder of its own, which goes with it.
+/// A record in a temporary folder, removed on drop.
 struct Fixture {
     handles: Handles,
     home: TempDir,

@@ -1,4 +1,4 @@
-//! Damage, and what is left after it.
+//! Damage to the store, and what survives it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,7 +41,7 @@ fn told(handles: &Handles, what: &str) -> bool {
     handles.notices.iter().any(|notice| notice.contains(what))
 }
 
-/// Writes a value past every check.
+/// Writes a value, bypassing every check.
 fn plant(home: &Path, kind: Kind, key: &[u8], value: Option<&[u8]>) {
     let handles = open(home).unwrap();
     let line = Line { kind, key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
@@ -102,7 +102,7 @@ async fn a_half_made_snapshot_is_taken_away() {
 #[tokio::test]
 async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
     let (home, export) = closed().await;
-    // sled makes a snapshot of what it finds at its next open.
+    // sled writes a snapshot at its next open.
     drop(open(home.path()).unwrap());
     let snapshots = sled_files(home.path(), "snap.");
     assert!(!snapshots.is_empty());
@@ -115,7 +115,7 @@ async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
     assert_eq!(set_aside(home.path()), 1);
 }
 
-/// Damage to sled's log, as a name and what to do.
+/// A kind of damage to sled's log: a name and a function.
 type Damage = (&'static str, fn(&Path));
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
     plant(home.path(), Kind::Events, b"dev\0nonsense", Some(b"\xff"));
     plant(home.path(), Kind::History, &crate::record::keys::numbered(&name("dev"), 1), Some(b"[]"));
     let handles = open(home.path()).unwrap();
-    // `plant` opens too, so the first three were set aside by the opens in between.
+    // `plant` opens the store too, so the opens in between set the first three aside.
     assert!(told(&handles, "`history`"), "{:?}", handles.notices);
     assert_eq!(handles.shared_store().pairs(Kind::Quarantine, b"").count(), 4);
     let restored = handles.desired.export().unwrap().environments;

@@ -1,4 +1,4 @@
-//! A store that failed and is opened again, and readers that leave its files alone.
+//! A failed store that is reopened, and readers that leave its files alone.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ async fn a_store_that_failed_is_opened_again_with_all_that_was_acknowledged() {
     handles.writer.hold(&name("dev"), because("before")).await.unwrap();
     handles.shared_store().note_failure();
     let began = Instant::now();
-    // Whatever is asked meanwhile is answered or refused, and the next attempt finds it open.
+    // Requests meanwhile are answered or refused, and the next attempt finds the store open.
     while handles.writer.hold(&name("dev"), because("after")).await.is_err()
         || !handles.shared_store().is_sound()
     {

@@ -66,7 +66,7 @@ async fn an_answer_to_a_question_of_before_verifies_no_push() {
     let early = Asked { from: at(9), to: at(12) };
     resolver.advance_head(&dev, &commit(7), early).await.unwrap();
     assert!(of().hint.is_some() && of().asked.is_some());
-    // The announced commit is an answer to the push, whenever it was asked for.
+    // The announced commit answers the push, whenever the query was sent.
     resolver.advance_head(&dev, &commit(8), early).await.unwrap();
     assert_eq!((of().hint, of().asked, of().entry.origin), (None, Some(at(10)), Some(Origin::Push)));
     resolver.advance_head(&dev, &commit(8), Asked { from: at(10), to: at(12) }).await.unwrap();
@@ -101,7 +101,7 @@ async fn what_a_person_set_stays_until_the_branch_moves() {
     by_hand.revision = Some(commit(2));
     record.handles.writer.submit(&dev, by_hand, &[]).await.unwrap();
     assert_eq!(resolver.advance_head(&dev, &commit(1), at(3)).await.unwrap(), None);
-    // The branch moves to the very commit that was set: from now on it is followed again.
+    // The branch moves to the commit that was set: from now on abide tracks the branch again.
     assert_eq!(resolver.advance_head(&dev, &commit(2), at(4)).await.unwrap(), Some(Generation(3)));
     let history = record.handles.desired.history(&dev).unwrap();
     let origins: Vec<_> = history.iter().map(|entry| entry.origin).collect();

@@ -1,4 +1,4 @@
-//! Following a tag: what the registry says makes generations, what was announced does not.
+//! Tracking a tag: the registry's answer makes generations, an announcement does not.
 
 use super::super::Bell;
 use super::{at, digest, fixture, name, set};
@@ -57,7 +57,7 @@ async fn what_a_person_set_stays_until_the_tag_moves() {
     assert_eq!(resolver.advance_tag(&shop, tagged(1), String::new(), at(2)).await.unwrap(), None);
     let moved = resolver.advance_tag(&shop, tagged(2), String::new(), at(3)).await.unwrap();
     assert_eq!(moved, Some(Generation(3)));
-    // And back to what it named before is a move, too.
+    // Moving back to an earlier digest is a change, too.
     assert_eq!(
         resolver.advance_tag(&shop, tagged(1), String::new(), at(4)).await.unwrap(),
         Some(Generation(4))

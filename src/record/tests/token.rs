@@ -1,4 +1,4 @@
-//! Tokens: made, shown, revoked, and never to be read back.
+//! Tokens: created, used, revoked, and never readable again.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ async fn made(handles: &Handles, called: &str) -> (Token, Credential) {
     handles.token_writer.create(new(called, Role::Viewer), by_alice(0)).await.unwrap()
 }
 
-/// Every byte of every file below.
+/// Every byte of every file below the folder.
 fn bytes_below(folder: &Path) -> Vec<u8> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -76,7 +76,7 @@ async fn a_revoked_token_opens_nothing_from_that_moment_on() {
     assert!(changes.has_changed().unwrap(), "nobody who waits was told");
     changes.mark_unchanged();
     assert_eq!(record.handles.tokens.verify(&credential, at(0)).unwrap(), None);
-    // A second time changes nothing of when and by whom.
+    // Revoking again changes neither the time nor the author.
     let again = record.handles.token_writer.revoke(&token.id, by_alice(9)).await.unwrap().unwrap();
     assert_eq!(again.revoked, Some(by_alice(5)));
     let record = record.reopen();

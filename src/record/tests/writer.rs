@@ -1,4 +1,4 @@
-//! The handle of webhooks and people.
+//! The handle of webhooks and operators.
 
 use super::super::{Bell, Export, Guard, RecordError, WriteError, open};
 use super::{at, commit, delivery, fixture, hint, hold, image, name, set};
@@ -247,7 +247,7 @@ async fn an_import_may_go_back_and_stays_gone_back() {
     assert_eq!(record.handles.desired.export().unwrap().environments, before.environments);
 }
 
-/// What the refusal says, and how an export comes to deserve it.
+/// The expected refusal, and a function that makes an export deserve it.
 type Spoiling = (&'static str, fn(&mut Export));
 
 #[tokio::test]
