@@ -1,4 +1,4 @@
-//! Who may do what: roles, and what is known of a token. Never the token itself.
+//! Permissions: roles, and the public properties of a token. Never the token itself.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::name::{AgentName, EnvironmentName, TokenId, TokenName};
 use super::time::Timestamp;
 
-/// What someone may do. Each may also look at whatever a viewer may, but for agents.
+/// A set of permissions. Every role except agents includes those of a viewer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "kebab-case")]
 pub enum Role {
-    /// Looks at everything, and moves nothing.
+    /// Reads everything, and changes nothing.
     Viewer,
-    /// Moves the record of these environments.
+    /// Changes the record of these environments.
     Deployer {
-        /// Which; at least one.
+        /// The environments; at least one.
         environments: BTreeSet<EnvironmentName>,
     },
-    /// Does everything that a person can: moves every environment, imports, deals out tokens.
+    /// Has every permission of an operator: changes every environment, imports records, issues tokens.
     Admin,
-    /// Speaks for one host, which gets the environments that the manifest gives it, and nothing else.
+    /// Acts for one host, which gets only its environments in the manifest.
     Agent {
         /// The host's name in the manifest.
         agent: AgentName,
@@ -29,12 +29,12 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether it may look at the record, statuses, events and logs.
+    /// Whether the role may read the record, statuses, events and logs.
     pub fn may_look(&self) -> bool {
         !matches!(self, Self::Agent { .. })
     }
 
-    /// Whether it may move the record of `environment`.
+    /// Whether the role may change the record of `environment`.
     pub fn may_move(&self, environment: &EnvironmentName) -> bool {
         match self {
             Self::Admin => true,
@@ -43,12 +43,12 @@ impl Role {
         }
     }
 
-    /// Whether it may do what concerns no single environment.
+    /// Whether the role may do operations that concern the whole daemon.
     pub fn may_administer(&self) -> bool {
         matches!(self, Self::Admin)
     }
 
-    /// The agent that it speaks for.
+    /// The agent that the role acts for.
     pub fn agent(&self) -> Option<&AgentName> {
         if let Self::Agent { agent } = self { Some(agent) } else { None }
     }
@@ -68,38 +68,38 @@ impl fmt::Display for Role {
     }
 }
 
-/// What is known of a token: one element of `token list -o json`.
+/// The public properties of a token: one element of `token list -o json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     /// Its public half.
     pub id: TokenId,
-    /// What people call it. No two that are in force have the same.
+    /// The operator's name for it. Valid tokens have different names.
     pub name: TokenName,
-    /// What it may do.
+    /// Its permissions.
     #[serde(flatten)]
     pub role: Role,
-    /// When and by whom it was made.
+    /// The time and the author of its creation.
     pub created: Deed,
-    /// From when on it is not in force any more; `null`: it does not expire.
+    /// The time at which it expires; `null`: never.
     pub expires: Option<Timestamp>,
-    /// When it was last shown, to the hour; `null`: never.
+    /// The time of its last use, to the hour; `null`: never used.
     pub used: Option<Timestamp>,
-    /// When and by whom it was revoked; `null`: it was not.
+    /// The time and the author of its revocation; `null`: not revoked.
     pub revoked: Option<Deed>,
 }
 
 impl Token {
-    /// Whether it opens a door at `now`.
+    /// Whether the token is valid at `now`.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| now < expires)
     }
 }
 
-/// When something was done, and by whom.
+/// The time and the author of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deed {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// Who, and from where.
+    /// The author, with the origin of the request.
     pub by: String,
 }

@@ -1,8 +1,8 @@
-//! Whose doing a failure is. Only what a version itself does is a verdict on it; everything else is tried
-//! again, and said.
+//! Causes of failures. A failure is permanent only if the version itself caused it. abide retries after all
+//! other failures and reports them.
 //!
-//! This is the one classification of exits, engine answers and registry answers. The table in
-//! docs/ARCHITECTURE.md says it for people.
+//! This is the only classification of exits, engine errors and registry errors. A table in
+//! docs/ARCHITECTURE.md explains it.
 
 use std::net::SocketAddr;
 
@@ -11,41 +11,42 @@ use serde::{Deserialize, Serialize};
 use super::container::Exit;
 use super::mount::REFUSED_SOURCE;
 
-/// Whose doing a failure is.
+/// The cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The version: its program, its image or the inputs of its build. A verdict.
+    /// The version: its program, its image or the inputs of its build. A permanent failure.
     Version,
-    /// There is no such image. A verdict on what was asked for.
+    /// The requested image does not exist. A permanent failure.
     NoImage,
-    /// There is no such image for this host's platform. A verdict, as a digest never changes.
+    /// The image does not exist for this host's platform. A permanent failure, because a digest never
+    /// changes.
     NoPlatform,
-    /// A registry does not let us in, which another password may change.
+    /// A registry denies access. Another password may change that.
     Denied,
-    /// A registry, or the network on the way to it, does not answer, or not now.
+    /// A registry, or the network on the way to it, does not answer at the moment.
     Network,
-    /// A registry has been asked too often.
+    /// A registry received too many requests.
     RateLimit,
-    /// The engine does not answer, or was stopped in the middle.
+    /// The engine does not answer, or was stopped during the call.
     Engine,
     /// The host lacks something, such as disk space or memory.
     Host,
-    /// Another program or container has a host port.
+    /// Another program or container uses a host port.
     Port,
-    /// Somebody removed, stopped or killed what it was about.
+    /// Someone removed, stopped or killed the object.
     Hand,
-    /// Nothing tells.
+    /// The cause is unknown.
     Unknown,
 }
 
 impl Cause {
-    /// Whether the failure says something of the version.
+    /// Whether the failure is a permanent failure of the version.
     pub fn is_verdict(self) -> bool {
         matches!(self, Self::Version | Self::NoImage | Self::NoPlatform)
     }
 }
 
-/// What the kernel and the engine say of a host that cannot.
+/// Error texts of the kernel and the engine if the host lacks resources.
 const OF_HOST: [&str; 9] = [
     "no space left on device",
     "disk quota exceeded",
@@ -57,10 +58,10 @@ const OF_HOST: [&str; 9] = [
     "error mounting",
     REFUSED_SOURCE,
 ];
-/// What the engine says of a port that it cannot publish.
+/// Error texts of the engine if it cannot publish a port.
 const OF_PORT: [&str; 3] =
     ["port is already allocated", "address already in use", "cannot assign requested address"];
-/// What the engine says of a thing that somebody takes away, or changed meanwhile.
+/// Error texts of the engine if someone removed or changed the object meanwhile.
 const OF_HAND: [&str; 9] = [
     "no such container",
     "no such image",
@@ -72,7 +73,7 @@ const OF_HAND: [&str; 9] = [
     "cannot join network",
     "is already in use by container",
 ];
-/// What the engine says while it stops, or of the daemon below it.
+/// Error texts of the engine while it stops, or of the containerd daemon below it.
 const OF_ENGINE: [&str; 5] = [
     "context canceled",
     "context deadline exceeded",
@@ -80,7 +81,7 @@ const OF_ENGINE: [&str; 5] = [
     "containerd.sock",
     "code = unavailable",
 ];
-/// What the engine says of an image that cannot be started anywhere.
+/// Error texts of the engine if an image cannot be started on any host.
 const OF_VERSION: [&str; 8] = [
     "executable file not found",
     "exec format error",
@@ -91,11 +92,11 @@ const OF_VERSION: [&str; 8] = [
     "no matching entries in",
     "chdir to cwd",
 ];
-/// What the kernel says of a file that is to be executed, where the engine says which.
+/// Error texts of the kernel about an executable, if the engine's error names the file.
 const OF_EXEC: [&str; 4] =
     ["no such file or directory", "permission denied", "is a directory", "not a directory"];
 
-/// Whose doing it is that the engine could not make or start a container, by its words.
+/// The cause of a failed create or start of a container, from the engine's error text.
 pub fn of_start(words: &str) -> Cause {
     let words = words.to_lowercase();
     let says = |any: &[&str]| any.iter().any(|of| words.contains(of));
@@ -110,8 +111,8 @@ pub fn of_start(words: &str) -> Cause {
     }
 }
 
-/// What registries, and the engine on the way to them, say of one who may not come in. That there is
-/// perhaps no such image (`pull access denied`) is that as well: it looks the same without a password.
+/// Error texts of registries, or of the engine on their behalf, if access is denied. They include `pull
+/// access denied`, although the image may not exist: without a password both look the same.
 const OF_DENIAL: [&str; 11] = [
     "access denied",
     "unauthorized",
@@ -120,26 +121,26 @@ const OF_DENIAL: [&str; 11] = [
     "no basic auth",
     "401 unauthorized",
     "status code 401",
-    // Not the bare word: a path outside the build context is forbidden too.
+    // The word `forbidden` alone is not enough: a path outside the build context is forbidden too.
     "403 forbidden",
     "status code 403",
     "access forbidden",
-    // What BuildKit makes of a password that cannot be read here.
+    // BuildKit's error for a password that it cannot read on this host.
     "code = failedprecondition",
 ];
-/// What they say of an image that is not there.
+/// Error texts for a missing image.
 const OF_NO_IMAGE: [&str; 4] = ["manifest unknown", "name unknown", "blob unknown", "unknown blob"];
-/// What they say of an image that is there for other platforms alone.
+/// Error texts for an image that exists only for other platforms.
 const OF_NO_PLATFORM: [&str; 4] = [
     "no matching manifest for",
     "no match for platform",
     "does not provide the specified platform",
     "image operating system",
 ];
-/// What they say of one who asks too often.
+/// Error texts for too many requests.
 const OF_RATE_LIMIT: [&str; 5] =
     ["toomanyrequests", "too many requests", "rate limit", "http 429", "status code 429"];
-/// What is said of a service that does not answer, or not now.
+/// Error texts for a service that does not answer at the moment.
 const OF_NETWORK: [&str; 18] = [
     "dial tcp",
     "i/o timeout",
@@ -161,10 +162,11 @@ const OF_NETWORK: [&str; 18] = [
     "net/http: request canceled",
 ];
 
-/// What a registry said, by the words that the engine passes on; `None`: it is about something else.
+/// The cause of a registry's error, from the text that the engine passes on; `None` if the error concerns
+/// something else.
 fn of_registry(words: &str) -> Option<Cause> {
     let says = |any: &[&str]| any.iter().any(|of| words.contains(of));
-    // A file of this host may be denied as well.
+    // A file of this host may deny access as well.
     let is_denied = words.replace("permission denied", "").contains("denied");
     Some(match () {
         () if says(&OF_HOST) => Cause::Host,
@@ -177,13 +179,13 @@ fn of_registry(words: &str) -> Option<Cause> {
     })
 }
 
-/// Whose doing it is that the engine could not pull or push an image, by its words.
+/// The cause of a failed pull or push, from the engine's error text.
 pub fn of_transfer(words: &str) -> Cause {
     of_registry(&words.to_lowercase()).unwrap_or(Cause::Network)
 }
 
-/// Whose doing it is that an image could not be built, by the engine's words. What a command of the
-/// Dockerfile wrote says nothing of anybody else.
+/// The cause of a failed build, from the engine's error text. The output of the Dockerfile's commands is not
+/// evidence against anyone else.
 pub fn of_build(words: &str) -> Cause {
     let words = words.to_lowercase();
     let is_of_a_command =
@@ -196,16 +198,16 @@ pub fn of_build(words: &str) -> Cause {
     of_it.unwrap_or(Cause::Version)
 }
 
-/// How a command of a Dockerfile ended that somebody, or a host without memory, killed.
+/// Ends of a Dockerfile's command that someone killed, or that a host without memory killed.
 const OF_KILLED: [&str; 4] = ["non-zero code: 137", "non-zero code: 143", "exit code: 137", "exit code: 143"];
 
-/// The platform that an image has not, in the engine's words.
+/// The platform that an image lacks, from the engine's error text.
 pub fn missing_platform(words: &str) -> Option<&str> {
     let rest = words.split_once("no matching manifest for ")?.1;
     Some(rest.split(' ').next().unwrap_or(rest).trim_end_matches([',', ':', '.', ';']))
 }
 
-/// A refusal of the engine in words that say what to do about it; `None`: its own have to do.
+/// A message with a remedy for an error of the engine; `None`: the engine's own text must do.
 pub fn advice(words: &str) -> Option<String> {
     let lower = words.to_lowercase();
     let said = OF_PORT.iter().find(|of| lower.contains(*of))?;
@@ -235,7 +237,7 @@ fn address_in(words: &str) -> Option<SocketAddr> {
     let rest = begins.iter().find_map(|begin| Some(words.split_once(begin)?.1))?;
     let mut text = rest.split_whitespace().next()?.trim_end_matches(':');
     loop {
-        // Newer engines add where it would lead to: `0.0.0.0:80:172.18.0.2:80/tcp`.
+        // Newer engines append the target: `0.0.0.0:80:172.18.0.2:80/tcp`.
         if let Ok(address) = text.parse() {
             return Some(address);
         }
@@ -243,45 +245,46 @@ fn address_in(words: &str) -> Option<SocketAddr> {
     }
 }
 
-/// What ended a container's process, where it was not the program.
+/// The cause of a container's end, if it was not the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
-    /// Somebody stopped, killed or restarted it through the engine.
+    /// Someone stopped, killed or restarted it through the engine.
     Hand,
-    /// It ended while the engine, or abide, did not run.
+    /// It ended while the engine or abide was down.
     Absence,
-    /// The host had no memory left, although the container has no limit of its own.
+    /// The host ran out of memory, although the container has no limit of its own.
     Host,
-    /// A signal that nobody sent through the engine: a process of the host, or its own.
+    /// A signal that was not sent through the engine: from a process of the host, or from the container
+    /// itself.
     Signal,
-    /// The engine has not told yet.
+    /// The engine has not reported yet.
     Untold,
 }
 
-/// What the engine told of the end of a process.
+/// The engine's report of the end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Witness {
-    /// It ended, and nobody had sent it a signal that ends processes.
+    /// It ended without a preceding signal that ends processes.
     ByItself,
-    /// It ended after somebody had.
+    /// It ended after such a signal.
     AfterSignal,
-    /// It ended when nobody was watching.
+    /// It ended while nobody was watching.
     Nobody,
-    /// The engine has not told yet.
+    /// The engine has not reported yet.
     NotYet,
 }
 
-/// Exit codes of processes that SIGKILL and SIGTERM end.
+/// Exit codes of processes that were ended by SIGKILL or SIGTERM.
 const SIGNALLED: [i64; 2] = [128 + 9, 128 + 15];
 
-/// Whether a process that ended with this code was killed, rather than ended by itself.
+/// Whether this exit code means that the process was killed and did not end by itself.
 pub fn is_killed(code: i64) -> bool {
     SIGNALLED.contains(&code)
 }
 
-/// What ended a container, from how it ended and what was told of that; `None`: its own program.
-/// Lack of memory is the program's own doing where the container has a limit.
+/// The cause of a container's end, from its exit and the engine's report; `None`: its own program. Running
+/// out of memory is the program's own fault if the container has a limit.
 pub fn of_exit(exit: &Exit, has_memory_limit: bool, witness: Witness) -> Option<EndedBy> {
     match witness {
         _ if exit.out_of_memory && has_memory_limit => None,
@@ -294,7 +297,7 @@ pub fn of_exit(exit: &Exit, has_memory_limit: bool, witness: Witness) -> Option<
 }
 
 impl EndedBy {
-    /// Whether the exit counts against the version: nobody else is known to have caused it.
+    /// Whether the exit counts against the version, because no other cause is known.
     pub fn counts(by: Option<Self>) -> bool {
         matches!(by, None | Some(Self::Signal | Self::Untold))
     }

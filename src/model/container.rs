@@ -1,4 +1,4 @@
-//! A container as abide makes it: every option that it sets, and nothing else.
+//! A container as abide creates it: every option that abide sets, and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,32 +10,31 @@ use super::mount::Mount;
 use super::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use super::spec::Publish;
 
-/// Labels that abide sets on what it makes.
+/// Labels that abide sets on the objects that it creates.
 pub mod label {
     /// The environment's name, on containers.
     pub const ENVIRONMENT: &str = "abide.environment";
-    /// The id of the record that the object belongs to: two daemons never mend each other's.
+    /// The id of the record that owns the object. Daemons never repair each other's objects.
     pub const RECORD: &str = "abide.record";
-    /// What a container of ours is, where it does not run an environment's image: [`HOLDER`] or
-    /// [`FRONT`].
+    /// The role of a managed container that does not run an environment's image: [`HOLDER`] or [`FRONT`].
     pub const ROLE: &str = "abide.role";
-    /// The role of what holds an environment's network namespace.
+    /// The role of a sandbox, which holds an environment's network namespace.
     pub const HOLDER: &str = "holder";
-    /// The role of the guard, which acts while abide is gone.
+    /// The role of the guard, which acts while abide is down.
     pub const GUARD: &str = "guard";
-    /// The role of the front.
+    /// The role of the managed nginx proxy.
     pub const FRONT: &str = "front";
-    /// The generation for which a container was made. Never compared: the same image and options
-    /// under a later generation are no difference.
+    /// The generation for which a container was created. Never compared: the same image and options in a
+    /// later generation make no difference.
     pub const GENERATION: &str = "abide.generation";
     /// The commit, on containers and images.
     pub const REVISION: &str = "abide.revision";
     /// The [`ContainerSpec::fingerprint`](super::ContainerSpec::fingerprint) of a container.
     pub const SPEC: &str = "abide.spec";
-    /// The key of a build's inputs, on the images that builds end with.
+    /// The key of a build's inputs, on the final images of builds.
     pub const BUILD: &str = "abide.build";
-    /// The id of the record for which an image was built. Not [`RECORD`], for containers inherit
-    /// the labels of their image: one that a person makes of it by hand would look like ours.
+    /// The id of the record for which an image was built. It differs from [`RECORD`] because containers
+    /// inherit the labels of their image: a container that a user creates from it must not look managed.
     pub const BUILT_BY: &str = "abide.built-by";
     /// The id of the record, on the images and containers of build steps.
     pub const STEP: &str = "abide.step";
@@ -53,7 +52,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value itself: for the engine, for an HMAC, and for nothing that is kept or shown.
+    /// The value itself: only for the engine and HMACs, never for storage or output.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -65,13 +64,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Every option of a container that abide sets, but for its image.
+/// Every option of a container that abide sets, except for its image.
 ///
-/// What is not in here, abide neither sets nor compares: what the image's metadata or the engine
-/// adds is no difference.
+/// abide neither sets nor compares other options, so additions by the image's metadata or the engine are not
+/// differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerOptions {
-    /// The environment that it serves.
+    /// Its environment.
     pub environment: EnvironmentName,
     /// The record that it belongs to.
     pub record: String,
@@ -79,13 +78,14 @@ pub struct ContainerOptions {
     pub name: ContainerName,
     /// Arguments after the entrypoint; `None`: the image's own.
     pub command: Option<Vec<String>>,
-    /// Environment variables. Nothing prints their values.
+    /// Environment variables. Their values are never printed.
     pub env: BTreeMap<String, Secret>,
-    /// Those of them that are declared secret: what a program writes is shown without their values.
+    /// The names of variables that are declared secret. Their values are removed from displayed program
+    /// output.
     pub secrets: BTreeSet<String>,
-    /// The container's port; `None`: it listens nowhere.
+    /// The container's port; `None` if the program does not listen.
     pub port: Option<u16>,
-    /// Where it is published.
+    /// The published address.
     pub publish: Option<Publish>,
     /// Volumes and bind mounts.
     pub volumes: Vec<Mount>,
@@ -101,22 +101,22 @@ pub struct ContainerOptions {
     pub init: bool,
     /// Seconds from SIGTERM to SIGKILL.
     pub stop_timeout_seconds: u32,
-    /// The network it joins, under its name as alias.
+    /// The network that it joins, with its name as alias.
     pub network: NetworkName,
 }
 
-/// A container as abide makes it.
+/// A container as abide creates it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerSpec {
     /// The image ID, in the engine that runs it.
     pub image: Digest,
     /// Everything else.
     pub options: ContainerOptions,
-    /// Volumes at the image's `VOLUME` lines that the manifest declares nothing for.
+    /// Volumes at the image's `VOLUME` paths that the manifest does not declare.
     pub undeclared: Vec<Mount>,
-    /// The generation that it is made for.
+    /// The generation that it is created for.
     pub generation: Generation,
-    /// The commit of its image, where one is known.
+    /// The commit of its image, if known.
     pub revision: Option<CommitId>,
 }
 
@@ -126,13 +126,13 @@ impl ContainerSpec {
         self.options.volumes.iter().chain(&self.undeclared)
     }
 
-    /// A hash of all that needs a new container when it changes, kept as the label
-    /// [`label::SPEC`]. It catches what cannot be told from an inspect, such as a variable that is
-    /// no longer declared but that the image might have set.
+    /// A hash of every option whose change needs a new container, stored in the label [`label::SPEC`]. It
+    /// detects changes that an inspect cannot show, such as a removed variable that the image might have set
+    /// too.
     ///
-    /// Options that are not used do not enter the hash, so that a later abide with more options
-    /// computes the same for containers that do not use them. Limits do not either: the engine can
-    /// change them on a running container.
+    /// Unused options do not enter the hash, so that a later abide with more options computes the same hash
+    /// for containers that do not use them. Limits do not enter it either, because the engine can change them
+    /// on a running container.
     pub fn fingerprint(&self) -> String {
         #[derive(Serialize)]
         struct Fingerprint<'a> {
@@ -168,7 +168,7 @@ impl ContainerSpec {
         hex::encode(Sha256::digest(text))
     }
 
-    /// The labels that say whose it is, for which generation and with which options.
+    /// The labels: owner, generation and options.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             (label::ENVIRONMENT.to_owned(), self.options.environment.to_string()),
@@ -183,13 +183,13 @@ impl ContainerSpec {
     }
 }
 
-/// How a container's process ended.
+/// The end of a container's process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit code; 128 + n where signal n ended it.
+    /// The exit code; 128 + n if signal n ended it.
     pub code: i64,
-    /// Whether the kernel killed it for memory.
+    /// Whether the kernel killed it because memory ran out.
     pub out_of_memory: bool,
-    /// When, by the engine's clock.
+    /// The time, by the engine's clock.
     pub at: super::time::Timestamp,
 }

@@ -1,5 +1,5 @@
-//! A token as its owner holds it: `abide_ID_SECRET`, and for agents and remote command lines
-//! `abide_ID_SECRET.PIN`, which says by which key the server is known.
+//! A token as its owner holds it: `abide_ID_SECRET`. Agents and remote command lines use
+//! `abide_ID_SECRET.PIN`, whose pin identifies the server's key.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 use super::container::Secret;
 use super::name::TokenId;
 
-/// What every token begins with, so that people and secret scanners know one where they see it.
+/// The prefix of every token, so that people and secret scanners recognize one.
 const PREFIX: &str = "abide_";
-/// The longest text that is looked at; the longest token has 106 letters.
+/// Longer texts are rejected unread; the longest token has 106 letters.
 const LONGEST: usize = 128;
 
-/// A token that someone shows. It prints as its id.
+/// A token that a client sent. It prints as its id.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     id: TokenId,
@@ -24,19 +24,19 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// A token made of its parts. `secret` must be 32 bytes that nobody can guess.
+    /// Creates a token from its parts. `secret` must be 32 bytes that nobody can guess.
     pub fn new(id: TokenId, secret: [u8; 32]) -> Self {
         Self { id, secret, pin: None }
     }
 
-    /// The same token, which also says by which key the server is known.
+    /// The same token with a pin of the server's key.
     #[must_use]
     pub fn pinned(self, pin: Pin) -> Self {
         Self { pin: Some(pin), ..self }
     }
 
-    /// Reads a token, with or without a pin; `None`: it is none. What is wrong is not said, for the
-    /// answer might reach someone who guesses.
+    /// Parses a token, with or without a pin. Returns `None` without a reason, because the answer might help
+    /// someone who guesses.
     pub fn parse(text: &str) -> Option<Self> {
         let parts = text.strip_prefix(PREFIX).filter(|_| text.len() <= LONGEST)?;
         let (id, rest) = parts.split_once('_')?;
@@ -47,30 +47,29 @@ impl Credential {
         Some(Self { id: TokenId::new(id).ok()?, secret: decode(secret)?, pin })
     }
 
-    /// Its public half, which may be logged.
+    /// The public half, which may be logged.
     pub fn id(&self) -> &TokenId {
         &self.id
     }
 
-    /// By which key the server is known, where the token says so.
+    /// The pin of the server's key, if the token has one.
     pub fn pin(&self) -> Option<Pin> {
         self.pin
     }
 
-    /// What is shown to the server: the token without its pin.
+    /// The text for the server: the token without its pin.
     pub fn bearer(&self) -> Secret {
         Secret::new(format!("{PREFIX}{}_{}", self.id, URL_SAFE_NO_PAD.encode(self.secret)))
     }
 
-    /// The whole text, pin and all: shown once, to whoever made the token.
+    /// The whole text with its pin. It is shown once, when the token is created.
     pub fn text(&self) -> Secret {
         let bearer = self.bearer();
         self.pin.map_or_else(|| bearer.clone(), |pin| Secret::new(format!("{}.{pin}", bearer.expose())))
     }
 
-    /// What is kept of it. One round of SHA-256 is enough: the secret is 256 random bits, so there
-    /// is nothing to guess that a slow hash would protect, and a slow one would let anybody keep
-    /// the server busy with wrong tokens.
+    /// The stored hash. One round of SHA-256 is enough: the secret is 256 random bits, so guessing is
+    /// hopeless anyway. A slow hash would let anyone keep the server busy with wrong tokens.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.bearer().expose()).into()
     }
@@ -82,18 +81,18 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// By which key a server is known: the SHA-256 of its certificate's public key (the DER form of
-/// SubjectPublicKeyInfo). It is no secret.
+/// The identity of a server's key: the SHA-256 of its certificate's public key (the DER form of
+/// SubjectPublicKeyInfo). It is public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin([u8; 32]);
 
 impl Pin {
-    /// The pin of a public key, given as DER.
+    /// The pin of a public key in DER form.
     pub fn of_public_key(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
     }
 
-    /// Reads the 43 letters that [`fmt::Display`] writes.
+    /// Parses the 43 letters that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         decode(text).map(Self)
     }
@@ -105,7 +104,7 @@ impl fmt::Display for Pin {
     }
 }
 
-/// Exactly one text stands for each 32 bytes.
+/// Decodes 32 bytes. Each value has exactly one valid text.
 fn decode(text: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
@@ -157,7 +156,7 @@ mod tests {
             format!("{whole}."),
             format!("{whole}.{}", &pin[1..]),
             format!("{whole}.{pin}.{pin}"),
-            // The bits that the last letter has to spare must be zero.
+            // The unused bits of the last letter must be zero.
             format!("{}d", &whole[..whole.len() - 1]),
             "abide_".repeat(1_000),
         ];

@@ -1,31 +1,31 @@
-//! How a container was declared when it was made: what a hold keeps.
+//! The declaration of a container at its creation, which a hold keeps.
 
 use serde::{Deserialize, Serialize};
 
 use super::name::{EnvironmentName, NetworkName};
 use super::spec::{EnvironmentSpec, Manifest};
 
-/// The declaration of an environment, with what the rest of the manifest adds to its containers.
-/// Secrets are named in it, never held.
+/// The declaration of an environment, and the parts of the manifest that affect its containers. It names
+/// secrets but never contains them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// The environment's own part.
     pub spec: EnvironmentSpec,
     /// The managed network.
     pub network: NetworkName,
-    /// Whether a front publishes the port in its place.
+    /// Whether the proxy publishes the port instead of the container.
     pub fronted: bool,
 }
 
 impl Declared {
-    /// What the manifest declares now; `None`: it does not declare the environment.
+    /// The current declaration; `None` if the manifest does not declare the environment.
     pub fn now(manifest: &Manifest, environment: &EnvironmentName) -> Option<Self> {
         let spec = manifest.environments.get(environment)?.clone();
         Some(Self { spec, network: manifest.network.clone(), fronted: manifest.front.is_some() })
     }
 
-    /// The same containers, with what `now` declares of everything else: where images come from and who
-    /// runs them.
+    /// Keeps the declared containers and takes everything else from `now`: the source of images, and the
+    /// host.
     #[must_use]
     pub fn kept_beside(&self, now: &Self) -> Self {
         let EnvironmentSpec { supply, build, push, host, hostname, mark, .. } = now.spec.clone();

@@ -1,4 +1,4 @@
-//! The record's documents: what should run where, and how that came to be.
+//! The record's documents: the desired state and its history.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,40 +13,40 @@ use super::time::Timestamp;
 pub struct Desired {
     /// The environment.
     pub environment: EnvironmentName,
-    /// What should run now; generation zero where nothing was ever recorded.
+    /// The desired state; generation zero if nothing was ever recorded.
     #[serde(flatten)]
     pub entry: Entry,
-    /// The branch head that was last seen. A head that differs from it makes a generation; so a
-    /// commit that a person chose stays until the branch really moves.
+    /// The last observed branch head. A different head makes a generation, so a commit that an operator chose
+    /// stays until the branch moves.
     #[serde(default)]
     pub head: Option<CommitId>,
-    /// The head that made no generation because it touches none of the paths that concern the
-    /// environment. It makes one once they are declared otherwise.
+    /// The head that made no generation because it changes none of the environment's declared paths. It makes
+    /// one once other paths are declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<CommitId>,
-    /// A push that was announced and not yet verified against the branch.
+    /// An announced push that is not yet verified against the branch.
     #[serde(default)]
     pub hint: Option<Hint>,
-    /// The digest of the followed tag that was last seen, likewise.
+    /// The last observed digest of the tracked tag, with the same rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Digest>,
-    /// A push of that tag that was announced and not yet verified with the registry.
+    /// An announced push of that tag that is not yet verified with the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_hint: Option<TagHint>,
-    /// Since when an answer of git or the registry is awaited because someone asked for one.
+    /// The time of a pending request for an answer of git or the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Timestamp>,
-    /// Set while the environment keeps what it has.
+    /// Set while the environment is held.
     #[serde(default)]
     pub hold: Option<Hold>,
-    /// When someone last said `sync`. Failures older than this are forgiven.
+    /// The time of the last `sync`. It clears older failures.
     #[serde(default)]
     pub sync: Option<Timestamp>,
-    /// Images that failed and were rolled back from, the newest last, at most [`Self::BAD_KEPT`].
-    /// None of them is tried again until a person names it.
+    /// Images that failed and were rolled back from, newest last, at most [`Self::BAD_KEPT`]. None of them is
+    /// tried again until an operator names it.
     #[serde(default)]
     pub bad: Vec<Bad>,
-    /// Set once a person asked to remove all that is recorded of the environment.
+    /// Set once an operator requested to remove everything recorded of the environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forget: Option<Forget>,
 }
@@ -63,10 +63,10 @@ pub struct Forget {
 }
 
 impl Desired {
-    /// How many bad images are remembered.
+    /// The maximum number of bad images that are kept.
     pub const BAD_KEPT: usize = 20;
 
-    /// The record of an environment for which nothing was ever recorded.
+    /// The record of an environment without any recorded change.
     pub fn empty(environment: EnvironmentName) -> Self {
         let entry = Entry::default();
         Self {
@@ -85,8 +85,8 @@ impl Desired {
         }
     }
 
-    /// The generation that counts: the one that a hold keeps, else the newest. `None`: a hold keeps
-    /// that nothing runs.
+    /// The generation in effect: the held one, else the newest. Returns `None` if the hold keeps an
+    /// environment in which nothing runs.
     pub fn wanted_generation(&self) -> Option<Generation> {
         match &self.hold {
             Some(hold) => hold.generation,
@@ -94,14 +94,14 @@ impl Desired {
         }
     }
 
-    /// Every image that this names, with that of an earlier generation that it holds.
+    /// Every image of this record, including the one of the generation `held`.
     pub fn images<'a>(&'a self, held: Option<&'a Entry>) -> impl Iterator<Item = &'a Image> {
         let entries = std::iter::once(&self.entry).chain(held);
         entries.filter_map(|entry| entry.image.as_ref()).chain(self.bad.iter().map(|bad| &bad.image))
     }
 
-    /// Remembers that an image failed. One that failed before is remembered once, with the latest
-    /// reason; beyond [`Self::BAD_KEPT`] the oldest is forgotten.
+    /// Records that an image failed. A repeated failure replaces the old entry. Beyond [`Self::BAD_KEPT`],
+    /// the oldest entry is removed.
     pub fn mark_bad(&mut self, bad: Bad) {
         self.lift(&bad.image);
         self.bad.push(bad);
@@ -109,7 +109,7 @@ impl Desired {
         self.bad.drain(..surplus);
     }
 
-    /// Forgets that `image` failed: a person wants it all the same.
+    /// Removes `image` from the bad images, because an operator wants it all the same.
     pub fn lift(&mut self, image: &Image) {
         self.bad.retain(|bad| !bad.image.is_same(image));
     }
@@ -118,50 +118,50 @@ impl Desired {
 /// One generation of an environment's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// One higher at every change.
+    /// The number, which rises by one with every change.
     pub generation: Generation,
-    /// The commit, where one is known.
+    /// The commit, if known.
     pub revision: Option<CommitId>,
-    /// The image; `None` until the revision is built. Filling it in completes the generation and
-    /// is no new one: the same wish, now named by its content.
+    /// The image; `None` until the revision is built. Recording the image completes the generation without
+    /// creating a new one.
     pub image: Option<Image>,
-    /// How the manifest said to build when the image was built or named. A later edit is a
-    /// difference; `None`: not known yet, so what the manifest says now counts as that.
+    /// The manifest's recipe when the image was built or named. A later edit is a difference. `None`: not
+    /// known yet, so the manifest's current recipe counts as recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<RecipeKey>,
-    /// Why the record moved.
+    /// The reason of the change.
     pub origin: Option<Origin>,
-    /// Who moved it: a delivery's provider, a local user, a token.
+    /// The author of the change: a delivery's provider, a local user, a token.
     #[serde(default)]
     pub by: Option<String>,
     /// One clause for people, such as `from test generation 4`.
     #[serde(default)]
     pub note: Option<String>,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
 }
 
 /// An image by content. At least one of `id` and `digest` is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Image {
-    /// The name that it goes by, for people and for pulls; never what decides.
+    /// Its name, for people and for pulls. Never decides anything.
     pub reference: Option<String>,
-    /// The manifest digest, where it is in a registry.
+    /// The manifest digest, if a registry has the image.
     pub digest: Option<Digest>,
     /// The image ID of the engine that built or pulled it.
     pub id: Option<Digest>,
 }
 
 impl Image {
-    /// Whether its name can be one.
+    /// Checks whether the name is valid for an image.
     ///
     /// # Errors
-    /// [`InvalidName`], which states the rule.
+    /// Returns [`InvalidName`], which states the rule.
     pub fn check_name(&self) -> Result<(), InvalidName> {
         self.reference.as_deref().map_or(Ok(()), check_reference)
     }
 
-    /// Whether both name the same content, by digest where both have one, else by ID.
+    /// Whether both are the same content, by digest if both have one, else by ID.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.digest, &other.digest) {
             (Some(a), Some(b)) => a == b,
@@ -169,13 +169,13 @@ impl Image {
         }
     }
 
-    /// The same image, by the name and digest that it has in a registry.
+    /// The same image, with its name and digest in a registry.
     #[must_use]
     pub fn pushed(self, repository: &ImageRepository, digest: &Digest) -> Self {
         Self { reference: Some(repository.to_string()), digest: Some(digest.clone()), ..self }
     }
 
-    /// The digest for people: the ID where known, else the manifest digest.
+    /// The digest to display: the ID if known, else the manifest digest.
     pub fn shown_digest(&self) -> Option<&Digest> {
         self.id.as_ref().or(self.digest.as_ref())
     }
@@ -186,38 +186,38 @@ impl Image {
 pub struct Bad {
     /// The image.
     pub image: Image,
-    /// The generation that it failed as.
+    /// The generation in which it failed.
     pub generation: Generation,
-    /// Its commit, where one is known.
+    /// Its commit, if known.
     pub revision: Option<CommitId>,
-    /// Why, in one word.
+    /// The reason, as one word.
     pub reason: Reason,
-    /// What happened, in a sentence, with the container's last output.
+    /// The failure as a sentence, with the container's last output.
     pub message: String,
-    /// When it was rolled back from.
+    /// The time of the rollback.
     pub at: Timestamp,
 }
 
-/// Where an automatic rollback leads from and to, and why.
+/// An automatic rollback: its start, its target and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoBack {
     /// The generation that failed.
     pub from: Generation,
-    /// The image that was good.
+    /// The good image to return to.
     pub image: Image,
-    /// Its commit, where one is known.
+    /// Its commit, if known.
     pub revision: Option<CommitId>,
     /// One clause for people.
     pub note: String,
-    /// Why the generation failed, in one word.
+    /// The reason of the failure, as one word.
     pub reason: Reason,
-    /// Why, in a sentence, with the container's last output.
+    /// The reason as a sentence, with the container's last output.
     pub message: String,
-    /// When.
+    /// The time of the rollback.
     pub at: Timestamp,
 }
 
-/// Why a record moved.
+/// The origin of a change of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// A webhook announced the commit.
@@ -226,31 +226,31 @@ pub enum Origin {
     /// Promoted from another environment.
     #[serde(rename = "promotion")]
     Promotion,
-    /// A person named it.
+    /// An operator named it.
     #[serde(rename = "set")]
     Set,
-    /// A person went back.
+    /// An operator rolled back.
     #[serde(rename = "rollback")]
     Rollback,
-    /// The loop went back.
+    /// The reconcile loop rolled back.
     #[serde(rename = "automatic rollback")]
     AutomaticRollback,
     /// The poll of the branch found it.
     #[serde(rename = "branch poll")]
     BranchPoll,
-    /// A tag in a registry moved.
+    /// A tag in a registry changed.
     #[serde(rename = "tag")]
     Tag,
-    /// The recorded image was gone everywhere and was built again from the same inputs.
+    /// The recorded image was lost everywhere and was built again from the same inputs.
     #[serde(rename = "rebuild")]
     Rebuild,
-    /// The manifest says otherwise how to build, and the recorded commit was built again.
+    /// The manifest's recipe changed, and the recorded commit was built again.
     #[serde(rename = "manifest edit")]
     ManifestEdit,
 }
 
 impl Origin {
-    /// The word for people, the same as in JSON.
+    /// The word to display, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Push => "push",
@@ -265,7 +265,7 @@ impl Origin {
         }
     }
 
-    /// Whether a person named what the record moved to, rather than a branch or the loop itself.
+    /// Whether an operator named the target of the change, as opposed to a branch or the loop itself.
     pub fn is_on_purpose(self) -> bool {
         match self {
             Self::Promotion | Self::Set | Self::Rollback => true,
@@ -279,59 +279,59 @@ impl Origin {
     }
 }
 
-/// A push as a webhook told it. Only a hint: the branch's head is asked of git.
+/// A push that a webhook announced. Only a hint: abide asks git for the branch's head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
-    /// The commit that was announced.
+    /// The announced commit.
     pub revision: CommitId,
-    /// Who announced it, for `by`: `github (alice)`.
+    /// The announcer, for `by`: `github (alice)`.
     pub by: String,
-    /// When it was recorded.
+    /// The time of recording.
     pub at: Timestamp,
 }
 
-/// A push of a followed tag as a registry told it. Only a hint: the registry is asked.
+/// A push of a tracked tag that a registry announced. Only a hint: abide asks the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagHint {
-    /// The digest that was announced.
+    /// The announced digest.
     pub digest: Digest,
-    /// Who announced it, for `by`: `registry (alice)`.
+    /// The announcer, for `by`: `registry (alice)`.
     pub by: String,
-    /// When it was recorded.
+    /// The time of recording.
     pub at: Timestamp,
 }
 
-/// Why an environment keeps what it has.
+/// A hold of an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// In a person's words.
+    /// The operator's reason.
     pub reason: String,
-    /// Who said so.
+    /// The operator.
     pub by: String,
-    /// Since when.
+    /// The start of the hold.
     pub since: Timestamp,
-    /// The generation that is kept; `None`: nothing ran when it was held, so nothing is started.
+    /// The held generation; `None`: nothing ran at the start of the hold, so nothing is started.
     pub generation: Option<Generation>,
 }
 
-/// What became of a generation.
+/// The outcome of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum Outcome {
     /// It became ready.
     Ready,
-    /// It failed; why.
+    /// It failed, with the reason.
     Failed(String),
-    /// A newer one came before it was ready.
+    /// A newer generation came before it was ready.
     Superseded,
 }
 
-/// A generation and what became of it, as history keeps it.
+/// A generation and its outcome, as stored in history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// The generation.
     #[serde(flatten)]
     pub entry: Entry,
-    /// `None` while it is still under way.
+    /// The outcome; `None` while in progress.
     pub outcome: Option<Outcome>,
 }

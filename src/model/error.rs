@@ -1,4 +1,4 @@
-//! How errors are told: `Display` names the step that failed, and what caused it follows once.
+//! Error texts: `Display` names the failed step, and each cause appears once after it.
 
 use std::error::Error;
 

@@ -1,24 +1,24 @@
-//! What happened, for people: bounded, and repeated ones counted.
+//! Events for operators: bounded in number, with repetitions counted.
 
 use serde::{Deserialize, Serialize};
 
 use super::name::EnvironmentName;
 use super::time::Timestamp;
 
-/// One thing that happened to an environment.
+/// One event of an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Rises with every event of the whole record.
+    /// The sequence number, which rises with every event of the whole record.
     pub sequence: u64,
-    /// To which environment.
+    /// Its environment.
     pub environment: EnvironmentName,
-    /// When it last happened.
+    /// The time of the last repetition.
     pub at: Timestamp,
-    /// What kind.
+    /// Its kind.
     pub kind: EventKind,
-    /// A sentence.
+    /// The message, as a sentence.
     pub message: String,
-    /// How often in a row, one and more.
+    /// The number of repetitions in a row, at least one.
     pub count: u32,
 }
 
@@ -26,11 +26,11 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
-    /// The record moved, or was held or resumed.
+    /// The record changed, or was held or resumed.
     Record,
-    /// A difference was found, between what should run and what does.
+    /// The running containers differ from the desired state.
     Difference,
-    /// A step of a plan was taken.
+    /// A step of a plan was carried out.
     Step,
     /// A step failed.
     Failure,
@@ -43,7 +43,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The word, the same as in JSON.
+    /// The word, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Record => "record",

@@ -1,4 +1,4 @@
-//! The front: which container each environment is to be served from, and what the front does serve.
+//! The managed nginx proxy: the desired route of each environment, and the observed state.
 
 use std::net::SocketAddr;
 
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// Where the front passes the traffic of one environment.
+/// The target of the proxy for one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The container's id.
     pub container: String,
-    /// Where its program listens, on the managed network.
+    /// The address of its program on the managed network.
     pub address: SocketAddr,
 }
 
-/// What the front does for one environment now.
+/// The observed state of the proxy for one environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrontSeen {
-    /// The container that requests are passed to, by a configuration that the front has really
-    /// taken over; `None`: it answers with its own page.
+    /// The container that gets the requests, by the configuration that nginx really uses; `None`: nginx
+    /// answers with its own page.
     pub serves: Option<String>,
-    /// Since when.
+    /// The time of the last change.
     pub since: Timestamp,
-    /// Whether requests that came before that may still be under way elsewhere.
+    /// Whether earlier requests may still be in progress on another container.
     pub is_draining: bool,
-    /// Why it cannot be brought to what is wanted, in a sentence.
+    /// The reason why the proxy cannot reach the desired state, as a sentence.
     pub trouble: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! How the readiness of a container is probed, as it is declared.
+//! The declared readiness probe of a container.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::spec::EnvValue;
 use super::wire;
 
-/// How readiness is found out, and how patiently.
+/// The readiness probe and its limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSpec {
-    /// What is asked.
+    /// The probe.
     pub probe: Probe,
     /// Time between probes (default 1 s).
     pub interval: Duration,
-    /// Time one probe may take (default 2 s).
+    /// The maximum time of one probe (default 2 s).
     pub timeout: Duration,
-    /// Time from start until it must be ready (default 30 s).
+    /// The maximum time from start to ready (default 30 s).
     pub start_deadline: Duration,
-    /// Time it must answer without a miss before it counts as ready (default 10 s).
+    /// The time that probes must succeed in a row before the container is ready (default 10 s).
     pub healthy_for: Duration,
-    /// The port that `http` and `tcp` ask; `None`: the environment's.
+    /// The port of `http` and `tcp`; `None`: the environment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// The `Host` header of `http`; `None`: the environment's `hostname`, else `localhost`.
@@ -48,31 +48,31 @@ impl Default for HealthSpec {
     }
 }
 
-/// What a readiness probe asks.
+/// The kind of a readiness probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// `GET` of this path answers with a status from 200 to 399.
+    /// A `GET` of this path returns a status from 200 to 399.
     Http(#[serde(deserialize_with = "wire::probe_path")] String),
     /// A TCP connection to the port is accepted.
     Tcp,
-    /// A command in the container ends with 0.
+    /// A command in the container exits with 0.
     Command(#[serde(deserialize_with = "wire::probe_command")] Vec<String>),
     /// The image's own `HEALTHCHECK`.
     Docker,
-    /// It has run for `healthy_for`: the default without a port.
+    /// The container has run for `healthy_for`: the default without a port.
     Running,
-    /// Running is ready.
+    /// A running container is ready.
     None,
 }
 
 impl Probe {
-    /// Whether the plan itself knows the answer, from when the container was started.
+    /// Whether the plan can decide readiness alone, from the container's start time.
     pub fn asks_nobody(&self) -> bool {
         matches!(self, Self::Running | Self::None)
     }
 
-    /// Whether it connects to a port.
+    /// Whether the probe connects to a port.
     pub fn needs_port(&self) -> bool {
         matches!(self, Self::Http(_) | Self::Tcp)
     }

@@ -1,9 +1,8 @@
-//! The holder: a container that does nothing but keep a network namespace, for others to join.
+//! The sandbox (`holder`): a container that only keeps a network namespace, which other containers join.
 //!
-//! It owns the published port, the extra hosts and the alias in the managed network, as the pause
-//! container of a Kubernetes pod does. The program of an environment can then end, be started again
-//! or be replaced without losing its address, and without the second that it costs until the host
-//! finds the new one.
+//! It owns the published port, the extra hosts and the alias in the managed network, like the pause container
+//! of a Kubernetes pod. The program of an environment can therefore end, restart or be replaced without
+//! losing its address. It also saves the second until the host finds a new address.
 
 use std::collections::BTreeMap;
 
@@ -14,27 +13,27 @@ use super::container::{ContainerOptions, label};
 use super::name::{ContainerName, EnvironmentName, NetworkName};
 use super::spec::Publish;
 
-/// A holder as abide makes it: what a container of these options would own of the network itself.
+/// A sandbox as abide creates it. It owns the network options that the container itself would have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderSpec {
-    /// The environment that it serves.
+    /// Its environment.
     pub environment: EnvironmentName,
     /// The record that it belongs to.
     pub record: String,
-    /// Where the program in it listens; `None`: nowhere.
+    /// The port of the program in it; `None` if it does not listen.
     pub port: Option<u16>,
-    /// Where that is published.
+    /// The published address of that port.
     pub publish: Option<Publish>,
     /// `host:address` lines.
     pub extra_hosts: Vec<String>,
-    /// The network it joins ...
+    /// The network that it joins.
     pub network: NetworkName,
-    /// ... under this alias.
+    /// Its alias in that network.
     pub alias: ContainerName,
 }
 
 impl HolderSpec {
-    /// The holder for a container of these options.
+    /// Returns the sandbox for a container with these options.
     pub fn of(options: &ContainerOptions) -> Self {
         Self {
             environment: options.environment.clone(),
@@ -47,8 +46,8 @@ impl HolderSpec {
         }
     }
 
-    /// A hash of all that needs a new holder when it changes, kept as the label [`label::SPEC`].
-    /// The image is no part of it: a later abide with another holder program leaves this one alone.
+    /// A hash of every option whose change needs a new sandbox, stored in the label [`label::SPEC`]. It
+    /// excludes the image: a later abide with another sandbox program keeps this one.
     pub fn fingerprint(&self) -> String {
         #[derive(Serialize)]
         struct Fingerprint<'a> {
@@ -66,7 +65,7 @@ impl HolderSpec {
         hex::encode(Sha256::digest(serde_json::to_vec(&of).unwrap_or_default()))
     }
 
-    /// The labels that say whose it is and with which options.
+    /// The labels: owner and options.
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             (label::ENVIRONMENT.to_owned(), self.environment.to_string()),

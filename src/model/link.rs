@@ -1,9 +1,9 @@
-//! What a controller and an agent say to each other.
+//! The protocol between a controller and an agent.
 //!
-//! The agent dials; everything travels in HTTP/2 streams of that one connection. Both directions
-//! tell states, not changes: the controller sends all that an agent is to run whenever something of
-//! it changed, the agent reports all that it knows of an environment. So what is repeated, late or
-//! lost changes nothing in the end.
+//! The agent dials, and everything travels in HTTP/2 streams of that one connection. Both sides send states,
+//! not changes: after each change, the controller sends the agent's complete assignment, and the agent
+//! reports everything that it knows of an environment. So repeated, late or lost messages change nothing in
+//! the end.
 
 use std::collections::BTreeMap;
 
@@ -16,39 +16,39 @@ use super::spec::EnvironmentSpec;
 use super::status::Status;
 use super::time::Timestamp;
 
-/// The version of what is said here. Fields are added without a new one; another number means
-/// that the two do not understand each other.
+/// The version of the protocol. Added fields do not change it. A different number means that the two sides do
+/// not understand each other.
 pub const VERSION: u32 = 1;
 
-/// The header of an answer that says why there is none.
+/// The header of an answer that contains the error.
 pub const FAILED: &str = "x-abide-failed";
 
-/// The first word of an agent: the body of `POST /api/v1/agent/session`.
+/// The first message of an agent: the body of `POST /api/v1/agent/session`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the agent.
     pub version: u32,
-    /// The id of the agent's own record: two agents with one token differ in it.
+    /// The id of the agent's own record. It distinguishes two agents with the same token.
     pub instance: String,
-    /// Higher in every session than in the one before. Of two sessions the higher one stays.
+    /// The session number, which is higher than in the session before. Of two sessions, the higher one stays.
     pub epoch: u64,
-    /// Which abide the agent is, for people.
+    /// The abide version of the agent, for people.
     pub software: String,
 }
 
-/// One line of what the controller says in a session.
+/// One line from the controller in a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToAgent {
-    /// All that the agent is to run. Environments that are not in it are not its business any more.
+    /// The complete assignment of the agent. The agent no longer manages environments outside it.
     Assignment(Box<Assignment>),
-    /// Answer this, by `POST /api/v1/agent/answers/<id>`.
+    /// A question, which the agent answers with `POST /api/v1/agent/answers/<id>`.
     Ask(Ask),
-    /// Another session with this token took over: this one ends.
+    /// Another session with this token took over, so this one ends.
     Superseded,
 }
 
-/// All that one agent is to run.
+/// The complete assignment of one agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "RawAssignment")]
 pub struct Assignment {
@@ -56,12 +56,12 @@ pub struct Assignment {
     pub network: NetworkName,
     /// Its environments.
     pub environments: Vec<Assigned>,
-    /// Environments of which something is not understood.
+    /// Environments that could not be read completely.
     #[serde(skip)]
     pub misread: Vec<Misread>,
 }
 
-/// An environment of an agent that breaks the grammar, or that a newer controller declares.
+/// An agent's environment that breaks the grammar, or that a newer controller declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misread {
     /// Its name.
@@ -70,11 +70,11 @@ pub struct Misread {
     pub generation: Generation,
     /// The mark of its declaration, if that can be read.
     pub mark: Option<String>,
-    /// What is wrong with it.
+    /// The error.
     pub why: String,
 }
 
-/// An assignment as it comes: one environment that breaks the grammar must not keep the others.
+/// The raw assignment. One environment that breaks the grammar must not affect the others.
 #[derive(Deserialize)]
 struct RawAssignment {
     network: NetworkName,
@@ -94,7 +94,7 @@ impl From<RawAssignment> for Assignment {
     }
 }
 
-/// What is known of an environment that breaks the grammar; `None`: not even its name.
+/// The readable parts of an environment that breaks the grammar; `None` if not even its name is readable.
 fn misread(value: &serde_json::Value, error: &serde_json::Error) -> Option<Misread> {
     let desired = value.get("desired")?;
     let environment = EnvironmentName::deserialize(desired.get("environment")?).ok()?;
@@ -107,19 +107,19 @@ fn misread(value: &serde_json::Value, error: &serde_json::Error) -> Option<Misre
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawAssigned")]
 pub struct Assigned {
-    /// What the manifest declares.
+    /// The declaration from the manifest.
     pub spec: EnvironmentSpec,
-    /// What the record wants.
+    /// The desired state from the record.
     pub desired: Desired,
-    /// The generation that a hold keeps, where that is an earlier one.
+    /// The generation of a hold, if it is not the current one.
     #[serde(default)]
     pub held: Option<Entry>,
-    /// What the controller has heard of it so far.
+    /// How much of it the controller has received so far.
     #[serde(default)]
     pub heard: Option<Heard>,
 }
 
-/// One environment of an agent as it comes.
+/// The raw form of an agent's environment.
 #[derive(Deserialize)]
 struct RawAssigned {
     spec: EnvironmentSpec,
@@ -143,84 +143,85 @@ impl TryFrom<RawAssigned> for Assigned {
 /// A question to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
-    /// Names the answer.
+    /// The id of the answer.
     pub id: String,
-    /// About which environment.
+    /// The environment.
     pub environment: EnvironmentName,
-    /// What.
+    /// The question.
     pub question: Question,
 }
 
-/// What can be asked. None of it changes anything.
+/// The kinds of questions. None of them changes anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    /// The plan as it would be now.
+    /// The current plan.
     Plan,
     /// The output of the container.
     Logs {
-        /// Whether to go on as output comes.
+        /// Whether to continue with new output.
         follow: bool,
-        /// The last lines only.
+        /// The maximum number of lines, counted from the end.
         tail: Option<usize>,
-        /// Since this moment only.
+        /// The earliest time of the output.
         since: Option<Timestamp>,
     },
 }
 
-/// What an agent knows of its environments: the body of `POST /api/v1/agent/report`.
+/// The knowledge of an agent about its environments: the body of `POST /api/v1/agent/report`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// As in [`Hello`].
     pub instance: String,
     /// As in [`Hello`].
     pub epoch: u64,
-    /// Higher with every report of a session.
+    /// The report number, which rises with every report of a session.
     pub sequence: u64,
-    /// Of these environments, all that is known.
+    /// The complete knowledge about these environments.
     pub environments: Vec<Reported>,
 }
 
-/// All that an agent knows of one environment.
+/// The complete knowledge of an agent about one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reported {
     /// Its state.
     pub status: Status,
-    /// What became of its latest generations.
+    /// The outcomes of its latest generations.
     #[serde(default)]
     pub outcomes: Vec<(Generation, Outcome)>,
-    /// What happened since the controller heard last, oldest first, by the agent's own sequence.
+    /// The events since the last report that the controller received, oldest first, in the agent's own
+    /// sequence.
     #[serde(default)]
     pub events: Vec<Event>,
-    /// An automatic rollback: done on the host, and for the controller to record.
+    /// An automatic rollback, already done on the host, for the controller to record.
     #[serde(default)]
     pub rollback: Option<GoBack>,
 }
 
-/// How much the controller has heard of one environment.
+/// How much of one environment the controller has received.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
-    /// From which agent's record.
+    /// The instance of the agent's record.
     pub instance: String,
-    /// In which session.
+    /// The epoch of the session.
     pub epoch: u64,
-    /// In which of its reports.
+    /// The sequence of the report.
     pub sequence: u64,
     /// The agent's sequence of the last event.
     pub event: u64,
-    /// How often that one had happened.
+    /// The count of that event.
     pub count: u32,
-    /// When.
+    /// The time of receipt.
     pub at: Timestamp,
 }
 
 impl Heard {
-    /// Whether a report says nothing that was not heard before.
+    /// Whether a report contains nothing new.
     pub fn covers(&self, report: &Report) -> bool {
         self.instance == report.instance && (self.epoch, self.sequence) >= (report.epoch, report.sequence)
     }
 
-    /// How many times `event` happened that were not heard of.
+    /// The number of new repetitions of `event`.
     pub fn news_of(&self, event: &Event) -> u32 {
         match event.sequence.cmp(&self.event) {
             std::cmp::Ordering::Less => 0,
@@ -230,8 +231,7 @@ impl Heard {
     }
 }
 
-/// The answer to a report: how much was heard, by environment. Those that are not the agent's are
-/// not in it.
+/// The answer to a report: how much was received, by environment. Environments of other agents are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// By environment.

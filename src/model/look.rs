@@ -1,61 +1,61 @@
-//! What is known of the branch or tag that an environment follows.
+//! Queries for the branch or tag that an environment tracks.
 
 use super::status::Reason;
 use super::time::Timestamp;
 
-/// When git or a registry was asked for the head of a branch or the digest of a tag: its answer
-/// speaks of that time, and of nothing that came later.
+/// The time of a query for the head of a branch or the digest of a tag. The answer is valid for this time
+/// only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// When the question was sent.
+    /// The time of the query.
     pub from: Timestamp,
-    /// When the answer came.
+    /// The time of the answer.
     pub to: Timestamp,
 }
 
 impl Asked {
-    /// Whether the answer covers a wish of this moment. A wish from the future was noted before the
-    /// clock was set back, so it is covered too; otherwise it would stay open until then.
+    /// Whether the answer covers a request at the time `wish`. A request from the future was noted before the
+    /// clock was set back. It counts as covered, because it would stay open until then otherwise.
     pub fn covers(self, wish: Timestamp) -> bool {
         wish <= self.from || wish > self.to
     }
 }
 
-/// A question that was answered at once.
+/// A query that was answered at once.
 impl From<Timestamp> for Asked {
     fn from(at: Timestamp) -> Self {
         Self { from: at, to: at }
     }
 }
 
-/// The state of the questions about one environment's branch or tag, since the process started.
+/// The state of the queries for one environment's branch or tag, since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// When the last question was sent that was answered; `None`: none was.
+    /// The time of the last answered query; `None` if none was answered.
     pub answered: Option<Timestamp>,
-    /// When the last question was sent that was not answered.
+    /// The time of the last query that failed.
     pub failed: Option<Timestamp>,
-    /// What is wrong now; `None`: the head or digest is known.
+    /// The current problem; `None`: the head or digest is known.
     pub trouble: Option<SourceTrouble>,
-    /// Whether a pass has looked at the environment itself.
+    /// Whether the environment itself was reconciled.
     pub is_observed: bool,
 }
 
-/// Why the head of a branch or the digest of a tag is not known.
+/// The reason why the head of a branch or the digest of a tag is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceTrouble {
-    /// In one word.
+    /// The reason, as one word.
     pub reason: Reason,
-    /// In a sentence.
+    /// The reason, as a sentence.
     pub message: String,
-    /// Since when.
+    /// The start of the problem.
     pub since: Timestamp,
-    /// When the question is asked again.
+    /// The time of the next query.
     pub next_retry: Timestamp,
 }
 
 impl SourceTrouble {
-    /// Whether it may pass by itself: nobody has to change anything here or there.
+    /// Whether the problem is temporary: it may end without a change by an operator.
     pub fn may_pass(&self) -> bool {
         matches!(self.reason, Reason::SourceUnreachable | Reason::RegistryUnavailable)
     }

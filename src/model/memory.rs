@@ -1,4 +1,4 @@
-//! What the loop remembers of an environment from one pass to the next, across restarts of the
+//! The state that the reconcile loop keeps of an environment between reconciles and across restarts of the
 //! daemon. Only the loop writes it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,33 +14,33 @@ use super::name::{CommitId, Generation};
 use super::status::Reason;
 use super::time::Timestamp;
 
-/// The loop's own notes on one environment.
+/// The reconcile state of one environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// The last generation that became ready: what is enforced while a newer one is not there yet.
+    /// The last generation that became ready. It is enforced until a newer one is ready.
     pub good: Option<Good>,
-    /// The good generation of another image before [`Self::good`]: what is gone back to where that
+    /// The last good generation with another image than [`Self::good`]: the rollback target if the current
     /// one crashes soon after it became ready.
     pub before: Option<Good>,
     /// Exits and restarts.
     pub crashes: Crashes,
-    /// The container options that could not be started, or never became ready.
+    /// The container options that failed to start or never became ready.
     pub refused: Option<Refused>,
-    /// The same difference, pass after pass.
+    /// A difference that remains after repeated reconciles.
     pub repeat: Option<Repeat>,
-    /// Engine calls that fail, pass after pass.
+    /// Engine calls that fail repeatedly.
     pub trouble: Option<Trouble>,
-    /// A replacement that something other than itself ends before it is ready.
+    /// A replacement whose trial was ended by something other than itself.
     pub interrupted: Option<Interrupted>,
-    /// Containers that were replaced while they served, and until when their last requests may take.
+    /// Containers that were replaced while they served requests, and the deadline of their last requests.
     pub draining: BTreeMap<String, Timestamp>,
-    /// Why containers get a network namespace of their own, where holders were tried in vain.
+    /// The reason why containers get their own network namespaces, if sandboxes failed.
     pub no_holder: Option<NoHolder>,
-    /// Volumes that existed for this environment once: one that is gone is never made anew, empty.
+    /// Volumes that once existed for this environment. A volume that was lost is never recreated empty.
     pub volumes: BTreeSet<String>,
-    /// The volume at each path that an image declares as `VOLUME` and the manifest does not mention:
-    /// it outlives the containers, whatever happens to them.
+    /// The volume at each path that an image declares as `VOLUME` and the manifest does not mention. It
+    /// outlives every container.
     pub homes: BTreeMap<AbsolutePath, VolumeName>,
 }
 
@@ -55,34 +55,34 @@ pub struct Good {
     pub revision: Option<CommitId>,
     /// The container that became ready.
     pub container: String,
-    /// When that container last became ready.
+    /// The last time that this container became ready.
     pub at: Timestamp,
-    /// When its image first became ready, in whatever container.
+    /// The first time that its image became ready, in any container.
     #[serde(default)]
     pub first_ready: Timestamp,
-    /// How the container was declared when it was made: a hold keeps it so, and makes it so again if
-    /// it is lost. `None`: not known, as it became ready under an earlier abide.
+    /// The declaration of the container at its creation. A hold keeps the container so, and recreates it so
+    /// if it is lost. `None`: unknown, because it became ready under an earlier abide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declared: Option<Box<Declared>>,
 }
 
-/// Exits in a row and when the next restart is due.
+/// Consecutive exits, and the time of the next restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Crashes {
-    /// Exits since the last ten healthy minutes, and restarts that changed nothing.
+    /// Exits since the last ten healthy minutes, plus restarts that changed nothing.
     pub count: u32,
     /// The exits among them.
     pub exits: u32,
-    /// Restarts that abide made since the container was created.
+    /// Restarts by abide since the container was created.
     pub restarts: u32,
-    /// The last exit that was counted, and of which container.
+    /// The last counted exit, with its container.
     pub last: Option<CountedExit>,
-    /// When the next restart is due; `None`: at once.
+    /// The time of the next restart; `None`: at once.
     pub next_restart: Option<Timestamp>,
-    /// When abide tried to start it again after the last exit; `None`: not yet.
+    /// The time of the restart attempt after the last exit; `None`: not yet attempted.
     pub tried: Option<Timestamp>,
-    /// A container that abide stops to restart it, as it answers no more.
+    /// A container that abide is stopping in order to restart it, because it no longer answers.
     pub stopped: Option<Stopped>,
 }
 
@@ -91,7 +91,7 @@ pub struct Crashes {
 pub struct Stopped {
     /// Its id.
     pub container: String,
-    /// What was wrong with it, as a clause without its subject.
+    /// The problem, as a clause without its subject.
     pub why: String,
 }
 
@@ -100,12 +100,12 @@ pub struct Stopped {
 pub struct CountedExit {
     /// The container's id.
     pub container: String,
-    /// How it ended.
+    /// The exit itself.
     pub exit: Exit,
-    /// Why abide stopped it, as a clause without its subject; `None`: it did not.
+    /// The reason why abide stopped it, as a clause without its subject; `None`: abide did not stop it.
     #[serde(default)]
     pub why: Option<String>,
-    /// What ended it; `None`: its own program.
+    /// The cause; `None`: its own program.
     #[serde(default)]
     pub by: Option<EndedBy>,
 }
@@ -115,69 +115,69 @@ pub struct CountedExit {
 pub struct Refused {
     /// The fingerprint of the options.
     pub fingerprint: String,
-    /// Of which generation.
+    /// The generation that they belong to.
     pub generation: Generation,
-    /// Why, in one word.
+    /// The reason, as one word.
     pub reason: Reason,
-    /// What happened, in a sentence, with the container's last output.
+    /// The failure as a sentence, with the container's last output.
     pub message: String,
-    /// Whether it was something else that failed, such as the host for lack of disk space: no verdict
-    /// on the options, which are tried again after a while.
+    /// Whether something else failed, such as the host for lack of disk space. The options may be valid then,
+    /// and are tried again after a while.
     #[serde(default)]
     pub of_the_host: bool,
-    /// When they are tried again in that case; `None`: after the longest pause.
+    /// The time of the next attempt in that case; `None`: after the longest pause.
     #[serde(default)]
     pub retry_at: Option<Timestamp>,
-    /// When.
+    /// The time of the failure.
     pub at: Timestamp,
 }
 
-/// A container on trial that something other than its version ends.
+/// A container whose trial was ended by something other than its version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interrupted {
     /// The fingerprint of its options.
     pub fingerprint: String,
-    /// How often in a row.
+    /// Consecutive interruptions.
     pub count: u32,
-    /// When it ended last.
+    /// The time of the last one.
     pub at: Timestamp,
 }
 
-/// The same difference again after it was acted upon.
+/// A difference that reappeared after a step against it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repeat {
     /// The difference, as a sentence.
     pub difference: String,
-    /// How often it was acted upon.
+    /// The number of attempts to remove it.
     pub count: u32,
-    /// When it was last acted upon.
+    /// The time of the last attempt.
     pub at: Timestamp,
-    /// When it is tried again, once it was given up for now.
+    /// The time of the next attempt, after abide paused its attempts.
     pub next_retry: Option<Timestamp>,
 }
 
-/// Holders were tried in vain.
+/// A failure of sandboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoHolder {
-    /// What the engine said.
+    /// The engine's error.
     pub message: String,
-    /// When.
+    /// The time of the failure.
     pub at: Timestamp,
 }
 
 /// Calls that fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Under which generation; a newer one is tried at once.
+    /// The generation of the calls. A newer one is tried at once.
     pub generation: Generation,
-    /// Why, in one word.
+    /// The reason, as one word.
     pub reason: Reason,
-    /// The last error, in a sentence.
+    /// The last error, as a sentence.
     pub message: String,
-    /// How often in a row.
+    /// Consecutive failures.
     pub count: u32,
-    /// When it last failed.
+    /// The time of the last failure.
     pub at: Timestamp,
-    /// When it is tried again.
+    /// The time of the next attempt.
     pub next_retry: Timestamp,
 }

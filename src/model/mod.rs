@@ -1,11 +1,10 @@
-//! The vocabulary: pure data, valid by construction. No async, no clock, no IO.
+//! The data model: pure data, valid by construction. No async, no clock, no IO.
 //!
-//! In reading order: names ([`name`], [`mod@reference`]), then what people declare ([`spec`], [`health`]), what should run
-//! ([`desired`]), what a container is made of ([`container`]), what is mounted ([`mount`]), what is seen
-//! ([`observed`]), what the loop remembers ([`memory`]), what it says ([`status`],
-//! [`event`]), what a build was ([`build`]), who may do what ([`access`], [`credential`]), what an API
-//! answers ([`view`]), what travels between hosts ([`link`]) whose doing a failure is
-//! ([`cause`]) and how errors are told ([`error`]).
+//! In reading order: names ([`name`], [`mod@reference`]), the manifest ([`spec`], [`health`]), the desired
+//! state ([`desired`]), containers ([`container`]) and mounts ([`mount`]), the observed state ([`observed`]),
+//! the reconcile state ([`memory`]), reports ([`status`], [`event`]), builds ([`build`]), permissions
+//! ([`access`], [`credential`]), API answers ([`view`]), messages between hosts ([`link`]), causes of
+//! failures ([`cause`]) and error texts ([`error`]).
 
 pub mod access;
 pub mod build;

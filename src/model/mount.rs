@@ -7,17 +7,17 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What the engine says of a path of the host that it cannot mount, in its own words.
+/// The start of the engine's error for a host path that it cannot mount.
 pub const REFUSED_SOURCE: &str = "invalid mount config for type \"bind\"";
 
-/// The longest path that Linux takes, in bytes.
+/// The longest path on Linux, in bytes.
 const LONGEST_PATH: usize = 4096;
-/// The longest name that the engine's local driver can make a folder of, in bytes.
+/// The longest name that the engine's local driver accepts, in bytes: it creates a folder of that name.
 const LONGEST_NAME: usize = 255;
-/// The most characters of a path that a volume's name repeats.
+/// The maximum number of characters of a path in a volume's name.
 const PATH_IN_NAME: usize = 60;
 
-/// Why a text is no mount: the rest of a sentence that begins with its key, such as `must be ...`.
+/// An error for an invalid mount: the rest of a sentence that begins with its key, such as `must be ...`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidMount(String);
@@ -32,7 +32,7 @@ pub struct VolumeName(String);
 #[serde(try_from = "String", into = "String")]
 pub struct AbsolutePath(String);
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MountSource {
     /// A volume of the engine.
@@ -41,7 +41,7 @@ pub enum MountSource {
     Host(AbsolutePath),
 }
 
-/// A mount. As JSON and as text, a source that begins with `/` is a path of the host.
+/// A mount. In JSON and as text, a source that begins with `/` is a path of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "RawMount", into = "RawMount")]
 pub struct Mount {
@@ -51,7 +51,7 @@ pub struct Mount {
     create: bool,
 }
 
-/// A mount as JSON has it.
+/// The JSON form of a mount.
 #[derive(Serialize, Deserialize)]
 struct RawMount {
     source: String,
@@ -63,8 +63,8 @@ struct RawMount {
 }
 
 impl VolumeName {
-    /// The name of the volume that a record keeps for `owner` at a path that nobody declared: the same
-    /// whenever it is asked for. `None` where the owner's name cannot be part of one.
+    /// The name of the volume that a record keeps for `owner` at an undeclared path. It is always the same
+    /// for the same arguments. Returns `None` if the owner's name cannot be part of a volume name.
     pub fn kept_for(record: &str, owner: &str, path: &AbsolutePath) -> Option<Self> {
         let hash = hex::encode(Sha256::digest(format!("{record}\0{owner}\0{path}")));
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
@@ -107,7 +107,7 @@ impl AbsolutePath {
     /// Parses `text`; `what` names it in an error.
     ///
     /// # Errors
-    /// [`InvalidMount`], which states the rule.
+    /// Returns [`InvalidMount`], which states the rule.
     pub fn parse(what: &str, text: &str) -> Result<Self, InvalidMount> {
         let wrong = |rule: String| Err(InvalidMount(rule));
         if text.contains(':') || text.chars().any(char::is_control) {
@@ -119,8 +119,8 @@ impl AbsolutePath {
         plain_path(what, text).map(Self).map_err(InvalidMount)
     }
 
-    /// A path as the engine takes it from an image: cleaned, from the root where it begins nowhere.
-    /// `None` for the root itself and for what no path of ours can be.
+    /// Cleans a path like the engine cleans an image's path; a relative path counts from the root. Returns
+    /// `None` for the root itself, and for a path that breaks the rules of this type.
     pub fn cleaned(text: &str) -> Option<Self> {
         let mut parts = Vec::new();
         for part in text.split('/') {
@@ -140,10 +140,10 @@ impl AbsolutePath {
     }
 }
 
-/// Normalizes an absolute path: neither `.` nor `..` in it, no slash at its end.
+/// Normalizes an absolute path: removes `.` parts and trailing slashes.
 ///
 /// # Errors
-/// The rest of a sentence, where it is not absolute or goes up.
+/// Returns the rest of a sentence if the path is not absolute or contains `..`.
 pub(super) fn plain_path(what: &str, path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
         return Err(format!(
@@ -179,10 +179,10 @@ impl FromStr for MountSource {
 }
 
 impl Mount {
-    /// Mounts `source` at `target`, to be written too.
+    /// Mounts `source` at `target`, writable.
     ///
     /// # Errors
-    /// [`InvalidMount`], which states the rule that one of them breaks.
+    /// Returns [`InvalidMount`], which states the broken rule.
     pub fn new(source: &str, target: &str) -> Result<Self, InvalidMount> {
         let source = source.parse()?;
         let target = AbsolutePath::parse("the target", target)?;
@@ -192,21 +192,21 @@ impl Mount {
         Ok(Self { source, target, read_only: false, create: false })
     }
 
-    /// Mounts a volume at a path that both were checked before.
+    /// Mounts a volume at a path; both were checked before.
     pub fn of_volume(volume: VolumeName, target: AbsolutePath) -> Self {
         Self { source: MountSource::Volume(volume), target, read_only: false, create: false }
     }
 
-    /// The same, to be read only or not.
+    /// The same mount, read-only or not.
     #[must_use]
     pub fn read_only(self, read_only: bool) -> Self {
         Self { read_only, ..self }
     }
 
-    /// The same, where abide makes the folder of the host if it is missing.
+    /// The same mount; with `create`, abide creates the host folder if it is missing.
     ///
     /// # Errors
-    /// [`InvalidMount`] for a volume, which abide makes anyway.
+    /// Returns [`InvalidMount`] for a volume, which abide creates anyway.
     pub fn creating(self, create: bool) -> Result<Self, InvalidMount> {
         if create && self.volume().is_some() {
             return Err(InvalidMount(
@@ -216,22 +216,22 @@ impl Mount {
         Ok(Self { create, ..self })
     }
 
-    /// What is mounted.
+    /// The source.
     pub fn source(&self) -> &MountSource {
         &self.source
     }
 
-    /// Where it is in the container.
+    /// The path in the container.
     pub fn target(&self) -> &AbsolutePath {
         &self.target
     }
 
-    /// Whether the container may not write there.
+    /// Whether the mount is read-only.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    /// Whether abide makes the folder of the host if it is missing.
+    /// Whether abide creates the host folder if it is missing.
     pub fn creates(&self) -> bool {
         self.create
     }
@@ -252,14 +252,14 @@ impl Mount {
         }
     }
 
-    /// The mount as the engine has it, which knows nothing of how its source came to be.
+    /// The mount as the engine reports it, without the `create` option.
     #[must_use]
     pub fn as_mounted(&self) -> Self {
         Self { create: false, ..self.clone() }
     }
 }
 
-/// `source:target[:ro|rw]`.
+/// Parses `source:target[:ro|rw]`.
 impl FromStr for Mount {
     type Err = InvalidMount;
 

@@ -1,21 +1,21 @@
 //! Names and numbers that are valid by construction.
 //!
-//! Every one of them may end up as an argument of git, a label, a file name or a
-//! path of a URL, so each has an allow-list grammar of its own.
+//! Each of them may end up as an argument of git, a label, a file name or a path of a URL, so each has its
+//! own allow-list grammar.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not the name it was meant to be.
+/// An error for an invalid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no {what}: {rule}")]
 pub struct InvalidName {
-    /// What the text was meant to be, for people.
+    /// The kind of name, for people.
     pub what: &'static str,
     /// The text, shortened and with control characters replaced.
     pub text: String,
-    /// The rule that it breaks.
+    /// The broken rule.
     pub rule: &'static str,
 }
 
@@ -34,10 +34,10 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Takes `text` where it keeps the grammar of this name.
+            /// Creates the name if `text` matches its grammar.
             ///
             /// # Errors
-            /// [`InvalidName`], which states the rule.
+            /// Returns [`InvalidName`], which states the rule.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
                 let valid: fn(&str) -> bool = $valid;
@@ -93,7 +93,7 @@ name!(
 );
 
 name!(
-    /// A repository as the manifest names it; also the last part of its webhook's URL.
+    /// A repository's name in the manifest; also the last part of its webhook's URL.
     RepositoryName, "repository name",
     "1 to 63 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_.")
@@ -114,28 +114,28 @@ name!(
 );
 
 name!(
-    /// A host name that the front serves. Ours begin nowhere in the world, under `.invalid`.
+    /// A host name that the proxy serves. Names below `.invalid` are reserved for abide.
     HostName, "host name",
     "1 to 253 of a-z 0-9 - in parts of 1 to 63 with dots between them, no part beginning or ending with -, not below .invalid",
     is_host
 );
 
 name!(
-    /// Another host, as the manifest's `host` and the token of its agent name it.
+    /// The name of another host, in the manifest's `host` and in the token of its agent.
     AgentName, "agent name",
     "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
 );
 
 name!(
-    /// What people call a token.
+    /// An operator's name for a token.
     TokenName, "token name",
     "1 to 63 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_.")
 );
 
 name!(
-    /// The public half of a token: what logs and lists name it by.
+    /// The public half of a token: its name in logs and lists.
     TokenId, "token id",
     "12 lower-case hexadecimal digits, as `abide token list` shows them",
     |t| t.len() == 12 && is_lower_hex(t)
@@ -163,7 +163,7 @@ name!(
 );
 
 impl Default for NetworkName {
-    /// The network that containers join where the manifest names none.
+    /// The default network that containers join.
     fn default() -> Self {
         Self("abide".to_owned())
     }
@@ -198,7 +198,7 @@ fn is_branch(text: &str) -> bool {
 }
 
 impl CommitId {
-    /// The first twelve digits, for people.
+    /// The first twelve digits, for display.
     pub fn short(&self) -> &str {
         &self.0[..12]
     }
@@ -215,19 +215,19 @@ impl Digest {
         &self.0["sha256:".len()..]
     }
 
-    /// The first twelve hexadecimal digits, for people.
+    /// The first twelve hexadecimal digits, for display.
     pub fn short(&self) -> &str {
         &self.hex()[..12]
     }
 }
 
-/// The number of a change of an environment's record. Zero: nothing was ever recorded.
+/// The number of a change of an environment's record. Zero means that nothing was ever recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
 impl Generation {
-    /// The generation of the next change; `None` after the last number that there is.
+    /// The generation of the next change; `None` after the highest number.
     #[must_use]
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)

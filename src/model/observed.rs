@@ -1,4 +1,4 @@
-//! What the engine really runs and holds, as one pass sees it.
+//! The actual state of the engine, as one reconcile observes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,72 +14,72 @@ use super::reference::ImageRepository;
 use super::spec::Publish;
 use super::time::Timestamp;
 
-/// All that one pass knows of one environment's host.
+/// The observed state of one environment's host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
-    /// Our containers of this environment.
+    /// The managed containers of this environment.
     pub containers: Vec<SeenContainer>,
-    /// Our holders of this environment.
+    /// The sandboxes of this environment.
     pub holders: Vec<SeenContainer>,
-    /// Whether the image of holders is here.
+    /// Whether the sandbox image is on the engine.
     pub holder_image: bool,
-    /// What the front does for this environment; `None`: it has none, or nothing is known yet.
+    /// The proxy's state for this environment; `None` if no proxy serves it or nothing is known yet.
     pub front: Option<FrontSeen>,
-    /// The container that has this environment's name without being one of its own.
+    /// A container with this environment's container name that does not belong to it.
     pub name_holder: Option<NameHolder>,
     /// Names of other containers that begin with this environment's container name.
     pub taken_names: BTreeSet<String>,
-    /// The image IDs, of those that matter, that the engine holds.
+    /// The relevant image IDs that the engine has.
     pub images: BTreeSet<Digest>,
-    /// Volumes that the engine holds, of those that are declared or that hold an image's `VOLUME`.
+    /// The existing volumes among those that are declared or belong to an image's `VOLUME`.
     pub volumes: BTreeSet<String>,
-    /// The paths of the `VOLUME` lines of the images that matter, by image ID.
+    /// The paths of the `VOLUME` lines of the relevant images, by image ID.
     pub image_volumes: BTreeMap<Digest, BTreeSet<AbsolutePath>>,
-    /// Declared paths of the host that the engine does not find.
+    /// Declared host paths that the engine does not find.
     pub missing_sources: BTreeSet<AbsolutePath>,
-    /// Declared paths of the host that its policy does not let containers mount, and why.
+    /// Declared host paths that the host's policy does not allow as mounts, and why.
     pub refused_sources: BTreeMap<AbsolutePath, String>,
-    /// Whether the managed network is there.
+    /// Whether the managed network exists.
     pub network: NetworkPresence,
-    /// Whether the recorded image is in the registry where it has to be.
+    /// Whether the required registry has the recorded image.
     pub shelf: Shelf,
-    /// How the manifest says to build, as far as it can be told: `None` if nothing is built here, or
-    /// an overlay file cannot be read.
+    /// The manifest's current recipe; `None` if nothing is built on this host, or an overlay file cannot be
+    /// read.
     pub recipe: Option<RecipeKey>,
-    /// How far the image that is needed is on its way.
+    /// The progress of bringing the required image to the engine.
     pub acquisition: Acquisition,
-    /// A build or pull is running for something that the record no longer wants.
+    /// A build or pull is running for an image that the record no longer wants.
     pub superseded_job: bool,
-    /// Since when jobs were superseded one after the other with none that ended by itself.
+    /// The time since which each job was superseded by the next and none ended by itself.
     pub burst_since: Option<Timestamp>,
     /// Readiness by container id, for running containers.
     pub probes: BTreeMap<String, Readiness>,
-    /// What ended containers, by their ids, where that was not their own program.
+    /// The causes of container ends, by container id, unless the program itself ended.
     pub ended_by: BTreeMap<String, EndedBy>,
 }
 
-/// Where the recorded image is beside this engine.
+/// The presence of the recorded image in registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shelf {
-    /// The registry that it is to be pulled from was found not to have it any more.
+    /// The registry that it should be pulled from no longer has it.
     pub is_lost: bool,
-    /// It has to be pushed there, for the first time or again; `None`: nowhere.
+    /// The repository that it still has to be pushed to; `None` if there is nothing to push.
     pub owed_to: Option<ImageRepository>,
 }
 
-/// Whether the managed network is there.
+/// The presence of the managed network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkPresence {
-    /// There, and ours.
+    /// It exists, and abide created it.
     #[default]
     Ours,
-    /// There, made by someone else: used, never removed.
+    /// It exists, and someone else created it: used, never removed.
     Foreign,
-    /// Not there.
+    /// It does not exist.
     Missing,
 }
 
-/// A container that has a name which another environment needs.
+/// A container whose name another environment needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameHolder {
     /// The engine's ID of the container.
@@ -88,13 +88,13 @@ pub struct NameHolder {
     pub owner: Owner,
 }
 
-/// The owner of a container that is not one of an environment's own.
+/// The owner of a container that does not belong to the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// Somebody else, described in words. Such a container is never touched.
+    /// Someone else, with a description. Such a container is never touched.
     Foreign(String),
-    /// Another environment of this record. Its container may be renamed: names do not affect what it
-    /// serves, and its own pass gives it the name that it should have.
+    /// Another environment of this record. Its container may be renamed: names do not affect its traffic, and
+    /// the environment's own reconcile corrects the name.
     Environment(EnvironmentName),
 }
 
@@ -108,7 +108,7 @@ impl NameHolder {
     }
 }
 
-/// One of our containers, projected onto what abide sets.
+/// A managed container, reduced to the options that abide sets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SeenContainer {
     /// The engine's id.
@@ -119,7 +119,7 @@ pub struct SeenContainer {
     pub image: Option<Digest>,
     /// Its state.
     pub state: ContainerState,
-    /// What the image's own `HEALTHCHECK` says.
+    /// The result of the image's own `HEALTHCHECK`.
     pub engine_health: EngineHealth,
     /// When it was created.
     pub created_at: Timestamp,
@@ -127,11 +127,11 @@ pub struct SeenContainer {
     pub started_at: Option<Timestamp>,
     /// Arguments after the entrypoint.
     pub command: Vec<String>,
-    /// All environment variables, the image's too.
+    /// All environment variables, including the image's.
     pub env: BTreeMap<String, Secret>,
     /// Published ports by container port (`8900/tcp`).
     pub published: BTreeMap<String, Vec<Publish>>,
-    /// What is mounted in it.
+    /// Its mounts.
     pub mounts: SeenMounts,
     /// `host:address` lines.
     pub extra_hosts: Vec<String>,
@@ -143,25 +143,25 @@ pub struct SeenContainer {
     pub pids: Option<u32>,
     /// A tiny init as pid 1.
     pub init: bool,
-    /// The engine's restart policy; empty or `no` as abide sets it.
+    /// The engine's restart policy; abide leaves it empty or `no`.
     pub restart_policy: String,
-    /// The networks that it is connected to, with its address there while it runs.
+    /// The networks that it is connected to, with its address in each while it runs.
     pub networks: BTreeMap<String, Option<IpAddr>>,
-    /// The holder whose network namespace it joins; `None`: it has its own.
+    /// The sandbox whose network namespace it joins; `None`: it has its own.
     pub joined: Option<Joined>,
-    /// Its last lines of output, where it ended or does not become ready in time.
+    /// Its last lines of output, if it ended or does not become ready in time.
     pub last_output: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
 
 impl SeenContainer {
-    /// Whether there is a network namespace that it can be started in.
+    /// Whether its network namespace still exists, so that it can be started.
     pub fn has_namespace(&self) -> bool {
         self.joined.as_ref().is_none_or(|joined| joined.state != HolderState::Gone)
     }
 
-    /// The same with what its holder, which is one of `holders`, has of the network in its place.
+    /// The same container with the network options of its sandbox, which is one of `holders`.
     #[must_use]
     pub fn with_holder(mut self, holders: &[Self]) -> Self {
         let Some(joined) = &mut self.joined else { return self };
@@ -183,22 +183,22 @@ impl SeenContainer {
     }
 }
 
-/// What is mounted in a container.
+/// The mounts of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenMounts {
-    /// The mounts that it was made with.
+    /// The mounts that it was created with.
     pub asked: Vec<Mount>,
-    /// Those among them that no abide makes, as the engine tells them.
+    /// Mounts among them that abide never creates, as the engine describes them.
     pub others: Vec<String>,
-    /// Every volume that is mounted in it, by its path: also those that the engine made because the
-    /// image declares a `VOLUME`.
+    /// Every volume that is mounted in it, by path, including those that the engine created for the image's
+    /// `VOLUME` lines.
     pub volumes: BTreeMap<AbsolutePath, VolumeName>,
     /// The paths of the image's `VOLUME` lines.
     pub of_image: BTreeSet<AbsolutePath>,
 }
 
 impl SeenMounts {
-    /// All that is mounted: what was asked for, and the volumes that the engine made beside that.
+    /// All mounts: the requested ones, and the volumes that the engine added.
     pub fn all(&self) -> Vec<Mount> {
         let is_asked = |path: &AbsolutePath| self.asked.iter().any(|mount| mount.target() == path);
         let unasked = self.volumes.iter().filter(|(path, _)| !is_asked(path));
@@ -206,77 +206,77 @@ impl SeenMounts {
         self.asked.iter().cloned().chain(of_engine).collect()
     }
 
-    /// The paths of the host that are mounted.
+    /// The mounted host paths.
     pub fn host_paths(&self) -> impl Iterator<Item = &AbsolutePath> {
         self.asked.iter().filter_map(Mount::host_path)
     }
 }
 
-/// The holder that a container joins.
+/// The sandbox that a container joins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
     /// Its id.
     pub holder: String,
-    /// What became of it.
+    /// Its state.
     pub state: HolderState,
 }
 
-/// The state of a holder, as the container that joined it has to know.
+/// The state of a sandbox, relative to the container that joined it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HolderState {
-    /// It runs since before the container was started: both share the namespace.
+    /// It has been running since before the container started: both share the namespace.
     Holds,
-    /// It was started again after the container was, which is still in the namespace before.
+    /// It was restarted after the container started. The container is still in the old namespace.
     Anew,
-    /// It is frozen, which harms nobody until it has to be started again.
+    /// It is paused, which does no harm until the container has to be restarted.
     Paused,
-    /// It is there and does not run.
+    /// It exists but does not run.
     Down,
-    /// It is not there: the container can never be started again.
+    /// It does not exist: the container can never be started again.
     Gone,
 }
 
-/// A container's state, as far as it changes what to do.
+/// The state of a container, in as much detail as decisions need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerState {
     /// Created, never started.
     Created,
     /// Its process runs.
     Running,
-    /// Frozen by `docker pause`.
+    /// Paused by `docker pause`.
     Paused,
-    /// The engine is restarting or removing it: look again soon.
+    /// The engine is restarting or removing it: check again soon.
     InTransit,
     /// Its process ended.
     Exited(Exit),
-    /// The engine failed to remove it; it can only be removed again.
+    /// The engine failed to remove it. Removing it again is the only option.
     Dead,
 }
 
-/// What the prober saw of one running container since it was started.
+/// The probe results of one running container since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Since when every probe succeeded.
+    /// The start of the current series of successful probes.
     pub answering_since: Option<Timestamp>,
-    /// Probes missed in a row since the last good one.
+    /// Consecutive failed probes since the last success.
     pub misses: u32,
-    /// Whether it answered at all since it was started.
+    /// Whether any probe has succeeded since the container started.
     pub answered_once: bool,
-    /// How long it has been asked without an answer since the last good one, by a clock that nobody sets.
+    /// The time of probing without an answer since the last success, by a monotonic clock.
     pub unanswered: Duration,
-    /// Why the last probe missed.
+    /// The reason why the last probe failed.
     pub last_miss: Option<String>,
-    /// Why the last probe could not tell, which is no verdict on what runs.
+    /// The reason why the last probe had no result. This does not count against the container.
     pub unknown: Option<String>,
-    /// The time from a start that the image's own `HEALTHCHECK` may take until it has decided; zero
-    /// if it is not what is asked.
+    /// The time after a start that the image's own `HEALTHCHECK` may need for a decision; zero if another
+    /// probe is used.
     pub needs: Duration,
 }
 
-/// What the image's own `HEALTHCHECK` says.
+/// The result of the image's own `HEALTHCHECK`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineHealth {
-    /// The image has none.
+    /// The image has no check.
     #[default]
     NoCheck,
     /// Not decided yet.

@@ -1,5 +1,5 @@
-//! Names of images in registries: host, repository and tag, by the grammar of the distribution
-//! specification. A name never decides what runs; it only says whom to ask.
+//! Names of images in registries: host, repository and tag, by the grammar of the distribution specification.
+//! A name never decides what runs; it only names the registry to ask.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{Digest, InvalidName};
 
-/// The registry of names that name none, as Docker has it.
+/// The registry of image names without a host, as in Docker.
 pub const DOCKER_HUB: &str = "docker.io";
 
-/// The longest host, repository path and tag; the last two by the specification.
+/// The longest host, repository path and tag. The last two limits come from the specification.
 const LONGEST: (usize, usize, usize) = (253 + 6, 255, 128);
 
 /// The longest name of an image, in bytes.
 const LONGEST_REFERENCE: usize = 512;
 
-/// Whether a text can be the name of an image, with or without a tag: nothing else reaches the engine.
+/// Checks that a text can be the name of an image, with or without a tag. Only such names reach the engine.
 ///
 /// # Errors
-/// [`InvalidName`], which states the rule.
+/// Returns [`InvalidName`], which states the rule.
 pub fn check_reference(text: &str) -> Result<(), InvalidName> {
     let first = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '[');
     let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:[]@".contains(&byte));
@@ -48,13 +48,13 @@ macro_rules! text_form {
     };
 }
 
-/// Where a registry is: `host` or `host:port`, in lower case.
+/// The address of a registry: `host` or `host:port`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RegistryHost(String);
 
 impl RegistryHost {
-    /// As text: what names of images begin with.
+    /// The text that begins image names of this registry.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -68,12 +68,12 @@ impl RegistryHost {
         name.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The port, where one is named.
+    /// The port, if the address has one.
     pub fn port(&self) -> Option<u16> {
         self.0.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
     }
 
-    /// Whether it is this machine itself by its name alone, which Docker trusts without TLS.
+    /// Whether the name alone means this host, which Docker trusts without TLS.
     pub fn is_loopback(&self) -> bool {
         self.name() == "localhost" || self.name().parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
@@ -142,7 +142,7 @@ impl ImageRepository {
 impl FromStr for ImageRepository {
     type Err = InvalidName;
 
-    /// A name whose first part is no host is one of Docker Hub, as for `docker pull`.
+    /// A name whose first part is not a host belongs to Docker Hub, as for `docker pull`.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let rule = "host/path in lower case, such as registry.example.com:5000/keepwork/prod";
         let wrong = || InvalidName::new("image repository", text, rule);
@@ -182,7 +182,7 @@ impl fmt::Display for ImageRepository {
 
 text_form!(ImageRepository);
 
-/// A repository and a tag in it, which may move.
+/// A repository and a tag in it. A tag may change its image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaggedImage {
@@ -197,14 +197,14 @@ impl TaggedImage {
         &self.tag
     }
 
-    /// The tag under which one pushed image is kept in its registry: one for each image, so that no
-    /// garbage collection of the registry takes what was deployed.
+    /// The tag that keeps one pushed image in its registry. Each image has its own tag, so that the
+    /// registry's garbage collection never removes a deployed image.
     pub fn keeping(repository: ImageRepository, id: &Digest) -> Self {
         Self { repository, tag: pushed_tag(id) }
     }
 }
 
-/// The tag that a pushed image gets.
+/// The tag of a pushed image.
 pub fn pushed_tag(id: &Digest) -> String {
     format!("sha-{}", id.short())
 }

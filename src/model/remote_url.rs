@@ -1,39 +1,39 @@
-//! The grammar of a repository's URL: what is accepted, by the manifest and by git alike.
+//! The grammar of a repository's URL, shared by the manifest and git access.
 //!
-//! Git itself takes far more, such as `ext::` which runs any program, and hands parts of a URL to
-//! ssh as arguments. So this is an allow-list.
+//! Git itself accepts far more, such as `ext::`, which runs any program, and passes parts of a URL to ssh as
+//! arguments. So this is an allow-list.
 
 use std::path::Path;
 
 const LONGEST: usize = 2048;
 
-/// By what a remote is reached; git is allowed this and nothing else.
+/// The transport of a remote. Git is allowed this transport only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     Https,
-    /// Only where the configured URL itself says so.
+    /// Only if the configured URL itself uses it.
     Http,
     Ssh,
     File,
 }
 
-/// A URL taken apart.
+/// A parsed URL.
 #[derive(Clone)]
 pub(crate) struct RemoteUrl {
     pub(crate) transport: Transport,
     /// For git.
     pub(crate) git: String,
-    /// For people: without user and password; of ssh the user is kept, which is no secret there.
+    /// For people: without user and password. An ssh URL keeps its user, which is not secret.
     pub(crate) shown: String,
-    /// `https://host:port`, the only place that may be shown a password; `None`: it takes none.
+    /// `https://host:port`, the only server that may get a password; `None` if the remote takes none.
     pub(crate) base: Option<String>,
 }
 
 impl RemoteUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// The rule that is broken, as a clause; it never repeats the URL, which may hold a password.
+    /// Returns the broken rule as a clause. It never repeats the URL, which may contain a password.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let refuse = Err;
         if text.is_empty() || text.len() > LONGEST {
@@ -95,7 +95,7 @@ fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
     let git = match userinfo {
         None => shown.clone(),
         Some(user) if user.contains(':') => return Err("it must hold no password"),
-        // It stays in the URL: it chooses among the passwords of a credential helper.
+        // The user stays in the URL: it selects the password in a credential helper.
         Some(user) => {
             check_escapes(user)?;
             format!("{scheme}://{user}@{host}{path}")
@@ -180,7 +180,7 @@ fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Encoded line breaks are refused: they would forge lines of git's credential protocol.
+/// Rejects encoded line breaks: they would forge lines of git's credential protocol.
 fn check_escapes(text: &str) -> Result<(), &'static str> {
     const RULE: &str = "its user has a broken % escape or an encoded control character";
     let mut bytes = Vec::with_capacity(text.len());

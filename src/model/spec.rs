@@ -1,4 +1,4 @@
-//! What people declare: the manifest as values, checked.
+//! The checked values of a manifest.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use super::name::{
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 use super::wire;
 
-/// Everything that the files of a desired-state folder declare.
+/// The declarations of all files of a desired-state folder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
     /// Repositories by name.
@@ -25,38 +25,38 @@ pub struct Manifest {
     pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
     /// The Docker network that managed containers join (default `abide`).
     pub network: NetworkName,
-    /// What keeps the network namespaces that containers join.
+    /// The sandbox image: its containers keep the network namespaces that others join.
     pub holder: HolderImage,
-    /// Bytes of the engine's build cache that builds may leave behind; `None`: it is left alone.
+    /// The limit of the engine's build cache after builds, in bytes; `None`: abide leaves the cache alone.
     pub build_cache: Option<u64>,
-    /// Whether a guard looks after the containers while abide is gone.
+    /// Whether a guard repairs containers while abide is down.
     pub guard: GuardMode,
-    /// How many environments of a host are updated at once; `None`: as many as suit its processors.
+    /// The maximum number of environments of a host that are updated at once; `None`: depends on its
+    /// processors.
     pub parallel_updates: Option<usize>,
-    /// The managed nginx in front of the environments, where one is declared.
+    /// The managed nginx proxy, if declared.
     pub front: Option<FrontSpec>,
-    /// The managed registry, where one is declared.
+    /// The managed registry, if declared.
     pub registry: Option<ManagedRegistry>,
-    /// How registries are spoken to, by host. One that is not named is spoken to as Docker's own
-    /// configuration says.
+    /// Access to registries, by host. Registries without an entry use Docker's own configuration.
     pub registries: BTreeMap<RegistryHost, RegistryAccess>,
 }
 
-/// Whether a container of abide's own, which has the engine's socket, looks after the other containers
-/// while abide is gone.
+/// Whether a guard repairs containers while abide is down. The guard is a container of abide with access to
+/// the engine's socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuardMode {
-    /// It does.
+    /// The guard runs.
     #[default]
     On,
-    /// It does not: after an engine restart, containers in a shared network namespace wait for abide.
+    /// No guard runs: after an engine restart, containers in a shared network namespace wait for abide.
     Off,
 }
 
 impl Manifest {
-    /// A mark of all that is declared of how an environment runs: it differs after an edit. It is
-    /// only compared, by the process that made it or a later one; a mark that a controller sent stays
-    /// as it is, because another version of abide would make another of the same declaration.
+    /// A mark of everything declared about how an environment runs. It changes with every edit. Marks are
+    /// only compared by the process that made them or a later one. A mark from a controller is kept, because
+    /// another version of abide would compute a different mark for the same declaration.
     pub fn mark(&self, environment: &EnvironmentName) -> Option<String> {
         let spec = self.environments.get(environment)?;
         if spec.mark.is_some() {
@@ -68,11 +68,11 @@ impl Manifest {
 }
 
 impl Manifest {
-    /// The repository and branch that the images of an environment are built from, here or in the
-    /// environment that they are promoted from; `None`: they are not built.
+    /// The repository and branch that the images of an environment are built from, directly or in the
+    /// environment that it is promoted from. Returns `None` if they are not built.
     pub fn built_from(&self, environment: &EnvironmentName) -> Option<(&str, &BranchName)> {
         let mut environment = environment;
-        // Promotions could be declared in a circle.
+        // The declared promotions could form a cycle.
         for _ in 0..self.environments.len() {
             match &self.environments.get(environment)?.supply {
                 Supply::Promotion { from } => environment = from,
@@ -89,15 +89,15 @@ impl Manifest {
 /// A registry that abide runs on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagedRegistry {
-    /// The image that it runs, by name.
+    /// The name of its image.
     pub image: String,
-    /// Where it is published; on the loopback address unless another one is named.
+    /// The published address; the loopback address by default.
     pub publish: Publish,
     /// The container's name (default `abide-registry`).
     pub container: ContainerName,
-    /// The volume that holds what was pushed (default `abide-registry`).
+    /// The volume with the pushed images (default `abide-registry`).
     pub volume: VolumeName,
-    /// A file of names and hashed passwords, an absolute path of this host; `None`: everyone may.
+    /// A file of names and hashed passwords, an absolute path of this host; `None`: open to everyone.
     pub htpasswd: Option<PathBuf>,
     /// Its certificate; `None`: no TLS.
     pub tls: Option<CertificateFiles>,
@@ -112,20 +112,20 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// How one registry is spoken to.
+/// Access to one registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryAccess {
-    /// Who abide is there; `None`: as Docker's own configuration says.
+    /// The credentials; `None`: those of Docker's own configuration.
     pub login: Option<Login>,
-    /// Whether it is spoken to without TLS (default false). Loopback addresses always may be.
+    /// Whether to use HTTP without TLS (default false). Loopback addresses are always allowed to.
     pub plain_http: bool,
-    /// How often the tags that environments follow are asked for, and whether what was pushed is
-    /// still there; zero: never. Default 60 s.
+    /// The interval of polling tracked tags, and of checking that pushed images still exist; zero: never.
+    /// Default 60 s.
     pub poll: Duration,
-    /// How long a push or pull may go without any progress before it counts as frozen. Default 90 s:
-    /// an engine that lost its connection tries again for up to 75 s, and says then what is wrong.
+    /// The idle timeout of a push or pull without progress. Default 90 s: an engine that lost its connection
+    /// retries for up to 75 s, and only then reports the error.
     pub patience: Duration,
-    /// The token with which the registry's notifications prove who sent them; `None`: none are taken.
+    /// The token of the registry's notifications; `None`: notifications are rejected.
     pub webhook: Option<SecretRef>,
 }
 
@@ -136,7 +136,7 @@ impl Default for RegistryAccess {
     }
 }
 
-/// A name and where its password is.
+/// A name and the reference to its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// The name.
@@ -145,33 +145,34 @@ pub struct Login {
     pub password: SecretRef,
 }
 
-/// What keeps the network namespaces that containers join.
+/// The image of sandboxes, which keep the network namespaces that containers join.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HolderImage {
-    /// The program that abide carries with it.
+    /// The program that is part of abide.
     #[default]
     Own,
-    /// An image that does nothing and ends at SIGKILL, by name.
+    /// The name of an image that does nothing and ends at SIGKILL.
     Named(String),
-    /// Nothing: each container has a namespace of its own.
+    /// No sandbox: each container has its own namespace.
     Off,
 }
 
-/// The managed nginx that serves host names and published ports, and passes traffic to what is ready.
+/// The managed nginx proxy. It serves host names and published ports, and forwards requests to ready
+/// containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontSpec {
-    /// The image that it runs, by name.
+    /// The name of its image.
     pub image: String,
-    /// Where host names are served over HTTP.
+    /// The HTTP port of host names.
     pub http: u16,
-    /// Where host names are served over TLS; `None`: nowhere.
+    /// TLS for host names; `None`: no TLS.
     pub https: Option<HttpsSpec>,
-    /// How long requests to a container that was replaced may take to end (default 30 s).
+    /// The maximum time for the last requests to a replaced container (default 30 s).
     pub drain: Duration,
 }
 
-/// TLS at the front.
+/// TLS at the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpsSpec {
     /// The port.
@@ -182,35 +183,35 @@ pub struct HttpsSpec {
     pub key: PathBuf,
 }
 
-/// One repository: where it is and who announces its pushes.
+/// One repository and its webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RepositorySpec {
-    /// Whatever git takes: https, ssh, a path. Never taken from a webhook.
+    /// Any URL that git accepts: https, ssh, a path. Never taken from a webhook.
     pub url: String,
-    /// Who abide is there, over HTTP; `None`: whom git's own configuration says.
+    /// The credentials over HTTP; `None`: those of git's own configuration.
     pub login: Option<Login>,
-    /// Who may announce a push; `None`: nobody, the branches are only polled.
+    /// The webhook that announces pushes; `None`: the branches are only polled.
     pub webhook: Option<WebhookSpec>,
-    /// How often the branch heads are asked for; zero: never. Default 60 s.
+    /// The interval of polling branch heads; zero: never. Default 60 s.
     pub poll: Duration,
 }
 
-/// A webhook: its provider is bound to the URL, never guessed from headers.
+/// A webhook. Its URL determines the provider, which is never guessed from headers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebhookSpec {
-    /// Who sends it.
+    /// The sender.
     pub provider: Provider,
     /// The shared secret.
     pub secret: SecretRef,
 }
 
-/// A git hosting service whose webhooks are understood.
+/// A git hosting service with supported webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// GitHub and GitHub Enterprise Server.
     Github,
-    /// GitLab, token or signed.
+    /// GitLab, with a token or signed.
     Gitlab,
     /// Gitea, Forgejo and Gogs.
     Gitea,
@@ -218,7 +219,7 @@ pub enum Provider {
     Bitbucket,
 }
 
-/// Where a secret is; never the secret itself.
+/// A reference to a secret; never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretRef {
@@ -228,22 +229,23 @@ pub enum SecretRef {
     SecretFile(#[serde(deserialize_with = "wire::host_path")] PathBuf),
 }
 
-/// One environment: what runs there and from where it comes.
+/// One environment: its containers and the source of its image.
 ///
-/// It travels to agents as JSON. What a newer controller says in addition is passed over, and what
-/// an older one does not say is as if it was not declared.
+/// It is sent to agents as JSON. Unknown fields of a newer controller are ignored, and missing fields of an
+/// older one count as not declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentSpec {
     /// The container's name.
     pub container: ContainerName,
-    /// Where the program in it listens; `None`: nowhere, as a worker that only calls others.
+    /// The port of the program in the container; `None`: it does not listen, like a worker that only connects
+    /// to others.
     #[serde(default, deserialize_with = "wire::optional_port")]
     pub port: Option<u16>,
-    /// Where that port is published on the host; `None`: nowhere.
+    /// The published address of that port; `None`: not published.
     pub publish: Option<Publish>,
-    /// The host name that the front serves it by.
+    /// The host name that the proxy serves.
     pub hostname: Option<HostName>,
-    /// From where its image comes.
+    /// The source of its image.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.
     #[serde(default, deserialize_with = "wire::command")]
@@ -268,74 +270,74 @@ pub struct EnvironmentSpec {
     pub pids: Option<u32>,
     /// Whether a tiny init runs as pid 1 (default true).
     pub init: bool,
-    /// How long a container may take to stop before it is killed (default 10 s).
+    /// The maximum time from stop to kill (default 10 s).
     #[serde(deserialize_with = "wire::stop_timeout")]
     pub stop_timeout: Duration,
-    /// In which order containers change places; `None`: not declared, so start-first where there is
-    /// a front and no volume, else stop-first.
+    /// The order of replacing containers; `None`: not declared, so start-first with a proxy and without
+    /// volumes, and stop-first otherwise.
     #[serde(default)]
     pub update: Option<Update>,
-    /// How readiness is probed.
+    /// The readiness probe.
     #[serde(deserialize_with = "wire::health")]
     pub health: HealthSpec,
-    /// How its image is built, where it is built here. It travels nowhere.
+    /// The build of its image, if it is built on this host. It is never sent to agents.
     #[serde(skip)]
     pub build: Option<BuildSpec>,
-    /// Where its image is pushed once it is built.
+    /// The repository to push a built image to.
     #[serde(skip)]
     pub push: Option<ImageRepository>,
-    /// The agent that runs it; `None`: the daemon on this machine.
+    /// The agent that runs it; `None`: the daemon on this host.
     #[serde(default)]
     pub host: Option<AgentName>,
-    /// The mark that a controller gave this declaration when it sent it to an agent; `None`: this
-    /// manifest was read here.
+    /// The mark of this declaration from the controller that sent it to an agent; `None`: it was read from a
+    /// manifest on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
 }
 
 impl EnvironmentSpec {
-    /// The values that its containers and health checks are given, secret ones among them.
+    /// The values of its containers and health checks, including secret ones.
     pub fn values(&self) -> impl Iterator<Item = &EnvValue> {
         self.env.values().chain(self.health.headers.values())
     }
 }
 
-/// In which order a new container takes over from the old one.
+/// The order in which a new container replaces the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
-    /// The new one is ready before the old one goes: no gap, but both run for a while.
+    /// The new container is ready before the old one stops: no gap, but both run for a while.
     StartFirst,
-    /// The old one goes before the new one starts: a gap, but never two.
+    /// The old container stops before the new one starts: a gap, but never two at once.
     StopFirst,
 }
 
-/// Where the image of an environment comes from.
+/// The source of an environment's image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Supply {
-    /// The head of a branch, built here.
+    /// The head of a branch, built on this host.
     Branch {
         /// The repository's name in the manifest.
         repository: RepositoryName,
-        /// The branch that is followed.
+        /// The polled branch.
         branch: BranchName,
     },
-    /// What another environment runs healthy, by promotion.
+    /// The image that another environment runs healthy, by promotion.
     Promotion {
         /// The environment that is promoted from.
         from: EnvironmentName,
     },
-    /// What a tag in a registry names.
+    /// The image of a tag in a registry.
     Tag {
-        /// The tag that is followed.
+        /// The tracked tag.
         image: TaggedImage,
     },
-    /// Only `abide set` moves it.
+    /// Only `abide set` changes it.
     Manual,
 }
 
-/// A host port, on all addresses or on one.
+/// A host port, on one address or on all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawPublish")]
 pub struct Publish {
@@ -346,7 +348,7 @@ pub struct Publish {
     pub port: u16,
 }
 
-/// A host port as JSON has it.
+/// The JSON form of a host port.
 #[derive(Deserialize)]
 pub(super) struct RawPublish {
     #[serde(default)]
@@ -360,25 +362,25 @@ pub(super) struct RawPublish {
 pub enum EnvValue {
     /// Written in the manifest.
     Plain(#[serde(deserialize_with = "wire::text")] String),
-    /// Kept elsewhere.
+    /// A reference to a secret.
     Secret(SecretRef),
 }
 
-/// How an image is made of a checkout.
+/// The build of an image from a checkout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildSpec {
-    /// What is run.
+    /// The kind of build.
     pub recipe: Recipe,
-    /// Paths taken out of the checkout first, relative to it.
+    /// Paths to remove from the checkout first, relative to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
-    /// Files of this host laid into the checkout.
+    /// Files of this host to copy into the checkout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overlay: Vec<Overlay>,
-    /// Other repositories laid into the checkout.
+    /// Other repositories to copy into the checkout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkout: Vec<ExtraCheckout>,
-    /// Whether the checkout gets a `.git`, for what reads its history.
+    /// Whether the checkout contains a `.git` folder, for tools that read its history.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub git: bool,
     /// Whether submodules are checked out.
@@ -387,13 +389,13 @@ pub struct BuildSpec {
     /// Whether files in Git LFS are fetched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lfs: bool,
-    /// Patterns of the paths that concern the environment; empty: all do. No part of a build's inputs.
+    /// Patterns of the paths that affect the environment; empty: all paths. Not an input of the build.
     #[serde(skip)]
     pub paths: Vec<String>,
-    /// The longest a build may take. No part of a build's inputs.
+    /// The maximum duration of a build. Not an input of the build.
     #[serde(skip, default = "default_build_timeout")]
     pub timeout: Duration,
-    /// The longest a build may go without any output. No part of a build's inputs.
+    /// The maximum time without output of a build. Not an input of the build.
     #[serde(skip, default = "default_idle_timeout")]
     pub idle_timeout: Duration,
 }
@@ -408,7 +410,7 @@ pub fn default_idle_timeout() -> Duration {
     Duration::from_secs(30 * 60)
 }
 
-/// The two ways to make an image.
+/// The two kinds of builds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recipe {
@@ -418,12 +420,12 @@ pub enum Recipe {
         context: String,
         /// The final Dockerfile, relative to the context.
         dockerfile: String,
-        /// The stage that is built; `None`: the last one.
+        /// The stage to build; `None`: the last one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
         /// Build arguments.
         args: BTreeMap<String, String>,
-        /// What runs before, in order; each adds one file to the final context.
+        /// The steps before the final image, in order. Each adds one file to the final context.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         steps: Vec<BuildStep>,
         /// BuildKit secrets by id (`RUN --mount=type=secret,id=...`).
@@ -434,7 +436,7 @@ pub enum Recipe {
     Script {
         /// Program and arguments.
         command: Vec<String>,
-        /// The image that it makes; `{build_number}` stands for the number.
+        /// The image that the script builds; `{build_number}` stands for the number.
         image: String,
         /// Environment variables of the script.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -446,18 +448,18 @@ pub enum Recipe {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BuildStep {
-    /// The checkout itself, packed (`.tar.gz`/`.tgz`: compressed, `.tar`: plain).
+    /// The packed checkout itself (`.tar.gz`/`.tgz`: compressed, `.tar`: plain).
     Archive {
         /// The file, relative to the final context.
         output: String,
     },
-    /// An image that is built and run once; its standard output becomes the file.
+    /// An image that is built and run once. Its standard output becomes the file.
     Dockerfile {
         /// The step's context, relative to the checkout.
         context: String,
         /// Its Dockerfile, relative to that context.
         dockerfile: String,
-        /// The stage that is built and run; `None`: the last one.
+        /// The stage to build and run; `None`: the last one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
         /// Build arguments.
@@ -468,7 +470,7 @@ pub enum BuildStep {
     },
 }
 
-/// A file of this host that is laid into the checkout.
+/// A file of this host to copy into the checkout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
     /// An absolute path of this host.
@@ -477,10 +479,10 @@ pub struct Overlay {
     pub to: String,
 }
 
-/// Another repository that is laid into the checkout.
+/// Another repository to copy into the checkout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraCheckout {
-    /// Where it is.
+    /// Its URL.
     pub url: String,
     /// A branch or a full commit id.
     pub revision: String,

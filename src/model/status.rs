@@ -1,76 +1,76 @@
-//! What is said of an environment.
+//! The status of an environment.
 
 use serde::{Deserialize, Serialize};
 
 use super::name::{Digest, EnvironmentName, Generation};
 use super::time::Timestamp;
 
-/// The state of an environment, as the last pass left it.
+/// The state of an environment after the last reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The environment.
     pub environment: EnvironmentName,
-    /// The generation that this speaks of.
+    /// The generation that this status describes.
     pub observed_generation: Generation,
     /// One of a closed set of words.
     pub condition: Condition,
-    /// Why, in one word that scripts may compare.
+    /// The reason, as one word for scripts to compare.
     pub reason: Reason,
-    /// Why, in a sentence.
+    /// The reason, as a sentence.
     pub message: String,
-    /// Since when `condition` and `reason` are what they are.
+    /// The time of the last change of `condition` or `reason`.
     pub since: Timestamp,
-    /// What runs.
+    /// The serving container.
     pub running: Option<RunningContainer>,
-    /// When the next attempt is due, where one is waited for.
+    /// The time of the next attempt, if one is pending.
     pub next_retry: Option<Timestamp>,
     /// The last plan, as sentences.
     pub plan: Vec<String>,
-    /// The last `sync` that was acted upon.
+    /// The last `sync` that was carried out.
     #[serde(default)]
     pub observed_sync: Option<Timestamp>,
-    /// What is mounted, and volumes that are kept for this environment.
+    /// Mounted volumes and paths, and volumes that are kept for this environment.
     #[serde(default)]
     pub volumes: Vec<VolumeView>,
-    /// What people should know although it changes nothing, in sentences.
+    /// Warnings that change nothing else, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The mark of the declaration that this speaks of, as
-    /// [`Manifest::mark`](super::spec::Manifest::mark) gives it; `None`: not known.
+    /// The mark of the declaration that this status describes, from
+    /// [`Manifest::mark`](super::spec::Manifest::mark); `None`: not known.
     #[serde(default)]
     pub observed_declaration: Option<String>,
 }
 
-/// A volume or path of the host, as far as an environment has to do with it.
+/// A volume or host path of an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeView {
     /// The volume's name, or the path of the host.
     pub source: String,
     /// The path in the container.
     pub target: String,
-    /// Whether the container may not write there.
+    /// Whether the mount is read-only.
     #[serde(default)]
     pub read_only: bool,
-    /// Whether the manifest declares it; otherwise the image does, by a `VOLUME` line.
+    /// Whether the manifest declares it. Otherwise, a `VOLUME` line of the image does.
     pub declared: bool,
-    /// Whether the container mounts it; otherwise it is kept, with what it holds.
+    /// Whether the container mounts it. Otherwise, it is kept with its data.
     pub mounted: bool,
 }
 
-/// The closed set of states. `wait` succeeds on `Ready` alone.
+/// The closed set of states. `wait` succeeds only on `Ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     /// The recorded image runs and is ready.
     Ready,
-    /// On its way there.
+    /// In progress towards `Ready`.
     Progressing,
-    /// What should run does not, or not well; it is tried again.
+    /// The container is missing or unhealthy. abide keeps trying.
     Degraded,
-    /// The loop went back to the last good image.
+    /// The loop rolled back to the last good image.
     RolledBack,
-    /// Kept as it is by a person.
+    /// An operator holds it.
     Held,
-    /// Nothing can be done until someone does something.
+    /// abide can do nothing until an operator acts.
     Blocked,
 }
 
@@ -88,10 +88,10 @@ impl Condition {
     }
 }
 
-/// Why, in one word.
+/// The reason, as one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
-    /// All as recorded.
+    /// Everything is as recorded.
     AsRecorded,
     /// Nothing was ever recorded.
     NothingRecorded,
@@ -99,9 +99,9 @@ pub enum Reason {
     Building,
     /// An image is being pulled.
     Pulling,
-    /// A container is being made, started or replaced.
+    /// A container is being created, started or replaced.
     Updating,
-    /// A container runs and its health is awaited.
+    /// A container runs, and its health check is pending.
     AwaitingHealth,
     /// The build failed.
     BuildFailed,
@@ -109,47 +109,47 @@ pub enum Reason {
     RevisionNotFound,
     /// The repository does not answer.
     SourceUnavailable,
-    /// A push was announced or someone asked for the head, and git or the registry has not answered.
+    /// The answer of git or the registry is pending after an announced push or a request.
     HeadUnknown,
-    /// The repository of the followed branch does not answer.
+    /// The repository of the polled branch does not answer.
     SourceUnreachable,
-    /// The repository of the followed branch denies access.
+    /// The repository of the polled branch denies access.
     SourceDenied,
-    /// There is no such repository.
+    /// The repository does not exist.
     SourceMissing,
-    /// The repository has no such branch.
+    /// The repository does not have the branch.
     BranchMissing,
-    /// The image is neither here nor to be had.
+    /// The image is missing on the engine and cannot be obtained.
     ImageNotFound,
     /// An image is being pushed again.
     Pushing,
-    /// The registry does not answer, or not to the end.
+    /// The registry does not answer, or breaks off its answer.
     RegistryUnavailable,
-    /// The registry lets us in to nothing.
+    /// The registry denies access.
     RegistryDenied,
-    /// The registry has another image than the one that was pushed, under the name that it was given.
+    /// The tag of the pushed image now names another image in the registry.
     TagMoved,
     /// The container could not be started.
     StartFailed,
     /// The container never became ready.
     NeverReady,
-    /// A person, the engine or the host ended a new container before it was ready; it is tried again.
+    /// A user, the engine or the host ended a new container before it was ready; abide tries again.
     Interrupted,
-    /// A container runs, and nothing tells whether it is ready.
+    /// A container runs, and its readiness cannot be determined.
     HealthUnknown,
-    /// The container is running but its probes miss.
+    /// The container is running but its probes fail.
     Unhealthy,
-    /// The container ends again and again.
+    /// The container exits repeatedly.
     CrashLoop,
-    /// The same difference stays after it was acted upon.
+    /// The same difference remains after repeated steps.
     NotConverging,
-    /// A person holds it.
+    /// An operator holds it.
     HeldByPerson,
-    /// A container that is not ours has the name.
+    /// An unmanaged container has the name.
     NameConflict,
-    /// A volume that held data is gone.
+    /// A volume that held data is missing.
     VolumeMissing,
-    /// A path of the host that is to be mounted is not there.
+    /// A host path to mount is missing.
     BindSourceMissing,
     /// A secret cannot be read.
     SecretMissing,
@@ -157,23 +157,23 @@ pub enum Reason {
     EngineUnavailable,
     /// It runs, but the manifest no longer declares it.
     NotInManifest,
-    /// The front cannot be brought to pass traffic to it.
+    /// The proxy cannot forward requests to it.
     FrontUnavailable,
-    /// The loop went back to the last good image.
+    /// The loop rolled back to the last good image.
     RolledBack,
-    /// The agent that runs it is not connected: what is said of it was so when it was last heard.
+    /// The agent that runs it is not connected: the status is the last report.
     AgentAway,
-    /// The host's own policy does not allow what is declared or recorded.
+    /// The host's own policy does not allow the declaration or the record.
     PolicyRefused,
-    /// The agent has seen a later generation than is recorded: the record was restored from an
-    /// older copy.
+    /// The agent has observed a later generation than the recorded one: the record was restored from an older
+    /// copy.
     RecordBehind,
-    /// Nothing is known: no pass has run yet.
+    /// Nothing is known: not reconciled yet.
     Unknown,
 }
 
 impl Reason {
-    /// The word, the same as in JSON.
+    /// The word, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AsRecorded => "AsRecorded",
@@ -219,12 +219,12 @@ impl Reason {
     }
 }
 
-/// How a state that is not Ready comes to its end.
+/// The way out of a state that is not Ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// abide tries or looks again by itself, without anyone saying so.
+    /// abide tries or checks again by itself.
     ByItself,
-    /// Someone has to push, promote, set, sync, resume or declare something.
+    /// An operator has to push, promote, set, sync, resume or declare something.
     BySomeone,
 }
 
@@ -272,10 +272,11 @@ impl Reason {
         Self::Unknown,
     ];
 
-    /// What ends it.
+    /// The way out of this reason.
     pub fn ends(self) -> Ends {
         match self {
-            // Verdicts on what is recorded, and what only the record or the manifest can change.
+            // Permanent failures of the recorded state, which only a change of the record or the manifest can
+            // end.
             Self::BuildFailed
             | Self::RevisionNotFound
             | Self::NothingRecorded
@@ -328,6 +329,6 @@ pub struct RunningContainer {
     pub image_id: Option<Digest>,
     /// When it was started.
     pub started_at: Option<Timestamp>,
-    /// How often abide restarted it.
+    /// The number of restarts by abide.
     pub restarts: u32,
 }

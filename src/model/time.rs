@@ -1,16 +1,16 @@
-//! A moment, in milliseconds since the Unix epoch, written as RFC 3339.
+//! A point in time, in milliseconds since the Unix epoch, written as RFC 3339.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A wall-clock moment with millisecond precision. It never asks the clock itself.
+/// A wall-clock time with millisecond precision. This type never reads the clock itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
+    /// Creates a timestamp from milliseconds since the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
@@ -20,14 +20,14 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment plus `duration`, at most the largest representable moment.
+    /// This time plus `duration`, at most the largest representable time.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// How long ago `earlier` was; zero where it lies in the future (clocks step).
+    /// The time since `earlier`; zero if that lies in the future (clocks step).
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -35,7 +35,7 @@ impl Timestamp {
     /// Parses RFC 3339 in UTC, as the Docker Engine writes it.
     ///
     /// # Errors
-    /// Where `text` is no RFC 3339 moment, or lies before 1970.
+    /// Returns an error if `text` is not an RFC 3339 time, or lies before 1970.
     pub fn parse(text: &str) -> Result<Self, humantime::TimestampError> {
         humantime::parse_rfc3339(text).map(Self::from)
     }
@@ -48,7 +48,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// The last moment that RFC 3339 can write: the end of the year 9999.
+/// The last time that RFC 3339 can represent: the end of the year 9999.
 const LAST_WRITABLE_MILLIS: u64 = 253_402_300_799_999;
 
 impl fmt::Display for Timestamp {

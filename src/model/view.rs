@@ -1,4 +1,4 @@
-//! What the API answers and `-o json` prints: the shapes that scripts rely on.
+//! The answers of the API and the output of `-o json`: stable formats for scripts.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -9,69 +9,69 @@ use super::name::{CommitId, EnvironmentName, Generation};
 use super::status::{Condition, Reason, RunningContainer, VolumeView};
 use super::time::Timestamp;
 
-/// One element of `status -o json`. A value that is not known is `null`.
+/// One element of `status -o json`. Unknown values are `null`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentView {
     /// The environment.
     pub environment: EnvironmentName,
     /// The container's name.
     pub container: Option<String>,
-    /// The host port; where none is published, the container's.
+    /// The host port; the container's port if none is published.
     pub port: Option<u16>,
-    /// The agent that runs it; `null`: this machine.
+    /// The agent that runs it; `null`: this host.
     pub host: Option<String>,
-    /// When that agent was last heard; `null`: never, or this machine runs it.
+    /// When that agent was last seen; `null`: never, or this host runs it.
     #[serde(default)]
     pub last_seen: Option<Timestamp>,
     /// The record's generation.
     pub generation: Generation,
-    /// The generation that `status` speaks of.
+    /// The generation that `status` describes.
     pub observed_generation: Option<Generation>,
     /// The state.
     pub status: Condition,
-    /// Why, in a word.
+    /// The reason, as one word.
     pub reason: Reason,
-    /// Why, in a sentence.
+    /// The reason, as a sentence.
     pub message: String,
-    /// Since when.
+    /// The time of the last change of the status.
     pub since: Option<Timestamp>,
-    /// Why the record moved last.
+    /// The origin of the last change of the record.
     pub origin: Option<Origin>,
     /// The recorded commit.
     pub revision: Option<CommitId>,
     /// The recorded image.
     pub image: Option<Image>,
-    /// What runs.
+    /// The serving container.
     pub running: Option<RunningContainer>,
-    /// Set while a person holds it.
+    /// Set while an operator holds it.
     pub held: Option<Hold>,
-    /// When the next attempt is due.
+    /// The time of the next attempt.
     pub next_retry: Option<Timestamp>,
-    /// When `sync` was last asked for.
+    /// The time of the last requested `sync`.
     pub sync: Option<Timestamp>,
-    /// The last `sync` that was acted upon.
+    /// The last `sync` that was carried out.
     pub observed_sync: Option<Timestamp>,
-    /// What is mounted, and volumes that are kept for it.
+    /// Mounted volumes and paths, and volumes that are kept for the environment.
     #[serde(default)]
     pub volumes: Vec<VolumeView>,
-    /// What people should know although it changes nothing, in sentences.
+    /// Warnings that change nothing else, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// The build that is under way.
+    /// The running build.
     #[serde(default)]
     pub build: Option<BuildProgress>,
 }
 
-/// A build that is under way, and how long it may take.
+/// A running build and its time limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildProgress {
     /// Its number.
     pub number: u64,
-    /// When it began.
+    /// Its start time.
     pub started: Timestamp,
-    /// The longest it may take.
+    /// Its maximum duration.
     pub timeout_seconds: u64,
-    /// The longest it may go without any output.
+    /// Its maximum time without output.
     pub idle_timeout_seconds: u64,
 }
 
@@ -84,71 +84,72 @@ pub struct HistoryView {
     pub image: Option<Image>,
     /// Its commit.
     pub revision: Option<CommitId>,
-    /// Why the record moved.
+    /// The origin of the change.
     pub origin: Option<Origin>,
-    /// Who moved it.
+    /// The author of the change.
     pub by: Option<String>,
-    /// One clause more.
+    /// One more clause.
     pub note: Option<String>,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// What became of it; `null` while under way.
+    /// Its outcome; `null` while in progress.
     pub outcome: Option<Outcome>,
 }
 
-/// The answer to a verb that moves the record.
+/// The answer to a command that changes the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// The environment.
     pub environment: EnvironmentName,
-    /// Its generation now.
+    /// Its current generation.
     pub generation: Generation,
     /// Whether anything changed.
     pub changed: bool,
     /// A sentence for people.
     pub message: String,
-    /// Whether something that was asked for could not be done, as the message says.
+    /// Whether part of the request failed; the message has the details.
     #[serde(default)]
     pub failed: bool,
 }
 
-/// How far something that is waited for has come.
+/// The progress of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitState {
-    /// It was seen serving.
+    /// The target was observed serving.
     Reached,
-    /// It may still come.
+    /// The target may still come.
     Waiting,
-    /// It failed, was replaced by something without it, or can no longer come.
+    /// The target failed, was replaced, or can no longer come.
     Ended,
 }
 
 /// The answer of `GET /api/v1/environments/<env>/wait`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitView {
-    /// How far it has come.
+    /// The progress.
     pub state: WaitState,
-    /// Why, in a sentence.
+    /// The reason, as a sentence.
     pub message: String,
-    /// When the wait began, by the server's clock: to be shown with the next question of the same wait.
+    /// The start of the wait, by the server's clock. The client must send it with the next request of the
+    /// same wait.
     pub asked: Timestamp,
     /// The environment.
     pub environment: EnvironmentView,
 }
 
-/// The answer to `diff`: the plan of one environment as it would be now.
+/// The answer to `diff`: the current plan of one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {
     /// The environment.
     pub environment: EnvironmentName,
-    /// What differs, in sentences.
+    /// The differences, in sentences.
     pub differences: Vec<String>,
-    /// What would be done, in sentences; empty: nothing.
+    /// The planned steps, in sentences; empty if there are none.
     pub steps: Vec<String>,
-    /// What is waited for, or why nothing can be done.
+    /// The reason for waiting, or why nothing can be done.
     pub message: String,
-    /// Whether what runs is not what is recorded and declared.
+    /// Whether the running containers differ from the record and the manifest.
     #[serde(default)]
     pub differs: bool,
 }
@@ -156,21 +157,21 @@ pub struct PlanView {
 /// The answer of `GET /api/v1/environments`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overview {
-    /// Every environment, in the manifest's order of names.
+    /// Every environment, ordered by name.
     pub environments: Vec<EnvironmentView>,
-    /// What is wrong with the whole: a manifest edit that is not taken, an engine that does not answer.
+    /// Warnings about the whole daemon: a rejected manifest edit, an unreachable engine.
     pub warnings: Vec<String>,
-    /// Whether a loop is running that acts on the record.
+    /// Whether a reconcile loop is running.
     pub daemon: bool,
 }
 
-/// The answer to making a token: the one time that its text is told.
+/// The answer to the creation of a token: the only time that its text is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedToken {
-    /// The token, with the server's pin where it has one.
+    /// The token, with the server's pin if it has one.
     #[serde(serialize_with = "told", deserialize_with = "heard")]
     pub token: Secret,
-    /// What is known of it.
+    /// Its public properties.
     #[serde(flatten)]
     pub about: Token,
 }
@@ -183,11 +184,11 @@ fn heard<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error>
     String::deserialize(deserializer).map(Secret::new)
 }
 
-/// An error as the API answers it.
+/// An error answer of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorView {
-    /// A word that scripts may compare.
+    /// A word for scripts to compare.
     pub error: String,
-    /// A sentence that names the thing and what to do.
+    /// A sentence that names the problem and its remedy.
     pub message: String,
 }

@@ -1,5 +1,5 @@
-//! How a declaration is read from JSON, such as from a link or a record: by the grammar that reads the
-//! manifest, so that there is no second way in.
+//! Reads declarations from JSON, such as from a link or a record, with the grammar of the manifest. No
+//! declaration bypasses that grammar.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::manifest::grammar;
 use super::spec::{EnvValue, HealthSpec, RawPublish};
 
-/// Reads a value, and has `grammar` make of it what it stands for.
+/// Reads a raw value and converts it with `grammar`.
 fn parsed<'de, D, Raw, Value>(
     deserializer: D,
     grammar: impl FnOnce(Raw) -> Result<Value, String>,
@@ -22,7 +22,7 @@ where
     grammar(Raw::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-/// The same, for what may be left out.
+/// Does the same for an optional value.
 fn optional<'de, D, Raw, Value>(
     deserializer: D,
     grammar: impl FnOnce(Raw) -> Result<Value, String>,
@@ -34,7 +34,7 @@ where
     parsed(deserializer, |raw: Option<Raw>| raw.map(grammar).transpose())
 }
 
-/// A port, if there is one.
+/// An optional port.
 pub(super) fn optional_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     optional(deserializer, grammar::port)
 }
@@ -55,7 +55,7 @@ where
     })
 }
 
-/// A text that a program gets.
+/// A text that is passed to a program.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     parsed(deserializer, grammar::text)
 }
@@ -75,12 +75,12 @@ pub(super) fn extra_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     parsed(deserializer, |hosts: Vec<String>| hosts.iter().map(|host| grammar::extra_host(host)).collect())
 }
 
-/// A limit of memory.
+/// A memory limit.
 pub(super) fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     optional(deserializer, grammar::memory_bytes)
 }
 
-/// A limit of CPUs.
+/// A CPU limit.
 pub(super) fn nano_cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     optional(deserializer, grammar::billionths_of_a_cpu)
 }
@@ -90,7 +90,7 @@ pub(super) fn pids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     optional(deserializer, grammar::pids)
 }
 
-/// The time that a container may take to stop.
+/// The stop timeout of a container.
 pub(super) fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parsed(deserializer, grammar::stop_timeout)
 }
@@ -105,7 +105,7 @@ pub(super) fn probe_command<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     parsed(deserializer, grammar::probe_command)
 }
 
-/// How readiness is judged.
+/// A health check.
 pub(super) fn health<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HealthSpec, D::Error> {
     parsed(deserializer, |health: HealthSpec| {
         for duration in [health.interval, health.timeout, health.start_deadline] {

@@ -1,4 +1,4 @@
-//! Whose doing failures are: exits, answers of the engine and of registries, one by one.
+//! Causes of failures: exits, errors of the engine and of registries, one by one.
 
 use super::*;
 use crate::model::time::Timestamp;

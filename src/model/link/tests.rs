@@ -1,4 +1,4 @@
-//! A hostile controller and a hostile agent: whatever comes over the link is what the grammar allows.
+//! A hostile controller and a hostile agent: the link accepts only what the grammar allows.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ fn what_the_manifest_could_not_say_is_misread_and_the_others_are_taken() {
     }
 }
 
-/// A pointer to something in an environment.
+/// A JSON pointer to a part of an environment.
 fn pointer() -> impl Strategy<Value = String> {
     let mut all = Vec::new();
     gather(&assigned("prod"), String::new(), &mut all);
@@ -105,7 +105,7 @@ fn gather(value: &Value, at: String, all: &mut Vec<String>) {
     }
 }
 
-/// What a hostile peer could put there.
+/// A value that a hostile peer could put there.
 fn anything() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         "[/a.:~\\\\ -]{0,12}",

@@ -9,16 +9,16 @@ use crate::model::spec::{
     BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout, default_idle_timeout,
 };
 
-/// The context of an image where the manifest does not say: the whole checkout.
+/// The default build context of an image: the whole checkout.
 const DEFAULT_CONTEXT: &str = ".";
 
-/// The Dockerfile of the final image where the manifest does not say, as `docker build` has it.
+/// The default Dockerfile of the final image, the same as for `docker build`.
 const DEFAULT_DOCKERFILE: &str = "Dockerfile";
 
-/// Keys that only a build by Dockerfile has.
+/// Keys that are valid only for a build with a Dockerfile.
 const OF_DOCKERFILES: [&str; 6] = ["context", "dockerfile", "target", "args", "step", "secrets"];
 
-/// Keys that only a build by a script has.
+/// Keys that are valid only for a build with a script.
 const OF_SCRIPTS: [&str; 2] = ["image", "env"];
 
 pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
@@ -45,7 +45,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
     })
 }
 
-/// The build of a source that declares none: the Dockerfile in the root of the repository.
+/// The default build of a source: the Dockerfile in the root of the repository.
 pub(super) fn by_default() -> BuildSpec {
     BuildSpec {
         recipe: Recipe::Dockerfile {
@@ -131,7 +131,7 @@ fn read_args(table: &Table<'_>) -> BTreeMap<String, String> {
     entries.into_iter().filter_map(read).collect()
 }
 
-/// Build arguments stay readable in the image's history, so they take no secrets.
+/// Rejects secrets: build arguments stay readable in the image's history.
 fn read_arg(field: &Field<'_>) -> Option<String> {
     if let toml::de::DeValue::Table(_) = field.value() {
         field.must("must be a text: build arguments stay in the image, so secrets go into `secrets`");
@@ -226,7 +226,7 @@ fn read_checkout(field: &Field<'_>) -> Option<ExtraCheckout> {
     Some(ExtraCheckout { url: url?, revision: revision?, to })
 }
 
-/// A branch or a full commit id; every commit id also keeps the rule of branch names.
+/// Reads a branch or a full commit id. Every commit id is also a valid branch name.
 fn read_revision(field: &Field<'_>) -> Option<String> {
     field.name::<crate::model::name::BranchName>().map(String::from)
 }

@@ -1,4 +1,4 @@
-//! What only all files together can tell: names taken twice, references that lead nowhere.
+//! Checks across all files: duplicate names and references to missing parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,23 +16,23 @@ use crate::model::spec::{
     Supply,
 };
 
-/// What all files declare, whole or not.
+/// The declarations of all files, complete or not.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
     environments: BTreeMap<EnvironmentName, Draft>,
     docker: Docker,
     registry: Option<ManagedRegistry>,
-    /// Whether there is a front; within, what could be read of it.
+    /// Whether the proxy is declared. The inner value is its spec, if it could be read.
     pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
-    /// Whether a file could not be read: what seems to be missing may be in there.
+    /// Whether a file could not be read. Missing parts may be declared in it.
     pub(super) incomplete: bool,
 }
 
-/// `[docker]`, or what counts without it.
+/// `[docker]`, or its defaults.
 #[derive(Debug)]
 pub(super) struct Docker {
     pub(super) network: Option<NetworkName>,
@@ -54,8 +54,7 @@ impl Default for Docker {
     }
 }
 
-/// The build cache that is kept where the manifest does not say, in bytes: some dozens of builds of a
-/// large application.
+/// The default limit of the build cache in bytes: enough for some dozens of builds of a large application.
 const DEFAULT_BUILD_CACHE: u64 = 20 << 30;
 
 impl Declared {
@@ -95,7 +94,7 @@ impl Declared {
         }
     }
 
-    /// Whether nothing of this path was declared before; else notes the problem.
+    /// Whether this path was not declared before; otherwise notes the problem.
     fn is_first(&mut self, field: &Field<'_>) -> bool {
         let here = field.place();
         if let Some(first) = self.first.get(field.path()) {
@@ -107,12 +106,12 @@ impl Declared {
         true
     }
 
-    /// Whether there is no environment at all.
+    /// Whether no environment is declared.
     pub(super) fn is_empty(&self) -> bool {
         self.environments.is_empty()
     }
 
-    /// The manifest, once nothing is wrong with it.
+    /// The manifest. Requires that no problem was found.
     pub(super) fn into_manifest(self) -> Manifest {
         let repositories = self.repositories.into_iter();
         let environments = self.environments.into_iter();
@@ -131,7 +130,7 @@ impl Declared {
     }
 }
 
-/// All that is wrong between the parts of a manifest.
+/// Returns every problem between the parts of a manifest.
 pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     let mut found = declared.duplicates.clone();
     let all = in_written_order(declared, places);
@@ -149,18 +148,18 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     found
 }
 
-/// An environment as far as it could be read, by its name.
+/// The readable part of an environment, with its name.
 pub(super) type Named<'d> = (&'d EnvironmentName, &'d Draft);
 
-/// All environments in the order in which they are written: of two that claim the same, the later
-/// one is told.
+/// All environments in the order in which they are written. If two conflict, the problem is reported for the
+/// later one.
 fn in_written_order<'d>(declared: &'d Declared, places: &Places) -> Vec<Named<'d>> {
     let mut all: Vec<Named<'d>> = declared.environments.iter().collect();
     all.sort_by_key(|(name, _)| places.find(&format!("environment.{name}")).cloned());
     all
 }
 
-/// The environments of each host: names, ports and volumes of one are nothing to another.
+/// The environments of each host. Names, ports and volumes of different hosts cannot conflict.
 fn by_host<'d>(all: &[Named<'d>]) -> Vec<Vec<Named<'d>>> {
     let mut hosts: BTreeMap<Option<&AgentName>, Vec<Named<'d>>> = BTreeMap::new();
     for named in all {
@@ -202,7 +201,7 @@ fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     found
 }
 
-/// What the managed registry and an environment both claim.
+/// Names, ports and volumes that the managed registry and an environment both claim.
 fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem> {
     let Some(registry) = &declared.registry else { return Vec::new() };
     let mut found = Vec::new();
@@ -224,13 +223,13 @@ fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem>
     found
 }
 
-/// Where the host port of an environment is written: `publish`, or `port` that stands in for it.
+/// The path of an environment's host port: `publish`, or `port` as its default.
 pub(super) fn port_path(places: &Places, name: &EnvironmentName) -> String {
     let publish = format!("environment.{name}.publish");
     if places.has(&publish) { publish } else { format!("environment.{name}.port") }
 }
 
-/// Whether one host could not publish both.
+/// Whether one host could not publish both ports.
 fn overlap(a: &Publish, b: &Publish) -> bool {
     let covers = |one: IpAddr, other: IpAddr| one.is_unspecified() && one.is_ipv4() == other.is_ipv4();
     let addresses = match (a.address, b.address) {
@@ -240,7 +239,7 @@ fn overlap(a: &Publish, b: &Publish) -> bool {
     a.port == b.port && addresses
 }
 
-/// Volumes that two environments write: no data survives two writers that know nothing of each other.
+/// Volumes that two environments write: two independent writers would destroy the data.
 fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let (mut writers, mut found) = (BTreeMap::new(), Vec::new());
     for (name, draft) in all {
@@ -258,14 +257,14 @@ fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     found
 }
 
-/// Promotions that lead back to where they began, each circle once.
+/// Promotions that form a cycle, each cycle once.
 fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for name in declared.environments.keys() {
         let walk = walk_back(declared, name, &mut seen);
         let Some(last) = walk.last() else { continue };
-        // Each environment has one way back, so a circle can only begin where this walk has been.
+        // Each environment is promoted from at most one other, so the cycle must lead back into this walk.
         let Some(start) = came_from(declared, last).and_then(|from| walk.iter().position(|n| *n == from))
         else {
             continue;
@@ -277,7 +276,7 @@ fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
     found
 }
 
-/// `name`, what it is promoted from, and so on, up to what was `seen` before or is not promoted.
+/// The chain of promotions that leads to `name`, back to an environment in `seen` or one without promotion.
 fn walk_back<'d>(
     declared: &'d Declared,
     name: &'d EnvironmentName,
@@ -292,7 +291,7 @@ fn walk_back<'d>(
     walk
 }
 
-/// What `name` is promoted from.
+/// The environment that `name` is promoted from.
 fn came_from<'d>(declared: &'d Declared, name: &EnvironmentName) -> Option<&'d EnvironmentName> {
     match &declared.environments.get(name)?.supply {
         Some(Supply::Promotion { from }) => Some(from),
@@ -308,7 +307,7 @@ fn cycle_message(cycle: &[&EnvironmentName]) -> String {
     format!("the promotions go round in a circle: {}", names.join(" from "))
 }
 
-/// Repositories and environments that are named but not declared.
+/// Repositories and environments that are referenced but not declared.
 fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, draft) in &declared.environments {

@@ -12,15 +12,13 @@ use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
 use crate::model::reference::ImageRepository;
 use crate::model::spec::{EnvironmentSpec, Publish, Supply, Update};
 
-/// How long a container may take to stop where the manifest does not say; as `docker stop` has it.
+/// The default stop timeout of a container, the same as for `docker stop`.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether a container gets a tiny init where the manifest does not say: shells that are pid 1
-/// pass no signals on.
+/// The default of `init`. A shell that is pid 1 forwards no signals.
 const DEFAULT_INIT: bool = true;
 
-/// An environment as far as it could be read: enough to compare it with the others even where it
-/// is not whole.
+/// The readable part of an environment: enough to compare it with the others, even if it is incomplete.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub(super) container: Option<ContainerName>,
@@ -30,7 +28,7 @@ pub(super) struct Draft {
     pub(super) volumes: Vec<Mount>,
     /// The agent that runs it.
     pub(super) host: Option<AgentName>,
-    /// The whole; `None` where something that it needs is missing or wrong.
+    /// The complete environment; `None` if something required is missing or wrong.
     pub(super) spec: Option<EnvironmentSpec>,
 }
 
@@ -97,7 +95,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     })
 }
 
-/// Without a port, nothing of the program can be published or served.
+/// Notes a problem for each key that needs a port.
 fn needs_port(table: &Table<'_>) {
     let published = table.get("publish").filter(|field| !matches!(field.value(), DeValue::Boolean(false)));
     for field in published.into_iter().chain(table.get("hostname")) {
@@ -105,7 +103,7 @@ fn needs_port(table: &Table<'_>) {
     }
 }
 
-/// The host port: the container's own where the manifest does not say.
+/// Reads the host port; the default is the container's port.
 fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
     let all = |port| Publish { address: None, port };
     let Some(field) = table.get("publish") else { return port.map(all) };
@@ -120,7 +118,7 @@ fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
     }
 }
 
-/// From where the image comes: exactly one way, and a build only with a source.
+/// Reads the source of the image: exactly one, and a build only with a source.
 fn read_supply(table: &Table<'_>) -> Option<Supply> {
     let (source, promote_from) = (table.get("source"), table.get("promote_from"));
     if let Some(image) = table.get("image") {
@@ -141,7 +139,7 @@ fn read_supply(table: &Table<'_>) -> Option<Supply> {
     }
 }
 
-/// Where the built image is pushed; only what is built here is.
+/// Reads the push target. Only images that are built on this host are pushed.
 fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
     let field = table.get("push")?;
     if table.get("source").is_none() {
@@ -173,7 +171,8 @@ fn read_branch(field: &Field<'_>) -> Option<BranchName> {
     Some(branch)
 }
 
-/// The agent that runs it. An image that is built here does not get there by itself.
+/// Reads the agent that runs the environment. An image that is built on this host needs a registry to get
+/// there.
 fn read_host(table: &Table<'_>) -> Option<AgentName> {
     let field = table.get("host")?;
     let host = field.name();
@@ -207,7 +206,7 @@ fn read_volumes(table: &Table<'_>) -> Vec<Mount> {
     mounts
 }
 
-/// A mount as a text or as a table.
+/// Reads a mount from a text or a table.
 fn read_mount(item: &Field<'_>) -> Option<Mount> {
     if !matches!(item.value(), DeValue::Table(_)) {
         let expected = "a text \"source:target\" or a table { source = \"...\", target = \"...\" }";

@@ -1,4 +1,4 @@
-//! `[front]`, and what it has to do with the environments.
+//! `[front]`, the managed nginx proxy, and its rules for environments.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::{grammar, keys};
 use crate::model::name::{AgentName, HostName};
 use crate::model::spec::{FrontSpec, HttpsSpec, Update};
 
-/// The image where the manifest does not say: the official one.
+/// The default image: the official one.
 const DEFAULT_IMAGE: &str = "nginx";
-/// The port of HTTP.
+/// The default HTTP port.
 const DEFAULT_HTTP: u16 = 80;
-/// How long requests to a container that was replaced may take where the manifest does not say.
+/// The default time for the last requests to a replaced container.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
 pub(super) fn read(field: &Field<'_>) -> Option<FrontSpec> {
@@ -39,7 +39,7 @@ pub(super) fn image(text: &str) -> Result<String, String> {
     Err("must be the name of an image, such as \"nginx\" or \"nginx:1.28\"".to_owned())
 }
 
-/// nginx takes zero for "no limit".
+/// Reads the drain time. Zero is invalid, because nginx takes it for "no limit".
 fn read_drain(field: &Field<'_>) -> Option<Duration> {
     let drain = field.duration()?;
     if drain.is_zero() {
@@ -48,7 +48,7 @@ fn read_drain(field: &Field<'_>) -> Option<Duration> {
     Some(drain)
 }
 
-/// The port, the certificate and the key: all of them or none.
+/// Reads the port, the certificate and the key: all of them or none.
 fn read_https(table: &Table<'_>) -> Option<HttpsSpec> {
     let port = table.get("https").map(|field| field.port());
     let path = |key| table.get(key).map(|field| field.parsed(HOST_FILE, grammar::host_path));
@@ -66,7 +66,7 @@ fn read_https(table: &Table<'_>) -> Option<HttpsSpec> {
 
 const HOST_FILE: &str = "an absolute path of this host";
 
-/// What is wrong between the front and the environments of one host.
+/// Returns the problems between the proxy and the environments of one host.
 pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
     found.extend(ports_wanted_by_two_versions(declared, all, places));
@@ -93,7 +93,7 @@ fn host_names_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     found
 }
 
-/// Two versions beside each other cannot both have the host port.
+/// Host ports of environments that update start-first without a proxy: two versions cannot share a host port.
 fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let has_front =
         |host: &Option<AgentName>| host.is_none() && (declared.front.is_some() || declared.incomplete);
@@ -118,7 +118,7 @@ fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> 
     named.map(problem).collect()
 }
 
-/// Ports that the front needs for itself and that are wanted twice.
+/// The proxy's own ports that something else claims too.
 fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     let https = front.https.as_ref().map(|https| https.port);

@@ -1,7 +1,7 @@
-//! What a text in a manifest may be. Pure functions from a text to a value.
+//! The grammar of texts in a manifest: pure functions from a text to a value.
 //!
-//! An error is the rest of a sentence that begins with the key: `must be ...`. It shows how to
-//! write it right and repeats what was written only where that can be no secret.
+//! An error is the rest of a sentence that begins with the key: `must be ...`. It shows a valid example, and
+//! repeats the input only if that cannot be a secret.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,36 +11,36 @@ use crate::model::mount::{InvalidMount, Mount, VolumeName, plain_path};
 use crate::model::reference::{ImageRepository, TaggedImage};
 use crate::model::spec::{HealthSpec, Probe, Publish};
 
-/// The longest duration that is taken: a year. Longer ones are slips of the pen.
+/// The longest accepted duration: a year. Longer ones are typing errors.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// The least memory that the Docker Engine gives a container, in bytes.
+/// The Docker Engine's minimum memory of a container, in bytes.
 const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
 
-/// The most processes that the kernel counts.
+/// The kernel's maximum number of processes.
 pub(super) const MOST_PIDS: u32 = 1 << 22;
 
-/// The smallest and largest CPU limit that make sense to the Docker Engine, in CPUs.
+/// The smallest and largest valid CPU limit of the Docker Engine, in CPUs.
 const CPUS: std::ops::RangeInclusive<f64> = 0.01..=4096.0;
 
-/// A duration in humantime's way, such as `30s` or `1h 30m`.
+/// Parses a duration in humantime's format, such as `30s` or `1h 30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "must be a duration such as \"30s\" or \"5m\"".to_owned();
     let duration = humantime::parse_duration(text.trim()).map_err(|_| wrong())?;
     short_enough(duration)
 }
 
-/// A duration that is no slip of the pen.
+/// Rejects durations that can only be typing errors.
 pub(in crate::model) fn short_enough(duration: Duration) -> Result<Duration, String> {
     if duration > LONGEST { Err("must be at most a year".to_owned()) } else { Ok(duration) }
 }
 
-/// A duration that something is waited for.
+/// Checks the duration of a wait.
 pub(in crate::model) fn patience(duration: Duration) -> Result<Duration, String> {
     if duration.is_zero() { Err("must be more than zero".to_owned()) } else { short_enough(duration) }
 }
 
-/// The time that a container may take to stop.
+/// Checks the stop timeout of a container.
 pub(in crate::model) fn stop_timeout(duration: Duration) -> Result<Duration, String> {
     if duration.subsec_nanos() != 0 {
         return Err("must be whole seconds: the Docker Engine counts no finer".to_owned());
@@ -48,7 +48,7 @@ pub(in crate::model) fn stop_timeout(duration: Duration) -> Result<Duration, Str
     short_enough(duration)
 }
 
-/// Whether a container could ever become ready.
+/// Checks that a container can become ready at all.
 pub(in crate::model) fn health(health: &HealthSpec) -> Result<(), String> {
     let is_awaited = !matches!(health.probe, Probe::None | Probe::Running);
     if !is_awaited || health.healthy_for < health.start_deadline {
@@ -61,17 +61,17 @@ pub(in crate::model) fn health(health: &HealthSpec) -> Result<(), String> {
     ))
 }
 
-/// A port.
+/// Checks a port.
 pub(in crate::model) fn port(port: u16) -> Result<u16, String> {
     if port == 0 { Err("must be a port from 1 to 65535".to_owned()) } else { Ok(port) }
 }
 
-/// A text that a program can be given.
+/// Checks a text that is passed to a program.
 pub(in crate::model) fn text(text: String) -> Result<String, String> {
     if text.contains('\0') { Err("must not hold a NUL character".to_owned()) } else { Ok(text) }
 }
 
-/// A size in bytes: `512MiB`, `1g`, `1073741824`. As in Docker every unit is a power of 1024.
+/// Parses a size in bytes: `512MiB`, `1g`, `1073741824`. As in Docker, every unit is a power of 1024.
 pub(super) fn memory(text: &str) -> Result<u64, String> {
     let wrong = || "must be a size such as \"512MiB\", \"1g\" or a number of bytes".to_owned();
     let text = text.trim().to_ascii_lowercase();
@@ -85,9 +85,9 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
     memory_bytes(bytes.ok_or_else(wrong)?)
 }
 
-/// A number of bytes that the engine takes as a memory limit.
+/// Checks a memory limit against the engine's limits.
 pub(in crate::model) fn memory_bytes(bytes: u64) -> Result<u64, String> {
-    // The Docker API counts in signed numbers.
+    // The Docker API uses signed numbers.
     if i64::try_from(bytes).is_err() {
         return Err("must be less than 8 EiB".to_owned());
     }
@@ -111,14 +111,14 @@ fn fraction(part: f64, unit: u64) -> Option<u64> {
     (0.0..9e18).contains(&bytes).then_some(bytes as u64)
 }
 
-/// A number of CPUs such as `1.5`, in billionths.
+/// Parses a number of CPUs such as `1.5` into billionths.
 pub(super) fn nano_cpus(text: &str) -> Result<u64, String> {
     let cpus = text.trim().parse::<f64>().ok().filter(|cpus| CPUS.contains(cpus));
     let cpus = cpus.ok_or("must be a number of CPUs such as 1.5, at least 0.01")?;
     billionths_of_a_cpu((cpus * 1e9).round() as u64)
 }
 
-/// A number of CPUs in billionths that makes sense to the Docker Engine.
+/// Checks a number of CPUs, in billionths, against the Docker Engine's limits.
 pub(in crate::model) fn billionths_of_a_cpu(cpus: u64) -> Result<u64, String> {
     if CPUS.contains(&(cpus as f64 / 1e9)) {
         return Ok(cpus);
@@ -126,7 +126,7 @@ pub(in crate::model) fn billionths_of_a_cpu(cpus: u64) -> Result<u64, String> {
     Err("must be a number of CPUs such as 1.5, at least 0.01".to_owned())
 }
 
-/// A limit of processes and threads. The kernel itself counts no further than 2^22.
+/// Checks a limit of processes and threads. The kernel's own maximum is 2^22.
 pub(in crate::model) fn pids(pids: u32) -> Result<u32, String> {
     if (1..=MOST_PIDS).contains(&pids) {
         return Ok(pids);
@@ -134,7 +134,7 @@ pub(in crate::model) fn pids(pids: u32) -> Result<u32, String> {
     Err(format!("must be a whole number from 1 to {MOST_PIDS}"))
 }
 
-/// The name of an environment variable that a container gets.
+/// Checks the name of a container's environment variable.
 pub(in crate::model) fn variable(name: &str) -> Result<(), String> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
@@ -144,10 +144,10 @@ pub(in crate::model) fn variable(name: &str) -> Result<(), String> {
     Err("cannot name an environment variable: take letters, digits, _ . and -, a digit not first".to_owned())
 }
 
-/// The name of the daemon's own environment variable that holds a secret.
+/// Checks the name of the daemon's environment variable that holds a secret.
 pub(in crate::model) fn secret_variable(name: &str) -> Result<String, String> {
     if name.is_empty() || name.contains('.') || name.contains('-') || variable(name).is_err() {
-        // The name is not repeated: a slip is to write the secret itself here.
+        // The error must not repeat the name: writing the secret itself here is a common mistake.
         return Err(
             "must name an environment variable of the daemon, such as \"KEEPWORK_WEBHOOK_SECRET\"".to_owned()
         );
@@ -155,7 +155,7 @@ pub(in crate::model) fn secret_variable(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// A BuildKit secret's id, or a build argument's name.
+/// Checks a BuildKit secret's id, or a build argument's name.
 pub(super) fn build_id(name: &str) -> Result<(), String> {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if plain && !name.is_empty() && !name.starts_with('-') {
@@ -164,7 +164,7 @@ pub(super) fn build_id(name: &str) -> Result<(), String> {
     Err("cannot be a name in a build: take letters, digits, _ . and -".to_owned())
 }
 
-/// The name or the number of a stage of a Dockerfile.
+/// Checks the name or the number of a stage of a Dockerfile.
 pub(super) fn stage(name: &str) -> Result<String, String> {
     if build_id(name).is_ok() {
         return Ok(name.to_owned());
@@ -172,7 +172,7 @@ pub(super) fn stage(name: &str) -> Result<String, String> {
     Err("must be the name of a stage, as after `AS` in the Dockerfile".to_owned())
 }
 
-/// A pattern of paths in a checkout, as in a `.dockerignore`.
+/// Checks a pattern of paths in a checkout, as in a `.dockerignore`.
 pub(super) fn path_pattern(text: &str) -> Result<String, String> {
     let pattern = text.strip_prefix('!').unwrap_or(text);
     let is_inside = !pattern.starts_with('/') && pattern.split('/').all(|part| part != "..");
@@ -191,18 +191,18 @@ pub(super) fn is_image(name: &str) -> bool {
     known && !name.is_empty() && !name.starts_with(['-', '/', ':', '@'])
 }
 
-/// `"127.0.0.1:8900"` or `"[::1]:8900"`.
+/// Parses `"127.0.0.1:8900"` or `"[::1]:8900"`.
 pub(super) fn publish(text: &str) -> Result<Publish, String> {
     let found: Option<SocketAddr> = text.trim().parse().ok().filter(|found: &SocketAddr| found.port() != 0);
     let found = found.ok_or_else(|| format!("must be {PUBLISH}"))?;
     Ok(Publish { address: Some(found.ip()), port: found.port() })
 }
 
-/// What `publish` takes.
+/// The accepted values of `publish`.
 pub(super) const PUBLISH: &str =
     "a host port such as 8900, an address and port such as \"127.0.0.1:8900\", or false";
 
-/// `host:address`, where the address may be `host-gateway`.
+/// Checks `host:address`; the address may be `host-gateway`.
 pub(in crate::model) fn extra_host(text: &str) -> Result<String, String> {
     let wrong = || "must be \"host:address\", such as \"git.example.com:10.0.0.6\"".to_owned();
     let (host, address) = text.trim().split_once(':').ok_or_else(wrong)?;
@@ -218,17 +218,17 @@ pub(in crate::model) fn extra_host(text: &str) -> Result<String, String> {
     Ok(format!("{host}:{address}"))
 }
 
-/// `source:target[:ro|rw]`.
+/// Parses `source:target[:ro|rw]`.
 pub(super) fn mount(text: &str) -> Result<Mount, String> {
     text.parse().map_err(|error: InvalidMount| error.to_string())
 }
 
-/// The name of a volume.
+/// Parses the name of a volume.
 pub(super) fn volume(name: &str) -> Result<VolumeName, String> {
     name.parse().map_err(|error: InvalidMount| error.to_string())
 }
 
-/// An absolute path of this host.
+/// Parses an absolute path of this host.
 pub(in crate::model) fn host_path(text: &str) -> Result<PathBuf, String> {
     let path = plain_path("the path", text)?;
     if path == "/" || text.ends_with('/') {
@@ -237,7 +237,7 @@ pub(in crate::model) fn host_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
-/// A path inside a checkout, without `.` parts; `.` alone is the checkout itself.
+/// Parses a path inside a checkout and removes its `.` parts; `.` alone is the checkout itself.
 pub(super) fn inside_or_all(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("must not be empty; \".\" is the whole checkout".to_owned());
@@ -255,38 +255,38 @@ pub(super) fn inside_or_all(text: &str) -> Result<String, String> {
     Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
 }
 
-/// A path inside a checkout that is not the checkout itself.
+/// Parses a path inside a checkout that is not the checkout itself.
 pub(super) fn inside(text: &str) -> Result<String, String> {
     let path = inside_or_all(text)?;
     if path == "." { Err("must be a path inside the checkout, not all of it".to_owned()) } else { Ok(path) }
 }
 
-/// The name of an archive that a checkout can be packed into.
+/// Parses the name of an archive of a checkout.
 pub(super) fn archive(text: &str) -> Result<String, String> {
     let path = inside(text)?;
     let known = [".tar.gz", ".tgz", ".tar"].iter().any(|ending| path.ends_with(ending));
     if known { Ok(path) } else { Err("must end in .tar.gz, .tgz or .tar".to_owned()) }
 }
 
-/// A repository in a registry that is named, without tag and digest: abide chooses the tag.
+/// Parses a repository with its registry, without tag and digest: abide chooses the tag.
 pub(super) fn push_target(text: &str) -> Result<ImageRepository, String> {
     let wrong = "must be host/path in lower case without a tag, such as \"localhost:5000/keepwork/prod\"";
     let repository: ImageRepository = text.trim().parse().map_err(|_| wrong.to_owned())?;
     if text.trim() == repository.to_string() { Ok(repository) } else { Err(wrong.to_owned()) }
 }
 
-/// The name of an image, with a tag: without one the engine would pull all tags.
+/// Checks that an image name has a tag: without a tag the engine would pull all of them.
 pub(super) fn tagged_name(text: &str) -> Result<String, String> {
     followed_tag(text).map(|_| text.trim().to_owned())
 }
 
-/// A tag in a registry.
+/// Parses a tag in a registry.
 pub(super) fn followed_tag(text: &str) -> Result<TaggedImage, String> {
     let wrong = "must be an image with a tag, such as \"localhost:5000/shop/app:stable\"";
     text.trim().parse().map_err(|_| wrong.to_owned())
 }
 
-/// The `Host` header of a health probe: a host, and a port if there is one.
+/// Checks the `Host` header of a health probe: a host with an optional port.
 pub(in crate::model) fn probe_host(text: &str) -> Result<String, String> {
     let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     if !text.is_empty() && text.len() <= 255 && text.bytes().all(is_host) {
@@ -298,7 +298,7 @@ pub(in crate::model) fn probe_host(text: &str) -> Result<String, String> {
 /// Headers that the probe itself sets: another value would break the request or its answer.
 const OWN_HEADERS: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
 
-/// The name of an additional header of a health probe.
+/// Checks the name of an additional header of a health probe.
 pub(in crate::model) fn header_name(name: &str) -> Result<(), String> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
@@ -312,7 +312,7 @@ pub(in crate::model) fn header_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// The value of a header. One with a line break would be a second header.
+/// Checks the value of a header. A line break in it would start a second header.
 pub(in crate::model) fn header_value(value: &str) -> Result<(), String> {
     if value.bytes().all(|b| b == b' ' || b == b'\t' || b.is_ascii_graphic()) {
         return Ok(());
@@ -320,7 +320,7 @@ pub(in crate::model) fn header_value(value: &str) -> Result<(), String> {
     Err("must be one line of ASCII text".to_owned())
 }
 
-/// The command of a health probe.
+/// Checks the command of a health probe.
 pub(in crate::model) fn probe_command(command: Vec<String>) -> Result<Vec<String>, String> {
     if command.first().is_none_or(String::is_empty) {
         return Err("must begin with a program, such as [\"pg_isready\", \"-q\"]".to_owned());
@@ -328,7 +328,7 @@ pub(in crate::model) fn probe_command(command: Vec<String>) -> Result<Vec<String
     command.into_iter().map(text).collect()
 }
 
-/// The path of a health probe.
+/// Checks the path of a health probe.
 pub(in crate::model) fn probe_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(text.to_owned());

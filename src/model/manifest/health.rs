@@ -7,13 +7,13 @@ use super::table::{Field, Table};
 use super::{grammar, keys, secrets};
 use crate::model::spec::{EnvValue, HealthSpec, Probe};
 
-/// The keys of which one says what is asked.
+/// The keys that select the probe; exactly one is allowed.
 const KINDS: [&str; 5] = ["http", "tcp", "command", "docker", "none"];
-/// The keys that only an HTTP request has a use for.
+/// The keys that are valid only for an HTTP probe.
 const OF_HTTP: [&str; 2] = ["host", "headers"];
 
-/// Reads the health check of an environment whose program listens on `port`. Without a port nobody
-/// can connect, so the default is that the program keeps running.
+/// Reads the health check of an environment whose program listens on `port`. A container without a port
+/// accepts no connections, so the default then is that the program keeps running.
 pub(super) fn read(environment: &Table<'_>, port: Option<u16>) -> HealthSpec {
     let default = HealthSpec {
         probe: if port.is_some() { Probe::Tcp } else { Probe::Running },

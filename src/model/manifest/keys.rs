@@ -1,6 +1,6 @@
-//! The keys that a manifest knows, section by section.
+//! The keys of a manifest, section by section.
 
-/// A kind of table and the keys that it takes.
+/// A kind of table and its keys.
 #[derive(Debug)]
 pub struct Section {
     /// The table's dotted path, with `NAME` for names; empty for the top of a file.
@@ -135,20 +135,19 @@ pub static SECTIONS: &[&Section] = &[
     &DOCKER,
 ];
 
-/// Keys that have a meaning but that this version cannot carry out: (section, key, why not).
-/// Taking them without doing what they say would be worse than to refuse them. To lift one, take
-/// it from here and name it in its section above.
+/// Keys with a meaning that this version does not support: (section, key, reason). Ignoring them would be
+/// worse than rejecting them. To support one, remove it here and add it to its section above.
 pub static NOT_YET: &[(&str, &str, &str)] = &[];
 
-/// Keys that begin so are the user's own, at every level.
+/// The prefix of the user's own keys, at every level.
 const OWN_PREFIX: &str = "x-";
 
-/// Whether `key` is the user's own and none of abide's business.
+/// Whether `key` is the user's own, which abide ignores.
 pub(super) fn is_own(key: &str) -> bool {
     key.starts_with(OWN_PREFIX)
 }
 
-/// What is wrong with `key` in `section`; `None`: it belongs there.
+/// The problem with `key` in `section`; `None` if the key is valid there.
 pub(super) fn objection(section: &Section, key: &str) -> Option<String> {
     if is_own(key) || section.keys.contains(&key) {
         return None;
@@ -171,9 +170,9 @@ fn advice(section: &Section, key: &str) -> String {
     format!("known here: {}", section.keys.join(", "))
 }
 
-/// The candidate that `text` was most likely meant to be: at most a third of it mistyped.
+/// The candidate that `text` was most likely meant to be: at most a third of it is mistyped.
 pub(super) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    // Nobody mistypes a name into something this long, and the distance takes quadratic time.
+    // Nobody mistypes a name into such a long text, and the distance takes quadratic time.
     if text.len() > 64 {
         return None;
     }
@@ -187,7 +186,7 @@ pub(super) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c s
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters to put in, take out, change or swap with their neighbour.
+/// The number of letters to insert, delete, change or swap with their neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

@@ -1,10 +1,9 @@
 //! `desired-state/*.toml` as values: every problem at once, with file and line.
 //!
-//! Reading goes in two rounds. The first takes each file by itself into the types of
-//! [`spec`](super::spec): `table` walks the TOML and says what has the wrong shape, `grammar`
-//! says what a text may be. The second, `cross`, looks at what only all files together can tell:
-//! names that are taken twice, references that lead nowhere. A problem never ends the reading,
-//! so one `check` names all there is to mend.
+//! Reading has two rounds. The first reads each file by itself into the types of [`spec`](super::spec):
+//! `table` walks the TOML and reports wrong types, and `grammar` checks texts. The second, `cross`, checks
+//! all files together: duplicate names, and references to missing parts. Reading continues after a problem,
+//! so one `check` reports every problem.
 
 mod build;
 mod cross;
@@ -33,33 +32,33 @@ use super::spec::{GuardMode, HolderImage, Manifest};
 /// One file of a manifest, as text.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// The file's name, as problems show it.
+    /// The file's name, as shown in problems.
     pub name: String,
-    /// All that is in it.
+    /// Its whole content.
     pub text: String,
 }
 
-/// A manifest, and where in which file its parts are written.
+/// A manifest, and the file and line of each of its parts.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// What is declared.
+    /// The declarations.
     pub manifest: Manifest,
-    /// Where: for problems that only show later, such as a secret that cannot be read.
+    /// The places of its parts, for problems that only show later, such as an unreadable secret.
     pub places: Places,
 }
 
 /// Reads the manifest that `files` declare together.
 ///
 /// # Errors
-/// [`Problems`], all of them, by file and line.
+/// Returns all [`Problems`], ordered by file and line.
 pub fn parse(files: &[SourceFile]) -> Result<Manifest, Problems> {
     parse_with_places(files).map(|parsed| parsed.manifest)
 }
 
-/// As [`parse`], and keeps where each part is written.
+/// Does the same as [`parse`], and keeps the place of each part.
 ///
 /// # Errors
-/// [`Problems`], all of them, by file and line.
+/// Returns all [`Problems`], ordered by file and line.
 pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
     let mut declared = Declared::default();
     let mut problems = Vec::new();
@@ -73,7 +72,7 @@ pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
     }
     problems.extend(cross::problems(&declared, &places));
     if problems.is_empty() && declared.is_empty() {
-        // A file that an editor has just emptied must not pass for a wish to run nothing.
+        // A file that an editor has just emptied must not count as a request to run nothing.
         let file = files.first().map_or("the manifest", |file| &file.name);
         problems.push(Problem::new(file, None, "no environment is declared, such as `[environment.dev]`"));
     }
@@ -84,8 +83,8 @@ pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
     }
 }
 
-/// Reads one file. Where its TOML is broken only that is said: what could be guessed of the rest
-/// would give rise to problems that are none.
+/// Reads one file. If its TOML is broken, this reports only that: guesses about the rest would report false
+/// problems.
 fn read_file(source: &Source<'_>, declared: &mut Declared) {
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in &errors {
@@ -99,7 +98,7 @@ fn read_file(source: &Source<'_>, declared: &mut Declared) {
     }
 }
 
-/// Describes broken TOML. The parser's own words presume that its grammar is known.
+/// Describes broken TOML. The parser's own messages require knowledge of its grammar.
 fn not_toml(text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> String {
     let at = span.clone().unwrap_or_default();
     let named = text.get(at.clone()).map(str::trim).filter(|named| !named.is_empty());
@@ -138,7 +137,7 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     }
 }
 
-/// The most environments that may be updated at once.
+/// The maximum number of parallel updates.
 const MOST_UPDATES: u64 = 1_000;
 
 fn read_docker(field: &Field<'_>) -> Docker {
@@ -160,7 +159,7 @@ fn read_docker(field: &Field<'_>) -> Docker {
     }
 }
 
-/// A size; `false`: the cache is left alone.
+/// Reads a size, or `false`, which leaves the cache alone.
 fn read_build_cache(field: &Field<'_>) -> Option<u64> {
     const EXPECTED: &str = "a size such as \"20GiB\" or false";
     match field.value() {

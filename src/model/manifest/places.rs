@@ -1,4 +1,4 @@
-//! Where the parts of a manifest are written.
+//! The places of a manifest's parts in its files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,7 @@ impl fmt::Display for Place {
 pub struct Places(BTreeMap<String, Place>);
 
 impl Places {
-    /// Where `path` is written; where it is not, where the nearest table around it is.
+    /// The place of `path`, or of the nearest table around it if `path` is not written.
     pub fn find(&self, path: &str) -> Option<&Place> {
         let mut rest = path;
         loop {
@@ -49,7 +49,7 @@ impl Places {
         }
     }
 
-    /// Notes a place; the first one of a path stays.
+    /// Notes a place. The first place of a path is kept.
     pub(super) fn note(&mut self, path: &str, place: impl FnOnce() -> Place) {
         if !self.0.contains_key(path) {
             self.0.insert(path.to_owned(), place());

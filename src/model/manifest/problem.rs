@@ -1,20 +1,20 @@
-//! What is wrong with a manifest, and where.
+//! Problems of a manifest, with their places.
 
 use std::fmt;
 
-/// One thing to mend.
+/// One problem to fix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The file's name.
     pub file: String,
-    /// The line, counted from 1; `None` where it is the whole file.
+    /// The line, counted from 1; `None` if the problem concerns the whole file.
     pub line: Option<usize>,
-    /// What is wrong, in a sentence. Never holds a secret or a control character.
+    /// The problem as a sentence. Never contains a secret or a control character.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem of `file`. Control characters are replaced: this ends up on terminals.
+    /// Creates a problem of `file`. Control characters are replaced, because terminals display the message.
     pub fn new(file: impl AsRef<str>, line: Option<usize>, message: impl AsRef<str>) -> Self {
         Self { file: printable(file.as_ref()), line, message: printable(message.as_ref()) }
     }
@@ -33,7 +33,7 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Everything that is wrong with a manifest: at least one problem, by file and line.
+/// Every problem of a manifest: at least one, ordered by file and line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
@@ -45,7 +45,7 @@ impl Problems {
         Self(problems)
     }
 
-    /// The problems in the order of reading.
+    /// The problems, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }

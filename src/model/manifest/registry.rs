@@ -9,16 +9,16 @@ use super::{grammar, keys, secrets};
 use crate::model::name::ContainerName;
 use crate::model::spec::{CertificateFiles, ManagedRegistry, Publish, RegistryAccess, SecretRef};
 
-/// Image, name and volume of the managed registry where the manifest does not say.
+/// The default image, name and volume of the managed registry.
 const DEFAULT_IMAGE: &str = "registry:2";
 const DEFAULT_NAME: &str = "abide-registry";
-/// Its host port, as Docker's own examples have it.
+/// The default host port, the same as in Docker's own examples.
 const DEFAULT_PORT: u16 = 5000;
 
-/// The shortest time between two polls: registries count requests, and lock out who asks too often.
+/// The shortest time between two polls: registries limit requests, and lock out clients that ask too often.
 const SHORTEST_POLL: Duration = Duration::from_secs(5);
 
-/// The managed registry; `None` also where `managed` is false, or something is wrong with it.
+/// Reads the managed registry. Returns `None` also if `managed` is false or the table has a problem.
 pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
     let table = field.table(&keys::MANAGED_REGISTRY)?;
     let is_managed = table.required("managed", "managed = true").and_then(|field| field.flag());
@@ -58,7 +58,8 @@ pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
     is_managed?.then_some(registry)
 }
 
-/// On the loopback address, which Docker trusts without a certificate, unless another one is named.
+/// Reads the published address. The default is the loopback address, which Docker trusts without a
+/// certificate.
 fn read_publish(table: &Table<'_>) -> Option<Publish> {
     let loopback = |port| Publish { address: Some(std::net::Ipv4Addr::LOCALHOST.into()), port };
     let Some(field) = table.get("publish") else { return Some(loopback(DEFAULT_PORT)) };
@@ -72,7 +73,7 @@ fn read_publish(table: &Table<'_>) -> Option<Publish> {
     }
 }
 
-/// What `publish` takes here.
+/// The accepted values of `publish` in this table.
 const REGISTRY_PUBLISH: &str = "a host port such as 5000, or an address and port such as \"0.0.0.0:5000\"";
 
 pub(super) fn read_access(field: &Field<'_>) -> Option<RegistryAccess> {

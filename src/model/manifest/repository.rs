@@ -6,13 +6,13 @@ use super::table::{Field, Table};
 use super::{keys, secrets, url};
 use crate::model::spec::{Provider, RepositorySpec, WebhookSpec};
 
-/// How often branch heads are asked for where the manifest does not say.
+/// The default interval of polling branch heads.
 const DEFAULT_POLL: Duration = Duration::from_secs(60);
 
-/// The shortest time between two polls: hosting services lock out who asks more often.
+/// The shortest time between two polls: hosting services lock out clients that ask more often.
 const SHORTEST_POLL: Duration = Duration::from_secs(5);
 
-/// Who may send a webhook, by the name that a manifest gives it.
+/// The webhook providers, by their name in a manifest.
 const PROVIDERS: [(&str, Provider); 4] = [
     ("github", Provider::Github),
     ("gitlab", Provider::Gitlab),

@@ -1,4 +1,4 @@
-//! Values that are named in a manifest and kept elsewhere.
+//! Secrets: the manifest names them, and their values are stored elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::keys;
 use super::table::{Field, Table, integer};
 use crate::model::spec::{EnvValue, Login, Manifest, Overlay, Recipe, SecretRef};
 
-/// The secret that a table names by exactly one of `secret_env` and `secret_file`.
+/// Reads the secret that a table names with exactly one of `secret_env` and `secret_file`.
 pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
     match &table.present(&["secret_env", "secret_file"])[..] {
         [field] if field.key() == "secret_env" => {
@@ -24,7 +24,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
     }
 }
 
-/// A table of environment variables.
+/// Reads a table of environment variables.
 pub(super) fn variables(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
     let read = |entry: Field<'_>| {
         if let Err(predicate) = grammar::variable(entry.key()) {
@@ -35,7 +35,7 @@ pub(super) fn variables(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
     field.entries().into_iter().filter_map(read).collect()
 }
 
-/// A value that is written in the manifest, or named and kept elsewhere.
+/// Reads a plain value or a reference to a secret.
 pub(super) fn value(field: &Field<'_>) -> Option<EnvValue> {
     match field.value() {
         DeValue::Table(_) => read(&field.table(&keys::SECRET)?).map(EnvValue::Secret),
@@ -43,7 +43,7 @@ pub(super) fn value(field: &Field<'_>) -> Option<EnvValue> {
     }
 }
 
-/// A text, number or flag as the text that a program gets.
+/// Reads a text, number or flag as the text that a program gets.
 pub(super) fn plain(field: &Field<'_>) -> Option<String> {
     match field.value() {
         DeValue::String(_) => field.text().map(str::to_owned),
@@ -65,7 +65,7 @@ pub(super) fn plain(field: &Field<'_>) -> Option<String> {
     }
 }
 
-/// BuildKit secrets by id.
+/// Reads BuildKit secrets by id.
 pub(super) fn build_secrets(field: &Field<'_>) -> BTreeMap<String, SecretRef> {
     let read = |entry: Field<'_>| {
         if let Err(predicate) = grammar::build_id(entry.key()) {
@@ -76,7 +76,7 @@ pub(super) fn build_secrets(field: &Field<'_>) -> BTreeMap<String, SecretRef> {
     field.entries().into_iter().filter_map(read).collect()
 }
 
-/// Name and password together, or neither.
+/// Reads name and password: both or neither.
 pub(super) fn login(table: &Table<'_>) -> Option<Login> {
     let username = table.get("username").map(|field| field.parsed("a name in quotes", read_username));
     let password = match &table.present(&["secret_env", "secret_file"])[..] {
@@ -100,7 +100,7 @@ pub(super) fn login(table: &Table<'_>) -> Option<Login> {
     }
 }
 
-/// A colon would end the name where both are sent together.
+/// Rejects a colon: it would end the name in the combined credentials.
 fn read_username(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
         return Err("must be a name without colons and control characters".to_owned());
@@ -112,7 +112,7 @@ impl Manifest {
     /// Every secret with the dotted path of its place, such as `environment.dev.env.TOKEN`.
     pub fn secrets(&self) -> Vec<(String, SecretRef)> {
         let mut found = self.webhook_secrets();
-        // Those of an environment on another host are there, and its agent's to read.
+        // The secrets of an environment on another host are stored there, and its agent reads them.
         for (name, spec) in self.environments.iter().filter(|(_, spec)| spec.host.is_none()) {
             let at = format!("environment.{name}");
             found.extend(secret_values(&format!("{at}.env"), &spec.env));
@@ -139,8 +139,8 @@ impl Manifest {
         found
     }
 
-    /// The secrets of webhooks with the dotted paths of their places, such as
-    /// `repository.keepwork.webhook`: anyone who guesses one can announce pushes.
+    /// The secrets of webhooks with the dotted paths of their places, such as `repository.keepwork.webhook`.
+    /// Anyone who guesses one can announce pushes.
     pub fn webhook_secrets(&self) -> Vec<(String, SecretRef)> {
         let hook = |spec: &crate::model::spec::RepositorySpec| Some(spec.webhook.as_ref()?.secret.clone());
         let all = self.repositories.iter();

@@ -1,6 +1,6 @@
-//! A TOML file on its way to values: what is there, of what type, on which line.
+//! Reads typed values from a TOML file, with the line of each.
 //!
-//! Every reader returns `Option`: `None` means that a problem was noted, and reading goes on.
+//! Every reader returns `Option`: `None` means that a problem was noted, and reading continues.
 
 use std::cell::RefCell;
 use std::str::FromStr;
@@ -14,11 +14,11 @@ use super::problem::Problem;
 use super::{SourceFile, grammar};
 use crate::model::name::InvalidName;
 
-/// A file that is being read, with what was found in it so far.
+/// A file that is being read, and its problems so far.
 pub(super) struct Source<'a> {
     name: &'a str,
     text: &'a str,
-    /// Where each line but the first begins.
+    /// The offsets of all lines except the first.
     line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
     places: RefCell<Places>,
@@ -26,7 +26,7 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(file: &'a SourceFile) -> Self {
-        // A byte order mark, as some editors leave it, is no part of the text.
+        // Some editors write a byte order mark, which does not belong to the text.
         let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
         let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
         let (problems, places) = (RefCell::default(), RefCell::default());
@@ -37,7 +37,7 @@ impl<'a> Source<'a> {
         self.text
     }
 
-    /// Notes a problem at a byte of the text; `None`: of the file as a whole.
+    /// Notes a problem at a byte of the text; `None` means the file as a whole.
     pub(super) fn problem(&self, offset: Option<usize>, message: impl AsRef<str>) {
         let line = offset.map(|offset| self.line(offset));
         self.problems.borrow_mut().push(Problem::new(self.name, line, message));
@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A table whose keys are known.
+/// A table with known keys.
 #[derive(Clone)]
 pub(super) struct Table<'a> {
     source: &'a Source<'a>,
@@ -81,14 +81,14 @@ impl<'a> Table<'a> {
         self
     }
 
-    /// The value of `key`, where there is one.
+    /// The value of `key`, if present.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
         debug_assert!(self.section.keys.contains(&key), "`{key}` is read but not declared");
         let (name, value) = self.toml.get_key_value(key)?;
         Some(Field::new(self.source, &self.path, name, value))
     }
 
-    /// The value of a key that must be there; `example` is what a problem shows of it.
+    /// The value of a required key. The problem of a missing key shows `example`.
     pub(super) fn required(&self, key: &'static str, example: &str) -> Option<Field<'a>> {
         let found = self.get(key);
         if found.is_none() {
@@ -97,12 +97,12 @@ impl<'a> Table<'a> {
         found
     }
 
-    /// Which of `keys` are there.
+    /// The present keys among `keys`.
     pub(super) fn present(&self, keys: &[&'static str]) -> Vec<Field<'a>> {
         keys.iter().filter_map(|key| self.get(key)).collect()
     }
 
-    /// The tables below `key` that bear names, such as each `[environment.NAME]`.
+    /// The named tables below `key`, such as each `[environment.NAME]`.
     pub(super) fn named_tables(&self, key: &'static str) -> Vec<Field<'a>> {
         self.get(key).map(|field| field.entries()).unwrap_or_default()
     }
@@ -122,9 +122,9 @@ impl<'a> Table<'a> {
 #[derive(Clone)]
 pub(super) struct Field<'a> {
     source: &'a Source<'a>,
-    /// What problems call it: the key, or `key[2]` for the third item of a list.
+    /// The label in problems: the key, or `key[2]` for the third item of a list.
     label: String,
-    /// The whole way from the top of the file.
+    /// The full dotted path from the top of the file.
     path: String,
     offset: usize,
     value: &'a DeValue<'a>,
@@ -154,17 +154,17 @@ impl<'a> Field<'a> {
         &self.path
     }
 
-    /// Where it is written.
+    /// The place of the key.
     pub(super) fn place(&self) -> Place {
         self.source.place(self.offset)
     }
 
-    /// Notes a problem; `predicate` goes on after the key, such as `must be ...`.
+    /// Notes a problem. `predicate` follows the key, such as `must be ...`.
     pub(super) fn must(&self, predicate: impl AsRef<str>) {
         self.problem(format!("`{}` {}", self.label, predicate.as_ref()));
     }
 
-    /// Notes a problem in words of its own.
+    /// Notes a problem with a complete message.
     pub(super) fn problem(&self, message: impl AsRef<str>) {
         self.source.problem(Some(self.offset), message);
     }
@@ -174,7 +174,7 @@ impl<'a> Field<'a> {
         self.must(format!("must be {expected}, not {}", type_of(self.value)));
     }
 
-    /// The value as TOML has it, for keys that take several types.
+    /// The raw TOML value, for keys that accept several types.
     pub(super) fn value(&self) -> &'a DeValue<'a> {
         self.value
     }
@@ -184,7 +184,7 @@ impl<'a> Field<'a> {
         self.text_as("a text in quotes")
     }
 
-    /// A text that `grammar` takes; `expected` is what a problem calls it.
+    /// A text that `grammar` accepts; `expected` describes it in problems.
     pub(super) fn parsed<T>(
         &self,
         expected: &str,
@@ -251,7 +251,7 @@ impl<'a> Field<'a> {
         self.parsed("a duration such as \"30s\" or \"5m\"", grammar::duration)
     }
 
-    /// The items of a list; `expected` is what a problem calls it.
+    /// The items of a list; `expected` describes it in problems.
     pub(super) fn items(&self, expected: &str) -> Vec<Self> {
         let DeValue::Array(items) = self.value else {
             self.wrong(expected);
@@ -285,7 +285,7 @@ impl<'a> Field<'a> {
         Some(Table { source, path, offset: Some(self.offset), toml, section }.checked())
     }
 
-    /// What a table with free keys holds, but for the user's own keys.
+    /// The entries of a table with free keys, without the user's own keys.
     pub(super) fn entries(&self) -> Vec<Self> {
         let Some(toml) = self.plain_table() else { return Vec::new() };
         let ours = toml.iter().filter(|(key, _)| !keys::is_own(key.get_ref()));
@@ -301,7 +301,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The number that an integer of any radix stands for.
+/// Converts an integer of any radix.
 pub(super) fn integer(number: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }

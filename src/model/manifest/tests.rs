@@ -1,4 +1,4 @@
-//! Manifests as people write them, right and wrong.
+//! Manifests as users write them, right and wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ mod wrong;
 
 const SHIPPED: &str = include_str!("../../../desired-state/keepwork.toml");
 
-/// What every test environment needs, on lines 1 to 3.
+/// The minimal test environment, on lines 1 to 3.
 const DEV: &str = "[environment.dev]\ncontainer = \"dev-server\"\nport = 8900\n";
 
 fn file(name: &str, text: impl Into<String>) -> SourceFile {
@@ -89,7 +89,7 @@ fn the_shipped_manifest_is_the_procedure_of_keepwork() {
             if dockerfile == "Dockerfile.dist" && output == "build.tar.gz"));
 }
 
-/// The shipped manifest with the lines that are commented out, where `wanted` takes them.
+/// The shipped manifest, with the commented-out lines that `wanted` accepts.
 fn shipped_with(wanted: impl Fn(&str) -> bool) -> String {
     let uncomment = |line: &'static str| match line.strip_prefix("# ") {
         Some(bare) if (bare.starts_with('[') || bare.contains(" = ")) && wanted(bare) => bare,
@@ -107,7 +107,7 @@ fn the_overlays_that_the_shipped_manifest_keeps_in_comments_are_right() {
 #[test]
 fn all_else_that_the_shipped_manifest_keeps_in_comments_is_right() {
     let problems = parse(&[file("k.toml", shipped_with(|_| true))]).unwrap_err();
-    // Whoever takes in `host` takes out `hostname`.
+    // `host` excludes `hostname`.
     assert!(
         problems.iter().all(|problem| problem.message.contains("does not go with `hostname`")),
         "{problems}"

@@ -1,14 +1,14 @@
-//! Where a repository may be, as the manifest says it.
+//! The grammar of a repository's URL in the manifest.
 
 use crate::model::remote_url::RemoteUrl;
 
-/// What a URL may be, for problems.
+/// The accepted URLs, for problems.
 const KNOWN: &str =
     "must be an https://, http://, ssh:// or file:// URL, user@host:path, or an absolute path";
 
-/// Takes a URL that can be handed to git.
+/// Parses a URL that can be passed to git.
 ///
-/// A problem never repeats the URL: it may hold a password.
+/// A problem never repeats the URL, because it may contain a password.
 pub(super) fn repository_url(text: &str) -> Result<String, String> {
     match RemoteUrl::parse(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -16,7 +16,7 @@ pub(super) fn repository_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// What to write instead, where that is known.
+/// The correct form, if it is known.
 fn advice(text: &str) -> Option<String> {
     let scheme =
         text.split_once("://").map(|(scheme, rest)| (scheme, rest.split('/').next().unwrap_or(rest)));

@@ -1,4 +1,4 @@
-//! The manual in `desired-state/README.md` and the reading know the same keys.
+//! The manual in `desired-state/README.md` and the reader must have the same keys.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,12 @@ const MANUAL: &str = include_str!("../../../../desired-state/README.md");
 
 type Keys = BTreeSet<(String, String)>;
 
-/// The texts in backticks of a line.
+/// The texts between backticks in a line.
 fn quoted(line: &str) -> Vec<&str> {
     line.split('`').skip(1).step_by(2).collect()
 }
 
-/// (section, key) of each row of the manual's tables of fields; those of keys that are not there
-/// yet apart.
+/// (section, key) of each row of the manual's tables of fields; keys that are not supported yet are separate.
 fn documented() -> (Keys, Keys) {
     let (mut now, mut later) = (Keys::new(), Keys::new());
     let mut section = None;
@@ -51,11 +50,11 @@ fn the_manual_explains_every_key_and_no_other() {
     assert_eq!(later, refused);
 }
 
-/// A manifest with `key = 1979-05-27`, a type that no key takes, in a table of `section`.
+/// A manifest with `key = 1979-05-27`, a type that no key accepts, in a table of `section`.
 fn with_a_date(section: &Section, key: &str) -> String {
     let dev = "[environment.dev]\nsource = { repository = \"r\", branch = \"b\" }\n";
     let key = match (section.title, key) {
-        // Only read in a table that has its companion.
+        // These keys are only read together with their companion.
         ("environment.NAME.build", "image" | "env") => format!("script = [\"x\"]\n{key}"),
         ("environment.NAME.build.step", "context" | "target" | "args" | "output") => {
             format!("dockerfile = \"D\"\n{key}")

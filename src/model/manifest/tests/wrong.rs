@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, as people are told: `file:line: message`.
+//! Problems of a manifest as users see them: `file:line: message`.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn told(files: &[SourceFile]) -> Vec<String> {
     }
 }
 
-/// Each case is lines added to `dev` from line 4 on, and what must be told of them, all of it.
+/// Checks each case: lines that are added to `dev` from line 4 on, and the complete expected problems.
 #[track_caller]
 fn each_of_dev(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
@@ -18,7 +18,7 @@ fn each_of_dev(cases: &[(&str, &str)]) {
     }
 }
 
-/// As [`each_of_dev`], for lines in its build's table, from line 6 on.
+/// Does the same as [`each_of_dev`] for lines in the build's table, from line 6 on.
 #[track_caller]
 fn each_of_build(cases: &[(&str, &str)]) {
     let end = "[repository.r]\nurl = \"/srv/r.git\"\n";
@@ -30,7 +30,7 @@ fn each_of_build(cases: &[(&str, &str)]) {
     }
 }
 
-/// As [`each_of_dev`], for lines in a repository's table, from line 5 on.
+/// Does the same as [`each_of_dev`] for lines in a repository's table, from line 5 on.
 #[track_caller]
 fn each_of_repository(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
@@ -122,7 +122,8 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
     }
 }
 
-/// As [`each_of_dev`], for lines in the front's table, from line 5 on, and more of `dev` before it.
+/// Does the same as [`each_of_dev`] for lines in the proxy's table, from line 5 on, with more of `dev` before
+/// it.
 #[track_caller]
 fn each_of_front(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
@@ -627,7 +628,7 @@ fn a_source_names_a_repository_that_is_there() {
         told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", repository)]),
         ["a.toml:4: there is no repository `kepwork`; did you mean `keepwork`?"]
     );
-    // While a file cannot be read, what seems to be missing may be in there.
+    // Missing parts may be declared in a file that cannot be read.
     assert_eq!(told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", "[repository")]).len(), 1);
 }
 
