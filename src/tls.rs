@@ -1,8 +1,8 @@
-//! TLS: who the server is ([`identity`]), and how a client knows that it talks to that one
-//! ([`client`]). The command line and agents use the same client.
+//! TLS: the server's identity ([`identity`]), and how a client verifies it ([`client`]). The command line and
+//! agents use the same client.
 //!
-//! The provider is ring: it builds with a C compiler alone. It is named everywhere and installed
-//! nowhere, so that no other part of the process can have set another one.
+//! The provider is ring: it needs only a C compiler to build. Every call names it explicitly instead of
+//! installing it, so that another part of the process cannot have installed a different one.
 
 pub mod client;
 pub mod identity;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// What is spoken within TLS, as ALPN names it.
+/// The protocol within TLS, negotiated by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.

@@ -1,25 +1,25 @@
-//! `WWW-Authenticate`: how a registry wants us to prove who we are.
+//! `WWW-Authenticate`: the authentication that a registry requires.
 
 use hyper::HeaderMap;
 use hyper::header::WWW_AUTHENTICATE;
 
-/// What a registry asks for.
+/// The required authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// Name and password with each request.
     Basic,
-    /// A token from another place.
+    /// A token from a separate service.
     Bearer {
-        /// Where tokens are given out.
+        /// The URL of the token service.
         realm: String,
-        /// For which service.
+        /// The service that the token is for.
         service: Option<String>,
-        /// To do what.
+        /// The requested permissions.
         scope: Option<String>,
     },
 }
 
-/// The first challenge that is understood.
+/// The first challenge of a known scheme.
 pub(super) fn read(headers: &HeaderMap) -> Option<Challenge> {
     headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| parse(value.to_str().ok()?))
 }
@@ -44,7 +44,7 @@ fn parse(text: &str) -> Option<Challenge> {
     Some(Challenge::Bearer { realm: realm?, service, scope })
 }
 
-/// `name="value"` and `name=value`, with commas between them; a quoted value may hold commas.
+/// Parses `name="value"` and `name=value`, separated by commas; a quoted value may contain commas.
 fn parameters(mut text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     while let Some((name, rest)) = text.split_once('=') {
@@ -62,7 +62,7 @@ fn parameters(mut text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The text up to the closing quote, and what follows it.
+/// The text up to the closing quote, and the rest after it.
 fn until_quote(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut letters = text.char_indices();

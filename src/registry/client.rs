@@ -1,4 +1,4 @@
-//! Asking a registry which content a name has. Everything has a deadline.
+//! Queries registries for the content of image names. Every query has a deadline.
 
 use std::time::Duration;
 
@@ -20,40 +20,39 @@ use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, TaggedImage};
 use crate::model::spec::RegistryAccess;
 
-/// How long one question may take, with all that belongs to it. A frozen registry says nothing at
-/// all, for ever.
+/// The deadline of one query with all its requests. A frozen registry would never answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
-/// The manifests that an engine can pull: of one platform or of several, in both dialects.
+/// The manifest types that an engine can pull: for one platform or for several, OCI and Docker.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
-/// Where a registry tells the digest of what it answers.
+/// The header with the digest of an answer.
 const DIGEST: &str = "docker-content-digest";
-/// Where Docker Hub really is.
+/// The real host of Docker Hub's API.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";
-/// Redirects that are followed.
+/// The maximum number of followed redirects.
 pub(super) const REDIRECTS: usize = 3;
 
-/// Asks registries.
+/// Queries registries.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     keyring: Keyring,
 }
 
 impl Client {
-    /// One that finds its credentials in `keyring`.
+    /// Creates a client that finds its credentials in `keyring`.
     pub fn new(keyring: Keyring) -> Self {
         Self { keyring }
     }
 
-    /// Where its credentials are.
+    /// The source of its credentials.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// The digest that a tag has now.
+    /// The current digest of a tag.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// Returns [`RegistryError`] if the query fails.
     pub async fn digest(
         &self,
         image: &TaggedImage,
@@ -62,10 +61,10 @@ impl Client {
         self.within_deadline(&image.repository, image.tag(), access).await
     }
 
-    /// Whether a digest is there.
+    /// Whether the registry has a digest.
     ///
     /// # Errors
-    /// [`RegistryError`], but none where it is not there.
+    /// Returns [`RegistryError`] if the query fails. A missing digest is not an error.
     pub async fn has(
         &self,
         repository: &ImageRepository,
@@ -79,11 +78,11 @@ impl Client {
         }
     }
 
-    /// The platforms that a multi-platform image is there for, as `linux/arm64`; none where the name is
-    /// that of one image alone.
+    /// The platforms of a multi-platform image, such as `linux/arm64`; empty if the name is that of a single
+    /// image.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// Returns [`RegistryError`] if the query fails.
     pub async fn platforms(
         &self,
         repository: &ImageRepository,
@@ -127,7 +126,7 @@ impl Client {
         if let Some(digest) = question.told(&answer)? {
             return Ok(digest);
         }
-        // Older registries tell no digest, so what they answer is hashed.
+        // Older registries send no digest header, so abide hashes the answer.
         let answer = question.ask(Method::GET, access, credentials.as_ref()).await?;
         let sum: [u8; 32] = Sha256::digest(&answer.body).into();
         let found = Digest::of_sha256(&sum);
@@ -138,7 +137,7 @@ impl Client {
     }
 }
 
-/// A manifest that is asked for.
+/// A query for a manifest.
 pub(super) struct Question<'a> {
     pub(super) repository: &'a ImageRepository,
     /// A tag or digest.
@@ -146,7 +145,7 @@ pub(super) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// The answer, where there is such a manifest.
+    /// The answer, if the manifest exists.
     async fn ask(
         &self,
         method: Method,
@@ -168,8 +167,8 @@ impl Question<'_> {
         }
     }
 
-    /// The first answer, and the address that gave it. This machine's own registries may be plain
-    /// or not, and nobody says which: a TLS server answers a plain request with 400.
+    /// The first answer, and the address that gave it. This host's own registries may use TLS or not, and
+    /// nothing declares which: a TLS server answers a plain request with 400.
     async fn first(&self, method: &Method, access: &RegistryAccess) -> Result<(Uri, Answer), RegistryError> {
         let is_plain = access.plain_http || self.repository.host().is_loopback();
         if is_plain {
@@ -187,7 +186,7 @@ impl Question<'_> {
         format!("manifests/{}", self.reference)
     }
 
-    /// Where a part of the repository is.
+    /// The URL of a part of the repository.
     pub(super) fn address(&self, scheme: &str, part: &str) -> Result<Uri, RegistryError> {
         let host = match self.repository.host().as_str() {
             DOCKER_HUB => DOCKER_HUB_API,
@@ -197,7 +196,8 @@ impl Question<'_> {
         address.parse().map_err(|_| self.unavailable("its address is none".to_owned()))
     }
 
-    /// Sends the question, and follows redirects: without our proof, which is for this host alone.
+    /// Sends the query and follows redirects. Redirected requests have no credentials, because those are for
+    /// this host only.
     async fn send(
         &self,
         method: &Method,
@@ -245,7 +245,7 @@ impl Question<'_> {
         }
     }
 
-    /// The digest that the registry tells.
+    /// The digest in the registry's header.
     fn told(&self, answer: &Answer) -> Result<Option<Digest>, RegistryError> {
         let Some(told) = answer.headers.get(DIGEST) else { return Ok(None) };
         let digest = told.to_str().ok().and_then(|text| Digest::new(text).ok());
@@ -260,7 +260,7 @@ impl Question<'_> {
         self.unavailable(format!("no answer within {}", humantime::format_duration(DEADLINE)))
     }
 
-    /// It does not answer now, and may have said when it will.
+    /// The error for a registry that does not answer at the moment, with its `Retry-After`.
     fn put_off(&self, why: String, retry_after: Option<Duration>) -> RegistryError {
         let why = match retry_after {
             Some(pause) => {
@@ -285,7 +285,7 @@ impl Question<'_> {
     }
 }
 
-/// Where an answer sends us; only whole addresses are followed.
+/// The target of a redirect; only absolute URLs are followed.
 pub(super) fn redirect(status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
     if !status.is_redirection() {
         return None;

@@ -1,5 +1,4 @@
-//! One request on a connection of its own. Questions to registries are few and far between, so none
-//! is kept open.
+//! One request on its own connection. Registry queries are rare, so no connection is kept open.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,24 +19,24 @@ use crate::tls::Protocol;
 use crate::tls::client::{Connector, Trust};
 use crate::tls::proxy::Proxy;
 
-/// The longest answer that is read, in bytes: registries take no longer manifests.
+/// The longest answer that is read, in bytes: registries accept no longer manifests.
 const LONGEST_ANSWER: usize = 4 << 20;
-/// Where Docker looks for the certificates of registries, one folder a host.
+/// Docker's folder for certificates of registries, with a subfolder for each host.
 const CERTIFICATES: &str = "/etc/docker/certs.d";
 
-/// A whole answer.
+/// A complete answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// How it was reached.
+    /// The scheme and kind of address that it came from.
     pub(super) reach: Reach,
 }
 
-/// Sends `request` to the host of its address, and reads the whole answer. See [`open`].
+/// Sends `request` to the host of its URL, and reads the whole answer. See [`open`].
 ///
 /// # Errors
-/// What happened, as a clause.
+/// Returns the failure, as a clause.
 pub(super) async fn ask(request: Request<Full<Bytes>>, from: Option<Reach>) -> Result<Answer, String> {
     let (reach, answer) = open(request, from).await?;
     let (head, body) = answer.into_parts();
@@ -46,12 +45,12 @@ pub(super) async fn ask(request: Request<Full<Bytes>>, from: Option<Reach>) -> R
     Ok(Answer { status: head.status, headers: head.headers, body, reach })
 }
 
-/// Sends `request` to the host of its address, through the environment's proxy where there is one; the
-/// answer's body comes as it is read. `from` bounds
-/// where that may be; `None`: the address is from the manifest or the record, and may be anywhere.
+/// Sends `request` to the host of its URL, through the environment's proxy if there is one. The caller reads
+/// the answer's body as it arrives. `from` limits the allowed addresses; `None` allows any address, because
+/// the URL comes from the manifest or the record.
 ///
 /// # Errors
-/// What happened, as a clause.
+/// Returns the failure, as a clause.
 pub(super) async fn open(
     request: Request<Full<Bytes>>,
     from: Option<Reach>,
@@ -81,9 +80,9 @@ pub(super) async fn open(
     Ok((reach, exchange(stream, request, None).await?))
 }
 
-/// A connection through a proxy, and whether it leads to a private address: to the proxy itself where
-/// it passes requests on, else a tunnel. It is the proxy that looks up names, so what they stand for is
-/// only checked as far as it is known here.
+/// A connection through a proxy, and whether it leads to a private address. It leads to the proxy itself if
+/// the proxy forwards requests, and is a tunnel otherwise. The proxy resolves names, so their addresses are
+/// only checked as far as this host can resolve them.
 async fn through(
     proxy: &Proxy,
     host: &str,
@@ -100,8 +99,8 @@ async fn through(
     Ok((stream.map_err(|error| error.to_string())?, is_private))
 }
 
-/// The first address that can be connected to, of those that may be asked. What was checked is what
-/// is connected to, so that a name cannot point elsewhere a moment later.
+/// Connects to the first reachable address among those that are allowed. It connects to the addresses that it
+/// checked, so that the name cannot change its address in between.
 async fn connect(host: &str, port: u16, from: Option<Reach>) -> Result<(TcpStream, SocketAddr), String> {
     let found = tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
     let mut why = format!("{host} has no address that it may send us to");
@@ -124,7 +123,7 @@ async fn exchange(
     let host = authority.parse().map_err(|_| "its address names no host".to_owned())?;
     request.headers_mut().insert(HOST, host);
     if let Some(proxy) = proxy {
-        // A proxy that passes a request on goes by its whole address.
+        // A forwarding proxy needs the full URL of a request.
         request
             .headers_mut()
             .extend(proxy.credentials().map(|credentials| (PROXY_AUTHORIZATION, credentials.clone())));
@@ -134,15 +133,15 @@ async fn exchange(
     }
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
-    // It ends with the body, read or dropped.
+    // The task ends with the body, read or dropped.
     tokio::spawn(connection);
     sender.send_request(request).await.map_err(|error| chain(&error))
 }
 
-/// What this machine trusts, and what it trusts for this registry alone, as Docker does.
+/// The certificates that this host trusts, plus those for this registry only, as in Docker.
 async fn connector(authority: &str) -> Result<Connector, String> {
     let folder = Path::new(CERTIFICATES).join(authority);
-    // Reads files, which may be slow.
+    // This reads files, which may be slow.
     let made = tokio::task::spawn_blocking(move || {
         Connector::new(&Trust::SystemAnd(certificates_in(&folder)), Protocol::Http1)
     });
@@ -150,7 +149,7 @@ async fn connector(authority: &str) -> Result<Connector, String> {
     made.map_err(|error| chain(&error))
 }
 
-/// The `*.crt` files of a folder; none where it is not there.
+/// The `*.crt` files of a folder; empty if the folder is missing.
 fn certificates_in(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "crt")).collect()

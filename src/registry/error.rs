@@ -1,36 +1,36 @@
-//! Why a registry gave no answer that helps.
+//! Errors of registries.
 
 use std::time::Duration;
 
-/// What went wrong between abide and a registry.
+/// A failed query of a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// It does not answer, or not now. It is worth another try.
+    /// The registry does not answer at the moment. Another attempt may succeed.
     #[error("the registry {registry} does not answer: {why}")]
     Unavailable {
         /// The registry's host.
         registry: String,
-        /// What happened.
+        /// The failure.
         why: String,
-        /// How long it asks to be left alone.
+        /// The pause that the registry requests.
         retry_after: Option<Duration>,
     },
-    /// It answers, and lets us in to nothing.
+    /// The registry answers, but denies access.
     #[error("the registry {registry} denies access to {name}: {why}")]
     Denied {
         /// The registry's host.
         registry: String,
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What happened.
+        /// The failure.
         why: String,
     },
-    /// It answers, and has no such image.
+    /// The registry answers, but does not have the image.
     #[error("the registry {registry} has no {name}")]
     NotFound {
         /// The registry's host.
         registry: String,
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Who we are at a registry: as the manifest says, else as Docker's own configuration does.
+//! Credentials for registries: from the manifest, or else from Docker's own configuration.
 
 mod config;
 mod helper;
@@ -16,10 +16,10 @@ use crate::model::spec::{Login, RegistryAccess};
 use crate::secret;
 use config::DockerConfig;
 
-/// Under which name Docker keeps the credentials of Docker Hub.
+/// The key of Docker Hub's credentials in Docker's configuration.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Proof for one registry.
+/// Credentials for one registry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// A name and a password.
@@ -29,7 +29,7 @@ pub enum Credentials {
         /// The password.
         password: Secret,
     },
-    /// A token that stands for both.
+    /// A token that replaces both.
     IdentityToken(Secret),
 }
 
@@ -40,16 +40,16 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// As the engine takes it in `X-Registry-Auth`: JSON in the base64 of URLs.
+    /// Encodes the credentials for the engine's `X-Registry-Auth`: JSON in URL-safe base64.
     ///
-    /// The Docker client library encodes with the other alphabet, whose `+` and `/` the engine does
-    /// not read: it then asks the registry as nobody, without a word. Passwords with `>`, `?` or
-    /// `~` in the wrong place lead there.
+    /// The Docker client library uses the other alphabet, whose `+` and `/` the engine cannot read: it then
+    /// queries the registry anonymously, without an error. Passwords with `>`, `?` or `~` at some positions
+    /// cause this.
     pub fn engine_header(&self, host: &RegistryHost) -> Secret {
         Secret::new(URL_SAFE.encode(self.engine_json(host).to_string()))
     }
 
-    /// Those of several registries, as the engine takes them in `X-Registry-Config`, likewise.
+    /// Encodes the credentials of several registries for the engine's `X-Registry-Config`, likewise.
     pub fn engine_config(all: &BTreeMap<RegistryHost, Self>) -> Secret {
         let entry = |(host, of): (&RegistryHost, &Self)| (address(host).to_owned(), of.engine_json(host));
         let config: serde_json::Map<_, _> = all.iter().map(entry).collect();
@@ -71,7 +71,7 @@ impl Credentials {
     }
 }
 
-/// How the engine calls a registry.
+/// The engine's name of a registry.
 fn address(host: &RegistryHost) -> &str {
     match host.as_str() {
         DOCKER_HUB => DOCKER_HUB_KEY,
@@ -79,7 +79,7 @@ fn address(host: &RegistryHost) -> &str {
     }
 }
 
-/// Why credentials cannot be had. None of them says what they are.
+/// The reason why credentials are missing. No variant contains them.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     /// A secret of the manifest cannot be read.
@@ -87,7 +87,7 @@ pub enum KeyringError {
     Secret {
         /// The registry.
         host: RegistryHost,
-        /// Why not.
+        /// The cause.
         source: secret::SecretError,
     },
     /// Docker's configuration cannot be read.
@@ -95,34 +95,34 @@ pub enum KeyringError {
     Config {
         /// The file or variable.
         place: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: &'static str,
     },
-    /// A credential helper does not answer as one.
+    /// A credential helper gave an invalid answer.
     #[error("the credential helper {helper} for the registry {host} {problem}")]
     Helper {
-        /// The program.
+        /// The helper program.
         helper: String,
         /// The registry.
         host: RegistryHost,
-        /// What happened.
+        /// The failure.
         problem: &'static str,
     },
 }
 
-/// Where credentials are looked for. Read afresh at each need, so that a login or a rotated
-/// password takes no restart.
+/// The sources of credentials. They are read again for every use, so a login or a rotated password needs no
+/// restart.
 #[derive(Clone, Debug)]
 pub struct Keyring {
-    /// Docker's configuration in a variable, which comes before the file.
+    /// Docker's configuration in a variable. It takes precedence over the file.
     inline: Option<Secret>,
-    /// Docker's configuration file; `None`: there is no home to look in.
+    /// Docker's configuration file; `None` if there is no home directory.
     file: Option<PathBuf>,
 }
 
 impl Keyring {
-    /// As this process's environment says: `DOCKER_AUTH_CONFIG`, then `config.json` in
-    /// `DOCKER_CONFIG` or in `~/.docker`.
+    /// Reads this process's environment: `DOCKER_AUTH_CONFIG`, then `config.json` in `DOCKER_CONFIG` or in
+    /// `~/.docker`.
     pub fn from_environment() -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let inline = set("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()).map(Secret::new);
@@ -131,15 +131,15 @@ impl Keyring {
         Self { inline, file: folder.map(|folder| folder.join("config.json")) }
     }
 
-    /// As Docker's configuration in `text`, and after it in `file`, says.
+    /// Uses Docker's configuration in `text`, and after it the one in `file`.
     pub fn new(text: Option<Secret>, file: Option<PathBuf>) -> Self {
         Self { inline: text, file }
     }
 
-    /// What proves us to `host`; `None`: we are nobody there.
+    /// The credentials for `host`; `None` for anonymous access.
     ///
     /// # Errors
-    /// [`KeyringError`], where credentials are named and cannot be had.
+    /// Returns [`KeyringError`] if configured credentials cannot be read.
     pub async fn credentials(
         &self,
         host: &RegistryHost,
@@ -158,8 +158,8 @@ impl Keyring {
         Ok(None)
     }
 
-    /// The registries that Docker's own configuration names. One that cannot be read names none: who
-    /// needs it is told.
+    /// The registries that Docker's own configuration names. An unreadable configuration names none: users of
+    /// its credentials get the error.
     pub fn hosts(&self) -> BTreeSet<RegistryHost> {
         self.configs().filter_map(Result::ok).flat_map(|config| config.hosts()).collect()
     }

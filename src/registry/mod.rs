@@ -1,8 +1,8 @@
-//! Registries of images: who we are there, and what they hold.
+//! Image registries: credentials and queries.
 //!
-//! Images themselves move between engine and registry; abide only asks small questions: which
-//! digest does a tag have, is a digest still there. [`Keyring`] finds the credentials, as the
-//! manifest or Docker's own configuration has them; [`Client`] asks.
+//! Images themselves move between engine and registry. abide only sends small queries: which digest does a
+//! tag have, and does a digest still exist. [`Keyring`] finds the credentials in the manifest or in Docker's
+//! own configuration; [`Client`] sends the queries.
 
 mod challenge;
 mod client;

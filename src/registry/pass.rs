@@ -1,5 +1,4 @@
-//! Passing on: what an engine far away wants of a registry, asked in our name and handed over as it
-//! comes.
+//! Forwards the registry requests of a remote engine with abide's credentials, and streams the answers back.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -15,28 +14,28 @@ use super::token::AGENT;
 use crate::model::reference::ImageRepository;
 use crate::model::spec::RegistryAccess;
 
-/// Headers of a question that reach the registry.
+/// Request headers that are forwarded to the registry.
 const PASSED: [hyper::header::HeaderName; 2] = [ACCEPT, RANGE];
 
-/// One thing that is wanted of a repository.
+/// One request for a part of a repository.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// `GET` or `HEAD`.
     pub method: Method,
-    /// Of which repository.
+    /// The repository.
     pub repository: ImageRepository,
-    /// What, such as `blobs/sha256:...`.
+    /// The part, such as `blobs/sha256:...`.
     pub part: String,
-    /// Which forms are understood, and which range is wanted.
+    /// The accepted media types and the requested range.
     pub headers: HeaderMap,
 }
 
 impl Client {
-    /// Asks for `wanted`, with our credentials where the registry wants some, and follows redirects.
-    /// The body of the answer comes as fast as it is read; until then the registry has 15 s.
+    /// Sends `wanted`, with credentials if the registry requires them, and follows redirects. The body of the
+    /// answer arrives as fast as it is read. The registry has 15 s until then.
     ///
     /// # Errors
-    /// [`RegistryError`]; an answer that says no is none.
+    /// Returns [`RegistryError`] if the registry gives no answer. A negative answer is not an error.
     pub async fn pass(
         &self,
         wanted: &Wanted,
@@ -68,7 +67,7 @@ impl Client {
     }
 }
 
-/// The first answer, and the address that gave it: as for a question of our own.
+/// The first answer, and the address that gave it, as for abide's own queries.
 async fn first(
     wanted: &Wanted,
     question: &Question<'_>,
@@ -86,7 +85,8 @@ async fn first(
     Ok((address, reach, answer))
 }
 
-/// Sends it, and follows redirects: without our proof, which is for this host alone.
+/// Sends the request and follows redirects. Redirected requests have no credentials, because those are for
+/// this host only.
 async fn send(
     wanted: &Wanted,
     question: &Question<'_>,

@@ -1,4 +1,4 @@
-//! For which platforms a multi-platform image is there.
+//! The platforms of a multi-platform image.
 
 use serde::Deserialize;
 
@@ -21,12 +21,12 @@ struct Platform {
     variant: String,
 }
 
-/// The platforms of an index, each once; what is not an index has none.
+/// The platforms of an index, without duplicates; empty if the manifest is not an index.
 pub(super) fn of_index(manifest: &[u8]) -> Vec<String> {
     let Ok(index) = serde_json::from_slice::<Index>(manifest) else { return Vec::new() };
     let mut found = Vec::new();
     for platform in index.manifests.into_iter().filter_map(|entry| entry.platform) {
-        // Attestations stand beside images, for a platform of this name.
+        // Attestations are listed beside images, with this platform name.
         if platform.os == "unknown" {
             continue;
         }

@@ -1,24 +1,24 @@
-//! Where a registry may send us: it chooses the addresses of its token service and of redirects, and
-//! must not make abide ask what only abide can reach.
+//! Limits on the addresses that a registry names for its token service and redirects: it must not make abide
+//! contact addresses that only abide can reach.
 
 use std::net::IpAddr;
 
 use hyper::Uri;
 
-/// How the registry itself was reached, which bounds what it may name.
+/// The connection to the registry itself, which limits the addresses that it may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
     /// Without TLS.
     pub(super) is_plain: bool,
-    /// At an address that not everyone can reach.
+    /// At an address that is not public.
     pub(super) is_private: bool,
 }
 
 impl Reach {
-    /// Whether an address with this scheme may be asked.
+    /// Checks whether an address with this scheme may be contacted.
     ///
     /// # Errors
-    /// Why not, as a clause.
+    /// Returns the reason for a refusal, as a clause.
     pub(super) fn check_scheme(self, target: &Uri) -> Result<(), String> {
         match target.scheme_str() {
             Some("https") => Ok(()),
@@ -27,20 +27,20 @@ impl Reach {
         }
     }
 
-    /// Whether an address of the network may be connected to.
+    /// Whether a network address may be connected to.
     pub(super) fn allows(self, address: IpAddr) -> bool {
         self.is_private || !is_private(address)
     }
 }
 
-/// Scheme and host of an address, without what may be secret.
+/// Scheme and host of a URL, without parts that may be secret.
 pub(super) fn shown(uri: &Uri) -> String {
     let host = uri.host().unwrap_or("an address without a host");
     let text = format!("{}://{host}", uri.scheme_str().unwrap_or("?"));
     text.chars().filter(|c| !c.is_control()).take(120).collect()
 }
 
-/// Addresses that are this machine's, its networks' or nobody's.
+/// Whether an address belongs to this host, to a private network, or to nobody.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

@@ -1,14 +1,14 @@
-//! `Retry-After`: how long a service asks to be left alone.
+//! `Retry-After`: the pause that a service requests.
 
 use std::time::{Duration, SystemTime};
 
 use hyper::HeaderMap;
 use hyper::header::RETRY_AFTER;
 
-/// The longest that is kept: a slip of the other side must not stop an environment for days.
+/// The longest accepted pause: an error of the service must not stop an environment for days.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// The pause that an answer asks for, in seconds or as a date.
+/// The requested pause, given in seconds or as a date.
 pub(super) fn read(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse().map(Duration::from_secs) {

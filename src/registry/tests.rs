@@ -1,4 +1,4 @@
-//! The keyring against files and helpers, the client against small servers of every kind.
+//! The keyring with files and helpers, and the client with small servers of every kind.
 
 mod client;
 mod keyring;

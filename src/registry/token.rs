@@ -1,4 +1,4 @@
-//! Tokens: where a registry wants none of our passwords, but proof from its token service.
+//! Tokens: for registries that require a token of their token service instead of a password.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use super::reach::{self, Reach};
 use super::retry_after;
 use crate::model::container::Secret;
 
-/// What abide calls itself.
+/// The user agent of abide.
 pub(super) const AGENT: &str = concat!("abide/", env!("CARGO_PKG_VERSION"));
 
-/// Why there is no token.
+/// The reason why no token was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TokenError {
-    /// The token service does not answer, and may have said when it will.
+    /// The token service does not answer. It may have sent a `Retry-After`.
     Unavailable(String, Option<Duration>),
-    /// It gives us none.
+    /// The token service refuses to issue a token.
     Denied(String),
 }
 
@@ -34,13 +34,13 @@ struct Given {
     access_token: Option<String>,
 }
 
-/// `Authorization` by name and password.
+/// `Authorization` with name and password.
 pub(super) fn basic(username: &str, password: &Secret) -> Option<HeaderValue> {
     let pair = format!("{username}:{}", password.expose());
     sensitive(&format!("Basic {}", STANDARD.encode(pair)))
 }
 
-/// `Authorization` by a token that the service at `realm` gives for `scope`.
+/// `Authorization` with a token for `scope` from the service at `realm`.
 pub(super) async fn bearer(
     realm: &str,
     service: Option<&str>,
@@ -65,7 +65,7 @@ pub(super) async fn bearer(
         }
         status => return Err(put_off(format!("it says {status}"), retry_after::read(&answer.headers))),
     }
-    // The parser's own words would repeat what is secret.
+    // The parser's message would repeat secrets.
     let given: Given = serde_json::from_slice(&answer.body)
         .map_err(|_| at_service("its answer holds no token".to_owned()))?;
     let token = given.token.or(given.access_token).filter(|token| !token.is_empty());
@@ -74,7 +74,7 @@ pub(super) async fn bearer(
         .ok_or_else(|| at_service("its answer holds no token".to_owned()))
 }
 
-/// A `GET` with name and password, or, where there is an identity token, OAuth's refresh by `POST`.
+/// A `GET` with name and password, or OAuth's refresh by `POST` if there is an identity token.
 fn request(
     realm: &Uri,
     service: Option<&str>,

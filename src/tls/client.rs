@@ -1,4 +1,4 @@
-//! The client's side: a stream to `host:port` whose other end is known.
+//! The client's side: a stream to a verified server at `host:port`.
 
 use std::fmt;
 use std::io;
@@ -18,48 +18,48 @@ use super::pinned::{OtherKey, Pinned};
 use super::{Protocol, provider, proxy};
 use crate::model::credential::Pin;
 
-/// An encrypted stream to a server that is known.
+/// An encrypted stream to a verified server.
 pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
-/// How long connecting may take, and then how long the handshake: a host that drops packets would
-/// else keep us for minutes.
+/// The timeout of connecting, and then of the handshake. Otherwise, a host that drops packets would block for
+/// minutes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// By what a server is known.
+/// How a server is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// By this key, and by no other. Names, dates and authorities do not matter.
+    /// By this key only. Names, dates and authorities do not matter.
     Pin(Pin),
-    /// By a certificate that one of the authorities in this PEM file signed, for the host's name.
+    /// By a certificate for the host's name, signed by one of the authorities in this PEM file.
     File(PathBuf),
-    /// By a certificate that an authority of this machine's own list signed, for the host's name.
-    /// The machine's list and no built-in one: it is kept up to date by the system, has an
-    /// organisation's own authorities, and bollard reads it anyway, so it costs no crate.
+    /// By a certificate for the host's name, signed by an authority in this host's own list. The system keeps
+    /// that list up to date, it includes an organisation's own authorities, and bollard reads it anyway, so
+    /// unlike a built-in list it costs no crate.
     System,
-    /// The same, or by one that an authority in these PEM files signed.
+    /// Like `System`, and also by authorities in these PEM files.
     SystemAnd(Vec<PathBuf>),
 }
 
-/// Whether nothing that is sent to `host` leaves this machine, so that it needs no TLS. A name or an IP
-/// address, without brackets.
+/// Whether traffic to `host` never leaves this host, so that it needs no TLS. `host` is a name or an IP
+/// address without brackets.
 pub fn is_local(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost")
         || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Why there is no such stream.
+/// The reason why no verified stream could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The file with authorities cannot be used.
+    /// The file with authorities is invalid.
     #[error("the certificates of authorities in {} cannot be used: {reason}", path.display())]
     Authorities {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The problem.
         reason: String,
     },
-    /// This machine has no list of authorities.
+    /// This host has no list of authorities.
     #[error("this machine has no certificates of authorities: name a file of them")]
     NoAuthorities,
     /// TLS cannot be set up.
@@ -68,34 +68,34 @@ pub enum ConnectError {
     /// The host is neither a name nor an address.
     #[error("the host is neither a name nor an address")]
     Host(#[from] InvalidDnsNameError),
-    /// Nobody listens, or the way there is barred.
+    /// Nobody listens, or the route is blocked.
     #[error("no connection")]
     Unreachable(#[source] io::Error),
-    /// Nothing came back in time.
+    /// No answer came in time.
     #[error("no connection within {} s", PATIENCE.as_secs())]
     Silent,
-    /// The server has another key than the pinned one.
+    /// The server's key differs from the pinned one.
     #[error(
         "the server's key is not the one that the token was made with: it is another server, someone \
          is in between, or the server was set up anew, and a new token is needed"
     )]
     OtherKey,
-    /// No authority that is trusted vouches for the server.
+    /// No trusted authority signed the server's certificate.
     #[error(
         "the server's certificate is of no authority that is trusted here: use the token with the \
          server's pin, or name the authority's certificate"
     )]
     UnknownAuthority,
-    /// The certificate is another host's.
+    /// The certificate belongs to another host.
     #[error("the server's certificate is not for the name that it was called by")]
     OtherName,
-    /// The certificate is too old or too young; or this machine's clock is wrong.
+    /// The certificate is expired or not valid yet, or this host's clock is wrong.
     #[error("the server's certificate is not valid at the time that this machine's clock says")]
     OutOfDate,
-    /// The other end speaks no TLS.
+    /// The server does not support TLS.
     #[error("the server does not speak TLS on this port: is it an `http://` address?")]
     NoTls,
-    /// The other end does not speak what was asked for.
+    /// The server does not support the requested protocol.
     #[error("the server does not speak HTTP/2: is there a proxy in between?")]
     NoHttp2,
     /// Anything else.
@@ -104,13 +104,13 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether trying again later may help.
+    /// Whether a later attempt may succeed.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Silent | Self::Handshake(_))
     }
 }
 
-/// Makes streams. Cheap to clone.
+/// Opens streams. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,
@@ -118,10 +118,10 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector that knows servers by `trust`, and speaks `protocol` with them.
+    /// A connector that verifies servers by `trust`, and uses `protocol` with them.
     ///
     /// # Errors
-    /// [`ConnectError::Authorities`], [`ConnectError::NoAuthorities`], [`ConnectError::Setup`].
+    /// Returns [`ConnectError::Authorities`], [`ConnectError::NoAuthorities`] or [`ConnectError::Setup`].
     pub fn new(trust: &Trust, protocol: Protocol) -> Result<Self, ConnectError> {
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
@@ -140,11 +140,11 @@ impl Connector {
         Ok(Self { config: Arc::new(config), protocol })
     }
 
-    /// A stream to `host:port`, through the environment's proxy where there is one. `host` is a name, or
+    /// Opens a stream to `host:port`, through the environment's proxy if there is one. `host` is a name, or
     /// an address without brackets.
     ///
     /// # Errors
-    /// [`ConnectError`]; nothing was sent then but the handshake.
+    /// Returns [`ConnectError`]; nothing but the handshake was sent then.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
         let name = ServerName::try_from(host.to_owned())?;
         let stream = timeout(PATIENCE, proxy::connect("https", host, port)).await;
@@ -152,10 +152,10 @@ impl Connector {
         self.shake_hands(name, stream).await
     }
 
-    /// The same, on a connection to `host` that was made already.
+    /// Does the same on an existing connection to `host`.
     ///
     /// # Errors
-    /// [`ConnectError`]; nothing was sent then but the handshake.
+    /// Returns [`ConnectError`]; nothing but the handshake was sent then.
     pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<Stream, ConnectError> {
         self.shake_hands(ServerName::try_from(host.to_owned())?, stream).await
     }
@@ -165,12 +165,12 @@ impl Connector {
         name: ServerName<'static>,
         stream: TcpStream,
     ) -> Result<Stream, ConnectError> {
-        // Only latency is at stake where the socket refuses this.
+        // If the socket refuses this, only latency suffers.
         let _ = stream.set_nodelay(true);
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         let stream = timeout(PATIENCE, handshake).await.map_err(|_| ConnectError::Silent)?;
         let stream = stream.map_err(explain)?;
-        // HTTP/1.1 is what a server speaks that does not know ALPN.
+        // A server without ALPN uses HTTP/1.1.
         if self.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(ConnectError::NoHttp2);
         }
@@ -198,7 +198,7 @@ fn authorities_in(path: &PathBuf) -> Result<RootCertStore, ConnectError> {
     Ok(authorities)
 }
 
-/// This machine's, and those in `files`; a machine that has none of its own is fine then.
+/// This host's authorities and those in `files`. With `files`, the host need not have any of its own.
 fn authorities_with(files: &[PathBuf]) -> Result<RootCertStore, ConnectError> {
     let mut all = match authorities_of_this_machine() {
         Err(ConnectError::NoAuthorities) if !files.is_empty() => RootCertStore::empty(),
@@ -210,14 +210,14 @@ fn authorities_with(files: &[PathBuf]) -> Result<RootCertStore, ConnectError> {
     Ok(all)
 }
 
-/// What cannot be read of the list is left out: a machine's list is long, and may hold anything.
+/// Skips unreadable entries: a host's list is long, and may contain anything.
 fn authorities_of_this_machine() -> Result<RootCertStore, ConnectError> {
     let mut authorities = RootCertStore::empty();
     authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if authorities.is_empty() { Err(ConnectError::NoAuthorities) } else { Ok(authorities) }
 }
 
-/// What a failed handshake means to who asked for it.
+/// The cause of a failed handshake, as an error for the caller.
 fn explain(error: io::Error) -> ConnectError {
     use CertificateError as Bad;
     let found = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());

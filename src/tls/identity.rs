@@ -1,4 +1,4 @@
-//! The server's side: its certificate and key, given by someone or made at the first start.
+//! The server's side: its certificate and key, either given or generated at the first start.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,47 +18,47 @@ use tokio_rustls::TlsAcceptor;
 use super::{Protocol, provider};
 use crate::model::credential::Pin;
 
-/// The files of a certificate that abide made, in a folder of its own.
+/// The files of a generated certificate, in their own folder.
 const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
-/// How often given files are looked at. They are small, and read as a whole: an edit is seen
-/// whatever it does to times and links.
+/// The interval of checking given files. They are small and are read completely, so every edit is noticed,
+/// regardless of modification times and links.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Why the server has no identity.
+/// The reason why the server has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A file or folder could not be made or read.
+    /// A file or folder could not be created or read.
     #[error("{doing} `{}` failed", path.display())]
     Io {
         /// The step.
         doing: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds nothing that can be used.
+    /// A file contains no usable PEM.
     #[error("`{}` holds no {what} in PEM form: {reason}", path.display())]
     NoPem {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The expected content.
         what: &'static str,
-        /// Why not.
+        /// The problem.
         reason: String,
     },
-    /// Certificate and key cannot be used together.
+    /// The certificate and the key do not work together.
     #[error("the certificate in `{}` and the key in `{}` cannot be used: {reason}", certificate.display(), key.display())]
     Unusable {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// Why.
+        /// The problem.
         reason: String,
     },
-    /// No certificate could be made.
+    /// No certificate could be generated.
     #[error("no certificate could be made")]
     Making(#[from] rcgen::Error),
     /// TLS cannot be set up.
@@ -66,17 +66,17 @@ pub enum IdentityError {
     Setup(#[source] rustls::Error),
 }
 
-/// Where a certificate and its key are.
+/// The paths of a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// The certificate and those of the authorities between, in PEM form.
+    /// The certificate and its intermediate certificates, in PEM form.
     pub certificate: PathBuf,
     /// Its key, in PEM form.
     pub key: PathBuf,
 }
 
 impl Files {
-    /// The files that abide makes in `folder`.
+    /// The files that abide generates in `folder`.
     pub fn made_in(folder: &Path) -> Self {
         Self { certificate: folder.join(CERTIFICATE), key: folder.join(KEY) }
     }
@@ -113,39 +113,39 @@ impl Files {
     }
 }
 
-/// What is in the two files.
+/// The contents of both files.
 #[derive(PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-/// Who the server is. Cheap to clone.
+/// The identity of the server. Cheap to clone.
 #[derive(Clone)]
 pub struct Identity {
     files: Files,
-    /// What was in them.
+    /// The contents of the files.
     contents: Arc<Contents>,
     current: Arc<Current>,
     pin: Option<Pin>,
 }
 
 impl Identity {
-    /// The identity in the given files. Whoever knows it knows it by its authority: the key may be
-    /// another one after the next renewal, so there is no pin.
+    /// The identity in the given files. Clients verify it by its authority. It has no pin, because the next
+    /// renewal may change the key.
     ///
     /// # Errors
-    /// [`IdentityError`], which names the file.
+    /// Returns [`IdentityError`], which names the file.
     pub fn given(files: Files) -> Result<Self, IdentityError> {
         warn_of_readers(&files.key);
         Self::of(files)
     }
 
-    /// The identity in `folder`, which is made at the first start and then stays as it is, for
-    /// tokens carry its pin.
+    /// The identity in `folder`. It is generated at the first start and then never changes, because tokens
+    /// contain its pin.
     ///
     /// # Errors
-    /// [`IdentityError`]. What is there and cannot be used is never made anew.
+    /// Returns [`IdentityError`]. Existing files are never replaced, even if they are unusable.
     pub fn made(folder: &Path) -> Result<Self, IdentityError> {
         if !folder.exists() {
             make(folder)?;
@@ -161,15 +161,15 @@ impl Identity {
         Ok(Self { files, contents: Arc::new(contents), current, pin: None })
     }
 
-    /// By what a token can make it known, where it stays the same.
+    /// The pin for tokens, if the key never changes.
     pub fn pin(&self) -> Option<Pin> {
         self.pin
     }
 
-    /// What makes TLS of accepted connections.
+    /// Creates the acceptor for incoming connections.
     ///
     /// # Errors
-    /// [`IdentityError::Setup`].
+    /// Returns [`IdentityError::Setup`].
     pub fn acceptor(&self) -> Result<TlsAcceptor, IdentityError> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().map_err(IdentityError::Setup)?;
@@ -179,8 +179,8 @@ impl Identity {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// Takes the files anew whenever they change. What cannot be used is warned of, and the old is
-    /// kept. Never returns.
+    /// Reloads the files whenever they change. If the new files are unusable, it logs a warning and keeps the
+    /// old certificate. Never returns.
     pub async fn follow(self) {
         let mut follower = self.follower();
         loop {
@@ -194,11 +194,11 @@ impl Identity {
     }
 }
 
-/// What was last seen in the files.
+/// The last observed contents of the files.
 pub(super) struct Follower {
     identity: Identity,
     taken: Arc<Contents>,
-    /// Contents that could not be used, and whether that was said.
+    /// Contents that were unusable, and whether that was logged.
     refused: Option<(Option<Contents>, bool)>,
 }
 
@@ -221,7 +221,8 @@ impl Follower {
         }
     }
 
-    /// Said once, and only where two looks see the same: whoever renews writes one file after the other.
+    /// Logs once, and only if two checks find the same contents, because a renewal writes one file after the
+    /// other.
     fn refuse(&mut self, error: &IdentityError) {
         let seen = self.identity.files.read().ok();
         match &mut self.refused {
@@ -237,7 +238,7 @@ impl Follower {
     }
 }
 
-/// The certificate that handshakes get now.
+/// The certificate for new handshakes.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
@@ -265,13 +266,13 @@ fn pin_of(key: &CertifiedKey) -> Option<Pin> {
     key.key.public_key().map(|der| Pin::of_public_key(&der))
 }
 
-/// The pin of the identity that abide made in `folder`; `None` where there is none yet.
+/// The pin of the identity that abide generated in `folder`; `None` if there is none yet.
 pub fn pin_in(folder: &Path) -> Option<Pin> {
     let files = Files::made_in(folder);
     pin_of(&files.parse(&files.read().ok()?).ok()?)
 }
 
-/// The folder appears as a whole or not at all.
+/// Creates the folder atomically.
 fn make(folder: &Path) -> Result<(), IdentityError> {
     let failed = |doing, path: &Path| {
         let path = path.to_owned();
@@ -292,8 +293,8 @@ fn make(folder: &Path) -> Result<(), IdentityError> {
     fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("flushing", parent))
 }
 
-/// It is known by its key, so it never expires, and its names are those that help someone who looks
-/// at it, or tries it on this machine with `curl --cacert`.
+/// Clients know the certificate by its key, so it never expires. Its names only help people who inspect it,
+/// or who test it on this host with `curl --cacert`.
 fn parameters() -> Result<CertificateParams, rcgen::Error> {
     let names = ["abide", "localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let mut parameters = CertificateParams::new(names)?;

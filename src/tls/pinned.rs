@@ -1,4 +1,4 @@
-//! A client's trust in one key and nothing else.
+//! A client that trusts only one key.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 
 use crate::model::credential::Pin;
 
-/// The server has another key than the pinned one.
+/// The server's key differs from the pinned one.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's key is not the pinned one")]
 pub(super) struct OtherKey;
 
-/// Takes a certificate with the pinned key, whatever it says of names and dates: the key was handed
-/// over with the token, which says more than any name.
+/// Accepts every certificate with the pinned key and ignores its names and dates: the pin came with the
+/// token, which is better evidence than a name.
 #[derive(Debug)]
 pub(super) struct Pinned {
     pub(super) pin: Pin,
@@ -40,7 +40,8 @@ impl ServerCertVerifier for Pinned {
         }
     }
 
-    // That the server holds the key is what these two show. Without them a copied certificate would do.
+    // These two checks prove that the server has the private key. Without them, a copied certificate would
+    // pass.
     fn verify_tls12_signature(
         &self,
         message: &[u8],

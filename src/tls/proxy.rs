@@ -1,8 +1,8 @@
-//! Connections to other hosts, through the HTTP proxy that the environment names: `HTTPS_PROXY`,
-//! `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case, as curl reads them.
+//! Connections to other hosts through the HTTP proxy in the environment: `HTTPS_PROXY`, `HTTP_PROXY`,
+//! `ALL_PROXY` and `NO_PROXY`, in upper or lower case, as curl reads them.
 //!
-//! This host is never reached through a proxy, which could not find it. A proxy that is asked for a
-//! tunnel sees the name of the host and nothing else: TLS is spoken with the host itself.
+//! This host is never reached through a proxy, which could not find it. A proxy with a tunnel sees only the
+//! name of the host: TLS runs between abide and the host itself.
 
 use std::io;
 use std::sync::OnceLock;
@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 
 use super::client::is_local;
 
-/// The longest head of a proxy's answer that is read, in bytes.
+/// The maximum length of the head of a proxy's answer, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
 
-/// The environment's proxies, as they were when the first one was looked for.
+/// The environment's proxies, read at the first use.
 static MATCHER: OnceLock<Matcher> = OnceLock::new();
 
 /// A proxy.
@@ -26,21 +26,21 @@ static MATCHER: OnceLock<Matcher> = OnceLock::new();
 pub struct Proxy(Intercept);
 
 impl Proxy {
-    /// The proxy through which `scheme://host:port` is reached; `None`: it is reached directly. `host`
-    /// is a name, or an address without brackets.
+    /// The proxy for `scheme://host:port`; `None` for a direct connection. `host` is a name, or an address
+    /// without brackets.
     pub fn of(scheme: &str, host: &str, port: u16) -> Option<Self> {
         choose(MATCHER.get_or_init(Matcher::from_env), scheme, host, port)
     }
 
-    /// The credentials that the proxy wants, for `Proxy-Authorization`.
+    /// The credentials for the proxy, for `Proxy-Authorization`.
     pub fn credentials(&self) -> Option<&HeaderValue> {
         self.0.basic_auth()
     }
 
-    /// A connection to the proxy itself.
+    /// Connects to the proxy itself.
     ///
     /// # Errors
-    /// Where there is none. The message names the proxy, and no credentials.
+    /// Returns an error if the connection fails. The message names the proxy without credentials.
     pub async fn connect(&self) -> io::Result<TcpStream> {
         let uri = self.0.uri();
         let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -50,10 +50,10 @@ impl Proxy {
         TcpStream::connect(to).await.map_err(|error| self.failed(error))
     }
 
-    /// A tunnel through the proxy to `host:port`.
+    /// Opens a tunnel through the proxy to `host:port`.
     ///
     /// # Errors
-    /// Where the proxy cannot be reached, or refuses.
+    /// Returns an error if the proxy cannot be reached or refuses.
     pub async fn tunnel(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let mut stream = self.connect().await?;
         let to = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
@@ -78,10 +78,10 @@ impl Proxy {
     }
 }
 
-/// A connection to `host:port`, over which `scheme` is to be spoken: a tunnel where there is a proxy.
+/// Connects to `host:port` for `scheme`, through a tunnel if there is a proxy.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if the connection fails.
 pub(super) async fn connect(scheme: &str, host: &str, port: u16) -> io::Result<TcpStream> {
     match Proxy::of(scheme, host, port) {
         Some(proxy) => proxy.tunnel(host, port).await,
@@ -98,7 +98,7 @@ fn choose(matcher: &Matcher, scheme: &str, host: &str, port: u16) -> Option<Prox
     matcher.intercept(&uri.ok()?).map(Proxy)
 }
 
-/// Reads the head of an answer, and nothing of what follows, which is the tunnel.
+/// Reads the head of an answer and not a byte more, because the rest belongs to the tunnel.
 async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -140,7 +140,8 @@ mod tests {
         }
     }
 
-    /// A proxy that answers `answer` once, and then what is sent after the first head; with the head.
+    /// A proxy that answers the first head with `answer` and echoes everything after it. The task returns
+    /// that head.
     async fn proxy(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Real handshakes on real sockets, and everything that must not be taken for the server.
+//! Real handshakes on real sockets, and impostors that must be rejected.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use super::client::{ConnectError, Connector, Trust};
 use super::identity::{Files, Identity, IdentityError, pin_in};
 use crate::model::credential::Pin;
 
-/// Says what it was called with by ALPN, until it is dropped.
+/// Answers with the ALPN protocol of the client, until dropped.
 struct Server {
     port: u16,
     task: JoinHandle<()>,
@@ -37,7 +37,7 @@ impl Server {
         Self { port, task }
     }
 
-    /// What it says to a client with this trust.
+    /// The server's answer to a client with this trust.
     async fn ask(&self, host: &str, trust: &Trust, protocol: Protocol) -> Result<String, ConnectError> {
         let mut stream = Connector::new(trust, protocol)?.connect(host, self.port).await?;
         let mut said = String::new();
@@ -60,7 +60,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// An authority, and a server's certificate by it for `localhost`.
+/// An authority, and a server's certificate signed by it for `localhost`.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -78,7 +78,7 @@ impl Authority {
         Trust::File(path)
     }
 
-    /// Writes a certificate of the years `from` to `until` and its key.
+    /// Writes a certificate that is valid from the year `from` to the year `until`, and its key.
     fn issue(&self, folder: &Path, from: i32, until: i32) -> Files {
         let files = Files { certificate: folder.join("given.pem"), key: folder.join("given.key") };
         let key = KeyPair::generate().unwrap();
@@ -193,7 +193,7 @@ async fn a_server_that_speaks_no_tls_is_named_as_such() {
 
 #[tokio::test]
 async fn nobody_there_is_unreachable_and_may_pass() {
-    // None of those that are handed out: one that was given back is soon another test's.
+    // A fixed port: a port that was assigned and released may soon belong to another test.
     let port = 1;
     let connector = Connector::new(&Trust::Pin(Pin::of_public_key(b"")), Protocol::Http1).unwrap();
     let error = connector.connect("127.0.0.1", port).await.unwrap_err();

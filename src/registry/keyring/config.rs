@@ -1,4 +1,4 @@
-//! Docker's `config.json`, as far as it says who we are.
+//! Docker's `config.json`: the parts about credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::model::reference::{DOCKER_HUB, RegistryHost};
 
 /// The largest configuration that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
-/// Some write the padding, some do not.
+/// The padding is optional: some tools write it, others do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(Indifferent),
 );
 
-/// What is read of it.
+/// The relevant keys.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Document {
@@ -39,14 +39,14 @@ struct Auth {
     identity_token: Option<String>,
 }
 
-/// One configuration, and where it is.
+/// One configuration, and its source.
 pub(super) struct DockerConfig {
     place: String,
     document: Document,
 }
 
 impl DockerConfig {
-    /// The file's; `None` where there is none.
+    /// Reads a file; `None` if it does not exist.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, KeyringError> {
         let place = path.display().to_string();
         let problem = |problem| Err(KeyringError::Config { place: place.clone(), problem });
@@ -62,13 +62,13 @@ impl DockerConfig {
         }
     }
 
-    /// That of a text. The parser's own words would repeat what is secret.
+    /// Parses a text. The parser's own message would repeat secrets.
     pub(super) fn parse(place: &str, text: &str) -> Result<Self, KeyringError> {
         let wrong = |_| KeyringError::Config { place: place.to_owned(), problem: "is no JSON of Docker's" };
         Ok(Self { place: place.to_owned(), document: serde_json::from_str(text).map_err(wrong)? })
     }
 
-    /// What it says of `host`: its own helper, else the store of all, else what is written here.
+    /// The credentials for `host`: from its own helper, else from the store, else from the file itself.
     pub(super) async fn credentials(&self, host: &RegistryHost) -> Result<Option<Credentials>, KeyringError> {
         let keys = keys_of(host);
         let own = keys.iter().find_map(|key| Some((key, self.document.cred_helpers.get(key)?)));
@@ -106,7 +106,7 @@ impl DockerConfig {
     }
 }
 
-/// `name:password` in base64; some old clients end it with NUL.
+/// Decodes `name:password` in base64; some old clients append a NUL.
 fn decode(pair: &str) -> Option<Credentials> {
     let text = String::from_utf8(BASE64.decode(pair.trim()).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;
@@ -114,7 +114,7 @@ fn decode(pair: &str) -> Option<Credentials> {
     Some(Credentials::Password { username: username.to_owned(), password })
 }
 
-/// Under which names a registry is kept.
+/// The keys under which a registry may be stored.
 fn keys_of(host: &RegistryHost) -> Vec<String> {
     match host.as_str() {
         DOCKER_HUB => vec![DOCKER_HUB_KEY.to_owned(), "index.docker.io".to_owned(), DOCKER_HUB.to_owned()],
@@ -122,7 +122,7 @@ fn keys_of(host: &RegistryHost) -> Vec<String> {
     }
 }
 
-/// Old clients keep `https://host/v1/` where newer ones keep `host`.
+/// Old clients store `https://host/v1/` instead of `host`.
 fn is_same(kept: &str, key: &str) -> bool {
     kept == key || bare(kept) == bare(key)
 }

@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-NAME get`, the registry on its standard input.
+//! Credential helpers: `docker-credential-NAME get`, with the registry on standard input.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::{Credentials, KeyringError};
 use crate::model::container::Secret;
 use crate::model::reference::RegistryHost;
 
-/// How long a helper may take; some ask a service far away.
+/// The maximum duration of a helper; some query a remote service.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;
-/// What helpers say where they know nothing, by Docker's own library.
+/// The answer of helpers without credentials, from Docker's own library.
 const NOT_FOUND: &str = "credentials not found in native keychain";
-/// The name under which a helper gives an identity token.
+/// The user name with which a helper returns an identity token.
 const TOKEN: &str = "<token>";
 
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ struct Answer {
     secret: String,
 }
 
-/// What the helper `name` says of `key`; `None`: it knows nothing of it.
+/// The credentials of the helper `name` for `key`; `None` if it has none.
 pub(super) async fn get(
     name: &str,
     key: &str,
@@ -40,7 +40,7 @@ pub(super) async fn get(
         host: host.clone(),
         problem,
     };
-    // It is the name of a program in a file that others may write.
+    // The name selects a program, and comes from a file that others may write.
     let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() || name.len() > 60 || !name.bytes().all(is_plain) {
         return Err(problem("has a name that is none: a-z, 0-9 and - are"));
@@ -65,13 +65,13 @@ pub(super) async fn get(
     }))
 }
 
-/// Runs the helper; whether it ended well, and what it wrote.
+/// Runs the helper. Returns whether it succeeded, and its output.
 async fn run(name: &str, key: &str) -> std::io::Result<(bool, Vec<u8>)> {
     let mut command = Command::new(format!("docker-credential-{name}"));
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child: Child = command.spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        // One that ends without reading has its reasons, which its exit code tells.
+        // A helper that ends without reading has a reason, which its exit code shows.
         let _ = input.write_all(key.as_bytes()).await;
     }
     let mut output = Vec::new();

@@ -1,4 +1,4 @@
-//! The client against servers that say what registries say.
+//! The client with servers that answer like registries.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ fn digest(of: &str) -> Digest {
     Digest::of_sha256(&sum)
 }
 
-/// A server that answers each request by its first line and `Authorization`, and notes them.
+/// A server that chooses its answer by request line and `Authorization`, and records both.
 struct Server {
     port: u16,
     seen: Arc<Mutex<Vec<String>>>,

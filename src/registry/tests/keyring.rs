@@ -1,4 +1,4 @@
-//! Credentials: where they are found, in which order, and that they are shown nowhere.
+//! Credentials: their sources, their precedence, and that they are never displayed.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -33,7 +33,7 @@ async fn refused(ring: &Keyring, of: &str) -> String {
 async fn what_docker_login_writes_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
-    // alice:p:w, once with and once without padding, and one that an old client ended with NUL.
+    // alice:p:w, with and without padding, and from an old client that appended a NUL.
     let ring = ring(
         &file,
         r#"{ "HttpHeaders": {}, "auths": {
@@ -99,7 +99,7 @@ async fn a_configuration_that_is_none_is_named_and_never_repeated() {
     );
 }
 
-/// A folder of helpers; their names are the test's own, for they are found by `PATH`.
+/// A folder with a helper. Its name is unique to the test, because helpers are found by `PATH`.
 fn helper(dir: &Path, script: &str) -> String {
     let name = format!("abide-test-{}", uuid::Uuid::new_v4().simple());
     let path = dir.join(format!("docker-credential-{name}"));
@@ -142,7 +142,7 @@ fn nothing_of_a_password_is_shown() {
 #[test]
 fn the_engine_reads_every_password() {
     use base64::Engine as _;
-    // With these the other alphabet has `+` or `/` at some alignment.
+    // In the other alphabet, these have a `+` or `/` at some alignment.
     for text in ["abc>>>def", "p~ss", "a?b", ">>>", "~~~~", "???", "ÿÿÿ", "\u{1}\"\\"] {
         for user in ["a", "ab", "abc"] {
             let header = password(user, text).engine_header(&host("a.b"));
