@@ -1,4 +1,4 @@
-//! Checks what a build step made: an empty or broken archive must not become an image.
+//! Checks the output of a build step: an empty or broken archive must not become an image.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -11,18 +11,18 @@ use super::error::ContextError;
 use super::pack::{Limits, Packing};
 use super::tree;
 
-/// How every gzip stream begins.
+/// The first bytes of every gzip stream.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// The block of zeros that ends a tar, in bytes.
+/// The length in bytes of the block of zeros that ends a tar.
 const END_BLOCK: u64 = 512;
 
-/// Checks the file that a step made. Where its name ends in `.tar`, `.tar.gz` or `.tgz` it must be
-/// a whole archive with at least one entry, unpacking to no more than the default [`Limits`]; as
-/// with `ADD`, its content tells whether it is compressed. Any other file must not be empty.
+/// Checks the output file of a step. If its name ends in `.tar`, `.tar.gz` or `.tgz`, it must be a complete
+/// archive with at least one entry, and unpack to no more than the default [`Limits`]. As with `ADD`, its
+/// content decides whether it is compressed. Any other file must not be empty.
 ///
 /// # Errors
-/// Where it is no regular file, empty, broken, cut off, or too much.
+/// Returns an error if it is not a regular file, or is empty, broken, truncated, or too large.
 pub fn check_archive(path: &Path) -> Result<(), ContextError> {
     let (file, found) = tree::open_file(path, OFlags::NOFOLLOW)?;
     if found.len() == 0 {
@@ -51,7 +51,7 @@ fn unpacked(file: File) -> io::Result<Box<dyn Read>> {
     Ok(Box::new(file))
 }
 
-/// Reads to the very end, not only to the tar's own: a checksum may come after it.
+/// Reads to the end of the file and not only of the tar: a checksum may follow.
 fn read_through(archive: &mut Watched, limits: Limits) -> io::Result<usize> {
     let mut bounded = archive.take(limits.bytes);
     let mut tar = tar::Archive::new(&mut bounded);
@@ -67,8 +67,8 @@ fn read_through(archive: &mut Watched, limits: Limits) -> io::Result<usize> {
     if bounded.limit() == 0 { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(entries) }
 }
 
-/// Counts the zeros at the end of what was read: a tar that was cut off between two entries reads
-/// as a whole one but for the zeros after the last.
+/// Counts the zeros at the end of the input. A tar that was truncated between two entries only lacks these
+/// zeros.
 struct Watched {
     inner: Box<dyn Read>,
     zeros: u64,
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn an_archive_that_was_cut_off_anywhere_fails() {
         let plain = tar(&["a", "b"]);
-        // Up to the two blocks of zeros at its end; one of them is enough.
+        // Up to the final two blocks of zeros; one of them is enough.
         for length in (1..=plain.len() - 1024).step_by(64) {
             assert!(check("x.tar", &plain[..length]).is_err(), "{length}");
         }

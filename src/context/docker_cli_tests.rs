@@ -1,7 +1,7 @@
-//! Compares what is packed with what the Docker CLI sends, where one is installed.
+//! Compares packed contexts with those of the Docker CLI, if it is installed.
 //!
-//! The CLI's classic builder applies `.dockerignore` itself and sends a tar to the engine. Here the
-//! engine is a socket that keeps what it gets. `PROPTEST_CASES=1000` compares more than a few.
+//! The CLI's classic builder applies `.dockerignore` itself and sends a tar to the engine. In these tests,
+//! the engine is a socket that keeps the tar. `PROPTEST_CASES=1000` compares more cases.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use super::ignore::{IgnoreRules, clean};
 use super::pack::{Limits, pack};
 
-/// Few by default: each runs the CLI once, a tenth of a second.
+/// The default number of cases. It is small because each case runs the CLI once, for a tenth of a second.
 const CASES: u32 = 30;
 
 #[test]
@@ -42,13 +42,13 @@ fn tree() -> impl Strategy<Value = Vec<String>> {
     let names =
         vec!["a", "b", "ab", "ba", "a.b", "b.a.b", "é", "a*", "a b", "!a", "#a", "[a]", "a-", "\n", ".a"];
     let path = prop::collection::vec(select(names), 1..5).prop_map(|parts| parts.join("/"));
-    // The CLI writes a name that is not ASCII as a PAX record, which `tar` reads line by line.
+    // The CLI writes a non-ASCII name as a PAX record, which `tar` reads line by line.
     let path = path.prop_map(|path| if path.contains('\n') { path.replace('é', "e") } else { path });
     prop::collection::vec(path, 1..14)
 }
 
-/// Docker's own check of the syntax misses what stands after the first `*`, so what is no pattern is
-/// only compared as a whole line.
+/// Docker's own syntax check ignores everything after the first `*`, so malformed patterns are only compared
+/// as whole lines.
 fn line() -> impl Strategy<Value = String> {
     let malformed = select(vec!["[a-]", "[]", "[ab", "a/[", "!", "! ", "[^]", "[-a]", "a\\", "!!", "/!"]);
     prop_oneof![40 => pattern(), 1 => malformed.prop_map(str::to_owned)]
@@ -91,7 +91,7 @@ fn pattern() -> impl Strategy<Value = String> {
         "]",
         "a]",
     ]);
-    // A backslash before a letter means something else to Docker's expressions; see `glob`.
+    // A backslash before a letter has another meaning in Docker's expressions; see `glob`.
     let part = part.prop_map(|part| part.replace("\\a", "\\!"));
     let mark = select(vec!["", "", "", "", "!", "!", "/", "./", "!/", "! ", " ", "#", "!!"]);
     let end = select(vec!["", "", "", "/", " ", "/**", "\r"]);
@@ -110,7 +110,7 @@ fn compare(
     let context = tempfile::tempdir().unwrap();
     for file in files.iter().map(String::as_str).chain([dockerfile]) {
         let path = context.path().join(file);
-        // A name may be taken by a directory, or a directory's by a file: then it is left out.
+        // A name may be taken by a directory, or a directory's name by a file. The case then omits it.
         let _ = fs::create_dir_all(path.parent().unwrap()).and_then(|()| fs::write(path, "FROM scratch\n"));
     }
     fs::write(context.path().join(".dockerignore"), lines.join("\n")).unwrap();
@@ -121,8 +121,8 @@ fn compare(
     match (theirs, ours) {
         (Ok(theirs), Ok(_)) => {
             let rules = IgnoreRules::parse(&lines.join("\n")).unwrap();
-            // The CLI overlooks some rules that ignore the Dockerfile by its directory. Then it does
-            // not send it, and no build follows.
+            // The CLI overlooks some rules that ignore the Dockerfile by its directory. It then does not send
+            // the Dockerfile, and the build fails.
             let forced = theirs.contains(dockerfile) && rules.is_ignored(dockerfile);
             let mut ours = without_pruned(names(&tar), &rules, forced.then_some(dockerfile));
             if !theirs.contains(dockerfile) {
@@ -136,8 +136,8 @@ fn compare(
     Ok(())
 }
 
-/// The classic builder does not enter an ignored directory where no exception literally begins with
-/// its path, though `!**/x` might bring something back; BuildKit enters, and so does this.
+/// The classic builder skips an ignored directory unless an exception literally begins with its path,
+/// although `!**/x` might match below it. BuildKit enters the directory, and so does abide.
 fn without_pruned(names: BTreeSet<String>, rules: &IgnoreRules, forced: Option<&str>) -> BTreeSet<String> {
     let mut kept: Vec<String> = rules.exceptions().map(str::to_owned).collect();
     kept.extend(forced.map(str::to_owned));
@@ -180,7 +180,7 @@ impl FakeEngine {
         Self { directory, contexts }
     }
 
-    /// Whether the CLI is there and can still build without BuildKit.
+    /// Checks that the CLI is installed and can still build without BuildKit.
     fn probe(&self) -> Result<(), String> {
         let version = Command::new("docker").arg("--version").output().map_err(|e| e.to_string())?;
         let context = tempfile::tempdir().unwrap();
@@ -192,7 +192,7 @@ impl FakeEngine {
         }
     }
 
-    /// The names that the CLI sends, or what it says where it refuses.
+    /// The names that the CLI sends, or its error message.
     fn build(&self, context: &Path, dockerfile: &str) -> Result<BTreeSet<String>, String> {
         let socket = self.directory.path().join("engine.sock");
         let out = Command::new("docker")
@@ -211,7 +211,7 @@ impl FakeEngine {
     }
 }
 
-/// Answers requests until the CLI hangs up.
+/// Answers requests until the CLI disconnects.
 fn serve(stream: UnixStream, contexts: &mpsc::Sender<Vec<u8>>) -> io::Result<()> {
     let mut answer = stream.try_clone()?;
     let mut request = BufReader::new(stream);

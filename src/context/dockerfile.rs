@@ -1,9 +1,9 @@
-//! What a Dockerfile is built upon: the images that it names.
+//! The base images of a Dockerfile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The images that `text` names in `FROM`, `COPY --from` and `RUN --mount=from`, if it is built with
-/// `args`. Stages of its own and `scratch` are none; what cannot be told is left out.
+/// The images that `text` names in `FROM`, `COPY --from` and `RUN --mount=from`, if it is built with `args`.
+/// Excludes its own stages, `scratch`, and names that cannot be determined.
 pub fn bases(text: &str, args: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut reading =
         Reading { args, declared: BTreeMap::new(), stages: BTreeSet::new(), found: BTreeSet::new() };
@@ -51,7 +51,7 @@ impl Reading<'_> {
         if let Some(image) = words.first() {
             self.name(image);
         }
-        // Stages are also known by their number, which no image has for a name.
+        // Stages are also known by their number, which is never an image name.
         self.stages.insert(self.stages.len().to_string());
         if let [_, word, stage, ..] = words.as_slice()
             && word.eq_ignore_ascii_case("as")
@@ -87,7 +87,7 @@ fn instructions(text: &str) -> Vec<String> {
     found
 }
 
-/// `text` with `$NAME`, `${NAME}` and `${NAME:-default}` filled in; `None` for what is not known.
+/// Substitutes `$NAME`, `${NAME}` and `${NAME:-default}` in `text`; `None` if a value is unknown.
 fn filled(text: &str, values: &BTreeMap<String, String>) -> Option<String> {
     let mut done = String::new();
     let mut rest = text.trim_matches('"');

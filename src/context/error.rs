@@ -1,18 +1,18 @@
-//! What can go wrong with a build context.
+//! Errors of build contexts.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A step of file work that failed. Paths are shown escaped: their names are a stranger's.
+/// A failed step of file work. Paths are displayed escaped, because their names come from a repository.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
-    /// A declared path is absolute, climbs out with `..`, or follows a link out.
+    /// A declared path is absolute, leaves the tree with `..`, or follows a link out of it.
     #[error("{path:?} leads out of the tree")]
     OutsideTree {
         /// The path as declared.
         path: PathBuf,
     },
-    /// A path that is written to goes through a link.
+    /// A path to write goes through a link.
     #[error("{path:?} goes through the link {link:?}")]
     ThroughLink {
         /// The path as declared.
@@ -20,122 +20,122 @@ pub enum ContextError {
         /// The part of it that is a link.
         link: PathBuf,
     },
-    /// A declared path is the tree itself where a part of it is needed.
+    /// A declared path is the tree itself, although a part of it is required.
     #[error("{path:?} is the tree itself, not a part of it")]
     WholeTree {
         /// The path as declared.
         path: PathBuf,
     },
-    /// Something else is where a directory is needed.
+    /// A directory is required, but the path is something else.
     #[error("{path:?} is no directory")]
     NotADirectory {
-        /// What is none.
+        /// The path.
         path: PathBuf,
     },
-    /// Something else is where a regular file is needed.
+    /// A regular file is required, but the path is something else.
     #[error("{path:?} is no regular file")]
     NotAFile {
-        /// What is none.
+        /// The path.
         path: PathBuf,
     },
     /// A file or directory cannot be read.
     #[error("cannot read {path:?}")]
     Read {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A file or directory cannot be written or removed.
     #[error("cannot write {path:?}")]
     Write {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The archive's stream cannot be written.
     #[error("cannot write the archive")]
     Output {
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A line of an ignore file is no pattern.
+    /// A line of an ignore file is not a valid pattern.
     #[error("line {line}, {pattern:?}: {rule}")]
     Pattern {
         /// The line, counted from one.
         line: usize,
         /// The line's text, shortened.
         pattern: String,
-        /// What is wrong with it.
+        /// The broken rule.
         rule: &'static str,
     },
-    /// The ignore file of a context cannot be used.
+    /// The ignore file of a context is invalid.
     #[error("cannot use the ignore file {path:?}")]
     IgnoreFile {
-        /// Which file, relative to the context.
+        /// The file, relative to the context.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<ContextError>,
     },
-    /// The Dockerfile cannot be used.
+    /// The Dockerfile is invalid.
     #[error("the Dockerfile {path:?} {rule}")]
     Dockerfile {
-        /// Which file, relative to the context.
+        /// The file, relative to the context.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         rule: &'static str,
     },
     /// A FIFO or a device is in the context.
     #[error("{path:?} is a {kind}: only files, directories and links can be packed")]
     SpecialFile {
-        /// Which, relative to the context.
+        /// The file, relative to the context.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         kind: &'static str,
     },
-    /// There is more than the limits allow.
+    /// The content exceeds the limits.
     #[error("the build context is too large: {what}")]
     TooLarge {
-        /// The limit that is broken, and the biggest offenders.
+        /// The exceeded limit, and the largest entries.
         what: String,
     },
-    /// A file became shorter while it was read.
+    /// A file shrank while it was read.
     #[error("{path:?} changed while it was packed")]
     Changed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// An archive's name does not say how it is packed.
+    /// An archive's name does not determine its format.
     #[error("{path:?} does not end in .tar, .tar.gz or .tgz")]
     ArchiveName {
         /// The name.
         path: PathBuf,
     },
-    /// A step's output has no bytes.
+    /// A step's output is empty.
     #[error("{path:?} is empty")]
     Empty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// A step's output is an archive by its name, but cannot be read as one.
     #[error("{path:?} is no whole archive")]
     BrokenArchive {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where reading it ended.
+        /// The error of reading it.
         source: io::Error,
     },
-    /// A step's output is an archive that holds nothing.
+    /// A step's output is an archive without entries.
     #[error("the archive {path:?} holds no entry")]
     EmptyArchive {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
 }
 
 impl ContextError {
-    /// Whether it says something of this machine's disk, and nothing of the tree.
+    /// Whether the error is caused by a full disk of this host and not by the tree.
     pub fn is_full_disk(&self) -> bool {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } | Self::Output { source } => {
@@ -146,12 +146,12 @@ impl ContextError {
         }
     }
 
-    /// For `map_err` on whatever reads `path`.
+    /// For `map_err` of operations that read `path`.
     pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { path: path.to_path_buf(), source }
     }
 
-    /// For `map_err` on whatever writes `path`.
+    /// For `map_err` of operations that write `path`.
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Write { path: path.to_path_buf(), source }
     }

@@ -1,13 +1,13 @@
 //! One pattern of an ignore file, matched as Docker matches it.
 //!
-//! Docker translates a pattern into a regular expression, except for three shapes that it compares
-//! as plain text. The shape matters: `**foo` is compared as a suffix and takes `a/barfoo`, while
-//! `**fo?` is an expression that takes only whole names. So the shape is reproduced, and an
-//! expression is run over all positions at once, which takes linear time whatever the pattern.
+//! Docker translates a pattern into a regular expression, except for three shapes that it compares as plain
+//! text. The shape matters: `**foo` is compared as a suffix and matches `a/barfoo`, while `**fo?` is an
+//! expression that matches only whole names. So abide reproduces the shapes. It runs an expression over all
+//! positions at once, which takes linear time for every pattern.
 //!
-//! Where Docker's translation leaks its regular expressions, this follows the documented meaning
-//! instead: `|`, `{`, `}` and `^` outside of brackets, `\` before a letter, and `*`, `?` and `[:`
-//! inside of brackets stand for themselves.
+//! In cases in which Docker's translation leaks its regular expressions, abide follows the documented meaning
+//! instead: `|`, `{`, `}` and `^` outside of brackets, `\` before a letter, and `*`, `?` and `[:` inside of
+//! brackets are literal.
 
 /// A compiled pattern, without its `!`.
 #[derive(Clone, Debug)]
@@ -18,11 +18,11 @@ pub(super) struct Glob {
 
 #[derive(Clone, Debug)]
 enum Shape {
-    /// The very path.
+    /// The exact path.
     Exact,
-    /// `head**`: whatever begins with the head.
+    /// `head**`: paths that begin with the head.
     Prefix(String),
-    /// `**tail`: whatever ends with the tail.
+    /// `**tail`: paths that end with the tail.
     Suffix(String),
     /// Anything else.
     Expression(Expression),
@@ -31,9 +31,9 @@ enum Shape {
 #[derive(Clone, Debug)]
 struct Expression {
     tokens: Vec<Token>,
-    /// Literal text that every match begins with: most paths are turned away by it.
+    /// The literal text at the beginning of every match, which rejects most paths quickly.
     head: String,
-    /// Literal text that every match ends with.
+    /// The literal text at the end of every match.
     tail: String,
 }
 
@@ -49,13 +49,13 @@ enum Token {
         negated: bool,
         ranges: Vec<(char, char)>,
     },
-    /// `**` or `**/` before more: any number of whole directories.
+    /// `**` or `**/` before other tokens: any number of whole directories.
     Directories,
     /// `**` at the end.
     Rest,
 }
 
-/// What Docker's syntax check says of a pattern that it refuses.
+/// The errors of Docker's syntax check.
 const UNENDED_CLASS: &str = "a [ has no ]";
 const MISPLACED: &str = "a - or ] is out of place within [ ]";
 const REVERSED: &str = "a range within [ ] ends before it begins";
@@ -65,14 +65,14 @@ impl Glob {
     /// Compiles a cleaned pattern.
     ///
     /// # Errors
-    /// The rule that the pattern breaks.
+    /// Returns the rule that the pattern breaks.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let tokens = tokens(text)?;
         let shape = shape(text, tokens);
         Ok(Self { text: text.to_owned(), shape })
     }
 
-    /// Whether `path` itself is meant; parents are the caller's business.
+    /// Whether `path` itself matches; the caller handles its parents.
     pub(super) fn matches(&self, path: &str) -> bool {
         match &self.shape {
             Shape::Exact => path == self.text,
@@ -82,7 +82,7 @@ impl Glob {
         }
     }
 
-    /// Whether a path below `directory` might be meant. It may say yes too often, never no.
+    /// Whether a path below `directory` might match. False positives are possible, false negatives are not.
     pub(super) fn may_match_below(&self, directory: &str) -> bool {
         let below = format!("{directory}/");
         match &self.shape {
@@ -94,17 +94,17 @@ impl Glob {
     }
 }
 
-/// Docker's choice among the ways to compare, quirks included.
+/// Docker's choice of comparison, quirks included.
 fn shape(text: &str, tokens: Vec<Token>) -> Shape {
     let plain = |tokens: &[Token]| tokens.iter().all(|t| matches!(t, Token::Literal(_)));
-    // Docker turns to an expression at the first bracket or escape, even where it changes nothing.
+    // Docker uses an expression after the first bracket or escape, even if it changes nothing.
     let bracketed = text.contains(['[', ']', '\\']);
     match tokens.as_slice() {
         [] => Shape::Exact,
         _ if bracketed => Shape::Expression(Expression::new(tokens)),
         all if plain(all) => Shape::Exact,
         [head @ .., Token::Rest] if plain(head) && !head.is_empty() => Shape::Prefix(literal(head)),
-        // The slash of `**/` belongs to the tail here: `**/foo` is no suffix of `barfoo`.
+        // Here the slash of `**/` belongs to the tail: `**/foo` does not match `barfoo` as a suffix.
         [Token::Directories | Token::Rest, tail @ ..] if plain(tail) => {
             Shape::Suffix(text.strip_prefix("**").unwrap_or_default().to_owned())
         }
@@ -136,7 +136,7 @@ impl Expression {
         reached.last() == Some(&true)
     }
 
-    /// Whether some of the tokens can use up `beginning`, so that the others may go on after it.
+    /// Whether some of the tokens can match `beginning`, so that the rest may match after it.
     fn may_match_after(&self, beginning: &str) -> bool {
         let beginning: Vec<char> = beginning.chars().collect();
         let mut reached = start(beginning.len());
@@ -157,8 +157,7 @@ fn start(length: usize) -> Vec<bool> {
 }
 
 impl Token {
-    /// The positions between the characters of `path` that can be reached by this token from the
-    /// positions `from`.
+    /// The positions between the characters of `path` that this token reaches from the positions `from`.
     fn step(&self, path: &[char], from: &[bool]) -> Vec<bool> {
         let mut reached = Vec::with_capacity(from.len());
         let mut last = self.may_be_empty() && from.first() == Some(&true);

@@ -1,14 +1,14 @@
-//! `.dockerignore`: which files of a context are not sent.
+//! `.dockerignore`: the files of a context that are not sent.
 
 use super::error::ContextError;
 use super::glob::Glob;
 
-/// The rules of an ignore file, in their order.
+/// The rules of an ignore file, in order.
 ///
-/// They decide as the Docker CLI and BuildKit do while they walk a tree: the last rule that
-/// matches wins; a rule that matches a directory goes on for all that is below it; and a rule that
-/// could change nothing when a directory was looked at (an exception to something not ignored, or
-/// a second rule for what already is) does not reach below by that directory.
+/// They decide like the Docker CLI and BuildKit do while they walk a tree. The last matching rule wins. A
+/// rule that matches a directory also applies to everything below it. The exception is a rule that could not
+/// change the result for the directory itself (an exception for something that is not ignored, or a second
+/// rule for something that is): it does not apply below that directory.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoreRules {
     rules: Vec<Rule>,
@@ -20,29 +20,29 @@ struct Rule {
     glob: Glob,
 }
 
-/// What the rules said of one path; the verdict on a directory is where its children begin.
+/// The result of the rules for one path. The result for a directory is the starting point for its children.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Verdict {
     /// Whether the path itself is ignored.
     pub(super) ignored: bool,
-    /// Which rules matched, in their order.
+    /// Which rules matched, in order.
     matched: Vec<bool>,
 }
 
 impl IgnoreRules {
-    /// Reads the text of an ignore file.
+    /// Parses the text of an ignore file.
     ///
     /// # Errors
-    /// [`ContextError::Pattern`] for the first line that is no pattern.
+    /// Returns [`ContextError::Pattern`] for the first line that is not a valid pattern.
     pub fn parse(text: &str) -> Result<Self, ContextError> {
         Self::parse_bytes(text.as_bytes())
     }
 
-    /// Reads the bytes of an ignore file. Comments may be in any encoding.
+    /// Parses the bytes of an ignore file. Comments may be in any encoding.
     ///
     /// # Errors
-    /// [`ContextError::Pattern`] for the first line that is no pattern, or not UTF-8: a rule that
-    /// silently matched nothing would send what was meant to stay.
+    /// Returns [`ContextError::Pattern`] for the first line that is not a valid pattern, or not UTF-8. A rule
+    /// that silently matched nothing would send files that should be ignored.
     pub fn parse_bytes(bytes: &[u8]) -> Result<Self, ContextError> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut rules = Vec::new();
@@ -59,8 +59,8 @@ impl IgnoreRules {
         Ok(Self { rules })
     }
 
-    /// Whether the file or directory at `path` (relative to the context, parts separated by one
-    /// slash) is left out.
+    /// Whether the file or directory at `path` (relative to the context, parts separated by single slashes)
+    /// is ignored.
     pub fn is_ignored(&self, path: &str) -> bool {
         let mut verdict = Verdict::default();
         for (end, _) in path.match_indices('/') {
@@ -69,19 +69,18 @@ impl IgnoreRules {
         self.judge(path, &verdict).ignored
     }
 
-    /// Whether an exception might bring back something below the ignored `directory`. Where it says
-    /// no, a walk need not enter.
+    /// Whether an exception might match below the ignored `directory`. If not, a walk need not enter it.
     pub fn may_contain_exceptions(&self, directory: &str) -> bool {
         self.rules.iter().any(|rule| rule.exception && rule.glob.may_match_below(directory))
     }
 
-    /// The cleaned texts of the exceptions, without their marks.
+    /// The cleaned texts of the exceptions, without their `!`.
     #[cfg(test)]
     pub(super) fn exceptions(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().filter(|rule| rule.exception).map(|rule| rule.glob.text.as_str())
     }
 
-    /// The verdict on `path`, whose parent's verdict was `parent` (the default at the top).
+    /// The result for `path`, given the result `parent` of its parent (the default at the top).
     pub(super) fn judge(&self, path: &str, parent: &Verdict) -> Verdict {
         let mut ignored = false;
         let mut matched = Vec::with_capacity(self.rules.len());
@@ -98,7 +97,7 @@ impl IgnoreRules {
 }
 
 impl Rule {
-    /// One line; `None` where it says nothing.
+    /// Parses one line; `None` if it contains no rule.
     fn parse(line: &str) -> Result<Option<Self>, &'static str> {
         let line = line.trim();
         if line.is_empty() {
@@ -110,7 +109,7 @@ impl Rule {
         };
         let cleaned = if pattern.is_empty() { String::new() } else { clean(pattern) };
         let mut pattern = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&cleaned);
-        // Docker looks for the mark once more after cleaning, so `./!a` is an exception too.
+        // Docker looks for the `!` again after cleaning, so `./!a` is an exception too.
         if let Some(rest) = pattern.strip_prefix('!').filter(|_| !exception) {
             (exception, pattern) = (true, rest);
         }
@@ -126,8 +125,8 @@ fn refused(line: usize, text: &[u8], rule: &'static str) -> ContextError {
     ContextError::Pattern { line, pattern, rule }
 }
 
-/// The shortest path that means the same, by its text alone: no `.`, no doubled slash, each `..`
-/// together with the part before it taken away.
+/// The shortest equivalent path, from its text alone: without `.` and double slashes, and with each `..`
+/// removed together with the part before it.
 pub(super) fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();

@@ -1,8 +1,8 @@
 //! Build contexts: `.dockerignore` rules, archives, overlays. Plain file work, no Docker.
 //!
-//! Everything here blocks; callers in async code put it on a blocking thread. What is read comes
-//! from a repository that may be hostile: no link is followed out of the tree, nothing but
-//! regular files, directories and links is ever opened, and sizes are bounded.
+//! Everything here blocks, so async callers use a blocking thread. The input comes from a repository that may
+//! be hostile. No link is followed out of the tree, only regular files, directories and links are opened, and
+//! sizes are bounded.
 
 mod check;
 pub mod dockerfile;

@@ -15,39 +15,39 @@ use super::tree;
 use super::walk::{Entry, Kind, Listing};
 use super::write::{self, write};
 
-/// The most that is read of a Dockerfile or an ignore file: one MiB, far more than people write.
+/// The maximum length of a Dockerfile or an ignore file: 1 MiB, far more than people write.
 const LARGEST_RECIPE: u64 = 1 << 20;
 
-/// How much may be packed.
+/// The limits of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Entries: files, directories and links.
     pub files: usize,
-    /// Content of all files together, in bytes.
+    /// Total content of all files, in bytes.
     pub bytes: u64,
-    /// Directories within directories.
+    /// Nested directories.
     pub depth: usize,
 }
 
 impl Default for Limits {
-    /// Far above what the largest repositories hold, and far below what fills a disk or takes the
-    /// memory of a small host: a listing takes some 200 bytes an entry.
+    /// Far above the largest repositories, and far below the disk or memory of a small host: a listing takes
+    /// some 200 bytes per entry.
     fn default() -> Self {
         Self { files: 500_000, bytes: 16 << 30, depth: 256 }
     }
 }
 
-/// A file that is no part of the tree, such as a step's output. It takes the place of what the tree
-/// has at its path, and no rule ignores it.
+/// A file outside the tree, such as a step's output. It replaces the tree's entry at its path, and no rule
+/// ignores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtraFile {
-    /// Where it goes, relative to the context.
+    /// Its path in the context.
     pub path: String,
-    /// The regular file on this host that it is.
+    /// The regular file on this host.
     pub source: PathBuf,
 }
 
-/// What was packed.
+/// The result of packing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// Entries: files, directories and links.
@@ -60,17 +60,17 @@ pub struct Packed {
 
 /// Writes `context` to `out` as an uncompressed tar for the engine's build API.
 ///
-/// The ignore file beside the Dockerfile (`NAME.dockerignore`) rules, or else the context's own
-/// `.dockerignore`. The Dockerfile and `.dockerignore` go in whatever the rules say, since the
-/// engine reads them. Links stay links, sockets are left out. The same tree gives the same bytes:
-/// entries are sorted, all belong to root, of the modes only the executable bit is kept, and what
-/// has no time of its own (directories, extra files) has the newest time of the files.
+/// The rules come from the ignore file beside the Dockerfile (`NAME.dockerignore`), or else from the
+/// context's own `.dockerignore`. The Dockerfile and `.dockerignore` are always included, because the engine
+/// reads them. Links stay links, and sockets are left out. The same tree gives the same bytes: entries are
+/// sorted and belong to root, of the modes only the executable bit is kept, and entries without a meaningful
+/// time (directories, extra files) get the newest time of the files.
 ///
-/// `dockerfile` is relative to the context; [`resolve_dockerfile`] gives the name for the engine.
+/// `dockerfile` is relative to the context; [`resolve_dockerfile`] returns its name for the engine.
 ///
 /// # Errors
-/// Where the Dockerfile or the ignore file cannot be used, where something cannot be packed or is
-/// too much, where `out` fails.
+/// Returns an error if the Dockerfile or the ignore file is invalid, if an entry cannot be packed, if the
+/// content exceeds the limits, or if writing to `out` fails.
 pub fn pack(
     context: &Path,
     dockerfile: &str,
@@ -81,20 +81,20 @@ pub fn pack(
     write(&list(context, dockerfile, extra, limits)?, out)
 }
 
-/// The SHA-256 of what [`pack`] would send, but for times, as lower-case hex digits. Two contexts of
-/// one content have one fingerprint, whenever their files were last changed. A repository's own `.git`
-/// directory does not count: its packs differ from one copy to the next.
+/// The SHA-256 of the output of [`pack`] without times, as lower-case hex digits. Contexts with equal content
+/// have equal fingerprints, regardless of modification times. A repository's own `.git` directory does not
+/// count: its packs differ from one copy to the next.
 ///
 /// # Errors
-/// As [`pack`].
+/// Returns the errors of [`pack`].
 pub fn fingerprint(context: &Path, dockerfile: &str, limits: Limits) -> Result<String, ContextError> {
     write::fingerprint(&list(context, dockerfile, &[], limits)?)
 }
 
-/// As [`fingerprint`], of all of `tree`: of what [`archive`] packs.
+/// Like [`fingerprint`], but for the whole `tree`, as packed by [`archive`].
 ///
 /// # Errors
-/// As [`archive`].
+/// Returns the errors of [`archive`].
 pub fn fingerprint_tree(tree: &Path, limits: Limits) -> Result<String, ContextError> {
     write::fingerprint(&Listing::of(tree, &IgnoreRules::default(), None, limits)?)
 }
@@ -102,7 +102,7 @@ pub fn fingerprint_tree(tree: &Path, limits: Limits) -> Result<String, ContextEr
 /// The text of the Dockerfile that [`pack`] sends.
 ///
 /// # Errors
-/// As [`resolve_dockerfile`], and if it cannot be read.
+/// Returns the errors of [`resolve_dockerfile`], and an error if the file cannot be read.
 pub fn read_dockerfile(context: &Path, dockerfile: &str) -> Result<String, ContextError> {
     let path = context.join(resolve_dockerfile(context, dockerfile)?);
     let (file, _) = tree::open_file(&path, OFlags::NOFOLLOW)?;
@@ -111,7 +111,7 @@ pub fn read_dockerfile(context: &Path, dockerfile: &str) -> Result<String, Conte
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// All that goes into a context.
+/// Lists the complete content of a context.
 fn list(
     context: &Path,
     dockerfile: &str,
@@ -130,12 +130,12 @@ fn list(
     Ok(listing)
 }
 
-/// The path of a Dockerfile relative to its context, links resolved: what the engine is told, and
-/// what [`pack`] always sends.
+/// The path of a Dockerfile relative to its context, with links resolved. The engine gets this path, and
+/// [`pack`] always sends the file.
 ///
 /// # Errors
-/// Where it is not there, no regular file, not in the context (by itself or by a link), larger than
-/// 1 MiB, or not UTF-8.
+/// Returns an error if it is missing, not a regular file, outside the context (directly or by a link), larger
+/// than 1 MiB, or not UTF-8.
 pub fn resolve_dockerfile(context: &Path, dockerfile: &str) -> Result<String, ContextError> {
     let recipe = find_recipe(context, dockerfile)?;
     let path = context.join(&recipe);
@@ -147,20 +147,20 @@ pub fn resolve_dockerfile(context: &Path, dockerfile: &str) -> Result<String, Co
     recipe.to_str().map(str::to_owned).ok_or_else(|| unusable(dockerfile, "has a name that is not UTF-8"))
 }
 
-/// Packs all of `tree` into the file `output`: compressed where its name ends in `.tar.gz` or
-/// `.tgz`, plain where it ends in `.tar`. No rule ignores anything; only `output` itself is left out
-/// where it lies in the tree. The same tree gives the same bytes, as with [`pack`].
+/// Packs all of `tree` into the file `output`: compressed if its name ends in `.tar.gz` or `.tgz`, plain if
+/// it ends in `.tar`. Nothing is ignored except `output` itself, if it lies in the tree. The same tree gives
+/// the same bytes, as with [`pack`].
 ///
-/// The file appears whole or not at all. Its directory has to exist.
+/// The file is written atomically. Its directory must exist.
 ///
 /// # Errors
-/// Where the name has another ending, where something cannot be packed or is too much, where
-/// `output` cannot be written.
+/// Returns an error if the name has another ending, if an entry cannot be packed, if the content exceeds the
+/// limits, or if `output` cannot be written.
 pub fn archive(tree: &Path, output: &Path, limits: Limits) -> Result<Packed, ContextError> {
     let packing =
         Packing::by_name(output)?.ok_or_else(|| ContextError::ArchiveName { path: output.into() })?;
     let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Listed before the file is made, or else it would list itself.
+    // List before the file is created, or the archive would contain itself.
     let listing =
         Listing::of(tree, &IgnoreRules::default(), place_in(tree, parent, output).as_deref(), limits)?;
     let failed = || ContextError::write(output);
@@ -173,7 +173,7 @@ pub fn archive(tree: &Path, output: &Path, limits: Limits) -> Result<Packed, Con
     Ok(packed)
 }
 
-/// How an archive is packed, by its name.
+/// The format of an archive, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
     Plain,
@@ -181,7 +181,7 @@ pub(super) enum Packing {
 }
 
 impl Packing {
-    /// `None` where the name is none of an archive.
+    /// The format; `None` if the name is not that of an archive.
     pub(super) fn by_name(path: &Path) -> Result<Option<Self>, ContextError> {
         let name = path.file_name().ok_or_else(|| ContextError::ArchiveName { path: path.into() })?;
         let name = name.as_encoded_bytes();
@@ -192,8 +192,8 @@ impl Packing {
 }
 
 fn write_compressed(listing: &Listing, file: &File, output: &Path) -> Result<Packed, ContextError> {
-    // Fast: the archive travels to the engine on this host and is unpacked there at once. No time
-    // and no name in the header, so that the bytes are the same each time.
+    // Fast compression: the engine on this host unpacks the archive at once. The header has neither time nor
+    // name, so that the bytes are always the same.
     let mut gzip = GzBuilder::new().mtime(0).write(BufWriter::new(file), Compression::fast());
     let packed = write(listing, &mut gzip)?;
     let flushed = gzip.finish().and_then(|mut file| file.flush());
@@ -201,13 +201,13 @@ fn write_compressed(listing: &Listing, file: &File, output: &Path) -> Result<Pac
     Ok(packed)
 }
 
-/// Where `output` lies in the tree, if it does.
+/// The path of `output` in the tree, if it lies there.
 fn place_in(tree: &Path, parent: &Path, output: &Path) -> Option<PathBuf> {
     let (tree, parent) = (tree.canonicalize().ok()?, parent.canonicalize().ok()?);
     Some(parent.strip_prefix(tree).ok()?.join(output.file_name()?))
 }
 
-/// The rules that a context's ignore file declares; none where it has no such file.
+/// The rules of a context's ignore file; none if it has no such file.
 fn rules(context: &Path, dockerfile: &str) -> Result<IgnoreRules, ContextError> {
     for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
         let failed =
@@ -243,11 +243,11 @@ fn put_extra(listing: &mut Listing, context: &Path, extra: &ExtraFile) -> Result
         return Err(ContextError::NotAFile { path });
     }
     let entry = Entry::read(&extra.source, &path, &found)?;
-    // Its time is that of this build, which would make each archive of the same content another.
+    // Its time is that of this build, which would make the archives of equal content differ.
     entry.map_or(Ok(()), |entry| listing.put(path, Entry { modified: None, ..entry }))
 }
 
-/// Adds a file that the rules may have left out.
+/// Adds a file that the rules may have ignored.
 fn put_from_tree(listing: &mut Listing, context: &Path, relative: &Path) -> Result<(), ContextError> {
     let path = context.join(relative);
     if listing.entries.contains_key(relative) || relative.as_os_str().is_empty() {
@@ -269,7 +269,7 @@ fn check_recipe(dockerfile: &str, kind: Option<&Kind>) -> Result<(), ContextErro
     }
 }
 
-/// Where the Dockerfile really lies, relative to the context.
+/// The real path of the Dockerfile, relative to the context.
 fn find_recipe(context: &Path, dockerfile: &str) -> Result<PathBuf, ContextError> {
     tree::resolve(context, dockerfile).map_err(|error| match error {
         ContextError::OutsideTree { .. } => {

@@ -14,24 +14,25 @@ use super::error::ContextError;
 use super::ignore::clean;
 use super::write::Hashing;
 
-/// As many links as Linux itself follows in one path.
+/// The number of links that Linux itself follows in one path.
 const MOST_LINKS: u32 = 40;
 
-/// The path in `root` that the declared `relative` path means, for reading. Links in it are
-/// followed as long as they stay in `root`, so no part of the answer below `root` is a link. What
-/// does not exist stays as it was declared; `.` is `root`.
+/// Resolves the declared `relative` path in `root` for reading. Links are followed as long as they stay in
+/// `root`, so the part of the result below `root` contains no link. Missing parts stay as declared; `.` is
+/// `root`.
 ///
 /// # Errors
-/// Where the path is absolute, climbs out, or a link leads out; where a part cannot be looked at.
+/// Returns an error if the path is absolute or leaves `root` (directly or by a link), or if a part cannot be
+/// inspected.
 pub fn inside(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
     Ok(root.join(resolve(root, relative)?))
 }
 
-/// The path in `root` at which the declared `relative` path may be written: no part of it but the
-/// last may be a link, and it is not `root` itself.
+/// Resolves the declared `relative` path in `root` for writing. Only its last part may be a link, and it must
+/// not be `root` itself.
 ///
 /// # Errors
-/// Where the path is absolute, climbs out, is `root`, goes through a link or through a file.
+/// Returns an error if the path is absolute, leaves `root`, is `root`, or goes through a link or a file.
 pub fn place(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
     let declared = declared(relative)?;
     let Some(parent) = declared.parent() else {
@@ -57,14 +58,14 @@ pub fn place(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
     Ok(root.join(declared))
 }
 
-/// Removes what is at `relative`: a file, a directory with all in it, or a link but not what it
-/// points to. What is not there is no error.
+/// Removes the entry at `relative`: a file, a directory with its content, or a link without its target. A
+/// missing entry is not an error.
 ///
 /// # Errors
-/// As [`place`]; where it cannot be removed.
+/// Returns the errors of [`place`], and an error if the entry cannot be removed.
 pub fn remove(root: &Path, relative: &str) -> Result<(), ContextError> {
     let path = match place(root, relative) {
-        // Nothing is below a file.
+        // A file has no entries below it.
         Err(ContextError::NotADirectory { .. }) => return Ok(()),
         other => other?,
     };
@@ -76,12 +77,13 @@ pub fn remove(root: &Path, relative: &str) -> Result<(), ContextError> {
     removed.map_err(ContextError::write(&path))
 }
 
-/// Copies the file `from` of this host to `to` in the tree, in place of the file or link that is
-/// there; missing parents are made. The copy has the source's time, is executable where the source
-/// is, and readable for all, since it goes into an image.
+/// Copies the file `from` of this host to `to` in the tree, and replaces a file or link at that path. Missing
+/// parents are created. The copy has the source's time and executable bit, and is readable for all, because
+/// it goes into an image.
 ///
 /// # Errors
-/// Where `from` is no regular file or cannot be read; as [`place`]; where a directory is at `to`.
+/// Returns the errors of [`place`], and an error if `from` is not a regular file or cannot be read, or if
+/// `to` is a directory.
 pub fn overlay(root: &Path, from: &Path, to: &str) -> Result<(), ContextError> {
     let (mut source, found) = open_file(from, OFlags::empty())?;
     let path = place(root, to)?;
@@ -91,7 +93,7 @@ pub fn overlay(root: &Path, from: &Path, to: &str) -> Result<(), ContextError> {
     let failed = || ContextError::write(&path);
     let parent = path.parent().unwrap_or(root);
     fs::create_dir_all(parent).map_err(failed())?;
-    // A new file that is renamed replaces a link instead of writing through it.
+    // Renaming a new file replaces a link instead of writing through it.
     let mut copy = NamedTempFile::new_in(parent).map_err(failed())?;
     io::copy(&mut source, &mut copy).map_err(failed())?;
     let copied = copy.as_file();
@@ -101,10 +103,10 @@ pub fn overlay(root: &Path, from: &Path, to: &str) -> Result<(), ContextError> {
     Ok(())
 }
 
-/// The SHA-256 of the content of a file of this host as lower-case hex digits.
+/// The SHA-256 of the content of a file of this host, as lower-case hex digits.
 ///
 /// # Errors
-/// Where it is no regular file or cannot be read.
+/// Returns an error if it is not a regular file or cannot be read.
 pub fn fingerprint(path: &Path) -> Result<String, ContextError> {
     let (mut file, _) = open_file(path, OFlags::empty())?;
     let mut hash = Hashing::new(io::sink());
@@ -112,7 +114,7 @@ pub fn fingerprint(path: &Path) -> Result<String, ContextError> {
     Ok(hash.digest())
 }
 
-/// Opens a regular file; `flags` may forbid to follow a link. A FIFO does not block it.
+/// Opens a regular file; `flags` may forbid following a link. A FIFO does not block this.
 pub(super) fn open_file(path: &Path, flags: OFlags) -> Result<(File, Metadata), ContextError> {
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
@@ -121,12 +123,12 @@ pub(super) fn open_file(path: &Path, flags: OFlags) -> Result<(File, Metadata), 
     if found.is_file() { Ok((file, found)) } else { Err(ContextError::NotAFile { path: path.into() }) }
 }
 
-/// 0755 where the owner may execute it, else 0644: all that git keeps, and no umask in it.
+/// 0755 if the owner may execute it, else 0644: the only modes of git, independent of the umask.
 pub(super) fn file_mode(of: &Metadata) -> u32 {
     if of.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 }
 }
 
-/// As [`inside`], but relative to `root`; empty for `root` itself.
+/// Like [`inside`], but relative to `root`; empty for `root` itself.
 pub(super) fn resolve(root: &Path, relative: &str) -> Result<PathBuf, ContextError> {
     let outside = || ContextError::OutsideTree { path: relative.into() };
     let mut ahead = parts_backwards(&declared(relative)?);
@@ -154,7 +156,7 @@ pub(super) fn resolve(root: &Path, relative: &str) -> Result<PathBuf, ContextErr
     Ok(at)
 }
 
-/// A declared path, cleaned by its text; empty for the tree itself.
+/// Cleans a declared path by its text; empty for the tree itself.
 fn declared(relative: &str) -> Result<PathBuf, ContextError> {
     let cleaned = clean(relative);
     let path = Path::new(if cleaned == "." { "" } else { &cleaned });
@@ -164,13 +166,13 @@ fn declared(relative: &str) -> Result<PathBuf, ContextError> {
     Ok(path.to_path_buf())
 }
 
-/// The parts that are left to walk, the next one last.
+/// The parts of the path in reverse order, so that the next part is last.
 fn parts_backwards(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev().filter(|part| *part != Component::CurDir);
     parts.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// What is at `path` itself; `None` where nothing is.
+/// The metadata of `path` itself, without following a link; `None` if it does not exist.
 pub(super) fn lstat(path: &Path) -> Result<Option<Metadata>, ContextError> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -186,8 +188,8 @@ fn relative_to(root: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(root).unwrap_or(path).to_path_buf()
 }
 
-/// A path's bytes as text for the ignore rules: each byte that is no UTF-8 counts as one character,
-/// as it does in Docker.
+/// A path's bytes as text for the ignore rules. Each byte that is not UTF-8 counts as one character, as in
+/// Docker.
 pub(super) fn rule_text(path: &Path) -> String {
     let mut text = String::new();
     for chunk in OsStr::as_bytes(path.as_os_str()).utf8_chunks() {

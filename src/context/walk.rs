@@ -1,4 +1,4 @@
-//! Lists what goes into an archive: sorted, judged by the rules, within limits.
+//! Lists the content of an archive: sorted, filtered by the rules, within limits.
 
 use std::collections::BTreeMap;
 use std::fs::{self, FileType, Metadata};
@@ -10,11 +10,12 @@ use super::ignore::{IgnoreRules, Verdict};
 use super::pack::Limits;
 use super::tree::{self, file_mode};
 
-/// One entry of an archive to be.
+/// One entry of a future archive.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
-    /// Seconds since the epoch; `None`: of no meaning, written as the newest time of all.
+    /// Seconds since the epoch; `None` if the time has no meaning. It is then written as the newest time of
+    /// all.
     pub(super) modified: Option<u64>,
 }
 
@@ -26,12 +27,12 @@ pub(super) enum Kind {
 }
 
 impl Entry {
-    /// What is at `path`, whose metadata is `found`. `None` for a socket: it is a live program's
-    /// and never content; `shown` is how errors name the path.
+    /// Reads the entry at `path`, whose metadata is `found`. Returns `None` for a socket, because it belongs
+    /// to a running program and has no content. Errors name the path `shown`.
     pub(super) fn read(path: &Path, shown: &Path, found: &Metadata) -> Result<Option<Self>, ContextError> {
         let of_file = u64::try_from(found.mtime()).unwrap_or(0);
         let (kind, modified) = match found.file_type() {
-            // A directory's own time only says when something was last put into it.
+            // A directory's own time only reflects its last new entry.
             t if t.is_dir() => (Kind::Directory, None),
             t if t.is_symlink() => {
                 (Kind::Link { target: fs::read_link(path).map_err(ContextError::read(path))? }, Some(of_file))
@@ -54,7 +55,7 @@ fn special(file_type: FileType) -> &'static str {
     if file_type.is_fifo() { "FIFO" } else { "device" }
 }
 
-/// The entries by path. Paths sort by their parts, so a directory stands before what is in it.
+/// The entries by path. Paths sort by their parts, so a directory comes before its content.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) entries: BTreeMap<PathBuf, Entry>,
@@ -63,7 +64,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Lists the tree at `root`, but for what the rules ignore and for the file `skipped`.
+    /// Lists the tree at `root`, without ignored entries and without the file `skipped`.
     pub(super) fn of(
         root: &Path,
         rules: &IgnoreRules,
@@ -86,8 +87,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Takes one path in where it is not ignored; answers with its verdict where it is a directory
-    /// to enter.
+    /// Adds one path unless it is ignored. For a directory to enter, returns its result.
     fn visit(
         &mut self,
         root: &Path,
@@ -108,7 +108,7 @@ impl Listing {
         Ok(enter.then_some(verdict))
     }
 
-    /// Adds an entry, in place of the one that had its path.
+    /// Adds an entry, or replaces the entry at the same path.
     pub(super) fn put(&mut self, path: PathBuf, entry: Entry) -> Result<(), ContextError> {
         self.bytes = self.bytes.saturating_add(entry.size());
         let replaced = self.entries.insert(path, entry);
@@ -133,8 +133,8 @@ impl Listing {
         Err(ContextError::TooLarge { what })
     }
 
-    /// The newest time of any file or link; what has no time of its own gets it, so that the same
-    /// content gives the same archive however it came about.
+    /// The newest time of any file or link. Entries without a time get it, so that equal content always gives
+    /// the same archive.
     pub(super) fn newest(&self) -> u64 {
         self.entries.values().filter_map(|entry| entry.modified).max().unwrap_or(0)
     }
@@ -154,7 +154,7 @@ impl Listing {
     }
 }
 
-/// The three biggest in words.
+/// The three largest entries, as text.
 fn biggest(mut all: Vec<(u64, &Path)>, unit: &str) -> String {
     all.sort_by(|a, b| b.cmp(a));
     let words: Vec<String> = all.iter().take(3).map(|(n, path)| format!("{path:?} ({n} {unit})")).collect();

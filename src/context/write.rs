@@ -1,7 +1,7 @@
-//! Writes a listing as a tar stream, and hashes it on its way.
+//! Writes a listing as a tar stream, and hashes it.
 //!
-//! Names and link targets are written byte for byte: the `tar` crate's own way to add long names
-//! wants UTF-8 and tidies the targets of links.
+//! Names and link targets are written byte for byte: the `tar` crate's method for long names requires UTF-8
+//! and changes the targets of links.
 
 use std::io::{self, Read as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,13 +16,13 @@ use super::pack::Packed;
 use super::tree;
 use super::walk::{Entry, Kind, Listing};
 
-/// The room for a name in a tar header; longer ones stand in an entry of their own before it.
+/// The space for a name in a tar header. A longer name gets its own entry before the header.
 const NAME_ROOM: usize = 100;
 
 /// Writes all of `listing` to `out`.
 ///
 /// # Errors
-/// Where a file cannot be read any more or became shorter; where `out` cannot be written.
+/// Returns an error if a file can no longer be read or shrank, or if `out` cannot be written.
 pub(super) fn write(listing: &Listing, out: impl Write) -> Result<Packed, ContextError> {
     let mut tar = Builder::new(Hashing::new(out));
     let newest = listing.newest();
@@ -33,10 +33,10 @@ pub(super) fn write(listing: &Listing, out: impl Write) -> Result<Packed, Contex
     Ok(Packed { files: listing.entries.len(), bytes: written.bytes, digest: written.digest() })
 }
 
-/// The SHA-256 of all that is in `listing`, but for times and for a repository's own `.git`.
+/// The SHA-256 of the content of `listing`, without times and a repository's own `.git`.
 ///
 /// # Errors
-/// If a file cannot be read any more or became shorter.
+/// Returns an error if a file can no longer be read or shrank.
 pub(super) fn fingerprint(listing: &Listing) -> Result<String, ContextError> {
     let mut hash = Hashing::new(io::sink());
     for (path, entry) in listing.entries.iter().filter(|(path, _)| !path.starts_with(".git")) {
@@ -60,7 +60,7 @@ pub(super) fn fingerprint(listing: &Listing) -> Result<String, ContextError> {
     Ok(hash.digest())
 }
 
-/// Writes what stands before content, so that no two listings could read the same.
+/// Writes a prefix of each content, so that different listings never give the same bytes.
 fn describe(out: &mut impl Write, kind: &str, path: &Path, size: u64) -> Result<(), ContextError> {
     let path = path.as_os_str().as_bytes();
     let written = write!(out, "{kind} {} {size} ", path.len()).and_then(|()| out.write_all(path));
@@ -136,7 +136,7 @@ fn set_link<W: Write>(tar: &mut Builder<W>, header: &mut Header, target: &[u8]) 
     Ok(())
 }
 
-/// The entry of GNU tar that holds a name too long for the header after it.
+/// The GNU tar entry with a name that is too long for the next header.
 fn append_long<W: Write>(tar: &mut Builder<W>, kind: EntryType, text: &[u8]) -> io::Result<()> {
     let terminated = [text, b"\0"].concat();
     let mut header = Header::new_gnu();
@@ -151,7 +151,7 @@ fn append_long<W: Write>(tar: &mut Builder<W>, kind: EntryType, text: &[u8]) -> 
     tar.append(&header, terminated.as_slice())
 }
 
-/// As much of `text` as fits.
+/// Copies as much of `text` as fits.
 fn fill(room: &mut [u8], text: &[u8]) {
     for (to, from) in room.iter_mut().zip(text) {
         *to = *from;
@@ -162,7 +162,7 @@ fn output(source: io::Error) -> ContextError {
     ContextError::Output { source }
 }
 
-/// Counts and hashes what passes through.
+/// Counts and hashes the bytes that pass through.
 pub(super) struct Hashing<W> {
     out: W,
     hash: Sha256,
@@ -174,7 +174,7 @@ impl<W> Hashing<W> {
         Self { out, hash: Sha256::new(), bytes: 0 }
     }
 
-    /// The SHA-256 of all that passed, as lower-case hex digits.
+    /// The SHA-256 of these bytes, as lower-case hex digits.
     pub(super) fn digest(self) -> String {
         hex::encode(self.hash.finalize())
     }

@@ -1,4 +1,4 @@
-//! Which paths differ between two commits.
+//! The paths that differ between two commits.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use super::error::SourceError;
 use super::mirror::Mirror;
 use crate::model::name::{BranchName, CommitId};
 
-/// How long the comparison may take: two commits of one repository differ in little.
+/// The maximum duration of a comparison. Two commits of one repository differ little.
 const LONGEST: Duration = Duration::from_secs(30);
 
 impl Mirror {
-    /// Whether a path that `counts` differs between `from` and `to`, the head of `branch`. A commit
-    /// that is not here any more cannot be compared with, so everything differs from it.
+    /// Whether a path that `counts` differs between `from` and `to`, the head of `branch`. If the mirror no
+    /// longer has `from`, every path counts as different.
     ///
     /// # Errors
-    /// [`SourceError`] as of [`Mirror::ensure`], and if the two cannot be compared.
+    /// Returns the errors of [`Mirror::ensure`], and [`SourceError`] if the two cannot be compared.
     pub async fn touches(
         &self,
         from: &CommitId,

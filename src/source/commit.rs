@@ -1,11 +1,11 @@
-//! A commit object: who, when, and the first line of why.
+//! A commit object: author, time, and the first line of its message.
 
 use crate::model::time::Timestamp;
 
-/// The longest subject or name that is shown, in characters.
+/// The longest displayed subject or name, in characters.
 const LONGEST_SHOWN: usize = 200;
 
-/// The part of a commit that people see.
+/// The displayed part of a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) time: Timestamp,
@@ -14,8 +14,8 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Reads a raw commit object. Read by hand because `git log` obeys settings of the user, such
-    /// as one that runs gpg. What is missing or malformed stays empty: it is only for people.
+    /// Parses a raw commit object. abide parses it itself because `git log` obeys settings of the user, such
+    /// as one that runs gpg. Missing or malformed parts stay empty, because they are only for display.
     pub(super) fn parse(object: &[u8]) -> Self {
         let text = String::from_utf8_lossy(object);
         let (headers, message) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -33,14 +33,14 @@ impl Summary {
     }
 }
 
-/// `Name <address> 1700000000 +0800`; a time before 1970 is told as 1970.
+/// Parses `Name <address> 1700000000 +0800`; a time before 1970 becomes 1970.
 fn time_of(who: &str) -> Timestamp {
     let seconds =
         who.rsplit_once('>').and_then(|(_, time)| time.split_whitespace().next()?.parse::<u64>().ok());
     Timestamp::from_millis(seconds.unwrap_or_default().saturating_mul(1000))
 }
 
-/// One bounded line that cannot steer a terminal, forge a log line or turn the reading direction.
+/// One bounded line that cannot control a terminal, forge a log line or reverse the reading direction.
 pub(super) fn shown(text: &str) -> String {
     let tame = |c: char| if steers(c) { '\u{fffd}' } else { c };
     text.trim().chars().take(LONGEST_SHOWN).map(tame).collect()

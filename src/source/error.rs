@@ -1,4 +1,4 @@
-//! What can go wrong with git, told apart by what it means for a commit.
+//! Errors of git, classified by their meaning for a commit.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::model::name::{BranchName, CommitId};
 
-/// Why git gave no answer, or which answer it gave. Remotes are named without credentials.
+/// An error of git, or a negative answer. Remotes are named without credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The configured URL is none that is taken. The URL itself is not repeated: it may hold a
-    /// password in a place where none is looked for.
+    /// The configured URL is invalid. The error does not repeat the URL, because an unexpected part of it may
+    /// contain a password.
     #[error("the repository's url is not taken: {0}")]
     InvalidUrl(&'static str),
     /// No branch of the remote leads to the commit.
@@ -21,7 +21,7 @@ pub enum SourceError {
         /// The remote.
         remote: String,
     },
-    /// The remote has no such branch.
+    /// The remote does not have the branch.
     #[error("{remote} has no branch {branch}")]
     NoSuchBranch {
         /// The branch.
@@ -29,7 +29,7 @@ pub enum SourceError {
         /// The remote.
         remote: String,
     },
-    /// There is no git repository at that place.
+    /// The URL does not lead to a git repository.
     #[error("{remote} is no git repository")]
     NotARepository {
         /// The remote.
@@ -45,33 +45,33 @@ pub enum SourceError {
         /// What the limit counts.
         what: &'static str,
     },
-    /// The tree of the commit cannot be files of this host.
+    /// The tree of the commit cannot be written as files of this host.
     #[error("commit {commit} holds the path {path:?}, which {rule}")]
     Unusable {
         /// The commit.
         commit: CommitId,
         /// The path, shortened and without control characters.
         path: String,
-        /// What is wrong with it.
+        /// The problem with it.
         rule: &'static str,
     },
-    /// Git's own checks of what it received found something malformed or hostile.
+    /// Git's own checks found received data malformed or hostile.
     #[error("git refuses what {remote} holds: {detail}")]
     Refused {
         /// The remote.
         remote: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
-    /// The remote does not answer, or breaks off.
+    /// The remote does not answer, or breaks off its answer.
     #[error("{remote} cannot be reached: {detail}")]
     Unreachable {
         /// The remote.
         remote: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
-    /// The remote wants other credentials, or hides the repository from these.
+    /// The remote requires other credentials, or hides the repository from these.
     #[error(
         "{remote} denies access: {detail}; give `username` and its secret in [repository.NAME], or a \
          credential helper or ssh key to the user that abide runs as, and try `git ls-remote` as that user"
@@ -79,10 +79,10 @@ pub enum SourceError {
     Denied {
         /// The remote.
         remote: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
-    /// The server has no such repository, or hides it from these credentials.
+    /// The server does not have the repository, or hides it from these credentials.
     #[error(
         "{remote} does not exist, or is hidden: {detail}; for a private repository give `username` and its secret in \
          [repository.NAME], or a credential helper or ssh key to the user that abide runs as"
@@ -90,7 +90,7 @@ pub enum SourceError {
     NotFound {
         /// The remote.
         remote: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
     /// The password for a remote cannot be read.
@@ -98,10 +98,10 @@ pub enum SourceError {
     Password {
         /// The remote.
         remote: String,
-        /// Why not.
+        /// The cause.
         why: String,
     },
-    /// A repository by path that belongs to another user, whose configuration git does not trust.
+    /// A local repository that belongs to another user. Git does not trust its configuration.
     #[error(
         "{remote} belongs to another user, so git does not read it; \
          run `git config --global --add safe.directory PATH` as the user that abide runs as"
@@ -110,36 +110,36 @@ pub enum SourceError {
         /// The remote.
         remote: String,
     },
-    /// Git did not end in time, and was ended.
+    /// Git exceeded its time limit and was ended.
     #[error("git did not {step} within {} s ({remote})", after.as_secs_f32())]
     TimedOut {
-        /// What it should have done.
+        /// The step.
         step: &'static str,
         /// The remote.
         remote: String,
-        /// After how long.
+        /// The time limit.
         after: Duration,
     },
     /// The disk is full.
     #[error("the disk is full: could not {step}")]
     DiskFull {
-        /// What could not be done.
+        /// The failed step.
         step: &'static str,
     },
-    /// Git failed in a way that none of the above names.
+    /// Git failed for another reason.
     #[error("git could not {step} ({remote}): {detail}")]
     Git {
-        /// What it should have done.
+        /// The step.
         step: &'static str,
         /// The remote.
         remote: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
     /// The git program cannot be started.
     #[error("the git program cannot be started; is it installed?")]
     NoGit(#[source] io::Error),
-    /// The program that files in Git LFS need cannot be started.
+    /// The program for files in Git LFS cannot be started.
     #[error(
         "files in Git LFS need the program git-lfs, which is not installed on this host: install it (apt install git-lfs)"
     )]
@@ -149,26 +149,26 @@ pub enum SourceError {
     Submodule {
         /// Its path in the repository.
         path: String,
-        /// Why not, and what to do.
+        /// The reason, and the remedy.
         why: String,
     },
-    /// A tree is only laid out into an empty directory.
+    /// The target directory of a tree is not empty.
     #[error("{0} is not empty")]
     NotEmpty(PathBuf),
-    /// A file operation of our own failed.
+    /// A file operation of abide itself failed.
     #[error("could not {step}")]
     Io {
-        /// What could not be done.
+        /// The failed step.
         step: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl SourceError {
-    /// Whether the question stayed open: asking again later may answer it, without anyone changing
-    /// the manifest or the repository. All else is a verdict.
+    /// Whether the failure is temporary: a later attempt may succeed without a change of the manifest or the
+    /// repository. All other failures are permanent.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::InvalidUrl(_)
@@ -194,7 +194,7 @@ impl SourceError {
         }
     }
 
-    /// Wraps a failed file operation; a full disk gets its own name.
+    /// Wraps a failed file operation; a full disk has its own variant.
     pub(super) fn io(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { step },
@@ -202,8 +202,8 @@ impl SourceError {
         }
     }
 
-    /// Names the failure that git's standard error tells of. Git has one exit code for nearly
-    /// everything, so the text (in the C locale) is all there is to go by.
+    /// Classifies a failure by git's standard error. Git uses one exit code for nearly everything, so the
+    /// text (in the C locale) is the only evidence.
     pub(super) fn from_stderr(step: &'static str, remote: String, detail: String) -> Self {
         let says = |phrases: &[&str]| phrases.iter().any(|phrase| detail.contains(phrase));
         if says(DISK_FULL) {
@@ -230,14 +230,14 @@ const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 
 const NOT_TRUSTED: &[&str] = &["detected dubious ownership"];
 
-/// Only `fsck` verdicts on an object: a garbled transfer says otherwise, and is tried again.
+/// Only `fsck` errors about an object. A corrupted transfer has a different error, and is tried again.
 const REFUSED: &[&str] = &["fsck error in packed object", "fsck error in pack objects"];
 
 const NOT_A_REPOSITORY: &[&str] =
     &["does not appear to be a git repository", "not valid: is this a git repository?"];
 
-/// Hosting services answer "not found" for what these credentials may not see, so that is no
-/// verdict on whether it exists.
+/// Hosting services answer "not found" for everything that these credentials may not see, so the repository
+/// may exist nevertheless.
 const NOT_FOUND: &[&str] = &["' not found", "epository not found"];
 
 const DENIED: &[&str] = &[

@@ -1,9 +1,8 @@
-//! One call of the git program: hardened, bounded, and gone when its future is.
+//! One call of the git program: hardened, bounded, and ended when its future is dropped.
 //!
-//! What is trusted: the configuration of the user that the daemon runs as (`~/.gitconfig`, ssh,
-//! credential helpers). That is how people give a daemon access, and a repository cannot change
-//! it. What is not: the system-wide file, which belongs to nobody in particular, stray `GIT_*`
-//! variables, and everything that a repository says.
+//! It trusts the configuration of the user that the daemon runs as (`~/.gitconfig`, ssh, credential helpers):
+//! operators give the daemon access there, and a repository cannot change it. It does not trust the
+//! system-wide file, which has no particular owner, stray `GIT_*` variables, or any content of a repository.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,17 +20,17 @@ use super::remote::Login;
 use super::remote::Remote;
 use crate::model::remote_url::Transport;
 
-/// The most standard output that is collected, in bytes: a listing of some 800,000 branches.
+/// The maximum standard output that is collected, in bytes: a listing of some 800,000 branches.
 const LONGEST_OUTPUT: usize = 64 << 20;
 
-/// The end of standard error that is kept, in bytes. Git says last what it died of.
+/// The length of the end of standard error that is kept, in bytes. Git reports its fatal error last.
 const STDERR_TAIL: usize = 4096;
 
-/// How long pipes are read on after git has ended: what git wrote is in them by then, but a helper
-/// that lives on in the background (a shared ssh connection) may keep them open for hours.
+/// The time for reading the pipes after git has ended. They contain git's complete output by then, but a
+/// background helper (a shared ssh connection) may keep them open for hours.
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 
-/// `GIT_*` variables through which an operator gives access; all others are taken away.
+/// `GIT_*` variables through which an operator gives access; all others are removed.
 const KEPT_VARIABLES: &[&str] = &[
     "GIT_ASKPASS",
     "GIT_CONFIG_GLOBAL",
@@ -46,11 +45,11 @@ const KEPT_VARIABLES: &[&str] = &[
     "GIT_SSL_KEY",
 ];
 
-/// Settings of every call. They outrank those of the user.
+/// Settings of every call. They override the user's.
 const SETTINGS: &[(&str, &str)] = &[
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
-    // A laid out tree depends on the commit, not on who lays it out.
+    // A checked-out tree depends on the commit, not on the user.
     ("core.attributesFile", "/dev/null"),
     ("core.autocrlf", "false"),
     ("core.eol", "lf"),
@@ -60,11 +59,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("submodule.recurse", "false"),
     ("fetch.recurseSubmodules", "false"),
     ("fetch.fsckObjects", "true"),
-    // One pack a fetch, so that a mirror needs no background work to stay fast.
+    // Each fetch makes one pack, so that a mirror stays fast without background work.
     ("fetch.unpackLimit", "1"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
-    // Slower than 1 kB/s for a minute is a hanging server.
+    // A server slower than 1 kB/s for a minute counts as hanging.
     ("http.lowSpeedLimit", "1000"),
     ("http.lowSpeedTime", "60"),
     ("protocol.allow", "never"),
@@ -72,7 +71,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("remote.lfsdefault", Git::REMOTE),
 ];
 
-/// Flaws that old tools left in the history of honest repositories; no checkout suffers from them.
+/// Flaws that old tools left in the history of legitimate repositories; no checkout suffers from them.
 const HARMLESS_FLAWS: &[&str] = &[
     "badTimezone",
     "badDate",
@@ -89,13 +88,13 @@ const HARMLESS_FLAWS: &[&str] = &[
     "gitmodulesParse",
 ];
 
-/// Answers git's question for a login out of two environment variables. A URL with a password in
-/// it would be on the command line of git's own helpers, for every user of the host to read. The
-/// text is constant: nothing is put into it.
+/// Answers git's request for a login from two environment variables. A URL with a password would appear on
+/// the command line of git's own helpers, readable for every user of the host. The text is constant: nothing
+/// is interpolated into it.
 const LOGIN_HELPER: &str = "!f() { test \"$1\" = get && \
      printf 'username=%s\\npassword=%s\\n' \"$ABIDE_GIT_USER\" \"$ABIDE_GIT_PASSWORD\"; }; f";
 
-/// A call of git to be made.
+/// A prepared call of git.
 pub(super) struct Git {
     command: Command,
     step: &'static str,
@@ -105,11 +104,11 @@ pub(super) struct Git {
 }
 
 impl Git {
-    /// The name under which git knows the configured URL. None that people use, so that settings
-    /// of `origin` in their own configuration do not apply.
+    /// The name of the configured URL in git. Users do not use this name, so that settings of `origin` in
+    /// their own configuration do not apply.
     pub(super) const REMOTE: &str = "abide";
 
-    /// A call that is to do `step` (a verb and its object) and may talk to `remote`.
+    /// A call for `step` (a verb and its object), which may access `remote`.
     pub(super) fn new(step: &'static str, remote: &Remote) -> Self {
         let mut command = Command::new("git");
         forget_variables(&mut command);
@@ -120,9 +119,9 @@ impl Git {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_OPTIONAL_LOCKS", "0")
-            // Outside of any repository, unless `repository` names one.
+            // Outside of any repository, unless `repository` sets one.
             .env("GIT_DIR", "/dev/null")
-            // ssh would ask the terminal of whoever started the daemon.
+            // ssh would ask on the terminal of the user who started the daemon.
             .env("SSH_ASKPASS_REQUIRE", "force");
         if std::env::var_os("SSH_ASKPASS").is_none() {
             command.env("SSH_ASKPASS", "false");
@@ -145,19 +144,19 @@ impl Git {
         self
     }
 
-    /// Works on the bare repository `dir`. Naming it also tells git that its owner is trusted.
+    /// Works on the bare repository `dir`. The explicit path also makes git trust its owner.
     pub(super) fn repository(mut self, dir: &Path) -> Self {
         self.command.env("GIT_DIR", dir);
         self
     }
 
-    /// Works on the files in `tree`, by way of the index file `index`.
+    /// Works on the files in `tree`, with the index file `index`.
     pub(super) fn work_tree(mut self, tree: &Path, index: &Path) -> Self {
         self.command.env("GIT_WORK_TREE", tree).env("GIT_INDEX_FILE", index).current_dir(tree);
         self
     }
 
-    /// With settings that outrank all others.
+    /// Adds settings that override all others.
     pub(super) fn settings(mut self, more: impl IntoIterator<Item = (String, String)>) -> Self {
         self.settings.extend(more);
         self
@@ -169,7 +168,7 @@ impl Git {
         self
     }
 
-    /// Makes the call and collects its output.
+    /// Runs the call and collects its output.
     pub(super) async fn run(self) -> Result<Finished, SourceError> {
         let mut output = Vec::new();
         let mut finished = self
@@ -182,7 +181,7 @@ impl Git {
         Ok(finished)
     }
 
-    /// Makes the call and hands its output to `sink`, which may end it.
+    /// Runs the call and passes its output to `sink`, which may end the call.
     pub(super) async fn stream<S>(mut self, sink: S) -> Result<Finished, SourceError>
     where
         S: FnMut(&[u8]) -> ControlFlow<()> + Send,
@@ -204,7 +203,7 @@ impl Git {
     }
 }
 
-/// A call that ended, well or not.
+/// A finished call, successful or not.
 pub(super) struct Finished {
     status: ExitStatus,
     stopped: bool,
@@ -214,17 +213,17 @@ pub(super) struct Finished {
 }
 
 impl Finished {
-    /// The output, where git succeeded.
+    /// The output, if git succeeded.
     pub(super) fn success(self) -> Result<Vec<u8>, SourceError> {
         if self.status.success() && !self.stopped { Ok(self.output) } else { Err(self.error()) }
     }
 
-    /// The output, whether it succeeded or not; `None` where it did not.
+    /// The output; `None` if git failed.
     pub(super) fn answer(self) -> Option<Vec<u8>> {
         (self.status.success() && !self.stopped).then_some(self.output)
     }
 
-    /// What git said on standard error, for people.
+    /// Git's standard error, for people.
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }
@@ -260,7 +259,7 @@ fn settings_for(remote: &Remote) -> Vec<(String, String)> {
     }
     let allowed: &[&str] = match remote.url.transport {
         Transport::Https => &["https"],
-        // A server may send from http to https, and never back.
+        // A server may redirect from http to https, but never back.
         Transport::Http => &["http", "https"],
         Transport::Ssh => &["ssh"],
         Transport::File => &["file"],
@@ -268,14 +267,14 @@ fn settings_for(remote: &Remote) -> Vec<(String, String)> {
     settings.extend(allowed.iter().map(|t| (format!("protocol.{t}.allow"), "always".to_owned())));
     settings.push((format!("remote.{}.url", Git::REMOTE), remote.url.git.clone()));
     if let (Some(base), Some(_)) = (&remote.url.base, &remote.login) {
-        // An empty helper forgets those before it: this login is meant, and nobody should store it.
+        // An empty helper removes the earlier ones: only this login applies, and no helper may store it.
         settings.push((format!("credential.{base}.helper"), String::new()));
         settings.push((format!("credential.{base}.helper"), LOGIN_HELPER.to_owned()));
     }
     settings
 }
 
-/// Through the environment, which other users of the host cannot read, as they can arguments.
+/// Passes the settings in the environment, which other users of the host cannot read, unlike arguments.
 fn pass_settings(command: &mut Command, settings: &[(String, String)]) {
     command.env("GIT_CONFIG_COUNT", settings.len().to_string());
     for (number, (key, value)) in settings.iter().enumerate() {
@@ -284,8 +283,8 @@ fn pass_settings(command: &mut Command, settings: &[(String, String)]) {
     }
 }
 
-/// The process group of a call. Git starts helpers (remote-https, index-pack, ssh) which would
-/// outlive it; dropping this ends them all.
+/// The process group of a call. Git starts helpers (remote-https, index-pack, ssh) that would outlive it.
+/// Dropping this ends them all.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -295,13 +294,13 @@ impl Group {
 
     fn end(&self) {
         if let Some(leader) = self.0 {
-            // The only failure is that nobody is left in it.
+            // The only possible error is an empty group.
             let _gone = kill_process_group(leader, Signal::KILL);
         }
     }
 
-    /// After git ended by itself its number may belong to another, and what it left running on
-    /// purpose (a credential cache) is to go on.
+    /// After git has ended by itself, its number may belong to another process. Helpers that it left running
+    /// on purpose (a credential cache) must keep running.
     fn release(mut self) {
         self.0 = None;
     }
@@ -319,7 +318,7 @@ struct Ended {
     stderr: Vec<u8>,
 }
 
-/// Reads both pipes until git ends, or until `sink` has had enough.
+/// Reads both pipes until git ends, or until `sink` stops it.
 async fn watch<S>(mut child: Child, group: Group, sink: S) -> io::Result<Ended>
 where
     S: FnMut(&[u8]) -> ControlFlow<()> + Send,
@@ -348,7 +347,7 @@ where
     Ok(Ended { status, stopped, stderr: tail })
 }
 
-/// Why a pipe is no longer read.
+/// The reason why a pipe is no longer read.
 enum Stop {
     Enough,
     Failed(io::Error),
@@ -384,10 +383,10 @@ fn keep_tail(tail: &mut Vec<u8>, chunk: &[u8]) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// What git said, as one line for people: no control characters, no credentials.
+/// Git's standard error as one line for people: no control characters, no credentials.
 fn readable(stderr: &[u8], login: Option<&Login>) -> String {
     const LONGEST: usize = 600;
-    // Cut off in the middle, the first word may be the rest of a URL that is no longer known as one.
+    // The first word may be the rest of a truncated URL, which would no longer be recognized as one.
     let whole = match stderr.iter().position(u8::is_ascii_whitespace) {
         Some(end) if stderr.len() >= STDERR_TAIL => &stderr[end..],
         _ => stderr,
@@ -404,7 +403,7 @@ fn readable(stderr: &[u8], login: Option<&Login>) -> String {
     line.chars().skip(surplus).collect()
 }
 
-/// Takes the user and password out of every URL in `text`.
+/// Removes the user and password from every URL in `text`.
 fn redact(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;

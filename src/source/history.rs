@@ -1,4 +1,4 @@
-//! A `.git` in a laid out tree, for what reads its history there, such as `git describe`.
+//! A `.git` folder in a checked-out tree, for tools that read its history, such as `git describe`.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use super::remote::Remote;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::time::Timestamp;
 
-/// The most tags that are taken along: the newest ones.
+/// The maximum number of tags that are copied: the newest ones.
 const MOST_TAGS: &str = "--count=1000";
 
 impl Mirror {
-    /// Makes `tree/.git` a repository with the history of `commit`, as the head of `branch`, and the
-    /// tags in it. It knows no remote, so neither an address nor a credential gets into an image.
-    /// Gives each tag with what it names.
+    /// Makes `tree/.git` a repository with the history of `commit` as the head of `branch`, and with the tags
+    /// in that history. It has no remote, so neither a URL nor a credential gets into an image. Returns each
+    /// tag with its object.
     ///
     /// # Errors
-    /// [`SourceError`] if the tags cannot be fetched or the history cannot be copied.
+    /// Returns [`SourceError`] if the tags cannot be fetched or the history cannot be copied.
     pub async fn write_history(
         &self,
         commit: &CommitId,
@@ -38,7 +38,7 @@ impl Mirror {
         let head = format!("{commit}:refs/heads/{branch}");
         let refs = tags.iter().filter_map(|tag| tag.split_once(' ')).map(|(tag, _)| format!("{tag}:{tag}"));
         let fetch = git("copy the history").args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]);
-        // The branch that a fresh repository calls its own may be the very one that comes.
+        // The initial branch of a new repository may be the one that is fetched.
         let fetch = fetch.args(["--update-head-ok", "--"]);
         fetch.arg(Git::REMOTE).arg(head).args(refs).run().await?.success()?;
         let of_branch = format!("refs/heads/{branch}");
@@ -62,7 +62,7 @@ impl Mirror {
     }
 }
 
-/// What differs from a mirror: nobody's name is needed, and the objects were checked on their way in.
+/// Settings that differ from a mirror's: no user name is needed, and the objects were already checked.
 fn own_settings() -> Vec<(String, String)> {
     let settings =
         [("core.logAllRefUpdates", "false"), ("fetch.fsckObjects", "false"), ("protocol.version", "2")];

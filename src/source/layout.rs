@@ -1,12 +1,12 @@
-//! The tree of one commit as plain files.
+//! Checks out the tree of one commit as plain files.
 //!
-//! Git's own checkout writes them, by way of an index that is thrown away, so they are what a
-//! fresh clone on this host has: `text`, `eol` and `ident` attributes apply, and `export-ignore`
-//! and `export-subst`, which are for archives, do not. A `filter` attribute only names a program;
-//! it runs where the daemon's user has set one up under that name, which is how LFS content
-//! arrives. Where LFS is neither set up nor asked for its pointers are laid out and counted. Submodules
-//! stay empty directories, as in a clone: their URLs are the repository's choice, and have been a way
-//! in. [`Submodules`](super::Submodules) says which of them may be fetched.
+//! Git's own checkout writes them with a temporary index, so they equal those of a fresh clone on this host:
+//! `text`, `eol` and `ident` attributes apply, while `export-ignore` and `export-subst`, which are for
+//! archives, do not. A `filter` attribute only names a program. It runs if the daemon's user has configured a
+//! filter of that name, which is how LFS content arrives. If LFS is neither configured nor requested, its
+//! pointers are written and counted. Submodules stay empty directories, as in a clone: the repository chooses
+//! their URLs, and these have been used for attacks. [`Submodules`](super::Submodules) decides which of them
+//! may be fetched.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _};
@@ -24,13 +24,13 @@ use super::submodules::Gitlink;
 use crate::model::name::CommitId;
 use crate::model::time::Timestamp;
 
-/// The most LFS pointers that are told by name.
+/// The maximum number of LFS pointers that are reported by name.
 const MOST_NAMED: usize = 3;
 
-/// The most of a commit object that is read, in bytes.
+/// The maximum length of a commit object that is read, in bytes.
 const LONGEST_COMMIT: usize = 64 << 10;
 
-/// A tree that was laid out, and the commit that it is of.
+/// A checked-out tree, with its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     /// Files and links.
@@ -43,22 +43,22 @@ pub struct Tree {
     pub lfs_paths: Vec<PathBuf>,
     /// Submodules, which are empty directories in the tree.
     pub submodules: Vec<Gitlink>,
-    /// When the commit was made; also the modification time of everything in the tree.
+    /// The time of the commit; also the modification time of everything in the tree.
     pub commit_time: Timestamp,
-    /// The first line of its message, at most 200 characters, harmless to print.
+    /// The first line of its message, at most 200 characters, safe to print.
     pub subject: String,
     /// Its author's name, likewise.
     pub author: String,
 }
 
 impl Mirror {
-    /// Writes the tree of `commit` into `into`, which must not exist or be empty. The commit is
-    /// fetched first where it is not here. Files have mode 0644 or 0755 and the commit's time,
-    /// whoever lays them out and when, so that Docker's cache holds. After an error (and where the
-    /// future is dropped) an unfinished tree may be left, which is the caller's to remove.
+    /// Writes the tree of `commit` into `into`, which must be missing or empty. The commit is fetched first
+    /// if the mirror does not have it. Files have mode 0644 or 0755 and the commit's time, independent of the
+    /// user and the moment, so that Docker's cache stays valid. After an error (or if the future is dropped),
+    /// an unfinished tree may remain, which the caller must remove.
     ///
     /// # Errors
-    /// [`SourceError::TooLarge`] and [`SourceError::Unusable`] before anything is written,
+    /// Returns [`SourceError::TooLarge`] and [`SourceError::Unusable`] before anything is written,
     /// [`SourceError::NotEmpty`], and all errors of [`Mirror::ensure`].
     pub async fn lay_out(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
         if self.lfs {
@@ -103,7 +103,7 @@ impl Mirror {
         let time = summary.time;
         let settled = in_background(into.to_owned(), move |root| settle(&root, time)).await?;
         if settled.bytes > self.limits.bytes {
-            // Only a filter or a conversion can bring more bytes than were listed.
+            // Only a filter or a conversion can produce more bytes than were listed.
             let (limit, what) = (self.limits.bytes, "bytes");
             return Err(SourceError::TooLarge { commit: commit.clone(), limit, what });
         }
@@ -135,7 +135,7 @@ impl Mirror {
     }
 }
 
-/// Runs file work where it holds up nobody.
+/// Runs file work on a thread that may block.
 pub(super) async fn in_background<T, F>(path: PathBuf, work: F) -> Result<T, SourceError>
 where
     T: Send + 'static,
@@ -145,7 +145,7 @@ where
     done.map_err(|error| SourceError::Io { step: "lay out a tree", source: io::Error::other(error) })?
 }
 
-/// Makes the directory, or finds it empty; as an absolute path without links.
+/// Creates the directory, or checks that it is empty. Returns it as an absolute path without links.
 fn target(into: &Path) -> Result<PathBuf, SourceError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(into);
     let found = made.and_then(|()| fs::canonicalize(into)).and_then(|dir| {
@@ -158,7 +158,7 @@ fn target(into: &Path) -> Result<PathBuf, SourceError> {
     }
 }
 
-/// Takes away what an attempt has left.
+/// Removes the remains of an attempt.
 fn empty(dir: &Path) -> Result<(), SourceError> {
     fs::remove_dir_all(dir)
         .and_then(|()| fs::create_dir(dir))
@@ -173,7 +173,7 @@ pub(super) struct Settled {
     lfs_paths: Vec<PathBuf>,
 }
 
-/// Gives everything under `root` the same modes and `time`, and counts it. Never follows a link.
+/// Sets the same modes and `time` on everything under `root`, and counts it. Never follows a link.
 pub(super) fn settle(root: &Path, time: Timestamp) -> Result<Settled, SourceError> {
     settle_below(root, &stamps(time)).map_err(SourceError::io("set the times of a tree"))
 }
@@ -204,7 +204,7 @@ fn settle_below(root: &Path, stamps: &Timestamps) -> io::Result<Settled> {
             utimensat(CWD, &path, stamps, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         fs::set_permissions(&dir, Permissions::from_mode(0o755))?;
-        // Nothing is made in it from here on, so its time stays.
+        // Nothing more is created in the directory, so its time stays.
         utimensat(CWD, &dir, stamps, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(settled)
@@ -212,12 +212,12 @@ fn settle_below(root: &Path, stamps: &Timestamps) -> io::Result<Settled> {
 
 fn stamps(time: Timestamp) -> Timestamps {
     let seconds = i64::try_from(time.as_millis() / 1000).unwrap_or(i64::MAX);
-    // What an archive can hold in its plain header.
+    // The limits of an archive's plain header.
     let at = Timespec { tv_sec: seconds.min((1 << 33) - 1), tv_nsec: 0 };
     Timestamps { last_access: at, last_modification: at }
 }
 
-/// By the first line that the LFS specification prescribes.
+/// Recognizes the first line that the LFS specification requires.
 fn is_lfs_pointer(path: &Path, length: u64) -> io::Result<bool> {
     const FIRST_LINE: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
     if !(FIRST_LINE.len() as u64..1024).contains(&length) {

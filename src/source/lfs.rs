@@ -1,24 +1,24 @@
-//! Files in Git LFS: fetched by the `git-lfs` program while a tree is written.
+//! Files in Git LFS: the `git-lfs` program fetches them while a tree is written.
 //!
-//! Where they are fetched from follows from the repository's own URL. A repository may name another
-//! place in its `.lfsconfig`, which would send the daemon, with its credentials, wherever a push says.
+//! Their server follows from the repository's own URL. A repository may name another server in its
+//! `.lfsconfig`. That would let anyone who pushes send the daemon, with its credentials, to any server.
 
 use super::error::SourceError;
 use super::git::Git;
 use super::mirror::Mirror;
 use crate::model::remote_url::{RemoteUrl, Transport};
 
-/// Fetched files are kept for the next build up to this many bytes, and else forgotten.
+/// The maximum size in bytes of fetched files that are kept for the next build.
 const KEPT: u64 = 4 << 30;
 
 impl Mirror {
-    /// Says in words that `git-lfs` is not installed, which git itself only says of the first file.
+    /// Reports that `git-lfs` is not installed. Git itself only reports an error about the first file.
     pub(super) async fn require_lfs(&self) -> Result<(), SourceError> {
         let version = Git::new("ask for git-lfs", &self.remote).args(["lfs", "version"]).run().await?;
         version.answer().map(drop).ok_or(SourceError::NoLfs)
     }
 
-    /// Settings under which git fetches the content of LFS files while it writes a tree.
+    /// The settings with which git fetches LFS files while it writes a tree.
     pub(super) fn lfs_settings(&self) -> Vec<(String, String)> {
         let settings = [
             ("filter.lfs.smudge", "git-lfs smudge -- %f"),
@@ -34,7 +34,7 @@ impl Mirror {
         settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
     }
 
-    /// Forgets what was fetched, if that has become too much. It is fetched again when it is needed.
+    /// Removes the fetched files if they exceed the limit. They are fetched again on demand.
     pub(super) async fn tidy_lfs(&self) {
         let dir = self.dir.join("lfs");
         let tidied = tokio::task::spawn_blocking(move || match size_of(&dir) {
@@ -47,7 +47,7 @@ impl Mirror {
     }
 }
 
-/// Where the LFS files of a repository are, by the convention of git-lfs.
+/// The LFS server of a repository, by the convention of git-lfs.
 fn endpoint(url: &RemoteUrl) -> String {
     let git = url.git.trim_end_matches('/');
     match url.transport {

@@ -1,4 +1,4 @@
-//! The listing of a commit's tree, held against the limits before one byte of it is written.
+//! The listing of a commit's tree, checked against the limits before anything is written.
 
 use std::ops::ControlFlow;
 
@@ -7,14 +7,14 @@ use super::error::SourceError;
 use super::submodules::Gitlink;
 use crate::model::name::CommitId;
 
-/// How large a tree may be. A few kilobytes of packed objects can spell a billion files.
+/// The maximum size of a tree. A few kilobytes of packed objects can describe a billion files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Files, links and submodules (default 200,000).
     pub files: u64,
     /// Bytes of all files together (default 4 GiB).
     pub bytes: u64,
-    /// Directories one within another (default 128).
+    /// Nested directories (default 128).
     pub depth: usize,
 }
 
@@ -24,30 +24,30 @@ impl Default for Limits {
     }
 }
 
-/// The longest path of Linux, with its closing NUL.
+/// The longest path on Linux, including the final NUL.
 const PATH_MAX: usize = 4096;
 
-/// The longest name of nearly every file system of Linux.
+/// The longest name on nearly every Linux file system.
 const NAME_MAX: usize = 255;
 
-/// Why a tree is not laid out.
+/// The reason why a tree is rejected.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     TooLarge(u64, &'static str),
     Unusable(String, &'static str),
 }
 
-/// Reads the output of `git ls-tree -r -l -z` as it comes.
+/// Parses the output of `git ls-tree -r -l -z` as it arrives.
 #[derive(Debug)]
 pub(super) struct Listing {
     limits: Limits,
-    /// The length of the path of the directory that it will be laid out into, in bytes.
+    /// The length in bytes of the path of the target directory.
     prefix: usize,
     pending: Vec<u8>,
     files: u64,
     bytes: u64,
     verdict: Option<Verdict>,
-    /// Commits of other repositories.
+    /// Submodules: commits of other repositories.
     pub(super) gitlinks: Vec<Gitlink>,
 }
 
@@ -57,7 +57,7 @@ impl Listing {
         Self { limits, prefix, pending, files: 0, bytes: 0, verdict: None, gitlinks }
     }
 
-    /// Takes a piece of the output. After `Break` there is a verdict, and no more is wanted.
+    /// Parses a piece of the output. `Break` means that the result is known and no more input is needed.
     pub(super) fn take(&mut self, chunk: &[u8]) -> ControlFlow<()> {
         let mut pieces = chunk.split(|b| *b == 0);
         let last = pieces.next_back().unwrap_or_default();
@@ -70,7 +70,7 @@ impl Listing {
             }
         }
         self.pending.extend_from_slice(last);
-        // Git takes paths of any length, and a listing with no end is no listing.
+        // Git accepts paths of any length, so an entry without an end must be bounded.
         if self.pending.len() > 16 * PATH_MAX {
             self.verdict = Some(unusable(&self.pending, "is too long for this host"));
             return ControlFlow::Break(());
@@ -78,7 +78,7 @@ impl Listing {
         ControlFlow::Continue(())
     }
 
-    /// The verdict, if one was found.
+    /// The rejection, if there was one.
     pub(super) fn verdict(self, commit: &CommitId) -> Result<(), SourceError> {
         let commit = commit.clone();
         match self.verdict {
@@ -88,7 +88,7 @@ impl Listing {
         }
     }
 
-    /// One entry: `mode SP type SP object SP+ size TAB path`.
+    /// Checks one entry: `mode SP type SP object SP+ size TAB path`.
     fn judge(&mut self, entry: &[u8]) -> Option<Verdict> {
         let tab = entry.iter().position(|b| *b == b'\t')?;
         let (facts, path) = (&entry[..tab], &entry[tab + 1..]);
@@ -129,7 +129,7 @@ impl Listing {
         if depth > self.limits.depth {
             return Some(Verdict::TooLarge(self.limits.depth as u64, "directories one within another"));
         }
-        // One for the slash between the two.
+        // Plus one for the slash between the two.
         (self.prefix + 1 + path.len() >= PATH_MAX).then(|| unusable(path, "is too long for this host"))
     }
 }

@@ -1,9 +1,9 @@
-//! A bare copy of a remote on disk, mended by itself.
+//! A bare copy of a remote on disk, which repairs itself.
 //!
-//! The copy has the whole history of the branches that were asked for. A shallow one would be
-//! smaller, but could not tell whether a commit is on a branch; and a server that keeps forks in
-//! one place hands out a fork's commit to whoever names it. After the first time, a fetch only
-//! brings what is new, which is less than a shallow one would.
+//! The copy has the whole history of the requested branches. A shallow copy would be smaller, but could not
+//! determine whether a commit is on a branch. A server that stores forks together also returns a fork's
+//! commit to anyone who names it. After the first time, a fetch transfers only new objects, which is less
+//! than a shallow fetch would.
 
 use std::fmt;
 use std::io;
@@ -19,74 +19,73 @@ use super::listing::Limits;
 use super::remote::Remote;
 use crate::model::name::{BranchName, CommitId};
 
-/// Says of which remote a mirror is, and in which object format. Written last when it is made:
-/// without this file it is a half-made one.
+/// Records the remote and the object format of a mirror. It is written last: a mirror without this file is
+/// incomplete.
 const MARKER: &str = "abide-mirror";
 
-/// With more packs than this git gets slow, and they are made one.
+/// The number of packs above which git gets slow, and they are merged.
 const MOST_PACKS: usize = 50;
 
-/// Temporary directories of our own in a mirror begin so.
+/// The prefix of abide's own temporary directories in a mirror.
 pub(super) const SCRATCH_PREFIX: &str = "abide-scratch-";
 
-/// A bare repository under a directory of its own. There must be one value of this per directory, or
-/// several that come of one: it takes care that only one operation runs at a time.
+/// A bare repository in its own directory. Each directory must have only one value of this type, or several
+/// that were derived from one: the value ensures that only one operation runs at a time.
 pub struct Mirror {
     pub(super) dir: PathBuf,
     pub(super) remote: Remote,
     pub(super) limits: Limits,
-    /// Whether files in Git LFS are fetched when a tree is laid out.
+    /// Whether a checkout fetches files in Git LFS.
     pub(super) lfs: bool,
     turn: Arc<Mutex<()>>,
 }
 
 impl Mirror {
-    /// The mirror of `remote` in `dir`, an absolute path. Nothing is read or made before it is needed.
+    /// The mirror of `remote` in `dir`, an absolute path. Nothing is read or created before the first use.
     pub fn open(dir: PathBuf, remote: Remote) -> Self {
         Self { dir, remote, limits: Limits::default(), lfs: false, turn: Arc::default() }
     }
 
-    /// The same mirror, asked for with another password. The two share their turn.
+    /// The same mirror with another password. Both share one lock.
     #[must_use]
     pub fn again(&self, remote: Remote) -> Self {
         let (limits, lfs) = (self.limits, self.lfs);
         Self { dir: self.dir.clone(), remote, limits, lfs, turn: Arc::clone(&self.turn) }
     }
 
-    /// The same mirror with other limits on the trees that it lays out.
+    /// The same mirror with other limits on the trees that it checks out.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// The same mirror, which also fetches the files that are in Git LFS, from the repository's own
-    /// host alone, if `lfs` says so.
+    /// The same mirror. With `lfs`, it also fetches files in Git LFS, only from the repository's own host.
     #[must_use]
     pub fn with_lfs(self, lfs: bool) -> Self {
         Self { lfs, ..self }
     }
 
-    /// The remote that it mirrors.
+    /// The mirrored remote.
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
 
-    /// Makes sure that `commit` is here and on `branch`, or on any branch where none is given.
-    /// Nothing is fetched where that is known already. A damaged mirror is made anew, once.
+    /// Ensures that the mirror has `commit` on `branch`, or on any branch if none is given. Fetches nothing
+    /// if that is known already. A damaged mirror is recreated once.
     ///
     /// # Errors
-    /// [`SourceError::NoSuchCommit`] where the branch does not lead to it, and every other
-    /// [`SourceError`] that a fetch can end with.
+    /// Returns [`SourceError::NoSuchCommit`] if the commit is not on the branch, and every other
+    /// [`SourceError`] of a fetch.
     pub async fn ensure(&self, commit: &CommitId, branch: Option<&BranchName>) -> Result<(), SourceError> {
         let _turn = self.turn().await;
         self.bring_or_mend(commit, branch).await
     }
 
-    /// Whether `ancestor` is `commit` or one of those that led to it. A mirror has whole histories, so
-    /// one that is not here is none of them.
+    /// Whether `ancestor` is `commit` or one of its ancestors. A mirror has whole histories, so a commit that
+    /// it does not have is not an ancestor.
     ///
     /// # Errors
-    /// As [`Mirror::ensure`] for `commit`, if it is not here yet.
+    /// Returns the errors of [`Mirror::ensure`] for `commit`, if the mirror does not have it yet.
     pub async fn contains(
         &self,
         commit: &CommitId,
@@ -111,7 +110,7 @@ impl Mirror {
         self.turn.lock().await
     }
 
-    /// As [`Mirror::ensure`], for who has the turn.
+    /// Does the same as [`Mirror::ensure`] for a caller that holds the lock.
     pub(super) async fn bring_or_mend(
         &self,
         commit: &CommitId,
@@ -144,7 +143,7 @@ impl Mirror {
         Git::new(step, &self.remote).repository(&self.dir)
     }
 
-    /// Makes the repository where there is none, or one of another remote or object format.
+    /// Creates the repository if it is missing, or belongs to another remote or object format.
     async fn prepare(&self, commit: &CommitId) -> Result<(), SourceError> {
         let format = if commit.as_str().len() == 64 { "sha256" } else { "sha1" };
         let marker = format!("{format} {}\n", self.remote);
@@ -152,21 +151,22 @@ impl Mirror {
         if tokio::fs::read_to_string(&path).await.is_ok_and(|found| found == marker) {
             return Ok(());
         }
-        // Before a copy is given up or begun: such a commit can only be there if commits look so.
+        // Check before the copy is discarded or created: the remote can only have such a commit if its heads
+        // have the same format.
         let heads = self.remote.heads().await?;
         if heads.values().all(|head| head.as_str().len() != commit.as_str().len()) {
             return Err(self.no_such(commit));
         }
         remove_all(&self.dir).await.map_err(SourceError::io("remove the old mirror"))?;
         make_private(&self.dir).await.map_err(SourceError::io("make the mirror's directory"))?;
-        // No template: it would bring hooks.
+        // Without a template, which would bring hooks.
         let init = self.git("make a mirror").args(["init", "--bare", "--quiet", "--template="]);
         let init = if format == "sha1" { init } else { init.arg("--object-format=sha256") };
         init.run().await?.success()?;
         tokio::fs::write(path, marker).await.map_err(SourceError::io("mark the mirror"))
     }
 
-    /// Whether the commit is here, whole history and all, on the branch as it was last fetched.
+    /// Whether the mirror has the commit with its whole history, on the branch as last fetched.
     async fn holds(&self, commit: &CommitId, branch: Option<&BranchName>) -> Result<bool, SourceError> {
         let kind = self.git("look up a commit").args(["cat-file", "-t", commit.as_str()]);
         if kind.run().await?.answer().is_none_or(|kind| kind != b"commit\n") {
@@ -201,7 +201,8 @@ impl Mirror {
         Ok(())
     }
 
-    /// Keeps a mirror fast over years of pushes. It works as well untidied, so a failure is no error.
+    /// Keeps a mirror fast over years of pushes. A failure is not an error, because the mirror works without
+    /// this too.
     async fn tidy(&self) {
         let packs = count_packs(&self.dir).await.unwrap_or(0);
         if packs <= MOST_PACKS {
@@ -213,9 +214,8 @@ impl Mirror {
         }
     }
 
-    /// Whether `error` comes of damage to the mirror. Git does not tell that apart from other
-    /// failures, so every object is checked, which is only worth its time where nothing else
-    /// explains the error.
+    /// Whether `error` is caused by damage to the mirror. Git does not report damage separately, so this
+    /// checks every object. The check is only worth its time if nothing else explains the error.
     pub(super) async fn is_damaged(&self, error: &SourceError) -> bool {
         if !matches!(error, SourceError::Git { .. }) {
             return false;
@@ -224,7 +224,7 @@ impl Mirror {
         check.run().await.is_ok_and(|checked| checked.success().is_err())
     }
 
-    /// Removes the mirror, so that it is made anew.
+    /// Removes the mirror, so that it is recreated.
     pub(super) async fn wipe(&self, because: &SourceError) -> Result<(), SourceError> {
         tracing::warn!(remote = %self.remote, error = %because, "the mirror is damaged and is made anew");
         remove_all(&self.dir).await.map_err(SourceError::io("remove the damaged mirror"))
@@ -237,8 +237,8 @@ impl fmt::Debug for Mirror {
     }
 }
 
-/// Where the mirror keeps a branch that is followed. Under a hash, because `x` and `x/y` cannot be
-/// kept side by side, and a remote may replace the one with the other.
+/// The mirror's ref for a tracked branch. The name is hashed, because `x` and `x/y` cannot coexist, and a
+/// remote may replace one with the other.
 fn private_ref(branch: &BranchName) -> String {
     format!("refs/abide/{}", hex::encode(Sha256::digest(branch.as_str())))
 }
@@ -250,13 +250,13 @@ fn lacks_ref(fetched: &Finished) -> bool {
 async fn remove_all(dir: &Path) -> io::Result<()> {
     match tokio::fs::remove_dir_all(dir).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Something else has taken the place of the directory.
+        // Something else has replaced the directory.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => tokio::fs::remove_file(dir).await,
         done => done,
     }
 }
 
-/// Makes `dir`, closed to other users: a mirror may hold what is not for everyone.
+/// Creates `dir` without access for other users: a mirror may contain private code.
 async fn make_private(dir: &Path) -> io::Result<()> {
     if let Some(parent) = dir.parent() {
         tokio::fs::create_dir_all(parent).await?;
@@ -265,8 +265,8 @@ async fn make_private(dir: &Path) -> io::Result<()> {
     builder.mode(0o700).create(dir).await
 }
 
-/// Removes locks and half-received packs. Only one operation runs on a mirror at a time, so they
-/// are of a git that was killed.
+/// Removes locks and incomplete packs. Only one operation runs on a mirror at a time, so they were left by a
+/// killed git.
 async fn sweep(dir: &Path) -> io::Result<()> {
     let mut unseen = vec![dir.to_owned()];
     while let Some(dir) = unseen.pop() {

@@ -1,12 +1,12 @@
 //! Git: branch heads, mirrors, trees.
 //!
-//! The `git` program does the work, as an argument list and never through a shell: it brings the
-//! transports, credential helpers, ssh agents and LFS that the daemon's user has set up. It needs
+//! The `git` program does the work. abide calls it with an argument list and never through a shell. It brings
+//! the transports, credential helpers, ssh agents and LFS that the daemon's user has configured. abide needs
 //! git 2.31 or later.
 //!
-//! A [`Remote`] answers what the head of a branch is. A [`Mirror`] keeps a bare copy of it on disk
-//! and lays out the tree of one commit as plain files. [`SourceError::is_transient`] tells a
-//! verdict ("there is no such commit") from a question that stayed open ("nobody answered").
+//! A [`Remote`] returns the heads of branches. A [`Mirror`] keeps a bare copy of it on disk and checks out
+//! the tree of one commit as plain files. [`SourceError::is_transient`] distinguishes a permanent failure
+//! ("the commit does not exist") from a temporary one ("nobody answered").
 
 mod changes;
 mod commit;

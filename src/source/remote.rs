@@ -1,4 +1,4 @@
-//! A remote repository: where it is, and what the heads of its branches are.
+//! A remote repository: its URL, and the heads of its branches.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,14 +12,14 @@ use crate::model::container::Secret;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::remote_url::RemoteUrl;
 
-/// How long git may take.
+/// The timeouts of git.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To list the heads of a remote (default 30 s). It is asked every poll, and one answer late
-    /// is as good as none.
+    /// The timeout of listing the heads of a remote (default 30 s). Every poll lists them, and a late answer
+    /// is as useless as none.
     pub list: Duration,
-    /// To fetch, and for each local step on a mirror (default 10 min): a first copy of a large
-    /// repository over a slow line is no fault.
+    /// The timeout of a fetch, and of each local step on a mirror (default 10 min). The first copy of a large
+    /// repository over a slow line may take long.
     pub fetch: Duration,
 }
 
@@ -29,14 +29,14 @@ impl Default for Timeouts {
     }
 }
 
-/// Who we are at a remote.
+/// The credentials for a remote.
 #[derive(Clone)]
 pub(super) struct Login {
     pub(super) user: String,
     pub(super) password: Secret,
 }
 
-/// A repository as the manifest names it. It prints without credentials.
+/// A repository of the manifest. It prints without credentials.
 #[derive(Clone)]
 pub struct Remote {
     pub(super) url: RemoteUrl,
@@ -45,38 +45,36 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Takes `https://`, `http://`, `ssh://`, `user@host:path`, `file://` and absolute paths.
+    /// Parses `https://`, `http://`, `ssh://`, `user@host:path`, `file://` and absolute paths.
     ///
     /// # Errors
-    /// [`SourceError::InvalidUrl`], which states the rule that is broken and never repeats the URL.
+    /// Returns [`SourceError::InvalidUrl`], which states the broken rule and never repeats the URL.
     pub fn new(url: &str) -> Result<Self, SourceError> {
         let url = RemoteUrl::parse(url).map_err(SourceError::InvalidUrl)?;
         Ok(Self { url, login: None, timeouts: Timeouts::default() })
     }
 
-    /// The same remote, to whose host a name and a password are shown. Where it is not reached by
-    /// HTTP nobody asks for them.
+    /// The same remote with a name and a password for its host. Only HTTP uses them.
     #[must_use]
     pub fn with_login(self, user: String, password: Secret) -> Self {
         Self { login: Some(Login { user, password }), ..self }
     }
 
-    /// The same remote, to which the name and password of another one are shown, if both are on one
-    /// host.
+    /// The same remote with the name and password of `other`, if both have the same host.
     #[must_use]
     pub(super) fn with_login_of(self, other: &Self) -> Self {
         let is_there = self.url.base.is_some() && self.url.base == other.url.base;
         Self { login: other.login.clone().filter(|_| is_there), ..self }
     }
 
-    /// The same remote with other patience.
+    /// The same remote with other timeouts.
     #[must_use]
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         Self { timeouts, ..self }
     }
 
-    /// A name for a directory that is this remote's alone, the same on every start. It tells
-    /// nothing of the URL.
+    /// A directory name that is unique to this remote and the same on every start. It reveals nothing about
+    /// the URL.
     pub fn directory_name(&self) -> String {
         hex::encode(&Sha256::digest(&self.url.git)[..16])
     }
@@ -84,17 +82,17 @@ impl Remote {
     /// The heads of all branches, by the branch's name without `refs/heads/`.
     ///
     /// # Errors
-    /// [`SourceError`] where the remote does not answer, denies access or is no repository.
+    /// Returns [`SourceError`] if the remote does not answer, denies access, or does not have the repository.
     pub async fn heads(&self) -> Result<BTreeMap<String, CommitId>, SourceError> {
         self.list(&["--heads", "--refs", "--", Git::REMOTE]).await
     }
 
-    /// The head of `branch`; `None` where there is no such branch.
+    /// The head of `branch`; `None` if the branch does not exist.
     ///
     /// # Errors
-    /// As [`Remote::heads`].
+    /// Returns the errors of [`Remote::heads`].
     pub async fn head(&self, branch: &BranchName) -> Result<Option<CommitId>, SourceError> {
-        // Git matches the end of the name: asking for `refs/heads/dev` also lists
+        // Git matches the end of the name: a query for `refs/heads/dev` also lists
         // `refs/heads/x/refs/heads/dev`. The map below has exact names.
         let wanted = format!("refs/heads/{branch}");
         let mut heads = self.list(&["--refs", "--", Git::REMOTE, &wanted]).await?;
@@ -120,8 +118,8 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// Lines of `commit TAB refname`. What is no branch, or has a name that is no UTF-8 text, is left
-/// out: no manifest can name it.
+/// Parses lines of `commit TAB refname`. Refs that are not branches, or whose name is not UTF-8, are left
+/// out: a manifest cannot name them.
 fn parse_heads(listing: &[u8]) -> BTreeMap<String, CommitId> {
     let head = |line: &[u8]| {
         let (commit, name) = std::str::from_utf8(line).ok()?.split_once('\t')?;

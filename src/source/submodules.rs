@@ -1,8 +1,8 @@
-//! Submodules: which repositories a commit names, and which of them may be fetched.
+//! Submodules: the repositories that a commit names, and which of them may be fetched.
 //!
-//! Their URLs are written by whoever pushes. So they lead only to hosts that the manifest names, by a
-//! transport that the manifest uses there, and never into this host's own files but for repositories
-//! that are declared or lie beside the one that names them.
+//! Anyone who pushes chooses their URLs. So they may lead only to hosts in the manifest, by a transport that
+//! the manifest uses for that host. They never lead into this host's own files, except to repositories that
+//! are declared or lie beside the one that names them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,14 +16,14 @@ use crate::model::remote_url::{RemoteUrl, Transport};
 /// A commit of another repository in a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gitlink {
-    /// Where it stands in the tree.
+    /// Its path in the tree.
     pub path: String,
-    /// Which commit.
+    /// The commit.
     pub commit: CommitId,
 }
 
 impl Gitlink {
-    /// Reads an entry of a listing; `None` for a path that no file of ours could have a name of.
+    /// Parses an entry of a listing; `None` for a path that cannot be a file name of this host.
     pub(super) fn parse(path: &[u8], object: &[u8]) -> Option<Self> {
         let path = std::str::from_utf8(path).ok()?.to_owned();
         let commit = CommitId::new(std::str::from_utf8(object).ok()?).ok()?;
@@ -31,12 +31,12 @@ impl Gitlink {
     }
 }
 
-/// Where the submodules of one commit are, by their paths, as its `.gitmodules` says.
+/// The URLs of the submodules of one commit, by path, from its `.gitmodules`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Submodules(BTreeMap<String, String>);
 
 impl Submodules {
-    /// Reads what `git config --list -z` prints of a `.gitmodules`.
+    /// Parses the output of `git config --list -z` for a `.gitmodules`.
     fn parse(listed: &[u8]) -> Self {
         let (mut paths, mut urls) = (BTreeMap::new(), BTreeMap::new());
         let text = String::from_utf8_lossy(listed);
@@ -56,11 +56,11 @@ impl Submodules {
         Self(places.collect())
     }
 
-    /// The remote of a submodule of the repository at `parent`, if it may be fetched: `declared` are
-    /// the repositories that the manifest names.
+    /// The remote of a submodule of the repository at `parent`, if it may be fetched. `declared` are the
+    /// repositories in the manifest.
     ///
     /// # Errors
-    /// [`SourceError::Submodule`], which says what to declare.
+    /// Returns [`SourceError::Submodule`], which names the missing declaration.
     pub fn remote(
         &self,
         link: &Gitlink,
@@ -94,7 +94,7 @@ fn is_allowed(url: &RemoteUrl, is_relative: bool, parent: &RemoteUrl, declared: 
                 is_relative && parent.transport == Transport::File && folder(url) == folder(parent);
             is_declared || is_beside
         }
-        // Nothing goes in the clear that the manifest does not send in the clear.
+        // Plain HTTP is allowed only if the manifest itself uses it for that host.
         Transport::Http => all(parent, declared)
             .any(|known| known.transport == Transport::Http && known.host() == url.host()),
         Transport::Https | Transport::Ssh => all(parent, declared)
@@ -106,7 +106,7 @@ fn all<'a>(parent: &'a RemoteUrl, declared: &'a [Remote]) -> impl Iterator<Item 
     declared.iter().map(|remote| &remote.url).chain([parent])
 }
 
-/// A relative URL below that of the repository which names it, as git reads it.
+/// Joins a relative URL to that of the repository that names it, as git does.
 fn join(parent: &str, relative: &str) -> String {
     let mut base = parent.trim_end_matches('/').to_owned();
     let mut rest = relative;
@@ -127,10 +127,10 @@ fn join(parent: &str, relative: &str) -> String {
 }
 
 impl Mirror {
-    /// What the `.gitmodules` of a commit that is here says.
+    /// The `.gitmodules` of a commit that the mirror has.
     ///
     /// # Errors
-    /// [`SourceError`] if git cannot be run.
+    /// Returns [`SourceError`] if git cannot be run.
     pub async fn submodules(&self, commit: &CommitId) -> Result<Submodules, SourceError> {
         let blob = format!("--blob={commit}:.gitmodules");
         let list = self.git("read .gitmodules").args(["config", &blob, "-z", "--list"]);
@@ -144,7 +144,7 @@ mod tests {
 
     const PARENT: &str = "https://git.example.com/shop/app.git";
 
-    /// What becomes of a submodule at `url`, of a repository at `parent`.
+    /// The URL that is fetched for a submodule at `url` of a repository at `parent`, or the error.
     fn fetched_from(url: &str, parent: &str, declared: &[&str]) -> Result<String, String> {
         let listed = format!("submodule.a.b.path\nlibs/x\0submodule.a.b.url\n{url}\0core.bare\ntrue\0");
         let link = Gitlink { path: "libs/x".to_owned(), commit: CommitId::new("1".repeat(40)).unwrap() };

@@ -1,4 +1,4 @@
-//! Against the real git, by path and over HTTP.
+//! Tests with the real git, by path and over HTTP.
 
 mod fixture;
 mod hostile;

@@ -1,4 +1,4 @@
-//! What the rules say, case by case and in general; `docker_cli_tests` compares with Docker itself.
+//! The rules case by case and in general; `docker_cli_tests` compares them with Docker itself.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn message(text: &str) -> String {
 #[test]
 fn patterns_mean_what_they_mean_to_docker() {
     let cases: &[(&str, &[&str], &[&str])] = &[
-        // (the file, what it ignores, what it does not)
+        // (the file, ignored paths, other paths)
         ("", &[], &["a", "a/b"]),
         ("# a\n\n  \n", &[], &["a", "# a"]),
         (" # a", &["# a"], &["a"]),
@@ -54,8 +54,8 @@ fn patterns_mean_what_they_mean_to_docker() {
         ("*\n!**/a\na/b", &["b", "a/b"], &["a", "a/c", "x/a"]),
         ("*.a\n!x*.a\nxy.a", &["b.a", "xy.a"], &["xz.a"]),
         ("a\n./!a/b", &["a", "a/c"], &["a/b"]),
-        // Docker looks at a directory once: what an exception could not change there, it does not
-        // change below.
+        // Docker evaluates a directory once: an exception that changes nothing for it changes nothing below
+        // it.
         ("a/b\n!a", &["a/b"], &["a", "a/c"]),
         ("a\n!a/b\na", &["a", "a/c"], &["a/b"]),
     ];
@@ -118,7 +118,7 @@ fn a_pattern_made_to_be_slow_is_not() {
     assert!(!rules.is_ignored(&"a/".repeat(1000)));
 }
 
-/// Paths and patterns from so few parts that they often meet.
+/// Paths and patterns with few distinct parts, so that they often match.
 fn path() -> impl Strategy<Value = String> {
     "[abc]{1,2}(/[abc]{1,2}){0,3}"
 }

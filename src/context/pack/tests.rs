@@ -1,4 +1,4 @@
-//! What an archive holds, what it never holds, and that it is always the same.
+//! The content of an archive, the entries that it must never contain, and its reproducibility.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -38,7 +38,7 @@ fn refusal(context: &Path, dockerfile: &str) -> String {
     pack(context, dockerfile, &[], Limits::default(), io::sink()).unwrap_err().to_string()
 }
 
-/// Name, and in short what it is.
+/// Each name with a short description of its entry.
 fn entries(tar: impl Read) -> BTreeMap<Vec<u8>, String> {
     let mut archive = tar::Archive::new(tar);
     let short = |entry: io::Result<tar::Entry<'_, _>>| {
@@ -298,7 +298,7 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Few names, so that rules, files and directories meet.
+/// Few distinct names, so that rules, files and directories often match.
 fn path() -> impl Strategy<Value = String> {
     "[ab.]{0,1}[abc](/[abc]){0,3}"
 }

@@ -1,4 +1,4 @@
-//! Paths that try to leave, and what is laid into a tree.
+//! Paths that try to leave the tree, and overlays.
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! A repository to play with, and what the tests ask of one.
+//! A repository for experiments, and common helpers of the tests.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::source::{Mirror, Remote};
 /// The time of every commit that the fixture makes, in seconds.
 pub(super) const COMMIT_TIME: u64 = 1_700_000_000;
 
-/// A repository with a working tree, as a developer has it.
+/// A repository with a working tree, like a developer's.
 pub(super) struct Origin {
     pub(super) dir: TempDir,
 }
@@ -94,7 +94,7 @@ impl Origin {
         CommitId::new(self.git(&["rev-parse", "--verify", revision])).unwrap()
     }
 
-    /// A commit of a tree that is written byte for byte, as no decent tool would; on `master`.
+    /// Commits a tree, written byte for byte, to `master`. No normal tool would write such trees.
     pub(super) fn commit_raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> CommitId {
         let tree = self.raw_tree(entries);
         self.commit_tree(&tree)
@@ -106,7 +106,7 @@ impl Origin {
         CommitId::new(commit).unwrap()
     }
 
-    /// Entries of `mode`, name and object.
+    /// Writes a tree from entries of `mode`, name and object.
     pub(super) fn raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
         let mut tree = Vec::new();
         for (mode, name, object) in entries {
@@ -124,7 +124,7 @@ impl Origin {
     }
 }
 
-/// A mirror in a directory of its own.
+/// A mirror in a temporary directory.
 pub(super) struct Kept {
     pub(super) mirror: Mirror,
     pub(super) room: TempDir,
@@ -150,7 +150,7 @@ pub(super) fn branch(name: &str) -> BranchName {
     BranchName::new(name).unwrap()
 }
 
-/// Command lines that hold `text`. Of a process that has ended there is none.
+/// The command lines that contain `text`. Processes that have ended have none.
 pub(super) fn command_lines_with(text: &str) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
@@ -158,7 +158,7 @@ pub(super) fn command_lines_with(text: &str) -> Vec<String> {
     lines.filter(|line| line.contains(text)).collect()
 }
 
-/// Waits for the kernel to bury what was killed.
+/// Waits until the kernel has removed the killed processes.
 pub(super) async fn assert_no_process_with(text: &str) {
     for _ in 0..500 {
         if command_lines_with(text).is_empty() {

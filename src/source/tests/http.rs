@@ -23,7 +23,7 @@ use crate::source::{Remote, SourceError};
 
 struct Server {
     port: u16,
-    /// Command lines that held the password while a request was answered.
+    /// Command lines that contained the password during a request.
     leaks: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }

@@ -1,4 +1,4 @@
-//! What a mirror fetches, refuses, and mends.
+//! Mirrors: fetches, refusals and repairs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -152,7 +152,7 @@ fn packs(mirror: &Path) -> Vec<PathBuf> {
     entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "pack")).collect()
 }
 
-/// Cuts the packs of a mirror to `part` of a hundred.
+/// Truncates the packs of a mirror to `part` percent.
 fn cut_packs(mirror: &Path, part: u64) {
     for pack in packs(mirror) {
         let length = fs::metadata(&pack).unwrap().len();

@@ -1,4 +1,4 @@
-//! What of a repository is not in one tree: changes, submodules, history.
+//! Parts of a repository outside of a single tree: changes, submodules, history.
 
 use std::fs;
 use std::process::Command;
@@ -19,14 +19,14 @@ async fn two_commits_touch_the_paths_in_which_they_differ() {
     };
     assert!(touches(&first, &second, "apps/b/").await);
     assert!(!touches(&first, &second, "apps/a/").await);
-    // A move is a change of both places, and what was undone is none.
+    // A move changes both paths, and a reverted change counts as none.
     fs::rename(origin.path().join("apps/a/x"), origin.path().join("z")).unwrap();
     let moved = origin.commit("moved");
     assert!(touches(&second, &moved, "apps/a/").await && touches(&second, &moved, "z").await);
     fs::rename(origin.path().join("z"), origin.path().join("apps/a/x")).unwrap();
     let back = origin.commit("moved back");
     assert!(!touches(&second, &back, "").await);
-    // A commit that is not here cannot be compared with.
+    // A commit that the mirror does not have cannot be compared.
     let unknown = CommitId::new("1".repeat(40)).unwrap();
     assert!(touches(&unknown, &back, "nothing").await);
 }

@@ -1,4 +1,4 @@
-//! Heads, silence, and calls that are given up.
+//! Heads, remotes that do not answer, and cancelled calls.
 
 use std::os::unix::fs::chown;
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn a_folder_that_is_no_repository_is_a_verdict() {
 async fn a_repository_of_another_user_is_told_with_what_to_do() {
     let (origin, _) = Origin::with_one_commit();
     if chown(origin.path(), Some(54_321), None).is_err() {
-        return; // Only root may give a folder away; `error` tests what is made of git's words.
+        return; // Only root may change a folder's owner; `error` tests the classification of git's message.
     }
     chown(origin.path().join(".git"), Some(54_321), None).unwrap();
     let error = origin.remote().heads().await.unwrap_err();
@@ -68,7 +68,7 @@ async fn an_ssh_server_that_is_gone_is_unreachable_and_asks_nothing() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let error = Remote::new(&format!("ssh://git@127.0.0.1:{port}/x")).unwrap().heads().await.unwrap_err();
-    // Where no ssh is installed git says so, and that is no verdict either.
+    // Without ssh, git reports a different error, which is temporary too.
     assert!(matches!(error, SourceError::Unreachable { .. } | SourceError::Git { .. }), "{error:?}");
     assert!(error.is_transient());
 }

@@ -1,4 +1,4 @@
-//! What a laid out tree looks like.
+//! Properties of a checked-out tree.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
