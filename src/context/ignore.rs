@@ -6,9 +6,9 @@ use super::glob::Glob;
 /// The rules of an ignore file, in order.
 ///
 /// They decide like the Docker CLI and BuildKit do while they walk a tree. The last matching rule wins. A
-/// rule that matches a directory also applies to everything below it. The exception is a rule that could not
-/// change the result for the directory itself (an exception for something that is not ignored, or a second
-/// rule for something that is): it does not apply below that directory.
+/// rule that matches a directory also applies to everything below it, unless it could not change the result
+/// for the directory itself (an exception for something that is not ignored, or a second rule for something
+/// that is).
 #[derive(Clone, Debug, Default)]
 pub struct IgnoreRules {
     rules: Vec<Rule>,

@@ -184,8 +184,8 @@ pub fn of_transfer(words: &str) -> Cause {
     of_registry(&words.to_lowercase()).unwrap_or(Cause::Network)
 }
 
-/// The cause of a failed build, from the engine's error text. The output of the Dockerfile's commands is not
-/// evidence against anyone else.
+/// The cause of a failed build, from the engine's error text. If a command of the Dockerfile failed, its
+/// output is not searched for errors of registries.
 pub fn of_build(words: &str) -> Cause {
     let words = words.to_lowercase();
     let is_of_a_command =

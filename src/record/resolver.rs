@@ -181,8 +181,8 @@ impl Resolver {
     }
 
     /// Rolls back to a good image: makes a new generation and marks the image of the previous one as bad.
-    /// Returns `false` if that generation is no longer current, is held, names the same image, or is itself a
-    /// rollback, because a rollback is never rolled back.
+    /// Returns `false` if the previous generation is not current any more, is held, does not name a different
+    /// image, or is itself a rollback, because a rollback is never rolled back.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed; nothing was recorded then.

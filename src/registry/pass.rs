@@ -31,8 +31,8 @@ pub struct Wanted {
 }
 
 impl Client {
-    /// Sends `wanted`, with credentials if the registry requires them, and follows redirects. The body of the
-    /// answer arrives as fast as it is read. The registry has 15 s until then.
+    /// Sends `wanted`, with credentials if the registry requires them, and follows redirects. The registry
+    /// must begin its answer within 15 s. The body arrives as fast as it is read.
     ///
     /// # Errors
     /// Returns [`RegistryError`] if the registry gives no answer. A negative answer is not an error.

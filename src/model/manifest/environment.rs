@@ -171,8 +171,8 @@ fn read_branch(field: &Field<'_>) -> Option<BranchName> {
     Some(branch)
 }
 
-/// Reads the agent that runs the environment. An image that is built on this host needs a registry to get
-/// there.
+/// Reads the agent that runs the environment. An image that is built on this host runs on this host, so
+/// `host` excludes `source`.
 fn read_host(table: &Table<'_>) -> Option<AgentName> {
     let field = table.get("host")?;
     let host = field.name();
