@@ -234,9 +234,5 @@ fn open_record(folder: &Path) -> anyhow::Result<Handles> {
 }
 
 fn state_dirs(folder: &Path) -> StateDirs {
-    let record = folder.join("record");
-    let record = std::path::absolute(&record).unwrap_or(record);
-    let [mirrors, work, logs, outputs, guard] =
-        ["mirrors", "work", "logs", "outputs", "guard"].map(|name| record.join(name));
-    StateDirs { mirrors, work, logs, outputs, guard }
+    StateDirs::of(&folder.join("record"))
 }

@@ -30,9 +30,10 @@ use crate::api::agent::Desk;
 use crate::api::inbox::RecordInbox;
 use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
-use crate::api::{self, ApiState, ControllerError, Liveness, LogOptions, LogStream, ManifestState};
-use crate::controller::{self, Controller, OutputOptions, Settings, StateDirs};
+use crate::api::{self, ApiState, ControllerError, Liveness, LogStream, ManifestState};
+use crate::controller::{self, Controller, Settings, StateDirs};
 use crate::manifest_dir::{self, LoadError, Loaded};
+use crate::model::logs::LogOptions;
 use crate::model::look::Look;
 use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::time::Timestamp;
@@ -229,12 +230,7 @@ fn open_record(desired_state: &Path) -> anyhow::Result<Handles> {
 }
 
 fn state_dirs(desired_state: &Path) -> StateDirs {
-    // Absolute, because git and scripts run elsewhere.
-    let record = record_dir(desired_state);
-    let record = std::path::absolute(&record).unwrap_or(record);
-    let [mirrors, work, logs, outputs, guard] =
-        ["mirrors", "work", "logs", "outputs", "guard"].map(|name| record.join(name));
-    StateDirs { mirrors, work, logs, outputs, guard }
+    StateDirs::of(&record_dir(desired_state))
 }
 
 /// What a killed daemon's builds left. The record is locked by now, so nobody uses it.
@@ -334,8 +330,6 @@ impl api::Controller for Loop {
         options: LogOptions,
     ) -> BoxFuture<'static, Result<LogStream, ControllerError>> {
         let controller = self.controller.clone();
-        let LogOptions { follow, tail, since } = options;
-        let options = OutputOptions { follow, tail, since };
         Box::pin(async move {
             let output = controller.output(&environment, options).await;
             Ok(output.map_err(ControllerError)?.boxed())
@@ -365,6 +359,15 @@ impl api::Controller for Loop {
         Box::pin(async move {
             controller.contains(&environment, &commit, &ancestor).await.map_err(ControllerError)
         })
+    }
+
+    fn has_commit(
+        &self,
+        environment: EnvironmentName,
+        commit: CommitId,
+    ) -> BoxFuture<'static, Result<bool, ControllerError>> {
+        let controller = self.controller.clone();
+        Box::pin(async move { controller.has_commit(&environment, &commit).await.map_err(ControllerError) })
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {

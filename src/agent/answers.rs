@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::server::{Asker, Body, streamed, whole};
-use crate::controller::{Controller, OutputOptions};
+use crate::controller::Controller;
 use crate::model::link::{Ask, FAILED, Question};
 use crate::model::name::EnvironmentName;
 
@@ -55,8 +55,7 @@ impl Answers {
                 let plan = plan.ok_or_else(|| format!("{environment} is not taken by this host yet"))?;
                 Ok(whole(serde_json::to_vec(&plan).map_err(|error| error.to_string())?.into()))
             }
-            Question::Logs { follow, tail, since } => {
-                let options = OutputOptions { follow, tail, since };
+            Question::Logs(options) => {
                 let output = self.controller.output(environment, options).await?;
                 Ok(streamed(output.map(|piece: io::Result<_>| piece)))
             }

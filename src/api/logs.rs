@@ -10,8 +10,9 @@ use super::body::Asked;
 use super::error::ApiError;
 use super::find::Found;
 use super::tail::{self, Follow};
-use super::{ApiState, LogOptions, LogStream};
+use super::{ApiState, LogStream};
 use crate::model::link::Question;
+use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -29,11 +30,14 @@ pub(super) struct LogsQuery {
     /// The output of a build rather than of the container.
     #[serde(default)]
     build: bool,
+    /// The end of what the container before this one printed.
+    #[serde(default)]
+    previous: bool,
     /// Of which build.
     number: Option<u64>,
 }
 
-/// `GET /api/v1/environments/{environment}/logs?follow=&tail=&since=&build=&number=`
+/// `GET /api/v1/environments/{environment}/logs?follow=&tail=&since=&previous=&build=&number=`
 pub(super) async fn logs(
     State(api): State<ApiState>,
     found: Found,
@@ -42,13 +46,16 @@ pub(super) async fn logs(
     let stream = if query.build || query.number.is_some() {
         build_log(&api, &found.name, &query).await?
     } else {
-        let LogsQuery { follow, tail, since, .. } = query;
+        let LogsQuery { follow, tail, since, previous, .. } = query;
+        if previous && (follow || since.is_some()) {
+            return Err(ApiError::bad_request("`previous` goes with neither `follow` nor `since`"));
+        }
+        let options = LogOptions { follow, tail, since, previous };
         if let Some(host) = found.host() {
-            let question = Question::Logs { follow, tail, since };
-            return Ok(plain(api.desk.ask(host, found.name.clone(), question).await?));
+            return Ok(plain(api.desk.ask(host, found.name.clone(), Question::Logs(options)).await?));
         }
         let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
-        controller.logs(found.name, LogOptions { follow, tail, since }).await?
+        controller.logs(found.name, options).await?
     };
     Ok(plain(stream))
 }

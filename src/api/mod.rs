@@ -40,6 +40,7 @@ use tokio::sync::watch::Receiver;
 pub use routes::router;
 
 use crate::model::credential::Pin;
+use crate::model::logs::LogOptions;
 use crate::model::look::Look;
 use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
@@ -135,6 +136,17 @@ pub trait Controller: Send + Sync {
         Box::pin(std::future::ready(Ok(commit == ancestor)))
     }
 
+    /// Whether a branch of the repository that an environment is built from leads to `commit`; an error if
+    /// git cannot tell now.
+    fn has_commit(
+        &self,
+        environment: EnvironmentName,
+        commit: CommitId,
+    ) -> BoxFuture<'static, Result<bool, ControllerError>> {
+        let _ = (environment, commit);
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
     /// Names of the containers of an environment that exist on this host.
     fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
         let _ = environment;
@@ -155,17 +167,6 @@ pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ControllerError(pub String);
-
-/// Which output of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogOptions {
-    /// Whether to go on with what comes.
-    pub follow: bool,
-    /// Only the last lines; `None`: all.
-    pub tail: Option<usize>,
-    /// Only what is younger.
-    pub since: Option<Timestamp>,
-}
 
 /// Whether the loop works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,10 @@ const EXAMPLES: &str = "\
 Examples:
   abide logs dev --tail 100
   abide logs dev -f --since 10m
+  abide logs dev --previous
   abide logs dev --build
 
+-f goes on over updates and restarts, with the output of every container that comes.
 Escape sequences and other control characters are removed, unless --raw is given. -o has no effect.";
 
 /// What to print, and how much of it.
@@ -33,6 +35,9 @@ pub(crate) struct LogsArgs {
     /// Only what is younger, such as `10m` or `2026-01-31T12:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<Since>,
+    /// The end of what the container before this one printed: why a version failed, or what was replaced
+    #[arg(short, long, conflicts_with_all = ["follow", "since", "build"])]
+    previous: bool,
     /// The log of the last build, rather than of the container
     #[arg(long, conflicts_with = "since")]
     build: bool,
@@ -88,6 +93,9 @@ fn query(args: &LogsArgs, now: Timestamp) -> String {
     if let Some(since) = args.since {
         query.append_pair("since", &since.moment(now).to_string());
     }
+    if args.previous {
+        query.append_pair("previous", "true");
+    }
     if args.build {
         query.append_pair("build", "true");
     }
@@ -129,6 +137,7 @@ mod tests {
     fn what_was_typed_becomes_the_query() {
         assert_eq!(query_of("dev"), "");
         assert_eq!(query_of("dev -f --tail 5"), "follow=true&tail=5");
+        assert_eq!(query_of("dev --previous --tail 5"), "tail=5&previous=true");
         assert_eq!(query_of("dev --build --number 7"), "build=true&number=7");
     }
 

@@ -216,6 +216,7 @@ impl Pass {
                 if planned.observed.holders.iter().any(|holder| holder.id == *id) {
                     return engine.remove_scratch(id).await;
                 }
+                self.previous.keep(engine, &planned.desired.environment, id).await;
                 engine.remove(id).await
             }
             Step::Rename { id, name } => {

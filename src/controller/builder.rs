@@ -18,7 +18,7 @@ mod tree;
 mod work;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +62,18 @@ pub struct StateDirs {
     pub outputs: PathBuf,
     /// What the guard reads.
     pub guard: PathBuf,
+    /// The end of the output of each environment's last container that was removed.
+    pub previous: PathBuf,
+}
+
+impl StateDirs {
+    /// The folders below that of the record. They are absolute, because git and scripts run elsewhere.
+    pub fn of(record: &Path) -> Self {
+        let record = std::path::absolute(record).unwrap_or_else(|_| record.to_owned());
+        let [mirrors, work, logs, outputs, guard, previous] =
+            ["mirrors", "work", "logs", "outputs", "guard", "previous"].map(|name| record.join(name));
+        Self { mirrors, work, logs, outputs, guard, previous }
+    }
 }
 
 /// What to build.
@@ -246,6 +258,18 @@ impl Builder {
         ancestor: &CommitId,
     ) -> Result<bool, SourceError> {
         self.mirror(self.remote(url)?).contains(commit, branch, ancestor).await
+    }
+
+    /// Whether any branch leads to `commit`, as git tells it now.
+    ///
+    /// # Errors
+    /// [`SourceError`] if git cannot tell.
+    pub(crate) async fn has_commit(&self, url: &str, commit: &CommitId) -> Result<bool, SourceError> {
+        match self.mirror(self.remote(url)?).ensure(commit, None).await {
+            Ok(()) => Ok(true),
+            Err(SourceError::NoSuchCommit { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn mirror(&self, remote: Remote) -> Arc<Mirror> {

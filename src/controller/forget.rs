@@ -42,6 +42,9 @@ async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassEr
     for container in &containers {
         remove(pass, container).await?;
     }
+    if let Err(error) = pass.previous.forget(environment) {
+        warn!(%environment, %error, "the output of its last container is still there");
+    }
     if pass.resolver.erase(environment).await? {
         info!(%environment, by = request.by, removed = names(&containers), "forgotten");
     }

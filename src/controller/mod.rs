@@ -27,9 +27,11 @@ mod looks;
 mod managed_registry;
 mod mount_policy;
 mod mounts;
+mod output;
 mod pass;
 mod paths;
 mod point;
+mod previous;
 mod probe;
 mod pull;
 mod push;
@@ -45,21 +47,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::error::chain;
 use crate::model::look::Look;
-use crate::model::name::{CommitId, EnvironmentName};
+use crate::model::name::{BranchName, CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
+use crate::source::SourceError;
 use builder::{Builder, Overlays};
-use docker::{Engine, LogOptions};
+use docker::Engine;
 use fleet::Fleet;
 use follow::FollowTrouble;
 use front::Front;
@@ -67,6 +68,7 @@ use guard::Guard;
 use jobs::Jobs;
 use looks::Looks;
 use pass::{EngineState, Pass};
+use previous::PreviousOutput;
 use probe::Prober;
 use push::Pusher;
 use registries::Registries;
@@ -135,17 +137,6 @@ pub struct Running {
     keeper: guard::Keeper,
 }
 
-/// Which part of a container's output is wanted.
-#[derive(Clone, Debug, Default)]
-pub struct OutputOptions {
-    /// Go on as output comes.
-    pub follow: bool,
-    /// The last lines only.
-    pub tail: Option<usize>,
-    /// Since this moment only.
-    pub since: Option<Timestamp>,
-}
-
 /// Starts the loop.
 pub fn spawn(settings: Settings) -> (Controller, Running) {
     let wake = Wake::default();
@@ -176,6 +167,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         engine_state: engine_state.clone(),
         trouble: Arc::clone(&follow_trouble),
     };
+    let previous = PreviousOutput::new(settings.dirs.previous.clone());
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         pusher: pusher.clone(),
@@ -201,6 +193,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         builder,
         registries,
         pusher,
+        previous,
         manifest: settings.manifest.clone(),
         desired: settings.desired,
         resolver: settings.resolver,
@@ -261,25 +254,6 @@ impl Controller {
         self.pass.preview(environment).await.map_err(|error| chain(&error))
     }
 
-    /// The output of the container that serves an environment.
-    ///
-    /// # Errors
-    /// A sentence, where there is no container or the engine does not answer.
-    pub async fn output(
-        &self,
-        environment: &EnvironmentName,
-        options: OutputOptions,
-    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, String> {
-        let serving = self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
-            let is_beside = container.name.contains(".next") || container.name.contains(".old-");
-            (is_beside, std::cmp::Reverse(container.started_at))
-        });
-        let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
-        let options = LogOptions { follow: options.follow, tail: options.tail, since: options.since };
-        let stream = self.pass.engine.logs(&serving.id, &options).await.map_err(|error| error.to_string())?;
-        Ok(stream.map(|chunk| chunk.map_err(std::io::Error::other)))
-    }
-
     /// When the host was last looked at as a whole; `None`: never, or not since the engine was
     /// lost.
     pub fn last_resync(&self) -> Option<Timestamp> {
@@ -310,15 +284,24 @@ impl Controller {
         if commit == ancestor {
             return Ok(true);
         }
-        let manifest = Arc::clone(&self.pass.manifest.borrow());
-        let Some((url, branch)) = manifest.built_from(environment) else {
-            return Err(format!("{environment} is not built from a repository"));
-        };
-        let answer = self.pass.builder.contains(url, branch, commit, ancestor);
-        match tokio::time::timeout(PATIENCE_WITH_MIRRORS, answer).await {
-            Ok(answer) => answer.map_err(|error| chain(&error)),
-            Err(_) => Err("the mirror of the repository is busy".to_owned()),
-        }
+        let (url, branch) = self.built_from(environment)?;
+        patiently(self.pass.builder.contains(&url, &branch, commit, ancestor)).await
+    }
+
+    /// Whether a branch of the repository that an environment is built from leads to `commit`.
+    ///
+    /// # Errors
+    /// A sentence, if git cannot tell now.
+    pub async fn has_commit(&self, environment: &EnvironmentName, commit: &CommitId) -> Result<bool, String> {
+        let (url, _) = self.built_from(environment)?;
+        patiently(self.pass.builder.has_commit(&url, commit)).await
+    }
+
+    /// The repository and branch that the images of an environment are built from.
+    fn built_from(&self, environment: &EnvironmentName) -> Result<(String, BranchName), String> {
+        let manifest = self.pass.manifest.borrow();
+        let source = manifest.built_from(environment).map(|(url, branch)| (url.to_owned(), branch.clone()));
+        source.ok_or_else(|| format!("{environment} is not built from a repository"))
     }
 
     /// How often the host is looked at as a whole.
@@ -370,5 +353,13 @@ impl Controller {
     /// Asks for a pass of every environment.
     pub fn ring_all(&self) {
         self.wake.ring_all();
+    }
+}
+
+/// What git answers, unless the mirror is busy for too long.
+async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> Result<bool, String> {
+    match tokio::time::timeout(PATIENCE_WITH_MIRRORS, answer).await {
+        Ok(answer) => answer.map_err(|error| chain(&error)),
+        Err(_) => Err("the mirror of the repository is busy".to_owned()),
     }
 }

@@ -18,6 +18,7 @@ use super::intent;
 use super::jobs::{JobKey, Jobs};
 use super::looks::Looks;
 use super::mount_policy::MountPolicy;
+use super::previous::PreviousOutput;
 use super::probe::{ProbeTarget, Prober};
 use super::push::Pusher;
 use super::registries::Registries;
@@ -53,6 +54,7 @@ pub(super) struct Pass {
     pub(super) builder: Arc<Builder>,
     pub(super) registries: Arc<Registries>,
     pub(super) pusher: Pusher,
+    pub(super) previous: PreviousOutput,
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(super) desired: DesiredReader,
     pub(super) resolver: Resolver,

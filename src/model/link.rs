@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desired::{Desired, Entry, GoBack, Image, Outcome};
 use super::event::Event;
+use super::logs::LogOptions;
 use super::name::{EnvironmentName, Generation, InvalidName, NetworkName};
 use super::spec::EnvironmentSpec;
 use super::status::Status;
@@ -158,14 +159,7 @@ pub enum Question {
     /// The current plan.
     Plan,
     /// The output of the container.
-    Logs {
-        /// Whether to continue with new output.
-        follow: bool,
-        /// The maximum number of lines, counted from the end.
-        tail: Option<usize>,
-        /// The earliest time of the output.
-        since: Option<Timestamp>,
-    },
+    Logs(LogOptions),
 }
 
 /// The knowledge of an agent about its environments: the body of `POST /api/v1/agent/report`.

@@ -19,6 +19,7 @@ pub mod front;
 pub mod health;
 pub mod holder;
 pub mod link;
+pub mod logs;
 pub mod look;
 pub mod manifest;
 pub mod memory;

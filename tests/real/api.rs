@@ -1,11 +1,13 @@
 //! What people and scripts see: the verbs and their exit codes, with a daemon and without, and the
 //! manifest under a daemon that runs.
 
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::{PATIENCE, Ran, Scene, Space, Standard, abide, docker, eventually, json, list};
+use crate::common::{PATIENCE, Ran, Scene, Space, Standard, abide, docker, eventually, http_get, json, list};
 
 /// The keys of an object.
 fn keys(value: &Value) -> Vec<&str> {
@@ -96,6 +98,40 @@ fn logs_events_and_why_tell_what_happened() {
     assert_eq!(diff.code, 0, "nothing is to be done: {diff:?}");
     let unknown = scene.daemon.abide(&["logs", "prod"]);
     assert_eq!(unknown.code, 2, "{unknown:?}");
+    let unknown = "0123456789".repeat(4);
+    let refused = scene.daemon.abide(&["set", "dev", "--commit", &unknown]);
+    assert!(refused.code == 2 && refused.stderr.contains("git push"), "{refused:?}");
+    assert_eq!(scene.history("dev").len(), 1, "a commit that git does not have is not recorded");
+}
+
+#[test]
+fn a_follower_gets_the_output_of_each_container_and_the_one_before_is_kept() {
+    let Some(scene) = Scene::dev() else { return };
+    let nothing = scene.daemon.abide(&["logs", "dev", "--previous"]);
+    assert!(nothing.code != 0 && nothing.stderr.contains("was replaced yet"), "{nothing:?}");
+    let log = scene.space.dir().join("followed");
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_abide"));
+    follow.env("ABIDE_DESIRED_STATE", &scene.site.desired_state).args(["logs", "dev", "-f"]);
+    let mut child = follow.stdin(Stdio::null()).stdout(File::create(&log).unwrap()).spawn().unwrap();
+    let shows = |page: &str, times: usize| {
+        eventually(&format!("the output shows {page} {times} times"), PATIENCE, || {
+            http_get(scene.site.ports[0], page).ok();
+            let followed = fs::read_to_string(&log).unwrap();
+            followed.matches("listens on port").count() == times && followed.contains(page)
+        });
+    };
+    shows("/first", 1);
+    shows("/only-before", 1);
+    let next = scene.site.repo.commit_and_push("dev", &[("www/index.html", "next")]);
+    scene.abide(&["sync", "dev"]);
+    scene.ready_at("dev", &next);
+    shows("/second", 2);
+    docker(&["restart", "--time", "0", &scene.container("dev")]);
+    shows("/third", 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let previous = scene.abide(&["logs", "dev", "--previous"]).stdout;
+    assert!(previous.contains("/only-before") && !previous.contains("/second"), "{previous}");
 }
 
 #[test]
@@ -134,10 +170,10 @@ fn an_export_makes_the_same_record_in_a_fresh_folder() {
     scene.abide(&["hold", "dev", "--reason", "it moves"]);
     let exported = scene.abide(&["export"]);
     let file = scene.space.dir().join("export.json");
-    std::fs::write(&file, &exported.stdout).unwrap();
+    fs::write(&file, &exported.stdout).unwrap();
     let fresh = scene.space.dir().join("fresh");
-    std::fs::create_dir(&fresh).unwrap();
-    std::fs::write(fresh.join("keepwork.toml"), scene.site.manifest()).unwrap();
+    fs::create_dir(&fresh).unwrap();
+    fs::write(fresh.join("keepwork.toml"), scene.site.manifest()).unwrap();
     let run = |arguments: &[&str]| -> Ran {
         let ran = abide(&fresh, arguments);
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
@@ -149,7 +185,7 @@ fn an_export_makes_the_same_record_in_a_fresh_folder() {
     let history = list(json(&run(&["history", "dev", "-o", "json"])));
     assert_eq!(history, scene.history("dev"));
     let broken = scene.space.dir().join("broken.json");
-    std::fs::write(&broken, "{").unwrap();
+    fs::write(&broken, "{").unwrap();
     assert_eq!(abide(&fresh, &["import", broken.to_str().unwrap()]).code, 2);
 }
 

@@ -104,6 +104,8 @@ fn a_program_that_cannot_be_run_or_ends_at_once_is_rolled_back_with_its_last_wor
     let Some(scene) = Scene::dev() else { return };
     let settings = "SITE_CRASH_AFTER=0s\nSITE_EXIT_CODE=7\nSITE_NEVER_LISTEN=1\n";
     is_rolled_back(&scene, &[("site.env", settings)], "StartFailed", "ends with 7, as told");
+    let previous = scene.abide(&["logs", "dev", "--previous"]).stdout;
+    assert!(previous.contains("ends with 7, as told"), "{previous}");
     let (_, view) = is_rolled_back(&scene, &[("bin/site", "no program at all")], "StartFailed", "exec");
     assert_eq!(view["generation"], 5);
     assert_eq!(bad_images(&scene).len(), 2);

@@ -23,8 +23,9 @@ use tower::ServiceExt as _;
 
 use super::access::Access;
 use super::agent::Desk;
-use super::{ApiState, Controller, ControllerError, Liveness, LogOptions, LogStream, ManifestState, router};
+use super::{ApiState, Controller, ControllerError, Liveness, LogStream, ManifestState, router};
 use crate::model::desired::{Hold, Image, Origin, Outcome};
+use crate::model::logs::LogOptions;
 use crate::model::memory::Memory;
 use crate::model::name::{
     BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName, RepositoryName,

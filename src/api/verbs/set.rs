@@ -48,6 +48,7 @@ pub(in crate::api) async fn set(
         }
         (None, Some(commit)) => {
             let commit = buildable(spec, &commit)?;
+            check_commit(&api, &found, &commit).await?;
             let what = format!("commit {}", commit.short());
             (Some(commit), None, what)
         }
@@ -69,6 +70,20 @@ fn check_reach(found: &Found, image: &Image) -> Result<(), ApiError> {
             found.name
         ))),
         _ => Ok(()),
+    }
+}
+
+/// A commit that git does not have would fail only later, out of the caller's sight. If git does not
+/// answer now, the commit is recorded, and the build tries again until it does.
+async fn check_commit(api: &ApiState, found: &Found, commit: &CommitId) -> Result<(), ApiError> {
+    let Some(controller) = &api.controller else { return Ok(()) };
+    match controller.has_commit(found.name.clone(), commit.clone()).await {
+        Ok(false) => Err(ApiError::unprocessable(format!(
+            "no branch of the repository of {} leads to commit {commit}: `git push` it first, or name one that \
+             `git log` shows",
+            found.name
+        ))),
+        Ok(true) | Err(_) => Ok(()),
     }
 }
 

@@ -18,10 +18,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, within};
 use crate::model::container::ContainerSpec;
+use crate::model::logs::LogOptions;
 use crate::model::name::{ContainerName, NetworkName};
 use crate::model::observed::SeenContainer;
 use crate::model::spec::Publish;
-use crate::model::time::Timestamp;
 
 /// One line of the list of all containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,16 +36,8 @@ pub(crate) struct Listed {
     pub(crate) labels: HashMap<String, String>,
 }
 
-/// Which part of a container's output is wanted.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LogOptions {
-    /// Go on as output comes.
-    pub(crate) follow: bool,
-    /// The last lines only.
-    pub(crate) tail: Option<usize>,
-    /// Since this moment only.
-    pub(crate) since: Option<Timestamp>,
-}
+/// Bytes of a container's output that are read at once.
+const LONGEST_OUTPUT: usize = 1 << 20;
 
 impl Engine {
     /// All containers, running or not, in one call.
@@ -199,17 +191,28 @@ impl Engine {
         self.output(id, &LogOptions { tail: Some(lines), ..LogOptions::default() }).await
     }
 
-    /// What a container wrote so far, both streams, as text for people.
+    /// [`Engine::output_bytes`] as text for people.
     pub(crate) async fn output(&self, id: &str, options: &LogOptions) -> Result<String> {
+        let bytes = self.output_bytes(id, options).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The end of what a container wrote so far, both streams: at most 1 MiB. Lines may be of any length,
+    /// so no more than twice as much is in memory.
+    pub(crate) async fn output_bytes(&self, id: &str, options: &LogOptions) -> Result<Vec<u8>> {
         let stream = self.logs(id, options).await?;
-        let collect = stream.try_fold(Vec::new(), |mut all, chunk| async move {
+        let collect = stream.try_fold(Vec::new(), |mut all: Vec<u8>, chunk| async move {
             all.extend_from_slice(&chunk);
+            if all.len() > 2 * LONGEST_OUTPUT {
+                all.drain(..all.len() - LONGEST_OUTPUT);
+            }
             Ok(all)
         });
-        match tokio::time::timeout(QUICK, collect).await {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes?).into_owned()),
-            Err(_) => Err(EngineError::Deadline { call: "read a container's output", within: QUICK }),
-        }
+        let all = tokio::time::timeout(QUICK, collect).await;
+        let mut all =
+            all.map_err(|_| EngineError::Deadline { call: "read a container's output", within: QUICK })??;
+        all.drain(..all.len().saturating_sub(LONGEST_OUTPUT));
+        Ok(all)
     }
 
     /// A container's output as it wrote it.

@@ -43,7 +43,7 @@ pub(crate) use attendant::AttendantOptions;
 pub(crate) use budget::Urgency;
 use budget::{Budget, Call};
 pub(crate) use build::{BuildRequest, Builder};
-pub(crate) use containers::{Listed, LogOptions};
+pub(crate) use containers::Listed;
 pub(crate) use events::Happening;
 pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
 pub(crate) use images::{FoundImage, HeldImage};

@@ -1,0 +1,106 @@
+//! The output of an environment: what its container prints, and after it the next one.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+
+use super::Controller;
+use super::docker::EngineError;
+use crate::model::logs::LogOptions;
+use crate::model::name::EnvironmentName;
+use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::time::Timestamp;
+
+/// How often a follower looks for the next container. What is looked at is memory.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Output as the engine sends it.
+type Output = BoxStream<'static, io::Result<Bytes>>;
+
+/// One run of a container: a restart makes another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Run {
+    id: String,
+    started: Option<Timestamp>,
+}
+
+impl Run {
+    fn of(container: &SeenContainer) -> Self {
+        Self { id: container.id.clone(), started: container.started_at }
+    }
+}
+
+impl Controller {
+    /// The output of the container that serves an environment. A follower gets the output of every
+    /// container that comes after it too, until the environment leaves the manifest.
+    ///
+    /// # Errors
+    /// A sentence, if there is no such container or the engine does not answer.
+    pub async fn output(
+        &self,
+        environment: &EnvironmentName,
+        options: LogOptions,
+    ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, String> {
+        if options.previous {
+            let kept = self.pass.previous.read(environment, options.tail).await;
+            let kept = kept.map_err(|error| format!("the previous output cannot be read: {error}"))?;
+            let kept = kept.ok_or_else(|| format!("no container of {environment} was replaced yet"))?;
+            return Ok(stream::iter([Ok(kept)]).boxed());
+        }
+        let serving = self.serving(environment);
+        let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
+        let run = Run::of(&serving);
+        let output = self.output_of(&run.id, options).await.map_err(|error| error.to_string())?;
+        if !options.follow {
+            return Ok(output);
+        }
+        let follower = (self.clone(), environment.clone(), run);
+        let later = stream::unfold(follower, |(controller, environment, last)| async move {
+            let (run, output) = controller.next_output(&environment, &last).await?;
+            Some((output, (controller, environment, run)))
+        });
+        Ok(output.chain(later.flatten()).boxed())
+    }
+
+    /// The output of the run after `last`, once there is one. `None` once the manifest has no such
+    /// environment.
+    async fn next_output(&self, environment: &EnvironmentName, last: &Run) -> Option<(Run, Output)> {
+        loop {
+            if !self.pass.manifest.borrow().environments.contains_key(environment) {
+                return None;
+            }
+            let next = self.serving(environment).filter(|container| is_after(container, last));
+            if let Some(container) = next {
+                let run = Run::of(&container);
+                // The engine keeps the output of all runs of a container: only this run's is new.
+                let since = if run.id == last.id { run.started } else { None };
+                let options = LogOptions { follow: true, since, ..LogOptions::default() };
+                // A container that is gone again by now was not the next one.
+                if let Ok(output) = self.output_of(&run.id, options).await {
+                    return Some((run, output));
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn output_of(&self, id: &str, options: LogOptions) -> Result<Output, EngineError> {
+        let output = self.pass.engine.logs(id, &options).await?;
+        Ok(output.map_err(io::Error::other).boxed())
+    }
+
+    fn serving(&self, environment: &EnvironmentName) -> Option<SeenContainer> {
+        self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
+            let is_beside = container.name.contains(".next") || container.name.contains(".old-");
+            (is_beside, std::cmp::Reverse(container.started_at))
+        })
+    }
+}
+
+/// Whether a container is another run than `last`, and one that has begun.
+fn is_after(container: &SeenContainer, last: &Run) -> bool {
+    container.state == ContainerState::Running && Run::of(container) != *last
+}

@@ -1,0 +1,106 @@
+//! The last output of containers that the loop removed, so that `logs --previous` can show why a
+//! version failed.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+use tracing::debug;
+
+use super::docker::Engine;
+use crate::model::logs::LogOptions;
+use crate::model::name::EnvironmentName;
+
+/// Lines of a container that are kept.
+const LINES: usize = 2_000;
+
+/// One file for each environment. Output may hold whatever a program prints, so only the daemon's user
+/// reads the files.
+pub(super) struct PreviousOutput {
+    dir: PathBuf,
+}
+
+impl PreviousOutput {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Keeps the end of the output of a container that is about to be removed. Nothing waits for it to
+    /// succeed: a container whose output is lost is removed all the same.
+    pub(super) async fn keep(&self, engine: &Engine, environment: &EnvironmentName, id: &str) {
+        let options = LogOptions { tail: Some(LINES), ..LogOptions::default() };
+        let kept = match engine.output_bytes(id, &options).await {
+            Ok(output) if output.is_empty() => Ok(()),
+            Ok(output) => self.write(environment, &output).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = kept {
+            debug!(%environment, %error, "the output of a container is not kept");
+        }
+    }
+
+    /// What was kept, or its last `tail` lines; `None`: nothing was.
+    pub(super) async fn read(
+        &self,
+        environment: &EnvironmentName,
+        tail: Option<usize>,
+    ) -> io::Result<Option<Bytes>> {
+        match tokio::fs::read(self.path(environment)).await {
+            Ok(output) => Ok(Some(last_lines(&output, tail.unwrap_or(usize::MAX)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what was kept of an environment that is forgotten.
+    pub(super) fn forget(&self, environment: &EnvironmentName) -> io::Result<()> {
+        match fs::remove_file(self.path(environment)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, environment: &EnvironmentName) -> PathBuf {
+        self.dir.join(format!("{environment}.log"))
+    }
+
+    fn write(&self, environment: &EnvironmentName, output: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        // Only its owner reads a temporary file, and a rename keeps that.
+        let mut file = NamedTempFile::new_in(&self.dir)?;
+        file.write_all(output)?;
+        file.persist(self.path(environment)).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+fn last_lines(output: &[u8], lines: usize) -> Bytes {
+    let ends: Vec<&[u8]> = output.split_inclusive(|byte| *byte == b'\n').collect();
+    Bytes::from(ends[ends.len().saturating_sub(lines)..].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_newest_output_is_kept_for_its_owner_alone_and_forgotten_on_request() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let previous = PreviousOutput::new(dir.path().join("previous"));
+        let dev = EnvironmentName::new("dev").unwrap();
+        assert_eq!(previous.read(&dev, None).await.unwrap(), None);
+        previous.write(&dev, b"old\n").unwrap();
+        previous.write(&dev, b"one\ntwo\nthree").unwrap();
+        assert_eq!(previous.read(&dev, None).await.unwrap().unwrap(), "one\ntwo\nthree");
+        assert_eq!(previous.read(&dev, Some(2)).await.unwrap().unwrap(), "two\nthree");
+        assert_eq!(previous.read(&dev, Some(0)).await.unwrap().unwrap(), "");
+        let mode = previous.path(&dev).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        previous.forget(&dev).unwrap();
+        previous.forget(&dev).unwrap();
+        assert_eq!(previous.read(&dev, None).await.unwrap(), None);
+    }
+}
