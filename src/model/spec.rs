@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -170,6 +171,8 @@ pub struct FrontSpec {
     pub https: Option<HttpsSpec>,
     /// The maximum time for the last requests to a replaced container (default 30 s).
     pub drain: Duration,
+    /// Proxies outside of the front whose `X-Forwarded-*` headers are passed on (default none).
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// TLS at the proxy.

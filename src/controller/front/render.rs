@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -41,6 +42,8 @@ pub(crate) struct Layout {
     pub(crate) has_ipv6: bool,
     /// Sockets that somebody else has: nginx would take over nothing at all because of one.
     pub(crate) refused: BTreeSet<SocketAddr>,
+    /// Proxies whose word about the client is passed on.
+    pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
 /// A configuration, and what it says.
@@ -131,6 +134,7 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
         layout.record
     );
     out.push_str(GENERAL);
+    out.push_str(&forwarded(&layout.trusted_proxies));
     tls(&mut out, layout);
     if let Some(control) = control {
         ask_about_itself(&mut out, control);
@@ -184,10 +188,35 @@ const GENERAL: &str = r"    access_log off;
     proxy_set_header Host $http_host;
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection $abide_connection;
-    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    proxy_set_header X-Forwarded-Proto $scheme;
-    proxy_set_header X-Forwarded-Host $http_host;
 ";
+
+/// What the program is told of the client. Without trusted proxies the front is the outermost, and its
+/// own view counts; only the chain of addresses is the client's to begin. With some, each header of
+/// theirs is passed on as it is, and nobody else's.
+fn forwarded(trusted: &[IpNet]) -> String {
+    let set = |name, value| format!("    proxy_set_header X-Forwarded-{name} {value};\n");
+    if trusted.is_empty() {
+        return set("For", "$proxy_add_x_forwarded_for")
+            + &set("Proto", "$scheme")
+            + &set("Host", "$http_host");
+    }
+    let networks: String = trusted.iter().map(|network| format!("        {network} 1;\n")).collect();
+    let choices: String = [
+        ("for", "$proxy_add_x_forwarded_for", "$remote_addr"),
+        ("proto", "$http_x_forwarded_proto", "$scheme"),
+        ("host", "$http_x_forwarded_host", "$http_host"),
+    ]
+    .iter()
+    .map(|(name, theirs, own)| {
+        let came = format!("$abide_is_trusted$http_x_forwarded_{name}");
+        format!("    map {came} $abide_{name} {{\n        default {own};\n        ~^1. {theirs};\n    }}\n")
+    })
+    .collect();
+    format!("\n    geo $abide_is_trusted {{\n        default 0;\n{networks}    }}\n{choices}")
+        + &set("For", "$abide_for")
+        + &set("Proto", "$abide_proto")
+        + &set("Host", "$abide_host")
+}
 
 fn tls(out: &mut String, layout: &Layout) {
     if let Some((_, name)) = &layout.https {
@@ -299,6 +328,7 @@ mod tests {
             drain: Duration::from_secs(30),
             has_ipv6: true,
             refused: BTreeSet::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 
@@ -346,6 +376,12 @@ mod tests {
     fn host_names_are_served_over_tls_too() {
         let layout = Layout { https: Some((443, "tls-77".to_owned())), ..layout() };
         is_golden("tls", &layout, &three());
+    }
+
+    #[test]
+    fn trusted_proxies_speak_for_their_clients() {
+        let trusted_proxies = ["10.0.0.0/8", "fd00::7/128"].map(|network| network.parse().unwrap()).into();
+        is_golden("trusted", &Layout { trusted_proxies, ..layout() }, &three());
     }
 
     #[test]

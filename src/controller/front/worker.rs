@@ -273,6 +273,7 @@ impl Worker {
             drain: spec.drain,
             has_ipv6: self.has_ipv6,
             refused: self.refusals.sockets(),
+            trusted_proxies: spec.trusted_proxies.clone(),
         }
     }
 

@@ -1,7 +1,10 @@
 //! `[front]`, the managed nginx proxy, and its rules for environments.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::cross::{Declared, Named, port_path};
 use super::places::Places;
@@ -24,11 +27,13 @@ pub(super) fn read(field: &Field<'_>) -> Option<FrontSpec> {
     let http = table.get("http").map(|field| field.port());
     let drain = table.get("drain").map(|field| read_drain(&field));
     let https = read_https(&table);
+    let trusted = table.get("trusted_proxies").map(|field| field.items("a list of addresses and networks"));
     Some(FrontSpec {
         image: image.unwrap_or_else(|| Some(DEFAULT_IMAGE.to_owned()))?,
         http: http.unwrap_or(Some(DEFAULT_HTTP))?,
         https,
         drain: drain.unwrap_or(Some(DEFAULT_DRAIN))?,
+        trusted_proxies: trusted.unwrap_or_default().iter().filter_map(read_network).collect(),
     })
 }
 
@@ -46,6 +51,16 @@ fn read_drain(field: &Field<'_>) -> Option<Duration> {
         field.must("must be more than zero");
     }
     Some(drain)
+}
+
+fn read_network(field: &Field<'_>) -> Option<IpNet> {
+    field.parsed("an address or a network such as \"10.0.0.0/8\"", |text| {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address
+            .or_else(|_| text.parse())
+            .map(|network| network.trunc())
+            .map_err(|_| "must be an address or a network such as \"10.0.0.7\" or \"10.0.0.0/8\"".to_owned())
+    })
 }
 
 /// Reads the port, the certificate and the key: all of them or none.

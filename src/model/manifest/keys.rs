@@ -15,8 +15,10 @@ pub(super) static ROOT: Section = Section {
 };
 pub(super) static DOCKER: Section =
     Section { title: "docker", keys: &["network", "holder", "build_cache", "guard", "parallel_updates"] };
-pub(super) static FRONT: Section =
-    Section { title: "front", keys: &["image", "http", "https", "certificate", "key", "drain"] };
+pub(super) static FRONT: Section = Section {
+    title: "front",
+    keys: &["image", "http", "https", "certificate", "key", "drain", "trusted_proxies"],
+};
 pub(super) static MANAGED_REGISTRY: Section = Section {
     title: "registry",
     keys: &["managed", "image", "publish", "container", "volume", "htpasswd", "certificate", "key"],

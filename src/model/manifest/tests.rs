@@ -163,11 +163,26 @@ fn a_front_needs_no_more_than_its_name() {
         let text = format!("{DEV}hostname = \"dev.example\"\n[front]\n{lines}");
         parse(&[file("m.toml", text)]).unwrap().front.unwrap()
     };
-    let plain = FrontSpec { image: "nginx".into(), http: 80, https: None, drain: Duration::from_secs(30) };
+    let plain = FrontSpec {
+        image: "nginx".into(),
+        http: 80,
+        https: None,
+        drain: Duration::from_secs(30),
+        trusted_proxies: vec![],
+    };
     assert_eq!(front(""), plain);
     let https = Some(HttpsSpec { port: 443, certificate: "/c".into(), key: "/k".into() });
-    let full = FrontSpec { image: "r:5000/nginx:1".into(), http: 81, https, drain: Duration::from_secs(1) };
-    let lines = "image = \"r:5000/nginx:1\"\nhttp = 81\nhttps = 443\ncertificate = \"/c\"\nkey = \"/k\"\ndrain = \"1s\"";
+    let trusted_proxies =
+        ["10.0.0.7/32", "192.168.0.0/16", "fd00::/8"].map(|network| network.parse().unwrap()).into();
+    let full = FrontSpec {
+        image: "r:5000/nginx:1".into(),
+        http: 81,
+        https,
+        drain: Duration::from_secs(1),
+        trusted_proxies,
+    };
+    let lines = "image = \"r:5000/nginx:1\"\nhttp = 81\nhttps = 443\ncertificate = \"/c\"\nkey = \"/k\"\ndrain = \"1s\"\n\
+                 trusted_proxies = [\"10.0.0.7\", \"192.168.3.4/16\", \"fd00::/8\"]";
     assert_eq!(front(lines), full);
 }
 

@@ -38,6 +38,32 @@ async fn a_route_is_served_by_name_and_by_port_with_what_the_program_has_to_know
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_trusted_proxy_speaks_for_its_client() {
+    // The client has the address 127.0.0.1.
+    for (trusted, expected) in [
+        ("127.0.0.0/8", ["for: 192.0.2.7, 127.0.0.1", "proto: https", "host: shop.example"]),
+        ("192.0.2.0/24", ["for: 127.0.0.1", "proto: http", "host: dev.example:81"]),
+    ] {
+        let Some(rig) = Rig::start_with(&format!("trusted_proxies = [\"{trusted}\"]")).await else { return };
+        let dev = Backend::start("dev").await;
+        rig.route("dev", "c-dev", dev.address);
+        rig.serves("dev", "c-dev").await;
+        let request = "GET / HTTP/1.0\r\nHost: dev.example:81\r\nX-Forwarded-For: 192.0.2.7\r\n\
+                       X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n\r\n";
+        let asked = exchange(rig.ports[0], request).await.unwrap().body.to_lowercase();
+        for field in expected {
+            assert!(asked.contains(&format!("\r\nx-forwarded-{field}\r\n")), "{trusted}, {field}: {asked}");
+        }
+        // What a proxy leaves out, the front adds.
+        let bare = exchange(rig.ports[0], "GET / HTTP/1.0\r\nHost: dev.example\r\n\r\n").await.unwrap();
+        let bare = bare.body.to_lowercase();
+        for field in ["for: 127.0.0.1", "proto: http", "host: dev.example"] {
+            assert!(bare.contains(&format!("\r\nx-forwarded-{field}\r\n")), "{trusted}, {field}: {bare}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_an_environment_changes_places() {
     let Some(rig) = Rig::start().await else { return };
     let (old, new) = (Backend::start("old").await, Backend::start("new").await);
