@@ -1,6 +1,6 @@
 //! Strangers who attack the real daemon in every way at once, while a signed sender pushes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -64,6 +64,7 @@ fn a_signed_push_gets_through_the_largest_attack() {
 fn attack(attack: Attack) -> Seen {
     allow_more_files();
     let place = Place::new();
+    let hung = hanging_repositories(&place);
     let daemon = place.serve(&[]);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
     let runtime = Runtime::new().unwrap();
@@ -94,7 +95,34 @@ fn attack(attack: Attack) -> Seen {
     is_over.store(true, Relaxed);
     runtime.shutdown_background();
     let memory = daemon.peak_memory();
+    assert!(hung.load(Relaxed) >= 2, "git never asked the repositories that hang");
     Seen { pushes, memory, opened: counts[0].load(Relaxed), streamed: counts[1].load(Relaxed) }
+}
+
+/// Declares two repositories on a server that takes connections and never answers; counts those that came.
+fn hanging_repositories(place: &Place) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let declare = |name: &str| {
+        format!(
+            "[repository.{name}]\nurl = \"http://127.0.0.1:{port}/{name}.git\"\npoll = \"5s\"\n\
+             [environment.{name}]\ncontainer = \"abide-t-{name}\"\nport = 80\npublish = false\n\
+             source = {{ repository = \"{name}\", branch = \"main\" }}\n"
+        )
+    };
+    let manifest = ["hang-a", "hang-b"].map(declare).concat();
+    std::fs::write(place.desired_state().join("hang.toml"), manifest).unwrap();
+    let came = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&came);
+    std::thread::spawn(move || {
+        // What is dropped is closed, and a closed connection is an answer.
+        let mut held = Vec::new();
+        for client in listener.incoming().flatten() {
+            held.push(client);
+            counted.fetch_add(1, Relaxed);
+        }
+    });
+    came
 }
 
 /// Pushes as GitHub does, and asks for health, again and again.

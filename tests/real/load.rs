@@ -1,13 +1,9 @@
-//! Not one request fails: fifty deployments through the front under a steady load, while the daemon
-//! is killed in the middle of some of them.
+//! Not one request fails: deployment after deployment through the front under a steady load, while the
+//! daemon is killed in the middle of some of them.
 
 use crate::common::{Daemon, Load, PATIENCE, Space, Spot, Way, eventually, made_image};
 
-/// Updates, one after the other.
-const DEPLOYMENTS: usize = 50;
-/// Every so often the daemon is killed in mid-swap.
-const KILL_EVERY: usize = 5;
-/// Where, in turn.
+/// Where the daemon is killed, in turn.
 const KILLED_AT: [&str; 6] =
     ["after-create", "after-start", "before-stop", "after-stop", "before-remove", "after-rename"];
 const PAGES: [&str; 2] = ["one", "two"];
@@ -24,7 +20,18 @@ fn ways(port: u16, http: u16) -> Vec<Way> {
 }
 
 #[test]
+fn no_request_fails_over_deployments_through_the_front_and_a_kill_at_every_point() {
+    deploy(2 * KILLED_AT.len(), 2);
+}
+
+#[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_daemon() {
+    deploy(50, 5);
+}
+
+/// Updates so many times; at each `kill_every`th the daemon is killed in mid-swap.
+fn deploy(deployments: usize, kill_every: usize) {
     let Some(space) = Space::new() else { return };
     let (spot, http) = Spot::fronted(&space, "");
     let images = PAGES.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
@@ -37,13 +44,13 @@ fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_da
         eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
     };
     let load = Load::start(&ways(spot.port, http));
-    for deployment in 1..=DEPLOYMENTS {
+    for deployment in 1..=deployments {
         let image = &images[deployment % PAGES.len()];
-        if deployment % KILL_EVERY == 0 {
+        if deployment % kill_every == 0 {
             // What is left of the swap before would be cut short instead.
             await_rest();
             daemon.kill();
-            let failpoint = KILLED_AT[deployment / KILL_EVERY % KILLED_AT.len()];
+            let failpoint = KILLED_AT[deployment / kill_every % KILLED_AT.len()];
             let doomed = Daemon::start_doomed(&spot.desired_state, failpoint, &[]);
             assert_eq!(spot.set(image).code, 0, "{failpoint}");
             doomed.await_doom(failpoint);

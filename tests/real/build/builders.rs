@@ -107,7 +107,7 @@ fn endless_output_fills_neither_the_disk_nor_the_memory() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let dockerfile = format!(
-        "FROM {base} AS loud\nRUN yes {} | head -c 100000000; echo the end\n{}",
+        "FROM {base} AS loud\nRUN yes {} | head -c 40000000; echo the end\n{}",
         "x".repeat(100),
         site_image(&space, "COPY --from=loud /tmp /loud")
     );

@@ -178,6 +178,7 @@ fn survives(transfer: Transfer, fault: Fault, reason: &str) -> Option<String> {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_registry_that_freezes_in_the_middle_of_a_push() {
     let Some(message) = survives(Transfer::Push, Fault::Freezes, "RegistryUnavailable") else { return };
     assert!(message.contains("nothing has moved for 2s while pushing"), "{message}");
@@ -199,12 +200,14 @@ fn a_registry_that_is_killed_in_the_middle_of_a_push() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_registry_that_is_killed_in_the_middle_of_a_pull() {
     let Some(message) = survives(Transfer::Pull, Fault::IsKilled, "RegistryUnavailable") else { return };
     assert!(message.contains("again and again") && message.contains("does not answer"), "{message}");
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_registry_that_has_an_error_in_the_middle_of_a_push() {
     let Some(message) = survives(Transfer::Push, Fault::Answers(500), "RegistryUnavailable") else { return };
     assert!(message.contains("while pushing") && message.contains("again and again"), "{message}");
@@ -223,6 +226,7 @@ fn a_registry_that_wants_another_password_in_the_middle_of_a_push() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_registry_that_wants_another_password_in_the_middle_of_a_pull() {
     let Some(message) = survives(Transfer::Pull, Fault::Answers(401), "RegistryDenied") else { return };
     assert!(message.contains("unauthorized"), "{message}");

@@ -32,7 +32,7 @@ fn a_missing_branch_is_named_where_it_belongs_and_ends_a_wait() {
 
 #[test]
 fn the_newest_cause_is_told_and_one_that_passed_is_not() {
-    let Some((scene, git)) = Scene::with_git("2s", &["dev"], without_branch) else { return };
+    let Some((scene, git)) = Scene::with_git("0s", &["dev"], without_branch) else { return };
     scene.said("dev", "Degraded", "BranchMissing");
     for (words, reason) in [
         ("fatal: unable to access 'https://x/': Could not resolve host", "SourceUnreachable"),
@@ -41,13 +41,14 @@ fn the_newest_cause_is_told_and_one_that_passed_is_not() {
         ("fatal: repository 'https://x/' not found", "SourceMissing"),
     ] {
         git.fails(words);
+        ends(&scene, 1, "sync dev");
         scene.said("dev", "Degraded", reason);
         let why = ends(&scene, 0, "why dev");
         assert!(why.contains(reason) && !why.contains("no branch"), "{why}");
         ends(&scene, 1, "wait dev --timeout 60s");
-        ends(&scene, 1, "sync dev");
     }
     git.is_well();
+    ends(&scene, 1, "sync dev");
     scene.said("dev", "Degraded", "BranchMissing");
 }
 
