@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
 use crate::child::Place;
@@ -18,6 +18,8 @@ use crate::common::{SECRET, http_get, signed_post};
 const SENDERS_PATIENCE: Duration = Duration::from_secs(10);
 /// The most memory that the daemon may ever have had, in KiB.
 const MOST_MEMORY: u64 = 256 * 1024;
+/// Networks from which strangers come.
+const NETWORKS: usize = 40;
 /// The largest body that GitHub sends.
 const LARGEST: usize = 25_000_000;
 
@@ -166,9 +168,18 @@ impl Seen {
     }
 }
 
+/// Connects from one of many networks. The sender's own network is none of them: whoever shares one with an
+/// attacker shares its part of the budget.
+async fn connect(address: SocketAddr, number: usize) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let network = u8::try_from(1 + number % NETWORKS).unwrap_or(1);
+    socket.bind(SocketAddr::from(([127, network, 0, 1], 0)))?;
+    socket.connect(address).await
+}
+
 /// Holds a connection in one of several ways until the daemon closes it; whether it was opened at all.
 async fn hold(address: SocketAddr, number: usize) -> bool {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let Ok(mut stream) = connect(address, number).await else { return false };
     if stream.write_all(&beginning(number)).await.is_err() {
         return false;
     }
@@ -234,7 +245,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// Sends a body of 25 MB as fast as it is taken: unsigned, or with a signature that is well-formed.
 async fn stream(address: SocketAddr, number: usize) {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return };
+    let Ok(mut stream) = connect(address, number).await else { return };
     let proof = match number % 4 {
         0 => String::new(),
         _ => format!("X-Hub-Signature-256: sha256={}\r\n", "0".repeat(64)),
