@@ -1,4 +1,4 @@
-//! `abide agent`: runs the loop of another host for a controller.
+//! `abide agent`: runs the environments of this host for a controller.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,30 +13,29 @@ Examples:
   ABIDE_TOKEN=abide_... abide agent --server https://ci.example.com --desired-state /var/lib/abide-agent
   abide agent --server https://ci.example.com --token-file /etc/abide-agent/token
 
-It dials out to the controller, runs the environments whose `host` is this agent, and goes on with them
-while the controller is away. Nothing listens on this host but a registry for its own Docker Engine, on
-127.0.0.1. The folder holds its record and, where there is one, policy.toml: what this host allows.";
+The agent connects to the controller and runs the environments whose `host` is this agent. It keeps
+running them while the controller is unreachable. It opens one port, on 127.0.0.1: a registry for
+this host's Docker Engine. The folder DIR holds its record and the optional policy.toml, which sets
+what this host allows.";
 
-/// How to run the agent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AgentArgs {
-    /// The file of the agent's token, in place of ABIDE_TOKEN
+    /// Read the agent's token from FILE instead of ABIDE_TOKEN
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// What this host allows [default: policy.toml in the folder, where there is one]
+    /// Policy of this host: what it allows [default: policy.toml in the folder, if it exists]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Where this host's Docker Engine finds the registry, on 127.0.0.1
+    /// Port on 127.0.0.1 that serves the registry to this host's Docker Engine
     #[arg(long, value_name = "PORT", default_value_t = 5080)]
     registry_port: u16,
-    /// How often everything is looked at even if nothing rang. For tests, which cannot wait that long
+    /// Interval of full checks without an event; for tests, which cannot wait longer
     #[arg(long, env = "ABIDE_RESYNC", value_name = "DURATION", default_value = "30s", hide = true)]
     #[arg(value_parser = humantime::parse_duration)]
     resync: Duration,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit, Failure> {
     let server = session.server().ok_or_else(|| {
         Failure::Usage("which controller? Give --server, such as --server https://ci.example.com".to_owned())

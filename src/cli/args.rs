@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command-line arguments.
 
 use std::path::PathBuf;
 
@@ -13,102 +13,106 @@ use super::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the answer is no, or it failed
+  1  failure or negative result
   2  bad usage or input
-  3  the daemon cannot be reached
+  3  daemon unreachable
 
 Environment variables:
-  ABIDE_TOKEN  shown to the daemon with every request; also says by which key it is known, with a pin
-  NO_COLOR     no colours, as --no-color";
+  ABIDE_TOKEN  token to send with every request; if it has a pin, also verifies the daemon's key
+  NO_COLOR     print without colours, like --no-color";
 
-/// Keeps containers as the record says they should be
+/// Keep Docker containers matching the recorded desired state
 ///
-/// Webhooks, promotions and these verbs only move a record of what should run where. A loop keeps
-/// comparing what does run with it, and builds, pulls and restarts until the two match.
+/// Webhooks, promotions and these commands only update a record of what should run. The controller
+/// compares the running containers with the record, and builds, pulls and restarts until they
+/// match.
 #[derive(Debug, Parser)]
 #[command(name = "abide", version, after_help = EXIT_CODES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Options of every verb.
+    /// Options of every command.
     #[command(flatten)]
     pub(crate) globals: Globals,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
 
-/// Options of every verb.
+/// Options of every command.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// The folder with the manifest, the record and the daemon's socket
+    /// Folder with the manifest, the record and the daemon's socket
     #[arg(long, global = true, value_name = "DIR", env = "ABIDE_DESIRED_STATE")]
     #[arg(default_value = "./desired-state")]
     pub(crate) desired_state: PathBuf,
-    /// The daemon to ask: `https://host:port`, `http://host:port` or `unix:PATH` [default: the socket DIR/abide.sock]
+    /// URL of the daemon: `https://host:port`, `http://host:port` or `unix:PATH` [default: the
+    /// socket DIR/abide.sock]
     #[arg(long, global = true, value_name = "URL", env = "ABIDE_SERVER")]
     pub(crate) server: Option<String>,
-    /// The token is in this file, and not in ABIDE_TOKEN
+    /// Read the token from FILE instead of ABIDE_TOKEN
     #[arg(long, global = true, value_name = "FILE", env = "ABIDE_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Certificates of the authorities that vouch for the daemon (PEM), in place of this machine's; a pin goes before
+    /// CA certificates (PEM) to verify the daemon, instead of the system's; a pin in the token
+    /// takes precedence
     #[arg(long, global = true, value_name = "FILE", env = "ABIDE_CA")]
     pub(crate) ca: Option<PathBuf>,
-    /// How data is printed
+    /// Output format of data
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: Format,
-    /// Say more on standard error; twice: still more
+    /// Log more to standard error; repeat for even more
     #[arg(short, long = "verbose", global = true, action = clap::ArgAction::Count)]
     pub(crate) verbosity: u8,
-    /// No colours
+    /// Print without colours
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
 }
 
-/// What to do: first what looks, then what moves the record, then what runs.
+/// All commands: first those that read, then those that update the record, then those that run
+/// something.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// What should run, what runs, since when, why
+    /// Show the desired and the running version, since when, and why
     Status(status::StatusArgs),
-    /// One causal chain: event, record, difference, step, result, next retry
+    /// Explain the state: event, record, difference, step, result, next retry
     Why(why::WhyArgs),
-    /// The generations of an environment, and what became of them
+    /// List the generations of an environment and their outcomes
     History(history::HistoryArgs),
-    /// What the loop did
+    /// List the actions of the controller
     Events(events::EventsArgs),
-    /// The output of the container, or of a build
+    /// Print the output of the container or of a build
     Logs(logs::LogsArgs),
-    /// What the loop would do now, in sentences
+    /// Show the steps that the controller would take now
     Diff(diff::DiffArgs),
-    /// Move the record to an image or a commit
+    /// Record an image or a commit to run
     Set(set::SetArgs),
-    /// Move the record to exactly what another environment runs healthy
+    /// Record for one environment the exact image that another runs healthy
     Promote(promote::PromoteArgs),
-    /// Move the record back to the last good generation, and hold it there
+    /// Record the last good generation again and hold the environment there
     Rollback(rollback::RollbackArgs),
-    /// Keep an environment as it is; pushes are recorded, not applied
+    /// Keep an environment unchanged; pushes are recorded but not applied
     Hold(hold::HoldArgs),
     /// End a hold
     Resume(resume::ResumeArgs),
-    /// Look again now, and try again what failed
+    /// Check for changes now and retry failed steps
     Sync(sync::SyncArgs),
-    /// Remove all that is recorded of an environment that left the manifest
+    /// Remove the record of an environment that left the manifest
     Forget(forget::ForgetArgs),
     /// Wait until an environment is Ready
     Wait(wait::WaitArgs),
-    /// Run the controller: webhooks, API and loop
+    /// Run the controller: webhooks, API and reconcile loop
     Daemon(daemon::DaemonArgs),
-    /// Run the loop of another host for a controller
+    /// Run the environments of this host for a controller
     Agent(agent::AgentArgs),
-    /// Show dev, test and prod on this machine, from an example repository, until Ctrl-C
+    /// Run dev, test and prod on this host from an example repository, until Ctrl-C
     Demo(demo::DemoArgs),
-    /// Read the manifest and say all that is wrong with it
+    /// Validate the manifest and list every problem
     Check(check::CheckArgs),
     /// Print the whole record as JSON
     Export(export::ExportArgs),
-    /// Put an exported record in place of the present one
+    /// Replace the record with an exported one
     Import(import::ImportArgs),
-    /// Make, list and revoke tokens of people, programs and agents
+    /// Create, list and revoke tokens of users, programs and agents
     Token(token::TokenArgs),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
@@ -138,7 +142,8 @@ mod tests {
         }
     }
 
-    /// What follows `abide` in a line that a shell or systemd would run; `None`: it runs something else.
+    /// The arguments of `abide` in a line for a shell or systemd; `None` if the line runs another
+    /// program.
     fn words_of(line: &str) -> Option<Vec<&str>> {
         let line = line.split_once("runuser -u abide -- ").map_or(line, |(_, run)| run.trim_end_matches(')'));
         let mut words = line.split_whitespace().take_while(|word| !matches!(*word, "<" | ">" | "|" | "#"));

@@ -1,4 +1,4 @@
-//! `abide check`: says all that is wrong with the manifest.
+//! `abide check`: validates the manifest and lists every problem.
 
 use std::time::Duration;
 
@@ -15,15 +15,16 @@ Examples:
   abide check
   abide check --desired-state /etc/abide
 
-Problems are printed as `file:line: sentence`, and end it with 1. Docker is not asked. If a daemon
-runs, so are its warnings, such as of submodules that a build does not fetch; they are no problems.";
+Prints each problem as `file:line: sentence` and exits with 1 if there are any. Does not query
+Docker. If a daemon runs, also prints its warnings, such as for submodules that a build does not
+fetch; warnings do not change the exit code.";
 
-/// Nothing to choose.
+/// Takes no options.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {}
 
-/// What `-o json` prints.
+/// The output of `-o json`.
 #[derive(Serialize)]
 struct Findings<'a> {
     #[serde(flatten)]
@@ -32,10 +33,9 @@ struct Findings<'a> {
     warnings: &'a [String],
 }
 
-/// How long the daemon may take to tell its warnings, which are only an extra.
+/// Timeout for the daemon's warnings, which are optional.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs the verb.
 pub(crate) async fn run(_: &CheckArgs, session: &mut Session) -> Result<Exit, Failure> {
     let (summary, problems) = match (session.entry.check)(&session.desired_state) {
         Ok(summary) => (summary, Vec::new()),
@@ -57,7 +57,7 @@ pub(crate) async fn run(_: &CheckArgs, session: &mut Session) -> Result<Exit, Fa
     Err(Failure::No(format!("the manifest has {}", counted(problems.len(), "problem", "problems"))))
 }
 
-/// What the running daemon warns of in its environments; nothing if there is none.
+/// The running daemon's warnings about its environments; empty without a daemon.
 async fn warnings(session: &mut Session) -> Vec<String> {
     let Ok(client) = session.client(Need::Daemon("check")).await else { return Vec::new() };
     let Ok(overview) = client.overview().await else { return Vec::new() };

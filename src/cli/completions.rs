@@ -12,17 +12,15 @@ Examples:
   abide completions bash > /etc/bash_completion.d/abide
   abide completions zsh > ~/.zfunc/_abide";
 
-/// Which script.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete in
     shell: Shell,
 }
 
-/// Runs the verb.
 pub(crate) fn run(args: &CompletionsArgs, session: &mut Session) -> Result<Exit, Failure> {
-    // Written to memory first: the generator panics where its output is a closed pipe.
+    // The script goes to memory first, because the generator panics if its output is a closed pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "abide", &mut script);
     session.console.raw(&script)?;

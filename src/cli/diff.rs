@@ -1,4 +1,4 @@
-//! `abide diff`: the plan in sentences.
+//! `abide diff`: lists the steps of the current plan.
 
 use super::client::{Client, ClientError};
 use super::exit::{Exit, Failure};
@@ -13,18 +13,16 @@ Examples:
   abide diff
   abide diff prod
 
-It ends with 0 if what runs is what is recorded and declared, and with 1 if something differs: also
-if a build failed, a push is not looked at yet, or a hold keeps another version. Nothing is changed.";
+Exits with 0 if the containers match the record and the manifest, and with 1 if anything differs:
+also if a build failed, a push is not processed yet, or a hold keeps another version. Changes nothing.";
 
-/// What to compare.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DiffArgs {
-    /// The environment; left out: all of them
+    /// Environment to compare [default: all]
     environment: Option<EnvironmentName>,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &DiffArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("diff")).await?;
     let plans = plans(&client, args.environment.as_ref()).await?;
@@ -48,7 +46,7 @@ async fn plans(client: &Client, only: Option<&EnvironmentName>) -> Result<Vec<Pl
     Ok(plans)
 }
 
-/// A difference about which nothing can be done is a difference still.
+/// A difference counts even if no step can remove it.
 fn is_as_recorded(plan: &PlanView) -> bool {
     !plan.differs && plan.differences.is_empty() && plan.steps.is_empty()
 }

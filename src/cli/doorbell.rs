@@ -1,7 +1,7 @@
-//! Tells a verb when to look again.
+//! Wakes a command when the state may have changed.
 //!
-//! The daemon's stream of events is a bell and no message: whoever hears it reads the state
-//! afresh. So nothing is missed where the stream breaks, and a daemon that restarts is found again.
+//! The daemon's stream of events only signals a change; the command then reads the current state.
+//! So it misses nothing if the stream breaks, and it reconnects to a daemon that restarts.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::client::{Client, ClientError, Watch};
 use super::output::console::Console;
 use crate::model::name::EnvironmentName;
 
-/// How often to look while the stream is open: only for what the stream might not tell.
+/// Polling interval while the stream is open, for changes that the stream does not report.
 const BESIDE_THE_STREAM: Duration = Duration::from_secs(5);
-/// How often to look without a stream.
+/// Polling interval without a stream.
 const WITHOUT_STREAM: Duration = Duration::from_secs(1);
-/// One pass rings several times; they are answered together.
+/// One reconcile sends several events; the command handles them together.
 const BURST: Duration = Duration::from_millis(150);
 
-/// Rings when something may have changed.
+/// Resolves when the state may have changed.
 pub(crate) struct Doorbell<'a> {
     client: &'a Client,
     only: Option<&'a EnvironmentName>,
@@ -26,12 +26,12 @@ pub(crate) struct Doorbell<'a> {
 }
 
 impl<'a> Doorbell<'a> {
-    /// A bell for one environment, or for all.
+    /// Watches `only`, or all environments.
     pub(crate) fn new(client: &'a Client, only: Option<&'a EnvironmentName>) -> Self {
         Self { client, only, watch: None }
     }
 
-    /// Waits until it rings, or until it is time to look anyway.
+    /// Waits for an event, or for the polling interval to pass.
     pub(crate) async fn wait(&mut self) {
         let patience = if self.watch.is_some() { BESIDE_THE_STREAM } else { WITHOUT_STREAM };
         if timeout(patience, self.ring()).await.is_ok() {
@@ -40,7 +40,7 @@ impl<'a> Doorbell<'a> {
         }
     }
 
-    /// Never ends where there is no stream: the caller's patience does.
+    /// Never returns without a stream; the caller's timeout ends the wait.
     async fn ring(&mut self) {
         if self.watch.is_none() {
             self.watch = self.client.watch().await.ok();
@@ -50,7 +50,7 @@ impl<'a> Doorbell<'a> {
         }
     }
 
-    /// Whether something was told of what is watched; `false` once the stream is gone.
+    /// Waits for an event of a watched environment. Returns `false` once the stream is closed.
     async fn hear(&mut self) -> bool {
         while let Some(watch) = &mut self.watch {
             match watch.next().await {
@@ -63,7 +63,7 @@ impl<'a> Doorbell<'a> {
     }
 }
 
-/// Bears a daemon that restarts, once it has answered at all, and says so once.
+/// Tolerates a restarting daemon once it has answered, and reports it once.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     answered: bool,
@@ -71,10 +71,10 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// The answer; `None` where the daemon is away for the moment.
+    /// Returns the answer, or `None` while the daemon is temporarily unreachable.
     ///
     /// # Errors
-    /// [`ClientError`] where it never answered, or where asking again cannot help.
+    /// [`ClientError`] if the daemon never answered, or if a retry cannot help.
     pub(crate) fn bear<T>(
         &mut self,
         answer: Result<T, ClientError>,
@@ -97,7 +97,7 @@ impl Patience {
         }
     }
 
-    /// Why the daemon is away, where it is.
+    /// Returns why the daemon is unreachable, if it is.
     pub(crate) fn into_lost(self) -> Option<ClientError> {
         self.lost
     }

@@ -1,4 +1,4 @@
-//! What the command line starts, beyond what it does itself: filled in by the composition roots.
+//! Entry points of the services that the command line starts; the composition roots fill them in.
 
 use std::path::Path;
 
@@ -7,38 +7,39 @@ use serde::Serialize;
 
 use crate::manifest_dir::LoadError;
 
-/// A service of this process: it ends when it is told to stop, or with an error.
+/// A service of this process. It ends when it is stopped, or with an error.
 pub type Service = BoxFuture<'static, anyhow::Result<()>>;
 
-/// The functions behind the verbs that do more than ask.
+/// The functions behind the commands that do more than query the API.
 #[derive(Clone, Copy)]
 pub struct Entrypoints {
     /// Sets up logging to standard error; takes the number of `-v`.
     pub telemetry: fn(u8),
-    /// Opens the record of a desired-state folder and answers the API on it, without a loop.
+    /// Opens the record of a desired-state folder and serves the API on it, without a reconcile
+    /// loop.
     pub offline_router: fn(&Path) -> anyhow::Result<axum::Router>,
-    /// The same on a copy of the record, so that nothing in the folder is made or changed.
+    /// The same on a copy of the record, so that nothing in the folder is created or changed.
     pub offline_reading_router: fn(&Path) -> anyhow::Result<axum::Router>,
     /// Runs the controller; takes the number of `-v`.
     pub daemon: fn(u8, crate::daemon::Options) -> Service,
     /// Runs an agent; takes the number of `-v`.
     pub agent: fn(u8, crate::agent::Options) -> Service,
-    /// Runs the demo; takes what is added to every port, for machines where they are taken.
+    /// Runs the demo; takes the number to add to every port, in case a port is in use.
     pub demo: fn(u16) -> Service,
-    /// Reads a manifest; an error is every problem in it, each as `file:line: sentence`.
+    /// Reads a manifest. The error lists every problem, each as `file:line: sentence`.
     pub check: fn(&Path) -> Result<CheckSummary, Vec<String>>,
 }
 
-/// A manifest in which nothing is wrong.
+/// The contents of a valid manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckSummary {
-    /// The environments that it declares, by name.
+    /// The names of its environments.
     pub environments: Vec<String>,
-    /// The repositories that it declares, by name.
+    /// The names of its repositories.
     pub repositories: Vec<String>,
 }
 
-/// The functions of this build.
+/// The entry points of this build.
 pub(super) fn of_this_build() -> Entrypoints {
     Entrypoints {
         telemetry: log_to_standard_error,
@@ -72,7 +73,7 @@ fn check(desired_state: &Path) -> Result<CheckSummary, Vec<String>> {
     }
 }
 
-/// Without `-v` the verbs speak for themselves, so only warnings are logged.
+/// Without `-v` only warnings are logged, because the commands print their own results.
 fn log_to_standard_error(verbosity: u8) {
     let filter = match verbosity {
         0 => "warn",
@@ -83,6 +84,6 @@ fn log_to_standard_error(verbosity: u8) {
     let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let subscriber = subscriber.with_ansi(colours);
-    // A second call keeps the first one's setup, which is what an embedding test wants.
+    // A second call keeps the setup of the first, as an embedding test expects.
     let _ = subscriber.try_init();
 }

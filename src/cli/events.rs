@@ -1,4 +1,4 @@
-//! `abide events`: what the loop did.
+//! `abide events`: lists the actions of the controller.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
-/// As many as are asked for while following: more than a burst, less than the daemon keeps.
+/// Number of events to request while following: more than a burst, fewer than the daemon keeps.
 const NEWS: usize = 1000;
 
 const EXAMPLES: &str = "\
@@ -23,23 +23,21 @@ Examples:
   abide events dev -f
   abide events prod --limit 500 -o json
 
-With -f, `-o json` prints one event a line.";
+With -f, `-o json` prints one event per line.";
 
-/// Which events.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EventsArgs {
-    /// The environment; left out: all of them
+    /// Environment whose events to list [default: all]
     environment: Option<EnvironmentName>,
-    /// Go on printing what comes
+    /// Keep printing new events
     #[arg(short, long)]
     follow: bool,
-    /// How many of the latest
+    /// Number of latest events to print
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &EventsArgs, session: &mut Session) -> Result<Exit, Failure> {
     let need = if args.follow { Need::Daemon("events --follow") } else { Need::Reading };
     let client = session.client(need).await?;
@@ -57,7 +55,7 @@ pub(crate) async fn run(args: &EventsArgs, session: &mut Session) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// Prints every later event as well, until the reader has gone or the daemon refuses.
+/// Also prints every later event, until the reader closes the output or the daemon refuses.
 async fn follow(
     console: &mut Console,
     client: &Client,
@@ -66,7 +64,7 @@ async fn follow(
 ) -> Result<Exit, Failure> {
     let mut bell = Doorbell::new(client, only);
     let mut patience = Patience::default();
-    // At least one, to know from where on an event is news; with `--limit 0` it is not printed.
+    // At least one event, to know where new events start; `--limit 0` does not print it.
     let past = patience.bear(client.events(only, None, limit.max(1)).await, console)?.unwrap_or_default();
     let mut last = past.last().map(|event| event.sequence);
     past.iter().skip(past.len().saturating_sub(limit)).try_for_each(|event| print(console, event))?;
@@ -84,7 +82,7 @@ fn print(console: &mut Console, event: &Event) -> io::Result<()> {
     if console.is_json() { console.json_line(event) } else { console.data(&line(event)) }
 }
 
-/// Lines that scroll by carry the moment: `3m ago` would be wrong a minute later.
+/// Followed events show the time of day, because `3m ago` would be wrong a minute later.
 fn line(event: &Event) -> String {
     let kind = style::event(event.kind);
     let at = paint(DIM, &event.at.to_string());
@@ -104,7 +102,7 @@ fn table(events: &[Event], now: Timestamp, width: Option<usize>) -> String {
     table.render(width)
 }
 
-/// The message on one line, and how often it was so.
+/// The message on one line, with its number of repeats.
 pub(crate) fn sentence(event: &Event) -> String {
     let message = one_line(&event.message);
     if event.count > 1 { format!("{message} ({} times)", event.count) } else { message }

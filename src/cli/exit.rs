@@ -1,4 +1,4 @@
-//! How a run ends: the one place where outcomes and errors become exit codes.
+//! Exit codes: the one place that maps outcomes and errors to them.
 
 use std::error::Error;
 use std::io;
@@ -11,18 +11,18 @@ use crate::manifest_dir::LoadError;
 /// The exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Done.
+    /// The command succeeded.
     Done,
-    /// The answer is no, or it failed.
+    /// The command failed, or its result is negative.
     No,
     /// Bad usage or input.
     Usage,
-    /// The daemon cannot be reached.
+    /// The daemon is unreachable.
     Unreachable,
 }
 
 impl Exit {
-    /// The number.
+    /// The numeric exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -39,58 +39,58 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a verb did not end well.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The daemon refused, or could not be asked.
+    /// The daemon refused the request, or the request failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// What was typed makes no sense.
+    /// The arguments make no sense.
     #[error("{0}")]
     Usage(String),
-    /// The answer is no; the sentence says to what.
+    /// The result is negative; the sentence states it.
     #[error("{0}")]
     No(String),
-    /// A file that was named cannot be read.
+    /// A named file cannot be read.
     #[error("cannot read {path}")]
     Input {
-        /// What was to be read.
+        /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// Standard output does not take what was to be written.
+    /// Standard output rejected a write.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
-    /// No daemon runs, and the record cannot be opened either.
+    /// No daemon runs, and the record cannot be opened.
     #[error("cannot work on the record in {}", folder.display())]
     Record {
         /// The desired-state folder.
         folder: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: anyhow::Error,
     },
-    /// The daemon or the demo ended with an error.
+    /// The daemon, the agent or the demo ended with an error.
     #[error(transparent)]
     Service(anyhow::Error),
 }
 
 impl Failure {
-    /// What the process says to its caller about this failure.
+    /// The exit code for this failure.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Client(error) => error.exit(),
             Self::Usage(_) | Self::Input { .. } => Exit::Usage,
-            // Whoever read our output has read enough, as `head` does.
+            // The reader closed the output because it has read enough, as `head` does.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            // A folder or manifest that cannot be used is wrong input, unlike a record that cannot be opened.
+            // An unusable folder or manifest is wrong input; a record that cannot be opened is not.
             Self::Record { source, .. } if source.chain().any(<dyn Error>::is::<LoadError>) => Exit::Usage,
             Self::No(_) | Self::Output(_) | Self::Record { .. } | Self::Service(_) => Exit::No,
         }
     }
 
-    /// The lines for people: the error, then what caused it.
+    /// The lines to print: the error, then its causes.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("error: {self}")];
         let mut cause = self.source();

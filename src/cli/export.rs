@@ -1,4 +1,4 @@
-//! `abide export`: the whole record as JSON.
+//! `abide export`: prints the whole record as JSON.
 
 use super::exit::{Exit, Failure};
 use super::session::{Need, Session};
@@ -8,12 +8,11 @@ Examples:
   abide export > record.json
   abide export --server unix:/etc/abide/abide.sock | jq .environments";
 
-/// Nothing to choose.
+/// Takes no options.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ExportArgs {}
 
-/// Runs the verb.
 pub(crate) async fn run(_: &ExportArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Reading).await?;
     let export = client.export().await?;

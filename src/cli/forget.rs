@@ -16,28 +16,26 @@ Examples:
   abide forget old-site
   abide forget old-site --stop --yes
 
-The environment must be out of the manifest. Record, history and events are removed; volumes are
-kept and named. An environment that has a container is only forgotten with --stop.";
+First remove the environment from the manifest. This command removes its record, history and
+events; it keeps and lists the volumes. If the environment has a container, --stop is required.";
 
-/// How long the daemon may take to stop and remove a container.
+/// Timeout for the daemon to stop and remove a container.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What to forget.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ForgetArgs {
-    /// The environment
+    /// Environment to forget
     environment: EnvironmentName,
     /// Stop and remove its container first
     #[arg(long)]
     stop: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &ForgetArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Record).await?;
     let name = &args.environment;

@@ -1,4 +1,4 @@
-//! `abide history`: the generations of an environment.
+//! `abide history`: lists the generations of an environment.
 
 use super::exit::{Exit, Failure};
 use super::output::style;
@@ -15,17 +15,15 @@ Examples:
   abide history prod
   abide history prod -o json
 
-The newest generation comes first. `abide rollback ENV --to GENERATION` goes back to one.";
+The newest generation comes first. To roll back to one: `abide rollback ENV --to GENERATION`.";
 
-/// Whose history.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct HistoryArgs {
-    /// The environment
+    /// Environment whose generations to list
     environment: EnvironmentName,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &HistoryArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Reading).await?;
     let history = client.history(&args.environment).await?;
@@ -58,7 +56,7 @@ fn table(history: &[HistoryView], now: Timestamp, width: Option<usize>) -> Strin
     table.render(width)
 }
 
-/// The word for what became of a generation.
+/// The word for the outcome of a generation.
 pub(crate) fn outcome(outcome: Option<&Outcome>) -> &'static str {
     match outcome {
         Some(Outcome::Ready) => "ready",
@@ -68,7 +66,7 @@ pub(crate) fn outcome(outcome: Option<&Outcome>) -> &'static str {
     }
 }
 
-/// Why it failed matters more than the note, so it comes first.
+/// The reason of a failure comes first, because it matters more than the note.
 fn note(view: &HistoryView) -> String {
     let why = match &view.outcome {
         Some(Outcome::Failed(why)) => Some(why.as_str()),

@@ -1,4 +1,4 @@
-//! `abide hold`: keeps an environment as it is.
+//! `abide hold`: keeps an environment unchanged.
 
 use serde_json::json;
 
@@ -12,21 +12,19 @@ Examples:
   abide hold prod --reason audit
   abide hold prod --reason \"the migration runs until noon\"
 
-Pushes and promotions are recorded while it is held, and applied by `abide resume`.
-What runs goes on being healed.";
+During the hold, pushes and promotions are recorded; `abide resume` applies them.
+The running container is still repaired.";
 
-/// What to hold, and why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct HoldArgs {
-    /// The environment
+    /// Environment to hold
     environment: EnvironmentName,
-    /// Why, for whoever wonders later
+    /// Reason to record with the change
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &HoldArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Record).await?;
     let moved = client.act(&args.environment, "hold", &json!({ "reason": args.reason })).await?;

@@ -1,4 +1,4 @@
-//! `abide import`: puts an exported record in place.
+//! `abide import`: replaces the record with an exported one.
 
 use std::io::{self, Read as _};
 
@@ -12,28 +12,26 @@ Examples:
   abide import record.json
   ssh old-host abide export | abide import -
 
-The present record is replaced as a whole. The loop then makes the containers match.";
+Replaces the whole record. The controller then makes the containers match.";
 
-/// What to import.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ImportArgs {
-    /// A file that `abide export` wrote; `-`: standard input
+    /// File that `abide export` wrote, or `-` for standard input
     file: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
     let export = read(&args.file)?;
-    // What is no JSON is refused here, by the name of the file that it came from.
+    // Input that is not JSON is refused here, because here the error can name the file.
     let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&export);
     parsed.map_err(|error| Failure::Usage(format!("{} holds no JSON: {error}", args.file)))?;
     let client = session.client(Need::Record).await?;
     let question = "Replace the whole record by the imported one?";
-    // What comes on standard input leaves nothing to answer with.
+    // Standard input carries the record, so it cannot also carry an answer.
     if !args.yes && args.file != "-" && !session.console.agreed_on_a_terminal(question)? {
         return Err(Failure::No("nothing was imported".to_owned()));
     }

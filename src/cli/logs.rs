@@ -1,4 +1,4 @@
-//! `abide logs`: the output of the container, or of a build.
+//! `abide logs`: prints the output of the container or of a build.
 
 use std::time::Duration;
 
@@ -17,34 +17,33 @@ Examples:
   abide logs dev --previous
   abide logs dev --build
 
--f goes on over updates and restarts, with the output of every container that comes.
-Escape sequences and other control characters are removed, unless --raw is given. -o has no effect.";
+With -f, keeps printing over updates and restarts: the output of each new container follows.
+Removes escape sequences and other control characters, unless --raw is given. -o has no effect.";
 
-/// What to print, and how much of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct LogsArgs {
-    /// The environment
+    /// Environment whose output to print
     environment: EnvironmentName,
-    /// Go on printing what comes
+    /// Keep printing new output
     #[arg(short, long)]
     follow: bool,
-    /// Only the last lines
+    /// Print only the last LINES lines
     #[arg(long, value_name = "LINES", value_parser = parse_lines)]
     tail: Option<usize>,
-    /// Only what is younger, such as `10m` or `2026-01-31T12:00:00Z`
+    /// Print only newer lines, such as `10m` or `2026-01-31T12:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<Since>,
-    /// The end of what the container before this one printed: why a version failed, or what was replaced
+    /// Print the end of the output of the previous container: why a version failed
     #[arg(short, long, conflicts_with_all = ["follow", "since", "build"])]
     previous: bool,
-    /// The log of the last build, rather than of the container
+    /// Print the log of the last build instead
     #[arg(long, conflicts_with = "since")]
     build: bool,
-    /// Print exactly the bytes that were written, escape sequences too
+    /// Print the exact bytes, including escape sequences
     #[arg(long)]
     raw: bool,
-    /// Which build, as the events name it
+    /// Number of the build, as `abide events` lists it
     #[arg(long, value_name = "N", requires = "build")]
     number: Option<u64>,
 }
@@ -66,7 +65,6 @@ fn parse_since(text: &str) -> Result<Since, String> {
         .map_err(|_| "neither a length of time, such as `10m`, nor a moment in RFC 3339".to_owned())
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("logs")).await?;
     let mut pieces = client.logs(&args.environment, &query(args, session.now())).await?;

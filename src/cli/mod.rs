@@ -1,8 +1,8 @@
-//! The voice: one verb a file.
+//! The command line: one file per command.
 //!
-//! [`main`] parses what was typed (`args`), opens a `session`, runs the verb, and says how it
-//! went (`exit`). A verb asks through the `client` and prints through the console of
-//! `output`; it never touches the store while a daemon does.
+//! [`main`] parses the arguments (`args`), opens a `session`, runs the command and reports the
+//! result (`exit`). A command queries the API with the `client` and prints with the console of
+//! `output`. It never touches the store while a daemon has it open.
 
 mod agent;
 mod args;
@@ -54,20 +54,21 @@ use crate::model::container::Secret;
 use crate::model::spec::SecretRef;
 use crate::secret;
 
-/// A verb that asks needs no more; the daemon, the agent and the demo take a thread a core.
+/// Enough for a command that only queries; the daemon, the agent and the demo use one thread per
+/// core.
 const THREADS_OF_A_QUESTION: usize = 2;
-/// The stack of each thread, in bytes. An unoptimized build moves whole futures over the stack, and that of
-/// a build with its submodules does not fit into the usual 2 MiB. Pages that are not used take no memory.
+/// The stack of each thread, in bytes. An unoptimized build moves whole futures over the stack, and
+/// a build with submodules does not fit into the usual 2 MiB. Unused pages take no memory.
 const STACK: usize = 8 << 20;
-/// What still runs in the background when a verb is done has this long to end.
+/// How long background tasks may still run after a command is done.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
-/// Runs the command line and says how it went.
+/// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
     main_with(entry::of_this_build())
 }
 
-/// Runs the command line with `entry` behind its verbs, and says how it went.
+/// Runs the command line with the services of `entry` and returns its exit code.
 pub fn main_with(entry: Entrypoints) -> ExitCode {
     let cli = Cli::parse();
     if cli.globals.no_color {
@@ -87,8 +88,8 @@ pub fn main_with(entry: Entrypoints) -> ExitCode {
     run(&cli.verb, &mut session).into()
 }
 
-/// From the file that was named, else from the environment. One there that is no text is kept, so
-/// that it is refused by its name rather than left out.
+/// Reads the token from the named file, else from the environment. A value that is not valid text
+/// is kept, so that the client rejects it by name instead of ignoring it.
 fn token(globals: &Globals) -> Result<Option<Secret>, Failure> {
     if let Some(path) = &globals.token_file {
         let token = secret::read(&SecretRef::SecretFile(path.clone()));
@@ -99,7 +100,7 @@ fn token(globals: &Globals) -> Result<Option<Secret>, Failure> {
 }
 
 fn run(verb: &Verb, session: &mut Session) -> Exit {
-    // Services log in their own way.
+    // Services set up their own logging.
     if !matches!(verb, Verb::Daemon(_) | Verb::Agent(_) | Verb::Demo(_)) {
         (session.entry.telemetry)(session.verbosity);
     }
@@ -119,7 +120,7 @@ fn runtime(verb: &Verb) -> std::io::Result<Runtime> {
     builder.thread_stack_size(STACK).enable_all().build()
 }
 
-/// The one place where errors are told.
+/// The one place that prints errors.
 fn conclude(outcome: Result<Exit, Failure>, session: &mut Session) -> Exit {
     outcome.unwrap_or_else(|failure| {
         let exit = failure.exit();

@@ -1,4 +1,4 @@
-//! How a verb that moved the record says so.
+//! Prints the result of a command that updated the record.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use super::output::console::Console;
 use super::output::text::one_line;
 use crate::model::view::Moved;
 
-/// Prints what the daemon answered.
+/// Prints the daemon's answer.
 pub(crate) fn report(console: &mut Console, moved: &Moved) -> io::Result<()> {
     if console.is_json() { console.json(moved) } else { console.data(&sentence(moved)) }
 }
 
-/// Prints what the daemon answered for several environments.
+/// Prints the daemon's answers for several environments.
 pub(crate) fn report_all(console: &mut Console, moved: &[Moved]) -> io::Result<()> {
     if console.is_json() {
         return console.json(&moved);

@@ -1,4 +1,4 @@
-//! `abide promote`: moves an environment to exactly what another one runs healthy.
+//! `abide promote`: records for one environment the exact image that another runs healthy.
 
 use serde::Serialize;
 
@@ -18,30 +18,30 @@ Examples:
   abide promote test prod --yes --wait
   abide promote test prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
-It shows what would move and asks. What you saw is what moves: where FROM runs something else by
-then, it is refused. So it is while a push to FROM is not looked at yet, or a newer generation of
-it is under way, unless --digest names what is meant.";
+Shows the change and asks for confirmation. Promotes only the image shown: if FROM runs another
+image by then, the daemon refuses. It also refuses while a push to FROM is not processed yet, or a
+newer generation of FROM is in progress, unless --digest names the image.";
 
-/// What to promote, and to where.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PromoteArgs {
-    /// The environment that runs it healthy
+    /// Environment to promote from; must be Ready
     from: EnvironmentName,
-    /// The environment that shall run it
+    /// Environment to promote to
     to: EnvironmentName,
-    /// The image that is meant: its digest or its ID [default: what FROM runs, and nothing newer on its way]
+    /// Image to promote, by digest or ID [default: the one that FROM runs, if FROM has nothing
+    /// newer pending]
     #[arg(long)]
     digest: Option<Digest>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
     see: SeeThrough,
-    /// With --wait: wait for this commit too, or a later one that contains it
+    /// With --wait: wait for this commit, or a later one that contains it
     #[arg(long, value_name = "SHA", requires = "wait")]
     commit: Option<CommitId>,
-    /// With --wait: wait for this generation of TO [default: the one that this makes]
+    /// With --wait: wait for this generation of TO [default: the one that this creates]
     #[arg(long, requires = "wait")]
     generation: Option<u64>,
 }
@@ -49,13 +49,12 @@ pub(crate) struct PromoteArgs {
 #[derive(Serialize)]
 struct Request<'a> {
     from: &'a EnvironmentName,
-    /// What is shown, and so what is agreed to.
+    /// The image that the question shows and the user agrees to.
     seen: &'a Digest,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<&'a Digest>,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(args.see.need("promote --wait")).await?;
     let from = client.environment(&args.from).await?;
@@ -74,7 +73,7 @@ pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exi
     args.see.to(session, &client, &args.to, &goal).await
 }
 
-/// The digest that is compared and set: the one that was typed, else the one that is shown.
+/// The digest to compare and record: the argument if given, else the one that FROM runs.
 fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, Failure> {
     let shown = from.image.as_ref().and_then(Image::shown_digest);
     args.digest
@@ -83,7 +82,7 @@ fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, Failure>
         .ok_or_else(|| Failure::No(format!("{} has no image to promote: {}", from.environment, from.message)))
 }
 
-/// What stands where, side by side.
+/// The versions of both environments, side by side.
 fn comparison(from: &EnvironmentView, to: &EnvironmentView) -> String {
     let mut table = Table::new(["", "ENVIRONMENT", "GEN", "STATUS", "REVISION", "IMAGE"]);
     for (side, view) in [("from", from), ("to", to)] {

@@ -12,19 +12,17 @@ const EXAMPLES: &str = "\
 Examples:
   abide resume prod
 
-What was recorded while it was held is applied now.";
+Applies the changes that were recorded during the hold.";
 
-/// What to resume.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ResumeArgs {
-    /// The environment
+    /// Environment to resume
     environment: EnvironmentName,
     #[command(flatten)]
     see: SeeThrough,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &ResumeArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(args.see.need("resume --wait")).await?;
     let moved = client.act(&args.environment, "resume", &json!({})).await?;

@@ -1,4 +1,4 @@
-//! `abide rollback`: goes back to what was good.
+//! `abide rollback`: records the last good generation again.
 
 use serde::Serialize;
 
@@ -14,23 +14,22 @@ Examples:
   abide rollback prod --to 12 --reason \"checkout is broken\"
   abide rollback prod --yes --wait
 
-Without --to it goes to the newest earlier generation that became ready with another image. The
-environment is held afterwards, so that the next push does not undo it: `abide resume` ends that.
-With --wait it ends with 0 once the version that it went back to runs, held.";
+Without --to, rolls back to the newest earlier generation that became ready with another image.
+The environment is then held, so that the next push does not undo the rollback; `abide resume` ends
+the hold. With --wait, exits with 0 once the restored version runs and is held.";
 
-/// What to move back, and how far.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RollbackArgs {
-    /// The environment
+    /// Environment to roll back
     environment: EnvironmentName,
-    /// The generation to go back to, as `abide history` lists them
+    /// Generation to roll back to, as `abide history` lists it
     #[arg(long, value_name = "GENERATION")]
     to: Option<u64>,
-    /// Why, for whoever wonders later
+    /// Reason to record with the change
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -47,7 +46,6 @@ struct Request<'a> {
     reason: Option<&'a str>,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &RollbackArgs, session: &mut Session) -> Result<Exit, Failure> {
     let request = Request { to: args.to.map(Generation), reason: args.reason.as_deref() };
     let client = session.client(args.see.need("rollback --wait")).await?;

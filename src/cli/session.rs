@@ -1,4 +1,4 @@
-//! What every verb is given: the console, the clock, and a way to whoever answers.
+//! The context of a command: the console, the clock and the way to the API.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,29 +17,28 @@ use crate::model::time::Timestamp;
 use crate::tls::Protocol;
 use crate::tls::client::{Connector, Trust};
 
-/// The name of the daemon's socket in the desired-state folder.
+/// File name of the daemon's socket in the desired-state folder.
 const SOCKET: &str = "abide.sock";
 
-/// Whom a verb needs.
+/// The server that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// The record is enough: where no daemon runs, this process opens it.
+    /// The record is enough: without a daemon, this process opens it.
     Record,
-    /// The same, and nothing is written: this process opens a copy.
+    /// The record is enough and is only read: without a daemon, this process opens a copy.
     Reading,
-    /// A running daemon; the verb is named for the error.
+    /// A running daemon; the error names the command.
     Daemon(&'static str),
 }
 
-/// One run of one verb.
+/// One run of one command.
 pub(crate) struct Session {
-    /// Where it prints and asks.
+    /// The console for output and questions.
     pub(crate) console: Console,
-    /// What it starts.
+    /// The services that a command can start.
     pub(crate) entry: Entrypoints,
-    /// The desired-state folder.
     pub(crate) desired_state: PathBuf,
-    /// How often `-v` was given.
+    /// The number of `-v`.
     pub(crate) verbosity: u8,
     server: Option<String>,
     token: Option<Secret>,
@@ -48,7 +47,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session as the global options want it.
+    /// Creates a session from the global options.
     pub(crate) fn new(
         globals: &Globals,
         token: Option<Secret>,
@@ -60,7 +59,7 @@ impl Session {
             entry,
             desired_state: globals.desired_state.clone(),
             verbosity: globals.verbosity,
-            // An empty ABIDE_SERVER is how shells unset it for one command.
+            // Shells unset ABIDE_SERVER for one command by setting it to an empty value.
             server: globals.server.clone().filter(|server| !server.is_empty()),
             token,
             ca: globals.ca.clone(),
@@ -68,30 +67,31 @@ impl Session {
         }
     }
 
-    /// Where the daemon is, as it was typed.
+    /// The address of the daemon, as given.
     pub(crate) fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
 
-    /// Who we are there.
+    /// The token to send.
     pub(crate) fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }
 
-    /// The authorities that vouch for it, where they are not this machine's.
+    /// CA certificates to verify the daemon, if not the system's.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }
 
-    /// The present moment.
+    /// The current time.
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
-    /// A client of the daemon; or, where none runs and `need` allows it, of the record itself.
+    /// Returns a client of the daemon, or of the record itself if no daemon runs and `need` allows
+    /// it.
     ///
     /// # Errors
-    /// [`Failure`] where neither can be had.
+    /// [`Failure`] if neither is available.
     pub(crate) async fn client(&mut self, need: Need) -> Result<Client, Failure> {
         let transport = match self.server.as_deref().map(Address::parse).transpose()? {
             Some(Address::Http(address)) => self.in_the_clear(address)?,
@@ -107,7 +107,7 @@ impl Session {
         Ok(Client::new(transport, self.token.as_ref())?)
     }
 
-    /// A token is worth as much as what it opens, so it does not leave this machine unencrypted.
+    /// A token is as valuable as the access it grants, so it does not leave this host unencrypted.
     fn in_the_clear(&self, address: HttpAddress) -> Result<Transport, ClientError> {
         if self.token.is_some() && !address.is_local() {
             return Err(ClientError::PlainToken { place: format!("http://{}", address.authority) });
@@ -115,7 +115,7 @@ impl Session {
         Ok(Transport::Http(address))
     }
 
-    /// By what the daemon is known: a token with a pin was made for one server, and for no other.
+    /// How the daemon is verified: a token with a pin was made for exactly one server.
     fn trust(&self) -> Trust {
         let credential = self.token.as_ref().and_then(|token| Credential::parse(token.expose()));
         match (credential.and_then(|credential| credential.pin()), &self.ca) {
@@ -155,8 +155,8 @@ impl Session {
     }
 }
 
-/// The name of the group that owns a file, or its number if it has no name. `abide` if the file cannot be
-/// looked at: that is the group of the shipped unit.
+/// The name of the group that owns a file, or its number if it has no name. Returns `abide`, the
+/// group of the shipped unit, if the file cannot be inspected.
 fn group_of(path: &Path) -> String {
     let Ok(about) = std::fs::metadata(path) else { return "abide".to_owned() };
     let number = about.gid().to_string();
@@ -166,7 +166,7 @@ fn group_of(path: &Path) -> String {
     name.map_or(number.clone(), str::to_owned)
 }
 
-/// A socket that a killed daemon left behind refuses; one that was never made is absent.
+/// Nothing listens: a killed daemon's socket refuses connections, and one never created is absent.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -1,4 +1,4 @@
-//! `abide set`: names what should run.
+//! `abide set`: records an image or a commit to run.
 
 use std::str::FromStr;
 
@@ -16,35 +16,34 @@ Examples:
   abide set prod shop/web@sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide set prod sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
-A name with a digest is pulled from its registry; a digest alone is an image ID of the engine
-(`docker image inspect --format '{{.Id}}' NAME` prints it).";
+An image by name and digest is pulled from its registry. A digest alone is an image ID of the
+engine (`docker image inspect --format '{{.Id}}' NAME` prints it).";
 
-/// What to move, and to what.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SetArgs {
-    /// The environment
+    /// Environment to change
     environment: EnvironmentName,
-    /// The image, by content
+    /// Image to run, by digest or ID
     #[arg(value_name = "IMAGE@DIGEST", conflicts_with = "commit")]
     image: Option<PinnedImage>,
-    /// The commit to build, by its full id (`git rev-parse REV` prints it)
+    /// Commit to build, by its full ID (`git rev-parse REV` prints it)
     #[arg(long, value_name = "SHA")]
     commit: Option<CommitId>,
-    /// Why, for whoever wonders later
+    /// Reason to record with the change
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
     see: SeeThrough,
-    /// With --wait: the image that it must come to, by its digest or its ID
+    /// With --wait: wait for this image, by its digest or its ID
     #[arg(long, requires = "wait")]
     digest: Option<Digest>,
-    /// With --wait: wait for this generation [default: the one that this makes]
+    /// With --wait: wait for this generation [default: the one that this creates]
     #[arg(long, requires = "wait")]
     generation: Option<u64>,
 }
 
-/// `NAME@sha256:…` or `sha256:…`: never a tag, which is another image tomorrow.
+/// `NAME@sha256:…` or `sha256:…`, never a tag, because a tag can name another image tomorrow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 struct PinnedImage(String);
@@ -76,7 +75,6 @@ struct Request<'a> {
     reason: Option<&'a str>,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, Failure> {
     if args.image.is_none() && args.commit.is_none() {
         let name = &args.environment;

@@ -1,4 +1,4 @@
-//! `abide status`: what should run, what runs, since when, why.
+//! `abide status`: shows the desired and the running version, since when, and why.
 
 mod detail;
 #[cfg(test)]
@@ -26,21 +26,19 @@ Examples:
   abide status --watch
   abide status -o json | jq -r '.[] | select(.status != \"Ready\") | .environment'
 
-`-o json` prints an array, for one environment too; with --watch one environment a line, at every
-change. Whether all is well is asked by `abide wait` and `abide diff`: status itself ends with 0.";
+`-o json` prints an array, even for one environment; with --watch, one environment per line at every
+change. The exit code does not depend on the status: use `abide wait` or `abide diff` to test it.";
 
-/// What to show.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArgs {
-    /// The environment, in all detail; left out: a table of all of them
+    /// Environment to show in detail [default: a table of all]
     environment: Option<EnvironmentName>,
-    /// Go on showing what changes
+    /// Keep showing changes
     #[arg(short, long)]
     watch: bool,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit, Failure> {
     let only = args.environment.as_ref();
     if args.watch {
@@ -61,7 +59,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// The warnings of the whole, and those of each environment by its name.
+/// The global warnings, then those of each environment with its name.
 fn warnings(overview: &Overview) -> Vec<String> {
     let of_environments = overview
         .environments
@@ -70,7 +68,7 @@ fn warnings(overview: &Overview) -> Vec<String> {
     overview.warnings.iter().cloned().chain(of_environments).collect()
 }
 
-/// All environments, or one of them; an unknown one is the daemon's to refuse.
+/// Reads all environments or one; the daemon rejects an unknown name.
 async fn look(client: &Client, only: Option<&EnvironmentName>) -> Result<Overview, ClientError> {
     match only {
         None => client.overview().await,

@@ -1,4 +1,4 @@
-//! `abide sync`: looks again now.
+//! `abide sync`: checks for changes now.
 
 use serde_json::json;
 
@@ -14,15 +14,13 @@ Examples:
   abide sync dev --wait
   abide sync dev --wait --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
 
-Git (or the registry) is asked for the newest head before this answers; where that cannot be told,
-it says so and ends with 1. Failures from before are forgiven: what waits for its next attempt is
-attempted now.";
+First queries git (or the registry) for the newest head; if that fails, prints why and exits with 1.
+Clears earlier failures and retries now every step that waits for its next attempt.";
 
-/// What to look at.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SyncArgs {
-    /// The environment; left out: all of them
+    /// Environment to check [default: all]
     environment: Option<EnvironmentName>,
     #[command(flatten)]
     see: SeeThrough,
@@ -30,7 +28,6 @@ pub(crate) struct SyncArgs {
     wish: WishArgs,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &SyncArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("sync")).await?;
     let moved = if let Some(environment) = &args.environment {

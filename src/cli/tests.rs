@@ -1,4 +1,4 @@
-//! Verbs as they are typed, against an API that remembers what it was asked.
+//! Whole command lines against an API that records its requests.
 
 mod fake;
 
@@ -23,7 +23,7 @@ use fake::Daemon;
 
 /// 2026-11-23 14:00 UTC.
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_795_442_400_000);
-/// Three minutes before.
+/// Three minutes earlier.
 const EARLIER: Timestamp = Timestamp::from_millis(1_795_442_220_000);
 
 pub(super) fn digest() -> Digest {
@@ -38,7 +38,7 @@ fn image() -> Image {
     Image { reference: Some("shop/web".into()), digest: None, id: Some(digest()) }
 }
 
-/// An environment at generation 4, looked at three minutes ago.
+/// An environment at generation 4, checked three minutes ago.
 pub(super) fn view(name: &str, status: Condition, reason: Reason) -> EnvironmentView {
     EnvironmentView {
         environment: EnvironmentName::new(name).unwrap(),
@@ -114,7 +114,7 @@ fn entry() -> Entrypoints {
     }
 }
 
-/// What came of a line that was typed.
+/// The result of a command line.
 struct Outcomes {
     exit: Exit,
     data: String,
@@ -201,7 +201,7 @@ fn an_address_that_cannot_be_used_is_bad_usage() {
 
 #[test]
 fn a_token_is_not_sent_in_the_clear_to_another_machine() {
-    // An address that is kept for documentation: nothing may even be tried.
+    // An address reserved for documentation: the command must not even try to connect.
     let said = typed("status --server http://192.0.2.1:8080", None);
     assert_eq!(said.exit, Exit::Usage);
     assert!(said.talk.contains("is not sent to http://192.0.2.1:8080 in the clear"), "{}", said.talk);
@@ -500,7 +500,7 @@ fn followed_events_are_each_printed_once() {
     let (first, second) = (event(7, EventKind::Step, "one"), event(9, EventKind::Step, "two"));
     daemon.answer("GET /api/v1/events?limit=50", 200, &json!([first]));
     daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &json!([second]));
-    // The daemon goes bad after the second event, which ends what else would go on for ever.
+    // The daemon fails after the second event, which ends a command that otherwise runs for ever.
     let said = daemon.typed("events -f -o json", None);
     let sequences: Vec<Value> = said
         .data

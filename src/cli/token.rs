@@ -1,4 +1,4 @@
-//! `abide token`: makes, lists and revokes tokens.
+//! `abide token`: creates, lists and revokes tokens.
 
 use serde_json::json;
 
@@ -20,12 +20,12 @@ Examples:
   abide token list
   abide token revoke ci
 
-A token is printed once, and only its hash is kept. Give it to abide in ABIDE_TOKEN or a file
-(--token-file), never on a command line. Where the server made its own certificate, the token ends
-with a dot and the SHA-256 of the server's public key: a client then takes that server and no other.
+A token is printed once; only its hash is stored. Pass it in ABIDE_TOKEN or a file (--token-file),
+never on a command line. If the server created its own certificate, the token ends with a pin: a dot
+and the SHA-256 of the server's public key. A client then accepts only that server.
 
-Roles: a viewer looks; a deployer also moves the environments that are named; an admin does
-everything; an agent runs the environments that the manifest gives its host.";
+Roles: a viewer reads; a deployer also changes the listed environments; an admin may do everything;
+an agent runs the environments that the manifest assigns to its host.";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -33,7 +33,6 @@ Examples:
   abide token create --role viewer --expires 30d dashboard
   abide token create --role deployer --environment dev,test ci";
 
-/// What to do with tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TokenArgs {
@@ -43,13 +42,13 @@ pub(crate) struct TokenArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make a token and print it, this once
+    /// Create a token and print it once
     Create(CreateArgs),
-    /// Who may come in, and who could until lately
+    /// List the valid tokens and those that were valid until recently
     List,
-    /// End a token at once, with everything that is open for it
+    /// Revoke a token immediately and close its open connections
     Revoke {
-        /// Its id, or the name of one that is in force
+        /// ID of the token, or the name of a valid one
         #[arg(value_name = "ID", value_parser = which)]
         token: String,
     },
@@ -59,20 +58,20 @@ enum Command {
 #[command(after_help = CREATE_EXAMPLES)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["agent", "role"]))]
 struct CreateArgs {
-    /// What people will call it; an agent's is the agent's name where none is given
+    /// Name of the token [default with --agent: the name of the agent]
     #[arg(required_unless_present = "agent")]
     name: Option<TokenName>,
-    /// For the agent of this host
+    /// Create a token for the agent of this host
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// For people and programs
+    /// Role of a user or program
     #[arg(long)]
     role: Option<RoleWord>,
-    /// The environments that a deployer may move
+    /// Environments that a deployer may change
     #[arg(long, value_name = "ENV", value_delimiter = ',', conflicts_with = "agent")]
     #[arg(required_if_eq("role", "deployer"))]
     environment: Vec<EnvironmentName>,
-    /// How long it is to be in force, such as 90d [default: until it is revoked]
+    /// Token lifetime, such as 90d [default: until revoked]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<String>,
 }
@@ -94,7 +93,7 @@ impl RoleWord {
     }
 }
 
-/// Whoever has the whole token at hand may name it by that.
+/// A complete token is accepted as well, and identifies itself.
 fn which(text: &str) -> Result<String, String> {
     if let Some(credential) = Credential::parse(text) {
         return Ok(credential.id().to_string());
@@ -102,12 +101,11 @@ fn which(text: &str) -> Result<String, String> {
     TokenName::new(text).map(String::from).map_err(|error| error.to_string())
 }
 
-/// The daemon reckons with it, by its own clock.
+/// Only validates: the daemon computes the end by its own clock.
 fn duration(text: &str) -> Result<String, humantime::DurationError> {
     humantime::parse_duration(text).map(|_| text.to_owned())
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &TokenArgs, session: &mut Session) -> Result<Exit, Failure> {
     match &args.command {
         Command::Create(args) => create(args, session).await,
@@ -136,7 +134,7 @@ async fn create(args: &CreateArgs, session: &mut Session) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-/// What a person wants to know of it now, for the token itself says nothing.
+/// The summary for the user; the token itself does not show its role or lifetime.
 fn told(issued: &IssuedToken) -> String {
     let Token { id, name, role, expires, .. } = &issued.about;
     let until = expires.map_or_else(|| "it is revoked".to_owned(), |expires| expires.to_string());
@@ -200,7 +198,7 @@ fn state(token: &Token, now: Timestamp) -> (String, anstyle::Style) {
     }
 }
 
-/// The day is enough in a list.
+/// A list needs only the date.
 fn day(moment: Timestamp) -> String {
     moment.to_string().chars().take(10).collect()
 }

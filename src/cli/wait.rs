@@ -1,5 +1,5 @@
-//! `abide wait`: until Ready, and honest about every other end. The daemon decides what is an end; here
-//! it is asked again and again until one comes.
+//! `abide wait`: waits until Ready and reports every other end. The daemon decides whether a wait
+//! has ended; this command asks it repeatedly.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::model::status::Condition;
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, WaitState, WaitView};
 
-/// How long to wait where nothing is said.
+/// Timeout if none is given.
 pub(crate) const DEFAULT_TIMEOUT: &str = "5m";
 
 const EXAMPLES: &str = "\
@@ -26,30 +26,29 @@ Examples:
   abide wait prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide wait dev --timeout 30m && notify-send \"dev is ready\"
 
-First it asks git (or the registry) for the newest head, so that what was pushed before counts. It
-ends with 1 on any end but Ready: a failed build, a rollback, a hold, a repository that denies
-access, or the timeout. What may pass, such as a repository that does not answer, is waited out.
-With --commit, --digest or --generation, Ready without that is no success; where that failed, was
-rolled back, or was replaced by something without it, the wait ends at once.";
+First queries git (or the registry) for the newest head, so that earlier pushes count. Exits with 1
+on anything but Ready: a failed build, a rollback, a hold, a repository that denies access, or the
+timeout. Temporary problems, such as an unreachable repository, do not end the wait. With --commit,
+--digest or --generation, it keeps waiting while another version is Ready, and exits at once if the
+named version failed, was rolled back, or was replaced by one that does not contain it.";
 
-/// What to wait for, and how long.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct WaitArgs {
-    /// The environment
+    /// Environment to wait for
     environment: EnvironmentName,
     #[command(flatten)]
     wish: WishArgs,
-    /// How long to wait at most, such as `90s` or `5m`
+    /// Maximum time to wait, such as `90s` or `5m`
     #[arg(long, default_value = DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
     #[arg(value_name = "DURATION")]
     timeout: Duration,
 }
 
-/// What must be seen serving.
+/// The version that must be serving.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct WishArgs {
-    /// Wait for this commit, by its full id, or a later one that contains it
+    /// Wait for this commit, by its full ID, or a later one that contains it
     #[arg(long, value_name = "SHA")]
     commit: Option<CommitId>,
     /// Wait for this image, by its digest or its ID
@@ -61,37 +60,37 @@ pub(crate) struct WishArgs {
 }
 
 impl WishArgs {
-    /// Whether something is named.
+    /// Whether the arguments name a version.
     pub(crate) fn is_named(&self) -> bool {
         self.commit.is_some() || self.digest.is_some() || self.generation.is_some()
     }
 
-    /// What is waited for.
+    /// Converts the arguments to a goal.
     pub(crate) fn goal(&self) -> Goal {
         let Self { commit, digest, generation } = self.clone();
         Goal { commit, digest, generation: generation.map(Generation), held: false }
     }
 }
 
-/// Whether a verb that moved the record waits for what comes of it.
+/// Whether a command that updated the record waits for the result.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct SeeThrough {
-    /// Wait until it is Ready, and end with 1 on any other end
+    /// Wait until Ready; exit with 1 on any other end
     #[arg(long)]
     pub(crate) wait: bool,
-    /// How long to wait at most, such as `90s` or `5m`
+    /// Maximum time to wait, such as `90s` or `5m`
     #[arg(long, default_value = DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
     #[arg(value_name = "DURATION", requires = "wait")]
     pub(crate) timeout: Duration,
 }
 
 impl SeeThrough {
-    /// Whom `verb` needs: the record may do where nobody waits.
+    /// The server that `verb` needs: the record may be enough unless the command waits.
     pub(crate) fn need(self, verb: &'static str) -> Need {
         if self.wait { Need::Daemon(verb) } else { Need::Record }
     }
 
-    /// Waits for `goal` where that is wanted.
+    /// Waits for `goal` if requested.
     pub(crate) async fn to(
         self,
         session: &mut Session,
@@ -111,7 +110,6 @@ impl SeeThrough {
     }
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &WaitArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("wait")).await?;
     let (goal, deadline) = (args.wish.goal(), Instant::now() + args.timeout);
@@ -126,21 +124,21 @@ pub(crate) async fn run(args: &WaitArgs, session: &mut Session) -> Result<Exit, 
     into_result(&ended)
 }
 
-/// What is waited for; nothing named: whatever is recorded, declared and pushed by now.
+/// The goal of a wait; if it is empty, everything that is recorded, declared and pushed by now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Goal {
     /// This commit, or one that contains it.
     pub(crate) commit: Option<CommitId>,
     /// This image.
     pub(crate) digest: Option<Digest>,
-    /// This generation, or one that contains it.
+    /// This generation, or a later one that contains it.
     pub(crate) generation: Option<Generation>,
-    /// Whether being held with it is as good as Ready.
+    /// Whether the state Held with this version counts as Ready.
     pub(crate) held: bool,
 }
 
 impl Goal {
-    /// The query of a URL that asks for it.
+    /// The goal as a URL query.
     pub(crate) fn query(&self, asked: Option<Timestamp>) -> String {
         let commit = self.commit.as_ref().map(|commit| format!("commit={commit}"));
         let digest = self.digest.as_ref().map(|digest| format!("digest={digest}"));
@@ -152,7 +150,7 @@ impl Goal {
     }
 }
 
-/// Done if the goal was reached; else the end by its name.
+/// Returns `Done` if the goal was reached, else a failure that names the end.
 fn into_result(ended: &WaitView) -> Result<Exit, Failure> {
     match ended.state {
         WaitState::Reached => Ok(Exit::Done),
@@ -160,7 +158,7 @@ fn into_result(ended: &WaitView) -> Result<Exit, Failure> {
     }
 }
 
-/// Waits for several environments, one after the other, all within `timeout`.
+/// Waits for several environments in turn, all within `timeout`.
 pub(crate) async fn until_all_ready(
     session: &mut Session,
     client: &Client,
@@ -181,11 +179,11 @@ pub(crate) async fn until_all_ready(
     if failed.is_empty() { Ok(()) } else { Err(Failure::No(failed.join("; "))) }
 }
 
-/// Waits for the end of one environment's way to `goal`, and says on standard error how it goes.
+/// Waits until one environment reaches `goal` or fails, and prints progress to standard error.
 ///
 /// # Errors
-/// [`Failure`] at the deadline, or where the daemon does not answer the first time. Later it may
-/// be restarting, and is asked again.
+/// [`Failure`] at the deadline, or if the first request fails. Later failures are retried, because
+/// the daemon may be restarting.
 async fn until_end(
     console: &mut Console,
     client: &Client,
@@ -200,7 +198,7 @@ async fn until_end(
     }
 }
 
-/// What is known while waiting.
+/// The state of a wait.
 struct Vigil<'a> {
     console: &'a mut Console,
     last: Option<WaitView>,
@@ -230,7 +228,7 @@ impl Vigil<'_> {
         }
     }
 
-    /// Says what changed, and only that. That git is asked is nothing to speak of, unless it takes long.
+    /// Prints only changes. A pending question to git is not worth a line unless it takes long.
     fn tell(&mut self, seen: &WaitView) {
         let line = sentence(seen);
         let is_first = self.last.is_none() && seen.environment.status == Condition::Ready;
@@ -249,14 +247,14 @@ impl Vigil<'_> {
     }
 }
 
-/// Where it stands, on one line.
+/// The state on one line.
 pub(crate) fn headline(view: &EnvironmentView) -> String {
     let (name, generation) = (&view.environment, view.generation);
     let message = one_line(&view.message);
     format!("{name} generation {generation}: {} ({}): {message}", view.status.as_str(), view.reason.as_str())
 }
 
-/// Where it stands, and what the daemon says of what is waited for.
+/// The state, with the daemon's message about the goal.
 fn sentence(seen: &WaitView) -> String {
     let view = &seen.environment;
     if seen.message == view.message {

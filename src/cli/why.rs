@@ -1,4 +1,4 @@
-//! `abide why`: one causal chain, from the event to the next retry.
+//! `abide why`: explains the state, from the event to the next retry.
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +19,7 @@ use crate::model::status::{Condition, Ends};
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
 
-/// As many events as a generation may have, and some of the one before.
+/// The number of events to search: those of one generation and some of the previous one.
 const LOOKED_THROUGH: usize = 200;
 
 const EXAMPLES: &str = "\
@@ -27,17 +27,15 @@ Examples:
   abide why dev
   abide why prod -o json
 
-`-o json` prints what the chain is made of: {environment, record, plan, plan_error, warnings, events}.";
+`-o json` prints the data of the chain: {environment, record, plan, plan_error, warnings, events}.";
 
-/// Of what.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct WhyArgs {
-    /// The environment
+    /// Environment to explain
     environment: EnvironmentName,
 }
 
-/// Runs the verb.
 pub(crate) async fn run(args: &WhyArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("why")).await?;
     let evidence = gather(&client, &args.environment).await?;
@@ -50,16 +48,16 @@ pub(crate) async fn run(args: &WhyArgs, session: &mut Session) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-/// What the chain is made of.
+/// The data that the chain is built from.
 #[derive(Clone, Debug, Serialize)]
 struct Evidence {
     environment: EnvironmentView,
-    /// The generation that is recorded now.
+    /// The current generation.
     record: Option<HistoryView>,
     plan: Option<PlanView>,
-    /// Why there is no plan: the engine that would tell may be what is broken.
+    /// Why the plan is missing; the engine that it needs may be the broken part.
     plan_error: Option<String>,
-    /// What is wrong beside that, with this environment or with the whole.
+    /// Other warnings, global or of this environment.
     warnings: Vec<String>,
     /// Oldest first.
     events: Vec<Event>,
@@ -90,7 +88,7 @@ fn render(evidence: &Evidence, now: Timestamp) -> String {
     text
 }
 
-/// One link of the chain.
+/// One part of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Link {
     label: &'static str,
@@ -110,7 +108,7 @@ fn chain(evidence: &Evidence, now: Timestamp) -> Vec<Link> {
     ]
 }
 
-/// What moved the record last, in the words of that moment.
+/// The last change of the record, with its original message.
 fn event(evidence: &Evidence, now: Timestamp) -> String {
     let of_record = newest(evidence, EventKind::Record);
     let event = of_record.or_else(|| evidence.events.last());
@@ -130,7 +128,7 @@ fn record(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     vec![moved, named]
 }
 
-/// What differs now; else the last difference that was found for this generation.
+/// The current differences; else the last difference found for this generation.
 fn differences(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     match (&evidence.plan, &evidence.plan_error) {
         (Some(plan), _) if !plan.differences.is_empty() => plan.differences.clone(),
@@ -139,7 +137,7 @@ fn differences(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     }
 }
 
-/// What would be done now; else what was done last for this generation.
+/// The steps to take now; else the last steps taken for this generation.
 fn steps(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     match &evidence.plan {
         Some(plan) if !plan.steps.is_empty() => {
@@ -152,7 +150,7 @@ fn steps(evidence: &Evidence, now: Timestamp) -> Vec<String> {
 fn result(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     let view = &evidence.environment;
     let mut lines = vec![format!("{} ({}): {}", view.status.as_str(), view.reason.as_str(), view.message)];
-    // The failure behind a status; where all is well it is of no interest any more.
+    // The failure behind a status; irrelevant once the environment is Ready.
     if view.status != Condition::Ready {
         lines.extend(past(evidence, EventKind::Failure, now).into_iter().flatten());
     }
@@ -176,7 +174,7 @@ fn next_retry(view: &EnvironmentView, now: Timestamp) -> String {
     }
 }
 
-/// The newest event of `kind` since the record moved.
+/// The newest event of `kind` since the record changed.
 fn past(evidence: &Evidence, kind: EventKind, now: Timestamp) -> Option<Vec<String>> {
     let moved_at = evidence.record.as_ref().map(|view| view.at);
     let event = newest(evidence, kind).filter(|event| moved_at.is_none_or(|moved| event.at >= moved));

@@ -1,39 +1,39 @@
-//! Where a daemon listens, as `--server` names it.
+//! Address of a daemon, as `--server` gives it.
 
 use std::path::PathBuf;
 
 use super::ClientError;
 use crate::tls::client::is_local;
 
-/// A place to ask.
+/// The kind of address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     /// A Unix socket.
     Unix(PathBuf),
-    /// `http://host:port`, and a path before every other where a proxy wants one.
+    /// `http://host:port`, with an optional path prefix for a proxy.
     Http(HttpAddress),
     /// `https://host:port`, the same with TLS.
     Https(HttpAddress),
 }
 
-/// The parts of an `http` or `https` URL that matter.
+/// The relevant parts of an `http` or `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpAddress {
-    /// A name or an IP address, without brackets.
+    /// A hostname or an IP address, without brackets.
     pub(crate) host: String,
     /// The TCP port.
     pub(crate) port: u16,
     /// The `Host` header.
     pub(crate) authority: String,
-    /// The path before every other, without the slash at its end.
+    /// The path prefix, without a trailing slash.
     pub(crate) prefix: String,
 }
 
 impl Address {
-    /// Reads `https://host[:port][/prefix]`, the same with `http`, or `unix:PATH`.
+    /// Parses `https://host[:port][/prefix]`, the same with `http`, or `unix:PATH`.
     ///
     /// # Errors
-    /// [`ClientError::Address`] with the reason; it never repeats a password in the URL.
+    /// [`ClientError::Address`] with the reason; it never repeats a password from the URL.
     pub(crate) fn parse(text: &str) -> Result<Self, ClientError> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -65,7 +65,7 @@ impl HttpAddress {
         })
     }
 
-    /// Whether nothing that is sent there leaves this machine.
+    /// Whether requests to this address stay on this host.
     pub(crate) fn is_local(&self) -> bool {
         is_local(&self.host)
     }

@@ -1,4 +1,4 @@
-//! The API as a caller sees it: a method a question.
+//! Client of the API: one method per request.
 
 mod address;
 mod sse;
@@ -30,60 +30,60 @@ use crate::model::view::{
 };
 use crate::tls::client::ConnectError;
 
-/// The longest answer that is read into memory, in bytes; an export of a large record is far below.
+/// The longest answer read into memory, in bytes; an export of a large record is far shorter.
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
-/// How much of an answer that is no abide's is shown.
+/// The number of characters shown of an answer that does not come from abide.
 const SHOWN_OF_FOREIGN_ANSWER: usize = 200;
 
-/// Why the API gave no answer that can be used.
+/// Why a request got no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// `--server` names no place.
+    /// `--server` is not a valid address.
     #[error("the address in --server or ABIDE_SERVER cannot be used: {reason}")]
     Address {
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
-    /// The token would be readable by everyone on the way.
+    /// Anyone on the network path could read the token.
     #[error(
         "the token is not sent to {place} in the clear: use an `https://` address, or an SSH tunnel to a local one"
     )]
     PlainToken {
-        /// Where.
+        /// The server.
         place: String,
     },
-    /// There is no connection on which the daemon is known for sure; nothing was sent.
+    /// The connection could not verify the daemon; nothing was sent.
     #[error("no secure connection to {place}")]
     Insecure {
-        /// Where.
+        /// The server.
         place: String,
-        /// Why not.
+        /// The cause.
         source: ConnectError,
     },
-    /// The daemon lets only tokens in, and none was shown.
+    /// The daemon requires a token, and none was sent.
     #[error("{place} wants a token: put one into ABIDE_TOKEN, or name its file with --token-file")]
     NoToken {
-        /// Where.
+        /// The server.
         place: String,
     },
-    /// The daemon does not take the token.
+    /// The daemon rejected the token.
     #[error("{place} does not take the token: it is unknown, expired or revoked")]
     BadToken {
-        /// Where.
+        /// The server.
         place: String,
     },
-    /// The token has characters that no header takes.
+    /// The token has characters that an HTTP header cannot carry.
     #[error("the token in ABIDE_TOKEN holds characters that cannot be sent")]
     Token,
-    /// The verb needs a daemon, and none listens on the socket.
+    /// The command needs a daemon, and none listens on the socket.
     #[error("no daemon answers on {place}, and `{verb}` needs one; start it with `abide daemon`")]
     NeedsDaemon {
-        /// The verb.
+        /// The command.
         verb: &'static str,
         /// The socket.
         place: String,
     },
-    /// The socket is there, and this user may not use it.
+    /// The socket exists, but this user has no permission to use it.
     #[error(
         "no permission to use the daemon's socket {place}: run as root, or join its group \
          (`sudo usermod --append --groups {group} $USER`, then log in again)"
@@ -94,70 +94,70 @@ pub(crate) enum ClientError {
         /// The group that owns it, by name if it has one.
         group: String,
     },
-    /// Nobody listens, or the way there is barred.
+    /// Nothing listens, or the way there is blocked.
     #[error("cannot reach the daemon at {place}; is it running?")]
     Unreachable {
-        /// Where.
+        /// The server.
         place: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Nothing came back in time.
+    /// The server did not answer in time.
     #[error("no answer from {place} within {seconds} s")]
     Silent {
-        /// Where.
+        /// The server.
         place: String,
-        /// How long it was waited.
+        /// The timeout in seconds.
         seconds: u64,
     },
-    /// The connection broke before an answer came.
+    /// The connection broke before an answer arrived.
     #[error("the connection to {place} broke off")]
     Exchange {
-        /// Where.
+        /// The server.
         place: String,
-        /// Why.
+        /// The cause.
         source: hyper::Error,
     },
     /// The connection broke within the answer.
     #[error("the answer of {place} broke off")]
     Body {
-        /// Where.
+        /// The server.
         place: String,
-        /// Why.
+        /// The cause.
         source: axum::Error,
     },
-    /// The daemon says no.
+    /// The daemon refused the request.
     #[error("{}", view.message)]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What it says.
+        /// The daemon's error.
         view: ErrorView,
     },
-    /// Something other than abide answers there.
+    /// The server is not abide.
     #[error("{place} answers {status} and nothing that abide would say: {text}")]
     Foreign {
-        /// Where.
+        /// The server.
         place: String,
         /// The HTTP status.
         status: StatusCode,
-        /// The beginning of what it said.
+        /// The beginning of its answer.
         text: String,
     },
-    /// The answer has another shape than this version knows.
+    /// The answer has a format unknown to this version.
     #[error("cannot read the answer of {place}; is the daemon of another version?")]
     Shape {
-        /// Where.
+        /// The server.
         place: String,
-        /// What does not fit.
+        /// The mismatch.
         source: serde_json::Error,
     },
-    /// The stream of events cannot be followed.
+    /// The stream of events is malformed.
     #[error("cannot follow the events of {place}")]
     Stream {
-        /// Where.
+        /// The server.
         place: String,
-        /// Why.
+        /// The cause.
         source: sse::TooLong,
     },
 }
@@ -186,7 +186,7 @@ impl ClientError {
         }
     }
 
-    /// Whether asking again later may help: the daemon is restarting, perhaps.
+    /// Whether a retry may help, for example because the daemon is restarting.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Refused { status, .. } => *status >= 500,
@@ -196,7 +196,7 @@ impl ClientError {
     }
 }
 
-/// Asks the API.
+/// Sends requests to the API.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     transport: Transport,
@@ -204,47 +204,47 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that shows `token` with every request.
+    /// Creates a client that sends `token` with every request.
     ///
     /// # Errors
-    /// [`ClientError::Token`] where it fits into no header.
+    /// [`ClientError::Token`] if the token does not fit into a header.
     pub(crate) fn new(transport: Transport, token: Option<&Secret>) -> Result<Self, ClientError> {
         let authorization = token.map(bearer).transpose()?;
         Ok(Self { transport, authorization })
     }
 
-    /// Every environment.
+    /// Returns all environments.
     pub(crate) async fn overview(&self) -> Result<Overview, ClientError> {
         self.get("/environments").await
     }
 
-    /// One environment.
+    /// Returns one environment.
     pub(crate) async fn environment(&self, name: &EnvironmentName) -> Result<EnvironmentView, ClientError> {
         self.get(&format!("/environments/{name}")).await
     }
 
-    /// How far something has come that is waited for; `query` says what, as in a URL.
+    /// Returns the progress towards a goal; `query` names the goal as a URL query.
     pub(crate) async fn wait(&self, name: &EnvironmentName, query: &str) -> Result<WaitView, ClientError> {
         self.get(&format!("/environments/{name}/wait?{query}")).await
     }
 
-    /// One environment and what is wrong with the whole.
+    /// Returns one environment with the global warnings.
     pub(crate) async fn overview_of(&self, name: &EnvironmentName) -> Result<Overview, ClientError> {
         self.get(&format!("/environments?environment={name}")).await
     }
 
-    /// Its generations, newest first.
+    /// Returns the generations of an environment, newest first.
     pub(crate) async fn history(&self, name: &EnvironmentName) -> Result<Vec<HistoryView>, ClientError> {
         self.get(&format!("/environments/{name}/history")).await
     }
 
-    /// What would be done for it now.
+    /// Returns the steps that the daemon would take for an environment now.
     pub(crate) async fn plan(&self, name: &EnvironmentName) -> Result<PlanView, ClientError> {
         self.get(&format!("/environments/{name}/plan")).await
     }
 
-    /// The newest `limit` events after the one numbered `after`, of one environment or of all,
-    /// oldest first.
+    /// Returns the newest `limit` events after event `after`, of one environment or of all, oldest
+    /// first.
     pub(crate) async fn events(
         &self,
         name: Option<&EnvironmentName>,
@@ -258,7 +258,7 @@ impl Client {
         Ok(events)
     }
 
-    /// Moves the record of an environment, by `verb`.
+    /// Updates the record of an environment by the command `verb`.
     pub(crate) async fn act(
         &self,
         name: &EnvironmentName,
@@ -268,39 +268,39 @@ impl Client {
         self.post(&format!("/environments/{name}/{verb}"), body).await
     }
 
-    /// Asks for a pass of every environment.
+    /// Requests a reconcile of every environment.
     pub(crate) async fn sync_all(&self) -> Result<Vec<Moved>, ClientError> {
         self.post("/sync", &serde_json::json!({})).await
     }
 
-    /// The whole record, as the JSON text that `import` takes.
+    /// Returns the whole record as the JSON text that `import` accepts.
     pub(crate) async fn export(&self) -> Result<Bytes, ClientError> {
         self.whole(Method::GET, "/export", Body::empty()).await
     }
 
-    /// Puts an exported record in place of the one there; answers what the daemon says to it.
+    /// Replaces the record with an exported one; returns the daemon's answer.
     pub(crate) async fn import(&self, export: Vec<u8>) -> Result<serde_json::Value, ClientError> {
         let answer = self.whole(Method::POST, "/import", Body::from(export)).await?;
         if answer.is_empty() { Ok(serde_json::Value::Null) } else { self.decode(&answer) }
     }
 
-    /// Makes a token.
+    /// Creates a token.
     pub(crate) async fn create_token(&self, wanted: &impl Serialize) -> Result<IssuedToken, ClientError> {
         self.post("/tokens", wanted).await
     }
 
-    /// Every token.
+    /// Returns all tokens.
     pub(crate) async fn tokens(&self) -> Result<Vec<Token>, ClientError> {
         self.get("/tokens").await
     }
 
-    /// Revokes the token with this id or name.
+    /// Revokes the token with this ID or name.
     pub(crate) async fn revoke_token(&self, which: &str) -> Result<Token, ClientError> {
         let answer = self.whole(Method::DELETE, &format!("/tokens/{which}"), Body::empty()).await?;
         self.decode(&answer)
     }
 
-    /// The output of a container or a build, as it comes; `query` is a URL's, or empty.
+    /// Streams the output of a container or a build; `query` is a URL query, or empty.
     pub(crate) async fn logs(
         &self,
         name: &EnvironmentName,
@@ -313,7 +313,7 @@ impl Client {
         Ok(pieces.map(move |piece| piece.map_err(|error| broke_off(&place, error))).boxed())
     }
 
-    /// What happens, as it happens.
+    /// Opens the stream of events.
     pub(crate) async fn watch(&self) -> Result<Watch, ClientError> {
         let body = self.accepted(Method::GET, "/watch", Body::empty()).await?;
         let pieces = body.into_data_stream().boxed();
@@ -336,7 +336,7 @@ impl Client {
         self.read(answer).await
     }
 
-    /// Sends a request and looks at the status of its answer.
+    /// Sends a request and checks the status of the answer.
     async fn accepted(&self, method: Method, path: &str, body: Body) -> Result<Body, ClientError> {
         let request = self.request(method, path, body)?;
         tracing::debug!(method = %request.method(), uri = %request.uri(), place = %self.transport.place(), "asking");
@@ -397,7 +397,7 @@ fn broke_off(place: &str, source: axum::Error) -> ClientError {
     ClientError::Body { place: place.to_owned(), source }
 }
 
-/// The pin is for us, not for the server.
+/// The header carries no pin, because the pin is for the client only.
 fn bearer(token: &Secret) -> Result<HeaderValue, ClientError> {
     let shown = Credential::parse(token.expose()).map_or_else(|| token.clone(), |token| token.bearer());
     let mut value =
@@ -414,12 +414,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The environment of which something is told next; `None` once the stream has ended.
+    /// Returns the environment of the next event, or `None` once the stream has ended.
     ///
-    /// Nothing is lost where the returned future is dropped.
+    /// Dropping the returned future loses nothing.
     ///
     /// # Errors
-    /// [`ClientError`] where the stream breaks off.
+    /// [`ClientError`] if the stream breaks off.
     pub(crate) async fn next(&mut self) -> Result<Option<EnvironmentName>, ClientError> {
         loop {
             while let Some(event) = self.parser.next() {
@@ -435,7 +435,7 @@ impl Watch {
     }
 }
 
-/// Both kinds of events name their environment; a kind that a later daemon adds is passed over.
+/// Both kinds of events name their environment; kinds that later daemons add are skipped.
 fn spoken_of(event: &sse::ServerEvent) -> Option<EnvironmentName> {
     #[derive(serde::Deserialize)]
     struct Named {

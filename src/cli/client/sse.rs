@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 
-/// The longest line or event that is taken: far above any view, far below any memory.
+/// The longest line or event accepted, in bytes: far above any view, far below the memory of a
+/// host.
 const LONGEST: usize = 4 * 1024 * 1024;
 
 /// One event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerEvent {
-    /// The name; `message` where the server gave none.
+    /// The name; `message` if the server sent none.
     pub(crate) name: String,
-    /// The data, its lines joined by line breaks.
+    /// The data lines, joined by line breaks.
     pub(crate) data: String,
 }
 
@@ -19,11 +20,11 @@ pub(crate) struct ServerEvent {
 #[error("an event of the stream is longer than {LONGEST} bytes")]
 pub(crate) struct TooLong;
 
-/// Takes the stream in pieces of any size and gives its events.
+/// Parses a stream that arrives in chunks of any size.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     line: Vec<u8>,
-    /// A CR ended the last line: an LF that follows belongs to it.
+    /// A CR ended the last line, so a following LF belongs to it.
     after_cr: bool,
     begun: bool,
     name: String,
@@ -32,10 +33,10 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// Takes the next piece.
+    /// Adds the next chunk.
     ///
     /// # Errors
-    /// [`TooLong`]; the stream is of no use after that.
+    /// [`TooLong`]; the parser is unusable afterwards.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), TooLong> {
         for &byte in piece {
             let ends = match byte {
@@ -58,7 +59,7 @@ impl Parser {
         if kept > LONGEST { Err(TooLong) } else { Ok(()) }
     }
 
-    /// The next whole event.
+    /// Returns the next complete event.
     pub(crate) fn next(&mut self) -> Option<ServerEvent> {
         self.ready.pop_front()
     }
@@ -76,7 +77,8 @@ impl Parser {
         match field {
             "event" => value.clone_into(&mut self.name),
             "data" => self.append(value),
-            // A comment, an `id` or a `retry`: the watch reads the state afresh and needs none.
+            // A comment, an `id` or a `retry`: the watch reads the whole state, so it needs none of
+            // them.
             _ => {}
         }
     }

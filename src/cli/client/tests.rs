@@ -1,11 +1,11 @@
-//! Answers as they come over a wire, whole and broken.
+//! Raw HTTP answers, complete and broken.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
 use super::*;
 
-/// A client of a server that answers one request with `answer`, byte for byte, and hangs up.
+/// A client of a server that sends `answer` byte for byte to one request and closes the connection.
 fn client_of(answer: &'static str) -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");

@@ -1,4 +1,4 @@
-//! How a request reaches the API: over a socket, over TCP, or within this process.
+//! Transports of the API: a Unix socket, TCP, or a router in this process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use super::ClientError;
 use super::address::HttpAddress;
 use crate::tls::client::{ConnectError, Connector};
 
-/// A host that drops packets would else keep us for minutes.
+/// Without this limit, a host that drops packets would block the command for minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The slowest question is a plan, for which the daemon asks git and the engine.
+/// The slowest request is a plan, for which the daemon queries git and the engine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where requests go.
+/// The way to the API.
 #[derive(Clone, Debug)]
 pub(crate) enum Transport {
     /// The daemon's socket.
@@ -30,12 +30,12 @@ pub(crate) enum Transport {
     Http(HttpAddress),
     /// The same with TLS.
     Https(HttpAddress, Connector),
-    /// The same API, in this process, where no daemon runs.
+    /// The same API within this process, if no daemon runs.
     InProcess(axum::Router),
 }
 
 impl Transport {
-    /// The place, for people.
+    /// The server, for messages.
     pub(crate) fn place(&self) -> String {
         match self {
             Self::Unix(path) => path.display().to_string(),
@@ -45,7 +45,7 @@ impl Transport {
         }
     }
 
-    /// The `Host` header; a socket has none of its own.
+    /// The `Host` header; a socket has a fixed one.
     pub(crate) fn authority(&self) -> &str {
         match self {
             Self::Http(address) | Self::Https(address, _) => &address.authority,
@@ -53,7 +53,7 @@ impl Transport {
         }
     }
 
-    /// The path before every other.
+    /// The path prefix.
     pub(crate) fn prefix(&self) -> &str {
         match self {
             Self::Http(address) | Self::Https(address, _) => &address.prefix,
@@ -61,10 +61,10 @@ impl Transport {
         }
     }
 
-    /// Sends `request`; its answer's body may still be on its way.
+    /// Sends `request`. The body of the answer may still be arriving when this returns.
     ///
     /// # Errors
-    /// [`ClientError`] where nobody is there or no answer comes in time.
+    /// [`ClientError`] if the server is unreachable or does not answer in time.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
         let answer = match self {
             Self::InProcess(router) => return Ok(ask_router(router.clone(), request).await),
@@ -120,7 +120,7 @@ async fn ask_router(router: axum::Router, request: Request<Body>) -> Response<Bo
     }
 }
 
-/// One connection a request: the daemon is near, and nothing has to be kept alive.
+/// One connection per request: the daemon is near, so keep-alive would gain nothing.
 async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Body>, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

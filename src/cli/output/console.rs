@@ -1,4 +1,4 @@
-//! The streams of the process: data to standard output, talk to standard error.
+//! The streams of the process: data on standard output, messages on standard error.
 
 use std::io::{self, BufRead, IsTerminal as _, Write};
 
@@ -7,29 +7,29 @@ use serde::Serialize;
 use super::terminal;
 use super::text::{is_obeyed, one_line};
 
-/// How data is printed.
+/// Output format of data
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Tables for people
     #[default]
     Table,
-    /// For scripts; the shapes are stable.
+    /// JSON for scripts; the format is stable
     Json,
 }
 
-/// What is known of the terminal, if there is one.
+/// The properties of the terminal, if there is one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Screen {
     /// Whether standard output is a terminal.
     pub(crate) output_is_terminal: bool,
-    /// Whether a person can answer a question.
+    /// Whether a user can answer a question.
     pub(crate) input_is_terminal: bool,
-    /// Columns, where standard output is a terminal whose size is known.
+    /// The number of columns, if standard output is a terminal of known size.
     pub(crate) width: Option<usize>,
 }
 
 impl Screen {
-    /// Looks at the process's own streams.
+    /// Inspects the streams of the process.
     pub(crate) fn of_process() -> Self {
         let output_is_terminal = io::stdout().is_terminal();
         Self {
@@ -40,11 +40,11 @@ impl Screen {
     }
 }
 
-/// All that a verb reads and writes, so that a test can stand in for the terminal.
+/// All input and output of a command, so that a test can replace the terminal.
 pub(crate) struct Console {
-    /// Takes styled text, and drops the styles where they are not wanted.
+    /// Accepts styled text, and drops the styles if they are disabled.
     data: Box<dyn Write + Send>,
-    /// Standard output as it is, for bytes that are not ours to change.
+    /// Standard output without a filter, for bytes that must not change.
     raw: Box<dyn Write + Send>,
     talk: Box<dyn Write + Send>,
     answers: Box<dyn BufRead + Send>,
@@ -65,61 +65,61 @@ impl Console {
         }
     }
 
-    /// Whether `-o json` was asked for.
+    /// Whether the user chose `-o json`.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// What is known of the terminal.
+    /// The properties of the terminal.
     pub(crate) fn screen(&self) -> Screen {
         self.screen
     }
 
-    /// One line of data, or several; styles are dropped where they are not wanted.
+    /// Prints one or more lines of data; styles are dropped if they are disabled.
     pub(crate) fn data(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.data, "{}", text.trim_end_matches('\n'))?;
         self.data.flush()
     }
 
-    /// `value` as an indented JSON document.
+    /// Prints `value` as an indented JSON document.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value)?;
         self.raw(inert(&text).as_bytes())
     }
 
-    /// `value` as JSON on one line, for streams of many.
+    /// Prints `value` as JSON on one line, for streams.
     pub(crate) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string(value)?;
         self.raw(inert(&text).as_bytes())
     }
 
-    /// Bytes exactly as they came.
+    /// Prints bytes unchanged.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.raw.write_all(bytes)?;
         self.raw.flush()
     }
 
-    /// Empties the terminal, so that what follows stands in place of what was there.
+    /// Clears the terminal, so that the next output replaces the previous one.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
         self.raw(b"\x1b[H\x1b[2J")
     }
 
-    /// A sentence beside the data. One that cannot be said is no reason to fail.
+    /// Prints a message on standard error. A failed write is ignored.
     pub(crate) fn talk(&mut self, text: &str) {
         let _ = writeln!(self.talk, "{}", one_line(text));
     }
 
-    /// Several lines beside the data, already safe to print.
+    /// Prints several lines on standard error; they must already be safe to print.
     pub(crate) fn talk_block(&mut self, text: &str) {
         let _ = writeln!(self.talk, "{}", text.trim_end_matches('\n'));
     }
 
-    /// Asks a question where there is someone to ask; a script that runs without a terminal goes on.
+    /// Asks for confirmation on a terminal. Returns `true` without one, so that scripts continue.
     pub(crate) fn agreed_on_a_terminal(&mut self, question: &str) -> io::Result<bool> {
         if self.screen().input_is_terminal { self.confirm(question) } else { Ok(true) }
     }
 
-    /// Asks a question; anything but yes is no.
+    /// Asks for confirmation; anything but yes means no.
     pub(crate) fn confirm(&mut self, question: &str) -> io::Result<bool> {
         write!(self.talk, "{} [y/N] ", one_line(question))?;
         self.talk.flush()?;
@@ -129,8 +129,8 @@ impl Console {
     }
 }
 
-/// The same JSON, ended by a line break, with nothing in it that a terminal would obey: what JSON
-/// lets stand in a string is escaped too.
+/// The same JSON with a final line break. It also escapes the characters that JSON allows in a
+/// string but that a terminal would interpret.
 fn inert(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 1);
     for c in json.chars() {
@@ -172,13 +172,13 @@ mod tests {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! A console that remembers what was printed.
+    //! A console that records its output.
 
     use std::sync::{Arc, Mutex};
 
     use super::*;
 
-    /// Text that was written, shared with the console that writes it.
+    /// Recorded text, shared with the console that writes it.
     #[derive(Clone, Default)]
     pub(crate) struct Paper(Arc<Mutex<Vec<u8>>>);
 
@@ -187,7 +187,7 @@ pub(crate) mod testing {
             self.0.lock().unwrap().clone()
         }
 
-        /// What was written, without its styles.
+        /// The recorded text, without styles.
         pub(crate) fn text(&self) -> String {
             let text = String::from_utf8(self.bytes()).unwrap();
             anstream::adapter::strip_str(&text).to_string()
@@ -205,7 +205,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// A pipe whose reader has gone.
+    /// A pipe whose reader has closed it.
     pub(crate) struct Closed;
 
     impl Write for Closed {
@@ -218,7 +218,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// A console with its data, its talk, and a person who answers `answers`.
+    /// A console with its data, its messages, and a user who answers `answers`.
     pub(crate) fn console(format: Format, answers: Option<&'static str>) -> (Console, Paper, Paper) {
         let (data, talk) = (Paper::default(), Paper::default());
         let screen = Screen { input_is_terminal: answers.is_some(), ..Screen::default() };

@@ -1,4 +1,4 @@
-//! What reaches people and scripts: the console, tables, and text that is safe to print.
+//! Output: the console, tables, and text that is safe to print.
 
 pub(crate) mod console;
 pub(crate) mod style;

@@ -1,4 +1,4 @@
-//! Which words have which colour.
+//! Colours of words.
 
 use anstyle::{AnsiColor, Style};
 
@@ -8,11 +8,11 @@ use crate::model::status::Condition;
 
 /// Headers and labels.
 pub(crate) const BOLD: Style = Style::new().bold();
-/// What is there for completeness.
+/// Secondary details.
 pub(crate) const DIM: Style = Style::new().dimmed();
 
-/// The colour of a condition: green is done, blue on its way, red needs someone, yellow is safe
-/// but not what was asked for.
+/// The colour of a condition: green is done, blue is in progress, red needs attention, yellow is
+/// safe but not the requested state.
 pub(crate) fn condition(condition: Condition) -> Style {
     match condition {
         Condition::Ready => colour(AnsiColor::Green),
@@ -22,7 +22,7 @@ pub(crate) fn condition(condition: Condition) -> Style {
     }
 }
 
-/// The colour of what became of a generation.
+/// The colour of the outcome of a generation.
 pub(crate) fn outcome(outcome: Option<&Outcome>) -> Style {
     match outcome {
         Some(Outcome::Ready) => colour(AnsiColor::Green),
@@ -32,7 +32,7 @@ pub(crate) fn outcome(outcome: Option<&Outcome>) -> Style {
     }
 }
 
-/// The colour of a kind of event: only failures stand out.
+/// The colour of an event kind; only failures stand out.
 pub(crate) fn event(kind: EventKind) -> Style {
     match kind {
         EventKind::Failure => colour(AnsiColor::Red),

@@ -8,7 +8,8 @@ use super::text::{one_line, shorten};
 
 /// Spaces between columns.
 const GAP: usize = 2;
-/// If the terminal leaves the last column less room than this, texts that do not fit get lines of their own.
+/// The minimum width of the last column. On a narrower terminal, texts that do not fit get lines of
+/// their own.
 const NARROWEST_LAST: usize = 40;
 /// The indentation of such lines.
 const INDENT: &str = "  ";
@@ -21,12 +22,12 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// `text` on one line, in `style`.
+    /// A cell with `text` on one line, in `style`.
     pub(crate) fn styled(text: &str, style: Style) -> Self {
         Self { text: one_line(text), style }
     }
 
-    /// `value`, or a dash where there is none.
+    /// A cell with `value`, or a dash if it is missing.
     pub(crate) fn or_dash(value: Option<impl ToString>) -> Self {
         value.map_or_else(|| Self::from("-"), |value| Self::from(value.to_string().as_str()))
     }
@@ -93,7 +94,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// A row whose last cell goes below it if there is no room beside it.
+/// Renders a row; its last cell goes below the row if it does not fit beside it.
 fn render_wrapped(cells: &[Cell], widths: &[usize], room: usize, width: usize) -> String {
     let Some((last, others)) = cells.split_last().filter(|(last, _)| last.width() > room) else {
         return render_line(cells, widths, None);
@@ -106,7 +107,7 @@ fn render_wrapped(cells: &[Cell], widths: &[usize], room: usize, width: usize) -
     render_line(others, widths, None) + &below
 }
 
-/// Padding is written only once something follows it, so that no line ends in spaces.
+/// Writes padding only before another cell, so that no line ends in spaces.
 fn render_line(cells: &[Cell], widths: &[usize], room_of_last: Option<usize>) -> String {
     let mut line = String::new();
     let mut pending = 0;

@@ -1,12 +1,12 @@
-//! How wide the terminal is.
+//! The width of the terminal.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-/// The columns of the terminal; `None` where they cannot be told.
+/// Returns the number of columns, or `None` if it is unknown.
 ///
-/// `COLUMNS` wins, so that people can choose; else the terminal is asked by `stty`, which every
-/// system with a terminal has.
+/// `COLUMNS` takes precedence, so that users can choose; else `stty` reports the size. Every system
+/// with a terminal has `stty`.
 pub(crate) fn width() -> Option<usize> {
     let chosen = std::env::var("COLUMNS").ok().and_then(|text| plausible(&text));
     chosen.or_else(ask_stty)
@@ -18,12 +18,12 @@ fn ask_stty() -> Option<usize> {
     parse_size(&String::from_utf8_lossy(&answer.stdout))
 }
 
-/// `stty size` prints rows and columns.
+/// Parses the rows and columns that `stty size` prints.
 fn parse_size(text: &str) -> Option<usize> {
     plausible(text.split_whitespace().nth(1)?)
 }
 
-/// A terminal that does not know its size says zero.
+/// A terminal that does not know its size reports zero.
 fn plausible(columns: &str) -> Option<usize> {
     columns.trim().parse().ok().filter(|columns| *columns > 0)
 }

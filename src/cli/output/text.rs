@@ -1,4 +1,4 @@
-//! Text that came from elsewhere, made safe; moments and lengths of time, made short.
+//! Makes external text safe to print, and formats times and durations briefly.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -9,19 +9,19 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const MONTH: u64 = 30 * DAY;
 
-/// `text` on one line, with nothing in it that a terminal would obey.
+/// `text` on one line, without characters that a terminal would interpret.
 pub(crate) fn one_line(text: &str) -> String {
     let joined = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     joined.join(" ").chars().map(harmless).collect()
 }
 
-/// The lines of `text`, each with nothing in it that a terminal would obey.
+/// The lines of `text`, without characters that a terminal would interpret.
 pub(crate) fn safe_lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(|line| line.trim_end().chars().map(harmless).collect())
 }
 
-/// Whether a terminal would act on `c`: control characters move cursors and rename windows, the
-/// marks of writing direction make a line read as another one.
+/// Whether a terminal would interpret `c`: control characters move the cursor and rename windows,
+/// and bidirectional marks make a line look like another one.
 pub(crate) fn is_obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -34,7 +34,7 @@ fn harmless(c: char) -> char {
     }
 }
 
-/// Returns `text` in at most `room` columns; an ellipsis replaces what was left out.
+/// Returns `text` in at most `room` columns; an ellipsis replaces the omitted part.
 pub(crate) fn shorten(text: &str, room: usize) -> String {
     if text.width() <= room {
         return text.to_owned();
@@ -51,23 +51,23 @@ pub(crate) fn shorten(text: &str, room: usize) -> String {
     format!("{}…", kept.trim_end())
 }
 
-/// Removes escape sequences and everything else that a terminal would obey from output that comes in
-/// pieces, and keeps its lines.
+/// Filters output that arrives in chunks: removes escape sequences and all other characters that a
+/// terminal would interpret, and keeps the lines.
 #[derive(Default)]
 pub(crate) struct OutputFilter {
     escapes: anstream::adapter::StripBytes,
-    /// The first bytes of a letter whose rest is in the next piece.
+    /// The first bytes of a character that continues in the next chunk.
     begun: Vec<u8>,
 }
 
 impl OutputFilter {
-    /// Returns the harmless part of the next piece.
+    /// Returns the harmless part of the next chunk.
     pub(crate) fn filter(&mut self, piece: &[u8]) -> Vec<u8> {
         for part in self.escapes.strip_next(piece) {
             self.begun.extend_from_slice(part);
         }
         let whole = match std::str::from_utf8(&self.begun) {
-            // Cut off within a letter: its rest is in the next piece.
+            // The chunk ends within a character; the next chunk has its remaining bytes.
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             _ => self.begun.len(),
         };
@@ -89,13 +89,13 @@ pub(crate) fn ago(now: Timestamp, at: Timestamp) -> String {
     if passed == 0 { "now".to_owned() } else { format!("{} ago", length(passed)) }
 }
 
-/// `in 27s`, by the clock `now`; what is overdue is due now.
+/// `in 27s`, by the clock `now`; an overdue time is due now.
 pub(crate) fn ahead(now: Timestamp, at: Timestamp) -> String {
     let left = at.since(now).as_secs();
     if left == 0 { "now".to_owned() } else { format!("in {}", length(left)) }
 }
 
-/// At most two units, none of them finer than anyone asks for.
+/// A duration in at most two units.
 fn length(seconds: u64) -> String {
     match seconds {
         0..MINUTE => format!("{seconds}s"),

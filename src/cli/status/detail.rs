@@ -1,4 +1,4 @@
-//! One environment, in all detail.
+//! All details of one environment.
 
 use crate::cli::output::style::{self, BOLD, paint};
 use crate::cli::output::text::{ago, ahead, one_line, safe_lines};
@@ -8,7 +8,7 @@ use crate::model::status::{RunningContainer, VolumeView};
 use crate::model::time::Timestamp;
 use crate::model::view::EnvironmentView;
 
-/// A headline, the message, then a line for each thing that is known.
+/// A headline, the message, then one line for each known property.
 pub(crate) fn detail(view: &EnvironmentView, now: Timestamp) -> String {
     let mut text = headline(view, now);
     for line in safe_lines(&view.message) {
@@ -60,7 +60,7 @@ fn facts(view: &EnvironmentView, now: Timestamp) -> Vec<(&'static str, String)> 
     facts.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }
 
-/// The loop may not have seen the newest generation yet.
+/// The controller may not have processed the newest generation yet.
 fn generation(view: &EnvironmentView) -> String {
     match view.observed_generation {
         Some(seen) if seen == view.generation => view.generation.to_string(),

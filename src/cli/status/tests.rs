@@ -1,4 +1,4 @@
-//! What people read, letter by letter.
+//! The exact output of `abide status`.
 
 use super::*;
 use crate::cli::output::console::{Format, testing};

@@ -1,4 +1,4 @@
-//! `abide status --watch`: what changes, as it changes.
+//! `abide status --watch`: shows changes as they happen.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,8 +15,8 @@ use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, Overview};
 
-/// Shows the state at every change, until the reader has gone: in place on a terminal, else a line
-/// for each environment that changed.
+/// Shows the state at every change, until the reader closes the output: in place on a terminal,
+/// else as one line for each changed environment.
 pub(crate) async fn watch(
     session: &mut Session,
     client: &Client,
@@ -48,7 +48,7 @@ fn redraw(console: &mut Console, overview: &Overview, in_detail: bool, now: Time
     console.data(&text)
 }
 
-/// What was printed last of each environment.
+/// The last printed state of each environment.
 #[derive(Default)]
 pub(super) struct Seen(BTreeMap<EnvironmentName, EnvironmentView>);
 

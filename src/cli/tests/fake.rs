@@ -1,4 +1,4 @@
-//! A daemon's API with answers laid out beforehand, on a real socket and a real port.
+//! A daemon's API with prepared answers, on a real socket and a real port.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ use crate::model::view::EnvironmentView;
 
 const WATCH: &str = "GET /api/v1/watch";
 
-/// Answers by method and path, and what was asked.
+/// Answers by method and path, and a log of the requests.
 #[derive(Clone, Default)]
 pub(super) struct Api {
     answers: Arc<Mutex<BTreeMap<String, (u16, String)>>>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// Shown from the moment that the path is asked for.
+    /// The view to show once this path was requested.
     later: Arc<Mutex<Option<(String, EnvironmentView)>>>,
     streams: Arc<Mutex<bool>>,
 }
@@ -63,7 +63,7 @@ impl Api {
         axum::Router::new().fallback(serve).with_state(self.clone())
     }
 
-    /// The view that was to be shown from this request on.
+    /// The view to show from this request on.
     fn turn(&self, path: &str) -> Option<EnvironmentView> {
         let mut later = self.later.lock().unwrap();
         let (_, view) = later.take_if(|(awaited, _)| awaited == path)?;
@@ -85,7 +85,7 @@ async fn serve(State(api): State<Api>, request: Request<Body>) -> Response {
     if path == WATCH && *api.streams.lock().unwrap() {
         return stream(turned);
     }
-    // What is waited for is for other tests.
+    // Other tests check the query of a wait.
     let known = if path.contains("/wait?") { path.split('?').next().unwrap_or(&path) } else { &path };
     let answer = api.answers.lock().unwrap().get(known).cloned();
     let (status, text) = answer.unwrap_or_else(|| {
@@ -94,7 +94,7 @@ async fn serve(State(api): State<Api>, request: Request<Body>) -> Response {
     (StatusCode::from_u16(status).unwrap(), text).into_response()
 }
 
-/// One event, in two pieces, and then silence.
+/// One event in two chunks, then nothing.
 fn stream(view: Option<EnvironmentView>) -> Response {
     let text =
         view.map(|view| format!("event: environment\ndata: {}\n\n", serde_json::to_string(&view).unwrap()));
@@ -105,7 +105,7 @@ fn stream(view: Option<EnvironmentView>) -> Response {
     Body::from_stream(futures::stream::iter(pieces).chain(silence)).into_response()
 }
 
-/// The API on a socket in a folder of its own, and on a TCP port.
+/// The API on a socket in its own folder, and on a TCP port.
 pub(super) struct Daemon {
     api: Api,
     folder: tempfile::TempDir,
@@ -151,23 +151,23 @@ impl Daemon {
         self.api.answer(path, 200, text.to_owned());
     }
 
-    /// Shows `view` from the moment that the stream is opened, and rings there.
+    /// Shows `view` once the stream is opened, and sends an event on it.
     pub(super) fn once_watched(&self, view: &EnvironmentView) {
         *self.api.streams.lock().unwrap() = true;
         self.once_asked(WATCH, view);
     }
 
-    /// Shows `view` from the moment that `path` is asked for.
+    /// Shows `view` once `path` was requested.
     pub(super) fn once_asked(&self, path: &str, view: &EnvironmentView) {
         *self.api.later.lock().unwrap() = Some((path.to_owned(), view.clone()));
     }
 
-    /// What was asked, other than the stream.
+    /// The requests, without those for the stream.
     pub(super) fn asked(&self) -> Vec<String> {
         self.api.asked.lock().unwrap().clone()
     }
 
-    /// The line as words, for the socket of this daemon.
+    /// The words of a command line, for the socket of this daemon.
     pub(super) fn words(&self, line: &str) -> Vec<String> {
         let line = format!("abide {line} --desired-state {}", self.folder().display());
         line.split_whitespace().map(ToOwned::to_owned).collect()

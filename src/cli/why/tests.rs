@@ -1,4 +1,4 @@
-//! The chain, letter by letter.
+//! The exact output of `abide why`.
 
 use super::*;
 use crate::cli::tests::{NOW, event, generation, ready, view};
