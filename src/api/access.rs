@@ -1,8 +1,8 @@
-//! Who may come in, and what for.
+//! Access control: who may use which route.
 //!
-//! [`socket::name_caller`] and [`gate::authenticate`] say who asks, as an [`Access`] in the request's
-//! extensions; `guard` stands before every route and compares it with the route's `Rule`. Where
-//! nobody said who asks, nobody is let in.
+//! [`socket::name_caller`] and [`gate::authenticate`] identify the caller and store it as an
+//! [`Access`] in the request's extensions. `guard` runs before every route and compares that with
+//! the route's `Rule`. A request without an [`Access`] is refused.
 
 mod failures;
 pub mod gate;
@@ -23,54 +23,54 @@ use super::error::ApiError;
 use crate::model::access::{Role, Token};
 use crate::model::name::EnvironmentName;
 
-/// Who asks, and what they may do.
+/// The caller and its permissions.
 #[derive(Clone)]
 pub struct Access {
     role: Role,
     by: String,
-    /// The token that let them in; `None`: they are on this machine's socket.
+    /// The token of the caller; `None` for a caller on this host's socket.
     lease: Option<Lease>,
 }
 
 impl Access {
-    /// Someone of this machine, who may do everything; `by` is their name for the record.
+    /// A user of this host, who may do everything; `by` is their name for the record.
     pub fn local(by: impl Into<String>) -> Self {
         Self { role: Role::Admin, by: by.into(), lease: None }
     }
 
-    /// The holder of a token. The record then names token and address, in a form that no user of
-    /// this machine can have for a name.
+    /// The holder of a token. The record then names the token and the address, in a form that is
+    /// not a valid user name on this host.
     fn of_token(token: Token, from: Option<SocketAddr>, lease: Lease) -> Self {
         let from = from.map_or_else(|| "socket".to_owned(), |from| from.ip().to_canonical().to_string());
         Self { role: token.role, by: format!("token {} ({from})", token.name), lease: Some(lease) }
     }
 
-    /// What they may do.
+    /// The role of the caller.
     pub fn role(&self) -> &Role {
         &self.role
     }
 
-    /// Their name for the record: `alice`, or `token ci (192.0.2.7)`.
+    /// The caller's name for the record: `alice`, or `token ci (192.0.2.7)`.
     pub fn by(&self) -> &str {
         &self.by
     }
 
-    /// The token that let them in, where one did.
+    /// The token of the caller, if it used one.
     pub fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
 }
 
-/// What a route asks of who comes.
+/// The permission that a route requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Nothing.
+    /// None.
     Anyone,
-    /// To be allowed to look.
+    /// To read.
     Look,
-    /// To be allowed to move the environment that the path names.
+    /// To change the environment that the path names.
     Move,
-    /// To be allowed everything.
+    /// To do everything.
     Administer,
     /// To be an agent.
     Agent,
@@ -88,12 +88,12 @@ impl Rule {
     }
 }
 
-/// Marks an answer to someone who has not shown a good token.
+/// Marks an answer to a client without a valid token.
 #[derive(Clone, Copy)]
 pub(super) struct NotLetIn;
 
-/// Lets a request on to its handler where `rule` allows it. What is refused is refused in constant
-/// words: they tell neither what was wrong with a token nor what there is behind the door.
+/// Passes a request to its handler if `rule` allows it. Refusals use constant texts, which reveal
+/// neither what was wrong with the token nor what exists behind the route.
 pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, next: Next) -> Response {
     if rule == Rule::Anyone {
         return next.run(request).await;
@@ -121,8 +121,8 @@ async fn environment(parts: &mut Parts) -> Option<EnvironmentName> {
     EnvironmentName::new(text).ok()
 }
 
-/// Who asked for what may move something, or was not allowed to ask at all. The route is logged, and
-/// not the path: someone may have put a token there.
+/// Logs requests that may change something, and those that were refused. Logs the route instead of
+/// the path, because a client may have put a token into the path.
 fn audit(
     access: &Access,
     method: &Method,

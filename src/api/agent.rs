@@ -1,4 +1,4 @@
-//! What an agent asks: a process on another host that dialled in with a token of its own.
+//! Requests of agents: processes on other hosts that connect with a token of their own.
 
 mod answers;
 mod desk;
@@ -23,19 +23,19 @@ pub use registry::{Images, Wanted};
 pub(super) use report::report;
 pub(super) use session::session;
 
-/// The agent that asks. Only routes below `/api/v1/agent/` have one, and their rule sees to it that
-/// nobody else gets that far.
+/// The agent that sent the request. Only routes below `/api/v1/agent/` have one; their rule lets
+/// only agents through.
 pub struct AgentCaller {
-    /// Its host's name in the manifest.
+    /// The name of its host in the manifest.
     pub agent: AgentName,
-    /// Its token: whatever is open for the agent ends with it. Answers do so by themselves.
+    /// Its token. Everything that is open for the agent ends with it; answers end automatically.
     pub lease: Lease,
     deadline: Option<BodyDeadline>,
 }
 
 impl AgentCaller {
-    /// From now on the body of this request may take as long as it likes: it is one direction of a
-    /// link, and no upload.
+    /// Removes the deadline of this request's body, because it is one direction of a link, not an
+    /// upload.
     pub fn lift_deadline(&self) {
         if let Some(deadline) = &self.deadline {
             deadline.lift();
@@ -56,14 +56,14 @@ impl<S: Sync> FromRequestParts<S> for AgentCaller {
     }
 }
 
-/// Who the controller takes an agent for.
+/// The identity of an agent, as the controller knows it.
 #[derive(Serialize)]
 pub(super) struct Itself {
     agent: AgentName,
     token: TokenId,
 }
 
-/// `GET /api/v1/agent/self`: lets an agent find out whether its token is good, and for what.
+/// `GET /api/v1/agent/self`: lets an agent check whether its token is valid, and for which agent.
 pub(super) async fn itself(caller: AgentCaller) -> Json<Itself> {
     Json(Itself { agent: caller.agent, token: caller.lease.id().clone() })
 }

@@ -1,5 +1,5 @@
-//! What comes with a request: its body, its query, and who asks. Whatever is wrong with them is
-//! the request's fault, and is said in words.
+//! Extractors for the parts of a request: its body, its query and its caller. Every problem with
+//! them is a client error with a message.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -11,7 +11,7 @@ use super::ApiState;
 use super::access::Access;
 use super::error::ApiError;
 
-/// A JSON body. An empty one is an empty object: most verbs need nothing more.
+/// A JSON body. An empty body counts as an empty object, because most commands need no more.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Asked<T> {
     }
 }
 
-/// Who asks, as the server said it.
+/// The caller's name, as the server determined it.
 pub(super) struct By(pub(super) String);
 
 impl FromRequestParts<ApiState> for By {

@@ -1,4 +1,4 @@
-//! Reading: environments, history, events, plans.
+//! Read requests: environments, history, events, plans.
 
 use std::sync::Arc;
 
@@ -21,18 +21,18 @@ use crate::model::status::{Condition, Reason};
 use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
 
-/// The longest plan that an agent may tell, in bytes.
+/// The longest plan accepted from an agent, in bytes.
 const LONGEST_PLAN: usize = 4 << 20;
-/// How many events are answered where nothing is said of it.
+/// The default number of events in an answer.
 const EVENTS: usize = 100;
-/// How many are answered at most.
+/// The maximum number of events in an answer.
 const MOST_EVENTS: usize = 10_000;
 
-/// Of which environments.
+/// The environments to return.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OverviewQuery {
-    /// Only this one.
+    /// Only this environment.
     environment: Option<String>,
 }
 
@@ -72,13 +72,13 @@ fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
     HistoryView { generation, image, revision, origin, by, note, at, outcome }
 }
 
-/// Which events.
+/// The events to return.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
-    /// Only those with a higher sequence.
+    /// Only events with a higher sequence number.
     after: Option<u64>,
-    /// How many of the newest.
+    /// The number of newest events.
     limit: Option<usize>,
 }
 
@@ -121,8 +121,8 @@ fn undeclared(environment: EnvironmentName) -> PlanView {
     PlanView { environment, differences, steps: Vec::new(), message, differs: true }
 }
 
-/// The plan with what the status knows and no step tells: a build that failed, a push that is not
-/// looked at, an edit that is not taken.
+/// Adds what the status knows but no step shows: a failed build, a push that is not processed yet,
+/// a rejected edit of the manifest.
 fn with_status(mut plan: PlanView, view: &EnvironmentView, problem: Option<String>) -> PlanView {
     if let Some(problem) = problem {
         plan.differences.push(format!("the edited manifest is not taken: {problem}"));
@@ -135,7 +135,7 @@ fn with_status(mut plan: PlanView, view: &EnvironmentView, problem: Option<Strin
     plan
 }
 
-/// Whether the status says that what is recorded runs and serves, or that nothing is recorded.
+/// Whether the status means that the recorded image runs and serves, or that nothing is recorded.
 fn is_as_recorded(view: &EnvironmentView) -> bool {
     match view.status {
         Condition::Ready | Condition::RolledBack | Condition::Held => true,
@@ -146,7 +146,7 @@ fn is_as_recorded(view: &EnvironmentView) -> bool {
 }
 
 impl ApiState {
-    /// The plan of an environment on another host.
+    /// Requests the plan of an environment on another host.
     async fn plan_there(&self, host: &AgentName, environment: EnvironmentName) -> Result<PlanView, ApiError> {
         let answer = self.desk.ask(host, environment, Question::Plan).await?;
         let plan = axum::body::to_bytes(Body::from_stream(answer), LONGEST_PLAN).await;
@@ -154,8 +154,8 @@ impl ApiState {
         plan.ok_or_else(|| ControllerError(format!("the answer of the agent {host} broke off")).into())
     }
 
-    /// Runs `work` on a thread that may block. What reads a document of each environment takes long
-    /// where there are many, and would keep requests waiting that need nothing of it.
+    /// Runs `work` on a thread that may block. Reading a document of each environment takes long if
+    /// there are many, and would delay unrelated requests.
     pub(super) async fn apart<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, RecordError> + Send + 'static,
@@ -170,12 +170,12 @@ impl ApiState {
         }
     }
 
-    /// Every environment that the manifest declares or the record knows, in the order of names.
+    /// Returns every environment that is declared or recorded, ordered by name.
     pub(super) fn views(&self) -> Result<Vec<EnvironmentView>, RecordError> {
         self.names()?.iter().map(|name| self.view(name)).collect()
     }
 
-    /// One environment.
+    /// Returns one environment.
     pub(super) fn view(&self, name: &EnvironmentName) -> Result<EnvironmentView, RecordError> {
         let state = Arc::clone(&self.manifest.borrow());
         match self.facts(name, &state.manifest) {
@@ -183,7 +183,7 @@ impl ApiState {
                 let build = self.controller.as_ref().and_then(|controller| controller.building(name));
                 Ok(view::with_build(view::environment(facts), build, (self.clock)()))
             }
-            // One document that makes no sense must not hide every other environment.
+            // One unreadable document must not hide all other environments.
             Err(error @ RecordError::Unreadable { .. }) => {
                 let spec = state.manifest.environments.get(name);
                 Ok(view::unreadable(spec, name.clone(), error.to_string()))
@@ -192,14 +192,15 @@ impl ApiState {
         }
     }
 
-    /// All that is known of one environment.
+    /// Collects the facts about one environment.
     pub(super) fn facts<'a>(
         &self,
         name: &EnvironmentName,
         manifest: &'a Manifest,
     ) -> Result<Facts<'a>, RecordError> {
         let spec = manifest.environments.get(name);
-        // The status first: what moves the record between the two reads makes the older status outdated.
+        // The status comes first: a change of the record between the two reads then makes the older
+        // status outdated.
         let status = self.status.status(name)?;
         Ok(Facts {
             spec,

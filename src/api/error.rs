@@ -1,4 +1,4 @@
-//! Errors as the API answers them: a status, a word for scripts, a sentence for people.
+//! Errors of the API: a status, a word for scripts, a sentence for users.
 
 use axum::Json;
 use axum::http::{Method, StatusCode, Uri};
@@ -9,7 +9,7 @@ use crate::model::error::chain;
 use crate::model::view::ErrorView;
 use crate::record::{RecordError, TokenError, WriteError};
 
-/// An error on its way out.
+/// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     pub(super) status: StatusCode,
@@ -21,54 +21,54 @@ impl ApiError {
         Self { status, view: ErrorView { error: error.to_owned(), message: message.into() } }
     }
 
-    /// Nobody who may come in. The same words whatever was wrong.
+    /// The caller has no valid token. The text is the same for every cause.
     pub(super) fn unauthorized() -> Self {
         let message = "show a token that is in force: `Authorization: Bearer abide_...`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// Somebody, who may not do this. The same words whether or not the thing is there.
+    /// The caller lacks the permission. The text is the same whether or not the thing exists.
     pub(super) fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow that")
     }
 
-    /// Too many attempts without a good token.
+    /// Too many requests without a valid token.
     pub(super) fn too_many_failures() -> Self {
         let message = "too many attempts without a token that is in force: wait a little";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", message)
     }
 
-    /// The thing is not there.
+    /// The thing does not exist.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", message)
     }
 
-    /// The request makes no sense.
+    /// The request is malformed.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", message)
     }
 
-    /// Things are not as the request takes them to be.
+    /// The state differs from what the request assumes.
     pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
-    /// The request makes sense, but not for this thing.
+    /// The request is valid, but not for this thing.
     pub(super) fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", message)
     }
 
-    /// What the answer needs is not there now; `error` says what.
+    /// A required part is unavailable; `error` names it.
     pub(super) fn unavailable(error: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error, message)
     }
 
-    /// Only a loop can answer.
+    /// The request needs a daemon.
     pub(super) fn no_daemon() -> Self {
         Self::unavailable("no-daemon", "no daemon runs: start one with `abide daemon`")
     }
 
-    /// What axum itself refused, with its status where that blames the request.
+    /// An error of axum itself, with axum's status if that is a client error.
     pub(super) fn refused(status: StatusCode, message: impl Into<String>) -> Self {
         let status = if status.is_client_error() { status } else { StatusCode::BAD_REQUEST };
         let error = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "bad-request" };
@@ -83,7 +83,7 @@ impl IntoResponse for ApiError {
 }
 
 impl From<RecordError> for ApiError {
-    /// The one place where a failing record is logged.
+    /// The one place that logs record errors.
     fn from(error: RecordError) -> Self {
         let message = chain(&error);
         tracing::error!(message, "the record could not be used");
@@ -118,12 +118,12 @@ impl From<ControllerError> for ApiError {
     }
 }
 
-/// No such path.
+/// Answers a request for an unknown path.
 pub(super) async fn no_route(uri: Uri) -> ApiError {
     ApiError::not_found(format!("there is nothing at `{}`; the API begins with `/api/v1/`", uri.path()))
 }
 
-/// The path is there for another method.
+/// Answers a request with the wrong method.
 pub(super) async fn no_method(method: Method, uri: Uri) -> ApiError {
     let message = format!("`{}` does not take {method}", uri.path());
     ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message)

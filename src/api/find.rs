@@ -1,4 +1,4 @@
-//! Finding an environment by what someone typed.
+//! Finds an environment by the name that a user typed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::EnvironmentSpec;
 use crate::record::RecordError;
 
-/// How many letters may be wrong for a name to be the one that was meant.
+/// The maximum number of wrong letters for a name to be suggested.
 const TYPING_ERRORS: usize = 2;
 
-/// An environment that the manifest declares or the record knows: the one that the URL names.
+/// The environment that the URL names; it is declared in the manifest or recorded.
 pub(super) struct Found {
     pub(super) name: EnvironmentName,
     manifest: Arc<ManifestState>,
 }
 
 impl Found {
-    /// What the manifest declares of it; `None` where it does not any more.
+    /// Its declaration; `None` if it is no longer in the manifest.
     pub(super) fn spec(&self) -> Option<&EnvironmentSpec> {
         self.manifest.manifest.environments.get(&self.name)
     }
 
-    /// The agent that runs it; `None`: this machine does, or nobody.
+    /// The agent that runs it; `None` if this host or nobody does.
     pub(super) fn host(&self) -> Option<&AgentName> {
         self.spec()?.host.as_ref()
     }
 
-    /// The same, where nothing can be done without.
+    /// Its declaration, for requests that need one.
     pub(super) fn declared(&self) -> Result<&EnvironmentSpec, ApiError> {
         self.spec().ok_or_else(|| {
             let name = &self.name;
@@ -55,10 +55,10 @@ impl FromRequestParts<ApiState> for Found {
 }
 
 impl ApiState {
-    /// The environment called `text`.
+    /// Finds the environment called `text`.
     ///
     /// # Errors
-    /// Not found, with the name that may have been meant, or all names.
+    /// Not found, with the most similar name, or all names.
     pub(super) fn find(&self, text: &str) -> Result<Found, ApiError> {
         let manifest = Arc::clone(&self.manifest.borrow());
         let names = self.names()?;
@@ -68,7 +68,7 @@ impl ApiState {
         }
     }
 
-    /// Every environment that the manifest declares or the record knows.
+    /// Returns every environment that is declared or recorded.
     pub(super) fn names(&self) -> Result<BTreeSet<EnvironmentName>, RecordError> {
         let recorded = self.desired.all()?.into_iter().map(|desired| desired.environment);
         Ok(self.manifest.borrow().manifest.environments.keys().cloned().chain(recorded).collect())
@@ -89,7 +89,7 @@ fn unknown(text: &str, names: &BTreeSet<EnvironmentName>) -> String {
     }
 }
 
-/// How many letters must be added, taken away or changed to make one text of the other.
+/// The number of letters to add, remove or change to turn one text into the other.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut above: Vec<usize> = (0..=other.len()).collect();

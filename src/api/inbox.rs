@@ -1,4 +1,4 @@
-//! Webhooks meet the record: which hook, who follows, and what is written.
+//! The webhook inbox on the record: looks up hooks and polling environments, and records pushes.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::model::spec::Supply;
 use crate::record::{Delivery, DesiredWriter};
 use crate::secret;
 
-/// The live manifest and the handle that moves the record.
+/// The current manifest, and the handle that updates the record.
 #[derive(Clone)]
 pub struct RecordInbox {
     /// The manifest as it is edited.
     pub manifest: watch::Receiver<Arc<ManifestState>>,
-    /// Where pushes are recorded.
+    /// Records pushes.
     pub writer: DesiredWriter,
 }
 
@@ -56,8 +56,8 @@ impl Inbox for RecordInbox {
         let name = RepositoryName::new(repository).ok()?;
         let state = self.manifest.borrow();
         let webhook = state.manifest.repositories.get(&name)?.webhook.as_ref()?;
-        // Read afresh, so that a rotated secret needs no restart. One that cannot be read leaves
-        // an empty secret, with which nothing is ever authentic.
+        // The secret is read again each time, so that a rotated secret needs no restart. If it
+        // cannot be read, the secret is empty, and no delivery is authentic.
         let secret = secret::read(&webhook.secret).unwrap_or_else(|error| {
             tracing::error!(repository = %name, %error, "the webhook's secret cannot be read");
             Secret::default()

@@ -1,4 +1,4 @@
-//! `/logs`: the output of a container, through the loop, or of a build, from its file.
+//! `/logs`: the output of a container, from the controller, or of a build, from its file.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -16,24 +16,24 @@ use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
-/// Which output.
+/// The output to return.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogsQuery {
-    /// Whether to go on with what comes.
+    /// Whether to keep sending new output.
     #[serde(default)]
     follow: bool,
     /// Only the last lines.
     tail: Option<usize>,
-    /// Only what is younger, in RFC 3339.
+    /// Only newer lines, in RFC 3339.
     since: Option<Timestamp>,
-    /// The output of a build rather than of the container.
+    /// The output of a build instead of the container.
     #[serde(default)]
     build: bool,
-    /// The end of what the container before this one printed.
+    /// The end of the output of the previous container.
     #[serde(default)]
     previous: bool,
-    /// Of which build.
+    /// The number of the build.
     number: Option<u64>,
 }
 
@@ -60,12 +60,12 @@ pub(super) async fn logs(
     Ok(plain(stream))
 }
 
-/// Output as an answer.
+/// Sends output as plain text.
 fn plain(stream: LogStream) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
-        // The output is whatever a container prints: never to be taken for a page.
+        // A container may print anything; browsers must not render it as a page.
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, Body::from_stream(stream)).into_response()
@@ -95,7 +95,7 @@ async fn build_log(
     })
 }
 
-/// The build that runs, else the last that came to a verdict.
+/// The running build, else the last one with a permanent result.
 fn newest_build(api: &ApiState, environment: &EnvironmentName) -> Result<u64, ApiError> {
     let running = api.controller.as_ref().and_then(|controller| controller.building(environment));
     if let Some(build) = running {
@@ -105,8 +105,8 @@ fn newest_build(api: &ApiState, environment: &EnvironmentName) -> Result<u64, Ap
     newest.ok_or_else(|| ApiError::not_found(format!("nothing was built for `{environment}` yet")))
 }
 
-/// Whether nobody writes this log any more. A build has its record once it came to a verdict; it
-/// stands under the environment that first asked for it, which need not be this one.
+/// Whether the log is complete. A build has a record once it has a permanent result. The record
+/// belongs to the environment that first requested the build, which need not be this one.
 fn is_over(api: &ApiState, environment: &EnvironmentName, number: u64) -> bool {
     let Some(controller) = &api.controller else { return true };
     if controller.building(environment).is_some_and(|build| build.number == number) {

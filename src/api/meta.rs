@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it works.
+//! Health checks: whether the process lives, and whether it works.
 
 use axum::extract::State;
 use axum::http::header;
@@ -8,15 +8,16 @@ use super::error::ApiError;
 use super::{ApiState, Liveness};
 use crate::model::time::Timestamp;
 
-/// How many rounds of looking at everything may be missed.
+/// How many full checks in a row may be missed.
 const ROUNDS: u32 = 3;
 
-/// `GET /healthz`: a process that answers lives.
+/// `GET /healthz`: succeeds if the process answers.
 pub(super) async fn healthz() -> Response {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 
-/// `GET /readyz`: the record can be read and written, and the loop has looked at everything lately.
+/// `GET /readyz`: the record is readable and writable, and the controller has checked everything
+/// recently.
 pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Response, ApiError> {
     api.desired.try_read()?;
     let written = api.desired.try_write().await;

@@ -1,4 +1,4 @@
-//! `/metrics` in Prometheus' text format.
+//! `/metrics` in the Prometheus text format.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use crate::model::status::Condition;
 use crate::model::time::Timestamp;
 use crate::model::view::EnvironmentView;
 
-/// Every condition, so that each has a line and none vanishes from a graph.
+/// All conditions, so that each has a line and none vanishes from a graph.
 const CONDITIONS: [Condition; 6] = [
     Condition::Ready,
     Condition::Progressing,
@@ -90,14 +90,14 @@ fn controller(page: &mut Page, api: &ApiState, now: Timestamp) {
     }
 }
 
-/// Lines as Prometheus reads them.
+/// Lines in the Prometheus text format.
 #[derive(Default)]
 struct Page {
     text: String,
 }
 
 impl Page {
-    /// Begins a family of lines of the same name.
+    /// Starts a metric family.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -111,7 +111,7 @@ impl Page {
     }
 }
 
-/// A label's value: three characters would end it.
+/// Escapes a label value: three characters would break it.
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

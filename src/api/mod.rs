@@ -1,8 +1,9 @@
-//! The door: webhooks and the HTTP API. Holds the handles that move the record, and nothing of Docker.
+//! The HTTP API and the webhooks. This module holds the handles that update the record, and has no
+//! access to Docker.
 //!
-//! [`router`] is all of it, each route behind a rule ([`access`]) that says who may use it. What only
-//! the loop can tell comes through [`Controller`]; without one, as where no daemon runs, the same
-//! routes work on the record itself.
+//! [`router`] returns all routes, each behind a rule ([`access`]) for who may use it. Data that
+//! only the controller has comes through [`Controller`]; without a daemon, the same routes work on
+//! the record itself.
 
 pub mod access;
 pub mod agent;
@@ -48,84 +49,84 @@ use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{Bells, DesiredReader, DesiredWriter, StatusReader, TokenReader, TokenWriter};
 
-/// Everything that the API works with. Cheap to clone.
+/// The shared state of the API. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
-    /// The manifest as it is taken, and what is wrong with a newer edit of it.
+    /// The manifest in use, and the problem of a newer edit.
     pub manifest: Receiver<Arc<ManifestState>>,
-    /// Moves the record.
+    /// Updates the record.
     pub writer: DesiredWriter,
-    /// Reads what should run.
+    /// Reads the desired state.
     pub desired: DesiredReader,
-    /// Reads what the loop did and saw.
+    /// Reads the actions and observations of the controller.
     pub status: StatusReader,
-    /// Makes and revokes tokens.
+    /// Creates and revokes tokens.
     pub token_writer: TokenWriter,
-    /// Reads what is known of them.
+    /// Reads tokens.
     pub tokens: TokenReader,
-    /// Where agents report.
+    /// Receives the reports of agents.
     pub desk: agent::Desk,
-    /// Where agents pull from; `None` where no daemon runs.
+    /// The source of images for agents; `None` without a daemon.
     pub images: Option<Arc<dyn agent::Images>>,
-    /// By what key the server is known, where it made its own: new tokens carry it.
+    /// The server's key, if the server created its own; new tokens carry it as a pin.
     pub pin: Option<Pin>,
-    /// Rings for what the event stream tells.
+    /// Wakeups for the event stream.
     pub bells: Bells,
     /// The folder of build logs, `<number>.log`.
     pub logs_dir: PathBuf,
-    /// The loop; `None` where no daemon runs.
+    /// The controller; `None` without a daemon.
     pub controller: Option<Arc<dyn Controller>>,
-    /// More lines for `/metrics`, such as the webhooks' counters, in Prometheus' text format.
+    /// More lines for `/metrics` in the Prometheus text format, such as the counters of webhooks.
     pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
-    /// Has the manifest read again if it was edited; `None` where no daemon runs.
+    /// Reads the manifest again if it was edited; `None` without a daemon.
     pub read_manifest: Option<ReadManifest>,
-    /// What time it is.
+    /// The clock.
     pub clock: fn() -> Timestamp,
 }
 
-/// Ends once an edit of the manifest from before the call is taken in.
+/// Resolves once every edit of the manifest made before the call is applied or rejected.
 pub type ReadManifest = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// The manifest as it is taken.
+/// The manifest in use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManifestState {
-    /// What is declared.
+    /// The last valid manifest.
     pub manifest: Manifest,
-    /// Why a newer edit is not taken, in a sentence.
+    /// Why a newer edit was rejected, as a sentence.
     pub problem: Option<String>,
 }
 
-/// What only the loop can tell.
+/// Questions that only the controller can answer.
 pub trait Controller: Send + Sync {
-    /// The plan of an environment as it would be now. Nothing is done.
+    /// Returns the current plan of an environment without executing it.
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>>;
 
-    /// The output of an environment's container.
+    /// Returns the output of an environment's container.
     fn logs(
         &self,
         environment: EnvironmentName,
         options: LogOptions,
     ) -> BoxFuture<'static, Result<LogStream, ControllerError>>;
 
-    /// Whether it works.
+    /// Returns whether the controller works.
     fn alive(&self) -> Liveness;
 
-    /// What is wrong with the whole, in sentences.
+    /// Returns the global warnings, as sentences.
     fn warnings(&self) -> Vec<String>;
 
-    /// What is known of the branch or tag that an environment follows.
+    /// Returns the known head of the branch or tag that an environment tracks.
     fn look(&self, environment: &EnvironmentName) -> Look {
         let _ = environment;
         Look { is_observed: true, ..Look::default() }
     }
 
-    /// Has git or the registry asked at once for what an environment follows.
+    /// Queries git or the registry immediately for the head that an environment tracks.
     fn ask_source(&self, environment: &EnvironmentName) {
         let _ = environment;
     }
 
-    /// Whether `ancestor` is `commit` or one of those that led to it, in the repository that the images
-    /// of an environment are built from; an error if that cannot be told now.
+    /// Returns whether `ancestor` is `commit` or one of its ancestors, in the repository that the
+    /// images of an environment are built from. Returns an error if that cannot be determined now.
     fn contains(
         &self,
         environment: EnvironmentName,
@@ -136,8 +137,8 @@ pub trait Controller: Send + Sync {
         Box::pin(std::future::ready(Ok(commit == ancestor)))
     }
 
-    /// Whether a branch of the repository that an environment is built from leads to `commit`; an error if
-    /// git cannot tell now.
+    /// Reports whether any branch of an environment's repository leads to `commit`; an error if git cannot
+    /// answer now.
     fn has_commit(
         &self,
         environment: EnvironmentName,
@@ -147,34 +148,34 @@ pub trait Controller: Send + Sync {
         Box::pin(std::future::ready(Ok(true)))
     }
 
-    /// Names of the containers of an environment that exist on this host.
+    /// Returns the names of the containers of an environment that exist on this host.
     fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
         let _ = environment;
         Vec::new()
     }
 
-    /// The build that runs for an environment now.
+    /// Returns the build that runs for an environment now.
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         let _ = environment;
         None
     }
 }
 
-/// Output as it comes.
+/// A stream of output.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// Why the loop could not tell; a sentence for people.
+/// Why the controller has no answer, as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ControllerError(pub String);
 
-/// Whether the loop works.
+/// Whether the controller works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
     /// Whether the Docker Engine answers.
     pub engine: bool,
-    /// When everything was last observed; `None`: not yet.
+    /// When everything was last checked; `None` before the first check.
     pub observed: Option<Timestamp>,
-    /// How often everything is observed.
+    /// The interval of full checks.
     pub resync: Duration,
 }

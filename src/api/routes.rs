@@ -1,5 +1,5 @@
-//! Every route of the API with who may use it: the one table that the router is made of. A route
-//! cannot be added without a rule, and what no rule allows is refused.
+//! All routes of the API with their permissions, in the one table that the router is built from. A
+//! route cannot be added without a rule; everything that no rule allows is refused.
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -13,11 +13,12 @@ use super::{
     ApiState, agent, environments, error, logs, meta, metrics, tokens, transfer, verbs, wait, watch,
 };
 
-/// The longest body of a verb, in bytes.
+/// The longest body of a command, in bytes.
 const LONGEST_BODY: usize = 64 * 1024;
-/// The longest report of an agent, in bytes: a thousand environments with their last events.
+/// The longest report of an agent, in bytes: enough for a thousand environments with their last
+/// events.
 const LONGEST_REPORT: usize = 16 << 20;
-/// The longest export that is imported, in bytes.
+/// The longest export accepted by an import, in bytes.
 const LONGEST_IMPORT: usize = 64 << 20;
 
 /// One route.
@@ -38,7 +39,7 @@ impl Route {
         Self { method, path, rule, handler: routing::on(filter, handler), longest_body: LONGEST_BODY }
     }
 
-    /// Takes bodies of up to so many bytes.
+    /// Sets the maximum body length in bytes.
     fn taking(self, longest_body: usize) -> Self {
         Self { longest_body, ..self }
     }
@@ -46,7 +47,7 @@ impl Route {
     fn guarded(self) -> MethodRouter<ApiState> {
         let (rule, path) = (self.rule, self.path);
         let guard = move |request: Request, next: Next| guard(rule, path, request, next);
-        // The guard is the outermost, so that nothing of a body is read before it.
+        // The guard is the outermost layer, so that it runs before any part of the body is read.
         self.handler.layer(DefaultBodyLimit::max(self.longest_body)).route_layer(from_fn(guard))
     }
 }
@@ -63,7 +64,7 @@ fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, h
     Route::new(MethodFilter::DELETE, Method::DELETE, path, rule, handler)
 }
 
-/// The table.
+/// Returns all routes.
 pub(super) fn table() -> Vec<Route> {
     use Rule::{Administer, Agent, Anyone, Look, Move};
     vec![
@@ -100,7 +101,7 @@ pub(super) fn table() -> Vec<Route> {
     ]
 }
 
-/// All routes, each behind its rule. Who asks is for the server to say, as an
+/// Returns all routes, each behind its rule. The server must identify the caller by an
 /// [`Access`](super::access::Access) in the request's extensions.
 pub fn router(state: ApiState) -> Router {
     let routes = table().into_iter();

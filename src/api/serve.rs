@@ -1,8 +1,9 @@
-//! The accept loop: HTTP over TCP, TLS and Unix sockets, with a limit on everything a peer controls.
+//! The accept loop: HTTP over TCP, TLS and Unix sockets, with a limit on everything that a peer
+//! controls.
 //!
-//! Headers and bodies have deadlines, and errors of `accept` are survived. Clients that have not proven
-//! who they are share a budget of connections, and have to read their answers; the answers of others
-//! have no deadline, so that a followed log or an event stream may last for days.
+//! Headers and bodies have deadlines, and errors of `accept` do not end the loop. Unauthenticated
+//! clients share a budget of connections and have to read their answers in time. Answers to other
+//! clients have no deadline, so that a followed log or an event stream can last for days.
 
 mod admission;
 mod busy;
@@ -38,29 +39,29 @@ use wire::{Opened, Wire};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What a peer may use.
+/// Limits on the resources of peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long a handshake may take, how long the headers of a request, and how long a connection may
-    /// wait between two requests (10 s each).
+    /// The time limit for a handshake, for the headers of a request, and for an idle connection
+    /// between two requests (10 s each).
     pub header_read: Duration,
-    /// How long the body of a request may take, from its headers to its last byte (30 s).
+    /// The time limit for the body of a request, from its headers to its last byte (30 s).
     pub body: Duration,
-    /// How long a client that has not proven who it is may leave an answer unread (15 s).
+    /// How long an unauthenticated client may leave an answer unread (15 s).
     pub answer: Duration,
-    /// The memory that the connections of such clients may need, in units of 32 KiB: so many for HTTP/1.1,
-    /// which takes one for each connection, as many for HTTP/2, which takes 24, and a third of it for
-    /// webhooks that may be authentic (1,536). If there is none left, a connection of the network that
-    /// holds most makes room for a new one.
+    /// The memory for connections of unauthenticated clients, in units of 32 KiB (1,536). HTTP/1.1
+    /// may use this number of units, one per connection; HTTP/2 may use the same number, 24 per
+    /// connection; possibly authentic webhooks may use a third of it. If no unit is left, a
+    /// connection of the network that holds the most is closed to make room for a new one.
     pub strangers: u32,
-    /// How many connections clients may have that have proven who they are (3,072): an agent keeps one
-    /// for as long as it lives.
+    /// The maximum number of connections of authenticated clients (3,072). Each agent keeps one
+    /// open.
     pub known: usize,
-    /// How many headers a request may have (100).
+    /// The maximum number of headers in a request (100).
     pub headers: usize,
-    /// How long the request line and the headers may be together, in bytes (32 KiB).
+    /// The maximum length of the request line and the headers together, in bytes (32 KiB).
     pub header_bytes: usize,
-    /// How long connections may take to end once the shutdown has begun (5 s).
+    /// How long connections may take to end after the shutdown has begun (5 s).
     pub grace: Duration,
 }
 
@@ -79,17 +80,17 @@ impl Default for Limits {
     }
 }
 
-/// Who is at the other end of a connection; an extension of every request.
+/// The peer of a connection; an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The user, as the kernel tells it of a Unix socket.
+    /// The user ID that the kernel reports for a Unix socket.
     pub uid: Option<u32>,
     /// The address of a TCP connection.
     pub address: Option<SocketAddr>,
 }
 
 /// Serves `router` on a TCP socket until `shutdown` is cancelled and the connections have ended, or
-/// their grace is over.
+/// the grace period is over.
 pub async fn serve_tcp(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
     serve(listener, Wire::Plain, router, limits, shutdown).await;
 }
@@ -110,7 +111,7 @@ pub async fn serve_unix(listener: UnixListener, router: Router, limits: Limits, 
     serve(listener, Wire::Plain, router, limits, shutdown).await;
 }
 
-/// What both kinds of sockets have in common.
+/// The common interface of both kinds of sockets.
 trait Listener: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -122,7 +123,7 @@ impl Listener for TcpListener {
 
     async fn accept_one(&self) -> io::Result<(Self::Stream, Peer)> {
         let (stream, address) = self.accept().await?;
-        // Only latency is at stake where the socket refuses this.
+        // A failure here costs only latency.
         let _ = stream.set_nodelay(true);
         Ok((stream, Peer { uid: None, address: Some(address) }))
     }
@@ -152,7 +153,7 @@ async fn serve<L: Listener>(
         let served = Served { peer, standing, router: router.clone(), limits, shutdown: shutdown.clone() };
         connections.spawn(connection(stream, wire.clone(), served));
     }
-    // Closed first, so that nobody waits for an answer that will not come.
+    // The listener closes first, so that no client waits for an answer that will not come.
     drop(listener);
     connections.close();
     connections.wait().await;
@@ -166,7 +167,7 @@ async fn next<L: Listener>(listener: &L, admission: &Admission) -> (L::Stream, P
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Such as no file descriptor being left, of which strangers hold some.
+                // For example, no file descriptor is left, and unauthenticated clients hold some.
                 let made_room = admission.evict();
                 tracing::warn!(%error, ?pause, made_room, "no connection can be accepted");
                 tokio::time::sleep(pause).await;
@@ -176,14 +177,14 @@ async fn next<L: Listener>(listener: &L, admission: &Admission) -> (L::Stream, P
     }
 }
 
-/// The peer was gone before it was accepted: no reason to pause.
+/// The peer disconnected before the accept, so a pause is unnecessary.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Opens a connection within the time that headers have, and serves it. A handshake that takes long
-/// keeps nobody else waiting: this is a task of its own.
+/// Opens a connection within the time limit of headers, and serves it. It runs as a separate task,
+/// so that a slow handshake does not delay other connections.
 async fn connection<S>(stream: S, wire: Wire, served: Served)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -201,7 +202,7 @@ where
         match opened {
             Ok(Ok((Opened::Plain(stream), version))) => served.serve(stream, version).await,
             Ok(Ok((Opened::Tls(stream), version))) => served.serve(stream, version).await,
-            // A peer can cause it at will, so it is no line of the usual log.
+            // A peer can cause this at will, so it is not logged by default.
             Ok(Err(error)) => tracing::debug!(%error, ?peer, "no connection was made of it"),
             Err(_) => {}
         }

@@ -1,4 +1,4 @@
-//! Reading a file that may still be written.
+//! Reads a file that may still be written.
 
 use std::io::{self, SeekFrom};
 use std::path::Path;
@@ -12,21 +12,21 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::LogStream;
 
-/// How often a followed file is looked at.
+/// How often a followed file is checked.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// How long a followed file may be silent. A build that was cancelled comes to no verdict, so
-/// nothing else would end it; a build step may well print nothing for minutes.
+/// How long a followed file may be silent. A cancelled build has no permanent result, so nothing
+/// else would end the stream; a build step may print nothing for minutes.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
-/// As much is read at once.
+/// The number of bytes per read.
 const PIECE: usize = 64 * 1024;
-/// Where only the last lines are asked for, they are looked for in so much of the file's end.
+/// The part at the end of the file to search for the last lines, in bytes.
 const TAIL: u64 = 8 << 20;
 
-/// Whether to go on at the end of the file.
+/// Whether to continue at the end of the file.
 pub(super) enum Follow {
-    /// What is there now is all.
+    /// Stop there.
     No,
-    /// Until this says that nobody writes any more.
+    /// Continue until the function returns `true`, because the file is complete.
     Until(Box<dyn Fn() -> bool + Send>),
 }
 
@@ -36,10 +36,10 @@ struct Reading {
     silent_for: Duration,
 }
 
-/// Opens `path`, from its last `tail` lines on where a number is given.
+/// Opens `path`, starting at its last `tail` lines if given.
 ///
 /// # Errors
-/// Where the file is not there or cannot be read.
+/// The file is missing or unreadable.
 pub(super) async fn open(path: &Path, tail: Option<usize>, follow: Follow) -> io::Result<LogStream> {
     let mut file = File::open(path).await?;
     if let Some(lines) = tail {
@@ -56,7 +56,8 @@ pub(super) async fn open(path: &Path, tail: Option<usize>, follow: Follow) -> io
 impl Reading {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            // Asked before reading: what was written before it was over is read after that.
+            // Checked before reading, so that the following read includes all that was written
+            // before the end.
             let is_over = match &self.follow {
                 Follow::No => true,
                 Follow::Until(is_over) => is_over() || self.silent_for >= SILENCE,
@@ -77,7 +78,7 @@ impl Reading {
     }
 }
 
-/// Moves to where the last `lines` lines begin.
+/// Seeks to the start of the last `lines` lines.
 async fn seek_to_last(file: &mut File, lines: usize) -> io::Result<()> {
     let length = file.metadata().await?.len();
     let start = length.saturating_sub(TAIL);
@@ -88,7 +89,7 @@ async fn seek_to_last(file: &mut File, lines: usize) -> io::Result<()> {
     file.seek(SeekFrom::Start(start + offset)).await.map(drop)
 }
 
-/// Where the last `lines` lines of `text` begin; a line break at the end ends a line.
+/// Returns the start of the last `lines` lines of `text`; a line break at the end ends a line.
 fn last_lines(text: &[u8], lines: usize) -> usize {
     if lines == 0 {
         return text.len();

@@ -1,4 +1,4 @@
-//! Tokens: made, listed, revoked. The text of one is in the answer that makes it, and nowhere else.
+//! Creates, lists and revokes tokens. Only the answer that creates a token contains its text.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,7 +15,7 @@ use crate::model::time::Timestamp;
 use crate::model::view::IssuedToken;
 use crate::record::NewToken;
 
-/// The word that names a role.
+/// The name of a role.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum RoleWord {
@@ -25,19 +25,19 @@ enum RoleWord {
     Agent,
 }
 
-/// What a token is to be.
+/// The token to create.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// What people will call it; an agent's is the agent's name where none is given.
+    /// Its name; the default for an agent's token is the name of the agent.
     name: Option<TokenName>,
     role: RoleWord,
-    /// Of a deployer.
+    /// The environments of a deployer.
     #[serde(default)]
     environments: Vec<EnvironmentName>,
-    /// Of an agent.
+    /// The agent, for a token of an agent.
     agent: Option<AgentName>,
-    /// How long it is to be in force, such as `90d`; left out: until it is revoked.
+    /// Its lifetime, such as `90d`; if missing, it is valid until revoked.
     expires: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn create(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(issued)).into_response())
 }
 
-/// `DELETE /api/v1/tokens/{token}`, by its id or by the name of one that is in force.
+/// `DELETE /api/v1/tokens/{token}`, by its ID or by the name of a valid one.
 pub(super) async fn revoke(
     State(api): State<ApiState>,
     Path(text): Path<String>,
@@ -91,7 +91,7 @@ fn find(api: &ApiState, text: &str, now: Timestamp) -> Result<TokenId, ApiError>
 }
 
 fn unknown(text: &str) -> ApiError {
-    // Whoever pastes a whole token here should not see it come back.
+    // A client that pastes a whole token here must not get it back.
     let is_name = TokenName::new(text).is_ok() && text.len() <= 40;
     let shown = if is_name { format!("`{text}`") } else { "what was given".to_owned() };
     ApiError::not_found(format!("{shown} is neither a token's id nor the name of one that is in force"))

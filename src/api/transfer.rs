@@ -1,4 +1,4 @@
-//! The whole record out and in.
+//! Exports and imports the whole record.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,9 +18,9 @@ pub(super) async fn export(State(api): State<ApiState>) -> Result<Json<Export>, 
 /// The answer to an import.
 #[derive(Debug, Serialize)]
 pub(super) struct Imported {
-    /// The environments that have a record now.
+    /// The environments that the record has now.
     environments: Vec<EnvironmentName>,
-    /// A sentence for people.
+    /// A sentence for users.
     message: String,
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn import(
     let mut message =
         format!("the record of {count} environment{} is imported", if count == 1 { "" } else { "s" });
     if is_moved && api.controller.is_some() {
-        // Containers carry the record's id, and the loop reads it once, when it starts.
+        // Containers carry the record's ID, and the controller reads it only at its start.
         message.push_str("; its id is another one: restart the daemon, which takes it on then");
     }
     Ok(Json(Imported { environments, message }))

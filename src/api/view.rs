@@ -1,7 +1,8 @@
-//! What is said of an environment: manifest, record and status put together. Pure.
+//! The view of an environment, computed from manifest, record and status. Pure.
 //!
-//! The one place that decides whether a status still counts: it speaks of what a pass saw, and the
-//! record, the manifest or the branch may have moved since. Every view goes through here.
+//! This is the one place that decides whether a status is still valid. A status describes what a
+//! reconcile saw; the record, the manifest or the branch may have changed since. Every view is
+//! computed here.
 
 use std::time::Duration;
 
@@ -14,21 +15,21 @@ use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, EnvironmentView};
 
-/// All that is known of an environment.
+/// The known facts about an environment.
 pub(super) struct Facts<'a> {
-    /// What is declared; `None`: the manifest does not declare it any more.
+    /// Its declaration; `None` if it is no longer in the manifest.
     pub(super) spec: Option<&'a EnvironmentSpec>,
-    /// The mark of that declaration.
+    /// The fingerprint of that declaration.
     pub(super) mark: Option<String>,
     pub(super) desired: Desired,
     pub(super) status: Option<Status>,
-    /// Of the agent that runs it, if one does.
+    /// The presence of the agent that runs it, if any.
     pub(super) presence: Option<Presence>,
-    /// What is known of the branch or tag that it follows; `None`: no daemon runs.
+    /// The known head of the branch or tag that it tracks; `None` without a daemon.
     pub(super) look: Option<Look>,
 }
 
-/// The condition, the reason, the sentence, since when, and when the next attempt is due.
+/// The condition, the reason, the message, its start, and the time of the next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) condition: Condition,
@@ -36,7 +37,7 @@ pub(super) struct Said {
     pub(super) message: String,
     pub(super) since: Option<Timestamp>,
     pub(super) next_retry: Option<Timestamp>,
-    /// Whether it speaks of the branch or tag, since nothing of it could ever be recorded.
+    /// Whether it describes the branch or tag because nothing was recorded from it yet.
     pub(super) is_of_source: bool,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
     }
 }
 
-/// The view of an environment for which `build` is under way, with how long it has taken by `now`.
+/// Returns the view of an environment with a running `build` and its duration at `now`.
 pub(super) fn with_build(
     view: EnvironmentView,
     build: Option<BuildProgress>,
@@ -86,7 +87,7 @@ pub(super) fn with_build(
     EnvironmentView { message, build: Some(build), ..view }
 }
 
-/// Returns the view of an environment of which a document cannot be read; `why`: a sentence.
+/// Returns the view of an environment with an unreadable document; `why` is a sentence.
 pub(super) fn unreadable(
     spec: Option<&EnvironmentSpec>,
     name: EnvironmentName,
@@ -115,11 +116,11 @@ impl Said {
         }
     }
 
-    /// The same of an environment whose agent is away: nobody can tell whether it still serves, so it
-    /// is not Ready.
+    /// The view for a disconnected agent: the state of the environment is unknown, so it is not
+    /// Ready.
     fn of_the_away(self, host: &AgentName, last_seen: Option<Timestamp>) -> Self {
         let (condition, message) = match last_seen {
-            // Whatever else there is to say is not from there.
+            // Any other status does not come from this agent.
             None => (
                 Condition::Blocked,
                 format!(
@@ -139,7 +140,7 @@ impl Said {
 }
 
 impl Facts<'_> {
-    /// What to say, but for a head that nobody knows yet.
+    /// The status without regard to a head that is still unknown.
     pub(super) fn settled(&self) -> Said {
         let host = self.host();
         if let (Some(host), Some(Presence { connected: false, last_seen })) = (host, self.presence) {
@@ -178,9 +179,9 @@ impl Facts<'_> {
         }
     }
 
-    /// Why a status is the end of something that is no longer wanted, and since when; `None`: it
-    /// counts. What is on its way is not at its end, and an engine that does not answer does so for
-    /// every generation.
+    /// Returns why a status is outdated and since when, or `None` if it is valid. A status of work
+    /// in progress stays valid, because it is not final. An engine that does not answer is valid
+    /// for every generation.
     fn moved_since(&self, status: &Status) -> Option<(Reason, String, Option<Timestamp>)> {
         if status.reason == Reason::EngineUnavailable || self.spec.is_none() {
             return None;
@@ -219,8 +220,8 @@ impl Facts<'_> {
         })
     }
 
-    /// The same while a push was announced, or someone asked, and nobody has answered. What is held
-    /// keeps its word, since whatever the answer is, it is not applied.
+    /// Adjusts the status while the answer to an announced push or to a query is pending. A held
+    /// environment keeps its status, because the answer would not be applied.
     fn with_head(&self, settled: Said) -> Said {
         let Some((what, since)) = self.unanswered().filter(|_| self.desired.hold.is_none()) else {
             return settled;
@@ -239,7 +240,7 @@ impl Facts<'_> {
         Said { next_retry, ..Said::progressing(Reason::HeadUnknown, message, Some(since)) }
     }
 
-    /// What git or the registry has not answered yet, as a clause, and since when.
+    /// The pending query to git or the registry, as a clause, and its start.
     pub(super) fn unanswered(&self) -> Option<(String, Timestamp)> {
         let desired = &self.desired;
         let (who, hinted) = match &self.spec?.supply {
@@ -262,13 +263,13 @@ impl Facts<'_> {
         Some((format!("{what}, and {who} has not answered yet"), since))
     }
 
-    /// What is wrong with the branch or tag that it follows.
+    /// The problem with the branch or tag that it tracks.
     pub(super) fn trouble(&self) -> Option<&SourceTrouble> {
         let follows = matches!(self.spec?.supply, Supply::Branch { .. } | Supply::Tag { .. });
         self.look.as_ref().filter(|_| follows)?.trouble.as_ref()
     }
 
-    /// What is wrong beside what the status says.
+    /// Warnings beyond the status.
     fn warnings(&self, settled: &Said) -> Vec<String> {
         let trouble = self.trouble().filter(|_| !settled.is_of_source);
         let of_source =
@@ -281,7 +282,7 @@ impl Facts<'_> {
         self.spec?.host.as_ref()
     }
 
-    /// Who looks at it.
+    /// The name of the process that reconciles it.
     fn seer(&self) -> String {
         self.host().map_or_else(|| "the loop".to_owned(), |host| format!("the agent {host}"))
     }

@@ -1,5 +1,5 @@
-//! `GET /api/v1/environments/<env>/wait`: how far something that is waited for has come. Nobody is kept
-//! waiting here: whoever waits asks again when the stream of events says that something changed.
+//! `GET /api/v1/environments/<env>/wait`: the progress towards a goal. The request returns
+//! immediately; the client repeats it when the event stream signals a change.
 
 mod judge;
 #[cfg(test)]
@@ -22,10 +22,10 @@ use crate::model::time::Timestamp;
 use crate::model::view::WaitView;
 use judge::{Carrier, Evidence, Wish, judge};
 
-/// Generations whose commits are compared with the one that is waited for.
+/// The number of generations whose commits are compared with the goal.
 const LOOKED_THROUGH: usize = 20;
 
-/// What is waited for.
+/// The goal.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WaitQuery {
@@ -33,12 +33,13 @@ pub(super) struct WaitQuery {
     commit: Option<String>,
     /// This image, by its digest or its ID.
     digest: Option<String>,
-    /// This generation, or a later one with the same image or a commit that contains its commit.
+    /// This generation, or a later one with the same image or with a commit that contains its
+    /// commit.
     generation: Option<u64>,
-    /// Whether being held with it is as good as Ready, as after a rollback.
+    /// Whether the state Held with this version counts as Ready, as after a rollback.
     #[serde(default)]
     held: bool,
-    /// When the wait began, as the first answer says it.
+    /// The start of the wait, from the first answer.
     asked: Option<String>,
 }
 
@@ -86,7 +87,7 @@ impl WaitQuery {
 }
 
 impl ApiState {
-    /// Begins a wait: an edit of the manifest is taken in, and git or the registry is asked.
+    /// Begins a wait: applies a pending edit of the manifest, and queries git or the registry.
     async fn begin(&self, name: &EnvironmentName) -> Timestamp {
         self.fresh_manifest().await;
         let asked = (self.clock)();
@@ -96,7 +97,7 @@ impl ApiState {
         asked
     }
 
-    /// The newest generation that has what is waited for.
+    /// Returns the newest generation that satisfies the goal.
     async fn carrier(&self, name: &EnvironmentName, wish: &Wish) -> Result<Carrier, ApiError> {
         if wish.is_plain() {
             return Ok(Carrier::Current);
@@ -106,7 +107,7 @@ impl ApiState {
         let target = wish.generation.filter(|wanted| *wanted != current.generation);
         let target = target.and_then(|wanted| history.iter().find(|kept| kept.entry.generation == wanted));
         let compared = Compared { api: self, name, wish, target: target.map(|kept| &kept.entry) };
-        // A head that touches none of the paths that concern the environment is served by what runs.
+        // The running version also serves a head that changes none of the environment's paths.
         let head = passed_over.map(|head| Entry { revision: Some(head), ..current.clone() });
         if let Some(head) = head
             && compared.carries(&head).await == Some(true)
@@ -131,17 +132,17 @@ impl ApiState {
     }
 }
 
-/// What a generation is held against.
+/// The values to compare a generation with.
 struct Compared<'a> {
     api: &'a ApiState,
     name: &'a EnvironmentName,
     wish: &'a Wish,
-    /// The generation that is waited for, unless it is the current one.
+    /// The generation of the goal, unless it is the current one.
     target: Option<&'a Entry>,
 }
 
 impl Compared<'_> {
-    /// Whether an entry has all that is waited for; `None`: nobody can tell now.
+    /// Returns whether an entry satisfies the whole goal, or `None` if that is unknown now.
     async fn carries(&self, entry: &Entry) -> Option<bool> {
         let digest = self.wish.digest.as_ref().is_none_or(|wanted| has_image(entry, wanted));
         if !digest {
@@ -169,7 +170,7 @@ impl Compared<'_> {
         }
     }
 
-    /// The same without looking at what commits contain.
+    /// The same without comparing the history of commits.
     fn carries_exactly(&self, entry: &Entry) -> bool {
         let Wish { commit, digest, generation, held: _ } = self.wish;
         commit.as_ref().is_none_or(|commit| entry.revision.as_ref() == Some(commit))

@@ -1,5 +1,5 @@
-//! `/watch`: server-sent events. It begins with every environment, and goes on with what changes.
-//! Whoever missed something is told everything anew, so a listener never has to ask.
+//! `/watch`: server-sent events, first of every environment, then of each change. A client that
+//! missed events gets everything again, so it never has to ask.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -21,10 +21,9 @@ use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
 use crate::record::{Bell, RecordError};
 
-/// How often something is sent where nothing happens, so that nobody in between takes the
-/// connection for dead.
+/// The interval of keep-alive messages, so that no proxy closes a quiet connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// As many events of one environment at once; more than it keeps.
+/// The maximum number of events of one environment at once; more than the record keeps.
 const MOST_EVENTS: usize = 10_000;
 
 /// `GET /api/v1/watch`
@@ -40,12 +39,12 @@ struct Watcher {
     bells: BellReceiver<Bell>,
     manifest: Receiver<Arc<ManifestState>>,
     api: ApiState,
-    /// The last event that was sent, by environment.
+    /// The sequence number of the last event sent, by environment.
     sent: BTreeMap<EnvironmentName, u64>,
     queue: VecDeque<Line>,
 }
 
-/// What rang, once however often it did.
+/// Pending wakeups; repeated ones are merged.
 #[derive(Default)]
 struct Rung {
     everything: bool,
@@ -54,7 +53,7 @@ struct Rung {
 }
 
 impl Watcher {
-    /// Listens first and reads then, so that nothing falls between.
+    /// Subscribes before it reads, so that it misses no change.
     fn new(api: ApiState) -> Result<Self, RecordError> {
         let (bells, mut manifest) = (api.bells.subscribe(), api.manifest.clone());
         manifest.mark_unchanged();
@@ -69,7 +68,8 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// The next line; `None` once the record is closed or cannot be read: the listener comes back.
+    /// Returns the next line, or `None` once the record is closed or unreadable; the client then
+    /// reconnects.
     async fn next(&mut self) -> Option<Line> {
         loop {
             if let Some(line) = self.queue.pop_front() {
@@ -122,7 +122,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// The events since the last that was sent. A bell without a new one rang for the last again.
+    /// Returns the events since the last one sent. If there are none, the last event was repeated,
+    /// so it is sent again.
     fn news(&self, name: &EnvironmentName, is_catching_up: bool) -> Result<Vec<Event>, RecordError> {
         let status = &self.api.status;
         let news = status.events(Some(name), self.sent.get(name).copied(), MOST_EVENTS)?;
@@ -139,7 +140,8 @@ impl Rung {
     }
 }
 
-/// A line of the stream; none where the document cannot be written as JSON, which no view does.
+/// Formats a line of the stream. Returns `None` if the document cannot be serialized, which does
+/// not happen for a view.
 fn line<T: Serialize>(kind: &str, id: Option<u64>, document: &T) -> Option<Line> {
     let line = Line::default().event(kind).json_data(document).ok()?;
     Some(match id {

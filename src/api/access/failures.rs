@@ -1,7 +1,7 @@
-//! How often an address may come without a good token.
+//! Limits requests without a valid token, by address.
 //!
-//! It slows guessing, which is hopeless anyway, and keeps the log short. A good token is never
-//! refused because of it: behind a proxy everyone has one address.
+//! This slows guessing, which is hopeless anyway, and keeps the log short. It never affects a valid
+//! token, because all clients behind a proxy share one address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,14 +12,15 @@ use tokio::time::Instant;
 
 use crate::api::webhook::bucket::{Bucket, Rate};
 
-/// Twenty at once, then one a second.
+/// A burst of twenty, then one per second.
 const RATE: Rate = Rate { burst: 20, per_second: 1 };
-/// After so long a bucket is full again, which is as good as none.
+/// After this time a bucket is full again, so it need not be stored.
 const FULL_AGAIN: Duration = Duration::from_secs(20);
-/// How many addresses are remembered: about half a megabyte. Those beyond share one bucket.
+/// The maximum number of stored addresses, about half a megabyte. Further addresses share one
+/// bucket.
 const REMEMBERED: usize = 4_096;
 
-/// Who came without a good token lately.
+/// Addresses that recently sent requests without a valid token.
 #[derive(Default)]
 pub(super) struct Failures {
     seen: Mutex<HashMap<IpAddr, (Bucket, Instant)>>,
@@ -29,7 +30,7 @@ impl Failures {
     /// Counts a failure of `address`.
     ///
     /// # Errors
-    /// How long to wait where it had too many.
+    /// How long to wait, if there were too many.
     pub(super) fn count(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut place = place(address);
@@ -45,7 +46,7 @@ impl Failures {
     }
 }
 
-/// Whoever has one IPv6 address has the other 2^64 of its network too.
+/// The owner of one IPv6 address also has the other 2^64 of its network.
 fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),

@@ -1,5 +1,5 @@
-//! The gate on the network: `Authorization: Bearer` with a token that is in force, and nothing else.
-//! A token in a URL is not looked for: URLs end up in logs and histories.
+//! Authenticates network clients by `Authorization: Bearer` with a valid token. A token in a URL is
+//! ignored, because URLs end up in logs and histories.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::model::credential::Credential;
 use crate::model::time::Timestamp;
 use crate::record::{TokenReader, TokenWriter};
 
-/// What the gate works with. Cheap to clone.
+/// The state of the authentication. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
     tokens: TokenReader,
@@ -33,13 +33,13 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that knows the record's tokens.
+    /// Authenticates by the tokens in the record.
     pub fn new(api: &ApiState) -> Self {
         let (tokens, writer) = (api.tokens.clone(), api.token_writer.clone());
         Self { tokens, writer, clock: api.clock, failures: Arc::default() }
     }
 
-    /// The token that the request shows, where it is in force.
+    /// Returns the token of the request if it is valid.
     fn verify(&self, shown: &Credential) -> Option<Token> {
         let now = (self.clock)();
         match self.tokens.verify(shown, now) {
@@ -58,7 +58,7 @@ impl Gate {
         }
     }
 
-    /// Beside the request, which need not wait for it.
+    /// Runs in the background, so that the request need not wait for it.
     fn note_use(&self, token: &Token, now: Timestamp) {
         let (writer, id) = (self.writer.clone(), token.id.clone());
         tokio::spawn(async move {
@@ -69,7 +69,8 @@ impl Gate {
         });
     }
 
-    /// The answer to someone without a good token: the same for each, until there are too many.
+    /// Refuses a client without a valid token. The answer is the same for every cause, until there
+    /// are too many requests.
     fn refuse(&self, response: Response, address: Option<IpAddr>, shown: Option<&Credential>) -> Response {
         let Some(address) = address else { return response };
         match self.failures.count(address, Instant::now()) {
@@ -84,7 +85,8 @@ impl Gate {
     }
 }
 
-/// Says who asks, by the token that the request shows; the router's rules say what comes of it.
+/// Identifies the caller by the token in the request; the rules of the router decide what it may
+/// do.
 pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
     let shown = shown(request.headers());
@@ -102,7 +104,7 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
         return gate.refuse(response, peer.map(|peer| peer.ip()), shown.as_ref());
     }
     match lease {
-        // What is whole already is sent as a whole, such as the answer to one who revokes their own token.
+        // A complete answer is sent whole, for example to a client that revokes its own token.
         Some(lease) if response.body().size_hint().exact().is_none() => {
             response.map(|body| Body::new(Leased::new(body, lease)))
         }
@@ -110,8 +112,8 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
     }
 }
 
-/// The token in the one `Authorization` header. Two headers are none: whoever forwarded the request
-/// may have gone by the other.
+/// Returns the token of the only `Authorization` header. Two headers count as none, because a proxy
+/// may have used the other one.
 fn shown(headers: &HeaderMap) -> Option<Credential> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };

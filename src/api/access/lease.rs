@@ -1,5 +1,5 @@
-//! How long a token lets its holder stay: until it is revoked or expires, in the middle of an answer
-//! too.
+//! The lifetime of a token's access: until the token is revoked or expires, even in the middle of
+//! an answer.
 
 use std::io;
 use std::pin::Pin;
@@ -15,10 +15,11 @@ use crate::model::name::TokenId;
 use crate::model::time::Timestamp;
 use crate::record::TokenReader;
 
-/// At least so often the clock is looked at: it may be set while one waits for a token to expire.
+/// The clock is checked at least this often, because it may be set while the token's end is
+/// awaited.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// A token that was in force when it was shown.
+/// A token that was valid when the client sent it.
 #[derive(Clone)]
 pub struct Lease {
     pub(super) id: TokenId,
@@ -32,19 +33,19 @@ impl Lease {
         &self.id
     }
 
-    /// Returns once the token is not in force any more. Whatever its holder has open ends then.
+    /// Returns once the token is no longer valid. Everything that its holder has open then ends.
     pub async fn ended(self) {
         let mut changes = self.tokens.changes();
         while let Some(left) = self.left() {
             changes.mark_unchanged();
-            // The record is being closed where nobody can tell of changes any more.
+            // The record is being closed, so changes can no longer be observed.
             if let Ok(Err(_)) = tokio::time::timeout(left.min(LOOK_AGAIN), changes.changed()).await {
                 return;
             }
         }
     }
 
-    /// How long the token may be in force still; `None`: it is not. One that cannot be read is not.
+    /// Returns the remaining lifetime of the token, or `None` if it is invalid or unreadable.
     fn left(&self) -> Option<Duration> {
         let token = self.tokens.get(&self.id).ok().flatten()?;
         let now = (self.clock)();
@@ -53,7 +54,7 @@ impl Lease {
     }
 }
 
-/// An answer that breaks off when the lease ends.
+/// An answer that breaks off when the token becomes invalid.
 pub(super) struct Leased {
     body: Body,
     ended: BoxFuture<'static, ()>,

@@ -1,5 +1,5 @@
-//! Who is on the Unix socket, as the kernel tells it. The mode of the socket says who gets that far,
-//! and whoever does may do everything.
+//! Identifies clients of the Unix socket by their user ID, which the kernel reports. The mode of
+//! the socket controls who can connect, and every connected user may do everything.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -8,10 +8,10 @@ use axum::response::Response;
 use super::Access;
 use crate::api::serve::{Peer, Standing};
 
-/// The users of this machine.
+/// The file with the users of this host.
 const USERS: &str = "/etc/passwd";
 
-/// Names the user behind a connection, as the kernel tells it.
+/// Names the user of a connection by the user ID that the kernel reports.
 pub async fn name_caller(mut request: Request, next: Next) -> Response {
     let uid = request.extensions().get::<Peer>().and_then(|peer| peer.uid);
     let name = match uid {
@@ -28,7 +28,7 @@ pub async fn name_caller(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// The name of a user in the text of a passwd file.
+/// Returns the name of a user from the text of a passwd file.
 fn user_name(users: &str, uid: u32) -> Option<&str> {
     users.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -1,4 +1,4 @@
-//! `POST /api/v1/agent/answers/<id>`: what an agent says to a question, as it comes.
+//! `POST /api/v1/agent/answers/<id>`: streams an agent's answer to a question.
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -12,12 +12,12 @@ use crate::api::error::ApiError;
 use crate::api::{ApiState, ControllerError, LogStream};
 use crate::model::link::FAILED;
 
-/// Pieces that wait for a slow reader; the agent waits after that.
+/// The number of chunks buffered for a slow reader; then the agent has to wait.
 const WAITING: usize = 16;
-/// The longest sentence that says why a question cannot be answered, in bytes.
+/// The longest message about an unanswerable question, in bytes.
 const LONGEST_FAILURE: usize = 16 * 1024;
 
-/// Passes an answer on to who asked, until it ends or nobody listens any more.
+/// Forwards an answer to the requester, until the answer ends or the requester is gone.
 pub(in crate::api) async fn answer(
     State(api): State<ApiState>,
     caller: AgentCaller,
@@ -38,7 +38,7 @@ pub(in crate::api) async fn answer(
     if !api.desk.answer(&caller.agent, &id, Ok(stream)) {
         return Err(nobody());
     }
-    // A followed log lasts as long as someone follows it.
+    // A followed log lasts as long as a client follows it.
     caller.lift_deadline();
     let mut body = body.into_data_stream();
     loop {

@@ -1,4 +1,4 @@
-//! Where agents report: who is connected, what each is to be told, and what it was asked.
+//! Agent sessions: which agents are connected, what to send to each, and pending questions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +17,10 @@ use crate::record::{Bell, Bells, Hearer};
 
 /// How long an agent may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Questions that wait for one agent; more are refused.
+/// The maximum number of pending questions per agent; more are refused.
 const MOST_QUESTIONS: usize = 32;
 
-/// Everything that is known of agents while this process lives. Cheap to clone.
+/// The known state of all agents during the life of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     hearer: Hearer,
@@ -29,7 +29,7 @@ pub struct Desk {
     seats: Arc<Mutex<HashMap<AgentName, Seat>>>,
     answers: Arc<Mutex<HashMap<String, Awaited>>>,
     closed: CancellationToken,
-    /// How many documents were read to find out when an agent was last heard.
+    /// The number of documents read to determine when an agent was last seen.
     #[cfg(test)]
     pub(in crate::api) looked_up: Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -39,12 +39,12 @@ pub struct Desk {
 struct Seat {
     session: Option<Live>,
     last_seen: Option<Timestamp>,
-    /// Whether [`Self::last_seen`] was looked for in the record.
+    /// Whether [`Self::last_seen`] was read from the record.
     is_looked_up: bool,
 }
 
 impl Seat {
-    /// What is known of the agent without the record; `None`: nothing.
+    /// The presence of the agent if it is known without the record.
     fn presence(&self, clock: fn() -> Timestamp) -> Option<Presence> {
         match (&self.session, self.last_seen) {
             (Some(_), _) => Some(Presence { connected: true, last_seen: Some(clock()) }),
@@ -54,7 +54,7 @@ impl Seat {
     }
 }
 
-/// The session of an agent.
+/// The active session of an agent.
 struct Live {
     instance: String,
     epoch: u64,
@@ -63,45 +63,45 @@ struct Live {
     superseded: CancellationToken,
 }
 
-/// Who waits for an answer, and from whom.
+/// A pending question: its requester and its agent.
 struct Awaited {
     agent: AgentName,
     told: oneshot::Sender<Answer>,
 }
 
-/// How an agent answers: output as it comes, or a sentence that says why not.
+/// An agent's answer: a stream of output, or a sentence why there is none.
 pub(super) type Answer = Result<LogStream, ControllerError>;
 
-/// Whether an agent can be asked.
+/// Whether an agent is reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
     /// Whether it is connected.
     pub connected: bool,
-    /// When it was last heard; `None`: never.
+    /// When it was last seen; `None` if never.
     pub last_seen: Option<Timestamp>,
 }
 
-/// A session that was let in. It ends with this value.
+/// An accepted session. Dropping it ends the session.
 pub(super) struct Session {
     desk: Desk,
     pub(super) agent: AgentName,
     epoch: u64,
-    /// Rung when something may have changed for the agent.
+    /// Notified when something may have changed for the agent.
     pub(super) bell: Arc<Notify>,
-    /// What it is to be asked.
+    /// The questions for the agent.
     pub(super) questions: mpsc::Receiver<Ask>,
     /// Cancelled when another session took over.
     pub(super) superseded: CancellationToken,
-    /// Cancelled when the controller ends.
+    /// Cancelled when the controller stops.
     pub(super) closed: CancellationToken,
 }
 
-/// Why a session is not let in: another agent with the same token is connected, and stays.
+/// The session is refused because another agent with the same token is connected and stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outranked;
 
 impl Desk {
-    /// Nobody is connected yet.
+    /// Creates the state without any connected agent.
     pub fn new(
         hearer: Hearer,
         manifest: watch::Receiver<Arc<ManifestState>>,
@@ -123,13 +123,13 @@ impl Desk {
         }
     }
 
-    /// What agents report is kept with this.
+    /// Returns the writer that stores the reports of agents.
     pub(super) fn hearer(&self) -> &Hearer {
         &self.hearer
     }
 
-    /// Tells each agent of what changes for it, until the desk is closed. One task for all: a bell
-    /// wakes whom it concerns, and not a thousand others.
+    /// Notifies each agent of changes until the desk is closed. One task serves all agents, so that
+    /// a wakeup reaches only the agents that it concerns instead of a thousand.
     pub async fn dispatch(self, bells: Bells) {
         let closed = self.closed.clone();
         closed.run_until_cancelled(self.listen(bells)).await;
@@ -153,18 +153,18 @@ impl Desk {
         }
     }
 
-    /// Ends every session, so that nobody waits for an agent when the controller ends.
+    /// Ends every session, so that nothing waits for an agent when the controller stops.
     pub fn close(&self) {
         self.closed.cancel();
     }
 
-    /// Whether the agent of this name can be asked.
+    /// Returns whether the agent of this name is reachable.
     pub fn presence(&self, agent: &AgentName) -> Presence {
         if let Some(known) = self.seats().get(agent).and_then(|seat| seat.presence(self.clock)) {
             return known;
         }
-        // Without the lock, because it reads a document for each environment of the agent; and once,
-        // because the answer only changes with a session.
+        // Runs without the lock, because it reads a document for each environment of the agent, and
+        // only once, because the answer changes only with a session.
         let heard = self.last_heard(agent);
         let mut seats = self.seats();
         let seat = seats.entry(agent.clone()).or_default();
@@ -173,7 +173,7 @@ impl Desk {
         seat.presence(self.clock).unwrap_or(Presence { connected: false, last_seen: heard })
     }
 
-    /// When an agent was last heard, as the record has it.
+    /// Returns when an agent was last seen, according to the record.
     fn last_heard(&self, agent: &AgentName) -> Option<Timestamp> {
         let environments = self.environments(agent).into_iter();
         #[cfg(test)]
@@ -183,15 +183,16 @@ impl Desk {
         environments.filter_map(|one| Some(self.hearer.heard(&one).ok()??.at)).max()
     }
 
-    /// The environments that the manifest gives to an agent.
+    /// Returns the environments that the manifest assigns to an agent.
     pub(super) fn environments(&self, agent: &AgentName) -> BTreeSet<EnvironmentName> {
         let state = self.manifest.borrow();
         let all = state.manifest.environments.iter();
         all.filter(|(_, spec)| spec.host.as_ref() == Some(agent)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Lets a session in. Of two agents with one token the one with the higher epoch stays, so that
-    /// they do not throw each other out in turn; the same agent takes over from its own stale session.
+    /// Accepts a session. If two agents use one token, the one with the higher epoch stays, so that
+    /// they do not disconnect each other in turn. The same agent takes over from its own stale
+    /// session.
     pub(super) fn enter(&self, agent: AgentName, hello: &Hello) -> Result<Session, Outranked> {
         let mut seats = self.seats();
         let seat = seats.entry(agent.clone()).or_default();
@@ -219,17 +220,17 @@ impl Desk {
         Ok(Session { desk, agent, epoch: hello.epoch, bell, questions, superseded, closed })
     }
 
-    /// Whether this is the session of an agent: another one has no say.
+    /// Returns whether this is the active session of an agent; others are ignored.
     pub(super) fn is_live(&self, agent: &AgentName, instance: &str, epoch: u64) -> bool {
         let seats = self.seats();
         let live = seats.get(agent).and_then(|seat| seat.session.as_ref());
         live.is_some_and(|live| live.instance == instance && live.epoch == epoch)
     }
 
-    /// Asks an agent, and waits until it begins to answer.
+    /// Sends a question to an agent and waits until its answer begins.
     ///
     /// # Errors
-    /// A sentence, where it is away, busy, silent, or cannot tell.
+    /// A sentence, if the agent is disconnected, busy, silent, or has no answer.
     pub async fn ask(
         &self,
         agent: &AgentName,
@@ -267,7 +268,7 @@ impl Desk {
         live.questions.try_send(ask).map_err(full)
     }
 
-    /// Takes an answer in; `false` where nobody waits for it, or from this agent.
+    /// Delivers an answer. Returns `false` if nobody waits for it, or not from this agent.
     pub(super) fn answer(&self, agent: &AgentName, id: &str, answer: Answer) -> bool {
         let mut answers = self.answers();
         if answers.get(id).is_none_or(|awaited| awaited.agent != *agent) {
@@ -304,7 +305,7 @@ impl Live {
     }
 }
 
-/// Takes a question from the desk, whether it was answered or not.
+/// Removes a question when dropped, answered or not.
 struct Forget<'a> {
     desk: &'a Desk,
     id: String,

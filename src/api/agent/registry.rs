@@ -1,7 +1,7 @@
-//! `/v2/`: the registry as agents see it. Only repositories that one of its environments is recorded
-//! to run an image of can be pulled from, and only by digest: any that such a repository has, since
-//! the layers of an image are digests too. The controller's own credentials prove it where that is
-//! needed.
+//! `/v2/`: the registry for agents. An agent can pull only from repositories of images that are
+//! recorded for its environments, and only by digest: any digest of such a repository, because the
+//! layers of an image are digests too. The controller adds its own credentials if the registry
+//! requires them.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ use crate::model::name::{AgentName, Digest};
 use crate::model::reference::ImageRepository;
 use crate::record::RecordError;
 
-/// Headers of an answer that reach the engine. Where it came from is none of them: redirects are
-/// followed here.
+/// The response headers passed on to the engine. `Location` is not among them, because redirects
+/// are followed here.
 const ANSWERED: [header::HeaderName; 7] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
@@ -31,26 +31,26 @@ const ANSWERED: [header::HeaderName; 7] = [
     header::HeaderName::from_static("docker-content-digest"),
 ];
 
-/// Where images are.
+/// Access to registries.
 pub trait Images: Send + Sync {
-    /// Asks the registry of a repository, and gives its answer as it comes.
+    /// Requests something from the registry of a repository, and streams its answer.
     fn fetch(&self, wanted: Wanted) -> BoxFuture<'static, Result<Response, ControllerError>>;
 }
 
-/// One thing that an engine wants of a registry.
+/// A request of an engine to a registry.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// `GET` or `HEAD`.
     pub method: Method,
-    /// The repository as it is recorded.
+    /// The recorded repository.
     pub repository: ImageRepository,
-    /// What of it, such as `manifests/sha256:...`.
+    /// The part of the repository, such as `manifests/sha256:...`.
     pub part: String,
-    /// Which forms are understood, and which part is wanted.
+    /// The accepted media types and the requested range.
     pub headers: HeaderMap,
 }
 
-/// Passes a pull on to the registry of the image.
+/// Forwards a pull to the registry of the image.
 pub(in crate::api) async fn pull(
     State(api): State<ApiState>,
     caller: AgentCaller,
@@ -82,7 +82,8 @@ pub(in crate::api) async fn pull(
             }
         }
     }
-    // Before the absence, which an engine takes for final: what was denied may be there all the same.
+    // Reported before "not found", which an engine treats as final: a repository that denies access
+    // may still have the image.
     match trouble {
         Some(trouble) => Err(trouble),
         None => absent.map(stripped).ok_or_else(nothing),
@@ -101,7 +102,8 @@ fn stripped(answer: Response) -> Response {
     response
 }
 
-/// The repository's path, and `manifests/` or `blobs/` with a digest. A tag names nothing here.
+/// Splits the path into the repository and `manifests/` or `blobs/` with a digest. Tags are not
+/// supported.
 fn parse(path: &str) -> Option<(&str, &str)> {
     let (at, kind) = ["/manifests/", "/blobs/"].iter().find_map(|kind| Some((path.rfind(kind)?, kind)))?;
     let (name, part) = (&path[..at], &path[at + 1..]);
@@ -110,8 +112,8 @@ fn parse(path: &str) -> Option<(&str, &str)> {
 }
 
 impl ApiState {
-    /// The recorded repositories of an agent's environments whose path is `name`. There are several
-    /// only where two registries have the same path.
+    /// Returns the recorded repositories of an agent's environments with the path `name`. There are
+    /// several only if two registries have the same path.
     fn repositories(&self, agent: &AgentName, name: &str) -> Result<BTreeSet<ImageRepository>, RecordError> {
         let mut found = BTreeSet::new();
         for environment in self.desk.environments(agent) {

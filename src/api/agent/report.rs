@@ -1,4 +1,4 @@
-//! `POST /api/v1/agent/report`: what an agent knows of its environments.
+//! `POST /api/v1/agent/report`: the states that an agent reports.
 
 use axum::extract::State;
 
@@ -8,8 +8,9 @@ use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::model::link::{Receipt, Report};
 
-/// Keeps a report. Only the session that was let in last has a say, and only of environments that
-/// the manifest gives to this agent; of others nothing is said, not even that they exist.
+/// Stores a report. Only the newest session may report, and only about environments that the
+/// manifest assigns to this agent. The answer reveals nothing about others, not even their
+/// existence.
 pub(in crate::api) async fn report(
     State(api): State<ApiState>,
     caller: AgentCaller,

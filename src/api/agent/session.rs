@@ -1,5 +1,5 @@
-//! `POST /api/v1/agent/session`: the controller's side of a session. Its answer is a line of JSON
-//! for everything that the agent has to know, for as long as both live.
+//! `POST /api/v1/agent/session`: the controller's side of a session. The answer is a stream with
+//! one JSON line for each message to the agent, for as long as both sides live.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::EnvironmentSpec;
 use crate::record::RecordError;
 
-/// An empty line is sent after so long without another: an agent that hears nothing for three of
-/// them knows that nobody is there any more, whatever stands between.
+/// The interval of keep-alive lines, which are empty. An agent that receives nothing for three
+/// intervals knows that the connection is dead, whatever proxies are in between.
 const BEAT: Duration = Duration::from_secs(15);
 
-/// The longest id of an agent's record, in bytes: it is kept with all that is heard.
+/// The longest ID of an agent's record, in bytes; it is stored with every report.
 const LONGEST_INSTANCE: usize = 128;
 
-/// The session of an agent.
+/// Serves the session of an agent.
 pub(in crate::api) async fn session(
     State(api): State<ApiState>,
     caller: AgentCaller,
@@ -63,14 +63,14 @@ pub(in crate::api) async fn session(
 struct Talk {
     api: ApiState,
     session: Session,
-    /// What was assigned last: what is the same is not told again.
+    /// The last assignment sent; an equal one is not sent again.
     told: Option<Arc<Assignment>>,
     beat: Instant,
     is_over: bool,
 }
 
 impl Talk {
-    /// The next line, with its line break; `None` at the end.
+    /// Returns the next line with its line break, or `None` at the end.
     async fn next(&mut self) -> Option<String> {
         if self.is_over {
             return None;
@@ -83,7 +83,7 @@ impl Talk {
         loop {
             let Session { bell, questions, superseded, closed, .. } = &mut self.session;
             tokio::select! {
-                // What ends a session goes before what it would still say.
+                // The end of the session takes precedence over pending messages.
                 biased;
                 () = closed.cancelled() => return None,
                 () = superseded.cancelled() => {
@@ -102,8 +102,8 @@ impl Talk {
         }
     }
 
-    /// All that the agent is to run, where that is news. A record that cannot be read says nothing:
-    /// the agent goes on with what it has, and is told with the next bell.
+    /// Returns the agent's assignment if it changed. If the record cannot be read, nothing is sent:
+    /// the agent keeps its assignment and gets the new one after the next wakeup.
     fn assignment(&mut self) -> Option<String> {
         let assignment = match self.api.assignment(&self.session.agent) {
             Ok(assignment) => Arc::new(assignment),
@@ -120,7 +120,7 @@ impl Talk {
         line
     }
 
-    /// What cannot be written as JSON, which is nothing, ends the session.
+    /// A message that cannot be serialized, which does not happen, ends the session.
     fn line(&mut self, say: &ToAgent) -> Option<String> {
         self.beat = Instant::now() + BEAT;
         let mut line = serde_json::to_string(say).ok()?;
@@ -130,7 +130,7 @@ impl Talk {
 }
 
 impl ApiState {
-    /// All that an agent is to run.
+    /// Returns all environments that an agent has to run.
     fn assignment(&self, agent: &AgentName) -> Result<Assignment, RecordError> {
         let state = Arc::clone(&self.manifest.borrow());
         let all = state.manifest.environments.iter();

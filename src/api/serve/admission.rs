@@ -1,9 +1,11 @@
-//! Admission of connections: how much memory strangers may hold, and who makes room for a new one.
+//! Admission of connections: limits the memory of unauthenticated clients, and decides which
+//! connection is closed for a new one.
 //!
-//! A client is a stranger until it shows a valid token or delivers a signed webhook. Strangers share
-//! pools of a fixed size. A new connection is always admitted: if its pool is full, one of the network
-//! that holds most is closed, the one that has sent nothing for longest. So holding connections keeps
-//! nobody out, and whoever sends what it has to send is not closed for others who wait.
+//! A client is unauthenticated ("stranger") until it sends a valid token or a signed webhook.
+//! Strangers share pools of a fixed size. A new connection is always admitted: if its pool is full,
+//! the network that holds the most loses the connection that has been silent for longest. So a
+//! client cannot lock others out by holding connections, and a client that sends its data is not
+//! closed for others that wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,26 +17,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::Peer;
 
-/// The memory that a connection of HTTP/1.1, or one that has said nothing yet, may make the server
-/// hold: a request head. The unit is 32 KiB.
+/// The memory that a connection of HTTP/1.1, or a new connection, may use: one request head. The
+/// unit is 32 KiB.
 const ONE: u32 = 1;
 /// The same for HTTP/2: its receive window and the heads and bodies of
 /// [`UNANSWERED`](super::http::UNANSWERED) requests.
 const HTTP2: u32 = 24;
-/// Networks that hold no more units than this are equals: only the age of their connections counts.
-/// Otherwise a client that has many addresses would push out one that has two connections.
+/// Networks that hold no more units than this count as equal, and only the age of their connections
+/// matters. Otherwise a client with many addresses would displace one that has two connections.
 const SMALL: u32 = 32;
-/// This part of the strangers' units is for deliveries that may be authentic.
+/// The share of the strangers' units for possibly authentic deliveries, as a divisor.
 const FOR_DELIVERIES: u32 = 3;
 
-/// The pools of strangers. Whoever fills one takes nothing from the others.
+/// The pools of strangers. Filling one does not affect the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pool {
-    /// Of HTTP/1.1, and those that have made one request at most.
+    /// Connections of HTTP/1.1, and connections with at most one request.
     Light,
-    /// Of HTTP/2, with several requests.
+    /// Connections of HTTP/2 with several requests.
     Heavy,
-    /// That deliver a webhook with a well-formed signature.
+    /// Connections that deliver a webhook with a well-formed signature.
     Deliveries,
 }
 
@@ -42,7 +44,7 @@ enum Pool {
 pub(super) struct Admission {
     /// The units of each pool.
     units: [u32; 3],
-    /// How many connections of known clients there may be.
+    /// The maximum number of connections of authenticated clients.
     known: usize,
     table: Mutex<Table>,
 }
@@ -50,9 +52,9 @@ pub(super) struct Admission {
 #[derive(Default)]
 struct Table {
     pools: [Connections; 3],
-    /// Where a connection is: its pool, and its place in that.
+    /// The pool of each connection, and its place in the pool.
     places: HashMap<u64, (Pool, u64)>,
-    /// How many connections are known clients'.
+    /// The number of connections of authenticated clients.
     known: usize,
     next: u64,
 }
@@ -61,10 +63,10 @@ struct Table {
 #[derive(Default)]
 struct Connections {
     used: u32,
-    /// Those that have sent nothing for longest first.
+    /// The connections, longest silent first.
     strangers: BTreeMap<u64, Stranger>,
     networks: HashMap<IpAddr, Network>,
-    /// The networks, those that hold most last.
+    /// The networks, the one that holds the most last.
     by_units: BTreeSet<(u32, IpAddr)>,
 }
 
@@ -81,7 +83,7 @@ struct Network {
     connections: BTreeSet<u64>,
 }
 
-/// An admitted connection, until its last clone is dropped; an extension of every request on it.
+/// An admitted connection, until the last clone is dropped; an extension of every request on it.
 #[derive(Clone)]
 pub struct Standing(Arc<Admitted>);
 
@@ -93,14 +95,14 @@ struct Admitted {
 }
 
 impl Admission {
-    /// Room for strangers' connections in so many units each of HTTP/1.1 and HTTP/2, and for so many
-    /// connections of known clients.
+    /// Creates pools with `units` each for HTTP/1.1 and HTTP/2, and room for `known` connections of
+    /// authenticated clients.
     pub(super) fn new(units: u32, known: usize) -> Arc<Self> {
         let units = [units, units.max(HTTP2), (units / FOR_DELIVERIES).max(HTTP2)];
         Arc::new(Self { units, known, table: Mutex::default() })
     }
 
-    /// Admits a connection, closing another if there is no room for it.
+    /// Admits a connection, and closes another if its pool is full.
     pub(super) fn admit(self: &Arc<Self>, peer: &Peer) -> Standing {
         let evicted = CancellationToken::new();
         let mut table = self.table();
@@ -112,7 +114,7 @@ impl Admission {
         Standing(Arc::new(Admitted { id, is_proven, evicted, admission: Arc::clone(self) }))
     }
 
-    /// Closes one connection of a stranger; `false` if there is none.
+    /// Closes one connection of a stranger; returns `false` if there is none.
     pub(super) fn evict(&self) -> bool {
         let mut table = self.table();
         [Pool::Light, Pool::Heavy, Pool::Deliveries].into_iter().any(|pool| table.evict(pool))
@@ -129,7 +131,7 @@ impl Table {
         self.next
     }
 
-    /// Puts a connection into a pool, where it is the newest, once there is room for it.
+    /// Adds a connection to a pool as its newest, after making room for it.
     fn put(&mut self, pool: Pool, stranger: Stranger, units: &[u32; 3]) {
         while self.pools[pool as usize].used + stranger.units > units[pool as usize] && self.evict(pool) {}
         let place = self.number();
@@ -151,8 +153,8 @@ impl Table {
 }
 
 impl Connections {
-    /// Takes the connection that has sent nothing for longest from the network that holds most; from
-    /// all, if no network holds many.
+    /// Removes the longest silent connection of the network that holds the most; of all networks,
+    /// if none holds many.
     fn evict(&mut self) -> Option<Stranger> {
         let most = self.by_units.last().filter(|(units, _)| *units > SMALL);
         let there = most.and_then(|(_, network)| self.networks.get(network)?.connections.first().copied());
@@ -176,7 +178,7 @@ impl Connections {
         Some(stranger)
     }
 
-    /// Changes what a network holds by so many units.
+    /// Changes the units of a network by `change`.
     fn weigh(&mut self, address: IpAddr, change: i64) {
         let Some(network) = self.networks.get_mut(&address) else { return };
         self.by_units.remove(&(network.units, address));
@@ -191,34 +193,36 @@ impl Connections {
 }
 
 impl Standing {
-    /// The client has proven who it is. From now on its connection is not closed to make room for
-    /// strangers, and its answers may take as long as they like.
+    /// Marks the client as authenticated. Its connection is then not closed to make room for
+    /// strangers, and its answers have no deadline.
     pub fn prove(&self) {
         let Admitted { id, is_proven, admission, .. } = &*self.0;
         if is_proven.load(Relaxed) {
             return;
         }
         let mut table = admission.table();
-        // One that was evicted meanwhile, or that finds no room, keeps the standing that it has.
+        // A connection that was evicted meanwhile, or for which there is no room, keeps its
+        // standing.
         if table.known < admission.known && table.take(*id).is_some() {
             table.known += 1;
             is_proven.store(true, Relaxed);
         }
     }
 
-    /// Whether the client has proven who it is.
+    /// Whether the client is authenticated.
     pub(super) fn is_proven(&self) -> bool {
         self.0.is_proven.load(Relaxed)
     }
 
-    /// The client delivers a webhook that may be authentic: only its like can push it out.
+    /// Marks the client as delivering a possibly authentic webhook: only other deliveries can
+    /// displace it.
     pub fn delivers(&self) {
         self.change(|_, _| Pool::Deliveries);
     }
 
-    /// The client makes several requests on one connection of HTTP/2, and may make the server hold more
-    /// than one of HTTP/1.1. One that shows a token with its first request, such as an agent, is known
-    /// before that.
+    /// Marks the client as sending several requests on one HTTP/2 connection, which may use more
+    /// memory than HTTP/1.1. A client that sends a token with its first request, such as an agent,
+    /// is authenticated before that.
     pub(super) fn multiplexes(&self) {
         self.change(|pool, stranger| {
             stranger.units = HTTP2;
@@ -226,7 +230,7 @@ impl Standing {
         });
     }
 
-    /// The client has sent something: others have sent nothing for longer.
+    /// Records that the client has sent something, which makes others the longest silent.
     pub(super) fn has_sent(&self) {
         let Admitted { id, admission, .. } = &*self.0;
         let mut table = admission.table();
@@ -244,7 +248,7 @@ impl Standing {
         }
     }
 
-    /// Returns once the connection is to be closed to make room for another.
+    /// Returns once the connection must be closed to make room for another.
     pub(super) async fn evicted(&self) {
         self.0.evicted.cancelled().await;
     }
@@ -261,8 +265,8 @@ impl Drop for Admitted {
     }
 }
 
-/// The network of a client, among which room is shared out: an IPv4 address, or the /48 that a
-/// provider gives to one customer. Clients on a Unix socket are one.
+/// The network of a client, the unit in which room is shared: an IPv4 address, or the IPv6 /48 that
+/// a provider assigns to one customer. All clients of the Unix socket count as one network.
 fn network(peer: &Peer) -> IpAddr {
     match peer.address.map(|address| address.ip().to_canonical()) {
         Some(IpAddr::V6(address)) => IpAddr::V6((u128::from(address) >> 80 << 80).into()),

@@ -1,7 +1,7 @@
-//! The requests of one connection of HTTP/2, and what they may keep the server waiting for.
+//! The requests of one HTTP/2 connection, and limits on how long they may keep it open.
 //!
-//! Answering pings alone does not keep a connection open, nor does a request whose answer the peer
-//! never lets through: otherwise anyone without a token could hold connections for ever.
+//! Answering pings does not keep a connection open, and neither does a request whose answer the
+//! peer never reads. Otherwise any client without a token could hold connections for ever.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Counts what is under way on one connection.
+/// Counts the active requests of one connection.
 #[derive(Clone, Default)]
 pub(super) struct Activity {
     requests: Arc<watch::Sender<Requests>>,
@@ -26,15 +26,15 @@ pub(super) struct Activity {
 struct Requests {
     next: u64,
     under_way: usize,
-    /// Requests that have no answer yet, oldest first, with what makes each of them give way.
+    /// Unanswered requests, oldest first, each with the token that cancels it.
     unanswered: BTreeMap<u64, CancellationToken>,
-    /// Answers of which a part waits for the peer, and since when.
+    /// Answers that wait for the peer to read, and since when.
     unsent: BTreeMap<u64, Instant>,
 }
 
 impl Activity {
-    /// Counts one request more, until what is returned is dropped. If `most` are unanswered already,
-    /// the oldest of them gives way.
+    /// Counts another request until the returned value is dropped. If `most` requests are
+    /// unanswered already, the oldest of them is cancelled.
     pub(super) fn begin(&self, most: Option<usize>) -> Busy {
         let displaced = CancellationToken::new();
         let mut id = 0;
@@ -52,11 +52,11 @@ impl Activity {
         Busy { activity: self.clone(), id, displaced }
     }
 
-    /// Returns once nothing was under way for `patience`.
+    /// Returns once no request was active for `patience`.
     pub(super) async fn idle_for(&self, patience: Duration) {
         let mut requests = self.requests.subscribe();
         loop {
-            // Neither fails, because the sender is here.
+            // Neither call fails, because `self` holds the sender.
             let _ = requests.wait_for(|requests| requests.under_way == 0).await;
             if timeout(patience, requests.wait_for(|requests| requests.under_way > 0)).await.is_err() {
                 return;
@@ -64,7 +64,7 @@ impl Activity {
         }
     }
 
-    /// Returns once the peer has taken nothing of an answer for `patience`.
+    /// Returns once the peer has read nothing of an answer for `patience`.
     pub(super) async fn stalled_for(&self, patience: Duration) {
         let mut requests = self.requests.subscribe();
         loop {
@@ -78,7 +78,7 @@ impl Activity {
         }
     }
 
-    /// Notes whether an answer waits for the peer. Only the first one wakes who watches.
+    /// Records whether an answer waits for the peer. Only the first one wakes the watcher.
     fn note(&self, id: u64, is_waiting: bool) {
         self.requests.send_if_modified(|requests| {
             let is_first = is_waiting && requests.unsent.is_empty();
@@ -92,7 +92,7 @@ impl Activity {
     }
 }
 
-/// A request that is under way.
+/// An active request.
 pub(super) struct Busy {
     activity: Activity,
     id: u64,
@@ -100,17 +100,17 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    /// Returns a token that is cancelled if the request has to give way to newer ones.
+    /// Returns a token that is cancelled if newer requests displace this one.
     pub(super) fn displaced(&self) -> CancellationToken {
         self.displaced.clone()
     }
 
-    /// Whether it is the first of its connection.
+    /// Whether it is the first request of its connection.
     pub(super) fn is_first(&self) -> bool {
         self.id == 0
     }
 
-    /// Goes with the answer until that was sent as a whole.
+    /// Keeps the request active until its answer is sent completely.
     pub(super) fn until_sent(self, response: Response) -> Response {
         self.activity.requests.send_if_modified(|requests| {
             requests.unanswered.remove(&self.id);
@@ -140,7 +140,7 @@ impl HttpBody for Sending {
     type Data = Bytes;
     type Error = axum::Error;
 
-    /// The server asks for the next frame once the peer has taken the one before.
+    /// The server polls for the next frame once the peer has taken the previous one.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! A request's body that fails when it is not there in time.
+//! A request body that fails if it does not arrive in time.
 
 use std::io;
 use std::pin::Pin;
@@ -12,33 +12,33 @@ use axum::body::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// The body, and the time that it has. Small bodies that came with the headers never set the timer.
+/// The body and its deadline. Small bodies that arrive with the headers never set the timer.
 pub(super) struct Deadline {
     body: Incoming,
     sleep: Pin<Box<Sleep>>,
     handle: BodyDeadline,
 }
 
-/// The deadline of a request's body, in the hands of whoever answers it; an extension of the request.
+/// Controls the deadline of a request's body; an extension of the request.
 #[derive(Clone, Debug, Default)]
 pub struct BodyDeadline {
     is_lifted: Arc<AtomicBool>,
 }
 
 impl BodyDeadline {
-    /// The body may take as long as it likes. Only for peers that are known, and have reason to.
+    /// Removes the deadline. Only for authenticated peers that have a reason.
     pub fn lift(&self) {
         self.is_lifted.store(true, Relaxed);
     }
 }
 
 impl Deadline {
-    /// Gives `body` this long from now.
+    /// Gives `body` the time `after` from now.
     pub(super) fn new(body: Incoming, after: Duration) -> Self {
         Self { body, sleep: Box::pin(sleep(after)), handle: BodyDeadline::default() }
     }
 
-    /// By which it can be lifted.
+    /// Returns the control of the deadline.
     pub(super) fn handle(&self) -> BodyDeadline {
         self.handle.clone()
     }

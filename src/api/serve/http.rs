@@ -21,31 +21,32 @@ use super::deadline::Deadline;
 use super::wire::Version;
 use super::{Limits, Peer};
 
-/// How many requests one connection of HTTP/2 may have under way. An agent has a few, and one for
-/// each layer that its engine pulls.
+/// The maximum number of concurrent requests on one HTTP/2 connection. An agent has a few, and one
+/// for each layer that its engine pulls.
 const STREAMS: u32 = 128;
-/// How many of them may wait for an answer while nobody has proven who asks: each holds a head and the
-/// beginning of a body.
+/// The maximum number of unanswered requests of an unauthenticated client; each holds a head and
+/// the beginning of a body.
 pub(super) const UNANSWERED: usize = 8;
-/// What a peer of HTTP/2 may send ahead of its being read, in bytes.
+/// The receive window of HTTP/2, in bytes.
 const WINDOW: u32 = 256 * 1024;
-/// A peer of HTTP/2 that is gone without a word is found within 15 s: it is pinged when nothing came
-/// for the first time, and has the second to answer.
+/// The ping interval of HTTP/2. A vanished peer is detected within 15 s: a ping is sent after the
+/// first silent interval, and has to be answered within the second.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
-/// A connection that is served.
+/// A connection to serve.
 pub(super) struct Served {
     pub(super) peer: Peer,
     pub(super) standing: Standing,
     pub(super) router: Router,
     pub(super) limits: Limits,
-    /// Ends it.
+    /// Stops the connection.
     pub(super) shutdown: CancellationToken,
 }
 
 impl Served {
-    /// Serves the router on a connection until it ends, or `shutdown` and the grace are over.
+    /// Serves the router on a connection until it ends, or until `shutdown` and the grace period
+    /// are over.
     pub(super) async fn serve<S>(self, stream: S, version: Version)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -56,7 +57,7 @@ impl Served {
             Version::Http2 => self.serve_http2(stream).await,
         };
         if let Err(error) = ended {
-            // A peer can cause it at will, so it is no line of the usual log.
+            // A peer can cause this at will, so it is not logged by default.
             tracing::debug!(%error, ?peer, "connection ended");
         }
     }
@@ -72,7 +73,7 @@ impl Served {
             .header_read_timeout(limits.header_read)
             .max_headers(limits.headers)
             .max_header_size(limits.header_bytes)
-            // What is buffered in each direction, at least 8 KiB.
+            // The buffer in each direction, at least 8 KiB.
             .max_buf_size(limits.header_bytes.max(8 * 1024))
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
@@ -93,8 +94,8 @@ impl Served {
         let activity = Activity::default();
         let on_request = activity.clone();
         let service = service_fn(move |request| self.answer_or_give_way(&on_request, request));
-        // Resets beyond hyper's own limits end the connection: of streams that were not looked at yet
-        // (20), and of those that were wrong (1,024).
+        // Resets beyond hyper's own limits end the connection: 20 for streams not accepted yet,
+        // 1,024 for invalid streams.
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -109,14 +110,14 @@ impl Served {
             ended = connection.as_mut() => return ended,
             () = shutdown.cancelled() => {}
             () = activity.idle_for(limits.header_read) => {}
-            // To end it in order would be to wait for the peer still.
+            // An orderly end would have to wait for the peer again.
             () = stalled(&activity, &standing, limits.answer) => return Ok(()),
         }
         connection.as_mut().graceful_shutdown();
         tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
     }
 
-    /// Answers a request, unless newer ones of a client that has not proven who it is take its place.
+    /// Answers a request, unless newer requests of an unauthenticated client displace it.
     fn answer_or_give_way(
         &self,
         activity: &Activity,
@@ -138,13 +139,14 @@ impl Served {
         }
     }
 
-    /// Hands a request to the router, with its peer, and a deadline for its body.
+    /// Passes a request to the router, with its peer and a deadline for its body.
     fn answer(
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-        // Where a length stands beside the chunks, hyper goes by the chunks and drops the length, but a
-        // proxy in front may have gone by the length. Closing leaves no next request to disagree about.
+        // If a request has both a length and chunks, hyper uses the chunks and drops the length,
+        // but a proxy may have used the length. Closing the connection prevents a next request that
+        // the two would split differently.
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut request = request.map(|body| Deadline::new(body, self.limits.body));
         let handle = request.body().handle();
@@ -162,7 +164,7 @@ impl Served {
     }
 }
 
-/// Returns once a stranger leaves an answer unread for too long.
+/// Returns once an unauthenticated client leaves an answer unread for too long.
 async fn stalled(activity: &Activity, standing: &Standing, limit: Duration) {
     activity.stalled_for(limit).await;
     if standing.is_proven() {
@@ -170,7 +172,7 @@ async fn stalled(activity: &Activity, standing: &Standing, limit: Duration) {
     }
 }
 
-/// The answer to a request that had to give way.
+/// The answer to a displaced request.
 fn too_many() -> Response {
     let retry = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
     (StatusCode::SERVICE_UNAVAILABLE, retry, "too many requests at once on this connection\n").into_response()

@@ -1,5 +1,5 @@
-//! A stream that is watched for its peer's progress. One that takes nothing of an answer would otherwise
-//! hold its connection for ever, and one that sends is not closed for others who wait.
+//! A stream that tracks its peer's progress. A peer that does not read its answer would otherwise
+//! hold the connection for ever; a peer that sends is not closed for others that wait.
 
 use std::io;
 use std::pin::Pin;
@@ -11,17 +11,18 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::admission::Standing;
 
-/// As often it is noted that a stranger has sent something: each time takes a lock that all share.
+/// How often a stranger's progress is recorded; each time takes a lock that all connections share.
 const NOTED_EVERY: Duration = Duration::from_millis(100);
 
-/// Fails a write that makes no progress for as long as a stranger may leave an answer unread.
+/// Fails a write that makes no progress for as long as an unauthenticated client may leave an
+/// answer unread.
 pub(super) struct Progress<S> {
     stream: S,
     standing: Standing,
     limit: Duration,
     /// Set while a write waits for the peer.
     timer: Option<Pin<Box<Sleep>>>,
-    /// When it was last noted that the peer has sent something.
+    /// When the peer's progress was last recorded.
     noted: Instant,
 }
 
@@ -35,7 +36,7 @@ impl<S> Progress<S> {
             self.timer = None;
             return written;
         }
-        // Someone with a token may page through a log for hours.
+        // A client with a token may page through a log for hours.
         if self.standing.is_proven() {
             return Poll::Pending;
         }

@@ -15,7 +15,7 @@ use super::*;
 mod encrypted;
 mod http2;
 
-/// Long enough for a busy machine; a test that waits this long fails.
+/// Long enough for a busy host; a test that waits this long fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Deadlines that a test can wait for.
@@ -28,7 +28,7 @@ pub(in crate::api) fn hasty() -> Limits {
     }
 }
 
-/// A server on a port of its own, stopped when it is dropped.
+/// A server on its own port, stopped when dropped.
 pub(in crate::api) struct Server {
     address: SocketAddr,
     shutdown: CancellationToken,
@@ -36,7 +36,7 @@ pub(in crate::api) struct Server {
 }
 
 impl Server {
-    /// With TLS.
+    /// Starts a server with TLS.
     async fn start_tls(router: Router, limits: Limits, acceptor: TlsAcceptor) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -57,10 +57,11 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// What comes back until the server closes the connection. It is not closed from this side.
+    /// Sends `bytes` and returns the answer until the server closes the connection. This side does
+    /// not close it.
     pub(in crate::api) async fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
-        // The server may close before it has taken everything.
+        // The server may close the connection before it has read everything.
         let _ = stream.write_all(bytes).await;
         read_to_close(&mut stream).await
     }
@@ -72,7 +73,7 @@ impl Drop for Server {
     }
 }
 
-/// Everything until the other side closes; a reset counts as closed.
+/// Reads until the other side closes; a reset counts as closed.
 pub(in crate::api) async fn read_to_close(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let reading = async {
@@ -212,7 +213,7 @@ async fn what_is_neither_http_nor_its_preface_is_refused() {
     }
 }
 
-/// Limits by which no connection is closed for being idle.
+/// Limits that close no connection for being idle.
 fn patient() -> Limits {
     Limits { header_read: PATIENCE * 10, ..hasty() }
 }
@@ -233,7 +234,7 @@ async fn whoever_holds_all_connections_makes_room_for_a_new_one() {
     }
 }
 
-/// Connections that come from elsewhere, in turn.
+/// Connections that come from several addresses in turn.
 struct Elsewhere {
     listener: TcpListener,
     addresses: std::sync::Mutex<std::vec::IntoIter<&'static str>>,
@@ -272,7 +273,7 @@ async fn the_network_that_holds_most_makes_room_for_others() {
     assert_eq!(statuses(&read_to_close(&mut quiet).await), [200], "it came first, and others hold more");
 }
 
-/// A page that is longer than what sockets buffer.
+/// A page longer than the socket buffers.
 fn long_page() -> Router {
     Router::new().route("/long", get(async || "x".repeat(32 << 20))).route(
         "/known",
@@ -292,14 +293,14 @@ async fn an_answer_that_is_not_read_ends_its_connection_unless_its_reader_is_kno
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
     }
-    // The one that is cut off comes to its end before it was read as a whole.
+    // Gives the server time to cut off the unread answer before the test reads it.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let [unread, known] = &mut streams;
     assert!(read_to_close(unread).await.len() < 32 << 20);
     assert!(read_to_close(known).await.len() > 32 << 20);
 }
 
-/// Refuses the first connections, as where no file descriptor is left.
+/// Refuses the first connections, as if no file descriptor were left.
 struct Exhausted {
     listener: TcpListener,
     failures: std::sync::atomic::AtomicU32,

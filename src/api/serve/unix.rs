@@ -1,4 +1,4 @@
-//! Binding the daemon's Unix socket.
+//! Binds the daemon's Unix socket.
 
 use std::fs::Permissions;
 use std::io;
@@ -10,50 +10,52 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 
-/// The longest path that a socket address holds, in bytes, without the zero at its end.
+/// The longest path in a socket address, in bytes, without the final zero.
 const LONGEST_ADDRESS: usize = 107;
 
-/// The socket is made in a folder of this name (and random letters) beside its place, under this name.
+/// The socket is created in a folder with this prefix and random letters, beside its final place,
+/// under this name.
 const WORKSHOP_PREFIX: &str = ".s";
 const WORKSHOP_RANDOM: usize = 4;
 const WORKSHOP_SOCKET: &str = "s";
 
-/// Owner and group may talk to the daemon.
+/// Owner and group may connect to the daemon.
 const MODE: u32 = 0o660;
 
-/// How long a listener may take to let us in before it is taken for a live one that is busy.
+/// How long a listener may take to accept before it counts as alive and busy.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Why no socket was bound.
+/// Why the socket was not bound.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The path does not fit a socket address.
+    /// The path is too long for a socket address.
     #[error(
         "the socket path {} is too long: the system allows sockets {LONGEST_ADDRESS} bytes, so choose a shorter folder",
         .0.display()
     )]
     TooLong(PathBuf),
-    /// Something listens there.
+    /// Another process listens there.
     #[error("another abide daemon listens there: {}", .0.display())]
     InUse(PathBuf),
-    /// Something other than a socket is there.
+    /// Something other than a socket exists there.
     #[error("{} is no socket; it is left alone", .0.display())]
     NoSocket(PathBuf),
-    /// It is not known whether anything listens there.
+    /// The check for a listener failed.
     #[error("looking for another daemon at {}", .0.display())]
     Probe(PathBuf, #[source] io::Error),
-    /// The socket could not be made.
+    /// The socket could not be created.
     #[error("making the socket {}", .0.display())]
     Bind(PathBuf, #[source] io::Error),
 }
 
-/// Listens on a Unix socket at `path`, which its owner and group may use (mode 0660).
+/// Listens on a Unix socket at `path` with mode 0660, for its owner and group.
 ///
-/// A socket that a dead daemon left behind is replaced. The new one is made in a private folder and
-/// then moved to its place, so there is no moment at which others could use it.
+/// Replaces a socket that a dead daemon left behind. The new one is created in a private folder and
+/// then moved to its place, so other users cannot connect before its mode is set.
 ///
 /// # Errors
-/// [`ServeError`]: something listens there, something else is there, or the system refuses.
+/// [`ServeError`]: another process listens there, something else exists there, or a system call
+/// failed.
 pub fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     check_length(path)?;
     check_free(path)?;
@@ -67,7 +69,7 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The place where the socket is made has to fit too.
+/// Checks the length of the path at which the socket is created, too.
 fn check_length(path: &Path) -> Result<(), ServeError> {
     let workshop = WORKSHOP_PREFIX.len() + WORKSHOP_RANDOM + WORKSHOP_SOCKET.len() + "//".len();
     let making = folder(path).as_os_str().len() + workshop;
@@ -77,7 +79,7 @@ fn check_length(path: &Path) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Nothing is there, or a socket on which nobody listens any more.
+/// Checks that the path is free, or a socket without a listener.
 fn check_free(path: &Path) -> Result<(), ServeError> {
     let failed = |error| ServeError::Probe(path.to_owned(), error);
     match std::fs::symlink_metadata(path) {
@@ -95,20 +97,20 @@ fn check_free(path: &Path) -> Result<(), ServeError> {
     }
 }
 
-/// Connecting waits for ever where a listener's queue is full, so a thread does it, which is left
-/// behind in that case.
+/// Connects in a thread, because connecting blocks for ever if the listener's queue is full. The
+/// thread is abandoned in that case.
 fn connect(path: &Path) -> io::Result<()> {
     let (done, outcome) = mpsc::channel();
     let path = path.to_owned();
     std::thread::Builder::new().name("socket-probe".to_owned()).spawn(move || {
-        // Nobody listens any more when the patience was over.
+        // Sending fails if the timeout is over.
         let _ = done.send(StdStream::connect(path).map(drop));
     })?;
     outcome.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn make(path: &Path) -> io::Result<StdListener> {
-    // Removed when it goes out of scope.
+    // The folder is removed when it goes out of scope.
     let workshop = tempfile::Builder::new()
         .prefix(WORKSHOP_PREFIX)
         .rand_bytes(WORKSHOP_RANDOM)

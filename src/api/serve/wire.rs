@@ -1,7 +1,7 @@
-//! How the bytes of an accepted connection become HTTP: with or without TLS, and in which version.
+//! Detects the protocol of an accepted connection: TLS or not, and the HTTP version.
 //!
-//! With TLS, ALPN says it. Without, a client of HTTP/2 begins with a preface that is no request of
-//! HTTP/1.1, so the first bytes are looked at, and then read again.
+//! With TLS, ALPN selects the version. Without TLS, an HTTP/2 client begins with a preface that is
+//! not a valid HTTP/1.1 request, so the first bytes are inspected and then read again.
 
 use std::io;
 use std::pin::Pin;
@@ -11,35 +11,37 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// What every client of HTTP/2 sends first.
+/// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What every handshake begins with: the record type 22.
+/// The first byte of every TLS handshake: record type 22.
 const HANDSHAKE: u8 = 0x16;
-/// The answer to a request in the clear where TLS is spoken. It has said all that it should not have
-/// by then, but its sender learns why it fails.
+/// The answer to a plain request on a TLS port. The request has already leaked its data by then,
+/// but the sender learns why it fails.
 const IN_THE_CLEAR: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
     {\"error\":\"bad-request\",\"message\":\"this port speaks TLS: use an `https://` address\"}\n";
-/// As much of such a request is read still: where something is left unread, the answer may be lost.
+/// The number of bytes of such a request to read and discard. Otherwise unread data could make the
+/// answer get lost.
 const LEFT_UNREAD: u64 = 64 * 1024;
 
-/// Whether TLS is spoken.
+/// Whether the connection uses TLS.
 #[derive(Clone)]
 pub(super) enum Wire {
-    /// It is not.
+    /// Without TLS.
     Plain,
-    /// It is, with this identity.
+    /// With TLS, using this identity.
     Tls(TlsAcceptor),
 }
 
-/// A connection on which HTTP can be spoken.
+/// A connection that is ready for HTTP.
 pub(super) enum Opened<S> {
     Plain(Begun<S>),
     Tls(Box<TlsStream<Begun<S>>>),
 }
 
 impl Wire {
-    /// Finds out what is spoken, in one handshake where there is TLS. The caller sets the deadline.
+    /// Detects the protocol, and completes the handshake if the connection uses TLS. The caller
+    /// sets the deadline.
     pub(super) async fn open<S>(&self, stream: S) -> io::Result<(Opened<S>, Version)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -67,19 +69,19 @@ impl Wire {
     }
 }
 
-/// Of HTTP.
+/// The HTTP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Http1,
     Http2,
 }
 
-/// A stream of which the first bytes were read, and are there to be read again.
+/// A stream that replays its inspected first bytes.
 pub(super) struct Begun<S> {
     stream: S,
     start: [u8; PREFACE.len()],
     length: usize,
-    /// How many of them were read again.
+    /// The number of bytes already replayed.
     again: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Every route against every role, and everything that is no token.
+//! Every route against every role, and every kind of invalid token.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,14 +28,14 @@ use crate::model::name::{AgentName, Digest, TokenId, TokenName};
 use crate::model::time::Timestamp;
 use crate::record::{Change, NewToken};
 
-/// Long enough for a busy machine; a test that waits this long fails.
+/// Long enough for a busy host; a test that waits this long fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Let in; what the handler then says is another matter.
+/// Access is granted; the handler may then answer anything.
 const IN: u16 = 0;
 
-/// What each route answers to: nobody, a viewer, a deployer of dev who asks for dev, the same who
-/// asks for prod, an agent, an admin.
+/// The expected answer of each route to: no token, a viewer, a deployer of dev who names dev, the
+/// same who names prod, an agent, an admin.
 const EXPECTED: [(&str, &str, [u16; 6]); 30] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
@@ -69,7 +69,7 @@ const EXPECTED: [(&str, &str, [u16; 6]); 30] = [
     ("GET", "/v2/{*path}", [401, 403, 403, 403, IN, 403]),
 ];
 
-/// The API as the network sees it.
+/// The API as a network client sees it.
 struct Door {
     api: Api,
     router: Router,
@@ -96,7 +96,7 @@ impl Door {
         self.api.handles.token_writer.create(new, deed).await.unwrap()
     }
 
-    /// Asks from `192.0.2.<last>`, with as many `Authorization` headers as are given.
+    /// Sends a request from `192.0.2.<last>`, with the given `Authorization` headers.
     async fn ask(&self, method: Method, uri: &str, from: u8, authorization: &[String]) -> Response {
         let address = SocketAddr::from(([192, 0, 2, from], 40_000));
         let request = Request::builder().method(method).uri(uri);
@@ -155,7 +155,7 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
             let status = door.status(method, &uri, *credential).await;
             let is_right = match expected {
                 IN => !matches!(status, 401 | 403 | 429),
-                // Nobody comes so often that in the end the answer is to wait.
+                // This client sends so many requests that it is finally rate limited.
                 401 => matches!(status, 401 | 429),
                 refused => status == refused,
             };
@@ -178,7 +178,7 @@ async fn an_environment_of_another_spelling_is_not_the_deployers() {
     assert_eq!(door.status("POST", "/api/v1/environments/%64ev/sync", Some(&of_dev)).await, 200);
 }
 
-/// Everything of an answer that its receiver sees.
+/// Everything in an answer that the client can see.
 async fn seen(response: Response) -> (u16, BTreeMap<String, String>, String) {
     let status = response.status().as_u16();
     let headers: &HeaderMap = response.headers();
@@ -300,7 +300,7 @@ async fn the_use_of_a_token_is_noted() {
     assert_eq!(tokens.get(&token.id).unwrap().unwrap().used, Some(at(1_000)));
 }
 
-/// Whether the stream breaks off, and does not just end.
+/// Whether the stream breaks off instead of ending normally.
 async fn breaks_off(response: Response) -> bool {
     assert_eq!(response.status(), 200);
     tokio::time::timeout(PATIENCE, to_bytes(response.into_body(), 1 << 20)).await.unwrap().is_err()
@@ -376,7 +376,7 @@ async fn the_id_of_an_agents_record_has_a_longest_length() {
     }
 }
 
-/// Registries of which each answers with a status of its own, by host.
+/// Fake registries; each answers with its own status, by host.
 struct FakeImages(BTreeMap<&'static str, u16>);
 
 impl Images for FakeImages {

@@ -1,4 +1,4 @@
-//! The API over a real record. What the tests share is here.
+//! The API over a real record, with the shared helpers of its tests.
 
 mod access;
 mod read;
@@ -116,7 +116,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
     }
 }
 
-/// `dev` and `test` follow branches, `prod` takes from `test`, `lab` is set by hand.
+/// `dev` and `test` track branches, `prod` is promoted from `test`, `lab` is set manually.
 pub(super) fn manifest() -> ManifestState {
     let branch = |branch: &str| Supply::Branch {
         repository: RepositoryName::new("keepwork").unwrap(),
@@ -143,7 +143,7 @@ pub(super) fn manifest() -> ManifestState {
     ManifestState { manifest, problem: None }
 }
 
-/// A loop that answers what it was made with.
+/// A controller with fixed answers.
 #[derive(Clone)]
 struct FakeController {
     liveness: Liveness,
@@ -209,7 +209,7 @@ struct Api {
     home: TempDir,
 }
 
-/// An answer, read to its end.
+/// An answer, read completely.
 #[derive(Debug)]
 struct Answer {
     status: StatusCode,
@@ -221,7 +221,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Asserts that this is an error of `status` whose message contains `message`.
+    /// Asserts an error of `status` whose message contains `message`.
     fn refuses(&self, status: u16, message: &str) {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         let view = self.json();
@@ -229,14 +229,14 @@ impl Answer {
         assert!(!view["error"].as_str().unwrap().is_empty());
     }
 
-    /// The answer of a verb that was taken.
+    /// The answer to an accepted command.
     fn moved(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
         self.json()
     }
 }
 
-/// With a loop.
+/// The API with a controller.
 fn api() -> Api {
     api_with(Some(FakeController::default()))
 }
@@ -304,7 +304,7 @@ impl Api {
         self.handles.status_writer.report(status, &Memory::default()).await.unwrap();
     }
 
-    /// Records generations 1 to `number` with an image each, all of which became ready.
+    /// Records generations 1 to `number` with one image each; all became ready.
     async fn ready(&self, environment: &str, number: u64) {
         for number in 1..=number {
             self.record(environment, number).await;

@@ -1,4 +1,4 @@
-//! What the API says.
+//! Read requests.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -211,7 +211,7 @@ async fn it_is_ready_while_the_loop_looks_at_everything() {
         api_with(Some(controller))
     };
     assert_eq!(api_with(None).get("/readyz").await.status, 200);
-    // The clock says 1,000 seconds; everything is observed every 30.
+    // The clock is at 1,000 seconds; everything is checked every 30.
     assert_eq!(observed(Some(911), true).get("/readyz").await.status, 200);
     observed(Some(900), true).get("/readyz").await.refuses(503, "1m 40s ago");
     observed(Some(900), false).get("/readyz").await.refuses(503, "the Docker Engine does not answer");

@@ -1,4 +1,4 @@
-//! What is streamed: events of the record, and logs that are still written.
+//! Streams: events of the record, and logs that are still written.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::api::access::Access;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::event::EventKind;
 
-/// Longer than any of this takes on a busy machine.
+/// Longer than any of these steps takes on a busy host.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn stream(api: &Api, path: &str) -> BodyDataStream {
@@ -26,7 +26,7 @@ async fn stream(api: &Api, path: &str) -> BodyDataStream {
     response.into_body().into_data_stream()
 }
 
-/// A listener to `/watch`.
+/// A client of `/watch`.
 struct Listener {
     pieces: BodyDataStream,
     text: String,
@@ -37,7 +37,7 @@ impl Listener {
         Self { pieces: stream(api, "/api/v1/watch").await, text: String::new() }
     }
 
-    /// The next message: its kind and its document.
+    /// Returns the next message: its kind and its document.
     async fn next(&mut self) -> (String, Value) {
         loop {
             if let Some((message, rest)) = self.text.split_once("\n\n") {
@@ -124,7 +124,7 @@ async fn a_listener_that_fell_behind_is_told_everything_anew() {
     let api = api();
     let mut listener = Listener::new(&api).await;
     listener.environments(4).await;
-    // More than the bells remember, while the listener does not listen.
+    // More than the wakeups remember, while the client does not read.
     for number in 0..1_100 {
         let writer = &api.handles.status_writer;
         writer.event(&name("dev"), EventKind::Step, format!("step {number}"), at(number)).await.unwrap();

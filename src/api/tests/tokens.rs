@@ -1,4 +1,4 @@
-//! Tokens made, listed and revoked through the API.
+//! Creates, lists and revokes tokens through the API.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ async fn a_token_is_revoked_by_id_or_by_name() {
     let second = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
     assert_eq!(revoke(&api, "ci").await.moved()["id"], second["id"]);
     revoke(&api, "ci").await.refuses(404, "`ci` is neither");
-    // A second time is no error: it is revoked, which is what was wanted.
+    // A second revocation succeeds, because the token is revoked as requested.
     revoke(&api, second["id"].as_str().unwrap()).await.moved();
 }
 

@@ -1,4 +1,4 @@
-//! Every verb, and everything that refuses it.
+//! Every command, and every reason to refuse it.
 
 use axum::http::Method;
 use serde_json::json;
@@ -239,7 +239,7 @@ async fn a_hold_keeps_what_is_good_now() {
     on_its_way.post("dev/hold", json!({"reason": "another"})).await.moved();
     assert_eq!(record_of(&on_its_way, "dev").hold.unwrap().generation, Some(Generation(1)));
 
-    // As an agent reports it, whose loop keeps its notes to itself.
+    // An agent reports this; its reconcile state stays with the agent.
     let far_away = api();
     far_away.ready("prod", 2).await;
     far_away.record("prod", 3).await;
@@ -274,7 +274,7 @@ async fn resuming_says_whether_anything_was_held() {
     assert_eq!(record_of(&api, "dev").hold, None);
 }
 
-/// Git, which says the same head of every branch, or nothing of use.
+/// Git answers the same head for every branch, or nothing useful.
 fn answer(api: &Api, head: Option<CommitId>) {
     let (mut bells, handles) = (api.handles.bells.subscribe(), &api.handles);
     let (desired, resolver) = (handles.desired.clone(), handles.resolver.clone());
@@ -321,7 +321,7 @@ async fn nothing_is_promoted_while_a_push_is_not_looked_at_unless_it_is_named() 
     assert_eq!(api.post("prod/promote", named).await.moved()["generation"], 1);
     api.handles.resolver.advance_head(&name("test"), &commit(4), at(1_000)).await.unwrap();
 
-    // A newer generation is under way, and the one before it goes on serving.
+    // A newer generation is in progress, and the previous one keeps serving.
     api.handles.resolver.advance_head(&name("test"), &commit(5), at(1_001)).await.unwrap();
     let building = Status {
         condition: Condition::Progressing,

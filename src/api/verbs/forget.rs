@@ -1,4 +1,4 @@
-//! `forget`: removes all that is recorded of an environment that left the manifest.
+//! `forget`: removes the record of an environment that left the manifest.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use crate::api::find::Found;
 use crate::model::desired::Forget;
 use crate::model::view::Moved;
 
-/// How much to remove.
+/// Options of `forget`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct ForgetBody {

@@ -1,4 +1,4 @@
-//! `hold` and `resume`: an environment keeps what it has, and follows again.
+//! `hold` and `resume`: an environment stops and resumes applying changes.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,15 +16,15 @@ use crate::model::status::{Condition, Status};
 use crate::model::view::Moved;
 use crate::record::RecordError;
 
-/// Why.
+/// Options of `hold`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct HoldBody {
-    /// In a person's words.
+    /// The reason, as free text.
     reason: String,
 }
 
-/// Nothing is asked with it.
+/// No options.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Nothing {}
@@ -43,7 +43,7 @@ pub(in crate::api) async fn hold(
     let (before, status, memory) =
         (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
     let generation = match kept(&before, status.as_ref(), &memory) {
-        // The notes of an agent's loop are with the agent.
+        // The reconcile state of an agent's environment is with the agent.
         None if before.hold.is_none() => last_ready(&api, name)?,
         kept => kept,
     };
@@ -56,8 +56,8 @@ pub(in crate::api) async fn hold(
     Ok(Json(moved(&desired, true, format!("{what}; later changes are recorded, and applied on `resume`"))))
 }
 
-/// The generation that is kept: the one that is held already, the current one where it is ready,
-/// else the last that was.
+/// The generation to keep: the held one if there is one, the current one if it is ready, else the
+/// last one that was ready.
 fn kept(desired: &Desired, status: Option<&Status>, memory: &Memory) -> Option<Generation> {
     if let Some(hold) = &desired.hold {
         return hold.generation;
@@ -68,7 +68,7 @@ fn kept(desired: &Desired, status: Option<&Status>, memory: &Memory) -> Option<G
     if is_ready { Some(current) } else { memory.good.as_ref().map(|good| good.generation) }
 }
 
-/// The newest generation that became ready, as far as history goes.
+/// Returns the newest generation in the history that became ready.
 fn last_ready(api: &ApiState, name: &EnvironmentName) -> Result<Option<Generation>, RecordError> {
     let history = api.status.history(name)?;
     let ready = history.into_iter().find(|kept| kept.outcome == Some(Outcome::Ready));

@@ -1,5 +1,5 @@
-//! The verbs that move the record. Each returns once it is on disk; what it does to containers is
-//! the loop's work.
+//! The commands that update the record. Each returns once the change is on disk; the controller
+//! then updates the containers.
 
 mod forget;
 mod hold;
@@ -21,7 +21,7 @@ use crate::model::desired::{Desired, Image};
 use crate::model::view::Moved;
 
 impl ApiState {
-    /// The answer to a change that made a generation: `what` begins the sentence.
+    /// The answer to a change that created a generation; its sentence begins with `what`.
     fn recorded(&self, desired: &Desired, what: &str) -> Moved {
         let (name, generation) = (&desired.environment, desired.entry.generation);
         let until = match &desired.hold {
@@ -33,7 +33,7 @@ impl ApiState {
         moved(desired, true, format!("{what} is recorded as generation {generation} of `{name}`{until}"))
     }
 
-    /// Where nobody acts on the record now, the caller should know.
+    /// The end of the sentence: a note if nothing acts on the record now.
     fn when(&self) -> &'static str {
         if self.controller.is_some() { "" } else { "; no daemon runs, it is acted upon when one does" }
     }
@@ -44,10 +44,10 @@ fn moved(desired: &Desired, changed: bool, message: String) -> Moved {
     Moved { environment, generation, changed, message, failed: false }
 }
 
-/// The longest reason, in bytes: each is kept with its generation.
+/// The longest reason, in bytes; each is stored with its generation.
 const LONGEST_REASON: usize = 1_000;
 
-/// A reason as it is recorded: one line, not too long; nothing where nothing was said.
+/// Normalizes a reason: one line of limited length; `None` if it is missing.
 fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     if text.len() > LONGEST_REASON {
@@ -58,7 +58,7 @@ fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
     Ok(Some(line).filter(|line| !line.is_empty()))
 }
 
-/// An image in a sentence.
+/// The image as shown in a sentence.
 fn shown(image: &Image) -> String {
     image.shown_digest().map_or_else(|| "an image".to_owned(), |digest| format!("image {}", digest.short()))
 }

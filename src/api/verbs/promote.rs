@@ -1,5 +1,5 @@
-//! `promote`: what one environment runs healthy becomes what another should run. Compare-and-set:
-//! refused where what was seen is no longer so.
+//! `promote`: the image that one environment runs healthy becomes the desired image of another.
+//! Compare-and-set: refused if the image has changed since the client saw it.
 
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ use crate::model::status::{Condition, Reason, Status};
 use crate::model::view::Moved;
 use crate::record::{Change, Guard};
 
-/// What to promote.
+/// Options of `promote`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Promote {
-    /// From where.
+    /// The source environment.
     from: String,
-    /// The image that is meant, even if another one is on its way there.
+    /// The image to promote, even if FROM has another one in progress.
     digest: Option<String>,
-    /// The image that was seen there.
+    /// The image that the client saw there.
     seen: Option<String>,
 }
 
-/// `POST /api/v1/environments/{environment}/promote`, on the environment that is promoted to.
+/// `POST /api/v1/environments/{environment}/promote`; the path names the target environment.
 pub(in crate::api) async fn promote(
     State(api): State<ApiState>,
     found: Found,
@@ -68,7 +68,7 @@ pub(in crate::api) async fn promote(
     Ok(Json(api.recorded(&desired, &format!("{} of `{from}`", shown(image)))))
 }
 
-/// What an environment runs healthy.
+/// The version that an environment runs healthy.
 struct Serving {
     generation: Generation,
     revision: Option<CommitId>,
@@ -76,8 +76,8 @@ struct Serving {
 }
 
 impl ApiState {
-    /// What `from` runs healthy. As long as a push is not looked at or a newer generation is under way,
-    /// that is only what someone means who names it.
+    /// Returns the version that `from` runs healthy. While a push is unprocessed or a newer
+    /// generation is in progress, the client must name this image explicitly.
     fn serving(&self, from: &EnvironmentName, meant: Option<&Digest>) -> Result<Serving, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
         let facts = self.facts(from, &state.manifest)?;
@@ -105,13 +105,14 @@ impl ApiState {
         }
     }
 
-    /// The answer where `to` runs this image already, or is on its way to it: nothing is recorded then.
+    /// Returns the answer if `to` already runs this image or is updating to it; nothing is recorded
+    /// then.
     fn is_there_already(&self, to: &EnvironmentName, serving: &Serving) -> Result<Option<Moved>, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
         let facts = self.facts(to, &state.manifest)?;
         let (settled, entry) = (facts.settled(), &facts.desired.entry);
         let is_same = entry.image.as_ref().is_some_and(|image| image.is_same(&serving.image));
-        // What failed is tried again by a promotion.
+        // A promotion retries a failed generation.
         let is_well =
             matches!(settled.condition, Condition::Ready | Condition::Progressing | Condition::Held)
                 && settled.reason != Reason::RolledBack
@@ -126,7 +127,7 @@ impl ApiState {
     }
 }
 
-/// The generation that was ready with this image, while it goes on serving under a newer one.
+/// Returns the generation with this image that was ready and keeps serving under a newer one.
 fn still_serving(
     history: &[HistoryEntry],
     status: &Status,
@@ -149,7 +150,7 @@ fn has_digest(image: &Image, digest: &Digest) -> bool {
     image.id.as_ref() == Some(digest) || image.digest.as_ref() == Some(digest)
 }
 
-/// The target's manifest names from where it takes promotions.
+/// Checks that the target's manifest allows promotions from this environment.
 fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> {
     let to = &target.name;
     match &target.declared()?.supply {
@@ -163,10 +164,10 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
     }
 }
 
-/// The image that an environment runs healthy, byte for byte as it is recorded.
+/// Returns the image that an environment runs healthy, byte for byte as recorded.
 ///
-/// IDs of images are names in one engine, so only what runs on this machine is compared by them; an
-/// agent has compared for itself.
+/// Image IDs are names within one engine, so they are compared only for containers on this host; an
+/// agent has compared them itself.
 fn healthy_image(source: &Desired, status: &Status, is_here: bool) -> Result<Image, ApiError> {
     let (from, generation) = (&source.environment, source.entry.generation);
     let refuse = |why: String| Err(ApiError::conflict(format!("`{from}` cannot be promoted: {why}")));
@@ -183,7 +184,7 @@ fn healthy_image(source: &Desired, status: &Status, is_here: bool) -> Result<Ima
     }
 }
 
-/// Another host has to pull it, by its digest.
+/// Checks that another host can pull the image by its digest.
 fn check_reach(from: &EnvironmentName, image: &Image, host: &AgentName) -> Result<(), ApiError> {
     if image.digest.is_some() && image.reference.is_some() {
         return Ok(());
@@ -194,7 +195,7 @@ fn check_reach(from: &EnvironmentName, image: &Image, host: &AgentName) -> Resul
     )))
 }
 
-/// What the caller saw is what would be promoted.
+/// Checks that the image to promote is the one that the caller saw.
 fn check_seen(from: &EnvironmentName, image: &Image, seen: &Digest) -> Result<(), ApiError> {
     if has_digest(image, seen) {
         return Ok(());

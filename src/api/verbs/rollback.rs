@@ -1,4 +1,4 @@
-//! `rollback`: back to what was good, and held there.
+//! `rollback`: records an earlier good version and holds the environment.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,13 +14,13 @@ use crate::model::name::Generation;
 use crate::model::view::Moved;
 use crate::record::{Change, Guard};
 
-/// Where to go back to.
+/// Options of `rollback`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Rollback {
-    /// The generation; left out: the last good one.
+    /// The generation; if missing, the last good one.
     to: Option<Generation>,
-    /// In a person's words.
+    /// The reason, as free text.
     reason: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(in crate::api) async fn rollback(
     Ok(Json(moved))
 }
 
-/// The newest earlier generation that became ready with another image.
+/// Returns the newest earlier generation that became ready with another image.
 fn last_good<'a>(history: &'a [HistoryEntry], current: &Entry) -> Result<(&'a Entry, Image), String> {
     let is_other = |image: &Image| current.image.as_ref().is_none_or(|current| !current.is_same(image));
     let good = history
@@ -74,7 +74,7 @@ fn last_good<'a>(history: &'a [HistoryEntry], current: &Entry) -> Result<(&'a En
         .ok_or_else(|| "no earlier generation became ready with another image".to_owned())
 }
 
-/// The generation that was named.
+/// Returns the named generation.
 fn exactly<'a>(
     history: &'a [HistoryEntry],
     current: &Entry,

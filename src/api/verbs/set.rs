@@ -1,4 +1,4 @@
-//! `set`: a person names what runs, by commit or by content.
+//! `set`: records a commit or an image by digest.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,18 +16,18 @@ use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::view::Moved;
 use crate::record::Change;
 
-/// The longest reference of an image, in bytes.
+/// The longest image reference, in bytes.
 const LONGEST_REFERENCE: usize = 255;
 
-/// What to set.
+/// Options of `set`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Set {
     /// `name@sha256:...`, or an image ID.
     image: Option<String>,
-    /// A full commit id, to be built.
+    /// A full commit ID to build.
     commit: Option<String>,
-    /// In a person's words.
+    /// The reason, as free text.
     reason: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub(in crate::api) async fn set(
     Ok(Json(api.recorded(&desired, &what)))
 }
 
-/// Another host has to pull it.
+/// Checks that another host can pull the image.
 fn check_reach(found: &Found, image: &Image) -> Result<(), ApiError> {
     match found.host() {
         Some(host) if image.digest.is_none() => Err(ApiError::unprocessable(format!(
@@ -87,7 +87,7 @@ async fn check_commit(api: &ApiState, found: &Found, commit: &CommitId) -> Resul
     }
 }
 
-/// A commit can only be set where commits are built.
+/// Checks that this environment builds commits.
 fn buildable(spec: &EnvironmentSpec, commit: &str) -> Result<CommitId, ApiError> {
     let commit = CommitId::new(commit).map_err(|error| ApiError::bad_request(error.to_string()))?;
     if matches!(spec.supply, Supply::Branch { .. }) {
@@ -96,7 +96,7 @@ fn buildable(spec: &EnvironmentSpec, commit: &str) -> Result<CommitId, ApiError>
     Err(ApiError::unprocessable("it follows no branch, so nothing is built for it: set an `image`"))
 }
 
-/// An image by its content; a tag names none, for it may move.
+/// Parses an image by digest. A tag is rejected, because it may change.
 pub(super) fn parse_image(text: &str) -> Result<Image, ApiError> {
     let wrong = |error: crate::model::name::InvalidName| ApiError::bad_request(error.to_string());
     match text.split_once('@') {
@@ -117,7 +117,7 @@ pub(super) fn parse_image(text: &str) -> Result<Image, ApiError> {
     }
 }
 
-/// The letters of a reference, so that nothing else reaches a log or the engine.
+/// Checks the characters of a reference, so that nothing else reaches a log or the engine.
 fn is_reference(text: &str) -> bool {
     text.len() <= LONGEST_REFERENCE && check_reference(text).is_ok()
 }

@@ -1,4 +1,4 @@
-//! `sync`: a pass now, and a question to git or the registry, whose answer is waited for.
+//! `sync`: reconciles now, queries git or the registry, and waits for the answer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::model::spec::Supply;
 use crate::model::view::Moved;
 use crate::record::{Bell, RecordError};
 
-/// How long git and the registries may take to answer before the verb answers without them.
+/// How long git and the registries may take before the command answers without them.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `POST /api/v1/environments/{environment}/sync`
@@ -38,7 +38,7 @@ pub(in crate::api) async fn sync_all(State(api): State<ApiState>) -> Result<Json
 }
 
 impl ApiState {
-    /// Asks for a pass of each of `names`, and tells what git and the registries answer meanwhile.
+    /// Requests a reconcile of each of `names`, and reports the answers of git and the registries.
     async fn sync(&self, names: &[EnvironmentName]) -> Result<Vec<Moved>, ApiError> {
         self.fresh_manifest().await;
         let bells = self.bells.subscribe();
@@ -49,12 +49,12 @@ impl ApiState {
             asked.extend(asks.then(|| name.clone()));
             before.push(desired);
         }
-        // Whoever has not answered by then is named in the sentence.
+        // The sentence names every source that has not answered by then.
         let _ = tokio::time::timeout(PATIENCE, self.answered(asked, bells)).await;
         before.iter().map(|before| Ok(self.synced(before)?)).collect()
     }
 
-    /// Who is asked for what an environment follows; `None`: it follows nothing.
+    /// Returns the source that is queried for the environment's head; `None` if it tracks nothing.
     pub(in crate::api) fn follows(&self, name: &EnvironmentName) -> Option<&'static str> {
         match self.manifest.borrow().manifest.environments.get(name)?.supply {
             Supply::Branch { .. } => Some("git"),
@@ -63,7 +63,7 @@ impl ApiState {
         }
     }
 
-    /// Waits until every question was answered, or found to have no answer.
+    /// Waits until every query was answered, or cannot be answered.
     async fn answered(&self, mut asked: BTreeSet<EnvironmentName>, mut bells: Receiver<Bell>) {
         let is_open = |name: &EnvironmentName| self.desired.get(name).is_ok_and(|now| now.asked.is_some());
         asked.retain(is_open);
@@ -79,7 +79,7 @@ impl ApiState {
         }
     }
 
-    /// What a sync came to so far.
+    /// The result of a sync so far.
     fn synced(&self, before: &Desired) -> Result<Moved, RecordError> {
         let name = &before.environment;
         let now = self.desired.get(name)?;
@@ -93,7 +93,7 @@ impl ApiState {
         Ok(Moved { failed, ..moved(&now, true, message) })
     }
 
-    /// Has an edit of the manifest taken in before it is looked for.
+    /// Applies a pending edit of the manifest before an environment is looked up.
     pub(in crate::api) async fn fresh_manifest(&self) {
         if let Some(read) = &self.read_manifest {
             Arc::clone(read)().await;
@@ -101,7 +101,7 @@ impl ApiState {
     }
 }
 
-/// What git or the registry said, as the end of a sentence, and whether it said nothing of use.
+/// The answer of git or the registry as the end of a sentence, and whether it was unusable.
 fn answer(who: &str, before: &Desired, now: &Desired, trouble: Option<&SourceTrouble>) -> (String, bool) {
     if let Some(trouble) = trouble {
         return (format!("; {}", trouble.message), true);

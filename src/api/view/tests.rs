@@ -1,4 +1,4 @@
-//! What is said, as tables.
+//! The status of views, as tables.
 
 use super::*;
 use crate::api::tests::{at, hold, manifest, name, status};
@@ -26,7 +26,7 @@ fn trouble(reason: Reason) -> Look {
     Look { trouble: Some(trouble), ..observed() }
 }
 
-/// `dev`, which follows a branch, after `change`.
+/// The view of `dev`, which tracks a branch, after `change`.
 fn seen(desired: Desired, status: Option<Status>, change: impl FnOnce(&mut Facts<'_>)) -> EnvironmentView {
     let manifest = manifest().manifest;
     let spec = manifest.environments.get(&name("dev"));

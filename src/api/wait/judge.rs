@@ -1,4 +1,4 @@
-//! The decision: whether what is waited for was reached, may still come, or will not. Pure.
+//! Decides whether a goal is reached, pending or unreachable. Pure.
 
 use crate::api::view::Said;
 use crate::model::desired::{Hold, Outcome};
@@ -8,13 +8,13 @@ use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::model::view::WaitState;
 
-/// What is waited for; nothing named: whatever is recorded, declared and pushed when the wait began.
+/// The goal; if it is empty, everything that was recorded, declared and pushed when the wait began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) commit: Option<CommitId>,
     pub(super) digest: Option<Digest>,
     pub(super) generation: Option<Generation>,
-    /// Whether being held with it is as good as Ready.
+    /// Whether the state Held with this version counts as Ready.
     pub(super) held: bool,
 }
 
@@ -32,27 +32,27 @@ impl Wish {
     }
 }
 
-/// Which generation has what is waited for.
+/// The generation that satisfies the goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Carrier {
     /// The newest one.
     Current,
-    /// An earlier one, and what became of it.
+    /// An earlier one, with its outcome.
     Earlier { generation: Generation, outcome: Option<Outcome> },
-    /// None that is kept.
+    /// None in the stored history.
     None,
-    /// Two commits cannot be compared now.
+    /// Unknown, because two commits cannot be compared now.
     Unknown,
 }
 
-/// What the decision rests on.
+/// The input of the decision.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
-    /// The status, but for a head that is not known yet.
+    /// The status without regard to a head that is still unknown.
     pub(super) settled: Said,
-    /// What git or the registry has not answered yet, as a clause.
+    /// The pending query to git or the registry, as a clause.
     pub(super) unanswered: Option<String>,
-    /// Who is asked for the head; `None`: nothing is followed.
+    /// The source of the head; `None` if nothing is tracked.
     pub(super) follows: Option<&'static str>,
     pub(super) look: Look,
     /// When the wait began.
@@ -62,21 +62,22 @@ pub(super) struct Evidence {
     pub(super) current: Generation,
     /// Whether a container runs.
     pub(super) running: bool,
-    /// Why a newer edit of the manifest is not taken.
+    /// Why a newer edit of the manifest is rejected.
     pub(super) problem: Option<String>,
     pub(super) carrier: Carrier,
 }
 
-/// Decides, and says why.
+/// Returns the decision and its reason.
 pub(super) fn judge(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
     let said = evidence.settled.message.clone();
     if let Some(held) = of_a_hold(wish, evidence) {
         return held;
     }
     match evidence.settled.reason {
-        // Only a person gets it out of there, by saying what should run.
+        // Only a user can resolve this, by setting the version to run.
         Reason::RecordBehind => return (WaitState::Ended, said),
-        // What an agent said before it went away is no verdict: it may come back with another.
+        // The last report of a disconnected agent is not final, because the agent may return with
+        // another.
         Reason::Unknown | Reason::AgentAway => return (WaitState::Waiting, said),
         _ => {}
     }
@@ -95,8 +96,8 @@ pub(super) fn judge(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
     }
 }
 
-/// A hold is an end, since a person ends it; and where that was done already, `Held` is what the last
-/// pass saw, and says nothing of the next.
+/// A hold is an end, because only a user ends it. If the hold has already ended, `Held` is only the
+/// result of the last reconcile and does not predict the next.
 fn of_a_hold(wish: &Wish, evidence: &Evidence) -> Option<(WaitState, String)> {
     if evidence.settled.condition != Condition::Held {
         return None;
@@ -108,7 +109,7 @@ fn of_a_hold(wish: &Wish, evidence: &Evidence) -> Option<(WaitState, String)> {
     Some((if is_reached { WaitState::Reached } else { WaitState::Ended }, message))
 }
 
-/// Whatever was pushed or edited before the wait began counts, so its head has to be known first.
+/// Every push or edit before the wait began counts, so the current head must be known first.
 fn plain(evidence: &Evidence) -> (WaitState, String) {
     if let Some(problem) = &evidence.problem {
         return (WaitState::Ended, format!("the edited manifest is not taken: {problem}"));
@@ -128,12 +129,12 @@ fn plain(evidence: &Evidence) -> (WaitState, String) {
 }
 
 impl Evidence {
-    /// Whether the head is known as of the begin of the wait.
+    /// Whether the head is known as of the beginning of the wait.
     fn is_answered(&self) -> bool {
         self.look.answered.is_some_and(|answered| answered >= self.asked) && self.unanswered.is_none()
     }
 
-    /// What was found to be wrong since the wait began.
+    /// A problem found since the wait began.
     fn fresh_trouble(&self) -> Option<&SourceTrouble> {
         let asked_since = self.look.failed.max(self.look.answered).is_some_and(|at| at >= self.asked);
         self.look.trouble.as_ref().filter(|_| asked_since)
@@ -145,7 +146,7 @@ fn of_status(said: &Said) -> (WaitState, String) {
         Condition::Ready => WaitState::Reached,
         Condition::Progressing => WaitState::Waiting,
         Condition::Degraded if said.is_of_source => WaitState::Ended,
-        // The loop asks for the engine all the time, at no moment that a status could name.
+        // The controller queries the engine continuously, so a status names no next attempt.
         Condition::Degraded if said.reason == Reason::EngineUnavailable => WaitState::Waiting,
         Condition::Degraded if said.next_retry.is_some() && !is_verdict(said.reason) => WaitState::Waiting,
         Condition::Degraded | Condition::Blocked | Condition::RolledBack | Condition::Held => {
@@ -155,7 +156,7 @@ fn of_status(said: &Said) -> (WaitState, String) {
     (state, said.message.clone())
 }
 
-/// What became of what is waited for, where a later generation does not have it.
+/// The outcome of a goal that a later generation does not satisfy.
 fn became_of(wish: &Wish, generation: Generation, outcome: &Option<Outcome>, evidence: &Evidence) -> String {
     let (what, current) = (wish.words(), evidence.current);
     match outcome {
@@ -172,7 +173,7 @@ fn became_of(wish: &Wish, generation: Generation, outcome: &Option<Outcome>, evi
     }
 }
 
-/// Nothing that was ever recorded has it: it may come, unless nothing can.
+/// No recorded generation satisfies the goal: it may still come, unless nothing can bring it.
 fn not_there(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
     let what = wish.words();
     if wish.generation.is_some_and(|wanted| wanted <= evidence.current) {
@@ -191,8 +192,7 @@ fn not_there(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
     }
 }
 
-/// Whether the reason speaks of what was asked for, rather than of something around it that may
-/// pass.
+/// Whether the reason concerns the requested version, instead of a temporary problem around it.
 fn is_verdict(reason: Reason) -> bool {
     match reason {
         Reason::BuildFailed

@@ -58,7 +58,7 @@ fn only_ready_is_reached_and_progress_is_waited_for() {
     assert_eq!(plainly(&ready()), Reached);
     assert_eq!(plainly(&evidence(Condition::Progressing, Reason::Building)), Waiting);
     assert_eq!(plainly(&evidence(Condition::Progressing, Reason::Unknown)), Waiting);
-    // On the way back: the end is what it comes to.
+    // During the rollback: its result is the end.
     assert_eq!(plainly(&evidence(Condition::Progressing, Reason::RolledBack)), Waiting);
 }
 
@@ -116,7 +116,7 @@ fn a_plain_wait_asks_for_the_head_first() {
         evidence.look = in_trouble(reason);
         assert_eq!(plainly(&evidence), expected, "{reason:?}");
     }
-    // Git answered that there is no such branch: nothing newer can be meant.
+    // Git answered that the branch does not exist, so nothing newer can be meant.
     let mut deleted = ready();
     deleted.look = Look { answered: Some(at(11)), ..in_trouble(Reason::BranchMissing) };
     assert_eq!(plainly(&deleted), Reached);

@@ -1,4 +1,4 @@
-//! What a sender is told. Constant words for everyone who has not proven to hold a secret.
+//! The answers to senders. All senders without a valid proof get constant texts.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use super::Rejection;
 use super::intake::IntakeError;
 use crate::model::name::EnvironmentName;
 
-/// How long a sender should wait before it tries again, where nothing better is known.
+/// The default delay before a sender should retry.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The end of a delivery.
+/// The result of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// On disk.
+    /// Stored on disk.
     Recorded(Vec<EnvironmentName>),
-    /// Authentic, and known already.
+    /// Authentic, but already known.
     Repeated(String),
-    /// Authentic, and nothing that concerns us.
+    /// Authentic, but irrelevant.
     Ignored(String),
     /// The hook works.
     Pong,
-    /// There is no such hook.
+    /// The hook does not exist.
     Unknown,
     /// [`super::read`] refused it.
     Rejected(Rejection),
     /// The body was not read.
     NotRead(IntakeError),
-    /// Too many; the next one is welcome after this long.
+    /// Too many deliveries; the next is accepted after this delay.
     TooMany(Duration),
     /// The record could not be written.
     NotStored,
-    /// Nothing but POST is understood.
+    /// The method is not POST.
     NotPost,
 }
 
@@ -134,7 +134,7 @@ impl IntoResponse for Answer {
         let words = Words { status: self.word(), environments, reason: self.reason() };
         let mut response = (self.status(), Json(words)).into_response();
         if let Some(wait) = self.retry_after() {
-            // Whole seconds, rounded up: never earlier than there is room again.
+            // Rounded up to whole seconds, so that the sender never retries too early.
             let seconds = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -1,4 +1,5 @@
-//! Bitbucket Cloud and Data Center: HMAC-SHA256 over the raw body, several references in a delivery.
+//! Bitbucket Cloud and Data Center: HMAC-SHA256 over the raw body; a delivery may have several
+//! references.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -10,7 +11,7 @@ use super::text::{delivery_id, sender, tame};
 use super::{Delivery, Event, RefChange, Rejection, mac};
 use crate::model::container::Secret;
 
-/// Both products in one: Cloud has `push.changes`, Data Center `changes`.
+/// The payload of both products: Cloud has `push.changes`, Data Center has `changes`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Payload {
@@ -26,7 +27,7 @@ struct Push {
     changes: Field<Vec<Field<CloudChange>>>,
 }
 
-/// `new` is `null` where the reference was deleted.
+/// `new` is `null` if the reference was deleted.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CloudChange {
@@ -82,8 +83,7 @@ struct Actor {
     name: Field<String>,
 }
 
-/// The proof is a code over the raw body, in the header that carries SHA-1 at GitHub; here it is
-/// SHA-256.
+/// The proof is a MAC over the raw body. The header carries SHA-1 at GitHub, but SHA-256 here.
 pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
     mac::hex_mac(secret, mac::single(headers, "x-hub-signature")?, "sha256=")
 }
@@ -121,7 +121,7 @@ fn event(headers: &HeaderMap, payload: &Payload) -> Event {
     }
 }
 
-/// Every change that can be read. One that cannot does not take the others with it.
+/// Returns every readable change. An unreadable change does not discard the others.
 fn pushed<T>(changes: Option<&Vec<Field<T>>>, read: impl Fn(&T) -> Result<RefChange, String>) -> Event {
     let mut unreadable = None;
     let mut taken = Vec::new();

@@ -1,19 +1,19 @@
-//! A token bucket: so many deliveries at once, so many a second after that.
+//! A token bucket: a burst of deliveries, then a steady rate per second.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many authentic deliveries one hook may make.
+/// The rate of authentic deliveries for one hook.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::api) struct Rate {
-    /// At once.
+    /// The size of the burst.
     pub burst: u32,
-    /// Every second, once the burst is used up. At least one.
+    /// Deliveries per second once the burst is used up. At least one.
     pub per_second: u32,
 }
 
-/// What one hook has left.
+/// The remaining deliveries of one hook.
 #[derive(Debug)]
 pub(in crate::api) struct Bucket {
     left: f64,
@@ -29,7 +29,7 @@ impl Bucket {
     /// Takes one delivery.
     ///
     /// # Errors
-    /// How long to wait until the next one is left.
+    /// How long to wait until the next one is available.
     pub(in crate::api) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
         let per_second = f64::from(rate.per_second.max(1));
         let refill = now.saturating_duration_since(self.at).as_secs_f64() * per_second;

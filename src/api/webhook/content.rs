@@ -1,10 +1,10 @@
-//! Which kind of body a delivery has.
+//! The content type of a delivery.
 
 use axum::http::{HeaderMap, header};
 
 use super::Rejection;
 
-/// A kind of body that some provider sends.
+/// A content type that some provider sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// `application/json`.
@@ -13,11 +13,12 @@ pub(super) enum Content {
     Form,
 }
 
-/// The kind of body that the headers announce.
+/// Returns the content type that the headers announce.
 ///
 /// # Errors
-/// [`Rejection::UnsupportedMediaType`] for every other kind, for a character set that is not UTF-8,
-/// and for an encoding such as gzip: no provider compresses, and unpacking is an attack surface.
+/// [`Rejection::UnsupportedMediaType`] for every other type, for a character set other than UTF-8,
+/// and for an encoding such as gzip: no provider compresses, and decompression is an attack
+/// surface.
 pub(super) fn kind(headers: &HeaderMap) -> Result<Content, Rejection> {
     let refused = Rejection::UnsupportedMediaType;
     let identity = |value: &axum::http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
@@ -48,7 +49,7 @@ fn is_harmless_parameter(parameter: &str) -> bool {
         || value.eq_ignore_ascii_case("utf8")
 }
 
-/// Takes JSON only.
+/// Accepts JSON only.
 ///
 /// # Errors
 /// [`Rejection::UnsupportedMediaType`] for a form too.

@@ -23,10 +23,10 @@ use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
 
-/// A webhook that is served.
+/// A webhook to serve.
 #[derive(Clone, Debug)]
 pub struct Hook {
-    /// Who sends it.
+    /// The provider that sends it.
     pub provider: Provider,
     /// The shared secret.
     pub secret: Secret,
@@ -34,65 +34,65 @@ pub struct Hook {
     pub name: RepositoryName,
 }
 
-/// A push that is to be recorded for the environments that follow its branch.
+/// A push to record for the environments that track its branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The delivery's id; the second and later branches of one delivery have `/1`, `/2` and so on
-    /// after it, so that none is taken for a repetition of the first.
+    /// The delivery's ID. The second and later branches of one delivery have `/1`, `/2` and so on
+    /// appended, so that none counts as a repetition of the first.
     pub id: Option<String>,
     /// The repository.
     pub repository: RepositoryName,
     /// The branch.
     pub branch: BranchName,
-    /// The commit that was announced.
+    /// The announced commit.
     pub revision: CommitId,
-    /// Who announced it: `github (alice)`.
+    /// The sender: `github (alice)`.
     pub by: String,
-    /// When it came in.
+    /// When it arrived.
     pub at: Timestamp,
-    /// Who follows the branch; at least one.
+    /// The environments that track the branch; at least one.
     pub environments: Vec<EnvironmentName>,
 }
 
-/// What became of a push in the record.
+/// The result of recording a push.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordOutcome {
-    /// The environments for which it was news.
+    /// The environments that did not know the commit.
     pub recorded: Vec<EnvironmentName>,
-    /// Whether the delivery's id was seen before.
+    /// Whether the delivery's ID was seen before.
     pub repeated: bool,
 }
 
-/// The record could not be written. The cause is for the log; senders are only asked to try again.
+/// Writing the record failed. The cause goes to the log; senders are only asked to retry.
 #[derive(Debug, thiserror::Error)]
 #[error("recording a push")]
 pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Where deliveries go: the only thing that webhooks can do.
+/// The destination of deliveries: the only thing that webhooks can act on.
 pub trait Inbox: Clone + Send + Sync + 'static {
-    /// The hook of a repository by the last part of its URL, as it is declared now.
+    /// Returns the hook of a repository by the last part of its URL, as declared now.
     fn hook(&self, repository: &str) -> Option<Hook>;
 
-    /// The environments that follow a branch, as they are declared now.
+    /// Returns the environments that track a branch, as declared now.
     fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName>;
 
     /// Records a push; it is on disk when this returns.
     fn record(&self, push: Recorded) -> impl Future<Output = Result<RecordOutcome, StoreError>> + Send;
 }
 
-/// What all hooks together and each of them may use.
+/// The limits of each hook and of all hooks together.
 #[derive(Clone, Copy, Debug)]
 pub struct WebhookLimits {
     /// The largest body, in bytes (25 MiB: GitHub sends no more than 25 MB).
     pub largest_body: usize,
-    /// How long a body may take to arrive (30 s).
+    /// The time limit for a body to arrive (30 s).
     pub body_deadline: Duration,
-    /// The memory of what is kept of all bodies that are being read at once, beyond a little for each,
-    /// in bytes (32 MiB).
+    /// The memory for the stored parts of all bodies in transit, beyond a small amount for each, in
+    /// bytes (32 MiB).
     pub body_memory: usize,
-    /// How many authentic deliveries a hook may make at once (2,000).
+    /// The burst of authentic deliveries of a hook (2,000).
     pub burst: u32,
-    /// How many more each second (50).
+    /// The rate after the burst, per second (50).
     pub per_second: u32,
 }
 
@@ -108,21 +108,22 @@ impl Default for WebhookLimits {
     }
 }
 
-/// What the routes share.
+/// The state that the routes share.
 #[derive(Clone)]
 pub struct WebhookState<S> {
     inbox: S,
     clock: fn() -> Timestamp,
     intake: Intake,
     rate: Rate,
-    /// One for each hook that ever proved its secret, so no more than the manifest declares.
+    /// One bucket for each hook that ever received an authentic delivery, so at most one per
+    /// declared hook.
     buckets: Arc<Mutex<BTreeMap<RepositoryName, Bucket>>>,
     tally: Tally,
     refusals: Refusals,
 }
 
 impl<S: Inbox> WebhookState<S> {
-    /// Delivers into `inbox`; `clock` tells the time that signatures and records are held against.
+    /// Delivers into `inbox`; `clock` is the time for signatures and records.
     pub fn new(inbox: S, clock: fn() -> Timestamp, limits: WebhookLimits) -> Self {
         Self {
             inbox,
@@ -135,19 +136,19 @@ impl<S: Inbox> WebhookState<S> {
         }
     }
 
-    /// What becomes of the deliveries, as it is counted.
+    /// The counters of deliveries by result.
     pub fn tally(&self) -> Tally {
         self.tally.clone()
     }
 }
 
-/// The route of every webhook. Other paths are left to the router that it is merged into.
+/// Returns the route of every webhook. Other paths are left to the router that it is merged into.
 pub fn routes<S: Inbox>(state: WebhookState<S>) -> Router {
     let hook = post(receive::<S>).fallback(async || Answer::NotPost);
     Router::new().route("/webhooks/{repository}", hook).with_state(state)
 }
 
-/// A path that is no text names no hook, and is answered like any other that does not exist.
+/// A path that is not valid text names no hook, and gets the answer of an unknown hook.
 async fn receive<S: Inbox>(
     State(state): State<WebhookState<S>>,
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
@@ -163,16 +164,16 @@ async fn receive<S: Inbox>(
     answer
 }
 
-/// What was understood of a delivery when its way ended.
+/// The known parts of a delivery at the end of its processing.
 #[derive(Default)]
 struct Known {
-    /// Whose hook it came to, be it authentic or not.
+    /// The repository of its hook, even if it is not authentic.
     repository: Option<RepositoryName>,
-    /// What an authentic one says.
+    /// The content of an authentic delivery.
     delivery: Option<Delivery>,
 }
 
-/// The way of a delivery. What was understood of it is left in `known`, for the log and the tally.
+/// Processes a delivery. Leaves its known parts in `known`, for the log and the counters.
 async fn take<S: Inbox>(
     state: &WebhookState<S>,
     name: &str,
@@ -208,7 +209,7 @@ async fn take<S: Inbox>(
     let Known { repository: Some(repository), delivery: Some(delivery) } = &*known else {
         return Err(Answer::Unknown);
     };
-    // Only authentic deliveries count: others must not use up what the real sender may send.
+    // Only authentic deliveries count, so that others cannot use up the limit of the real sender.
     state.spend(repository)?;
     match &delivery.event {
         Event::Ping => Ok(Answer::Pong),
@@ -218,7 +219,7 @@ async fn take<S: Inbox>(
 }
 
 impl<S: Inbox> WebhookState<S> {
-    /// One line for each authentic delivery, and for some of the others.
+    /// Writes one line for each authentic delivery, and for some of the others.
     fn log(&self, name: &str, delivery: Option<&Delivery>, answer: &Answer) {
         let left_out = match delivery {
             Some(_) => Some(0),
@@ -236,8 +237,8 @@ impl<S: Inbox> WebhookState<S> {
         bucket.take(self.rate, now).map_err(Answer::TooMany)
     }
 
-    /// Records every branch that someone follows. The first that cannot be recorded ends it: the
-    /// sender sends again, and what was recorded already is then no news.
+    /// Records every tracked branch. The first failure ends this: the sender retries, and the
+    /// branches recorded already are then not new.
     async fn push(
         &self,
         repository: &RepositoryName,
@@ -273,7 +274,7 @@ impl<S: Inbox> WebhookState<S> {
         })
     }
 
-    /// The branches that someone follows, each with its last commit; and why another was left out.
+    /// Returns the tracked branches, each with its last commit, and why others were left out.
     fn wanted<'a>(&self, repository: &RepositoryName, changes: &'a [RefChange]) -> (Wanted<'a>, String) {
         let mut wanted = Wanted::new();
         let mut left_out = String::from("nothing was pushed");
@@ -327,7 +328,7 @@ fn not_stored(error: &StoreError) -> Answer {
     Answer::NotStored
 }
 
-/// One line, with nothing in it that its sender could have made up unchecked.
+/// Writes one line without any unchecked text of the sender.
 fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer, left_out: Option<u64>) {
     let webhook = tame(name);
     let status = answer.status().as_u16();

@@ -1,12 +1,12 @@
-//! Decoding a form as it arrives: only its parameter `payload`, which is JSON.
+//! Decodes a form as it arrives: only its parameter `payload`, which is JSON.
 
-/// The one parameter.
+/// The name of that parameter.
 const NAME: &[u8] = b"payload";
 
-/// Where in a form the reader is.
+/// The state of the decoder.
 #[derive(Debug, Default)]
 pub(super) struct Form {
-    /// The beginning of the present parameter's name, decoded; `None`: its value is being read.
+    /// The decoded beginning of the current parameter's name; `None` while its value is read.
     name: Name,
     escape: Escape,
     payloads: usize,
@@ -25,7 +25,7 @@ impl Default for Name {
     }
 }
 
-/// How much of an escape such as `%7B` was read.
+/// The part read of an escape such as `%7B`.
 #[derive(Clone, Copy, Debug, Default)]
 enum Escape {
     #[default]
@@ -35,7 +35,7 @@ enum Escape {
 }
 
 impl Form {
-    /// Reads on, and returns what that says of the payload.
+    /// Decodes the next bytes, and returns their part of the payload.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
         for byte in bytes {
@@ -64,7 +64,7 @@ impl Form {
         payload
     }
 
-    /// Whether there was exactly one payload, and no escape is broken.
+    /// Returns whether there was exactly one payload and no broken escape.
     pub(super) fn finish(mut self) -> bool {
         self.end_parameter();
         !self.is_broken && matches!(self.escape, Escape::None) && self.payloads == 1
@@ -72,7 +72,7 @@ impl Form {
 
     fn decoded(&mut self, byte: u8, payload: &mut Vec<u8>) {
         match &mut self.name {
-            // One byte more than fits says that it is another name.
+            // One byte beyond the length is enough to know that the name differs.
             Name::Reading(name) if name.len() <= NAME.len() => name.push(byte),
             Name::Read { is_payload: true } => payload.push(byte),
             _ => {}

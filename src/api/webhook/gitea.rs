@@ -1,4 +1,4 @@
-//! Gitea, Forgejo and Gogs: HMAC-SHA256 over the JSON text, even where a form carries it.
+//! Gitea, Forgejo and Gogs: HMAC-SHA256 over the JSON text, even if a form carries it.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -10,8 +10,8 @@ use super::text::{delivery_id, sender, tame};
 use super::{Delivery, Event, Rejection, mac};
 use crate::model::container::Secret;
 
-/// By precedence: the sender's own name first, then those of its ancestors. Their `X-Hub-*` and
-/// `X-GitHub-*` twins are not looked at, so that a GitHub delivery is none of Gitea's.
+/// By precedence: the sender's own header first, then those of its ancestors. Their `X-Hub-*` and
+/// `X-GitHub-*` twins are ignored, so that a GitHub delivery does not count as Gitea's.
 const SIGNATURES: [&str; 3] = ["x-forgejo-signature", "x-gitea-signature", "x-gogs-signature"];
 const EVENTS: [&str; 3] = ["x-forgejo-event", "x-gitea-event", "x-gogs-event"];
 const DELIVERIES: [&str; 3] = ["x-forgejo-delivery", "x-gitea-delivery", "x-gogs-delivery"];
@@ -41,8 +41,8 @@ struct Person {
     username: Field<String>,
 }
 
-/// The proof is a code over the JSON text. The first signature header that is there decides. An empty
-/// one, as a sender without a secret writes it, is a failure like any other.
+/// The proof is a MAC over the JSON text. The first signature header present decides. An empty one,
+/// as a sender without a secret sends it, is a failure like any other.
 pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
     let name = SIGNATURES.into_iter().find(|name| headers.contains_key(*name));
     let signature = mac::single(headers, name.unwrap_or(SIGNATURES[0]))?;
@@ -83,7 +83,7 @@ fn event(headers: &HeaderMap, payload: &Payload) -> Event {
     }
 }
 
-/// A deletion is an event of its own, and names the branch without `refs/heads/`.
+/// A deletion is a separate event, and names the branch without `refs/heads/`.
 fn deletion(payload: &Payload) -> Event {
     let kind = match payload.ref_type.text() {
         Some("branch") => "heads",

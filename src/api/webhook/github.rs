@@ -1,4 +1,4 @@
-//! GitHub and GitHub Enterprise Server: HMAC-SHA256 over the raw body, also that of a form.
+//! GitHub and GitHub Enterprise Server: HMAC-SHA256 over the raw body, even of a form.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -10,7 +10,8 @@ use super::text::{delivery_id, sender, tame};
 use super::{Delivery, Event, Rejection, mac};
 use crate::model::container::Secret;
 
-/// What is read of a push. `head_commit` and `commits` are not: they are capped, and may be empty.
+/// The fields used of a push. `head_commit` and `commits` are ignored, because they are capped and
+/// may be empty.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Payload {
@@ -36,8 +37,8 @@ struct Person {
     login: Field<String>,
 }
 
-/// The proof is a code over the raw body, also that of a form. The SHA-1 signature in
-/// `X-Hub-Signature` is never looked at.
+/// The proof is a MAC over the raw body, even of a form. The SHA-1 signature in `X-Hub-Signature`
+/// is ignored.
 pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
     mac::hex_mac(secret, mac::single(headers, "x-hub-signature-256")?, "sha256=")
 }

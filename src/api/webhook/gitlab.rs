@@ -13,16 +13,17 @@ use super::{Delivery, Event, Rejection, mac};
 use crate::model::container::Secret;
 use crate::model::time::Timestamp;
 
-/// What a signing token begins with; the rest is the key in base64.
+/// The prefix of a signing token; the rest is the key in base64.
 const SIGNING_PREFIX: &str = "whsec_";
 
-/// How far the signed time may be from ours, in seconds: a captured request is soon worthless.
+/// The maximum difference between the signed time and the local time, in seconds. It makes a
+/// captured request worthless soon.
 const TOLERANCE_SECONDS: u64 = 5 * 60;
 
 /// The shortest signing key, in bytes.
 const SHORTEST_KEY: usize = 16;
 
-/// How many signatures of a list are looked at. Two are usual while a secret is changed.
+/// The number of signatures checked of a list. Two are usual during a change of the secret.
 const MOST_SIGNATURES: usize = 8;
 
 #[derive(Default, Deserialize)]
@@ -45,7 +46,7 @@ struct Project {
     path_with_namespace: Field<String>,
 }
 
-/// The proof is a signature, or a token where there is none.
+/// The proof is a signature, or a token if there is no signature.
 pub(super) fn proof(secret: &Secret, headers: &HeaderMap, now: Timestamp) -> Result<Proof, Rejection> {
     match mac::single(headers, "webhook-signature")? {
         Some(signature) => signed(secret, headers, signature, now),
@@ -57,7 +58,7 @@ pub(super) fn proof(secret: &Secret, headers: &HeaderMap, now: Timestamp) -> Res
 pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
     let payload: Payload = payload::parse(text)?;
     Ok(Delivery {
-        // Not `X-Gitlab-Event-UUID`: hooks that a hook sets off share it.
+        // Not `X-Gitlab-Event-UUID`: hooks that another hook triggers share it.
         id: delivery_id(headers, &["idempotency-key", "webhook-id"]),
         repository: payload.project.get().and_then(|p| p.path_with_namespace.text()).map(tame),
         by: sender("gitlab", payload.user_username.text().or_else(|| payload.user_name.text())),
@@ -65,7 +66,7 @@ pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rej
     })
 }
 
-/// A signature that is there must match: the token beside it counts for nothing.
+/// If a signature is present, it must match; the token beside it is ignored.
 fn signed(
     secret: &Secret,
     headers: &HeaderMap,
@@ -109,12 +110,14 @@ fn is_recent(seconds: &str, now: Timestamp) -> bool {
     sent.abs_diff(now.as_millis() / 1000) <= TOLERANCE_SECONDS
 }
 
-/// Other versions, such as the asymmetric `v1a`, are not understood and prove nothing.
+/// Decodes a `v1` signature. Other versions, such as the asymmetric `v1a`, are unsupported and
+/// prove nothing.
 fn decode_v1(signature: &str) -> Option<Vec<u8>> {
     STANDARD.decode(signature.strip_prefix("v1,")?).ok()
 }
 
-/// A signing token is never sent, so one that comes as a plain token proves nothing but a leak.
+/// Rejects a signing token sent as a plain token: signing tokens are never sent, so this only
+/// proves a leak.
 fn demand_token(secret: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
     let refused = Rejection::Unauthorized;
     if secret.expose().starts_with(SIGNING_PREFIX) {
@@ -128,8 +131,8 @@ fn demand_token(secret: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
     }
 }
 
-/// The body says what happened: the header is covered by no signature, and is `System Hook` for all
-/// events of a whole instance, which then only have `event_name`.
+/// Determines the event from the body. The header is not covered by a signature. For all events of
+/// a whole instance it is `System Hook`, and the body then has only `event_name`.
 fn event(payload: &Payload) -> Event {
     let kind = payload.object_kind.text().or_else(|| payload.event_name.text());
     match kind.unwrap_or_default() {
@@ -138,7 +141,8 @@ fn event(payload: &Payload) -> Event {
     }
 }
 
-/// `after` may be a tag object; `checkout_sha` is the commit, and `null` where there is none any more.
+/// `after` may be a tag object; `checkout_sha` is the commit, and `null` if the commit no longer
+/// exists.
 fn target(payload: &Payload) -> Target<'_> {
     let after = payload.after.text();
     Target { after: payload.checkout_sha.text().or(after), deleted: after.is_some_and(refs::is_zeros) }

@@ -1,7 +1,7 @@
-//! Reading bodies under limits: of one body's size and time, and of the memory of what is kept of all.
+//! Reads bodies under limits: on the size and time of one body, and on the memory for all.
 //!
-//! The sender of a body is not known to be authentic until the whole body is there, so what it makes
-//! abide keep has to be small: see [`Arriving`].
+//! Until the whole body is there, its sender may not be authentic. So abide keeps as little as
+//! possible of it: see [`Arriving`].
 
 use std::io;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use tokio::time::timeout;
 
 use super::proof::Arriving;
 
-/// What may be kept of every body without asking, in bytes. Deliveries need less, so that others that
-/// ask for more cannot keep them out; the number of connections bounds the sum.
+/// The number of bytes stored of every body without a reservation. Deliveries need less, so that
+/// larger bodies cannot block them; the number of connections bounds the sum.
 const FREE: usize = 32 * 1024;
 
-/// The unit in which memory is shared out, in bytes.
+/// The unit of memory reservations, in bytes.
 const UNIT: usize = 1024;
 
-/// How long a sender that is refused unread may go on sending: if its connection were closed at once,
-/// it would never see why.
+/// How long a refused sender may keep sending. If its connection were closed immediately, it would
+/// never see the reason.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum IntakeError {
-    /// It is larger than any delivery.
+    /// It is larger than any valid delivery.
     #[error("the body is too large")]
     TooLarge,
     /// It did not arrive in time.
@@ -38,17 +38,17 @@ pub(super) enum IntakeError {
     /// The connection broke, or the body's framing is wrong.
     #[error("the body broke off")]
     Broken,
-    /// Other bodies use all the memory that there is for them.
+    /// Other bodies use all the memory for bodies.
     #[error("too much is kept of other bodies that are being read")]
     Busy,
 }
 
-/// Where the bytes of a body go.
+/// The destination of a body's bytes.
 pub(super) trait Sink {
     /// Takes the next bytes.
     fn take(&mut self, bytes: &[u8]);
 
-    /// How many bytes are kept.
+    /// The number of bytes stored.
     fn kept(&self) -> usize;
 }
 
@@ -72,7 +72,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Where bodies are read.
+/// Reads bodies under the limits.
 #[derive(Clone, Debug)]
 pub(super) struct Intake {
     largest: usize,
@@ -81,14 +81,14 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// For bodies of at most `largest` bytes, each within `deadline`, of which together `memory` bytes
-    /// are kept.
+    /// Limits each body to `largest` bytes and to `deadline`; of all bodies together, at most
+    /// `memory` bytes are stored.
     pub(super) fn new(largest: usize, deadline: Duration, memory: usize) -> Self {
         let units = (memory / UNIT).min(Semaphore::MAX_PERMITS);
         Self { largest, deadline, memory: Arc::new(Semaphore::new(units)) }
     }
 
-    /// Refuses a body that declares to be too large.
+    /// Refuses a body whose declared size is too large.
     ///
     /// # Errors
     /// [`IntakeError::TooLarge`].
@@ -97,17 +97,17 @@ impl Intake {
         if declared.is_none_or(|length| length <= self.largest) {
             return Ok(body);
         }
-        // Beyond this it would take too long to listen to what is refused anyway; and a sender that
-        // waits for our consent to send must not get it.
+        // A body beyond this size would take too long to discard. Also, a sender that waits for a
+        // `100 Continue` must not get it.
         let hopeless = declared.is_some_and(|length| length > self.largest.saturating_mul(2));
         if !hopeless && !headers.contains_key(header::EXPECT) {
-            // Its time may be over before that.
+            // The deadline may pass before that.
             let _ = timeout(self.deadline, discard(body, self.largest.saturating_mul(2))).await;
         }
         Err(IntakeError::TooLarge)
     }
 
-    /// Listens for a moment to a body that is refused.
+    /// Reads and discards a refused body for a moment.
     pub(super) async fn turn_away(&self, body: Body) {
         let _ = timeout(FAREWELL.min(self.deadline), discard(body, self.largest)).await;
     }
@@ -131,7 +131,8 @@ impl Intake {
             }
             sink.take(&data);
             self.pay_for(sink.kept(), &mut share)?;
-            // A body that arrives faster than it is read would keep its thread from everyone else.
+            // A body that arrives faster than it is read would block its thread for all other
+            // tasks.
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -158,7 +159,7 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The server has a deadline of its own, which may be the first to pass.
+/// The server has its own deadline, which may pass first.
 fn broken(error: &(dyn std::error::Error + 'static)) -> IntakeError {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
@@ -169,8 +170,8 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> IntakeError {
     }
 }
 
-/// Listens on for a while without keeping anything: a connection that is closed while its peer still
-/// sends is reset, and the peer never sees why it was refused.
+/// Reads on for a while without storing anything. If a connection is closed while its peer still
+/// sends, it is reset, and the peer never sees the reason of the refusal.
 async fn discard(mut body: Body, most: usize) {
     let mut seen = 0_usize;
     while let Some(Ok(frame)) = body.frame().await {

@@ -1,4 +1,4 @@
-//! Proof that a sender holds a secret. Every comparison takes constant time.
+//! Proof that a sender knows a secret. Every comparison takes constant time.
 
 use axum::http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
@@ -8,13 +8,13 @@ use super::Rejection;
 use super::proof::Proof;
 use crate::model::container::Secret;
 
-/// The shortest secret that a hook is served with, in bytes: less can be guessed.
+/// The shortest accepted secret of a hook, in bytes; a shorter one can be guessed.
 const SHORTEST_SECRET: usize = 16;
 
 /// The length of an HMAC-SHA256, in bytes.
 const LENGTH: usize = 32;
 
-/// Long enough, but printed in documentation and example files: everybody knows them.
+/// Long enough, but published in documentation and example files.
 const PUBLISHED: &[&str] = &[
     "It's a Secret to Everybody",
     "a_random_webhook_secret",
@@ -32,11 +32,11 @@ const PUBLISHED: &[&str] = &[
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 ];
 
-/// Whether `secret` can prove anything.
+/// Checks whether `secret` can prove anything.
 ///
 /// # Errors
-/// [`Rejection::Unconfigured`] where it is shorter than 16 bytes without the blanks around it, one
-/// byte over and over, or a published sample.
+/// [`Rejection::Unconfigured`] if it is shorter than 16 bytes without surrounding whitespace, one
+/// repeated byte, or a published sample.
 pub fn check_secret(secret: &Secret) -> Result<(), Rejection> {
     let text = secret.expose().trim();
     if text.len() < SHORTEST_SECRET {
@@ -50,11 +50,10 @@ pub fn check_secret(secret: &Secret) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The header `name`, where it was sent once.
+/// Returns the header `name`, which may be sent at most once.
 ///
 /// # Errors
-/// [`Rejection::Unauthorized`] where it was sent twice: whoever looks at the other one would decide
-/// otherwise.
+/// [`Rejection::Unauthorized`] if it was sent twice, because a proxy might use the other one.
 pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Rejection> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -63,11 +62,11 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'
     }
 }
 
-/// The proof that is `given` as `prefix` and hexadecimal digits of either case: an HMAC-SHA256 of the
-/// whole message.
+/// Returns the proof in `given`: `prefix` and hexadecimal digits of either case, an HMAC-SHA256 of
+/// the whole message.
 ///
 /// # Errors
-/// [`Rejection::Unauthorized`] where it is missing or malformed.
+/// [`Rejection::Unauthorized`] if it is missing or malformed.
 pub(super) fn hex_mac(
     secret: &Secret,
     given: Option<&HeaderValue>,
@@ -80,7 +79,7 @@ pub(super) fn hex_mac(
     Proof::mac(secret.expose().as_bytes(), &[], vec![mac])
 }
 
-/// Whether two tokens are equal. Their hashes are compared, so that not even their lengths show.
+/// Whether two tokens are equal. Compares their hashes, so that not even their lengths leak.
 pub(super) fn is_same_token(expected: &[u8], given: &[u8]) -> bool {
     Sha256::digest(expected).ct_eq(&Sha256::digest(given)).into()
 }

@@ -1,9 +1,9 @@
-//! Webhooks: what a git hosting service says about a push, once it has proven who it is.
+//! Webhooks: pushes that git hosting services announce, with a proof of the sender.
 //!
-//! [`read`] is pure: headers and body in, a [`Delivery`] or a [`Rejection`] out. The provider is
-//! bound to the hook's URL and never guessed, because several providers send each other's headers.
-//! Nothing that a payload says is an address or a command: a push is only a hint that a branch may
-//! have moved, and git is asked for the truth.
+//! [`read`] is pure: it takes headers and body and returns a [`Delivery`] or a [`Rejection`]. The
+//! provider is fixed by the hook's URL and never guessed, because several providers send each
+//! other's headers. abide treats nothing in a payload as an address or a command: a push is only a
+//! hint that a branch may have changed, and abide then queries git.
 //!
 //! [`routes`] is the HTTP side: size, time and rate limits, then `read`, then the [`Inbox`].
 
@@ -41,52 +41,52 @@ pub use endpoint::{Hook, Inbox, RecordOutcome, Recorded, StoreError, WebhookLimi
 pub use mac::check_secret;
 pub use tally::Tally;
 
-/// A delivery whose sender has proven to hold the hook's secret.
+/// A delivery whose sender has proven to know the hook's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The sender's id of the delivery, the same when it is sent again. At most 128 visible ASCII
-    /// characters. No signature covers it, so it never decides alone whether a delivery is new.
+    /// The sender's ID of the delivery, the same for a redelivery. At most 128 visible ASCII
+    /// characters. No signature covers it, so it alone never decides whether a delivery is new.
     pub id: Option<String>,
-    /// The repository's full name as it was sent, made safe to show. Only for people.
+    /// The repository's full name as sent, made safe to show. Only for display.
     pub repository: Option<String>,
-    /// Who pushed, for the record: `github (alice)`. Safe to show.
+    /// The user who pushed, for the record: `github (alice)`. Safe to show.
     pub by: String,
-    /// What it says.
+    /// The event.
     pub event: Event,
 }
 
-/// What a delivery says.
+/// The event that a delivery reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The hook was set up, or someone pressed its test button.
+    /// The hook was created, or a user pressed its test button.
     Ping,
-    /// References moved; at least one.
+    /// References changed; at least one.
     Push(Vec<RefChange>),
-    /// Nothing that concerns us; the reason is a clause for people, safe to show.
+    /// Irrelevant; the reason is a clause for users, safe to show.
     Ignored(String),
 }
 
-/// One reference that moved.
+/// A changed reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefChange {
-    /// The branch; `None`: a tag, or a name that no manifest can declare.
+    /// The branch; `None` for a tag, or for a name that a manifest cannot declare.
     pub branch: Option<BranchName>,
-    /// The reference as it was sent, made safe to show.
+    /// The reference as sent, made safe to show.
     pub raw_ref: String,
-    /// The commit that it points to now; `None`: it was deleted.
+    /// The commit that it points to now; `None` if it was deleted.
     pub revision: Option<CommitId>,
 }
 
-/// Why a delivery is not taken. The texts are for the log; senders get constant answers.
+/// Why a delivery is rejected. The texts are for the log; senders get constant answers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The sender has not proven to hold the secret.
+    /// The sender has not proven to know the secret.
     #[error("the delivery is not authentic: {0}")]
     Unauthorized(&'static str),
-    /// The sender is authentic, but the body cannot be read.
+    /// The sender is authentic, but the body cannot be parsed.
     #[error("the payload cannot be read: {0}")]
     BadRequest(String),
-    /// The body is of a kind that this provider does not send.
+    /// The provider does not send bodies of this type.
     #[error("the body is of no kind that is understood: {0}")]
     UnsupportedMediaType(&'static str),
     /// The hook's secret is too weak to prove anything.
@@ -94,12 +94,12 @@ pub enum Rejection {
     Unconfigured(&'static str),
 }
 
-/// Reads a delivery of `provider` as it came in, where it proves to hold `secret`.
+/// Reads a delivery of `provider` if it proves to know `secret`.
 ///
-/// `now` is compared with the signed time of providers that sign one (GitLab; five minutes).
+/// `now` is compared with the signed time of providers that sign it (GitLab; five minutes).
 ///
 /// # Errors
-/// A [`Rejection`]. The secret is checked first, then the kind of body, the signature, the payload.
+/// A [`Rejection`]. The secret is checked first, then the content type, the signature, the payload.
 pub fn read(
     provider: Provider,
     secret: &Secret,

@@ -1,14 +1,14 @@
-//! Reading JSON as it arrives, of which only the members that deliveries are read for are kept.
+//! Reads JSON as it arrives, and stores only the members that deliveries need.
 //!
-//! Nobody knows whether a body is authentic before its last byte. Keeping whole bodies until then would
-//! let strangers fill the memory, so a body of 25 MB costs as much as the few members that matter.
+//! Before its last byte, a body may not be authentic. Storing whole bodies until then would let
+//! strangers fill the memory, so a body of 25 MB costs only as much as the few members that matter.
 
 use std::str;
 
 use super::Rejection;
 
-/// Every member that some provider is read for, at any depth. The others, such as lists of commits, are
-/// dropped with all that is in them.
+/// All members that are read for some provider, at any depth. Others, such as lists of commits, are
+/// dropped with their content.
 const KEPT: [&str; 32] = [
     "actor",
     "after",
@@ -43,21 +43,21 @@ const KEPT: [&str; 32] = [
     "user_username",
     "username",
 ];
-/// The longest string that is kept, in bytes; a longer one becomes `null`. No reference, commit or name
-/// that is of any use is as long.
+/// The longest string stored, in bytes; a longer one becomes `null`. No useful reference, commit or
+/// name is that long.
 const LONGEST: usize = 4 * 1024;
-/// As much is kept of one body, in bytes: several thousand references.
+/// The maximum stored of one body, in bytes: several thousand references.
 const MOST: usize = 1024 * 1024;
-/// How deep values may be nested.
+/// The maximum nesting depth.
 const DEEPEST: usize = 128;
 
 /// The outline of a JSON object.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
-    /// The objects and arrays that are open.
+    /// The open objects and arrays.
     open: Vec<Level>,
     string: Option<Text>,
-    /// How many levels are open outside the member that is being dropped.
+    /// The number of open levels outside the member that is being dropped.
     dropping: Option<usize>,
     is_begun: bool,
     wrong: Option<&'static str>,
@@ -68,24 +68,24 @@ pub(super) struct Outline {
 enum Level {
     Array,
     Object {
-        /// The next string is a member's name.
+        /// Whether the next string is a member's name.
         is_name_next: bool,
         is_empty: bool,
     },
 }
 
-/// A string that is being read.
+/// The string that is being read.
 #[derive(Debug)]
 struct Text {
     is_name: bool,
     is_escaped: bool,
-    /// Where it begins in what is kept, a comma before it included.
+    /// Its start in the stored bytes, including a comma before it.
     start: usize,
     is_too_long: bool,
 }
 
 impl Outline {
-    /// Reads on.
+    /// Reads the next bytes.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while self.wrong.is_none() && !bytes.is_empty() {
             let read = if self.string.is_some() { self.in_string(bytes) } else { self.outside(bytes[0]) };
@@ -97,16 +97,16 @@ impl Outline {
         }
     }
 
-    /// How many bytes are kept.
+    /// The number of bytes stored.
     pub(super) fn kept(&self) -> usize {
         self.kept.len()
     }
 
-    /// The object with the members that matter. It is as valid as what was read: what was kept is
-    /// checked by whoever parses it.
+    /// Returns the object with the relevant members. It is as valid as the input; the parser checks
+    /// the stored part.
     ///
     /// # Errors
-    /// [`Rejection::BadRequest`] where it is no object, or is nested too deep.
+    /// [`Rejection::BadRequest`] if it is not an object, or nested too deep.
     pub(super) fn finish(self) -> Result<Vec<u8>, Rejection> {
         match self.wrong {
             Some(wrong) => Err(Rejection::BadRequest(wrong.to_owned())),
@@ -121,7 +121,7 @@ impl Outline {
         }
     }
 
-    /// Reads the rest of a string, or what there is of it; returns how much that was.
+    /// Reads the rest of a string, as far as it is there; returns the number of bytes.
     fn in_string(&mut self, bytes: &[u8]) -> usize {
         let Some(text) = &mut self.string else { return 0 };
         if text.is_escaped {
@@ -193,7 +193,7 @@ impl Outline {
         }
     }
 
-    /// Reads one byte that is in no string.
+    /// Reads one byte outside a string.
     fn outside(&mut self, byte: u8) -> usize {
         match byte {
             b'"' if !self.open.is_empty() => self.begin_string(),
@@ -201,7 +201,7 @@ impl Outline {
             b'[' if !self.open.is_empty() => self.begin(Level::Array, byte),
             b'}' | b']' => self.end(byte),
             b',' if !self.open.is_empty() => self.separate(),
-            // So that two numbers do not become one.
+            // Keeps two numbers from merging into one.
             b' ' | b'\t' | b'\r' | b'\n' if self.kept.last().is_some_and(|last| *last != b' ') => {
                 self.keep(b" ");
             }
@@ -239,7 +239,7 @@ impl Outline {
             self.dropping = None;
         }
         match self.open.last_mut() {
-            // The comma comes with the next member that is kept.
+            // The next stored member writes the comma.
             Some(Level::Object { is_name_next, .. }) => *is_name_next = true,
             _ => self.keep(b","),
         }
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    /// `value` without what is dropped.
+    /// `value` without the dropped members.
     fn reduced(value: &Value) -> Value {
         match value {
             Value::Object(members) => members

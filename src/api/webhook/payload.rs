@@ -1,12 +1,12 @@
-//! Reading JSON of senders: only the named fields, each of which may be anything.
+//! Parses JSON of senders: only the named fields, each of which may have any type.
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
 
 use super::Rejection;
 
-/// A field that is missing, `null` or of another type than expected is all the same: not there.
-/// Templates and versions of providers differ, and a shape that is not ours is ignored, not an error.
+/// An optional field. A missing field, `null` and an unexpected type all count as missing:
+/// templates and versions of providers differ, so an unknown format is ignored, not an error.
 #[derive(Debug)]
 pub(super) struct Field<T>(Option<T>);
 
@@ -17,14 +17,14 @@ impl<T> Default for Field<T> {
 }
 
 impl<T> Field<T> {
-    /// The value, where it was sent in the expected type.
+    /// The value, if it was sent in the expected type.
     pub(super) fn get(&self) -> Option<&T> {
         self.0.as_ref()
     }
 }
 
 impl Field<String> {
-    /// The text, where it was sent.
+    /// The text, if it was sent.
     pub(super) fn text(&self) -> Option<&str> {
         self.0.as_deref()
     }
@@ -46,21 +46,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
     }
 }
 
-/// The JSON object in `text`. Fields that `T` does not name are skipped without being kept, so that
-/// a large body needs little memory.
+/// Parses the JSON object in `text`. Fields that `T` does not name are skipped without being
+/// stored, so that a large body needs little memory.
 ///
 /// # Errors
-/// [`Rejection::BadRequest`] where it is no JSON object, or names a field of `T` twice.
+/// [`Rejection::BadRequest`] if it is not a JSON object, or has a field of `T` twice.
 pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Rejection> {
-    // A struct could also be read from an array, by position: no provider sends that.
+    // A struct can also be parsed from an array, by position, but no provider sends that.
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(Rejection::BadRequest("it is no JSON object".to_owned()));
     }
     serde_json::from_slice(text).map_err(|error| Rejection::BadRequest(describe(&error)))
 }
 
-/// Of which kind the error is. The parser's own words may quote the payload, and its line and column
-/// are those of the outline.
+/// The kind of the error. The parser's own message may quote the payload, and its line and column
+/// refer to the outline.
 fn describe(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",

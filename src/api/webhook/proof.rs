@@ -1,4 +1,4 @@
-//! Reading a delivery as it arrives: its proof and its outline, in as little memory as possible.
+//! Reads a delivery as it arrives: its proof and its outline, in as little memory as possible.
 
 use axum::http::HeaderMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -12,27 +12,27 @@ use crate::model::container::Secret;
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
 
-/// What proves that a sender holds the secret.
+/// The proof that a sender knows the secret.
 #[derive(Debug)]
 pub(super) enum Proof {
-    /// A token in a header, which was compared already.
+    /// A token in a header, already compared.
     Token,
     /// A message authentication code.
     Mac {
-        /// It covers what was read so far.
+        /// Computed over the bytes read so far.
         mac: Box<Hmac<Sha256>>,
-        /// It has to be one of these.
+        /// The accepted values.
         given: Vec<Vec<u8>>,
-        /// It covers the decoded text of a form, and not the body as it was sent.
+        /// Whether it covers the decoded text of a form instead of the raw body.
         of_text: bool,
     },
 }
 
 impl Proof {
-    /// A code under `key` over the message of which `beginning` are the first bytes.
+    /// A MAC under `key` of a message that begins with `beginning`.
     ///
     /// # Errors
-    /// [`Rejection::Unconfigured`] where the key cannot be used, which no key is.
+    /// [`Rejection::Unconfigured`] if the key is unusable, which does not happen.
     pub(super) fn mac(key: &[u8], beginning: &[&[u8]], given: Vec<Vec<u8>>) -> Result<Self, Rejection> {
         let mac = Hmac::<Sha256>::new_from_slice(key);
         let mut mac = mac.map_err(|_| Rejection::Unconfigured("its secret is no key"))?;
@@ -66,11 +66,11 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    /// Begins to read a delivery of which the headers are there.
+    /// Begins to read a delivery once its headers have arrived.
     ///
     /// # Errors
-    /// A [`Rejection`] where the headers alone show that the sender cannot prove anything. The body need
-    /// not be read then.
+    /// A [`Rejection`] if the headers alone show that the sender cannot prove anything. The body
+    /// need not be read then.
     pub(super) fn new(
         provider: Provider,
         secret: &Secret,
@@ -95,17 +95,17 @@ impl Arriving {
         Ok(Self { provider, proof, form, outline: Outline::default() })
     }
 
-    /// Whether the sender has proven to hold the secret already.
+    /// Whether the sender has already proven to know the secret.
     pub(super) fn is_proven(&self) -> bool {
         matches!(self.proof, Proof::Token)
     }
 
-    /// How many bytes of the body are kept.
+    /// The number of stored bytes of the body.
     pub(super) fn kept(&self) -> usize {
         self.outline.kept()
     }
 
-    /// Reads on.
+    /// Reads the next bytes.
     pub(super) fn push(&mut self, body: &[u8]) {
         let decoded = self.form.as_mut().map(|form| form.push(body));
         let text = decoded.as_deref().unwrap_or(body);
@@ -113,7 +113,7 @@ impl Arriving {
         self.outline.push(text);
     }
 
-    /// Reads the delivery, now that all of it is there.
+    /// Returns the delivery, once all of it has arrived.
     ///
     /// # Errors
     /// A [`Rejection`]: the proof is checked first.

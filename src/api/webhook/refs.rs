@@ -1,19 +1,20 @@
-//! References as payloads name them.
+//! References in payloads.
 
 use super::text::tame;
 use super::{Event, RefChange};
 use crate::model::name::{BranchName, CommitId};
 
-/// Where a reference points after a push, as a payload says it.
+/// The target of a reference after a push, according to the payload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'a> {
     /// The commit, perhaps all zeros.
     pub after: Option<&'a str>,
-    /// Whether the payload calls it deleted.
+    /// Whether the payload marks it as deleted.
     pub deleted: bool,
 }
 
-/// The change of the full reference `reference`, or why it is none, as a clause for people.
+/// Returns the change of the full reference `reference`, or why it is ignored, as a clause for
+/// users.
 pub(super) fn change(reference: &str, target: Target<'_>) -> Result<RefChange, String> {
     let branch = reference.strip_prefix("refs/heads/").and_then(|name| BranchName::new(name).ok());
     let revision = match &branch {
@@ -23,8 +24,8 @@ pub(super) fn change(reference: &str, target: Target<'_>) -> Result<RefChange, S
     Ok(RefChange { branch, raw_ref: tame(reference), revision })
 }
 
-/// The commit of a branch; `None`: deleted. Where a payload calls the branch deleted and names a
-/// commit all the same, it is deleted: nothing is then started for it.
+/// Returns the commit of a branch, or `None` if it was deleted. A branch marked as deleted counts
+/// as deleted even if the payload names a commit, so nothing is started for it.
 fn revision(target: Target<'_>) -> Result<Option<CommitId>, String> {
     match target.after {
         _ if target.deleted => Ok(None),
@@ -34,12 +35,12 @@ fn revision(target: Target<'_>) -> Result<Option<CommitId>, String> {
     }
 }
 
-/// Zeros stand for no commit, in any length: SHA-256 repositories have 64 of them.
+/// Zeros stand for a missing commit, in any length: SHA-256 repositories have 64 of them.
 pub(super) fn is_zeros(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b == b'0')
 }
 
-/// A push of one reference, or why it is ignored.
+/// A push of one reference, or an ignored event with its reason.
 pub(super) fn push(reference: Option<&str>, target: Target<'_>) -> Event {
     let Some(reference) = reference else {
         return Event::Ignored("the payload names no reference".to_owned());
@@ -50,7 +51,7 @@ pub(super) fn push(reference: Option<&str>, target: Target<'_>) -> Event {
     }
 }
 
-/// Why an event of another kind is ignored.
+/// An ignored event of another kind.
 pub(super) fn other_event(name: &str) -> Event {
     Event::Ignored(format!("`{}` is no event that moves a branch", tame(name)))
 }

@@ -1,4 +1,4 @@
-//! The log of what is refused: senders who prove nothing must not fill a disk with lines.
+//! Limits the log of refusals, so that unauthenticated senders cannot fill a disk.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Rate};
 
-/// Twenty lines at once, then one a second.
+/// A burst of twenty lines, then one per second.
 const RATE: Rate = Rate { burst: 20, per_second: 1 };
 
-/// Decides which refusals are logged. Cheap to clone; all clones are one.
+/// Decides which refusals are logged. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
 pub(super) struct Refusals {
     state: Arc<Mutex<State>>,
@@ -22,7 +22,8 @@ struct State {
 }
 
 impl Refusals {
-    /// Whether another refusal is logged; if so, how many were left out since the last one.
+    /// Returns whether to log another refusal; if so, the number of lines omitted since the last
+    /// one.
     pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.bucket.get_or_insert_with(|| Bucket::full(RATE, now)).take(RATE, now).is_err() {

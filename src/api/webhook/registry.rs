@@ -1,8 +1,9 @@
-//! `POST /webhooks/registry/{host}`: what a registry says of pushes, as distribution sends it.
+//! `POST /webhooks/registry/{host}`: push notifications of a registry, in the format of
+//! distribution.
 //!
-//! Such a notification carries no signature but a token, and says what anyone may have put there:
-//! which tags moved is only a hint, and the registry itself is asked for their digests. Its
-//! addresses are never looked at.
+//! Such a notification carries a token instead of a signature, and anyone may have written its
+//! content. So a changed tag is only a hint, and abide queries the registry itself for the digest.
+//! The addresses in it are ignored.
 
 use std::collections::BTreeSet;
 
@@ -29,30 +30,31 @@ use crate::model::name::{Digest, EnvironmentName};
 use crate::model::reference::{RegistryHost, TaggedImage};
 use crate::model::time::Timestamp;
 
-/// The media types of an envelope: the documented one, and the one that is really sent.
+/// The media types of an envelope: the documented one, and the one that registries really send.
 const ENVELOPES: [&str; 2] = [
     "application/vnd.docker.distribution.events.v1+json",
     "application/vnd.docker.distribution.events.v2+json",
 ];
-/// What manifests and indexes are called; layers and configurations are pushed too.
+/// The media types of manifests and indexes; layers and configurations are pushed too.
 const MANIFESTS: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
 ];
-/// Events that are looked at of one envelope; the poll finds what is beyond.
+/// The maximum number of events read of one envelope; polling finds the rest.
 const MOST_EVENTS: usize = 1_000;
 
-/// Where notifications go: the only thing that registries can do.
+/// The destination of notifications: the only thing that registries can act on.
 pub trait TagInbox: Clone + Send + Sync + 'static {
-    /// The token that proves a notification of this registry, as it is declared now.
+    /// Returns the token that authenticates notifications of this registry, as declared now.
     fn token(&self, host: &RegistryHost) -> Option<Secret>;
 
-    /// The environments that follow a tag, as they are declared now.
+    /// Returns the environments that track a tag, as declared now.
     fn followers(&self, image: &TaggedImage) -> Vec<EnvironmentName>;
 
-    /// Records that a tag may have moved, for whom that is news; it is on disk when this returns.
+    /// Records that a tag may have changed, for the environments that do not know it; it is on disk
+    /// when this returns.
     fn announce(
         &self,
         environments: Vec<EnvironmentName>,
@@ -68,7 +70,7 @@ struct Hooks<S> {
     refusals: Refusals,
 }
 
-/// The route of every registry.
+/// Returns the routes of all registries.
 pub fn routes<S: TagInbox>(inbox: S, clock: fn() -> Timestamp, limits: WebhookLimits) -> Router {
     let intake = Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory);
     let hook = post(receive::<S>).fallback(async || Answer::NotPost);
@@ -96,7 +98,7 @@ async fn receive<S: TagInbox>(
 }
 
 impl<S: TagInbox> Hooks<S> {
-    /// The token is checked before anything of the body is read.
+    /// Checks the token before it reads the body.
     async fn take(&self, host: &str, request: Request, is_proven: &mut bool) -> Result<Answer, Answer> {
         let (parts, body) = request.into_parts();
         check_kind(&parts.headers).map_err(Answer::Rejected)?;
@@ -118,11 +120,11 @@ impl<S: TagInbox> Hooks<S> {
         self.announce(&host, envelope).await
     }
 
-    /// The registry that shows its token.
+    /// Returns the registry, if the request has its token.
     fn prove(&self, host: &str, headers: &HeaderMap) -> Result<RegistryHost, Answer> {
         let host = host.parse::<RegistryHost>().ok();
         let token = host.as_ref().and_then(|host| self.inbox.token(host));
-        // Without one the same work is done, and the same is answered.
+        // An unknown registry causes the same work and the same answer.
         let is_known = token.is_some();
         prove(&token.unwrap_or_else(|| Secret::new("a registry that is not declared")), headers)
             .map_err(Answer::Rejected)?;
@@ -159,12 +161,12 @@ fn check_kind(headers: &HeaderMap) -> Result<(), Rejection> {
     content::json_only(headers)
 }
 
-/// Demands the token, by `Authorization: Bearer`.
+/// Requires the token in `Authorization: Bearer`.
 fn prove(token: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
     check_secret(token)?;
     let given = mac::single(headers, header::AUTHORIZATION.as_str())?;
     let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    // Compared in any case, so that no answer is faster than another.
+    // Always compared, so that no answer is faster than another.
     let is_same = mac::is_same_token(token.expose().as_bytes(), given.unwrap_or_default());
     match given {
         Some(_) if is_same => Ok(()),
@@ -208,7 +210,7 @@ struct Actor {
 }
 
 impl Event {
-    /// The tag that was pushed, and the digest that it is said to have.
+    /// The pushed tag and its claimed digest.
     fn pushed(&self, host: &RegistryHost) -> Option<(TaggedImage, Digest)> {
         let target = self.target.get()?;
         let is_manifest = MANIFESTS.contains(&target.media_type.text()?);
@@ -219,7 +221,7 @@ impl Event {
         Some((image.parse().ok()?, Digest::new(target.digest.text()?).ok()?))
     }
 
-    /// Who pushed, for the record: `registry (alice)`.
+    /// The user who pushed, for the record: `registry (alice)`.
     fn by(&self) -> String {
         let name = self.actor.get().and_then(|actor| actor.name.text()).filter(|name| !name.is_empty());
         name.map_or_else(|| "registry".to_owned(), |name| format!("registry ({})", tame(name)))

@@ -1,4 +1,4 @@
-//! How many deliveries came to which end, for `/metrics`.
+//! Counts deliveries by result, for `/metrics`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::name::RepositoryName;
 
-/// The family's name in `/metrics`.
+/// The metric's name in `/metrics`.
 const FAMILY: &str = "abide_webhook_deliveries_total";
 
-/// Deliveries by repository and result since the process began. Cheap to clone; all clones are one.
+/// Deliveries by repository and result since the process began. Cheap to clone; all clones share
+/// one state.
 ///
-/// It is shown as Prometheus reads it. What was refused before a repository was found has an empty
-/// one, so senders cannot make up label values.
+/// Displayed in the Prometheus text format. Deliveries refused before a repository was found have
+/// an empty repository, so senders cannot invent label values.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     counts: Arc<Mutex<Counts>>,
@@ -35,7 +36,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "# HELP {FAMILY} Webhook deliveries by what became of them.\n# TYPE {FAMILY} counter")?;
         for ((repository, result), count) in &*self.counts() {
-            // Neither needs escaping: names are held to a grammar, results are words of ours.
+            // Neither needs escaping: names follow a grammar, and results are constants.
             let repository = repository.as_ref().map_or("", RepositoryName::as_str);
             writeln!(f, "{FAMILY}{{repository=\"{repository}\",result=\"{result}\"}} {count}")?;
         }

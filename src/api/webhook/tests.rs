@@ -1,4 +1,4 @@
-//! What the tests of webhooks share: samples, signing senders, and an inbox in memory.
+//! Shared helpers of the webhook tests: samples, signing senders, and an inbox in memory.
 
 mod attacks;
 mod endpoint;
@@ -39,7 +39,7 @@ fn hex_mac(message: &[u8]) -> String {
     hex::encode(mac(SECRET.as_bytes(), message))
 }
 
-/// A request as a sender makes it.
+/// A request of a sender.
 #[derive(Clone, Debug)]
 struct Sent {
     headers: HeaderMap,
@@ -54,13 +54,13 @@ impl Sent {
             .fold(sent.with("content-type", "application/json"), |sent, (name, value)| sent.with(name, value))
     }
 
-    /// The header `name` set to `value`.
+    /// Sets the header `name` to `value`.
     fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(header_name(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
-    /// The header `name` once more.
+    /// Adds another header `name`.
     fn also(mut self, name: &str, value: &str) -> Self {
         self.headers.append(header_name(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
@@ -140,7 +140,7 @@ fn gitea(event: &str, body: impl Into<Vec<u8>>) -> Sent {
     let body = body.into();
     let signature = hex_mac(&body);
     let prefixed = format!("sha256={signature}");
-    // As Gitea sends it: with the headers of its ancestors, and with GitHub's.
+    // As Gitea sends it: with the headers of its ancestors and of GitHub.
     let headers = [
         ("x-gitea-event", event),
         ("x-gitea-delivery", "f6266f16-1bf3-46a5-9ea4-602e06ead473"),
@@ -212,10 +212,10 @@ fn server_push(reference: &str, hash: &str) -> Value {
     })
 }
 
-/// Makes an authentic request of a payload.
+/// Makes an authentic request from a payload.
 type Send = fn(&Value) -> Sent;
 
-/// An authentic push of `COMMIT` to `dev`, from every kind of sender.
+/// An authentic push of `COMMIT` to `dev` from every kind of sender.
 fn every_push() -> Vec<(Provider, Value, Send)> {
     let dev = "refs/heads/dev";
     vec![
@@ -229,7 +229,7 @@ fn every_push() -> Vec<(Provider, Value, Send)> {
     ]
 }
 
-/// Where `environments` follows branches, and what was recorded.
+/// The environments that track branches, and the recorded pushes.
 #[derive(Clone, Default)]
 struct MemoryInbox {
     hooks: BTreeMap<String, Hook>,
@@ -240,7 +240,7 @@ struct MemoryInbox {
 }
 
 impl MemoryInbox {
-    /// A hook of every provider, called as the provider; `dev` and `test` follow branches.
+    /// One hook per provider, named after it; `dev` and `test` track branches.
     fn new() -> Self {
         let names = [
             ("github", Provider::Github),

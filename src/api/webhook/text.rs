@@ -1,15 +1,15 @@
-//! Making a sender's text safe to show: in a log line, a terminal, a record.
+//! Makes a sender's text safe to show in a log line, a terminal or a record.
 
 use axum::http::HeaderMap;
 
-/// The longest text of a sender that is shown, in characters.
+/// The longest text of a sender to show, in characters.
 const LONGEST_SHOWN: usize = 120;
 
-/// The longest delivery id that is remembered, in bytes.
+/// The longest delivery ID to store, in bytes.
 const LONGEST_ID: usize = 128;
 
-/// `text` shortened, and with everything replaced that could end a line, steer a terminal or
-/// reorder what surrounds it. Letters and digits of every script stay.
+/// `text` shortened, with every character replaced that could end a line, control a terminal or
+/// reorder the surrounding text. Letters and digits of every script stay.
 pub(super) fn tame(text: &str) -> String {
     let mut shown: String = text.chars().take(LONGEST_SHOWN).map(tame_char).collect();
     if text.chars().nth(LONGEST_SHOWN).is_some() {
@@ -22,7 +22,7 @@ fn tame_char(c: char) -> char {
     if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() { c } else { '\u{fffd}' }
 }
 
-/// Who sent it, for the record: `github (alice)`, or `github` where no name was sent.
+/// The sender, for the record: `github (alice)`, or `github` if no name was sent.
 pub(super) fn sender(provider: &str, name: Option<&str>) -> String {
     match name.map(str::trim).filter(|name| !name.is_empty()) {
         Some(name) => format!("{provider} ({})", tame(name)),
@@ -30,8 +30,8 @@ pub(super) fn sender(provider: &str, name: Option<&str>) -> String {
     }
 }
 
-/// The first of `names` that is among the headers, as a delivery id. An id that is empty, overlong
-/// or not plain is none: it would be remembered for days.
+/// Returns the first of `names` among the headers, as a delivery ID. An empty, overlong or
+/// malformed ID is ignored, because it would be stored for days.
 pub(super) fn delivery_id(headers: &HeaderMap, names: &[&str]) -> Option<String> {
     let value = names.iter().find_map(|name| headers.get(*name))?;
     let id = value.to_str().ok()?;

@@ -1,4 +1,4 @@
-//! TLS on the accept loop: real handshakes, ones that never end, and a thousand that lie idle.
+//! TLS on the accept loop: real handshakes, endless handshakes, and a thousand idle connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -34,7 +34,7 @@ impl Place {
         stream.write_all(bytes).await.unwrap();
         let mut all = Vec::new();
         let reading = stream.read_to_end(&mut all);
-        // A close without TLS's own goodbye counts as closed.
+        // A close without TLS's close notification counts as closed.
         let _ = timeout(PATIENCE, reading).await.expect("the connection was never closed");
         String::from_utf8_lossy(&all).into_owned()
     }
@@ -98,7 +98,7 @@ async fn a_handshake_byte_by_byte_does_not_extend_its_deadline() {
     let mut stream = place.server.connect().await;
     stream.write_all(BEGUN).await.unwrap();
     let closed = async {
-        // At this pace what was announced is not there before the patience of this test is over.
+        // At this pace the announced bytes do not arrive within the timeout of this test.
         while stream.write_all(b"\x01").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -106,7 +106,8 @@ async fn a_handshake_byte_by_byte_does_not_extend_its_deadline() {
     timeout(PATIENCE, closed).await.expect("a dribbled handshake was read for ever");
 }
 
-/// Both ends of a thousand connections are in this process; many systems allow 1,024 files unasked.
+/// Both ends of a thousand connections are in this process; the default limit of many systems is
+/// 1,024 files.
 fn allow_more_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum.or(Some(16_384)), ..limit };

@@ -1,4 +1,4 @@
-//! HTTP/2 against real sockets: what an agent does, and what someone does who means ill.
+//! HTTP/2 against real sockets: the requests of an agent, and attacks.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -24,13 +24,13 @@ fn ask(path: &str) -> Request<Empty<axum::body::Bytes>> {
     Request::get(format!("http://x{path}")).body(Empty::new()).unwrap()
 }
 
-/// A frame: its length, kind, flags and stream, then its payload.
+/// A frame: length, kind, flags and stream, then the payload.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A whole `GET / HTTP/2`, by entries of HPACK's static table, with `x` for a host.
+/// A complete `GET / HTTP/2`, by entries of HPACK's static table, with the host `x`.
 fn get(stream: u32) -> Vec<u8> {
     const END_OF_STREAM_AND_HEADERS: u8 = 0x5;
     frame(1, END_OF_STREAM_AND_HEADERS, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'x'])
@@ -40,7 +40,7 @@ fn preface() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[])].concat()
 }
 
-/// Whether the server closes the connection on which `bytes` came.
+/// Whether the server closes the connection that sent `bytes`.
 async fn is_closed_after(server: &Server, bytes: &[u8]) -> bool {
     let mut stream = server.connect().await;
     let _ = stream.write_all(bytes).await;
@@ -73,7 +73,7 @@ async fn a_connection_on_which_nothing_is_asked_is_closed_and_a_busy_one_is_not(
         }
     };
     timeout(PATIENCE, closed).await.expect("an idle connection was kept");
-    // It lasts three times as long as an idle connection may.
+    // It takes three times as long as the idle limit of a connection.
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "tick ".repeat(6));
 }
 
@@ -129,7 +129,7 @@ async fn streams_that_are_opened_and_reset_at_once_are_bounded() {
     assert_eq!(answer.status(), StatusCode::NOT_FOUND, "others are answered all the same");
 }
 
-/// A handler that counts how many of it run at once.
+/// A handler that counts how many of its calls run at once.
 fn get_slowly(running: Arc<AtomicUsize>, most: Arc<AtomicUsize>) -> axum::routing::MethodRouter {
     struct Running(Arc<AtomicUsize>);
     impl Drop for Running {
@@ -150,7 +150,7 @@ async fn floods_of_frames_that_mean_nothing_end_the_connection() {
     const END_OF_HEADERS: u8 = 0x4;
     let open = frame(1, END_OF_HEADERS, 1, &[0x83, 0x86, 0x84, 0x41, 0x01, b'x']);
     let unfinished = frame(1, 0, 1, &[0x82, 0x86, 0x84]);
-    // A header that is not indexed, and never ends.
+    // An unindexed header that never ends.
     let piece = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'b'; 16_000]].concat();
     let floods = [
         ("empty data", [open, frame(0, 0, 1, &[]).repeat(50_000)].concat()),
@@ -201,13 +201,13 @@ async fn a_window_that_stays_closed_ends_the_connection() {
     let limits = Limits { answer: Duration::from_millis(300), ..patient() };
     let server = Server::start(router(), limits).await;
     let mut request = get(1);
-    // `:path` is literal: `/peer`, whose answer does not fit.
+    // `:path` is the literal `/peer`, whose answer does not fit.
     request.splice(9.., [&[0x82, 0x86, 0x04, 5][..], b"/peer", &[0x41, 1, b'x']].concat());
     request[..3].copy_from_slice(&[0, 0, 12]);
     let bytes = [closed_window(), request].concat();
     let start = Instant::now();
     assert!(is_closed_after(&server, &bytes).await, "an answer that is let through by nobody is kept");
-    // Else it was closed because this peer answers no pings.
+    // Otherwise the server closed it because this peer answers no pings.
     assert!(start.elapsed() < PATIENCE / 2, "it was kept for {:?}", start.elapsed());
 }
 

@@ -123,7 +123,8 @@ async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
                     sleep(Duration::from_millis(100)).await;
                 }
             };
-            // Written to until the server has had enough, or for as long as a reader would wait.
+            // Written until the server closes the connection, or for as long as a reader would
+            // wait.
             let _ = timeout(deadline * 2, dribble).await;
             read_to_close(&mut stream).await
         }));

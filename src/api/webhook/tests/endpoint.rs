@@ -1,4 +1,4 @@
-//! The route: what is recorded, and what senders are told.
+//! The route: recorded pushes, and answers to senders.
 
 use axum::Router;
 use axum::http::{Method, Response, StatusCode};

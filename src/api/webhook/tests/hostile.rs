@@ -1,4 +1,4 @@
-//! Payloads of authentic senders that are not what they should be, and arbitrary ones.
+//! Malformed payloads of authentic senders, and arbitrary ones.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn remove(value: &mut Value, pointer: &str) {
     }
 }
 
-/// `value` with what is at `pointer` taken away, or replaced by values of every type.
+/// `value` with the part at `pointer` removed, or replaced by values of every type.
 fn mutations(value: &Value, pointer: &str) -> Vec<Value> {
     let odd = [json!(null), json!(true), json!(-1.5e300), json!("x\0"), json!([[]]), json!({"ref": {}})];
     let replaced = odd.into_iter().map(|odd| {
@@ -42,7 +42,7 @@ fn mutations(value: &Value, pointer: &str) -> Vec<Value> {
     replaced.chain([removed]).collect()
 }
 
-/// What a push cannot be understood without, for each provider.
+/// Whether a provider's push cannot be understood without this part.
 fn is_needed(pointer: &str) -> bool {
     let needed = [
         "/ref",
@@ -121,7 +121,7 @@ fn providers() -> impl Strategy<Value = Provider> {
     ]
 }
 
-/// Any of the headers that are looked at, with any value that HTTP can carry.
+/// Any of the headers that are read, with any value that HTTP can carry.
 fn headers() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
     let value = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..80),

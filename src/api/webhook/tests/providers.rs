@@ -1,4 +1,4 @@
-//! Each provider as it really sends, and as it never would.
+//! Each provider with real and with impossible deliveries.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn a_sender_of_one_provider_is_none_of_another() {
     for (provider, payload, send) in every_push() {
         for other in everyone.into_iter().filter(|other| *other != provider) {
             let outcome = send(&payload).read(other);
-            // Gitea sends GitHub's headers on purpose, with a MAC that holds there too.
+            // Gitea sends GitHub's headers on purpose, with a MAC that is valid there too.
             let twin = provider == Provider::Gitea && other == Provider::Github;
             assert_eq!(outcome.is_err(), !twin, "{provider:?} on a hook of {other:?}");
         }
