@@ -1,5 +1,5 @@
-//! The composition root of the controller process: opens the record, deals out its handles, starts
-//! the loop and the listeners, and ends them in order.
+//! The composition root of the controller process: opens the record, hands out its handles, starts
+//! the controller and the listeners, and stops them in order.
 
 mod files;
 mod images;
@@ -45,16 +45,16 @@ pub use network::Encryption;
 use network::Network;
 use systemd::StopSignals;
 
-/// How a daemon is to run.
+/// Options of a daemon.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The folder of the manifest, the record and the socket.
     pub desired_state: PathBuf,
-    /// Where webhooks and the API are served.
+    /// The address of webhooks and the API.
     pub listen: SocketAddr,
-    /// Whether TLS is spoken there.
+    /// Whether this address uses TLS.
     pub encryption: Encryption,
-    /// How often everything is looked at even if nothing rang.
+    /// The interval of full checks without an event.
     pub resync: Duration,
 }
 
@@ -63,20 +63,20 @@ pub fn record_dir(desired_state: &Path) -> PathBuf {
     desired_state.join("record")
 }
 
-/// The socket of local people in a desired-state folder.
+/// The socket for local users in a desired-state folder.
 pub fn socket_path(desired_state: &Path) -> PathBuf {
     desired_state.join("abide.sock")
 }
 
-/// Reads the manifest of a folder; every problem is one line of the error.
+/// Reads the manifest of a folder. Each line of the error is one problem.
 ///
 /// # Errors
-/// Where the folder cannot be read or the manifest is not valid.
+/// The folder is unreadable, or the manifest is invalid.
 pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
     manifest_dir::load(desired_state).map_err(listed)
 }
 
-/// Every problem on a line of its own.
+/// Lists every problem on its own line.
 fn listed(error: LoadError) -> anyhow::Error {
     match error {
         LoadError::Invalid(problems) => anyhow::anyhow!("the manifest is not valid:\n{problems}"),
@@ -84,12 +84,12 @@ fn listed(error: LoadError) -> anyhow::Error {
     }
 }
 
-/// Runs the controller until SIGTERM or Ctrl-C; a second one ends it at once.
+/// Runs the controller until SIGTERM or Ctrl-C; a second signal stops it immediately.
 ///
 /// # Errors
-/// Where it cannot be started, in words for people.
+/// It cannot be started; the error is a sentence for users.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    // First, so that one that comes while the daemon starts still ends it in order.
+    // First, so that a signal during the start still stops the daemon in order.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let daemon = Daemon::start(options).await?;
     systemd::ready();
@@ -109,11 +109,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 /// A running controller.
 pub struct Daemon {
-    /// The record's handles, for who embeds a daemon.
+    /// The record's handles, for programs that embed a daemon.
     pub handles: Handles,
-    /// The loop.
+    /// The controller.
     pub controller: Controller,
-    /// Where webhooks and the API are served.
+    /// The address of webhooks and the API.
     pub address: SocketAddr,
     socket: PathBuf,
     stop: CancellationToken,
@@ -123,10 +123,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens, binds and starts everything. What can be refused is refused before anything runs.
+    /// Opens, binds and starts everything. Every check that can refuse the start runs before that.
     ///
     /// # Errors
-    /// A manifest that is not valid, a record that another daemon holds, an address that is taken.
+    /// An invalid manifest, a record that another daemon holds, an address in use.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let folder = options.desired_state;
         let loaded = load_manifest(&folder)?;
@@ -168,15 +168,15 @@ impl Daemon {
         Ok(Self { handles, controller, address, socket, stop, listeners, running, desk })
     }
 
-    /// Ends listeners and loop, cancels builds and pulls, and touches no container.
+    /// Stops listeners and controller, and cancels builds and pulls; touches no container.
     ///
     /// # Errors
-    /// Where the record cannot be closed.
+    /// The record cannot be closed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.desk.close();
         for listener in self.listeners {
-            // One that panicked has said so.
+            // A panic has already been logged.
             let _ = listener.await;
         }
         self.running.stop().await;
@@ -187,7 +187,7 @@ impl Daemon {
     }
 }
 
-/// The API on the record of a folder, for verbs that need no daemon.
+/// Returns the API on the record of a folder, for commands that need no daemon.
 ///
 /// # Errors
 /// As [`Daemon::start`].
@@ -195,7 +195,7 @@ pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
     offline(desired_state, open_record)
 }
 
-/// The same on a copy of the record, for verbs that only read.
+/// Returns the same on a copy of the record, for commands that only read.
 ///
 /// # Errors
 /// As [`Daemon::start`].
@@ -216,7 +216,7 @@ fn offline(
     let (_, states) = watch::channel(state);
     let mut state = api_state(&handles, states, state_dirs(desired_state).logs, None);
     state.pin = network::pin(desired_state);
-    // Whoever may open the record may do everything with it anyway.
+    // A user who may open the record may do everything with it anyway.
     Ok(api::router(state).layer(Extension(Access::local("local"))))
 }
 
@@ -233,7 +233,8 @@ fn state_dirs(desired_state: &Path) -> StateDirs {
     StateDirs::of(&record_dir(desired_state))
 }
 
-/// What a killed daemon's builds left. The record is locked by now, so nobody uses it.
+/// Removes the leftovers of a killed daemon's builds. The record is locked by now, so no process
+/// uses them.
 fn remove_remains(work: &Path) {
     if let Err(error) = std::fs::remove_dir_all(work)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -242,7 +243,7 @@ fn remove_remains(work: &Path) {
     }
 }
 
-/// The loop's clock: what people ask for is compared with what the loop did.
+/// The controller's clock, because requests of users are compared with its actions.
 fn clock() -> Timestamp {
     controller::now()
 }
@@ -276,7 +277,7 @@ fn api_state(
     }
 }
 
-/// The routes of all webhooks, whose counters `state` shows from now on.
+/// Returns the routes of all webhooks, and adds their counters to `state`.
 fn webhooks(state: &mut ApiState) -> Router {
     let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
     let of_registries = webhook::registry::routes(inbox.clone(), clock, WebhookLimits::default());
@@ -286,8 +287,8 @@ fn webhooks(state: &mut ApiState) -> Router {
     webhook::routes(hooks).merge(of_registries)
 }
 
-/// Everything, on the socket for local people and on the network for tokens. Webhooks prove
-/// themselves, so they are outside of that.
+/// Serves everything: on the socket for local users, and on the network for tokens. Webhooks are
+/// outside of that access control, because they authenticate themselves.
 fn listen(
     network: Network,
     unix: UnixListener,
@@ -304,10 +305,10 @@ fn listen(
     Ok(vec![network.serve(public, limits, stop)?, unix])
 }
 
-/// The loop as the API sees it.
+/// The controller as the API sees it.
 struct Loop {
     controller: Controller,
-    /// What had to be repaired when the record was opened.
+    /// The repairs made when the record was opened.
     notices: Vec<String>,
 }
 

@@ -1,24 +1,24 @@
-//! Where a test may have the daemon end: before and after everything that it does to the world.
+//! Points at which a test can kill the daemon: before and after each of its effects on the world.
 //!
-//! `ABIDE_FAILPOINT=after-create:2` kills the process (SIGKILL, which nothing can catch) as soon as
-//! it has created its second container; without a number, its first. That is how the tests show
-//! that a daemon may end between any two steps. Only debug builds have it: in a release build
-//! `before` and `after` are empty, and no variable is read.
+//! `ABIDE_FAILPOINT=after-create:2` kills the process (with SIGKILL, which cannot be caught) as
+//! soon as it has created its second container; without a number, its first. With this, the tests
+//! prove that a daemon may end between any two steps. Only debug builds have failpoints: in a
+//! release build `before` and `after` are empty, and the variable is not read.
 
-/// What is done at a point, and under which word a failpoint names it.
+/// Defines the points, each with its word for failpoints.
 macro_rules! points {
     ($($(#[doc = $doc:literal])+ $point:ident = $word:literal,)+) => {
-        /// Something that the daemon does to the world, and before and after which it may end.
+        /// An effect of the daemon on the world; the daemon may end before and after it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Point {
             $($(#[doc = $doc])+ $point,)+
         }
 
         impl Point {
-            /// All of them.
+            /// All points.
             pub const ALL: &[Self] = &[$(Self::$point,)+];
 
-            /// What stands after `before-` and `after-`.
+            /// The word after `before-` and `after-`.
             pub const fn word(self) -> &'static str {
                 match self {
                     $(Self::$point => $word,)+
@@ -29,65 +29,65 @@ macro_rules! points {
 }
 
 points! {
-    /// A job is told to end.
+    /// Cancel a job.
     CancelJob = "cancel-job",
-    /// A job is begun.
+    /// Begin a job.
     Acquire = "acquire",
-    /// The image that a generation turned out to be is recorded.
+    /// Record the image of a generation.
     RecordImage = "record-image",
-    /// A generation is made of an image that was built again.
+    /// Record a generation with a rebuilt image.
     RecordRebuilt = "record-rebuilt",
-    /// The record is rolled back.
+    /// Roll back the record.
     RollBack = "roll-back",
-    /// The managed network is made.
+    /// Create the managed network.
     CreateNetwork = "create-network",
-    /// A volume is made.
+    /// Create a volume.
     CreateVolume = "create-volume",
-    /// A folder of the host is made.
+    /// Create a folder on the host.
     CreateFolder = "create-folder",
-    /// The image of network holders is loaded.
+    /// Load the image of sandboxes.
     LoadHolder = "load-holder",
-    /// A network holder is made.
+    /// Create a sandbox.
     CreateHolder = "create-holder",
-    /// A network holder is started.
+    /// Start a sandbox.
     StartHolder = "start-holder",
-    /// The front is told where traffic is to go next.
+    /// Prepare the proxy for the switch to another container.
     Announce = "announce",
-    /// A container is made.
+    /// Create a container.
     Create = "create",
-    /// A container is started.
+    /// Start a container.
     Start = "start",
-    /// A container is stopped.
+    /// Stop a container.
     Stop = "stop",
-    /// A container is stopped and started again.
+    /// Stop a container and start it again.
     Restart = "restart",
-    /// A container is removed.
+    /// Remove a container.
     Remove = "remove",
-    /// A container is given its name.
+    /// Rename a container.
     Rename = "rename",
-    /// A container goes on after a pause.
+    /// Resume a paused container.
     Unpause = "unpause",
-    /// A container is connected to the managed network.
+    /// Connect a container to the managed network.
     Connect = "connect",
-    /// Limits of a container are set.
+    /// Set the limits of a container.
     Adjust = "adjust",
-    /// A build runs, from its turn until its result is taken note of.
+    /// Run a build, from its turn until its result is noted.
     Build = "build",
-    /// A pull runs, likewise.
+    /// Run a pull, from its turn until its result is noted.
     Pull = "pull",
-    /// An image is pushed.
+    /// Push an image.
     Push = "push",
-    /// A write of the record is put on disk; after that it is acknowledged.
+    /// Flush a write of the record to disk; after that it is acknowledged.
     Flush = "flush",
 }
 
-/// `point` is about to be done.
+/// The daemon is about to do `point`.
 #[inline]
 pub(crate) fn before(point: Point) {
     reach("before", point);
 }
 
-/// `point` is done.
+/// The daemon has done `point`.
 #[inline]
 pub(crate) fn after(point: Point) {
     reach("after", point);
@@ -109,10 +109,10 @@ mod armed {
 
     use super::Point;
 
-    /// Names the failpoint.
+    /// The variable that names the failpoint.
     const VARIABLE: &str = "ABIDE_FAILPOINT";
 
-    /// A failpoint, and how often it is still passed.
+    /// A failpoint, and how often it still has to be passed.
     #[derive(Debug)]
     pub(super) struct Armed {
         name: String,
@@ -129,7 +129,7 @@ mod armed {
             Self { name: name.to_owned(), left: AtomicU32::new(nth) }
         }
 
-        /// Whether this is the time that was asked for.
+        /// Whether this is the requested pass.
         pub(super) fn is_due(&self, side: &str, point: Point) -> bool {
             let is_named = self.name.strip_prefix(side).and_then(|rest| rest.strip_prefix('-'));
             is_named == Some(point.word()) && self.left.fetch_sub(1, Ordering::Relaxed) == 1
@@ -138,7 +138,8 @@ mod armed {
 
     pub(super) fn reach(side: &str, point: Point) {
         if ARMED.as_ref().is_some_and(|armed| armed.is_due(side, point)) {
-            // It cannot fail for the process itself; if it did, a test would see that nothing ended.
+            // This cannot fail for the process itself; if it did, a test would notice that the
+            // process lives on.
             let _ = kill_process(getpid(), Signal::KILL);
         }
     }

@@ -1,22 +1,23 @@
 //! abide: a Kubernetes-style reconciling controller for plain Docker hosts.
 //!
-//! Webhooks, promotions and the CLI only move the [`record`] of what should run. The
-//! [`controller`] keeps diffing what does run against it, and acts until the two match.
+//! Webhooks, promotions and the CLI only update the [`record`] of what should run. The
+//! [`controller`] keeps comparing the running containers with the record, and acts until the two
+//! match.
 //!
-//! | room | what it is | may import |
+//! | module | purpose | may import |
 //! | --- | --- | --- |
-//! | [`model`] | the vocabulary: pure data | nothing of ours |
+//! | [`model`] | the data model: pure data | none of the others |
 //! | [`plan`] | the decision, and its explanation | model |
-//! | [`record`] | the memory; the only room that names sled | model, failpoint |
+//! | [`record`] | the store; the only module that names sled | model, failpoint |
 //! | [`source`] | git | model |
-//! | [`registry`] | credentials, and questions to registries | model, secret, tls |
+//! | [`registry`] | credentials, and requests to registries | model, secret, tls |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the hands; its child `docker` alone names bollard | model, plan, record, source, registry, context, failpoint |
-//! | [`api`] | the door: webhooks, HTTP API | model, record |
-//! | [`cli`] | the voice | model, api (its router, where no daemon runs) |
-//! | [`tls`] | certificates, and how a server is known by one | model |
-//! | [`manifest_dir`], [`secret`] | what people write: manifest files, secrets | model, each other |
-//! | [`failpoint`] | where a test may have the daemon end | nothing of ours |
+//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, context, failpoint |
+//! | [`api`] | webhooks and the HTTP API | model, record |
+//! | [`cli`] | the command line | model, api (its router, without a daemon) |
+//! | [`tls`] | certificates, and how clients verify a server | model |
+//! | [`manifest_dir`], [`secret`] | input of users: manifest files, secrets | model, each other |
+//! | [`failpoint`] | points at which a test can kill the daemon | none of the others |
 //! | [`agent`] | the composition root on another host, and the link to the controller | model, record, controller, tls |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]

@@ -1,7 +1,7 @@
-//! The desired-state folder: reads its manifest, and tells cheaply whether it may have changed.
+//! The desired-state folder: reads its manifest, and detects cheaply whether it may have changed.
 //!
-//! What the text alone cannot tell is checked here too: that every secret can be read and that
-//! every overlay is there. Their problems are told along with those of the text, by file and line.
+//! It also checks facts outside the text: every secret is readable and every overlay exists. These
+//! problems are reported together with those of the text, by file and line.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -16,10 +16,10 @@ use crate::secret::{self, SecretError};
 /// The largest manifest file that is read, in bytes.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// The fewest bytes of a webhook's secret: with fewer it could be found by trying.
+/// The minimum length of a webhook's secret, in bytes; a shorter one could be guessed.
 const SHORTEST_WEBHOOK_SECRET: usize = 16;
 
-/// Secrets that stand in manuals, in lower case. Whoever scans for webhooks tries them first.
+/// Secrets published in manuals, in lower case. Attackers who scan for webhooks try them first.
 const SAMPLE_SECRETS: [&str; 12] = [
     "a_random_webhook_secret",
     "changeme",
@@ -35,19 +35,19 @@ const SAMPLE_SECRETS: [&str; 12] = [
     "webhook-secret",
 ];
 
-/// A manifest that can be acted upon.
+/// A valid manifest.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is declared.
+    /// The declarations.
     pub manifest: Manifest,
     /// The folder's state just before it was read.
     pub stamp: Stamp,
 }
 
-/// Why a desired-state folder gives no manifest.
+/// Why a desired-state folder has no usable manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// There is no such folder.
+    /// The folder does not exist.
     #[error(
         "there is no folder {}: create it and write a manifest into it, or name another folder with --desired-state \
          or ABIDE_DESIRED_STATE",
@@ -62,10 +62,10 @@ pub enum LoadError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// There is no manifest in it.
+    /// The folder contains no manifest.
     #[error(
         "there is no *.toml file in the desired-state folder {}: write one (its README.md explains \
          every field), or name another folder with --desired-state",
@@ -75,16 +75,16 @@ pub enum LoadError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Something is wrong with the manifest, or with a file or secret that it names.
+    /// The manifest is invalid, or a file or secret that it names is.
     #[error("the manifest is not valid")]
     Invalid(#[source] Problems),
 }
 
 /// Reads the manifest of `folder`: every `*.toml` file that is neither hidden nor an editor's
-/// backup, in the order of names, not those of folders below. Blocks on the disk.
+/// backup, ordered by name; subfolders are ignored. Blocks on the disk.
 ///
 /// # Errors
-/// [`LoadError`]; all problems at once where the manifest can be found.
+/// [`LoadError`], with all problems at once if a manifest exists.
 pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
     load_with(folder, &secret::read)
 }
@@ -92,7 +92,7 @@ pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
 /// As [`load`], with secrets from `read_secret`.
 ///
 /// # Errors
-/// [`LoadError`]; all problems at once where the manifest can be found.
+/// [`LoadError`], with all problems at once if a manifest exists.
 pub fn load_with(
     folder: &Path,
     read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
@@ -108,17 +108,17 @@ pub fn load_with(
     }
 }
 
-/// As [`load`], without a look at secrets and overlays: those of the daemon's environment are often
-/// out of reach of a person who only wants to see or move the record.
+/// As [`load`], but without checking secrets and overlays: a user who only reads or updates the
+/// record often has no access to those of the daemon.
 ///
 /// # Errors
-/// [`LoadError`]; all problems at once where the manifest can be found.
+/// [`LoadError`], with all problems at once if a manifest exists.
 pub fn load_text(folder: &Path) -> Result<Manifest, LoadError> {
     read_folder(folder).map(|(parsed, _)| parsed.manifest)
 }
 
 fn read_folder(folder: &Path) -> Result<(Parsed, Stamp), LoadError> {
-    // Taken first: an edit while the files are being read shows in the next stamp.
+    // Taken first, so that an edit during the read changes the next stamp.
     let stamp = stamp(folder);
     let names = manifest_files(folder).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => LoadError::NoFolder { folder: folder.to_owned() },
@@ -140,7 +140,7 @@ fn read_all(folder: &Path, names: &[OsString]) -> Result<Parsed, Problems> {
         }
     }
     if !unread.is_empty() {
-        // What is declared in a file that cannot be read would seem to be missing in the others.
+        // The declarations of an unreadable file would seem to be missing in the others.
         return Err(Problems::new(unread));
     }
     parse_with_places(&files)
@@ -155,8 +155,8 @@ fn manifest_files(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
-        // Links are followed, as configuration is often linked into place. A link that leads
-        // nowhere is kept, so that reading it says so.
+        // Links are followed, because configuration is often linked into place. A broken link is
+        // kept, so that reading it reports the problem.
         let is_folder = std::fs::metadata(folder.join(&name)).is_ok_and(|found| found.is_dir());
         if is_manifest_name(&name) && !is_folder {
             names.push(name);
@@ -171,7 +171,7 @@ fn is_manifest_name(name: &OsString) -> bool {
     name.ends_with(b".toml") && !name.starts_with(b".") && !name.starts_with(b"#")
 }
 
-/// The text of a manifest file; the problem has no file name yet.
+/// Returns the text of a manifest file; the problem has no file name yet.
 fn read_file(path: &Path) -> Result<String, Problem> {
     let problem = |line, message: String| Problem::new("", line, message);
     let unreadable = |error: std::io::Error| problem(None, format!("cannot be read: {error}"));
@@ -181,7 +181,7 @@ fn read_file(path: &Path) -> Result<String, Problem> {
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    // One byte more than is taken tells a file that is too large, also one that grows meanwhile.
+    // One byte beyond the limit detects a file that is too large, even if it grows during the read.
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(problem(None, "is larger than 1 MiB, which no manifest needs".to_owned()));
@@ -212,7 +212,7 @@ fn secret_problems(
     found
 }
 
-/// Why a webhook's secret is none.
+/// Returns why a webhook's secret is too weak.
 fn weakness(secret: &Secret) -> Option<&'static str> {
     let text = secret.expose().trim().trim_end_matches(['.', '!']).to_lowercase();
     if SAMPLE_SECRETS.contains(&text.as_str()) {
@@ -247,7 +247,7 @@ fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
     let https = parsed.manifest.front.iter().filter_map(|front| front.https.as_ref());
     let files = https.flat_map(|https| [("certificate", &https.certificate), ("key", &https.key)]);
     let problem = |(key, path): (&str, &PathBuf)| {
-        // The kind is looked at first, for a FIFO would block on open.
+        // The file type is checked first, because opening a FIFO would block.
         let readable = |metadata: std::fs::Metadata| match metadata.is_file() {
             true => std::fs::File::open(path).map(|_| true),
             false => Ok(false),
@@ -262,8 +262,8 @@ fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
     files.filter_map(problem).collect()
 }
 
-/// What a folder's manifest files look like from outside. Two that differ mean that the manifest
-/// may have changed; it is cheap enough to be taken every few seconds.
+/// The metadata of a folder's manifest files. A different stamp means that the manifest may have
+/// changed; a stamp is cheap enough to take every few seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<FileStamp>);
 
@@ -271,16 +271,16 @@ pub struct Stamp(Vec<FileStamp>);
 struct FileStamp {
     name: OsString,
     size: u64,
-    /// Seconds and nanoseconds of the last change of the content.
+    /// The last change of the content, in seconds and nanoseconds.
     modified: (i64, i64),
-    /// The file itself, and the last change of anything about it: editors that put a new file in
-    /// the old one's place may keep its time.
+    /// The inode and its last change: an editor that replaces a file may keep its modification
+    /// time.
     inode: u64,
     changed: (i64, i64),
 }
 
-/// The state of `folder`'s manifest files. A folder or file that cannot be looked at counts as
-/// absent: [`load`] says why.
+/// Returns the state of `folder`'s manifest files. A folder or file that cannot be inspected counts
+/// as absent; [`load`] reports the reason.
 pub fn stamp(folder: &Path) -> Stamp {
     let names = manifest_files(folder).unwrap_or_default();
     let stamp_of = |name: OsString| {

@@ -1,4 +1,4 @@
-//! Reading named secrets from the environment and from files.
+//! Reads named secrets from the environment and from files.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::model::spec::{EnvValue, SecretRef};
 /// The longest secret file that is read, in bytes.
 const LONGEST_SECRET_FILE: u64 = 64 * 1024;
 
-/// Why a secret cannot be had. Names where it should be, never what it is.
+/// Why a secret is unavailable. Names its location, never its value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The environment variable is not set.
@@ -18,7 +18,7 @@ pub enum SecretError {
     /// The variable or file is empty.
     #[error("the secret in {0} is empty")]
     Empty(String),
-    /// The file is no regular file, or larger than any secret.
+    /// The file is not a regular file, or larger than any secret.
     #[error("the secret file {0} is no regular file of at most 64 KiB")]
     NoRegularFile(String),
     /// The file cannot be read.
@@ -26,18 +26,18 @@ pub enum SecretError {
     Unreadable {
         /// The path.
         path: String,
-        /// What kind of error.
+        /// The kind of error.
         kind: std::io::ErrorKind,
     },
-    /// The file holds something other than UTF-8 text.
+    /// The file is not UTF-8 text.
     #[error("the secret in {0} is no UTF-8 text")]
     NoText(String),
 }
 
-/// Reads the secret that `named` points to. One trailing line break of a file is left off.
+/// Reads the secret that `named` points to. One trailing line break of a file is removed.
 ///
 /// # Errors
-/// [`SecretError`] where it is missing, empty or no text.
+/// [`SecretError`] if it is missing, empty or not text.
 pub fn read(named: &SecretRef) -> Result<Secret, SecretError> {
     let (value, place) = match named {
         SecretRef::SecretEnv(name) => {
@@ -56,7 +56,7 @@ pub fn read(named: &SecretRef) -> Result<Secret, SecretError> {
 fn read_file(path: &Path) -> Result<String, SecretError> {
     let shown = || path.display().to_string();
     let unreadable = |error: std::io::Error| SecretError::Unreadable { path: shown(), kind: error.kind() };
-    // A FIFO would block for ever on open, so the kind is looked at first.
+    // Opening a FIFO would block for ever, so the file type is checked first.
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > LONGEST_SECRET_FILE {
         return Err(SecretError::NoRegularFile(shown()));
@@ -72,8 +72,8 @@ fn read_file(path: &Path) -> Result<String, SecretError> {
     Ok(text)
 }
 
-/// What is wrong with the mode of a secret file, in a sentence: others than its owner and group may use
-/// it. `None`: nothing, or it is not there.
+/// Returns a sentence if the mode of a secret file gives access to others than its owner and group.
+/// `None` if the mode is fine or the file is missing.
 pub fn exposure(path: &Path) -> Option<String> {
     const OTHERS: u32 = 0o006;
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
@@ -82,10 +82,10 @@ pub fn exposure(path: &Path) -> Option<String> {
         .then(|| format!("every user of this host may use the token in {shown}: run `chmod o-rw {shown}`"))
 }
 
-/// The value of an environment variable of a container or script.
+/// Returns the value of an environment variable of a container or script.
 ///
 /// # Errors
-/// [`SecretError`] where it is a secret that cannot be had.
+/// [`SecretError`] if it is a secret that is unavailable.
 pub fn value(of: &EnvValue) -> Result<Secret, SecretError> {
     match of {
         EnvValue::Plain(text) => Ok(Secret::new(text.clone())),

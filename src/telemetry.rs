@@ -1,13 +1,13 @@
-//! The tracing subscriber; nothing else.
+//! The tracing subscriber.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Logs to standard error: for people on a terminal, as one JSON object a line otherwise.
-/// `RUST_LOG` says how much; without it, `verbosity` is the number of `-v`.
+/// Logs to standard error: as text on a terminal, otherwise as one JSON object per line. `RUST_LOG`
+/// sets the level; without it, `verbosity` does, the number of `-v`.
 ///
-/// A second call keeps the first one's setup.
+/// A second call keeps the setup of the first.
 pub fn start(verbosity: u8) {
     let level = match verbosity {
         0 => "warn,abide=info",
@@ -18,7 +18,7 @@ pub fn start(verbosity: u8) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal();
     let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // Already set up is fine.
+    // A subscriber that is already set up stays.
     let _ = if is_terminal {
         builder.with_ansi(colours).with_target(false).try_init()
     } else {

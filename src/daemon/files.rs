@@ -1,15 +1,16 @@
-//! How many files the daemon may have open, of which each connection is one.
+//! The limit of open files of the daemon; each connection needs one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::debug;
 
 use crate::api::serve::Limits;
 
-/// As many are asked for where the system allows it. Systems allow 1,024 unasked, which a thousand idle
+/// The requested limit, if the system allows it. The usual default is 1,024, which a thousand idle
 /// connections would use up.
 const WANTED: u64 = 65_536;
 
-/// Raises the limit of open files as far as the system allows, and returns the connections that fit.
+/// Raises the limit of open files as far as the system allows, and returns the limits of
+/// connections that fit.
 pub(super) fn allow_connections() -> Limits {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(WANTED, |maximum| maximum.min(WANTED));
@@ -26,8 +27,8 @@ pub(super) fn allow_connections() -> Limits {
     fitting(files)
 }
 
-/// Half of all files are for connections: the store, git, builds and the engine need the others. There
-/// are two listeners.
+/// Half of all files are for connections, because the store, git, builds and the engine need the
+/// others. There are two listeners.
 fn fitting(files: u64) -> Limits {
     let share = |wanted: u64, part: u64| wanted.min(files / part);
     let default = Limits::default();

@@ -1,4 +1,4 @@
-//! Where images are, for agents that pull through this process.
+//! The source of images for agents that pull through this process.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::api::agent::{Images, Wanted};
 use crate::api::{ControllerError, ManifestState};
 use crate::registry::{self, Client};
 
-/// Registries, as the manifest of the moment has them.
+/// The registries of the current manifest.
 pub(super) struct Registries {
     pub(super) client: Client,
     pub(super) manifest: watch::Receiver<Arc<ManifestState>>,

@@ -1,5 +1,5 @@
-//! The manifest as it is edited: a good edit is taken, a bad one is named and the last good one
-//! kept.
+//! Watches the manifest for edits: a valid edit is applied; an invalid edit is reported, and the
+//! last valid manifest stays in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::api::{ManifestState, ReadManifest};
 use crate::manifest_dir::{self, Loaded, Stamp};
 use crate::model::spec::Manifest;
 
-/// How often the folder is looked at. SIGHUP has it read at once.
+/// How often the folder is checked. SIGHUP triggers a check immediately.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Who asks that an edit is taken in, and waits for that.
+/// A caller that waits until pending edits are processed.
 type Waiting = oneshot::Sender<()>;
 
-/// The manifest as it is edited.
+/// The watched manifest.
 pub(super) struct Watched {
-    /// For the loop: manifests that are valid.
+    /// For the controller: valid manifests only.
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
-    /// For the API: also what is wrong with the newest edit.
+    /// For the API: also the problem of the newest edit.
     pub(super) states: watch::Receiver<Arc<ManifestState>>,
-    /// Has an edit taken in at once.
+    /// Processes a pending edit immediately.
     pub(super) read: ReadManifest,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> 
     let state = ManifestState { manifest: loaded.manifest.clone(), problem: None };
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
-    // Here and not in the task: until it is listened for, SIGHUP ends the process.
+    // Here instead of in the task: without a handler, SIGHUP ends the process.
     let hangup = signal(SignalKind::hangup()).ok();
     let (ask, asked) = mpsc::channel(1);
     let folder = folder.to_owned();
@@ -50,7 +50,7 @@ fn reading(ask: mpsc::Sender<Waiting>) -> ReadManifest {
         let ask = ask.clone();
         Box::pin(async move {
             let (waiting, read) = oneshot::channel();
-            // Where the watch has ended, the daemon is about to.
+            // If the watch has ended, the daemon is about to stop.
             if ask.send(waiting).await.is_ok() {
                 let _ = read.await;
             }
@@ -80,7 +80,7 @@ impl ManifestWatch {
                 () = hung_up => self.read(),
                 Some(waiting) = self.asked.recv() => {
                     self.read_if_edited();
-                    // Who asked may be gone.
+                    // The caller may be gone.
                     let _ = waiting.send(());
                 }
                 () = tokio::time::sleep(LOOK) => self.read_if_edited(),
@@ -95,7 +95,7 @@ impl ManifestWatch {
     }
 
     fn read(&mut self) {
-        // Taken first: what is edited while it is read is seen at the next look.
+        // Taken first, so that the next check notices an edit during the read.
         self.stamp = manifest_dir::stamp(&self.folder);
         match super::load_manifest(&self.folder) {
             Ok(loaded) => {

@@ -1,4 +1,4 @@
-//! The door to the network: the address, and whether TLS is spoken there.
+//! The network listener: its address, and whether it uses TLS.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use crate::api::serve::{self, Limits};
 use crate::model::credential::Pin;
 use crate::tls::identity::{Files, Identity, pin_in};
 
-/// Whether TLS is spoken, and as whom.
+/// Whether the listener uses TLS, and with which certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Encryption {
-    /// Not on a loopback address; elsewhere with a certificate that abide makes at its first start.
+    /// TLS except on a loopback address, with a certificate that abide creates at its first start.
     #[default]
     ByAddress,
-    /// With this certificate.
+    /// TLS with this certificate.
     Given(Files),
-    /// Not at all, because something in front does it, or the network is trusted.
+    /// No TLS, because a proxy terminates TLS or the network is trusted.
     Never,
 }
 
@@ -31,24 +31,24 @@ fn tls_dir(desired_state: &Path) -> PathBuf {
     desired_state.join("tls")
 }
 
-/// By what key the server of a folder is known, where it made its own.
+/// The public key of a folder's server, if the server created its own.
 pub(super) fn pin(desired_state: &Path) -> Option<Pin> {
     pin_in(&tls_dir(desired_state))
 }
 
-/// The bound address, and who answers on it.
+/// The bound address and its identity.
 pub(super) struct Network {
     listener: TcpListener,
     identity: Option<Identity>,
-    /// Given files may change.
+    /// Whether the user supplied the files, which may then change.
     is_given: bool,
 }
 
 impl Network {
-    /// Binds `listen`, and reads or makes the certificate.
+    /// Binds `listen`, and reads or creates the certificate.
     ///
     /// # Errors
-    /// An address that is taken, a certificate that cannot be used; in words.
+    /// An address in use or an unusable certificate, as a sentence.
     pub(super) async fn open(
         listen: SocketAddr,
         encryption: &Encryption,
@@ -69,17 +69,17 @@ impl Network {
         Ok(Self { listener, identity, is_given: matches!(encryption, Encryption::Given(_)) })
     }
 
-    /// Where it listens.
+    /// The bound address.
     pub(super) fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What is spoken there.
+    /// The URL scheme.
     pub(super) fn scheme(&self) -> &'static str {
         if self.identity.is_some() { "https" } else { "http" }
     }
 
-    /// By what key it is known, where it made its own.
+    /// The server's public key, if the server created its own.
     pub(super) fn pin(&self) -> Option<Pin> {
         self.identity.as_ref().and_then(Identity::pin)
     }
@@ -87,7 +87,7 @@ impl Network {
     /// Serves `router` until `stop` is cancelled.
     ///
     /// # Errors
-    /// Where TLS cannot be set up.
+    /// TLS cannot be set up.
     pub(super) fn serve(
         self,
         router: Router,

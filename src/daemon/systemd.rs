@@ -1,4 +1,4 @@
-//! Signals, and what systemd wants to hear (`Type=notify`, `WatchdogSec=`).
+//! Signals, and notifications for systemd (`Type=notify`, `WatchdogSec=`).
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tracing::error;
 
 use crate::record::DesiredReader;
 
-/// The signals that ask for the end. While this lives none of them is lost, whether anyone waits
-/// for it at that moment or not.
+/// The signals that request a stop. While this value lives, none of them is lost, even if no task
+/// waits for one.
 pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    /// From now on the signals no longer end the process by themselves.
+    /// Installs the handlers: the signals no longer end the process.
     pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next SIGTERM or SIGINT and gives its name.
+    /// Waits for the next SIGTERM or SIGINT and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -30,19 +30,19 @@ impl StopSignals {
     }
 }
 
-/// Says that the daemon runs. Without systemd nobody listens, which is fine.
+/// Reports that the daemon runs. Without systemd this does nothing.
 pub(crate) fn ready() {
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 }
 
-/// Says that the daemon is stopping.
+/// Reports that the daemon is stopping.
 pub(crate) fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog, twice as often as it wants, that the daemon lives: that tasks are run and
-/// that the record can be read and written. A full disk is none of its business: a restart mends nothing
-/// there. Ends at once where no watchdog was asked for.
+/// Notifies the watchdog, twice as often as required, that the daemon lives: tasks run, and the
+/// record is readable and writable. A full disk does not count as a failure, because a restart
+/// would not help. Returns immediately without a watchdog.
 pub(crate) async fn keep_alive(desired: DesiredReader) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval(patience.max(Duration::from_millis(2)) / 2);

@@ -1,4 +1,5 @@
-//! Before and after: names that are taken, and removing what was made.
+//! Before and after the demo: checks for names in use, and removes everything that the demo
+//! created.
 
 use anyhow::bail;
 
@@ -6,7 +7,7 @@ use super::container_names;
 use crate::controller::cleanup;
 use crate::model::spec::Manifest;
 
-/// Refuses to begin where a container has a name that the demo would use.
+/// Refuses to start if a container has a name that the demo would use.
 pub(super) async fn refuse_taken_names(manifest: &Manifest) -> anyhow::Result<()> {
     let taken = cleanup::names_in_use().await.map_err(anyhow::Error::msg)?;
     let Some(name) = container_names(manifest).find(|name| taken.iter().any(|taken| taken == name)) else {

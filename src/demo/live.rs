@@ -1,4 +1,4 @@
-//! What the demo prints: what to try, and what the loop does.
+//! Output of the demo: suggestions, and the actions of the controller.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::repository::ExampleRepository;
 use crate::model::event::{Event, EventKind};
 use crate::record::{Bell, Handles};
 
-/// Prints a paragraph. A closed output is no reason to leave containers behind.
+/// Prints a paragraph. A closed output must not leave containers behind.
 pub(super) fn say(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
@@ -23,7 +23,7 @@ pub(super) async fn events(handles: Handles) -> anyhow::Result<()> {
             last = Some(event.sequence);
             say(&line(&event));
         }
-        // Whatever rang, or was missed, the events are read again.
+        // After any wakeup, or a missed one, the events are read again.
         while !matches!(bells.recv().await, Ok(Bell::Event(_)) | Err(_)) {}
     }
 }
@@ -44,7 +44,7 @@ fn line(event: &Event) -> String {
     format!("{environment}{name:<5}{environment:#} {kind:<7} {style}{message}{style:#}")
 }
 
-/// What a person may do next.
+/// Returns suggestions for the user.
 pub(super) fn what_to_try(folder: &Path, repository: &ExampleRepository, ports: [u16; 3]) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "abide".into());
     let abide = format!("{} --desired-state {}", program.display(), folder.display());

@@ -1,7 +1,7 @@
-//! dev, test and prod on this machine, from an example repository that it makes.
+//! dev, test and prod on this host, from a generated example repository.
 //!
-//! A real daemon on real containers, in a folder of its own. When it ends, everything that it made
-//! is removed again.
+//! A real daemon on real containers, in its own folder. At its end, it removes everything that it
+//! created.
 
 mod clean;
 mod live;
@@ -28,14 +28,14 @@ use repository::{ExampleRepository, ManifestWords};
 /// The ports of dev, test and prod.
 const PORTS: [(&str, u16); 3] = [("dev", 8900), ("test", 8099), ("prod", 8088)];
 
-/// How long dev and test may take to be built and ready.
+/// How long dev and test may take to become ready, including their builds.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs the demo until Ctrl-C, SIGTERM or the end of its terminal, and removes what it made.
+/// Runs the demo until Ctrl-C, SIGTERM or the end of its terminal, and removes everything that it
+/// created.
 ///
 /// # Errors
-/// A port or a container name that is taken, an engine that does not answer, a git that is not
-/// there: each in words.
+/// A port or container name in use, an unreachable engine, a missing git: each as a sentence.
 pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     let ports = ports(port_offset)?;
     let place = tempfile::Builder::new().prefix("abide-demo-").tempdir()?;
@@ -44,7 +44,7 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     clean::refuse_taken_names(&manifest).await?;
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    // Sent when the terminal is closed: the demo ends with it.
+    // The signal for a closed terminal; the demo then stops.
     let mut hangup = signal(SignalKind::hangup())?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (desired_state, encryption) = (folder.clone(), Encryption::default());
@@ -93,7 +93,7 @@ fn lay_out(place: &TempDir, ports: [u16; 3]) -> anyhow::Result<(PathBuf, Example
     Ok((folder, repository))
 }
 
-/// Waits for dev and test, promotes test to prod, and tells what happens until dropped.
+/// Waits for dev and test, promotes test to prod, and prints events until dropped.
 async fn show(
     handles: &Handles,
     folder: &Path,
@@ -116,7 +116,7 @@ async fn show(
     play.and(tell)
 }
 
-/// A play that went wrong ends the demo; one that went well is followed by what people do.
+/// If the scripted part fails, the demo ends; otherwise it continues for the user.
 async fn play_then_wait(play: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     play.await?;
     std::future::pending().await
@@ -140,7 +140,7 @@ async fn ready(handles: &Handles, environment: &EnvironmentName) -> anyhow::Resu
     waited.with_context(|| format!("{environment} was not ready within five minutes"))?
 }
 
-/// What `abide promote test prod` does: prod gets exactly what test runs.
+/// Does the same as `abide promote test prod`: prod gets the exact image of test.
 async fn promote(handles: &Handles, from: &EnvironmentName, to: &EnvironmentName) -> anyhow::Result<()> {
     let tested = handles.desired.get(from)?.entry;
     let change = Change {

@@ -1,17 +1,19 @@
-//! The example repository: a real git repository of `examples/site`, and the manifest that follows it.
+//! The example repository: a real git repository of `examples/site`, and the manifest that tracks
+//! it.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The example application, compiled for Linux by the build script; empty where that was not possible.
+/// The example application, compiled for Linux by the build script; empty if the build script could
+/// not compile it.
 const SITE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/site"));
 
-/// Where the program lies in the repository.
+/// The path of the program in the repository.
 const PROGRAM: &str = "bin/site";
 
-/// What else the repository holds.
+/// The other files of the repository.
 const FILES: [(&str, &str); 7] = [
     ("README.md", include_str!("../../examples/site/README.md")),
     ("Dockerfile", include_str!("../../examples/site/Dockerfile")),
@@ -22,10 +24,10 @@ const FILES: [(&str, &str); 7] = [
     ("www/style.css", include_str!("../../examples/site/www/style.css")),
 ];
 
-/// The manifest, with its words still to be filled in.
+/// The manifest template.
 const MANIFEST: &str = include_str!("../../examples/site/desired-state.toml");
 
-/// Why there is no example to show.
+/// Why the example cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The build script could not compile the example application.
@@ -40,20 +42,20 @@ pub enum DemoError {
     /// A file or folder of the example could not be written.
     #[error("{} could not be written", path.display())]
     Write {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There is no git to run.
+    /// git is not installed.
     #[error("git could not be started; is it installed?")]
     NoGit(#[source] io::Error),
     /// A git command failed.
     #[error("git {step} failed: {message}")]
     Git {
-        /// Its first words.
+        /// The first words of the command.
         step: String,
-        /// What it said.
+        /// Its output.
         message: String,
     },
 }
@@ -61,30 +63,30 @@ pub enum DemoError {
 /// The example repository on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleRepository {
-    /// The bare repository that is pushed to and that environments follow.
+    /// The bare repository that users push to and environments track.
     pub bare: PathBuf,
-    /// A working copy of it, on the branch `dev`, for a person to edit and push from.
+    /// A working copy of it, on the branch `dev`, to edit and push from.
     pub work: PathBuf,
 }
 
-/// The example application of this build.
+/// Returns the example application of this build.
 ///
 /// # Errors
-/// [`DemoError::NoSite`] where the build had nothing to compile it with.
+/// [`DemoError::NoSite`] if the build had no compiler for it.
 pub fn site() -> Result<&'static [u8], DemoError> {
-    // Not a constant comparison for every build, whatever it is for this one.
+    // The comparison is constant within one build, but differs between builds.
     #[allow(clippy::const_is_empty)]
     if SITE.is_empty() { Err(DemoError::NoSite) } else { Ok(SITE) }
 }
 
-/// Makes the example repository in `dir`, which may exist but must not hold `keepwork.git` or
-/// `work` yet: one commit, which both `dev` and `master` point to.
+/// Creates the example repository in `dir`, which may exist but must not contain `keepwork.git` or
+/// `work` yet. It has one commit; both `dev` and `master` point to it.
 ///
-/// The user's and the machine's git configuration have no part in it. The working copy has an
-/// identity of its own, so that a commit works where git was never set up.
+/// The git configuration of the user and the host has no effect. The working copy has its own
+/// identity, so that a commit works even if git was never configured.
 ///
 /// # Errors
-/// [`DemoError`], which names the step. What was made until then stays.
+/// [`DemoError`], which names the step. Everything created until then stays.
 pub fn create(dir: &Path, site_binary: &[u8]) -> Result<ExampleRepository, DemoError> {
     if site_binary.is_empty() {
         return Err(DemoError::NoSite);
@@ -95,7 +97,7 @@ pub fn create(dir: &Path, site_binary: &[u8]) -> Result<ExampleRepository, DemoE
             .and_then(|()| std::fs::create_dir(folder))
             .map_err(|source| DemoError::Write { path: folder.clone(), source })?;
     }
-    // No template: whoever runs this may have hooks in theirs.
+    // Without a template, because the user's template may contain hooks.
     git(&made.bare, ["init", "--quiet", "--bare", "--template=", "."])?;
     git(&made.work, ["init", "--quiet", "--template=", "."])?;
     for repository in [&made.bare, &made.work] {
@@ -139,16 +141,16 @@ fn commit_and_push(made: &ExampleRepository) -> Result<(), DemoError> {
     }
     let add_remote = ["remote", "add", "origin"].map(OsStr::new);
     git(work, add_remote.into_iter().chain([bare.as_os_str()]))?;
-    // Forced: an ignore file of the machine has no say in what the example holds.
+    // Forced, because a global ignore file must not exclude parts of the example.
     git(work, ["add", "--all", "--force", "."])?;
-    // By name, because a file system may not keep the executable bit.
+    // Set explicitly, because a file system may not store the executable bit.
     git(work, ["update-index", "--chmod=+x", "--", PROGRAM])?;
     git(work, ["commit", "--quiet", "--message", "The example site"])?;
     git(work, ["checkout", "--quiet", "-b", "dev"])?;
     git(work, ["push", "--quiet", "--set-upstream", "origin", "master", "dev"])
 }
 
-/// Runs git in `folder`, with nothing of this process's environment but the path to find it on.
+/// Runs git in `folder`, with only `PATH` of this process's environment.
 fn git<I, S>(folder: &Path, arguments: I) -> Result<(), DemoError>
 where
     I: IntoIterator<Item = S>,
@@ -166,24 +168,24 @@ where
     Err(DemoError::Git { step, message: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
-/// What is filled in in the example's manifest.
+/// The values for the manifest template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestWords<'a> {
-    /// Stands before the name of every container, volume and network; may be empty.
+    /// The prefix of the name of every container, volume and network; may be empty.
     pub prefix: &'a str,
     /// The path of the bare repository.
     pub repository: &'a str,
-    /// How often the branches are polled, in humantime; `0s`: never.
+    /// The polling interval of the branches, in humantime format; `0s` disables polling.
     pub poll: &'a str,
-    /// The ports of dev, test and prod, on this machine's loopback address.
+    /// The ports of dev, test and prod on the loopback address.
     pub ports: [u16; 3],
 }
 
-/// The example's manifest, as it can be written to a desired-state folder.
+/// Returns the example's manifest, ready to write to a desired-state folder.
 pub fn manifest(words: &ManifestWords<'_>) -> String {
     let [dev, test, prod] = words.ports.map(|port| port.to_string());
     let quoted = words.repository.replace('\\', r"\\").replace('"', "\\\"");
-    // The path comes last: whatever it holds, nothing in it is taken for a word to fill in.
+    // The path is replaced last, so that nothing in it counts as a placeholder.
     [
         ("@PREFIX@", words.prefix),
         ("@POLL@", words.poll),
@@ -200,7 +202,7 @@ pub fn manifest(words: &ManifestWords<'_>) -> String {
 mod tests {
     use super::*;
 
-    /// What git says to a question about `folder`, asked as a stranger without configuration.
+    /// Returns git's output for a query about `folder`, without any configuration.
     fn ask(folder: &Path, arguments: &[&str]) -> String {
         let mut command = Command::new("git");
         command.args(arguments).current_dir(folder);

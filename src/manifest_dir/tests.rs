@@ -1,4 +1,4 @@
-//! Folders as people leave them.
+//! Typical folders of users, and broken ones.
 
 use std::fs;
 
