@@ -1,10 +1,10 @@
-//! How long a change of the record takes to reach the agent that it concerns, with a thousand agents
-//! connected; and what an idle agent keeps resident.
+//! Measures how long a change of the record takes to reach its agent while a thousand agents are
+//! connected, and the resident memory of an idle agent.
 //!
-//! The controller is the real program, which listens on the loopback address without TLS.
-//! The thousand agents are sessions as `abide agent` holds them, each with a token, a connection of
-//! HTTP/2 and an environment of its own, without an engine behind them. Time runs from before the
-//! request that moves the record, its flushed write included, to the line read by the agent.
+//! The controller is the real program, which listens on the loopback address without TLS. The
+//! thousand agents are sessions as `abide agent` holds them, each with its own token, HTTP/2
+//! connection and environment, but without an engine. Time runs from before the request that
+//! updates the record, including its flushed write, until the agent has read the line.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -33,18 +33,18 @@ use report::{Samples, Table, goal, shown, title};
 use rig::agent::{self, Agent};
 use rig::{fleet, http, process};
 
-/// Agents that are connected at once.
+/// The number of connected agents.
 const AGENTS: usize = 1_000;
-/// What the median of a notification may take.
+/// The limit for the median notification time.
 const NOTIFIED: Duration = Duration::from_millis(50);
-/// What an idle agent may keep resident, in bytes.
+/// The limit for the resident memory of an idle agent, in bytes.
 const RESIDENT: u64 = 25_000_000;
-/// How long an agent rests before its memory is read.
+/// How long an agent is idle before its memory is measured.
 const REST: Duration = Duration::from_secs(10);
-/// How long a line may take to come at all.
+/// The timeout for a line to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which agent read an assignment, and when.
+/// An agent that read an assignment, and when.
 type Told = (usize, Instant);
 
 fn main() {
@@ -64,7 +64,7 @@ fn main() {
     report_memory(agent, controller_now);
 }
 
-/// The real program, with an environment on a host of its own for each agent and one more.
+/// The real program, with one environment on its own host for each agent, and one more.
 struct Controller {
     daemon: Daemon,
     socket: PathBuf,
@@ -84,7 +84,7 @@ impl Controller {
         made["token"].as_str().unwrap().to_owned()
     }
 
-    /// Moves the record of the environment of one agent.
+    /// Updates the record of one agent's environment.
     fn hold(&self, number: usize) {
         let path = format!("/api/v1/environments/e{number}/hold");
         self.post(&path, r#"{"reason":"measured"}"#);
@@ -111,7 +111,7 @@ fn host(number: usize) -> String {
     format!("a{number}")
 }
 
-/// Connects all agents, and returns once each was told its first assignment.
+/// Connects all agents, and returns once each has its first assignment.
 fn connect(runtime: &Runtime, controller: &Controller) -> UnboundedReceiver<Told> {
     let (tell, mut told) = unbounded_channel();
     for number in 0..AGENTS {
@@ -142,7 +142,7 @@ async fn session(number: usize, token: String, port: u16, tell: UnboundedSender<
     listen(number, response.into_body(), &tell).await;
 }
 
-/// Tells of every assignment. An empty line is the controller's beat.
+/// Reports every assignment. An empty line is a keep-alive of the controller.
 async fn listen(number: usize, mut lines: Incoming, tell: &UnboundedSender<Told>) {
     let mut line = Vec::new();
     while let Some(Ok(frame)) = lines.frame().await {
@@ -162,7 +162,7 @@ fn next(runtime: &Runtime, told: &mut UnboundedReceiver<Told>) -> Told {
     next.unwrap_or_else(|_| panic!("an agent was told nothing within {PATIENCE:?}")).unwrap()
 }
 
-/// One change for each agent, one after the other, beside all others that are connected.
+/// One change for each agent in turn, while all others are connected.
 struct Notified {
     written: Samples,
     read: Samples,
@@ -193,8 +193,7 @@ impl Notified {
     }
 }
 
-/// Resident memory of `abide agent` that is connected and has nothing to do, in bytes: then, and at
-/// its highest.
+/// Returns the resident memory of a connected idle `abide agent` in bytes: current and peak.
 fn idle_agent(space: &Space, controller: &Controller) -> (u64, u64) {
     let agent = start_agent(space, controller);
     let path = format!("/api/v1/environments/e{AGENTS}");

@@ -1,9 +1,10 @@
-//! How soon something serves: again after it was ended, and anew after an update; abide beside its
-//! peers and beside the least that the engine takes, all on one engine in one run.
+//! Measures how soon an environment serves: again after a crash, and with a new version after an
+//! update. Compares abide with its peers and with the minimum that the engine needs, all on one
+//! engine in one run.
 //!
-//! What is ended is the main process (`kill -9`), the container (`docker stop`) or all of it
-//! (`docker rm -f`); an update is to an image that is present. abide's environments each have their
-//! first crash, so no backoff is in the figures, and none of the peers was told to wait.
+//! A crash ends the main process (`kill -9`), the container (`docker stop`) or all of it
+//! (`docker rm -f`); an update uses an image that is present. Each crash is the first of its
+//! environment, so the figures include no backoff, and none of the peers is configured to wait.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -24,13 +25,13 @@ use rig::steady::Steady;
 use rig::swarm::{Service, Swarm};
 use rig::{engine, http};
 
-/// Measurements of each kind; [`ROUNDS_VARIABLE`] sets another number.
+/// The number of measurements of each kind; [`ROUNDS_VARIABLE`] overrides it.
 const ROUNDS: usize = 8;
-/// Sets the number of measurements.
+/// Overrides the number of measurements.
 const ROUNDS_VARIABLE: &str = "ABIDE_BENCH_ROUNDS";
-/// The pages of the two images that take turns.
+/// The pages of the two alternating images.
 const PAGES: [&str; 2] = ["one", "two"];
-/// How an environment is probed: as often and as little as there is.
+/// The health probe of an environment: the shortest interval, and one success is enough.
 const HEALTH: &str = r#"{ http = "/", interval = "50ms", healthy_for = "0s" }"#;
 
 fn main() {
@@ -39,7 +40,7 @@ fn main() {
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
     let images = PAGES.map(|page| made_image(&space, page, ""));
-    // One environment for each crash, and one that is updated.
+    // One environment for each crash, and one to update.
     let fleet = Fleet::probed(&space, Harm::ALL.len() * rounds + 1, &images[0], HEALTH);
     let stage = Stage { space: &space, runtime: &runtime, images: &images, fleet: &fleet, rounds };
     let mut swarm = Swarm::make();
@@ -58,7 +59,7 @@ enum Harm {
 impl Harm {
     const ALL: [Self; 3] = [Self::Kill, Self::Stop, Self::Remove];
 
-    /// Ends `container`, and gives the moment just before.
+    /// Ends `container`, and returns the time just before.
     fn befall(self, container: &str) -> Instant {
         engine::end(container, |process| match self {
             Self::Kill => kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap(),
@@ -68,7 +69,7 @@ impl Harm {
     }
 }
 
-/// What everything is measured with.
+/// The setup of all measurements.
 struct Stage<'a> {
     space: &'a Space,
     runtime: &'a Runtime,
@@ -77,16 +78,16 @@ struct Stage<'a> {
     rounds: usize,
 }
 
-/// How soon something served again.
+/// How soon the container served again.
 #[derive(Clone, Default)]
 struct Back {
-    /// To one client that asks again and again.
+    /// To one client that keeps retrying.
     one: Samples,
-    /// To whoever connects anew.
+    /// To clients that open a new connection.
     any: Samples,
 }
 
-/// The same by what was done to it; without samples: never.
+/// The same by kind of crash; no samples means never.
 type Healed = [Back; Harm::ALL.len()];
 
 impl Back {
@@ -96,14 +97,14 @@ impl Back {
     }
 }
 
-/// How an update went, again and again.
+/// The results of repeated updates.
 #[derive(Default)]
 struct Updated {
     /// From the request to the first answer of the new version.
     took: Samples,
-    /// How long neither version answered.
+    /// The time without an answer of either version.
     gap: Samples,
-    /// Requests that failed, one every 10 ms.
+    /// Failed requests; one is sent every 10 ms.
     failed: usize,
 }
 
@@ -134,7 +135,8 @@ impl Stage<'_> {
             "p90",
         ]);
         let policy = always[0].one.median();
-        // A restart policy leaves alone what a person ended; the others were not asked to do more.
+        // A restart policy ignores containers that a user ended; the others were not configured to
+        // do more.
         for (who, healed, else_) in [
             ("abide", &abide, ""),
             ("`docker run --restart=always`, first crash", &always, "never"),
@@ -171,7 +173,7 @@ impl Stage<'_> {
         healed
     }
 
-    /// Whatever a person stops or removes, a restart policy leaves as it is.
+    /// A restart policy ignores a container that a user stopped or removed.
     fn policy_heals(&self) -> Healed {
         let mut healed = Healed::default();
         for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
@@ -332,14 +334,14 @@ impl Stage<'_> {
         self.update(service.port, |image| service.update(image))
     }
 
-    /// Has `deploy` bring up one image and the other in turn.
+    /// Deploys the two images in turn with `deploy`.
     fn update(&self, port: u16, deploy: impl Fn(&str)) -> Updated {
         engine::await_served(self.runtime, port);
         let mut updated = Updated::default();
         for round in 1..=self.rounds {
             let wanted = round % PAGES.len();
             let steady = Steady::start(port);
-            // Some answers of the old version come first.
+            // The old version answers a few times first.
             std::thread::sleep(SETTLE);
             let asked = Instant::now();
             deploy(&self.images[wanted]);
@@ -354,15 +356,15 @@ impl Stage<'_> {
     }
 }
 
-/// What comes after an update, such as the removal of the old container, is over by then.
+/// The time for steps after an update, such as the removal of the old container, to finish.
 const SETTLE: Duration = Duration::from_millis(700);
 
-/// Starts in a namespace that stays.
+/// Starts in a persistent network namespace.
 #[derive(Default)]
 struct Held {
     /// One start call.
     start: Back,
-    /// `kill -9`, and a start on the event.
+    /// `kill -9`, and a start call after the event.
     on_event: Back,
 }
 
@@ -388,7 +390,7 @@ fn of(samples: &Samples, limit: Duration) -> String {
     ratio(samples.median(), limit)
 }
 
-/// Median and p90; `else_` where nothing was measured.
+/// Median and p90; `else_` without measurements.
 fn figures(samples: &Samples, else_: &str) -> [String; 2] {
     [samples.median(), samples.p90()].map(|figure| match samples.count() {
         0 => else_.to_owned(),

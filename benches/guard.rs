@@ -1,7 +1,9 @@
-//! How the engine restarts what runs while abide is gone, beside a plain `--restart=always` container.
+//! Measures how the engine restarts containers while abide does not run, compared with a plain
+//! `--restart=always` container.
 //!
-//! On the machine's engine: `kill -9` of the main process until the published port answers, in turns. On
-//! an engine of its own: from the start of an engine that was stopped until both kinds of containers run.
+//! On the host's engine: from `kill -9` of the main process until the published port answers,
+//! alternating. On a private engine: from the start of a stopped engine until both kinds of
+//! containers run.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -22,7 +24,7 @@ use rig::fleet::Fleet;
 const KILLS: usize = 10;
 /// Restarts of the engine.
 const RESTARTS: usize = 5;
-/// Containers of each kind that an engine restarts.
+/// The containers of each kind that an engine restarts.
 const CONTAINERS: usize = 5;
 
 fn main() {
@@ -45,7 +47,7 @@ fn row(table: &mut Table, what: &str, [kept, plain]: [Samples; 2]) {
 }
 
 fn after_kills(space: &Space, runtime: &Runtime, image: &str) -> [Samples; 2] {
-    // The guard asks the engine through the proxy too.
+    // The guard's requests to the engine go through the proxy too.
     let Fleet { daemon, environments, proxy: _proxy, .. } = Fleet::start(space, KILLS, image);
     daemon.terminate();
     let mut samples: [Samples; 2] = Default::default();
@@ -101,7 +103,7 @@ fn declared(number: usize, name: &str) -> String {
     )
 }
 
-/// How long after `began` the last of these containers was started.
+/// How long after `began` the last of these containers started.
 fn last_start(host: &Host, names: &[String], began: SystemTime) -> Duration {
     let mut last = began;
     for name in names {

@@ -1,9 +1,9 @@
-//! How a crashed container is healed, taken apart: what the engine takes of the time and what abide
-//! itself does. `deploy` has the whole beside its peers.
+//! Measures how a crashed container is healed, split into the engine's time and abide's own.
+//! `deploy` compares the total with its peers.
 //!
-//! `kill -9` of the main process of a container, once for each container, so that every crash is
-//! its first. abide talks to the engine through a proxy that notes when the engine told of the end
-//! and when abide asked for the start.
+//! `kill -9` of the main process of a container, once per container, so that every crash is its
+//! first. abide talks to the engine through a proxy that records when the engine reported the end
+//! and when abide requested the start.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -22,21 +22,21 @@ use rig::fleet::Fleet;
 
 /// Crashes under abide.
 const ROUNDS: usize = 20;
-/// What abide may take of its own from the event to the start.
+/// The limit for abide's own time from the event to the start.
 const GOAL: Duration = Duration::from_millis(10);
 
-/// What was measured under abide.
+/// The measurements under abide.
 #[derive(Default)]
 struct Healed {
-    /// From the event to the start that abide asks for.
+    /// From the event to abide's start request.
     to_start: Samples,
-    /// Of that, what the engine took to answer what abide asked in between.
+    /// The engine's part of that, for answering abide's requests in between.
     engine: Samples,
-    /// Of that, the rest.
+    /// The rest of that.
     own: Samples,
     /// From `kill -9` until the published port answers.
     whole: Samples,
-    /// The requests about the container until it answers, of each round.
+    /// The requests about the container until it answers, for each round.
     requests: Vec<Vec<String>>,
 }
 

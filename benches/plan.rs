@@ -1,5 +1,5 @@
-//! How long one decision takes where there is nothing to do, beside the one hash that it cannot do
-//! without: the fingerprint of the container that should run.
+//! Measures how long one decision takes if nothing has to be done, compared with its one
+//! unavoidable hash: the fingerprint of the desired container.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod report;
@@ -20,11 +20,11 @@ use abide::plan::{Intent, SupplyKind, plan};
 
 use report::{Samples, Table, ratio, shown, title};
 
-/// Samples of each thing.
+/// The number of samples of each kind.
 const ROUNDS: usize = 200;
-/// Calls in one sample: one alone is too short for the clock.
+/// The number of calls in a sample; a single call is too short for the clock.
 const CALLS: u32 = 100;
-/// The moment at which everything is looked at.
+/// The time of the observation.
 const NOW: Timestamp = Timestamp::from_millis(1_795_449_600_000);
 
 fn main() {
@@ -153,7 +153,7 @@ fn options(variables: usize) -> ContainerOptions {
     }
 }
 
-/// The container as the engine shows it once `spec` was made and started.
+/// The container as the engine describes it after `spec` was created and started.
 fn container(spec: &ContainerSpec) -> SeenContainer {
     let options = &spec.options;
     let published = options.publish.into_iter().collect();

@@ -1,8 +1,8 @@
-//! What rest costs: requests, CPU and memory where nothing happens, one event that changes nothing,
-//! and a pass that finds nothing to do; with 3 environments and with many.
+//! Measures the cost of idling: requests, CPU and memory if nothing happens, one event that changes
+//! nothing, and a reconcile that finds nothing to do; with 3 environments and with many.
 //!
-//! Two daemons run at once on the same engine, each behind a counting proxy. Whatever else the
-//! engine does in that time is told to both of them, and counted in a row of its own.
+//! Two daemons run at once on the same engine, each behind a counting proxy. The engine reports its
+//! other activity during that time to both, and it is counted in a separate row.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -20,24 +20,24 @@ use report::{Samples, Table, goal, ratio, shown, title};
 use rig::fleet::Fleet;
 use rig::{engine, http, process};
 
-/// The fewest environments that are looked at.
+/// The smaller number of environments.
 const FEW: usize = 3;
-/// The most, where [`MANY_VARIABLE`] does not say.
+/// The larger number, unless [`MANY_VARIABLE`] overrides it.
 const MANY: usize = 20;
-/// Sets another number of most environments.
+/// Overrides the larger number of environments.
 const MANY_VARIABLE: &str = "ABIDE_BENCH_ENVIRONMENTS";
-/// How long nothing is done. The kernel counts CPU in hundredths of a second, so half a percent of
-/// this is 30 of its ticks.
+/// The duration of the idle measurement. The kernel counts CPU time in hundredths of a second, so
+/// half a percent of this is 30 ticks.
 const IDLE: Duration = Duration::from_secs(60);
-/// What the daemon may use of one CPU while it rests with the fewest environments.
+/// The CPU limit of an idle daemon with the smaller number of environments, as a share of one CPU.
 const IDLE_CPU: f64 = 0.005;
-/// What it may keep resident then, in bytes.
+/// The limit of its resident memory, in bytes.
 const IDLE_MEMORY: u64 = 30_000_000;
-/// After a burst of deeds, the loop needs this long to come to rest.
+/// How long the controller needs to settle after a burst of actions.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Events that change nothing.
+/// The number of events that change nothing.
 const WAKES: usize = 10;
-/// Looks at all environments.
+/// The number of checks of all environments.
 const LOOKS: usize = 20;
 
 fn main() {
@@ -56,7 +56,7 @@ fn main() {
     rest(&fleets);
 }
 
-/// The first resync after something was done looks at it once more; those after it are at rest.
+/// The first resync after a change checks it once more; later resyncs are idle.
 fn await_resync(fleets: &[Fleet; 2]) {
     fleets.iter().for_each(|fleet| fleet.proxy.forget());
     for fleet in fleets {
@@ -66,8 +66,8 @@ fn await_resync(fleets: &[Fleet; 2]) {
     std::thread::sleep(SETTLE);
 }
 
-/// A minute without a deed. What is told of the CPU is the process's own time, whatever else the
-/// machine does; but what others do on the same engine, abide has to look at.
+/// A minute without an action. The CPU time is the process's own, whatever else the host does; but
+/// abide has to check what others do on the same engine.
 fn rest(fleets: &[Fleet; 2]) {
     fleets.iter().for_each(|fleet| fleet.proxy.forget());
     let before = fleets.each_ref().map(|fleet| process::cpu_time(fleet.daemon.id()));
@@ -119,23 +119,23 @@ fn rest(fleets: &[Fleet; 2]) {
     goal("under 30 MB resident with them", memory < IDLE_MEMORY);
 }
 
-/// The part of one CPU that was used while nothing was done.
+/// The share of one CPU used while idle.
 fn share(cpu: Duration) -> f64 {
     cpu.as_secs_f64() / IDLE.as_secs_f64()
 }
 
-/// How many resyncs there may be in that time.
+/// The maximum number of resyncs in that time.
 fn resyncs() -> usize {
     let whole = IDLE.as_secs() / RESYNC.as_secs();
     usize::try_from(whole).unwrap() + 1
 }
 
-/// The requests of some time.
+/// The requests of a period.
 #[derive(Default)]
 struct Counted {
     /// Lists of all containers.
     lists: usize,
-    /// About what is not the fleet's: others use the same engine.
+    /// About objects outside the fleet, because others use the same engine.
     foreign: usize,
     /// The rest.
     other: usize,
@@ -157,7 +157,7 @@ impl Counted {
     }
 }
 
-/// Events about a container that change nothing that abide looks at.
+/// Events about a container that change nothing relevant to abide.
 fn wake(fleets: &[Fleet; 2]) {
     title("An event that changes nothing (CPU shares of one container)");
     let mut table = Table::new(&["environments", "requests about the container, each event"]);
@@ -176,8 +176,8 @@ fn wake(fleets: &[Fleet; 2]) {
     table.print();
 }
 
-/// A look at every environment that finds nothing to do, beside the one list of containers that
-/// whoever asks the engine instead has to make.
+/// A check of every environment that finds nothing to do, compared with the one list of containers
+/// that a client without a cache has to request.
 fn look(fleets: &[Fleet; 2]) {
     title("A pass with nothing to do: snapshot, observe and plan (`GET .../plan`), and the answer");
     let mut table = Table::new(&[

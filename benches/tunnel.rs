@@ -1,10 +1,10 @@
-//! How fast an image gets to another host through the agent's tunnel, beside a direct pull from the
-//! same registry in the same run.
+//! Measures how fast an image reaches another host through the agent's tunnel, compared with a
+//! direct pull from the same registry in the same run.
 //!
-//! Registry, controllers and agents are the real programs, all on this machine, so a direct transfer
-//! is as fast as the kernel copies memory: no line between two hosts is. One controller listens on the
-//! loopback address without TLS, the other one with TLS on another address of this machine. The agents have no
-//! engine of their own, which would run the image; a pull is one of this machine's engine, by digest.
+//! Registry, controllers and agents are the real programs, all on this host, so a direct transfer
+//! is as fast as the kernel copies memory, which no network link is. One controller listens on the
+//! loopback address without TLS, the other with TLS on another address of this host. The agents
+//! have no engine to run the image; a pull uses this host's engine, by digest.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -25,17 +25,17 @@ use report::{Samples, Table, goal, ratio, shown, title};
 use rig::agent::{self, Agent};
 use rig::{fleet, http};
 
-/// Rounds of each kind; [`ROUNDS_VARIABLE`] sets another number.
+/// The number of rounds of each kind; [`ROUNDS_VARIABLE`] overrides it.
 const ROUNDS: usize = 15;
-/// Sets the number of rounds.
+/// Overrides the number of rounds.
 const ROUNDS_VARIABLE: &str = "ABIDE_BENCH_ROUNDS";
-/// The layers that make the image big, in bytes.
+/// The sizes of the layers, in bytes.
 const LAYERS: [u64; 2] = [64 << 20, 32 << 20];
-/// What a pull through the tunnel may take, in direct pulls: at least 0.8 of their speed.
+/// The limit for a pull through the tunnel, in direct pulls: at least 0.8 of their speed.
 const LIMIT: f64 = 1.0 / 0.8;
-/// How long anything may take to come at all.
+/// The timeout for anything to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The kind of manifest that the engine pushes.
+/// The media type of the manifest that the engine pushes.
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 fn main() {
@@ -65,13 +65,13 @@ fn main() {
     }
 }
 
-/// The image in the registry; this engine does not keep it.
+/// The image in the registry; this engine does not store it.
 struct Image {
-    /// Its repository, without the registry.
+    /// Its repository, without the registry's host.
     path: String,
     host: String,
     digest: String,
-    /// Digest and size of each layer.
+    /// The digest and size of each layer.
     layers: Vec<(String, u64)>,
 }
 
@@ -102,7 +102,7 @@ fn manifest(port: u16, path: &str, digest: &str) -> (u16, String) {
     request(port, "GET", &format!("/v2/{path}/manifests/{digest}"), &[("Accept", MANIFEST)], b"").unwrap()
 }
 
-/// A controller, and an agent that may pull the image through it. The agent ends first.
+/// A controller, and an agent that may pull the image through it. The agent stops first.
 struct Tunnel {
     port: u16,
     _agent: Agent,
@@ -146,15 +146,15 @@ fn token(socket: &Path) -> String {
     made["token"].as_str().unwrap().to_owned()
 }
 
-/// Where the registry is asked.
+/// An address of the registry.
 struct Way {
     name: &'static str,
-    /// Of the loopback address.
+    /// The port on the loopback address.
     port: u16,
 }
 
 impl Way {
-    /// How long it takes until a blob of so many bytes is there.
+    /// Returns how long the transfer of a blob of `bytes` bytes takes.
     fn transfer(&self, path: &str, bytes: u64) -> Duration {
         let mut read = 0;
         let began = Instant::now();
@@ -164,18 +164,18 @@ impl Way {
         took
     }
 
-    /// The digest of what comes.
+    /// Returns the digest of the received bytes.
     fn hash(&self, path: &str) -> String {
         let mut hash = Sha256::new();
         self.read(path, |piece| hash.update(piece));
         format!("sha256:{}", hex::encode(hash.finalize()))
     }
 
-    /// Reads the body of a good answer, piece by piece.
+    /// Reads the body of a successful answer in chunks.
     fn read(&self, path: &str, mut piece: impl FnMut(&[u8])) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // HTTP/1.0: the answer ends where the connection does.
+        // With HTTP/1.0, the end of the connection ends the answer.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n", self.port).unwrap();
         let mut buffer = vec![0; 256 * 1024];
         let mut length = 0;
@@ -198,7 +198,7 @@ impl Way {
         }
     }
 
-    /// How long the engine takes to pull the image, of which it has nothing.
+    /// Returns how long the engine takes to pull the image, of which it has no part.
     fn pull(&self, image: &Image) -> Duration {
         let name = format!("127.0.0.1:{}/{}@{}", self.port, image.path, image.digest);
         let began = Instant::now();
@@ -209,8 +209,8 @@ impl Way {
     }
 }
 
-/// Takes all ways in turn, a round that is not counted first. Another one begins each round, so that
-/// none has a place of its own.
+/// Measures all ways in turn, after one uncounted round. Each round begins with another way, so
+/// that none has a fixed position.
 fn measure<const N: usize>(
     ways: &[Way; N],
     rounds: usize,

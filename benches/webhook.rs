@@ -1,9 +1,9 @@
-//! How long a signed push takes to be acknowledged, beside the flushed write that it cannot do
-//! without.
+//! Measures how long a signed push takes to be acknowledged, compared with its unavoidable flushed
+//! write.
 //!
 //! The real router on a real record, over TCP on the loopback address. Before it answers, the
-//! record flushes sled and has the disk confirm sled's log (fdatasync), so both limits are
-//! measured: in the same run, in turn with the pushes, on the same file system.
+//! record flushes sled and syncs sled's log to disk (fdatasync). Both limits are measured in the
+//! same run, alternating with the pushes, on the same file system.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod report;
@@ -33,17 +33,17 @@ use tokio_util::sync::CancellationToken;
 
 use report::{Samples, Table, goal, ratio, shown, title};
 
-/// Pushes of each kind, and writes of each kind. Fewer than a hook may send at once.
+/// The number of pushes and writes of each kind; below a hook's burst limit.
 const ROUNDS: usize = 500;
-/// How much longer than the limit an acknowledgement may take.
+/// The limit for an acknowledgement, as a multiple of the minimum.
 const GOAL: u32 = 3;
-/// What the sender proves with.
+/// The sender's secret.
 const SECRET: &str = "known-to-this-benchmark-alone";
-/// About as much as a push adds to the record.
+/// About the number of bytes that a push adds to the record.
 const WRITTEN: [u8; 512] = [b'x'; 512];
-/// How many bytes a push writes into each of four trees.
+/// The bytes that a push writes into each of four trees.
 const PUSHED: [usize; 4] = [300, 40, 0, 8];
-/// A folder for everything, where the default one is in memory or on another disk.
+/// A folder for all files, if the default folder is in memory or on another disk.
 const FOLDER_VARIABLE: &str = "ABIDE_BENCH_DIR";
 
 fn main() {
@@ -65,7 +65,7 @@ fn open_record(folder: &Path) -> Handles {
     record::open(&folder.join("record")).unwrap()
 }
 
-/// Serves the webhooks as the daemon does, and nothing else.
+/// Serves only the webhooks, as the daemon does.
 async fn serve(folder: &Path, handles: &Handles, stop: CancellationToken) -> SocketAddr {
     let secret = folder.join("secret");
     std::fs::write(&secret, SECRET).unwrap();
@@ -91,7 +91,7 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// What a push writes, without the way through the door.
+/// The write of a push, without the HTTP request.
 async fn record_alone(handles: &Handles, number: usize) {
     let delivery = Delivery {
         id: Some(format!("alone-{number}")),
@@ -103,14 +103,15 @@ async fn record_alone(handles: &Handles, number: usize) {
     assert_eq!(outcome.recorded.len(), 1);
 }
 
-/// The last acknowledged push must be what the record says: a benchmark of refusals is none.
+/// Asserts that the record has the last acknowledged push, because a benchmark of refusals would be
+/// meaningless.
 fn assert_is_recorded(handles: &Handles, commit: CommitId) {
     let dev = EnvironmentName::new("dev").unwrap();
     let hint = handles.desired.get(&dev).unwrap().hint.unwrap();
     assert_eq!(hint.revision, commit);
 }
 
-/// The least that a durable acknowledgement takes: one write to a store of its own.
+/// The minimum for a durable acknowledgement: one write to a separate store.
 struct Limit {
     db: sled::Db,
     trees: Vec<sled::Tree>,
@@ -135,7 +136,7 @@ impl Limit {
         self.log.sync_data().unwrap();
     }
 
-    /// What a push writes, all or nothing: the record, the delivery, when it came, a number.
+    /// The write of a push as one transaction: the record, the delivery, its time, a number.
     fn write_as_a_push(&self, key: usize) {
         let key = key.to_be_bytes();
         let made = self.trees.as_slice().transaction(|trees| {
@@ -150,20 +151,20 @@ impl Limit {
     }
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 struct Measured {
     flushed: Samples,
     synced: Samples,
-    /// sled, all that a push writes.
+    /// sled, with the whole write of a push.
     atomic: Samples,
-    /// On a connection for each, as git hosts make them.
+    /// A new connection for each push, as git hosts do.
     fresh: Samples,
-    /// On one connection.
+    /// One connection for all pushes.
     kept: Samples,
-    /// The write of a push alone: no connection, no request, no proof.
+    /// Only the write of a push: without connection, request and proof.
     record: Samples,
-    /// A signed delivery on a connection of its own that writes nothing.
+    /// A signed delivery on a new connection that writes nothing.
     door: Samples,
 }
 
@@ -224,12 +225,12 @@ fn commit(number: usize) -> CommitId {
     CommitId::new(format!("{:040x}", number + 1)).unwrap()
 }
 
-/// A whole request: the push of a commit that nobody announced before.
+/// A complete request: the push of a commit that was not announced before.
 fn push(number: usize) -> Vec<u8> {
     delivery(number, "dev")
 }
 
-/// The same on a branch that nothing follows.
+/// The same on a branch that no environment tracks.
 fn ignored(number: usize) -> Vec<u8> {
     delivery(number, "elsewhere")
 }
@@ -273,7 +274,7 @@ impl Connection {
     /// Sends a delivery and waits for the acknowledgement.
     fn post(&mut self, request: &[u8], status: u16) {
         self.0.write_all(request).unwrap();
-        // An acknowledgement is short, and is sent in one piece.
+        // An acknowledgement is short and arrives in one piece.
         let mut answer = [0; 4096];
         let length = self.0.read(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer[..length]);

@@ -1,20 +1,20 @@
-//! What the benchmarks report with: samples, ratios, tables.
-// Every benchmark takes its share of this module.
+//! Reports of the benchmarks: samples, ratios, tables.
+// Every benchmark uses only a part of this module.
 #![allow(dead_code)]
 
 use std::time::{Duration, Instant};
 
-/// Durations of the same thing, measured again and again.
+/// Repeated measurements of the same duration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
-    /// Adds one.
+    /// Adds a sample.
     pub(crate) fn add(&mut self, sample: Duration) {
         self.0.push(sample);
     }
 
-    /// Runs `work` and adds how long it took.
+    /// Runs `work` and adds its duration.
     pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let done = work();
@@ -22,22 +22,22 @@ impl Samples {
         done
     }
 
-    /// How many there are.
+    /// The number of samples.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The middle one.
+    /// The median.
     pub(crate) fn median(&self) -> Duration {
         self.at(0.5)
     }
 
-    /// The one that nine of ten do not exceed.
+    /// The 90th percentile.
     pub(crate) fn p90(&self) -> Duration {
         self.at(0.9)
     }
 
-    /// The one that 99 of a hundred do not exceed.
+    /// The 99th percentile.
     pub(crate) fn p99(&self) -> Duration {
         self.at(0.99)
     }
@@ -57,13 +57,13 @@ impl Extend<Duration> for Samples {
     }
 }
 
-/// A table as Markdown has it, with its columns aligned for the terminal too.
+/// A Markdown table, with columns aligned for the terminal too.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these columns.
+    /// Creates a table with these columns.
     pub(crate) fn new(columns: &[&str]) -> Self {
         Self { rows: vec![columns.iter().map(|&column| column.to_owned()).collect()] }
     }
@@ -73,7 +73,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Writes it to standard output.
+    /// Writes the table to standard output.
     pub(crate) fn print(&self) {
         let columns = self.rows[0].len();
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max();
@@ -90,7 +90,7 @@ impl Table {
     }
 }
 
-/// A duration in the unit that suits it.
+/// A duration in a suitable unit.
 pub(crate) fn shown(duration: Duration) -> String {
     let micros = duration.as_secs_f64() * 1e6;
     match micros {
@@ -100,17 +100,17 @@ pub(crate) fn shown(duration: Duration) -> String {
     }
 }
 
-/// How many times `limit` goes into `of`.
+/// `of` as a multiple of `limit`.
 pub(crate) fn ratio(of: Duration, limit: Duration) -> String {
     format!("{:.2}", of.as_secs_f64() / limit.as_secs_f64())
 }
 
-/// Says what is measured.
+/// Prints the subject of a measurement.
 pub(crate) fn title(words: &str) {
     println!("\n## {words}\n");
 }
 
-/// Says whether a goal was met.
+/// Prints whether a goal was met.
 pub(crate) fn goal(words: &str, is_met: bool) {
     println!("Goal: {words}: {}\n", if is_met { "met" } else { "MISSED" });
 }

@@ -1,19 +1,19 @@
-//! `abide agent`, as a process that ends with its scope.
+//! `abide agent` as a process that ends with its scope.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// How one is started.
+/// Options of an agent.
 pub(crate) struct Options<'a> {
-    /// The folder of its record, which is made.
+    /// The folder of its record, which is created.
     pub(crate) folder: &'a Path,
-    /// Where the controller is.
+    /// The address of the controller.
     pub(crate) server: &'a str,
     /// Its token.
     pub(crate) token: &'a str,
     /// The port of its registry.
     pub(crate) port: u16,
-    /// Where its engine listens; `None`: the one that the benchmarks use.
+    /// The socket of its engine; `None` for the engine of the benchmarks.
     pub(crate) engine: Option<&'a str>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Options<'a> {
 pub(crate) struct Agent(Child);
 
 impl Agent {
-    /// Starts one; it connects by itself.
+    /// Starts an agent, which connects by itself.
     pub(crate) fn start(options: &Options<'_>) -> Self {
         std::fs::create_dir(options.folder).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
@@ -37,7 +37,7 @@ impl Agent {
         Self(command.spawn().unwrap())
     }
 
-    /// The id of its process.
+    /// The process ID.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }

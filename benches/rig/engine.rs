@@ -1,4 +1,4 @@
-//! The engine without abide: its socket, the image that is run, main processes, and who answers.
+//! The engine without abide: its socket, the test image, main processes, and answering ports.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,12 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::common::docker;
 
-/// Where the site listens in its containers.
+/// The port of the site in its containers.
 pub(crate) const PORT: u16 = crate::common::SITE_PORT;
-/// A new attempt to be answered is made this often, so that a lost packet of one costs the others
-/// nothing.
+/// The interval of new attempts, so that one lost packet does not delay the others.
 const ATTEMPTS: Duration = Duration::from_millis(10);
-/// After an answer that was no good, the next request of one client comes this soon.
+/// The pause of a client after a bad answer.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a container may take to serve.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,21 +27,22 @@ pub(crate) fn socket() -> PathBuf {
     host.strip_prefix("unix://").expect("these benchmarks need an engine on a Unix socket").into()
 }
 
-/// `kill -9` of the main process of a container, and all that ran under it; gives the moment just
+/// Kills the main process of a container and all its children with `kill -9`; returns the time just
 /// before.
 pub(crate) fn kill_main_process(container: &str) -> Instant {
     end(container, |process| kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap())
 }
 
-/// Has `harm` end the main process of a container, which it is told, and waits until that is gone;
-/// gives the moment just before.
+/// Ends the main process of a container with `harm`, which gets its process ID, and waits for the
+/// end; returns the time just before.
 pub(crate) fn end(container: &str, harm: impl FnOnce(i32) + Send) -> Instant {
     let process = docker(&["inspect", "--format", "{{.State.Pid}}", container]).parse().unwrap();
     std::thread::scope(|scope| {
         let at = Instant::now();
-        // Beside it, for an engine may answer long after the end.
+        // Runs concurrently, because an engine may answer long after the end.
         scope.spawn(move || harm(process));
-        // The kernel ends the first process of a namespace last; until then another may still answer.
+        // The kernel ends the first process of a namespace last; until then another may still
+        // answer.
         while is_running(process) {
             std::thread::sleep(Duration::from_micros(100));
         }
@@ -50,17 +50,17 @@ pub(crate) fn end(container: &str, harm: impl FnOnce(i32) + Send) -> Instant {
     })
 }
 
-/// Whether a process is neither gone nor only waits for its parent to take note of its end.
+/// Whether a process exists and is not a zombie.
 fn is_running(process: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
     state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
-/// Waits until a port of the loopback address serves HTTP, and says when it did.
+/// Waits until a port of the loopback address serves HTTP, and returns the time.
 ///
 /// # Panics
-/// Where it never does.
+/// The port never serves.
 pub(crate) fn await_served(runtime: &Runtime, port: u16) -> Instant {
     await_answer(runtime, port, "")
 }
@@ -70,20 +70,20 @@ pub(crate) fn await_page(runtime: &Runtime, port: u16, words: &'static str) -> I
     await_answer(runtime, port, words)
 }
 
-/// When a port of the loopback address served again.
+/// The times at which a port of the loopback address served again.
 #[derive(Clone, Copy)]
 pub(crate) struct Back {
-    /// To whoever connected anew.
+    /// To clients that open a new connection.
     pub(crate) any: Instant,
-    /// To a client that asks again only when it knows what became of its last request. One that is
-    /// lost on its way to an address that is gone costs it TCP's first repetition, a second.
+    /// To a client that retries only after its last request has ended. A request lost on its way to
+    /// a removed address costs TCP's first retransmission, a second.
     pub(crate) one: Instant,
 }
 
-/// Waits until a port serves again, to both.
+/// Waits until a port serves again, to both kinds of clients.
 ///
 /// # Panics
-/// Where it never does.
+/// The port never serves.
 pub(crate) fn await_back(runtime: &Runtime, port: u16) -> Back {
     let one = runtime.spawn(async move {
         let asking = async {
@@ -116,8 +116,8 @@ fn await_answer(runtime: &Runtime, port: u16, words: &'static str) -> Instant {
     served.unwrap_or_else(|_| panic!("nobody serves on port {port}"))
 }
 
-/// Whether one request is answered, and when. That a connection is accepted says nothing: the
-/// engine's own proxy accepts for a container that is gone.
+/// Returns when one request was answered, if it was. An accepted connection proves nothing, because
+/// the engine's own proxy accepts for a removed container.
 async fn is_served(port: u16, words: &str) -> Option<Instant> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.ok()?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.ok()?;

@@ -1,4 +1,4 @@
-//! A daemon with some environments that run a static site, behind a counting proxy.
+//! A daemon with several environments that run a static site, behind a counting proxy.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -8,11 +8,11 @@ use super::engine::{self, PORT};
 use super::proxy::Proxy;
 use crate::common::{Daemon, Space, docker, nginx_image};
 
-/// The daemon, and what it runs. Must be dropped before its space.
+/// The daemon and its environments. Must be dropped before its space.
 pub(crate) struct Fleet {
     /// The daemon.
     pub(crate) daemon: Daemon,
-    /// What it asks the engine goes through here.
+    /// The proxy for its requests to the engine.
     pub(crate) proxy: Proxy,
     /// The environments.
     pub(crate) environments: Vec<Running>,
@@ -26,9 +26,9 @@ pub(crate) struct Fleet {
 pub(crate) struct Running {
     /// Its name.
     pub(crate) name: String,
-    /// The id of its container.
+    /// The ID of its container.
     pub(crate) container: String,
-    /// Its port of the loopback address.
+    /// Its port on the loopback address.
     pub(crate) port: u16,
 }
 
@@ -44,7 +44,7 @@ impl Fleet {
         Self::declared(space, count, image, health, "")
     }
 
-    /// The same behind a front of its own, which serves the ports.
+    /// The same behind a proxy of its own, which serves the ports.
     pub(crate) fn fronted(space: &Space, count: usize, image: &str, health: &str) -> Self {
         let nginx = space.name("nginx");
         nginx_image(&nginx, &space.label());
@@ -95,7 +95,7 @@ fn manifest(space: &Space, network: &str, ports: &[u16], health: &str) -> String
     manifest
 }
 
-/// Ports of the loopback address that nobody listens on, all different.
+/// Different free ports of the loopback address.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let listeners = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
     let listeners: Vec<_> = listeners.collect();

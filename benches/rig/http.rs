@@ -1,19 +1,19 @@
-//! As little HTTP as it takes to ask someone on a socket of this machine.
+//! A minimal HTTP client for sockets on this host.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a peer on this machine may take.
+/// How long a peer on this host may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `GET target` on a Unix socket, over a connection of its own: the body of a good answer.
+/// `GET target` on a Unix socket, over a new connection; returns the body of a successful answer.
 pub(crate) fn get(socket: &Path, target: &str) -> io::Result<String> {
     ask(socket, "GET", target, "")
 }
 
-/// `POST target` with a body of JSON, likewise.
+/// `POST target` with a JSON body, likewise.
 pub(crate) fn post(socket: &Path, target: &str, body: &str) -> io::Result<String> {
     ask(socket, "POST", target, body)
 }
@@ -21,7 +21,7 @@ pub(crate) fn post(socket: &Path, target: &str, body: &str) -> io::Result<String
 fn ask(socket: &Path, method: &str, target: &str, body: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // HTTP/1.0: the answer ends where the connection does.
+    // With HTTP/1.0, the end of the connection ends the answer.
     write!(
         stream,
         "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\

@@ -1,5 +1,6 @@
-//! What the benchmarks on a real Docker Engine share. They have `tests/common` as their `common`.
-// Every benchmark takes its share of this module.
+//! Shared helpers of the benchmarks on a real Docker Engine. `tests/common` is their module
+//! `common`.
+// Every benchmark uses only a part of this module.
 #![allow(dead_code)]
 
 pub(crate) mod agent;

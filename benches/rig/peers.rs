@@ -1,4 +1,5 @@
-//! Containers without abide: run by the command line as the old scripts did, or by bare calls.
+//! Containers without abide: run by the command line, as the old scripts did, or by single API
+//! calls.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,16 +8,16 @@ use super::engine::{self, PORT};
 use super::http;
 use crate::common::{Space, docker};
 
-/// Where peers live.
+/// The context of peers.
 pub(crate) struct Peers<'a> {
-    /// What their names begin with.
+    /// The prefix of their names.
     pub(crate) space: &'a Space,
-    /// The network that they join, as abide's containers do.
+    /// The network that they join, like abide's containers.
     pub(crate) network: &'a str,
 }
 
 impl Peers<'_> {
-    /// `docker run` of a container that publishes its port, with this restart policy.
+    /// Runs a container with `docker run`, a published port and this restart policy.
     pub(crate) fn run(&self, name: &str, image: &str, port: u16, policy: &str) -> String {
         let name = self.space.name(name);
         let publish = format!("127.0.0.1:{port}:{PORT}");
@@ -24,7 +25,7 @@ impl Peers<'_> {
         docker(&[&run[..], &["--name", &name, "--publish", &publish, image]].concat())
     }
 
-    /// A container that does nothing but hold a network namespace, with the port published.
+    /// A container that only holds a network namespace, with a published port.
     pub(crate) fn hold(&self, name: &str, image: &str, port: u16) -> String {
         let name = self.space.name(name);
         let publish = format!("127.0.0.1:{port}:{PORT}");
@@ -32,7 +33,7 @@ impl Peers<'_> {
         docker(&[&run[..], &["--name", &name, "--publish", &publish, image]].concat())
     }
 
-    /// One call that creates a container of its own network address, with the port published.
+    /// Creates a container with its own network address and a published port, in one call.
     pub(crate) fn create(&self, name: &str, image: &str, port: u16) -> String {
         let key = format!("{PORT}/tcp");
         let config = serde_json::json!({
@@ -47,7 +48,7 @@ impl Peers<'_> {
         self.create_as(name, &config)
     }
 
-    /// One call that creates a container in the network namespace of `holder`.
+    /// Creates a container in the network namespace of `holder`, in one call.
     pub(crate) fn create_in(&self, name: &str, image: &str, holder: &str) -> String {
         let config = serde_json::json!({
             "Image": image,
@@ -64,7 +65,7 @@ impl Peers<'_> {
     }
 }
 
-/// One call that starts a container.
+/// Starts a container in one call.
 pub(crate) fn start(container: &str) {
     http::post(&engine::socket(), &format!("/containers/{container}/start"), "").unwrap();
 }
@@ -74,7 +75,7 @@ pub(crate) fn await_end(container: &str) {
     http::post(&engine::socket(), &format!("/containers/{container}/wait"), "").unwrap();
 }
 
-/// The least that anyone can do from outside: wait for the event, ask for the start.
+/// The minimum for an external program: wait for the event, request the start.
 pub(crate) struct BareWatcher {
     events: UnixStream,
     calls: UnixStream,
@@ -82,7 +83,7 @@ pub(crate) struct BareWatcher {
 }
 
 impl BareWatcher {
-    /// Listens for the end of a container.
+    /// Subscribes to the end of a container.
     pub(crate) fn new(id: &str) -> Self {
         let filters = format!(r#"{{"container":["{id}"],"event":["die"]}}"#);
         let filters: String = form_urlencoded::byte_serialize(filters.as_bytes()).collect();
@@ -93,7 +94,7 @@ impl BareWatcher {
         Self { events, calls, id: id.to_owned() }
     }
 
-    /// Starts it again once it has ended.
+    /// Starts the container again once it has ended.
     pub(crate) fn start_on_event(mut self) {
         read_until(&mut self.events, "\"die\"");
         let target = format!("/containers/{}/start", self.id);

@@ -1,7 +1,7 @@
-//! A proxy between abide and the engine, which notes when what passed.
+//! A proxy between abide and the engine that records the time of every message.
 //!
-//! It forwards bytes as they come and parses no more than it must: a chunk from abide that begins
-//! with a method is a request. Whatever it costs is counted as abide's, to abide's disadvantage.
+//! It forwards bytes as they arrive and parses only the minimum: a chunk from abide that begins
+//! with a method is a request. Its overhead counts as abide's, to abide's disadvantage.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,23 +14,23 @@ use tokio::net::{UnixListener, UnixStream};
 /// The methods that abide uses.
 const METHODS: [&str; 4] = ["GET ", "POST ", "DELETE ", "HEAD "];
 
-/// Something that passed.
+/// A recorded message.
 #[derive(Clone, Debug)]
 pub(crate) struct Passed {
     /// When it was read from its sender.
     pub(crate) at: Instant,
     /// The number of the connection.
     pub(crate) connection: usize,
-    /// What.
+    /// The message.
     pub(crate) what: What,
 }
 
-/// What passed.
+/// The kind of message.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    /// A request of abide's: its method and target.
+    /// A request of abide: its method and target.
     Request(String),
-    /// Bytes of the engine's, as text.
+    /// Bytes of the engine, as text.
     Answer(String),
 }
 
@@ -61,17 +61,17 @@ impl Proxy {
         Self { socket, passed }
     }
 
-    /// What `DOCKER_HOST` has to be for traffic to pass here.
+    /// The value of `DOCKER_HOST` for this proxy.
     pub(crate) fn docker_host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// Forgets what passed so far.
+    /// Clears the recorded messages.
     pub(crate) fn forget(&self) {
         self.passed().clear();
     }
 
-    /// What passed since it was last forgotten.
+    /// Returns the messages recorded since the last clear.
     pub(crate) fn seen(&self) -> Trace {
         Trace(self.passed().clone())
     }
@@ -98,7 +98,7 @@ impl Pump {
                 break;
             }
         }
-        // The other end may be gone already.
+        // The other end may already be closed.
         let _ = to.shutdown().await;
     }
 
@@ -109,14 +109,14 @@ impl Pump {
                 let words: Vec<&str> = text.split_whitespace().take(2).collect();
                 What::Request(words.join(" "))
             }
-            // More of a body.
+            // A part of a body.
             true => return,
         };
         self.log.lock().unwrap().push(Passed { at, connection: self.connection, what });
     }
 }
 
-/// What passed in some time, in order.
+/// The recorded messages of a period, in order.
 pub(crate) struct Trace(Vec<Passed>);
 
 impl Trace {
@@ -125,7 +125,7 @@ impl Trace {
         self.0.iter().filter_map(request).collect()
     }
 
-    /// How many bytes the engine answered.
+    /// The number of bytes in the engine's answers.
     pub(crate) fn answered_bytes(&self) -> usize {
         let bytes = self.0.iter().map(|passed| match &passed.what {
             What::Answer(text) => text.len(),
@@ -134,7 +134,7 @@ impl Trace {
         bytes.sum()
     }
 
-    /// How many events the engine told.
+    /// The number of events that the engine sent.
     pub(crate) fn events(&self) -> usize {
         let told = self.0.iter().map(|passed| match &passed.what {
             What::Answer(text) => text.matches("\"Action\":\"").count(),
@@ -143,7 +143,7 @@ impl Trace {
         told.sum()
     }
 
-    /// When the engine told that the container `id` died.
+    /// When the engine reported the end of the container `id`.
     pub(crate) fn died(&self, id: &str) -> Option<Instant> {
         let told = self.0.iter().find(|passed| {
             matches!(&passed.what, What::Answer(text) if text.contains(id) && text.contains("\"Action\":\"die\""))
@@ -151,14 +151,15 @@ impl Trace {
         told.map(|passed| passed.at)
     }
 
-    /// When abide asked to start the container `id`.
+    /// When abide requested the start of the container `id`.
     pub(crate) fn start_asked(&self, id: &str) -> Option<Instant> {
         let wanted = format!("/containers/{id}/start");
         let asked = self.0.iter().find(|passed| request(passed).is_some_and(|line| line.contains(&wanted)));
         asked.map(|passed| passed.at)
     }
 
-    /// How much of the time from `begin` to `end` the engine worked on requests about `id`.
+    /// The part of the time from `begin` to `end` in which the engine worked on requests about
+    /// `id`.
     pub(crate) fn engine_time(&self, id: &str, begin: Instant, end: Instant) -> Duration {
         let asked = self.0.iter().filter(|passed| {
             passed.at >= begin && passed.at < end && request(passed).is_some_and(|line| line.contains(id))
@@ -185,7 +186,7 @@ fn request(passed: &Passed) -> Option<&str> {
     }
 }
 
-/// The time that `spans`, ordered by their beginnings, cover together.
+/// The time that `spans`, ordered by start, cover together.
 fn overlapping_once(spans: Vec<(Instant, Instant)>) -> Duration {
     let mut covered = Duration::ZERO;
     let mut until: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! A request every few milliseconds, whatever became of the ones before it.
+//! A request every few milliseconds, whatever the results of earlier ones.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,47 +9,47 @@ use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Between the beginnings of two requests.
+/// The time between the starts of two requests.
 const PERIOD: Duration = Duration::from_millis(10);
-/// After this long a request has failed.
+/// The timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A request, and the page that it was answered with.
+/// A request, and the page in its answer.
 struct Asked {
     began: Instant,
     ended: Instant,
     page: Option<String>,
 }
 
-/// Asks a port of the loopback address until it is told to end.
+/// Requests a page from a port of the loopback address until it is stopped.
 pub(crate) struct Steady {
     stop: CancellationToken,
     asked: JoinHandle<Vec<Asked>>,
 }
 
-/// How one page took over from another.
+/// The takeover of one page from another.
 pub(crate) struct TakenOver {
     /// When the new page was first answered.
     pub(crate) at: Instant,
-    /// How long neither was: from the beginning of the last request that got the old page to the
-    /// first answer with the new one; zero where no request failed.
+    /// The time without either page: from the start of the last request that got the old page to
+    /// the first answer with the new one; zero if no request failed.
     pub(crate) gap: Duration,
-    /// How many requests failed.
+    /// The number of failed requests.
     pub(crate) failed: usize,
 }
 
 impl Steady {
-    /// Begins to ask. Needs a runtime.
+    /// Starts the requests. Needs a runtime.
     pub(crate) fn start(port: u16) -> Self {
         let stop = CancellationToken::new();
         let asked = tokio::spawn(ask(port, stop.clone()));
         Self { stop, asked }
     }
 
-    /// Ends, and tells how `page` took over.
+    /// Stops, and returns how `page` took over.
     ///
     /// # Panics
-    /// Where it never did.
+    /// It never took over.
     pub(crate) fn taken_over_by(self, runtime: &Runtime, page: &str) -> TakenOver {
         self.stop.cancel();
         let asked = runtime.block_on(self.asked).unwrap();
@@ -77,7 +77,7 @@ async fn ask(port: u16, stop: CancellationToken) -> Vec<Asked> {
     requests.join_all().await
 }
 
-/// What is served at `/` of a port of the loopback address, over a connection of its own.
+/// Returns the page at `/` of a port of the loopback address, over a new connection.
 async fn page(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.ok()?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.ok()?;

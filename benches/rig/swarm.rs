@@ -1,30 +1,30 @@
-//! A swarm of this engine alone, on the loopback address, which is left again.
+//! A swarm of only this engine, on the loopback address; dissolved at the end.
 
 use super::engine::PORT;
 use super::fleet::free_ports;
 use crate::common::{Space, docker, eventually_some, try_docker};
 use std::time::Duration;
 
-/// How long a service may take to have another container.
+/// How long a service may take to replace its container.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The network that joining makes and leaving does not take away.
+/// The network that joining creates and leaving does not remove.
 const GATEWAY: &str = "docker_gwbridge";
 
-/// The membership; it ends when this is dropped.
+/// The swarm membership; it ends when dropped.
 pub(crate) struct Swarm {
     had_gateway: bool,
     services: Vec<String>,
 }
 
-/// A service of one container on a port of this machine.
+/// A service of one container on a port of this host.
 pub(crate) struct Service {
     name: String,
-    /// Where it is published.
+    /// Its published port.
     pub(crate) port: u16,
 }
 
 impl Swarm {
-    /// Makes one; `None` where the engine is in a swarm already, which is left alone.
+    /// Creates a swarm; `None` if the engine is already in one, which is left alone.
     pub(crate) fn make() -> Option<Self> {
         if docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"]) != "inactive" {
             println!("This engine is in a swarm already, so that row is left out.\n");
@@ -36,7 +36,7 @@ impl Swarm {
         Some(Self { had_gateway, services: Vec::new() })
     }
 
-    /// A service that restarts its container at once, whatever ended it.
+    /// Creates a service that restarts its container immediately, however it ended.
     pub(crate) fn serve(&mut self, space: &Space, name: &str, image: &str) -> Service {
         let (name, port) = (space.name(name), free_ports(1)[0]);
         let publish = format!("mode=host,target={PORT},published={port}");
@@ -49,7 +49,7 @@ impl Swarm {
 }
 
 impl Service {
-    /// The id of the container that runs for it, once there is one other than `before`.
+    /// Returns the ID of its running container, once it differs from `before`.
     pub(crate) fn container(&self, before: Option<&str>) -> String {
         let of_us = format!("label=com.docker.swarm.service.name={}", self.name);
         eventually_some("the service has a container", PATIENCE, || {
@@ -58,7 +58,8 @@ impl Service {
         })
     }
 
-    /// Has it run another image: the old container is stopped first, for both want the port.
+    /// Updates the service to another image: the old container stops first, because both need the
+    /// port.
     pub(crate) fn update(&self, image: &str) {
         docker(&[
             "service",
