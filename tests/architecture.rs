@@ -1,11 +1,11 @@
-//! Who may import whom, who may name which crate, and what a source file looks like.
+//! Import rules between modules and for crates, and rules for source files.
 //!
-//! The table in `src/lib.rs` says it for people; this test holds it.
+//! The table in `src/lib.rs` documents the rules; this test enforces them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A room: its path prefix in `src`, and the rooms of ours that it may name.
+/// Each module: its path prefix in `src`, and the modules of this crate that it may name.
 const ROOMS: [(&str, &[&str]); 17] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
@@ -35,7 +35,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];
 
-/// Crates that belong to one room, and why.
+/// Crates that only one module may use, and why.
 const CRATES: [(&str, &[&str], &str); 10] = [
     ("sled", &["record/"], "the store is hidden behind the record's handles"),
     ("bollard", &["controller/docker/"], "nothing outside the loop reaches Docker"),
@@ -49,7 +49,7 @@ const CRATES: [(&str, &[&str], &str); 10] = [
     ("sd_notify", &["daemon/"], "systemd is the composition root's business"),
 ];
 
-/// What a pure room must not name: it has no clock, no IO, no async and no randomness.
+/// Names forbidden in a pure module, which has no clock, no I/O, no async and no randomness.
 const IMPURE: [&str; 12] = [
     "SystemTime::now",
     "Instant::now",
@@ -65,13 +65,13 @@ const IMPURE: [&str; 12] = [
     "std::thread",
 ];
 
-/// Lines of code in a file, tests aside.
+/// The maximum lines of code in a file, without tests.
 const LONGEST_FILE: usize = 520;
 
 struct Source {
     /// Relative to `src`.
     path: String,
-    /// Without comments and without the tests at its end.
+    /// Without comments and without the tests at the end.
     code: String,
     text: String,
 }
@@ -113,7 +113,7 @@ fn is_test(path: &str) -> bool {
         || path.ends_with("/world.rs")
 }
 
-/// Every room of ours that the code names as `crate::room`, also in braces.
+/// Returns every module of this crate that the code names as `crate::module`, also in braces.
 fn named_rooms(code: &str) -> Vec<String> {
     let mut rooms = Vec::new();
     for (at, _) in code.match_indices("crate::") {
@@ -200,10 +200,10 @@ fn those_who_answer_people_hold_no_handle_of_the_loop() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A route that is added elsewhere has no rule that says who may use it.
+/// A route added elsewhere has no access rule.
 #[test]
 fn routes_are_added_in_the_table_of_rules_alone() {
-    // The controller has no router; its front has routes of another kind.
+    // The controller has no router; its proxy has routes of another kind.
     let no_router = |path: &str| path.starts_with("controller/");
     let at_home = |path: &str| path == "api/routes.rs" || path.starts_with("api/webhook/") || no_router(path);
     let mut wrong = Vec::new();
@@ -245,7 +245,7 @@ fn no_shell_is_ever_asked_to_run_a_string() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Whether `code`, which begins with a call, waits for it without more ado.
+/// Whether `code`, which begins with a call, awaits it directly.
 fn is_awaited(code: &str) -> bool {
     let mut depth = 0;
     let end = code.find(|c| {
@@ -255,7 +255,7 @@ fn is_awaited(code: &str) -> bool {
     end.is_some_and(|end| code[end + 1..].trim_start().starts_with(".await"))
 }
 
-/// The engine has no deadlines: a call that is awaited as it stands may hang for ever.
+/// The engine has no deadlines, so a directly awaited call may hang for ever.
 #[test]
 fn every_call_of_the_engine_has_a_deadline() {
     let (mut calls, mut wrong) = (0, Vec::new());

@@ -1,11 +1,11 @@
-//! The example application: its parts, its program, and its images on a real engine. Last, the one tool of the
-//! tests that others believe: the webhook's sender.
+//! The example application: its parts, its program, and its images on a real engine. Also the one
+//! test tool that other tests rely on: the webhook sender.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
-// The application is one file that the build script hands to the compiler; taken in here too, it is
-// formatted, linted and tested like everything else.
+// The application is one file that the build script compiles. Including it here formats, lints and
+// tests it like all other code.
 #[path = "../examples/site/site.rs"]
 #[allow(dead_code, clippy::exit, clippy::print_stdout, clippy::print_stderr)]
 mod program;
@@ -57,7 +57,7 @@ impl Project {
         command
     }
 
-    /// Serves on a free port, with `arguments` in addition, until the server is dropped.
+    /// Serves on a free port, with additional `arguments`, until the server is dropped.
     fn serve(&self, arguments: &[&str], env: &[(&str, &str)]) -> Server {
         let [port] = free_ports();
         let mut command = self.command(&["serve", "dev", "--port", &port.to_string()]);
@@ -67,7 +67,7 @@ impl Project {
         server
     }
 
-    /// Serves until it ends by itself, within a second or two.
+    /// Serves until the program exits by itself, within a second or two.
     fn serve_to_its_end(&self, env: &[(&str, &str)]) -> Output {
         let [port] = free_ports();
         let mut command = self.command(&["serve", "--port", &port.to_string()]);
@@ -87,7 +87,7 @@ impl Drop for Server {
     }
 }
 
-/// What a tar holds: name, mode and content.
+/// The entries of a tar archive: name, mode and content.
 fn entries(tar: &[u8]) -> BTreeMap<String, (u32, String)> {
     let mut archive = tar::Archive::new(tar);
     let entries = archive.entries().unwrap().map(|entry| {
@@ -200,7 +200,7 @@ fn a_page_in_which_white_space_means_something_is_left_alone() {
     assert_eq!(program::without("a /* b", "/*", "*/"), "a /* b");
 }
 
-/// Builds the image of one of the example's Dockerfiles and gives its name.
+/// Builds the image of one of the example's Dockerfiles and returns its name.
 fn build(space: &Space, repo: &GitRepo, dockerfile: &str) -> String {
     let name = space.name(&dockerfile.to_lowercase());
     let context = repo.work().to_str().unwrap();
@@ -229,7 +229,7 @@ fn the_images_are_built_from_nothing_and_serve_what_was_packed() {
     eventually("the page is served", PATIENCE, || matches!(http_get(port, "/"), Ok((200, _))));
     let (_, page) = http_get(port, "/").unwrap();
     assert!(page.contains("data-environment=\"test\"") && !page.contains("<!--"), "{page}");
-    // An init passes the signal on, so a stop is no wait for the ten seconds' grace.
+    // An init forwards the signal, so a stop does not wait for the grace period of ten seconds.
     docker(&["stop", &name]);
     assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", &name]), "143");
     assert_eq!((space.containers().len(), space.images().len(), space.volumes().len()), (1, 2, 1));
@@ -251,7 +251,7 @@ fn a_leak_ends_at_the_memory_limit() {
     eventually("the kernel ends it", PATIENCE, || state() == "true 137");
 }
 
-/// Takes one request, answers it with `answer`, and gives the request.
+/// Accepts one request, answers it with `answer`, and returns the request.
 fn serve_once(listener: &TcpListener, answer: &str) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let mut request = Vec::new();

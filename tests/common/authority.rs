@@ -1,13 +1,13 @@
-//! An authority of a test's own, and certificates that it signs; all by `openssl`.
+//! A certificate authority of a test, and certificates that it signs; all created with `openssl`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where Docker, and abide with it, look for the authorities of registries, one folder a host.
+/// The folder in which Docker and abide look for registry CAs, with one subfolder per host.
 const TRUSTED: &str = "/etc/docker/certs.d";
 const NEW_KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
 
-/// An authority; hosts that trusted it do so no more once it is dropped.
+/// A certificate authority. When it is dropped, hosts no longer trust it.
 pub(crate) struct Authority {
     dir: PathBuf,
     trusted_for: Vec<PathBuf>,
@@ -20,7 +20,7 @@ pub(crate) struct Certificate {
 }
 
 impl Authority {
-    /// Makes one in a folder of `dir`.
+    /// Creates an authority in a folder of `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
         let dir = dir.join("authority");
         std::fs::create_dir(&dir).unwrap();
@@ -39,7 +39,8 @@ impl Authority {
         self.dir.join("ca.crt")
     }
 
-    /// Signs a certificate for an address with a new key, and puts both in the place of what is there.
+    /// Signs a certificate for an address with a new key, and replaces the files at `place` with
+    /// both.
     pub(crate) fn sign(&self, address: &str, place: &Certificate) {
         let file = |name: &str| self.dir.join(name);
         let [key, asked, names, signed] = ["new.key", "new.csr", "names", "new.crt"].map(file);
@@ -55,7 +56,7 @@ impl Authority {
         std::fs::rename(&signed, &place.certificate).unwrap();
     }
 
-    /// Has this machine's engine, and abide, trust it for one registry, `host:port`.
+    /// Makes this host's engine, and abide, trust it for one registry, `host:port`.
     pub(crate) fn be_trusted_for(&mut self, registry: &str) {
         let folder = Path::new(TRUSTED).join(registry);
         std::fs::create_dir_all(&folder).unwrap();
@@ -63,7 +64,7 @@ impl Authority {
         std::fs::copy(self.certificate(), folder.join("ca.crt")).unwrap();
     }
 
-    /// The certificate that a server shows, in PEM form, where this authority vouches for it.
+    /// Returns the certificate of a server in PEM form, if this authority signed it.
     pub(crate) fn shown_by(&self, server: &str) -> Option<String> {
         let mut client = openssl("s_client");
         client.args(["-verify_return_error", "-connect", server, "-CAfile"]).arg(self.certificate());
@@ -80,7 +81,7 @@ impl Drop for Authority {
         for folder in &self.trusted_for {
             let _ = std::fs::remove_dir_all(folder);
         }
-        // The folder of all registries goes with the last of them.
+        // The common folder is removed with its last registry.
         let _ = std::fs::remove_dir(TRUSTED);
     }
 }

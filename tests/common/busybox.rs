@@ -1,20 +1,20 @@
-//! A base image with a shell, made of this machine's own busybox: nothing can be pulled in a test.
+//! A base image with a shell, made of this host's busybox, because tests cannot pull images.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::docker::Space;
 
-/// Where Debian's `busybox-static` puts it.
+/// The path from Debian's `busybox-static`.
 const PROGRAM: &str = "/bin/busybox";
-/// Under which names the base image has it.
+/// The names of busybox in the base image.
 const APPLETS: [&str; 21] = [
     "cat", "chmod", "cp", "echo", "env", "false", "grep", "gzip", "head", "httpd", "ls", "mkdir", "rm",
     "sed", "sh", "sleep", "tar", "tee", "test", "true", "yes",
 ];
 
-/// The name of a base image with a shell, in `space`; `None`, with a printed reason, where this
-/// machine has no static busybox to make it of.
+/// Returns the name of a base image with a shell, in `space`; `None`, with a printed reason, if
+/// this host has no static busybox.
 pub(crate) fn busybox(space: &Space) -> Option<String> {
     let Some(program) = static_program(Path::new(PROGRAM)) else {
         eprintln!("left out: no static {PROGRAM} (Debian and Ubuntu: busybox-static)");
@@ -29,7 +29,7 @@ pub(crate) fn busybox(space: &Space) -> Option<String> {
     Some(name)
 }
 
-/// A program that needs a loader would find none in an image of its own.
+/// A program that needs a loader would not find it in its image.
 fn static_program(path: &Path) -> Option<Vec<u8>> {
     let program = std::fs::read(path).ok()?;
     let names_loader = |name: &[u8]| program.windows(name.len()).any(|window| window == name);

@@ -1,4 +1,4 @@
-//! The program itself: as a daemon, and one verb at a time.
+//! The real program: as a daemon, and for single commands.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::net::UnixStream;
@@ -11,28 +11,28 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{eventually, eventually_some, free_ports};
 
-/// How long a daemon may take to start, and to end once it is asked to.
+/// How long a daemon may take to start and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many lines of its log are shown where a test fails.
+/// The number of log lines shown when a test fails.
 const TAIL: usize = 60;
 
-/// How a run of `abide` ended.
+/// The result of running `abide`.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// The exit code; -1 where a signal ended it.
+    /// The exit code; -1 if a signal ended it.
     pub(crate) code: i32,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub(crate) stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub(crate) stderr: String,
 }
 
-/// Runs `abide` on a desired-state folder, to its end.
+/// Runs `abide` on a desired-state folder and waits for its end.
 pub(crate) fn abide(desired_state: &Path, arguments: &[&str]) -> Ran {
     abide_with(desired_state, arguments, &[])
 }
 
-/// The same, with `env` set in addition.
+/// The same, with additional environment variables `env`.
 pub(crate) fn abide_with(desired_state: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Ran {
     let mut command = program(desired_state);
     command.args(arguments).envs(env.iter().copied()).stdin(Stdio::null());
@@ -41,7 +41,7 @@ pub(crate) fn abide_with(desired_state: &Path, arguments: &[&str], env: &[(&str,
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// `abide` with nothing of the user's settings.
+/// `abide` without the user's settings.
 fn program(desired_state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
     for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "ABIDE_TOKEN", "RUST_LOG"] {
@@ -51,7 +51,7 @@ fn program(desired_state: &Path) -> Command {
     command
 }
 
-/// A daemon that runs until it is told to end, or is dropped.
+/// A daemon that runs until it is stopped or dropped.
 pub(crate) struct Daemon {
     child: Child,
     desired_state: PathBuf,
@@ -60,24 +60,25 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one and waits until its socket answers. `env` is set in addition.
+    /// Starts a daemon and waits until its socket answers. `env` has additional environment
+    /// variables.
     ///
-    /// Several in a row on the same folder write to the same log, so that the log of a test that
-    /// kills its daemon is whole.
+    /// Consecutive daemons on the same folder append to the same log, so that the log of a test
+    /// that kills its daemon is complete.
     pub(crate) fn start(desired_state: &Path, env: &[(&str, &str)]) -> Self {
         let mut daemon = Self::spawn(desired_state, env);
         daemon.await_socket();
         daemon
     }
 
-    /// The same, at another address than the loopback's.
+    /// The same, at an address outside the loopback network.
     pub(crate) fn start_at(desired_state: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
         let mut daemon = Self::spawn_at(desired_state, listen, env);
         daemon.await_socket();
         daemon
     }
 
-    /// Starts one that is killed at a failpoint, which may be before its socket answers.
+    /// Starts a daemon that a failpoint kills, perhaps before its socket answers.
     pub(crate) fn start_doomed(desired_state: &Path, failpoint: &str, env: &[(&str, &str)]) -> Self {
         let mut daemon = Self::spawn(desired_state, &[&[("ABIDE_FAILPOINT", failpoint)], env].concat());
         let socket = daemon.desired_state.join("abide.sock");
@@ -112,43 +113,43 @@ impl Daemon {
         });
     }
 
-    /// Where its webhooks and its API are.
+    /// The port of its webhooks and its API.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// The id of its process.
+    /// The process ID.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Runs one verb against it.
+    /// Runs one command against the daemon.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         abide(&self.desired_state, arguments)
     }
 
-    /// All that was ever logged for its folder.
+    /// The complete log of its folder.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Asks it to end (SIGTERM), and says how it did.
+    /// Sends SIGTERM and returns the exit status.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         eventually_some("the daemon ends", PATIENCE, || self.child.try_wait().unwrap())
     }
 
-    /// Waits until a failpoint has killed it.
+    /// Waits until a failpoint has killed the daemon.
     ///
     /// # Panics
-    /// Where it runs on: the failpoint was never reached.
+    /// The daemon keeps running, because it never reached the failpoint.
     pub(crate) fn await_doom(mut self, failpoint: &str) {
         let what = format!("the daemon reaches {failpoint}");
         let ended = eventually_some(&what, PATIENCE, || self.child.try_wait().unwrap());
         assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()), "{failpoint}: {ended:?}");
     }
 
-    /// Ends it where it stands (SIGKILL).
+    /// Kills the daemon with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -167,7 +168,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if self.is_running() {
             self.signal(Signal::TERM);
-            // No assertion here: a panic within a panic would hide the first.
+            // Without an assertion, because a second panic would hide the first.
             let asked = Instant::now();
             while self.is_running() && asked.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! The Docker Engine through its command line, and a space of one's own in it.
+//! The Docker Engine through its command line, and a separate space in it for each test.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,16 +8,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
-/// The label that the images of a test, and so their containers, carry; its value is the prefix.
+/// The label of a test's images, and so of their containers; its value is the prefix.
 pub(crate) const LABEL: &str = "abide.test";
 
-/// Set to leave out the tests that need an engine.
+/// Set this to skip the tests that need an engine.
 const WITHOUT_DOCKER: &str = "ABIDE_TEST_WITHOUT_DOCKER";
 
-/// Runs `docker` and gives what it wrote to standard output, without the white space around it.
+/// Runs `docker` and returns its trimmed standard output.
 ///
 /// # Panics
-/// Where it fails, with what it said.
+/// The command fails; the message has its output.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -25,7 +25,7 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The same, for what may fail.
+/// The same for commands that may fail; returns `None` then.
 pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
     let output = run(arguments);
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -39,17 +39,18 @@ fn lines(arguments: &[&str]) -> BTreeSet<String> {
     try_docker(arguments).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// A test's own part of the engine and of the disk, both cleared when it is dropped.
+/// A test's part of the engine and of the disk; both are cleared when it is dropped.
 pub(crate) struct Space {
     prefix: String,
     dir: TempDir,
 }
 
 impl Space {
-    /// A new space; `None` where the tests on Docker were left out on purpose.
+    /// Creates a space; `None` if the tests on Docker are disabled.
     ///
     /// # Panics
-    /// Where no engine answers: a test that did not run must not look like one that passed.
+    /// The engine does not answer, because a test that did not run must not look like one that
+    /// passed.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if std::env::var_os(WITHOUT_DOCKER).is_some() {
@@ -60,47 +61,47 @@ impl Space {
             try_docker(&["version", "--format", "{{.Server.Version}}"]).is_some(),
             "no Docker Engine answers; `.ci/run` starts one, and {WITHOUT_DOCKER}=1 leaves these tests out"
         );
-        // The moment tells two runs apart that have the same process id in different containers.
+        // The time distinguishes two runs with the same process ID in different containers.
         let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros();
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let prefix = format!("abide-t-{process}-{moment:x}-{count}-");
         Some(Self { prefix, dir: tempfile::tempdir().unwrap() })
     }
 
-    /// What the name of everything in this space begins with. Ends in a dash.
+    /// The prefix of all names in this space. Ends in a dash.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// A name in this space.
+    /// Returns a name in this space.
     pub(crate) fn name(&self, rest: &str) -> String {
         format!("{}{rest}", self.prefix)
     }
 
-    /// A folder of this space.
+    /// The folder of this space.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// `NAME=VALUE` of the label that marks an image as one of this space.
+    /// The label, as `NAME=VALUE`, that marks an image as part of this space.
     pub(crate) fn label(&self) -> String {
         format!("{LABEL}={}", self.prefix)
     }
 
-    /// The ids of the containers of this space that run images of its environments or steps.
+    /// The IDs of the containers of this space that run images of its environments or steps.
     pub(crate) fn containers(&self) -> BTreeSet<String> {
         let all = self.all_containers();
         all.difference(&self.holders()).cloned().collect()
     }
 
-    /// The ids of its network holders.
+    /// The IDs of its sandboxes.
     pub(crate) fn holders(&self) -> BTreeSet<String> {
         let holders = lines(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=abide.role=holder"]);
         let all = self.all_containers();
         holders.into_iter().filter(|id| all.contains(id)).collect()
     }
 
-    /// The ids of all containers of this space, running or not.
+    /// The IDs of all containers of this space, running or not.
     pub(crate) fn all_containers(&self) -> BTreeSet<String> {
         let mut found = self.filtered(&["ps", "--all", "--quiet", "--no-trunc"]);
         let named = lines(&["ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]);
@@ -114,7 +115,7 @@ impl Space {
         self.named(&["ps", "--all", "--format", "{{.Names}}"])
     }
 
-    /// The ids of all images of this space.
+    /// The IDs of all images of this space.
     pub(crate) fn images(&self) -> BTreeSet<String> {
         let mut found = self.filtered(&["images", "--quiet", "--no-trunc"]);
         let pattern = format!("reference={}*", self.prefix);
@@ -127,8 +128,8 @@ impl Space {
         self.named(&["volume", "ls", "--format", "{{.Name}}"])
     }
 
-    /// The names of the volumes that abide keeps for what runs in this space: they bear the name of
-    /// their environment and the label of its record.
+    /// The names of the volumes that abide keeps for containers of this space; they have the name
+    /// of their environment and the label of its record.
     pub(crate) fn kept_volumes(&self) -> BTreeSet<String> {
         const RECORD: &str = "{{index .Config.Labels \"abide.record\"}}";
         let containers = self.all_containers();
@@ -146,7 +147,7 @@ impl Space {
         self.named(&["network", "ls", "--format", "{{.Name}}"])
     }
 
-    /// The ids of the guards of the daemons in this space: each has the folder of its record mounted.
+    /// The IDs of the guards of the daemons in this space; each mounts the folder of its record.
     pub(crate) fn guards(&self) -> BTreeSet<String> {
         let dir = self.dir().to_string_lossy().into_owned();
         let filter = ["--filter", "label=abide.role=guard", "--format", "{{.ID}} {{.Mounts}}"];
@@ -165,8 +166,8 @@ impl Space {
         lines(list).into_iter().filter(|name| name.starts_with(&self.prefix)).collect()
     }
 
-    /// An address of this machine that is none of the loopback's: in a network of this space, where
-    /// nobody else hears a listener.
+    /// An address of this host outside the loopback network, in a network of this space, so that no
+    /// other process reaches a listener there.
     pub(crate) fn address(&self) -> String {
         let network = self.name("address");
         docker(&["network", "create", &network]);
@@ -176,10 +177,10 @@ impl Space {
     /// Removes everything of this space from the engine.
     pub(crate) fn clear(&self) {
         let kept = self.kept_volumes();
-        // Before what they guard.
+        // Before the containers that they guard.
         remove(&["rm", "--force", "--volumes"], &self.guards());
         remove(&["rm", "--force", "--volumes"], &self.all_containers());
-        // Where one image is made from another, only the second round finds it free.
+        // An image that is the base of another one can only be removed in the second round.
         remove(&["rmi", "--force"], &self.images());
         remove(&["rmi", "--force"], &self.images());
         remove(&["volume", "rm", "--force"], &self.volumes());
@@ -194,7 +195,7 @@ impl Drop for Space {
     }
 }
 
-/// What is gone already by then is no failure.
+/// Objects that are already removed do not count as failures.
 fn remove(command: &[&str], ids: &BTreeSet<String>) {
     if !ids.is_empty() {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! A repository to push to.
+//! A repository with a working copy to push from.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,8 @@ pub(crate) struct GitRepo {
 }
 
 impl GitRepo {
-    /// The example site, whose images carry the label of `space`. `dev` and `master` are the same commit.
+    /// The example site, whose images have the label of `space`. `dev` and `master` point to the
+    /// same commit.
     pub(crate) fn example(space: &Space) -> Self {
         let made = repository::create(&space.dir().join("git"), super::site()).unwrap();
         let repo = Self { bare: made.bare, work: made.work };
@@ -28,7 +29,7 @@ impl GitRepo {
         repo
     }
 
-    /// What a manifest names as its `url`.
+    /// The value of `url` in a manifest.
     pub(crate) fn url(&self) -> &str {
         self.bare.to_str().unwrap()
     }
@@ -38,8 +39,8 @@ impl GitRepo {
         &self.work
     }
 
-    /// Commits `files` (path and content) to `branch`, which is made from the one that is checked out where
-    /// it is new, pushes it, and gives the commit's id. No files: an empty commit.
+    /// Commits `files` (path and content) to `branch`, pushes it, and returns the commit's ID. A
+    /// new branch starts at the one that is checked out. Without files, the commit is empty.
     pub(crate) fn commit_and_push(&self, branch: &str, files: &[(&str, &str)]) -> String {
         if self.try_git(&["checkout", "--quiet", branch]).is_err() {
             self.git(&["checkout", "--quiet", "-b", branch]);
@@ -54,28 +55,28 @@ impl GitRepo {
         self.push(branch)
     }
 
-    /// Merges `from` into `into`, pushes that, and gives its head.
+    /// Merges `from` into `into`, pushes the result, and returns its head.
     pub(crate) fn merge(&self, from: &str, into: &str) -> String {
         self.git(&["checkout", "--quiet", into]);
         self.git(&["merge", "--quiet", "--no-edit", from]);
         self.push(into)
     }
 
-    /// Moves `branch` to `commit`, whatever that takes, as a forced push does.
+    /// Sets `branch` to `commit` with a forced push.
     pub(crate) fn force(&self, branch: &str, commit: &str) {
         self.git(&["push", "--quiet", "--force", "origin", &format!("{commit}:refs/heads/{branch}")]);
     }
 
-    /// The commit that `branch` points to where it was pushed to.
+    /// Returns the commit of `branch` in the bare repository.
     pub(crate) fn head(&self, branch: &str) -> String {
         let bare = format!("--git-dir={}", self.bare.display());
         self.git(&[&bare, "rev-parse", &format!("refs/heads/{branch}")])
     }
 
-    /// Runs git in the working copy and gives what it wrote, without the white space around it.
+    /// Runs git in the working copy and returns its trimmed output.
     ///
     /// # Panics
-    /// Where it fails.
+    /// The command fails.
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
         self.try_git(arguments).unwrap_or_else(|said| panic!("git {}: {said}", arguments.join(" ")))
     }

@@ -1,5 +1,5 @@
-//! Another host: a network namespace of its own, joined to this one by a cable (a veth pair), with a
-//! Docker Engine of its own in it. Its loopback interface is its own, and its cable can be cut.
+//! Another host: a network namespace with its own Docker Engine and loopback interface, connected
+//! to this host by a veth pair ("cable") that can be cut.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::docker::Space;
 use super::{PATIENCE, eventually};
 
-/// A host that is taken away when it is dropped.
+/// A host that is removed when it is dropped.
 pub(crate) struct Host {
     namespace: String,
     cable: String,
@@ -21,15 +21,15 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Sets one up, with an engine that keeps everything in `space`.
+    /// Creates a host with an engine that stores everything in `space`.
     ///
     /// # Panics
-    /// Where that is not allowed: it takes root, as the engine does.
+    /// The process lacks the permission; it needs root, like the engine.
     pub(crate) fn new(space: &Space) -> Self {
         static COUNT: AtomicU8 = AtomicU8::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
-        // Interfaces have names of up to 15 letters, and each cable a network of its own.
+        // Interface names have up to 15 letters, and each cable needs its own network.
         let (namespace, cable) = (space.name("host"), format!("abt{process:x}{count:x}"));
         let net = format!("10.{}.{}", 64 + (process >> 6) % 64, ((process & 63) << 2) | u32::from(count & 3));
         let addresses = [format!("{net}.1"), format!("{net}.2")];
@@ -49,7 +49,7 @@ impl Host {
         host
     }
 
-    /// Stops the engine there and starts it again.
+    /// Restarts the engine of the host.
     pub(crate) fn restart_engine(&mut self) {
         let _ = kill_process(Pid::from_child(&self.engine), Signal::TERM);
         self.engine.wait().unwrap();
@@ -66,27 +66,27 @@ impl Host {
         });
     }
 
-    /// Where this machine is, as the other host sees it.
+    /// The address of this host, as the other host sees it.
     pub(crate) fn gateway(&self) -> &str {
         &self.addresses[0]
     }
 
-    /// What `DOCKER_HOST` has to be there.
+    /// The value of `DOCKER_HOST` for its engine.
     pub(crate) fn engine(&self) -> String {
         format!("unix://{}", self.dir.join("docker.sock").display())
     }
 
-    /// A command that runs there.
+    /// A command that runs on the host.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = enter(&self.namespace);
         command.arg(program);
         command
     }
 
-    /// Runs `docker` on the engine there, and gives what it wrote.
+    /// Runs `docker` on its engine, and returns the output.
     ///
     /// # Panics
-    /// Where it fails.
+    /// The command fails.
     pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         let output = self.run_docker(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -94,13 +94,13 @@ impl Host {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// The same, for what may fail.
+    /// The same for commands that may fail; returns `None` then.
     pub(crate) fn try_docker(&self, arguments: &[&str]) -> Option<String> {
         let output = self.run_docker(arguments);
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Brings an image of this machine's engine there.
+    /// Copies an image of this host's engine to the other host.
     pub(crate) fn load(&self, image: &str) {
         let mut save = Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().unwrap();
         let mut load = Command::new("docker");
@@ -112,14 +112,14 @@ impl Host {
         Command::new("docker").arg("--host").arg(self.engine()).args(arguments).output().unwrap()
     }
 
-    /// What a port of the host's loopback address answers to `GET /`, without its head.
+    /// Returns the body of `GET /` from a port of the host's loopback address.
     pub(crate) fn page(&self, port: u16) -> Option<String> {
         self.get(port, "/").map(|(_, body)| body)
     }
 
-    /// Status and body of a `GET` from a port of the host's loopback address.
+    /// Returns status and body of a `GET` from a port of the host's loopback address.
     pub(crate) fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
-        // The shell's own sockets: nothing has to be installed there.
+        // Uses the shell's own sockets, so nothing has to be installed on the host.
         let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && \
                       printf 'GET %s HTTP/1.0\\r\\nHost: 127.0.0.1:%s\\r\\n\\r\\n' \"$1\" \"$0\" >&3 && cat <&3";
         let output = self.command("bash").args(["-c", script, &port.to_string(), path]).output().unwrap();
@@ -128,19 +128,19 @@ impl Host {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    /// Cuts the cable: whatever is sent is lost, and nobody is told.
+    /// Cuts the cable: all packets are lost without an error.
     pub(crate) fn cut(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);
     }
 
-    /// Mends the cable.
+    /// Restores the cable.
     pub(crate) fn mend(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "up"]);
     }
 }
 
 fn start_engine(namespace: &str, dir: &Path, name: &str) -> Child {
-    // Of its own, for the machine's may name a place where images are.
+    // A separate file, because the one of this host may name a storage folder.
     std::fs::write(dir.join("daemon.json"), "{}").unwrap();
     let script = r#"exec dockerd --host "unix://$0/docker.sock" \
         --config-file "$0/daemon.json" --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" \
@@ -152,7 +152,7 @@ fn start_engine(namespace: &str, dir: &Path, name: &str) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
-/// A command in a network namespace. Not by `ip netns exec`, which hides the control groups that an
+/// A command in a network namespace. Does not use `ip netns exec`, which hides the cgroups that an
 /// engine needs.
 fn enter(namespace: &str) -> Command {
     let mut command = Command::new("nsenter");
@@ -174,7 +174,7 @@ impl Drop for Host {
         }
         let _ = kill_process(Pid::from_child(&self.engine), Signal::TERM);
         let _ = self.engine.wait();
-        // No assertion here: a panic within a panic would hide the first.
+        // Without an assertion, because a second panic would hide the first.
         let _ = Command::new("ip").args(["link", "delete", &self.cable]).status();
         let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).status();
     }

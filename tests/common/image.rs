@@ -1,4 +1,4 @@
-//! Images of the example site, made without a repository.
+//! Images of the example site, built without a repository.
 
 use std::fs::{self, File, Permissions};
 use std::io::Read as _;
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::docker::{Space, docker};
 
-/// Where the site listens in its container.
+/// The port of the site in its container.
 pub(crate) const SITE_PORT: u16 = 8080;
 
-/// Makes an image that serves `page` at `/`, with `lines` in its Dockerfile, such as an `ENV` that
-/// makes it misbehave; gives its ID.
+/// Builds an image that serves `page` at `/`, with additional `lines` in its Dockerfile, such as an
+/// `ENV` that makes it misbehave; returns its ID.
 pub(crate) fn made_image(space: &Space, page: &str, lines: &str) -> String {
     let dir = folder(space);
     build(space, dir, page, lines)
 }
 
-/// The same with layers of so many bytes besides, which no compression makes smaller.
+/// The same with additional incompressible layers of the given sizes in bytes.
 pub(crate) fn bulky_image(space: &Space, page: &str, layers: &[u64]) -> String {
     let dir = folder(space);
     let mut lines = String::new();
@@ -49,7 +49,7 @@ fn build(space: &Space, dir: PathBuf, page: &str, lines: &str) -> String {
     );
     fs::write(dir.join("Dockerfile"), recipe).unwrap();
     let id = docker(&["build", "--quiet", dir.to_str().unwrap()]);
-    // What is bulky need not stay until the space ends.
+    // The large files need not stay until the space ends.
     fs::remove_dir_all(dir).unwrap();
     id
 }

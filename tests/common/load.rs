@@ -1,4 +1,4 @@
-//! A bounded load of many small requests, as clients of different manners make them. Every one is
+//! A bounded load of many small requests from clients of different kinds. Every request is
 //! accounted for.
 
 use std::collections::BTreeMap;
@@ -9,43 +9,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, SystemTime};
 
-/// Between two requests of a client.
+/// The pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(5);
-/// After this long a request has failed.
+/// The timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a client asks.
+/// The kind of a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     /// The port of the loopback address.
     pub(crate) port: u16,
-    /// The host that it names.
+    /// The host name in its requests.
     pub(crate) host: &'static str,
-    /// What it asks for.
+    /// The path in its requests.
     pub(crate) path: &'static str,
-    /// Whether it keeps its connection.
+    /// Whether it keeps its connection open.
     pub(crate) keeps: bool,
 }
 
-/// Clients that ask until they are told to end.
+/// Clients that send requests until they are stopped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Tally>>,
 }
 
-/// What became of the requests of one client, or of all.
+/// The results of the requests of one client, or of all.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Good answers by their page.
+    /// Successful answers by page.
     pub(crate) pages: BTreeMap<String, usize>,
-    /// Connections that the server had closed while they were idle; the request was made on a new one.
+    /// Connections that the server had closed while idle; the request was repeated on a new one.
     pub(crate) reopened: usize,
-    /// What failed, when, and how.
+    /// The failures: when, for which client, and how.
     pub(crate) failed: Vec<(SystemTime, Way, String)>,
 }
 
 impl Load {
-    /// Begins with one client for each way.
+    /// Starts one client for each way.
     pub(crate) fn start(ways: &[Way]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |way: &Way| {
@@ -56,7 +56,7 @@ impl Load {
         Self { stop, clients }
     }
 
-    /// Ends it, and gives what became of all requests.
+    /// Stops the clients and returns the results of all requests.
     pub(crate) fn finish(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
@@ -95,9 +95,9 @@ impl Tally {
     fn request(&mut self, way: Way, kept: &mut Option<Connection>) -> io::Result<(u16, String)> {
         if let Some(mut connection) = kept.take() {
             match connection.ask(way) {
-                // A server may close a connection that is idle, at the very moment of the next
-                // request, and a graceful reload does. No byte of an answer has come then, and
-                // clients ask on a new connection, as HTTP has them do (RFC 9112, section 9.3.1).
+                // A server may close an idle connection at the very moment of the next request, and
+                // a graceful reload does. Then no byte of an answer has arrived, and clients repeat
+                // the request on a new connection, as HTTP requires (RFC 9112, section 9.3.1).
                 Err(error) if error.is_before_any_answer => self.reopened += 1,
                 done => {
                     *kept = Some(connection).filter(|connection| done.is_ok() && connection.stays);
@@ -114,7 +114,7 @@ impl Tally {
 
 struct Connection {
     stream: BufReader<TcpStream>,
-    /// Whether the server lets it stay open.
+    /// Whether the server lets the connection stay open.
     stays: bool,
 }
 
@@ -142,7 +142,7 @@ impl Connection {
         match self.stream.read_line(&mut status) {
             Ok(0) => return Err(early(io::Error::other("closed without an answer"))),
             Ok(_) => {}
-            // Silence is no closed connection.
+            // A silent connection is not a closed one.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late(error)),
             Err(error) => return Err(early(error)),
         }

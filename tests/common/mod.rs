@@ -1,10 +1,11 @@
-//! What the tests on a real Docker Engine share.
+//! Shared helpers of the tests on a real Docker Engine.
 //!
-//! A test begins with `let Some(space) = Space::new() else { return };`: everything that it makes
-//! in the engine carries the space's prefix or label and is removed when the space is dropped. So
-//! the space is declared first and, as Rust drops in reverse, a [`Daemon`] of it ends before that.
+//! A test begins with `let Some(space) = Space::new() else { return };`. Everything that it creates
+//! in the engine has the space's prefix or label, and is removed when the space is dropped. So a
+//! test declares the space first: Rust drops in reverse order, so a [`Daemon`] in it stops before
+//! that.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
-// Every test program takes its share of this module.
+// Every test program uses only a part of this module.
 #![allow(dead_code, unused_imports)]
 
 mod authority;
@@ -53,10 +54,10 @@ pub(crate) use workshop::{Workshop, build_log, site_image, status};
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take on a machine that is busy with other tests.
+/// The timeout for anything on a host that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The example application of this build.
+/// Returns the example application of this build.
 pub(crate) fn site() -> &'static [u8] {
     abide::demo::repository::site().unwrap()
 }
@@ -64,15 +65,15 @@ pub(crate) fn site() -> &'static [u8] {
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// With `what` in the message, where that takes longer than `timeout`.
+/// It takes longer than `timeout`; the message contains `what`.
 pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
     eventually_some(what, timeout, || condition().then_some(()));
 }
 
-/// Waits until `look` finds something, and gives it.
+/// Waits until `look` finds something, and returns it.
 ///
 /// # Panics
-/// With `what` in the message, where that takes longer than `timeout`.
+/// It takes longer than `timeout`; the message contains `what`.
 pub(crate) fn eventually_some<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {

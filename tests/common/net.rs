@@ -1,4 +1,4 @@
-//! Ports, requests and webhooks, over plain TCP on the loopback address.
+//! Ports, requests and webhooks over plain TCP on the loopback address.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,24 +7,24 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// How long a peer on this machine may take.
+/// How long a peer on this host may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A status and a body.
 pub(crate) type Answer = (u16, String);
 
-/// Ports of the loopback address that nobody listens on, all different.
+/// Returns different free ports of the loopback address.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// `GET path` on a port of this machine.
+/// Sends `GET path` to a port of this host.
 pub(crate) fn http_get(port: u16, path: &str) -> io::Result<Answer> {
     request(port, "GET", path, &[], b"")
 }
 
-/// Any request on a port of this machine.
+/// Sends any request to a port of this host.
 pub(crate) fn request(
     port: u16,
     method: &str,
@@ -35,7 +35,7 @@ pub(crate) fn request(
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // HTTP/1.0: the body ends where the connection does, and is never in chunks.
+    // With HTTP/1.0, the end of the connection ends the body, which is never chunked.
     let mut head =
         format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in fields {
@@ -54,7 +54,7 @@ fn parse(answer: &str) -> Option<Answer> {
     Some((status, body.to_owned()))
 }
 
-/// Announces a push as GitHub does.
+/// Announces a push in GitHub's format.
 pub(crate) fn signed_push(
     port: u16,
     repository: &str,
@@ -77,7 +77,7 @@ pub(crate) fn signed_push(
     signed_post(port, repository, secret, "push", body.to_string().as_bytes())
 }
 
-/// Delivers any event of GitHub's, under a delivery id of its own.
+/// Delivers any event in GitHub's format, with a new delivery ID.
 pub(crate) fn signed_post(
     port: u16,
     repository: &str,

@@ -1,20 +1,20 @@
-//! An image with nginx, made of this machine's own: nothing can be pulled in a test.
+//! An image with nginx, made of this host's nginx, because tests cannot pull images.
 //!
-//! The tests beside the front's sources include this file too, so it names nothing of this folder.
+//! The tests in the front module include this file too, so it uses nothing of this folder.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where Debian's `nginx-light` puts it.
+/// The path from Debian's `nginx-light`.
 const PROGRAM: &str = "/usr/sbin/nginx";
-/// Folders that it wants to find.
+/// Folders that nginx needs.
 const FOLDERS: [&str; 6] = ["etc/nginx", "var/lib/nginx", "var/log/nginx", "usr/share/nginx", "run", "tmp"];
 
-/// Makes an image `name` with a `label` (`NAME=VALUE`) in which `nginx` is in the path.
+/// Builds an image `name` with a `label` (`NAME=VALUE`) and with `nginx` in the path.
 ///
 /// # Panics
-/// Where this machine has no nginx: a test that did not run must not look like one that passed.
+/// This host has no nginx, because a test that did not run must not look like one that passed.
 pub(crate) fn nginx_image(name: &str, label: &str) {
     let what = "(Debian and Ubuntu: nginx-light; `.ci/run` installs it)";
     assert!(Path::new(PROGRAM).exists(), "there is no {PROGRAM} to make an image of {what}");
@@ -38,7 +38,7 @@ fn pack(out: impl std::io::Write) {
         let mut header = header(tar::EntryType::Directory, 0o755, 0);
         tar.append_data(&mut header, format!("{folder}/"), std::io::empty()).unwrap();
     }
-    // The workers' user.
+    // The user of the workers.
     let users: &[(&str, &str)] = &[
         ("etc/passwd", "root:x:0:0::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n"),
         ("etc/group", "root:x:0:\nnogroup:x:65534:\nnobody:x:65533:\n"),
@@ -55,7 +55,7 @@ fn pack(out: impl std::io::Write) {
     tar.into_inner().unwrap().flush().unwrap();
 }
 
-/// What the loader wants, and the loader.
+/// The loader and the libraries that it needs.
 fn libraries() -> BTreeSet<PathBuf> {
     let output = Command::new("ldd").arg(PROGRAM).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

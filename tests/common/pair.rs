@@ -1,4 +1,4 @@
-//! A controller on this machine, and an agent on another host that runs its prod.
+//! A controller on this host, and an agent on another host that runs its prod.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -18,12 +18,12 @@ use super::net::free_ports;
 use super::registry::Registry;
 use super::{PATIENCE, eventually, eventually_some};
 
-/// Where prod is served on the other host.
+/// The port of prod on the other host.
 pub(crate) const PORT: u16 = 8088;
-/// Where the engine of the other host finds the registry.
+/// The port of the registry for the other host's engine.
 pub(crate) const TUNNEL: u16 = 5080;
 
-/// Everything of two hosts. The processes end before their hosts do.
+/// All parts of the two hosts. The processes stop before their hosts are removed.
 pub(crate) struct Pair {
     pub(crate) agent: Option<Agent>,
     pub(crate) controller: Option<Daemon>,
@@ -38,8 +38,9 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// A controller that declares prod on the host of the agent `online`, and that agent, connected.
-    /// Nothing is recorded yet. `None`, with a printed reason, where something for it is missing.
+    /// A controller that declares prod on the host of the agent `online`, and that agent,
+    /// connected. Nothing is recorded yet. `None`, with a printed reason, if a requirement is
+    /// missing.
     pub(crate) fn new() -> Option<Self> {
         let mut pair = Self::apart()?;
         pair.start_agent();
@@ -47,7 +48,7 @@ impl Pair {
         Some(pair)
     }
 
-    /// The same, with the agent not started yet.
+    /// The same with an agent that is not started yet.
     pub(crate) fn apart() -> Option<Self> {
         let space = Space::new()?;
         let registry = Registry::start(&space)?;
@@ -75,7 +76,7 @@ impl Pair {
         Some(pair)
     }
 
-    /// Declares prod with these lines besides.
+    /// Declares prod with these additional lines.
     pub(crate) fn declare(&self, more: &str) {
         let (network, name) = (self.space.name("abide"), self.name());
         let manifest = format!(
@@ -84,7 +85,7 @@ impl Pair {
              health = {{ http = \"/\", interval = \"100ms\", timeout = \"1s\", start_deadline = \"5s\", healthy_for = \"300ms\" }}\n\
              {more}\n"
         );
-        // In one step, as an editor does: a daemon never reads half a manifest.
+        // Replaced atomically, as an editor does, so that a daemon never reads half a manifest.
         let fresh = self.desired_state.join("prod.new");
         std::fs::write(&fresh, manifest).unwrap();
         std::fs::rename(fresh, self.desired_state.join("prod.toml")).unwrap();
@@ -101,7 +102,7 @@ impl Pair {
         self.controller = Some(Daemon::start_at(&self.desired_state, &self.listen, &[]));
     }
 
-    /// Ends the controller where it stands.
+    /// Kills the controller.
     pub(crate) fn kill_controller(&mut self) {
         self.controller.take().unwrap().kill();
     }
@@ -110,12 +111,12 @@ impl Pair {
         self.agent = Some(self.another_agent(&self.folder, &self.token, TUNNEL));
     }
 
-    /// Ends the agent where it stands.
+    /// Kills the agent.
     pub(crate) fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill();
     }
 
-    /// An agent on the other host, with a folder and a token of its own.
+    /// Starts another agent on the other host, with its own folder and token.
     pub(crate) fn another_agent(&self, folder: &std::path::Path, token: &str, tunnel: u16) -> Agent {
         let mut command = self.host.command(env!("CARGO_BIN_EXE_abide"));
         for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "RUST_LOG"] {
@@ -135,24 +136,25 @@ impl Pair {
 
     // --- what is done ---------------------------------------------------------------------------
 
-    /// A token for an agent of this name.
+    /// Creates a token for an agent of this name.
     pub(crate) fn new_token(&self, agent: &str) -> String {
         let (status, made) = self.ask("POST", "/api/v1/tokens", &json!({"role": "agent", "agent": agent}));
         assert!(status < 300, "{status} {made}");
         made["token"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
     }
 
-    /// An image that serves a page of these words, in the registry; gives its name by digest.
+    /// Pushes an image that serves a page of these words to the registry; returns its name by
+    /// digest.
     pub(crate) fn push_image(&self, words: &str) -> String {
         self.push_image_with(words, "")
     }
 
-    /// The same, with more lines in its Dockerfile, such as an `ENV` that makes it misbehave.
+    /// The same with additional lines in its Dockerfile, such as an `ENV` that makes it misbehave.
     pub(crate) fn push_image_with(&self, words: &str, lines: &str) -> String {
         self.push(&made_image(&self.space, words, lines))
     }
 
-    /// Pushes an image of this engine; gives its name by digest.
+    /// Pushes an image of this engine; returns its name by digest.
     pub(crate) fn push(&self, id: &str) -> String {
         let path = format!("{}prod", self.space.prefix());
         let repository = format!("{}/{path}", self.registry.host());
@@ -162,7 +164,7 @@ impl Pair {
         format!("{repository}@{}", self.registry.digest(&path, "latest").unwrap())
     }
 
-    /// Runs a verb that has to succeed.
+    /// Runs a command that must succeed.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         let ran = self.controller.as_ref().unwrap().abide(arguments);
         assert_eq!(ran.code, 0, "abide {}: {ran:?}", arguments.join(" "));
@@ -171,15 +173,15 @@ impl Pair {
 
     // --- what is seen ---------------------------------------------------------------------------
 
-    /// The status of prod, as the controller tells it.
+    /// The status of prod according to the controller.
     pub(crate) fn view(&self) -> Value {
         self.ask("GET", "/api/v1/environments/prod", &Value::Null).1
     }
 
-    /// The first status of prod that `is_it` likes.
+    /// Returns the first status of prod that `is_it` accepts.
     ///
     /// # Panics
-    /// With the last one, where none is.
+    /// No status is accepted; the message has the last one.
     pub(crate) fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -192,7 +194,7 @@ impl Pair {
         }
     }
 
-    /// Waits until prod is Ready at its recorded generation, as the connected agent says.
+    /// Waits until prod is Ready at its recorded generation, according to the connected agent.
     pub(crate) fn ready(&self) -> Value {
         self.until("prod is ready", |view| {
             view["status"] == "Ready"
@@ -208,12 +210,12 @@ impl Pair {
         });
     }
 
-    /// One request at the controller's socket.
+    /// Sends one request to the controller's socket.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let mut stream = UnixStream::connect(self.desired_state.join("abide.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        // HTTP/1.0: the body ends where the connection does.
+        // With HTTP/1.0, the end of the connection ends the body.
         let head = format!(
             "{method} {path} HTTP/1.0\r\nHost: abide\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -234,7 +236,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// All that it ever logged.
+    /// Its complete log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -246,12 +248,12 @@ impl Agent {
         });
     }
 
-    /// The id of its process: `nsenter` turns into it.
+    /// The process ID: `nsenter` execs the agent.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it where it stands.
+    /// Kills the agent.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

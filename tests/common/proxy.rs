@@ -1,4 +1,4 @@
-//! Between a daemon and the engine: counts what is asked, and fails what it is told to fail.
+//! A proxy between a daemon and the engine: records requests, and injects faults.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What becomes of one request.
+/// The treatment of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is passed on, and so is its answer.
+    /// Request and answer are passed on.
     None,
-    /// The connection is closed before the engine hears of it.
+    /// The connection is closed before the request reaches the engine.
     Refuse,
-    /// The engine does it, and the answer is cut after so many bytes.
+    /// The engine executes the request, but the answer is cut after so many bytes.
     Cut(u64),
-    /// The engine does not hear of it, and this is answered: a status and a body.
+    /// The request does not reach the engine; the answer is this status and body.
     Answer(u16, &'static str),
 }
 
-/// Decides about a request from its method and path, such as `POST /containers/0f3a/start`.
+/// Decides about a request by its method and path, such as `POST /containers/0f3a/start`.
 pub(crate) type Rule = Box<dyn FnMut(&str) -> Fault + Send>;
 
-/// A socket that passes everything on to the engine, one request a connection.
+/// A socket that forwards to the engine, with one request per connection.
 pub(crate) struct Proxy {
     socket: PathBuf,
     shared: Arc<Mutex<Shared>>,
@@ -35,8 +35,8 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Listens on a socket in `dir`, for as long as the test program runs, in front of the engine
-    /// that all tests share.
+    /// Listens on a socket in `dir`, for as long as the test program runs, in front of the shared
+    /// engine.
     pub(crate) fn start(dir: &Path) -> Self {
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
         Self::before(dir, host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into())
@@ -51,29 +51,29 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (shared, engine) = (Arc::clone(&of_requests), engine.clone());
-                // A connection that breaks is what both sides are tested for.
+                // Broken connections are part of the tests.
                 thread::spawn(move || drop(pass_on(client, &engine, &shared)));
             }
         });
         Self { socket, shared }
     }
 
-    /// What `DOCKER_HOST` has to be.
+    /// The value of `DOCKER_HOST` for this proxy.
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// From now on requests are judged by `rule`.
+    /// Applies `rule` to all further requests.
     pub(crate) fn rule(&self, rule: impl FnMut(&str) -> Fault + Send + 'static) {
         self.shared.lock().unwrap().rule = Box::new(rule);
     }
 
-    /// Every request so far, in the order in which they came.
+    /// All requests so far, in order of arrival.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.shared.lock().unwrap().seen.clone()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the recorded requests.
     pub(crate) fn forget(&self) {
         self.shared.lock().unwrap().seen.clear();
     }
@@ -104,11 +104,11 @@ fn pass_on(mut client: UnixStream, engine: &Path, shared: &Mutex<Shared>) -> io:
     let (mut from_client, mut to_engine) = (client.try_clone()?, engine.try_clone()?);
     thread::spawn(move || {
         let _ = io::copy(&mut from_client, &mut to_engine);
-        // The engine ends what it does for a client that is gone.
+        // The engine stops working for a client that has disconnected.
         let _ = to_engine.shutdown(Shutdown::Write);
     });
     if most != u64::MAX {
-        // An answer that begins: by then the engine has done what was asked.
+        // Once an answer begins, the engine has executed the request.
         let mut first = [0];
         engine.read_exact(&mut first)?;
         client.write_all(&first[..usize::from(most > 0)])?;
@@ -118,7 +118,7 @@ fn pass_on(mut client: UnixStream, engine: &Path, shared: &Mutex<Shared>) -> io:
     copied.map(drop)
 }
 
-/// The request's head as text, and what came after it in the same breath.
+/// Returns the request's head as text, and the bytes read after it.
 pub(super) fn read_head(client: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     const END: &[u8] = b"\r\n\r\n";
     let (mut read, mut chunk) = (Vec::new(), [0; 4096]);
@@ -135,7 +135,7 @@ pub(super) fn read_head(client: &mut impl Read) -> io::Result<(String, Vec<u8>)>
     }
 }
 
-/// The first line without the version of the API and the query.
+/// The first line without the API version and the query.
 fn method_and_path(head: &str) -> String {
     let mut words = head.split_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -147,8 +147,8 @@ fn method_and_path(head: &str) -> String {
     }
 }
 
-/// The head with a wish to close the connection after the answer, so that the next request comes
-/// with a connection of its own. What turns into another protocol stays as it is.
+/// The head with a request to close the connection after the answer, so that each request uses its
+/// own connection. A request that upgrades to another protocol is unchanged.
 pub(super) fn closing(head: &str) -> String {
     let is = |line: &str, name: &str| line.to_ascii_lowercase().starts_with(name);
     if head.lines().any(|line| is(line, "upgrade:")) {

@@ -1,4 +1,4 @@
-//! A real registry: this machine's own `docker-registry`, as a process on a free port.
+//! A real registry: this host's own `docker-registry`, as a process on a free port.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -15,13 +15,13 @@ use super::net::free_ports;
 
 /// Debian's and Ubuntu's `docker-registry`.
 const PROGRAM: &str = "/usr/bin/docker-registry";
-/// How long it may take to start.
+/// How long the registry may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The kinds of manifests that are asked for.
+/// The accepted media types of manifests.
 const ACCEPT: &str =
     "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
 
-/// Who may come in.
+/// The user and password of the registry.
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
     pub(crate) username: &'static str,
@@ -37,12 +37,13 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Starts one that lets everyone in; `None`, with a printed reason, where there is no program.
+    /// Starts a registry without a password; `None`, with a printed reason, if the program is
+    /// missing.
     pub(crate) fn start(space: &Space) -> Option<Self> {
         Self::start_with(space, None, "")
     }
 
-    /// The same, with a password and more lines of configuration.
+    /// The same with a password and more lines of configuration.
     pub(crate) fn start_with(space: &Space, login: Option<Login>, more: &str) -> Option<Self> {
         if !std::path::Path::new(PROGRAM).exists() {
             eprintln!("left out: no {PROGRAM} (Debian and Ubuntu: docker-registry)");
@@ -57,7 +58,7 @@ impl Registry {
         Some(registry)
     }
 
-    /// The one that another value runs on this port, to ask it.
+    /// A client for a registry on this port that another value runs.
     pub(crate) fn at(port: u16) -> Self {
         Self { child: None, port, dir: PathBuf::new(), login: None }
     }
@@ -79,7 +80,7 @@ impl Registry {
         std::fs::write(self.dir.join("config.yml"), config).unwrap();
     }
 
-    /// Starts it again after [`kill`](Self::kill).
+    /// Starts the registry again after [`kill`](Self::kill).
     pub(crate) fn run(&mut self) {
         let log = std::fs::File::create(self.dir.join("log")).unwrap();
         let mut command = Command::new(PROGRAM);
@@ -89,7 +90,7 @@ impl Registry {
         eventually("the registry answers", PATIENCE, || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
-    /// Ends it where it stands.
+    /// Kills the registry.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -97,7 +98,7 @@ impl Registry {
         }
     }
 
-    /// Takes the password from everyone, or gives it to another.
+    /// Replaces the user and password.
     pub(crate) fn change_password(&mut self, login: Login) {
         self.kill();
         self.login = Some(login);
@@ -105,19 +106,19 @@ impl Registry {
         self.run();
     }
 
-    /// Starts it again with other lines of configuration.
+    /// Restarts the registry with other lines of configuration.
     pub(crate) fn reconfigure(&mut self, more: &str) {
         self.kill();
         self.configure(more);
         self.run();
     }
 
-    /// Stops it from saying anything, without an end.
+    /// Freezes the registry with its connections open.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes the frozen registry.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -139,7 +140,7 @@ impl Registry {
 
     // --- what is in it --------------------------------------------------------------------------
 
-    /// The digest of a tag or digest; `None` where it is not there.
+    /// The digest of a tag or digest; `None` if it does not exist.
     pub(crate) fn digest(&self, repository: &str, reference: &str) -> Option<String> {
         let (status, head, _) = self.ask("HEAD", &format!("/v2/{repository}/manifests/{reference}"), "", "");
         (status == 200).then(|| header(&head, "docker-content-digest").unwrap())
@@ -155,7 +156,7 @@ impl Registry {
         tags
     }
 
-    /// Gives a tag to what another reference has: what a stranger does, or a release.
+    /// Sets a tag to the image of another reference, as a release or an attacker does.
     pub(crate) fn move_tag(&self, repository: &str, tag: &str, to: &str) {
         let (status, head, manifest) = self.ask("GET", &format!("/v2/{repository}/manifests/{to}"), "", "");
         assert_eq!(status, 200, "{manifest}");
@@ -165,7 +166,7 @@ impl Registry {
         assert_eq!(status, 201, "{body}");
     }
 
-    /// Lays an index into a repository that has the image `of` for this platform alone. Gives its digest.
+    /// Adds an index that has the image `of` for this platform only. Returns its digest.
     pub(crate) fn place_index(&self, repository: &str, of: &str, os: &str, architecture: &str) -> String {
         let (_, head, manifest) = self.ask("GET", &format!("/v2/{repository}/manifests/{of}"), "", "");
         let kind = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -181,14 +182,14 @@ impl Registry {
         header(&head, "docker-content-digest").unwrap()
     }
 
-    /// Deletes a manifest, and the tags of it, as a garbage collection does.
+    /// Deletes a manifest and its tags, as a garbage collection does.
     pub(crate) fn delete(&self, repository: &str, digest: &str) {
         let (status, _, body) = self.ask("DELETE", &format!("/v2/{repository}/manifests/{digest}"), "", "");
         assert_eq!(status, 202, "{body}");
         assert_eq!(self.digest(repository, digest), None);
     }
 
-    /// Status, head and body of one request.
+    /// Sends one request and returns status, head and body.
     fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -197,7 +198,7 @@ impl Registry {
             let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
             format!("Authorization: Basic {pair}\r\n")
         });
-        // HTTP/1.0: the body ends where the connection does.
+        // With HTTP/1.0, the end of the connection ends the body.
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: {}\r\nAccept: {ACCEPT}\r\nContent-Type: {kind}\r\n{}Content-Length: {}\r\n\r\n{body}",
             self.host(),
@@ -223,8 +224,8 @@ impl Drop for Registry {
     }
 }
 
-/// An image of the same program, as `registry:2` is one; `None`, with a printed reason, where this
-/// machine has none to make it of.
+/// Builds an image of the same program, like `registry:2`; `None`, with a printed reason, if this
+/// host does not have the program.
 pub(crate) fn registry_image(space: &Space) -> Option<String> {
     const CONFIG: &str =
         "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: /var/lib/registry\nhttp:\n  addr: :5000\n";
@@ -239,7 +240,7 @@ pub(crate) fn registry_image(space: &Space) -> Option<String> {
     let mut child = import.args(["-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut tar = tar::Builder::new(child.stdin.take().unwrap());
     for file in needed_files() {
-        // Under the name by which the loader looks for it; what it links to may be anywhere.
+        // Stored under the path that the loader expects; its link target may be anywhere.
         let bytes = std::fs::read(&file).unwrap();
         append(&mut tar, file.strip_prefix("/").unwrap().to_str().unwrap(), &bytes);
     }
@@ -249,7 +250,7 @@ pub(crate) fn registry_image(space: &Space) -> Option<String> {
     Some(name)
 }
 
-/// The program, its loader and its libraries, by `ldd`.
+/// Returns the program, its loader and its libraries, by `ldd`.
 fn needed_files() -> Vec<PathBuf> {
     let listed = Command::new("ldd").arg(PROGRAM).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();

@@ -1,5 +1,5 @@
-//! Between everyone and a registry: passes everything on, one request a connection, and lets happen
-//! in the middle of a transfer what it is told to.
+//! A relay between clients and a registry: forwards everything, one request per connection, and
+//! injects faults in the middle of a transfer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,25 +10,25 @@ use std::thread;
 use super::PATIENCE;
 use super::proxy::{closing, read_head};
 
-/// What every connection with TLS begins with.
+/// The first byte of every TLS connection.
 const HANDSHAKE: u8 = 0x16;
 
-/// What becomes of one request.
+/// The treatment of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mishap {
-    /// It is passed on, and so is its answer.
+    /// Request and answer are passed on.
     None,
-    /// After so many bytes of it and its answer nothing is passed on any more, until
+    /// After so many bytes of the request and its answer, nothing is passed on until
     /// [`Relay::release`].
     Hold(u64),
-    /// After so many bytes of its body it is answered with this status, in the registry's place.
+    /// After so many bytes of its body, the relay answers with this status instead of the registry.
     Answer(u64, u16),
 }
 
-/// Decides about a request from its head.
+/// Decides about a request by its head.
 type Rule = Box<dyn FnMut(&str) -> Mishap + Send>;
 
-/// A port of the loopback address that stands for a registry's.
+/// A port on the loopback address that stands for a registry.
 #[derive(Clone)]
 pub(crate) struct Relay {
     port: u16,
@@ -44,13 +44,13 @@ struct Shared {
 
 #[derive(Default)]
 struct Held {
-    /// Requests that were held so far.
+    /// The number of requests held so far.
     count: usize,
     is_released: bool,
 }
 
 impl Relay {
-    /// Listens, for as long as the test program runs, in front of a registry's port.
+    /// Listens in front of a registry's port, for as long as the test program runs.
     pub(crate) fn start(registry: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -62,7 +62,7 @@ impl Relay {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = Arc::clone(&shared);
-                // A connection that breaks is what both sides are tested for.
+                // Broken connections are part of the tests.
                 thread::spawn(move || drop(shared.pass_on(client)));
             }
         });
@@ -74,13 +74,13 @@ impl Relay {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// From now on requests are judged by `rule`, which sees their heads.
+    /// Applies `rule` to the heads of all further requests.
     pub(crate) fn rule(&self, rule: impl FnMut(&str) -> Mishap + Send + 'static) {
         *self.shared.held.lock().unwrap() = Held::default();
         *self.shared.rule.lock().unwrap() = Box::new(rule);
     }
 
-    /// From now on nothing happens to any request.
+    /// Passes all further requests on without faults.
     pub(crate) fn calm(&self) {
         self.rule(|_| Mishap::None);
     }
@@ -93,7 +93,7 @@ impl Relay {
         assert!(held.count > 0, "nothing was held within {PATIENCE:?}");
     }
 
-    /// Lets all that is held go on, and holds nothing more.
+    /// Releases all held transfers, and holds no more.
     pub(crate) fn release(&self) {
         self.shared.held.lock().unwrap().is_released = true;
         self.shared.changed.notify_all();
@@ -105,7 +105,7 @@ impl Shared {
         let mut first = [0];
         client.peek(&mut first)?;
         if first[0] == HANDSHAKE {
-            // As a registry without TLS says to an engine that tries TLS first.
+            // A registry without TLS gives this answer to an engine that tries TLS first.
             return answer(client, 400);
         }
         let (head, rest) = read_head(&mut client)?;
@@ -140,25 +140,25 @@ impl Shared {
 /// Both directions of one request.
 struct Way {
     shared: Arc<Shared>,
-    /// What is still to happen.
+    /// The pending fault.
     left: Mutex<Mishap>,
-    /// The client was told something in the registry's place.
+    /// Whether the relay has answered instead of the registry.
     is_answered: AtomicBool,
 }
 
 impl Way {
-    /// What the client sends, until it is answered or has no more.
+    /// Forwards the client's bytes, until it is answered or has no more.
     fn send(&self, client: TcpStream, registry: TcpStream) -> io::Result<()> {
         if let Some(status) = self.copy(client.try_clone()?, &registry)? {
             self.is_answered.store(true, Ordering::SeqCst);
             registry.shutdown(Shutdown::Both)?;
             return answer(client, status);
         }
-        // The registry ends what it does for a client that is gone.
+        // The registry stops working for a client that has disconnected.
         registry.shutdown(Shutdown::Write)
     }
 
-    /// Passes on what comes, to its end; gives the status where it is to be answered before that.
+    /// Forwards all bytes; returns a status if the relay has to answer before the end.
     fn copy(&self, mut from: TcpStream, mut to: &TcpStream) -> io::Result<Option<u16>> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -173,7 +173,7 @@ impl Way {
         }
     }
 
-    /// Returns once so many bytes may be passed on, or with the status in their place.
+    /// Returns once so many bytes may be passed on, or with the status to answer instead.
     fn passing(&self, bytes: u64) -> Option<u16> {
         let mut left = self.left.lock().unwrap();
         match &mut *left {
@@ -189,10 +189,10 @@ impl Way {
     }
 }
 
-/// Says `status` to a client that may still be sending.
+/// Answers `status` to a client that may still be sending.
 fn answer(mut client: TcpStream, status: u16) -> io::Result<()> {
     write!(client, "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
     client.shutdown(Shutdown::Write)?;
-    // Read to its end, or the answer would be lost with a reset.
+    // Reads to the end, because a reset could make the answer get lost.
     io::copy(&mut client, &mut io::sink()).map(drop)
 }

@@ -1,4 +1,4 @@
-//! A daemon on the example site, and what a test asks of it again and again.
+//! A daemon on the example site, with common queries of tests.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -16,10 +16,10 @@ use super::slow_git::SlowGit;
 use super::standard::{SECRET, Standard};
 use super::{eventually, eventually_some};
 
-/// The environments of the example, in the order of their ports.
+/// The environments of the example, ordered by port.
 const NAMES: [&str; 3] = ["dev", "test", "prod"];
 
-/// Environments of the example under a daemon. The daemon ends before its space is cleared.
+/// Environments of the example under a daemon. The daemon stops before its space is cleared.
 pub(crate) struct Scene {
     pub(crate) daemon: Daemon,
     pub(crate) site: Standard,
@@ -27,19 +27,19 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// The environments of these names, which are called ready soon after they answer; `edit` has the
-    /// last word on the manifest. `None` where the tests on Docker were left out.
+    /// Starts the environments of these names, which become ready soon after they answer; `edit`
+    /// makes the last change to the manifest. `None` if the tests on Docker are disabled.
     pub(crate) fn new(names: &[&str], edit: impl FnOnce(String) -> String) -> Option<Self> {
         Self::polled("0s", names, edit)
     }
 
-    /// The same, with the branches polled.
+    /// The same with polled branches.
     pub(crate) fn polled(poll: &str, names: &[&str], edit: impl FnOnce(String) -> String) -> Option<Self> {
         Some(Self::in_space(Space::new()?, poll, names, edit))
     }
 
-    /// The environments of these names behind a front, whose port for host names is given too. Each has
-    /// the host name `NAME.example`.
+    /// The environments of these names behind the proxy, and its port for host names. Each has the
+    /// host name `NAME.example`.
     pub(crate) fn fronted(names: &[&str]) -> Option<(Self, u16)> {
         let space = Space::new()?;
         let image = space.name("nginx");
@@ -55,7 +55,7 @@ impl Scene {
         Some((scene, http))
     }
 
-    /// The environments of these names under a daemon whose git answers as the test wants.
+    /// The environments of these names under a daemon with a controllable git.
     pub(crate) fn with_git(
         poll: &str,
         names: &[&str],
@@ -76,14 +76,14 @@ impl Scene {
         Self { daemon, site, space }
     }
 
-    /// dev alone, which runs the first commit.
+    /// Only dev, running the first commit.
     pub(crate) fn dev() -> Option<Self> {
         let scene = Self::new(&["dev"], |manifest| manifest)?;
         scene.ready("dev");
         Some(scene)
     }
 
-    /// Ends the daemon in peace and starts another.
+    /// Stops the daemon in order and starts another.
     pub(crate) fn restarted(self) -> Self {
         let Self { daemon, site, space } = self;
         assert!(daemon.terminate().success());
@@ -92,12 +92,12 @@ impl Scene {
 
     // --- what is done ---------------------------------------------------------------------------
 
-    /// Commits and pushes a page of these words; gives the commit.
+    /// Commits and pushes a page of these words; returns the commit.
     pub(crate) fn push_page(&self, branch: &str, words: &str) -> String {
         self.site.repo.commit_and_push(branch, &[("www/index.html", words)])
     }
 
-    /// Announces the head of a branch, as GitHub does.
+    /// Announces the head of a branch in GitHub's format.
     pub(crate) fn announce(&self, branch: &str) -> Answer {
         self.announce_commit(branch, &self.site.repo.head(branch))
     }
@@ -107,7 +107,7 @@ impl Scene {
         signed_push(self.daemon.port(), "keepwork", SECRET, branch, commit).unwrap()
     }
 
-    /// Pushes a page, announces it, and waits until it is served; gives the commit.
+    /// Pushes a page, announces it, and waits until it is served; returns the commit.
     pub(crate) fn deploy(&self, branch: &str, environment: &str, words: &str) -> String {
         let commit = self.push_page(branch, words);
         assert_eq!(self.announce(branch).0, 202);
@@ -116,7 +116,7 @@ impl Scene {
         commit
     }
 
-    /// Runs a verb that has to succeed.
+    /// Runs a command that must succeed.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         let ran = self.daemon.abide(arguments);
         assert_eq!(ran.code, 0, "abide {}: {ran:?}", arguments.join(" "));
@@ -125,36 +125,36 @@ impl Scene {
 
     // --- what is seen ---------------------------------------------------------------------------
 
-    /// The status as scripts get it.
+    /// The status in JSON.
     pub(crate) fn view(&self, environment: &str) -> Value {
         let mut views = json(&self.abide(&["status", environment, "-o", "json"]));
         views[0].take()
     }
 
-    /// The history as scripts get it, newest first.
+    /// The history in JSON, newest first.
     pub(crate) fn history(&self, environment: &str) -> Vec<Value> {
         list(json(&self.abide(&["history", environment, "-o", "json"])))
     }
 
-    /// The first status that `is_it` likes.
+    /// Returns the first status that `is_it` accepts.
     pub(crate) fn until(&self, what: &str, environment: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/api/v1/environments/{environment}");
         let look = || serde_json::from_str(&self.get(&path).1).ok().filter(|view| is_it(view));
         eventually_some(&format!("{environment}: {what}"), PATIENCE, look)
     }
 
-    /// The status once it is Ready.
+    /// Returns the status once it is Ready.
     pub(crate) fn ready(&self, environment: &str) -> Value {
         self.until("it is ready", environment, is_ready)
     }
 
-    /// The status once it is Ready with this commit.
+    /// Returns the status once it is Ready with this commit.
     pub(crate) fn ready_at(&self, environment: &str, commit: &str) -> Value {
         let what = format!("it is ready with {commit}");
         self.until(&what, environment, |view| is_ready(view) && view["revision"] == commit)
     }
 
-    /// The status once it has this condition, for this reason, and speaks of the newest generation.
+    /// Returns the status once it has this condition and reason for the newest generation.
     pub(crate) fn said(&self, environment: &str, condition: &str, reason: &str) -> Value {
         self.until(&format!("it is {condition} ({reason})"), environment, |view| {
             view["status"] == condition
@@ -163,10 +163,10 @@ impl Scene {
         })
     }
 
-    /// What is served at `/`.
+    /// The page at `/`.
     ///
     /// # Panics
-    /// Where nothing is.
+    /// No page is served.
     pub(crate) fn page(&self, environment: &str) -> String {
         let index = NAMES.iter().position(|name| *name == environment).unwrap();
         let (status, page) = http_get(self.site.ports[index], "/").unwrap();
@@ -179,7 +179,7 @@ impl Scene {
         self.space.name(&format!("{environment}-server"))
     }
 
-    /// One thing that Docker says of the container of an environment.
+    /// One value from `docker inspect` of the container of an environment.
     pub(crate) fn inspect(&self, environment: &str, format: &str) -> String {
         docker(&["inspect", "--format", format, &self.container(environment)])
     }
@@ -196,13 +196,13 @@ impl Scene {
         names
     }
 
-    /// How many builds were ever begun: each has a log.
+    /// The number of builds ever begun; each has a log.
     pub(crate) fn builds_begun(&self) -> usize {
         let logs: PathBuf = self.site.desired_state.join("record/logs");
         std::fs::read_dir(logs).map_or(0, |files| files.flatten().count())
     }
 
-    /// How many builds ever came to a verdict: good ones and bad ones.
+    /// The numbers of builds that ever ended with a permanent result: good and failed ones.
     pub(crate) fn builds_ended(&self) -> [u64; 2] {
         let (status, page) = self.get("/metrics");
         assert_eq!(status, 200, "{page}");
@@ -212,7 +212,7 @@ impl Scene {
         })
     }
 
-    /// Waits until the loop has asked git because of the last announcement.
+    /// Waits until the controller has queried git because of the last announcement.
     pub(crate) fn hint_is_taken(&self, environment: &str) {
         eventually("the announcement is looked into", PATIENCE, || {
             let record = json(&self.abide(&["export"]));
@@ -222,11 +222,11 @@ impl Scene {
         });
     }
 
-    /// `GET path` at the daemon's socket.
+    /// Sends `GET path` to the daemon's socket.
     pub(crate) fn get(&self, path: &str) -> Answer {
         let mut stream = UnixStream::connect(self.site.desired_state.join("abide.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // HTTP/1.0: the body ends where the connection does.
+        // With HTTP/1.0, the end of the connection ends the body.
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: abide\r\n\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -239,7 +239,7 @@ fn is_ready(view: &Value) -> bool {
     view["status"] == "Ready" && view["observed_generation"] == view["generation"]
 }
 
-/// What a run with `-o json` printed.
+/// The output of a run with `-o json`.
 pub(crate) fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
@@ -250,7 +250,7 @@ pub(crate) fn list(value: Value) -> Vec<Value> {
     elements
 }
 
-/// A manifest without the environments that are not among `names`.
+/// A manifest with only the environments in `names`.
 fn only(names: &[&str], manifest: &str) -> String {
     let mut is_kept = true;
     let kept = manifest.lines().filter(|line| {
@@ -263,7 +263,7 @@ fn only(names: &[&str], manifest: &str) -> String {
     kept.map(|line| format!("{line}\n")).collect()
 }
 
-/// A manifest under which nobody waits long, for good news or for bad.
+/// A manifest with short deadlines.
 fn hasty(manifest: &str) -> String {
     let patient = r#"interval = "250ms", timeout = "1s", start_deadline = "15s", healthy_for = "2s""#;
     let hasty = r#"interval = "100ms", timeout = "2s", start_deadline = "5s", healthy_for = "300ms""#;

@@ -1,17 +1,17 @@
-//! A git that answers when and as a test wants.
+//! A git whose answers a test controls.
 
 use std::path::{Path, PathBuf};
 
 use super::docker::Space;
 
-/// A program called `git` before the real one in the path: a question for the heads of a remote waits
-/// or fails as the test says; everything else is passed on.
+/// A program called `git` before the real one in the path. A query for the heads of a remote waits
+/// or fails as the test demands; everything else is passed on.
 pub(crate) struct SlowGit {
     dir: PathBuf,
 }
 
 impl SlowGit {
-    /// Lays it out in `space`. At first it is as fast as git is.
+    /// Installs it in `space`. At first it is as fast as git.
     pub(crate) fn new(space: &Space) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = space.dir().join("slow-git");
@@ -29,22 +29,22 @@ impl SlowGit {
         Self { dir }
     }
 
-    /// The path in which a daemon finds it.
+    /// The `PATH` for a daemon.
     pub(crate) fn path(&self) -> String {
         format!("{}:{}", self.dir.display(), std::env::var("PATH").unwrap())
     }
 
-    /// Answers after so many seconds from now on.
+    /// Delays all further answers by so many seconds.
     pub(crate) fn takes(&self, seconds: u32) {
         put(&self.dir.join("slow"), &seconds.to_string());
     }
 
-    /// Fails with these words from now on.
+    /// Fails all further queries with these words.
     pub(crate) fn fails(&self, words: &str) {
         put(&self.dir.join("fails"), words);
     }
 
-    /// Is git again.
+    /// Behaves like git again.
     pub(crate) fn is_well(&self) {
         for name in ["slow", "fails"] {
             let _ = std::fs::remove_file(self.dir.join(name));
@@ -52,7 +52,7 @@ impl SlowGit {
     }
 }
 
-/// In one step: the script never reads half of it.
+/// Replaced atomically, so that the script never reads a partial file.
 fn put(path: &Path, text: &str) {
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, text).unwrap();

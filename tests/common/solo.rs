@@ -1,4 +1,4 @@
-//! One environment alone, which costs a test one small build.
+//! A single environment, which costs a test one small build.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use super::{eventually, eventually_some};
 const SECRET: &str = "only-the-tests-know-this-one";
 const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 
-/// `dev` of the example site, declared in a folder of its own. Its branch is not polled.
+/// `dev` of the example site, declared in its own folder. Its branch is not polled.
 pub(crate) struct Solo {
-    /// The repository that it follows.
+    /// The repository that it tracks.
     pub(crate) repo: GitRepo,
     /// The folder of the manifest and the record.
     pub(crate) desired_state: PathBuf,
@@ -27,41 +27,41 @@ pub(crate) struct Solo {
     pub(crate) network: String,
     /// The declared volume's name.
     pub(crate) volume: String,
-    /// Where it is published on this machine.
+    /// Its published port on this host.
     pub(crate) port: u16,
-    /// How its build is declared, without the table's head.
+    /// The declaration of its build, without the table's head.
     pub(crate) build: String,
-    /// How its health is judged.
+    /// The declaration of its health probe.
     pub(crate) health: String,
 }
 
-/// One life of a container: from a start to the next.
+/// One run of a container: from one start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
-    /// The container's id.
+    /// The container's ID.
     pub(crate) id: String,
-    /// When its process was started, as the engine writes it.
+    /// When its process was started, in the engine's format.
     pub(crate) started_at: String,
     /// The image ID.
     pub(crate) image: String,
-    /// The process id, zero where none runs.
+    /// The process ID; zero if the container does not run.
     pub(crate) pid: i32,
     /// `running`, `paused`, `exited` and so on.
     pub(crate) state: String,
 }
 
 impl Solo {
-    /// What its daemon needs in its environment: the name and the value of the webhook's secret.
+    /// The daemon's environment variable with the webhook's secret: name and value.
     pub(crate) const SECRET: (&str, &str) = (SECRET_VARIABLE, SECRET);
 
-    /// Lays it out in `space`; nothing is declared yet but what it needs.
+    /// Creates it in `space`, with the minimal declaration.
     pub(crate) fn new(space: &Space) -> Self {
         let solo = Self::undeclared(space);
         solo.declare("");
         solo
     }
 
-    /// The same with the health probe and the build still open to change, so not declared.
+    /// The same without a declaration, so that health probe and build can still change.
     pub(crate) fn undeclared(space: &Space) -> Self {
         let desired_state = space.dir().join("desired-state");
         std::fs::create_dir(&desired_state).unwrap();
@@ -80,7 +80,7 @@ impl Solo {
         }
     }
 
-    /// Declares it anew with these `options` besides: lines of `[environment.dev]`.
+    /// Declares it again with additional `options`: lines of `[environment.dev]`.
     pub(crate) fn declare(&self, options: &str) {
         let Self { name, network, volume, port, build, health, .. } = self;
         let url = self.repo.url();
@@ -106,32 +106,32 @@ health = {{ {health} }}
         ));
     }
 
-    /// Writes the whole manifest anew.
+    /// Replaces the whole manifest.
     pub(crate) fn declare_all(&self, manifest: &str) {
-        // In one step, as an editor does: a daemon never reads half a manifest.
+        // Replaced atomically, as an editor does, so that a daemon never reads half a manifest.
         let path = self.desired_state.join("keepwork.toml");
         let fresh = path.with_extension("new");
         std::fs::write(&fresh, manifest).unwrap();
         std::fs::rename(fresh, path).unwrap();
     }
 
-    /// The name of the holder of its network namespace.
+    /// The name of its sandbox.
     pub(crate) fn holder(&self) -> String {
         format!("{}.net", self.name)
     }
 
-    /// Starts a daemon on it, with `env` set in addition.
+    /// Starts a daemon on it, with additional environment variables `env`.
     pub(crate) fn daemon(&self, env: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())
     }
 
-    /// Runs a daemon on it to its end, which is near where another one runs already.
+    /// Runs a second daemon until it exits, which is soon if another daemon runs already.
     pub(crate) fn second_daemon(&self) -> Ran {
         let secret = [(SECRET_VARIABLE, SECRET)];
         abide_with(&self.desired_state, &["daemon", "--listen", "127.0.0.1:0"], &secret)
     }
 
-    /// Commits `files`, pushes, and announces that to `daemon`. Gives the commit's id.
+    /// Commits `files`, pushes, and announces that to `daemon`. Returns the commit's ID.
     pub(crate) fn push(&self, daemon: &Daemon, files: &[(&str, &str)]) -> String {
         let commit = self.repo.commit_and_push("dev", files);
         let (status, body) = signed_push(daemon.port(), "keepwork", SECRET, "dev", &commit).unwrap();
@@ -139,14 +139,14 @@ health = {{ {health} }}
         commit
     }
 
-    /// The element of `status -o json`; `None` where nothing answers.
+    /// The element of `status -o json`; `None` if the daemon does not answer.
     pub(crate) fn status(&self) -> Option<Value> {
         let ran = abide(&self.desired_state, &["status", "dev", "-o", "json"]);
         let mut all: Vec<Value> = serde_json::from_str(&ran.stdout).ok()?;
         all.pop()
     }
 
-    /// The status, once `look` accepts it.
+    /// Returns the status once `look` accepts it.
     pub(crate) fn await_status(&self, what: &str, look: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -158,13 +158,13 @@ health = {{ {health} }}
         found.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}; the last status: {last}"))
     }
 
-    /// The status, once it has this `reason`.
+    /// Returns the status once it has this `reason`.
     pub(crate) fn await_reason(&self, reason: &str) -> Value {
         self.await_status(reason, |status| status["reason"] == reason)
     }
 
-    /// Waits until it is ready, serves, and its record speaks of the branch's head. Gives the life of
-    /// its container.
+    /// Waits until it is ready and serves, and its record has the branch's head. Returns the life
+    /// of its container.
     pub(crate) fn await_ready(&self) -> Life {
         let head = self.repo.head("dev");
         let status = self.await_status("it is ready at the head of its branch", |status| {
@@ -178,17 +178,17 @@ health = {{ {health} }}
         life
     }
 
-    /// Whether a request to the published port is answered as it should be.
+    /// Whether a request to the published port gets the expected answer.
     pub(crate) fn serves(&self) -> bool {
         http_get(self.port, "/").is_ok_and(|(status, _)| status == 200)
     }
 
-    /// The present life of the container of its name.
+    /// The current life of its container.
     pub(crate) fn life(&self) -> Option<Life> {
         Life::of(&self.name)
     }
 
-    /// The steps that were taken so far, as sentences.
+    /// The steps taken so far, as sentences.
     pub(crate) fn steps(&self) -> Vec<String> {
         let ran = abide(&self.desired_state, &["events", "dev", "-o", "json"]);
         let events: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| {
@@ -209,14 +209,14 @@ health = {{ {health} }}
         self.access_log().is_some_and(|log| log.contains(word))
     }
 
-    /// What the site has written of requests into its volume.
+    /// The requests that the site has logged in its volume.
     pub(crate) fn access_log(&self) -> Option<String> {
         try_docker(&["cp", &format!("{}:/site/log/access.log", self.name), "-"])
     }
 }
 
 impl Life {
-    /// The present life of a container.
+    /// The current life of a container.
     pub(crate) fn of(container: &str) -> Option<Self> {
         const FORMAT: &str = "{{.Id}} {{.State.StartedAt}} {{.Image}} {{.State.Pid}} {{.State.Status}}";
         let seen = try_docker(&["container", "inspect", "--format", FORMAT, container])?;
@@ -232,7 +232,7 @@ impl Life {
     }
 }
 
-/// One value of what `docker inspect` tells of a container.
+/// One value from `docker inspect` of a container.
 pub(crate) fn inspected(container: &str, format: &str) -> String {
     docker(&["container", "inspect", "--format", format, container])
 }

@@ -1,4 +1,4 @@
-//! One environment that runs what a test names: images that are there, no repository, no build.
+//! A single environment that runs present images named by a test, without a repository or a build.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::net::{free_ports, http_get};
 use super::nginx::nginx_image;
 use super::{PATIENCE, eventually_some};
 
-/// `dev`, declared in a folder of its own.
+/// `dev`, declared in its own folder.
 pub(crate) struct Spot {
     /// The folder of the manifest and the record.
     pub(crate) desired_state: PathBuf,
@@ -19,15 +19,15 @@ pub(crate) struct Spot {
     pub(crate) name: String,
     /// The managed network's name.
     pub(crate) network: String,
-    /// Where it is published on this machine.
+    /// Its published port on this host.
     pub(crate) port: u16,
 }
 
 impl Spot {
-    /// The name by which a front serves it.
+    /// The host name for the proxy.
     pub(crate) const HOST: &str = "dev.example";
 
-    /// Lays it out in `space`, ready soon after it answers, with `options` besides: lines of
+    /// Creates it in `space`, ready soon after it answers, with additional `options`: lines of
     /// `[environment.dev]`.
     pub(crate) fn new(space: &Space, options: &str) -> Self {
         let desired_state = space.dir().join("desired-state");
@@ -38,13 +38,12 @@ impl Spot {
         spot
     }
 
-    /// The name of the holder of its network namespace.
+    /// The name of its sandbox.
     pub(crate) fn holder(&self) -> String {
         format!("{}.net", self.name)
     }
 
-    /// The same behind a front of its own, which also serves it by [`Self::HOST`] on a port that is
-    /// given beside it.
+    /// The same behind its own proxy, which also serves it by [`Self::HOST`] on the returned port.
     pub(crate) fn fronted(space: &Space, options: &str) -> (Self, u16) {
         let image = space.name("nginx");
         nginx_image(&image, &space.label());
@@ -54,7 +53,7 @@ impl Spot {
         (Self::new(space, &format!("{host}\n{options}\n{front}")), http)
     }
 
-    /// Declares it anew.
+    /// Declares it again.
     pub(crate) fn declare(&self, options: &str) {
         let Self { name, network, port, .. } = self;
         let health = match options.contains("health") {
@@ -68,7 +67,7 @@ impl Spot {
             "[docker]\nnetwork = \"{network}\"\n[environment.dev]\ncontainer = \"{name}\"\nport = {SITE_PORT}\n\
              publish = \"127.0.0.1:{port}\"\n{health}\n{options}\n"
         );
-        // In one step, as an editor does: a daemon never reads half a manifest.
+        // Replaced atomically, as an editor does, so that a daemon never reads half a manifest.
         let path = self.desired_state.join("spot.toml");
         let fresh = path.with_extension("new");
         std::fs::write(&fresh, manifest).unwrap();
@@ -80,26 +79,26 @@ impl Spot {
         Daemon::start(&self.desired_state, &[])
     }
 
-    /// Runs one verb, whether a daemon runs or not.
+    /// Runs one command, with or without a daemon.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         abide(&self.desired_state, arguments)
     }
 
-    /// Records `image`, and gives how that went.
+    /// Records `image`, and returns the result.
     pub(crate) fn set(&self, image: &str) -> Ran {
         self.abide(&["set", "dev", image])
     }
 
-    /// The element of `status -o json`; `None` where nothing answers.
+    /// The element of `status -o json`; `None` if the daemon does not answer.
     pub(crate) fn status(&self) -> Option<Value> {
         let ran = self.abide(&["status", "dev", "-o", "json"]);
         serde_json::from_str::<Vec<Value>>(&ran.stdout).ok()?.pop()
     }
 
-    /// The first status that `is_it` likes.
+    /// Returns the first status that `is_it` accepts.
     ///
     /// # Panics
-    /// With the last status, where none comes.
+    /// No status is accepted; the message has the last one.
     pub(crate) fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -111,8 +110,7 @@ impl Spot {
         found.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}; the last status: {last}"))
     }
 
-    /// Waits until it is ready at what is recorded, and gives the ID of the image that runs, which
-    /// is the one that is recorded.
+    /// Waits until it is ready, and returns the ID of the running image, which is the recorded one.
     pub(crate) fn await_ready(&self) -> String {
         let status = self.until("it is ready at what is recorded", |status| {
             status["status"] == "Ready" && status["observed_generation"] == status["generation"]
@@ -122,12 +120,12 @@ impl Spot {
         running
     }
 
-    /// What is served at `/`; `None` where nothing is.
+    /// The page at `/`; `None` if no page is served.
     pub(crate) fn page(&self) -> Option<String> {
         http_get(self.port, "/").ok().filter(|(status, _)| *status == 200).map(|(_, page)| page)
     }
 
-    /// The id of the container of its name.
+    /// The ID of its container.
     pub(crate) fn container(&self) -> Option<String> {
         try_docker(&["container", "inspect", "--format", "{{.Id}}", &self.name])
     }

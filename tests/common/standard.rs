@@ -1,4 +1,4 @@
-//! The standard three environments, ready to be run.
+//! The standard three environments, ready to run.
 
 use std::path::PathBuf;
 
@@ -9,29 +9,29 @@ use super::docker::Space;
 use super::git::GitRepo;
 use super::net::free_ports;
 
-/// The webhook's secret, which the daemon finds in [`SECRET_VARIABLE`].
+/// The webhook's secret, in the environment variable [`SECRET_VARIABLE`] of the daemon.
 pub(crate) const SECRET: &str = "only-the-tests-know-this-one";
-/// The variable of the daemon's environment that holds [`SECRET`].
+/// The daemon's environment variable with [`SECRET`].
 const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 
-/// dev, test and prod of the example site, declared in a folder of their own. Branches are not
-/// polled: a test says what it announces.
+/// dev, test and prod of the example site, declared in their own folder. Branches are not polled,
+/// so a test has to announce pushes.
 pub(crate) struct Standard {
-    /// The repository that they follow.
+    /// The repository that they track.
     pub(crate) repo: GitRepo,
     /// The folder of the manifest and the record.
     pub(crate) desired_state: PathBuf,
-    /// Where dev, test and prod are published on this machine.
+    /// The published ports of dev, test and prod on this host.
     pub(crate) ports: [u16; 3],
 }
 
 impl Standard {
-    /// Lays them out in `space`.
+    /// Creates them in `space`.
     pub(crate) fn new(space: &Space) -> Self {
         Self::with_poll(space, "0s")
     }
 
-    /// The same, with the branches polled.
+    /// The same with polled branches.
     pub(crate) fn with_poll(space: &Space, poll: &str) -> Self {
         let repo = GitRepo::example(space);
         let desired_state = space.dir().join("desired-state");
@@ -49,14 +49,14 @@ impl Standard {
         standard
     }
 
-    /// The manifest as it stands.
+    /// The current manifest.
     pub(crate) fn manifest(&self) -> String {
         std::fs::read_to_string(self.manifest_path()).unwrap()
     }
 
-    /// Writes the manifest anew.
+    /// Replaces the manifest.
     pub(crate) fn declare(&self, manifest: &str) {
-        // In one step, as an editor does: a daemon never reads half a manifest.
+        // Replaced atomically, as an editor does, so that a daemon never reads half a manifest.
         let path = self.manifest_path();
         let fresh = path.with_extension("new");
         std::fs::write(&fresh, manifest).unwrap();
@@ -67,17 +67,17 @@ impl Standard {
         self.desired_state.join("keepwork.toml")
     }
 
-    /// Starts a daemon on them, which knows the webhook's secret.
+    /// Starts a daemon on them, with the webhook's secret.
     pub(crate) fn daemon(&self) -> Daemon {
         self.daemon_with(&[])
     }
 
-    /// The same, with more in its environment.
+    /// The same with additional environment variables.
     pub(crate) fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())
     }
 
-    /// Runs one verb, whether a daemon runs or not.
+    /// Runs one command, with or without a daemon.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         abide(&self.desired_state, arguments)
     }

@@ -1,4 +1,4 @@
-//! Whether a port serves all the time, and when containers end, seen from outside.
+//! Watches from outside whether a port serves all the time, and when containers end.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::docker::Space;
 use super::net::http_get;
 
-/// Between two looks at the port.
+/// The interval of checks.
 const PERIOD: Duration = Duration::from_millis(10);
-/// The engine tells of an end a moment after it; this is more than it ever took.
+/// The engine reports an end a moment later; this is longer than it ever took.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Watches one port and the containers of one space until it is asked what it saw.
+/// Watches one port and the containers of one space.
 pub(crate) struct Watcher {
     stop: Arc<AtomicBool>,
     looks: Option<JoinHandle<Vec<Outage>>>,
@@ -23,32 +23,33 @@ pub(crate) struct Watcher {
     ends: Arc<Mutex<Vec<End>>>,
 }
 
-/// A time in which no look at the port was answered as it should be.
+/// A period in which no check of the port got the expected answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Outage {
-    /// When the last good look before it began.
+    /// The start of the last successful check before it.
     pub(crate) since: SystemTime,
-    /// When the first good look after it was answered; the end of the watch where none was.
+    /// The answer of the first successful check after it, or the end of the watch if there was
+    /// none.
     pub(crate) until: SystemTime,
-    /// How the first bad look failed.
+    /// How the first failed check failed.
     pub(crate) why: String,
 }
 
 /// A container's main process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct End {
-    /// When, as the engine says.
+    /// The time according to the engine.
     pub(crate) at: SystemTime,
     /// The container's name.
     pub(crate) container: String,
 }
 
-/// What was seen.
+/// The observations.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// When nothing served.
+    /// The outages.
     pub(crate) outages: Vec<Outage>,
-    /// Which containers ended.
+    /// The ended containers.
     pub(crate) ends: Vec<End>,
 }
 
@@ -63,7 +64,7 @@ impl Watcher {
         Self { stop, looks, events, ends }
     }
 
-    /// Ends the watch, and gives what was seen.
+    /// Stops the watch and returns the observations.
     pub(crate) fn finish(mut self) -> Seen {
         sleep(PERIOD * 10);
         self.stop.store(true, Ordering::Relaxed);
@@ -74,7 +75,7 @@ impl Watcher {
 }
 
 impl Drop for Watcher {
-    /// Also where a test fails: a child that lives on would keep what it inherited.
+    /// Also runs if a test fails, because a child that lives on would keep its inherited resources.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.events.kill();
@@ -83,8 +84,8 @@ impl Drop for Watcher {
 }
 
 impl Seen {
-    /// Whatever happened, nobody was without a container that serves but while one gave way to
-    /// another, as an update that stops the old one first declares it; and that at most `ends` times.
+    /// Asserts that a container served at all times, except while one replaced another in an update
+    /// that first declares to stop the old one; and that there were at most `ends` such gaps.
     pub(crate) fn assert_only_declared_gaps(&self, what: &str, ends: usize) {
         assert!(self.ends.len() <= ends, "{what}: more containers ended than an update stops: {self:?}");
         for outage in &self.outages {
@@ -100,13 +101,13 @@ impl Seen {
         assert!(self.outages.len() <= self.ends.len(), "{what}: more gaps than containers ended: {self:?}");
     }
 
-    /// Something served at every moment.
+    /// Asserts that the port served at all times.
     pub(crate) fn assert_no_gap(&self, what: &str) {
         assert!(self.outages.is_empty(), "{what}: {:?}", self.outages);
     }
 }
 
-/// Looks at the port again and again, from its first good answer on.
+/// Checks the port repeatedly, starting with its first successful answer.
 fn look(port: u16, stop: &AtomicBool) -> Vec<Outage> {
     let mut outages = Vec::new();
     let mut last_good = None;
@@ -131,7 +132,7 @@ fn look(port: u16, stop: &AtomicBool) -> Vec<Outage> {
     outages
 }
 
-/// Notes every end of a container whose name begins with `prefix`.
+/// Records every end of a container whose name begins with `prefix`.
 fn follow_ends(prefix: String, ends: Arc<Mutex<Vec<End>>>) -> Child {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());

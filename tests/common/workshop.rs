@@ -1,4 +1,4 @@
-//! One environment whose build a test writes itself.
+//! A single environment with a build that the test defines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use super::net::{free_ports, signed_push};
 use super::standard::SECRET;
 use super::{eventually, eventually_some};
 
-/// How long anything may take on a machine that is busy with other tests.
+/// The timeout for anything on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `dev`, which follows the branch of that name and is served on a port of its own.
+/// `dev`, which tracks the branch of that name and has its own port.
 pub(crate) struct Workshop {
-    /// The repository that it follows.
+    /// The repository that it tracks.
     pub(crate) repo: GitRepo,
     /// The folder of the manifest and the record.
     pub(crate) desired_state: PathBuf,
-    /// Where it is published on this machine.
+    /// Its published port on this host.
     pub(crate) port: u16,
     /// The container's name.
     pub(crate) container: String,
     prefix: String,
 }
 
-/// A Dockerfile of the example site with `more` lines, such as a `COPY`, in it.
+/// A Dockerfile of the example site with additional lines, such as a `COPY`.
 pub(crate) fn site_image(space: &Space, more: &str) -> String {
     format!(
         "FROM scratch\nLABEL {}\nCOPY bin/site /bin/site\nCOPY www /site/www\n{more}\n\
@@ -38,7 +38,7 @@ pub(crate) fn site_image(space: &Space, more: &str) -> String {
 }
 
 impl Workshop {
-    /// Lays it out in `space`: `files` are committed, and `build` is what stands in the manifest from
+    /// Creates it in `space`: `files` are committed, and `build` is the end of the manifest, from
     /// `[environment.dev.build]` on.
     pub(crate) fn new(space: &Space, files: &[(&str, &str)], build: &str) -> Self {
         let repo = GitRepo::example(space);
@@ -52,7 +52,7 @@ impl Workshop {
         shop
     }
 
-    /// Writes the manifest anew.
+    /// Replaces the manifest.
     pub(crate) fn declare(&self, build: &str) {
         let manifest = format!(
             "[docker]\nnetwork = \"{prefix}abide\"\n\n[repository.keepwork]\nurl = \"{url}\"\npoll = \"0s\"\n\
@@ -68,7 +68,7 @@ impl Workshop {
         std::fs::rename(fresh, path).unwrap();
     }
 
-    /// What the manifest says of an environment that follows `branch`, but for its build.
+    /// The declaration of an environment that tracks `branch`, without its build.
     pub(crate) fn options(&self, branch: &str, container: &str, port: u16) -> String {
         format!(
             "container = \"{container}\"\nport = 8900\npublish = \"127.0.0.1:{port}\"\n\
@@ -82,7 +82,7 @@ impl Workshop {
         self.daemon_with(&[])
     }
 
-    /// The same, with more in its environment.
+    /// The same with additional environment variables.
     pub(crate) fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.desired_state, &[&[("ABIDE_TEST_WEBHOOK_SECRET", SECRET)], env].concat())
     }
@@ -95,7 +95,7 @@ impl Workshop {
         commit
     }
 
-    /// Waits until dev serves the head of its branch, and gives its container's image.
+    /// Waits until dev serves the head of its branch, and returns its container's image.
     pub(crate) fn await_ready(&self, daemon: &Daemon) -> String {
         let head = self.repo.head("dev");
         eventually("dev is ready", PATIENCE, || {
@@ -105,13 +105,13 @@ impl Workshop {
         docker(&["inspect", "--format", "{{.Image}}", &self.container])
     }
 
-    /// The image of dev's container while it is held.
+    /// Waits until dev is held, and returns its container's image.
     pub(crate) fn await_held(&self, daemon: &Daemon) -> String {
         eventually("dev is held", PATIENCE, || status(daemon, "dev")["status"] == "Held");
         docker(&["inspect", "--format", "{{.Image}}", &self.container])
     }
 
-    /// Waits until dev says `reason`, of the head of its branch, and gives the sentence.
+    /// Waits until dev has this `reason` for the head of its branch, and returns the message.
     pub(crate) fn await_reason(&self, daemon: &Daemon, reason: &str) -> String {
         let head = self.repo.head("dev");
         let what = format!("dev says {reason}");
@@ -122,7 +122,7 @@ impl Workshop {
         })
     }
 
-    /// Waits until the log of dev's build says `text`, and gives all of it.
+    /// Waits until the log of dev's build contains `text`, and returns the whole log.
     pub(crate) fn await_log(&self, daemon: &Daemon, text: &str) -> String {
         let what = format!("the build's log says {text}");
         eventually_some(&what, PATIENCE, || Some(build_log(daemon)).filter(|log| log.contains(text)))

@@ -1,4 +1,4 @@
-//! A daemon as a service manager starts it: with an environment of one's choice, on a place of its own.
+//! A daemon as a service manager starts it: with a chosen environment, in its own folder.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -13,15 +13,15 @@ use tempfile::TempDir;
 
 use crate::common::{Answer, Ran, SECRET, eventually, eventually_some, free_ports, signed_push, site};
 
-/// How long anything that is waited for may take on a busy machine.
+/// The timeout for any condition on a busy host.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The variable that holds the webhook's secret.
 pub(crate) const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 
-/// A folder with a manifest of one environment, a repository, and no engine.
+/// A folder with a manifest of one environment and a repository, without an engine.
 pub(crate) struct Place {
     dir: TempDir,
-    /// Where the daemon listens.
+    /// The daemon's port.
     pub(crate) port: u16,
 }
 
@@ -69,12 +69,12 @@ env = {{ TOKEN = {{ secret_file = "{}" }} }}
         self.desired_state().join("abide.sock")
     }
 
-    /// Announces a push of a commit that is a row of `digit`s, which nobody can know yet.
+    /// Announces a push of an unknown commit whose ID repeats `digit`.
     pub(crate) fn push(&self, secret: &str, branch: &str, digit: &str) -> Answer {
         signed_push(self.port, "shop", secret, branch, &digit.repeat(40)).unwrap()
     }
 
-    /// `abide` with what a daemon here needs, and nothing of the user's settings.
+    /// `abide` with the settings that a daemon here needs, and without the user's settings.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
         for variable in [
@@ -95,22 +95,22 @@ env = {{ TOKEN = {{ secret_file = "{}" }} }}
         command
     }
 
-    /// The words that start a daemon here.
+    /// The arguments that start a daemon here.
     pub(crate) fn listen(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Runs one verb to its end.
+    /// Runs one command and waits for its end.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         ran(&mut self.command(arguments))
     }
 
-    /// Starts a daemon and does not wait for it. Its log is begun anew.
+    /// Starts a daemon without waiting for it. Truncates its log.
     pub(crate) fn spawn(&self, env: &[(&str, &str)]) -> Running {
         self.spawn_with(&["--listen", &self.listen()], env)
     }
 
-    /// The same, with options of one's choice.
+    /// The same with chosen options.
     fn spawn_with(&self, options: &[&str], env: &[(&str, &str)]) -> Running {
         let log = self.path("daemon.log");
         let mut command = self.command(&["daemon"]);
@@ -124,12 +124,12 @@ env = {{ TOKEN = {{ secret_file = "{}" }} }}
         self.spawn(env).serving()
     }
 
-    /// The same, with options of one's choice.
+    /// The same with chosen options.
     pub(crate) fn serve_with(&self, options: &[&str]) -> Running {
         self.spawn_with(options, &[]).serving()
     }
 
-    /// Runs one verb to its end, as whoever holds `token` on another machine.
+    /// Runs one command with `token`, as on another host, and waits for its end.
     pub(crate) fn abide_at(&self, server: &str, token: &str, arguments: &[&str]) -> Ran {
         let mut command = self.command(arguments);
         command.env("ABIDE_SERVER", server).env("ABIDE_TOKEN", token);
@@ -153,7 +153,7 @@ fn ran(command: &mut Command) -> Ran {
 pub(crate) fn get(socket: &Path, path: &str) -> Answer {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // HTTP/1.0: the body ends where the connection does, and is never in chunks.
+    // With HTTP/1.0, the end of the connection ends the body, which is never chunked.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -161,7 +161,7 @@ pub(crate) fn get(socket: &Path, path: &str) -> Answer {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// A daemon that is ended when it is dropped.
+/// A daemon that stops when it is dropped.
 pub(crate) struct Running {
     child: Child,
     log: PathBuf,
@@ -177,12 +177,12 @@ impl Running {
         self
     }
 
-    /// All that it has logged so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// The most memory that it ever had, in KiB.
+    /// Its peak memory in KiB.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

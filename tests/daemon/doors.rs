@@ -1,4 +1,4 @@
-//! Doors: what the network may ask, what local people may, and what is counted.
+//! Access: requests from the network, requests of local users, and the counters.
 
 use std::collections::BTreeSet;
 
@@ -31,13 +31,13 @@ fn the_network_gets_webhooks_and_health_and_for_the_rest_needs_a_token() {
         let path = format!("/api/v1/environments/dev/{verb}");
         assert_eq!(request(place.port, "POST", &path, &[], b"{}").unwrap().0, 401, "{path}");
     }
-    // They are there, for who may use the socket; the event stream has no end to wait for.
+    // They exist for users of the socket; the event stream has no end to wait for.
     for path in paths.iter().filter(|path| !path.ends_with("watch") && !path.ends_with("logs")) {
         assert_eq!(place.get(path).0, 200, "{path}");
     }
 }
 
-/// Splits a line of Prometheus' text format into name, labels and value.
+/// Splits a line of the Prometheus text format into name, labels and value.
 fn sample(line: &str) -> Option<(&str, &str, f64)> {
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = series

@@ -1,4 +1,4 @@
-//! The installation guide: what it tells people to type works as it stands there.
+//! The installation guide: its commands work exactly as written.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::common::{SECRET, abide_with};
 const GUIDE: &str = include_str!("../../docs/install.md");
 const SHIPPED: &str = include_str!("../../desired-state/keepwork.toml");
 
-/// The one line of the guide's commands that has `words` in it.
+/// Returns the only command line of the guide that contains `words`.
 fn command(words: &str) -> &'static str {
     let lines: Vec<&str> = GUIDE.lines().filter(|line| line.contains(words)).collect();
     assert_eq!(lines.len(), 1, "{words}: {lines:?}");

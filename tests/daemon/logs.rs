@@ -1,4 +1,4 @@
-//! Logs: for programs in a file, for people on a terminal.
+//! Logs: for programs in a file, for users on a terminal.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -34,7 +34,7 @@ fn a_log_on_a_terminal_is_for_people_and_control_c_ends_it() {
     let place = Place::new();
     let mut plain = place.command(&["daemon", "--listen", &place.listen()]);
     let program = plain.get_program().to_str().unwrap().to_owned();
-    // The one that `script` starts has the same environment.
+    // The daemon that `script` starts has the same environment.
     plain.env("ABIDE", program).env("LISTEN", place.listen());
     let mut script = std::process::Command::new("script");
     script.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));

@@ -1,6 +1,5 @@
-//! The daemon as a service: what it tells who started it, what it opens to whom, and how it goes
-//! through trouble. Most of it needs no Docker Engine: the daemon is pointed at a socket that is
-//! not there.
+//! The daemon as a service: notifications to its manager, access, and failures around it. Most of
+//! this needs no Docker Engine: the daemon is pointed at a socket that does not exist.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 

@@ -1,4 +1,4 @@
-//! Secrets: what was named in a manifest shows nowhere but in the container that it is for.
+//! Secrets: a secret named in a manifest appears only in the container that it is for.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ const IN_VARIABLE: &str = "canary-in-a-variable-5e1f";
 const IN_FILE: &str = "canary-in-a-file-77ab";
 const ROTATED: &str = "canary-after-a-rotation-c0de";
 
-/// Everything below a folder, as one.
+/// The concatenated content of all files in a folder.
 fn bytes_below(folder: &Path) -> Vec<u8> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let contents = entries.map(|path| match path.is_dir() {
@@ -23,7 +23,7 @@ fn is_in(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// All that people and programs can get out of abide.
+/// Everything that users and programs can read from abide.
 fn everything_told(standard: &Standard, daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
     let verbs: [&[&str]; 9] = [
         &["status"],
@@ -51,7 +51,7 @@ fn everything_told(standard: &Standard, daemon: &Daemon) -> Vec<(String, Vec<u8>
     told.chain(more).collect()
 }
 
-/// Those of all processes, so also of git and whatever else abide starts.
+/// The command lines of all processes, including git and everything else that abide starts.
 fn command_lines() -> Vec<u8> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     processes
@@ -72,7 +72,7 @@ fn no_secret_shows_anywhere_but_in_its_container() {
     );
     standard
         .declare(&standard.manifest().replace("[environment.dev]\n", &format!("[environment.dev]\n{env}")));
-    // As loud as it can be.
+    // The most verbose settings.
     let settings =
         [("ABIDE_TEST_WEBHOOK_SECRET", SECRET), ("ABIDE_TEST_CANARY", IN_VARIABLE), ("RUST_LOG", "trace")];
     let daemon = Daemon::start(&standard.desired_state, &settings);
@@ -87,7 +87,7 @@ fn no_secret_shows_anywhere_but_in_its_container() {
         "the secrets did not get where they belong"
     );
 
-    // A difference in a secret is told and acted upon too.
+    // A changed secret is reported and applied too.
     std::fs::write(&file, ROTATED).unwrap();
     assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
     eventually("the rotated secret is given", PATIENCE, || {

@@ -1,4 +1,4 @@
-//! Signals: an end in order, an end at once, a manifest that is read.
+//! Signals: an orderly stop, an immediate stop, a reload of the manifest.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -24,11 +24,11 @@ fn either_stop_signal_ends_the_daemon_in_order() {
 fn a_second_stop_signal_ends_it_at_once() {
     let place = Place::new();
     let mut daemon = place.serve(&[]);
-    // A request whose body never comes is waited for, for some seconds.
+    // The daemon waits several seconds for a request whose body never arrives.
     let mut slow = TcpStream::connect(place.listen()).unwrap();
     let head = b"POST /webhooks/shop HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
     slow.write_all(head).unwrap();
-    // Answered later than the connection above is taken up, as both come in order.
+    // Connections are accepted in order, so this answer proves that the one above was accepted.
     assert_eq!(crate::common::http_get(place.port, "/healthz").unwrap().0, 200);
     daemon.signal(Signal::TERM);
     daemon.logs("containers go on as they are");
@@ -52,7 +52,7 @@ fn a_hangup_has_the_manifest_read_although_no_file_of_it_changed() {
     eventually("the warning goes", PATIENCE, || !place.abide(&["status"]).stderr.contains("token"));
 }
 
-/// The processes whose command line has `word` in it.
+/// The number of processes whose command line contains `word`.
 fn processes_with(word: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
@@ -63,7 +63,7 @@ fn processes_with(word: &str) -> usize {
 fn an_end_in_mid_work_ends_the_build_and_touches_no_container() {
     let Some(space) = Space::new() else { return };
     let standard = Standard::new(&space);
-    // dev runs; test is being built by a script that would take very long.
+    // dev runs; test is being built by a script that takes very long.
     let duration = format!("{}.5", 100_000 + std::process::id());
     let manifest = standard.manifest();
     let (before, rest) = manifest.split_once("[environment.test.build]").unwrap();

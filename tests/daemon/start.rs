@@ -1,4 +1,4 @@
-//! Starting: what systemd is told, the socket, and what is refused.
+//! Start: notifications to systemd, the socket, and refused starts.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::child::{PATIENCE, Place};
 use crate::common::{eventually, http_get};
 
-/// Where systemd would listen.
+/// The notification socket of systemd.
 struct Manager {
     socket: UnixDatagram,
     path: String,
@@ -65,7 +65,7 @@ fn the_watchdog_hears_in_time_that_the_daemon_lives() {
     let manager = Manager::new(&place);
     let _daemon = place.spawn(&[("NOTIFY_SOCKET", &manager.path), ("WATCHDOG_USEC", "10000000")]);
     assert_eq!(manager.next(), "READY=1");
-    // systemd itself would end the daemon after these ten seconds, of which abide takes half.
+    // systemd itself would kill the daemon after these ten seconds; abide takes half of them.
     manager.socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     assert_eq!([manager.next(), manager.next()], ["WATCHDOG=1", "WATCHDOG=1"]);
 }

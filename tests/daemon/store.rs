@@ -1,4 +1,4 @@
-//! The record on a disk that fails for a while, and whose files it is made of.
+//! The record on a temporarily failing disk, and the owner and mode of its files.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::child::{PATIENCE, Place};
 use crate::common::{SECRET, eventually};
 
-/// While the file exists that `ABIDE_TEST_BROKEN_DISK` names, the disk takes nothing.
+/// While the file named by `ABIDE_TEST_BROKEN_DISK` exists, all writes fail.
 const BROKEN_DISK: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -35,8 +35,8 @@ BREAK(ssize_t, pwrite, (int fd, const void *text, size_t size, long at), (fd, te
 BREAK(ssize_t, pwrite64, (int fd, const void *text, size_t size, long long at), (fd, text, size, at))
 "#;
 
-/// A library that breaks the disk of the program that it is loaded into; `None`, with a printed reason,
-/// where there is no C compiler.
+/// A library that makes writes of a program fail when it is preloaded; `None`, with a printed
+/// reason, without a C compiler.
 fn broken_disk(place: &Place) -> Option<PathBuf> {
     let (source, library) = (place.path("broken.c"), place.path("broken.so"));
     fs::write(&source, BROKEN_DISK).unwrap();
@@ -75,7 +75,7 @@ fn a_disk_that_fails_for_a_while_ends_no_recording() {
     assert!(place.abide(&["export"]).stdout.contains("after it"));
 }
 
-/// Owner, mode and path of everything in a folder.
+/// Owner, mode and path of all files in a folder.
 fn files(folder: &Path) -> Vec<(u32, u32, PathBuf)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -89,7 +89,7 @@ fn files(folder: &Path) -> Vec<(u32, u32, PathBuf)> {
     found
 }
 
-/// Runs a verb with a umask that closes what is made to others.
+/// Runs a command with a umask that denies others access to its files.
 fn closed(place: &Place, arguments: &[&str]) -> i32 {
     let inner = place.command(arguments);
     let mut shell = Command::new("sh");

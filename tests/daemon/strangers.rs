@@ -1,4 +1,5 @@
-//! Strangers who attack the real daemon in every way at once, while a signed sender pushes.
+//! Unauthenticated clients attack the real daemon in every way at once, while a signed sender
+//! pushes.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -14,33 +15,33 @@ use tokio::runtime::Runtime;
 use crate::child::Place;
 use crate::common::{SECRET, http_get, signed_post};
 
-/// What a sender such as GitHub waits for.
+/// The timeout of a sender such as GitHub.
 const SENDERS_PATIENCE: Duration = Duration::from_secs(10);
-/// The most memory that the daemon may ever have had, in KiB.
+/// The limit for the daemon's peak memory, in KiB.
 const MOST_MEMORY: u64 = 256 * 1024;
 /// Networks from which strangers come.
 const NETWORKS: usize = 40;
 /// The largest body that GitHub sends.
 const LARGEST: usize = 25_000_000;
 
-/// How many do what.
+/// The size of an attack.
 #[derive(Clone, Copy)]
 struct Attack {
-    /// Connections that are held.
+    /// The number of connections to hold.
     held: usize,
     /// Unsigned bodies of [`LARGEST`] bytes at once.
     streams: usize,
-    /// For how long.
+    /// The duration.
     lasts: Duration,
 }
 
-/// What was seen meanwhile.
+/// The observations.
 struct Seen {
-    /// How long each signed push took.
+    /// The duration of each signed push.
     pushes: Vec<Duration>,
     /// The daemon's `VmHWM`, in KiB.
     memory: u64,
-    /// How often a held connection was opened, and how many bodies were sent to their end or cut off.
+    /// How often a held connection was opened, and how many bodies were sent completely or cut off.
     opened: usize,
     streamed: usize,
 }
@@ -55,7 +56,7 @@ fn a_signed_push_gets_through_whatever_strangers_do() {
     seen.judge();
 }
 
-/// All at their full size: `cargo test --release --test daemon strangers -- --ignored --nocapture`.
+/// At full size: `cargo test --release --test daemon strangers -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes a minute and both processors; run it by hand"]
 fn a_signed_push_gets_through_the_largest_attack() {
@@ -79,7 +80,7 @@ fn attack(attack: Attack) -> Seen {
                 if hold(address, number).await {
                     opened.fetch_add(1, Relaxed);
                 }
-                // Whoever was closed comes back, but not so fast that this process does nothing else.
+                // Closed clients reconnect, but slowly enough that this process can do other work.
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         });
@@ -127,7 +128,7 @@ fn hanging_repositories(place: &Place) -> Arc<AtomicUsize> {
     came
 }
 
-/// Pushes as GitHub does, and asks for health, again and again.
+/// Repeatedly pushes as GitHub does and checks the daemon's health.
 fn push_until(port: u16, end: Instant) -> Vec<Duration> {
     let mut pushes = Vec::new();
     while Instant::now() < end || pushes.is_empty() {
@@ -177,14 +178,15 @@ async fn connect(address: SocketAddr, number: usize) -> std::io::Result<TcpStrea
     socket.connect(address).await
 }
 
-/// Holds a connection in one of several ways until the daemon closes it; whether it was opened at all.
+/// Holds a connection in one of several ways until the daemon closes it; returns whether it was
+/// opened at all.
 async fn hold(address: SocketAddr, number: usize) -> bool {
     let Ok(mut stream) = connect(address, number).await else { return false };
     if stream.write_all(&beginning(number)).await.is_err() {
         return false;
     }
     let mut piece = [0; 64];
-    // Of what is answered as little is read as possible: only the end matters.
+    // Reads as little as possible of the answer, because only the end matters.
     tokio::time::sleep(Duration::from_secs(2)).await;
     while !matches!(stream.read(&mut piece).await, Ok(0) | Err(_)) {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -205,7 +207,7 @@ fn beginning(number: usize) -> Vec<u8> {
     }
 }
 
-/// A client of HTTP/2 that lets nothing through, and asks for `/` a hundred times.
+/// An HTTP/2 client with a closed window that requests `/` a hundred times.
 fn closed_window() -> Vec<u8> {
     let settings = [&[0, 4][..], &0_u32.to_be_bytes()].concat();
     let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &settings)].concat();
@@ -215,7 +217,7 @@ fn closed_window() -> Vec<u8> {
     bytes
 }
 
-/// Beginnings of bodies in streams that were opened without an end.
+/// Beginnings of bodies in streams without an end.
 fn waiting_bodies() -> Vec<u8> {
     let mut bytes = Vec::new();
     for stream in (201..240).step_by(2) {
@@ -243,7 +245,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Sends a body of 25 MB as fast as it is taken: unsigned, or with a signature that is well-formed.
+/// Sends a body of 25 MB as fast as the daemon reads it: unsigned, or with a well-formed signature.
 async fn stream(address: SocketAddr, number: usize) {
     let Ok(mut stream) = connect(address, number).await else { return };
     let proof = match number % 4 {

@@ -1,4 +1,4 @@
-//! Tokens over real TLS: who gets in, who does not, and where no token is ever to be found.
+//! Tokens over real TLS: accepted and rejected clients, and places that must never contain a token.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ impl Place {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// On every address, and so with TLS.
+    /// Listens on all addresses, and so with TLS.
     fn everywhere(&self) -> String {
         format!("0.0.0.0:{}", self.port)
     }
@@ -89,7 +89,7 @@ fn a_client_takes_no_server_for_another() {
 #[test]
 fn a_loopback_door_stays_plain_and_says_so_to_who_asks_for_tls() {
     let place = Place::new();
-    // No daemon runs yet: the token is written into the record itself.
+    // Without a daemon, the token is written into the record directly.
     let token = place.token("--role viewer wall");
     assert!(!token.contains('.'), "there is no key to pin yet");
     let _daemon = place.serve(&[]);
@@ -115,7 +115,7 @@ fn the_made_certificate_stays_over_restarts_and_its_key_is_the_owners() {
     assert_eq!((mode("tls"), mode("tls/key.pem")), (0o700, 0o600));
 }
 
-/// A verb that goes on until its stream ends.
+/// A command that runs until its stream ends.
 struct Following(Child);
 
 impl Following {
@@ -149,7 +149,7 @@ fn what_is_open_for_a_revoked_token_ends() {
     assert!(said.contains("unknown, expired or revoked"), "{said}");
 }
 
-/// A certificate for `localhost` by an authority of its own, whose file is given back.
+/// Issues a certificate for `localhost` by a new authority, and returns the authority's file.
 fn issue(folder: &Path, name: &str) -> String {
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -195,7 +195,7 @@ fn certificates_that_cannot_be_used_stop_the_start_in_words() {
     refused(&ran, 1, "/nowhere/c.pem");
 }
 
-/// A request by TLS that is not ours, on a socket that is left to the caller.
+/// Sends a request over TLS with another client, and leaves the socket to the caller.
 fn by_hand(place: &Place, request: &str) -> String {
     let pem = std::fs::read(place.certificate()).unwrap();
     let mut roots = rustls::RootCertStore::empty();
@@ -228,7 +228,7 @@ fn other_clients_need_nothing_but_the_certificate_and_the_header() {
     assert!(get(&format!("Authorization: Bearer {token}\r\n")).starts_with("HTTP/1.1 200"));
     let nobody = get("");
     assert!(nobody.starts_with("HTTP/1.1 401") && nobody.contains("www-authenticate: Bearer"), "{nobody}");
-    // A request that two readers would take for different ones is still refused.
+    // A request that two parsers would split differently is still refused.
     let smuggled = format!(
         "POST /api/v1/sync HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
          Content-Length: 4\r\nContent-Length: 5\r\n\r\nxxxxx"
@@ -236,7 +236,7 @@ fn other_clients_need_nothing_but_the_certificate_and_the_header() {
     assert!(by_hand(&place, &smuggled).starts_with("HTTP/1.1 400"));
 }
 
-/// Everything below a folder, as one.
+/// The concatenated content of all files in a folder.
 fn text_below(folder: &Path) -> String {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let contents = entries.map(|path| match path.is_dir() {
@@ -282,7 +282,7 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
     let following = Following::events(&place, &token);
     told.push_str(&command_lines());
     drop(following);
-    // It is shown where it does not belong, too.
+    // Also sends the token in a wrong place.
     let _ = http_get(place.port, &format!("/api/v1/environments?token={token}"));
     let _ = by_hand(
         &place,

@@ -1,4 +1,4 @@
-//! Trouble: no engine, no space on the disk.
+//! Failures: no engine, no disk space.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,11 +8,11 @@ use rustix::process::Signal;
 use crate::child::{PATIENCE, Place, SECRET_VARIABLE};
 use crate::common::{Daemon, SECRET, Space, Standard, eventually, http_get, signed_push};
 
-/// A small disk, unmounted when it is dropped.
+/// A small disk, unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where this user may not mount.
+    /// `None` if this user may not mount.
     fn mount(at: PathBuf) -> Option<Self> {
         std::fs::create_dir(&at).unwrap();
         let options = ["-t", "tmpfs", "-o", "size=24m,mode=700", "abide-test"];
@@ -20,7 +20,7 @@ impl SmallDisk {
         mounted.status.success().then_some(Self(at))
     }
 
-    /// Leaves no byte free.
+    /// Fills the disk completely.
     fn fill(&self) -> PathBuf {
         let ballast = self.0.join("ballast");
         let mut file = std::fs::File::create(&ballast).unwrap();
@@ -72,7 +72,7 @@ fn a_daemon_whose_record_has_no_space_to_open_says_so() {
     assert!(refused.code == 1 && refused.stderr.contains("disk"), "{refused:?}");
 }
 
-/// The engine of this machine, which `docker` talks to.
+/// The socket of this host's engine, which `docker` uses.
 fn engine_socket() -> PathBuf {
     let host = std::env::var("DOCKER_HOST").unwrap_or_default();
     Path::new(host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock")).to_owned()
@@ -82,7 +82,7 @@ fn engine_socket() -> PathBuf {
 fn without_an_engine_pushes_are_recorded_and_acted_upon_once_it_appears() {
     let Some(space) = Space::new() else { return };
     let standard = Standard::new(&space);
-    // dev alone.
+    // Only dev.
     let manifest = standard.manifest();
     let (dev, _) = manifest.split_once("# Every push to the master branch").unwrap();
     standard.declare(dev);

@@ -1,5 +1,5 @@
-//! prod on another host: an engine of its own in a network namespace, an agent that dials out, and a
-//! registry that is reached through its link alone.
+//! prod on another host: its own engine in a network namespace, an agent that connects out, and a
+//! registry that is reachable only through its link.
 
 mod away;
 mod end_to_end;

@@ -1,5 +1,5 @@
-//! What people and scripts see: the verbs and their exit codes, with a daemon and without, and the
-//! manifest under a daemon that runs.
+//! Output for users and scripts: the commands and their exit codes, with and without a daemon, and
+//! manifest edits under a running daemon.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -155,7 +155,7 @@ fn the_record_is_worked_on_without_a_daemon_and_the_verbs_say_so() {
         assert_eq!(ran.code, 3, "{arguments:?}: {ran:?}");
     }
 
-    // A daemon that starts then takes all of it.
+    // A daemon that starts then applies all of it.
     let daemon = site.daemon();
     let wait = daemon.abide(&["wait", "dev", "--timeout", "60s"]);
     assert_eq!(wait.code, 1, "{wait:?}");
@@ -203,7 +203,7 @@ fn a_bad_edit_of_the_manifest_is_named_and_the_last_good_one_stays() {
     let check = scene.daemon.abide(&["check"]);
     assert_eq!(check.code, 1, "{check:?}");
 
-    // The next good edit is taken: a variable changes, and with it the container.
+    // The next valid edit is applied: it changes a variable, and therefore the container.
     let variable = "[environment.dev]\nenv = { SITE_MOOD = \"new\" }\n";
     scene.site.declare(&good.replace("[environment.dev]\n", variable));
     let is_new = |view: &Value| {
@@ -236,12 +236,12 @@ fn a_daemon_does_not_start_on_a_bad_manifest_and_names_every_problem() {
         assert!(named, "no `{place}: ...{words}...` in\n{}", ran.stderr);
     }
     assert!(space.containers().is_empty());
-    // Once it is mended, the same folder serves.
+    // After the repair, the same folder works.
     site.declare(&good);
     drop(site.daemon());
 }
 
-/// Starts a daemon that is expected to refuse.
+/// Starts a daemon that must refuse.
 fn start(desired_state: &Path) -> Ran {
     abide(desired_state, &["daemon", "--listen", "127.0.0.1:0"])
 }

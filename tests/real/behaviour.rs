@@ -1,4 +1,4 @@
-//! Images that behave badly, or that say all that an image can say of itself.
+//! Images that misbehave, and images that use every metadata instruction.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use crate::common::{Daemon, Life, PATIENCE, Space, Spot, Watcher, docker, eventually_some, made_image};
 
-/// Ready soon, and given up soon.
+/// A probe that succeeds and fails quickly.
 const HASTY: &str = "health = { http = \"/\", interval = \"50ms\", timeout = \"1s\", start_deadline = \"2s\", \
                      healthy_for = \"200ms\" }";
 
-/// What an image does, why it is given up as an update, and what is said of it.
+/// The behaviour of an image, the reason to reject it as an update, and the expected message.
 const BAD: [(&str, &str, &str); 6] = [
     ("ENV SITE_NEVER_LISTEN=1", "NeverReady", "was not ready 2s after its start"),
     ("ENV SITE_START_DELAY=60s", "NeverReady", "was not ready 2s after its start"),
@@ -54,7 +54,7 @@ fn an_update_that_is_no_good_in_any_way_is_rolled_back_and_costs_one_gap() {
     }
 }
 
-/// An image with these lines; an entrypoint of theirs is the last word.
+/// Builds an image with these lines; an entrypoint in them takes precedence.
 fn bad_image(space: &Space, lines: &str) -> String {
     let made = made_image(space, "bad", lines);
     if !lines.starts_with("ENTRYPOINT") {
@@ -71,14 +71,14 @@ fn history(spot: &Spot) -> Vec<Value> {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
 
-/// What became of the generation that named this image last.
+/// The outcome of the newest generation with this image.
 fn outcome(spot: &Spot, image: &str) -> String {
     let history = history(spot);
     let failed = history.iter().find(|entry| entry["image"]["id"] == image).unwrap();
     failed["outcome"].to_string()
 }
 
-/// What is noted of the newest generation.
+/// The note of the newest generation.
 fn note(spot: &Spot) -> String {
     history(spot)[0]["note"].to_string()
 }
@@ -135,7 +135,7 @@ fn a_version_that_leaks_is_rolled_back_once_the_kernel_has_ended_it_three_times(
 #[test]
 fn a_version_that_starts_slowly_is_waited_for_and_one_that_ignores_sigterm_is_killed_in_its_time() {
     let Some(space) = Space::new() else { return };
-    // Without an init in front of it, the program is what the signal is for.
+    // Without an init in front of it, the program gets the signal itself.
     let spot = Spot::new(&space, "init = false\nstop_timeout = \"1s\"");
     let deaf = made_image(&space, "deaf", "");
     let daemon = spot.daemon();
@@ -158,7 +158,7 @@ fn a_version_that_starts_slowly_is_waited_for_and_one_that_ignores_sigterm_is_ki
     assert!(!events.contains("NeverReady") && !events.contains("failure"), "{events}");
 }
 
-/// Every instruction that leaves something in an image's own description.
+/// Every instruction that adds metadata to an image.
 const EVERYTHING: &str = "MAINTAINER someone
 ARG WHEN=today
 ENV ONE=1 EMPTY= SPACED=\"two words\"
@@ -173,7 +173,7 @@ SHELL [\"/site\", \"version\"]
 ONBUILD RUN [\"/site\", \"version\"]
 CMD [\"named\"]";
 
-/// Much of what a manifest can say of a container.
+/// Many of a manifest's container options.
 const DECLARED: &str = "command = [\"other\"]
 env = { ONE = \"2\", ANOTHER = \"3\" }
 memory = \"64MiB\"
@@ -213,7 +213,7 @@ fn at_rest(spot: &Spot, image: &str, before: Option<&Life>) -> Life {
     })
 }
 
-/// Neither resyncs, nor a `sync`, nor a new daemon touch what runs, or see anything to do.
+/// Asserts that neither resyncs, nor a `sync`, nor a new daemon touch the container or plan a step.
 fn stays(spot: &Spot, daemon: Daemon, life: &Life) -> Daemon {
     let steps = steps(spot);
     sleep(Duration::from_millis(2500));
@@ -237,7 +237,7 @@ fn steps(spot: &Spot) -> Vec<String> {
     steps.map(|event| format!("{} ×{}", event["message"], event["count"])).collect()
 }
 
-/// The names of the volumes that the engine made for an image's `VOLUME` lines.
+/// The names of the volumes that the engine created for `VOLUME` lines of an image.
 fn anonymous_volumes(container: &str) -> Vec<String> {
     const FORMAT: &str = "{{range .Mounts}}{{println .Name}}{{end}}";
     let mounted = docker(&["container", "inspect", "--format", FORMAT, container]);

@@ -1,5 +1,4 @@
-//! Builds: what goes into an image, what a build may run, and what becomes of those that fail or are
-//! cut off.
+//! Builds: the content of an image, the permissions of a build, and failed or interrupted builds.
 
 mod builders;
 mod content;
@@ -17,18 +16,18 @@ use std::time::Duration;
 
 use crate::common::{Space, Workshop, docker, try_docker};
 
-/// How long anything may take on a machine that is busy with other tests.
+/// The timeout for anything on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What must never be seen outside the image.
+/// A string that must never appear outside the image.
 const CANARY: &str = "canary-5a17-never-to-be-seen";
 
-/// The image that dev's container runs, and whether it runs.
-/// Nothing has the name for the moment in which a container takes over.
+/// The image of dev's container, and whether it runs. For a moment during a replacement, no
+/// container has the name.
 fn serving(shop: &Workshop) -> String {
     try_docker(&["inspect", "--format", "{{.Image}} {{.State.Running}}", &shop.container]).unwrap_or_default()
 }
 
-/// What is in an image: each path with what a link points to, or else the content.
+/// The content of an image: each path with its link target or content.
 fn content(space: &Space, image: &str) -> BTreeMap<String, String> {
     let name = space.name("look");
     docker(&["create", "--name", &name, image, "none"]);
@@ -49,7 +48,7 @@ fn content(space: &Space, image: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Whether a process of this machine has `marker` in its command line.
+/// Whether a process of this host has `marker` in its command line.
 fn is_running(marker: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
@@ -57,7 +56,7 @@ fn is_running(marker: &str) -> bool {
     others.any(|line| line.windows(marker.len()).any(|window| window == marker.as_bytes()))
 }
 
-/// Whether a file below `dir` holds `text`.
+/// Whether a file below `dir` contains `text`.
 fn holds(dir: &Path, text: &str) -> bool {
     let entries = std::fs::read_dir(dir).unwrap().flatten();
     let mut kinds = entries.map(|entry| (entry.path(), entry.file_type().unwrap()));

@@ -1,4 +1,4 @@
-//! The daemon ends at any moment; the next one goes on from there.
+//! The daemon is killed at any moment, and the next one continues.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::{Life, PATIENCE, Solo, Space, abide, docker, eventually};
 
-/// How often the daemon is killed, at moments spread evenly over a whole deployment.
+/// The number of kills, spread evenly over a whole deployment.
 const KILLS: u32 = 12;
 
 /// The generations of `dev`, newest first.
@@ -25,7 +25,7 @@ fn builds(space: &Space) -> Vec<String> {
     named.map(str::to_owned).collect()
 }
 
-/// What no moment of a kill may leave behind, once the next daemon has converged.
+/// Asserts that a kill at any moment leaves nothing behind, once the next daemon has converged.
 pub(crate) fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
     let life = solo.await_ready();
     let commit = commits.last().unwrap();
@@ -54,7 +54,7 @@ fn is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
-/// A build of two steps, so that there is a container of a step to leave behind.
+/// A build of two steps, so that a container of a step can be left behind.
 fn with_two_steps(space: &Space) -> Solo {
     let mut solo = Solo::undeclared(space);
     "args = { DIST_PKG = \"build.tar\" }\nstep = [{ dockerfile = \"Dockerfile.dist\", output = \"build.tar\" }]"
@@ -112,7 +112,7 @@ fn what_someone_runs_by_hand_of_a_steps_image_is_not_taken_for_a_leftover() {
     assert_eq!(Life::of(&by_hand), Some(before));
 }
 
-/// A Dockerfile whose build takes `seconds` more.
+/// A Dockerfile whose build takes `seconds` longer.
 pub(crate) fn slow_dockerfile(space: &Space, seconds: u32) -> String {
     format!(
         r#"FROM scratch
@@ -136,7 +136,7 @@ fn a_daemon_told_to_end_in_mid_build_ends_at_once_and_the_next_one_builds() {
     let daemon = solo.daemon(&[]);
     let before = solo.await_ready();
     let first = solo.repo.head("dev");
-    // Longer than a daemon may take to end, so that waiting for the build would be noticed.
+    // Longer than a daemon may take to stop, so that waiting for the build would be noticed.
     let slow = solo.push(&daemon, &[("Dockerfile", &slow_dockerfile(&space, 300))]);
     solo.await_status("the slow image is being built", |status| {
         status["revision"] == slow.as_str()
@@ -176,7 +176,7 @@ fn a_daemon_that_starts_anew_finds_all_as_it_left_it_and_touches_nothing() {
         assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
         solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
         assert_eq!(solo.await_ready(), life);
-        // While no daemon ran, the engine was the one that restarts.
+        // While no daemon ran, the engine was responsible for restarts.
         let is_handover = |step: &String| step.contains("take the restarts of");
         let (_, others): (Vec<_>, Vec<_>) = solo.steps().into_iter().partition(is_handover);
         assert_eq!(others, steps);

@@ -1,4 +1,4 @@
-//! How versions come to run: pushes, promotions and people, and versions that are no good.
+//! Deployments: pushes, promotions, user commands, and broken versions.
 
 mod burst;
 mod failures;

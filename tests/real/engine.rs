@@ -1,4 +1,4 @@
-//! The engine fails, freezes, goes away and comes back; and how much it is asked.
+//! The engine fails, freezes, stops and returns; and the number of its requests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use crate::common::{Daemon, Fault, Life, PATIENCE, Proxy, Solo, Space, docker, e
 
 // --- an engine of its own ------------------------------------------------------------------------
 
-/// A Docker Engine that shares nothing with the machine's but the kernel: its networks and mounts
-/// are in namespaces of its own, so that it can be stopped and frozen.
+/// A Docker Engine that shares only the kernel with the host's engine. Its networks and mounts are
+/// in separate namespaces, so that it can be stopped and frozen.
 pub(super) struct PrivateEngine {
     dir: PathBuf,
     name: String,
@@ -25,11 +25,11 @@ pub(super) struct PrivateEngine {
 }
 
 impl PrivateEngine {
-    /// Starts one that keeps everything in `dir`.
+    /// Starts an engine that stores everything in a folder of `space`.
     pub(super) fn start(space: &Space) -> Self {
         let dir = space.dir().join("engine");
         std::fs::create_dir(&dir).unwrap();
-        // Of its own, for the machine's may name a place where images are.
+        // A separate file, because the one of this host may name a storage folder.
         std::fs::write(dir.join("daemon.json"), "{}").unwrap();
         let name = space.name("engine");
         let process = Self::spawn(&dir, &name);
@@ -39,7 +39,7 @@ impl PrivateEngine {
     }
 
     fn spawn(dir: &Path, name: &str) -> Child {
-        // The loopback interface of a new network namespace is down, and published ports need it.
+        // The loopback interface of a new network namespace is down, but published ports need it.
         let script = r#"ip link set lo up && exec dockerd --host "unix://$0/docker.sock" \
             --config-file "$0/daemon.json" --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" \
             --bridge none --iptables=false --storage-driver vfs --log-level warn \
@@ -69,7 +69,8 @@ impl PrivateEngine {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Declares an environment for it. Nobody outside reaches its networks, so no probe is made.
+    /// Declares an environment for it, without probes, because its networks are unreachable from
+    /// outside.
     pub(super) fn declare_without_probes(space: &Space) -> Solo {
         let mut solo = Solo::undeclared(space);
         "none = true".clone_into(&mut solo.health);
@@ -77,7 +78,7 @@ impl PrivateEngine {
         solo
     }
 
-    /// The present life of a container: when it was started, and its process.
+    /// The current life of a container: its start time and its process ID.
     pub(super) fn life(&self, container: &str) -> Option<(String, i32)> {
         let format = "{{.State.StartedAt}} {{.State.Pid}}";
         let seen = self.try_docker(&["container", "inspect", "--format", format, container])?;
@@ -85,7 +86,7 @@ impl PrivateEngine {
         Some((started.to_owned(), pid.parse().ok().filter(|pid| *pid > 0)?))
     }
 
-    /// The names of all containers but guards, one a line.
+    /// The names of all containers except guards, one per line.
     fn names(&self) -> String {
         let format = "{{.Names}} {{.Label \"abide.role\"}}";
         let all = self.try_docker(&["ps", "--all", "--format", format]).unwrap();
@@ -102,7 +103,7 @@ impl PrivateEngine {
         self.process.wait().unwrap();
     }
 
-    /// Ends it where it stands. The containerd below it ends with it, and cannot tidy up.
+    /// Kills the engine. Its containerd ends with it and cannot clean up.
     fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.process.wait().unwrap();
@@ -167,7 +168,7 @@ fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() 
     let Some(space) = Space::new() else { return };
     let mut engine = PrivateEngine::start(&space);
     let mut solo = Solo::undeclared(&space);
-    // Nobody outside reaches its networks, but a command in the container does.
+    // Its networks are unreachable from outside, but a command in the container works.
     "command = [\"/bin/site\", \"version\"], interval = \"200ms\", start_deadline = \"60s\", \
      healthy_for = \"8s\""
         .clone_into(&mut solo.health);
@@ -192,7 +193,7 @@ fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() 
     assert!(daemon.terminate().success());
 }
 
-/// What only an engine that never ran a holder makes a daemon do.
+/// Actions that a daemon takes only on an engine that never ran a sandbox.
 pub(super) const LOAD: &[Point] = &[Point::LoadHolder];
 
 #[test]
@@ -212,7 +213,7 @@ fn the_image_of_holders_is_loaded_wherever_that_was_cut_short() {
 
 // --- calls that fail -----------------------------------------------------------------------------
 
-/// What kind of change a request makes, without the names and ids in it; `None`: it only asks.
+/// The kind of change that a request makes, without names and IDs; `None` if it only reads.
 fn kind(request: &str) -> Option<String> {
     let (method, path) = request.split_once(' ')?;
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -225,7 +226,7 @@ fn kind(request: &str) -> Option<String> {
     }
 }
 
-/// From now on the first call of each kind fails. Gives the kinds that did, as they come.
+/// Makes the first call of each kind fail from now on. Returns the failed kinds as they occur.
 fn fail_each_once(proxy: &Proxy, fault: Fault) -> Arc<Mutex<BTreeSet<String>>> {
     let failed = Arc::new(Mutex::new(BTreeSet::new()));
     let noted = Arc::clone(&failed);
@@ -287,7 +288,7 @@ fn each_answer_lost_on_its_way_back_once_ends_in_one_right_container() {
     converges_though_each_call_fails_once(Fault::Cut(0));
 }
 
-/// Declares `beside`, which runs what dev runs.
+/// Declares `beside`, which runs the same image as dev.
 fn declare_beside(solo: &Solo, name: &str) {
     let Solo { build, health, .. } = solo;
     let manifest = format!(
@@ -334,7 +335,7 @@ fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
         heals("under a daemon that never could look at it");
         let so_far = looks();
         eventually("each resync looks again", PATIENCE, || looks() > so_far + 2);
-        // The log is that of both daemons.
+        // Both daemons write to this log.
         let told = daemon.log().matches("cannot be looked at").count();
         assert_eq!(told, 2, "it is told once, not with each resync: {}", daemon.log());
 
@@ -348,8 +349,7 @@ fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
 
 const LIST: &str = "GET /containers/json";
 
-/// A daemon that has nothing to do, on an engine where nobody else does anything: every request is
-/// of its own making.
+/// An idle daemon on an otherwise unused engine: every request comes from this daemon.
 struct AtRest {
     _daemon: Daemon,
     proxy: Proxy,
@@ -362,11 +362,12 @@ impl AtRest {
         let engine = PrivateEngine::start(space);
         let proxy = Proxy::before(space.dir(), engine.dir.join("docker.sock"));
         let solo = PrivateEngine::declare_without_probes(space);
-        // Its keeper looks after a container of its own, which is not what is counted here.
+        // Without a guard, whose separate container would cause requests that must not be counted
+        // here.
         let path = solo.desired_state.join("keepwork.toml");
         let manifest = std::fs::read_to_string(&path).unwrap();
         std::fs::write(path, manifest.replace("[docker]\n", "[docker]\nguard = false\n")).unwrap();
-        // The daemon that has deployed has images to sweep; the next one finds that done.
+        // The daemon that deployed has images to prune; the next one finds that done.
         let first = solo.daemon(&[("DOCKER_HOST", &engine.host())]);
         solo.await_status("it is ready", is_ready);
         first.terminate();
@@ -374,21 +375,21 @@ impl AtRest {
         Self { _daemon: daemon, proxy, engine, solo }
     }
 
-    /// Waits until the containers were listed so often since the requests were forgotten.
+    /// Waits until the containers were listed `count` times since the requests were cleared.
     fn await_lists(&self, count: usize) {
         eventually("it lists the containers", PATIENCE, || {
             self.proxy.seen().iter().filter(|request| *request == LIST).count() >= count
         });
     }
 
-    /// What is asked besides while the containers are listed so often.
+    /// The other requests while the containers are listed `count` times.
     fn asks_besides_lists(&self, count: usize) -> Vec<String> {
         self.proxy.forget();
         self.await_lists(count);
         self.proxy.seen().into_iter().filter(|request| request != LIST).collect()
     }
 
-    /// Waits until nothing was asked for a while.
+    /// Waits until no requests arrive for a while.
     fn await_quiet(&self) {
         eventually("it asks no more", PATIENCE, || {
             let before = self.proxy.seen().len();
@@ -402,7 +403,8 @@ impl AtRest {
 fn a_resync_with_nothing_to_do_is_one_list_and_nothing_else() {
     let Some(space) = Space::new() else { return };
     let rest = AtRest::new(&space, "300ms");
-    // The first lists after a start are followed by a look at each, as are events from just before.
+    // After a start, each of the first lists is followed by an inspection of each container, and so
+    // are events from just before.
     eventually("what happened before is looked at", PATIENCE, || rest.asks_besides_lists(2).is_empty());
     assert_eq!(rest.asks_besides_lists(5), [""; 0]);
 }

@@ -1,8 +1,8 @@
-//! The daemon is killed before and after everything that it does to the world, and the next one
-//! finds its way from there: one container that serves, of the right image, and nothing left over.
+//! The daemon is killed before and after each of its effects on the world, and the next one
+//! recovers: one container that serves, with the right image, and no leftovers.
 //!
-//! Each test takes the points that one kind of deed has, and all of them together have every point
-//! that there is. A point that is never reached fails its test, for the daemon lives on.
+//! Each test covers the points of one kind of action; together they cover all points. A point that
+//! is never reached fails its test, because the daemon lives on.
 
 mod builds;
 mod mends;
@@ -31,7 +31,7 @@ fn every_failpoint_has_a_test() {
     assert!(missing.is_empty(), "no test has a daemon killed around {missing:?}");
 }
 
-/// What only a declared folder that is not there makes a daemon do.
+/// The action for a missing declared folder.
 const FOLDER: &[Point] = &[Point::CreateFolder];
 
 #[test]

@@ -1,4 +1,4 @@
-//! The front under the daemon: pushes reach it, and it outlives the daemon.
+//! The proxy under the daemon: pushes reach it, and it outlives the daemon.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::{PATIENCE, Scene, eventually, inspected, json, try_docker};
 
-/// The id of the front's container and since when it runs.
+/// The ID of the proxy's container and its start time.
 fn life(scene: &Scene) -> Option<String> {
     let filter = format!("label=abide.test={}", scene.space.prefix());
     let name =
@@ -15,7 +15,7 @@ fn life(scene: &Scene) -> Option<String> {
     Some(inspected(name.lines().next()?, "{{.Id}} {{.State.StartedAt}}"))
 }
 
-/// What is answered for a host name.
+/// The answer for a host name.
 fn page(http: u16, host: &str) -> (u16, String) {
     named(http, host).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Once abide is gone, the engine restarts what runs: after a crash, and after a restart of the engine.
+//! While abide does not run, the engine restarts containers: after a crash, and after a restart of
+//! the engine.
 
 use std::process::Child;
 
@@ -10,7 +11,7 @@ use crate::common::{
     nginx_image,
 };
 
-/// One environment on an engine of its own, ready under a daemon.
+/// One environment on a private engine, ready under a daemon.
 struct Guarded {
     daemon: Option<Daemon>,
     solo: Solo,
@@ -58,7 +59,8 @@ impl Guarded {
         self.engine.life(container).map(|(started, _)| started).unwrap_or_default()
     }
 
-    /// Waits until the container runs in another life than `before`, in the namespace of its sandbox.
+    /// Waits until the container runs in another life than `before`, in the namespace of its
+    /// sandbox.
     fn await_another_life(&self, what: &str, before: &str) -> String {
         eventually_some(what, PATIENCE, || {
             let (started, process) = self.engine.life(&self.solo.name)?;
@@ -112,7 +114,7 @@ fn a_daemon_that_is_killed_for_good_is_replaced_by_the_guard() {
     guarded.engine.try_docker(&["stop", &guarded.solo.holder()]).unwrap();
     let second = guarded.await_another_life("its sandbox is started first", &first);
 
-    // Not even the record is needed.
+    // Restarts do not even need the record.
     std::fs::remove_dir_all(guarded.solo.desired_state.join("record")).unwrap();
     guarded.engine.stop();
     guarded.engine.start_again();
@@ -147,7 +149,7 @@ fn the_guard_can_be_turned_off_and_on() {
     guarded.stop();
 }
 
-/// A daemon on another host, which is ended when it is dropped.
+/// A daemon on another host, stopped when it is dropped.
 struct There(Child);
 
 impl There {

@@ -1,4 +1,4 @@
-//! Whatever is done to what runs, it comes back; and what is not ours is left alone.
+//! Every kind of damage to a running container is repaired, and unmanaged objects are left alone.
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -57,7 +57,7 @@ fn an_image_that_was_removed_is_brought_back_and_the_data_is_kept() {
     let first = solo.await_ready();
     solo.leave_in_volume("kept");
 
-    // While the container runs, the engine lets go of the name alone.
+    // While the container runs, the engine removes only the name.
     let tag = docker(&["image", "inspect", "--format", "{{index .RepoTags 0}}", &first.image]);
     docker(&["rmi", "--force", &tag]);
     docker(&["rm", "--force", &solo.name]);
@@ -110,8 +110,9 @@ fn limits_and_restart_policies_that_someone_changed_are_put_back_in_place() {
     assert_eq!(solo.await_ready(), before, "limits are no reason for a restart");
 }
 
-/// What another container of the network gets from the site, by the alias that is the container's
-/// name; `None` where it is not reached. It borrows this machine's shell, for the image has none.
+/// Returns the site's answer to another container of the network, by the alias that is the
+/// container's name; `None` if the site is unreachable. It borrows this host's shell, because the
+/// image has none.
 fn asked_from_beside(solo: &Solo, image: &str) -> Option<String> {
     let ask = format!(
         "exec 3<>/dev/tcp/{}/8900 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3",
@@ -155,7 +156,7 @@ fn a_foreign_container_of_our_name_is_named_and_never_removed() {
     let image = solo.await_ready().image;
     daemon.terminate();
     docker(&["rm", "--force", &solo.name]);
-    // By hand, from our own image: the image's labels do not make it ours.
+    // Started by hand from a managed image: the image's labels do not make the container managed.
     docker(&["run", "--detach", "--init", "--name", &solo.name, &image, "by-hand"]);
     let foreign = solo.life().unwrap();
 
@@ -217,7 +218,7 @@ fn two_daemons_on_one_engine_never_touch_each_others_containers() {
     one.await_ready();
     assert_eq!(other.await_ready(), theirs);
 
-    // The same name in both manifests: whoever came first keeps it.
+    // The same name in both manifests: the first one keeps it.
     let third = Solo { name: other.name.clone(), ..Solo::undeclared(&third_space) };
     third.declare("");
     let third_daemon = third.daemon(&[]);
@@ -249,7 +250,7 @@ fn a_volume_that_held_data_and_is_gone_is_never_made_anew_empty() {
     solo.await_ready();
 }
 
-/// A Dockerfile that sets whatever an image can say about containers.
+/// A Dockerfile with every instruction about containers.
 fn dockerfile_of_everything(space: &Space) -> String {
     format!(
         r#"FROM scratch
@@ -295,7 +296,7 @@ fn an_image_that_sets_everything_is_deployed_once_and_nothing_flaps() {
     solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
     eventually("nothing differs", PATIENCE, || daemon.abide(&["diff", "dev"]).code == 0);
     assert_eq!(solo.await_ready(), life);
-    // While no daemon ran, the engine was the one that restarts.
+    // While no daemon ran, the engine was responsible for restarts.
     let is_handover = |step: &String| step.contains("take the restarts of");
     let (_, others): (Vec<_>, Vec<_>) = solo.steps().into_iter().partition(is_handover);
     assert_eq!(others, steps);
@@ -326,7 +327,7 @@ fn a_crash_loop_is_slowed_down_and_told_and_a_new_commit_ends_it() {
     solo.await_ready();
 }
 
-/// Milliseconds of a moment that the engine wrote.
+/// Milliseconds of a time in the engine's format.
 fn millis(moment: &str) -> u64 {
     abide::model::time::Timestamp::parse(moment).unwrap().as_millis()
 }
@@ -337,7 +338,7 @@ fn an_environment_that_left_the_manifest_keeps_its_container_and_is_named() {
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[("ABIDE_RESYNC", "1s")]);
     let life = solo.await_ready();
-    // Another one is left, for a manifest without any is taken for a mistake.
+    // Another environment stays, because a manifest without any counts as a mistake.
     solo.declare_all(&format!(
         "[docker]\nnetwork = \"{}\"\n[environment.other]\ncontainer = \"{}\"\nport = 1\npublish = false\n",
         solo.network,

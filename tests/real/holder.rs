@@ -1,4 +1,4 @@
-//! The network namespace stays while containers come and go; and what happens to a holder heals.
+//! The network namespace stays while containers are replaced, and a damaged sandbox is repaired.
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -6,7 +6,7 @@ use crate::common::{Life, PATIENCE, Solo, Space, docker, eventually, eventually_
 
 const ADDRESS: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
 
-/// Waits until it serves in a life other than `before`.
+/// Waits until it serves in another life than `before`.
 fn serves_anew(solo: &Solo, what: &str, before: &Life) -> Life {
     eventually_some(&format!("it serves after {what}"), PATIENCE, || {
         solo.life().filter(|now| now.is_running() && now != before && solo.serves())
@@ -90,7 +90,7 @@ fn logs_exec_and_stats_are_those_of_the_program() {
 #[test]
 fn a_registry_that_freezes_while_the_image_of_holders_is_pulled_is_waited_for_no_longer_than_any() {
     let Some(space) = Space::new() else { return };
-    // It takes connections and never says a word.
+    // Accepts connections and never answers.
     let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = frozen.local_addr().unwrap();
     let solo = Solo::new(&space);

@@ -1,5 +1,5 @@
-//! The procedure that abide replaces, in a repository that is shaped like the real one: dev is the
-//! checkout as it is, test is what `Dockerfile.dist` made of it, prod is what test runs.
+//! The procedure that abide replaces, in a repository shaped like the real one: dev is the
+//! checkout, test is the output of `Dockerfile.dist`, prod is the image of test.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::common::{
 const PATIENCE: Duration = Duration::from_secs(60);
 const VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 
-/// Compresses the code in a `RUN` and writes the project, as a `tar.gz`, to standard output.
+/// Compresses the code in a `RUN` and writes the project to standard output, as a `tar.gz`.
 const DIST: &str = "
 COPY . /project/wikicraft
 WORKDIR /project/wikicraft
@@ -26,7 +26,7 @@ ADD ${DIST_PKG} /project/wikicraft/
 COPY entrypoint.sh /entrypoint.sh
 ENTRYPOINT [\"sh\", \"/entrypoint.sh\"]
 ";
-/// The environment's name comes as the argument; the server counts its starts in the database.
+/// The argument is the environment's name; the server counts its starts in the database.
 const ENTRYPOINT: &str = "
 cd /project/wikicraft
 echo \"start of $1\" | tee -a database/starts log/$1.log >/dev/null
@@ -117,7 +117,7 @@ impl Keepwork {
         assert_eq!(code, 202, "{answer}");
     }
 
-    /// A page of an environment, as a browser sees it.
+    /// A page of an environment, as a browser gets it.
     fn page(&self, environment: usize, path: &str) -> String {
         http_get(self.ports[environment], path).map(|(code, body)| format!("{code} {body}")).unwrap()
     }
@@ -139,7 +139,7 @@ fn a_push_is_seen_on_dev_then_on_test_and_promoted_to_prod_with_all_data_kept() 
     let keepwork = Keepwork::new(&space, &GitRepo::example(&beside), &base);
     let daemon = Daemon::start(&keepwork.desired_state, &[(VARIABLE, SECRET)]);
 
-    // dev: the checkout as it is, with the secret and the packages in it.
+    // dev: the plain checkout, with the secret and the packages in it.
     await_ready(&daemon, "dev", &keepwork.repo.head("dev"));
     assert_eq!(keepwork.page(0, "/environment.txt"), "200 dev zh_CN\n");
     assert!(keepwork.page(0, "/code.js").contains("# the first"));
@@ -149,13 +149,13 @@ fn a_push_is_seen_on_dev_then_on_test_and_promoted_to_prod_with_all_data_kept() 
     assert_eq!(in_dev("npl_packages/main/main.npl"), "a package");
     assert!(docker(&["exec", &dev, "ls", "/project/wikicraft/npl_packages"]) == "main");
 
-    // test: compressed first. The step's image and container leave nothing but a cache.
+    // test: compressed first. The step's image and container leave only a cache behind.
     let test = await_ready(&daemon, "test", &keepwork.repo.head("master"));
     assert_eq!(keepwork.page(1, "/code.min.js"), "200 one\ntwo\n");
     assert!(keepwork.page(1, "/code.js").starts_with("404"));
     assert_eq!(keepwork.page(1, "/environment.txt"), "200 test zh_CN\n");
 
-    // A push goes to dev alone; its data stays.
+    // A push reaches only dev, whose data stays.
     let commit = keepwork.repo.commit_and_push("dev", &[("www/code.js", "three # the third\n")]);
     keepwork.push(&daemon, "dev", &commit);
     await_ready(&daemon, "dev", &commit);
@@ -163,7 +163,7 @@ fn a_push_is_seen_on_dev_then_on_test_and_promoted_to_prod_with_all_data_kept() 
     assert_eq!(in_dev("database/starts"), "start of dev\nstart of dev");
     assert_eq!(status(&daemon, "test")["image"], test["image"]);
 
-    // Merged and tested, then promoted: byte for byte what test runs.
+    // Merged and tested, then promoted: the exact image of test.
     let merged = keepwork.repo.merge("dev", "master");
     keepwork.push(&daemon, "master", &merged);
     let test = await_ready(&daemon, "test", &merged);

@@ -1,14 +1,14 @@
-//! Not one request fails: deployment after deployment through the front under a steady load, while the
-//! daemon is killed in the middle of some of them.
+//! No request fails in deployments through the proxy under a steady load, while the daemon is killed
+//! during some of them.
 
 use crate::common::{Daemon, Load, PATIENCE, Space, Spot, Way, eventually, made_image};
 
-/// Where the daemon is killed, in turn.
+/// The failpoints, in turn.
 const KILLED_AT: [&str; 6] =
     ["after-create", "after-start", "before-stop", "after-stop", "before-remove", "after-rename"];
 const PAGES: [&str; 2] = ["one", "two"];
 
-/// Clients of every manner, on the published port and by name.
+/// Clients of every kind, on the published port and by name.
 fn ways(port: u16, http: u16) -> Vec<Way> {
     let mut ways = Vec::new();
     for (port, host) in [(port, "localhost"), (http, Spot::HOST)] {
@@ -30,7 +30,7 @@ fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_da
     deploy(50, 5);
 }
 
-/// Updates so many times; at each `kill_every`th the daemon is killed in mid-swap.
+/// Updates `deployments` times, and kills the daemon during every `kill_every`th switch.
 fn deploy(deployments: usize, kill_every: usize) {
     let Some(space) = Space::new() else { return };
     let (spot, http) = Spot::fronted(&space, "");
@@ -38,7 +38,7 @@ fn deploy(deployments: usize, kill_every: usize) {
     let mut daemon = spot.daemon();
     assert_eq!(spot.set(&images[0]).code, 0);
     assert_eq!(spot.await_ready(), images[0]);
-    // It, and what holds its network.
+    // The container and its sandbox.
     let at_rest = space.container_names().len();
     let await_rest = || {
         eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
@@ -47,7 +47,7 @@ fn deploy(deployments: usize, kill_every: usize) {
     for deployment in 1..=deployments {
         let image = &images[deployment % PAGES.len()];
         if deployment % kill_every == 0 {
-            // What is left of the swap before would be cut short instead.
+            // Otherwise this would interrupt the end of the previous switch.
             await_rest();
             daemon.kill();
             let failpoint = KILLED_AT[deployment / kill_every % KILLED_AT.len()];

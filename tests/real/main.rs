@@ -1,4 +1,4 @@
-//! The whole of abide against the real thing: a Docker Engine, git, and the binary as people run it.
+//! All of abide on real systems: a Docker Engine, git, and the abide binary as users run it.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 

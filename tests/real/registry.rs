@@ -1,4 +1,4 @@
-//! Registries: pushed, pulled by digest, lost, frozen, locked, and lied to.
+//! Registries: pushes, pulls by digest, lost images, and frozen, locked or manipulated registries.
 
 mod base;
 mod images;
@@ -19,19 +19,20 @@ use crate::common::{
     Daemon, Registry, Space, Workshop, docker, eventually_some, free_ports, site_image, status,
 };
 
-/// How long anything may take on a machine that is busy with other tests.
+/// The timeout for anything on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Who abide is where there is a password. With this one the other alphabet of base64 has `/`.
+/// The user name for a registry with a password. Its encoding in the other base64 alphabet has a
+/// `/`.
 const USERNAME: &str = "abide";
 const PASSWORD: &str = "canary>>>~~?never-to-be-seen";
-/// Where the daemon finds it.
+/// The daemon's environment variable with the password.
 const VARIABLE: &str = "ABIDE_TEST_REGISTRY_PASSWORD";
 
-/// `dev`, whose image is pushed, and `prod`, which takes promotions from it.
+/// `dev`, whose image is pushed, and `prod`, which is promoted from it.
 struct Shop {
     shop: Workshop,
     registry: Registry,
-    /// Where abide and the engine find it.
+    /// The registry's address for abide and the engine.
     host: String,
     /// The repository in the registry.
     path: String,
@@ -41,13 +42,13 @@ struct Shop {
 }
 
 impl Shop {
-    /// Lays it out beside `registry`; `access` are lines of its `registry_access`.
+    /// Creates it beside `registry`; `access` has lines of its `registry_access`.
     fn new(space: Space, registry: Registry, access: &str) -> Self {
         let host = registry.host();
         Self::found_at(space, registry, host, access)
     }
 
-    /// The same, where the way to the registry leads over `host`.
+    /// The same with `host` as the address of the registry.
     fn found_at(space: Space, registry: Registry, host: String, access: &str) -> Self {
         let [prod_port] = free_ports();
         let path = format!("{}shop/prod", space.prefix());
@@ -62,14 +63,14 @@ impl Shop {
         made
     }
 
-    /// With a registry that lets everyone in; `None` where the tests are left out.
+    /// With a registry without a password; `None` if the tests are disabled.
     fn open() -> Option<Self> {
         let space = Space::new()?;
         let registry = Registry::start(&space)?;
         Some(Self::new(space, registry, ""))
     }
 
-    /// Writes the manifest anew. Whoever loses patience does so soon here.
+    /// Replaces the manifest. All timeouts are short.
     fn declare(&self, access: &str) {
         let host = &self.host;
         let options = self.shop.options("dev", &self.prod, self.prod_port);
@@ -86,7 +87,7 @@ impl Shop {
         self.shop.daemon_with(&[(VARIABLE, PASSWORD)])
     }
 
-    /// The status of an environment, once `look` accepts it.
+    /// Returns the status of an environment once `look` accepts it.
     fn until(&self, daemon: &Daemon, environment: &str, what: &str, look: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -100,7 +101,7 @@ impl Shop {
         })
     }
 
-    /// Waits until dev serves the head of its branch; gives the digest in its record.
+    /// Waits until dev serves the head of its branch; returns the recorded digest.
     fn ready(&self, daemon: &Daemon) -> String {
         let head = self.shop.repo.head("dev");
         let status = self.until(daemon, "dev", "it is ready", |status| {
@@ -109,23 +110,23 @@ impl Shop {
         status["image"]["digest"].as_str().unwrap_or_else(|| panic!("no digest: {status}")).to_owned()
     }
 
-    /// Waits until dev says `reason`; gives the sentence.
+    /// Waits until dev has this `reason`; returns the message.
     fn says(&self, daemon: &Daemon, reason: &str) -> String {
         self.says_of(daemon, "dev", reason)
     }
 
-    /// The same of another environment.
+    /// The same for another environment.
     fn says_of(&self, daemon: &Daemon, environment: &str, reason: &str) -> String {
         let status = self.until(daemon, environment, reason, |status| status["reason"] == reason);
         status["message"].as_str().unwrap().to_owned()
     }
 
-    /// The digest that the registry has under the only tag of the image `id`.
+    /// The digest in the registry under the only tag of the image `id`.
     fn at_registry(&self, id: &str) -> Option<String> {
         self.registry.digest(&self.path, &format!("sha-{}", &id["sha256:".len()..][..12]))
     }
 
-    /// The image that a container runs.
+    /// The image of a container.
     fn runs(&self, container: &str) -> String {
         docker(&["inspect", "--format", "{{.Image}} {{.State.Running}}", container])
     }

@@ -1,23 +1,24 @@
-//! Versions that are no good, or soon no good any more: the record goes back, and says so.
+//! Broken versions, and versions that break soon: the record is rolled back, and the status reports
+//! it.
 
 use serde_json::Value;
 
 use crate::common::{Scene, docker};
 
-/// Where the digest of an image is in a view.
+/// The ID of the image in a view.
 fn image_of(view: &Value) -> String {
     view["image"]["id"].as_str().unwrap().to_owned()
 }
 
-/// Pushes `files` to dev, announces them, and gives the commit.
+/// Pushes `files` to dev, announces them, and returns the commit.
 fn push(scene: &Scene, files: &[(&str, &str)]) -> String {
     let commit = scene.site.repo.commit_and_push("dev", files);
     assert_eq!(scene.announce("dev").0, 202);
     commit
 }
 
-/// Pushes a version that is no good, and sees that the record goes back to what ran before, which
-/// serves all the while in the same container. `words` are of the version's own last output.
+/// Pushes a broken version, and asserts that the record is rolled back to the previous version,
+/// which keeps serving in the same container. `words` are part of the broken version's last output.
 fn is_rolled_back(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &str) -> (String, Value) {
     let before = scene.view("dev");
     let (page, container) = (scene.page("dev"), scene.inspect("dev", "{{.Id}}"));
@@ -46,7 +47,7 @@ fn is_rolled_back(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &s
     (history[1]["revision"].as_str().unwrap().to_owned(), view)
 }
 
-/// The image that was rolled back from last, as the export tells.
+/// The images that were rolled back from, according to the export.
 fn bad_images(scene: &Scene) -> Vec<String> {
     let export: Value = serde_json::from_str(&scene.abide(&["export"]).stdout).unwrap();
     let bad = export["environments"][0]["desired"]["bad"].as_array().unwrap().clone();
@@ -68,7 +69,8 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
     assert!(why.contains("automatic rollback") && why.contains("the next version ends this"), "{why}");
     assert_eq!(scene.abide(&["diff", "dev"]).stdout.matches("create").count(), 0);
 
-    // The same commit again is no news; and a branch that comes back to it is not followed there.
+    // The same commit again changes nothing; and if the branch returns to it, it is not deployed
+    // again.
     assert_eq!(scene.announce("dev").0, 200);
     let container = scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}");
     scene.site.repo.force("dev", &first);
@@ -85,7 +87,7 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
     scene.said("dev", "RolledBack", "RolledBack");
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}"), container);
 
-    // Named on purpose it gets another chance.
+    // Named explicitly, it gets another chance.
     let tried = events(&scene).matches("create container").count();
     scene.abide(&["set", "dev", &image]);
     scene.until("it is tried and fails again", "dev", |view| {
@@ -133,7 +135,7 @@ fn a_version_that_crashes_three_times_soon_after_it_was_ready_is_rolled_back() {
 
 #[test]
 fn a_program_that_hangs_after_it_was_healthy_is_restarted() {
-    // Without an init in front of it, the program itself is what a signal freezes.
+    // Without an init in front of it, a signal freezes the program itself.
     let edit = |manifest: String| {
         let edited = manifest.replace("timeout = \"2s\"", "timeout = \"300ms\"");
         edited.replace("command   = [\"dev\"", "init = false\nstop_timeout = \"1s\"\ncommand   = [\"dev\"")

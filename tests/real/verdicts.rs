@@ -1,4 +1,4 @@
-//! What is a verdict on a version, and what is not: only what its own program answered, or did.
+//! Permanent failures of a version: only answers or actions of its own program count.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::common::{
     try_docker,
 };
 
-/// Ready soon, and given up soon, by the probe `kind`.
+/// A probe of the kind `kind` that succeeds and fails quickly.
 fn hasty(kind: &str) -> String {
     format!(
         "health = {{ {kind}, interval = \"100ms\", timeout = \"1s\", start_deadline = \"3s\", healthy_for = \"200ms\" }}"
     )
 }
 
-/// So that there is time to do something to a container before it is ready.
+/// Leaves time to act on a container before it is ready.
 const SLOW: &str = "health = { http = \"/\", interval = \"100ms\", timeout = \"1s\", start_deadline = \"60s\", \
                     healthy_for = \"8s\" }";
 
@@ -107,7 +107,7 @@ fn a_command_in_the_container_can_say_that_it_is_ready() {
 fn a_healthcheck_gets_the_time_that_it_needs_and_what_it_decides_counts() {
     let Some(space) = Space::new() else { return };
     let check = |command: &str| format!("HEALTHCHECK --interval=4s --timeout=4s --retries=2 CMD {command}");
-    // As with Docker's own interval of 30 s: the deadline is over before the first run of the check.
+    // As with Docker's own interval of 30 s: the deadline passes before the first check.
     let health =
         "health = { docker = true, interval = \"200ms\", start_deadline = \"1s\", healthy_for = \"0s\" }";
     let spot = Spot::new(&space, health);
@@ -162,7 +162,7 @@ fn a_worker_needs_no_port_and_is_ready_once_it_keeps_running() {
 }
 
 trait Serving {
-    /// The image of the container that has the name.
+    /// The image of the container with the environment's name.
     fn await_serving_image(&self) -> String;
 }
 
@@ -173,7 +173,7 @@ impl Serving for Spot {
     }
 }
 
-/// The container that is on trial beside the one that serves, once it runs.
+/// The candidate container beside the serving one, once it runs.
 fn candidate(spot: &Spot) -> String {
     let name = format!("{}.next", spot.name);
     eventually("the new container runs", PATIENCE, || Life::of(&name).is_some_and(|life| life.is_running()));

@@ -1,4 +1,4 @@
-//! No data is lost: volumes that nobody declared, and paths of the host that are not there.
+//! No data is lost: undeclared volumes, and missing paths of the host.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::common::{Daemon, PATIENCE, SITE_PORT, Space, Spot, docker, eventually, made_image, try_docker};
 
-/// Every form of the line; the site listens on none of it.
+/// Every form of the instruction; the site uses none of these paths.
 const LINES: &str = "VOLUME [\"/data/\", \"/deep/er/../x\"]\nVOLUME /a /b";
 
-/// Writes a file into a path of the container, as its program would.
+/// Writes a file at a path in the container, as its program would.
 fn write(space: &Space, container: &str, path: &str, text: &str) {
     let file = space.dir().join("written");
     std::fs::write(&file, text).unwrap();
@@ -27,7 +27,7 @@ fn read(space: &Space, container: &str, path: &str) -> Option<String> {
     std::fs::read_to_string(file).ok()
 }
 
-/// The names of the mounts by their paths, as the engine tells them.
+/// The names of the mounts by their paths, according to the engine.
 fn mounts(container: &str) -> String {
     docker(&[
         "container",
@@ -110,7 +110,7 @@ fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
     let detail = spot.abide(&["status", "dev"]);
     assert!(detail.stdout.contains("not declared: a VOLUME of the image"), "{}", detail.stdout);
 
-    // The lines that the warnings gave.
+    // The lines that the warnings suggested.
     let lines = shown
         .iter()
         .map(|it| format!("\"{}:{}\"", it["source"].as_str().unwrap(), it["target"].as_str().unwrap()));
@@ -124,8 +124,8 @@ fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
     holds("they are declared");
 }
 
-/// A container of `image` as earlier versions of abide made it: in the place of the one that runs, and
-/// without a word on volumes, so the engine makes one.
+/// Replaces the running container with one of `image` as earlier versions of abide created it:
+/// without volume options, so that the engine creates one.
 fn make_as_an_earlier_version(spot: &Spot, image: &str) {
     let inspect = |format: &str| docker(&["container", "inspect", "--format", format, &spot.name]);
     let record = inspect("{{index .Config.Labels \"abide.record\"}}");
@@ -214,7 +214,8 @@ fn a_missing_source_is_refused_by_its_path_and_made_only_where_that_is_declared(
     write(&space, &spot.name, "/kept/f", "x");
     assert!(source.join("f").exists());
 
-    // What went while nobody looked is not made again empty under a container that is started again.
+    // A volume removed while no daemon ran is not replaced by an empty one when the container
+    // starts again.
     let aside = space.dir().join("aside");
     daemon.terminate();
     docker(&["kill", &spot.name]);

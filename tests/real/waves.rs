@@ -1,4 +1,5 @@
-//! Many environments change at once: they are updated in waves, and what is down is healed meanwhile.
+//! Many environments change at once: they are updated in waves, and crashed ones are healed
+//! meanwhile.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,11 @@ use serde_json::Value;
 
 use crate::common::{Daemon, PATIENCE, Space, abide, busybox, docker, eventually, inspected, try_docker};
 
-/// How many environments there are, and how many of them may be updated at once.
+/// The number of environments, and how many may be updated at once.
 const MANY: usize = 8;
 const AT_ONCE: usize = 2;
 
-/// Environments that differ in nothing but their names.
+/// Environments that differ only in their names.
 struct Many {
     space: Space,
     folder: PathBuf,
@@ -116,6 +117,6 @@ fn an_edit_that_concerns_all_takes_few_down_at_once_and_a_crash_is_healed_meanwh
         many.are_ready("b")
     });
     assert!(has_crashed, "nobody ever waited");
-    // The one that crashed is updated out of turn, and one may have become ready between two looks.
+    // The crashed one is updated out of turn, and one may have become ready between two checks.
     assert!(most_down <= AT_ONCE + 2, "{most_down} were down at once");
 }

@@ -1,5 +1,5 @@
-//! Ready and an exit code of 0 mean that what was wished for was seen serving: scripts as people write
-//! them, with a git that takes its time.
+//! Ready and exit code 0 mean that the requested version was serving: typical scripts of users,
+//! with a slow git.
 
 mod hold;
 mod sources;
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use crate::common::{PATIENCE, Scene, eventually, http_get, json};
 
-/// How long git takes: long enough that nothing is true by chance.
+/// The delay of git in seconds: long enough that nothing passes by chance.
 const SLOW: u32 = 3;
 const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// A verb that has to end with this code.
+/// Runs a command that must exit with this code.
 fn ends(scene: &Scene, code: i32, line: &str) -> String {
     let ran = scene.daemon.abide(&line.split(' ').collect::<Vec<_>>());
     assert_eq!(ran.code, code, "abide {line}: {ran:?}");
@@ -59,7 +59,7 @@ fn from_the_answer_to_a_webhook_until_that_of_git_no_view_says_ready() {
     ends(&scene, 0, "wait dev --timeout 60s");
     assert_eq!(scene.page("dev"), "announced");
 
-    // A delivery of long ago: git answers with the head that is known, and that ends it.
+    // A delayed delivery: git answers with the known head, which settles it.
     assert_eq!(scene.announce_commit("dev", before["revision"].as_str().unwrap()).0, 202);
     assert_eq!(scene.view("dev")["reason"], "HeadUnknown");
     assert_eq!(scene.ready("dev")["revision"], commit.as_str());
@@ -124,7 +124,8 @@ fn a_wait_for_one_commit_ends_with_it_or_with_why_it_does_not_come() {
     assert!(began.elapsed() < PATIENCE, "it is said at once");
     assert!(ends(&scene, 1, "diff dev").contains("BuildFailed"));
 
-    // Image 1 again, as generation 4: neither generation 2 nor 3, whose commit contains it, is served.
+    // Image 1 again, as generation 4: neither generation 2 nor 3, whose commit contains it, is
+    // serving.
     ends(&scene, 0, &format!("set dev --commit {first} --wait --timeout 60s"));
     let replaced = ends(&scene, 1, &format!("wait dev --timeout 60s --commit {second}"));
     assert!(replaced.contains("failed") && replaced.contains("generation 4 replaced it"), "{replaced}");
@@ -154,7 +155,7 @@ fn an_edit_that_moves_the_port_is_not_ready_while_neither_port_answers() {
         view["status"] == "Ready"
     };
     eventually("it is served at the other port", PATIENCE, || {
-        // Ready before and after a look at both ports: then one of them answers.
+        // Ready before and after checking both ports: then one of them answers.
         let (was_ready, answers, is_ready) = (is_ready(), serves(before) || serves(after), is_ready());
         assert!(!(was_ready && is_ready) || answers, "Ready, and neither port answers");
         is_ready && serves(after)

@@ -1,4 +1,5 @@
-//! The controller is away, the cable is cut, one side is killed: prod goes on, and both agree again.
+//! The controller is unreachable, the cable is cut, or one side is killed: prod keeps running, and
+//! both sides agree again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::{Mishap, PATIENCE, PORT, Pair, Relay, bulky_image, eventually, json};
 
-/// A pair whose prod runs.
+/// A pair with a running prod.
 fn running(words: &str) -> Option<Pair> {
     let pair = Pair::new()?;
     let image = pair.push_image(words);
@@ -18,7 +19,7 @@ fn running(words: &str) -> Option<Pair> {
     Some(pair)
 }
 
-/// The id of prod's container.
+/// The ID of prod's container.
 fn container(pair: &Pair) -> Option<String> {
     pair.host.try_docker(&["container", "inspect", "--format", "{{.Id}}", &pair.name()])
 }
@@ -78,7 +79,7 @@ fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
 #[test]
 fn an_agent_that_is_killed_while_it_pulls_goes_on_with_what_ran_and_then_pulls_again() {
     let Some(mut pair) = running("the old one") else { return };
-    // The registry says nothing, so the pull is under way for as long as that lasts.
+    // The registry does not answer, so the pull takes until it does.
     let next = pair.push_image("the new one");
     pair.registry.freeze();
     pair.abide(&["set", "prod", &next]);
@@ -142,7 +143,7 @@ fn a_controller_that_was_restored_from_an_older_copy_brings_nothing_back() {
     std::fs::write(&file, old).unwrap();
     pair.start_controller();
     pair.abide(&["import", file.to_str().unwrap()]);
-    // Tokens are in no export.
+    // An export contains no tokens.
     pair.kill_agent();
     pair.token = pair.new_token("online");
     pair.start_agent();

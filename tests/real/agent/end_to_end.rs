@@ -1,4 +1,4 @@
-//! What is recorded on the controller comes to run on the other host, and stays.
+//! A version recorded on the controller runs on the other host, and stays.
 
 use crate::common::Pair;
 

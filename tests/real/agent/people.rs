@@ -1,4 +1,4 @@
-//! What people see and do of an environment on another host: the same as of one here.
+//! Environments on another host show and accept the same as local ones.
 
 use std::process::{Command, Stdio};
 
@@ -12,7 +12,7 @@ fn output_plan_events_history_and_holds_come_through_the_link() {
     pair.ready();
     pair.serves("one");
 
-    // The page that was asked for is in the container's output, which is followed from there.
+    // The requested page appears in the container's output, which is followed from there.
     let log = pair.space.dir().join("followed");
     let mut follow = Command::new(env!("CARGO_BIN_EXE_abide"));
     follow.env("ABIDE_DESIRED_STATE", &pair.desired_state).args(["logs", "prod", "-f"]);

@@ -1,8 +1,8 @@
-//! What a tester tried on the controller's own host comes to run on the other one, byte for byte.
+//! A version tested on the controller's own host runs on the other one, byte for byte.
 
 use crate::common::{PATIENCE, Pair, SITE_PORT, eventually, made_image};
 
-/// Declares a test beside prod, which takes what that runs.
+/// Declares a test beside prod, which is promoted from it.
 fn with_test(pair: &Pair) {
     let name = pair.space.name("test-server");
     pair.declare(&format!(

@@ -1,4 +1,4 @@
-//! Who may be which agent.
+//! Which token may act as which agent.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn of_two_agents_with_one_token_the_later_one_stays_and_the_other_one_says_so() 
     let second = pair.another_agent(&folder, &pair.token, TUNNEL + 1);
     second.says("connected");
     pair.agent.as_ref().unwrap().says("another agent with the same token");
-    // Long enough for a storm of them to show.
+    // Long enough for a storm of reconnections to show.
     std::thread::sleep(Duration::from_secs(5));
     let connections = |log: String| log.matches("\"connected\"").count();
     assert_eq!(connections(second.log()), 1, "{}", second.log());
@@ -33,7 +33,7 @@ fn a_wrong_token_is_not_let_in_and_a_revoked_one_ends_at_once() {
     let Some(pair) = Pair::new() else { return };
     let folder = pair.space.dir().join("stranger");
     std::fs::create_dir(&folder).unwrap();
-    // The secret is another one; the server's key in it is right.
+    // Another secret, with the right key of the server.
     let wrong = pair.token.replacen(&pair.token[20..24], "AAAA", 1);
     let stranger = pair.another_agent(&folder, &wrong, TUNNEL + 2);
     stranger.says("does not let this agent in");
@@ -57,7 +57,7 @@ fn an_agent_learns_nothing_of_environments_that_are_not_its_own() {
     std::fs::create_dir(&folder).unwrap();
     let agent = pair.another_agent(&folder, &other, TUNNEL + 3);
     agent.says("connected");
-    // The other one's tunnel leads to nothing that is prod's, nor to anything by a tag.
+    // The other agent's tunnel gives no access to prod's images, nor to any tag.
     let (repository, digest) = image.split_once('@').unwrap();
     let path = repository.split_once('/').unwrap().1;
     for part in [format!("manifests/{digest}"), "manifests/latest".to_owned(), "tags/list".to_owned()] {

@@ -1,4 +1,4 @@
-//! BuildKit and the classic builder: secrets, caches, output, cancelling.
+//! BuildKit and the classic builder: secrets, caches, output, cancellation.
 
 use super::{CANARY, PATIENCE, content, holds, is_running};
 use crate::common::{Space, Workshop, build_log, busybox, docker, eventually, site_image, status};
@@ -8,7 +8,7 @@ fn buildkit_mounts_a_secret_that_no_layer_log_or_answer_ever_holds() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let site = site_image(&space, "COPY --from=maker /made.txt /made.txt");
-    // Under a name of this test, so that no earlier run of it has filled the cache.
+    // Named after this test, so that no earlier run has filled the cache.
     let (mounts, once) =
         ("--mount=type=secret,id=token --mount=type=cache,target=/cache", space.name("once"));
     let dockerfile = format!(
@@ -25,7 +25,7 @@ fn buildkit_mounts_a_secret_that_no_layer_log_or_answer_ever_holds() {
     assert!(!docker(&["history", "--no-trunc", &image]).contains(CANARY));
     assert!(!content(&space, &image).values().any(|content| content.contains(CANARY)));
 
-    // A failing command that prints the secret is told without it.
+    // A failing command that prints the secret is reported without it.
     shop.push(&daemon, &[("Dockerfile", &dockerfile.replace("echo RAN", "false"))]);
     let message = shop.await_reason(&daemon, "BuildFailed");
     assert!(message.contains("building Dockerfile") && message.contains("[redacted]"), "{message}");
@@ -112,7 +112,7 @@ fn endless_output_fills_neither_the_disk_nor_the_memory() {
         site_image(&space, "COPY --from=loud /tmp /loud")
     );
     let shop = Workshop::new(&space, &[("Dockerfile", &dockerfile)], "[environment.dev.build]\n");
-    // The classic builder passes all of it on; BuildKit cuts it itself.
+    // The classic builder passes all output on; BuildKit truncates it.
     let daemon = shop.daemon_with(&[("DOCKER_BUILDKIT", "0")]);
     shop.await_ready(&daemon);
     let log = std::fs::metadata(shop.desired_state.join("record/logs/1.log")).unwrap().len();

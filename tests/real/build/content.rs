@@ -1,9 +1,10 @@
-//! Builds are known by their content: what does not change it builds nothing and restarts nothing.
+//! Builds are identified by their content: a commit that does not change it builds and restarts
+//! nothing.
 
 use super::{PATIENCE, content};
 use crate::common::{Daemon, Space, Workshop, docker, eventually, free_ports, site_image, status};
 
-/// Two applications in one repository, each with an environment that follows the branch dev.
+/// Two applications in one repository, each with an environment that tracks the branch dev.
 fn monorepo(space: &Space, more: &str) -> Workshop {
     let app = |name: &str| format!("{}LABEL app={name}\n", site_image(space, "COPY app.txt /app.txt"));
     let (a, b) = (app("a"), app("b"));
@@ -15,7 +16,7 @@ fn monorepo(space: &Space, more: &str) -> Workshop {
         ("README", "1"),
     ];
     let shop = Workshop::new(space, &files, "[environment.dev.build]\ncontext = \"apps/a\"\n");
-    // The example's own program and page are what each application serves.
+    // Each application serves the example's own program and page.
     for app in ["apps/a", "apps/b"] {
         for part in ["bin", "www"] {
             let (from, to) = (shop.repo.work().join(part), shop.repo.work().join(app).join(part));
@@ -73,13 +74,13 @@ fn a_commit_elsewhere_makes_a_generation_that_builds_and_restarts_nothing() {
         newest["revision"] == commit.as_str() && newest["outcome"]["outcome"] == "ready"
     });
 
-    // A commit to one of them concerns that one alone.
+    // A commit to one application affects only that one.
     shop.push(&daemon, &[("apps/b/app.txt", "b 2")]);
     await_both(&shop, &daemon);
     eventually("b serves the new one", PATIENCE, || facts(&daemon, "other").1 != b.1);
     assert_eq!((facts(&daemon, "dev"), builds(&daemon)), (a.clone(), built + 1));
 
-    // What was before is known, too: going back by a commit builds nothing.
+    // Earlier content is known too: returning to it builds nothing.
     shop.push(&daemon, &[("apps/b/app.txt", "b 1")]);
     await_both(&shop, &daemon);
     eventually("b serves the image of before", PATIENCE, || facts(&daemon, "other").1 == b.1);
@@ -104,7 +105,7 @@ fn a_commit_that_touches_no_declared_path_makes_no_generation() {
     assert_eq!((now["generation"].as_u64(), now["revision"].as_str()), (Some(before + 1), Some(&*commit)));
     assert_eq!(content(&space, &facts(&daemon, "dev").1)["app.txt"], "a 2");
 
-    // What was passed over is taken up once the paths are no longer declared.
+    // A skipped commit is deployed once the paths are no longer declared.
     let commit = shop.push(&daemon, &[("README", "3")]);
     eventually("it was passed over", PATIENCE, || log() >= 3);
     shop.declare("[environment.dev.build]\ncontext = \"apps/a\"\n");
@@ -124,7 +125,7 @@ fn what_a_step_made_is_kept_for_the_next_build_of_the_same_inputs() {
     let daemon = shop.daemon();
     let made = |image: &str| content(&space, image)["made.txt"].clone();
     let first = made(&shop.await_ready(&daemon));
-    // The final image does not build: the step before it is done, and is not done again.
+    // The final image fails to build: the step before it is done, and is not repeated.
     shop.push(&daemon, &[("Dockerfile", "FROM scratch\nCOPY absent /\n")]);
     eventually("the build fails", PATIENCE, || status(&daemon, "dev")["status"] == "Degraded");
     shop.push(&daemon, &[("Dockerfile", &site), ("www/index.html", "another page")]);

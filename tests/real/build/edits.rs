@@ -1,4 +1,4 @@
-//! Edits of how the manifest says to build.
+//! Edits of the build declaration in the manifest.
 
 use super::{PATIENCE, content};
 use crate::common::{Daemon, Space, Workshop, docker, eventually, site_image, status};
@@ -17,7 +17,7 @@ fn declared(who: &str) -> String {
     format!("[environment.dev.build]\nargs = {{ WHO = {who:?} }}\n")
 }
 
-/// Waits until an edit has been deployed, and gives the image.
+/// Waits until an edit is deployed, and returns the image.
 fn await_edit(shop: &Workshop, daemon: &Daemon, generation: u64) -> String {
     eventually("the edit is deployed", PATIENCE, || {
         let now = status(daemon, "dev");
@@ -57,7 +57,7 @@ fn an_edit_is_built_of_the_same_commit_also_while_no_daemon_runs_and_held_ones_k
     assert_eq!(daemon.abide(&["resume", "dev"]).code, 0);
     assert_eq!(label(&await_edit(&shop, &daemon, first + 3), "who"), "four");
 
-    // Going back by a person keeps what was gone back to, until the next edit.
+    // A manual rollback keeps the restored version until the next edit.
     assert_eq!(daemon.abide(&["rollback", "dev"]).code, 0);
     assert_eq!(daemon.abide(&["resume", "dev"]).code, 0);
     let image = await_edit(&shop, &daemon, first + 4);
@@ -70,7 +70,7 @@ fn an_edit_is_built_of_the_same_commit_also_while_no_daemon_runs_and_held_ones_k
 fn an_edit_that_builds_the_same_image_changes_nothing() {
     let Some(space) = Space::new() else { return };
     let shop = Workshop::new(&space, &[("Dockerfile", &site_image(&space, ""))], "");
-    // A source without a `build` is the Dockerfile in the root.
+    // A source without a `build` uses the Dockerfile in the root.
     let daemon = shop.daemon();
     let image = shop.await_ready(&daemon);
     let (first, container) = (generation(&daemon), status(&daemon, "dev")["running"]["container_id"].clone());
@@ -123,7 +123,7 @@ fn arguments_name_the_commit_and_its_branch() {
     assert_eq!((label(&image, "rev"), label(&image, "branch")), (commit.clone(), "dev".to_owned()));
     let who = label(&image, "who");
     assert!(who.starts_with(&format!("{} 20", &commit[..12])) && who.ends_with('Z'), "{who}");
-    // An argument that names the commit makes each a build of its own.
+    // An argument with the commit makes each commit a separate build.
     let commit = shop.push(&daemon, &[("README", "another")]);
     assert_eq!(label(&shop.await_ready(&daemon), "rev"), commit);
     assert!(content(&space, &image).contains_key("bin/site"));

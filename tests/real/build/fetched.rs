@@ -1,4 +1,4 @@
-//! What of a repository is not in its own tree: submodules, files in Git LFS, the history.
+//! Repository content outside its tree: submodules, Git LFS files, the history.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use crate::common::{GitRepo, Space, Workshop, build_log, eventually, site_image,
 fn add_submodule(shop: &Workshop, lib: &GitRepo, url: &str) {
     let commit = lib.head("packages");
     shop.repo.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},libs/x")]);
-    // As in a clone whose submodules are not there.
+    // As in a clone without its submodules.
     std::fs::create_dir_all(shop.repo.work().join("libs/x")).unwrap();
     let modules = format!("[submodule \"x\"]\n\tpath = libs/x\n\turl = {url}\n");
     std::fs::write(shop.repo.work().join(".gitmodules"), modules).unwrap();
@@ -39,7 +39,7 @@ fn submodules_are_fetched_where_declared_and_else_warned_of() {
         assert!(daemon.abide(verb).stderr.contains("libs/x"), "{verb:?}");
     }
 
-    // Where it is declared, but leads to a path that the manifest does not name, it is refused.
+    // A declared submodule is refused if it points to a path that the manifest does not name.
     shop.declare("[environment.dev.build]\nsubmodules = true\n");
     let message = shop.await_reason(&daemon, "BuildFailed");
     assert!(message.contains("libs/x") && message.contains("declare it as a [repository]"), "{message}");
@@ -53,7 +53,7 @@ fn submodules_are_fetched_where_declared_and_else_warned_of() {
     assert_eq!(content(&space, &shop.await_ready(&daemon))["all/libs/x/lib.txt"], "of the library");
     assert_eq!(status(&daemon, "dev")["warnings"], serde_json::json!([]));
 
-    // The next commit leads elsewhere.
+    // The next commit points elsewhere.
     shop.repo.git(&["rm", "--quiet", "--cached", "libs/x"]);
     add_submodule(&shop, &foreign, &format!("file://{}", foreign.url()));
     shop.push(&daemon, &[]);
@@ -74,7 +74,7 @@ fn files_in_lfs_are_fetched_where_declared_and_else_warned_of() {
     let repo = &shop.repo;
     std::fs::write(repo.work().join("big.bin"), "the content itself").unwrap();
     std::fs::write(repo.work().join(".gitattributes"), "*.bin filter=lfs -text\n").unwrap();
-    // A repository may say where its files are; it is not followed.
+    // A repository may name an LFS server, but abide ignores it.
     std::fs::write(repo.work().join(".lfsconfig"), "[lfs]\n\turl = http://127.0.0.1:9/evil\n").unwrap();
     let filters =
         ["filter.lfs.clean=git-lfs clean -- %f", "filter.lfs.smudge=cat", "filter.lfs.required=true"];

@@ -1,4 +1,4 @@
-//! What goes into an image, and what stays out of it.
+//! Files that go into an image, and files that do not.
 
 use super::{CANARY, PATIENCE, content, holds};
 use crate::common::{GitRepo, Space, Workshop, build_log, docker, eventually, site_image, status};
@@ -59,7 +59,7 @@ fn what_is_laid_over_the_checkout_is_in_the_image_and_nowhere_else() {
     eventually("the build's directory is gone", PATIENCE, || shop.work_dirs().is_empty());
     assert!(!holds(&shop.desired_state, CANARY));
 
-    // Another content is another input: it is built again, of the same commit.
+    // Different content is a different input, so the same commit is built again.
     std::fs::write(&secret, "changed").unwrap();
     daemon.abide(&["sync", "dev"]);
     eventually("it is built again", PATIENCE, || status(&daemon, "dev")["origin"] == "manifest edit");

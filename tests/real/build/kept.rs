@@ -1,4 +1,4 @@
-//! Builds that cannot be, and what is kept of those that were.
+//! Impossible builds, and the images kept of successful ones.
 
 use super::{PATIENCE, serving};
 use crate::common::{Space, Workshop, abide, busybox, docker, eventually, site_image, try_docker};
@@ -62,8 +62,8 @@ fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
     eventually("it is tried again", PATIENCE, || daemon.log().matches("build begins").count() > 1);
 }
 
-/// Waits for a container in place of one that was removed: until a daemon that was just started has
-/// looked, its status is the one of before.
+/// Waits for a container that replaces a removed one. Until a new daemon has reconciled, its status
+/// is the old one.
 fn serves_again(shop: &Workshop) {
     let running = ["inspect", "--format", "{{.State.Running}}", &shop.container];
     eventually("it serves again", PATIENCE, || try_docker(&running).as_deref() == Some("true"));
@@ -94,12 +94,12 @@ fn a_build_whose_end_was_not_recorded_is_done_again_from_the_cache_and_gives_the
     let shop = Workshop::new(&space, &[("Dockerfile", &dockerfile)], "[environment.dev.build]\n");
     let daemon = shop.daemon();
     let image = shop.await_ready(&daemon);
-    // Nothing of abide's own is in it, so that its ID depends on what it is made of alone.
+    // It has no label of abide, so that its ID depends only on its content.
     let labels = docker(&["inspect", "--format", "{{json .Config.Labels}}", &image]);
     assert!(!labels.contains("abide.b") && !labels.contains("abide.revision"), "{labels}");
     daemon.kill();
     docker(&["rm", "--force", &shop.container, &format!("{}.net", shop.container)]);
-    // The record goes, and with it all that is known of builds; the engine's cache stays.
+    // The record is removed, with everything known about builds; the engine's cache stays.
     std::fs::remove_dir_all(shop.desired_state.join("record")).unwrap();
     let daemon = shop.daemon();
     serves_again(&shop);
@@ -122,7 +122,7 @@ fn old_images_and_logs_go_and_what_may_be_needed_or_is_foreign_stays() {
     let mut images = vec![shop.await_ready(&daemon)];
     let connections = || std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
     let before = connections();
-    // A name of its own makes an image someone's.
+    // An image with another name belongs to a user.
     docker(&["tag", &images[0], &space.name("kept-by-hand")]);
     for version in 1..=7 {
         shop.push(&daemon, &[("site.env", &format!("VERSION={version}\n"))]);
@@ -136,14 +136,14 @@ fn old_images_and_logs_go_and_what_may_be_needed_or_is_foreign_stays() {
     assert!(daemon.log().contains("removing an image that nobody needs any more"));
     let kept = std::fs::read_dir(&logs).unwrap().count();
     assert!((50..=52).contains(&kept) && logs.join("60.log").exists(), "{kept}");
-    // One that could not be tried at once has a number, too.
+    // A build that could not start immediately has a number, too.
     let log = daemon.log();
     let begun = log.lines().rev().find(|line| line.contains("build begins")).unwrap();
     let number = &serde_json::from_str::<serde_json::Value>(begun).unwrap()["build"];
     assert!(logs.join(format!("{number}.log")).exists(), "the log of dev's last build, {number}");
     let after = connections();
     assert!(after < before + 6, "seven builds left connections open: {before}, then {after}");
-    // Going back to one that is still there takes no build.
+    // A rollback to an image that still exists needs no build.
     daemon.abide(&["rollback", "dev"]);
     eventually("the one before runs", PATIENCE, || serving(&shop) == format!("{} true", images[6]));
 }

@@ -5,7 +5,7 @@ use crate::common::{
     Space, Workshop, build_log, busybox, docker, eventually, free_ports, site_image, status,
 };
 
-/// A script as teams have them: it says what it was given and makes an image by the command line.
+/// A typical script of a team: prints its input and builds an image with the command line.
 fn script(space: &Space, more: &str) -> String {
     format!(
         "#!/bin/sh\nset -e\necho \"number $BUILD_NUMBER branch $GIT_BRANCH commit $GIT_COMMIT for $1\"\n\
@@ -49,7 +49,7 @@ fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
     assert!(message.contains("the script made no image") && message.contains("site:b3"), "{message}");
     assert_eq!(serving(&shop), format!("{image} true"));
 
-    // Of an older one, abide's name is taken away and the script's own is left.
+    // For an older image, abide's name is removed and the script's own name stays.
     for version in 1..=5 {
         let changed = format!("VERSION={version}\n");
         shop.push(&daemon, &[("build-image.sh", &good), ("site.env", &changed)]);
@@ -70,7 +70,7 @@ fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
     let shop = Workshop::new(&space, &files, &of_script(&space));
     let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
     eventually("the script's children run", PATIENCE, || is_running(&marker));
-    // One that leaves a child behind is not waited for, and the child goes with it.
+    // A script that leaves a child behind is not waited for, and the child is killed with it.
     let careless = script(&space, &format!("sh -c 'sleep 4244; : {marker}' &"));
     shop.push(&daemon, &[("build-image.sh", &careless)]);
     shop.await_ready(&daemon);

@@ -1,4 +1,4 @@
-//! Steps before the final image, and what is left of those that are cut off.
+//! Steps before the final image, and leftovers of interrupted ones.
 
 use super::{PATIENCE, content, serving};
 use crate::common::{Space, Workshop, busybox, docker, eventually, site_image};
@@ -32,7 +32,7 @@ fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_cont
 fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
-    // The output is written before, so that a log driver would have it by the time it is looked for.
+    // The output is written before, so that a log driver would have it when the test checks.
     let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"yes | head -c 1000000; sleep 4242\"]\n");
     let site = site_image(&space, "");
     let build = "[environment.dev.build]\ntimeout = \"6s\"\n[[environment.dev.build.step]]\n\

@@ -1,6 +1,6 @@
-//! Pushes while a build is under way: the one that is no longer wanted is cut short.
+//! Pushes during a build: a build that is no longer needed is cancelled.
 //!
-//! The builds of these tests wait until they are let go, so that nothing depends on their speed.
+//! The builds of these tests wait until they are released, so that nothing depends on their speed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::common::{PATIENCE, Scene, eventually, try_docker};
 
-/// Waits for a file that has the commit's name, then builds as the example does.
+/// Waits for a file with the commit's name, then builds like the example.
 const SCRIPT: &str = r#"until [ -e "$GATES/$GIT_COMMIT" ]; do sleep 0.1; done
 tar cf build.tar bin www site.env
 docker build --quiet --tag "$NAME:$BUILD_NUMBER" ."#;
@@ -36,7 +36,7 @@ impl Gated {
         Some(gated)
     }
 
-    /// Beside the repository, whose path the manifest tells.
+    /// Beside the repository, whose path the manifest contains.
     fn gates(url: &str) -> PathBuf {
         PathBuf::from(url).with_file_name("gates")
     }
@@ -53,7 +53,7 @@ impl Gated {
         )
     }
 
-    /// Lets the build of a commit go on.
+    /// Releases the build of a commit.
     fn let_go(&self, commit: &str) {
         File::create(self.gates.join(commit)).unwrap();
     }
@@ -66,7 +66,7 @@ impl Gated {
         });
     }
 
-    /// Whether the script of build `number` made an image.
+    /// Whether the script of build `number` built an image.
     fn made_image(&self, number: usize) -> bool {
         let name = format!("{}:{number}", self.scene.container("dev"));
         try_docker(&["image", "inspect", &name]).is_some()
@@ -85,7 +85,7 @@ fn a_second_push_cancels_the_build_of_the_first() {
     assert_eq!(scene.announce("dev").0, 202);
     gated.is_building(&second);
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.Running}}"), format!("{before} true"));
-    // Were the first build still alive, it would go on now and make its image.
+    // If the first build were still alive, it would now continue and build its image.
     gated.let_go(&first);
     gated.let_go(&second);
     scene.ready_at("dev", &second);
@@ -107,7 +107,7 @@ fn a_thousand_deliveries_in_any_order_cost_two_builds_and_end_at_the_head() {
     const SENDERS: usize = 4;
     let Some(gated) = Gated::new() else { return };
     let scene = &gated.scene;
-    // Pushed elsewhere first, so that during the burst the branch has only to be moved.
+    // Pushed to another branch first, so that the burst only has to update the branch.
     let commits: Vec<String> =
         (1..=20).map(|number| scene.push_page("prepared", &format!("version {number}"))).collect();
     let next = AtomicUsize::new(0);
@@ -129,7 +129,7 @@ fn a_thousand_deliveries_in_any_order_cost_two_builds_and_end_at_the_head() {
     let took = began.elapsed();
     assert!(answers.iter().all(|status| matches!(status, 200 | 202)), "{answers:?}");
 
-    // The last push is announced like any other, wherever in the disorder above it came.
+    // The last push is announced like any other, wherever it came in the scattered order above.
     scene.announce("dev");
     let head = commits.last().unwrap();
     gated.is_building(head);
@@ -141,9 +141,10 @@ fn a_thousand_deliveries_in_any_order_cost_two_builds_and_end_at_the_head() {
     assert_eq!(scene.builds_ended(), [2, 0]);
 }
 
-/// Announces one of the commits, scattered over old and new ones, and gives the status of the answer.
+/// Announces one of the commits, scattered over old and new ones, and returns the status of the
+/// answer.
 fn announced(scene: &Scene, commits: &[String], turn: usize) -> u16 {
-    // A multiplicative hash: no order, and the same in every run.
+    // A multiplicative hash: unordered, but the same in every run.
     let scattered = turn.wrapping_mul(0x9E37_79B9) >> 7;
     scene.announce_commit("dev", &commits[scattered % commits.len()]).0
 }

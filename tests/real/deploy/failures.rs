@@ -1,9 +1,9 @@
-//! Versions that cannot be built: what ran before goes on, and everything that is said is honest.
-//! Those that are built and then fail are rolled back, which has tests of its own.
+//! Versions that fail to build: the previous version keeps running, and every message is accurate.
+//! Versions that build and then fail are rolled back, which has its own tests.
 
 use crate::common::{PATIENCE, Scene, eventually};
 
-/// A Dockerfile that no engine can build: it takes a file that the context does not have.
+/// A Dockerfile that fails to build: it copies a file that the context does not have.
 const BROKEN: &str = "FROM scratch\nCOPY www/nothing-of-this-name /\n";
 
 /// The first commit's Dockerfile.
@@ -11,8 +11,8 @@ fn dockerfile(scene: &Scene) -> String {
     std::fs::read_to_string(scene.site.repo.work().join("Dockerfile")).unwrap()
 }
 
-/// Pushes `files`, announces them, and sees that the version is refused with `words` while the
-/// container before it serves on.
+/// Pushes `files`, announces them, and asserts that the version is refused with `words` while the
+/// previous container keeps serving.
 fn is_not_built(scene: &Scene, files: &[(&str, &str)], words: &str) {
     let page = scene.page("dev");
     let container = scene.inspect("dev", "{{.Id}}");
@@ -45,7 +45,7 @@ fn a_build_that_fails_is_tried_again_by_sync_and_by_a_push_and_by_nothing_else()
     assert_eq!(scene.builds_ended(), [1, 1]);
 
     assert_eq!(scene.announce("dev").0, 200, "the same commit again is no news");
-    // A new daemon looks at everything afresh.
+    // A new daemon checks everything again.
     let scene = scene.restarted();
     scene.said("dev", "Degraded", "BuildFailed");
     let diff = scene.daemon.abide(&["diff", "dev"]);

@@ -1,10 +1,10 @@
-//! What people move: promotions, commits and digests by name, rollbacks and holds.
+//! User commands: promotions, named commits and digests, rollbacks and holds.
 
 use crate::common::Scene;
 
-/// What the first commit serves.
+/// The page of the first commit.
 const FIRST: &str = "Hello from <em>dev</em>";
-/// A commit and an image that are nowhere.
+/// A commit and an image that do not exist.
 const NO_COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -70,7 +70,7 @@ fn a_commit_that_a_person_chose_stays_until_the_branch_moves() {
     assert_eq!(scene.builds_begun(), 2, "it was built before");
 
     assert_eq!(scene.announce("dev").0, 200, "the branch has not moved");
-    // A delivery of long ago has the loop ask git again, which finds nothing new either.
+    // A delayed delivery makes the controller query git again, which has nothing new either.
     assert_eq!(scene.announce_commit("dev", chosen).0, 202);
     scene.hint_is_taken("dev");
     assert_eq!(scene.ready("dev")["generation"], set["generation"]);

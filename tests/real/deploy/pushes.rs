@@ -69,7 +69,7 @@ fn the_deletion_of_a_branch_keeps_its_container_running() {
     assert_eq!(status, 200);
     assert!(answer.contains("deleted"), "{answer}");
 
-    // A delivery that is late makes the loop look, and it finds no such branch.
+    // A late delivery makes the controller query git, which has no such branch.
     scene.announce_commit("dev", &"2".repeat(40));
     eventually("status says that the branch is gone", PATIENCE, || {
         scene.abide(&["status"]).stderr.contains("no branch `dev`")
@@ -128,7 +128,7 @@ fn a_forced_push_back_runs_the_older_commit_with_the_image_that_it_had() {
 
 #[test]
 fn two_environments_of_the_same_inputs_share_one_build_and_one_image() {
-    // test follows dev's branch, and is built as dev is.
+    // test tracks dev's branch, and is built like dev.
     let same = |manifest: String| {
         let (head, _) = manifest.split_once("[environment.test.build]").unwrap();
         let (_, build) = manifest.split_once("[environment.dev.build]").unwrap();

@@ -1,4 +1,4 @@
-//! Builds, cut short.
+//! Interrupted builds.
 
 use abide::failpoint::Point;
 
@@ -6,9 +6,9 @@ use super::around;
 use crate::common::{Daemon, Solo, Space, docker, signed_push, try_docker};
 use crate::crash::{is_whole, slow_dockerfile};
 
-/// What a push makes it do before there is an image.
+/// The actions for a push before its image exists.
 const PUSH: &[Point] = &[Point::Acquire, Point::Build, Point::RecordImage];
-/// That, what a newer push makes it do, and what an image that is gone makes it do.
+/// The same, plus the actions for a newer push and for a missing image.
 pub(super) const BUILDS: &[Point] =
     &[Point::Acquire, Point::Build, Point::RecordImage, Point::CancelJob, Point::RecordRebuilt];
 
@@ -27,7 +27,7 @@ fn a_build_is_done_once_wherever_its_daemon_was_cut_short() {
     daemon.kill();
     for failpoint in around(PUSH) {
         let page = format!("<h1>{failpoint}</h1>");
-        // Each daemon asks git for the head when it starts.
+        // Each daemon queries git for the head when it starts.
         commits.push(solo.repo.commit_and_push("dev", &[("www/index.html", &page)]));
         doomed(&solo, &failpoint).await_doom(&failpoint);
         let daemon = solo.daemon(&[]);
@@ -56,7 +56,7 @@ fn a_build_that_a_newer_push_ends_is_given_up_wherever_that_was_cut_short() {
         let quick = quick.each_ref().map(|(name, content)| (*name, content.as_str()));
         commits.push(solo.repo.commit_and_push("dev", &quick));
         let (port, commit) = (daemon.port(), commits.last().unwrap());
-        // It may be killed before it has answered.
+        // The daemon may be killed before it has answered.
         let _ = signed_push(port, "keepwork", Solo::SECRET.1, "dev", commit);
         daemon.await_doom(failpoint);
         let daemon = solo.daemon(&[]);
@@ -77,7 +77,7 @@ fn an_image_that_was_gone_is_recorded_once_wherever_that_was_cut_short() {
     for failpoint in around(&[Point::RecordRebuilt]) {
         let before = solo.await_ready();
         daemon.kill();
-        // The engine's build cache would bring the very same image back.
+        // The engine's build cache would produce the very same image.
         let args = format!("args = {{ WHEN = \"{failpoint}\", DIST_PKG");
         solo.build = build.replace("args = { DIST_PKG", &args);
         solo.declare("");

@@ -1,18 +1,18 @@
-//! What someone did to a container is put right by two daemons, of which the first is cut short.
+//! Damage to a container is repaired by two daemons, of which the first is killed.
 
 use abide::failpoint::Point;
 
 use super::around;
 use crate::common::{Daemon, PATIENCE, Space, Spot, docker, eventually, inspected, made_image};
 
-/// What puts right what was done to a container that runs.
+/// The actions that repair a running container.
 pub(super) const MENDS: &[Point] = &[Point::Unpause, Point::Connect, Point::Adjust, Point::Restart];
 
-/// What the test looks at after each mend.
+/// The values that the test checks after each repair.
 const SET: &str = "{{.State.Status}} {{.HostConfig.Memory}}";
 const NETWORKS: &str = "{{.State.Status}} {{len .NetworkSettings.Networks}}";
 
-/// Does to the container what the point puts right.
+/// Does the damage that the point repairs.
 fn harm(failpoint: &str, spot: &Spot) {
     let name = spot.name.as_str();
     match failpoint.split_once('-') {

@@ -1,11 +1,11 @@
-//! Updates behind a front, cut short: there is no gap at all, not even while no daemon runs.
+//! Interrupted updates behind the proxy: without any gap, not even while no daemon runs.
 
 use abide::failpoint::Point;
 
 use super::updates::{cut_short, failpoints, running};
 use crate::common::{PATIENCE, Space, Spot, Watcher, eventually, made_image};
 
-/// What an update does that switches the front.
+/// The actions of an update that switches the proxy.
 pub(super) const SWAP: &[Point] = &[
     Point::CreateHolder,
     Point::StartHolder,

@@ -1,23 +1,23 @@
-//! First deployments, updates, rollbacks and pulls, cut short.
+//! Interrupted first deployments, updates, rollbacks and pulls.
 
 use abide::failpoint::Point;
 
 use super::around;
 use crate::common::{Daemon, PATIENCE, Space, Spot, Watcher, eventually, made_image, try_docker};
 
-/// What only the first deployment does.
+/// The actions of only the first deployment.
 pub(super) const FIRST: &[Point] =
     &[Point::CreateNetwork, Point::CreateVolume, Point::CreateHolder, Point::StartHolder];
-/// What an update does, and every write of the record on the way.
+/// The actions of an update, including every write of the record.
 pub(super) const UPDATE: &[Point] =
     &[Point::Create, Point::Start, Point::Stop, Point::Remove, Point::Rename, Point::Flush];
-/// What a version that is no good makes it do besides.
+/// The additional actions for a broken version.
 pub(super) const ROLLBACK: &[Point] = &[Point::RollBack];
-/// What an image that is not there makes it do.
+/// The actions for a missing image.
 pub(super) const PULL: &[Point] = &[Point::Pull];
 
-/// Writes of an update at which the daemon is killed: the first ones, which take the wish down, and
-/// some of those in which the loop notes how far it is.
+/// The writes of an update at which the daemon is killed: the first ones, which record the desired
+/// image, and some of those in which the controller records its progress.
 const WRITES: [u32; 5] = [1, 2, 3, 5, 8];
 
 /// The failpoints of `points`; a write has several.
@@ -29,7 +29,7 @@ pub(super) fn failpoints(points: &[Point]) -> Vec<String> {
     around(points).into_iter().flat_map(numbered).collect()
 }
 
-/// Has `image` recorded by a daemon that a failpoint kills, and says whether the record was
+/// Records `image` with a daemon that a failpoint kills, and returns whether the change was
 /// acknowledged.
 pub(super) fn cut_short(spot: &Spot, failpoint: &str, image: &str) -> bool {
     let daemon = Daemon::start_doomed(&spot.desired_state, failpoint, &[]);
@@ -38,13 +38,13 @@ pub(super) fn cut_short(spot: &Spot, failpoint: &str, image: &str) -> bool {
     acknowledged
 }
 
-/// Whether an update that stops the old container first has none that serves at this point.
+/// Whether no container serves at this point of an update that stops the old container first.
 fn is_in_the_gap(failpoint: &str) -> bool {
     // A write may fall into the gap, too.
     matches!(failpoint, "after-stop" | "before-start") || failpoint.contains("-flush")
 }
 
-/// An environment that is ready with `image`, and its daemon killed.
+/// An environment that was ready with `image` before its daemon was killed.
 pub(super) fn running(spot: &Spot, image: &str) {
     let daemon = spot.daemon();
     assert_eq!(spot.set(image).code, 0);
@@ -117,7 +117,7 @@ fn a_rollback_goes_on_wherever_it_was_cut_short() {
         assert_eq!(status["image"]["id"], good.as_str(), "{failpoint}: {status}");
         assert_eq!(spot.page().as_deref(), Some("good"), "{failpoint}");
         assert_eq!(space.container_names(), at_rest, "{failpoint}: leftovers");
-        // The old one gave way, and the new one ended by itself.
+        // The old container was replaced, and the new one ended by itself.
         watcher.finish().assert_only_declared_gaps(failpoint, 2);
         daemon.kill();
     }
@@ -130,7 +130,7 @@ fn a_pull_that_was_cut_short_costs_nothing_that_runs() {
     let image = made_image(&space, "here", "");
     running(&spot, &image);
     let container = spot.container();
-    // Nobody listens there, so the pull cannot be tried.
+    // Nothing listens there, so the pull cannot be attempted.
     let elsewhere = format!("127.0.0.1:1/nothing@sha256:{}", "0".repeat(64));
     for failpoint in failpoints(PULL) {
         let watcher = Watcher::start(&space, spot.port);

@@ -1,12 +1,12 @@
-//! Base images that take a password.
+//! Base images from a registry with a password.
 
 use super::{PASSWORD, PATIENCE, USERNAME, VARIABLE};
 use crate::common::{
     Login, Registry, Space, Workshop, build_log, docker, eventually, site_image, status, try_docker,
 };
 
-/// Lays a base image of this content into the registry, as if this engine had never seen it; gives its
-/// name.
+/// Pushes a base image with this content to the registry, and removes it from this engine; returns
+/// its name.
 fn base_image(space: &Space, registry: &Registry, content: &str) -> String {
     use base64::Engine as _;
     let folder = space.dir().join(content);

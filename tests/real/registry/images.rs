@@ -1,4 +1,4 @@
-//! Images that cannot run here, and those of abide's own containers.
+//! Images that cannot run here, and images of abide's own containers.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The registry that abide runs itself: it is mended like everything else, and what was pushed stays.
+//! The registry that abide runs itself: it is repaired like every container, and its images stay.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::common::{
     site_image, try_docker,
 };
 
-/// A managed registry beside one environment that nobody moves.
+/// A managed registry beside one unchanged environment.
 struct Managed {
     desired_state: PathBuf,
     container: String,
@@ -48,14 +48,14 @@ impl Managed {
         Daemon::start(&self.desired_state, &[])
     }
 
-    /// Waits until it answers.
+    /// Waits until the registry answers.
     fn answers(&self) {
         eventually("the registry answers", PATIENCE, || {
             crate::common::http_get(self.port, "/v2/").is_ok_and(|(status, _)| matches!(status, 200 | 401))
         });
     }
 
-    /// Pushes an image there and gives its digest.
+    /// Pushes an image to it and returns the digest.
     fn push(&self, path: &str) -> String {
         let repo = GitRepo::example(&self.space);
         repo.commit_and_push("dev", &[("Dockerfile", &site_image(&self.space, ""))]);
@@ -97,7 +97,7 @@ fn what_was_pushed_survives_whatever_becomes_of_the_container() {
     managed.answers();
     assert_eq!(registry.digest(path, "stable"), Some(digest.clone()));
 
-    // Changed by hand, and while no daemon runs.
+    // Changed by hand while no daemon runs.
     assert!(daemon.terminate().success());
     docker(&["update", "--restart", "always", &managed.container]);
     let daemon = managed.daemon();
@@ -107,7 +107,7 @@ fn what_was_pushed_survives_whatever_becomes_of_the_container() {
     managed.answers();
     assert_eq!(registry.digest(path, "stable"), Some(digest));
 
-    // Taken out of the manifest it goes on, and is named.
+    // Removed from the manifest, it keeps running and is reported.
     let path = managed.desired_state.join("shop.toml");
     let manifest = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, manifest.split("[registry]").next().unwrap()).unwrap();
@@ -159,7 +159,7 @@ fn a_foreign_container_of_its_name_is_named_and_left_alone() {
 fn an_image_that_cannot_be_pulled_is_asked_for_less_and_less_often() {
     let Some(managed) = Managed::new("") else { return };
     let proxy = Proxy::start(managed.space.dir());
-    // Port 1 is nobody's.
+    // Nothing listens on port 1.
     managed.declare("image = \"127.0.0.1:1/registry:1\"\n");
     let daemon = Daemon::start(&managed.desired_state, &[("DOCKER_HOST", &proxy.host())]);
     let count = |request: &str| proxy.seen().iter().filter(|seen| *seen == request).count();

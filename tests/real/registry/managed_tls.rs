@@ -1,4 +1,5 @@
-//! The registry that abide runs itself, with a certificate and a password, where others reach it too.
+//! The registry that abide runs itself, with a certificate and a password, on a non-loopback
+//! address.
 
 use std::process::Command;
 
@@ -10,13 +11,13 @@ use crate::common::{
     site_image, status, try_docker,
 };
 
-/// `dev`, which is pushed to the managed registry, and `prod`, which takes promotions from it.
+/// `dev`, which is pushed to the managed registry, and `prod`, which is promoted from it.
 struct Shop {
     shop: Workshop,
     prod: String,
     container: String,
     volume: String,
-    /// `address:port` of the registry, which is no loopback address.
+    /// `address:port` of the registry, outside the loopback network.
     host: String,
     path: String,
     files: Certificate,
@@ -64,13 +65,13 @@ impl Shop {
         self.shop.daemon_with(&[(VARIABLE, PASSWORD)])
     }
 
-    /// Waits until dev serves the head of its branch; gives its image as it is recorded.
+    /// Waits until dev serves the head of its branch; returns the recorded image.
     fn ready(&self, daemon: &Daemon) -> Value {
         self.shop.await_ready(daemon);
         status(daemon, "dev")["image"].clone()
     }
 
-    /// Waits until the registry shows the certificate that is in its file.
+    /// Waits until the registry serves the certificate from its file.
     fn shows_its_certificate(&self) {
         let own = std::fs::read_to_string(&self.files.certificate).unwrap();
         eventually("the registry shows its certificate", PATIENCE, || {
@@ -79,7 +80,7 @@ impl Shop {
     }
 }
 
-/// Waits until `abide status` says these words.
+/// Waits until the output of `abide status` contains these words.
 fn says(daemon: &Daemon, words: &str) {
     eventually(&format!("status says {words:?}"), PATIENCE, || {
         let ran = daemon.abide(&["status"]);
@@ -99,7 +100,7 @@ fn what_is_built_is_pushed_to_it_and_pulled_from_it_once_the_engine_trusts_its_a
     assert_eq!(image["reference"], format!("{}/{}", shop.host, shop.path));
     assert_eq!(daemon.log().matches("build begins").count(), 1, "{}", daemon.log());
 
-    // As on another engine: nothing of it is here.
+    // As on another engine, which has no part of it.
     let digest = image["digest"].as_str().unwrap();
     let promoted = daemon.abide(&["promote", "dev", "prod", "--yes", "--digest", digest]);
     assert_eq!(promoted.code, 0, "{promoted:?}");
@@ -115,7 +116,7 @@ fn what_is_built_is_pushed_to_it_and_pulled_from_it_once_the_engine_trusts_its_a
     let pulled = format!("pull {}/{}@{digest}", shop.host, shop.path);
     assert!(daemon.log().contains(&pulled), "{}", daemon.log());
 
-    // What is recorded there is known by this address too: an empty registry would look like a loss.
+    // The recorded images include this address, so an empty registry would look like a loss.
     assert!(daemon.terminate().success());
     docker(&["rm", "--force", &shop.container]);
     docker(&["volume", "rm", &shop.volume]);

@@ -1,28 +1,29 @@
-//! Registries that fail in the middle of a transfer: what serves goes on, the condition says what is
-//! wrong, and once the registry is well the transfer is made by itself.
+//! Registries that fail in the middle of a transfer: the serving container keeps running, the
+//! condition reports the problem, and the transfer is repeated automatically once the registry
+//! works.
 
 use serde_json::Value;
 
 use super::Shop;
 use crate::common::{Daemon, Mishap, Registry, Relay, Space, bulky_image, docker};
 
-/// The layer that is on its way when it happens, in bytes: more than sockets hold back.
+/// The size of the layer in transit during the failure, in bytes: more than sockets buffer.
 const BULK: u64 = 24 << 20;
-/// How much of it has passed by then. No other layer is as large.
+/// The part of it transferred by then, in bytes. No other layer is as large.
 const MIDWAY: u64 = 4 << 20;
 
-/// What happens to the registry.
+/// The failure of the registry.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// It says nothing more, and its connections stay open.
+    /// It stops answering, and its connections stay open.
     Freezes,
     /// Its process ends.
     IsKilled,
-    /// It answers with this.
+    /// It answers with this status.
     Answers(u16),
 }
 
-/// What is on its way.
+/// The transfer in progress.
 #[derive(Clone, Copy)]
 enum Transfer {
     /// A layer of dev's second version, to the registry.
@@ -48,8 +49,8 @@ impl Transfer {
     }
 }
 
-/// A shop whose way to the registry leads over a relay; dev and prod run a first version. The daemon
-/// ends first.
+/// A shop with a relay in front of the registry; dev and prod run a first version. The daemon stops
+/// first.
 struct Road {
     daemon: Daemon,
     relay: Relay,
@@ -82,7 +83,7 @@ impl Road {
         });
     }
 
-    /// Has a second version with a bulky layer be wanted; gives its digest where it is known by then.
+    /// Requests a second version with a large layer; returns its digest if it is already known.
     fn want_second(&self, transfer: Transfer) -> Option<String> {
         let Self { shop, daemon, .. } = self;
         let bulky = bulky_image(&shop.space, "second", &[BULK]);
@@ -95,7 +96,7 @@ impl Road {
                 None
             }
             Transfer::Pull => {
-                // Pushed past the relay, and then this engine has nothing of it.
+                // Pushed past the relay and then removed from this engine.
                 let tag = format!("{}/{}:second", shop.registry.host(), shop.path);
                 docker(&["tag", &bulky, &tag]);
                 docker(&["push", "--quiet", &tag]);
@@ -107,26 +108,26 @@ impl Road {
         }
     }
 
-    /// The image and the start of what serves in an environment.
+    /// The image and the start time of an environment's serving container.
     fn serving(&self, environment: &str) -> String {
         let name = if environment == "dev" { &self.shop.shop.container } else { &self.shop.prod };
         docker(&["inspect", "--format", "{{.Image}} {{.State.Running}} {{.State.StartedAt}}", name])
     }
 }
 
-/// Lets it happen in the middle of the transfer, and mends it once the condition says `reason`; gives
-/// the sentence.
+/// Injects the fault in the middle of the transfer, and removes it once the condition has this
+/// `reason`; returns the message.
 fn survives(transfer: Transfer, fault: Fault, reason: &str) -> Option<String> {
     let mut road = Road::new()?;
     let environment = transfer.environment();
     let serving = road.serving(environment);
     let mishap = match fault {
         Fault::Freezes | Fault::IsKilled => Mishap::Hold(MIDWAY),
-        // The status comes before a body.
+        // The status precedes any body.
         Fault::Answers(status) if matches!(transfer, Transfer::Pull) => Mishap::Answer(0, status),
         Fault::Answers(status) => Mishap::Answer(MIDWAY, status),
     };
-    // The first thing that is pulled is the configuration, which is no layer.
+    // The first blob pulled is the configuration, which is not a layer.
     let mut left = usize::from(matches!(transfer, Transfer::Pull));
     road.relay.rule(move |head| match transfer.is_asked_for(head) {
         true if left == 0 => mishap,
@@ -190,8 +191,8 @@ fn a_registry_that_freezes_in_the_middle_of_a_pull() {
     assert!(message.contains("nothing has moved for 2s while pulling"), "{message}");
 }
 
-// Where the connection breaks, the engine tries again for longer than the patience here, and says
-// nothing of why.
+// If the connection breaks, the engine retries for longer than the timeout here, without reporting
+// why.
 
 #[test]
 fn a_registry_that_is_killed_in_the_middle_of_a_push() {

@@ -1,23 +1,23 @@
-//! What is built is pushed, and what was pushed can be had by everyone.
+//! Built images are pushed, and pushed images are available to other hosts.
 
 use super::{PASSWORD, PATIENCE, Shop, USERNAME, VARIABLE};
 use abide::failpoint::Point;
 
 use crate::common::{Daemon, Login, Registry, SECRET, Space, docker, eventually, status, try_docker};
 
-/// Around these the daemon is killed here.
+/// The points at which the daemon is killed here.
 pub(crate) const PUSH: &[Point] = &[Point::Push];
-/// Where the daemon finds the secret of its webhook.
+/// The daemon's environment variable with the secret of its webhook.
 const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 
-/// Takes every name and the content of an image from this engine, as if it were another one.
+/// Removes all names and content of an image from this engine, as if it were another engine.
 fn forget(shop: &Shop, id: &str) {
     docker(&["rm", "--force", &shop.shop.container]);
     docker(&["rmi", "--force", id]);
     assert_eq!(try_docker(&["inspect", "--type", "image", "--format", "{{.Id}}", id]), None);
 }
 
-/// Waits until prod runs the image `id`, which had to be pulled for that.
+/// Waits until prod runs the image `id`, which requires a pull.
 fn pulled(shop: &Shop, id: &str) {
     let format = ["inspect", "--format", "{{.Image}} {{.State.Running}}", &shop.prod];
     eventually("prod runs what it pulled", PATIENCE, || try_docker(&format) == Some(format!("{id} true")));
@@ -35,7 +35,7 @@ fn the_recorded_digest_is_the_one_that_the_registry_answers() {
     assert_eq!(shop.registry.digest(&shop.path, &digest).as_deref(), Some(digest.as_str()));
     assert_eq!(shop.registry.tags(&shop.path), [format!("sha-{}", &id[7..19])]);
 
-    // A second version has a tag of its own, and the first keeps its.
+    // A second version has its own tag, and the first keeps its tag.
     shop.shop.push(&daemon, &[("site.env", "VERSION=2\n")]);
     let second = shop.ready(&daemon);
     assert_ne!(second, digest);
@@ -73,7 +73,7 @@ fn the_same_inputs_are_pushed_once() {
     let first = status(&daemon, "dev")["revision"].as_str().unwrap().to_owned();
     shop.shop.push(&daemon, &[("site.env", "VERSION=2\n")]);
     shop.ready(&daemon);
-    // The registry cannot be reached any more, and need not be.
+    // The registry is unreachable, and not needed.
     shop.registry.kill();
     let set = daemon.abide(&["set", "dev", "--commit", &first]);
     assert_eq!(set.code, 0, "{set:?}");
@@ -109,7 +109,7 @@ fn what_was_promoted_is_pulled_by_digest_where_it_is_not_there() {
         daemon.log()
     );
     assert_eq!(daemon.log().matches("build begins").count(), 1, "it was built again");
-    // It has a name of ours, so that a plain prune leaves it.
+    // It has a name of abide, so that a plain prune keeps it.
     let names = docker(&["inspect", "--format", "{{.RepoTags}}", &id]);
     assert!(names.contains(&format!("keep-{}", &digest[7..19])), "{names}");
 }
@@ -137,7 +137,7 @@ fn what_is_gone_everywhere_is_built_and_pushed_again() {
     shop.registry.delete(&shop.path, &digest);
     forget(&shop, &id);
     let daemon = shop.daemon();
-    // Until then the status is what the daemon before said.
+    // Until then the status is the one of the previous daemon.
     eventually("what is recorded can be had again", PATIENCE, || {
         shop.registry.digest(&shop.path, &shop.ready(&daemon)).is_some()
     });
@@ -155,7 +155,7 @@ fn a_password_that_base64_spoils_is_taken_and_seen_nowhere() {
     let digest = shop.ready(&daemon);
     let id = status(&daemon, "dev")["image"]["id"].as_str().unwrap().to_owned();
     assert_eq!(shop.at_registry(&id).as_deref(), Some(digest.as_str()));
-    // And pulled with the same.
+    // The pull uses the same login.
     let promoted = daemon.abide(&["promote", "dev", "prod", "--yes"]);
     assert_eq!(promoted.code, 0, "{promoted:?}");
     shop.until(&daemon, "prod", "it is ready", |status| status["status"] == "Ready");
@@ -225,7 +225,7 @@ fn a_docker_login_and_a_credential_helper_are_used() {
     let first = shop.ready(&daemon);
     assert!(shop.registry.digest(&shop.path, &first).is_some());
 
-    // What `docker login` writes, taken without a restart.
+    // The output of `docker login`, used without a restart.
     use base64::Engine as _;
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USERNAME}:{PASSWORD}"));
     let written = serde_json::json!({ "auths": { shop.registry.host(): { "auth": auth } } });
@@ -247,7 +247,7 @@ fn a_registry_with_tls_is_known_by_its_certificate() {
     let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
     let Some(registry) = Registry::start_with(&space, None, &tls) else { return };
     let shop = Shop::new(space, registry, "");
-    // The engine takes any certificate on the loopback address; abide asks for one that it knows.
+    // The engine accepts any certificate on the loopback address; abide requires a trusted one.
     let daemon = shop.daemon();
     let message = shop.says(&daemon, "RegistryUnavailable");
     assert!(message.contains("certificate"), "{message}");

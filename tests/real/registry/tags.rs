@@ -1,4 +1,4 @@
-//! Environments that follow a tag: by asking, and by being told.
+//! Environments that track a tag: by polling, and by notifications.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ use crate::common::{
     Daemon, GitRepo, Registry, Space, docker, eventually_some, free_ports, request, site_image, status,
 };
 
-/// The token of the registry's notifications, and where the daemon finds it.
+/// The token of the registry's notifications, and the daemon's variable with it.
 const TOKEN: &str = "only-this-registry-knows-it";
 const VARIABLE: &str = "ABIDE_TEST_REGISTRY_TOKEN";
 
-/// `shop`, which runs what the tag `stable` names.
+/// `shop`, which runs the image of the tag `stable`.
 struct Follower {
     registry: Registry,
     repo: GitRepo,
@@ -24,7 +24,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// Lays it out with a first version in the registry; `poll` is how often that is asked.
+    /// Creates it with a first version in the registry; `poll` is the polling interval.
     fn new(poll: &str) -> Option<Self> {
         let space = Space::new()?;
         let registry = Registry::start(&space)?;
@@ -51,19 +51,19 @@ impl Follower {
         Daemon::start(&self.desired_state, &[(VARIABLE, TOKEN)])
     }
 
-    /// Builds and pushes a version as `stable`, without abide; gives its digest.
+    /// Builds and pushes a version as `stable` without abide; returns its digest.
     fn release(&self, version: &str) -> String {
         self.repo.commit_and_push("dev", &[("site.env", &format!("VERSION={version}\n"))]);
         let name = format!("{}/{}:stable", self.registry.host(), self.path);
         docker(&["build", "--quiet", "--tag", &name, self.repo.work().to_str().unwrap()]);
         docker(&["push", "--quiet", &name]);
         let digest = self.registry.digest(&self.path, "stable").unwrap();
-        // As on a host that has never seen it.
+        // As on a host that never had it.
         docker(&["rmi", "--force", &name]);
         digest
     }
 
-    /// The status once `digest` is recorded and runs.
+    /// Returns the status once `digest` is recorded and runs.
     fn ready(&self, daemon: &Daemon, digest: &str) -> Value {
         let mut last = Value::Null;
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -96,7 +96,7 @@ fn a_tag_that_moves_is_followed_and_one_that_is_gone_changes_nothing() {
     let second = shop.release("2");
     assert_ne!(first, second);
     shop.ready(&daemon, &second);
-    // Back again: the tag decides, whatever it named before.
+    // Back to the first version: the tag decides, whatever it named before.
     shop.registry.move_tag(&shop.path, "stable", &first);
     shop.ready(&daemon, &first);
     assert_eq!(shop.generation(&daemon), 3);
@@ -134,7 +134,7 @@ fn a_person_may_choose_another_until_the_tag_moves() {
 
 #[test]
 fn a_notification_of_the_registry_is_acted_upon_at_once() {
-    // It is never asked otherwise: what happens, happens because it was told.
+    // Without polling, every change comes from a notification.
     let Some(mut shop) = Follower::new("0s") else { return };
     let daemon = shop.daemon();
     let first = shop.registry.digest(&shop.path, "stable").unwrap();
@@ -205,7 +205,7 @@ fn a_notification_is_only_a_hint_and_only_from_who_has_the_token() {
     assert_eq!(send(&host, TOKEN, "text/plain", &lying).0, 415);
     let (status, answer) = send(&host, TOKEN, envelope, &lying);
     assert_eq!(status, 202, "{answer}");
-    // The registry is asked, and says that nothing moved.
+    // abide queries the registry, whose tag has not changed.
     eventually_some("the hint is looked into", PATIENCE, || {
         let record: Value = serde_json::from_str(&daemon.abide(&["export"]).stdout).unwrap();
         let all = record["environments"].as_array().unwrap().clone();

@@ -1,9 +1,10 @@
-//! Registries that are down, frozen, locked or lied to: what serves goes on, and the condition says so.
+//! Registries that are down, frozen, locked or manipulated: the serving container keeps running,
+//! and the condition reports the problem.
 
 use super::{PASSWORD, Shop, USERNAME, VARIABLE};
 use crate::common::{Login, Mishap, Registry, Relay, Space, status};
 
-/// Pushes a second version, which cannot be pushed on to the registry; gives what serves meanwhile.
+/// Pushes a second version, which cannot be uploaded to the registry; returns the serving one.
 fn second_version(shop: &Shop, daemon: &crate::common::Daemon) -> String {
     let serving = shop.runs(&shop.shop.container);
     shop.shop.push(daemon, &[("site.env", "VERSION=2\n")]);
@@ -60,7 +61,7 @@ fn a_registry_that_lets_nobody_in_is_named_and_tried_again() {
 #[test]
 fn a_newer_commit_ends_a_push_that_hangs() {
     let Some(shop) = Shop::open() else { return };
-    // Long enough that nothing but the newer commit can end it.
+    // Long enough that only the newer commit can end it.
     shop.declare("");
     let manifest = std::fs::read_to_string(shop.shop.desired_state.join("keepwork.toml")).unwrap();
     std::fs::write(
@@ -93,7 +94,7 @@ fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
     let first = shop.ready(&daemon);
     let serving = shop.runs(&shop.shop.container);
 
-    // Before each question of abide about a tag, a stranger moves that.
+    // Before each of abide's queries about a tag, an attacker moves the tag.
     let relay = Relay::start(shop.registry.port());
     let between = relay.host();
     let (registry, path, host) =

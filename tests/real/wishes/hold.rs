@@ -1,4 +1,4 @@
-//! A hold keeps the container as it is, image and options, on this machine and on another.
+//! A hold keeps the container unchanged, image and options, on this host and on another.
 
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ fn an_edit_while_held_is_shown_and_not_applied_and_what_is_lost_is_made_as_it_wa
     assert!(env(&inspected(&spot.name, "{{.Config.Env}}")), "{view}");
     assert_eq!(inspected(&spot.name, "{{.HostConfig.Memory}}"), "0");
 
-    // A daemon that comes later knows it too.
+    // A later daemon knows it too.
     daemon.kill();
     crate::common::docker(&["rm", "--force", &spot.name]);
     let daemon = spot.daemon();

@@ -1,11 +1,11 @@
-//! A repository or branch that cannot be had at the first start, and one that goes later.
+//! A repository or branch that is missing at the first start, and one that disappears later.
 
 use serde_json::Value;
 
 use super::ends;
 use crate::common::Scene;
 
-/// dev follows a branch that is not there; test follows master.
+/// dev tracks a missing branch; test tracks master.
 fn without_branch(manifest: String) -> String {
     manifest.replace("branch = \"dev\"", "branch = \"nowhere\"")
 }
@@ -24,7 +24,7 @@ fn a_missing_branch_is_named_where_it_belongs_and_ends_a_wait() {
     for other in ["why test", "status test", "events test"] {
         assert!(!ends(&scene, 0, other).contains("nowhere"), "{other}");
     }
-    // The branch comes, and with it all that was missing.
+    // The branch is created, which resolves everything that was missing.
     scene.site.repo.commit_and_push("nowhere", &[]);
     ends(&scene, 0, "wait dev --timeout 60s");
     assert!(!ends(&scene, 0, "why dev").contains("no branch"));
