@@ -134,7 +134,7 @@ impl Pair {
         Agent { child, log }
     }
 
-    // --- what is done ---------------------------------------------------------------------------
+    // --- actions --------------------------------------------------------------------------------
 
     /// Creates a token for an agent of this name.
     pub(crate) fn new_token(&self, agent: &str) -> String {
@@ -171,7 +171,7 @@ impl Pair {
         ran
     }
 
-    // --- what is seen ---------------------------------------------------------------------------
+    // --- observations ---------------------------------------------------------------------------
 
     /// The status of prod according to the controller.
     pub(crate) fn view(&self) -> Value {

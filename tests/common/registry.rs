@@ -138,7 +138,7 @@ impl Registry {
         format!("127.0.0.1:{}", self.port)
     }
 
-    // --- what is in it --------------------------------------------------------------------------
+    // --- contents -------------------------------------------------------------------------------
 
     /// The digest of a tag or digest; `None` if it does not exist.
     pub(crate) fn digest(&self, repository: &str, reference: &str) -> Option<String> {

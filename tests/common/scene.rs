@@ -90,7 +90,7 @@ impl Scene {
         Self { daemon: site.daemon(), site, space }
     }
 
-    // --- what is done ---------------------------------------------------------------------------
+    // --- actions --------------------------------------------------------------------------------
 
     /// Commits and pushes a page of these words; returns the commit.
     pub(crate) fn push_page(&self, branch: &str, words: &str) -> String {
@@ -123,7 +123,7 @@ impl Scene {
         ran
     }
 
-    // --- what is seen ---------------------------------------------------------------------------
+    // --- observations ---------------------------------------------------------------------------
 
     /// The status in JSON.
     pub(crate) fn view(&self, environment: &str) -> Value {

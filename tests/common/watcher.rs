@@ -85,7 +85,7 @@ impl Drop for Watcher {
 
 impl Seen {
     /// Asserts that a container served at all times, except while one replaced another in an update
-    /// that first declares to stop the old one; and that there were at most `ends` such gaps.
+    /// that stops the old one first; and that at most `ends` containers ended.
     pub(crate) fn assert_only_declared_gaps(&self, what: &str, ends: usize) {
         assert!(self.ends.len() <= ends, "{what}: more containers ended than an update stops: {self:?}");
         for outage in &self.outages {

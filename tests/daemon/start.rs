@@ -65,7 +65,7 @@ fn the_watchdog_hears_in_time_that_the_daemon_lives() {
     let manager = Manager::new(&place);
     let _daemon = place.spawn(&[("NOTIFY_SOCKET", &manager.path), ("WATCHDOG_USEC", "10000000")]);
     assert_eq!(manager.next(), "READY=1");
-    // systemd itself would kill the daemon after these ten seconds; abide takes half of them.
+    // systemd itself would kill the daemon after these ten seconds; abide notifies every five.
     manager.socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     assert_eq!([manager.next(), manager.next()], ["WATCHDOG=1", "WATCHDOG=1"]);
 }

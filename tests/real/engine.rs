@@ -14,7 +14,7 @@ use super::failpoints::around;
 
 use crate::common::{Daemon, Fault, Life, PATIENCE, Proxy, Solo, Space, docker, eventually, inspected};
 
-// --- an engine of its own ------------------------------------------------------------------------
+// --- a private engine ----------------------------------------------------------------------------
 
 /// A Docker Engine that shares only the kernel with the host's engine. Its networks and mounts are
 /// in separate namespaces, so that it can be stopped and frozen.

@@ -21,8 +21,8 @@ use crate::common::{
 
 /// The timeout for anything on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The user name for a registry with a password. Its encoding in the other base64 alphabet has a
-/// `/`.
+/// The login for a registry with a password. The two base64 alphabets encode this password
+/// differently, because it has a `/` in one of them.
 const USERNAME: &str = "abide";
 const PASSWORD: &str = "canary>>>~~?never-to-be-seen";
 /// The daemon's environment variable with the password.

@@ -29,8 +29,8 @@ const STREAMS: u32 = 128;
 pub(super) const UNANSWERED: usize = 8;
 /// The receive window of HTTP/2, in bytes.
 const WINDOW: u32 = 256 * 1024;
-/// The ping interval of HTTP/2. A vanished peer is detected within 15 s: a ping is sent after the
-/// first silent interval, and has to be answered within the second.
+/// The ping interval of HTTP/2. A vanished peer is detected within 15 s: a ping is sent after an
+/// interval without data, and has to be answered within [`PONG_WITHIN`].
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
