@@ -57,6 +57,20 @@ impl Host {
         self.await_engine();
     }
 
+    /// Kills the engine there (SIGKILL) and starts it again.
+    pub(crate) fn kill_engine(&mut self) {
+        self.signal_engine(Signal::CONT);
+        let _ = self.engine.kill();
+        self.engine.wait().unwrap();
+        self.engine = start_engine(&self.namespace, &self.dir, &self.name);
+        self.await_engine();
+    }
+
+    /// Sends a signal to the engine there, such as one that freezes it.
+    pub(crate) fn signal_engine(&self, signal: Signal) {
+        let _ = kill_process(Pid::from_child(&self.engine), signal);
+    }
+
     fn await_engine(&mut self) {
         eventually("the engine of the other host answers", PATIENCE, || {
             let ended = self.engine.try_wait().unwrap();
@@ -69,6 +83,16 @@ impl Host {
     /// The address of this host, as the other host sees it.
     pub(crate) fn gateway(&self) -> &str {
         &self.addresses[0]
+    }
+
+    /// Where the other host is, as this machine sees it.
+    pub(crate) fn address(&self) -> &str {
+        &self.addresses[1]
+    }
+
+    /// The socket of the engine there.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("docker.sock")
     }
 
     /// The value of `DOCKER_HOST` for its engine.

@@ -38,7 +38,7 @@ pub(crate) use git::GitRepo;
 pub(crate) use host::Host;
 pub(crate) use image::{SITE_PORT, bulky_image, made_image};
 pub(crate) use load::{Load, Way};
-pub(crate) use net::{Answer, free_ports, http_get, request, signed_post, signed_push};
+pub(crate) use net::{Answer, free_ports, http_get, push_message, request, signed_post, signed_push};
 pub(crate) use nginx::nginx_image;
 pub(crate) use pair::{PORT, Pair, TUNNEL};
 pub(crate) use proxy::{Fault, Proxy};

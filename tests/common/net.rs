@@ -35,17 +35,21 @@ pub(crate) fn request(
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&message(&address.to_string(), method, path, fields, body))?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| io::Error::other("the answer is no HTTP"))
+}
+
+/// The bytes of a request.
+fn message(host: &str, method: &str, path: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     // With HTTP/1.0, the end of the connection ends the body, which is never chunked.
-    let mut head =
-        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n", body.len());
+    let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in fields {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    stream.write_all(&[head.as_bytes(), body].concat())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| io::Error::other("the answer is no HTTP"))
+    [head.as_bytes(), body].concat()
 }
 
 fn parse(answer: &str) -> Option<Answer> {
@@ -62,6 +66,18 @@ pub(crate) fn signed_push(
     branch: &str,
     commit: &str,
 ) -> io::Result<Answer> {
+    signed_post(port, repository, secret, "push", push_body(repository, branch, commit).as_bytes())
+}
+
+/// The bytes of the request that [`signed_push`] sends.
+pub(crate) fn push_message(repository: &str, secret: &str, branch: &str, commit: &str) -> Vec<u8> {
+    let body = push_body(repository, branch, commit);
+    let fields = signed_fields(secret, "push", body.as_bytes());
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    message("127.0.0.1", "POST", &format!("/webhooks/{repository}"), &fields, body.as_bytes())
+}
+
+fn push_body(repository: &str, branch: &str, commit: &str) -> String {
     let body = serde_json::json!({
         "ref": format!("refs/heads/{branch}"),
         "before": "0".repeat(commit.len()),
@@ -74,7 +90,7 @@ pub(crate) fn signed_push(
         "sender": { "login": "alice" },
         "head_commit": { "id": commit },
     });
-    signed_post(port, repository, secret, "push", body.to_string().as_bytes())
+    body.to_string()
 }
 
 /// Delivers any event in GitHub's format, with a new delivery ID.
@@ -85,16 +101,19 @@ pub(crate) fn signed_post(
     event: &str,
     body: &[u8],
 ) -> io::Result<Answer> {
+    let fields = signed_fields(secret, event, body);
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    request(port, "POST", &format!("/webhooks/{repository}"), &fields, body)
+}
+
+fn signed_fields(secret: &str, event: &str, body: &[u8]) -> [(&'static str, String); 5] {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body);
-    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-    let delivery = uuid::Uuid::new_v4().to_string();
-    let fields = [
-        ("Content-Type", "application/json"),
-        ("User-Agent", "GitHub-Hookshot/test"),
-        ("X-GitHub-Event", event),
-        ("X-GitHub-Delivery", &delivery),
-        ("X-Hub-Signature-256", &signature),
-    ];
-    request(port, "POST", &format!("/webhooks/{repository}"), &fields, body)
+    [
+        ("Content-Type", "application/json".to_owned()),
+        ("User-Agent", "GitHub-Hookshot/test".to_owned()),
+        ("X-GitHub-Event", event.to_owned()),
+        ("X-GitHub-Delivery", uuid::Uuid::new_v4().to_string()),
+        ("X-Hub-Signature-256", format!("sha256={}", hex::encode(mac.finalize().into_bytes()))),
+    ]
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// The treatment of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) enum Fault {
     Cut(u64),
     /// The request does not reach the engine; the answer is this status and body.
     Answer(u16, &'static str),
+    /// The engine does not hear of it, and nothing is answered before the connection ends after this time.
+    Hang(Duration),
 }
 
 /// Decides about a request by its method and path, such as `POST /containers/0f3a/start`.
@@ -91,6 +94,10 @@ fn pass_on(mut client: UnixStream, engine: &Path, shared: &Mutex<Shared>) -> io:
         Fault::None => u64::MAX,
         Fault::Refuse => return client.shutdown(Shutdown::Both),
         Fault::Cut(bytes) => bytes,
+        Fault::Hang(time) => {
+            thread::sleep(time);
+            return client.shutdown(Shutdown::Both);
+        }
         Fault::Answer(status, body) => {
             let length = body.len();
             let head =

@@ -1,0 +1,449 @@
+//! Plays a scenario: acts, lets faults end, waits for rest, and has the laws checked.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use abide::failpoint::Point;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::arena::Arena;
+use super::common::{Fault, Ran};
+use super::laws::{self, Unrest};
+use super::process::verb;
+use super::scenario::{Act, Flaw, Hand, Pick, Place, Scenario, Step, Then};
+use super::world::{Acked, Hold, World};
+
+/// How long everything may take to come to rest once all faults have ended.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a lasting fault lasts if nothing is done meanwhile.
+const LASTS: Duration = Duration::from_millis(700);
+
+/// Plays all steps on a new world.
+pub(crate) fn play(arena: &mut Arena, scenario: &Scenario) -> Result<(), String> {
+    let mut world = World::new(arena)?;
+    let first = [
+        Step { act: Act::Set(1, 0), then: Then::Soon(0) },
+        Step { act: Act::Sync(0), then: Then::Rest },
+        Step { act: Act::Promote, then: Then::Soon(0) },
+    ];
+    for step in first.iter().chain(&scenario.steps) {
+        if let Err(failure) = take(&mut world, *step) {
+            let log = world.log();
+            return Err(format!("at {:?}: {failure}\n--- the end of the daemon's log\n{log}\n---", step.act));
+        }
+    }
+    rest(&mut world).map_err(|failure| format!("at the end: {failure}\n--- log\n{}\n---", world.log()))
+}
+
+fn take(world: &mut World<'_>, step: Step) -> Result<(), String> {
+    let is_traced = std::env::var_os("ABIDE_MODEL_TRACE").is_some();
+    let began = Instant::now();
+    act(world, step.act)?;
+    let acted = began.elapsed();
+    match step.then {
+        Then::Soon(pause) => std::thread::sleep(Duration::from_millis(pause)),
+        Then::Rest => rest(world)?,
+    }
+    if is_traced {
+        eprintln!("{}{:?}: {acted:.1?}, then {:?} {:.1?}", world.prefix, step.act, step.then, began.elapsed());
+    }
+    Ok(())
+}
+
+// --- rest -------------------------------------------------------------------------------------------
+
+/// Ends the faults, waits until nothing moves, and checks the laws.
+fn rest(world: &mut World<'_>) -> Result<(), String> {
+    mend(world)?;
+    let began = Instant::now();
+    let mut calm = 0;
+    loop {
+        watch_process(world)?;
+        let why = match laws::look(world) {
+            Ok(()) => {
+                calm += 1;
+                if calm == 2 {
+                    break;
+                }
+                String::new()
+            }
+            Err(Unrest::Broken(law)) => return Err(law),
+            Err(Unrest::NotYet(why)) => {
+                calm = 0;
+                why
+            }
+        };
+        if began.elapsed() > PATIENCE {
+            return Err(format!("no rest within {PATIENCE:?}: {why}"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    laws::note_rest(world)
+}
+
+fn mend(world: &mut World<'_>) -> Result<(), String> {
+    let is_lasting = world.is_frozen || world.mischief.lock().unwrap().is_some();
+    if is_lasting {
+        std::thread::sleep(LASTS);
+    }
+    if world.is_frozen {
+        world.arena.host.signal_engine(Signal::CONT);
+        world.is_frozen = false;
+    }
+    *world.mischief.lock().unwrap() = None;
+    world.arena.disk.free();
+    bring_source_back(world);
+    world.declare();
+    watch_process(world)?;
+    if world.process.is_none() {
+        world.start(None)?;
+    }
+    if std::mem::take(&mut world.has_lost_images) {
+        for version in &world.arena.versions {
+            version.restore(&world.arena.host);
+        }
+        // An image that was nowhere is looked for again after five minutes, or when someone says so.
+        verb(&world.desired_state, &["sync"]);
+    }
+    Ok(())
+}
+
+/// Starts a daemon again that was killed at a failpoint; no other may end.
+fn watch_process(world: &mut World<'_>) -> Result<(), String> {
+    if world.has_panicked() {
+        return Err("the daemon panicked".to_owned());
+    }
+    let Some(process) = &mut world.process else { return Ok(()) };
+    if process.is_running() {
+        return Ok(());
+    }
+    if !process.is_doomed {
+        return Err("the daemon ended by itself".to_owned());
+    }
+    world.start(None)
+}
+
+// --- acts -------------------------------------------------------------------------------------------
+
+fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
+    match act {
+        Act::Push(flaw) => push(world, flaw),
+        Act::Repeat => repeat(world),
+        Act::SetCommit(pick) => {
+            let commit = world.commits[pick % world.commits.len()].id.clone();
+            write(world, 0, "set", &["--commit", &commit], (None, Some(commit.clone())));
+        }
+        Act::Set(place, pick) => set(world, place, pick),
+        Act::Promote => promote(world)?,
+        Act::Rollback(place) => rollback(world, place),
+        Act::Hold(place) => hold(world, place),
+        Act::Resume(place) => resume(world, place),
+        Act::Sync(place) => {
+            if world.slots[place].is_declared {
+                verb(&world.desired_state, &["sync", &world.slots[place].name.clone()]);
+            }
+        }
+        Act::Edit(place, key) => {
+            world.slots[place].edit(key);
+            world.declare();
+        }
+        Act::BadEdit => {
+            world.write_manifest("[environment.dev]\ncontainer = 5\n");
+            world.is_manifest_bad = true;
+        }
+        Act::Rename(place) => rename(world, place),
+        Act::Swap(one, other) => swap(world, one, other),
+        Act::Take(place) => take_out(world, place),
+        Act::Restore(place) => restore(world, place),
+        Act::Forget(place) => forget(world, place)?,
+        Act::KillDaemon => world.kill(),
+        Act::RestartDaemon => restart(world)?,
+        Act::Failpoint(pick, nth) => arm(world, pick, nth)?,
+        Act::KillDuring(place, pick, pause) => kill_during(world, place, pick, pause),
+        Act::KillEngine => {
+            world.is_frozen = false;
+            world.arena.host.kill_engine();
+        }
+        Act::FreezeEngine => {
+            world.arena.host.signal_engine(Signal::STOP);
+            world.is_frozen = true;
+        }
+        Act::Refuse(count) => plot(world, Fault::Refuse, count),
+        Act::Cut(count) => plot(world, Fault::Cut(20), count),
+        Act::Hang(count) => plot(world, Fault::Hang(Duration::from_secs(8)), count),
+        Act::Errors(count) => plot(world, Fault::Answer(500, r#"{"message":"something went wrong"}"#), count),
+        Act::FillDisk => world.arena.disk.fill(),
+        Act::Clock(seconds) => world.set_clock(seconds),
+        Act::SourceAway => {
+            let (here, away) = source(world);
+            let _ = std::fs::rename(here, away);
+        }
+        Act::Touch(place, hand) => touch(world, &world.slots[place].container.clone(), hand),
+        Act::TouchSandbox(place, hand) => touch(world, &format!("{}.net", world.slots[place].container), hand),
+        Act::RemoveImage(place) => remove_image(world, place),
+        Act::Prune => prune(world),
+        Act::CutNetwork => cut_network(world),
+    }
+    Ok(())
+}
+
+fn plot(world: &World<'_>, fault: Fault, count: u8) {
+    *world.mischief.lock().unwrap() = Some((fault, count));
+}
+
+fn push(world: &mut World<'_>, flaw: Option<Flaw>) {
+    if source(world).1.exists() {
+        return;
+    }
+    let commit = world.commit(flaw);
+    if world.process.is_some() {
+        world.announce(&commit.id);
+    }
+}
+
+fn repeat(world: &World<'_>) {
+    if world.process.is_some() {
+        world.announce(&world.commits[0].id);
+    }
+}
+
+fn set(world: &mut World<'_>, place: Place, pick: Pick) {
+    let image = version(world, pick);
+    write(world, place, "set", &[&image], (Some(image.clone()), None));
+}
+
+/// Two of three picks are good versions.
+fn version(world: &World<'_>, pick: Pick) -> String {
+    let place = pick % 9;
+    world.arena.versions[if place < 6 { place % 3 } else { place - 3 }].id.clone()
+}
+
+/// Runs a verb that moves the record, and notes its acknowledgement.
+fn write(
+    world: &mut World<'_>,
+    place: Place,
+    word: &'static str,
+    arguments: &[&str],
+    what: (Option<String>, Option<String>),
+) -> bool {
+    if !world.slots[place].is_declared || world.is_manifest_bad {
+        return false;
+    }
+    let name = world.slots[place].name.clone();
+    let ran = verb(&world.desired_state, &[&[word, &name], arguments].concat());
+    note(world, place, word, what, &ran)
+}
+
+fn note(
+    world: &mut World<'_>,
+    place: Place,
+    origin: &'static str,
+    (image, commit): (Option<String>, Option<String>),
+    ran: &Ran,
+) -> bool {
+    let slot = &mut world.slots[place];
+    if ran.code != 0 {
+        // The record may have been written, and the answer lost.
+        slot.attempts += 1;
+        return false;
+    }
+    let moved: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+    if moved["changed"] == true {
+        let generation = moved["generation"].as_u64().unwrap();
+        slot.acked.push(Acked { generation, origin, image, commit });
+    }
+    true
+}
+
+fn promote(world: &mut World<'_>) -> Result<(), String> {
+    if !(world.slots[1].is_declared && world.slots[2].is_declared) || world.is_manifest_bad {
+        return Ok(());
+    }
+    let (from, to) = (world.slots[1].name.clone(), world.slots[2].name.clone());
+    let before = world.history(&world.slots[1]);
+    let ran = verb(&world.desired_state, &["promote", &from, &to, "--yes"]);
+    if !note(world, 2, "promotion", (None, None), &ran) {
+        return Ok(());
+    }
+    let (Some(before), Some(history)) = (before, world.history(&world.slots[2])) else { return Ok(()) };
+    let Some(promoted) = history.first() else { return Ok(()) };
+    if let Some((page, Some(flaw))) = world.version(promoted) {
+        return Err(format!("a bad version ({flaw:?}, {page}) was promoted: {ran:?}"));
+    }
+    let is_of_source = before.iter().any(|entry| entry["image"]["id"] == promoted["image"]["id"]);
+    if is_of_source { Ok(()) } else { Err(format!("what was promoted never ran in {from}: {promoted}")) }
+}
+
+fn rollback(world: &mut World<'_>, place: Place) {
+    if write(world, place, "rollback", &[], (None, None)) {
+        world.slots[place].hold = Hold::Held(None);
+    } else if world.slots[place].is_declared {
+        world.slots[place].hold = Hold::Unknown;
+    }
+}
+
+fn hold(world: &mut World<'_>, place: Place) {
+    let slot = &world.slots[place];
+    if slot.is_declared && !world.is_manifest_bad {
+        let ran = verb(&world.desired_state, &["hold", &slot.name, "--reason", "the model says so"]);
+        let slot = &mut world.slots[place];
+        match slot.hold {
+            Hold::Held(_) if ran.code == 0 => {}
+            _ => slot.hold = if ran.code == 0 { Hold::Held(None) } else { Hold::Unknown },
+        }
+    }
+}
+
+fn resume(world: &mut World<'_>, place: Place) {
+    let slot = &world.slots[place];
+    if slot.is_declared && !world.is_manifest_bad {
+        let ran = verb(&world.desired_state, &["resume", &slot.name]);
+        world.slots[place].hold = if ran.code == 0 { Hold::Free } else { Hold::Unknown };
+    }
+}
+
+fn rename(world: &mut World<'_>, place: Place) {
+    // A name of the new record must not be declared before the old one has come to something.
+    if world.slots[place].is_declared {
+        world.slots[place].rename();
+        world.declare();
+    }
+}
+
+fn swap(world: &mut World<'_>, one: Place, other: Place) {
+    if one != other && world.slots[one].is_declared && world.slots[other].is_declared {
+        let first = world.slots[one].container.clone();
+        world.slots[one].container = std::mem::replace(&mut world.slots[other].container, first);
+        world.declare();
+    }
+}
+
+fn take_out(world: &mut World<'_>, place: Place) {
+    // Promotions name the environment that they come from.
+    if place != 1 || !world.slots[2].is_declared {
+        world.slots[place].is_declared = false;
+        world.declare();
+    }
+}
+
+fn restore(world: &mut World<'_>, place: Place) {
+    if place != 2 || world.slots[1].is_declared {
+        world.slots[place].is_declared = true;
+        world.declare();
+    }
+}
+
+fn forget(world: &mut World<'_>, place: Place) -> Result<(), String> {
+    if world.is_frozen || world.process.is_none() {
+        return Ok(());
+    }
+    let name = world.slots[place].name.clone();
+    let ran = verb(&world.desired_state, &["forget", &name, "--stop", "--yes"]);
+    let slot = &mut world.slots[place];
+    match (slot.is_declared, ran.code) {
+        (true, 0) => return Err(format!("a declared environment was forgotten: {ran:?}")),
+        (true, _) => {}
+        (false, 0) => {
+            slot.begin_anew();
+            slot.last_page = None;
+        }
+        (false, _) => slot.attempts += 1,
+    }
+    Ok(())
+}
+
+fn restart(world: &mut World<'_>) -> Result<(), String> {
+    if let Some(process) = world.process.take() {
+        process.terminate()?;
+    }
+    // Neither with a manifest that is wrong nor on a full disk does a daemon start.
+    Ok(())
+}
+
+fn arm(world: &mut World<'_>, pick: Pick, nth: u8) -> Result<(), String> {
+    let word = Point::ALL[pick % Point::ALL.len()].word();
+    let side = if pick % 2 == 0 { "before" } else { "after" };
+    world.kill();
+    world.declare();
+    world.arena.disk.free();
+    world.start(Some(format!("{side}-{word}:{nth}")))
+}
+
+fn kill_during(world: &mut World<'_>, place: Place, pick: Pick, pause: u64) {
+    if !world.slots[place].is_declared || world.is_manifest_bad || world.process.is_none() {
+        return;
+    }
+    let (image, name) = (version(world, pick), world.slots[place].name.clone());
+    let folder = world.desired_state.clone();
+    let ran = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| verb(&folder, &["set", &name, &image]));
+        std::thread::sleep(Duration::from_millis(pause));
+        world.kill();
+        writer.join().unwrap()
+    });
+    note(world, place, "set", (Some(image), None), &ran);
+}
+
+// --- hands ------------------------------------------------------------------------------------------
+
+fn docker(world: &World<'_>, arguments: &[&str]) -> Option<String> {
+    // A frozen engine would not answer.
+    if world.is_frozen { None } else { world.arena.host.try_docker(arguments) }
+}
+
+fn touch(world: &World<'_>, container: &str, hand: Hand) {
+    let (away, network) = (format!("{container}-away"), format!("{}net", world.prefix));
+    let arguments: &[&str] = match hand {
+        Hand::Stop => &["stop", "--time", "1", container],
+        Hand::Kill => &["kill", container],
+        Hand::Restart => &["restart", "--time", "1", container],
+        Hand::Pause => &["pause", container],
+        Hand::Remove => &["rm", "--force", container],
+        Hand::Rename => &["rename", container, &away],
+        Hand::Update => &["update", "--pids-limit", "99", container],
+        Hand::Disconnect => &["network", "disconnect", "--force", &network, container],
+    };
+    docker(world, arguments);
+}
+
+fn remove_image(world: &mut World<'_>, place: Place) {
+    let format = "{{.Image}}";
+    let container = world.slots[place].container.clone();
+    if let Some(image) = docker(world, &["container", "inspect", "--format", format, &container]) {
+        world.has_lost_images = true;
+        docker(world, &["rmi", "--force", &image]);
+    }
+}
+
+fn prune(world: &mut World<'_>) {
+    world.has_lost_images = true;
+    world.foreign = None;
+    for what in ["container", "network"] {
+        docker(world, &[what, "prune", "--force"]);
+    }
+    docker(world, &["image", "prune", "--all", "--force"]);
+}
+
+fn cut_network(world: &World<'_>) {
+    let network = format!("{}net", world.prefix);
+    for slot in &world.slots {
+        touch(world, &format!("{}.net", slot.container), Hand::Disconnect);
+    }
+    docker(world, &["network", "rm", &network]);
+}
+
+/// The repository, and where it is while it is away.
+fn source(world: &World<'_>) -> (PathBuf, PathBuf) {
+    let here = PathBuf::from(world.arena.repo.url());
+    let away = here.with_extension("away");
+    (here, away)
+}
+
+/// Brings the repository back.
+pub(crate) fn bring_source_back(world: &World<'_>) {
+    let (here, away) = source(world);
+    if away.exists() {
+        std::fs::rename(away, here).unwrap();
+    }
+}
