@@ -10,6 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::time::Timestamp;
 
+/// How far the clock of an engine on another host may be ahead without being noticed.
+const SKEW: Duration = Duration::from_secs(60);
+
 static CLOCK: Clock = Clock { anchor: Mutex::new(None) };
 
 /// The time, by a clock that never goes back.
@@ -26,6 +29,13 @@ pub(super) fn wall() -> Timestamp {
 pub(super) fn ahead() -> Duration {
     let wall = wall();
     now().since(wall)
+}
+
+/// A moment that the engine tells, by the clock of this process, which is `ahead` of the wall clock. The
+/// engine's own clock was set back together with ours, or it runs on another host and was not. `None`: by
+/// either account the moment is still to come.
+pub(super) fn translated(told: Timestamp, now: Timestamp, ahead: Duration) -> Option<Timestamp> {
+    [told.after(ahead), told].into_iter().find(|ours| *ours <= now.after(SKEW))
 }
 
 struct Clock {
@@ -62,6 +72,15 @@ mod tests {
         assert_eq!(clock.read(start + second * 2, yesterday.after(second)), wall.after(second * 2));
         assert_eq!(clock.read(start + second * 3, wall.after(day)), wall.after(day));
         assert_eq!(clock.read(start + second * 4, wall.after(second)), wall.after(day + second));
+    }
+
+    #[test]
+    fn what_an_engine_tells_is_translated_whether_its_clock_was_set_back_or_not() {
+        let (now, hour) = (Timestamp::from_millis(1_795_449_600_000), Duration::from_secs(3600));
+        let set_back = Timestamp::from_millis(now.as_millis() - 3_600_000);
+        assert_eq!(translated(set_back, now, hour), Some(now));
+        assert_eq!(translated(now, now, hour), Some(now));
+        assert_eq!(translated(now.after(hour), now, hour), None);
     }
 
     #[test]

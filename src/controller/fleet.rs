@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tracing::warn;
 
-use super::clock::{ahead, now};
+use super::clock::{ahead, now, translated};
 use super::docker::{Engine, EngineError, Listed};
 use super::ends::Ends;
 use super::lives::Lives;
@@ -24,6 +24,12 @@ use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, NameHolder, NetworkPresence, SeenContainer};
 use crate::model::time::Timestamp;
 use names::foreign_names;
+
+/// A moment of an event, by the clock of this process; now if that is still to come.
+fn ours(told: Timestamp) -> Timestamp {
+    let now = now();
+    translated(told, now, ahead()).unwrap_or(now)
+}
 
 /// Lines of a container's last output that are kept where it ended or does not become ready.
 const LAST_LINES: usize = 10;
@@ -130,7 +136,7 @@ impl Fleet {
     pub(crate) fn note_signal(&self, id: &str, signal: u8, at: Timestamp) {
         let mut known = self.known();
         if known.ours.contains_key(id) {
-            known.ends.note_signal(id, signal, at.after(ahead()));
+            known.ends.note_signal(id, signal, ours(at));
         }
     }
 
@@ -138,7 +144,7 @@ impl Fleet {
     pub(crate) fn note_end(&self, id: &str, at: Timestamp) {
         let mut known = self.known();
         if known.ours.contains_key(id) {
-            known.ends.note_end(id, at.after(ahead()));
+            known.ends.note_end(id, ours(at));
         }
     }
 

@@ -8,15 +8,21 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::clock::translated;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::time::Timestamp;
 
-/// How far the clock of an engine on another host may be ahead.
-const SKEW: Duration = Duration::from_secs(60);
+/// How long after its start a process may see containers for the first time that were there before it.
+const OPENING: Duration = Duration::from_secs(10);
+/// How long ago something is put that was, by the engine's account, still to come when the process started.
+/// Longer than any pause or deadline.
+const LONG: u64 = 50 * 365 * 24 * 60 * 60 * 1000;
 
 /// The last start and end of each container.
 #[derive(Default)]
 pub(super) struct Lives {
+    /// When the first container was seen.
+    opened: Option<Timestamp>,
     by_container: HashMap<String, Life>,
 }
 
@@ -34,14 +40,17 @@ struct Moment {
 }
 
 impl Moment {
-    /// The same moment as before if the engine tells the same, else one that is new. One that is still to
-    /// come was before the clock was set back, while abide did not run: that was long ago.
-    fn of(told: Timestamp, before: Option<Self>, now: Timestamp, ahead: Duration) -> Self {
+    /// The same moment as before if the engine tells the same, else a new one. A new one that is still to
+    /// come was told by a clock that is ahead of ours. It was seen as it happened, so it is now, if `is_live`.
+    /// Otherwise it was before the clock was set back, while abide did not run: long ago, in the order in
+    /// which the engine tells it.
+    fn of(told: Timestamp, before: Option<Self>, now: Timestamp, ahead: Duration, is_live: bool) -> Self {
         if let Some(before) = before.filter(|before| before.told == told) {
             return before;
         }
-        let ours = Some(told.after(ahead)).filter(|ours| *ours <= now.after(SKEW));
-        Self { told, ours: ours.unwrap_or_default() }
+        let long_ago = Timestamp::from_millis(told.as_millis().saturating_sub(LONG));
+        let otherwise = if is_live { now } else { long_ago };
+        Self { told, ours: translated(told, now, ahead).unwrap_or(otherwise) }
     }
 }
 
@@ -49,14 +58,16 @@ impl Lives {
     /// Translates the moments of a container that was just seen. `ahead`: how far the clock of this process
     /// is ahead of the engine's.
     pub(super) fn translate(&mut self, seen: &mut SeenContainer, now: Timestamp, ahead: Duration) {
+        let opened = *self.opened.get_or_insert(now);
+        let is_live = self.by_container.contains_key(&seen.id) || now.since(opened) > OPENING;
         let life = self.by_container.entry(seen.id.clone()).or_default();
         if let Some(told) = seen.started_at {
-            let started = Moment::of(told, life.started, now, ahead);
+            let started = Moment::of(told, life.started, now, ahead, is_live);
             life.started = Some(started);
             seen.started_at = Some(started.ours);
         }
         if let ContainerState::Exited(exit) = &mut seen.state {
-            let ended = Moment::of(exit.at, life.ended, now, ahead);
+            let ended = Moment::of(exit.at, life.ended, now, ahead, is_live);
             life.ended = Some(ended);
             exit.at = ended.ours;
         }
@@ -98,10 +109,23 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_is_seen_is_now_even_if_the_engine_is_ahead() {
+        let mut lives = Lives::default();
+        let hour = Duration::from_secs(3600);
+        started(&mut lives, "container", NOW.after(hour), Duration::ZERO);
+        let again = started(&mut lives, "container", NOW.after(hour * 2), Duration::ZERO);
+        assert_eq!(again, Some(NOW), "it ran before, and was started while we looked");
+        let only_ours = started(&mut lives, "other", NOW, hour);
+        assert_eq!(only_ours, Some(NOW), "our clock was set back and the engine's was not");
+    }
+
+    #[test]
     fn what_was_started_in_the_future_was_started_long_ago() {
         let mut lives = Lives::default();
         let future = started(&mut lives, "sandbox", NOW.after(DAY), Duration::ZERO);
         assert!(future < started(&mut lives, "container", earlier(Duration::ZERO), Duration::ZERO));
+        let later = started(&mut lives, "another", NOW.after(DAY * 2), Duration::ZERO);
+        assert!(future < later && later < Some(earlier(DAY)), "their order is kept");
         let skewed = NOW.after(Duration::from_secs(5));
         assert_eq!(started(&mut lives, "remote", skewed, Duration::ZERO), Some(skewed));
     }
