@@ -135,7 +135,7 @@ mod tests {
 
     fn manifest(mode: &str) -> Manifest {
         let text = format!(
-            "[environment.dev]\ncontainer = \"dev\"\nport = 1\nmemory = \"{mode}MiB\"\nenv = {{ MODE = \"{mode}\" }}\n"
+            "[environment.dev]\ncontainer = \"dev-{mode}\"\nport = 1\nmemory = \"{mode}MiB\"\nenv = {{ MODE = \"{mode}\" }}\n"
         );
         parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap()
     }
@@ -143,7 +143,12 @@ mod tests {
     fn mode(manifest: &Manifest, desired: &Desired, memory: &Memory) -> String {
         let declared = declared(manifest, desired, &desired.entry, memory).unwrap();
         let intent = of(&declared, desired, desired.entry.clone(), "record", manifest, None);
-        intent.options.unwrap().env["MODE"].expose().to_owned()
+        let options = intent.options.unwrap();
+        assert_eq!(
+            options.name, manifest.environments[&desired.environment].container,
+            "no hold keeps a name"
+        );
+        options.env["MODE"].expose().to_owned()
     }
 
     #[test]

@@ -24,12 +24,14 @@ impl Declared {
         Some(Self { spec, network: manifest.network.clone(), fronted: manifest.front.is_some() })
     }
 
-    /// Keeps the declared containers and takes everything else from `now`: the source of images, and the
-    /// host.
+    /// Keeps the declared containers and takes everything else from `now`: the source of images, the host,
+    /// and the container's name. A name belongs to the environment that declares it now. If a hold kept a
+    /// name, two environments could claim it, and each would rename the other's container forever.
     #[must_use]
     pub fn kept_beside(&self, now: &Self) -> Self {
-        let EnvironmentSpec { supply, build, push, host, hostname, mark, .. } = now.spec.clone();
-        let spec = EnvironmentSpec { supply, build, push, host, hostname, mark, ..self.spec.clone() };
+        let EnvironmentSpec { container, supply, build, push, host, hostname, mark, .. } = now.spec.clone();
+        let spec =
+            EnvironmentSpec { container, supply, build, push, host, hostname, mark, ..self.spec.clone() };
         Self { spec, ..self.clone() }
     }
 }

@@ -42,7 +42,7 @@ fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> 
     let ContainerOptions {
         environment: _,
         record: _,
-        name,
+        name: _,
         command,
         env,
         secrets: _,
@@ -58,7 +58,6 @@ fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> 
         network,
     } = kept;
     let compared = [
-        ("container", *name != now.name),
         ("command", *command != now.command),
         ("env", *env != now.env),
         ("port", *port != now.port),
