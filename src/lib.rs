@@ -18,6 +18,7 @@
 //! | [`tls`] | certificates, and how clients verify a server | model |
 //! | [`manifest_dir`], [`secret`] | input of users: manifest files, secrets | model, each other |
 //! | [`failpoint`] | points at which a test can kill the daemon | none of the others |
+//! | `fuzz` | input from strangers, as functions of bytes; only with the feature `fuzz` | all |
 //! | [`agent`] | the composition root on another host, and the link to the controller | model, record, controller, tls |
 //! | [`daemon`], [`demo`] | composition roots | all |
 #![forbid(unsafe_code)]
@@ -31,6 +32,9 @@ pub mod controller;
 pub mod daemon;
 pub mod demo;
 pub mod failpoint;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod manifest_dir;
 pub mod model;
 pub mod plan;

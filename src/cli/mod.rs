@@ -7,7 +7,7 @@
 mod agent;
 mod args;
 mod check;
-mod client;
+pub(crate) mod client;
 mod completions;
 mod daemon;
 mod demo;

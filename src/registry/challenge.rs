@@ -5,7 +5,7 @@ use hyper::header::WWW_AUTHENTICATE;
 
 /// The required authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub(crate) enum Challenge {
     /// Name and password with each request.
     Basic,
     /// A token from a separate service.
@@ -20,7 +20,7 @@ pub(super) enum Challenge {
 }
 
 /// The first challenge of a known scheme.
-pub(super) fn read(headers: &HeaderMap) -> Option<Challenge> {
+pub(crate) fn read(headers: &HeaderMap) -> Option<Challenge> {
     headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| parse(value.to_str().ok()?))
 }
 

@@ -286,7 +286,7 @@ impl Question<'_> {
 }
 
 /// The target of a redirect; only absolute URLs are followed.
-pub(super) fn redirect(status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
+pub(crate) fn redirect(status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
     if !status.is_redirection() {
         return None;
     }

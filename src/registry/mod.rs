@@ -4,15 +4,15 @@
 //! tag have, and does a digest still exist. [`Keyring`] finds the credentials in the manifest or in Docker's
 //! own configuration; [`Client`] sends the queries.
 
-mod challenge;
-mod client;
+pub(crate) mod challenge;
+pub(crate) mod client;
 mod connect;
 mod error;
 mod keyring;
 mod pass;
-mod platforms;
+pub(crate) mod platforms;
 mod reach;
-mod retry_after;
+pub(crate) mod retry_after;
 mod token;
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ struct Platform {
 }
 
 /// The platforms of an index, without duplicates; empty if the manifest is not an index.
-pub(super) fn of_index(manifest: &[u8]) -> Vec<String> {
+pub(crate) fn of_index(manifest: &[u8]) -> Vec<String> {
     let Ok(index) = serde_json::from_slice::<Index>(manifest) else { return Vec::new() };
     let mut found = Vec::new();
     for platform in index.manifests.into_iter().filter_map(|entry| entry.platform) {

@@ -9,7 +9,7 @@ use hyper::header::RETRY_AFTER;
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// The requested pause, given in seconds or as a date.
-pub(super) fn read(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse().map(Duration::from_secs) {
         Ok(pause) => pause,

@@ -111,3 +111,18 @@ pub fn read(
     arriving.push(body);
     arriving.finish(headers)
 }
+
+/// As [`read`], with the body in pieces of so many bytes.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_in_pieces(
+    provider: Provider,
+    secret: &Secret,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+    size: usize,
+) -> Result<Delivery, Rejection> {
+    let mut arriving = proof::Arriving::new(provider, secret, headers, now)?;
+    body.chunks(size).for_each(|piece| arriving.push(piece));
+    arriving.finish(headers)
+}

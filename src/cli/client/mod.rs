@@ -1,7 +1,7 @@
 //! Client of the API: one method per request.
 
 mod address;
-mod sse;
+pub(crate) mod sse;
 #[cfg(test)]
 mod tests;
 mod transport;
