@@ -57,13 +57,36 @@ impl Host {
         self.await_engine();
     }
 
-    /// Kills the engine there (SIGKILL) and starts it again.
+    /// Kills the engine there with all containers (SIGKILL), as a loss of power does, and starts it again.
     pub(crate) fn kill_engine(&mut self) {
+        let file = self.dir.join("exec/containerd/containerd.pid");
+        let runtime = std::fs::read_to_string(&file).unwrap_or_default();
         self.signal_engine(Signal::CONT);
         let _ = self.engine.kill();
         self.engine.wait().unwrap();
+        // It ends with the engine. A new engine that still saw it, even as a zombie, would wait for it in vain.
+        let runtime = Path::new("/proc").join(runtime.trim());
+        eventually("the engine's containerd ends", PATIENCE, || !runtime.join("exe").exists());
+        let _ = std::fs::remove_file(file);
+        self.kill_containers();
         self.engine = start_engine(&self.namespace, &self.dir, &self.name);
         self.await_engine();
+    }
+
+    /// Kills what the shims of its containers run, and the shims. The next engine does not find all of
+    /// them, and two containers would have one address.
+    fn kill_containers(&self) {
+        let all = processes();
+        let shims =
+            all.iter().filter(|process| process.command.contains(&format!("-namespace\0{}\0", self.name)));
+        for shim in shims {
+            let children = all.iter().filter(|process| process.parent == shim.id);
+            for process in children.chain([shim]) {
+                if let Some(id) = Pid::from_raw(process.id) {
+                    let _ = kill_process(id, Signal::KILL);
+                }
+            }
+        }
     }
 
     /// Sends a signal to the engine there, such as one that freezes it.
@@ -161,6 +184,28 @@ impl Host {
     pub(crate) fn mend(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "up"]);
     }
+}
+
+/// A process of this machine.
+struct Process {
+    id: i32,
+    parent: i32,
+    /// Its arguments, each with a NUL after it.
+    command: String,
+}
+
+fn processes() -> Vec<Process> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let read = |entry: std::fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let file = |name: &str| std::fs::read(entry.path().join(name)).ok();
+        let stat = String::from_utf8_lossy(&file("stat")?).into_owned();
+        // The name before it may hold anything but ends with the last bracket.
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let command = String::from_utf8_lossy(&file("cmdline")?).into_owned();
+        Some(Process { id, parent, command })
+    };
+    entries.filter_map(read).collect()
 }
 
 fn start_engine(namespace: &str, dir: &Path, name: &str) -> Child {

@@ -66,7 +66,8 @@ impl Disk {
 
     fn new(path: &Path) -> Self {
         std::fs::create_dir(path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", Self::SIZE, "model"]).arg(path).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", Self::SIZE, "model"]).arg(path).status();
         assert!(mounted.unwrap().success(), "mount takes root, as the engine does");
         Self { path: path.to_owned() }
     }

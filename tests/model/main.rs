@@ -45,18 +45,27 @@ fn the_laws_hold_after_every_step() {
     std::thread::scope(|scope| {
         for _ in 0..WORKERS.min(seeds.len()) {
             scope.spawn(|| {
-                let Some(mut arena) = Arena::new() else { return };
+                let mut arena = None;
                 loop {
                     let Some(seed) = next.lock().unwrap().next() else { return };
-                    if let Err(failure) = check(&mut arena, seed) {
-                        failures.lock().unwrap().push(failure);
+                    let Some(mut used) = arena.take().or_else(Arena::new) else { return };
+                    match check(&mut used, seed) {
+                        Ok(()) => arena = Some(used),
+                        // Another engine for the next seed: this one may have failed.
+                        Err(failure) => failures.lock().unwrap().push(failure),
                     }
                 }
             });
         }
     });
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {} seeds failed:\n{}", failures.len(), seeds.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} seeds failed:\n{}",
+        failures.len(),
+        seeds.len(),
+        failures.join("\n")
+    );
 }
 
 fn seeds() -> Vec<u64> {
@@ -100,7 +109,10 @@ fn check(arena: &mut Arena, seed: u64) -> Result<(), String> {
             Ok(()) => is_simpler = tree.complicate(),
         }
     }
-    Err(format!("seed {seed}: {failure}\n{smallest:#?}"))
+    let (why, _log) = failure.split_once(play::LOG).unwrap_or((&failure, ""));
+    let steps: String =
+        smallest.steps.iter().map(|step| format!("\n    {:?}, then {:?}", step.act, step.then)).collect();
+    Err(format!("seed {seed}: {why}\n  steps:{steps}"))
 }
 
 fn run(arena: &mut Arena, scenario: &Scenario) -> Result<(), String> {

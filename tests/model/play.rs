@@ -12,12 +12,15 @@ use super::common::{Fault, Ran};
 use super::laws::{self, Unrest};
 use super::process::verb;
 use super::scenario::{Act, Flaw, Hand, Pick, Place, Scenario, Step, Then};
-use super::world::{Acked, Hold, World};
+use super::world::{Acked, Hold, Slot, World};
 
 /// How long everything may take to come to rest once all faults have ended.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a lasting fault lasts if nothing is done meanwhile.
 const LASTS: Duration = Duration::from_millis(700);
+
+/// What stands between a failure and the daemon's log.
+pub(crate) const LOG: &str = "\n--- the end of the daemon's log\n";
 
 /// Plays all steps on a new world.
 pub(crate) fn play(arena: &mut Arena, scenario: &Scenario) -> Result<(), String> {
@@ -29,11 +32,10 @@ pub(crate) fn play(arena: &mut Arena, scenario: &Scenario) -> Result<(), String>
     ];
     for step in first.iter().chain(&scenario.steps) {
         if let Err(failure) = take(&mut world, *step) {
-            let log = world.log();
-            return Err(format!("at {:?}: {failure}\n--- the end of the daemon's log\n{log}\n---", step.act));
+            return Err(format!("at {:?}: {failure}{LOG}{}", step.act, world.log()));
         }
     }
-    rest(&mut world).map_err(|failure| format!("at the end: {failure}\n--- log\n{}\n---", world.log()))
+    rest(&mut world).map_err(|failure| format!("at the end: {failure}{LOG}{}", world.log()))
 }
 
 fn take(world: &mut World<'_>, step: Step) -> Result<(), String> {
@@ -46,7 +48,13 @@ fn take(world: &mut World<'_>, step: Step) -> Result<(), String> {
         Then::Rest => rest(world)?,
     }
     if is_traced {
-        eprintln!("{}{:?}: {acted:.1?}, then {:?} {:.1?}", world.prefix, step.act, step.then, began.elapsed());
+        eprintln!(
+            "{}{:?}: {acted:.1?}, then {:?} {:.1?}",
+            world.prefix,
+            step.act,
+            step.then,
+            began.elapsed()
+        );
     }
     Ok(())
 }
@@ -162,6 +170,7 @@ fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
         Act::Failpoint(pick, nth) => arm(world, pick, nth)?,
         Act::KillDuring(place, pick, pause) => kill_during(world, place, pick, pause),
         Act::KillEngine => {
+            world.slots.iter_mut().for_each(Slot::is_touched);
             world.is_frozen = false;
             world.arena.host.kill_engine();
         }
@@ -179,8 +188,14 @@ fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
             let (here, away) = source(world);
             let _ = std::fs::rename(here, away);
         }
-        Act::Touch(place, hand) => touch(world, &world.slots[place].container.clone(), hand),
-        Act::TouchSandbox(place, hand) => touch(world, &format!("{}.net", world.slots[place].container), hand),
+        Act::Touch(place, hand) => {
+            world.slots[place].is_touched();
+            touch(world, &world.slots[place].container, hand);
+        }
+        Act::TouchSandbox(place, hand) => {
+            world.slots[place].is_touched();
+            touch(world, &format!("{}.net", world.slots[place].container), hand);
+        }
         Act::RemoveImage(place) => remove_image(world, place),
         Act::Prune => prune(world),
         Act::CutNetwork => cut_network(world),
@@ -304,7 +319,6 @@ fn resume(world: &mut World<'_>, place: Place) {
 }
 
 fn rename(world: &mut World<'_>, place: Place) {
-    // A name of the new record must not be declared before the old one has come to something.
     if world.slots[place].is_declared {
         world.slots[place].rename();
         world.declare();
@@ -425,7 +439,8 @@ fn prune(world: &mut World<'_>) {
     docker(world, &["image", "prune", "--all", "--force"]);
 }
 
-fn cut_network(world: &World<'_>) {
+fn cut_network(world: &mut World<'_>) {
+    world.slots.iter_mut().for_each(Slot::is_touched);
     let network = format!("{}net", world.prefix);
     for slot in &world.slots {
         touch(world, &format!("{}.net", slot.container), Hand::Disconnect);

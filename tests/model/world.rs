@@ -149,6 +149,13 @@ impl Slot {
         self.seen.clear();
     }
 
+    /// A hand was laid on its containers. Nobody heals what left the manifest.
+    pub(crate) fn is_touched(&mut self) {
+        if !self.is_declared {
+            self.last_page = None;
+        }
+    }
+
     /// Gives it another name.
     pub(crate) fn rename(&mut self) {
         self.renames += 1;
@@ -182,7 +189,11 @@ impl Slot {
         let mut text = format!(
             "[environment.{name}]\ncontainer = \"{container}\"\nport = {SITE_PORT}\npublish = {port}\nenv = {{ MODEL = \"{env}\""
         );
-        text.push_str(if options.has_secret { ", TOKEN = { secret_env = \"ABIDE_MODEL_SECRET\" } }\n" } else { " }\n" });
+        text.push_str(if options.has_secret {
+            ", TOKEN = { secret_env = \"ABIDE_MODEL_SECRET\" } }\n"
+        } else {
+            " }\n"
+        });
         let mut line = |is_there: bool, line: String| {
             if is_there {
                 writeln!(text, "{line}").unwrap();
@@ -194,10 +205,14 @@ impl Slot {
         line(options.is_without_init, "init = false".to_owned());
         // Without an init the program does not hear of a stop.
         line(true, format!("stop_timeout = \"{}s\"", 1 + options.stop_timeout));
-        line(options.extra_hosts > 0, format!("extra_hosts = [\"a.example:10.9.8.{}\"]", options.extra_hosts));
+        line(
+            options.extra_hosts > 0,
+            format!("extra_hosts = [\"a.example:10.9.8.{}\"]", options.extra_hosts),
+        );
         line(options.command > 0, format!("command = [\"name-{}\"]", options.command));
         line(options.is_stop_first, "update = \"stop-first\"".to_owned());
-        let more = options.has_more_volumes.then(|| format!(", \"{prefix}{place}-more:/more\"")).unwrap_or_default();
+        let more =
+            options.has_more_volumes.then(|| format!(", \"{prefix}{place}-more:/more\"")).unwrap_or_default();
         line(true, format!("volumes = [\"{prefix}{place}-data:/data\"{more}]"));
         let (path, healthy_for) = [("/", 200), ("/index.html", 200), ("/", 500)][options.health as usize];
         line(
@@ -280,7 +295,8 @@ impl<'a> World<'a> {
             text.push_str(&slot.declaration(prefix));
             match slot.place {
                 0 => {
-                    writeln!(text, "source = {{ repository = \"{REPOSITORY}\", branch = \"{branch}\" }}").unwrap();
+                    writeln!(text, "source = {{ repository = \"{REPOSITORY}\", branch = \"{branch}\" }}")
+                        .unwrap();
                 }
                 2 => writeln!(text, "promote_from = \"{}\"", self.slots[1].name).unwrap(),
                 _ => {}
@@ -332,7 +348,8 @@ impl<'a> World<'a> {
         let mut command = self.arena.host.command("timeout");
         command.args(["10", "bash", "-c", script, &LISTEN.to_string()]);
         let piped = std::process::Stdio::piped;
-        let mut child = command.stdin(piped()).stdout(piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child =
+            command.stdin(piped()).stdout(piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
         let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), &message);
         let output = child.wait_with_output().unwrap();
         String::from_utf8_lossy(&output.stdout).split(' ').nth(1)?.parse().ok()
@@ -363,7 +380,7 @@ impl<'a> World<'a> {
     /// The end of the daemon's log.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.desired_state.with_extension("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"DEBUG\"")).collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
