@@ -33,7 +33,7 @@ use arena::Arena;
 use scenario::Scenario;
 
 /// The seeds of a run without `ABIDE_MODEL_SEEDS`.
-const FIXED: [u64; 4] = [1, 2, 3, 4];
+const FIXED: [u64; 4] = [2, 9, 13, 18];
 /// The number of engines, and of scenarios that run at the same time.
 const WORKERS: usize = 2;
 
