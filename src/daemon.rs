@@ -138,7 +138,8 @@ impl Daemon {
 
         let stop = CancellationToken::new();
         let watched = manifest_watch::start(&folder, loaded, &stop);
-        let dirs = state_dirs(&folder);
+        let mut dirs = state_dirs(&folder);
+        dirs.hidden.extend(options.encryption.key_file());
         remove_remains(&dirs.work);
         let (controller, running) = controller::spawn(Settings {
             record: handles.id.clone(),
@@ -230,7 +231,10 @@ fn open_record(desired_state: &Path) -> anyhow::Result<Handles> {
 }
 
 fn state_dirs(desired_state: &Path) -> StateDirs {
-    StateDirs::of(&record_dir(desired_state))
+    let folder = std::path::absolute(desired_state).unwrap_or_else(|_| desired_state.to_owned());
+    let mut dirs = StateDirs::of(&record_dir(&folder));
+    dirs.hidden.extend([network::tls_dir(&folder), socket_path(&folder)]);
+    dirs
 }
 
 /// Removes the leftovers of a killed daemon's builds. The record is locked by now, so no process

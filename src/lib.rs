@@ -12,11 +12,12 @@
 //! | [`source`] | git | model |
 //! | [`registry`] | credentials, and requests to registries | model, secret, tls |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, context, failpoint |
+//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, context, confined, failpoint |
 //! | [`api`] | webhooks and the HTTP API | model, record |
 //! | [`cli`] | the command line | model, api (its router, without a daemon) |
 //! | [`tls`] | certificates, and how clients verify a server | model |
 //! | [`manifest_dir`], [`secret`] | input of users: manifest files, secrets | model, each other |
+//! | [`confined`] | a program isolated from abide: the script of a build | none of the others |
 //! | [`failpoint`] | points at which a test can kill the daemon | none of the others |
 //! | `fuzz` | input from strangers, as functions of bytes; only with the feature `fuzz` | all |
 //! | [`agent`] | the composition root on another host, and the link to the controller | model, record, controller, tls |
@@ -27,6 +28,7 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod confined;
 pub mod context;
 pub mod controller;
 pub mod daemon;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    abide::cli::main()
+    abide::confined::stage().unwrap_or_else(abide::cli::main)
 }

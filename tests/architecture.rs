@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module: its path prefix in `src`, and the modules of this crate that it may name.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
     ("record/", &["model", "record", "failpoint"]),
@@ -16,12 +16,24 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("secret.rs", &["model"]),
     ("failpoint.rs", &[]),
     ("fuzz.rs", &["model", "context", "registry", "api", "cli"]),
+    ("confined/", &["confined"]),
     ("tls", &["model", "tls"]),
     ("manifest_dir.rs", &["model", "secret"]),
     ("controller/docker/", &["model"]),
     (
         "controller/",
-        &["model", "plan", "record", "source", "registry", "context", "secret", "failpoint", "controller"],
+        &[
+            "model",
+            "plan",
+            "record",
+            "source",
+            "registry",
+            "context",
+            "secret",
+            "confined",
+            "failpoint",
+            "controller",
+        ],
     ),
     ("api/", &["model", "record", "secret", "api"]),
     (

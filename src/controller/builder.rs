@@ -8,10 +8,12 @@ mod activity;
 mod args;
 mod image;
 mod inputs;
+mod limits;
 mod log;
 mod outputs;
 mod overlays;
 mod script;
+mod spawned;
 mod steps;
 mod submodules;
 mod tree;
@@ -64,6 +66,8 @@ pub struct StateDirs {
     pub guard: PathBuf,
     /// The end of the output of each environment's last container that was removed.
     pub previous: PathBuf,
+    /// What no script of a build may see, beside the secret files that the manifest names.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl StateDirs {
@@ -72,7 +76,7 @@ impl StateDirs {
         let record = std::path::absolute(record).unwrap_or_else(|_| record.to_owned());
         let [mirrors, work, logs, outputs, guard, previous] =
             ["mirrors", "work", "logs", "outputs", "guard", "previous"].map(|name| record.join(name));
-        Self { mirrors, work, logs, outputs, guard, previous }
+        Self { mirrors, work, logs, outputs, guard, previous, hidden: vec![record] }
     }
 }
 
@@ -326,7 +330,8 @@ impl Builder {
         if let Some((_, image)) = self.known(key).await? {
             return Ok(image);
         }
-        let number = self.writer.next_build_number().await?;
+        let taken = self.taken_number(task).await?;
+        let number = self.writer.next_build_number(taken).await?;
         let limits = Limits { timeout: task.spec.timeout, idle_timeout: task.spec.idle_timeout };
         progress.is_build(number, limits);
         let needed = self.newest_builds()?;

@@ -26,8 +26,18 @@ pub enum Encryption {
     Never,
 }
 
+impl Encryption {
+    /// The file of the key, if one was given.
+    pub(super) fn key_file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Given(files) => Some(files.key.clone()),
+            Self::ByAddress | Self::Never => None,
+        }
+    }
+}
+
 /// The certificate's folder in a desired-state folder.
-fn tls_dir(desired_state: &Path) -> PathBuf {
+pub(super) fn tls_dir(desired_state: &Path) -> PathBuf {
     desired_state.join("tls")
 }
 

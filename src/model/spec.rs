@@ -401,6 +401,28 @@ pub struct BuildSpec {
     /// The maximum time without output of a build. Not an input of the build.
     #[serde(skip, default = "default_idle_timeout")]
     pub idle_timeout: Duration,
+    /// What its steps and its script may use and see. No part of a build's inputs.
+    #[serde(skip)]
+    pub bounds: Bounds,
+}
+
+/// What the programs of a build may use and see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most memory of a step or the script, in bytes; `None`: three quarters of the host's.
+    pub memory: Option<u64>,
+    /// The most processes and threads of a step or the script.
+    pub pids: u32,
+    /// The longest output of a step, in bytes.
+    pub max_output: u64,
+    /// Whether the script runs in namespaces of its own.
+    pub isolation: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { memory: None, pids: 4096, max_output: 8 << 30, isolation: true }
+    }
 }
 
 /// The default of `build.timeout`.

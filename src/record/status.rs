@@ -117,13 +117,13 @@ impl StatusWriter {
         self.shared.write(move |draft| keep_build(draft, &build)).await
     }
 
-    /// A number that no build of this record has had.
+    /// A number that no build of this record has had, above those up to `taken` that others have.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed; the number must not be used then.
-    pub async fn next_build_number(&self) -> Result<u64, RecordError> {
-        let work = |draft: &mut Draft<'_>| {
-            let next = count(draft.store(), BUILD_NUMBER)? + 1;
+    pub async fn next_build_number(&self, taken: u64) -> Result<u64, RecordError> {
+        let work = move |draft: &mut Draft<'_>| {
+            let next = count(draft.store(), BUILD_NUMBER)?.max(taken) + 1;
             draft.put_bytes(Kind::Meta, BUILD_NUMBER.to_vec(), next.to_be_bytes().to_vec());
             Ok(next)
         };

@@ -7,6 +7,7 @@
 mod common;
 
 mod child;
+mod confined;
 mod doors;
 mod guide;
 mod logs;

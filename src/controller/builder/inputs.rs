@@ -57,7 +57,8 @@ impl ImageInputs<'_> {
     }
 }
 
-fn key_of(inputs: &impl Serialize) -> String {
+/// The hash of `inputs`, in lower-case hex digits.
+pub(super) fn key_of(inputs: &impl Serialize) -> String {
     // Maps of texts, all of it: nothing that JSON could not say.
     let text = serde_json::to_vec(inputs).unwrap_or_default();
     hex::encode(Sha256::digest(text))

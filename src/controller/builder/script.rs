@@ -2,20 +2,24 @@
 //! taken.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-
-use super::BuildError;
+use super::inputs::key_of;
 use super::log::BuildLog;
 use super::work::Work;
+use super::{BuildError, Builder, Task, limits, spawned, tag_prefix};
+use crate::confined::{Limit, Order, Report};
+use crate::controller::docker::Aside;
+use crate::model::build::BuildKey;
 use crate::model::desired::Image;
-use crate::model::spec::EnvValue;
+use crate::model::spec::{EnvValue, Recipe};
 use crate::model::status::Reason;
+
+/// What stands for the number of the build.
+const NUMBER: &str = "{build_number}";
+/// Numbers above this are not those of builds.
+const LARGEST_NUMBER: u64 = 1 << 40;
 
 /// Variables of the daemon that a script gets, where they are set: enough to find programs, the
 /// engine and the way out of the network, and none of the daemon's secrets.
@@ -38,11 +42,6 @@ const HANDED_ON: [&str; 16] = [
     "NO_PROXY",
 ];
 
-/// As much of a stream is read at once, in bytes.
-const PIECE: usize = 8192;
-/// How long a stream may stay open once the script has ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
 impl Work<'_> {
     /// Runs the script in the checkout and takes the image that it made.
     pub(super) async fn script(
@@ -54,40 +53,48 @@ impl Work<'_> {
         kept_as: &str,
     ) -> Result<Image, BuildError> {
         let number = self.number.to_string();
-        let filled: Vec<String> =
-            command.iter().map(|word| word.replace("{build_number}", &number)).collect();
-        let image = image.replace("{build_number}", &number);
-        self.say(&format!("running {}", filled.join(" ")));
-        let mut group = Group::of(self.spawn(tree, &filled, env)?);
-        let code = self.follow(&mut group).await?;
-        if code != Some(0) {
-            let how = code
-                .map_or("was ended by a signal".to_owned(), |code| format!("ended with exit code {code}"));
-            return Err(BuildError::failed(format!("the script {how}")));
+        let words: Vec<String> = command.iter().map(|word| word.replace(NUMBER, &number)).collect();
+        let image = image.replace(NUMBER, &number);
+        let env = self.variables(tree, env)?;
+        // An image that has the name afterwards was made or named by this run.
+        let aside = self.set_aside(&image).await?;
+        self.say(&format!("running {}", words.join(" ")));
+        let ran = self.run_script(tree, &words, env).await;
+        let made = match &ran {
+            Ok(()) => self.builder.engine.image_id(&image).await,
+            Err(_) => Ok(None),
+        };
+        let was_there = aside.is_some();
+        if let Some(aside) = aside {
+            aside.end().await?;
         }
-        let engine = &self.builder.engine;
-        let id = engine.image_id(&image).await?;
-        let id = id.ok_or_else(|| BuildError::failed(format!("the script made no image {image}")))?;
+        ran?;
+        let id = made?.ok_or_else(|| made_none(&image, was_there))?;
         // Whatever the script does with its own names later, this one stays.
         let (repository, tag) = kept_as.rsplit_once(':').unwrap_or((kept_as, "latest"));
-        engine.tag(id.as_str(), repository, tag).await?;
+        self.builder.engine.tag(id.as_str(), repository, tag).await?;
         Ok(Image { reference: Some(image), digest: None, id: Some(id) })
     }
 
-    fn spawn(
+    async fn set_aside(&self, image: &str) -> Result<Option<Aside>, BuildError> {
+        let (environment, record) = (&self.task.environment, &self.builder.record);
+        let key = BuildKey(key_of(&image));
+        let aside = format!("abide/{environment}:{}aside-{}", tag_prefix(record), key.short());
+        Ok(self.builder.engine.set_aside(image, &aside).await?)
+    }
+
+    /// All variables of the script's environment.
+    fn variables(
         &mut self,
         tree: &Path,
-        words: &[String],
         env: &BTreeMap<String, EnvValue>,
-    ) -> Result<Child, BuildError> {
-        let [program, arguments @ ..] = words else {
-            return Err(BuildError::failed("the script is an empty list"));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(tree).env_clear();
-        command.envs(HANDED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        command.env("BUILD_NUMBER", self.number.to_string()).env("WORKSPACE", tree);
-        command.env("GIT_COMMIT", self.task.revision.as_str()).env("GIT_BRANCH", self.task.branch.as_str());
+    ) -> Result<BTreeMap<OsString, OsString>, BuildError> {
+        let handed_on = HANDED_ON.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
+        let mut variables: BTreeMap<OsString, OsString> = handed_on.collect();
+        variables.insert("BUILD_NUMBER".into(), self.number.to_string().into());
+        variables.insert("WORKSPACE".into(), tree.into());
+        variables.insert("GIT_COMMIT".into(), self.task.revision.as_str().into());
+        variables.insert("GIT_BRANCH".into(), self.task.branch.as_str().into());
         for (name, value) in env {
             let secret = crate::secret::value(value).map_err(|error| {
                 BuildError::Unavailable(Reason::SecretMissing, format!("variable {name}: {error}"))
@@ -95,83 +102,133 @@ impl Work<'_> {
             if matches!(value, EnvValue::Secret(_)) {
                 self.log.hide(&secret);
             }
-            command.env(name, secret.expose());
+            variables.insert(name.into(), secret.expose().into());
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0).kill_on_drop(true);
-        command.spawn().map_err(|error| BuildError::failed(format!("{program} cannot be run: {error}")))
+        Ok(variables)
     }
 
-    /// Copies both streams into the log until the script ends. What it leaves running ends with it,
-    /// or else a build would work on a tree that is being removed.
-    async fn follow(&mut self, group: &mut Group) -> Result<Option<i32>, BuildError> {
-        let mut streams = Streams { out: group.child.stdout.take(), err: group.child.stderr.take() };
-        let ended = tokio::select! {
-            ended = group.child.wait() => ended,
-            () = streams.copy(self.log) => group.child.wait().await,
+    async fn run_script(
+        &mut self,
+        tree: &Path,
+        words: &[String],
+        env: BTreeMap<OsString, OsString>,
+    ) -> Result<(), BuildError> {
+        let bounds = self.task.spec.bounds;
+        let [program, arguments @ ..] = words else {
+            return Err(BuildError::failed("the script is an empty list"));
         };
-        group.end();
-        // A process that left the group may hold a stream open for as long as it likes.
-        let _ = tokio::time::timeout(LAST_WORDS, streams.copy(self.log)).await;
-        ended.map(|status| status.code()).map_err(|error| BuildError::failed(format!("the script: {error}")))
-    }
-}
-
-/// What a script writes.
-struct Streams {
-    out: Option<ChildStdout>,
-    err: Option<ChildStderr>,
-}
-
-impl Streams {
-    /// Copies both into the log until both end.
-    async fn copy(&mut self, log: &mut BuildLog) {
-        let (mut from_out, mut from_err) = (vec![0; PIECE], vec![0; PIECE]);
-        while self.out.is_some() || self.err.is_some() {
-            tokio::select! {
-                read = read_some(&mut self.out, &mut from_out), if self.out.is_some() => match read {
-                    Some(length) => log.bytes(&from_out[..length]),
-                    None => self.out = None,
-                },
-                read = read_some(&mut self.err, &mut from_err), if self.err.is_some() => match read {
-                    Some(length) => log.bytes(&from_err[..length]),
-                    None => self.err = None,
-                },
-            }
+        let cannot = |error| BuildError::not_tried(format!("the script: {error}"));
+        let log: &mut BuildLog = self.log;
+        if !bounds.isolation {
+            let report = spawned::unconfined(words, &env, tree, log).await.map_err(cannot)?;
+            return verdict(program, report, 0, 0);
+        }
+        let (memory, pids) = (limits::memory(bounds.memory), bounds.pids);
+        let order = Order {
+            program: program.into(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            env: env.into_iter().collect(),
+            directory: tree.into(),
+            hidden: self.builder.hidden(self.task),
+            memory,
+            pids,
+        };
+        match spawned::confined(&order, log).await.map_err(cannot)? {
+            Some(report) => verdict(program, report, memory, pids),
+            None => Err(BuildError::not_tried("the process that watches the script was killed")),
         }
     }
 }
 
-async fn read_some(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> Option<usize> {
-    match stream.as_mut()?.read(buffer).await {
-        Ok(0) | Err(_) => None,
-        Ok(length) => Some(length),
+impl Builder {
+    /// What a script of this build must not see.
+    fn hidden(&self, task: &Task) -> Vec<OsString> {
+        let mut hidden = self.dirs.hidden.clone();
+        hidden.extend(self.manifest.borrow().secret_files(&task.spec.overlay));
+        hidden.into_iter().map(OsString::from).collect()
+    }
+
+    /// The highest build number that an image of this script has here. A record that was lost counts
+    /// from one again, and another system may have built before.
+    pub(super) async fn taken_number(&self, task: &Task) -> Result<u64, BuildError> {
+        let Recipe::Script { image, .. } = &task.spec.recipe else { return Ok(0) };
+        if !image.contains(NUMBER) {
+            return Ok(0);
+        }
+        let found = self.engine.images_by("reference", image.replace(NUMBER, "*")).await?;
+        let names = found.iter().flat_map(|image| &image.names);
+        Ok(names.filter_map(|name| number_in(name, image)).max().unwrap_or(0))
     }
 }
 
-/// A script and all that it started: ended together, also when the build is cancelled.
-struct Group {
-    child: Child,
-    id: Option<Pid>,
+/// The number of the build that made an image of this name.
+fn number_in(name: &str, template: &str) -> Option<u64> {
+    let (before, _) = template.split_once(NUMBER)?;
+    let rest = name.strip_prefix(before)?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let number = &rest[..end];
+    let is_of_template = template.replace(NUMBER, number) == name;
+    number.parse().ok().filter(|number| is_of_template && *number <= LARGEST_NUMBER)
 }
 
-impl Group {
-    fn of(child: Child) -> Self {
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Self { child, id }
-    }
+fn made_none(image: &str, was_there: bool) -> BuildError {
+    let other = if was_there { ", and the one that had this name before it ran is not taken" } else { "" };
+    BuildError::failed(format!(
+        "the script made no image {image}{other}; `set -e` at its beginning ends it at the first command that fails"
+    ))
+}
 
-    /// To be called at once when the script has been waited for: later, its number may be another's.
-    fn end(&mut self) {
-        if let Some(id) = self.id.take() {
-            // An empty group is what it should be.
-            let _ = kill_process_group(id, Signal::KILL);
+/// What the end of a script says of the build.
+fn verdict(program: &str, report: Report, memory: u64, pids: u32) -> Result<(), BuildError> {
+    Err(match report {
+        Report::Ended(0) => return Ok(()),
+        Report::Ended(code) => BuildError::failed(format!("the script ended with exit code {code}")),
+        Report::Signal(_) => BuildError::failed("the script was ended by a signal"),
+        Report::Exceeded(Limit::Memory) => BuildError::failed(limits::of_memory("the script", memory)),
+        Report::Exceeded(Limit::Pids) => BuildError::failed(limits::of_pids("the script", pids)),
+        Report::NotStarted(why) => BuildError::failed(format!("{program} cannot be run: {why}")),
+        Report::NotConfined(why) => BuildError::not_tried(format!(
+            "this host does not let abide isolate the script ({why}). Allow it namespaces: with abide's own \
+             unit of systemd, or in a container by `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, \
+             or by `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; or declare `isolation = false` in the \
+             `build`, and whoever may push there can read abide's secrets"
+        )),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_from_names_of_the_template_alone() {
+        for (name, template, number) in [
+            ("site:b12", "site:b{build_number}", Some(12)),
+            ("site:b12-dev", "site:b{build_number}-dev", Some(12)),
+            ("site:b12-test", "site:b{build_number}-dev", None),
+            ("site:latest", "site:b{build_number}", None),
+            ("site:b", "site:b{build_number}", None),
+            ("site:b12", "other:b{build_number}", None),
+            ("a7/site:b7", "a{build_number}/site:b{build_number}", Some(7)),
+            ("site:b99999999999999999999", "site:b{build_number}", None),
+            ("site:b18446744073709551615", "site:b{build_number}", None),
+        ] {
+            assert_eq!(number_in(name, template), number, "{name}");
         }
     }
-}
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.end();
+    #[test]
+    fn a_limit_is_a_verdict_that_names_it_and_a_host_without_namespaces_is_none() {
+        let of = |report| verdict("./build.sh", report, 6 << 30, 100);
+        let Err(BuildError::Verdict(Reason::BuildFailed, words)) = of(Report::Exceeded(Limit::Memory)) else {
+            panic!("no verdict");
+        };
+        assert!(words.contains("6 GiB") && words.contains("`memory`"), "{words}");
+        let Err(BuildError::Verdict(_, words)) = of(Report::Exceeded(Limit::Pids)) else {
+            panic!("no verdict")
+        };
+        assert!(words.contains("100") && words.contains("`pids`"), "{words}");
+        let refused = of(Report::NotConfined("unshare: not permitted".to_owned()));
+        assert!(matches!(refused, Err(BuildError::Unavailable(..))));
     }
 }

@@ -7,14 +7,14 @@ use tokio_util::io::InspectWriter;
 
 use super::image::Order;
 use super::work::Work;
-use super::{BuildError, blocking};
+use super::{BuildError, blocking, limits};
 use crate::context::pack::{self, ExtraFile};
-use crate::controller::docker::{STEP_NAME, StepRun};
+use crate::controller::docker::{STEP_NAME, StepEnd, StepRun};
 use crate::model::build::BuildKey;
 use crate::model::cause;
 use crate::model::container::{Secret, label};
 use crate::model::name::Digest;
-use crate::model::spec::BuildStep;
+use crate::model::spec::{Bounds, BuildStep};
 
 impl Work<'_> {
     /// Takes all steps in order and gives the files that they made. What a step made of the same
@@ -102,17 +102,40 @@ impl Work<'_> {
         let record = &self.builder.record;
         let name = format!("{STEP_NAME}{}-{}-{number}", short(record), self.number);
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
-        let step = StepRun { image: image.as_str(), name: &name, labels };
+        let Bounds { memory, pids, max_output, .. } = self.task.spec.bounds;
+        let memory = limits::memory(memory);
+        let step = StepRun { image: image.as_str(), name: &name, labels, memory, pids, max_output };
         let log = &mut *self.log;
         let ran = self.builder.engine.run_for_output(step, &mut file, &mut |bytes| log.bytes(bytes)).await;
         match ran.map_err(|error| BuildError::of_run(error).during(&format!("running step {number}")))? {
-            0 => Ok(()),
-            code if cause::is_killed(code) => {
+            StepEnd::Exited(0) => Ok(()),
+            // Before the rule for killed steps: this is what such a step is killed by.
+            StepEnd::OutOfMemory(code) => {
+                let what = limits::of_memory(&format!("step {number} (exit code {code})"), memory);
+                Err(BuildError::failed(what))
+            }
+            StepEnd::TooMuchOutput => {
+                Err(BuildError::failed(limits::of_output(&format!("step {number}"), max_output)))
+            }
+            StepEnd::Exited(code) if cause::is_killed(code) => {
                 Err(BuildError::not_tried(format!("step {number} was killed (exit code {code})")))
             }
-            code => Err(BuildError::failed(format!("step {number} ended with exit code {code}"))),
+            StepEnd::Exited(code) => {
+                let tail = self.log.tail();
+                let hint = if has_no_process(&tail) { limits::hint_of_pids(pids) } else { String::new() };
+                Err(BuildError::failed(format!("step {number} ended with exit code {code}{hint}")))
+            }
         }
     }
+}
+
+/// Whether a program says that it could not start another. The engine does not tell that of a container
+/// which has ended.
+fn has_no_process(output: &str) -> bool {
+    let output = output.to_lowercase();
+    ["resource temporarily unavailable", "can't fork", "cannot fork", "eagain"]
+        .iter()
+        .any(|of| output.contains(of))
 }
 
 /// The beginning of a record's id, for names.

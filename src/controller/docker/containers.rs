@@ -246,7 +246,7 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     }
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

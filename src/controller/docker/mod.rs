@@ -4,6 +4,7 @@
 //! would otherwise hang a pass for ever. And every call that is short waits for its turn in a
 //! [`budget`]; what streams for minutes, such as builds and transfers, is bounded by those who begin it.
 
+mod aside;
 mod attendant;
 mod budget;
 mod build;
@@ -39,6 +40,7 @@ use crate::model::reference::ImageRepository;
 use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 
+pub(crate) use aside::Aside;
 pub(crate) use attendant::AttendantOptions;
 pub(crate) use budget::Urgency;
 use budget::{Budget, Call};
@@ -49,7 +51,7 @@ pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
 pub(crate) use images::{FoundImage, HeldImage};
 pub(crate) use logins::{Login, Logins};
 pub(crate) use reach::Reach;
-pub(crate) use step::{NAME as STEP_NAME, StepRun};
+pub(crate) use step::{NAME as STEP_NAME, StepEnd, StepRun};
 pub(crate) use vitals::{HealthCheck, Vitals};
 
 /// Deadline of calls that answer from the engine's memory or disk.

@@ -8,15 +8,18 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, WaitContainerOptions,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptions,
 };
 use futures::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::containers::signed;
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
+use crate::model::cause;
 use crate::model::container::label;
 
 /// Names of the step containers of this process.
@@ -28,6 +31,9 @@ pub(crate) const NAME: &str = "abide-step-";
 /// How long a container may still be on its way when the call that makes it was cut off.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
+/// How long the engine may take to note why it killed a container.
+const NOTED: Duration = Duration::from_secs(1);
+
 /// A container of a build step, run once for its standard output.
 pub(crate) struct StepRun<'a> {
     /// The image ID.
@@ -36,17 +42,34 @@ pub(crate) struct StepRun<'a> {
     pub(crate) name: &'a str,
     /// Labels, so that leftovers are found.
     pub(crate) labels: BTreeMap<String, String>,
+    /// The most memory that it may use, in bytes.
+    pub(crate) memory: u64,
+    /// The most processes and threads that it may have.
+    pub(crate) pids: u32,
+    /// The longest output that is taken, in bytes.
+    pub(crate) max_output: u64,
+}
+
+/// How a step's container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StepEnd {
+    /// With this exit code.
+    Exited(i64),
+    /// With this exit code, after it had needed more than its memory.
+    OutOfMemory(i64),
+    /// It was ended because it wrote more than is taken.
+    TooMuchOutput,
 }
 
 impl Engine {
     /// Runs a container once and writes its standard output to `out`; its standard error goes to
-    /// `log`. Gives the exit code. The container is removed, also where the future is dropped.
+    /// `log`. The container is removed, also where the future is dropped.
     pub(crate) async fn run_for_output(
         &self,
         step: StepRun<'_>,
         out: &mut (impl AsyncWrite + Unpin),
         log: &mut (impl FnMut(&[u8]) + Send),
-    ) -> Result<i64> {
+    ) -> Result<StepEnd> {
         let docker = self.connection().await?;
         let _removed = self.removed_at_last(&docker, step.name);
         let options = CreateContainerOptionsBuilder::default().name(step.name).build();
@@ -56,14 +79,26 @@ impl Engine {
         let mut attached =
             within("attach to a step's container", QUICK, docker.attach_container(&id, Some(attach))).await?;
         within("start a step's container", SLOW, docker.start_container(&id, None)).await?;
+        let mut left = step.max_output;
         while let Some(chunk) = attached.output.next().await {
             match chunk? {
                 LogOutput::StdErr { message } => log(&message),
-                output => out.write_all(&output.into_bytes()).await.map_err(|error| write_failed(&error))?,
+                output => {
+                    let bytes = output.into_bytes();
+                    let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                        return Ok(StepEnd::TooMuchOutput);
+                    };
+                    left = rest;
+                    out.write_all(&bytes).await.map_err(|error| write_failed(&error))?;
+                }
             }
         }
         out.flush().await.map_err(|error| write_failed(&error))?;
-        exit_code(&docker, &id).await
+        let code = exit_code(&docker, &id).await?;
+        match code != 0 && ran_out_of_memory(&docker, &id, code).await? {
+            true => Ok(StepEnd::OutOfMemory(code)),
+            false => Ok(StepEnd::Exited(code)),
+        }
     }
 
     /// Removes the step containers of a record that a killed process left. One that cannot be removed
@@ -157,6 +192,21 @@ async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
     }
 }
 
+/// Whether the engine ended a process of the container for lack of memory. It notes that apart from the
+/// end, perhaps a moment later.
+async fn ran_out_of_memory(docker: &Docker, id: &str, code: i64) -> Result<bool> {
+    let deadline = Instant::now() + if cause::is_killed(code) { NOTED } else { Duration::ZERO };
+    loop {
+        let call = docker.inspect_container(id, None::<InspectContainerOptions>);
+        let state = within("inspect a step's container", QUICK, call).await?.state;
+        let is_noted = state.and_then(|state| state.oom_killed).unwrap_or_default();
+        if is_noted || Instant::now() >= deadline {
+            return Ok(is_noted);
+        }
+        tokio::time::sleep(NOTED / 10).await;
+    }
+}
+
 /// Without a log driver: the engine would keep a second copy of a tarball in its log.
 fn body(step: &StepRun<'_>) -> ContainerCreateBody {
     ContainerCreateBody {
@@ -167,6 +217,10 @@ fn body(step: &StepRun<'_>) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             init: Some(true),
+            memory: Some(signed(step.memory)),
+            // No swap beside that.
+            memory_swap: Some(signed(step.memory)),
+            pids_limit: Some(i64::from(step.pids)),
             ..Default::default()
         }),
         ..Default::default()

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::table::{Field, Table};
-use super::{grammar, keys, secrets, url};
+use super::{environment, grammar, keys, secrets, url};
 use crate::model::spec::{
-    BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout, default_idle_timeout,
+    Bounds, BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout, default_idle_timeout,
 };
 
 /// The default build context of an image: the whole checkout.
@@ -16,10 +16,11 @@ const DEFAULT_CONTEXT: &str = ".";
 const DEFAULT_DOCKERFILE: &str = "Dockerfile";
 
 /// Keys that are valid only for a build with a Dockerfile.
-const OF_DOCKERFILES: [&str; 6] = ["context", "dockerfile", "target", "args", "step", "secrets"];
+const OF_DOCKERFILES: [&str; 7] =
+    ["context", "dockerfile", "target", "args", "step", "secrets", "max_output"];
 
 /// Keys that are valid only for a build with a script.
-const OF_SCRIPTS: [&str; 2] = ["image", "env"];
+const OF_SCRIPTS: [&str; 3] = ["image", "env", "isolation"];
 
 pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
     let table = field.table(&keys::BUILD)?;
@@ -30,6 +31,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
     let remove = list(&table, "remove", "a list of paths such as [\"npl_packages\"]", read_removal);
     let overlay = list(&table, "overlay", "a list of tables { from = \"...\", to = \"...\" }", read_overlay);
     let checkout = list(&table, "checkout", "a list of tables { url, revision, to }", read_checkout);
+    let bounds = read_bounds(&table);
     let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or_default();
     Some(BuildSpec {
         recipe: recipe?,
@@ -42,6 +44,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
         paths: list(&table, "paths", "a list of patterns such as [\"apps/a/**\"]", read_pattern),
         timeout: read_timeout(&table, "timeout", default_build_timeout()),
         idle_timeout: read_timeout(&table, "idle_timeout", default_idle_timeout()),
+        bounds,
     })
 }
 
@@ -65,6 +68,7 @@ pub(super) fn by_default() -> BuildSpec {
         paths: Vec::new(),
         timeout: default_build_timeout(),
         idle_timeout: default_idle_timeout(),
+        bounds: Bounds::default(),
     }
 }
 
@@ -89,6 +93,19 @@ fn read_timeout(table: &Table<'_>, key: &'static str, default: Duration) -> Dura
         field.must("must be more than zero");
     }
     timeout
+}
+
+fn read_bounds(table: &Table<'_>) -> Bounds {
+    let default = Bounds::default();
+    let size = |key| table.get(key).and_then(|field| environment::read_memory(&field));
+    let pids = table.get("pids").and_then(|field| environment::read_pids(&field));
+    let isolation = table.get("isolation").and_then(|field| field.flag());
+    Bounds {
+        memory: size("memory"),
+        pids: pids.unwrap_or(default.pids),
+        max_output: size("max_output").unwrap_or(default.max_output),
+        isolation: isolation.unwrap_or(default.isolation),
+    }
 }
 
 fn read_dockerfile(table: &Table<'_>) -> Option<Recipe> {

@@ -227,7 +227,7 @@ fn read_extra_hosts(table: &Table<'_>) -> Vec<String> {
     items.unwrap_or_default().iter().filter_map(read).collect()
 }
 
-fn read_memory(field: &Field<'_>) -> Option<u64> {
+pub(super) fn read_memory(field: &Field<'_>) -> Option<u64> {
     let DeValue::Integer(number) = field.value() else {
         return field.parsed("a size such as \"512MiB\" or a number of bytes", grammar::memory);
     };
@@ -244,7 +244,7 @@ fn read_cpus(field: &Field<'_>) -> Option<u64> {
     cpus.map_err(|predicate| field.must(predicate)).ok()
 }
 
-fn read_pids(field: &Field<'_>) -> Option<u32> {
+pub(super) fn read_pids(field: &Field<'_>) -> Option<u32> {
     field.whole(1, u64::from(grammar::MOST_PIDS)).and_then(|pids| u32::try_from(pids).ok())
 }
 

@@ -105,6 +105,10 @@ pub(super) static BUILD: Section = Section {
         "paths",
         "timeout",
         "idle_timeout",
+        "memory",
+        "pids",
+        "max_output",
+        "isolation",
     ],
 };
 pub(super) static STEP: Section = Section {

@@ -1,6 +1,7 @@
 //! Secrets: the manifest names them, and their values are stored elsewhere.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
@@ -149,6 +150,25 @@ impl Manifest {
             Some((format!("registry_access.{host}.webhook"), access.webhook.clone()?))
         });
         of_git.chain(of_registries).collect()
+    }
+
+    /// The files of this host that hold secrets of any kind, but for the sources of `own` overlays.
+    pub fn secret_files(&self, own: &[Overlay]) -> Vec<PathBuf> {
+        let named = self.secrets().into_iter().filter_map(|(_, named)| match named {
+            SecretRef::SecretFile(path) => Some(path),
+            SecretRef::SecretEnv(_) => None,
+        });
+        let mut files: Vec<PathBuf> = named.collect();
+        let overlays = self.overlays().into_iter().map(|(_, overlay)| overlay);
+        let others = overlays.filter(|overlay| !own.iter().any(|own| own.from == overlay.from));
+        files.extend(others.map(|overlay| overlay.from));
+        let https = self.front.iter().filter_map(|front| front.https.as_ref());
+        files.extend(https.map(|https| https.key.clone()));
+        if let Some(registry) = &self.registry {
+            files.extend(registry.htpasswd.clone());
+            files.extend(registry.tls.iter().map(|tls| tls.key.clone()));
+        }
+        files
     }
 
     /// Every overlay with the dotted path of its place, such as

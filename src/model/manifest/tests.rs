@@ -273,6 +273,16 @@ fn builds_are_read_with_paths_made_plain() {
 }
 
 #[test]
+fn what_a_build_runs_is_bounded_as_declared_or_by_default() {
+    let default = Bounds { memory: None, pids: 4096, max_output: 8 << 30, isolation: true };
+    assert_eq!(build("").bounds, default);
+    let declared = Bounds { memory: Some(2 << 30), pids: 64, max_output: 1 << 30, isolation: true };
+    assert_eq!(build("memory = \"2GiB\"\npids = 64\nmax_output = \"1g\"").bounds, declared);
+    let script = build("script = [\"x\"]\nimage = \"x\"\nisolation = false");
+    assert_eq!(script.bounds, Bounds { isolation: false, ..default });
+}
+
+#[test]
 fn a_script_builds_in_place_of_a_dockerfile() {
     let spec = build("script = [\"./b.sh\", \"dev\"]\nimage = \"k/dev:b{build_number}\"\nenv = { A = 1 }");
     let Recipe::Script { command, image, env } = spec.recipe else { panic!("no script") };

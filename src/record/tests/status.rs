@@ -152,10 +152,12 @@ async fn events_are_bounded_and_so_are_their_messages() {
 #[tokio::test]
 async fn build_numbers_rise_across_restarts() {
     let record = fixture();
-    assert_eq!(record.handles.status_writer.next_build_number().await.unwrap(), 1);
-    assert_eq!(record.handles.status_writer.next_build_number().await.unwrap(), 2);
+    assert_eq!(record.handles.status_writer.next_build_number(0).await.unwrap(), 1);
+    assert_eq!(record.handles.status_writer.next_build_number(0).await.unwrap(), 2);
     let record = record.reopen();
-    assert_eq!(record.handles.status_writer.next_build_number().await.unwrap(), 3);
+    assert_eq!(record.handles.status_writer.next_build_number(0).await.unwrap(), 3);
+    assert_eq!(record.handles.status_writer.next_build_number(40).await.unwrap(), 41);
+    assert_eq!(record.handles.status_writer.next_build_number(7).await.unwrap(), 42);
 }
 
 #[tokio::test]

@@ -79,6 +79,67 @@ fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
 }
 
 #[test]
+fn a_script_sees_nothing_of_the_daemon_and_nothing_of_it_outlives_the_build() {
+    let Some(space) = Space::new() else { return };
+    let (site, marker) = (site_image(&space, ""), space.name("left"));
+    let desired_state = space.dir().join("desired-state");
+    let secret = space.dir().join("token");
+    std::fs::write(&secret, format!("{CANARY}-of-a-file")).unwrap();
+    let (folder, abide) = (desired_state.display(), env!("CARGO_BIN_EXE_abide"));
+    let more = format!(
+        "echo \"environments: $(cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -c ^ABIDE_TEST_)\"\n\
+         echo \"record: $(ls {folder}/record) file: $(cat {secret})\"\n\
+         {abide} --server unix:{folder}/abide.sock token create --role admin pushed || echo \"socket: $?\"\n\
+         setsid sh -c 'sleep 4249; : {marker}' &\n",
+        secret = secret.display()
+    );
+    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &script(&space, &more))];
+    let build = of_script(&space)
+        .replace("secret_env = \"ABIDE_TEST_TOKEN\"", &format!("secret_file = \"{}\"", secret.display()));
+    let shop = Workshop::new(&space, &files, &build);
+    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    shop.await_ready(&daemon);
+    let log = build_log(&daemon);
+    assert!(log.contains("environments: 0\n") && log.contains("record: work file: \n"), "{log}");
+    assert!(log.contains("socket: 3"), "{log}");
+    assert!(log.contains("key is [redacted]") && !log.contains(CANARY), "{log}");
+    eventually("what the script left is gone", PATIENCE, || !is_running(&marker));
+}
+
+#[test]
+fn an_image_that_was_merely_there_is_not_taken() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let name = space.name("site:fixed");
+    docker(&["tag", &base, &name]);
+    docker(&["tag", &base, &space.name("site:b41")]);
+    let before = docker(&["inspect", "--format", "{{.Id}}", &name]);
+    let careless = format!("docker build --quiet --tag {name} no-such-folder\necho number $BUILD_NUMBER\n");
+    let site = site_image(&space, "");
+    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &careless)];
+    let fixed = of_script(&space).replace("site:b{build_number}", "site:fixed");
+    let shop = Workshop::new(&space, &files, &fixed);
+    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains(&format!("made no image {name}")) && message.contains("`set -e`"), "{message}");
+    assert_eq!(docker(&["inspect", "--format", "{{.Id}}", &name]), before, "it has its name back");
+
+    // What the builder finds in its cache has the old ID, and was made by this run all the same.
+    let good = format!("docker build --quiet --tag {name} .\n");
+    shop.push(&daemon, &[("build-image.sh", &good)]);
+    let image = shop.await_ready(&daemon);
+    shop.push(&daemon, &[("build-image.sh", &format!("# again\n{good}"))]);
+    assert_eq!(shop.await_ready(&daemon), image);
+    assert_eq!(docker(&["inspect", "--format", "{{.Id}}", &name]), image);
+
+    // Numbers that others have are passed over.
+    shop.declare(&of_script(&space));
+    shop.push(&daemon, &[("build-image.sh", &script(&space, ""))]);
+    shop.await_ready(&daemon);
+    assert!(build_log(&daemon).contains("number 42 "), "{}", build_log(&daemon));
+}
+
+#[test]
 fn two_builds_of_one_commit_at_once_never_meet() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };

@@ -29,6 +29,32 @@ fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_cont
 }
 
 #[test]
+fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step = |command: &str| format!("FROM {base}\nCMD [\"sh\", \"-c\", \"{command}\"]\n");
+    let build = "[environment.dev.build]\nmemory = \"48MiB\"\npids = 12\nmax_output = \"6MiB\"\n\
+                 [[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
+    let site = site_image(&space, "COPY build.txt /build.txt");
+    let good = step("head -c 6000000 /dev/zero");
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &good)], build);
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+    for (command, words) in [
+        // Its own memory is what a shell's variable takes.
+        ("x=$(yes | head -c 200000000)", "more than its memory limit of 48 MiB (`memory`"),
+        ("yes", "more than its output limit of 6 MiB (`max_output`"),
+        ("for i in 1 2 3 4 5 6 7 8 9 a b c d e f; do sleep 30 & done; wait", "at its limit of 12 processes"),
+    ] {
+        shop.push(&daemon, &[("Dockerfile.dist", &step(command))]);
+        let message = shop.await_reason(&daemon, "BuildFailed");
+        assert!(message.contains(words), "{command}: {message}");
+        assert_eq!(serving(&shop), format!("{image} true"), "{command}");
+    }
+    eventually("the steps' containers are gone", PATIENCE, || space.containers().len() == 1);
+}
+
+#[test]
 fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };

@@ -55,7 +55,7 @@ fn with_a_date(section: &Section, key: &str) -> String {
     let dev = "[environment.dev]\nsource = { repository = \"r\", branch = \"b\" }\n";
     let key = match (section.title, key) {
         // These keys are only read together with their companion.
-        ("environment.NAME.build", "image" | "env") => format!("script = [\"x\"]\n{key}"),
+        ("environment.NAME.build", "image" | "env" | "isolation") => format!("script = [\"x\"]\n{key}"),
         ("environment.NAME.build.step", "context" | "target" | "args" | "output") => {
             format!("dockerfile = \"D\"\n{key}")
         }

@@ -1,0 +1,66 @@
+//! The limits of what a build runs, and how a verdict names them.
+
+/// What counts as the memory of a host that does not say.
+const UNKNOWN_HOST: u64 = 8 << 30;
+
+/// The most memory that a program may use: what is declared, or three quarters of the host's.
+pub(super) fn memory(declared: Option<u64>) -> u64 {
+    declared.unwrap_or_else(|| host_memory().unwrap_or(UNKNOWN_HOST) / 4 * 3)
+}
+
+fn host_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(total.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024))
+}
+
+pub(super) fn of_memory(what: &str, limit: u64) -> String {
+    format!("{what} needs more than its memory limit of {} (`memory` of the build)", size(limit))
+}
+
+pub(super) fn of_pids(what: &str, limit: u32) -> String {
+    format!("{what} needs more than its limit of {limit} processes and threads (`pids` of the build)")
+}
+
+/// For a program that says itself that it cannot start another one.
+pub(super) fn hint_of_pids(limit: u32) -> String {
+    format!(" at its limit of {limit} processes and threads (`pids` of the build)")
+}
+
+pub(super) fn of_output(what: &str, limit: u64) -> String {
+    format!("{what} writes more than its output limit of {} (`max_output` of the build)", size(limit))
+}
+
+/// Bytes as people write them.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let fitting = UNITS.iter().find(|(_, unit)| bytes >= *unit);
+    match fitting {
+        Some((name, unit)) if bytes.is_multiple_of(*unit) => format!("{} {name}", bytes / unit),
+        Some((name, unit)) => {
+            let tenths = bytes / (unit / 10).max(1);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_as_people_write_them() {
+        for (bytes, shown) in
+            [(512, "512 bytes"), (64 << 20, "64 MiB"), (3 << 29, "1.5 GiB"), (8 << 30, "8 GiB")]
+        {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn a_host_has_memory_and_what_is_declared_counts() {
+        assert!(memory(None) > 64 << 20);
+        assert_eq!(memory(Some(5)), 5);
+    }
+}

@@ -1,0 +1,150 @@
+//! The process of a script, and all that it starts: ended together.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+use super::log::BuildLog;
+use crate::confined::{self, Order, Report};
+
+/// As much of a stream is read at once, in bytes.
+const PIECE: usize = 8192;
+/// How long a stream may stay open once the script has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The longest report that is read, in bytes.
+const LONGEST_REPORT: u64 = 64 << 10;
+
+/// Runs a program that sees nothing of this process; `None`: it was ended from outside.
+///
+/// # Errors
+/// If this process cannot start another one.
+pub(super) async fn confined(order: &Order, log: &mut BuildLog) -> io::Result<Option<Report>> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut socket = UnixStream::from_std(ours)?;
+    let mut command = Command::new(confined::PROGRAM);
+    command.args(confined::ARGUMENTS).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+    let mut group = Group::of(started(command)?);
+    let mut line = serde_json::to_vec(order)?;
+    line.push(b'\n');
+    // Without anyone to take it there is a report that says why, or none.
+    let (_sent, ended) = tokio::join!(socket.write_all(&line), group.follow(log));
+    ended?;
+    let mut report = Vec::new();
+    let mut socket = socket.take(LONGEST_REPORT);
+    let is_read = tokio::time::timeout(LAST_WORDS, socket.read_to_end(&mut report)).await.is_ok();
+    Ok(serde_json::from_slice(&report).ok().filter(|_| is_read))
+}
+
+/// Runs a program that sees what this process sees, without limits.
+///
+/// # Errors
+/// If it cannot be waited for.
+pub(super) async fn unconfined(
+    words: &[String],
+    env: &BTreeMap<OsString, OsString>,
+    directory: &Path,
+    log: &mut BuildLog,
+) -> io::Result<Report> {
+    let [program, arguments @ ..] = words else { return Ok(Report::NotStarted("it is empty".to_owned())) };
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory).env_clear().envs(env).stdin(Stdio::null());
+    let mut group = match started(command) {
+        Ok(child) => Group::of(child),
+        Err(error) => return Ok(Report::NotStarted(error.to_string())),
+    };
+    let status = group.follow(log).await?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    Ok(match status.code() {
+        Some(code) => Report::Ended(code),
+        None => Report::Signal(signal.unwrap_or_default()),
+    })
+}
+
+fn started(mut command: Command) -> io::Result<Child> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command.spawn()
+}
+
+/// A process and all that it started, but for what moved to a group of its own: ended together, also
+/// when the build is cancelled.
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Self { child, id }
+    }
+
+    /// Copies both streams into the log until the process ends. What it leaves running ends with it,
+    /// or else a build would work on a tree that is being removed.
+    async fn follow(&mut self, log: &mut BuildLog) -> io::Result<std::process::ExitStatus> {
+        let mut streams = Streams { out: self.child.stdout.take(), err: self.child.stderr.take() };
+        let ended = tokio::select! {
+            ended = self.child.wait() => ended,
+            () = streams.copy(log) => self.child.wait().await,
+        };
+        self.end();
+        // A process that left the group may hold a stream open for as long as it likes.
+        let _ = tokio::time::timeout(LAST_WORDS, streams.copy(log)).await;
+        ended
+    }
+
+    /// To be called at once when the process has been waited for: later, its number may be another's.
+    fn end(&mut self) {
+        if let Some(id) = self.id.take() {
+            // An empty group is what it should be.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What a process writes.
+struct Streams {
+    out: Option<ChildStdout>,
+    err: Option<ChildStderr>,
+}
+
+impl Streams {
+    /// Copies both into the log until both end.
+    async fn copy(&mut self, log: &mut BuildLog) {
+        let (mut from_out, mut from_err) = (vec![0; PIECE], vec![0; PIECE]);
+        while self.out.is_some() || self.err.is_some() {
+            tokio::select! {
+                read = read_some(&mut self.out, &mut from_out), if self.out.is_some() => match read {
+                    Some(length) => log.bytes(&from_out[..length]),
+                    None => self.out = None,
+                },
+                read = read_some(&mut self.err, &mut from_err), if self.err.is_some() => match read {
+                    Some(length) => log.bytes(&from_err[..length]),
+                    None => self.err = None,
+                },
+            }
+        }
+    }
+}
+
+async fn read_some(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> Option<usize> {
+    match stream.as_mut()?.read(buffer).await {
+        Ok(0) | Err(_) => None,
+        Ok(length) => Some(length),
+    }
+}

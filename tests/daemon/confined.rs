@@ -1,0 +1,149 @@
+//! Programs that see nothing of who starts them, as the scripts of builds: as this user, and as one
+//! without any rights.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use abide::confined::{ARGUMENTS, Limit, Order, Report};
+
+use crate::common::eventually;
+
+/// A user that owns nothing.
+const NOBODY: u32 = 65_534;
+/// What nobody else may see.
+const CANARY: &str = "canary-77f1-of-the-starter";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The users as which this process can start programs; `None`: as itself.
+fn users() -> Vec<Option<u32>> {
+    let is_root = rustix::process::getuid().is_root();
+    // Ubuntu lets nobody but root make namespaces, unless it is told to.
+    let restricted = std::fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    let others_may = restricted.is_ok_and(|value| value.trim() == "1").then_some(()).is_none();
+    let nobody = (is_root && others_may).then_some(Some(NOBODY));
+    [None].into_iter().filter(|_| is_root || others_may).chain(nobody).collect()
+}
+
+fn order(script: &str, directory: &Path) -> Order {
+    Order {
+        program: "sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+        env: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
+        directory: directory.into(),
+        hidden: Vec::new(),
+        memory: 1 << 30,
+        pids: 500,
+    }
+}
+
+/// Starts the first stage as `user`, with the canary in its environment.
+fn start(order: &Order, user: Option<u32>) -> (Child, UnixStream) {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    // A copy where everyone may run it: the path to the build may be closed to others.
+    let mut command = Command::new(program());
+    command.args(ARGUMENTS).env_clear().env("CANARY", CANARY).stdin(Stdio::from(OwnedFd::from(theirs)));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let child = command.spawn().unwrap();
+    drop(command);
+    ours.write_all(&serde_json::to_vec(order).unwrap()).unwrap();
+    ours.write_all(b"\n").unwrap();
+    (child, ours)
+}
+
+fn program() -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    static COPY: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let dir = COPY.get_or_init(|| {
+        let dir = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_abide"), dir.path().join("abide")).unwrap();
+        dir
+    });
+    dir.path().join("abide")
+}
+
+/// What came of it, and what the program wrote.
+fn run(order: &Order, user: Option<u32>) -> (Report, String) {
+    let (child, mut socket) = start(order, user);
+    let output = child.wait_with_output().unwrap();
+    let mut report = Vec::new();
+    socket.read_to_end(&mut report).unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (serde_json::from_slice(&report).unwrap_or_else(|_| panic!("no report: {said}")), said)
+}
+
+/// A directory that everyone may write to.
+fn place() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o777)).tempdir().unwrap()
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn is_running(marker: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line.windows(marker.len()).any(|window| window == marker.as_bytes()))
+}
+
+#[test]
+fn a_confined_program_sees_nothing_of_its_starter_and_leaves_nothing_running() {
+    for (index, user) in users().into_iter().enumerate() {
+        let place = place();
+        let [tree, secret] = ["record/work/tree", "secret"].map(|name| place.path().join(name));
+        write(&tree.join("file"), "in the tree\n");
+        write(&place.path().join("record/db"), CANARY);
+        write(&secret, CANARY);
+        let marker = format!("confined-{}-{index}", std::process::id());
+        let script = format!(
+            "grep -sc CANARY /proc/[0-9]*/environ; ls ../..; cat ../../db {secret} file; umount /proc; \
+             umount ../..; ls /proc | grep -c '^[0-9]'; setsid sh -c 'sleep 4247; : {marker}' & exit 3",
+            secret = secret.display()
+        );
+        let mut order = order(&script, &tree);
+        order.hidden = ["record", "secret", "not-there"].map(|name| place.path().join(name).into()).to_vec();
+        let (report, said) = run(&order, user);
+        assert_eq!(report, Report::Ended(3), "{user:?}: {said}");
+        assert!(said.contains("in the tree") && !said.contains(CANARY), "{user:?}: {said}");
+        assert!(!said.contains("db\n") && said.contains("work"), "{user:?}: {said}");
+        assert!(!said.lines().any(|line| line.ends_with(":1")), "an environment is seen: {said}");
+        // Process 1, the shell, and what it runs to count.
+        let seen = said.lines().filter_map(|line| line.parse::<u32>().ok()).next_back().unwrap();
+        assert!((3..=6).contains(&seen), "{user:?}: {said}");
+        eventually("what it left is gone", PATIENCE, || !is_running(&marker));
+    }
+}
+
+#[test]
+fn a_confined_program_ends_at_its_limits_and_with_its_starter() {
+    for (index, user) in users().into_iter().enumerate() {
+        let place = place();
+        let mut of_memory = order("head -c 300000000 /dev/zero | tail -c 300000000 | sleep 60", place.path());
+        of_memory.memory = 100 << 20;
+        assert_eq!(run(&of_memory, user).0, Report::Exceeded(Limit::Memory), "{user:?}");
+        let mut of_pids = order("while :; do sleep 60 & done", place.path());
+        of_pids.pids = 50;
+        assert_eq!(run(&of_pids, user).0, Report::Exceeded(Limit::Pids), "{user:?}");
+        let nothing = Order { program: "./not-there".into(), ..order("", place.path()) };
+        assert!(matches!(run(&nothing, user).0, Report::NotStarted(_)), "{user:?}");
+
+        let marker = format!("orphan-{}-{index}", std::process::id());
+        let endless = order(&format!("setsid sh -c 'sleep 4248; : {marker}'"), place.path());
+        let (mut child, socket) = start(&endless, user);
+        eventually("it runs", PATIENCE, || is_running(&marker));
+        drop(socket);
+        child.wait().unwrap();
+        eventually("it ended with its starter", PATIENCE, || !is_running(&marker));
+    }
+}
