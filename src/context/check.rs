@@ -7,6 +7,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::OFlags;
 
+use super::archive;
 use super::error::ContextError;
 use super::pack::{Limits, Packing};
 use super::tree;
@@ -54,15 +55,7 @@ fn unpacked(file: File) -> io::Result<Box<dyn Read>> {
 /// Reads to the end of the file and not only of the tar: a checksum may follow.
 fn read_through(archive: &mut Watched, limits: Limits) -> io::Result<usize> {
     let mut bounded = archive.take(limits.bytes);
-    let mut tar = tar::Archive::new(&mut bounded);
-    let mut entries = 0;
-    for entry in tar.entries()? {
-        entry?;
-        entries += 1;
-        if entries > limits.files {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-    }
+    let entries = archive::count_entries(&mut bounded, limits.files)?;
     io::copy(&mut bounded, &mut io::sink())?;
     if bounded.limit() == 0 { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(entries) }
 }

@@ -4,6 +4,7 @@
 //! be hostile. No link is followed out of the tree, only regular files, directories and links are opened, and
 //! sizes are bounded.
 
+mod archive;
 mod check;
 pub mod dockerfile;
 mod error;

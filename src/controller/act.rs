@@ -22,6 +22,11 @@ use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
+/// From which registry `reference` is pulled; for the order in which pulls take turns, any text will do.
+fn registry_of(reference: &str) -> &str {
+    reference.split_once('/').map_or("docker.io", |(host, _)| host)
+}
+
 /// A step that failed, and how.
 pub(super) struct Failed {
     pub(super) step: Step,
@@ -282,7 +287,9 @@ impl Pass {
         match (need, &planned.task, &planned.job) {
             (Need::Build { .. } | Need::Rebuild { .. }, Some(task), Some(key @ JobKey::Build(inputs))) => {
                 let (builder, task, inputs) = (Arc::clone(&self.builder), task.clone(), inputs.clone());
-                self.jobs.begin(environment, key.clone(), |progress| builder.run(task, inputs, progress));
+                let origin = task.url.clone();
+                self.jobs
+                    .begin(environment, key.clone(), &origin, |progress| builder.run(task, inputs, progress));
             }
             (Need::Pull { reference, digest }, _, Some(key)) => {
                 let pull = Pull {
@@ -292,11 +299,15 @@ impl Pass {
                     reference: reference.clone(),
                     digest: digest.clone(),
                 };
-                self.jobs.begin(environment, key.clone(), |progress| pull.run(progress));
+                let origin = registry_of(reference);
+                self.jobs.begin(environment, key.clone(), origin, |progress| pull.run(progress));
             }
             (Need::Push { id, repository }, _, Some(key)) => {
                 let (pusher, id, repository) = (self.pusher.clone(), id.clone(), repository.clone());
-                self.jobs.begin(environment, key.clone(), |progress| pusher.run(id, repository, progress));
+                let origin = repository.host().to_string();
+                self.jobs.begin(environment, key.clone(), &origin, |progress| {
+                    pusher.run(id, repository, progress)
+                });
             }
             _ => {}
         }

@@ -6,6 +6,7 @@
 
 mod activity;
 mod args;
+mod attempts;
 mod image;
 mod inputs;
 mod limits;
@@ -45,10 +46,12 @@ use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
 use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
+use attempts::Attempts;
 pub(crate) use inputs::Inputs;
 use log::BuildLog;
 use outputs::Outputs;
 pub(crate) use overlays::Overlays;
+pub(super) use script::ASIDE;
 use work::Work;
 
 /// Where a daemon keeps what is not in the store.
@@ -66,6 +69,8 @@ pub struct StateDirs {
     pub guard: PathBuf,
     /// The end of the output of each environment's last container that was removed.
     pub previous: PathBuf,
+    /// Notes of builds under way, which outlive a daemon that is killed.
+    pub attempts: PathBuf,
     /// What no script of a build may see, beside the secret files that the manifest names.
     pub hidden: Vec<PathBuf>,
 }
@@ -74,9 +79,10 @@ impl StateDirs {
     /// The folders below that of the record. They are absolute, because git and scripts run elsewhere.
     pub fn of(record: &Path) -> Self {
         let record = std::path::absolute(record).unwrap_or_else(|_| record.to_owned());
-        let [mirrors, work, logs, outputs, guard, previous] =
-            ["mirrors", "work", "logs", "outputs", "guard", "previous"].map(|name| record.join(name));
-        Self { mirrors, work, logs, outputs, guard, previous, hidden: vec![record] }
+        let [mirrors, work, logs, outputs, guard, previous, attempts] =
+            ["mirrors", "work", "logs", "outputs", "guard", "previous", "attempts"]
+                .map(|name| record.join(name));
+        Self { mirrors, work, logs, outputs, guard, previous, attempts, hidden: vec![record] }
     }
 }
 
@@ -98,6 +104,8 @@ enum BuildError {
     Verdict(Reason, String),
     /// It could not be tried.
     Unavailable(Reason, String),
+    /// Git did not end this step in time, and asked nobody else meanwhile.
+    TimedOut(&'static str, String),
 }
 
 impl BuildError {
@@ -126,6 +134,7 @@ impl BuildError {
         match self {
             Self::Verdict(reason, message) => Self::Verdict(reason, named(message)),
             Self::Unavailable(reason, message) => Self::Unavailable(reason, named(message)),
+            Self::TimedOut(step, message) => Self::TimedOut(step, named(message)),
         }
     }
 
@@ -133,7 +142,7 @@ impl BuildError {
         let environment = &task.environment;
         match self {
             Self::Verdict(_, message) => warn!(%environment, build = number, %message, "build failed"),
-            Self::Unavailable(_, message) => {
+            Self::Unavailable(_, message) | Self::TimedOut(_, message) => {
                 warn!(%environment, build = number, %message, "the build could not be tried");
             }
         }
@@ -143,6 +152,9 @@ impl BuildError {
 impl From<SourceError> for BuildError {
     fn from(error: SourceError) -> Self {
         let message = chain(&error);
+        if let Some(step) = error.timed_out_alone() {
+            return Self::TimedOut(step, message);
+        }
         match error {
             error if error.is_transient() => Self::Unavailable(Reason::SourceUnavailable, message),
             SourceError::NoSuchCommit { .. } => Self::Verdict(Reason::RevisionNotFound, message),
@@ -228,6 +240,8 @@ pub(crate) struct Builder {
     /// One a repository: a mirror lets one operation in at a time, and that is known to its value.
     pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
     pub(crate) overlays: Overlays,
+    /// The step in which the last try of a build took too long.
+    pub(crate) timeouts: Mutex<HashMap<BuildKey, &'static str>>,
 }
 
 impl Builder {
@@ -237,6 +251,9 @@ impl Builder {
         match self.build_and_push(&task, &key, &progress).await {
             Ok(image) => Ended::Got(image),
             Err(BuildError::Verdict(reason, message)) => Ended::Failed { reason, message },
+            Err(BuildError::TimedOut(_, message)) => {
+                Ended::Unavailable { reason: Reason::SourceUnavailable, message, pause: Duration::ZERO }
+            }
             Err(BuildError::Unavailable(reason, message)) => {
                 let pause = pause_after(&task, &message, &self.pusher.registries);
                 Ended::Unavailable { reason, message, pause }
@@ -339,19 +356,30 @@ impl Builder {
             .map_err(|error| BuildError::not_tried(format!("no build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
+        let attempt = self.attempts().begin(key);
         let mut work = Work::new(self, task, number, progress, &mut log);
         let activity = work.log.activity.clone();
         let ended = |why: &str, limit| {
             let limit = humantime::format_duration(limit);
             Err(BuildError::failed(format!("the build {why} of {limit}; what its steps made is kept")))
         };
-        let made = tokio::select! {
-            made = work.image() => made,
-            () = tokio::time::sleep(limits.timeout) => ended("took longer than its timeout", limits.timeout),
-            () = activity.silent_for(limits.idle_timeout) => {
-                ended("was silent for longer than its idle_timeout", limits.idle_timeout)
+        let made = match attempt {
+            Err(ends) => Err(BuildError::failed(ends.to_string())),
+            Ok(attempt) => {
+                // It is dropped with the work, once the end is recorded.
+                work.attempt = Some(attempt);
+                tokio::select! {
+                    made = work.image() => made,
+                    () = tokio::time::sleep(limits.timeout) => {
+                        ended("took longer than its timeout", limits.timeout)
+                    }
+                    () = activity.silent_for(limits.idle_timeout) => {
+                        ended("was silent for longer than its idle_timeout", limits.idle_timeout)
+                    }
+                }
             }
         };
+        let made = self.judge_timeout(key, made);
         let Work { checkouts, content, known, warnings, .. } = work;
         let result = verdict(number, made, &mut log).inspect_err(|error| error.tell(task, number))?;
         let record = BuildRecord {
@@ -407,6 +435,26 @@ impl Builder {
         Ok(is_here.then_some((record, image)))
     }
 
+    /// What takes too long twice in the same step of git is due to the repository, and a verdict.
+    fn judge_timeout(&self, key: &BuildKey, made: Result<Image, BuildError>) -> Result<Image, BuildError> {
+        let mut timeouts = self.timeouts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = timeouts.remove(key);
+        match made {
+            Err(BuildError::TimedOut(step, message)) if before == Some(step) => {
+                Err(BuildError::failed(format!("{message}, for the second time")))
+            }
+            Err(BuildError::TimedOut(step, message)) => {
+                timeouts.insert(key.clone(), step);
+                Err(BuildError::TimedOut(step, message))
+            }
+            other => other,
+        }
+    }
+
+    fn attempts(&self) -> Attempts {
+        Attempts { dir: self.dirs.attempts.clone() }
+    }
+
     fn outputs(&self) -> Outputs {
         Outputs { dir: self.dirs.outputs.clone() }
     }
@@ -447,6 +495,11 @@ fn verdict(
             log.line(&format!("could not be tried: {message}"));
             Err(BuildError::Unavailable(reason, message))
         }
+        Err(BuildError::TimedOut(step, message)) => {
+            let message = log.redacted(&message);
+            log.line(&format!("could not be tried: {message}"));
+            Err(BuildError::TimedOut(step, message))
+        }
     }
 }
 
@@ -465,6 +518,16 @@ mod tests {
             let error = BuildError::from(EngineError::Refused(message.to_owned()));
             assert!(matches!(error, BuildError::Unavailable(Reason::RegistryUnavailable, _)), "{message}");
         }
+    }
+
+    #[test]
+    fn only_a_step_of_git_that_talks_to_nobody_can_take_too_long_by_itself() {
+        let timed_out = |step| {
+            let (remote, after) = ("/srv/site.git".to_owned(), Duration::from_secs(600));
+            BuildError::from(SourceError::TimedOut { step, remote, after })
+        };
+        assert!(matches!(timed_out("list a tree"), BuildError::TimedOut("list a tree", _)));
+        assert!(matches!(timed_out("fetch"), BuildError::Unavailable(Reason::SourceUnavailable, _)));
     }
 
     #[test]

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::clock;
 use super::docker::Urgency;
+use super::slots::Slots;
 use super::wake::Wake;
 use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
@@ -27,8 +27,10 @@ use crate::model::time::Timestamp;
 use crate::model::view::BuildProgress;
 use crate::plan::backoff;
 
-/// Builds and pulls that run at once on one host.
-const AT_ONCE: usize = 2;
+/// Builds and pulls of one repository or registry that run at once on one host.
+const OF_ONE_ORIGIN: usize = 2;
+/// Those of all of them together: one that hangs leaves a slot to the others.
+const AT_ONCE: usize = 3;
 
 /// What a job brings; two jobs of the same key bring the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +110,8 @@ impl Progress {
 /// All jobs of this process.
 #[derive(Clone)]
 pub(crate) struct Jobs {
-    slots: Arc<Mutex<HashMap<EnvironmentName, Slot>>>,
-    permits: Arc<Semaphore>,
+    of: Arc<Mutex<HashMap<EnvironmentName, OfEnvironment>>>,
+    slots: Slots,
     /// Held while a job runs, so that what two environments want is built or pulled once.
     turns: Arc<Mutex<HashMap<JobKey, Arc<tokio::sync::Mutex<()>>>>>,
     wake: Wake,
@@ -117,7 +119,7 @@ pub(crate) struct Jobs {
 }
 
 #[derive(Default)]
-struct Slot {
+struct OfEnvironment {
     running: Option<Running>,
     ended: Option<(JobKey, Acquisition)>,
     failures: u32,
@@ -143,18 +145,18 @@ pub(crate) struct JobState {
 
 impl Jobs {
     pub(crate) fn new(wake: Wake) -> Self {
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { slots: Arc::default(), permits, turns: Arc::default(), wake, tasks: TaskTracker::new() }
+        let slots = Slots::new(OF_ONE_ORIGIN, AT_ONCE);
+        Self { of: Arc::default(), slots, turns: Arc::default(), wake, tasks: TaskTracker::new() }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, HashMap<EnvironmentName, OfEnvironment>> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far the job `wanted` is.
     pub(crate) fn state(&self, environment: &EnvironmentName, wanted: Option<&JobKey>) -> JobState {
-        let slots = self.slots();
-        let Some(slot) = slots.get(environment) else { return JobState::default() };
+        let all = self.all();
+        let Some(slot) = all.get(environment) else { return JobState::default() };
         let running = slot.running.as_ref();
         let ours = running.filter(|running| Some(&running.key) == wanted);
         let ended = slot.ended.as_ref().filter(|(key, _)| Some(key) == wanted);
@@ -167,14 +169,15 @@ impl Jobs {
         }
     }
 
-    /// Begins a job, unless one is running for this environment.
-    pub(crate) fn begin<F, W>(&self, environment: &EnvironmentName, key: JobKey, work: W)
+    /// Begins a job, unless one is running for this environment. What it brings comes from `origin`: a
+    /// repository or a registry.
+    pub(crate) fn begin<F, W>(&self, environment: &EnvironmentName, key: JobKey, origin: &str, work: W)
     where
         W: FnOnce(Progress) -> F,
         F: Future<Output = Ended> + Send + 'static,
     {
-        let mut slots = self.slots();
-        let slot = slots.entry(environment.clone()).or_default();
+        let mut all = self.all();
+        let slot = all.entry(environment.clone()).or_default();
         if slot.running.is_some() {
             return;
         }
@@ -187,14 +190,15 @@ impl Jobs {
         let cancel = CancellationToken::new();
         slot.ended = None;
         slot.running = Some(Running { key: key.clone(), progress: progress.clone(), cancel: cancel.clone() });
-        let (work, permits, point) = (work(progress), Arc::clone(&self.permits), key.point());
+        let (work, slots, point) = (work(progress), self.slots.clone(), key.point());
+        let origin = origin.to_owned();
         let of_panic = key.clone();
         let turn = self.turn(&key);
         let job = async move {
-            // Before the permit: who waits for the same job of another environment must not keep a
+            // Before the slot: who waits for the same job of another environment must not keep a
             // third one from its own.
             let _turn = turn.lock_owned().await;
-            let _permit = permits.acquire_owned().await;
+            let _slot = slots.acquire(&origin).await;
             failpoint::before(point);
             let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| panicked(&of_panic));
             failpoint::after(point);
@@ -215,7 +219,7 @@ impl Jobs {
 
     fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<Ended>) {
         let now = clock::now();
-        if let Some(slot) = self.slots().get_mut(environment) {
+        if let Some(slot) = self.all().get_mut(environment) {
             slot.running = None;
             match ended {
                 // Cancelled: nothing is known of it but that it was cut short.
@@ -228,15 +232,15 @@ impl Jobs {
 
     /// The build that is under way for an environment.
     pub(crate) fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
-        let slots = self.slots();
-        let running = slots.get(environment)?.running.as_ref()?;
+        let all = self.all();
+        let running = all.get(environment)?.running.as_ref()?;
         running.progress.build.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The builds that are under way.
     pub(crate) fn builds(&self) -> HashSet<BuildKey> {
-        let slots = self.slots();
-        let running = slots.values().filter_map(|slot| slot.running.as_ref());
+        let all = self.all();
+        let running = all.values().filter_map(|slot| slot.running.as_ref());
         let builds = running.filter_map(|running| match &running.key {
             JobKey::Build(key) => Some(key.clone()),
             JobKey::Pull(_) | JobKey::Push(_) => None,
@@ -246,14 +250,14 @@ impl Jobs {
 
     /// Ends the job of an environment, which rings once it has ended.
     pub(crate) fn cancel(&self, environment: &EnvironmentName) {
-        if let Some(running) = self.slots().get(environment).and_then(|slot| slot.running.as_ref()) {
+        if let Some(running) = self.all().get(environment).and_then(|slot| slot.running.as_ref()) {
             running.cancel.cancel();
         }
     }
 
     /// Cancels all jobs and waits until each has cleaned up.
     pub(crate) async fn shut_down(&self) {
-        for slot in self.slots().values() {
+        for slot in self.all().values() {
             slot.running.iter().for_each(|running| running.cancel.cancel());
         }
         self.tasks.close();
@@ -272,7 +276,7 @@ fn panicked(key: &JobKey) -> Ended {
     Ended::Unavailable { reason, message, pause: Duration::ZERO }
 }
 
-impl Slot {
+impl OfEnvironment {
     fn note(&mut self, environment: &EnvironmentName, key: JobKey, ended: Ended, now: Timestamp) {
         self.burst_since = None;
         let is_unavailable = matches!(ended, Ended::Unavailable { .. });
@@ -291,6 +295,8 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     fn environment(name: &str) -> EnvironmentName {
@@ -314,7 +320,7 @@ mod tests {
     async fn a_job_that_panics_is_over_and_tried_again_later() {
         let (jobs, dev) = (Jobs::new(Wake::default()), environment("dev"));
         let key = JobKey::Push("an image".to_owned());
-        jobs.begin(&dev, key.clone(), |_| async { panic!("a bug") });
+        jobs.begin(&dev, key.clone(), "a registry", |_| async { panic!("a bug") });
         let ended = end(&jobs, &dev, &key).await;
         assert!(matches!(ended, Acquisition::Unavailable { .. }), "{ended:?}");
     }
@@ -327,14 +333,14 @@ mod tests {
         let built = Arc::new(Semaphore::new(0));
         for environment in &environments {
             let built = Arc::clone(&built);
-            jobs.begin(environment, build.clone(), |progress| async move {
+            jobs.begin(environment, build.clone(), "a repository", |progress| async move {
                 progress.say("building");
                 let _ = built.acquire_owned().await;
                 failed()
             });
         }
         let (prod, pull) = (environment("prod"), JobKey::Pull("an image".to_owned()));
-        jobs.begin(&prod, pull.clone(), |_| async move { failed() });
+        jobs.begin(&prod, pull.clone(), "a registry", |_| async move { failed() });
         end(&jobs, &prod, &pull).await;
         let steps = environments.each_ref().map(|name| match jobs.state(name, Some(&build)).acquisition {
             Some(Acquisition::Running { step }) => step,

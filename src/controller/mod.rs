@@ -37,6 +37,7 @@ mod pull;
 mod push;
 mod registries;
 mod remote;
+mod slots;
 mod supervise;
 mod sweep;
 mod turns;
@@ -179,6 +180,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         dirs: settings.dirs,
         copies: Mutex::default(),
         overlays: Overlays::default(),
+        timeouts: Mutex::default(),
     });
     let (looks, questions) = Looks::new();
     let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::builder::{name_of, tag_prefix};
+use super::builder::{ASIDE, name_of, tag_prefix};
 use super::docker::{Engine, EngineError, FoundImage, Urgency};
 use super::jobs::Jobs;
 use super::pull::keep_name;
@@ -141,7 +141,9 @@ impl Sweeper {
         for name in &image.names {
             let known = given.get(name).filter(|given| given.id == image.id);
             // While builds run, one that the record does not know yet may be what they made.
-            let is_of_a_build = name.rsplit_once(':').is_some_and(|(_, tag)| tag.starts_with(&prefix));
+            let tag = name.rsplit_once(':').and_then(|(_, tag)| tag.strip_prefix(&prefix));
+            // What was set aside is nobody's build, and is to get its own name back.
+            let is_of_a_build = tag.is_some_and(|tag| !tag.starts_with(ASIDE));
             if known.is_none() && (is_building || !is_of_a_build) {
                 continue;
             }

@@ -194,6 +194,14 @@ impl SourceError {
         }
     }
 
+    /// The git step that timed out, if it is a local one: the repository itself takes too long.
+    pub fn timed_out_alone(&self) -> Option<&'static str> {
+        match self {
+            Self::TimedOut { step, .. } if !TALKING.contains(step) => Some(step),
+            _ => None,
+        }
+    }
+
     /// Wraps a failed file operation; a full disk has its own variant.
     pub(super) fn io(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
@@ -225,6 +233,10 @@ impl SourceError {
         }
     }
 }
+
+/// The steps in which git talks to another program, which may be slow or hang. Writing a tree may fetch
+/// files in Git LFS.
+const TALKING: &[&str] = &["fetch", "fetch the tags", "list the branches", "write a tree"];
 
 const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 

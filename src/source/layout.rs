@@ -114,8 +114,9 @@ impl Mirror {
 
     async fn judge(&self, commit: &CommitId, into: &Path) -> Result<Vec<Gitlink>, SourceError> {
         let mut listing = Listing::new(self.limits, into.as_os_str().len());
+        // With the directories: git walks those that hold nothing as well, and must not do so unseen.
         let list =
-            self.git("list a tree").args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
+            self.git("list a tree").args(["ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit.as_str()]);
         let finished = list.stream(|chunk| listing.take(chunk)).await?;
         let gitlinks = std::mem::take(&mut listing.gitlinks);
         listing.verdict(commit)?;

@@ -12,6 +12,8 @@ use crate::model::name::CommitId;
 pub struct Limits {
     /// Files, links and submodules (default 200,000).
     pub files: u64,
+    /// Directories (default 200,000). Git walks those that hold nothing as well.
+    pub directories: u64,
     /// Bytes of all files together (default 4 GiB).
     pub bytes: u64,
     /// Nested directories (default 128).
@@ -20,7 +22,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { files: 200_000, bytes: 4 << 30, depth: 128 }
+        Self { files: 200_000, directories: 200_000, bytes: 4 << 30, depth: 128 }
     }
 }
 
@@ -37,7 +39,7 @@ enum Verdict {
     Unusable(String, &'static str),
 }
 
-/// Parses the output of `git ls-tree -r -l -z` as it arrives.
+/// Parses the output of `git ls-tree -r -t -l -z` as it arrives.
 #[derive(Debug)]
 pub(super) struct Listing {
     limits: Limits,
@@ -45,6 +47,7 @@ pub(super) struct Listing {
     prefix: usize,
     pending: Vec<u8>,
     files: u64,
+    directories: u64,
     bytes: u64,
     verdict: Option<Verdict>,
     /// Submodules: commits of other repositories.
@@ -54,7 +57,7 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn new(limits: Limits, prefix: usize) -> Self {
         let (pending, gitlinks) = (Vec::new(), Vec::new());
-        Self { limits, prefix, pending, files: 0, bytes: 0, verdict: None, gitlinks }
+        Self { limits, prefix, pending, files: 0, directories: 0, bytes: 0, verdict: None, gitlinks }
     }
 
     /// Parses a piece of the output. `Break` means that the result is known and no more input is needed.
@@ -94,6 +97,13 @@ impl Listing {
         let (facts, path) = (&entry[..tab], &entry[tab + 1..]);
         let mut facts = facts.split(|b| *b == b' ').filter(|fact| !fact.is_empty());
         let mode = facts.next();
+        if mode == Some(b"040000") {
+            self.directories += 1;
+            return match self.directories > self.limits.directories {
+                true => Some(Verdict::TooLarge(self.limits.directories, "directories")),
+                false => self.judge_path(path),
+            };
+        }
         let is_link = mode == Some(b"120000");
         let object = facts.nth(1);
         if mode == Some(b"160000") {
@@ -160,7 +170,7 @@ mod tests {
     fn a_listing_is_judged_the_same_in_whatever_pieces_it_comes() {
         let listing =
             entry("100644", "5", "a\nb") + &entry("160000", "-", "sub") + &entry("100755", "6", "c");
-        let limits = Limits { files: 3, bytes: 11, depth: 1 };
+        let limits = Limits { files: 3, directories: 0, bytes: 11, depth: 1 };
         for piece in 1..listing.len() {
             assert_eq!(judged(limits, &listing, piece), None);
             let less = Limits { bytes: 10, ..limits };
@@ -168,6 +178,19 @@ mod tests {
             let fewer = Limits { files: 2, ..limits };
             assert_eq!(judged(fewer, &listing, piece), Some(Verdict::TooLarge(2, "files")));
         }
+    }
+
+    #[test]
+    fn directories_are_counted_apart_and_bounded_although_they_hold_nothing() {
+        let listing =
+            entry("040000", "-", "a") + &entry("040000", "-", "a/b") + &entry("100644", "5", "a/b/c");
+        let limits = Limits { files: 1, directories: 2, bytes: 5, depth: 3 };
+        for piece in [1, 7, listing.len()] {
+            assert_eq!(judged(limits, &listing, piece), None);
+            let fewer = Limits { directories: 1, ..limits };
+            assert_eq!(judged(fewer, &listing, piece), Some(Verdict::TooLarge(1, "directories")));
+        }
+        assert!(judged(limits, &entry("040000", "-", "a/../b"), 64).is_some());
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn users() -> Vec<Option<u32>> {
     let is_root = rustix::process::getuid().is_root();
     // Ubuntu lets nobody but root make namespaces, unless it is told to.
     let restricted = std::fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
-    let others_may = restricted.is_ok_and(|value| value.trim() == "1").then_some(()).is_none();
+    let others_may = !restricted.is_ok_and(|value| value.trim() == "1");
     let nobody = (is_root && others_may).then_some(Some(NOBODY));
     [None].into_iter().filter(|_| is_root || others_may).chain(nobody).collect()
 }
@@ -44,7 +44,6 @@ fn order(script: &str, directory: &Path) -> Order {
 /// Starts the first stage as `user`, with the canary in its environment.
 fn start(order: &Order, user: Option<u32>) -> (Child, UnixStream) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    // A copy where everyone may run it: the path to the build may be closed to others.
     let mut command = Command::new(program());
     command.args(ARGUMENTS).env_clear().env("CANARY", CANARY).stdin(Stdio::from(OwnedFd::from(theirs)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
@@ -58,6 +57,7 @@ fn start(order: &Order, user: Option<u32>) -> (Child, UnixStream) {
     (child, ours)
 }
 
+/// A copy where everyone may run it: the path to the build may be closed to others.
 fn program() -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     static COPY: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();

@@ -16,6 +16,8 @@ use crate::model::desired::Image;
 use crate::model::spec::{EnvValue, Recipe};
 use crate::model::status::Reason;
 
+/// What follows the record's own prefix in the name of an image whose name is set aside.
+pub(in crate::controller) const ASIDE: &str = "aside-";
 /// What stands for the number of the build.
 const NUMBER: &str = "{build_number}";
 /// Numbers above this are not those of builds.
@@ -79,7 +81,7 @@ impl Work<'_> {
     async fn set_aside(&self, image: &str) -> Result<Option<Aside>, BuildError> {
         let (environment, record) = (&self.task.environment, &self.builder.record);
         let key = BuildKey(key_of(&image));
-        let aside = format!("abide/{environment}:{}aside-{}", tag_prefix(record), key.short());
+        let aside = format!("abide/{environment}:{}{ASIDE}{}", tag_prefix(record), key.short());
         Ok(self.builder.engine.set_aside(image, &aside).await?)
     }
 

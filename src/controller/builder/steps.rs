@@ -40,6 +40,7 @@ impl Work<'_> {
                 self.say(&format!("step {number}: {output} is kept of the same inputs"));
             } else {
                 self.step(tree, step, number, secrets, &made).await?;
+                self.note(&format!("step {number}: checking {output}"));
                 let checked = made.clone();
                 let name = format!("the output of step {number} ({output})");
                 blocking(&name, move || pack::check_archive(&checked)).await?;

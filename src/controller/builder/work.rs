@@ -6,6 +6,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use tracing::info;
 
+use super::attempts::Attempt;
 use super::image::Order;
 use super::inputs::Content;
 use super::log::BuildLog;
@@ -36,6 +37,8 @@ pub(super) struct Work<'a> {
     pub(super) tags: Vec<String>,
     /// What the repository has that is not fetched, in sentences.
     pub(super) warnings: Vec<String>,
+    /// The note that it is under way.
+    pub(super) attempt: Option<Attempt>,
 }
 
 impl<'a> Work<'a> {
@@ -58,6 +61,7 @@ impl<'a> Work<'a> {
             commit_time: Timestamp::default(),
             tags: Vec::new(),
             warnings: Vec::new(),
+            attempt: None,
         }
     }
 
@@ -125,7 +129,15 @@ impl<'a> Work<'a> {
     /// Says what is done now, in the log and in the status.
     pub(super) fn say(&mut self, step: &str) {
         self.log.heading(step);
+        self.note(step);
         self.progress.say(step);
+    }
+
+    /// Notes what is done now, for a daemon that comes after one that this ends.
+    pub(super) fn note(&self, step: &str) {
+        if let Some(attempt) = &self.attempt {
+            attempt.note(step);
+        }
     }
 
     fn secrets(

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::fixture::{Kept, Origin};
+use super::fixture::{Kept, Origin, branch};
+use crate::model::name::CommitId;
 use crate::source::SourceError;
 
 #[tokio::test]
@@ -99,6 +100,32 @@ async fn a_name_that_no_file_system_takes_is_a_verdict_with_the_name() {
     let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
     assert!(matches!(error, SourceError::Unusable { .. }) && !error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("nnnn"));
+}
+
+/// A tree of `wide` to the power of `deep` directories, of a few objects. There is no file in it.
+fn empty_directories(origin: &Origin, wide: usize, deep: usize) -> CommitId {
+    let names: Vec<_> = (0..wide).map(|n| format!("d{n:02}")).collect();
+    let mut object = origin.raw_tree(&[]);
+    for _ in 0..deep {
+        let entries: Vec<_> = names.iter().map(|name| ("40000", name.as_bytes(), object.as_str())).collect();
+        object = origin.raw_tree(&entries);
+    }
+    origin.commit_tree(&object)
+}
+
+#[tokio::test]
+async fn a_few_objects_that_spell_trillions_of_empty_directories_are_refused_at_once() {
+    let origin = Origin::new();
+    let first = empty_directories(&origin, 19, 10);
+    let commit = empty_directories(&origin, 20, 10);
+    let kept = Kept::of(origin.remote());
+    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    let expected = matches!(error, SourceError::TooLarge { limit: 200_000, what: "directories", .. });
+    assert!(expected && !error.is_transient(), "{error:?}");
+    assert!(!kept.tree().exists() || fs::read_dir(kept.tree()).unwrap().count() == 0);
+    // A comparison with another such tree ends as well.
+    kept.mirror.ensure(&first, None).await.ok();
+    assert!(kept.mirror.touches(&first, &commit, &branch("master"), |_| false).await.unwrap());
 }
 
 #[tokio::test]

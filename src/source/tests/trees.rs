@@ -75,10 +75,11 @@ async fn a_tree_beyond_a_limit_is_refused_before_anything_is_written() {
     origin.write("a/b/c", "123456");
     origin.write("d", "7");
     let commit = origin.commit("two");
-    let exact = Limits { files: 2, bytes: 7, depth: 3 };
+    let exact = Limits { files: 2, directories: 2, bytes: 7, depth: 3 };
     for (limits, what) in [
         (Limits { files: 1, ..exact }, "1 files"),
         (Limits { bytes: 6, ..exact }, "6 bytes"),
+        (Limits { directories: 1, ..exact }, "1 directories"),
         (Limits { depth: 2, ..exact }, "2 directories"),
     ] {
         let kept = Kept::of(origin.remote());

@@ -96,6 +96,34 @@ fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
 }
 
 #[test]
+fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"sleep 3; echo made\"]\n");
+    let site = site_image(&space, "COPY build.txt /build.txt");
+    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
+    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    for _ in 0..2 {
+        let daemon = shop.daemon();
+        let is_running = || {
+            let containers = space.containers();
+            containers.iter().any(|id| docker(&["inspect", "--format", "{{.State.Running}}", id]) == "true")
+        };
+        eventually("the step runs", PATIENCE, is_running);
+        daemon.kill();
+        for id in space.containers() {
+            docker(&["rm", "-f", &id]);
+        }
+    }
+    let daemon = shop.daemon();
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    let words = "abide was killed 2 times while it built this, the last time while step 1: running";
+    assert!(message.contains(words), "{message}");
+    assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
+    shop.await_ready(&daemon);
+}
+
+#[test]
 fn a_daemon_that_ends_in_mid_step_takes_the_container_along() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
