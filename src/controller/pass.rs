@@ -124,10 +124,11 @@ impl Pass {
         for _ in 0..ROUNDS {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
             self.tell_of_generations(&planned.desired).await?;
-            self.tell_front(&planned);
-            self.tell_guard(&planned);
             let before = self.status.status(environment)?;
             let (planned, urgency) = self.in_turn(planned)?;
+            self.keep_news(&planned).await?;
+            self.tell_front(&planned);
+            self.tell_guard(&planned);
             let (announced, acted) = tokio::join!(
                 self.no_longer_ready(&planned, before.as_ref()),
                 urgency.scope(self.act(&planned))
@@ -367,8 +368,21 @@ impl Pass {
         }
     }
 
-    /// Tells the front where requests are to go, which is what the plan says.
+    /// Keeps notes of a readiness and of what is about to be stopped, before the front hears of it and
+    /// before anything is done: a daemon that is killed then leaves them to the next one.
+    async fn keep_news(&self, planned: &Planned) -> Result<(), RecordError> {
+        if !plan::is_news(&planned.memory, &planned.plan.memory) {
+            return Ok(());
+        }
+        self.writer.notes(&planned.intent.environment, &planned.plan.memory).await
+    }
+
+    /// Tells the front where requests are to go, which is what the plan says. Until it is known what the
+    /// front does, it goes on doing that.
     fn tell_front(&self, planned: &Planned) {
+        if planned.intent.drain.is_some() && planned.observed.front.is_none() {
+            return;
+        }
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
@@ -534,9 +548,7 @@ pub(super) fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, 
 }
 
 fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {
-    let name = planned.spec.container.as_str();
-    let running = planned.observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);
-    let serving = running.min_by_key(|seen| (seen.name != name, seen.created_at))?;
+    let serving = plan::serving(&planned.intent, &planned.observed, memory)?;
     Some(RunningContainer {
         container_id: serving.id.clone(),
         image_id: serving.image.clone(),

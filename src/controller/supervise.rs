@@ -141,6 +141,7 @@ impl Supervisor {
                 engine_state,
                 resync,
             )
+            .with_events(pass.writer.clone())
         }
     }
 

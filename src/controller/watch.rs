@@ -115,7 +115,11 @@ impl Watch {
         let fleet = &self.pass.fleet;
         debug!(?happening, "event");
         match happening {
-            Happening::Signal { id, signal, at } => fleet.note_signal(&id, signal, at),
+            Happening::Signal { id, signal, at } => {
+                self.pass.front.hear(&id, &[]);
+                fleet.note_signal(&id, signal, at);
+            }
+            Happening::Inside { id } => self.pass.front.hear(&id, &[]),
             Happening::Container { id, names, died_at } => {
                 self.pass.front.hear(&id, &names);
                 if let Some(at) = died_at {

@@ -260,6 +260,8 @@ pub enum EndedBy {
     Signal,
     /// The engine has not reported yet.
     Untold,
+    /// abide stopped it, so that another container could have its place.
+    Abide,
 }
 
 /// The engine's report of the end of a process.

@@ -1,5 +1,6 @@
 //! The managed nginx proxy: the desired route of each environment, and the observed state.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -27,4 +28,37 @@ pub struct FrontSeen {
     pub is_draining: bool,
     /// The reason why the proxy cannot reach the desired state, as a sentence.
     pub trouble: Option<String>,
+    /// The containers that requests may still be passed to, or be under way to.
+    pub reach: Reach,
+    /// Whether somebody else changed what it serves, which is not put right yet.
+    pub has_drifted: bool,
+}
+
+/// The containers that the front may still send requests to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// It cannot be told which, so it may be any.
+    #[default]
+    Any,
+    /// These and no others, by id.
+    Only(BTreeSet<String>),
+}
+
+impl Reach {
+    /// Whether requests may be at this container.
+    pub fn may_include(&self, container: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(containers) => containers.contains(container),
+        }
+    }
+
+    /// The same with more containers.
+    #[must_use]
+    pub fn and(self, more: impl IntoIterator<Item = String>) -> Self {
+        match self {
+            Self::Any => Self::Any,
+            Self::Only(containers) => Self::Only(containers.into_iter().chain(more).collect()),
+        }
+    }
 }

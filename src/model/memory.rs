@@ -23,6 +23,13 @@ pub struct Memory {
     /// The last good generation with another image than [`Self::good`]: the rollback target if the current
     /// one crashes soon after it became ready.
     pub before: Option<Good>,
+    /// A container that became ready beside the one that serves, and that the front was told to pass
+    /// traffic to. It becomes [`Self::good`] once the front is seen to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Good>,
+    /// Containers that abide stopped, and when: how those end is no doing of theirs.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, Timestamp>,
     /// Exits and restarts.
     pub crashes: Crashes,
     /// The container options that failed to start or never became ready.

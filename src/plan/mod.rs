@@ -16,6 +16,7 @@ mod notes;
 mod restart;
 mod rollback;
 mod serve;
+mod serving;
 mod supply;
 mod target;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::model::time::Timestamp;
 pub use hold::{AfterHold, held_back};
 pub use notes::{Failure, after_failure};
 pub use restart::backoff;
+pub use serving::{is_news, serving};
 pub use supply::{Need, need};
 pub use turn::{gives_turn_back, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
@@ -314,14 +316,17 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let mut memory = notes::refresh(memory, intent, observed, now);
     volumes::settle(&mut memory, intent, observed);
+    let (memory, succeeded) = serving::recognise(memory, intent, observed, now);
     let memory = rollback::recall(memory, intent, observed);
     let crashes = memory.crashes.clone();
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
-    let plan = volumes::tell(combine(intent, &choice, supplied, served), intent, observed, &choice);
+    let mut plan = volumes::tell(combine(intent, &choice, supplied, served), intent, observed, &choice);
+    plan.outcome = plan.outcome.or(succeeded);
     let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
-    notes::hold_back_repeats(plan, intent, &crashes, now)
+    let plan = notes::hold_back_repeats(plan, intent, &crashes, now);
+    notes::remember_stops(plan, observed, now)
 }
 
 /// The state of one half of the work: bringing the image, or getting a container running.

@@ -39,7 +39,28 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
         memory.crashes = Crashes::default();
     }
     memory.draining.retain(|id, _| !is_gone(id));
+    memory.stopped.retain(|id, at| !is_gone(id) && !is_started_since(observed, id, *at));
     memory
+}
+
+/// Whether a container was started after `at`.
+fn is_started_since(observed: &Observed, id: &str, at: Timestamp) -> bool {
+    let container = observed.containers.iter().find(|container| container.id == id);
+    container.and_then(|container| container.started_at).is_some_and(|started| started >= at)
+}
+
+/// Notes which containers a plan stops. One that is stopped to be started again, as it answers no more,
+/// has notes of its own.
+pub(super) fn remember_stops(mut plan: Plan, observed: &Observed, now: Timestamp) -> Plan {
+    let restarted = plan.memory.crashes.stopped.as_ref().map(|stopped| stopped.container.clone());
+    let stops = plan.steps.iter().filter_map(|planned| match &planned.step {
+        Step::Stop { id } => Some(id),
+        _ => None,
+    });
+    let is_ours = |id: &&String| observed.containers.iter().any(|container| container.id == **id);
+    let stopped = stops.filter(is_ours).filter(|id| restarted.as_ref() != Some(*id));
+    plan.memory.stopped.extend(stopped.map(|id| (id.clone(), now)));
+    plan
 }
 
 /// When refused options are tried again that failed for something else than themselves.

@@ -112,6 +112,9 @@ pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
                 "was stopped from outside, by somebody or as the Docker Engine stopped (exit code {code})"
             )
         }
+        (Some(EndedBy::Abide), _) => {
+            format!("was stopped by abide for another container (exit code {code})")
+        }
         (Some(EndedBy::Absence), _) => {
             format!("ended with exit code {code} while the Docker Engine or abide did not run")
         }

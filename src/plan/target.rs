@@ -3,7 +3,7 @@
 use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback, volumes};
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
-use crate::model::memory::Memory;
+use crate::model::memory::{Good, Memory};
 use crate::model::mount::Mount;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, Observed, SeenContainer};
@@ -144,6 +144,11 @@ pub(super) fn is_it(
 /// Whether it is the container that became ready last.
 pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
     memory.good.as_ref().is_some_and(|good| good.container == container.id)
+}
+
+/// The notes on a container that became ready, whether or not it serves yet.
+pub(super) fn readiness<'m>(container: &SeenContainer, memory: &'m Memory) -> Option<&'m Good> {
+    [&memory.good, &memory.next].into_iter().flatten().find(|good| good.container == container.id)
 }
 
 /// The best that could serve in place of another one: what was never started could not, nor what

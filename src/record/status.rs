@@ -63,6 +63,21 @@ impl StatusWriter {
         self.shared.write(work).await
     }
 
+    /// Keeps the loop's notes on an environment alone.
+    ///
+    /// # Errors
+    /// [`RecordError`] where it could not be written.
+    pub async fn notes(&self, environment: &EnvironmentName, memory: &Memory) -> Result<(), RecordError> {
+        let key = environment.as_str().as_bytes().to_vec();
+        let line = changed(&self.shared.store, Kind::Memory, &key, encode(memory)?)?;
+        let Some(line) = line else { return Ok(()) };
+        let work = move |draft: &mut Draft<'_>| {
+            draft.put_bytes(Kind::Memory, key, line);
+            Ok(())
+        };
+        self.shared.write(work).await
+    }
+
     /// Sends a wakeup for an environment whose status depends on something outside the store.
     pub fn ring(&self, environment: &EnvironmentName) {
         self.shared.bells.ring(Bell::Status(environment.clone()));

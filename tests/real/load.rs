@@ -1,7 +1,9 @@
 //! No request fails in deployments through the proxy under a steady load, while the daemon is killed
-//! during some of them.
+//! during some of them, or while others come before the previous deployment has ended.
 
-use crate::common::{Daemon, Load, PATIENCE, Space, Spot, Way, eventually, made_image};
+use std::time::{Duration, Instant};
+
+use crate::common::{Daemon, Load, PATIENCE, Space, Spot, Watcher, Way, eventually, made_image};
 
 /// The failpoints, in turn.
 const KILLED_AT: [&str; 6] =
@@ -66,4 +68,110 @@ fn deploy(deployments: usize, kill_every: usize) {
     assert_eq!(served, PAGES, "{tally:?}");
     eprintln!("good answers: {:?}; idle connections closed by the front: {}", tally.pages, tally.reopened);
     await_rest();
+}
+
+/// How far apart the moments are at which something comes in the middle of an update. It takes about
+/// a second from the start of a container to the front's switch to it.
+const MOMENT: Duration = Duration::from_millis(150);
+/// How many of them there are.
+const MOMENTS: u32 = 12;
+const THREE: [&str; 3] = ["one", "two", "three"];
+
+/// What comes.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Push,
+    Edit,
+    Back,
+}
+
+/// Edits the environment variables of dev.
+fn edit(spot: &Spot, value: u32) {
+    let path = spot.desired_state.join("spot.toml");
+    let manifest = std::fs::read_to_string(&path).unwrap();
+    let lines = manifest.lines().filter(|line| !line.starts_with("env = "));
+    let edited: String = lines
+        .map(|line| match line {
+            "[environment.dev]" => format!("{line}\nenv = {{ EDIT = \"{value}\" }}\n"),
+            line => format!("{line}\n"),
+        })
+        .collect();
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, edited).unwrap();
+    std::fs::rename(fresh, path).unwrap();
+}
+
+/// Waits until a container of the update runs, and then until the moment.
+fn await_moment(space: &Space, at_rest: usize, moment: u32) {
+    eventually("the update is under way", PATIENCE, || space.container_names().len() > at_rest);
+    let moment = Instant::now() + MOMENT * moment;
+    eventually("the moment comes", PATIENCE, || Instant::now() >= moment);
+}
+
+#[test]
+fn no_request_fails_whatever_comes_in_the_middle_of_an_update_behind_the_front() {
+    let Some(space) = Space::new() else { return };
+    let (spot, http) = Spot::fronted(&space, "");
+    let images = THREE.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
+    let mut daemon = spot.daemon();
+    assert_eq!(spot.set(&images[0]).code, 0);
+    assert_eq!(spot.await_ready(), images[0]);
+    let at_rest = space.container_names().len();
+    let await_rest = || {
+        eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
+    };
+    await_rest();
+    let load = Load::start(&ways(spot.port, http));
+    let mut current = 0;
+    for moment in 0..MOMENTS {
+        let next = [Next::Push, Next::Edit, Next::Back][moment as usize % 3];
+        let (first, second) = ((current + 1) % 3, (current + 2) % 3);
+        assert_eq!(spot.set(&images[first]).code, 0);
+        await_moment(&space, at_rest, moment);
+        if moment % 2 == 0 {
+            daemon.kill();
+            daemon = spot.daemon();
+        }
+        let wanted = match next {
+            Next::Push => second,
+            Next::Edit => first,
+            Next::Back => current,
+        };
+        match next {
+            Next::Edit => edit(&spot, moment),
+            Next::Push | Next::Back => assert_eq!(spot.set(&images[wanted]).code, 0),
+        }
+        await_rest();
+        assert_eq!(spot.await_ready(), images[wanted], "{next:?} at moment {moment}");
+        current = wanted;
+    }
+    let tally = load.finish();
+    assert!(tally.failed.is_empty(), "{} failed; {tally:#?}", tally.failed.len());
+    eprintln!("good answers: {:?}; idle connections closed by the front: {}", tally.pages, tally.reopened);
+}
+
+#[test]
+fn on_a_published_port_no_kill_in_the_middle_of_an_update_costs_more_than_the_updates_do() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let images = THREE.map(|page| made_image(&space, page, ""));
+    let mut daemon = spot.daemon();
+    assert_eq!(spot.set(&images[0]).code, 0);
+    assert_eq!(spot.await_ready(), images[0]);
+    let at_rest = space.container_names().len();
+    let mut current = 0;
+    for moment in (0..MOMENTS).step_by(3) {
+        let watcher = Watcher::start(&space, spot.port);
+        let (first, second) = ((current + 1) % 3, (current + 2) % 3);
+        assert_eq!(spot.set(&images[first]).code, 0);
+        await_moment(&space, at_rest, moment);
+        daemon.kill();
+        daemon = spot.daemon();
+        assert_eq!(spot.set(&images[second]).code, 0);
+        assert_eq!(spot.await_ready(), images[second]);
+        eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
+        // The first gave way to the second, and that to the third.
+        watcher.finish().assert_only_declared_gaps(&format!("moment {moment}"), 2);
+        current = second;
+    }
 }

@@ -21,6 +21,11 @@ pub(crate) enum Happening {
         /// When its process ended, where that is what changed.
         died_at: Option<Timestamp>,
     },
+    /// A command ended in a container, or files were laid into it.
+    Inside {
+        /// Its id.
+        id: String,
+    },
     /// Somebody sent a signal to a container.
     Signal {
         /// Its id.
@@ -95,6 +100,10 @@ fn happening(event: EventMessage) -> Option<Happening> {
     let actor = event.actor.unwrap_or_default();
     let mut attributes = actor.attributes.unwrap_or_default();
     match event.typ? {
+        // A command that ended in it, or files that were laid into it.
+        Kind::CONTAINER if matches!(action.as_str(), "exec_die" | "extract-to-dir") => {
+            Some(Happening::Inside { id: actor.id? })
+        }
         Kind::CONTAINER if NOISE.iter().any(|noise| action.starts_with(noise)) => None,
         Kind::CONTAINER if action == "kill" => {
             // An engine that does not say which signal has sent the one that nothing survives.
@@ -153,6 +162,8 @@ mod tests {
     #[test]
     fn health_checks_inside_a_container_are_noise() {
         assert_eq!(told(Kind::CONTAINER, "exec_start: /bin/check", "c", &[]), None);
+        let inside = Some(Happening::Inside { id: "c".to_owned() });
+        assert_eq!(told(Kind::CONTAINER, "exec_die", "c", &[]), inside, "which may have changed the front");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The configuration on its way into nginx: laid beside the present one, checked, put in its place,
 //! taken over, and believed only when the front itself says so.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::draining::{shutting_down, workers};
 use super::render::{Configuration, FOLDER};
 use super::site::{Site, Sites};
 use super::worker::{Trouble, Worker};
-use super::{ask, refused};
+use super::{ask, reach, refused};
 use crate::controller::clock::{now, wall};
 use crate::controller::docker::{EngineError, PlacedFile};
 use crate::model::logs::LogOptions;
@@ -27,10 +28,17 @@ const NEXT: &str = "next.conf";
 const ROUNDS: usize = 4;
 /// How long nginx may take to take a configuration over. It tries for 2.5 s to get a port.
 const TAKE_OVER: Duration = Duration::from_secs(8);
+/// How long workers of before a reload are waited for until they take no connections any more.
+const LAST_ACCEPTED: Duration = Duration::from_secs(2);
+/// How long the front may answer with another configuration before that is taken for what it serves: just
+/// after a reload a worker of before it may.
+const SETTLED: Duration = Duration::from_millis(200);
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(5);
 /// How often it is asked.
 const ASK_EVERY: Duration = Duration::from_millis(10);
+/// Tries in a row to which nginx says and does nothing, after which its container is made anew.
+const SILENT_TRIES: u32 = 3;
 /// How often its log is read while it has not taken over.
 const READ_EVERY: u32 = 25;
 
@@ -53,7 +61,9 @@ impl Worker {
         let mut found = if self.is_switch_due(spec) { None } else { self.found(id).await? };
         if self.accepted.is_none() {
             self.adopt(id, found.as_deref(), spec).await;
+            self.publish();
         }
+        self.look_for_drift(found.as_deref()).await;
         if !self.is_told() {
             return Ok(());
         }
@@ -83,6 +93,7 @@ impl Worker {
                 }
                 Attempt::Silent => {
                     self.put_back(spec, id).await?;
+                    self.wake_silent(id).await?;
                     let within = humantime::format_duration(TAKE_OVER);
                     let at = wanted.asked_at.map_or("nowhere".to_owned(), |at| at.to_string());
                     return Err(Trouble::stale(format!(
@@ -93,6 +104,34 @@ impl Worker {
             found = self.found(id).await?;
         }
         Err(Trouble::stale("the front's configuration does not come to rest").soon())
+    }
+
+    /// Notes whether the front serves something else than what was rendered for it, which somebody else
+    /// put there.
+    async fn look_for_drift(&mut self, found: Option<&str>) {
+        let (Some(accepted), Some(found)) = (&self.accepted, found) else { return };
+        let is_as_rendered = accepted.reads_as(found) && is_soon_served(accepted).await;
+        let was_drifted = std::mem::replace(&mut self.has_drifted, !is_as_rendered);
+        if self.has_drifted != was_drifted {
+            self.publish();
+        }
+    }
+
+    /// Does what may help a front that neither takes a configuration over nor refuses it. Whoever stopped
+    /// its first process with a signal has it go on, which costs nothing; after a few tries in vain the
+    /// container is made anew, which costs a moment in which nobody answers.
+    async fn wake_silent(&mut self, id: &str) -> Result<(), Trouble> {
+        self.silent_tries += 1;
+        if self.silent_tries < SILENT_TRIES {
+            warn!(front = %self.front.name, tries = self.silent_tries, "nginx is silent; it is told to go on");
+            self.engine.signal(id, "SIGCONT").await?;
+            return Ok(());
+        }
+        let why = format!("nginx took no configuration over in {} tries and said nothing", self.silent_tries);
+        self.silent_tries = 0;
+        self.tell(&format!("the container of the front is made anew: {why}")).await;
+        self.take_away(id, &why).await?;
+        Err(Trouble::down(format!("{why}, so the front's container is made anew")).soon())
     }
 
     /// Has nginx check what will be wanted soon, so that the switch has not to wait for it. What it
@@ -134,7 +173,9 @@ impl Worker {
         // What an earlier daemon switched may still be under way.
         let old = self.engine.processes(id).await.ok().map(|processes| shutting_down(&processes));
         if old.as_ref().is_none_or(|old| !old.is_empty()) {
-            self.draining.begin(found.sites.keys().cloned(), old.as_ref(), now(), spec.drain);
+            for environment in found.sites.keys() {
+                self.draining.begin(environment.clone(), None, old.as_ref(), now(), spec.drain);
+            }
         }
         self.accepted = Some(found);
         self.tell_guard();
@@ -152,6 +193,7 @@ impl Worker {
             return Ok(attempt);
         }
         let files = [file(PRESENT, wanted.text.clone().into_bytes())];
+        self.unsettled.add(&wanted.sites);
         let (placed, before) =
             tokio::join!(self.engine.place_files(id, FOLDER, &files), self.engine.processes(id));
         placed?;
@@ -162,6 +204,7 @@ impl Worker {
         if let Attempt::TakenOver = attempt {
             info!(front = %self.front.name, configuration = &wanted.hash[..12], "the front took over");
             let before = before.ok().map(|processes| workers(&processes));
+            self.await_last_accepted(id, before.as_ref()).await;
             self.accept(wanted.clone(), Some(before.as_ref()), spec.drain);
         }
         Ok(attempt)
@@ -185,6 +228,21 @@ impl Worker {
         let sockets = refused::read(&said);
         let why = last_words(&said).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
         Ok(Some(if sockets.is_empty() { Attempt::Invalid(why) } else { Attempt::Refused(sockets) }))
+    }
+
+    /// Waits until no worker of before a reload takes connections any more, which it does for a moment
+    /// beside the new ones.
+    async fn await_last_accepted(&self, id: &str, before: Option<&BTreeSet<u32>>) {
+        let began = tokio::time::Instant::now();
+        while let Some(before) = before.filter(|_| began.elapsed() < LAST_ACCEPTED) {
+            let Ok(processes) = self.engine.processes(id).await else { return };
+            let ending = shutting_down(&processes);
+            let mut left = workers(&processes).into_iter().filter(|worker| before.contains(worker));
+            if left.all(|worker| ending.contains(&worker)) {
+                return;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
     }
 
     async fn await_take_over(
@@ -222,15 +280,20 @@ impl Worker {
     fn accept(
         &mut self,
         configuration: Configuration,
-        switched: Option<Option<&std::collections::BTreeSet<u32>>>,
+        switched: Option<Option<&BTreeSet<u32>>>,
         drain: Duration,
     ) {
         let before = self.accepted.as_ref().map(|accepted| &accepted.sites);
         let moved = moved(before, &configuration.sites);
         let now = now();
         if let Some(workers) = switched {
-            self.draining.begin(moved.iter().cloned(), workers, now, drain);
+            for environment in &moved {
+                let from = self.reached_before(environment);
+                self.draining.begin(environment.clone(), from, workers, now, drain);
+            }
         }
+        self.unsettled.clear();
+        (self.has_drifted, self.silent_tries) = (false, 0);
         self.since.extend(moved.into_iter().map(|environment| (environment, now)));
         self.refusals.taken();
         if self.usable_tls().map(|pair| &pair.name) == self.tls.as_ref().map(|pair| &pair.name) {
@@ -239,6 +302,13 @@ impl Worker {
         self.remembered = configuration.sites.clone();
         self.accepted = Some(configuration);
         self.tell_guard();
+    }
+
+    /// The containers that workers of before a switch may have requests under way to; `None`: any.
+    fn reached_before(&self, environment: &EnvironmentName) -> Option<BTreeSet<String>> {
+        let accepted = self.accepted.as_ref()?;
+        let served = accepted.sites.get(environment).and_then(reach::container);
+        Some(served.into_iter().chain(self.unsettled.of(environment)).collect())
     }
 
     /// Tells the guard what is served: after an engine restart without abide, containers have other
@@ -311,6 +381,20 @@ impl Worker {
 
 fn file(name: &str, content: Vec<u8>) -> PlacedFile {
     PlacedFile { path: format!("{FOLDER}/{name}"), content, mode: 0o644 }
+}
+
+/// Whether the front says that it serves this, or does so in a moment.
+async fn is_soon_served(configuration: &Configuration) -> bool {
+    let began = tokio::time::Instant::now();
+    loop {
+        if is_served(configuration).await {
+            return true;
+        }
+        if began.elapsed() > SETTLED {
+            return false;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
 }
 
 /// Whether the front says that it serves this.

@@ -193,7 +193,7 @@ impl Worker {
         Ok(id.to_owned())
     }
 
-    async fn take_away(&mut self, id: &str, why: &str) -> Result<(), EngineError> {
+    pub(super) async fn take_away(&mut self, id: &str, why: &str) -> Result<(), EngineError> {
         info!(front = %self.front.name, why, "the front's container is made anew");
         self.engine.remove_scratch(id).await?;
         self.forget();

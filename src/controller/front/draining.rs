@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::controller::docker::Process;
+use crate::model::front::Reach;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -34,22 +35,32 @@ pub(super) struct Draining(BTreeMap<EnvironmentName, Drain>);
 struct Drain {
     /// The workers that may have some; `None`: they could not be listed.
     workers: Option<BTreeSet<u32>>,
+    /// Where they are; `None`: an earlier process knew.
+    from: Option<BTreeSet<String>>,
     /// When nginx cuts off what is left.
     until: Timestamp,
 }
 
 impl Draining {
-    /// `environments` were switched at `now`, while `workers` were there.
+    /// An environment was switched at `now`, while `workers` were there. Those may have requests under way
+    /// to the containers of `from`.
     pub(super) fn begin(
         &mut self,
-        environments: impl IntoIterator<Item = EnvironmentName>,
+        environment: EnvironmentName,
+        from: Option<BTreeSet<String>>,
         workers: Option<&BTreeSet<u32>>,
         now: Timestamp,
         patience: Duration,
     ) {
-        for environment in environments {
-            self.0.insert(environment, Drain { workers: workers.cloned(), until: now.after(patience) });
-        }
+        // One that is under way already goes on beside it, in workers that are older still.
+        let before = self.0.remove(&environment);
+        let from = match before {
+            None => from,
+            Some(before) => {
+                before.from.zip(from).map(|(before, from)| before.into_iter().chain(from).collect())
+            }
+        };
+        self.0.insert(environment, Drain { workers: workers.cloned(), from, until: now.after(patience) });
     }
 
     /// Notes which processes there are now; `None`: they cannot be listed.
@@ -74,6 +85,14 @@ impl Draining {
         self.0.contains_key(environment)
     }
 
+    /// The containers that requests of before a switch may be under way to.
+    pub(super) fn reach(&self, environment: &EnvironmentName) -> Reach {
+        match self.0.get(environment) {
+            None => Reach::Only(BTreeSet::new()),
+            Some(drain) => drain.from.clone().map_or(Reach::Any, Reach::Only),
+        }
+    }
+
     /// The container is another one: nothing is under way.
     pub(super) fn clear(&mut self) {
         self.0.clear();
@@ -91,6 +110,23 @@ mod tests {
         [master].into_iter().chain(workers).collect()
     }
 
+    fn from(container: &str) -> Option<BTreeSet<String>> {
+        Some([container.to_owned()].into())
+    }
+
+    #[test]
+    fn a_switch_in_the_middle_of_a_drain_protects_both_that_went_before() {
+        let (dev, mut draining) = (EnvironmentName::new("dev").unwrap(), Draining::default());
+        let drain = Duration::from_secs(30);
+        draining.begin(dev.clone(), from("a"), Some(&workers(&nginx(&[(7, false)]))), at(0), drain);
+        let both = nginx(&[(7, true), (8, false)]);
+        draining.begin(dev.clone(), from("b"), Some(&workers(&both)), at(1), drain);
+        let protected = ["a", "b"].map(str::to_owned).into();
+        assert_eq!(draining.reach(&dev), Reach::Only(protected));
+        draining.look(Some(&nginx(&[(9, false)])), at(2));
+        assert_eq!(draining.reach(&dev), Reach::Only(BTreeSet::new()));
+    }
+
     fn at(second: u64) -> Timestamp {
         Timestamp::from_millis(second * 1000)
     }
@@ -99,8 +135,15 @@ mod tests {
     fn only_workers_from_before_a_switch_hold_it_up() {
         let (dev, test) = (EnvironmentName::new("dev").unwrap(), EnvironmentName::new("test").unwrap());
         let (mut draining, drain) = (Draining::default(), Duration::from_secs(30));
-        draining.begin([dev.clone()], Some(&workers(&nginx(&[(7, false)]))), at(0), drain);
-        draining.begin([test.clone()], Some(&workers(&nginx(&[(7, true), (8, false)]))), at(1), drain);
+        draining.begin(dev.clone(), from("a"), Some(&workers(&nginx(&[(7, false)]))), at(0), drain);
+        draining.begin(
+            test.clone(),
+            from("b"),
+            Some(&workers(&nginx(&[(7, true), (8, false)]))),
+            at(1),
+            drain,
+        );
+        assert_eq!(draining.reach(&dev), Reach::Only(from("a").unwrap()));
         draining.look(Some(&nginx(&[(8, true), (9, false)])), at(2));
         assert!(!draining.contains(&dev), "7 is gone");
         assert!(draining.contains(&test), "8 may pass on to the old one");
@@ -111,7 +154,8 @@ mod tests {
     #[test]
     fn what_cannot_be_seen_is_taken_to_last_until_nginx_cuts_it_off() {
         let (dev, mut draining) = (EnvironmentName::new("dev").unwrap(), Draining::default());
-        draining.begin([dev.clone()], None, at(0), Duration::from_secs(30));
+        draining.begin(dev.clone(), None, None, at(0), Duration::from_secs(30));
+        assert_eq!(draining.reach(&dev), Reach::Any);
         draining.look(None, at(29));
         assert!(draining.contains(&dev));
         draining.look(None, at(30));

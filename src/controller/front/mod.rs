@@ -12,6 +12,7 @@ mod care;
 mod container;
 mod draining;
 mod page;
+mod reach;
 mod refused;
 mod render;
 mod site;
@@ -29,10 +30,11 @@ use tokio::sync::{Notify, watch as channel};
 
 use super::guard::Guard;
 use super::wake::Wake;
-use crate::model::front::{FrontSeen, Route};
+use crate::model::front::{FrontSeen, Reach, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 pub(super) use apply::PRESENT;
+use reach::Reached;
 pub(super) use render::{Configuration, FOLDER};
 use site::Site;
 pub(super) use worker::Worker;
@@ -57,8 +59,11 @@ struct Told {
     routes: BTreeMap<EnvironmentName, Option<Route>>,
     /// Where passes are about to want an environment served from.
     next: BTreeMap<EnvironmentName, SocketAddr>,
-    /// What the front does.
+    /// What the front does. An environment that is not in it was not looked at yet.
     seen: BTreeMap<EnvironmentName, FrontSeen>,
+    /// What was rendered since the worker last said what the front does: nginx may take it over at any
+    /// moment.
+    rendered: Reached,
     /// What is wrong with the front as a whole, in sentences.
     trouble: Vec<String>,
     /// The id of the front's container.
@@ -90,10 +95,9 @@ impl Front {
             told.next.remove(environment);
             drop(told);
             self.bell.notify_one();
-            // Where there is nothing to switch, it is switched at once.
-            if !self.is_served(environment) {
-                self.wake.ring(environment);
-            }
+            // Where there is nothing to switch, it is switched at once; and what the front was told
+            // before may be of no use any more.
+            self.wake.ring(environment);
         }
     }
 
@@ -104,15 +108,22 @@ impl Front {
         self.bell.notify_one();
     }
 
-    /// What the front does for an environment; `None` where there is no front. One with neither a host
-    /// name nor a published port is always as it was asked to be: nothing reaches it through here.
+    /// What the front does for an environment; `None` where there is no front, or where it was not looked
+    /// at yet. One with neither a host name nor a published port is always as it was asked to be: nothing
+    /// reaches it through here.
     pub(super) fn seen(&self, environment: &EnvironmentName) -> Option<FrontSeen> {
         self.manifest.borrow().front.as_ref()?;
-        if self.is_served(environment) {
-            return Some(self.told().seen.get(environment).cloned().unwrap_or_default());
+        let is_served = self.is_served(environment);
+        let told = self.told();
+        let serves = told.routes.get(environment).cloned().flatten().map(|route| route.container);
+        if !is_served {
+            let reach = Reach::Only(serves.iter().cloned().collect());
+            return Some(FrontSeen { serves, reach, ..FrontSeen::default() });
         }
-        let route = self.told().routes.get(environment).cloned().flatten();
-        Some(FrontSeen { serves: route.map(|route| route.container), ..FrontSeen::default() })
+        let mut seen = told.seen.get(environment).cloned()?;
+        // The worker may take what it was told to nginx at any moment.
+        seen.reach = seen.reach.and(serves).and(told.rendered.of(environment));
+        Some(seen)
     }
 
     fn is_served(&self, environment: &EnvironmentName) -> bool {
@@ -142,11 +153,12 @@ impl Front {
     /// Takes note of what the front does now, and rings the environments for which that is news.
     fn publish(&self, seen: BTreeMap<EnvironmentName, FrontSeen>, trouble: Vec<String>) {
         let mut told = self.told();
-        let news: Vec<EnvironmentName> = seen
-            .iter()
-            .filter(|(name, now)| told.seen.get(*name) != Some(*now))
-            .map(|(n, _)| n.clone())
-            .collect();
+        let rendered = std::mem::take(&mut told.rendered);
+        let is_news = |name: &EnvironmentName, now: &FrontSeen| {
+            told.seen.get(name) != Some(now) || rendered.of(name).any(|id| !now.reach.may_include(&id))
+        };
+        let news: Vec<EnvironmentName> =
+            seen.iter().filter(|(name, now)| is_news(name, now)).map(|(name, _)| name.clone()).collect();
         told.seen = seen;
         told.trouble = trouble;
         drop(told);

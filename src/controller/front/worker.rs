@@ -14,6 +14,7 @@ use super::Front;
 use super::ask;
 use super::container::Container;
 use super::draining::Draining;
+use super::reach::{self, Reached};
 use super::refused::Refusals;
 use super::render::{Configuration, Layout};
 use super::site::{self, Site, Sites, listens};
@@ -23,11 +24,13 @@ use crate::controller::docker::{Engine, EngineError};
 use crate::controller::fleet::Fleet;
 use crate::controller::pass::EngineState;
 use crate::controller::registries::Registries;
-use crate::model::front::{FrontSeen, Route};
+use crate::model::event::EventKind;
+use crate::model::front::{FrontSeen, Reach, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{FrontSpec, Manifest, Publish};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
+use crate::record::StatusWriter;
 
 /// How long after the engine is known the front waits for environments that have not yet said where
 /// they are to be served from.
@@ -103,6 +106,14 @@ pub(crate) struct Worker {
     /// Sockets that somebody else has.
     pub(super) refusals: Refusals,
     pub(super) draining: Draining,
+    /// What nginx was last given and may take over, beside what it serves.
+    pub(super) unsettled: Reached,
+    /// Whether somebody else had nginx serve something else than what was rendered for it.
+    pub(super) has_drifted: bool,
+    /// Tries in a row to which nginx said and did nothing.
+    pub(super) silent_tries: u32,
+    /// Where events are written; `None`: nowhere.
+    events: Option<StatusWriter>,
     /// Since when each environment is served as it is.
     pub(super) since: BTreeMap<EnvironmentName, Timestamp>,
     /// When environments that have said nothing are waited for no longer.
@@ -142,11 +153,32 @@ impl Worker {
             good_tls: None,
             refusals: Refusals::default(),
             draining: Draining::default(),
+            unsettled: Reached::default(),
+            has_drifted: false,
+            silent_tries: 0,
+            events: None,
             since: BTreeMap::new(),
             gate: None,
             failures: 0,
             trouble: None,
             tls_trouble: None,
+        }
+    }
+
+    /// The same that also writes events of what it does to the front.
+    pub(crate) fn with_events(self, events: StatusWriter) -> Self {
+        Self { events: Some(events), ..self }
+    }
+
+    /// Tells of something that concerns every environment behind the front.
+    pub(super) async fn tell(&self, words: &str) {
+        warn!(front = %self.front.name, "{words}");
+        let Some(events) = &self.events else { return };
+        let served: Vec<EnvironmentName> =
+            self.accepted.iter().flat_map(|accepted| accepted.sites.keys().cloned()).collect();
+        for environment in served {
+            // An event that cannot be kept is in the log line above.
+            let _ = events.event(&environment, EventKind::System, words, now()).await;
         }
     }
 
@@ -279,7 +311,7 @@ impl Worker {
 
     fn sites(&self) -> Sites {
         let manifest = self.manifest.borrow();
-        let told = self.front.told();
+        let mut told = self.front.told();
         let route = |name| match told.routes.get(name) {
             Some(route) => route.clone(),
             None => self.remembered.get(name).and_then(|site: &Site| site.route.clone()),
@@ -288,6 +320,8 @@ impl Worker {
         let mut sites: Sites =
             declared.filter_map(|(name, spec)| Some((name.clone(), Site::of(spec, route(name))?))).collect();
         let with_containers = self.fleet.environments();
+        told.rendered.add(&sites);
+        drop(told);
         site::keep_orphans(&mut sites, &self.remembered, |orphan| {
             with_containers.contains(orphan) && !manifest.environments.contains_key(orphan)
         });
@@ -347,7 +381,7 @@ impl Worker {
         self.draining.look(processes.as_deref(), now());
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let manifest = Arc::clone(&self.manifest.borrow());
         let Some(spec) = &manifest.front else {
             let left = self.trouble.iter().map(|trouble| trouble.words.clone());
@@ -390,6 +424,16 @@ impl Worker {
             since: self.since.get(environment).copied().unwrap_or_default(),
             is_draining: self.draining.contains(environment),
             trouble: trouble.or(own_port).or(by_name),
+            reach: self.reach(environment),
+            has_drifted: self.has_drifted,
         }
+    }
+
+    /// The containers that nginx may send requests to, whether or not it runs now: it is started again
+    /// with what it served.
+    fn reach(&self, environment: &EnvironmentName) -> Reach {
+        let Some(accepted) = self.accepted.as_ref().filter(|_| !self.has_drifted) else { return Reach::Any };
+        let served = accepted.sites.get(environment).and_then(reach::container);
+        self.draining.reach(environment).and(served).and(self.unsettled.of(environment))
     }
 }

@@ -35,10 +35,9 @@ impl Pass<'_> {
             Probe::Http(_) | Probe::Tcp | Probe::Command(_) | Probe::Docker => {}
         }
         let seen = self.readiness(container);
-        if target::is_proven(container, memory) {
-            self.proven(container, &seen, memory)
-        } else {
-            self.unproven(container, &seen)
+        match target::readiness(container, memory) {
+            Some(ready) => self.proven(container, &seen, ready.at),
+            None => self.unproven(container, &seen),
         }
     }
 
@@ -75,9 +74,8 @@ impl Pass<'_> {
 
     /// What was ready stays ready until probes say otherwise: not being able to tell, as just
     /// after the daemon was started, is no verdict.
-    fn proven(&self, container: &SeenContainer, seen: &Readiness, memory: &Memory) -> Health {
-        let ready_at = memory.good.as_ref().map(|good| good.at);
-        let since_its_start = ready_at.is_some_and(|at| started(container) <= at);
+    fn proven(&self, container: &SeenContainer, seen: &Readiness, ready_at: Timestamp) -> Health {
+        let since_its_start = started(container) <= ready_at;
         match (since_its_start, seen.misses >= MISSES) {
             (true, true) => {
                 Health::Lost(format!("missed {} probes in a row: {}", seen.misses, self.miss(seen)))

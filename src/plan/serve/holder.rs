@@ -1,6 +1,7 @@
 //! Network namespaces: which holder a container joins, and holders that need mending or removing.
 
 use super::Pass;
+use super::leave::is_removed;
 use super::parts::{merge, remove, stop_running};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::holder::HolderSpec;
@@ -109,9 +110,9 @@ impl Pass<'_> {
         others.fold(half, |half, holder| stop_running(half, holder, "another holder takes its port"))
     }
 
-    /// Removes the holders that none of `kept` is in.
-    pub(super) fn remove_holders_but(&self, half: Half, kept: &[&SeenContainer]) -> Half {
-        self.remove_holders(half, |holder| kept.iter().any(|container| is_joined_to(container, &holder.id)))
+    /// Removes the holders that are empty once the steps of `half` are taken.
+    pub(super) fn remove_empty_holders(&self, half: Half) -> Half {
+        self.remove_holders(half, |_| false)
     }
 
     /// Removes what is left of holders before the first container is made, but for the one it joins.
@@ -121,10 +122,22 @@ impl Pass<'_> {
         self.remove_holders(half, |holder| fit.is_some_and(|fit| fit.id == holder.id))
     }
 
-    /// Removes the holders that are not needed, nor hold what drains.
+    /// Removes the holders that are not needed, nor hold what stays or drains.
     fn remove_holders(&self, half: Half, is_needed: impl Fn(&SeenContainer) -> bool) -> Half {
-        let left = self.holders.iter().filter(|holder| !is_needed(holder) && !self.is_draining(holder));
-        left.fold(half, |half, holder| remove(half, holder, "no container is in its network namespace"))
+        let is_inside = |half: &Half, holder: &SeenContainer| {
+            let mut containers = self.containers.iter();
+            containers.any(|seen| is_joined_to(seen, &holder.id) && !is_removed(half, seen))
+        };
+        let is_left = |half: &Half, holder: &SeenContainer| {
+            !is_needed(holder) && !self.is_draining(holder) && !is_inside(half, holder)
+        };
+        self.holders.iter().fold(half, |half, holder| {
+            if is_left(&half, holder) {
+                remove(half, holder, "no container is in its network namespace")
+            } else {
+                half
+            }
+        })
     }
 
     /// Whether what was replaced still answers its last requests in this holder's namespace.

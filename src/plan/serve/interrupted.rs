@@ -1,11 +1,13 @@
 //! A replacement ended, and not by its own doing: that is no verdict on it.
 
+use std::time::Duration;
+
 use super::Pass;
 use super::parts::merge;
 use crate::model::cause::EndedBy;
 use crate::model::container::{ContainerSpec, Exit};
 use crate::model::memory::{Interrupted, Memory, Refused};
-use crate::model::observed::SeenContainer;
+use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::restart::{backoff, how};
@@ -13,11 +15,18 @@ use crate::plan::{Half, TRANSIT, generation_words};
 
 /// Signals in a row that nobody is known to have sent, after which they are the program's own doing.
 const SIGNALS: u32 = 3;
+/// How far the clocks of the engine and of abide may be apart.
+const CLOCKS: Duration = Duration::from_secs(5);
 
 impl<'a> Pass<'a> {
     /// What ended a container; `None`: its own program.
     pub(super) fn ended_by(&self, container: &SeenContainer) -> Option<EndedBy> {
-        self.observed.ended_by.get(&container.id).copied()
+        let stopped = self.stopped.get(&container.id);
+        let is_by_abide = |exit: &Exit| stopped.is_some_and(|at| exit.at.after(CLOCKS) >= *at);
+        match &container.state {
+            ContainerState::Exited(exit) if is_by_abide(exit) => Some(EndedBy::Abide),
+            _ => self.observed.ended_by.get(&container.id).copied(),
+        }
     }
 
     /// Starts a replacement again that something else ended: at once the first time, and later with

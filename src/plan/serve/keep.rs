@@ -2,11 +2,11 @@
 
 use super::Pass;
 use super::health::Health;
-use super::parts::{merge, remove_all_stopped, start_seen, stop_all_running};
+use super::parts::{merge, start_seen};
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
-use crate::plan::target::KeepReason;
+use crate::plan::target::{self, KeepReason};
 use crate::plan::{Half, Verdict};
 
 impl Pass<'_> {
@@ -29,14 +29,17 @@ impl Pass<'_> {
             return (self.said_of_kept(kept, why, half, &memory), memory);
         }
         let back = "what was to replace it failed, or cannot be made now";
-        let half = stop_all_running(Half::default(), &others, back);
+        let half = self.hand_over(Half::default(), &others, back);
         let half = if is_down { self.free_ports_of(kept, half) } else { half };
         let half = merge(half, self.connect(kept));
         let half = merge(half, self.kept_running(kept, others.is_empty(), &mut memory));
-        let half = remove_all_stopped(half, &others, back);
-        let is_left = |container: &&&SeenContainer| others.iter().all(|other| other.id != container.id);
-        let left: Vec<_> = self.containers.iter().filter(is_left).copied().collect();
-        let half = self.remove_holders_but(half, &left);
+        let serves = kept.state == ContainerState::Running && target::is_proven(kept, &memory);
+        let half = if serves {
+            self.succeeded(half, &others, back)
+        } else {
+            self.after_hand_over(half, &others, back)
+        };
+        let half = self.remove_empty_holders(half);
         (self.said_of_kept(kept, why, half, &memory), memory)
     }
 

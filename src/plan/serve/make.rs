@@ -1,7 +1,7 @@
 //! The container is not there: make it, alone or beside the one before.
 
 use super::Pass;
-use super::parts::{remove, remove_all, start_replacement, start_seen, stop, stop_running};
+use super::parts::{start_replacement, start_seen, stop, stop_running};
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
 use crate::model::mount::{Mount, VolumeName};
@@ -45,14 +45,17 @@ impl Pass<'_> {
         half: Half,
         memory: &Memory,
     ) -> Half {
-        let half = remove_all(half, useless, "there is nothing to go back to in it");
+        let nothing = "there is nothing to go back to in it";
+        let half = useless.iter().fold(half, |half, left| self.dismiss(half, left, nothing));
+        let staying = self.staying(useless);
         let half = self.remove_unfit_holders(half, spec, memory);
         let half = self.make_way(half, &spec.options.name);
         let (half, namespace) = self.namespace(spec, half, memory);
         let (name, joins) = (spec.options.name.clone(), namespace.joins.clone());
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         let half = half.then(create, "no container of this environment is there");
-        let half = namespace.start(half, None);
+        let half = self.hand_over(half, &staying, HANDS_OVER);
+        let half = namespace.start(self.free_ports_for(&namespace, half), None);
         let start = Step::Start { container: Target::Created, replacement: None };
         let mut half = half.then(start, "it should run");
         half.differences.push(format!("container {} is missing", spec.options.name));
@@ -71,15 +74,14 @@ impl Pass<'_> {
         memory: &Memory,
     ) -> Half {
         let name = &spec.options.name;
-        let mut half = others
-            .iter()
-            .filter(|container| container.id != before.id)
-            .fold(half, |half, left| remove(half, left, "it is a leftover"));
+        let left: Vec<_> = others.iter().copied().filter(|other| other.id != before.id).collect();
+        let mut half = left.iter().fold(half, |half, left| self.dismiss(half, left, "it is a leftover"));
+        let staying = self.staying(&left);
         if before.name != name.as_str() {
             let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
             half = self.make_way(half, name).then(rename, "it has this name until it is replaced");
         }
-        let is_bridged = self.must_bridge(before, memory);
+        let is_bridged = self.must_bridge(before, memory) && (staying.is_empty() || self.is_start_first());
         if is_bridged {
             half = start_seen(half, before, "it serves for as long as there is no replacement");
         }
@@ -98,6 +100,7 @@ impl Pass<'_> {
             made.then(create, why)
         } else {
             let half = stop_once_running(made.then(create, why), before, is_bridged);
+            let half = self.hand_over(half, &staying, HANDS_OVER);
             namespace.start(self.free_ports_for(&namespace, half), refusable.clone())
         };
         half = start_replacement(half, Target::Created, refusable);

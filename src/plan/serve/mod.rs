@@ -8,13 +8,14 @@
 //! In reading order: [`make`] where the container is not there, [`replace`] while it is on trial
 //! beside the one before, [`settle`] once it is the one, [`keep`] where nothing better can be had.
 //! [`holder`] is about the network namespaces that they join, [`naming`] about the names that they need,
-//! [`swap`] about changing places with the front in between.
+//! [`swap`] about changing places with the front in between, [`leave`] about what may be stopped, and when.
 
 mod folders;
 mod health;
 mod holder;
 mod interrupted;
 mod keep;
+mod leave;
 mod make;
 mod naming;
 mod output;
@@ -22,6 +23,8 @@ mod parts;
 mod replace;
 mod settle;
 mod swap;
+
+use std::collections::BTreeMap;
 
 use super::notes::retry_of;
 use super::target::{self, Choice, KeepReason};
@@ -62,6 +65,8 @@ struct Pass<'a> {
     /// Those that were replaced and have last requests to answer: no part of any other decision.
     draining: Vec<&'a SeenContainer>,
     holders: Vec<&'a SeenContainer>,
+    /// When abide stopped containers.
+    stopped: BTreeMap<String, Timestamp>,
     choice: &'a Choice,
     now: Timestamp,
 }
@@ -77,7 +82,8 @@ impl<'a> Pass<'a> {
         let (draining, containers) = in_order(&observed.containers)
             .into_iter()
             .partition(|container| memory.draining.contains_key(&container.id));
-        Self { intent, observed, containers, draining, holders: in_order(&observed.holders), choice, now }
+        let (holders, stopped) = (in_order(&observed.holders), memory.stopped.clone());
+        Self { intent, observed, containers, draining, holders, stopped, choice, now }
     }
 
     fn decide(&self, memory: Memory) -> (Half, Memory) {

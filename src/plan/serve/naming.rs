@@ -5,16 +5,20 @@
 //! swap their names in one edit. Each environment's own pass then gives its container the declared name.
 
 use super::Pass;
+use super::leave::is_removed;
 use super::make::suffixed;
 use crate::model::name::ContainerName;
 use crate::model::observed::Owner;
 use crate::plan::{Half, Step};
 
 impl Pass<'_> {
-    /// Renames every container of ours that has `name`: one that drains, or one of another environment.
+    /// Renames every container of ours that has `name` and is not removed: one that requests may still be
+    /// at, or one of another environment.
     pub(super) fn make_way(&self, half: Half, name: &ContainerName) -> Half {
-        let has_it = self.draining.iter().filter(|old| old.name == name.as_str());
-        let half = has_it.fold(half, |half, old| {
+        let all = self.draining.iter().chain(&self.containers);
+        let has_it = all.filter(|old| old.name == name.as_str() && !is_removed(&half, old));
+        let has_it: Vec<_> = has_it.collect();
+        let half = has_it.into_iter().fold(half, |half, old| {
             let rename = Step::Rename { id: old.id.clone(), name: beside(name, "old", &old.id) };
             half.then(rename, "the new container takes over its name")
         });

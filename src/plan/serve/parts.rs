@@ -32,10 +32,6 @@ pub(super) fn remove_stopped(half: Half, container: &SeenContainer, why: &str) -
     half.then(Step::Remove { id: container.id.clone() }, why)
 }
 
-pub(super) fn remove_all_stopped(half: Half, containers: &[&SeenContainer], why: &str) -> Half {
-    containers.iter().fold(half, |half, container| remove_stopped(half, container, why))
-}
-
 /// Its holder runs before it does.
 pub(super) fn start_seen(half: Half, container: &SeenContainer, why: &str) -> Half {
     let half = wake_holder(half, container);

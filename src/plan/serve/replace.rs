@@ -5,7 +5,7 @@ use super::health::Health;
 use super::holder::wake_holder;
 use super::make::HANDS_OVER;
 use super::output::last_output;
-use super::parts::{merge, remove, remove_all, start_replacement, stop_all_running};
+use super::parts::{merge, remove, start_replacement};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::memory::{Memory, Refused};
 use crate::model::observed::{ContainerState, SeenContainer};
@@ -34,7 +34,7 @@ impl<'a> Pass<'a> {
             ContainerState::Running => match self.health(new, &memory) {
                 Health::Ready if others.is_empty() => self.settled(spec, new, others, memory),
                 Health::Ready if self.is_start_first() => self.switch(spec, new, others, memory),
-                Health::Ready => (self.take_over(spec, new, others), memory),
+                Health::Ready => self.take_over(spec, new, others, memory),
                 Health::Awaited { until } => self.await_beside(new, until, others, memory),
                 Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
                     (remove(Half::default(), new, OF_BEFORE), memory)
@@ -75,10 +75,8 @@ impl<'a> Pass<'a> {
             return self.in_transit();
         }
         let mut half = self.connect(new);
-        if !self.is_start_first() {
-            half = stop_all_running(half, others, HANDS_OVER);
-            half = self.free_ports_of(new, half);
-        }
+        half = self.hand_over(half, others, HANDS_OVER);
+        half = self.free_ports_of(new, half);
         let half = wake_holder(half, new);
         let mut half = start_replacement(half, Target::Seen(new.id.clone()), Some(spec.fingerprint()));
         half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
@@ -120,17 +118,20 @@ impl<'a> Pass<'a> {
         spec: &ContainerSpec,
         new: &SeenContainer,
         others: &[&SeenContainer],
-    ) -> Half {
-        let mut half = remove_all(Half::default(), others, "the new container is ready");
+        mut memory: Memory,
+    ) -> (Half, Memory) {
+        // It serves from now on, whoever comes to see that.
+        self.note_ready(spec, new, &mut memory);
+        let mut half = self.succeeded(Half::default(), others, "the new container is ready");
         let name = &spec.options.name;
         if new.name != name.as_str() && self.name_conflict(name).is_none() {
             half = self
-                .move_others(half, name)
+                .make_way(half, name)
                 .then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
         }
-        half = self.remove_holders_but(half, &[new]);
+        half = self.remove_empty_holders(half);
         half.verdict = Some(self.updating(format!("{} takes over", self.choice.words())));
-        half
+        (half, memory)
     }
 
     pub(super) fn await_health(&self, container: &SeenContainer, until: Timestamp) -> Half {
@@ -175,6 +176,7 @@ impl<'a> Pass<'a> {
             return (Half::say(Condition::Degraded, refused.reason, message), memory);
         }
         memory.refused = Some(refused);
+        memory.next = None;
         let choice = target::choose(self.intent, self.observed, &memory);
         Pass::new(self.intent, self.observed, &choice, &memory, self.now).decide(memory)
     }

@@ -2,16 +2,17 @@
 
 use super::Pass;
 use super::health::Health;
-use super::parts::{merge, remove, remove_all, remove_all_stopped, start_seen, stop, stop_all_running};
+use super::parts::{merge, remove, start_seen, stop};
 use crate::model::container::{ContainerSpec, Exit};
 use crate::model::declared::Declared;
-use crate::model::desired::{Image, Outcome};
+use crate::model::desired::{Entry, Outcome};
 use crate::model::memory::{Good, Memory};
+use crate::model::name::Generation;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::target::{self, Choice};
-use crate::plan::{Half, Step, Verdict, difference, restart, rollback};
+use crate::plan::{Half, Step, Verdict, difference, restart, rollback, serving};
 
 impl Pass<'_> {
     pub(super) fn settled(
@@ -29,10 +30,15 @@ impl Pass<'_> {
         }
         let state = match &current.state {
             ContainerState::Running => self.running(spec, current, others, &mut memory),
-            ContainerState::Exited(_) | ContainerState::Created if !others.is_empty() => {
+            ContainerState::Exited(_) | ContainerState::Created
+                if !others.is_empty() && !self.is_start_first() =>
+            {
                 self.go_back(current, others)
             }
-            ContainerState::Exited(exit) => self.restart(current, exit, &mut memory),
+            ContainerState::Exited(exit) => {
+                let half = self.restart(current, exit, &mut memory);
+                others.iter().fold(half, |half, other| self.dismiss(half, other, "it is a leftover"))
+            }
             ContainerState::Created => {
                 let half = start_seen(Half::default(), current, "it was created and never started");
                 self.with_verdict(half, format!("starting {}", self.choice.words()))
@@ -46,7 +52,7 @@ impl Pass<'_> {
         // It cannot be started without its network; whereas a name or a limit that the engine will
         // not take is no reason to leave it down.
         let half = merge(self.connect(current), state);
-        let mut half = merge(half, self.set_right(spec, current, others));
+        let mut half = self.set_right(half, spec, current, (others, &memory));
         if let Some(conflict) = self.name_conflict(&spec.options.name) {
             (half.verdict, half.outcome) = (Some(conflict), None);
         }
@@ -54,10 +60,17 @@ impl Pass<'_> {
     }
 
     /// The name and the limits, on the container as it stands.
-    fn set_right(&self, spec: &ContainerSpec, current: &SeenContainer, others: &[&SeenContainer]) -> Half {
+    fn set_right(
+        &self,
+        mut half: Half,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        (others, memory): (&[&SeenContainer], &Memory),
+    ) -> Half {
         let name = &spec.options.name;
-        let mut half = Half::default();
-        let is_free = others.iter().all(|other| other.name != name.as_str());
+        // What is ready takes the name even from a container that has to stay for a while.
+        let is_free =
+            target::is_proven(current, memory) || others.iter().all(|other| other.name != name.as_str());
         if current.name != name.as_str() && is_free && self.name_conflict(name).is_none() {
             half.differences.push(format!("the name is {}, should be {name}", current.name));
             let rename = Step::Rename { id: current.id.clone(), name: name.clone() };
@@ -108,48 +121,51 @@ impl Pass<'_> {
         others: &[&SeenContainer],
         memory: &mut Memory,
     ) -> Half {
-        let declared = self.declared(spec, current, memory);
-        let half = remove_all(Half::default(), others, "it is a leftover");
-        let mut half = self.remove_holders_but(half, &[current]);
-        let entry = &self.intent.entry;
-        match (self.choice, &entry.image) {
-            (Choice::Wanted(_) | Choice::Insist(_), Some(image)) => {
-                self.becomes_good(current, image, memory);
-                half.outcome = Some((entry.generation, Outcome::Ready));
-            }
-            // The same good generation, in a container that was made anew.
-            _ => {
-                let at = self.ready_since(current, memory);
-                memory.good.iter_mut().for_each(|good| {
-                    good.container.clone_from(&current.id);
-                    good.at = at;
-                });
-            }
-        }
-        memory.good.iter_mut().for_each(|good| good.declared.clone_from(&declared));
+        let half = self.succeeded(Half::default(), others, "it is a leftover");
+        let mut half = self.remove_empty_holders(half);
+        half.outcome = self.note_ready(spec, current, memory);
         half.verdict = Some(self.said_of_front(current, self.rest(memory)));
         half
     }
 
-    /// What the record wants is what is good now. What was good before is remembered, in case this
-    /// does not last.
-    fn becomes_good(&self, current: &SeenContainer, image: &Image, memory: &mut Memory) {
-        let at = self.ready_since(current, memory);
-        let same = memory.good.as_ref().filter(|good| good.image.is_same(image));
-        let first_ready = same.map(|good| good.first_ready);
-        if first_ready.is_none() {
-            memory.before = memory.good.take();
+    /// Notes that a container is what is good now. Returns what became of the recorded generation.
+    pub(super) fn note_ready(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        memory: &mut Memory,
+    ) -> Option<(Generation, Outcome)> {
+        let ready = self.as_ready(spec, current, memory)?;
+        if self.is_of_the_record() {
+            serving::succeed(memory, ready);
+            (memory.refused, memory.interrupted) = (None, None);
+            return Some((self.intent.entry.generation, Outcome::Ready));
         }
-        memory.good = Some(Good {
-            generation: self.intent.entry.generation,
-            image: image.clone(),
-            revision: self.intent.entry.revision.clone(),
-            container: current.id.clone(),
-            at,
-            first_ready: first_ready.unwrap_or(at),
-            declared: None,
-        });
-        (memory.refused, memory.interrupted) = (None, None);
+        // The same good generation, in a container that was made anew.
+        memory.good = Some(ready);
+        memory.next = None;
+        None
+    }
+
+    /// The notes on a container that is ready; `None` if it is of nothing that was ever recorded.
+    pub(super) fn as_ready(
+        &self,
+        spec: &ContainerSpec,
+        current: &SeenContainer,
+        memory: &Memory,
+    ) -> Option<Good> {
+        let (at, declared) = (self.ready_since(current, memory), self.declared(spec, current, memory));
+        let container = current.id.clone();
+        if !self.is_of_the_record() {
+            return Some(Good { container, at, declared, ..memory.good.clone()? });
+        }
+        let Entry { generation, image, revision, .. } = self.intent.entry.clone();
+        Some(Good { generation, image: image?, revision, container, at, first_ready: at, declared })
+    }
+
+    /// Whether what the record names is what is enforced.
+    fn is_of_the_record(&self) -> bool {
+        matches!(self.choice, Choice::Wanted(_) | Choice::Insist(_)) && self.intent.entry.image.is_some()
     }
 
     /// How a container that is ready was declared: as now, unless a hold keeps it as it was made.
@@ -162,13 +178,12 @@ impl Pass<'_> {
         if target::is_made_as(current, spec) {
             return self.intent.declared.clone();
         }
-        let same = memory.good.as_ref().filter(|good| good.container == current.id);
-        same.and_then(|good| good.declared.clone())
+        target::readiness(current, memory).and_then(|ready| ready.declared.clone())
     }
 
     fn ready_since(&self, current: &SeenContainer, memory: &Memory) -> Timestamp {
-        match &memory.good {
-            Some(good) if good.container == current.id && current.started_at <= Some(good.at) => good.at,
+        match target::readiness(current, memory) {
+            Some(ready) if current.started_at <= Some(ready.at) => ready.at,
             _ => self.now,
         }
     }
@@ -209,10 +224,10 @@ impl Pass<'_> {
             return self.in_transit();
         }
         let back = "what was to replace the container is no longer wanted";
-        let half = stop_all_running(Half::default(), others, back);
+        let half = self.hand_over(Half::default(), others, back);
         let half = self.free_ports_of(current, half);
         let half = start_seen(half, current, back);
-        let half = remove_all_stopped(half, others, back);
+        let half = self.after_hand_over(half, others, back);
         self.with_verdict(half, format!("going back to {}", self.choice.words()))
     }
 

@@ -3,7 +3,7 @@
 
 use super::Pass;
 use super::holder::Namespace;
-use super::parts::{merge, remove, remove_all};
+use super::parts::{merge, remove_all};
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, SeenContainer};
@@ -34,16 +34,20 @@ impl<'a> Pass<'a> {
         others: &[&'a SeenContainer],
         memory: Memory,
     ) -> (Half, Memory) {
-        let Some(drain) = self.intent.drain else { return (self.take_over(spec, new, others), memory) };
+        let Some(drain) = self.intent.drain else { return self.take_over(spec, new, others, memory) };
+        let mut memory = memory;
         if !self.is_served(new) {
+            memory.next = self.as_ready(spec, new, &memory);
             return (self.switching(new), memory);
         }
         let (drained, useless): (Vec<&'a SeenContainer>, Vec<_>) =
             others.iter().copied().partition(|other| other.state == ContainerState::Running);
-        let mut memory = memory;
         let half = remove_all(Half::default(), &useless, "it is a leftover");
         memory.draining.extend(drained.iter().map(|old| (old.id.clone(), self.now.after(drain))));
-        let still = Pass { draining: [self.draining.as_slice(), &drained].concat(), ..self.clone() };
+        let draining = [self.draining.as_slice(), &drained].concat();
+        let is_new = |container: &&&SeenContainer| container.id == new.id;
+        let containers = self.containers.iter().filter(is_new).copied().collect();
+        let still = Pass { draining, containers, ..self.clone() };
         let (settled, memory) = still.settled(spec, new, &[], memory);
         // Soon again: what drains may be done already.
         (merge(half, settled).look_again_at(self.now.after(TRANSIT)), memory)
@@ -73,12 +77,12 @@ impl<'a> Pass<'a> {
 
     /// Removes what was replaced and whose last requests have ended, or had their time.
     pub(super) fn drain_away(&self, memory: &Memory) -> Half {
-        let front = self.observed.front.as_ref();
-        let is_drained = front.is_some_and(|front| front.serves.is_some() && !front.is_draining);
+        let why = "it was replaced, and its last requests have had their time";
         self.draining.iter().fold(Half::default(), |half, old| {
             let until = memory.draining.get(&old.id).copied().unwrap_or(self.now);
-            if is_drained || self.now >= until || old.state != ContainerState::Running {
-                remove(half, old, "it was replaced, and its last requests have had their time")
+            // Without a front any more, it goes on for as long as was meant.
+            if self.intent.drain.is_some() || self.now >= until {
+                self.succeeded(half, &[old], why)
             } else {
                 half.look_again_at(until)
             }
@@ -113,6 +117,10 @@ impl<'a> Pass<'a> {
             Some(why) => {
                 let message = format!("{runs}, and the front has trouble: {why}");
                 Verdict::new(Condition::Degraded, Reason::FrontUnavailable, message)
+            }
+            None if self.observed.front.as_ref().is_some_and(|front| front.has_drifted) => {
+                let message = format!("{runs}; somebody changed what the front serves, which is put right");
+                Verdict::new(Condition::Progressing, Reason::Updating, message)
             }
             None if self.is_served(current) => verdict,
             None => {

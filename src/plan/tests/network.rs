@@ -234,7 +234,7 @@ fn a_third_version_takes_over_while_the_first_still_drains() {
     world.always_served = true;
     world.set(2);
     world.wait(12);
-    world.front.as_mut().unwrap().1 = world.now.after(Duration::from_secs(60));
+    world.front.as_mut().unwrap().drained = world.now.after(Duration::from_secs(60));
     world.set(3);
     world.wait(12);
     let images: Vec<_> = world.observed.containers.iter().map(|seen| seen.image.clone()).collect();
@@ -253,6 +253,102 @@ fn a_front_in_trouble_costs_nothing_and_is_said() {
     assert_eq!(world.plan().serving, Some(world.observed.containers[1].id.clone()));
 }
 
+/// A world where image 2 has become ready and the front takes a second to pass traffic to it.
+fn switching() -> World {
+    let mut world = fronted();
+    world.always_served = true;
+    world.front.as_mut().unwrap().takes = Duration::from_secs(1);
+    world.set(2);
+    world.wait(11);
+    assert_eq!(world.plan().serving, Some(world.observed.containers[1].id.clone()));
+    assert_ne!(world.front.as_ref().unwrap().serves, world.plan().serving, "it is switched already");
+    world.done.clear();
+    world
+}
+
+#[test]
+fn a_push_in_the_middle_of_a_switch_stops_nothing_that_the_front_may_send_to() {
+    let mut world = switching();
+    world.set(3);
+    world.pass();
+    world.pass();
+    let is_stop = |step: &&Step| matches!(step, Step::Stop { .. } | Step::Remove { .. });
+    assert_eq!(world.done.iter().filter(is_stop).count(), 0, "{world:?}");
+    world.rest();
+    assert!(world.is_ready_with(3), "{world:?}");
+}
+
+#[test]
+fn a_record_that_goes_back_in_the_middle_of_a_switch_costs_no_request() {
+    let mut world = switching();
+    world.set(1);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_as_the_front_is_switched_leaves_the_readiness_to_the_next_one() {
+    for is_pushed in [false, true] {
+        let mut world = switching();
+        world.forgets = true;
+        world.killed_before = Some(0);
+        world.front.as_mut().unwrap().takes = Duration::ZERO;
+        world.wait(1);
+        let serves = world.front.as_ref().unwrap().serves.clone();
+        world.restart_daemon();
+        if is_pushed {
+            world.set(3);
+        }
+        world.pass();
+        world.advance(world.now.after(Duration::from_millis(300)));
+        world.pass();
+        let good = world.memory.good.as_ref().map(|good| good.container.clone());
+        assert_eq!(good, serves, "what serves had become ready: {world:?}");
+        world.rest();
+        assert!(world.is_ready_with(if is_pushed { 3 } else { 2 }), "{world:?}");
+    }
+}
+
+#[test]
+fn what_abide_stopped_is_no_failure_of_the_version_that_it_stopped() {
+    // An older record stops what a newer one had started, and hears of the newer one only then.
+    let mut world = held();
+    world.set(2);
+    world.rest();
+    let entry = world.intent.entry.clone();
+    world.set(1);
+    world.wait(1);
+    world.restart_daemon();
+    assert!(world.observed.containers.iter().any(|seen| seen.image == Some(digest(2))), "{world:?}");
+    let at = world.now;
+    world.record_again(entry, at);
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
+    assert!(world.intent.bad.is_empty());
+}
+
+/// Something that happens while versions follow each other.
+#[derive(Clone, Debug)]
+enum Move {
+    Set(u8),
+    Edit(bool),
+    Kill(usize),
+    Restart,
+    Pass,
+    Millis(u64),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        3 => (1..5_u8).prop_map(Move::Set),
+        1 => any::<bool>().prop_map(Move::Edit),
+        2 => (0..6_usize).prop_map(Move::Kill),
+        2 => Just(Move::Restart),
+        4 => Just(Move::Pass),
+        6 => (0..15_000_u64).prop_map(Move::Millis),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -260,11 +356,13 @@ proptest! {
     /// daemon killed anywhere in between, does the front pass traffic to what does not answer.
     #[test]
     fn with_a_front_no_deployment_costs_a_request(
+        takes in 0..3_000_u64,
         moves in prop::collection::vec((10..16_u8, 0..4_usize, 0..50_u64, prop::option::of(0..8_usize)), 1..12),
     ) {
         let programs = [Program::Good, Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart];
         let mut world = fronted();
         world.always_served = true;
+        world.front.as_mut().unwrap().takes = Duration::from_millis(takes);
         for (number, program, seconds, killed) in moves {
             if !world.programs.contains_key(&digest(number)) {
                 world.program(number, programs[program]);
@@ -276,5 +374,35 @@ proptest! {
         world.rest();
         prop_assert_eq!(world.serving().len(), 1);
         prop_assert_eq!(world.observed.holders.len(), 1);
+    }
+    /// The law of the serving container: whatever comes in the middle of whatever, with the daemon killed
+    /// and its newest notes lost, and with a front that takes its time, nothing is stopped that requests
+    /// may be at (`World::may_leave`), and what the front passes traffic to always answers.
+    #[test]
+    fn whatever_comes_in_the_middle_of_an_update_what_serves_is_not_stopped_before_another_serves(
+        has_front in any::<bool>(),
+        forgets in any::<bool>(),
+        takes in 0..3_000_u64,
+        moves in prop::collection::vec(moves(), 1..40),
+    ) {
+        let mut world = if has_front { fronted() } else { held() };
+        world.always_served = has_front;
+        world.forgets = forgets;
+        world.front.iter_mut().for_each(|front| front.takes = Duration::from_millis(takes));
+        for next in moves {
+            match next {
+                Move::Set(number) => world.set(number),
+                Move::Edit(init) => world.edit(|options| options.init = init),
+                Move::Kill(step) => world.killed_before = Some(step),
+                Move::Restart => world.restart_daemon(),
+                Move::Pass => drop(world.pass()),
+                Move::Millis(millis) => world.wait_millis(millis),
+            }
+        }
+        world.killed_before = None;
+        let wanted = world.intent.entry.image.clone();
+        world.rest();
+        prop_assert_eq!(world.serving().len(), 1, "{:?}", world);
+        prop_assert_eq!(&world.only().image, &wanted.unwrap().id);
     }
 }

@@ -42,6 +42,8 @@ enum Event {
     PauseHolder(usize),
     RefuseHolders(bool),
     RestartDaemon,
+    SlowFront(u64),
+    Forget(bool),
     Fail(usize),
     KillDaemonBefore(usize),
     Pass,
@@ -87,7 +89,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..2_usize).prop_map(RemoveHolder),
         1 => (0..2_usize).prop_map(PauseHolder),
         1 => any::<bool>().prop_map(RefuseHolders),
-        1 => Just(RestartDaemon),
+        2 => Just(RestartDaemon),
+        2 => (0..3_000_u64).prop_map(SlowFront),
+        1 => any::<bool>().prop_map(Forget),
         3 => (0..8_usize).prop_map(Fail),
         3 => (0..8_usize).prop_map(KillDaemonBefore),
         6 => Just(Pass),
@@ -135,6 +139,10 @@ fn happen(world: &mut World, event: &Event) {
         Event::PauseHolder(index) => world.pause_holder(*index),
         Event::RefuseHolders(refuses) => world.refuses_holders = *refuses,
         Event::RestartDaemon => world.restart_daemon(),
+        Event::SlowFront(millis) => {
+            world.front.iter_mut().for_each(|front| front.takes = Duration::from_millis(*millis));
+        }
+        Event::Forget(forgets) => world.forgets = *forgets,
         Event::Fail(number) => {
             world.failing.insert(*number);
         }

@@ -171,6 +171,60 @@ async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() 
     assert_eq!(rig.seen("dev").trouble, None);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_has_nginx_serve_is_seen_until_it_is_put_right() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    assert_eq!(rig.seen("dev").reach, Reach::Only(["c-dev".to_owned()].into()));
+    // While its checks fail, nothing can be put right.
+    let program = format!("{}:/usr/sbin/nginx", rig.container());
+    docker(&["cp", "/bin/false", &program]).unwrap();
+    let edited = read(&rig, FILE).unwrap().replace("dev.example", "hacked.example");
+    write_by_hand(&rig, FILE, &edited);
+    docker(&["kill", "--signal", "HUP", rig.container()]).unwrap();
+    let seen = eventually("it is seen", || async { Some(rig.seen("dev")).filter(|seen| seen.has_drifted) });
+    assert_eq!(seen.await.unwrap().reach, Reach::Any, "requests may be anywhere");
+    docker(&["cp", "/usr/sbin/nginx", &program]).unwrap();
+    let mended = eventually("it is put right", || async {
+        Some(rig.seen("dev")).filter(|seen| !seen.has_drifted && seen.trouble.is_none())
+    });
+    mended.await.unwrap();
+    assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("dev"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_stopped_by_a_signal_goes_on_without_a_gap() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let (before, new) = (life(&rig), Backend::start("new").await);
+    docker(&["kill", "--signal", "STOP", rig.container()]).unwrap();
+    let load = Load::start(rig.ports[0]);
+    rig.route("dev", "c-new", new.address);
+    let both = || ["c-dev", "c-new"].map(str::to_owned).into();
+    let reach = || async { (rig.seen("dev").reach == Reach::Only(both())).then_some(()) };
+    eventually("nobody knows which of both nginx will serve", reach).await.unwrap();
+    rig.serves("dev", "c-new").await;
+    let counts = load.end().await;
+    assert_eq!(counts.failed.load(Ordering::Relaxed), 0, "{counts:?}");
+    assert_eq!(life(&rig), before, "the container was made anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_stays_frozen_gets_another_container() {
+    let dev = Backend::start("dev").await;
+    let Some(rig) = serving_dev(&dev).await else { return };
+    let (frozen, new) = (rig.inspect("{{.Id}}"), Backend::start("new").await);
+    let freeze = tokio::spawn({
+        let frozen = frozen.clone();
+        async move { while docker(&["kill", "--signal", "STOP", &frozen]).is_some() {} }
+    });
+    rig.route("dev", "c-new", new.address);
+    rig.serves("dev", "c-new").await;
+    freeze.await.unwrap();
+    assert_ne!(rig.inspect("{{.Id}}"), frozen);
+    assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("new"));
+}
+
 fn self_signed(certificate: &str, key: &str) {
     let made = Command::new("openssl")
         .args([

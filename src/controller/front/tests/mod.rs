@@ -119,7 +119,7 @@ impl Rig {
     }
 
     fn seen(&self, environment: &str) -> FrontSeen {
-        self.front.seen(&name(environment)).unwrap()
+        self.front.seen(&name(environment)).unwrap_or_default()
     }
 
     /// Waits until an environment is really served from this container.
@@ -167,8 +167,11 @@ fn watch_containers(front: Front) -> DropGuard {
         let engine = Engine::new(None);
         let mut happenings = Box::pin(engine.happenings(None).await.unwrap());
         while let Some(Ok(happening)) = happenings.next().await {
-            if let crate::controller::docker::Happening::Container { id, names, .. } = happening {
-                front.hear(&id, &names);
+            use crate::controller::docker::Happening;
+            match happening {
+                Happening::Container { id, names, .. } => front.hear(&id, &names),
+                Happening::Inside { id } | Happening::Signal { id, .. } => front.hear(&id, &[]),
+                _ => {}
             }
         }
     };

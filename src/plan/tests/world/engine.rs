@@ -171,6 +171,7 @@ impl World {
         let (now, ignores_limits) = (self.now, self.ignores_limits);
         match step {
             Step::Stop { id } => {
+                self.may_leave(id);
                 let exit = Exit { code: 143, out_of_memory: false, at: now };
                 self.find(id)?.state = ContainerState::Exited(exit);
             }
@@ -185,7 +186,8 @@ impl World {
                 self.find(id)?.name = name.to_string();
             }
             Step::Restart { id } => {
-                self.change(&Step::Stop { id: id.clone() })?;
+                self.find(id)?.state =
+                    ContainerState::Exited(Exit { code: 143, out_of_memory: false, at: now });
                 self.start(id)?;
             }
             Step::Unpause { id } => self.find(id)?.state = ContainerState::Running,
@@ -207,6 +209,7 @@ impl World {
 
     /// Removes a container, and holds the law that what was ready stays until its replacement is.
     pub(super) fn remove(&mut self, id: &str) -> Result<(), String> {
+        self.may_leave(id);
         let was_good = self.memory.good.as_ref().is_some_and(|good| good.container == id);
         let is_dead = self.find(id)?.state == ContainerState::Dead;
         let is_gone = self.find(id)?.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone);

@@ -4,6 +4,7 @@
 //! until it has nothing to do; then the next bell or timer comes.
 
 mod engine;
+mod front;
 mod network;
 mod sight;
 
@@ -27,7 +28,8 @@ use crate::model::spec::{HealthSpec, Probe, Publish, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
-use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_failure, plan};
+use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_failure, is_news, plan};
+pub(super) use front::Front;
 use network::Made;
 
 /// The value of an environment variable of every container, which nothing may ever say.
@@ -146,8 +148,9 @@ pub(super) struct World {
     pub(super) history: Vec<Entry>,
     /// Calls that fail do so because the engine does not answer.
     pub(super) is_silent: bool,
-    /// What the front passes traffic to, and when the requests before that have ended.
-    pub(super) front: Option<(Option<String>, Timestamp)>,
+    pub(super) front: Option<Front>,
+    /// Whether a daemon that is killed has kept no notes but those that it keeps before it acts.
+    pub(super) forgets: bool,
     /// Whether what the front serves must answer after every pass.
     pub(super) always_served: bool,
     /// The engine cannot run holders.
@@ -213,6 +216,7 @@ impl World {
             history: Vec::new(),
             is_silent: false,
             front: None,
+            forgets: false,
             always_served: false,
             refuses_holders: false,
             rung: false,
@@ -277,6 +281,12 @@ impl World {
         self.record(None, Some(image(number)), Origin::Promotion);
     }
 
+    /// A record that is newer than this one is heard of.
+    pub(super) fn record_again(&mut self, entry: Entry, at: Timestamp) {
+        self.record(entry.revision, entry.image, Origin::Promotion);
+        self.intent.entry.at = at;
+    }
+
     /// The record goes back, as it does where [`Step::RollBack`] is taken.
     fn roll_back(&mut self, from: Generation, to: &Good, reason: Reason, message: &str) {
         let failed = self.intent.entry.clone();
@@ -336,6 +346,7 @@ impl World {
     }
 
     pub(super) fn restart_daemon(&mut self) {
+        self.restart_front_worker(self.containers_made % 2 == 0);
         self.prober_since = self.now;
         self.job = None;
         (self.observed.superseded_job, self.observed.burst_since) = (false, None);
@@ -417,12 +428,19 @@ impl World {
     /// One pass: plan, act, remember.
     pub(super) fn pass(&mut self) -> Plan {
         let plan = self.plan();
-        self.memory = plan.memory.clone();
+        let before = std::mem::replace(&mut self.memory, plan.memory.clone());
+        self.is_ready_as_said(&plan);
+        self.tell_front(&plan);
         let mut made = Made::default();
         for planned in &plan.steps {
             match self.act(&planned.step, &mut made) {
                 Ok(true) => {}
-                Ok(false) => break,
+                Ok(false) => {
+                    if self.forgets && !is_news(&before, &plan.memory) {
+                        self.memory = before;
+                    }
+                    break;
+                }
                 Err(error) => {
                     let cause = if self.is_silent { Cause::Engine } else { cause::of_start(&error) };
                     let failure = Failure { cause, message: &error };
@@ -431,8 +449,19 @@ impl World {
                 }
             }
         }
-        self.switch_front(&plan);
+        self.turn_front();
         plan
+    }
+
+    /// Ready is said of what runs the recorded image, and that is what the status names.
+    fn is_ready_as_said(&self, plan: &Plan) {
+        if plan.verdict.reason == Reason::AsRecorded {
+            let seen = self.seen();
+            let serving =
+                crate::plan::serving(&self.intent, &seen, &plan.memory).expect("Ready, and nothing runs");
+            let recorded = self.intent.entry.image.as_ref().and_then(|image| image.id.as_ref());
+            assert_eq!(serving.image.as_ref(), recorded, "Ready with another image: {self:?}");
+        }
     }
 
     /// Passes until there is nothing to do and nothing to wait for.
@@ -452,7 +481,17 @@ impl World {
 
     /// Passes for so many seconds; what steps were taken.
     pub(super) fn wait(&mut self, seconds: u64) -> usize {
-        let (end, before) = (self.now.after(Duration::from_secs(seconds)), self.done.len());
+        let before = self.done.len();
+        self.wait_until(self.now.after(Duration::from_secs(seconds)));
+        self.done.len() - before
+    }
+
+    /// The same for a part of a second.
+    pub(super) fn wait_millis(&mut self, millis: u64) {
+        self.wait_until(self.now.after(Duration::from_millis(millis)));
+    }
+
+    fn wait_until(&mut self, end: Timestamp) {
         for _ in 0..4_000 {
             let plan = self.pass();
             if !plan.steps.is_empty() || std::mem::take(&mut self.rung) {
@@ -460,10 +499,7 @@ impl World {
             }
             match self.next_bell(&plan).filter(|at| *at <= end) {
                 Some(at) => self.advance(at),
-                None => {
-                    self.advance(end);
-                    return self.done.len() - before;
-                }
+                None => return self.advance(end),
             }
         }
         panic!("a hot loop: {self:?}");
@@ -475,12 +511,13 @@ impl World {
         let events = running.flat_map(|container| [self.ends(container), self.answers(container)]);
         let ripe = plan.look_again.filter(|at| *at > self.now);
         let job = self.job.as_ref().map(|job| job.ends);
-        let drained = self.front.as_ref().map(|(_, drained)| *drained);
-        events.chain([ripe, job, drained]).flatten().filter(|at| *at > self.now).min()
+        let front = self.front.iter().flat_map(Front::bells);
+        events.chain([ripe, job]).chain(front).flatten().filter(|at| *at > self.now).min()
     }
 
     pub(super) fn advance(&mut self, to: Timestamp) {
         self.now = to;
+        self.turn_front();
         let over = |at: Option<Timestamp>| at.filter(|at| *at <= to);
         let ended: Vec<_> = (0..self.observed.containers.len())
             .filter_map(|index| Some((index, over(self.ends(&self.observed.containers[index]))?)))

@@ -1,12 +1,8 @@
 //! Holders and the front of the world, and the laws of the network.
 
 use super::*;
-use crate::model::front::FrontSeen;
 use crate::model::holder::HolderSpec;
 use crate::model::observed::{EngineHealth, HolderState, Joined};
-
-/// How long the last requests to what was replaced take.
-const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// What the steps of a plan made so far.
 #[derive(Default)]
@@ -31,34 +27,9 @@ impl World {
         if mode == Mode::Front {
             self.intent.update = Some(Update::StartFirst);
             self.intent.drain = Some(Duration::from_secs(30));
-            self.front = Some((None, self.now));
+            self.front = Some(Front::new(self.now));
             self.edit(|options| options.publish = None);
         }
-    }
-
-    // --- the front ----------------------------------------------------------------------------
-
-    /// The front does as a plan wants, and that rings.
-    pub(super) fn switch_front(&mut self, plan: &Plan) {
-        let (now, always) = (self.now, self.always_served);
-        if let Some((serves, drained)) = &mut self.front
-            && *serves != plan.serving
-        {
-            *serves = plan.serving.clone();
-            *drained = now.after(LAST_REQUESTS);
-            self.rung = true;
-        }
-        assert!(!always || self.is_served(), "the front serves nothing that answers: {self:?}");
-    }
-
-    pub(super) fn front_seen(&self) -> Option<FrontSeen> {
-        let (serves, drained) = self.front.clone()?;
-        Some(FrontSeen { serves, since: self.now, is_draining: self.now < drained, trouble: None })
-    }
-
-    fn is_served(&self) -> bool {
-        let Some((Some(serves), _)) = &self.front else { return false };
-        self.serving().iter().any(|container| container.id == *serves)
     }
 
     // --- holders ------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+//! Containers that nginx may send requests to beside the one that it is known to.
+//!
+//! A configuration counts from the moment when it is rendered: whatever happens to the attempt to have
+//! nginx take it over, including that nobody hears of its end, nginx may do so until it is seen to serve
+//! a later one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::site::{Site, Sites};
+use crate::model::name::EnvironmentName;
+
+/// Containers by environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached(BTreeMap<EnvironmentName, BTreeSet<String>>);
+
+impl Reached {
+    /// Adds the containers that a configuration passes requests to.
+    pub(super) fn add(&mut self, sites: &Sites) {
+        for (environment, site) in sites {
+            self.0.entry(environment.clone()).or_default().extend(container(site));
+        }
+    }
+
+    pub(super) fn of(&self, environment: &EnvironmentName) -> impl Iterator<Item = String> {
+        self.0.get(environment).into_iter().flatten().cloned()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The container that a site passes requests to.
+pub(super) fn container(site: &Site) -> Option<String> {
+    site.route.as_ref().map(|route| route.container.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::front::Route;
+
+    fn sites(container: &str) -> Sites {
+        let route = Route { container: container.to_owned(), address: "172.18.0.2:80".parse().unwrap() };
+        let site = Site { hostname: None, publish: None, route: Some(route) };
+        [(EnvironmentName::new("dev").unwrap(), site)].into()
+    }
+
+    #[test]
+    fn every_configuration_counts_until_a_later_one_is_served() {
+        let (mut reached, dev) = (Reached::default(), EnvironmentName::new("dev").unwrap());
+        reached.add(&sites("one"));
+        reached.add(&sites("two"));
+        assert_eq!(reached.of(&dev).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(reached.of(&EnvironmentName::new("test").unwrap()).count(), 0);
+        reached.clear();
+        assert_eq!(reached.of(&dev).count(), 0);
+    }
+}

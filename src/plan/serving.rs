@@ -1,0 +1,91 @@
+//! The serving container: which one it is, and at which others requests may be. Decided from what is
+//! observed, never from what was meant to be.
+
+use super::Intent;
+use super::target;
+use crate::model::desired::Outcome;
+use crate::model::memory::{Good, Memory};
+use crate::model::name::Generation;
+use crate::model::observed::{ContainerState, Observed, SeenContainer};
+use crate::model::time::Timestamp;
+
+/// Whether requests may be at a container of this environment.
+///
+/// Behind a front that is so for every container that the front passes requests to, or may still pass
+/// them to; without a front, for every container that runs.
+pub(super) fn may_serve(container: &SeenContainer, intent: &Intent, observed: &Observed) -> bool {
+    let has_process = matches!(container.state, ContainerState::Running | ContainerState::Paused);
+    has_process && container.has_namespace() && may_be_reached(container, intent, observed)
+}
+
+fn may_be_reached(container: &SeenContainer, intent: &Intent, observed: &Observed) -> bool {
+    let front = || observed.front.as_ref();
+    intent.drain.is_none() || front().is_none_or(|front| front.reach.may_include(&container.id))
+}
+
+/// The container that serves: the one that the front passes traffic to. Without a front, or while it is
+/// not known what that does, the one that became ready; else any that runs.
+pub fn serving<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) -> Option<&'o SeenContainer> {
+    let front = observed.front.as_ref().filter(|_| intent.drain.is_some());
+    let served = front.and_then(|front| front.serves.as_ref());
+    let running = observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+    running.min_by_key(|seen| {
+        let is_served = served == Some(&seen.id);
+        (!is_served, !target::is_proven(seen, memory), seen.created_at, &seen.id)
+    })
+}
+
+/// The notes once the front passes traffic to the container that became ready last: that is what is
+/// good now, and what was good before drains. With them, what became of a generation that a newer one
+/// has superseded meanwhile.
+pub(super) fn recognise(
+    mut memory: Memory,
+    intent: &Intent,
+    observed: &Observed,
+    now: Timestamp,
+) -> (Memory, Option<(Generation, Outcome)>) {
+    let is_up = |next: &Good| {
+        let mut containers = observed.containers.iter();
+        containers.any(|seen| seen.id == next.container && seen.state == ContainerState::Running)
+    };
+    let serves = |next: &Good| {
+        let front = observed.front.as_ref();
+        front.is_some_and(|front| front.serves.as_ref() == Some(&next.container))
+    };
+    memory.next.take_if(|next| !is_up(next));
+    let (Some(drain), Some(next)) = (intent.drain, memory.next.take_if(|next| serves(next))) else {
+        return (memory, None);
+    };
+    let before = memory.good.as_ref().map(|good| good.container.clone());
+    memory.draining.extend(before.filter(|id| *id != next.container).map(|id| (id, now.after(drain))));
+    memory.draining.remove(&next.container);
+    let generation = next.generation;
+    succeed(&mut memory, next);
+    if generation == intent.entry.generation {
+        (memory.refused, memory.interrupted) = (None, None);
+        return (memory, None);
+    }
+    (memory, Some((generation, Outcome::Ready)))
+}
+
+/// `ready` is what is good now. What was good before is remembered, in case this does not last.
+pub(super) fn succeed(memory: &mut Memory, ready: Good) {
+    let same = memory.good.as_ref().filter(|good| good.image.is_same(&ready.image));
+    let first_ready = same.map(|good| good.first_ready);
+    if first_ready.is_none() {
+        memory.before = memory.good.take();
+    }
+    memory.good = Some(Good { first_ready: first_ready.unwrap_or(ready.first_ready), ..ready });
+    memory.next = None;
+}
+
+/// Whether notes tell of a readiness, or of a stop, that earlier ones do not: such notes are kept before
+/// anything is done because of them.
+pub fn is_news(before: &Memory, after: &Memory) -> bool {
+    fn containers(memory: &Memory) -> [Option<&String>; 2] {
+        [&memory.good, &memory.next].map(|good| good.as_ref().map(|good| &good.container))
+    }
+    containers(before) != containers(after)
+        || before.draining != after.draining
+        || before.stopped != after.stopped
+}

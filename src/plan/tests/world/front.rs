@@ -1,0 +1,164 @@
+//! The front of the world, which takes its time, and the law that nothing is stopped that it may send
+//! requests to.
+
+use super::*;
+use crate::model::front::{FrontSeen, Reach};
+
+/// How long the last requests to what was replaced take.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// How long a daemon that was started does not know what the front does.
+const UNKNOWN: Duration = Duration::from_millis(300);
+
+/// What the front does, and what the daemon knows of it.
+#[derive(Clone, Debug)]
+pub(in crate::plan::tests) struct Front {
+    /// What it passes traffic to.
+    pub(in crate::plan::tests) serves: Option<String>,
+    /// What the daemon told it; `None`: nothing since it was started.
+    told: Option<Option<String>>,
+    /// What it is about to serve, and when it does.
+    switch: Option<(Option<String>, Timestamp)>,
+    /// How long a switch takes.
+    pub(in crate::plan::tests) takes: Duration,
+    /// Where requests of before a switch are under way to.
+    from: BTreeSet<String>,
+    /// When those have ended.
+    pub(in crate::plan::tests) drained: Timestamp,
+    /// Whether the daemon knows which those are.
+    is_drain_known: bool,
+    /// When the daemon knows what the front does.
+    known_at: Timestamp,
+}
+
+impl Front {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            serves: None,
+            told: None,
+            switch: None,
+            takes: Duration::ZERO,
+            from: BTreeSet::new(),
+            drained: now,
+            is_drain_known: true,
+            known_at: now,
+        }
+    }
+
+    /// The containers that requests really go to, or are under way to.
+    fn reaches(&self, now: Timestamp) -> BTreeSet<String> {
+        let under_way = self.from.iter().filter(|_| now < self.drained);
+        let next = self.switch.iter().flat_map(|(next, _)| next);
+        under_way.chain(&self.serves).chain(next).cloned().collect()
+    }
+
+    /// What happens by itself next.
+    pub(super) fn bells(&self) -> [Option<Timestamp>; 3] {
+        [Some(self.drained), Some(self.known_at), self.switch.as_ref().map(|(_, at)| *at)]
+    }
+
+    /// Serves what it was told, once its time has come. Returns whether that is news.
+    fn turn(&mut self, now: Timestamp) -> bool {
+        let mut is_news = false;
+        if let Some((next, at)) = self.switch.take_if(|(_, at)| *at <= now) {
+            if now >= self.drained {
+                self.from.clear();
+                self.is_drain_known = true;
+            }
+            self.from.extend(std::mem::replace(&mut self.serves, next));
+            self.drained = at.after(LAST_REQUESTS);
+            is_news = true;
+        }
+        let told = self.told.clone().filter(|told| *told != self.serves && self.switch.is_none());
+        if let Some(told) = told {
+            self.switch = Some((told, now.after(self.takes)));
+            return self.takes.is_zero() && self.turn(now) || is_news;
+        }
+        is_news
+    }
+
+    fn seen(&self, now: Timestamp) -> Option<FrontSeen> {
+        if now < self.known_at {
+            return None;
+        }
+        let is_draining = now < self.drained;
+        let reach = if is_draining && !self.is_drain_known {
+            Reach::Any
+        } else {
+            Reach::Only(self.reaches(now)).and(self.told.clone().flatten())
+        };
+        let serves = self.serves.clone();
+        Some(FrontSeen { serves, since: now, is_draining, trouble: None, reach, has_drifted: false })
+    }
+}
+
+impl World {
+    /// The front hears what a plan wants served.
+    pub(super) fn tell_front(&mut self, plan: &Plan) {
+        let now = self.now;
+        if let Some(front) = self.front.as_mut().filter(|front| now >= front.known_at) {
+            let is_news = front.told.as_ref() != Some(&plan.serving);
+            front.told = Some(plan.serving.clone());
+            self.rung |= is_news;
+        }
+    }
+
+    /// The front does what is due, and that rings.
+    pub(super) fn turn_front(&mut self) {
+        let (now, always) = (self.now, self.always_served);
+        self.rung |= self.front.as_mut().is_some_and(|front| front.turn(now));
+        assert!(!always || self.is_served(), "the front serves nothing that answers: {self:?}");
+    }
+
+    /// The daemon that told the front is gone. What it had begun happens, or does not.
+    pub(super) fn restart_front_worker(&mut self, is_switched: bool) {
+        let now = self.now;
+        let Some(front) = &mut self.front else { return };
+        front.told = None;
+        match front.switch.take().filter(|_| is_switched) {
+            Some((next, _)) => {
+                front.switch = Some((next, now));
+                front.turn(now);
+            }
+            None => {}
+        }
+        front.is_drain_known = now >= front.drained;
+        front.known_at = now.after(UNKNOWN);
+    }
+
+    pub(super) fn front_seen(&self) -> Option<FrontSeen> {
+        self.front.as_ref()?.seen(self.now)
+    }
+
+    fn is_served(&self) -> bool {
+        let Some(Front { serves: Some(serves), .. }) = &self.front else { return false };
+        self.serving().iter().any(|container| container.id == *serves)
+    }
+
+    /// The law of those who leave: what answers requests is stopped once no request can be at it, or,
+    /// where two cannot run at once, while the one that follows is there to be started.
+    pub(super) fn may_leave(&self, id: &str) {
+        let serving = self.serving();
+        let answers = |container: &&&SeenContainer| {
+            container.id == id && !self.hung.contains_key(id) && self.is_connected(container)
+        };
+        let Some(container) = serving.iter().find(answers) else { return };
+        if crate::plan::is_start_first(&self.intent, &self.observed)
+            && let Some(front) = &self.front
+        {
+            let reached = front.reaches(self.now).contains(id);
+            assert!(!reached, "the front may send requests to what is stopped: {id} in {self:?}");
+        } else if serving.len() == 1 {
+            let could_follow = |other: &SeenContainer| {
+                let is_down = matches!(other.state, ContainerState::Created | ContainerState::Exited(_));
+                other.id != container.id && is_down
+            };
+            let follows = self.observed.containers.iter().any(could_follow);
+            assert!(follows, "what serves is stopped and nothing is there to follow: {self:?}");
+        }
+    }
+
+    fn is_connected(&self, container: &SeenContainer) -> bool {
+        let seen = container.clone().with_holder(&self.observed.holders);
+        !seen.networks.is_empty()
+    }
+}
