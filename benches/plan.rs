@@ -119,6 +119,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
         update: Some(Update::StopFirst),
         holder: true,
         drain: None,
+        keeps_what_runs: false,
         proposed: false,
         environment: options.environment.clone(),
         entry,

@@ -37,7 +37,7 @@ use answers::Answers;
 use assign::{Assigner, Refusals};
 use link::{Link, Told};
 use policy::Policy;
-use reporter::{IsObserved, Reporter};
+use reporter::{IsObserved, ListLeft, Reporter};
 use server::Server;
 use tunnel::Tunnel;
 
@@ -65,6 +65,8 @@ pub struct Options {
     pub resync: Duration,
     /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
     pub engine: Option<String>,
+    /// How long the controller is waited for before what runs is healed without it.
+    pub alone_after: Duration,
 }
 
 /// Runs an agent until SIGTERM or Ctrl-C; a second one ends it at once.
@@ -123,7 +125,9 @@ impl Agent {
         let epoch = handles.replica.next_epoch(now.saturating_mul(SESSIONS)).await?;
         let kept = assign::manifest(handles.replica.kept()?, &policy);
         let (manifests, manifest) = watch::channel(Arc::new(kept));
+        let (grant, authority) = controller::Grant::awaited();
         let (controller, running) = controller::spawn(Settings {
+            authority,
             record: handles.id.clone(),
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone().of_replica(),
@@ -140,14 +144,27 @@ impl Agent {
         let refusals = Refusals::default();
         let assigner =
             Assigner { replica: handles.replica.clone(), policy, manifests, refusals: refusals.clone() };
-        let seen = controller.clone();
-        let is_observed = Box::new(move |environment: &_| seen.look(environment).is_observed);
-        let reporter = Arc::new(reporter(&handles, refusals, is_observed));
+        let reporter = Arc::new(reporter(&handles, refusals, controller.clone()));
         let (instance, answers) = (handles.id.clone(), Answers::new(controller));
         let stop = CancellationToken::new();
         info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide agent runs");
-        let link = Link { server, instance, epoch, up, assigner, reporter, answers, told: Told::default() };
-        let tasks = vec![tokio::spawn(link.run(stop.clone())), tokio::spawn(tunnel.run(stop.clone()))];
+        let link = Link {
+            server,
+            instance,
+            epoch,
+            up,
+            assigner,
+            reporter,
+            answers,
+            told: Told::default(),
+            grant: grant.clone(),
+        };
+        let alone = go_on_alone(grant, options.alone_after, stop.clone());
+        let tasks = vec![
+            tokio::spawn(link.run(stop.clone())),
+            tokio::spawn(tunnel.run(stop.clone())),
+            tokio::spawn(alone),
+        ];
         Ok(Self { handles, stop, tasks, running })
     }
 
@@ -168,13 +185,24 @@ impl Agent {
     }
 }
 
+/// Keeps what runs, if the controller is not heard in time.
+async fn go_on_alone(grant: controller::Grant, patience: Duration, stop: CancellationToken) {
+    if stop.run_until_cancelled(grant.wait(patience)).await == Some(true) {
+        warn!(?patience, "the controller was not heard since the start; what runs here is kept and healed");
+    }
+}
+
 /// Has the policy judge what is mounted, whenever that is.
 fn mount_policy(policy: &Arc<Policy>) -> MountPolicy {
     let policy = Arc::clone(policy);
     MountPolicy::new(move |path| policy.bind(path))
 }
 
-fn reporter(handles: &Handles, refusals: Refusals, is_observed: IsObserved) -> Reporter {
+fn reporter(handles: &Handles, refusals: Refusals, controller: controller::Controller) -> Reporter {
+    let (seen, replica) = (controller.clone(), handles.replica.clone());
+    let is_observed: IsObserved = Box::new(move |environment| seen.look(environment).is_observed);
+    let left: ListLeft =
+        Box::new(move || controller.left(&replica.kept().ok()?.environments.into_keys().collect()));
     Reporter {
         instance: handles.id.clone(),
         status: handles.status.clone(),
@@ -184,6 +212,7 @@ fn reporter(handles: &Handles, refusals: Refusals, is_observed: IsObserved) -> R
         state: Mutex::default(),
         news: Notify::new(),
         is_observed,
+        left,
     }
 }
 

@@ -142,6 +142,7 @@ impl Daemon {
         dirs.hidden.extend(options.encryption.key_file());
         remove_remains(&dirs.work);
         let (controller, running) = controller::spawn(Settings {
+            authority: controller::Grant::given(),
             record: handles.id.clone(),
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone(),

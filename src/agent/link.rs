@@ -14,6 +14,7 @@ use super::assign::Assigner;
 use super::lines::Lines;
 use super::reporter::{ReportError, Reporter};
 use super::server::{AskError, Asker, Server};
+use crate::controller::Grant;
 use crate::model::error::chain;
 use crate::model::link::{Assignment, Hello, ToAgent, VERSION};
 use crate::record::RecordError;
@@ -40,6 +41,8 @@ pub(super) struct Link {
     pub(super) reporter: Arc<Reporter>,
     pub(super) answers: Answers,
     pub(super) told: Told,
+    /// Lets the record be acted upon once the controller was heard.
+    pub(super) grant: Grant,
 }
 
 /// Why there is no link, as it was told last: the same is not told again with every attempt, while
@@ -179,6 +182,7 @@ impl Link {
     async fn take(&self, assignment: Assignment) -> Result<(), RecordError> {
         self.reporter.assigned(&assignment);
         self.assigner.take(assignment).await?;
+        self.grant.give();
         self.reporter.ring();
         Ok(())
     }

@@ -12,13 +12,15 @@ use tracing::warn;
 use super::assign::{Refusal, Refusals};
 use super::server::{AskError, Asker};
 use crate::model::error::chain;
-use crate::model::link::{Assignment, Heard, Receipt, Report, Reported};
+use crate::model::link::{Assignment, Heard, Left, Receipt, Report, Reported};
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason, Status};
 use crate::record::{Bell, Bells, DesiredReader, RecordError, StatusReader};
 
 /// Changes that come within this time are reported together.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
+/// How often it is looked for containers of environments that this host does not run.
+const LOOK_FOR_LEFT: Duration = Duration::from_secs(5);
 /// A report that was not taken is sent again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Events in one report of an environment; more follow in the next.
@@ -40,9 +42,13 @@ pub(super) struct Reporter {
     pub(super) news: Notify,
     /// Whether a pass has looked at an environment since this process started.
     pub(super) is_observed: IsObserved,
+    /// Lists what is on this host of environments that it does not run.
+    pub(super) left: ListLeft,
 }
 
 pub(super) type IsObserved = Box<dyn Fn(&EnvironmentName) -> bool + Send + Sync>;
+/// Gives `None` while nobody knows what is on this host.
+pub(super) type ListLeft = Box<dyn Fn() -> Option<Left> + Send + Sync>;
 
 /// How far the controller has heard.
 #[derive(Debug, Default)]
@@ -51,6 +57,8 @@ pub(super) struct State {
     heard: BTreeMap<EnvironmentName, Heard>,
     /// What changed since the last report.
     changed: BTreeSet<EnvironmentName>,
+    /// What was last reported to be left on this host.
+    left: Option<Left>,
 }
 
 /// Why reporting in a session ended.
@@ -98,6 +106,8 @@ impl Reporter {
     pub(super) async fn run(self: Arc<Self>, asker: Asker, epoch: u64) -> ReportError {
         let mut bells = self.bells.subscribe();
         let mut sequence = 0;
+        // No bell rings for containers that belong to no environment of this host.
+        let mut look = tokio::time::interval(LOOK_FOR_LEFT);
         loop {
             tokio::select! {
                 bell = bells.recv() => match bell {
@@ -106,6 +116,7 @@ impl Reporter {
                     Err(RecvError::Closed) => return ReportError::Closed,
                 },
                 () = self.news.notified() => {}
+                _ = look.tick() => {}
             }
             tokio::time::sleep(GATHERED_FOR).await;
             while let Ok(bell) = bells.try_recv() {
@@ -118,6 +129,7 @@ impl Reporter {
                     // Nothing can be wrong with a report that is not wrong with the session.
                     Err(AskError::Refused { status, .. }) if status.is_server_error() => {
                         self.state().changed.extend(environments(&report));
+                        self.state().left = None;
                         tokio::time::sleep(AGAIN_AFTER).await;
                     }
                     Err(error) => return error.into(),
@@ -152,12 +164,23 @@ impl Reporter {
             }
         });
         let environments: Vec<_> = reported.collect();
-        (!environments.is_empty()).then(|| Report {
+        let left = self.news_of_left();
+        (!environments.is_empty() || left.is_some()).then(|| Report {
             instance: self.instance.clone(),
             epoch,
             sequence,
             environments,
+            left,
         })
+    }
+
+    /// What is left on this host, where that is not what was last reported.
+    fn news_of_left(&self) -> Option<Left> {
+        let left = (self.left)()?;
+        let mut state = self.state();
+        let is_news = state.left.as_ref() != Some(&left);
+        state.left = Some(left.clone());
+        is_news.then_some(left)
     }
 
     fn of(&self, environment: &EnvironmentName, heard: &Heard) -> Result<Option<Reported>, RecordError> {

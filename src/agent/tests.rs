@@ -304,7 +304,7 @@ async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_t
 fn going_back(sequence: u64, back: GoBack) -> Report {
     let status = status(2, Reason::RolledBack);
     let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
-    Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported] }
+    Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported], left: None }
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn a_report_from_far_above_the_record_is_not_taken_and_one_of_a_later_copy
         let observed_generation = Generation(observed);
         let status = Status { observed_generation, ..status(0, Reason::RecordBehind) };
         let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None };
-        Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported] }
+        Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported], left: None }
     };
     for (sequence, observed) in [(1, u64::MAX), (2, u64::MAX / 2)] {
         assert_eq!(deliver(&controller.handles, of(sequence, observed)).await, None);
@@ -363,7 +363,8 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
         events: (1..=1_500).map(event).collect(),
         rollback: Some(back),
     };
-    let report = Report { instance: "evil".into(), epoch: 1, sequence: 1, environments: vec![reported] };
+    let report =
+        Report { instance: "evil".into(), epoch: 1, sequence: 1, environments: vec![reported], left: None };
     let heard = deliver(&controller.handles, report).await.unwrap();
     assert_eq!(heard.event, 1_000, "the others come in the next report");
     let status = &controller.handles.status;
@@ -385,7 +386,7 @@ async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
         let status = status(generation, Reason::Updating);
         let outcomes = vec![(Generation(generation), outcome)];
         let reported = Reported { status, outcomes, events: Vec::new(), rollback: None };
-        Report { instance: "one".into(), epoch: 1, sequence, environments: vec![reported] }
+        Report { instance: "one".into(), epoch: 1, sequence, environments: vec![reported], left: None }
     };
     let failed = || Outcome::Failed("the registry has no such image".to_owned());
     let kept = || {
@@ -408,7 +409,7 @@ async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
 fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {
     let reported = reporter::of(&agent.status, &agent.desired, &prod(), heard, &agent.id).unwrap();
     let environments = reported.into_iter().collect();
-    Report { instance: agent.id.clone(), epoch: 1, sequence, environments }
+    Report { instance: agent.id.clone(), epoch: 1, sequence, environments, left: None }
 }
 
 async fn deliver(controller: &Handles, report: Report) -> Option<Heard> {

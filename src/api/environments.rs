@@ -16,7 +16,7 @@ use crate::model::desired::{Entry, HistoryEntry};
 use crate::model::event::Event;
 use crate::model::link::Question;
 use crate::model::name::{AgentName, EnvironmentName};
-use crate::model::spec::Manifest;
+use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::status::{Condition, Reason};
 use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
@@ -181,7 +181,9 @@ impl ApiState {
         match self.facts(name, &state.manifest) {
             Ok(facts) => {
                 let build = self.controller.as_ref().and_then(|controller| controller.building(name));
-                Ok(view::with_build(view::environment(facts), build, (self.clock)()))
+                let mut view = view::environment(facts);
+                view.warnings.extend(self.left_elsewhere(name, state.manifest.environments.get(name)));
+                Ok(view::with_build(view, build, (self.clock)()))
             }
             // One unreadable document must not hide all other environments.
             Err(error @ RecordError::Unreadable { .. }) => {
@@ -190,6 +192,31 @@ impl ApiState {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Warnings of containers on hosts that ran an environment once and do not any more.
+    fn left_elsewhere(&self, name: &EnvironmentName, spec: Option<&EnvironmentSpec>) -> Vec<String> {
+        let host = spec.and_then(|spec| spec.host.as_ref());
+        let here =
+            self.controller.as_ref().filter(|_| host.is_some()).map(|controller| controller.containers(name));
+        let here = here.filter(|containers| !containers.is_empty());
+        let here = here.map(|containers| ("the controller's host".to_owned(), containers));
+        let there = self.desk.left_of(name, host).into_iter();
+        let there = there.map(|(agent, containers)| (format!("the host of the agent {agent}"), containers));
+        let runs_on = match (spec, host) {
+            (None, _) => "the manifest does not declare it".to_owned(),
+            (Some(_), None) => "it runs on the controller's host".to_owned(),
+            (Some(_), Some(host)) => format!("it runs on the host of the agent {host}"),
+        };
+        let words = |(place, containers): (String, Vec<String>)| {
+            let names = containers.join(" ");
+            format!(
+                "{name} left {} on {place}, although {runs_on}: both may serve and write. To remove what is left, \
+                 run there: docker rm -f {names}",
+                containers.join(", ")
+            )
+        };
+        here.into_iter().chain(there).map(words).collect()
     }
 
     /// Collects the facts about one environment.

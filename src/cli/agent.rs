@@ -30,6 +30,9 @@ pub(crate) struct AgentArgs {
     /// Port on 127.0.0.1 that serves the registry to this host's Docker Engine
     #[arg(long, value_name = "PORT", default_value_t = 5080)]
     registry_port: u16,
+    /// How long to wait for the controller before healing what runs without it
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    alone_after: Duration,
     /// Interval of full checks without an event; for tests, which cannot wait longer
     #[arg(long, env = "ABIDE_RESYNC", value_name = "DURATION", default_value = "30s", hide = true)]
     #[arg(value_parser = humantime::parse_duration)]
@@ -50,6 +53,7 @@ pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit,
         registry_port: args.registry_port,
         resync: args.resync,
         engine: None,
+        alone_after: args.alone_after,
     };
     (session.entry.agent)(session.verbosity, options).await.map_err(Failure::Service)?;
     Ok(Exit::Done)

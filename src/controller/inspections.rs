@@ -227,6 +227,7 @@ mod tests {
     ) -> (Controller, Running) {
         let (_, manifest) = channel::channel(Arc::new(Manifest::default()));
         spawn(Settings {
+            authority: crate::controller::Grant::given(),
             record: handles.id.clone(),
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone(),

@@ -46,6 +46,7 @@ pub(super) fn of(
             HolderImage::Off => false,
         },
         drain,
+        keeps_what_runs: false,
     }
 }
 

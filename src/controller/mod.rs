@@ -5,6 +5,7 @@
 //! [`Controller`], and none of it changes anything.
 
 mod act;
+mod authority;
 mod before;
 mod builder;
 pub mod cleanup;
@@ -44,7 +45,7 @@ mod turns;
 mod wake;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::error::chain;
+use crate::model::link::Left;
 use crate::model::look::Look;
 use crate::model::name::{BranchName, CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
@@ -77,6 +79,7 @@ use sweep::Sweeper;
 use turns::Turns;
 use wake::Wake;
 
+pub use authority::{Authority, Grant};
 pub use builder::StateDirs;
 pub use clock::now;
 pub use mount_policy::MountPolicy;
@@ -116,6 +119,8 @@ pub struct Settings {
     pub resync: Duration,
     /// What judges the paths of this host that are to be mounted.
     pub mount_policy: MountPolicy,
+    /// Whether the record may be acted upon.
+    pub authority: channel::Receiver<Authority>,
 }
 
 /// The running loop, for those who may look.
@@ -205,6 +210,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         deployed,
         looks,
         mount_policy: settings.mount_policy,
+        authority: settings.authority.clone(),
         record: settings.record,
     });
     let stop = CancellationToken::new();
@@ -222,6 +228,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         resync: settings.resync,
         sweeper,
         guard_keeper: keeper.clone(),
+        authority: settings.authority,
         stop: stop.clone(),
     };
     let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
@@ -314,6 +321,16 @@ impl Controller {
     /// Names of the containers of an environment that exist on this host, sandboxes included.
     pub fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
         self.pass.fleet.all_of(environment).into_iter().map(|container| container.name).collect()
+    }
+
+    /// The names of containers on this host of environments that are none of `ours`, by environment;
+    /// `None`: nobody knows what is on it.
+    pub fn left(&self, ours: &BTreeSet<EnvironmentName>) -> Option<Left> {
+        if *self.pass.engine_state.borrow() != EngineState::Known {
+            return None;
+        }
+        let others = self.pass.fleet.environments().into_iter().filter(|name| !ours.contains(name));
+        Some(others.map(|name| (name.clone(), self.containers(&name))).collect())
     }
 
     /// The build that is under way for an environment.

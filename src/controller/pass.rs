@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::act::Failed;
+use super::authority::Authority;
 use super::builder::{Builder, Inputs, Task};
 use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
@@ -66,6 +67,8 @@ pub(super) struct Pass {
     pub(super) deployed: Arc<Notify>,
     pub(super) looks: Looks,
     pub(super) mount_policy: MountPolicy,
+    /// Whether the record may be acted upon.
+    pub(super) authority: watch::Receiver<Authority>,
     pub(super) record: String,
 }
 
@@ -152,12 +155,14 @@ impl Pass {
             return Ok(None);
         }
         self.engine_is_known().await?;
+        let keeps_what_runs = self.is_alone().await;
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;
         let proposed = self.desired.proposed(environment)?;
         let Some(declared) = intent::declared(&manifest, &desired, &entry, &memory) else { return Ok(None) };
         let intent = intent::of(&declared, &desired, entry, &self.record, &manifest, proposed.as_ref());
+        let intent = Intent { keeps_what_runs, ..intent };
         let spec = declared.spec;
         let task = self.task(environment, &spec, &intent);
         let inputs = match &task {
@@ -170,6 +175,13 @@ impl Pass {
         let plan = plan::plan(&intent, &observed, &memory, now());
         let mark = manifest.mark(environment);
         Ok(Some(Planned { spec, desired, intent, observed, task, job, plan, warnings, mark, memory }))
+    }
+
+    /// Waits until the record may be acted upon. Returns whether that is only as far as it keeps what runs.
+    async fn is_alone(&self) -> bool {
+        let mut authority = self.authority.clone();
+        let known = authority.wait_for(|authority| *authority != Authority::Awaited).await;
+        known.is_ok_and(|authority| *authority == Authority::Alone)
     }
 
     /// Waits until the engine was asked for the first time, or was found not to answer.

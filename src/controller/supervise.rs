@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::authority::Authority;
 use super::clock::now;
 use super::follow::{Findings, FollowTrouble, Follower};
 use super::follow_registry::{RegistryFollowers, Tools};
@@ -73,6 +74,7 @@ pub(super) struct Supervisor {
     pub(super) sweeper: Sweeper,
     pub(super) guard_keeper: guard::Keeper,
     pub(super) resync: Duration,
+    pub(super) authority: channel::Receiver<Authority>,
     pub(super) stop: CancellationToken,
 }
 
@@ -119,6 +121,7 @@ impl Supervisor {
                     self.forget_all(&tasks);
                 }
                 Some(environment) = self.questions.recv() => self.ring_follower(&environment),
+                Ok(()) = self.authority.changed() => self.wake.ring_all(),
             }
         }
         drop((workers, followers));

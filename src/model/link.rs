@@ -173,7 +173,14 @@ pub struct Report {
     pub sequence: u64,
     /// The complete knowledge about these environments.
     pub environments: Vec<Reported>,
+    /// The names of containers on the agent's host of environments that it is not given any more, by
+    /// environment; `None`: not known, or as in the report before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
 }
+
+/// The names of containers on a host that does not run their environments, by environment.
+pub type Left = BTreeMap<EnvironmentName, Vec<String>>;
 
 /// The complete knowledge of an agent about one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,6 +79,8 @@ pub struct Intent {
     /// How long a container that was replaced goes on for its last requests, where there is a front
     /// that passes new ones to the other.
     pub drain: Option<Duration>,
+    /// Whether the record may be an old copy, and nobody can be asked: what runs is kept as it is.
+    pub keeps_what_runs: bool,
 }
 
 /// Where the images of an environment come from, as far as it changes what to do.

@@ -39,6 +39,8 @@ pub(super) enum KeepReason {
     NoOptions(String),
     /// What should replace it cannot be made until someone does something.
     Blocked(Verdict),
+    /// What should replace it may be what ran long ago, as the record may be an old copy.
+    OldCopy,
 }
 
 impl Choice {
@@ -58,6 +60,9 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     if let Err(why) = &intent.options {
         return keep(observed, memory, KeepReason::NoOptions(why.clone()));
     }
+    if let Some(kept) = kept_in_doubt(intent, observed, memory) {
+        return kept;
+    }
     let wanted = wanted(intent, observed, memory).filter(|wanted| can_run(intent, observed, memory, wanted));
     if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
         return Choice::Wanted(wanted);
@@ -67,6 +72,21 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
         None => good(intent, observed, memory)
             .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback),
     }
+}
+
+/// What ran last, where the record may be an old copy and wants something else.
+fn kept_in_doubt(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Choice> {
+    let wanted = wanted(intent, observed, memory);
+    let is_wanted =
+        |seen: &SeenContainer| wanted.as_ref().is_some_and(|wanted| is_it(seen, wanted, intent, memory));
+    let ran = observed.containers.iter().filter(|_| intent.keeps_what_runs).filter(|seen| {
+        seen.started_at.is_some() && seen.has_namespace() && seen.state != ContainerState::Dead
+    });
+    let last = ran.max_by_key(|seen| {
+        let is_up = !matches!(seen.state, ContainerState::Exited(_) | ContainerState::Created);
+        (is_up, seen.started_at, &seen.id)
+    })?;
+    (!is_wanted(last)).then(|| kept(last, KeepReason::OldCopy))
 }
 
 /// What the record wants, where its image is known and its options can be had.

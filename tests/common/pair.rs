@@ -127,7 +127,8 @@ impl Pair {
         let (out, err): (File, File) = (file.try_clone().unwrap(), file);
         command.env("ABIDE_TOKEN", token).env("ABIDE_RESYNC", "1s").env("DOCKER_HOST", self.host.engine());
         command
-            .args(["-v", "agent", "--server", &format!("https://{}", self.listen), "--desired-state"])
+            .args(["-v", "agent", "--alone-after", "3s", "--server", &format!("https://{}", self.listen)])
+            .args(["--desired-state"])
             .arg(folder);
         command.args(["--registry-port", &tunnel.to_string()]);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();

@@ -1,6 +1,6 @@
 //! Agent sessions: which agents are connected, what to send to each, and pending questions.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{ControllerError, LogStream, ManifestState};
-use crate::model::link::{Ask, Hello, Question};
-use crate::model::name::{AgentName, EnvironmentName};
+use crate::model::link::{Ask, Hello, Left, Question};
+use crate::model::name::{AgentName, ContainerName, EnvironmentName};
 use crate::model::time::Timestamp;
 use crate::record::{Bell, Bells, Hearer};
 
@@ -27,6 +27,8 @@ pub struct Desk {
     manifest: watch::Receiver<Arc<ManifestState>>,
     clock: fn() -> Timestamp,
     seats: Arc<Mutex<HashMap<AgentName, Seat>>>,
+    /// What agents reported to be on their hosts of environments that they are not given.
+    left: Arc<Mutex<BTreeMap<AgentName, Left>>>,
     answers: Arc<Mutex<HashMap<String, Awaited>>>,
     closed: CancellationToken,
     /// The number of documents read to determine when an agent was last seen.
@@ -107,7 +109,7 @@ impl Desk {
         manifest: watch::Receiver<Arc<ManifestState>>,
         clock: fn() -> Timestamp,
     ) -> Self {
-        let (seats, answers) = Default::default();
+        let (seats, answers, left) = Default::default();
         let closed = CancellationToken::new();
         #[cfg(test)]
         let looked_up = Arc::default();
@@ -116,6 +118,7 @@ impl Desk {
             manifest,
             clock,
             seats,
+            left,
             answers,
             closed,
             #[cfg(test)]
@@ -151,6 +154,24 @@ impl Desk {
                 },
             }
         }
+    }
+
+    /// Notes what is left on the host of an agent.
+    pub(super) fn note_left(&self, agent: &AgentName, mut left: Left) {
+        // They are shown to people.
+        left.values_mut().for_each(|names| names.retain(|name| ContainerName::new(name.as_str()).is_ok()));
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.clone(), left);
+    }
+
+    /// The containers of an environment on hosts of agents that do not run it.
+    pub(in crate::api) fn left_of(
+        &self,
+        environment: &EnvironmentName,
+        host: Option<&AgentName>,
+    ) -> Vec<(AgentName, Vec<String>)> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let elsewhere = left.iter().filter(|(agent, _)| Some(*agent) != host);
+        elsewhere.filter_map(|(agent, left)| Some((agent.clone(), left.get(environment)?.clone()))).collect()
     }
 
     /// Ends every session, so that nothing waits for an agent when the controller stops.

@@ -14,10 +14,13 @@ use crate::model::link::{Receipt, Report};
 pub(in crate::api) async fn report(
     State(api): State<ApiState>,
     caller: AgentCaller,
-    Body(report): Body<Report>,
+    Body(mut report): Body<Report>,
 ) -> Result<axum::Json<Receipt>, ApiError> {
     if !api.desk.is_live(&caller.agent, &report.instance, report.epoch) {
         return Err(ApiError::conflict("this session is not the agent's: begin another"));
+    }
+    if let Some(left) = report.left.take() {
+        api.desk.note_left(&caller.agent, left);
     }
     let environments = api.desk.environments(&caller.agent);
     let receipt = api.desk.hearer().hear(environments, report, (api.clock)()).await?;

@@ -110,11 +110,12 @@ impl Worker {
     /// put there.
     async fn look_for_drift(&mut self, found: Option<&str>) {
         let (Some(accepted), Some(found)) = (&self.accepted, found) else { return };
-        let is_as_rendered = accepted.reads_as(found) && is_soon_served(accepted).await;
-        let was_drifted = std::mem::replace(&mut self.has_drifted, !is_as_rendered);
-        if self.has_drifted != was_drifted {
-            self.publish();
+        if self.has_drifted || accepted.reads_as(found) && is_soon_served(accepted).await {
+            return;
         }
+        self.has_drifted = true;
+        self.changes = self.changes.saturating_add(1);
+        self.publish();
     }
 
     /// Does what may help a front that neither takes a configuration over nor refuses it. Whoever stopped
@@ -164,6 +165,12 @@ impl Worker {
     async fn adopt(&mut self, id: &str, found: Option<&str>, spec: &FrontSpec) {
         let Some(found) = found.and_then(Configuration::read) else { return };
         self.remembered = found.sites.clone();
+        self.changes = found.changes;
+        if !found.is_whole() {
+            // What nginx serves of it nobody can tell until it serves another one.
+            self.changes = self.changes.saturating_add(1);
+            return;
+        }
         if !is_served(&found).await {
             return;
         }

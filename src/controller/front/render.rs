@@ -44,6 +44,9 @@ pub(crate) struct Layout {
     pub(crate) refused: BTreeSet<SocketAddr>,
     /// Proxies whose word about the client is passed on.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// How often somebody else changed what is served: only with another hash than before can nginx show
+    /// that it serves what was rendered.
+    pub(crate) changes: u32,
 }
 
 /// A configuration, and what it says.
@@ -57,6 +60,8 @@ pub(crate) struct Configuration {
     pub(crate) asked_at: Option<SocketAddr>,
     /// What it serves.
     pub(crate) sites: Sites,
+    /// As in [`Layout`].
+    pub(crate) changes: u32,
 }
 
 /// What a configuration that was found says of itself.
@@ -65,6 +70,14 @@ struct Notes {
     hash: String,
     asked_at: Option<SocketAddr>,
     sites: Sites,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    changes: u32,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(changes: &u32) -> bool {
+    *changes == 0
 }
 
 impl Configuration {
@@ -73,13 +86,14 @@ impl Configuration {
         let control = control(layout, sites);
         let asked_at = control.map(reachable);
         let body = body(layout, sites, control);
-        let hash = hex::encode(Sha256::digest(format!("{asked_at:?}{body}")));
-        let notes = Notes { hash: hash.clone(), asked_at, sites: sites.clone() };
+        let hash = hash_of(asked_at, &body);
+        let changes = layout.changes;
+        let notes = Notes { hash: hash.clone(), asked_at, sites: sites.clone(), changes };
         // Maps with text keys always can be written.
         let notes = serde_json::to_string(&notes).unwrap_or_default();
         let head = "# Written by abide, which undoes every other change.\n";
         let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
-        Self { text, hash, asked_at, sites: sites.clone() }
+        Self { text, hash, asked_at, sites: sites.clone(), changes }
     }
 
     /// Whether `found` differs from this in nothing that nginx reads.
@@ -88,12 +102,22 @@ impl Configuration {
         self.text.lines().filter(read).eq(found.lines().filter(read))
     }
 
+    /// Whether a configuration that was found is as it was rendered.
+    pub(crate) fn is_whole(&self) -> bool {
+        let rest = self.text.split_once(SITES).and_then(|(_, rest)| rest.split_once('\n'));
+        rest.is_some_and(|(_, body)| hash_of(self.asked_at, &body.replace(&self.hash, HASH)) == self.hash)
+    }
+
     /// A configuration that was found; `None` where it is none of this module's.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
-        let Notes { hash, asked_at, sites } = serde_json::from_str(line).ok()?;
-        Some(Self { text: text.to_owned(), hash, asked_at, sites })
+        let Notes { hash, asked_at, sites, changes } = serde_json::from_str(line).ok()?;
+        Some(Self { text: text.to_owned(), hash, asked_at, sites, changes })
     }
+}
+
+fn hash_of(asked_at: Option<SocketAddr>, body: &str) -> String {
+    hex::encode(Sha256::digest(format!("{asked_at:?}{body}")))
 }
 
 /// The sockets of the port for host names.
@@ -133,6 +157,9 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
          http {{\n",
         layout.record
     );
+    if layout.changes > 0 {
+        let _ = writeln!(out, "    # put right {} times", layout.changes);
+    }
     out.push_str(GENERAL);
     out.push_str(&forwarded(&layout.trusted_proxies));
     tls(&mut out, layout);
@@ -329,6 +356,7 @@ mod tests {
             has_ipv6: true,
             refused: BTreeSet::new(),
             trusted_proxies: Vec::new(),
+            changes: 0,
         }
     }
 
@@ -416,6 +444,12 @@ mod tests {
             renewed.text != rendered.text && renewed.reads_as(&rendered.text),
             "nginx need not hear of it"
         );
+        let put_right = Configuration::render(&Layout { changes: 1, ..layout() }, &three());
+        assert!(put_right.hash != rendered.hash && !put_right.reads_as(&rendered.text));
+        assert!(rendered.is_whole() && put_right.is_whole());
+        let edited = Configuration::read(&put_right.text.replace("dev.keepwork.com", "hacked.example"));
+        assert!(!edited.unwrap().is_whole(), "somebody edited it");
+        assert_eq!(Configuration::read(&put_right.text), Some(put_right));
         let mut moved = three();
         moved.get_mut(&dev).unwrap().route = None;
         let moved = Configuration::render(&layout(), &moved);

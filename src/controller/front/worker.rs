@@ -110,6 +110,8 @@ pub(crate) struct Worker {
     pub(super) unsettled: Reached,
     /// Whether somebody else had nginx serve something else than what was rendered for it.
     pub(super) has_drifted: bool,
+    /// How often that was so.
+    pub(super) changes: u32,
     /// Tries in a row to which nginx said and did nothing.
     pub(super) silent_tries: u32,
     /// Where events are written; `None`: nowhere.
@@ -155,6 +157,7 @@ impl Worker {
             draining: Draining::default(),
             unsettled: Reached::default(),
             has_drifted: false,
+            changes: 0,
             silent_tries: 0,
             events: None,
             since: BTreeMap::new(),
@@ -306,6 +309,7 @@ impl Worker {
             has_ipv6: self.has_ipv6,
             refused: self.refusals.sockets(),
             trusted_proxies: spec.trusted_proxies.clone(),
+            changes: self.changes,
         }
     }
 

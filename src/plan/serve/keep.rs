@@ -17,7 +17,7 @@ impl Pass<'_> {
             self.containers.iter().copied().partition(|container| container.id == id);
         let Some(kept) = kept.first().copied() else { return (self.nothing(), memory) };
         let is_down = matches!(kept.state, ContainerState::Exited(_) | ContainerState::Created);
-        if *why != KeepReason::Refused && !is_down {
+        if *why == KeepReason::OldCopy || *why != KeepReason::Refused && !is_down {
             others.clear();
         }
         if kept.state == ContainerState::InTransit || super::is_any_in_transit(&others) {
@@ -70,6 +70,14 @@ impl Pass<'_> {
                 format!("{why}; the container before goes on as it is"),
             )),
             KeepReason::Blocked(verdict) => Some(verdict.clone()),
+            KeepReason::OldCopy => as_it_is.filter(Verdict::is_bad).or_else(|| {
+                Some(Verdict::new(
+                    Condition::Blocked,
+                    Reason::RecordBehind,
+                    "the controller was not heard since the agent was started, and what runs is not what the \
+                     agent's copy of the record says, which may be an old one: what runs is kept",
+                ))
+            }),
             KeepReason::Refused => as_it_is.filter(Verdict::is_bad).or_else(|| Some(self.rest(memory))),
             // Whoever brings the image says how far that is.
             KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{Mode, NAME, Program, World, digest};
+use crate::model::memory::Memory;
 use crate::model::observed::ContainerState;
 use crate::model::spec::Publish;
 use crate::model::status::{Condition, Reason};
@@ -325,6 +326,31 @@ fn what_abide_stopped_is_no_failure_of_the_version_that_it_stopped() {
     world.rest();
     assert!(world.is_ready_with(2), "{world:?}");
     assert!(world.intent.bad.is_empty());
+}
+
+#[test]
+fn a_record_that_may_be_an_old_copy_keeps_and_heals_what_runs() {
+    let mut world = held();
+    let old = world.intent.entry.clone();
+    world.set(2);
+    world.rest();
+    world.take_done();
+    world.intent.keeps_what_runs = true;
+    world.intent.entry = old;
+    world.memory = Memory::default();
+    let plan = world.rest();
+    assert_eq!((world.take_done().len(), plan.verdict.reason), (0, Reason::RecordBehind), "{plan:#?}");
+    world.exit(0, 137, false);
+    world.rest();
+    assert_eq!(world.take_done(), ["start"], "it is healed");
+    assert_eq!(world.only().image, Some(digest(2)));
+    // What runs as recorded is looked after as ever.
+    world.intent.entry = world.latest.clone();
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
+    world.intent.keeps_what_runs = false;
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
 }
 
 /// Something that happens while versions follow each other.

@@ -49,6 +49,43 @@ fn with_the_controller_killed_the_agent_heals_and_so_does_the_next_agent() {
     assert!(events.contains("step"), "what was done meanwhile is not told: {events}");
 }
 
+/// Copies a folder with all that is in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("--archive").args([from, to]).status();
+    assert!(copied.unwrap().success());
+}
+
+#[test]
+fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears_the_controller() {
+    let Some(mut pair) = running("version one") else { return };
+    pair.kill_agent();
+    let old = pair.space.dir().join("old");
+    copy(&pair.folder, &old);
+    pair.start_agent();
+    let next = pair.push_image("version two");
+    pair.abide(&["set", "prod", &next]);
+    pair.ready();
+    let before = container(&pair).unwrap();
+    for is_controller_there in [true, false] {
+        if !is_controller_there {
+            pair.kill_controller();
+        }
+        pair.kill_agent();
+        std::fs::remove_dir_all(&pair.folder).unwrap();
+        copy(&old, &pair.folder);
+        pair.start_agent();
+        if !is_controller_there {
+            pair.agent.as_ref().unwrap().says("what runs here is kept and healed");
+            assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced by what ran before");
+            pair.start_controller();
+        }
+        let view = pair.ready();
+        assert_eq!(view["generation"], 2, "what abide stopped was taken for a failure: {view}");
+        assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced");
+        pair.serves("version two");
+    }
+}
+
 #[test]
 fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
     let Some(pair) = running("steady") else { return };
@@ -159,6 +196,34 @@ fn a_controller_that_was_restored_from_an_older_copy_brings_nothing_back() {
     let view = pair.ready();
     assert_eq!(view["generation"], 3, "a number that was seen to run is never given again");
     pair.serves("said again");
+}
+
+/// Whether the status warns of prod's container on this host.
+fn warns_of(pair: &Pair, view: &Value, host: &str) -> bool {
+    let warnings = view["warnings"].to_string();
+    warnings.contains(host) && warnings.contains(&format!("docker rm -f {}", pair.name()))
+}
+
+#[test]
+fn what_an_environment_leaves_behind_as_it_moves_is_warned_of_in_both_directions() {
+    let Some(pair) = running("on the move") else { return };
+    assert!(!warns_of(&pair, &pair.view(), "host"), "{}", pair.view());
+    let file = pair.desired_state.join("prod.toml");
+    let declared = std::fs::read_to_string(&file).unwrap();
+    let here =
+        declared.replace("host = \"online\"\n", "").replace(&format!("publish = {PORT}"), "publish = false");
+    std::fs::write(file.with_extension("new"), here).unwrap();
+    std::fs::rename(file.with_extension("new"), &file).unwrap();
+    pair.until("what is left there is named", |view| warns_of(&pair, view, "the host of the agent online"));
+    pair.until("it runs here", |view| view["host"].is_null() && view["status"] == "Ready");
+    let why = pair.abide(&["why", "prod"]).stdout;
+    assert!(why.contains("the host of the agent online"), "{why}");
+
+    pair.declare("");
+    let back = pair.until("what is left here is named", |view| {
+        warns_of(&pair, view, "the controller's host") && view["status"] == "Ready"
+    });
+    assert!(!warns_of(&pair, &back, "the host of the agent online"), "{back}");
 }
 
 #[test]

@@ -27,6 +27,12 @@ async fn mended(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
     found.await.unwrap_or_else(|why| panic!("{why}: {:?} {:?}", rig.seen("dev"), rig.front.warnings()));
 }
 
+/// Whether nginx reads the same of the file as of `good`, but for the hash: that changes as it is put right.
+fn is_as(rig: &Rig, good: &str) -> bool {
+    let is_said = |line: &&str| !line.trim_start().starts_with('#') && !line.contains("return 200 '");
+    read(rig, FILE).is_some_and(|text| text.lines().filter(is_said).eq(good.lines().filter(is_said)))
+}
+
 fn life(rig: &Rig) -> String {
     rig.inspect("{{.Id}} {{.State.StartedAt}} {{.Name}} {{.State.Status}}")
 }
@@ -76,13 +82,12 @@ async fn a_configuration_that_is_edited_or_removed_by_hand_is_put_back() {
     let edited = good.replace("dev.example", "hacked.example");
     write_by_hand(&rig, FILE, &edited);
     docker(&["kill", "--signal", "HUP", rig.container()]).unwrap();
-    mended(&rig, "the edit is undone", |rig| read(rig, FILE).as_ref() == Some(&good)).await;
+    mended(&rig, "the edit is undone", |rig| is_as(rig, &good)).await;
     assert_eq!(rig.by_name("hacked.example").await.status, 404);
 
     write_by_hand(&rig, FILE, "no nginx syntax");
     docker(&["kill", rig.container()]).unwrap();
-    mended(&rig, "a broken file is no reason not to start", |rig| read(rig, FILE).as_ref() == Some(&good))
-        .await;
+    mended(&rig, "a broken file is no reason not to start", |rig| is_as(rig, &good)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

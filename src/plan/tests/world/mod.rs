@@ -578,6 +578,7 @@ fn intent() -> Intent {
         update: Some(Update::StopFirst),
         holder: false,
         drain: None,
+        keeps_what_runs: false,
     }
 }
 
