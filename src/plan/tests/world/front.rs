@@ -114,12 +114,9 @@ impl World {
         let now = self.now;
         let Some(front) = &mut self.front else { return };
         front.told = None;
-        match front.switch.take().filter(|_| is_switched) {
-            Some((next, _)) => {
-                front.switch = Some((next, now));
-                front.turn(now);
-            }
-            None => {}
+        if let Some((next, _)) = front.switch.take().filter(|_| is_switched) {
+            front.switch = Some((next, now));
+            front.turn(now);
         }
         front.is_drain_known = now >= front.drained;
         front.known_at = now.after(UNKNOWN);

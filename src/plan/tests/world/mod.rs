@@ -346,7 +346,7 @@ impl World {
     }
 
     pub(super) fn restart_daemon(&mut self) {
-        self.restart_front_worker(self.containers_made % 2 == 0);
+        self.restart_front_worker(self.containers_made.is_multiple_of(2));
         self.prober_since = self.now;
         self.job = None;
         (self.observed.superseded_job, self.observed.burst_since) = (false, None);
