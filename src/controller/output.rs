@@ -93,9 +93,13 @@ impl Controller {
     }
 
     fn serving(&self, environment: &EnvironmentName) -> Option<SeenContainer> {
+        // A status that cannot be read is told by others.
+        let status = self.pass.status.status(environment).ok().flatten();
+        let running = status.and_then(|status| status.running).map(|running| running.container_id);
         self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {
+            let serves = running.as_ref() == Some(&container.id);
             let is_beside = container.name.contains(".next") || container.name.contains(".old-");
-            (is_beside, std::cmp::Reverse(container.started_at))
+            (!serves, is_beside, std::cmp::Reverse(container.started_at))
         })
     }
 }
