@@ -61,7 +61,6 @@ impl Worker {
         let mut found = if self.is_switch_due(spec) { None } else { self.found(id).await? };
         if self.accepted.is_none() {
             self.adopt(id, found.as_deref(), spec).await;
-            self.publish();
         }
         self.look_for_drift(found.as_deref()).await;
         if !self.is_told() {
