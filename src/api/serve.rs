@@ -51,8 +51,9 @@ pub struct Limits {
     pub answer: Duration,
     /// The memory for connections of unauthenticated clients, in units of 32 KiB (1,536). HTTP/1.1
     /// may use this number of units, one per connection; HTTP/2 may use the same number, 24 per
-    /// connection; possibly authentic webhooks may use a third of it. If no unit is left, a
-    /// connection of the network that holds the most is closed to make room for a new one.
+    /// connection; possibly authentic webhooks may use a third of it, and networks that
+    /// have authenticated before another third. If no unit is left, a connection of the network that
+    /// holds the most is closed to make room for a new one.
     pub strangers: u32,
     /// The maximum number of connections of authenticated clients (3,072). Each agent keeps one
     /// open.

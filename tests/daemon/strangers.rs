@@ -71,6 +71,8 @@ fn attack(attack: Attack) -> Seen {
     let daemon = place.serve(&[]);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
     let runtime = Runtime::new().unwrap();
+    // A provider that delivered before is remembered by its network.
+    push_until(place.port, Instant::now());
     let counts: [Arc<AtomicUsize>; 2] = Default::default();
     let is_over = Arc::new(AtomicBool::new(false));
     for number in 0..attack.held {

@@ -6,8 +6,10 @@
 //! the network that holds the most loses the connection that has been silent for longest. So a
 //! client cannot lock others out by holding connections, and a client that sends its data is not
 //! closed for others that wait.
+//! Networks that have authenticated before have a pool to themselves: a provider that has delivered
+//! once still gets through while attackers fill the other pools.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,12 +40,18 @@ enum Pool {
     Heavy,
     /// Connections that deliver a webhook with a well-formed signature.
     Deliveries,
+    /// Connections from networks in which a client has authenticated since the start.
+    Familiar,
 }
+
+const POOLS: usize = 4;
+/// The maximum number of remembered networks. Git providers deliver from a few dozen addresses.
+const FAMILIAR: usize = 256;
 
 /// The connections of one listener.
 pub(super) struct Admission {
     /// The units of each pool.
-    units: [u32; 3],
+    units: [u32; POOLS],
     /// The maximum number of connections of authenticated clients.
     known: usize,
     table: Mutex<Table>,
@@ -51,11 +59,13 @@ pub(super) struct Admission {
 
 #[derive(Default)]
 struct Table {
-    pools: [Connections; 3],
+    pools: [Connections; POOLS],
     /// The pool of each connection, and its place in the pool.
     places: HashMap<u64, (Pool, u64)>,
     /// The number of connections of authenticated clients.
     known: usize,
+    /// Networks of clients that have authenticated, the latest last.
+    familiar: VecDeque<IpAddr>,
     next: u64,
 }
 
@@ -98,7 +108,8 @@ impl Admission {
     /// Creates pools with `units` each for HTTP/1.1 and HTTP/2, and room for `known` connections of
     /// authenticated clients.
     pub(super) fn new(units: u32, known: usize) -> Arc<Self> {
-        let units = [units, units.max(HTTP2), (units / FOR_DELIVERIES).max(HTTP2)];
+        let part = (units / FOR_DELIVERIES).max(HTTP2);
+        let units = [units, units.max(HTTP2), part, part];
         Arc::new(Self { units, known, table: Mutex::default() })
     }
 
@@ -108,7 +119,8 @@ impl Admission {
         let mut table = self.table();
         let id = table.number();
         let stranger = Stranger { id, network: network(peer), units: ONE, evicted: evicted.clone() };
-        table.put(Pool::Light, stranger, &self.units);
+        let pool = if table.familiar.contains(&stranger.network) { Pool::Familiar } else { Pool::Light };
+        table.put(pool, stranger, &self.units);
         drop(table);
         let is_proven = AtomicBool::new(false);
         Standing(Arc::new(Admitted { id, is_proven, evicted, admission: Arc::clone(self) }))
@@ -117,7 +129,8 @@ impl Admission {
     /// Closes one connection of a stranger; returns `false` if there is none.
     pub(super) fn evict(&self) -> bool {
         let mut table = self.table();
-        [Pool::Light, Pool::Heavy, Pool::Deliveries].into_iter().any(|pool| table.evict(pool))
+        let pools = [Pool::Light, Pool::Heavy, Pool::Deliveries, Pool::Familiar];
+        pools.into_iter().any(|pool| table.evict(pool))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -132,11 +145,19 @@ impl Table {
     }
 
     /// Adds a connection to a pool as its newest, after making room for it.
-    fn put(&mut self, pool: Pool, stranger: Stranger, units: &[u32; 3]) {
+    fn put(&mut self, pool: Pool, stranger: Stranger, units: &[u32; POOLS]) {
         while self.pools[pool as usize].used + stranger.units > units[pool as usize] && self.evict(pool) {}
         let place = self.number();
         self.places.insert(stranger.id, (pool, place));
         self.pools[pool as usize].add(place, stranger);
+    }
+
+    fn note_familiar(&mut self, network: IpAddr) {
+        self.familiar.retain(|known| *known != network);
+        if self.familiar.len() == FAMILIAR {
+            self.familiar.pop_front();
+        }
+        self.familiar.push_back(network);
     }
 
     fn take(&mut self, id: u64) -> Option<(Pool, Stranger)> {
@@ -201,11 +222,14 @@ impl Standing {
             return;
         }
         let mut table = admission.table();
-        // A connection that was evicted meanwhile, or for which there is no room, keeps its
-        // standing.
-        if table.known < admission.known && table.take(*id).is_some() {
+        // A connection that was evicted meanwhile keeps its standing.
+        let Some((pool, stranger)) = table.take(*id) else { return };
+        table.note_familiar(stranger.network);
+        if table.known < admission.known {
             table.known += 1;
             is_proven.store(true, Relaxed);
+        } else {
+            table.put(pool, stranger, &admission.units);
         }
     }
 
@@ -217,7 +241,7 @@ impl Standing {
     /// Marks the client as delivering a possibly authentic webhook: only other deliveries can
     /// displace it.
     pub fn delivers(&self) {
-        self.change(|_, _| Pool::Deliveries);
+        self.change(|pool, _| if pool == Pool::Familiar { pool } else { Pool::Deliveries });
     }
 
     /// Marks the client as sending several requests on one HTTP/2 connection, which may use more
@@ -330,11 +354,31 @@ mod tests {
         let known = many(&admission, 3, "192.0.2.1:1");
         known.iter().for_each(Standing::prove);
         assert_eq!(known.iter().filter(|standing| standing.is_proven()).count(), 2);
-        let strangers = many(&admission, 12, "192.0.2.1:1");
+        let strangers = many(&admission, 12, "192.0.2.2:1");
         assert_eq!(alive(&known), [0, 1], "the third found no room among the known");
         assert_eq!(alive(&strangers).len(), 12);
         drop(known);
         assert_eq!(admission.table().known, 0);
+    }
+
+    #[test]
+    fn a_network_that_has_proven_itself_is_not_pushed_out_by_any_number_of_others() {
+        let admission = Admission::new(72, 10);
+        admission.admit(&peer("192.0.2.9:1")).prove();
+        let familiar = admission.admit(&peer("192.0.2.9:2"));
+        familiar.delivers();
+        let attack = |at: usize| {
+            let standing = admission.admit(&peer(&format!("198.51.{}.{}:1", at / 200, at % 200)));
+            standing.delivers();
+            standing
+        };
+        let strangers: Vec<_> = (0..1_000).map(attack).collect();
+        assert!(!familiar.0.evicted.is_cancelled());
+        assert_eq!(alive(&strangers).len(), 24);
+        for at in 0..FAMILIAR {
+            admission.admit(&peer(&format!("203.0.113.{at}:1"))).prove();
+        }
+        assert_eq!(admission.table().familiar.len(), FAMILIAR, "networks without number are not remembered");
     }
 
     #[test]
