@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={GUARD}");
     // The parts of that program.
     println!("cargo::rerun-if-changed={}", GUARD.trim_end_matches(".rs"));
+    name_version()?;
     let out = required("OUT_DIR")?;
     let out = Path::new(&out);
     let rustc = required("RUSTC")?;
@@ -75,6 +76,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Err(reason) = compile_hold(&rustc, &target, out) {
         fs::write(out.join("hold"), [])?;
         println!("cargo::warning=there will be no network holders, all else is complete. {reason}");
+    }
+    Ok(())
+}
+
+/// What `abide --version` prints. `.ci/package` names the commit and its date; any other build leaves them
+/// out, so that a commit alone recompiles nothing.
+fn name_version() -> Result<(), Box<dyn Error>> {
+    let parts = ["ABIDE_COMMIT", "ABIDE_DATE"].map(|name| {
+        println!("cargo::rerun-if-env-changed={name}");
+        env::var(name)
+    });
+    let version = required("CARGO_PKG_VERSION")?;
+    let version = version.to_string_lossy();
+    match parts {
+        [Ok(commit), Ok(date)] => println!("cargo::rustc-env=ABIDE_VERSION={version} ({commit} {date})"),
+        _ => println!("cargo::rustc-env=ABIDE_VERSION={version} (built from source)"),
     }
     Ok(())
 }

@@ -18,6 +18,7 @@
 //! | [`tls`] | certificates, and how clients verify a server | model |
 //! | [`manifest_dir`], [`secret`] | input of users: manifest files, secrets | model, each other |
 //! | [`confined`] | a program isolated from abide: the script of a build | none of the others |
+//! | [`doctor`] | checks of this host for everything that abide needs | model, controller, tls, manifest_dir, daemon |
 //! | [`failpoint`] | points at which a test can kill the daemon | none of the others |
 //! | `fuzz` | input from strangers, as functions of bytes; only with the feature `fuzz` | all |
 //! | [`agent`] | the composition root on another host, and the link to the controller | model, record, controller, tls |
@@ -33,6 +34,7 @@ pub mod context;
 pub mod controller;
 pub mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod failpoint;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]

@@ -5,6 +5,7 @@
 //! installing it, so that another part of the process cannot have installed a different one.
 
 pub mod client;
+mod expiry;
 pub mod identity;
 mod pinned;
 pub mod proxy;
@@ -14,6 +15,8 @@ mod tests;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+
+pub use expiry::expiry;
 
 /// The protocol within TLS, negotiated by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

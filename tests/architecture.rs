@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module: its path prefix in `src`, and the modules of this crate that it may name.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
     ("record/", &["model", "record", "failpoint"]),
@@ -38,13 +38,26 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("api/", &["model", "record", "secret", "api"]),
     (
         "cli/",
-        &["model", "api", "cli", "tls", "secret", "daemon", "agent", "demo", "telemetry", "manifest_dir"],
+        &[
+            "model",
+            "api",
+            "cli",
+            "tls",
+            "secret",
+            "daemon",
+            "agent",
+            "demo",
+            "doctor",
+            "telemetry",
+            "manifest_dir",
+        ],
     ),
     (
         "daemon",
         &["model", "record", "registry", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"],
     ),
     ("agent", &["model", "record", "controller", "secret", "tls", "daemon", "agent"]),
+    ("doctor", &["model", "controller", "tls", "manifest_dir", "daemon", "doctor"]),
     ("demo/", &["model", "record", "controller", "daemon", "demo"]),
 ];
 

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::console::Format;
 use super::{
-    agent, check, completions, daemon, demo, diff, events, export, forget, history, hold, import, logs,
-    promote, resume, rollback, set, status, sync, token, wait, why,
+    agent, check, completions, daemon, demo, diff, doctor, events, export, forget, history, hold, import,
+    logs, man, promote, resume, rollback, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -27,7 +27,7 @@ Environment variables:
 /// compares the running containers with the record, and builds, pulls and restarts until they
 /// match.
 #[derive(Debug, Parser)]
-#[command(name = "abide", version, after_help = EXIT_CODES)]
+#[command(name = "abide", version = env!("ABIDE_VERSION"), after_help = EXIT_CODES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Options of every command.
@@ -108,6 +108,8 @@ pub(crate) enum Verb {
     Demo(demo::DemoArgs),
     /// Validate the manifest and list every problem
     Check(check::CheckArgs),
+    /// Look for whatever on this host would keep abide from working
+    Doctor(doctor::DoctorArgs),
     /// Print the whole record as JSON
     Export(export::ExportArgs),
     /// Replace the record with an exported one
@@ -116,6 +118,9 @@ pub(crate) enum Verb {
     Token(token::TokenArgs),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Entry points of the services that the command line starts; the composition roots fill them in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use serde::Serialize;
 
+use crate::doctor::Finding;
 use crate::manifest_dir::LoadError;
 
 /// A service of this process. It ends when it is stopped, or with an error.
@@ -28,6 +29,8 @@ pub struct Entrypoints {
     pub demo: fn(u16) -> Service,
     /// Reads a manifest. The error lists every problem, each as `file:line: sentence`.
     pub check: fn(&Path) -> Result<CheckSummary, Vec<String>>,
+    /// Looks at this host and a desired-state folder for whatever would keep abide from working.
+    pub doctor: fn(PathBuf) -> BoxFuture<'static, Vec<Finding>>,
 }
 
 /// The contents of a valid manifest.
@@ -49,6 +52,7 @@ pub(super) fn of_this_build() -> Entrypoints {
         agent: |verbosity, options| Box::pin(run_agent(verbosity, options)),
         demo: |port_offset| Box::pin(crate::demo::run(port_offset)),
         check,
+        doctor: |desired_state| Box::pin(async move { crate::doctor::examine(&desired_state).await }),
     }
 }
 

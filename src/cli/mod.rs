@@ -12,6 +12,7 @@ mod completions;
 mod daemon;
 mod demo;
 mod diff;
+mod doctor;
 mod doorbell;
 mod entry;
 mod events;
@@ -22,6 +23,7 @@ mod history;
 mod hold;
 mod import;
 mod logs;
+mod man;
 mod moved;
 mod output;
 mod promote;
@@ -151,9 +153,11 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Agent(args) => agent::run(args, session).await,
         Verb::Demo(args) => demo::run(args, session).await,
         Verb::Check(args) => check::run(args, session).await,
+        Verb::Doctor(args) => doctor::run(args, session).await,
         Verb::Export(args) => export::run(args, session).await,
         Verb::Import(args) => import::run(args, session).await,
         Verb::Token(args) => token::run(args, session).await,
         Verb::Completions(args) => completions::run(args, session),
+        Verb::Man(args) => man::run(args),
     }
 }

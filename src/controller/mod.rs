@@ -64,6 +64,7 @@ use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
 use crate::source::SourceError;
 use builder::{Builder, Overlays};
 use docker::Engine;
+pub use docker::EngineFacts;
 use fleet::Fleet;
 use follow::FollowTrouble;
 use front::Front;
@@ -381,4 +382,12 @@ async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> R
         Ok(answer) => answer.map_err(|error| chain(&error)),
         Err(_) => Err("the mirror of the repository is busy".to_owned()),
     }
+}
+
+/// What this host's engine reports of itself.
+///
+/// # Errors
+/// A sentence, if it does not answer.
+pub async fn engine_facts() -> Result<EngineFacts, String> {
+    Engine::new(None).facts().await.map_err(|error| error.to_string())
 }

@@ -1,0 +1,22 @@
+//! `abide man`: the manual pages, for packages.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory as _;
+
+use super::args::Cli;
+use super::exit::{Exit, Failure};
+
+/// Where to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// An existing folder; gets `abide.1` and a page for each verb
+    folder: PathBuf,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &ManArgs) -> Result<Exit, Failure> {
+    let written = clap_mangen::generate_to(Cli::command(), &args.folder);
+    written.map_err(|error| Failure::No(format!("cannot write to {}: {error}", args.folder.display())))?;
+    Ok(Exit::Done)
+}

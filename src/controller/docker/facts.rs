@@ -1,0 +1,46 @@
+//! What kind of engine this is.
+
+use std::collections::BTreeSet;
+
+use super::{Engine, QUICK, Result, within};
+use crate::model::container::label;
+
+/// What an engine reports of itself and its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// Its version, such as `28.2.2`.
+    pub version: String,
+    /// The newest version of its API.
+    pub api: String,
+    /// Where it keeps images and volumes, on its own host.
+    pub root: Option<String>,
+    /// Whether it can limit memory.
+    pub limits_memory: bool,
+    /// Whether it can limit processes.
+    pub limits_pids: bool,
+    /// Host ports that containers of any record of abide publish.
+    pub published_by_abide: BTreeSet<u16>,
+}
+
+impl Engine {
+    /// What the engine reports of itself.
+    pub(crate) async fn facts(&self) -> Result<EngineFacts> {
+        let docker = self.docker().await?;
+        let version = within("tell its version", QUICK, docker.version()).await?;
+        let info = within("describe itself", QUICK, docker.info()).await?;
+        let options = bollard::query_parameters::ListContainersOptionsBuilder::default().build();
+        let containers = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
+        let ours = containers.into_iter().filter(|container| {
+            container.labels.as_ref().is_some_and(|labels| labels.contains_key(label::RECORD))
+        });
+        let ports = ours.flat_map(|container| container.ports.unwrap_or_default());
+        Ok(EngineFacts {
+            version: version.version.unwrap_or_default(),
+            api: version.api_version.unwrap_or_default(),
+            root: info.docker_root_dir,
+            limits_memory: info.memory_limit.unwrap_or_default(),
+            limits_pids: info.pids_limit.unwrap_or_default(),
+            published_by_abide: ports.filter_map(|port| port.public_port).collect(),
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! Certificates that run out.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Finding;
+use crate::model::spec::Manifest;
+use crate::tls::expiry;
+
+/// How long before the end of a certificate it is warned of, in days.
+const SOON: i64 = 21;
+const DAY: i64 = 24 * 60 * 60;
+
+pub(super) fn judge(manifest: &Manifest, desired_state: &Path) -> Vec<Finding> {
+    let front = manifest.front.iter().filter_map(|front| front.https.as_ref());
+    let own = desired_state.join("tls/certificate.pem");
+    let files = front.map(|https| https.certificate.clone()).chain(own.exists().then_some(own));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    files.map(|file| judge_one(&file, expiry(&file), now)).collect()
+}
+
+fn judge_one(file: &Path, ends: Result<i64, String>, now: i64) -> Finding {
+    let shown = file.display();
+    match ends {
+        Err(why) => {
+            Finding::problem("certificate", format!("{shown} {why}"), "put a certificate in PEM form there")
+        }
+        Ok(ends) if ends <= now => Finding::problem(
+            "certificate",
+            format!("{shown} has expired"),
+            "renew it; abide takes a new file up itself",
+        ),
+        Ok(ends) => {
+            let days = (ends - now) / DAY;
+            let message = format!("{shown} is valid for {days} more days");
+            match days {
+                SOON.. => Finding::ok("certificate", message),
+                _ => Finding::warning("certificate", message, "renew it; abide takes a new file up itself"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Severity;
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_warned_of_before_it_ends() {
+        let judged = |ends| judge_one(Path::new("/c.pem"), ends, 1_000 * DAY).severity;
+        assert_eq!(judged(Ok(1_100 * DAY)), Severity::Ok);
+        assert_eq!(judged(Ok(1_005 * DAY)), Severity::Warning);
+        assert_eq!(judged(Ok(999 * DAY)), Severity::Problem);
+        assert_eq!(judged(Err("cannot be read".into())), Severity::Problem);
+    }
+}

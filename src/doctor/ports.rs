@@ -1,0 +1,87 @@
+//! Host ports that the manifest wants.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+
+use super::Finding;
+use crate::controller::EngineFacts;
+use crate::model::spec::Manifest;
+
+/// Finds ports that somebody else has. `is_taken` tries one.
+pub(super) fn judge(
+    manifest: &Manifest,
+    facts: Option<&EngineFacts>,
+    is_taken: impl Fn(IpAddr, u16) -> Option<ErrorKind>,
+) -> Vec<Finding> {
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
+    let published = here.filter_map(|(name, spec)| {
+        let publish = spec.publish?;
+        Some((format!("environment {name}"), publish.address.unwrap_or(any), publish.port))
+    });
+    let front = manifest.front.iter().flat_map(|front| {
+        let https = front.https.as_ref().map(|https| https.port);
+        [Some(front.http), https].into_iter().flatten().map(|port| ("the front".to_owned(), any, port))
+    });
+    let wanted: Vec<_> = published.chain(front).collect();
+    // The front uses the host's network, so its ports are in no list of the engine.
+    let has_front = manifest.front.is_some();
+    let ours = |port| facts.is_some_and(|facts| facts.published_by_abide.contains(&port)) || has_front;
+    let count = wanted.len();
+    let mut findings: Vec<Finding> = wanted
+        .into_iter()
+        .filter(|(_, _, port)| !ours(*port))
+        .filter_map(|(who, address, port)| match is_taken(address, port)? {
+            ErrorKind::AddrInUse => Some(taken(&who, port)),
+            ErrorKind::AddrNotAvailable => Some(Finding::problem(
+                "ports",
+                format!("{who} wants {address}:{port}, and this host has no address {address}"),
+                "`ip address` lists the addresses of this host: declare one of them in `publish`",
+            )),
+            _ => None,
+        })
+        .collect();
+    if findings.is_empty() && count > 0 {
+        findings.push(Finding::ok("ports", format!("{count} wanted, none of them taken by another program")));
+    }
+    findings
+}
+
+fn taken(who: &str, port: u16) -> Finding {
+    Finding::problem(
+        "ports",
+        format!("{who} wants port {port}, which another program has"),
+        format!("`ss -ltnp 'sport = :{port}'` shows which; stop it, or declare another port in `publish`"),
+    )
+}
+
+/// Tries to listen on a port for a moment; `None`: it is free.
+pub(super) fn is_taken(address: IpAddr, port: u16) -> Option<ErrorKind> {
+    TcpListener::bind((address, port)).err().map(|error| error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Severity;
+    use super::*;
+    use crate::model::manifest::{SourceFile, parse};
+
+    #[test]
+    fn a_port_of_another_program_is_a_problem_and_one_of_ours_is_not() {
+        let text = "[environment.dev]\ncontainer = \"d\"\nport = 80\npublish = 8900\nimage = \"a/b:c\"\n";
+        let manifest = parse(&[SourceFile { name: "m.toml".into(), text: text.into() }]).unwrap();
+        let taken = |_, _| Some(ErrorKind::AddrInUse);
+        let free = |_, _| None;
+        let found = judge(&manifest, None, taken);
+        assert_eq!(found[0].severity, Severity::Problem);
+        assert!(
+            found[0].message.contains("8900") && found[0].remedy.as_deref().unwrap().contains("ss -ltnp")
+        );
+        assert_eq!(judge(&manifest, None, free)[0].severity, Severity::Ok);
+        let ours = EngineFacts { published_by_abide: [8900].into(), ..EngineFacts::default() };
+        assert_eq!(judge(&manifest, Some(&ours), taken)[0].severity, Severity::Ok);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(is_taken(address.ip(), address.port()), Some(ErrorKind::AddrInUse));
+    }
+}
