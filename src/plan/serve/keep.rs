@@ -28,11 +28,13 @@ impl Pass<'_> {
         {
             return (self.said_of_kept(kept, why, half, &memory), memory);
         }
+        // It was stopped for what was to replace it only if both cannot run at once.
+        let is_alone = others.is_empty() || self.is_start_first();
         let back = "what was to replace it failed, or cannot be made now";
         let half = self.hand_over(Half::default(), &others, back);
         let half = if is_down { self.free_ports_of(kept, half) } else { half };
         let half = merge(half, self.connect(kept));
-        let half = merge(half, self.kept_running(kept, others.is_empty(), &mut memory));
+        let half = merge(half, self.kept_running(kept, is_alone, &mut memory));
         let serves = kept.state == ContainerState::Running && target::is_proven(kept, &memory);
         let half = if serves {
             self.succeeded(half, &others, back)
