@@ -1,6 +1,6 @@
-//! What differs between a container as it should be and as it is, field by field.
+//! The differences between a container's desired and observed options, field by field.
 //!
-//! Only what abide sets is compared. Values of environment variables are never said.
+//! Only the options that abide sets are compared. Values of environment variables are never shown.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::observed::{HolderState, SeenContainer, SeenMounts};
 use crate::model::spec::Publish;
 
-/// Differences that only a new container can mend. Empty: this is the container.
+/// The differences that require a new container. Empty: this is the container.
 pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
     let options = &spec.options;
     let mut differences = Vec::new();
@@ -61,7 +61,7 @@ fn variables(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
     differing.map(|(name, _)| format!("the environment variable {name} has another value")).collect()
 }
 
-/// Limits that differ, and the restart policy: what the engine can set in place.
+/// The differing limits, and the restart policy: the engine can set these in place.
 pub(super) fn limits(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
     let options = &spec.options;
     let mut differences = Vec::new();
@@ -77,7 +77,7 @@ pub(super) fn limits(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> 
     differences
 }
 
-/// Says that the engine would restart the container too.
+/// Returns the difference in the restart policy, if the engine would restart the container too.
 pub(super) fn restarts(seen: &SeenContainer) -> Option<String> {
     let is_ours = matches!(seen.restart_policy.as_str(), "" | "no");
     (!is_ours).then(|| format!("the engine's restart policy is `{}`, should be `no`", seen.restart_policy))
@@ -133,8 +133,8 @@ fn mounts(items: &[Mount]) -> String {
     words(&items.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-/// The mounts as `spec` compares them: where the engine mounted a volume of its own at one of the
-/// image's `VOLUME` lines, as it did for earlier versions of abide, that counts like one asked for.
+/// The mounts as `spec` compares them. If the engine mounted a volume of its own at one of the image's
+/// `VOLUME` lines, as it did for earlier versions of abide, that counts like a requested mount.
 fn seen_mounts(spec: &ContainerSpec, seen: &SeenMounts) -> Vec<Mount> {
     let is_asked = |path: &AbsolutePath| seen.asked.iter().any(|mount| mount.target() == path);
     let unasked = spec.undeclared.iter().map(Mount::target).filter(|path| !is_asked(path));

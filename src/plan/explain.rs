@@ -7,12 +7,12 @@ pub fn explain(plan: &Plan) -> Vec<String> {
     plan.steps.iter().map(sentence).collect()
 }
 
-/// One step and its reason.
+/// Returns one step and its reason as a sentence.
 pub fn sentence(planned: &PlannedStep) -> String {
     format!("{}: {}", words(&planned.step), planned.reason)
 }
 
-/// One step, in words.
+/// Describes one step.
 pub fn words(step: &Step) -> String {
     match step {
         Step::CancelJob => "cancel the running build or pull".to_owned(),

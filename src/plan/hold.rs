@@ -1,4 +1,4 @@
-//! What a hold keeps: the container as it is, image and options, until someone resumes.
+//! A hold: the container is kept with its image and options until a user resumes.
 
 use super::{Intent, image_id};
 use crate::model::container::{ContainerOptions, ContainerSpec};
@@ -7,18 +7,18 @@ use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::plan::target;
 
-/// What would be enforced if nobody held the environment.
+/// The state that would be enforced without the hold.
 #[derive(Clone, Debug)]
 pub struct AfterHold {
     /// The newest generation.
     pub entry: Entry,
-    /// The options that the manifest declares now; an error where a secret cannot be read.
+    /// The options that the manifest declares now; an error if a secret cannot be read.
     pub options: Result<ContainerOptions, String>,
-    /// Whether readiness is judged in another way.
+    /// Whether the declared health check differs.
     pub is_judged_otherwise: bool,
 }
 
-/// What `resume` would replace, as manifest keys and words; empty: nothing.
+/// Returns the differences that `resume` would apply, as manifest keys and phrases; empty: none.
 pub fn held_back(intent: &Intent) -> Vec<String> {
     let Some(after) = &intent.after_hold else { return Vec::new() };
     let mut found = Vec::new();
@@ -74,8 +74,8 @@ fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> 
     compared.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
 
-/// Whether a hold keeps this container as it is, whatever its options should be by now: a secret of it
-/// may have been changed since. One that lost its network for good cannot be kept.
+/// Whether a hold keeps this container as it is, even if its options should differ by now: one of its
+/// secrets may have been changed since. A container that lost its network for good cannot be kept.
 pub(super) fn is_kept(
     container: &SeenContainer,
     spec: &ContainerSpec,

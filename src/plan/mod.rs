@@ -1,13 +1,13 @@
-//! The decision: from what should be and what is to the steps between, as a value.
+//! The decision: it returns the steps from the observed to the desired state as a value.
 //!
-//! [`plan`] has no IO, no async, no clock and no randomness, and leaves nothing to decide while
-//! acting. It never waits: what takes long (a build, a pull, a health check) is seen as a state of
-//! the world, and a later call goes on from there. So whatever cuts a pass short, the next one
-//! plans from what it finds.
+//! [`plan`] has no IO, no async, no clock and no randomness, and leaves nothing to decide while acting. It
+//! never waits. A long operation (a build, a pull, a health check) is part of the observed state, and a
+//! later call continues from there. So if a reconcile is cut short, the next one plans from the state that
+//! it finds.
 //!
-//! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve`
-//! gets it running, `restart` says when, `rollback` gives it up, `difference` says why,
-//! [`explain`] says it in words.
+//! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve` gets it running,
+//! `restart` decides when to restart, `rollback` gives a version up, `difference` compares options, and
+//! [`explain`] describes the plan.
 
 mod difference;
 pub mod explain;
@@ -47,224 +47,224 @@ pub use supply::{Need, need};
 pub use turn::{gives_turn_back, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
 
-/// What should be: the record of one environment, and how its containers are made.
+/// The desired state: the record of one environment, and how its containers are made.
 #[derive(Clone, Debug)]
 pub struct Intent {
     /// The environment.
     pub environment: EnvironmentName,
-    /// The generation that counts: the record's newest, or the one that a hold keeps.
+    /// The valid generation: the record's newest, or the one that a hold keeps.
     pub entry: Entry,
-    /// Set while a person holds it.
+    /// Set while a user holds the environment.
     pub hold: Option<Hold>,
-    /// When someone last said `sync`: failures before that are forgiven.
+    /// The time of the last `sync`: earlier failures are cleared.
     pub sync: Option<Timestamp>,
     /// Images that failed and were rolled back from, the newest last.
     pub bad: Vec<Bad>,
-    /// Whether going back from this generation is proposed already to the record that decides.
+    /// Whether a rollback from this generation is already proposed to the deciding record.
     pub proposed: bool,
     /// Where its images come from.
     pub supply: SupplyKind,
-    /// The options of its containers; an error where a secret cannot be read.
+    /// The options of its containers; an error if a secret cannot be read.
     pub options: Result<ContainerOptions, String>,
-    /// The declaration that the options are of; `None` only where none is known.
+    /// The declaration of the options; `None` only if none is known.
     pub declared: Option<Box<Declared>>,
-    /// What would be enforced if nobody held the environment; `None`: nobody does.
+    /// The state that would be enforced without the hold; `None`: the environment is not held.
     pub after_hold: Option<Box<AfterHold>>,
-    /// How readiness is judged.
+    /// The health check that decides readiness.
     pub health: HealthSpec,
-    /// In which order containers change places; `None`: not declared.
+    /// The order in which a container is replaced; `None`: not declared.
     pub update: Option<Update>,
-    /// Whether containers join the network namespace of a holder.
+    /// Whether containers join the network namespace of a sandbox.
     pub holder: bool,
-    /// How long a container that was replaced goes on for its last requests, where there is a front
-    /// that passes new ones to the other.
+    /// How long a replaced container keeps running for its last requests, if a proxy passes new requests to
+    /// its replacement.
     pub drain: Option<Duration>,
-    /// Whether the record may be an old copy, and nobody can be asked: what runs is kept as it is.
+    /// Whether the record may be an old copy and the controller cannot confirm it. Running containers are
+    /// kept unchanged then.
     pub keeps_what_runs: bool,
 }
 
-/// Where the images of an environment come from, as far as it changes what to do.
+/// The source of an environment's images, as far as it changes the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SupplyKind {
     /// Built here from a branch.
     Build,
-    /// What a tag in a registry names.
+    /// The image of a tag in a registry.
     Tag,
-    /// Only what a promotion or a person names.
+    /// Only images that a promotion or a user names.
     Named,
 }
 
-/// What to do now, and what to say.
+/// The steps to take now, and the status to report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What differs between the record and what runs, in sentences.
+    /// The differences between the record and the running containers, in sentences.
     pub differences: Vec<String>,
-    /// What to do, in order.
+    /// The steps, in order.
     pub steps: Vec<PlannedStep>,
-    /// What to say of the environment.
+    /// The status of the environment.
     pub verdict: Verdict,
-    /// When to look again even if nothing rings.
+    /// When to reconcile again even without a wakeup.
     pub look_again: Option<Timestamp>,
-    /// The id of the container that the front, where there is one, is to pass traffic to.
+    /// The ID of the container that gets the proxy's traffic, if there is a proxy.
     pub serving: Option<String>,
-    /// The notes for the next pass.
+    /// The reconcile state for the next reconcile.
     pub memory: Memory,
-    /// What became of a generation.
+    /// The outcome of a generation.
     pub outcome: Option<(Generation, Outcome)>,
-    /// What is mounted, and volumes that are kept beside that.
+    /// The mounted volumes, and volumes that are kept besides.
     pub volumes: Vec<VolumeView>,
-    /// What a person should know, although it keeps nothing from running.
+    /// Warnings for the operator about problems that do not keep anything from running.
     pub warnings: Vec<String>,
 }
 
 /// One step and why it is taken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedStep {
-    /// What.
+    /// The step.
     pub step: Step,
-    /// Why, as a clause.
+    /// The reason, as a clause.
     pub reason: String,
 }
 
-/// What can be done. Every step is idempotent, or harmless when repeated after a fresh look.
+/// A possible step. Every step is idempotent, or harmless if repeated after a new inspection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// End a build or pull that the record no longer wants.
+    /// Ends a build or pull that the record no longer wants.
     CancelJob,
-    /// Begin to build or pull in the background.
+    /// Starts a build or pull in the background.
     Acquire(Need),
-    /// Write the image that a generation turned out to be.
+    /// Records the image of a generation.
     RecordImage {
         /// The generation.
         generation: Generation,
         /// The image.
         image: Image,
-        /// How the manifest says to build it; `None`: it was not built here.
+        /// The build recipe of the manifest; `None`: the image was not built here.
         recipe: Option<RecipeKey>,
     },
-    /// Note that the recorded image answers to how the manifest says to build now.
+    /// Notes that the recorded image matches the current build recipe of the manifest.
     NoteRecipe {
         /// The generation.
         generation: Generation,
-        /// How the manifest says to build.
+        /// The build recipe of the manifest.
         recipe: RecipeKey,
     },
-    /// Write a new generation: the manifest says otherwise how to build, and this was built.
+    /// Records a new generation, because the build recipe in the manifest changed and this image was built.
     RecordEdited {
         /// The generation that it replaces.
         generation: Generation,
         /// The image.
         image: Image,
-        /// How the manifest says to build it.
+        /// The build recipe of the manifest.
         recipe: RecipeKey,
     },
-    /// Write a new generation: the recorded image was gone, and this was built in its place.
+    /// Records a new generation, because the recorded image was missing and this image was built instead.
     RecordRebuilt {
         /// The generation that it replaces.
         generation: Generation,
         /// The image.
         image: Image,
     },
-    /// Write a new generation that names what was good before, and remember the image of the one
-    /// that failed as bad.
+    /// Records a new generation that names the last good image, and marks the failed image as bad.
     RollBack {
         /// The generation that failed.
         from: Generation,
-        /// What was good.
+        /// The good state to return to.
         to: Box<Good>,
-        /// One clause for people.
+        /// A clause for users.
         note: String,
-        /// Why it failed, in one word.
+        /// The reason of the failure, in one word.
         reason: Reason,
-        /// Why it failed, in a sentence.
+        /// The reason of the failure, in a sentence.
         message: String,
     },
-    /// Make the managed network.
+    /// Creates the managed network.
     CreateNetwork,
-    /// Make a volume that never existed.
+    /// Creates a volume that never existed.
     CreateVolume {
         /// Its name.
         name: String,
     },
-    /// Make a folder of the host, as the manifest says.
+    /// Creates a folder of the host, as the manifest declares it.
     CreateFolder {
         /// Its path.
         path: AbsolutePath,
     },
-    /// Bring the image of holders into the engine.
+    /// Loads the image of sandboxes into the engine.
     LoadHolder,
-    /// Make a holder, not started.
+    /// Creates a sandbox without starting it.
     CreateHolder {
-        /// Under this name.
+        /// Its name.
         name: ContainerName,
-        /// With these options.
+        /// Its options.
         spec: Box<HolderSpec>,
     },
-    /// Start a holder. `replacement` as with [`Step::Start`].
+    /// Starts a sandbox. `replacement` as with [`Step::Start`].
     StartHolder {
-        /// Which; [`Target::Created`] is the one that the [`Step::CreateHolder`] before it made.
+        /// The sandbox; [`Target::Created`] is that of the preceding [`Step::CreateHolder`].
         holder: Target,
-        /// The fingerprint of the options that are refused where it cannot be started.
+        /// The fingerprint of the options that are refused if the sandbox cannot be started.
         replacement: Option<String>,
     },
-    /// Tell the front the address of a holder that runs: the container that is about to join it is
-    /// where traffic goes once it is ready, and the front can have that checked until then.
+    /// Sends the proxy the address of a running sandbox. The container that is about to join it gets the
+    /// traffic once it is ready; the proxy can check the new configuration until then.
     Announce {
-        /// Which; [`Target::Created`] is the one that the [`Step::CreateHolder`] before it made.
+        /// The sandbox; [`Target::Created`] is that of the preceding [`Step::CreateHolder`].
         holder: Target,
     },
-    /// Make a container, not started.
+    /// Creates a container without starting it.
     Create {
-        /// Under this name, which is the final one only where nothing is replaced.
+        /// Its name. This is the final name only if no container is replaced.
         name: ContainerName,
-        /// With these options.
+        /// Its options.
         spec: Box<ContainerSpec>,
-        /// The holder that it joins; [`Target::Created`] is the one made before it. `None`: it gets
-        /// a network namespace of its own.
+        /// The sandbox that it joins; [`Target::Created`] is the one created before it. `None`: it gets its
+        /// own network namespace.
         joins: Option<Target>,
     },
     /// Start a container.
     Start {
-        /// Which.
+        /// The container.
         container: Target,
-        /// The fingerprint of its options, where it is to replace another container: if it cannot
-        /// be started, these options are refused and the other one goes on. `None`: a start that
-        /// fails is tried again.
+        /// The fingerprint of its options if it is to replace another container. If it cannot be started,
+        /// these options are refused and the other container keeps running. `None`: a failed start is tried
+        /// again.
         replacement: Option<String>,
     },
-    /// Stop a container: SIGTERM, and SIGKILL after its timeout.
+    /// Stops a container: SIGTERM, and SIGKILL after its timeout.
     Stop {
         /// Its id.
         id: String,
     },
-    /// Stop a container and start it again, so that it joins the namespace that its holder has now.
+    /// Stops a container and starts it again, so that it joins the current namespace of its sandbox.
     Restart {
         /// Its id.
         id: String,
     },
-    /// Remove a stopped or running container of ours, never its named volumes.
+    /// Removes a stopped or running managed container, never its named volumes.
     Remove {
         /// Its id.
         id: String,
     },
-    /// Give a container its name.
+    /// Gives a container its name.
     Rename {
         /// Its id.
         id: String,
         /// The name.
         name: ContainerName,
     },
-    /// Go on with a paused container.
+    /// Unpauses a container.
     Unpause {
         /// Its id.
         id: String,
     },
-    /// Connect a container to the managed network.
+    /// Connects a container to the managed network.
     Connect {
         /// Its id.
         id: String,
     },
-    /// Set the limits and the restart policy of a container in place.
+    /// Sets the limits and the restart policy of a container in place.
     Adjust {
         /// Its id.
         id: String,
@@ -277,23 +277,23 @@ pub enum Step {
     },
 }
 
-/// Which container a step is about.
+/// The container of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One that was seen, by id.
+    /// An observed container, by ID.
     Seen(String),
-    /// The one that the [`Step::Create`] before it made.
+    /// The container of the preceding [`Step::Create`].
     Created,
 }
 
-/// What to say of an environment.
+/// The status of an environment, as planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// One of the closed set of words.
+    /// A word from the closed set of conditions.
     pub condition: Condition,
-    /// Why, in one word.
+    /// The reason, in one word.
     pub reason: Reason,
-    /// Why, in a sentence.
+    /// The reason, in a sentence.
     pub message: String,
 }
 
@@ -302,19 +302,19 @@ impl Verdict {
         Self { condition, reason, message: message.into() }
     }
 
-    /// Whether something is wrong with what serves, which is said before anything else.
+    /// Whether the serving container has a problem, which is reported before anything else.
     fn is_bad(&self) -> bool {
         matches!(self.condition, Condition::Degraded | Condition::Blocked)
     }
 }
 
-/// How often the same difference is acted upon before it is called not converging.
+/// How often abide acts on the same difference before it reports that the environment does not converge.
 const REPEATS_BEFORE_GIVING_UP: u32 = 3;
 
-/// How long a container in transit (restarting, removing) is given before it is looked at again.
+/// How long to wait before inspecting a container in transit (restarting, removing) again.
 pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 
-/// What to do, from what should be, what is, what is remembered, and the time.
+/// Plans the steps from the desired state, the observed state, the reconcile state and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let mut memory = notes::refresh(memory, intent, observed, now);
     volumes::settle(&mut memory, intent, observed);
@@ -331,7 +331,7 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     notes::remember_stops(plan, observed, now)
 }
 
-/// The state of one half of the work: bringing the image, or getting a container running.
+/// A partial plan: either for bringing the image, or for getting a container running.
 #[derive(Debug, Default)]
 struct Half {
     differences: Vec<String>,
@@ -358,7 +358,8 @@ impl Half {
     }
 }
 
-/// What serves is said first where it is bad, what is on its way second, rest last.
+/// Combines the statuses: a problem of the serving container comes first, work in progress second,
+/// everything else last.
 fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memory): (Half, Memory)) -> Plan {
     let is_bad = serve.verdict.as_ref().is_some_and(Verdict::is_bad);
     let verdict = match (serve.verdict, supply.verdict) {
@@ -383,7 +384,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
     }
 }
 
-/// Nothing is blocked outright as long as something serves.
+/// An environment is not reported as blocked as long as a container serves.
 fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> Verdict {
     let condition = match (supply.condition, serve.condition) {
         (Condition::Blocked, Condition::Ready | Condition::RolledBack) => Condition::Degraded,
@@ -414,12 +415,12 @@ fn said_while_held(intent: &Intent, verdict: Verdict) -> Verdict {
     }
 }
 
-/// The image ID that an entry names, where it is known.
+/// The image ID that an entry names, if it is known.
 fn image_id(entry: &Entry) -> Option<&Digest> {
     entry.image.as_ref().and_then(|image| image.id.as_ref())
 }
 
-/// How a generation is called in sentences.
+/// Describes a generation for sentences.
 fn generation_words(generation: Generation, revision: Option<&CommitId>) -> String {
     match revision {
         Some(revision) => format!("generation {generation} (commit {})", revision.short()),

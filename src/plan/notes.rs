@@ -1,4 +1,4 @@
-//! The loop's notes: what a pass learns, forgives, and holds back.
+//! The reconcile state: what a reconcile learns, clears and delays.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
-/// How long holders are not tried again after they were tried in vain: what failed may have been the
-/// trouble of that hour, such as a registry that was down.
+/// How long sandboxes are not tried again after a failure. The cause may have been temporary, such as a
+/// registry outage.
 const WITHOUT_HOLDERS: Duration = Duration::from_secs(600);
 
-/// The notes as this pass begins: volumes seen are remembered, and what no longer counts is
-/// forgotten: failures of another generation or before a `sync`, crashes of a container that is gone.
+/// The reconcile state at the start of a reconcile. Observed volumes are remembered. Failures of another
+/// generation or before a `sync`, and crashes of a removed container, are forgotten.
 pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now: Timestamp) -> Memory {
     let mut memory = memory.clone();
     memory.volumes.extend(observed.volumes.iter().cloned());
     wait_no_longer_than_ever(&mut memory, intent, now);
-    // What was noted in the future was noted while the clock was wrong: any `sync` forgives it.
+    // A failure with a time in the future was noted while the clock was wrong: any `sync` clears it.
     let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| (sync > at || at > now) && sync <= now);
     let other = |generation| generation != intent.entry.generation;
     let is_over = |refused: &Refused| refused.of_the_host && now >= retry_of(refused);
@@ -49,8 +49,8 @@ fn is_started_since(observed: &Observed, id: &str, at: Timestamp) -> bool {
     container.and_then(|container| container.started_at).is_some_and(|started| started >= at)
 }
 
-/// Notes which containers a plan stops. One that is stopped to be started again, as it answers no more,
-/// has notes of its own.
+/// Notes which containers a plan stops. A container that is stopped to be restarted, because it no longer
+/// answers, is noted elsewhere.
 pub(super) fn remember_stops(mut plan: Plan, observed: &Observed, now: Timestamp) -> Plan {
     let restarted = plan.memory.crashes.stopped.as_ref().map(|stopped| stopped.container.clone());
     let stops = plan.steps.iter().filter_map(|planned| match &planned.step {
@@ -63,13 +63,13 @@ pub(super) fn remember_stops(mut plan: Plan, observed: &Observed, now: Timestamp
     plan
 }
 
-/// When refused options are tried again that failed for something else than themselves.
+/// The time to retry refused options whose failure had another cause than the options.
 pub(super) fn retry_of(refused: &Refused) -> Timestamp {
     refused.retry_at.unwrap_or_else(|| refused.at.after(LONGEST))
 }
 
-/// Clocks are set back, and what was to come in a moment is then far away: nothing is waited for longer
-/// than it could have been at first.
+/// Limits every wait to its longest initial value. If the clock is set back, a time that was close is
+/// suddenly far away.
 fn wait_no_longer_than_ever(memory: &mut Memory, intent: &Intent, now: Timestamp) {
     let latest = now.after(LONGEST);
     let of_trouble = memory.trouble.iter_mut().map(|trouble| &mut trouble.next_retry);
@@ -82,12 +82,12 @@ fn wait_no_longer_than_ever(memory: &mut Memory, intent: &Intent, now: Timestamp
     memory.draining.values_mut().for_each(|until| *until = drained.min(*until));
 }
 
-/// After engine calls failed, the next attempt waits; a newer generation or a `sync` does not.
+/// Delays the next attempt after failed engine calls. A newer generation or a `sync` ends the delay.
 pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
     let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
     if plan.steps.is_empty() && !waits_for_restart {
-        // Nothing is left to do: the trouble is over, however it ended.
+        // Nothing is left to do, so the problem is over, however it ended.
         plan.memory.trouble = None;
         return plan;
     }
@@ -104,7 +104,7 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashe
     plan
 }
 
-/// A difference that stays after it was acted upon three times is named, not fought.
+/// Stops acting on a difference that remains after three attempts, and reports it instead.
 pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(difference) = what_differs(&plan) else {
         plan.memory.repeat = None;
@@ -119,8 +119,8 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashe
         return plan;
     }
     let next_retry = due.unwrap_or_else(|| now.after(backoff(count + 3, intent.environment.as_str())));
-    // A limit that the engine will not take must not keep a build waiting, nor a crashed container
-    // down; but steps that are themselves what repeats end here.
+    // A limit that the engine rejects must not delay a build or the restart of a crashed container. But if
+    // such steps themselves repeat, they end here.
     let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
     hold_back(&mut plan, next_retry, now, |step| {
         is_named && (is_supply(step) || is_paced(step, &crashes, before))
@@ -135,7 +135,7 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashe
     plan
 }
 
-/// What a pass finds to be wrong, in words; where it names no difference, the steps themselves.
+/// Describes the differences of a plan; if it names none, describes its steps.
 fn what_differs(plan: &Plan) -> Option<String> {
     let differences = match plan.differences.as_slice() {
         [] => explain(plan).join("; "),
@@ -150,8 +150,8 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
     plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
-/// Whether `step` is a restart that this very plan found to be due, or what that needs, or the stop
-/// before one: it has a backoff of its own.
+/// Whether `step` is a restart that this plan found due, a step that the restart needs, or the stop before
+/// it. Restarts have their own backoff.
 fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     match step {
@@ -182,18 +182,18 @@ fn is_supply(step: &Step) -> bool {
 /// How a step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure<'a> {
-    /// Whose doing it is.
+    /// The cause.
     pub cause: Cause,
-    /// What happened, in a sentence.
+    /// The error, in a sentence.
     pub message: &'a str,
 }
 
-/// The notes after `step` of `plan` failed.
+/// The reconcile state after `step` of `plan` failed.
 ///
-/// A replacement that cannot be started is refused, so that the next plan goes back to what served:
-/// for good if that is its own doing, and else for a while. An engine that did not answer, and a
-/// hand that took something away, say nothing of a replacement: it is tried again with backoff, as
-/// everything else is.
+/// A replacement that cannot be started is refused, so that the next plan returns to the last good
+/// container: for good if the replacement is at fault, otherwise for a while. If the engine did not answer,
+/// or a user removed something, the replacement is not at fault: like everything else, it is tried again
+/// with backoff.
 pub fn after_failure(
     plan: &Plan,
     step: &Step,
@@ -202,7 +202,7 @@ pub fn after_failure(
     now: Timestamp,
 ) -> Memory {
     let Failure { cause, message } = failure;
-    // What failed was not acted upon: it has a backoff of its own.
+    // A failed step did not act on the difference: it has its own backoff.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
     if let Some(no_holder) = no_holder(step, failure, now) {
         memory.no_holder = Some(no_holder);
@@ -221,7 +221,7 @@ pub fn after_failure(
         return memory;
     }
     let count = memory.trouble.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
-    // What somebody took away is made again at once, the first time.
+    // If a user removed something, it is created again at once the first time.
     let failures = if cause == Cause::Hand { count } else { count + 1 };
     memory.trouble = Some(Trouble {
         generation: intent.entry.generation,
@@ -234,8 +234,8 @@ pub fn after_failure(
     memory
 }
 
-/// The options that are refused after `step` failed: those of a replacement that cannot be started,
-/// or of one that cannot even be made of its image.
+/// The options that are refused after `step` failed: those of a replacement that cannot be started, or
+/// cannot even be created from its image.
 fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a String> {
     match (step, cause) {
         (_, Cause::Engine | Cause::Hand) => None,
@@ -248,13 +248,13 @@ fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a Str
     }
 }
 
-/// Whether what failed tells that holders do not work on this engine. That a port is taken does not,
-/// nor does what nothing could be started with, or what somebody took away.
+/// Whether the failure shows that sandboxes do not work on this engine. These failures do not: a port in
+/// use, a cause that would keep any container from starting, and a removal by a user.
 fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHolder> {
     let Failure { cause, message } = failure;
     let tells = match step {
         Step::LoadHolder => !matches!(cause, Cause::Engine | Cause::Host),
-        // One that ran before shows that they do work.
+        // A sandbox that ran before shows that sandboxes do work.
         Step::StartHolder { holder: Target::Created, .. } => {
             matches!(cause, Cause::Version | Cause::Unknown) && !message.contains("network")
         }
@@ -263,7 +263,7 @@ fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHold
     tells.then(|| NoHolder { message: message.to_owned(), at: now })
 }
 
-/// Whether an engine's words are about a path of the host that is to be mounted and is not there.
+/// Whether an engine message is about a missing path of the host that is to be mounted.
 fn is_missing_source(words: &str) -> bool {
     words.contains(REFUSED_SOURCE)
         || (words.contains("error mounting") && words.contains("no such file or directory"))

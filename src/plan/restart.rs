@@ -29,7 +29,7 @@ pub fn backoff(count: u32, seed: &str) -> Duration {
     base.saturating_add(jitter).min(LONGEST)
 }
 
-/// A number from 0 to 1 that depends on nothing but its arguments (FNV-1a).
+/// Returns a number from 0 to 1 that depends only on its arguments (FNV-1a).
 fn fraction(seed: &str, count: u32) -> f64 {
     let bytes = seed.bytes().chain(count.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -38,9 +38,9 @@ fn fraction(seed: &str, count: u32) -> f64 {
     f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
-/// The notes after `container` was seen ended by `by`, `now`. The same end is counted once. The pause
-/// begins as the end is seen: the engine's clock may have been set since, and a pause that it ends is
-/// none, or a day.
+/// The notes after `container` was observed at `now` to have been ended by `by`. The same end is counted
+/// once. The pause begins at the observation: if the engine's clock has been set since, a pause from the
+/// container's end could be zero, or a day.
 pub(super) fn count(
     crashes: &Crashes,
     container: &SeenContainer,
@@ -57,7 +57,7 @@ pub(super) fn count(
     let ran_well = container.started_at.is_some_and(|started| exit.at.since(started) >= HEALTHY);
     let (before, exits) = if ran_well { (0, 0) } else { (crashes.count, crashes.exits) };
     let count = before.saturating_add(1);
-    // One that abide stopped had its wait before that, while it still ran.
+    // A container that abide stopped has already waited before the stop, while it still ran.
     let delay = if why.is_some() { Duration::ZERO } else { backoff(count, &container.id) };
     Crashes {
         count,
@@ -70,22 +70,22 @@ pub(super) fn count(
     }
 }
 
-/// When a container that answers no more is due to be restarted: after its last start it gets the
-/// time that it would wait after a crash, and goes on running meanwhile, as it may recover.
+/// The time to restart a container that no longer answers. After its last start, it gets the delay that it
+/// would have after a crash. It keeps running meanwhile, because it may recover.
 pub(super) fn due(crashes: &Crashes, container: &SeenContainer) -> Timestamp {
     let started = container.started_at.unwrap_or(container.created_at);
     let started = crashes.tried.map_or(started, |tried| tried.max(started));
     started.after(backoff(crashes.count.saturating_add(1), &container.id))
 }
 
-/// The notes as `container` is stopped, to be started again.
+/// The notes for stopping `container` to start it again.
 pub(super) fn stopping(crashes: &Crashes, container: &SeenContainer, why: &str) -> Crashes {
     let stopped = Some(Stopped { container: container.id.clone(), why: why.to_owned() });
     Crashes { stopped, ..crashes.clone() }
 }
 
-/// The notes after `container` is started again at `now`. Where that changes nothing, or fails, it
-/// counts as a crash: the next attempt waits, longer every time.
+/// The notes after `container` is started again at `now`. If the start fails or changes nothing, it counts
+/// as a crash: each next attempt waits longer.
 pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timestamp) -> Crashes {
     let count = crashes.count.saturating_add(u32::from(crashes.tried.is_some()));
     let delay = backoff(count.saturating_add(1), &container.id);
@@ -94,7 +94,7 @@ pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timesta
     Crashes { count, restarts, next_restart, tried: Some(now), ..crashes.clone() }
 }
 
-/// How the container of the last counted exit ended, for sentences.
+/// Describes how the container of the last counted exit ended.
 pub(super) fn how_last(crashes: &Crashes, exit: &Exit) -> String {
     let last = crashes.last.as_ref();
     match last.and_then(|last| last.why.as_deref()) {
@@ -103,7 +103,7 @@ pub(super) fn how_last(crashes: &Crashes, exit: &Exit) -> String {
     }
 }
 
-/// How a container ended, for sentences.
+/// Describes how a container ended.
 pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
     let code = exit.code;
     match (by, exit.out_of_memory) {

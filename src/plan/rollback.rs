@@ -1,12 +1,12 @@
-//! Automatic rollback: which versions are given up, and what the record goes back to.
+//! Automatic rollback: which versions are given up, and which state the record returns to.
 //!
-//! A version is judged by its image. One that never became ready beside something that was good is
-//! refused while it is on trial; one that crashes soon after it became ready is given up here. In
-//! both cases what was good is brought back first, and the record moves once that runs: a record
-//! that names a rollback never speaks of something that is not there.
+//! A version is judged by its image. If a version never becomes ready beside a good one, it is refused while
+//! it is on trial. If it crashes soon after it became ready, it is given up here. In both cases the good
+//! version is brought back first, and the record changes once that runs: a record that names a rollback
+//! never describes a container that does not exist.
 //!
-//! An edit of the manifest that fails is no rollback: the image is the same, so no image is to
-//! blame, and there is nothing in the record to go back to. The container before it is kept.
+//! A failing edit of the manifest causes no rollback. The image is the same, so it is not at fault, and the
+//! record has nothing to return to. The previous container is kept.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::model::memory::{Good, Memory, Refused};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 
-/// Crashes after which a version that was ready is given up ...
+/// The number of crashes after which a version that was ready is given up ...
 pub(super) const CRASHES: u32 = 3;
-/// ... where they come within this time of its first becoming ready. Later ones are more likely
-/// the doing of something around it, and are healed.
+/// ... if they come within this time of its first becoming ready. Later crashes more likely come from the
+/// surroundings of the container, and are healed.
 pub(super) const PROBATION: Duration = Duration::from_secs(600);
 
-/// The notes with the failure for which the entry's image is known, where nobody asked for it on
-/// purpose: it is not tried again.
+/// Adds the known failure of the entry's image to the reconcile state, so that the image is not tried again.
+/// An explicit request for the image is exempt.
 pub(super) fn recall(mut memory: Memory, intent: &Intent, observed: &Observed) -> Memory {
     if let Some(refused) = known_failure(intent, observed, &memory) {
         memory.refused = Some(refused);
@@ -55,19 +55,19 @@ fn known<'a>(intent: &'a Intent, image: &Image) -> Option<&'a Bad> {
     intent.bad.iter().rev().find(|bad| bad.image.is_same(image))
 }
 
-/// Whether an image is one that failed, and was rolled back from.
+/// Whether an image failed and was rolled back from.
 pub(super) fn is_bad(intent: &Intent, image: &Image) -> bool {
     known(intent, image).is_some()
 }
 
-/// Whether what the record wants may be given up. What is held is only healed; and what a rollback
-/// led to is never rolled back itself: two bad images would take turns for ever.
+/// Whether the recorded version may be given up. A held version is only healed. The result of a rollback is
+/// never rolled back: two bad images would alternate forever.
 fn may_be_given_up(intent: &Intent) -> bool {
     intent.hold.is_none() && intent.entry.origin != Some(Origin::AutomaticRollback)
 }
 
-/// The notes once what keeps crashing soon after it became ready is given up for what was good
-/// before it; `None` where it is not, or nothing before it can run.
+/// The reconcile state after giving up a version that keeps crashing soon after it became ready, in favor of
+/// the last good version. `None` if the version is not given up, or nothing before it can run.
 pub(super) fn given_up(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Memory> {
     let (good, before) = (memory.good.as_ref()?, memory.before.as_ref()?);
     let is_of_the_record = intent.entry.image.as_ref().is_some_and(|image| image.is_same(&good.image));
@@ -84,8 +84,8 @@ pub(super) fn given_up(intent: &Intent, observed: &Observed, memory: &Memory) ->
     is_given_up.then(|| Memory { good: Some(before.clone()), before: None, ..memory.clone() })
 }
 
-/// What the record is to go back to, and why: what was good is enforced in place of what it names,
-/// which failed.
+/// The state that the record returns to, and why: the last good version is enforced in place of the recorded
+/// one, which failed.
 pub(super) fn destination<'a>(
     intent: &Intent,
     choice: &Choice,
@@ -102,7 +102,7 @@ pub(super) fn destination<'a>(
     (is_back && may_be_given_up(intent) && !good.image.is_same(failed)).then_some((good, refused))
 }
 
-/// Adds the step that moves the record back.
+/// Adds the step that rolls the record back.
 pub(super) fn move_record(half: Half, intent: &Intent, good: &Good, refused: &Refused) -> Half {
     let from = intent.entry.generation;
     let why = format!("generation {from} failed ({})", refused.reason.as_str());
@@ -116,13 +116,13 @@ pub(super) fn move_record(half: Half, intent: &Intent, good: &Good, refused: &Re
     half.then(step, why)
 }
 
-/// What to say on the way back: it is under way, and no good news.
+/// The status during a rollback.
 pub(super) fn said_on_the_way(refused: &Refused, verdict: &Verdict) -> Verdict {
     let message = format!("{}; {}", refused.message, verdict.message);
     Verdict::new(Condition::Progressing, Reason::RolledBack, message)
 }
 
-/// Why the record went back, where a rollback is what it names.
+/// The reason for the rollback, if the record names the result of one.
 pub(super) fn led_here(intent: &Intent) -> Option<String> {
     let entry = &intent.entry;
     entry.origin.filter(|origin| *origin == Origin::AutomaticRollback)?;

@@ -1,5 +1,5 @@
-//! The serving container: which one it is, and at which others requests may be. Decided from what is
-//! observed, never from what was meant to be.
+//! The serving container: which one it is, and which other containers may have requests. Both follow from
+//! the observed state, never from the intended one.
 
 use super::Intent;
 use super::target;
@@ -9,10 +9,10 @@ use crate::model::name::Generation;
 use crate::model::observed::{ContainerState, Observed, SeenContainer};
 use crate::model::time::Timestamp;
 
-/// Whether requests may be at a container of this environment.
+/// Whether a container of this environment may have requests.
 ///
-/// Behind a front that is so for every container that the front passes requests to, or may still pass
-/// them to; without a front, for every container that runs.
+/// Behind a proxy, this is every container that the proxy passes requests to, or may still pass them to.
+/// Without a proxy, it is every running container.
 pub(super) fn may_serve(container: &SeenContainer, intent: &Intent, observed: &Observed) -> bool {
     let has_process = matches!(container.state, ContainerState::Running | ContainerState::Paused);
     has_process && container.has_namespace() && may_be_reached(container, intent, observed)
@@ -23,8 +23,8 @@ fn may_be_reached(container: &SeenContainer, intent: &Intent, observed: &Observe
     intent.drain.is_none() || front().is_none_or(|front| front.reach.may_include(&container.id))
 }
 
-/// The container that serves: the one that the front passes traffic to. Without a front, or while it is
-/// not known what that does, the one that became ready; else any that runs.
+/// The serving container: the one that the proxy passes traffic to. Without a proxy, or if its state is
+/// unknown, it is the container that became ready; otherwise any running one.
 pub fn serving<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) -> Option<&'o SeenContainer> {
     let front = observed.front.as_ref().filter(|_| intent.drain.is_some());
     let served = front.and_then(|front| front.serves.as_ref());
@@ -35,9 +35,9 @@ pub fn serving<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) -> 
     })
 }
 
-/// The notes once the front passes traffic to the container that became ready last: that is what is
-/// good now, and what was good before drains. With them, what became of a generation that a newer one
-/// has superseded meanwhile.
+/// The reconcile state once the proxy passes traffic to the container that became ready last: that container
+/// is now the good one, and the previous good one drains. Also returns the outcome of a generation that has
+/// been superseded meanwhile.
 pub(super) fn recognise(
     mut memory: Memory,
     intent: &Intent,
@@ -68,7 +68,7 @@ pub(super) fn recognise(
     (memory, Some((generation, Outcome::Ready)))
 }
 
-/// `ready` is what is good now. What was good before is remembered, in case this does not last.
+/// Makes `ready` the good state. The previous one is remembered, in case `ready` does not last.
 pub(super) fn succeed(memory: &mut Memory, ready: Good) {
     let same = memory.good.as_ref().filter(|good| good.image.is_same(&ready.image));
     let first_ready = same.map(|good| good.first_ready);
@@ -79,8 +79,8 @@ pub(super) fn succeed(memory: &mut Memory, ready: Good) {
     memory.next = None;
 }
 
-/// Whether notes tell of a readiness, or of a stop, that earlier ones do not: such notes are kept before
-/// anything is done because of them.
+/// Whether `after` contains a readiness or a stop that `before` does not. Such a state is stored before
+/// abide acts on it.
 pub fn is_news(before: &Memory, after: &Memory) -> bool {
     fn containers(memory: &Memory) -> [Option<&String>; 2] {
         [&memory.good, &memory.next].map(|good| good.as_ref().map(|good| &good.container))

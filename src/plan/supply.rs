@@ -1,4 +1,4 @@
-//! Bringing the image: when to build or pull, and what to say while it is not there.
+//! Bringing the image: when to build or pull, and which status to report until it is there.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
-/// What has to be brought before an entry can run.
+/// The missing part before an entry can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing: it is here, or nothing is recorded.
+    /// Nothing: the image is here, or nothing is recorded.
     Nothing,
     /// This commit has to be built.
     Build {
         /// The commit.
         revision: CommitId,
     },
-    /// The image of this commit is here, but the manifest says otherwise now how to build it.
+    /// The image of this commit is here, but the build recipe in the manifest has changed.
     Rebuild {
         /// The commit.
         revision: CommitId,
@@ -34,32 +34,32 @@ pub enum Need {
         /// The manifest digest.
         digest: Digest,
     },
-    /// It is here, and has to be pushed.
+    /// The image is here, and has to be pushed.
     Push {
         /// The image ID.
         id: Digest,
-        /// Where to.
+        /// The repository to push to.
         repository: ImageRepository,
     },
-    /// It is gone, and nothing can bring it back.
+    /// The image is missing, and abide cannot obtain it.
     Unobtainable {
-        /// The image ID that is gone.
+        /// The ID of the missing image.
         id: Digest,
     },
 }
 
-/// How long after a superseded build the record must have rested before the next one begins, so
-/// that a burst of pushes costs two builds: the one it cut short and the last. Twenty pushes that
-/// are scattered over ten seconds leave gaps of well over a second. There is no longest wait: what
-/// began in the middle of a burst would be superseded by the next push.
+/// How long the record must be stable after a superseded build before the next build begins. A burst of
+/// pushes then costs two builds: the interrupted one and the last. Twenty pushes scattered over ten seconds
+/// leave gaps of well over a second. The wait has no maximum: a build that began in the middle of a burst
+/// would be superseded by the next push.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// After so long a registry is asked again for what it did not have. Someone may have pushed it there
-/// meanwhile; and not every registry that says so means it.
+/// Delay before asking a registry again for an image that it reported missing. The image may have been
+/// pushed since, and some registries report "not found" for other errors.
 pub(super) const GONE_FOR: Duration = Duration::from_secs(300);
 
-/// What the entry that counts lacks on an engine that holds `images`, with `shelf` beside it, if the
-/// manifest says to build by `recipe`.
+/// Returns the missing part of the valid entry, for an engine that holds `images`, the registry presence in
+/// `shelf`, and the build recipe `recipe` of the manifest.
 pub fn need(intent: &Intent, images: &BTreeSet<Digest>, shelf: &Shelf, recipe: Option<&RecipeKey>) -> Need {
     let entry = &intent.entry;
     let build = entry.revision.clone().filter(|_| intent.supply == SupplyKind::Build);
@@ -85,16 +85,16 @@ pub fn need(intent: &Intent, images: &BTreeSet<Digest>, shelf: &Shelf, recipe: O
     }
 }
 
-/// Whether the manifest says otherwise how to build than when the recorded image was built or named.
-/// An image without a commit was never built from one, so no edit concerns it.
+/// Whether the build recipe in the manifest has changed since the recorded image was built or named. An
+/// image without a commit was not built from one, so no edit concerns it.
 pub(super) fn is_edited(intent: &Intent, recipe: Option<&RecipeKey>) -> bool {
     let entry = &intent.entry;
     let is_built = intent.supply == SupplyKind::Build && entry.revision.is_some() && entry.image.is_some();
     is_built && matches!((&entry.recipe, recipe), (Some(before), Some(now)) if before != now)
 }
 
-/// The step that takes note of how the manifest says to build, if nothing is known of that: what it
-/// says now is what later edits are compared with.
+/// Adds the step that notes the build recipe of the manifest, if none is known. Later edits are compared
+/// with it.
 fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
     let entry = &intent.entry;
     let is_unknown = entry.recipe.is_none() && entry.image.is_some() && entry.revision.is_some();
@@ -107,7 +107,7 @@ fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
     }
 }
 
-/// The steps and words for what the entry that counts lacks.
+/// Plans the steps and the status for the missing part of the valid entry.
 pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half {
     let need = need(intent, &observed.images, &observed.shelf, observed.recipe.as_ref());
     let half = match &need {
@@ -195,8 +195,8 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
     }
 }
 
-/// As [`bring`], for an image that is recorded and here. The generation that became ready stays one
-/// that did, whatever becomes of the edit.
+/// Like [`bring`], for a recorded image that is here. A generation that became ready remains ready, whatever
+/// the result of the edit.
 fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> Half {
     let entry = &intent.entry;
     let generation = entry.generation;
@@ -218,7 +218,7 @@ fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) ->
         }
         _ => bring(intent, observed, need, now),
     };
-    // Only while there is something to do about it: a difference that stays is one that does not yield.
+    // Only while there are steps to take: a remaining difference does not yield to them.
     if !half.steps.is_empty() {
         half.differences.push(format!("the `build` of {} was edited in the manifest", words(intent)));
     }
@@ -235,7 +235,7 @@ fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Time
         }
     }
     if observed.superseded_job {
-        // The cancelled job rings when it has ended; beginning before that would make two.
+        // The cancelled job sends a wakeup when it has ended. Starting a job before that would run two.
         return Half::say(Condition::Progressing, reason, format!("{what} is next"));
     }
     Half::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
@@ -247,7 +247,7 @@ fn is_recorded(intent: &Intent, image: &Image) -> bool {
     intent.entry.image.as_ref() == Some(image)
 }
 
-/// How the manifest says to build what is needed, if it is built.
+/// The build recipe of the needed image, if it is built.
 fn built_by(observed: &Observed, need: &Need) -> Option<RecipeKey> {
     observed.recipe.clone().filter(|_| matches!(need, Need::Build { .. }))
 }

@@ -1,4 +1,4 @@
-//! Choosing what to enforce: what the record wants, else what was good last, else what is there.
+//! Choosing what to enforce: the recorded version, else the last good one, else an existing container.
 
 use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback, volumes};
 use crate::model::container::{ContainerOptions, ContainerSpec};
@@ -8,20 +8,20 @@ use crate::model::mount::Mount;
 use crate::model::name::Digest;
 use crate::model::observed::{ContainerState, Observed, SeenContainer};
 
-/// What to enforce now.
+/// The state to enforce now.
 #[derive(Clone, Debug)]
 pub(super) enum Choice {
-    /// What the record wants.
+    /// The recorded version.
     Wanted(ContainerSpec),
-    /// What the record wants failed before, but nothing else is there to run.
+    /// The recorded version failed before, but nothing else can run.
     Insist(ContainerSpec),
-    /// What became ready last, since what the record wants is not there yet, or failed.
+    /// The version that became ready last, because the recorded version is missing or failed.
     Fallback(ContainerSpec),
-    /// A container as it is, since nothing better can be made.
+    /// A container as it is, because nothing better can be made.
     Keep {
         /// Its id.
         id: String,
-        /// Why nothing better can be made.
+        /// The reason why nothing better can be made.
         why: KeepReason,
     },
     /// Nothing can run.
@@ -31,20 +31,20 @@ pub(super) enum Choice {
 /// Why a container is kept as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeepReason {
-    /// What should replace it failed.
+    /// Its replacement failed.
     Refused,
-    /// What should replace it is not there.
+    /// The image of its replacement is missing.
     NoImage,
-    /// A secret of its options cannot be read; the sentence says which.
+    /// A secret of its options cannot be read; the sentence names it.
     NoOptions(String),
-    /// What should replace it cannot be made until someone does something.
+    /// Its replacement cannot be made until an operator acts.
     Blocked(Verdict),
-    /// What should replace it may be what ran long ago, as the record may be an old copy.
+    /// Its replacement may be an old version, because the record may be an old copy.
     OldCopy,
 }
 
 impl Choice {
-    /// What serves, for sentences.
+    /// Describes the serving container for sentences.
     pub(super) fn words(&self) -> String {
         match self {
             Self::Wanted(spec) | Self::Insist(spec) | Self::Fallback(spec) => {
@@ -74,7 +74,7 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     }
 }
 
-/// What ran last, where the record may be an old copy and wants something else.
+/// The container that ran last, if the record may be an old copy and wants another one.
 fn kept_in_doubt(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Choice> {
     let wanted = wanted(intent, observed, memory);
     let is_wanted =
@@ -89,14 +89,14 @@ fn kept_in_doubt(intent: &Intent, observed: &Observed, memory: &Memory) -> Optio
     (!is_wanted(last)).then(|| kept(last, KeepReason::OldCopy))
 }
 
-/// What the record wants, where its image is known and its options can be had.
+/// The recorded version, if its image is known and its options can be read.
 pub(super) fn wanted(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
     let (image, options) = (image_id(&intent.entry)?, intent.options.as_ref().ok()?);
     Some(made_of(image, options, &intent.entry, volumes::undeclared(options, image, observed, memory)))
 }
 
-/// What to enforce in place of what failed: the container that was ready, as it is where its options
-/// are no longer the declared ones; else one of the image that was good; else any that was there.
+/// The state to enforce in place of a failed version: the container that was ready, unchanged if its options
+/// are no longer declared; else a container of the good image; else any existing container.
 fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
     let others = observed.containers.iter().filter(|container| !is_it(container, &failed, intent, memory));
     let other = to_go_back_to(others, intent, memory);
@@ -111,7 +111,7 @@ fn instead_of(failed: ContainerSpec, intent: &Intent, observed: &Observed, memor
     }
 }
 
-/// What became ready last, where it can be made again.
+/// The version that became ready last, if it can be made again.
 pub(super) fn good(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
     let good = memory.good.as_ref()?;
     let entry = Entry { generation: good.generation, revision: good.revision.clone(), ..Entry::default() };
@@ -144,14 +144,13 @@ fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
     memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
 }
 
-/// Whether this is our container with exactly these options. One that the engine calls dead is
-/// none any more.
+/// Whether this is a managed container with exactly these options. A container that the engine calls dead
+/// does not count.
 pub(super) fn is_made_as(container: &SeenContainer, spec: &ContainerSpec) -> bool {
     container.state != ContainerState::Dead && difference::structural(spec, container).is_empty()
 }
 
-/// Whether this is the container that `spec` asks for: made of exactly these options, or kept as it is by
-/// a hold.
+/// Whether this is the container that `spec` asks for: it has exactly these options, or a hold keeps it.
 pub(super) fn is_it(
     container: &SeenContainer,
     spec: &ContainerSpec,
@@ -166,13 +165,13 @@ pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
     memory.good.as_ref().is_some_and(|good| good.container == container.id)
 }
 
-/// The notes on a container that became ready, whether or not it serves yet.
+/// The readiness note of a container, whether or not it serves yet.
 pub(super) fn readiness<'m>(container: &SeenContainer, memory: &'m Memory) -> Option<&'m Good> {
     [&memory.good, &memory.next].into_iter().flatten().find(|good| good.container == container.id)
 }
 
-/// The best that could serve in place of another one: what was never started could not, nor what
-/// lost its network for good, and what was rolled back from should not.
+/// The best container to serve in place of another one. Excluded are containers that were never started,
+/// that lost their network for good, or whose version was rolled back.
 pub(super) fn to_go_back_to<'a>(
     containers: impl Iterator<Item = &'a SeenContainer>,
     intent: &Intent,
@@ -199,9 +198,9 @@ fn kept(container: &SeenContainer, why: KeepReason) -> Choice {
     Choice::Keep { id: container.id.clone(), why }
 }
 
-/// The container to hold on to: the one that was ready before, whatever its state; then running
-/// before stopped before never started, and the older of two alike. The id makes the choice
-/// independent of the order in which the engine lists them.
+/// The container to keep: the one that was ready before, in any state; then running before stopped before
+/// never started, and the older of two equal ones. The ID makes the choice independent of the order in which
+/// the engine lists them.
 pub(super) fn best<'a>(
     containers: impl Iterator<Item = &'a SeenContainer>,
     memory: &Memory,

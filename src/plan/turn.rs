@@ -1,16 +1,16 @@
-//! Updates of many environments go in waves: which plans have to wait for a turn, and what one that
-//! waits comes to.
+//! Updates of many environments run in waves: which plans have to wait for a turn, and the plan of an
+//! environment that waits.
 
 use super::{Plan, Step, Verdict, target};
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, Observed};
 use crate::model::status::{Condition, Reason};
 
-/// Whether a plan updates its environment: it makes a container of another kind than the one that runs,
-/// or the first that there ever was.
+/// Whether a plan updates its environment: it makes a container that differs from the running one, or the
+/// first container ever.
 ///
-/// Bringing back what ran never waits, and neither does an update of an environment of which nothing
-/// runs that did before: it takes nothing more down.
+/// Restoring a container that ran never waits. Nor does an update of an environment whose earlier container
+/// no longer runs: the update takes nothing more down.
 pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
     let made = plan.steps.iter().find_map(|planned| match &planned.step {
         Step::Create { spec, .. } => Some(spec),
@@ -25,7 +25,7 @@ pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
     !running.iter().any(|seen| target::is_made_as(seen, spec))
 }
 
-/// Whether an environment needs its turn no longer: nothing of its update is under way.
+/// Whether an environment no longer needs its turn, because no part of its update is in progress.
 pub fn gives_turn_back(plan: &Plan) -> bool {
     let Verdict { condition, reason, .. } = &plan.verdict;
     let is_acquiring = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing);
@@ -33,9 +33,9 @@ pub fn gives_turn_back(plan: &Plan) -> bool {
 }
 
 impl Plan {
-    /// The plan until it is the environment's turn: images are brought and the record is completed, and
-    /// no container is touched. `memory` is what the next pass is to remember; `most`: how many
-    /// environments are updated at once.
+    /// The plan until the environment's turn: images are brought and the record is completed, but no
+    /// container is touched. `memory` is the state for the next reconcile; `most` is the number of
+    /// environments that are updated at once.
     #[must_use]
     pub fn until_its_turn(mut self, memory: Memory, most: usize) -> Self {
         self.steps.retain(|planned| {

@@ -1,5 +1,5 @@
-//! The `VOLUME` lines of images. What the manifest declares nothing for gets a volume of its own that
-//! outlives every container, as a declared one does.
+//! The `VOLUME` lines of images. A path without a declared mount gets its own volume, which outlives every
+//! container, as a declared volume does.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::model::observed::{Observed, SeenContainer};
 use crate::model::spec::Update;
 use crate::model::status::VolumeView;
 
-/// The mounts that a container of `image` needs beside those that are declared.
+/// The mounts that a container of `image` needs besides the declared ones.
 pub(super) fn undeclared(
     options: &ContainerOptions,
     image: &Digest,
@@ -25,14 +25,14 @@ pub(super) fn undeclared(
     open.filter_map(|path| Some(Mount::of_volume(memory.homes.get(&path)?.clone(), path))).collect()
 }
 
-/// Notes which volume each `VOLUME` path has: the one that the container which was ready has there,
-/// else the one that it had before, else one that another container has there, else a new one.
+/// Notes the volume of each `VOLUME` path: the one that the ready container has there, else the earlier one,
+/// else the one of another container, else a new one.
 pub(super) fn settle(memory: &mut Memory, intent: &Intent, observed: &Observed) {
     let Ok(options) = &intent.options else { return };
     for path in all_paths(observed) {
         let found = match declared_at(options, &path) {
             None => home(&path, options, observed, memory),
-            // What was written there before the manifest declared another volume must not be lost.
+            // Data that was written there before the manifest declared another volume must not be lost.
             Some(_) if memory.homes.contains_key(&path) => None,
             Some(_) => made_by_engine(&path, observed, memory),
         };
@@ -56,7 +56,7 @@ fn home(
     known.or_else(|| other().and_then(has)).or_else(own)
 }
 
-/// The volume that the engine itself made at a path, for a container that was made without one.
+/// The volume that the engine itself created at a path, for a container that was created without one.
 fn made_by_engine(path: &AbsolutePath, observed: &Observed, memory: &Memory) -> Option<VolumeName> {
     let is_asked = |seen: &SeenContainer| seen.mounts.asked.iter().any(|mount| mount.target() == path);
     let made =
@@ -64,7 +64,7 @@ fn made_by_engine(path: &AbsolutePath, observed: &Observed, memory: &Memory) -> 
     target::best(made, memory).and_then(|seen| seen.mounts.volumes.get(path).cloned())
 }
 
-/// The names of the volumes that a plan asks for: declared ones, and those of `VOLUME` lines.
+/// The names of the volumes that a plan queries: declared ones, and those of `VOLUME` lines.
 pub fn volumes_needed(intent: &Intent, observed: &Observed, memory: &Memory) -> BTreeSet<String> {
     let mut memory = memory.clone();
     settle(&mut memory, intent, observed);
@@ -72,14 +72,14 @@ pub fn volumes_needed(intent: &Intent, observed: &Observed, memory: &Memory) -> 
     declared.chain(memory.homes.values()).map(ToString::to_string).collect()
 }
 
-/// The paths of the host that a plan asks for.
+/// The host paths that a plan queries.
 pub fn sources_needed(intent: &Intent, observed: &Observed) -> BTreeSet<AbsolutePath> {
     let declared = intent.options.iter().flat_map(|options| &options.volumes).filter_map(Mount::host_path);
     declared.chain(observed.containers.iter().flat_map(|seen| seen.mounts.host_paths())).cloned().collect()
 }
 
-/// Whether a replacement runs beside the container before it. Unless the manifest declares it, that is
-/// so where a front switches between the two and they do not write one volume.
+/// Whether a replacement runs beside the previous container. Unless the manifest declares it, this is so if
+/// a proxy switches between the two and they do not write to the same volume.
 pub fn is_start_first(intent: &Intent, observed: &Observed) -> bool {
     match intent.update {
         Some(update) => update == Update::StartFirst,
@@ -87,13 +87,13 @@ pub fn is_start_first(intent: &Intent, observed: &Observed) -> bool {
     }
 }
 
-/// Whether an environment has a volume, declared or not: two versions of it would write it at once.
+/// Whether an environment has a volume, declared or not: two versions would write to it at once.
 fn has_any(intent: &Intent, observed: &Observed) -> bool {
     let has_declared = intent.options.as_ref().is_ok_and(|options| !options.volumes.is_empty());
     has_declared || !all_paths(observed).is_empty()
 }
 
-/// The paths of an image's `VOLUME` lines. Where the image itself is gone, its container tells them.
+/// The paths of an image's `VOLUME` lines. If the image is missing, they come from its container.
 fn of_image(image: &Digest, observed: &Observed) -> BTreeSet<AbsolutePath> {
     observed.image_volumes.get(image).cloned().unwrap_or_else(|| {
         let made_of_it = observed.containers.iter().filter(|seen| seen.image.as_ref() == Some(image));
@@ -110,7 +110,7 @@ fn declared_at<'o>(options: &'o ContainerOptions, path: &AbsolutePath) -> Option
     options.volumes.iter().find(|mount| mount.target() == path)
 }
 
-/// Says which volumes there are, and what a person should know of those that nobody declared.
+/// Adds the volumes to the plan, with warnings about undeclared ones.
 pub(super) fn tell(mut plan: Plan, intent: &Intent, observed: &Observed, choice: &Choice) -> Plan {
     let Ok(options) = &intent.options else { return plan };
     let mounts: Vec<Mount> = match choice {
@@ -147,7 +147,7 @@ fn view(mount: &Mount, options: &ContainerOptions) -> VolumeView {
     }
 }
 
-/// What a person should know of a container's undeclared volumes.
+/// The warnings about a container's undeclared volumes.
 fn warnings(spec: &ContainerSpec) -> Vec<String> {
     let mut found: Vec<String> = spec.undeclared.iter().map(undeclared_words).collect();
     for (declared, volume) in spec
@@ -184,7 +184,7 @@ fn undeclared_words(mount: &Mount) -> String {
     )
 }
 
-/// Volumes that hold what was written at a path, and that the container does not mount there now.
+/// Volumes with data that was written at a path, and that the container does not mount there now.
 fn left(mounts: &[Mount], observed: &Observed, memory: &Memory) -> Vec<(AbsolutePath, VolumeName)> {
     let is_mounted = |volume: &VolumeName| mounts.iter().any(|mount| mount.volume() == Some(volume));
     let is_there = |volume: &VolumeName| observed.volumes.contains(volume.as_str());

@@ -1,5 +1,5 @@
-//! Paths of the host that are mounted. One that is missing is made only if the manifest says so: the
-//! engine would make an empty folder, and a database would start empty.
+//! Host paths that are mounted. A missing one is created only if the manifest declares that: the engine
+//! would create an empty folder, and a database would start empty.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::model::status::{Condition, Reason};
 use crate::plan::{Half, PlannedStep, Step, Target, Verdict};
 
 impl Pass<'_> {
-    /// Makes the missing ones of `paths` that may be made, before anything else.
+    /// Creates the missing ones of `paths` that may be created, before anything else.
     pub(super) fn folders_first<'p>(
         &self,
         half: Half,
@@ -35,8 +35,8 @@ impl Pass<'_> {
         declared.any(|mount| mount.creates() && mount.host_path() == Some(path))
     }
 
-    /// The same steps, with the folders that they need made first. Where a container that is to be
-    /// started lacks one, nothing is done at all: what would be stopped for it goes on.
+    /// The same steps, with the folders that they need created first. If a container to be started lacks a
+    /// folder, no step is taken, so that the container that would be stopped for it keeps running.
     pub(super) fn only_with_folders(&self, half: Half) -> Half {
         let paths: Vec<&AbsolutePath> = half.steps.iter().flat_map(|step| self.mounted_by(step)).collect();
         let has_step = |path: &AbsolutePath| {
@@ -52,7 +52,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The paths of the host that a step has the engine mount anew.
+    /// The host paths that the engine mounts because of a step.
     fn mounted_by<'s>(&'s self, planned: &'s PlannedStep) -> Vec<&'s AbsolutePath> {
         let seen = |id: &String| self.observed.containers.iter().find(|seen| seen.id == *id);
         match &planned.step {
@@ -65,7 +65,7 @@ impl Pass<'_> {
     }
 }
 
-/// What to say where the engine does not find what is to be mounted.
+/// The status if the engine does not find a path to be mounted.
 pub(in crate::plan) fn source_missing(path: &AbsolutePath) -> Verdict {
     let message = format!(
         "{path}, which is to be mounted, is not there: make it, mount what belongs there, or declare \

@@ -1,4 +1,4 @@
-//! How a running container does.
+//! The health of a running container.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::model::spec::Probe;
 use crate::model::time::Timestamp;
 use crate::plan::target;
 
-/// Misses in a row after which a container that was ready is called unhealthy (the kubelet's
-/// default failure threshold).
+/// Failed probes in a row after which a container that was ready is called unhealthy (the kubelet's default
+/// failure threshold).
 const MISSES: u32 = 3;
 
-/// How a container does.
+/// The health of a container.
 pub(super) enum Health {
     Ready,
-    /// Not ready yet, and the time has not run out.
+    /// Not ready yet, and within its deadline.
     Awaited {
         until: Timestamp,
     },
-    /// It should be ready by now.
+    /// Not ready by its deadline.
     Overdue(String),
-    /// It was ready and answers no more, or not again after a restart.
+    /// No longer answering after being ready, or not again after a restart.
     Lost(String),
 }
 
@@ -41,18 +41,18 @@ impl Pass<'_> {
         }
     }
 
-    /// What the prober saw of a running container.
+    /// The prober's observations of a running container.
     pub(super) fn readiness(&self, container: &SeenContainer) -> Readiness {
         self.observed.probes.get(&container.id).cloned().unwrap_or_default()
     }
 
-    /// A probe's words, as a sentence may show them.
+    /// Returns a probe's message in a form that a sentence may contain.
     pub(super) fn presentable(&self, words: &str) -> String {
         without_secrets(self.intent.options.as_ref().ok(), words)
     }
 
-    /// Why it cannot be told whether a container is ready that should be by now. Without a miss, that is
-    /// no verdict on it.
+    /// Returns why the readiness of a container is unknown after its deadline. Without a failed probe, the
+    /// container is not judged.
     pub(super) fn untold(&self, container: &SeenContainer, seen: &Readiness) -> Option<String> {
         let why = seen.unknown.as_deref().filter(|_| seen.answering_since.is_none())?;
         (self.now >= self.deadline(container, seen)).then(|| self.presentable(why))
@@ -63,7 +63,7 @@ impl Pass<'_> {
         if self.now >= ripe { Health::Ready } else { Health::Awaited { until: ripe } }
     }
 
-    /// When it should be ready: never before the image's own `HEALTHCHECK` can have decided.
+    /// The readiness deadline: never before the image's own `HEALTHCHECK` can have decided.
     fn deadline(&self, container: &SeenContainer, seen: &Readiness) -> Timestamp {
         started(container).after(self.patience(seen))
     }
@@ -72,8 +72,8 @@ impl Pass<'_> {
         self.intent.health.start_deadline.max(seen.needs)
     }
 
-    /// What was ready stays ready until probes say otherwise: not being able to tell, as just
-    /// after the daemon was started, is no verdict.
+    /// A ready container stays ready until probes fail. Missing probe results, as just after a start of the
+    /// daemon, do not change that.
     fn proven(&self, container: &SeenContainer, seen: &Readiness, ready_at: Timestamp) -> Health {
         let since_its_start = started(container) <= ready_at;
         match (since_its_start, seen.misses >= MISSES) {
@@ -101,8 +101,9 @@ impl Pass<'_> {
         if self.now < deadline {
             return Health::Awaited { until: deadline };
         }
-        // Past its time by a clock that may have been set, or while no daemon ran to ask it: at least half
-        // of its time it must really have been asked in vain. The engine asks whether or not a daemon runs.
+        // The deadline may have passed because the clock was set, or while no daemon ran to probe. So real
+        // failed probes must cover at least half of the time. The engine's own check runs with or without a
+        // daemon.
         let in_vain = if seen.needs.is_zero() { health.start_deadline / 2 } else { Duration::ZERO };
         let is_asked = seen.misses > 0 && seen.unanswered >= in_vain;
         if seen.unknown.is_some() || !seen.answered_once && !is_asked {

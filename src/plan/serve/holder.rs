@@ -1,4 +1,4 @@
-//! Network namespaces: which holder a container joins, and holders that need mending or removing.
+//! Network namespaces: which sandbox a container joins, and which sandboxes need repair or removal.
 
 use super::Pass;
 use super::leave::is_removed;
@@ -10,21 +10,21 @@ use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, HolderState, SeenContainer};
 use crate::plan::{Half, Step, Target};
 
-/// How a container that is about to be made comes to its network.
+/// The network namespace of a container that is about to be created.
 pub(super) struct Namespace {
-    /// The holder it joins; `None`: it gets a namespace of its own.
+    /// The sandbox that it joins; `None`: it gets its own namespace.
     pub(super) joins: Option<Target>,
-    /// Whether that holder has to be started first.
+    /// Whether that sandbox has to be started first.
     is_down: bool,
 }
 
 impl Namespace {
-    /// Whether the holder called `id` is this one.
+    /// Whether the sandbox `id` is this one.
     fn is(&self, id: &str) -> bool {
         matches!(&self.joins, Some(Target::Seen(seen)) if seen == id)
     }
 
-    /// Starts the holder where it does not run. Where it cannot be started, the `refused` options are.
+    /// Starts the sandbox if it does not run. If it cannot be started, the `refused` options are refused.
     pub(super) fn start(&self, half: Half, refused: Option<String>) -> Half {
         match self.joins.clone().filter(|_| self.is_down) {
             Some(holder) => half.then(
@@ -37,20 +37,20 @@ impl Namespace {
 }
 
 impl Pass<'_> {
-    /// Whether new containers join a holder.
+    /// Whether new containers join a sandbox.
     fn has_holders(&self, memory: &Memory) -> bool {
         self.intent.holder && memory.no_holder.is_none()
     }
 
-    /// Whether a container cannot run where it is, since holders do not work here.
+    /// Whether a container cannot run in its namespace, because sandboxes do not work here.
     pub(super) fn is_stranded(&self, container: &SeenContainer, memory: &Memory) -> bool {
         let holds = |state| matches!(state, HolderState::Holds | HolderState::Anew | HolderState::Paused);
         let joined = container.joined.as_ref();
         !self.has_holders(memory) && joined.is_some_and(|joined| !holds(joined.state))
     }
 
-    /// The namespace of a container of `spec`, made where there is none that it can join. One beside
-    /// a container that goes on serving needs its own: both listen on the same port.
+    /// The namespace of a container of `spec`, created if it cannot join an existing one. A container beside
+    /// a serving one needs its own: both listen on the same port.
     pub(super) fn namespace(&self, spec: &ContainerSpec, half: Half, memory: &Memory) -> (Half, Namespace) {
         if !self.has_holders(memory) {
             return (half, Namespace { joins: None, is_down: false });
@@ -71,7 +71,7 @@ impl Pass<'_> {
         (half, Namespace { joins: Some(Target::Created), is_down: true })
     }
 
-    /// The holder that a new container can join. Of several, one that runs.
+    /// The sandbox that a new container can join. Of several, a running one.
     fn fitting(&self, fingerprint: &str) -> Option<&SeenContainer> {
         let fits = |holder: &&SeenContainer| {
             holder.labels.get(label::SPEC).is_some_and(|of| of == fingerprint)
@@ -82,7 +82,7 @@ impl Pass<'_> {
         fitting.min_by_key(|holder| (holder.state != ContainerState::Running, holder.created_at, &holder.id))
     }
 
-    /// Whether a container that goes on serving beside a new one is in this holder's namespace.
+    /// Whether the namespace of this sandbox belongs to a container that keeps serving beside a new one.
     fn is_taken(&self, holder: &SeenContainer) -> bool {
         let is_inside = |container: &&SeenContainer| is_joined_to(container, &holder.id);
         self.is_draining(holder) || (self.is_start_first() && self.containers.iter().any(is_inside))
@@ -92,12 +92,12 @@ impl Pass<'_> {
         self.free_name(container, ".net", |name| self.holders.iter().all(|holder| holder.name != name))
     }
 
-    /// Stops the holders that may have the port which the one of `namespace` is to publish.
+    /// Stops the sandboxes that may occupy the port of the one in `namespace`.
     pub(super) fn free_ports_for(&self, namespace: &Namespace, half: Half) -> Half {
         self.stop_holders(half, |holder| !namespace.is(&holder.id))
     }
 
-    /// Stops the holders that may have the port which the one of `container` is to publish.
+    /// Stops the sandboxes that may occupy the port of the one of `container`.
     pub(super) fn free_ports_of(&self, container: &SeenContainer, half: Half) -> Half {
         self.stop_holders(half, |holder| !is_joined_to(container, &holder.id))
     }
@@ -110,19 +110,19 @@ impl Pass<'_> {
         others.fold(half, |half, holder| stop_running(half, holder, "another holder takes its port"))
     }
 
-    /// Removes the holders that are empty once the steps of `half` are taken.
+    /// Removes the sandboxes that are empty after the steps of `half`.
     pub(super) fn remove_empty_holders(&self, half: Half) -> Half {
         self.remove_holders(half, |_| false)
     }
 
-    /// Removes what is left of holders before the first container is made, but for the one it joins.
+    /// Removes the remaining sandboxes before the first container is created, except for the one it joins.
     pub(super) fn remove_unfit_holders(&self, half: Half, spec: &ContainerSpec, memory: &Memory) -> Half {
         let fingerprint = HolderSpec::of(&spec.options).fingerprint();
         let fit = self.fitting(&fingerprint).filter(|_| self.has_holders(memory));
         self.remove_holders(half, |holder| fit.is_some_and(|fit| fit.id == holder.id))
     }
 
-    /// Removes the holders that are not needed, nor hold what stays or drains.
+    /// Removes the sandboxes that are not needed, and that have no container that stays or drains.
     fn remove_holders(&self, half: Half, is_needed: impl Fn(&SeenContainer) -> bool) -> Half {
         let is_inside = |half: &Half, holder: &SeenContainer| {
             let mut containers = self.containers.iter();
@@ -140,13 +140,13 @@ impl Pass<'_> {
         })
     }
 
-    /// Whether what was replaced still answers its last requests in this holder's namespace.
+    /// Whether a replaced container still answers its last requests in the namespace of this sandbox.
     fn is_draining(&self, holder: &SeenContainer) -> bool {
         self.draining.iter().any(|container| is_joined_to(container, &holder.id))
     }
 
-    /// Brings a running container back into the namespace that its holder has now; `None` where it is
-    /// there already.
+    /// Brings a running container back into the current namespace of its sandbox; `None` if it is already
+    /// there.
     pub(super) fn rejoin(&self, container: &SeenContainer) -> Option<Half> {
         let joined = container.joined.as_ref()?;
         let mut half = Half::default();
@@ -175,7 +175,7 @@ fn is_joined_to(container: &SeenContainer, holder: &str) -> bool {
     container.joined.as_ref().is_some_and(|joined| joined.holder == holder)
 }
 
-/// The id of what is in the network for a container; `None` where that is gone.
+/// The ID of the container that connects `container` to the network; `None` if it was removed.
 pub(super) fn connectable(container: &SeenContainer) -> Option<&str> {
     match &container.joined {
         None => Some(&container.id),
@@ -184,7 +184,7 @@ pub(super) fn connectable(container: &SeenContainer) -> Option<&str> {
     }
 }
 
-/// Has the holder of a container run, before that is started.
+/// Starts the sandbox of a container before the container itself is started.
 pub(super) fn wake_holder(half: Half, container: &SeenContainer) -> Half {
     let Some(joined) = &container.joined else { return half };
     let id = joined.holder.clone();

@@ -1,4 +1,4 @@
-//! A replacement ended, and not by its own doing: that is no verdict on it.
+//! A replacement ended for an external reason, so it is not judged.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::model::time::Timestamp;
 use crate::plan::restart::{backoff, how};
 use crate::plan::{Half, TRANSIT, generation_words};
 
-/// Signals in a row that nobody is known to have sent, after which they are the program's own doing.
+/// The number of signals of unknown origin in a row after which the program itself is held responsible.
 const SIGNALS: u32 = 3;
-/// How far the clocks of the engine and of abide may be apart.
+/// The tolerated difference between the clocks of the engine and of abide.
 const CLOCKS: Duration = Duration::from_secs(5);
 
 impl<'a> Pass<'a> {
-    /// What ended a container; `None`: its own program.
+    /// The external cause of a container's end; `None`: its own program.
     pub(super) fn ended_by(&self, container: &SeenContainer) -> Option<EndedBy> {
         let stopped = self.stopped.get(&container.id);
         let is_by_abide = |exit: &Exit| stopped.is_some_and(|at| exit.at.after(CLOCKS) >= *at);
@@ -29,8 +29,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Starts a replacement again that something else ended: at once the first time, and later with
-    /// backoff. If nothing runs beside it, what served before comes back meanwhile.
+    /// Restarts a replacement that ended for an external reason: at once the first time, and later with
+    /// backoff. If no other container runs, the previous one comes back meanwhile.
     pub(super) fn interrupted(
         &self,
         spec: &ContainerSpec,
@@ -52,7 +52,7 @@ impl<'a> Pass<'a> {
         }
         let due = exit.at.after(backoff(count, &new.id));
         if self.now >= due {
-            // What serves beside it may have ended with it, and comes first.
+            // The serving container may have ended too, and comes first.
             let healed = self.heal_beside(others, &mut memory);
             let mut half = merge(healed, self.start_beside(spec, new, others));
             half.verdict =
@@ -68,7 +68,7 @@ impl<'a> Pass<'a> {
         (merge(half, healed), memory)
     }
 
-    /// Goes back to what served, until the replacement is tried again.
+    /// Returns to the previous container until the replacement is tried again.
     fn step_aside(&self, spec: &ContainerSpec, how: &str, due: Timestamp, memory: Memory) -> (Half, Memory) {
         let who = generation_words(spec.generation, spec.revision.as_ref());
         let refused = Refused {
@@ -84,7 +84,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// How often a replacement of these options was ended so far. The same end is counted once.
+/// Returns how often a replacement with these options has ended so far. The same end is counted once.
 fn count(memory: &mut Memory, fingerprint: &str, at: Timestamp) -> u32 {
     let known = memory.interrupted.take().filter(|known| known.fingerprint == fingerprint);
     let before = known.as_ref().map_or(0, |known| known.count);

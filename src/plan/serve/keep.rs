@@ -1,4 +1,4 @@
-//! Nothing better can be had: go on with a container as it is.
+//! Nothing better can be made: keep a container as it is.
 
 use super::Pass;
 use super::health::Health;
@@ -10,8 +10,8 @@ use crate::plan::target::{self, KeepReason};
 use crate::plan::{Half, Verdict};
 
 impl Pass<'_> {
-    /// Goes on with the container called `id`. What was to replace it is taken away where it
-    /// failed, or has the port that this one needs to be started.
+    /// Keeps the container `id`. Its replacement is removed if it failed, or if it occupies the port that
+    /// this container needs to start.
     pub(super) fn keep(&self, id: &str, why: &KeepReason, mut memory: Memory) -> (Half, Memory) {
         let (kept, mut others): (Vec<_>, Vec<_>) =
             self.containers.iter().copied().partition(|container| container.id == id);
@@ -28,7 +28,7 @@ impl Pass<'_> {
         {
             return (self.said_of_kept(kept, why, half, &memory), memory);
         }
-        // It was stopped for what was to replace it only if both cannot run at once.
+        // It was stopped for its replacement only if both cannot run at once.
         let is_alone = others.is_empty() || self.is_start_first();
         let back = "what was to replace it failed, or cannot be made now";
         let half = self.hand_over(Half::default(), &others, back);
@@ -50,7 +50,7 @@ impl Pass<'_> {
             ContainerState::Exited(_) | ContainerState::Created if !kept.has_namespace() => Half::default(),
             ContainerState::Paused => self.unpause(Half::default(), kept),
             ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
-            // That it was stopped for what was to replace it is no crash.
+            // A stop for its replacement does not count as a crash.
             ContainerState::Exited(_) | ContainerState::Created => {
                 start_seen(Half::default(), kept, "it goes on serving")
             }
@@ -81,7 +81,7 @@ impl Pass<'_> {
                 ))
             }),
             KeepReason::Refused => as_it_is.filter(Verdict::is_bad).or_else(|| Some(self.rest(memory))),
-            // Whoever brings the image says how far that is.
+            // The supply part of the plan reports the progress of the image.
             KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),
         };
         half

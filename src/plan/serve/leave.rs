@@ -1,9 +1,9 @@
 //! Leaving: the ways in which a container that may serve is stopped.
 //!
-//! Nothing that requests may be at is stopped before another container is seen serving. A plan stops a
-//! container of its environment by [`Pass::dismiss`], which leaves it alone until then; by
-//! [`Pass::hand_over`], where two cannot run at once, immediately before the other one is started; or
-//! because its own program answers no more.
+//! A container that may have requests is not stopped before another one is observed serving. A plan stops a
+//! container of its environment in three ways: by [`Pass::dismiss`], which leaves it alone until then; by
+//! [`Pass::hand_over`], if two cannot run at once, immediately before the other one is started; or because
+//! its own program no longer answers.
 
 use super::Pass;
 use super::parts::{remove, remove_stopped, stop_all_running};
@@ -11,8 +11,8 @@ use crate::model::observed::SeenContainer;
 use crate::plan::{Half, Step, serving};
 
 impl Pass<'_> {
-    /// Removes a container that is not needed any more, unless requests may be at it. Then it stays: the
-    /// front rings once it is known to pass them elsewhere.
+    /// Removes a container that is no longer needed, unless it may have requests. It stays then: the proxy
+    /// sends a wakeup once it is known to pass requests elsewhere.
     pub(super) fn dismiss(&self, half: Half, container: &SeenContainer, why: &str) -> Half {
         if serving::may_serve(container, self.intent, self.observed) {
             return half;
@@ -20,8 +20,8 @@ impl Pass<'_> {
         remove(half, container, why)
     }
 
-    /// Removes what another container has replaced, which is ready. Behind a front it is the front that
-    /// decides who serves; else whoever is ready does.
+    /// Removes containers whose replacement is ready. Behind a proxy, the proxy decides which container
+    /// serves; otherwise any ready container does.
     pub(super) fn succeeded(&self, half: Half, before: &[&SeenContainer], why: &str) -> Half {
         before.iter().fold(half, |half, container| {
             if is_stopped(&half, container) {
@@ -34,13 +34,13 @@ impl Pass<'_> {
         })
     }
 
-    /// Has containers give port and volumes to the one that is started next. If two can run at once,
-    /// nothing needs to be given.
+    /// Makes containers release their port and volumes for the next started container. If both can run at
+    /// once, there is nothing to release.
     pub(super) fn hand_over(&self, half: Half, containers: &[&SeenContainer], why: &str) -> Half {
         if self.is_start_first() { half } else { stop_all_running(half, containers, why) }
     }
 
-    /// Removes what was handed over, and of the rest what no request can be at.
+    /// Removes the containers that were handed over, and those of the rest that cannot have requests.
     pub(super) fn after_hand_over(&self, half: Half, containers: &[&SeenContainer], why: &str) -> Half {
         containers.iter().fold(half, |half, container| {
             if is_stopped(&half, container) {
@@ -51,7 +51,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Those of `containers` that requests may be at.
+    /// Those of `containers` that may have requests.
     pub(super) fn staying<'s>(&self, containers: &[&'s SeenContainer]) -> Vec<&'s SeenContainer> {
         let may_serve = |seen: &&SeenContainer| serving::may_serve(seen, self.intent, self.observed);
         containers.iter().copied().filter(may_serve).collect()

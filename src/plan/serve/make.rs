@@ -1,4 +1,4 @@
-//! The container is not there: make it, alone or beside the one before.
+//! The container does not exist: create it, alone or beside the previous one.
 
 use super::Pass;
 use super::parts::{start_replacement, start_seen, stop, stop_running};
@@ -63,8 +63,8 @@ impl Pass<'_> {
         half
     }
 
-    /// Creates the replacement before the container before it is stopped, so that what cannot even
-    /// be created costs nothing.
+    /// Creates the replacement before the previous container is stopped, so that a failed creation costs
+    /// nothing.
     fn make_beside(
         &self,
         spec: &ContainerSpec,
@@ -109,7 +109,7 @@ impl Pass<'_> {
         half
     }
 
-    /// What containers need, as steps; or why it cannot be had.
+    /// The prerequisites of containers, as steps; or the status if they cannot be met.
     fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<Half, Verdict> {
         let mut half = self.network_first(Half::default());
         for name in spec.mounts().filter_map(|mount| mount.volume()).map(VolumeName::as_str) {
@@ -124,7 +124,7 @@ impl Pass<'_> {
         self.folders_first(half, spec.options.volumes.iter().filter_map(Mount::host_path))
     }
 
-    /// The status while a container that is not ours has the name.
+    /// The status while an unmanaged container has the name.
     pub(super) fn name_conflict(&self, name: &ContainerName) -> Option<Verdict> {
         let holder = self.observed.name_holder.as_ref()?;
         let whose = holder.foreign()?;
@@ -136,9 +136,10 @@ impl Pass<'_> {
         Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
     }
 
-    /// Whether the container before has to be started although it is about to be replaced: it serves
-    /// beside the replacement, or an engine call failed last time, so that may not come soon. Where a
-    /// *start* failed last time it may have been this one, and the replacement gets its turn.
+    /// Whether the previous container has to be started although it is about to be replaced. This is so if
+    /// it serves beside the replacement, or if an engine call failed last time, so that the replacement may
+    /// be delayed. If a *start* failed last time, it may have been that of the previous container, and the
+    /// replacement gets its turn.
     fn must_bridge(&self, before: &SeenContainer, memory: &Memory) -> bool {
         let last = memory.trouble.as_ref().map(|trouble| trouble.reason);
         let is_useful = match last {
@@ -158,12 +159,12 @@ fn volume_missing(name: &str) -> Verdict {
     Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
 }
 
-/// Stops a container that runs, or that a step before this one starts.
+/// Stops a container that runs, or that an earlier step starts.
 fn stop_once_running(half: Half, container: &SeenContainer, is_started: bool) -> Half {
     if is_started { stop(half, container, HANDS_OVER) } else { stop_running(half, container, HANDS_OVER) }
 }
 
-/// The name of a container beside the one called `name`, such as that which is to replace it.
+/// The name of a container beside `name`, such as that of its replacement.
 pub(super) fn suffixed(name: &ContainerName, suffix: &str) -> ContainerName {
     // The engine takes 128 characters.
     let longest = name.as_str().len().min(128 - suffix.len().min(64));

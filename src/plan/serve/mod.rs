@@ -1,14 +1,13 @@
-//! Getting a container running: make, replace, heal, tidy up.
+//! Getting a container running: create, replace, heal, tidy up.
 //!
-//! A replacement is made under a name of its own (`dev-server.next`) and takes the final name only
-//! once it is ready; the container before it is stopped to free port and volumes, and removed only
-//! then. So whatever is cut short, what is found tells how to go on, and there is always a
-//! container to go back to.
+//! A replacement has a temporary name (`dev-server.next`) and takes the final name only once it is ready.
+//! The previous container is stopped to free its port and volumes, and is removed only after that. So after
+//! any interruption the observed state is enough to continue, and there is always a container to return to.
 //!
-//! In reading order: [`make`] where the container is not there, [`replace`] while it is on trial
-//! beside the one before, [`settle`] once it is the one, [`keep`] where nothing better can be had.
-//! [`holder`] is about the network namespaces that they join, [`naming`] about the names that they need,
-//! [`swap`] about changing places with the front in between, [`leave`] about what may be stopped, and when.
+//! In reading order: [`make`] if the container does not exist, [`replace`] while it is on trial beside the
+//! previous one, [`settle`] once it is the final one, [`keep`] if nothing better can be made. [`holder`] is
+//! about the network namespaces that containers join, [`naming`] about the names that they need, [`swap`]
+//! about replacing a container behind the proxy, [`leave`] about which containers may be stopped, and when.
 
 mod folders;
 mod health;
@@ -37,7 +36,7 @@ use crate::model::observed::{ContainerState, NetworkPresence, Observed, SeenCont
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
-/// The steps and words for the container, and the notes after them.
+/// Plans the steps and the status of the container, and returns the reconcile state after them.
 pub(super) fn plan(
     intent: &Intent,
     observed: &Observed,
@@ -47,7 +46,7 @@ pub(super) fn plan(
 ) -> (Half, Memory) {
     let mut memory = memory;
     if let Choice::Keep { id, .. } = choice {
-        // What is kept serves, whatever was thought of it before.
+        // A kept container serves, even if it was draining before.
         memory.draining.remove(id);
     }
     let pass = Pass::new(intent, observed, choice, &memory, now);
@@ -56,16 +55,16 @@ pub(super) fn plan(
     (parts::merge(half, drained), memory)
 }
 
-/// All that a decision about containers rests on, but for the notes.
+/// The input of decisions about containers, except for the reconcile state.
 #[derive(Clone)]
 struct Pass<'a> {
     intent: &'a Intent,
     observed: &'a Observed,
     containers: Vec<&'a SeenContainer>,
-    /// Those that were replaced and have last requests to answer: no part of any other decision.
+    /// Replaced containers that still answer their last requests: no other decision considers them.
     draining: Vec<&'a SeenContainer>,
     holders: Vec<&'a SeenContainer>,
-    /// When abide stopped containers.
+    /// The times at which abide stopped containers.
     stopped: BTreeMap<String, Timestamp>,
     choice: &'a Choice,
     now: Timestamp,
@@ -105,7 +104,7 @@ impl<'a> Pass<'a> {
         (self.roll_back(half, &memory), memory)
     }
 
-    /// What became of the generation whose container was refused.
+    /// The outcome of the generation whose container was refused.
     fn refusal(&self, memory: &Memory) -> Option<(Generation, Outcome)> {
         match (self.choice, &memory.refused) {
             (Choice::Fallback(_) | Choice::Keep { why: KeepReason::Refused, .. }, Some(refused))
@@ -117,7 +116,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// That it is on its way back is no good news.
+    /// Replaces a good status during a rollback.
     fn said_while_going_back(&self, verdict: Verdict, memory: &Memory) -> Verdict {
         if verdict.condition != Condition::Progressing || verdict.reason == Reason::RolledBack {
             return verdict;
@@ -134,7 +133,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// That what a rollback led to is not ready yet.
+    /// Replaces the status until the result of a rollback is ready.
     fn said_until_ready(&self, verdict: Verdict, memory: &Memory) -> Verdict {
         let generation = self.intent.entry.generation;
         let was_ready = memory.good.as_ref().is_some_and(|good| good.generation == generation);
@@ -147,7 +146,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Moves the record back, once what was good runs again in place of what it names.
+    /// Rolls the record back once the good version runs again in place of the recorded one.
     fn roll_back(&self, half: Half, memory: &Memory) -> Half {
         match rollback::destination(self.intent, self.choice, memory) {
             Some((good, refused)) if self.is_back(&half, memory) && !self.intent.proposed => {
@@ -157,7 +156,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether what is enforced in place of what the record wants runs, and goes on to.
+    /// Whether the version that is enforced in place of the recorded one runs, and keeps running.
     fn is_back(&self, half: &Half, memory: &Memory) -> bool {
         let is_it = |container: &SeenContainer| match self.choice {
             Choice::Fallback(spec) => target::is_it(container, spec, self.intent, memory),
@@ -170,8 +169,8 @@ impl<'a> Pass<'a> {
         running.any(|container| is_it(container) && !stops(&container.id))
     }
 
-    /// A generation that was ready once, and fails under options that were edited since, stays one
-    /// that was ready.
+    /// Reports a failure, unless the generation was ready once: if it fails under options that were edited
+    /// since, it remains a ready generation.
     fn failed_unless_good(&self, message: &str, memory: &Memory) -> Option<(Generation, Outcome)> {
         let generation = self.intent.entry.generation;
         let was_good = memory.good.as_ref().is_some_and(|good| good.generation == generation);
@@ -207,8 +206,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether `current` still has to prove itself while there is something to go back to: another
-    /// container, or an image that was good. Names alone do not say: people rename containers.
+    /// Whether `current` still has to become ready while there is something to return to: another container,
+    /// or a good image. Names alone cannot decide this: users rename containers.
     fn is_on_trial(
         &self,
         spec: &ContainerSpec,
@@ -229,8 +228,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// What is refused where a replacement of `others` cannot be started. What was good is not, for
-    /// the sake of something that never was: refusing both in turn would swap them for ever.
+    /// The options to refuse if a replacement of `others` cannot be started. Good options are never refused
+    /// in favor of a container that was never ready: refusing both in turn would swap them forever.
     fn refusable(&self, spec: &ContainerSpec, others: &[&SeenContainer], memory: &Memory) -> Option<String> {
         let is_good_again = matches!(self.choice, Choice::Fallback(_));
         let is_proven = others.iter().any(|other| target::is_proven(other, memory));
@@ -244,7 +243,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Where a secret cannot be read the options do not tell the network, and any will do.
+    /// If a secret cannot be read, the options do not name the network, so any network is accepted.
     fn is_connected(&self, container: &SeenContainer) -> bool {
         match &self.intent.options {
             Ok(options) => container.networks.contains_key(options.network.as_str()),
@@ -252,7 +251,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether a container, or its holder, was taken out of the managed network and can be put back.
+    /// Whether a container, or its sandbox, was disconnected from the managed network and can be
+    /// reconnected.
     fn is_cut_off(&self, container: &SeenContainer) -> bool {
         !self.is_connected(container) && holder::connectable(container).is_some()
     }
@@ -268,8 +268,8 @@ impl<'a> Pass<'a> {
         half
     }
 
-    /// Takes restarts back from the engine, which had them while abide was gone. Whatever else a
-    /// container needs: two that restart it would fight.
+    /// Takes restarts back from the engine, which performed them while abide was down. This applies whatever
+    /// else a container needs: two restarters would interfere with each other.
     fn take_back_restarts(&self, half: Half) -> Half {
         let all = self.containers.iter().chain(&self.holders).copied();
         let of_engine: Vec<_> = all.filter(|seen| difference::restarts(seen).is_some()).collect();
@@ -310,14 +310,14 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The order in which the engine lists them must not show in the plan.
+/// The plan must not depend on the order in which the engine lists them.
 fn in_order(containers: &[SeenContainer]) -> Vec<&SeenContainer> {
     let mut containers: Vec<_> = containers.iter().collect();
     containers.sort_by_key(|container| (container.created_at, &container.id));
     containers
 }
 
-/// Whether the engine is busy with one of them, so that nothing can be said of port and name.
+/// Whether the engine is busy with one of them, so that the state of port and name is unknown.
 fn is_any_in_transit(containers: &[&SeenContainer]) -> bool {
     containers.iter().any(|container| container.state == ContainerState::InTransit)
 }

@@ -1,8 +1,8 @@
-//! Names: which are free, and who has to give one up.
+//! Names: which are free, and which containers have to give one up.
 //!
-//! A name decides nothing about what a container serves, so any container of this record may be renamed.
-//! Whatever has a name that is needed is moved out of the way, across environments: two environments can
-//! swap their names in one edit. Each environment's own pass then gives its container the declared name.
+//! A name does not decide what a container serves, so any container of this record may be renamed. A
+//! container with a needed name is renamed, across environments: two environments can swap their names in
+//! one edit. Each environment's own reconcile then gives its container the declared name.
 
 use super::Pass;
 use super::leave::is_removed;
@@ -12,8 +12,8 @@ use crate::model::observed::Owner;
 use crate::plan::{Half, Step};
 
 impl Pass<'_> {
-    /// Renames every container of ours that has `name` and is not removed: one that requests may still be
-    /// at, or one of another environment.
+    /// Renames every managed container that has `name` and is not removed: one that may still have requests,
+    /// or one of another environment.
     pub(super) fn make_way(&self, half: Half, name: &ContainerName) -> Half {
         let all = self.draining.iter().chain(&self.containers);
         let has_it = all.filter(|old| old.name == name.as_str() && !is_removed(&half, old));

@@ -1,14 +1,14 @@
-//! What a container wrote last, in one line: it goes into statuses, logs and terminals.
+//! The last output of a container, in one line. It appears in statuses, logs and terminals.
 
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::observed::SeenContainer;
 
-/// Shorter secrets are left in a container's output: they cannot be told from ordinary text.
+/// Shorter secrets remain in a container's output: they cannot be distinguished from ordinary text.
 const SHORTEST_SECRET: usize = 4;
-/// Characters that are shown, the last ones.
+/// The number of characters that are shown, counted from the end.
 const LAST_CHARACTERS: usize = 600;
 
-/// What it wrote last, as a clause, without the values of its secret variables.
+/// Returns the last output as a clause, without the values of the secret variables.
 pub(super) fn last_output(options: &ContainerOptions, container: &SeenContainer) -> String {
     let output = container.last_output.as_deref().unwrap_or_default();
     match without_secrets(Some(options), output).as_str() {
@@ -17,7 +17,8 @@ pub(super) fn last_output(options: &ContainerOptions, container: &SeenContainer)
     }
 }
 
-/// What a program or its health check wrote, in one line, without the values of its secret variables.
+/// Returns the output of a program or its health check in one line, without the values of its secret
+/// variables.
 pub(super) fn without_secrets(options: Option<&ContainerOptions>, output: &str) -> String {
     let secrets = options.iter().flat_map(|options| {
         options.secrets.iter().filter_map(|name| options.env.get(name)).map(Secret::expose)
@@ -25,8 +26,8 @@ pub(super) fn without_secrets(options: Option<&ContainerOptions>, output: &str) 
     presentable(&redacted(output, secrets))
 }
 
-/// Leaves out values, and each line of those that have several: a program may indent them, or only
-/// the last of them may be seen. Before anything is cut, as a part of a value would be left.
+/// Removes values, and each line of multi-line values: a program may indent them, or only the last line may
+/// be visible. This comes before any truncation, which would leave a part of a value.
 fn redacted<'a>(output: &str, values: impl Iterator<Item = &'a str>) -> String {
     let mut parts: Vec<&str> = values.flat_map(|value| [value].into_iter().chain(value.lines())).collect();
     parts.retain(|part| part.trim().len() >= SHORTEST_SECRET);

@@ -1,4 +1,4 @@
-//! Steps that several plans are made of.
+//! Steps that several plans share.
 
 use super::holder::wake_holder;
 use crate::model::observed::{ContainerState, SeenContainer};
@@ -19,7 +19,7 @@ pub(super) fn stop_all_running(half: Half, containers: &[&SeenContainer], why: &
     containers.iter().fold(half, |half, container| stop_running(half, container, why))
 }
 
-/// Stops it first where it runs, so that its program can end in peace.
+/// Stops a running container first, so that its program can end gracefully.
 pub(super) fn remove(half: Half, container: &SeenContainer, why: &str) -> Half {
     remove_stopped(stop_running(half, container, why), container, why)
 }
@@ -32,19 +32,19 @@ pub(super) fn remove_stopped(half: Half, container: &SeenContainer, why: &str) -
     half.then(Step::Remove { id: container.id.clone() }, why)
 }
 
-/// Its holder runs before it does.
+/// Starts its sandbox first.
 pub(super) fn start_seen(half: Half, container: &SeenContainer, why: &str) -> Half {
     let half = wake_holder(half, container);
     let start = Step::Start { container: Target::Seen(container.id.clone()), replacement: None };
     half.then(start, why)
 }
 
-/// Starts what is to replace another container: where that fails, the `refused` options are.
+/// Starts a replacement: if that fails, the `refused` options are refused.
 pub(super) fn start_replacement(half: Half, container: Target, refused: Option<String>) -> Half {
     half.then(Step::Start { container, replacement: refused }, "it replaces the one before")
 }
 
-/// Everything of both, and the words of the first that has any.
+/// Joins both. The status is that of the first part that has one.
 pub(super) fn merge(mut first: Half, second: Half) -> Half {
     first.differences.extend(second.differences);
     first.steps.extend(second.steps);

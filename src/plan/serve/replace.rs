@@ -1,4 +1,4 @@
-//! A replacement is there beside the container before it, and has to prove itself.
+//! A replacement exists beside the previous container, and has to become ready.
 
 use super::Pass;
 use super::health::Health;
@@ -13,7 +13,7 @@ use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::{Half, Step, Target, generation_words, restart, target};
 
-/// Why a replacement is made anew.
+/// The reason for recreating a replacement.
 const OF_BEFORE: &str = "it failed before this was asked for, and is made anew";
 
 impl<'a> Pass<'a> {
@@ -26,7 +26,7 @@ impl<'a> Pass<'a> {
     ) -> (Half, Memory) {
         match &new.state {
             ContainerState::Created => (self.start_beside(spec, new, others), memory),
-            // Nobody can ask it, and that is somebody's doing.
+            // Probes cannot reach it, and that is not its own fault.
             ContainerState::Running if self.is_cut_off(new) => {
                 let message = format!("connecting {} to the managed network", self.choice.words());
                 (self.with_verdict(self.connect(new), message), memory)
@@ -56,8 +56,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether a replacement was made, or last started, before someone asked for this attempt: that
-    /// it failed is no verdict on what is asked for now.
+    /// Whether a replacement was made, or last started, before a user asked for this attempt: its failure
+    /// does not count for this attempt.
     fn is_of_before(&self, spec: &ContainerSpec, new: &SeenContainer) -> bool {
         let made_for = new.labels.get(label::GENERATION);
         let is_forgiven =
@@ -83,7 +83,7 @@ impl<'a> Pass<'a> {
         half
     }
 
-    /// What serves beside a replacement that is not ready yet is healed like any other.
+    /// Heals the serving container as usual while its replacement is not ready.
     fn await_beside(
         &self,
         new: &SeenContainer,
@@ -96,7 +96,7 @@ impl<'a> Pass<'a> {
         (merge(half, healed), memory)
     }
 
-    /// Heals what serves beside a replacement, if anything does.
+    /// Heals the serving container beside a replacement, if there is one.
     pub(super) fn heal_beside(&self, others: &[&'a SeenContainer], memory: &mut Memory) -> Half {
         if !self.is_start_first() {
             return Half::default();
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
         others: &[&SeenContainer],
         mut memory: Memory,
     ) -> (Half, Memory) {
-        // It serves from now on, whoever comes to see that.
+        // It serves from now on, whichever code path observes that.
         self.note_ready(spec, new, &mut memory);
         let mut half = self.succeeded(Half::default(), others, "the new container is ready");
         let name = &spec.options.name;
@@ -146,7 +146,7 @@ impl<'a> Pass<'a> {
         Half::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
     }
 
-    /// Notes that these options fail and plans anew, which goes back to what served.
+    /// Notes that these options fail and plans again, which returns to the previous container.
     pub(super) fn refuse(
         &self,
         spec: &ContainerSpec,
@@ -168,10 +168,11 @@ impl<'a> Pass<'a> {
         self.go_back_from(refused, what, memory)
     }
 
-    /// Plans anew with these options refused.
+    /// Plans again with these options refused.
     pub(super) fn go_back_from(&self, refused: Refused, what: &str, mut memory: Memory) -> (Half, Memory) {
         if memory.refused.as_ref().is_some_and(|refused| refused.at == self.now) {
-            // What this plan would go back to fails as well: nothing better is known than to go on.
+            // The container that this plan would return to fails as well, so it continues with the current
+            // one.
             let message = format!("{} {what}", self.choice.words());
             return (Half::say(Condition::Degraded, refused.reason, message), memory);
         }

@@ -1,4 +1,4 @@
-//! The container is the one that should run: keep it running, named, connected and limited.
+//! The container is the desired one: keep it running, named, connected and limited.
 
 use super::Pass;
 use super::health::Health;
@@ -49,8 +49,8 @@ impl Pass<'_> {
                 return (remove(Half::default(), current, "the engine calls it dead"), memory);
             }
         };
-        // It cannot be started without its network; whereas a name or a limit that the engine will
-        // not take is no reason to leave it down.
+        // It cannot be started without its network. A rejected name or limit is not a reason to leave it
+        // down.
         let half = merge(self.connect(current), state);
         let mut half = self.set_right(half, spec, current, (others, &memory));
         if let Some(conflict) = self.name_conflict(&spec.options.name) {
@@ -59,7 +59,7 @@ impl Pass<'_> {
         (half, memory)
     }
 
-    /// The name and the limits, on the container as it stands.
+    /// Corrects the name and the limits of the existing container.
     fn set_right(
         &self,
         mut half: Half,
@@ -68,7 +68,7 @@ impl Pass<'_> {
         (others, memory): (&[&SeenContainer], &Memory),
     ) -> Half {
         let name = &spec.options.name;
-        // What is ready takes the name even from a container that has to stay for a while.
+        // A ready container takes the name even from a container that has to stay for a while.
         let is_free =
             target::is_proven(current, memory) || others.iter().all(|other| other.name != name.as_str());
         if current.name != name.as_str() && is_free && self.name_conflict(name).is_none() {
@@ -128,7 +128,7 @@ impl Pass<'_> {
         half
     }
 
-    /// Notes that a container is what is good now. Returns what became of the recorded generation.
+    /// Notes that a container is the good one now. Returns the outcome of the recorded generation.
     pub(super) fn note_ready(
         &self,
         spec: &ContainerSpec,
@@ -141,13 +141,13 @@ impl Pass<'_> {
             (memory.refused, memory.interrupted) = (None, None);
             return Some((self.intent.entry.generation, Outcome::Ready));
         }
-        // The same good generation, in a container that was made anew.
+        // The same good generation, in a recreated container.
         memory.good = Some(ready);
         memory.next = None;
         None
     }
 
-    /// The notes on a container that is ready; `None` if it is of nothing that was ever recorded.
+    /// The readiness note of a container; `None` if its version was never recorded.
     pub(super) fn as_ready(
         &self,
         spec: &ContainerSpec,
@@ -163,12 +163,13 @@ impl Pass<'_> {
         Some(Good { generation, image: image?, revision, container, at, first_ready: at, declared })
     }
 
-    /// Whether what the record names is what is enforced.
+    /// Whether the recorded version is enforced.
     fn is_of_the_record(&self) -> bool {
         matches!(self.choice, Choice::Wanted(_) | Choice::Insist(_)) && self.intent.entry.image.is_some()
     }
 
-    /// How a container that is ready was declared: as now, unless a hold keeps it as it was made.
+    /// The declaration of a ready container: the current one, unless a hold keeps the container as it was
+    /// made.
     fn declared(
         &self,
         spec: &ContainerSpec,
@@ -188,7 +189,7 @@ impl Pass<'_> {
         }
     }
 
-    /// What to say when what can run runs well.
+    /// The status if everything that can run is healthy.
     pub(super) fn rest(&self, memory: &Memory) -> Verdict {
         let serves = || format!("{} goes on serving", self.choice.words());
         if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
@@ -217,8 +218,8 @@ impl Pass<'_> {
         }
     }
 
-    /// What was to replace this container is no longer wanted: it gives back port and volumes. That
-    /// this one was stopped for it is no crash.
+    /// The replacement of this container is no longer wanted, so it releases port and volumes. The stop of
+    /// this container for the replacement does not count as a crash.
     fn go_back(&self, current: &SeenContainer, others: &[&SeenContainer]) -> Half {
         if super::is_any_in_transit(others) {
             return self.in_transit();
@@ -231,7 +232,7 @@ impl Pass<'_> {
         self.with_verdict(half, format!("going back to {}", self.choice.words()))
     }
 
-    /// Goes back to what was good before a version that does not last.
+    /// Rolls back to the last good version, because this one does not last.
     fn give_up(
         &self,
         spec: &ContainerSpec,
@@ -248,19 +249,19 @@ impl Pass<'_> {
         self.refuse(spec, current, Reason::CrashLoop, &what, memory)
     }
 
-    /// Restarts a container that was ready and answers no more, once its time has come: it is
-    /// stopped here, and started like any other that ended.
+    /// Restarts a container that was ready and no longer answers, once it is due: it is stopped here, and
+    /// then started like any other ended container.
     pub(super) fn unwell(&self, current: &SeenContainer, why: &str, memory: &mut Memory) -> Half {
         let message = format!("the container of {} {why}", self.choice.words());
         let half = Half::say(Condition::Degraded, Reason::Unhealthy, message);
         if !self.is_connected(current) {
-            // It cannot be reached; once it can, it is asked afresh.
+            // Probes cannot reach it; once they can, it is probed again.
             return half;
         }
         let due = restart::due(&memory.crashes, current);
         let started = current.started_at.unwrap_or(current.created_at);
         let is_forgiven = self.intent.sync.is_some_and(|sync| sync > started);
-        // One that was started in the future was started before the clock was set back.
+        // A start time in the future comes from before the clock was set back.
         if due > self.now && started <= self.now && !is_forgiven {
             return half.look_again_at(due);
         }
@@ -268,7 +269,7 @@ impl Pass<'_> {
         stop(half.look_again_at(self.now), current, &format!("it {why}"))
     }
 
-    /// Starts a container that ended, once its time has come.
+    /// Starts an ended container, once it is due.
     pub(super) fn restart(&self, current: &SeenContainer, exit: &Exit, memory: &mut Memory) -> Half {
         memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current), self.now);
         let failed_at = memory.crashes.tried.map_or(exit.at, |tried| tried.max(exit.at));

@@ -1,5 +1,5 @@
-//! Start-first: the replacement runs beside the container that serves, the front is switched to it
-//! once it is ready, and the one before goes once its last requests have ended.
+//! Start-first: the replacement runs beside the serving container. The proxy is switched to it once it is
+//! ready, and the previous container is removed once its last requests have ended.
 
 use super::Pass;
 use super::holder::Namespace;
@@ -12,13 +12,13 @@ use crate::plan::target;
 use crate::plan::{Half, Step, TRANSIT, Verdict};
 
 impl<'a> Pass<'a> {
-    /// Whether a replacement runs beside the container before it.
+    /// Whether a replacement runs beside the previous container.
     pub(super) fn is_start_first(&self) -> bool {
         crate::plan::is_start_first(self.intent, self.observed)
     }
 
-    /// Has the front make ready for a container that is to join this namespace, while that is made,
-    /// started and probed. One with a network of its own has no address until then.
+    /// Makes the proxy prepare for a container that is to join this namespace, while the container is
+    /// created, started and probed. A container with its own network has no address until then.
     pub(super) fn announce(&self, half: Half, namespace: &Namespace) -> Half {
         match namespace.joins.clone().filter(|_| self.intent.drain.is_some()) {
             Some(holder) => half.then(Step::Announce { holder }, "it makes ready to pass traffic there"),
@@ -26,7 +26,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The replacement is ready: traffic goes to it, and then the one before may go.
+    /// The replacement is ready: it gets the traffic, and then the previous container may be removed.
     pub(super) fn switch(
         &self,
         spec: &ContainerSpec,
@@ -49,7 +49,7 @@ impl<'a> Pass<'a> {
         let containers = self.containers.iter().filter(is_new).copied().collect();
         let still = Pass { draining, containers, ..self.clone() };
         let (settled, memory) = still.settled(spec, new, &[], memory);
-        // Soon again: what drains may be done already.
+        // Requeues soon: a draining container may be finished already.
         (merge(half, settled).look_again_at(self.now.after(TRANSIT)), memory)
     }
 
@@ -69,18 +69,18 @@ impl<'a> Pass<'a> {
         Half { serving: Some(new.id.clone()), ..half }
     }
 
-    /// Whether the front passes traffic to this container.
+    /// Whether the proxy passes traffic to this container.
     fn is_served(&self, container: &SeenContainer) -> bool {
         let front = self.observed.front.as_ref();
         front.and_then(|front| front.serves.as_ref()).is_some_and(|serves| *serves == container.id)
     }
 
-    /// Removes what was replaced and whose last requests have ended, or had their time.
+    /// Removes replaced containers whose last requests have ended, or whose time is up.
     pub(super) fn drain_away(&self, memory: &Memory) -> Half {
         let why = "it was replaced, and its last requests have had their time";
         self.draining.iter().fold(Half::default(), |half, old| {
             let until = memory.draining.get(&old.id).copied().unwrap_or(self.now);
-            // Without a front any more, it goes on for as long as was meant.
+            // Without a proxy any more, the container runs for the time that was planned.
             if self.intent.drain.is_some() || self.now >= until {
                 self.succeeded(half, &[old], why)
             } else {
@@ -89,9 +89,9 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// What the front is to pass traffic to, where the plan does not say otherwise: what was ready,
-    /// also while it is started again; else what answers, since what does not answer yet may still
-    /// be better than nothing.
+    /// The container that gets the proxy's traffic, unless the plan names another one: the ready container,
+    /// also while it is restarted; else one that answers. One that does not answer yet may still be better
+    /// than nothing.
     pub(super) fn serves_now(&self, memory: &Memory) -> Option<String> {
         let is_running = |container: &&&SeenContainer| container.state == ContainerState::Running;
         let is_proven = |container: &&&SeenContainer| target::is_proven(container, memory);
@@ -106,7 +106,7 @@ impl<'a> Pass<'a> {
         proven.or_else(answering).or_else(anyone).map(|container| container.id.clone())
     }
 
-    /// What is ready serves only where the front passes traffic to it.
+    /// A ready container serves only if the proxy passes traffic to it.
     pub(super) fn said_of_front(&self, current: &SeenContainer, verdict: Verdict) -> Verdict {
         if self.intent.drain.is_none() || verdict.condition != Condition::Ready {
             return verdict;
