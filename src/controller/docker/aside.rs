@@ -1,4 +1,4 @@
-//! A name of an image that is set aside for a while, so that one that has it afterwards is new.
+//! Sets an image name aside for a while, so that an image that later has the name must be new.
 
 use bollard::Docker;
 use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
@@ -7,8 +7,8 @@ use tracing::warn;
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 
-/// An image whose name was set aside. It gets the name back, unless another image has it then; also if
-/// this value is dropped.
+/// An image whose name was set aside. It gets the name back, also when this value is dropped, unless another
+/// image has the name by then.
 pub(crate) struct Aside {
     names: Option<Names>,
     docker: Docker,
@@ -19,13 +19,13 @@ pub(crate) struct Aside {
 struct Names {
     /// The name that was set aside.
     name: String,
-    /// The name that the image has meanwhile.
+    /// The temporary name of the image.
     aside: String,
 }
 
 impl Engine {
-    /// Takes `name` from the image that has it and calls that `aside`; `None`: no image has it. What an
-    /// earlier process set aside counts too.
+    /// Takes `name` from the image that has it, and names that image `aside` instead. Returns `None` if no
+    /// image has `name`. An image that an earlier process set aside counts too.
     pub(crate) async fn set_aside(&self, name: &str, aside: &str) -> Result<Option<Aside>> {
         let docker = self.connection().await?;
         match self.image_id(name).await? {
@@ -42,7 +42,7 @@ impl Engine {
 }
 
 impl Aside {
-    /// Gives the name back, unless another image has it now.
+    /// Gives the name back, unless another image has it by now.
     pub(crate) async fn end(mut self) -> Result<()> {
         let names = self.names.clone();
         let ended = match &names {
@@ -86,7 +86,7 @@ async fn rename(docker: &Docker, image: &str, name: &str) -> Result<()> {
     within("tag an image", QUICK, docker.tag_image(image, Some(options))).await
 }
 
-/// Removes one name of an image that has another.
+/// Removes a name of an image that also has another name.
 async fn remove(docker: &Docker, name: &str) -> Result<()> {
     let options = RemoveImageOptionsBuilder::default().force(false).build();
     match within("remove an image's name", SLOW, docker.remove_image(name, Some(options), None)).await {

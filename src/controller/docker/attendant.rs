@@ -1,4 +1,4 @@
-//! Containers that abide runs for itself, beside those of the environments.
+//! Containers that abide runs for itself, in addition to those of the environments.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,10 +16,10 @@ use crate::model::name::{ContainerName, Digest};
 use crate::model::observed::SeenContainer;
 use crate::model::spec::Publish;
 
-/// How such a container is made.
+/// The options of such a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct AttendantOptions {
-    /// What it does for us, as its label says.
+    /// Its role for abide, which is also in its label.
     pub(crate) role: &'static str,
     /// Its name.
     #[serde(skip)]
@@ -28,22 +28,23 @@ pub(crate) struct AttendantOptions {
     pub(crate) image: Digest,
     /// Environment variables, none of them secret.
     pub(crate) env: BTreeMap<String, String>,
-    /// Where it listens.
+    /// The port that it listens on.
     pub(crate) port: u16,
-    /// Where that is published.
+    /// The host port and address at which that port is published.
     pub(crate) publish: Publish,
-    /// Its volume and files of this host.
+    /// Its volume, and the files of this host.
     pub(crate) mounts: Vec<Mount>,
-    /// Volumes at the image's `VOLUME` lines beside those.
+    /// Volumes at the image's `VOLUME` lines, in addition to `mounts`.
     #[serde(skip)]
     pub(crate) undeclared: Vec<Mount>,
-    /// A hash of what is in those files, which it reads when it starts; `None`: it has none.
+    /// A hash of the content of those files, which the container reads when it starts. `None` if it has no
+    /// files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<String>,
 }
 
 impl AttendantOptions {
-    /// A hash of all that needs a new container when it changes.
+    /// A hash of everything that requires a new container when it changes.
     pub(crate) fn fingerprint(&self) -> String {
         hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
@@ -75,7 +76,7 @@ impl AttendantOptions {
 }
 
 impl Engine {
-    /// Makes such a container and gives its id.
+    /// Creates such a container and returns its id.
     pub(crate) async fn create_attendant(&self, record: &str, options: &AttendantOptions) -> Result<String> {
         let docker = self.docker().await?;
         let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
@@ -83,7 +84,7 @@ impl Engine {
         Ok(within("create a container", SLOW, call).await?.id)
     }
 
-    /// The containers of a record that have this role.
+    /// Returns the containers of a record that have this role.
     pub(crate) async fn attendants(&self, record: &str, role: &str) -> Result<Vec<SeenContainer>> {
         let docker = self.connection().await?;
         let labels = vec![format!("{}={record}", label::RECORD), format!("{}={role}", label::ROLE)];
@@ -91,7 +92,7 @@ impl Engine {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let mut found = Vec::new();
         for listed in within("list containers", QUICK, docker.list_containers(Some(options))).await? {
-            // One that went meanwhile is none.
+            // A container that was removed meanwhile is skipped.
             found.extend(self.inspect(&listed.id.unwrap_or_default()).await?);
         }
         Ok(found)

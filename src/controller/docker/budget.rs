@@ -1,7 +1,7 @@
-//! How many calls the engine gets at once, and whose go first.
+//! Limits the number of concurrent calls to the engine, and orders the waiting ones by urgency.
 //!
 //! An engine that gets a hundred starts at once answers none of them in time, nor anything else. So calls
-//! wait here for their turn, and those that heal go before those that roll something out.
+//! wait here for their turn, and calls that heal go before calls that roll something out.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,22 +11,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bollard::Docker;
 use tokio::sync::oneshot;
 
-/// Calls at once for each processor, and the least and the most in all.
+/// Concurrent calls for each processor, and the least and the most in all.
 const FOR_EACH_PROCESSOR: usize = 4;
 const BOUNDS: (usize, usize) = (8, 64);
-/// As many of them only heal: a rollout never has all.
+/// This many turns are reserved for healing, so that rollouts never take all of them.
 const FOR_HEALING: usize = 2;
-/// As many are the most for upkeep.
+/// The most turns that upkeep may take.
 const FOR_UPKEEP: usize = 2;
 
-/// What a call is for, the most urgent first.
+/// The purpose of a call, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// To bring back what ran, or to look.
+    /// Restore a container that ran before, or inspect.
     Heal,
-    /// To bring what is new.
+    /// Roll out something new.
     Rollout,
-    /// To tidy up.
+    /// Clean up.
     Upkeep,
 }
 
@@ -35,7 +35,7 @@ tokio::task_local! {
 }
 
 impl Urgency {
-    /// Runs `future`, whose calls are as urgent as this.
+    /// Runs `future`, whose calls then have this urgency.
     pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         URGENCY.scope(self, future)
     }
@@ -45,7 +45,7 @@ impl Urgency {
     }
 }
 
-/// The calls of one engine. Cheap to clone.
+/// The concurrent calls of one engine. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Budget(Arc<Mutex<Queue>>);
 
@@ -56,13 +56,13 @@ struct Queue {
     waiting: [VecDeque<oneshot::Sender<Turn>>; 3],
 }
 
-/// A call that may be made, until it is dropped.
+/// Permission to make one call, until it is dropped.
 pub(super) struct Turn {
     budget: Budget,
     urgency: Urgency,
 }
 
-/// A connection, and the turn to use it.
+/// A connection, with the turn to use it.
 pub(super) struct Call {
     pub(super) docker: Docker,
     pub(super) _turn: Turn,
@@ -87,7 +87,7 @@ impl Budget {
         Self(Arc::new(Mutex::new(Queue { calls, running: [0; 3], waiting: Default::default() })))
     }
 
-    /// Waits for a turn. Who waits longest of the most urgent is next.
+    /// Waits for a turn. Among the most urgent calls, the one that has waited longest is next.
     pub(super) async fn turn(&self) -> Turn {
         let urgency = Urgency::present();
         let waiting = {
@@ -102,7 +102,7 @@ impl Budget {
         };
         match waiting.await {
             Ok(turn) => turn,
-            // Nobody drops a sender unsent; if it were so, one call more does no harm.
+            // A sender is never dropped unsent. If it were, one more call would do no harm.
             Err(_) => {
                 self.queue().running[urgency as usize] += 1;
                 self.given(urgency)
@@ -120,7 +120,8 @@ impl Budget {
         let next = queue.next();
         drop(queue);
         for (urgency, give) in next {
-            // Who waited for it may be gone, and then the turn is dropped, which gives it to another.
+            // The waiting call may have been cancelled. The turn is then dropped, which passes it to the next
+            // call.
             drop(give.send(self.given(urgency)));
         }
     }
@@ -143,7 +144,7 @@ impl Queue {
         }
     }
 
-    /// Takes those who may start now from the queue.
+    /// Removes the calls that may start now from the queue, and returns them.
     fn next(&mut self) -> Vec<(Urgency, oneshot::Sender<Turn>)> {
         let mut next = Vec::new();
         for urgency in [Urgency::Heal, Urgency::Rollout, Urgency::Upkeep] {
@@ -206,7 +207,7 @@ mod tests {
             tokio::spawn(urgency.scope(async move {
                 let turn = budget.turn().await;
                 let _ = tell.send(urgency);
-                // Kept, so that each turn that is given back reaches one more.
+                // The turn is kept, so that each turn that is given back reaches one more call.
                 std::mem::forget(turn);
             }));
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Image builds, by BuildKit where the engine has it, else by the classic builder.
+//! Image builds: with BuildKit if the engine has it, otherwise with the classic builder.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -19,10 +19,10 @@ use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
 
-/// The variable with which people choose the classic builder, as they do for `docker build`.
+/// The variable that selects the classic builder, as it does for `docker build`.
 const CHOICE: &str = "DOCKER_BUILDKIT";
 
-/// Which builder runs.
+/// The builder to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Builder {
     /// The engine's BuildKit.
@@ -37,7 +37,7 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) context: &'a Path,
     /// The Dockerfile in it.
     pub(crate) dockerfile: &'a str,
-    /// The stage that is built; `None`: the last one.
+    /// The stage to build; `None` for the last one.
     pub(crate) target: Option<&'a str>,
     /// Build arguments.
     pub(crate) args: &'a BTreeMap<String, String>,
@@ -47,19 +47,19 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) tag: &'a str,
     /// The builder.
     pub(crate) builder: Builder,
-    /// Secrets by the id in `RUN --mount=type=secret,id=...`: mounted while that runs, and never
-    /// part of a layer. They take BuildKit.
+    /// Secrets by the id in `RUN --mount=type=secret,id=...`. A secret is mounted while that command runs,
+    /// and is never part of a layer. Secrets require BuildKit.
     pub(crate) secrets: &'a BTreeMap<String, Secret>,
-    /// Who the build is at the registries of its base images.
+    /// Credentials of the build for the registries of its base images.
     pub(crate) logins: &'a Arc<dyn Logins>,
 }
 
-/// Lines of output of a build, as they come.
+/// Receives each line of a build's output as it arrives.
 pub(crate) type Output<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 impl Engine {
-    /// The builder that this engine offers: BuildKit since API 1.39 on Linux, unless the daemon's
-    /// environment says `DOCKER_BUILDKIT=0`.
+    /// Returns the builder that this engine offers: BuildKit since API 1.39 on Linux, unless
+    /// `DOCKER_BUILDKIT=0` is set in the daemon's environment.
     pub(crate) async fn builder(&self) -> Result<Builder> {
         let is_unwanted = std::env::var(CHOICE).is_ok_and(|choice| choice == "0");
         if is_unwanted || !session::can_reach(self.host.as_deref()) {
@@ -72,8 +72,8 @@ impl Engine {
         Ok(if is_linux && api >= (1, 39) { Builder::BuildKit } else { Builder::Classic })
     }
 
-    /// Builds an image and gives its ID. Dropping the future ends the build: the engine cancels it
-    /// when the connection closes.
+    /// Builds an image and returns its ID. Dropping the future cancels the build: the engine ends it when the
+    /// connection closes.
     pub(crate) async fn build(&self, request: &BuildRequest<'_>, output: Output<'_>) -> Result<Digest> {
         let docker = self.connection().await?;
         let built = match request.builder {
@@ -92,7 +92,7 @@ impl Engine {
                 return Err(EngineError::Refused(words.to_owned()));
             }
         };
-        // The name may be another build's by now; the ID that the builder told is not.
+        // The name may belong to another build by now. The ID that the builder reported cannot change.
         let name = built.as_ref().map_or(request.tag, Digest::as_str);
         let id = self.image_id(name).await?;
         id.ok_or_else(|| EngineError::NotFound(format!("image {name} after it was built")))
@@ -113,7 +113,7 @@ fn options(request: &BuildRequest<'_>) -> BuildImageOptionsBuilder {
         .forcerm(true)
 }
 
-/// Sends the context and passes on what the engine says, up to the ID of the image.
+/// Sends the context and forwards the engine's output. Returns the ID of the image.
 async fn follow(
     docker: &Docker,
     request: &BuildRequest<'_>,
@@ -131,8 +131,8 @@ async fn follow(
     Ok(built)
 }
 
-/// bollard opens a session of its own where it is asked for BuildKit, and two of one id are one too
-/// many. So it is asked for the classic builder, and the engine for BuildKit.
+/// Changes a request for the classic builder into one for BuildKit. If bollard itself is asked for BuildKit,
+/// it opens its own session, and two sessions with one id conflict.
 fn ask_for_buildkit(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
     let uri = request.uri().to_string();
     if request.uri().path().ends_with("/build")
@@ -147,7 +147,7 @@ fn context_unreadable(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the packed context cannot be read: {error}"))
 }
 
-/// Prints one message of a build; gives the image's ID where it tells that.
+/// Prints one message of a build. Returns the image's ID if the message contains it.
 fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> Result<Option<Digest>> {
     if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
         return Err(EngineError::Refused(detail));
@@ -163,9 +163,9 @@ fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> 
     Ok(None)
 }
 
-/// Turns BuildKit's graph of vertexes into plain lines: each is named once when it starts, its
-/// output follows, and how it ended where it failed or was cached. What it says itself begins with
-/// an arrow, as with the classic builder.
+/// Turns BuildKit's graph of vertexes into plain lines. Each vertex is named once when it starts and its
+/// output follows. If it failed or was cached, a line reports that at the end. Lines that the printer adds
+/// begin with an arrow, as with the classic builder.
 #[derive(Default)]
 struct BuildKitPrinter {
     named: std::collections::HashSet<String>,

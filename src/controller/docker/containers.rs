@@ -1,4 +1,4 @@
-//! Containers: listed, looked at, made, started, stopped, read.
+//! Containers: list, inspect, create, start, stop, read the output.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,17 +30,17 @@ pub(crate) struct Listed {
     pub(crate) id: String,
     /// The names, without leading slashes.
     pub(crate) names: Vec<String>,
-    /// The state's word.
+    /// The state, in the engine's spelling.
     pub(crate) state: String,
     /// The labels.
     pub(crate) labels: HashMap<String, String>,
 }
 
-/// Bytes of a container's output that are read at once.
+/// Most bytes of a container's output that are read at once.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
 impl Engine {
-    /// All containers, running or not, in one call.
+    /// Lists all containers, running or not, in one call.
     pub(crate) async fn list(&self) -> Result<Vec<Listed>> {
         let docker = self.docker().await?;
         let options = ListContainersOptionsBuilder::default().all(true).build();
@@ -59,7 +59,7 @@ impl Engine {
         Ok(listed.collect())
     }
 
-    /// One container; `None` where it is gone.
+    /// Inspects one container; `None` if it does not exist.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Option<SeenContainer>> {
         let docker = self.docker().await?;
         let call = docker.inspect_container(id, None::<InspectContainerOptions>);
@@ -70,7 +70,8 @@ impl Engine {
         }
     }
 
-    /// Makes a container, in the network namespace of `holder` or one of its own, and gives its id.
+    /// Creates a container in the network namespace of `holder`, or with its own if there is no holder.
+    /// Returns its id.
     pub(crate) async fn create(
         &self,
         name: &ContainerName,
@@ -83,14 +84,14 @@ impl Engine {
         Ok(within("create a container", SLOW, call).await?.id)
     }
 
-    /// Starts a container; one that runs already is fine.
+    /// Starts a container. Succeeds if it already runs.
     pub(crate) async fn start(&self, id: &str) -> Result<()> {
         let docker = self.docker().await?;
         within("start a container", SLOW, docker.start_container(id, None)).await
     }
 
-    /// Starts a container that has run before. Where its network was removed since, it is connected
-    /// to the one that has the name now: the engine goes on asking for the one that is gone.
+    /// Starts a container that has run before. If its network was removed since, the container is connected
+    /// to the network that has the name now, because the engine keeps asking for the removed one.
     pub(crate) async fn start_again(
         &self,
         id: &str,
@@ -106,7 +107,8 @@ impl Engine {
         }
     }
 
-    /// Stops a container: SIGTERM, SIGKILL after its own timeout. One that is gone is fine.
+    /// Stops a container: SIGTERM, then SIGKILL after the container's own timeout. Succeeds if the container
+    /// does not exist.
     pub(crate) async fn stop(&self, id: &str, patience: Duration) -> Result<()> {
         let docker = self.docker().await?;
         let seconds = i32::try_from(patience.as_secs()).unwrap_or(i32::MAX);
@@ -124,14 +126,14 @@ impl Engine {
         within("restart a container", patience + SLOW, docker.restart_container(id, Some(options))).await
     }
 
-    /// Removes a container. Its volumes stay, also those that the engine made for it: they may hold
-    /// data. One that is gone is fine.
+    /// Removes a container. Its volumes stay, including those that the engine created for it, because they
+    /// may hold data. Succeeds if the container does not exist.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
         self.remove_with(id, false).await
     }
 
-    /// Removes a container that runs for abide alone, and the volumes that the engine made for it: no
-    /// data of anyone is in them. One that is gone is fine.
+    /// Removes a container that abide ran only for itself, and the volumes that the engine created for it,
+    /// which hold no user data. Succeeds if the container does not exist.
     pub(crate) async fn remove_scratch(&self, id: &str) -> Result<()> {
         self.remove_with(id, true).await
     }
@@ -142,20 +144,20 @@ impl Engine {
         gone_is_fine(within("remove a container", SLOW, docker.remove_container(id, Some(options))).await)
     }
 
-    /// Gives a container another name.
+    /// Renames a container.
     pub(crate) async fn rename(&self, id: &str, name: &ContainerName) -> Result<()> {
         let docker = self.docker().await?;
         let options = RenameContainerOptionsBuilder::default().name(name.as_str()).build();
         within("rename a container", QUICK, docker.rename_container(id, options)).await
     }
 
-    /// Goes on with a paused container.
+    /// Resumes a paused container.
     pub(crate) async fn unpause(&self, id: &str) -> Result<()> {
         let docker = self.docker().await?;
         within("unpause a container", QUICK, docker.unpause_container(id)).await
     }
 
-    /// Sets limits in place, and the restart policy to `no`.
+    /// Updates the limits without recreating the container, and sets the restart policy to `no`.
     pub(crate) async fn adjust(
         &self,
         id: &str,
@@ -167,8 +169,8 @@ impl Engine {
         let memory = memory.map(signed);
         let body = ContainerUpdateBody {
             memory,
-            // As much swap again as memory, which is what the engine gives at creation; without
-            // it, a limit above the old sum of both is refused.
+            // As much swap as memory, which is also the engine's default at creation. Without it, the engine
+            // refuses a memory limit above the old sum of both.
             memory_swap: memory.map(|memory| memory.saturating_mul(2)),
             nano_cpus: nano_cpus.map(signed),
             pids_limit: pids.map(i64::from),
@@ -178,7 +180,7 @@ impl Engine {
         within("change a container's limits", QUICK, docker.update_container(id, body)).await
     }
 
-    /// Sets who restarts a container that ends: the engine, or abide alone.
+    /// Sets who restarts a container that exits: the engine, or only abide.
     pub(crate) async fn set_restarts(&self, id: &str, by_engine: bool) -> Result<()> {
         let docker = self.docker().await?;
         let policy = if by_engine { always_restart() } else { no_restarts() };
@@ -186,19 +188,19 @@ impl Engine {
         within("change a container's restart policy", QUICK, docker.update_container(id, body)).await
     }
 
-    /// The last lines that a container wrote, both streams, as text for people.
+    /// Returns the last lines that a container wrote to both streams, as readable text.
     pub(crate) async fn last_output(&self, id: &str, lines: usize) -> Result<String> {
         self.output(id, &LogOptions { tail: Some(lines), ..LogOptions::default() }).await
     }
 
-    /// [`Engine::output_bytes`] as text for people.
+    /// Returns [`Engine::output_bytes`] as readable text.
     pub(crate) async fn output(&self, id: &str, options: &LogOptions) -> Result<String> {
         let bytes = self.output_bytes(id, options).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The end of what a container wrote so far, both streams: at most 1 MiB. Lines may be of any length,
-    /// so no more than twice as much is in memory.
+    /// Returns the end of a container's output so far, from both streams: at most 1 MiB. Lines may be of any
+    /// length, so at most twice that is in memory.
     pub(crate) async fn output_bytes(&self, id: &str, options: &LogOptions) -> Result<Vec<u8>> {
         let stream = self.logs(id, options).await?;
         let collect = stream.try_fold(Vec::new(), |mut all: Vec<u8>, chunk| async move {
@@ -215,7 +217,7 @@ impl Engine {
         Ok(all)
     }
 
-    /// A container's output as it wrote it.
+    /// Streams a container's output unchanged.
     pub(crate) async fn logs(
         &self,
         id: &str,
@@ -240,7 +242,7 @@ impl Engine {
 fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
-        // `removal of container … is already in progress` is what was asked for.
+        // `removal of container … is already in progress` is the requested result.
         Err(EngineError::Conflict(words)) if words.contains("already in progress") => Ok(()),
         other => other,
     }
@@ -250,12 +252,12 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// One process owns restarts, and that is abide.
+/// The restart policy `no`: only abide restarts the container.
 pub(super) fn no_restarts() -> RestartPolicy {
     RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }
 }
 
-/// The engine owns restarts, after an engine restart too.
+/// The restart policy with which the engine restarts the container, also after the engine itself restarts.
 pub(super) fn always_restart() -> RestartPolicy {
     RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None }
 }
@@ -285,7 +287,8 @@ fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBod
     }
 }
 
-/// Ports, hosts and network are its holder's; the engine takes none of them beside that.
+/// Moves the body into the network namespace of `holder`. Ports, hosts and network then belong to the holder,
+/// and the engine rejects them for a container that joins a namespace.
 fn joined_to(mut body: ContainerCreateBody, holder: &str) -> ContainerCreateBody {
     let host = body.host_config.get_or_insert_default();
     host.network_mode = Some(format!("container:{holder}"));
@@ -305,7 +308,7 @@ fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCr
     body
 }
 
-/// What a container has of the network, be it itself or for others.
+/// The network settings of a container, or of the holder that it joins.
 pub(super) struct Network<'a> {
     pub(super) port: Option<u16>,
     pub(super) publish: Option<Publish>,

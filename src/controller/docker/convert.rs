@@ -1,4 +1,4 @@
-//! From the engine's answers to the vocabulary.
+//! Converts the engine's answers to the data model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::model::observed::{ContainerState, EngineHealth, HolderState, Joined, 
 use crate::model::spec::Publish;
 use crate::model::time::Timestamp;
 
-/// Our view of an inspected container.
+/// Converts an inspected container.
 pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
     let mounts = mounts::seen(&inspected);
     let config = inspected.config.unwrap_or_default();
@@ -99,13 +99,13 @@ fn published(ports: PortMap) -> BTreeMap<String, Vec<Publish>> {
         .collect()
 }
 
-/// The holder whose network namespace it joins, as far as an inspect of it alone tells.
+/// Returns the holder whose network namespace the container joins, as far as its own inspect shows.
 fn joined(host: &HostConfig) -> Option<Joined> {
     let holder = host.network_mode.as_deref()?.strip_prefix("container:")?;
     Some(Joined { holder: holder.to_owned(), state: HolderState::Gone })
 }
 
-/// The engine says zero, or minus one, for "no limit".
+/// Returns the limit, or `None` for zero and minus one, which the engine uses for "no limit".
 fn positive(limit: Option<i64>) -> Option<u64> {
     limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0)
 }

@@ -1,4 +1,4 @@
-//! The engine's events, reduced to what to look at.
+//! The engine's events, reduced to the objects to inspect again.
 
 use std::collections::HashMap;
 
@@ -9,53 +9,53 @@ use futures::{Stream, StreamExt};
 use super::{Engine, EngineError, Result};
 use crate::model::time::Timestamp;
 
-/// What an event says to look at. Only a hint: the answer is read afresh.
+/// The object to inspect after an event. It is only a hint: the current state is always read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Happening {
     /// A container changed.
     Container {
         /// Its id.
         id: String,
-        /// Its names, as far as the event tells: the present and the former one.
+        /// Its present and former names, as far as the event contains them.
         names: Vec<String>,
-        /// When its process ended, where that is what changed.
+        /// When its process ended, if the event reports an exit.
         died_at: Option<Timestamp>,
     },
-    /// A command ended in a container, or files were laid into it.
+    /// A command ended in a container, or files were copied into it.
     Inside {
         /// Its id.
         id: String,
     },
-    /// Somebody sent a signal to a container.
+    /// A signal was sent to a container.
     Signal {
         /// Its id.
         id: String,
         /// The number of the signal.
         signal: u8,
-        /// When.
+        /// The time of the signal.
         at: Timestamp,
     },
-    /// An image came or got another name.
+    /// An image was added or renamed.
     ImageCame,
-    /// An image, or a name of it, was removed.
+    /// An image, or one of its names, was removed.
     ImageGone {
         /// Its id.
         id: String,
     },
-    /// A network was removed or made.
+    /// A network was removed or created.
     Network {
         /// Its name.
         name: String,
     },
-    /// A volume was removed or made.
+    /// A volume was removed or created.
     Volume {
         /// Its name.
         name: String,
     },
 }
 
-/// Actions that happen inside or beside a container and change nothing that abide looks at.
-/// Health checks make `exec_*` events every few seconds.
+/// Actions inside or beside a container that change nothing abide inspects. Health checks cause `exec_*`
+/// events every few seconds.
 const NOISE: [&str; 10] = [
     "exec_",
     "attach",
@@ -70,8 +70,8 @@ const NOISE: [&str; 10] = [
 ];
 
 impl Engine {
-    /// The stream of happenings; it ends where the connection does. `since` is in whole seconds of
-    /// the engine's clock: events after it are told first.
+    /// Streams the happenings until the connection ends. `since` is in whole seconds of the engine's clock;
+    /// the stream begins with the events after it.
     pub(crate) async fn happenings(
         &self,
         since: Option<u64>,
@@ -100,13 +100,13 @@ fn happening(event: EventMessage) -> Option<Happening> {
     let actor = event.actor.unwrap_or_default();
     let mut attributes = actor.attributes.unwrap_or_default();
     match event.typ? {
-        // A command that ended in it, or files that were laid into it.
+        // A command that ended in the container, or files that were copied into it.
         Kind::CONTAINER if matches!(action.as_str(), "exec_die" | "extract-to-dir") => {
             Some(Happening::Inside { id: actor.id? })
         }
         Kind::CONTAINER if NOISE.iter().any(|noise| action.starts_with(noise)) => None,
         Kind::CONTAINER if action == "kill" => {
-            // An engine that does not say which signal has sent the one that nothing survives.
+            // If the engine does not name the signal, it has sent SIGKILL.
             let signal = attributes.remove("signal").and_then(|signal| signal.parse().ok());
             Some(Happening::Signal { id: actor.id?, signal: signal.unwrap_or(9), at })
         }

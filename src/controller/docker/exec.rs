@@ -7,11 +7,11 @@ use futures::TryStreamExt;
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 
-/// How much of a command's output is kept, in bytes: its end.
+/// The bytes that are kept of a command's output, from its end.
 const LONGEST_OUTPUT: usize = 64 * 1024;
 
 impl Engine {
-    /// Prepares a command in a running container and gives the id that the engine knows it by.
+    /// Prepares a command in a running container and returns the engine's id of it.
     pub(crate) async fn prepare_exec(&self, container: &str, command: &[&str]) -> Result<String> {
         let docker = self.docker().await?;
         let config = ExecConfig {
@@ -24,7 +24,7 @@ impl Engine {
         Ok(within("prepare a command in a container", QUICK, call).await?.id)
     }
 
-    /// Runs a prepared command to its end. Gives the exit code and the end of its output, both streams.
+    /// Runs a prepared command to its end. Returns the exit code and the end of its output, both streams.
     pub(crate) async fn run_exec(&self, exec: &str) -> Result<(i64, String)> {
         let docker = self.docker().await?;
         let started = within("run a command in a container", QUICK, docker.start_exec(exec, None)).await?;
@@ -43,7 +43,7 @@ impl Engine {
         Ok((ended.exit_code.unwrap_or(-1), String::from_utf8_lossy(&output).into_owned()))
     }
 
-    /// Whether a command still runs. One that the engine has forgotten does not.
+    /// Returns whether a command still runs. A command that the engine has forgotten does not run.
     pub(crate) async fn is_exec_running(&self, exec: &str) -> Result<bool> {
         let docker = self.docker().await?;
         match within("look at a command in a container", QUICK, docker.inspect_exec(exec)).await {

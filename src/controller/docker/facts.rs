@@ -1,29 +1,29 @@
-//! What kind of engine this is.
+//! Properties of the engine.
 
 use std::collections::BTreeSet;
 
 use super::{Engine, QUICK, Result, within};
 use crate::model::container::label;
 
-/// What an engine reports of itself and its host.
+/// The facts that an engine reports about itself and its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineFacts {
     /// Its version, such as `28.2.2`.
     pub version: String,
     /// The newest version of its API.
     pub api: String,
-    /// Where it keeps images and volumes, on its own host.
+    /// The folder of images and volumes, on the engine's host.
     pub root: Option<String>,
-    /// Whether it can limit memory.
+    /// Whether the engine can limit memory.
     pub limits_memory: bool,
-    /// Whether it can limit processes.
+    /// Whether the engine can limit processes.
     pub limits_pids: bool,
-    /// Host ports that containers of any record of abide publish.
+    /// Host ports that are published by containers of any abide record.
     pub published_by_abide: BTreeSet<u16>,
 }
 
 impl Engine {
-    /// What the engine reports of itself.
+    /// Asks the engine for its facts.
     pub(crate) async fn facts(&self) -> Result<EngineFacts> {
         let docker = self.docker().await?;
         let version = within("tell its version", QUICK, docker.version()).await?;

@@ -1,4 +1,4 @@
-//! What the front needs of the engine: its container, files in it, a command, a signal, processes.
+//! Engine calls for the front: its container, files in it, a command, a signal, processes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,50 +19,50 @@ use crate::model::time::Timestamp;
 
 /// The largest file that is read from a container, in bytes.
 const LARGEST_FILE: usize = 4 * 1024 * 1024;
-/// Capabilities: to take ports below 1024, to become another user in the workers and to end those.
+/// Capabilities to bind ports below 1024, and to change the user of the workers and end them.
 const CAPABILITIES: [&str; 6] = ["NET_BIND_SERVICE", "SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE"];
 
-/// The front's container, as it is made and compared.
+/// The front's container, as it is created and compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrontOptions {
     /// The container's name.
     pub(crate) name: ContainerName,
-    /// The image by name.
+    /// The name of the image.
     pub(crate) image: String,
-    /// Program and arguments; nothing of the image's own.
+    /// Program and arguments, which replace those of the image.
     pub(crate) command: Vec<String>,
     /// The labels.
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// A container as far as the front looks at it.
+/// The properties of a container that the front checks.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeenFront {
-    /// What is looked at in every container.
+    /// The properties that are checked in every container.
     pub(crate) seen: SeenContainer,
-    /// The image as it was named when the container was made.
+    /// The name of the image when the container was created.
     pub(crate) image: String,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
-    /// `host`, if nobody changed it.
+    /// `host`, unless somebody changed it.
     pub(crate) network_mode: String,
 }
 
-/// A file that is laid into a container.
+/// A file to copy into a container.
 #[derive(Clone)]
 pub(crate) struct PlacedFile {
     /// The path, without a leading slash.
     pub(crate) path: String,
-    /// All that is in it.
+    /// Its whole content.
     pub(crate) content: Vec<u8>,
-    /// Its mode; it belongs to root.
+    /// Its mode; the owner is root.
     pub(crate) mode: u32,
 }
 
 /// A file of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoundFile {
-    /// All that is in it.
+    /// Its whole content.
     pub(crate) content: Vec<u8>,
     /// When it was written.
     pub(crate) written: Timestamp,
@@ -73,12 +73,12 @@ pub(crate) struct FoundFile {
 pub(crate) struct Process {
     /// Its id on the host.
     pub(crate) id: u32,
-    /// What it is called, with its arguments.
+    /// Its command line.
     pub(crate) command: String,
 }
 
 impl Engine {
-    /// The ids of all containers of a record that have this role.
+    /// Returns the ids of all containers of a record that have this role.
     pub(crate) async fn containers_of_role(&self, record: &str, role: &str) -> Result<Vec<String>> {
         let docker = self.docker().await?;
         let labels = vec![format!("{}={record}", label::RECORD), format!("{}={role}", label::ROLE)];
@@ -88,7 +88,7 @@ impl Engine {
         Ok(found.into_iter().filter_map(|container| container.id).collect())
     }
 
-    /// One container, as the front looks at it; `None` where it is gone.
+    /// Inspects one container for the front; `None` if it does not exist.
     pub(crate) async fn inspect_front(&self, id: &str) -> Result<Option<SeenFront>> {
         let docker = self.docker().await?;
         let call = docker.inspect_container(id, None::<InspectContainerOptions>);
@@ -108,7 +108,7 @@ impl Engine {
         }))
     }
 
-    /// Makes the front's container and gives its id.
+    /// Creates the front's container and returns its id.
     pub(crate) async fn create_front(&self, options: &FrontOptions) -> Result<String> {
         let docker = self.docker().await?;
         let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
@@ -116,7 +116,7 @@ impl Engine {
         Ok(within("create the front's container", SLOW, call).await?.id)
     }
 
-    /// Lays files into a container, running or not; the folders must be there or come first.
+    /// Copies files into a container, running or not. Their folders must exist, or be listed before them.
     pub(crate) async fn place_files(&self, id: &str, folder: &str, files: &[PlacedFile]) -> Result<()> {
         let docker = self.docker().await?;
         let archive = archive(folder, files).map_err(|error| EngineError::Refused(error.to_string()))?;
@@ -125,14 +125,14 @@ impl Engine {
         within("lay files into a container", QUICK, docker.upload_to_container(id, Some(options), body)).await
     }
 
-    /// A file of a container; `None` where there is none.
+    /// Reads a file of a container; `None` if it does not exist.
     pub(crate) async fn read_file(&self, id: &str, path: &str) -> Result<Option<FoundFile>> {
         let docker = self.docker().await?;
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let collect = docker.download_from_container(id, Some(options)).try_fold(
             Vec::new(),
             |mut all: Vec<u8>, chunk| async move {
-                // One that somebody filled with something else is not read to its end.
+                // A file that somebody replaced by a larger one is not read to its end.
                 if all.len() < 2 * LARGEST_FILE {
                     all.extend_from_slice(&chunk);
                 }
@@ -146,8 +146,7 @@ impl Engine {
         }
     }
 
-    /// Runs a command in a running container to its end. Gives the exit code and what it wrote, both
-    /// streams.
+    /// Runs a command in a running container to its end. Returns the exit code and its output, both streams.
     pub(crate) async fn run_in(&self, id: &str, command: &[&str]) -> Result<(i64, String)> {
         let exec = self.prepare_exec(id, command).await?;
         self.run_exec(&exec).await
@@ -160,7 +159,7 @@ impl Engine {
         within("signal a container", QUICK, docker.kill_container(id, Some(options))).await
     }
 
-    /// The processes of a running container.
+    /// Returns the processes of a running container.
     pub(crate) async fn processes(&self, id: &str) -> Result<Vec<Process>> {
         let docker = self.docker().await?;
         let top = within("list processes", QUICK, docker.top_processes(id, None::<TopOptions>)).await?;
@@ -180,10 +179,11 @@ fn front_body(options: &FrontOptions) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(options.image.clone()),
         entrypoint: Some(options.command.clone()),
-        // Ports below 1024, and keys that nobody else may read, whatever the image runs as.
+        // Root, whatever user the image names: nginx binds ports below 1024 and reads keys that only root may
+        // read.
         user: Some("0:0".to_owned()),
         labels: Some(options.labels.clone().into_iter().collect()),
-        // nginx's own word for "when what is under way has ended".
+        // nginx quits on it once the current requests have ended.
         stop_signal: Some("SIGQUIT".to_owned()),
         host_config: Some(HostConfig {
             network_mode: Some("host".to_owned()),
@@ -220,7 +220,7 @@ fn archive(folder: &str, files: &[PlacedFile]) -> std::io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
-/// The file of an archive of one; `None` where it is no plain file.
+/// Returns the file of an archive of one file; `None` if it is not a regular file.
 fn first_file(archive: &[u8]) -> Option<FoundFile> {
     use std::io::Read as _;
     let mut archive = tar::Archive::new(archive);

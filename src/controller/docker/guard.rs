@@ -1,4 +1,4 @@
-//! The guard's container, and what has to be known of the engine for it.
+//! The guard's container, and the facts about the engine that it needs.
 
 use std::path::PathBuf;
 
@@ -20,20 +20,20 @@ pub(crate) static PROGRAM: Program = Program {
     content: include_bytes!(concat!(env!("OUT_DIR"), "/guard")),
 };
 
-/// Where the program finds the folder that abide writes, and the engine's socket.
+/// The paths at which the program finds the folder that abide writes, and the engine's socket.
 const SHARED: &str = "/abide";
 const ENGINE: &str = "/engine.sock";
-/// Far more than it uses.
+/// Memory limit in bytes, far above the guard's usage.
 const MEMORY: i64 = 64 << 20;
 const PIDS: i64 = 64;
 
-/// How the guard's container is made.
+/// The options of the guard's container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct GuardOptions {
     /// Its name.
     #[serde(skip)]
     pub(crate) name: ContainerName,
-    /// The record whose containers it looks after.
+    /// The record whose containers it guards.
     pub(crate) record: String,
     /// The folder that abide writes.
     pub(crate) folder: PathBuf,
@@ -44,7 +44,7 @@ pub(crate) struct GuardOptions {
 }
 
 impl GuardOptions {
-    /// A hash of all that needs a new container when it changes.
+    /// A hash of everything that requires a new container when it changes.
     pub(crate) fn fingerprint(&self) -> String {
         hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
@@ -59,19 +59,20 @@ impl GuardOptions {
             image: Some(self.image.clone()),
             env: Some(vec![format!("ABIDE_RECORD={}", self.record)]),
             labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
-            // As pid 1 it would let SIGTERM pass, and has nothing to tidy up.
+            // As pid 1 the program would ignore SIGTERM, and it has nothing to clean up.
             stop_signal: Some("SIGKILL".to_owned()),
             host_config: Some(HostConfig {
-                // As a bind, for which the engine makes an empty folder once abide's is removed: the guard
-                // keeps a copy, and has to start without it.
+                // This is a bind because the engine then creates an empty folder if abide's was removed. The
+                // guard keeps a copy, and has to start without the folder.
                 binds: Some(vec![format!("{}:{SHARED}:ro", self.folder.display())]),
                 mounts: Some(vec![read_only(&self.socket, ENGINE)]),
                 restart_policy: Some(always_restart()),
                 network_mode: Some("none".to_owned()),
                 cap_drop: Some(vec!["ALL".to_owned()]),
-                // The folder belongs to abide's user and is closed to others.
+                // The folder belongs to abide's user, and other users cannot read it.
                 cap_add: Some(vec!["DAC_READ_SEARCH".to_owned()]),
-                // SELinux lets no container use the engine's socket, and user namespaces no container's root.
+                // SELinux lets no container use the engine's socket, and user namespaces let no container's
+                // root use it.
                 security_opt: Some(vec!["no-new-privileges".to_owned(), "label=disable".to_owned()]),
                 userns_mode: Some("host".to_owned()),
                 memory: Some(MEMORY),
@@ -102,18 +103,18 @@ fn read_only(source: &std::path::Path, target: &str) -> Mount {
 }
 
 impl Engine {
-    /// The Unix socket of the engine, as this host names it; `None` if it listens elsewhere.
+    /// The path of the engine's Unix socket on this host; `None` if the engine listens elsewhere.
     pub(crate) fn socket(&self) -> Option<PathBuf> {
         session::socket(self.host.as_deref())
     }
 
-    /// The release of the kernel that the engine's containers run on.
+    /// The kernel release that the engine's containers run on.
     pub(crate) async fn kernel(&self) -> Result<Option<String>> {
         let docker = self.docker().await?;
         Ok(within("describe itself", QUICK, docker.info()).await?.kernel_version)
     }
 
-    /// Makes the guard's container and returns its id.
+    /// Creates the guard's container and returns its id.
     pub(crate) async fn create_guard(&self, options: &GuardOptions) -> Result<String> {
         let docker = self.docker().await?;
         let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();

@@ -1,4 +1,4 @@
-//! Network holders: their image, which is made here, and the containers.
+//! Network holders: their containers, and their image, which abide builds.
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
@@ -9,7 +9,7 @@ use super::{Engine, Result, SLOW, within};
 use crate::model::holder::HolderSpec;
 use crate::model::name::ContainerName;
 
-/// The program that waits for ever.
+/// The program that waits forever.
 pub(crate) static PROGRAM: Program = Program {
     repository: "abide/holder",
     file: "hold",
@@ -17,7 +17,7 @@ pub(crate) static PROGRAM: Program = Program {
 };
 
 impl Engine {
-    /// Makes a holder of `image` and gives its id.
+    /// Creates a holder from `image` and returns its id.
     pub(crate) async fn create_holder(
         &self,
         name: &ContainerName,
@@ -35,7 +35,7 @@ fn create_body(spec: &HolderSpec, image: &str) -> ContainerCreateBody {
     let mut body = ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(spec.labels().into_iter().collect()),
-        // As pid 1 it would let SIGTERM pass, and has nothing to tidy up.
+        // As pid 1 the program would ignore SIGTERM, and it has nothing to clean up.
         stop_signal: Some("SIGKILL".to_owned()),
         host_config: Some(HostConfig { restart_policy: Some(no_restarts()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()

@@ -1,4 +1,4 @@
-//! Images: present, named, removed.
+//! Images: find, tag, remove.
 
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
@@ -19,7 +19,7 @@ pub(crate) struct HeldImage {
     pub(crate) volumes: BTreeSet<AbsolutePath>,
 }
 
-/// An image in a list.
+/// An image in a list of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoundImage {
     /// Its ID.
@@ -29,12 +29,12 @@ pub(crate) struct FoundImage {
 }
 
 impl Engine {
-    /// The image ID behind a name, digest or ID; `None` where the engine does not hold it.
+    /// Returns the image ID for a name, digest or ID; `None` if the engine does not hold the image.
     pub(crate) async fn image_id(&self, name: &str) -> Result<Option<Digest>> {
         Ok(self.image(name).await?.map(|image| image.id))
     }
 
-    /// The image behind a name, digest or ID; `None` where the engine does not hold it.
+    /// Returns the image for a name, digest or ID; `None` if the engine does not hold it.
     pub(crate) async fn image(&self, name: &str) -> Result<Option<HeldImage>> {
         let docker = self.docker().await?;
         let image = match within("inspect an image", QUICK, docker.inspect_image(name)).await {
@@ -48,7 +48,7 @@ impl Engine {
         Ok(Some(HeldImage { id, volumes }))
     }
 
-    /// The images that the engine finds by a filter such as `label` or `reference`.
+    /// Returns the images that match a filter such as `label` or `reference`.
     pub(crate) async fn images_by(&self, filter: &str, value: String) -> Result<Vec<FoundImage>> {
         let docker = self.docker().await?;
         let filters = HashMap::from([(filter.to_owned(), vec![value])]);
@@ -64,7 +64,7 @@ impl Engine {
         Ok(found.collect())
     }
 
-    /// The images of all containers, running or not.
+    /// Returns the images of all containers, running or not.
     pub(crate) async fn images_in_use(&self) -> Result<BTreeSet<Digest>> {
         let docker = self.docker().await?;
         let options = ListContainersOptionsBuilder::default().all(true).build();
@@ -73,7 +73,7 @@ impl Engine {
         Ok(images.filter_map(|id| Digest::new(id).ok()).collect())
     }
 
-    /// The names of all images that a record built, and the IDs of those of steps.
+    /// Returns the names of all images that a record built, and the IDs of the images of its build steps.
     pub(crate) async fn images_of_record(&self, record: &str, prefix: &str) -> Result<Vec<String>> {
         let steps = self.images_by("label", format!("{}={record}", label::STEP)).await?;
         let named = self.images_by("reference", "abide/*".to_owned()).await?;
@@ -82,7 +82,7 @@ impl Engine {
         Ok(steps.into_iter().map(|image| image.id.to_string()).chain(ours).collect())
     }
 
-    /// Removes an image under all its names; one that is gone is fine.
+    /// Removes an image with all its names. Succeeds if it does not exist.
     pub(crate) async fn remove_image_entirely(&self, id: &str) -> Result<()> {
         let docker = self.docker().await?;
         let options = RemoveImageOptionsBuilder::default().force(true).build();
@@ -92,14 +92,14 @@ impl Engine {
         }
     }
 
-    /// Gives an image a name, so that no prune takes it.
+    /// Tags an image, so that a prune does not remove it.
     pub(crate) async fn tag(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
         let docker = self.docker().await?;
         let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
         within("tag an image", QUICK, docker.tag_image(image, Some(options))).await
     }
 
-    /// Removes a name or an image; one that is gone, or still in use, is fine.
+    /// Removes a name or an image. Succeeds if it does not exist or is still in use.
     pub(crate) async fn remove_image(&self, name: &str) -> Result<()> {
         let docker = self.docker().await?;
         let options = RemoveImageOptionsBuilder::default().force(false).build();

@@ -1,4 +1,4 @@
-//! Who a build is at the registries of its base images.
+//! Credentials of a build for the registries of its base images.
 
 use std::sync::Arc;
 
@@ -13,28 +13,28 @@ use tonic::{Request, Response, Status};
 
 use crate::model::container::Secret;
 
-/// Where the classic builder looks for what it shows to registries.
+/// The header in which the classic builder expects the credentials.
 pub(super) const CONFIG: HeaderName = HeaderName::from_static("x-registry-config");
-/// What BuildKit may ask, over a session.
+/// The method that BuildKit calls over a session to get credentials.
 pub(super) const METHOD: &str = "/moby.filesync.v1.Auth/Credentials";
 
-/// What proves a build to registries.
+/// The credentials of a build for registries.
 pub(crate) trait Logins: Send + Sync {
-    /// To the one at `host`, when BuildKit comes to it; `None`: it is nobody there. An error is why
-    /// that cannot be had, in words.
+    /// Returns the credentials for the registry at `host`, when BuildKit needs them; `None` for anonymous
+    /// access. The error explains why they are not available.
     fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Login>, String>>;
 
-    /// To all that are known, as the classic builder wants it before it begins.
+    /// Returns the credentials for all known registries, which the classic builder needs before it begins.
     fn all(&self) -> BoxFuture<'_, Secret>;
 }
 
-/// A name and a password; or no name, and a token that stands for both.
+/// A name and a password, or an empty name and a token that replaces both.
 pub(crate) struct Login {
     pub(crate) username: String,
     pub(crate) secret: Secret,
 }
 
-/// Answers BuildKit. It fetches the tokens of a registry itself, with what it is told here.
+/// Answers BuildKit's requests. BuildKit uses the answer to fetch the registry's tokens itself.
 pub(super) struct Asked(pub(super) Arc<dyn Logins>);
 
 #[tonic::async_trait]

@@ -1,8 +1,8 @@
-//! The Docker Engine: the only room that names bollard.
+//! The Docker Engine. This is the only module that names bollard.
 //!
-//! Every call has a deadline of its own, for the engine has none: a frozen engine or registry
-//! would otherwise hang a pass for ever. And every call that is short waits for its turn in a
-//! [`budget`]; what streams for minutes, such as builds and transfers, is bounded by those who begin it.
+//! Every call has its own deadline, because the engine has none: a frozen engine or registry would otherwise
+//! block a pass forever. Every short call also waits for its turn in a [`budget`]. Calls that stream for
+//! minutes, such as builds and transfers, are limited by their callers.
 
 mod aside;
 mod attendant;
@@ -56,68 +56,68 @@ pub(crate) use reach::Reach;
 pub(crate) use step::{NAME as STEP_NAME, StepEnd, StepRun};
 pub(crate) use vitals::{HealthCheck, Vitals};
 
-/// Deadline of calls that answer from the engine's memory or disk.
+/// Deadline of calls that the engine answers from memory or disk.
 const QUICK: Duration = Duration::from_secs(30);
-/// Deadline of a ping, which asks the engine for nothing but to be there. An engine that is only busy answers
-/// within milliseconds.
+/// Deadline of a ping, for which the engine has nothing to do. Even a busy engine answers it within
+/// milliseconds.
 const PING: Duration = Duration::from_secs(10);
 /// Deadline of calls that set up namespaces, networks or mounts.
 const SLOW: Duration = Duration::from_secs(120);
 
-/// What went wrong between abide and the engine.
+/// An error between abide and the engine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The engine does not answer.
     #[error("the Docker Engine does not answer: {0}")]
     Unreachable(String),
-    /// The engine took longer than any such call may take.
+    /// The engine took longer than the deadline of the call.
     #[error("the Docker Engine did not finish to {call} within {}", humantime::format_duration(*.within))]
     Deadline {
-        /// What was asked.
+        /// The call.
         call: &'static str,
-        /// How long it was given.
+        /// Its deadline.
         within: Duration,
     },
-    /// It answered, in a way that cannot be read.
+    /// The engine's answer cannot be parsed.
     #[error("an answer of the Docker Engine cannot be read: {0}")]
     Unreadable(String),
-    /// The engine waits for someone else, and nothing moves.
+    /// The engine waits for another party, and there is no progress.
     #[error("nothing has moved for {} while {what}", humantime::format_duration(*.patience))]
     Stalled {
-        /// What it is doing.
+        /// The stalled operation.
         what: String,
-        /// How long it was given.
+        /// The timeout without progress.
         patience: Duration,
     },
-    /// The thing is not there.
+    /// The object does not exist.
     #[error("not found: {0}")]
     NotFound(String),
-    /// The name is taken, or the state does not allow it.
+    /// The name is already in use, or the state does not allow the call.
     #[error("{0}")]
     Conflict(String),
-    /// The engine refused, in its own words.
+    /// The engine refused the call, with this message.
     #[error("{0}")]
     Refused(String),
 }
 
 impl EngineError {
-    /// Whether the engine itself, not the request, is in trouble. One slow answer is no such thing:
-    /// only a ping tells.
+    /// Returns whether the engine itself failed, not the request. One slow answer does not prove that; only a
+    /// ping can.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// Whether the engine took too long for this request.
+    /// Returns whether the engine took too long for this request.
     pub(crate) fn is_slow(&self) -> bool {
         matches!(self, Self::Deadline { .. })
     }
 
-    /// Whether nothing is known of the thing that was asked for.
+    /// Returns whether the state of the requested object remains unknown.
     pub(crate) fn is_no_answer(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Deadline { .. } | Self::Unreadable(_))
     }
 
-    /// Whose doing it is that a container could not be made or started.
+    /// Returns who caused the failure to create or start a container.
     pub(crate) fn cause(&self) -> Cause {
         match self {
             Self::Unreachable(_) | Self::Deadline { .. } | Self::Unreadable(_) | Self::Stalled { .. } => {
@@ -131,7 +131,7 @@ impl EngineError {
         }
     }
 
-    /// Whether the thing is simply not there.
+    /// Returns whether the object does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound(_))
     }
@@ -164,24 +164,26 @@ fn first_line(text: &str) -> String {
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// A connection to one Docker Engine, negotiated on first need and again after it was lost.
+/// A connection to one Docker Engine. It is negotiated on first use, and again after it was lost.
 pub(crate) struct Engine {
-    /// Where the engine listens, as in `DOCKER_HOST`; `None`: the environment's, else the default.
+    /// The engine's address, as in `DOCKER_HOST`. If `None`, the environment's value applies, otherwise the
+    /// default.
     host: Option<String>,
-    /// Where it finds every registry, as `host:port`; `None`: where the names of images say.
+    /// The address, as `host:port`, at which the engine finds every registry. If `None`, the names of the
+    /// images contain it.
     registry: Option<String>,
     docker: RwLock<Option<Docker>>,
-    /// How its containers can be reached, once it was asked.
+    /// How the engine's containers can be reached, once that is known.
     reach: RwLock<Option<Reach>>,
     budget: Budget,
     network_turn: tokio::sync::Mutex<()>,
     steps: step::Steps,
-    /// What is still being taken away after its future was dropped.
+    /// Cleanups that still run after their future was dropped.
     cleanups: TaskTracker,
 }
 
 impl Engine {
-    /// A handle that connects when it is first used.
+    /// Returns a handle that connects on first use.
     pub(crate) fn new(host: Option<String>) -> Self {
         Self {
             host,
@@ -195,23 +197,24 @@ impl Engine {
         }
     }
 
-    /// The same, which finds every registry at `registry`.
+    /// Sets the address at which the engine finds every registry.
     pub(crate) fn pulling_from(self, registry: Option<String>) -> Self {
         Self { registry, ..self }
     }
 
-    /// The name by which this engine finds a repository, where that is another one.
+    /// Returns the name by which this engine finds a repository, if it differs.
     pub(crate) fn found_at(&self, repository: &ImageRepository) -> Option<String> {
         self.registry.as_ref().map(|registry| format!("{registry}/{}", repository.path()))
     }
 
-    /// The connection for one short call, once it is that call's turn. Not for calls that make others.
+    /// Returns the connection for one short call, once it is that call's turn. A call that makes other calls
+    /// must not use it.
     async fn docker(&self) -> Result<Call> {
         let docker = self.connection().await?;
         Ok(Call { docker, _turn: self.budget.turn().await })
     }
 
-    /// The connection, made and negotiated where there is none.
+    /// Returns the connection. Connects and negotiates first if there is none.
     async fn connection(&self) -> Result<Docker> {
         if let Some(docker) = &*self.docker.read().await {
             return Ok(docker.clone());
@@ -224,30 +227,30 @@ impl Engine {
             Some(host) => Docker::connect_with_host(host)?,
             None => Docker::connect_with_defaults()?,
         };
-        // Long calls have deadlines of their own; this is only the last net.
+        // Long calls have their own deadlines; this one is the last resort.
         let docker = docker.with_timeout(Duration::from_secs(3600));
-        // bollard's own version is newer than many engines, which then refuse every call.
+        // bollard's default version is newer than that of many engines, which then refuse every call.
         let docker = within("negotiate its version", QUICK, docker.negotiate_version()).await?;
         *slot = Some(docker.clone());
         Ok(docker)
     }
 
-    /// Forgets the connection, so that the next call negotiates again: another engine version may
-    /// be listening now.
+    /// Forgets the connection, so that the next call negotiates again, because the engine may have another
+    /// version now.
     pub(crate) async fn reconnect(&self) {
         *self.docker.write().await = None;
         *self.reach.write().await = None;
     }
 
-    /// Waits until what cancelled work left is taken away.
+    /// Waits until the cleanups of cancelled work have ended.
     pub(crate) async fn settle(&self) {
         self.cleanups.close();
         self.cleanups.wait().await;
     }
 
-    /// Whether the engine answers.
+    /// Returns an error unless the engine answers.
     pub(crate) async fn ping(&self) -> Result<()> {
-        // Whether the engine answers must not depend on how much it is asked.
+        // A ping does not wait for a turn, because its result must not depend on the load.
         let docker = self.connection().await?;
         within("answer a ping", PING, docker.ping()).await.map(drop)
     }

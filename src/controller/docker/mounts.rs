@@ -1,7 +1,7 @@
-//! Mounts as the engine has them, and the paths of the host that they need.
+//! Converts mounts for the engine, and creates the host paths that they need.
 //!
-//! Which paths there are only the engine can tell: it may run on another host, or abide in a container
-//! or as a user that sees less of this one. So the engine is asked, and makes what has to be made.
+//! Only the engine knows which paths exist. It may run on another host, or abide may run in a container or as
+//! a user that sees less of this host. So abide asks the engine, and has it create missing paths.
 
 use std::collections::HashMap;
 
@@ -16,12 +16,13 @@ use crate::model::container::label;
 use crate::model::mount::{AbsolutePath, Mount, MountSource, REFUSED_SOURCE};
 use crate::model::observed::SeenMounts;
 
-/// An image that no engine has. The engine looks at mounts first, so it makes no container.
+/// The ID of an image that no engine has. The engine checks mounts first, so it never creates a container
+/// from it.
 const NO_IMAGE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
-/// Where a folder is made from, in the container that is made for it.
+/// The path of the parent folder in the container that creates a folder.
 const INSIDE: &str = "/abide-folder";
 
-/// A mount for the engine: a structure, since in a text a colon could end a path early.
+/// Converts a mount for the engine. It is a structure because a colon in a text could end a path early.
 pub(super) fn to_engine(mount: &Mount) -> EngineMount {
     let typ = match mount.source() {
         MountSource::Volume(_) => MountType::VOLUME,
@@ -36,7 +37,7 @@ pub(super) fn to_engine(mount: &Mount) -> EngineMount {
     }
 }
 
-/// What is mounted in an inspected container. Earlier versions of abide asked for it by `Binds`.
+/// Returns the mounts of an inspected container. Earlier versions of abide set them with `Binds`.
 pub(super) fn seen(inspected: &ContainerInspectResponse) -> SeenMounts {
     let mut seen = SeenMounts::default();
     let host = inspected.host_config.as_ref();
@@ -52,7 +53,7 @@ pub(super) fn seen(inspected: &ContainerInspectResponse) -> SeenMounts {
         note(of_mount(mount), format!("{}:{target}", mount.source.as_deref().unwrap_or_default()));
     }
     let mut points: Vec<&MountPoint> = inspected.mounts.iter().flatten().collect();
-    // Of two at one path, the one that is written as an absolute path lies above the other.
+    // If two mounts have the same path, the one with an absolute path is above the other.
     points.sort_by_key(|point| point.destination.as_ref().is_some_and(|path| path.starts_with('/')));
     for point in points.iter().filter(|point| point.typ.as_deref() == Some("volume")) {
         let path = point.destination.as_deref().and_then(AbsolutePath::cleaned);
@@ -64,7 +65,7 @@ pub(super) fn seen(inspected: &ContainerInspectResponse) -> SeenMounts {
     seen
 }
 
-/// `source:target[:options]`, as the engine keeps binds.
+/// Parses `source:target[:options]`, the format in which the engine keeps binds.
 fn of_bind(bind: &str) -> Option<Mount> {
     let mut parts = bind.splitn(3, ':');
     let (source, target) = (parts.next()?, parts.next()?);
@@ -79,14 +80,14 @@ fn of_mount(mount: &EngineMount) -> Option<Mount> {
 }
 
 impl EngineError {
-    /// Whether the engine does not find a path of the host that is to be mounted.
+    /// Returns whether the engine does not find the host path of a mount.
     fn is_missing_source(&self) -> bool {
         matches!(self, Self::Refused(words) if words.contains(REFUSED_SOURCE))
     }
 }
 
 impl Engine {
-    /// Whether the engine finds a path of its host. Nothing is made.
+    /// Returns whether the engine finds a path on its host. Nothing is created.
     pub(crate) async fn has_source(&self, path: &AbsolutePath) -> Result<bool> {
         let docker = self.connection().await?;
         let body = ContainerCreateBody { image: Some(NO_IMAGE.to_owned()), ..mounting(path, INSIDE) };
@@ -98,13 +99,13 @@ impl Engine {
             }
             Err(error) if error.is_missing_source() => Ok(false),
             Err(error) if error.is_no_answer() => Err(error),
-            // It got as far as the image, or does not look at mounts until it mounts them.
+            // The engine either got as far as the image, or does not check mounts until it mounts them.
             Err(_) => Ok(true),
         }
     }
 
-    /// Makes a folder of the engine's host, and those above it that are missing, for root. `image` is
-    /// any that the engine has: nothing of it runs.
+    /// Creates a folder on the engine's host, and its missing parents, owned by root. `image` may be any
+    /// image that the engine has: nothing of it runs.
     pub(crate) async fn create_folder(&self, record: &str, path: &AbsolutePath, image: &str) -> Result<()> {
         let (above, missing) = self.nearest(path).await?;
         if missing.is_empty() {
@@ -116,7 +117,7 @@ impl Engine {
         let labels = HashMap::from([(label::STEP.to_owned(), record.to_owned())]);
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
-            // Some images name no program, and the engine makes no container without.
+            // Some images name no program, and without one the engine does not create a container.
             entrypoint: Some(vec!["/none".to_owned()]),
             labels: Some(labels),
             ..mounting(&above, INSIDE)
@@ -130,8 +131,8 @@ impl Engine {
         within("make a folder", SLOW, call).await
     }
 
-    /// The nearest folder above a path that is there, and the folders that are missing below it, from
-    /// the top, relative to that.
+    /// Returns the nearest existing parent of a path, and the missing folders below it, from the top and
+    /// relative to that parent.
     async fn nearest(&self, path: &AbsolutePath) -> Result<(AbsolutePath, Vec<String>)> {
         let parts: Vec<&str> = path.as_str().split('/').skip(1).collect();
         for there in (0..=parts.len()).rev() {
@@ -146,7 +147,7 @@ impl Engine {
     }
 }
 
-/// A container that mounts a path of the host, and has no network.
+/// Describes a container that mounts a path of the host and has no network.
 fn mounting(path: &AbsolutePath, target: &str) -> ContainerCreateBody {
     let mount = EngineMount {
         typ: Some(MountType::BIND),
@@ -164,7 +165,7 @@ fn mounting(path: &AbsolutePath, target: &str) -> ContainerCreateBody {
     }
 }
 
-/// An archive of empty folders that belong to root.
+/// Returns an archive of empty folders that belong to root.
 fn folders(paths: &[String]) -> std::io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for path in paths {

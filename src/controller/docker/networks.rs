@@ -1,4 +1,4 @@
-//! The managed network, and volumes.
+//! The managed network and the volumes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::label;
 use crate::model::name::{ContainerName, NetworkName};
 
-/// What is known of a network.
+/// The state of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NetworkState {
     /// Whether it carries the label of this record.
@@ -20,15 +20,15 @@ pub(crate) struct NetworkState {
 }
 
 impl Engine {
-    /// The network of that name; `None` where there is none.
+    /// Returns the network of that name; `None` if it does not exist.
     pub(crate) async fn network(&self, name: &NetworkName, record: &str) -> Result<Option<NetworkState>> {
         let found = self.networks_named(name, record).await?;
         let found = if found.len() > 1 { self.without_doubles(name, record, &found).await? } else { found };
         Ok(found.into_iter().next().map(|(_, state)| state))
     }
 
-    /// By list, since an inspect takes the beginning of an id for a name, and fails where two
-    /// networks have one name.
+    /// Uses a list, because an inspect takes the beginning of an id for a name, and fails if two networks
+    /// have the same name.
     async fn networks_named(&self, name: &NetworkName, record: &str) -> Result<Vec<(String, NetworkState)>> {
         let docker = self.docker().await?;
         let filters = HashMap::from([("name".to_owned(), vec![name.to_string()])]);
@@ -43,8 +43,9 @@ impl Engine {
         Ok(known.collect())
     }
 
-    /// The engine lets two networks have one name, and can then start nothing that names it. Of
-    /// ours, those that no container uses are taken away; the engine refuses to remove the others.
+    /// Removes unused duplicates. The engine allows two networks with one name, and can then start no
+    /// container that uses that name. Of this record's networks, those without containers are removed; the
+    /// engine refuses to remove the others.
     async fn without_doubles(
         &self,
         name: &NetworkName,
@@ -62,9 +63,9 @@ impl Engine {
         self.networks_named(name, record).await
     }
 
-    /// Makes the network; one that is there already is fine.
+    /// Creates the network. Succeeds if it already exists.
     pub(crate) async fn create_network(&self, name: &NetworkName, record: &str) -> Result<()> {
-        // Looking and making are two calls; two environments at once would make two networks.
+        // The check and the creation are two calls, so two environments at once would create two networks.
         let _turn = self.network_turn.lock().await;
         if self.network(name, record).await?.is_some() {
             return Ok(());
@@ -82,12 +83,12 @@ impl Engine {
         }
     }
 
-    /// Connects a container to the network under `alias`. A connection to a network of that name
-    /// that was removed since is cut first, for the engine goes on naming it.
+    /// Connects a container to the network under `alias`. First it cuts a connection to a removed network of
+    /// that name, because the engine keeps referring to it.
     pub(crate) async fn connect(&self, id: &str, network: &NetworkName, alias: &ContainerName) -> Result<()> {
         let docker = self.docker().await?;
         let cut = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
-        // There is nothing to cut most of the time, and the engine calls that an error.
+        // Usually there is nothing to cut, which the engine reports as an error.
         let _ = within("cut a connection", QUICK, docker.disconnect_network(network.as_str(), cut)).await;
         let request = NetworkConnectRequest {
             container: id.to_owned(),
@@ -99,7 +100,7 @@ impl Engine {
         within("connect a container", QUICK, docker.connect_network(network.as_str(), request)).await
     }
 
-    /// Those of `names` that the engine holds.
+    /// Returns those of `names` that exist in the engine.
     pub(crate) async fn volumes(&self, names: BTreeSet<String>) -> Result<BTreeSet<String>> {
         let docker = self.docker().await?;
         let mut present = BTreeSet::new();
@@ -113,7 +114,7 @@ impl Engine {
         Ok(present)
     }
 
-    /// The names of the volumes that were made for a record.
+    /// Returns the names of the volumes that were created for a record.
     pub(crate) async fn volumes_of_record(&self, record: &str) -> Result<Vec<String>> {
         let docker = self.docker().await?;
         let labels = vec![format!("{}={record}", label::RECORD)];
@@ -123,7 +124,7 @@ impl Engine {
         Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
     }
 
-    /// Makes a volume; one that is there already is fine.
+    /// Creates a volume. Succeeds if it already exists.
     pub(crate) async fn create_volume(&self, name: &str, record: &str) -> Result<()> {
         let docker = self.docker().await?;
         let request = VolumeCreateRequest {
@@ -134,7 +135,7 @@ impl Engine {
         within("create a volume", QUICK, docker.create_volume(request)).await.map(drop)
     }
 
-    /// Removes the network; one that is gone is fine.
+    /// Removes the network. Succeeds if it does not exist.
     pub(crate) async fn remove_network(&self, name: &NetworkName) -> Result<()> {
         let docker = self.docker().await?;
         match within("remove a network", QUICK, docker.remove_network(name.as_str())).await {
@@ -143,7 +144,7 @@ impl Engine {
         }
     }
 
-    /// Removes a volume; one that is gone is fine.
+    /// Removes a volume. Succeeds if it does not exist.
     pub(crate) async fn remove_volume(&self, name: &str) -> Result<()> {
         let docker = self.docker().await?;
         match within("remove a volume", QUICK, docker.remove_volume(name, None::<RemoveVolumeOptions>)).await

@@ -1,4 +1,4 @@
-//! Images of one static program each, which abide carries with it and makes here.
+//! Images that contain one static program each. abide embeds the programs and builds the images itself.
 
 use bollard::query_parameters::ImportImageOptions;
 use futures::TryStreamExt;
@@ -6,30 +6,30 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Engine, EngineError, Result, SLOW, within};
 
-/// A program that abide carries with it.
+/// A program that abide embeds.
 pub(crate) struct Program {
     /// The repository of its image.
     pub(super) repository: &'static str,
-    /// Its file in the root of the image.
+    /// The file name, in the root of the image.
     pub(super) file: &'static str,
-    /// The file; empty if the build could not compile it.
+    /// The content of the file; empty if abide's build could not compile it.
     pub(super) content: &'static [u8],
 }
 
 impl Program {
-    /// Whether abide was built with it.
+    /// Returns whether abide was built with the program.
     pub(crate) fn is_available(&self) -> bool {
         !self.content.is_empty()
     }
 
-    /// The name of its image, which changes with the program: two versions of abide on one engine do
-    /// not take each other's away.
+    /// Returns the name of its image, which depends on the program's content. So two versions of abide on one
+    /// engine do not remove each other's image.
     pub(crate) fn image(&self) -> String {
         let digest = hex::encode(Sha256::digest(self.content));
         format!("{}:{}", self.repository, &digest[..12])
     }
 
-    /// The image as `docker save` writes one. The same program gives the same bytes.
+    /// Returns the image in the format of `docker save`. The same program always gives the same bytes.
     pub(super) fn archive(&self) -> std::io::Result<Vec<u8>> {
         let layer = tar(&[(self.file, self.content, 0o755)])?;
         let architecture = match std::env::consts::ARCH {

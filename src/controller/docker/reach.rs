@@ -1,37 +1,37 @@
-//! Whether the addresses of this engine's containers can be reached from here.
+//! Whether abide can reach the addresses of this engine's containers.
 
 use bollard::models::SystemInfo;
 
 use super::{Engine, QUICK, Result, within};
 
-/// How the programs in this engine's containers can be reached.
+/// How abide can reach the programs in this engine's containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// At the containers' own addresses.
     Direct,
-    /// Only at ports that the engine publishes: the addresses belong to another network, in which the
-    /// same address may be someone else's here.
+    /// Only at ports that the engine publishes. The containers' addresses belong to another network, and the
+    /// same address may be in use by something else here.
     Published {
-        /// The host that they are published on.
+        /// The host on which the ports are published.
         host: String,
-        /// Why not directly, as a clause.
+        /// The reason why direct access is not possible, as a clause.
         why: &'static str,
     },
 }
 
 impl Engine {
-    /// The same, of which it is known how its containers can be reached.
+    /// Sets how the containers can be reached.
     #[cfg(test)]
     pub(crate) fn reached(self, reach: Reach) -> Self {
         Self { reach: tokio::sync::RwLock::new(Some(reach)), ..self }
     }
 
-    /// How containers can be reached, which is asked once a connection.
+    /// Returns how the containers can be reached. It asks once for each connection.
     pub(crate) async fn reach(&self) -> Result<Reach> {
         if let Some(known) = &*self.reach.read().await {
             return Ok(known.clone());
         }
-        // Whoever asks at the same time waits for the one answer.
+        // Concurrent callers wait for this one answer.
         let mut slot = self.reach.write().await;
         if let Some(known) = &*slot {
             return Ok(known.clone());
@@ -60,7 +60,7 @@ fn reach(host: &str, info: &SystemInfo) -> Reach {
     Reach::Direct
 }
 
-/// The host of an engine that does not listen on this one.
+/// Returns the host of an engine that does not listen on this host.
 fn remote(address: &str) -> Option<String> {
     let (scheme, rest) = address.split_once("://")?;
     if !matches!(scheme, "tcp" | "http" | "https" | "ssh") {

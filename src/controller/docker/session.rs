@@ -1,8 +1,8 @@
-//! A session of BuildKit: the connection over which it asks the client of a build for secrets, and who
-//! it is at registries.
+//! A session of BuildKit: the connection over which it asks the client of a build for secrets and registry
+//! credentials.
 //!
-//! bollard keeps what it offers of this to itself, without secrets and open for ever after, so the
-//! connection is made here. Its messages are bollard's.
+//! bollard's implementation is private, has no secrets and never closes, so abide makes the connection
+//! itself. The messages are bollard's.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,22 +32,22 @@ use super::{EngineError, QUICK, Result};
 use crate::model::container::Secret;
 use crate::model::error::chain;
 
-/// The engine's socket where nothing else is said.
+/// The engine's socket by default.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
-/// What the engine may ask over a session, beside [`logins::METHOD`].
+/// The method that the engine calls over a session, in addition to [`logins::METHOD`].
 const METHOD: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
-/// Bytes on their way between the engine's connection and the server of a session.
+/// Size in bytes of the buffer between the engine's connection and the server of a session.
 const ON_THE_WAY: usize = 64 * 1024;
 
 /// An open session; it ends when this is dropped.
 pub(super) struct Session {
-    /// What a build names to use it.
+    /// The id that a build passes to use this session.
     pub(super) id: String,
     _end: DropGuard,
 }
 
 impl Session {
-    /// Opens a session that hands out these secrets, by id, and `logins`.
+    /// Opens a session that serves these secrets, by id, and `logins`.
     pub(super) async fn open(
         host: Option<&str>,
         secrets: BTreeMap<String, Secret>,
@@ -67,12 +67,12 @@ impl Session {
     }
 }
 
-/// Whether a session can be opened to the engine at `host`.
+/// Returns whether a session can be opened to the engine at `host`.
 pub(super) fn can_reach(host: Option<&str>) -> bool {
     Place::of(host).is_some()
 }
 
-/// The Unix socket of the engine at `host`; `None` if it listens elsewhere.
+/// Returns the Unix socket of the engine at `host`; `None` if it listens elsewhere.
 pub(super) fn socket(host: Option<&str>) -> Option<PathBuf> {
     match Place::of(host)? {
         Place::Socket(path) => Some(path.into()),
@@ -80,7 +80,7 @@ pub(super) fn socket(host: Option<&str>) -> Option<PathBuf> {
     }
 }
 
-/// Where an engine listens, as far as a session can be opened there.
+/// The address of an engine to which a session can be opened.
 enum Place {
     Socket(String),
     Address(String),
@@ -99,7 +99,7 @@ impl Place {
     }
 }
 
-/// A connection that the engine has made a session of.
+/// Returns a connection that the engine has turned into a session.
 async fn connect(host: Option<&str>, id: &str) -> Result<Upgraded> {
     let lost = |error: std::io::Error| EngineError::Unreachable(error.to_string());
     match Place::of(host) {
@@ -130,7 +130,7 @@ async fn upgrade(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, i
 }
 
 async fn carry(connection: Upgraded, mut near: DuplexStream) {
-    // Either end may close first, and nobody waits for the other's last words.
+    // Either end may close first, and neither end waits for the rest of the other's data.
     let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(connection), &mut near).await;
 }
 
@@ -140,7 +140,7 @@ async fn serve(connection: DuplexStream, secrets: BTreeMap<String, Secret>, logi
         .add_service(HealthServer::new(Alive))
         .add_service(SecretsServer::new(Handed(secrets)))
         .add_service(AuthServer::new(Asked(logins)));
-    // A build whose session breaks says so itself.
+    // A build whose session breaks reports the error itself.
     let _ = router.serve_with_incoming(incoming).await;
 }
 
@@ -161,7 +161,7 @@ impl Secrets for Handed {
     }
 }
 
-/// The engine asks every few seconds, and drops a session that does not answer.
+/// Answers the health check. The engine checks every few seconds, and drops a session that does not answer.
 struct Alive;
 
 #[tonic::async_trait]

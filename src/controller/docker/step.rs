@@ -1,4 +1,4 @@
-//! Containers of build steps: run once, for what they write to standard output.
+//! Containers of build steps: each runs once, and its standard output is the result.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,31 +22,31 @@ use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 use crate::model::cause;
 use crate::model::container::label;
 
-/// Names of the step containers of this process.
+/// The names of this process's step containers.
 pub(super) type Steps = Arc<Mutex<BTreeSet<String>>>;
 
-/// What the names of all step containers begin with.
+/// The prefix of the names of all step containers.
 pub(crate) const NAME: &str = "abide-step-";
 
-/// How long a container may still be on its way when the call that makes it was cut off.
+/// How long the creation of a container may still take in the engine after the call was cut off.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
-/// How long the engine may take to note why it killed a container.
+/// How long the engine may take to record why it killed a container.
 const NOTED: Duration = Duration::from_secs(1);
 
-/// A container of a build step, run once for its standard output.
+/// A container of a build step, which runs once for its standard output.
 pub(crate) struct StepRun<'a> {
     /// The image ID.
     pub(crate) image: &'a str,
     /// The container's name.
     pub(crate) name: &'a str,
-    /// Labels, so that leftovers are found.
+    /// Labels, by which leftovers are found.
     pub(crate) labels: BTreeMap<String, String>,
-    /// The most memory that it may use, in bytes.
+    /// The memory limit in bytes.
     pub(crate) memory: u64,
-    /// The most processes and threads that it may have.
+    /// The limit of processes and threads.
     pub(crate) pids: u32,
-    /// The longest output that is taken, in bytes.
+    /// The longest accepted output, in bytes.
     pub(crate) max_output: u64,
 }
 
@@ -55,15 +55,15 @@ pub(crate) struct StepRun<'a> {
 pub(crate) enum StepEnd {
     /// With this exit code.
     Exited(i64),
-    /// With this exit code, after it had needed more than its memory.
+    /// With this exit code, after it exceeded its memory limit.
     OutOfMemory(i64),
-    /// It was ended because it wrote more than is taken.
+    /// abide ended it because its output exceeded the limit.
     TooMuchOutput,
 }
 
 impl Engine {
-    /// Runs a container once and writes its standard output to `out`; its standard error goes to
-    /// `log`. The container is removed, also where the future is dropped.
+    /// Runs a container once and writes its standard output to `out` and its standard error to `log`. The
+    /// container is removed, also if the future is dropped.
     pub(crate) async fn run_for_output(
         &self,
         step: StepRun<'_>,
@@ -101,8 +101,8 @@ impl Engine {
         }
     }
 
-    /// Removes the step containers of a record that a killed process left. One that cannot be removed
-    /// stays, and the log says so.
+    /// Removes the step containers of a record that a killed process left. A container that cannot be removed
+    /// stays, and abide logs it.
     pub(crate) async fn remove_left_steps(&self, record: &str) -> Result<()> {
         let docker = self.connection().await?;
         let filter = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::STEP)])]);
@@ -110,7 +110,7 @@ impl Engine {
         for left in within("list containers", QUICK, docker.list_containers(Some(options))).await? {
             let names = left.names.unwrap_or_default();
             let mut names = names.iter().map(|name| name.trim_start_matches('/'));
-            // What someone runs by hand of a step's image has the label from there, but not the name.
+            // A container that a user runs from a step's image inherits the label, but not the name.
             let is_left = names.any(|name| name.starts_with(NAME) && !self.steps().contains(name));
             if let Some(id) = left.id.filter(|_| is_left) {
                 info!(container = %id, "removing what an interrupted build step left");
@@ -129,7 +129,7 @@ impl Engine {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the container of this name once what is returned is dropped.
+    /// Returns a guard that removes the container of this name when it is dropped.
     pub(super) fn removed_at_last(&self, docker: &Docker, name: &str) -> Removed {
         self.steps().insert(name.to_owned());
         Removed {
@@ -161,8 +161,8 @@ impl Drop for Removed {
     }
 }
 
-/// A call that makes a container goes on in the engine after its caller is gone, so one that is
-/// not there yet is looked for once more.
+/// Removes a container. If it does not exist, it tries once more, because the engine continues to create a
+/// container after the caller has gone.
 async fn remove_for_sure(docker: &Docker, name: &str) -> Result<()> {
     let remove = || {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
@@ -181,7 +181,7 @@ fn write_failed(error: &std::io::Error) -> EngineError {
     EngineError::Refused(format!("the step's output cannot be written: {error}"))
 }
 
-/// bollard calls an exit code other than zero an error.
+/// Returns the exit code. bollard reports any code other than zero as an error.
 async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
     let mut waits = docker.wait_container(id, None::<WaitContainerOptions>);
     match waits.next().await {
@@ -192,8 +192,8 @@ async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
     }
 }
 
-/// Whether the engine ended a process of the container for lack of memory. It notes that apart from the
-/// end, perhaps a moment later.
+/// Returns whether the engine killed a process of the container for lack of memory. The engine records that
+/// separately from the exit, perhaps a moment later.
 async fn ran_out_of_memory(docker: &Docker, id: &str, code: i64) -> Result<bool> {
     let deadline = Instant::now() + if cause::is_killed(code) { NOTED } else { Duration::ZERO };
     loop {
@@ -207,7 +207,8 @@ async fn ran_out_of_memory(docker: &Docker, id: &str, code: i64) -> Result<bool>
     }
 }
 
-/// Without a log driver: the engine would keep a second copy of a tarball in its log.
+/// Describes the container. It has no log driver, because the engine would keep a second copy of a tarball in
+/// its log.
 fn body(step: &StepRun<'_>) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(step.image.to_owned()),
@@ -218,7 +219,7 @@ fn body(step: &StepRun<'_>) -> ContainerCreateBody {
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             init: Some(true),
             memory: Some(signed(step.memory)),
-            // No swap beside that.
+            // No additional swap.
             memory_swap: Some(signed(step.memory)),
             pids_limit: Some(i64::from(step.pids)),
             ..Default::default()

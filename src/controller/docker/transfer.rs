@@ -1,5 +1,5 @@
-//! Images on their way between engine and registry. Errors come inside the stream, and a registry
-//! that freezes makes the engine wait for ever, so what counts is progress.
+//! Transfers of images between engine and registry. Errors arrive inside the stream. A frozen registry makes
+//! the engine wait forever, so the timeout applies to progress.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use super::{Engine, EngineError, Result};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
 
-/// Where the engine looks for what it shows to a registry.
+/// The header in which the engine expects the credentials for a registry.
 const PROOF: HeaderName = HeaderName::from_static("x-registry-auth");
-/// What the engine says each second while it waits for its next try, which is no progress. It goes on
-/// so for 50 s where it pushes and 75 s where it pulls, and says only then what is wrong.
+/// The message that the engine sends each second while it waits to retry, which is not progress. It keeps
+/// sending it for 50 s during a push and 75 s during a pull, and reports the error only then.
 const RETRYING: &str = "Retrying in ";
 
 impl Engine {
-    /// Pulls an image by its name; `latest`, if it has neither a tag nor a digest. `patience` is how long
-    /// nothing may move.
+    /// Pulls an image by its name, with the tag `latest` if it has neither a tag nor a digest. `patience` is
+    /// the timeout without progress.
     pub(crate) async fn pull(
         &self,
         name: &str,
@@ -37,7 +37,7 @@ impl Engine {
         follow(lines, Transfer { doing: "pulling", name, patience }, progress).await
     }
 
-    /// Pushes `repository:tag`, and gives the digest that the engine says it has there.
+    /// Pushes `repository:tag`, and returns the digest that the engine reports for it.
     pub(crate) async fn push(
         &self,
         repository: &str,
@@ -62,24 +62,24 @@ impl Engine {
     }
 }
 
-/// The digest in `tag: digest: sha256:... size: 528`. What else the engine sends of it is not the
-/// same in all versions.
+/// Parses the digest in `tag: digest: sha256:... size: 528`. The engine's other messages about it differ
+/// between versions.
 fn told(tag: &str, status: &str) -> Option<Digest> {
     let rest = status.strip_prefix(tag)?.strip_prefix(": digest: ")?;
     Digest::new(rest.split(' ').next()?).ok()
 }
 
-/// What is on its way.
+/// A transfer in progress.
 struct Transfer<'a> {
     /// `pulling` or `pushing`.
     doing: &'static str,
-    /// What, by its name.
+    /// The name of the image.
     name: &'a str,
-    /// How long nothing may move.
+    /// The timeout without progress.
     patience: Duration,
 }
 
-/// What the engine says of one.
+/// One message of the engine about a transfer.
 struct Line {
     status: Option<String>,
     error: Option<ErrorDetail>,
@@ -97,7 +97,7 @@ impl From<PushImageInfo> for Line {
     }
 }
 
-/// Reads what the engine says of a transfer, to its end.
+/// Reads the engine's messages about a transfer to the end.
 async fn follow<T: Into<Line>>(
     mut lines: impl Stream<Item = std::result::Result<T, BollardError>> + Unpin,
     transfer: Transfer<'_>,
@@ -126,13 +126,13 @@ async fn follow<T: Into<Line>>(
     }
 }
 
-/// The tag to ask for beside a name that has none; without any, the engine pulls all that there are.
+/// Returns the tag to request for a name that has none. Without a tag, the engine would pull all tags.
 fn tag_beside(name: &str) -> &'static str {
     let is_tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if is_tagged { "" } else { "latest" }
 }
 
-/// The same connection, which shows `proof` with each request.
+/// Returns the same connection, which sends `proof` with each request.
 pub(super) fn proven(docker: Docker, proof: Option<&Secret>) -> Docker {
     match proof {
         Some(proof) => showing(docker, PROOF, proof),
@@ -140,8 +140,8 @@ pub(super) fn proven(docker: Docker, proof: Option<&Secret>) -> Docker {
     }
 }
 
-/// The same connection, with a header in each request. Set here, since the client library writes
-/// base64 that the engine does not always read.
+/// Returns the same connection, which adds a header to each request. abide sets it because the client library
+/// writes base64 that the engine cannot always read.
 pub(super) fn showing(docker: Docker, header: HeaderName, secret: &Secret) -> Docker {
     let Ok(mut value) = HeaderValue::from_str(secret.expose()) else { return docker };
     value.set_sensitive(true);
@@ -168,8 +168,7 @@ mod tests {
         assert_eq!(told("sha-01", &line), None);
     }
 
-    /// How a transfer ends of which the engine says `words` again and again, for longer than the
-    /// patience with it.
+    /// Returns the result of a transfer about which the engine repeats `words` for longer than the timeout.
     async fn ends(words: &'static str) -> Result<()> {
         let said = futures::stream::iter(0..60).then(move |_| async move {
             tokio::time::sleep(Duration::from_millis(50)).await;

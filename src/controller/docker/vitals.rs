@@ -1,4 +1,4 @@
-//! What the engine knows of a running container's health.
+//! The engine's health information about a running container.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bollard::query_parameters::InspectContainerOptions;
 use super::{Engine, QUICK, Result, convert, within};
 use crate::model::observed::EngineHealth;
 
-/// What the engine uses for what a `HEALTHCHECK` does not say.
+/// The engine's defaults for values that a `HEALTHCHECK` omits.
 const INTERVAL: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRIES: u32 = 3;
@@ -16,35 +16,35 @@ const RETRIES: u32 = 3;
 /// A running container's process and health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Vitals {
-    /// The process id, as the engine's host counts.
+    /// The process id on the engine's host.
     pub(crate) pid: Option<u32>,
-    /// What the image's own `HEALTHCHECK` says.
+    /// The status of the image's own `HEALTHCHECK`.
     pub(crate) health: EngineHealth,
-    /// The check; `None`: there is none.
+    /// The check; `None` if there is none.
     pub(crate) check: Option<HealthCheck>,
-    /// Whether the image, or whoever made it of another one, turned its check off.
+    /// Whether the image turns off its own check or the one of its base image.
     pub(crate) is_turned_off: bool,
-    /// How often it failed in a row.
+    /// The number of consecutive failures.
     pub(crate) failures: u32,
-    /// What the last run wrote.
+    /// The output of the last run.
     pub(crate) output: Option<String>,
 }
 
-/// A `HEALTHCHECK`, with the engine's values in place of what it does not say.
+/// A `HEALTHCHECK`, with the engine's defaults for values that it omits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HealthCheck {
-    /// Time between two runs; the first one comes this long after the start.
+    /// Time between two runs. The first run comes this long after the start.
     pub(crate) interval: Duration,
-    /// Time that a run may take.
+    /// The timeout of a run.
     pub(crate) timeout: Duration,
-    /// Time from the start in which failures do not count.
+    /// Time after the start during which failures do not count.
     pub(crate) start_period: Duration,
-    /// Failures in a row that make the container unhealthy.
+    /// Consecutive failures that make the container unhealthy.
     pub(crate) retries: u32,
 }
 
 impl HealthCheck {
-    /// The time from a start until the engine has decided at the latest.
+    /// The longest time from a start until the engine has decided.
     pub(crate) fn needs(&self) -> Duration {
         self.start_period + (self.interval + self.timeout).saturating_mul(self.retries)
     }
@@ -67,7 +67,7 @@ impl HealthCheck {
 }
 
 impl Engine {
-    /// The health of a container; `None` if it is gone.
+    /// Returns the health of a container; `None` if it does not exist.
     pub(crate) async fn vitals(&self, id: &str) -> Result<Option<Vitals>> {
         let docker = self.docker().await?;
         let call = docker.inspect_container(id, None::<InspectContainerOptions>);
