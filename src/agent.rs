@@ -1,10 +1,10 @@
-//! The composition root of an agent: the process on another host that runs the same loop for a
-//! controller. It dials out; nothing on its host listens but the registry's tunnel on the loopback
+//! The composition root of an agent: the process on another host that runs the same reconcile loop for a
+//! controller. It connects to the controller; on its host, only the registry tunnel listens, on the loopback
 //! address.
 //!
-//! The record here is a copy. The controller assigns environments and moves their record; this host
-//! resolves secrets, pulls, swaps and heals, and goes on with what it has while the controller is
-//! away.
+//! The record here is a copy. The controller assigns environments and updates their record; this host
+//! resolves secrets, pulls, replaces and heals. While the controller is unreachable, it continues with the
+//! last assignment.
 
 mod answers;
 mod assign;
@@ -41,40 +41,40 @@ use reporter::{IsObserved, ListLeft, Reporter};
 use server::Server;
 use tunnel::Tunnel;
 
-/// The policy's file where none is named; where it is not there, the standard policy holds.
+/// The default policy file. If it does not exist, the standard policy applies.
 const POLICY: &str = "policy.toml";
 
-/// How an agent is to run.
+/// The options of an agent.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The folder of its record and its policy.
     pub folder: PathBuf,
     /// The controller, such as `https://ci.example.com`.
     pub server: String,
-    /// The token that says which agent this is.
+    /// The token that identifies this agent.
     pub token: Secret,
-    /// The file of the token, which no container gets.
+    /// The file of the token, which is never mounted into a container.
     pub token_file: Option<PathBuf>,
-    /// The authorities that vouch for the controller (PEM); `None`: this machine's. A token's pin goes before.
+    /// The CA certificates (PEM) to verify the controller; `None`: the system's. A pin in the token takes
+    /// precedence.
     pub ca: Option<PathBuf>,
-    /// The policy's file; `None`: `policy.toml` in the folder, where there is one.
+    /// The policy file; `None`: `policy.toml` in the folder, if it exists.
     pub policy: Option<PathBuf>,
     /// The port of the loopback address where the engine finds the registry; zero: any.
     pub registry_port: u16,
-    /// How often everything is looked at even if nothing rang.
+    /// How often every environment is reconciled even without a wakeup.
     pub resync: Duration,
-    /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
+    /// The address of the engine, as in `DOCKER_HOST`; `None`: from the environment.
     pub engine: Option<String>,
-    /// How long the controller is waited for before what runs is healed without it.
+    /// How long to wait for the controller before healing the running containers without it.
     pub alone_after: Duration,
 }
 
-/// Runs an agent until SIGTERM or Ctrl-C; a second one ends it at once.
+/// Runs an agent until SIGTERM or Ctrl-C; a second signal ends it at once.
 ///
-/// # Errors
-/// Where it cannot be started, in words for people.
+/// # Errors Returns an error with a message for users if the agent cannot be started.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    // First, so that one that comes while the agent starts still ends it in order.
+    // This comes first, so that a signal during the start still ends the agent in order.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let agent = Agent::start(options).await?;
     systemd::ready();
@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 /// A running agent.
 pub struct Agent {
-    /// The record's handles, for who embeds an agent.
+    /// The record's handles, for code that embeds an agent.
     pub handles: Handles,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -102,11 +102,10 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens, binds and starts everything. What can be refused is refused before anything runs.
+    /// Opens, binds and starts everything. Refusals come before anything runs.
     ///
-    /// # Errors
-    /// A folder that is a controller's, a record that another agent holds, a policy that is not
-    /// understood, a port that is taken.
+    /// # Errors Fails on the folder of a controller, a record that another agent holds, an invalid policy,
+    /// or a port in use.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let server = Server::new(&options.server, &options.token, options.ca.as_deref())?;
         warn_of_an_open_token(&options);
@@ -168,14 +167,13 @@ impl Agent {
         Ok(Self { handles, stop, tasks, running })
     }
 
-    /// Ends link and loop, cancels pulls, and touches no container.
+    /// Ends the link and the reconcile loop, cancels pulls, and touches no container.
     ///
-    /// # Errors
-    /// Where the record cannot be closed.
+    /// # Errors Fails if the record cannot be closed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         for task in self.tasks {
-            // One that panicked has said so.
+            // A panicked task has already logged its panic.
             let _ = task.await;
         }
         self.running.stop().await;
@@ -185,14 +183,14 @@ impl Agent {
     }
 }
 
-/// Keeps what runs, if the controller is not heard in time.
+/// Starts healing the running containers if the controller does not answer in time.
 async fn go_on_alone(grant: controller::Grant, patience: Duration, stop: CancellationToken) {
     if stop.run_until_cancelled(grant.wait(patience)).await == Some(true) {
         warn!(?patience, "the controller was not heard since the start; what runs here is kept and healed");
     }
 }
 
-/// Has the policy judge what is mounted, whenever that is.
+/// Returns a check that judges each mount by the policy.
 fn mount_policy(policy: &Arc<Policy>) -> MountPolicy {
     let policy = Arc::clone(policy);
     MountPolicy::new(move |path| policy.bind(path))
@@ -216,7 +214,7 @@ fn reporter(handles: &Handles, refusals: Refusals, controller: controller::Contr
     }
 }
 
-/// A folder that declares environments is a controller's: its record is no copy of another.
+/// A folder that declares environments is a controller's: its record is not a copy of another one.
 fn refuse_controllers(folder: &Path) -> anyhow::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

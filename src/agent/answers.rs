@@ -1,4 +1,4 @@
-//! Answers to what the controller asks: plans and output.
+//! Answers to the controller's requests: plans and output.
 
 use std::io;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::controller::Controller;
 use crate::model::link::{Ask, FAILED, Question};
 use crate::model::name::EnvironmentName;
 
-/// Answers that are given at once; more wait.
+/// The maximum number of concurrent answers; more wait.
 const AT_ONCE: usize = 16;
 
-/// Answers from what the loop knows.
+/// Answers requests from the state of the reconcile loop.
 #[derive(Clone)]
 pub(super) struct Answers {
     controller: Controller,
@@ -31,7 +31,7 @@ impl Answers {
         Self { controller, permits: Arc::new(Semaphore::new(AT_ONCE)), tasks: TaskTracker::new() }
     }
 
-    /// Begins to answer, beside everything else. The answer ends with its connection.
+    /// Starts to answer in the background. The answer ends with its connection.
     pub(super) fn begin(&self, asker: Asker, ask: Ask) {
         let answers = self.clone();
         self.tasks.spawn(async move {

@@ -1,4 +1,4 @@
-//! What is assigned to this host: checked against its policy, kept, and handed to the loop.
+//! Assignments to this host: checked against its policy, stored, and handed to the reconcile loop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,41 +16,41 @@ use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::record::{Kept, NotTaken, RecordError, Replica};
 
-/// Takes assignments in.
+/// Applies assignments.
 pub(super) struct Assigner {
     pub(super) replica: Replica,
     pub(super) policy: Arc<Policy>,
-    /// What the loop runs.
+    /// The manifest of the reconcile loop.
     pub(super) manifests: watch::Sender<Arc<Manifest>>,
     pub(super) refusals: Refusals,
 }
 
-/// What is assigned and not taken, by environment.
+/// The refused part of the assignment, by environment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals(Arc<Mutex<BTreeMap<EnvironmentName, Refusal>>>);
 
-/// Why something that is assigned is not taken. What ran goes on.
+/// The reason why an assigned environment is refused. Its containers keep running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// In one word.
+    /// The reason in one word.
     pub(super) reason: Reason,
-    /// In a sentence.
+    /// The reason in a sentence.
     pub(super) message: String,
-    /// Of which generation this speaks.
+    /// The refused generation.
     pub(super) generation: Generation,
-    /// Of which declaration, by its mark.
+    /// The mark of the refused declaration.
     pub(super) mark: Option<String>,
-    /// Since when.
+    /// The time of the refusal.
     pub(super) since: Timestamp,
 }
 
 impl Refusals {
-    /// Why an environment is not taken, where it is not.
+    /// The refusal of an environment, if it is refused.
     pub(super) fn of(&self, environment: &EnvironmentName) -> Option<Refusal> {
         self.all().get(environment).cloned()
     }
 
-    /// These are all, from now on. One that stays the same stays since it is there.
+    /// Replaces all refusals. An unchanged refusal keeps its time.
     fn replace(&self, fresh: BTreeMap<EnvironmentName, Refusal>) {
         let mut all = self.all();
         for (environment, refusal) in &fresh {
@@ -76,11 +76,10 @@ impl Refusals {
 }
 
 impl Assigner {
-    /// Takes an assignment in and gives the names in it. What the policy or the record does not
-    /// allow is refused, environment by environment; the others are taken.
+    /// Applies an assignment and returns the names in it. Environments that violate the policy or the record
+    /// are refused one by one; the others are applied.
     ///
-    /// # Errors
-    /// [`RecordError`] where nothing was recorded.
+    /// # Errors Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub(super) async fn take(
         &self,
         assignment: Assignment,
@@ -101,10 +100,9 @@ impl Assigner {
         Ok(names)
     }
 
-    /// Hands what is kept to the loop, as far as the policy allows it still.
+    /// Hands the stored assignment to the reconcile loop, as far as the policy still allows it.
     ///
-    /// # Errors
-    /// [`RecordError`] where it cannot be read.
+    /// # Errors Returns [`RecordError`] if the assignment cannot be read.
     pub(super) fn publish(&self) -> Result<(), RecordError> {
         let manifest = manifest(self.replica.kept()?, &self.policy);
         let changed = self.manifests.send_if_modified(|before| {
@@ -122,8 +120,8 @@ impl Assigner {
         Ok(())
     }
 
-    /// Parts what the policy allows from what it does not; `None` where that could not be found out,
-    /// and so nothing is taken.
+    /// Separates the allowed environments from the refused ones; `None` if the policy could not be checked,
+    /// so that nothing is applied.
     async fn sort_out(
         &self,
         assignment: Assignment,
@@ -146,7 +144,7 @@ impl Assigner {
             }
             (Assignment { network, environments: allowed, misread: Vec::new() }, refused)
         };
-        // Paths are looked up on the disk.
+        // Checking paths reads the disk.
         tokio::task::spawn_blocking(sort)
             .await
             .inspect_err(|error| warn!(%error, "the policy was not asked"))
@@ -154,13 +152,13 @@ impl Assigner {
     }
 }
 
-/// What the loop of this host runs, of what is kept.
+/// Returns the manifest for the reconcile loop of this host, from the stored assignment.
 pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
     let Kept { network, environments } = kept;
     let allowed =
         environments.into_iter().filter(|(_, spec)| policy.objection(&network, spec, &[]).is_none());
     let here = allowed.map(|(name, spec)| {
-        // To the loop of this host they are its own; and nothing here but the controller moves them.
+        // The reconcile loop treats them as local environments, and only the controller updates them.
         (name, EnvironmentSpec { host: None, supply: Supply::Manual, ..spec })
     });
     Manifest {
@@ -177,7 +175,7 @@ fn images(assigned: &Assigned) -> Vec<Image> {
     entries.filter_map(|entry| entry.image.clone()).collect()
 }
 
-/// The refusal of an environment that breaks the grammar.
+/// The refusal of an environment that violates the grammar.
 fn misread(misread: &Misread) -> (EnvironmentName, Refusal) {
     let message =
         format!("what the controller declares is not understood here: {}; what ran goes on", misread.why);
@@ -187,7 +185,7 @@ fn misread(misread: &Misread) -> (EnvironmentName, Refusal) {
     )
 }
 
-/// Of what an assignment speaks.
+/// The subject of an assignment.
 struct Sent {
     generation: Generation,
     mark: Option<String>,

@@ -1,4 +1,4 @@
-//! Lines of a body that comes, each whole or not at all.
+//! Lines of a streamed body, each complete or not returned.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use hyper::body::Body;
 /// The longest line, in bytes: the assignment of a thousand environments is far below.
 const LONGEST: usize = 16 << 20;
 
-/// Reads lines. What comes after the last line break when the body ends is no line.
+/// Reads lines. Data after the last line break of the body is not a line.
 pub(super) struct Lines<B> {
     body: B,
     read: BytesMut,

@@ -1,4 +1,4 @@
-//! The link to the controller: dialled by this host, kept, and made anew when it breaks.
+//! The link to the controller: this host opens it, maintains it, and reopens it when it breaks.
 
 use std::io;
 use std::sync::Arc;
@@ -22,31 +22,32 @@ use crate::record::RecordError;
 /// The first pause after a break; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// Where the controller says no, it will in a second too: a person has to do something.
+/// Pause after the controller refuses the session. Retrying sooner is pointless: an operator has to act
+/// first.
 const PAUSE_AFTER_NO: Duration = Duration::from_secs(8);
-/// Another agent with our token is there: we look now and then whether it still is.
+/// Pause while another agent with the same token is connected, before checking again.
 const PAUSE_AFTER_OUTRANKED: Duration = Duration::from_secs(20);
-/// The controller says something every 15 s. After three of them nobody is there.
+/// The controller sends something every 15 s. After three missing messages it counts as unreachable.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// Keeps the link.
+/// Maintains the link.
 pub(super) struct Link {
     pub(super) server: Server,
     pub(super) instance: String,
     /// The number of the first session.
     pub(super) epoch: u64,
-    /// Who can be asked, while the link is up.
+    /// Sends requests to the controller, while the link is up.
     pub(super) up: watch::Sender<Option<Asker>>,
     pub(super) assigner: Assigner,
     pub(super) reporter: Arc<Reporter>,
     pub(super) answers: Answers,
     pub(super) told: Told,
-    /// Lets the record be acted upon once the controller was heard.
+    /// Allows acting on the record once the controller has answered.
     pub(super) grant: Grant,
 }
 
-/// Why there is no link, as it was told last: the same is not told again with every attempt, while
-/// another reason, such as the controller's new key after its restart, is.
+/// The last logged reason for a missing link. A repeated reason is not logged with every attempt; a new
+/// reason is, such as the controller's new key after its restart.
 #[derive(Debug, Default)]
 pub(super) struct Told(Option<String>);
 
@@ -57,36 +58,36 @@ impl Told {
     }
 }
 
-/// How a session ended.
+/// The reason for the end of a session.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    /// No connection could be made.
+    /// The connection failed.
     #[error("the controller cannot be reached")]
     Unreachable(#[source] io::Error),
-    /// It broke.
+    /// The connection broke.
     #[error("the link broke")]
     Broken(#[source] io::Error),
-    /// The controller ended it, or says nothing any more.
+    /// The controller ended the session, or no longer sends anything.
     #[error("{0}")]
     Over(&'static str),
     /// The controller refused it.
     #[error("the controller does not let this agent in")]
     Refused(#[source] AskError),
-    /// Another agent with the same token is there, and stays.
+    /// Another agent with the same token is connected, and stays connected.
     #[error(
         "another agent with the same token is connected to the controller: give each host a token of its own"
     )]
     Outranked,
-    /// What was assigned cannot be kept.
+    /// The assignment cannot be stored.
     #[error("what is assigned cannot be recorded")]
     Record(#[from] RecordError),
-    /// What is known cannot be told.
+    /// The report cannot be sent.
     #[error("what is known cannot be reported")]
     Report(#[source] ReportError),
 }
 
 impl Link {
-    /// Keeps the link until stopped.
+    /// Maintains the link until stopped.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0;
         while let Some((end, stood)) = stop.run_until_cancelled(self.session()).await {
@@ -100,7 +101,7 @@ impl Link {
         self.up.send_replace(None);
     }
 
-    /// Says how a session ended, and how long to wait before the next.
+    /// Logs how a session ended, and returns how long to wait before the next.
     fn after(&mut self, end: &End, failures: u32) -> Duration {
         let why = chain(end);
         let is_news = self.told.is_news(&why, failures);
@@ -116,15 +117,15 @@ impl Link {
         } else if is_news {
             warn!(%why, again_in = ?pause, "the controller is away; what runs here goes on");
         }
-        // An agent that is outranked keeps its number, so that it does not throw the other one out
-        // in turn. Any other session takes over from what may be left of the one before.
+        // An outranked agent keeps its number, so that it does not displace the other one in turn. Any other
+        // session takes over from the remains of the previous one.
         if !matches!(end, End::Outranked) {
             self.epoch += 1;
         }
         pause
     }
 
-    /// One session, from dialling to its end; also whether it stood.
+    /// Runs one session, from connecting to its end; also returns whether it was established.
     async fn session(&mut self) -> (End, bool) {
         let line = match self.server.dial().await {
             Ok(line) => line,
@@ -153,7 +154,7 @@ impl Link {
         (end, true)
     }
 
-    /// Does what the controller says, until it says no more.
+    /// Handles the controller's messages until the stream ends.
     async fn listen(&self, mut lines: Lines<hyper::body::Incoming>, asker: &Asker) -> End {
         loop {
             let line = match tokio::time::timeout(SILENCE, lines.next()).await {
@@ -173,7 +174,7 @@ impl Link {
                 }
                 Ok(ToAgent::Ask(ask)) => self.answers.begin(asker.clone(), ask),
                 Ok(ToAgent::Superseded) => return End::Outranked,
-                // A newer controller may say more than this agent knows.
+                // A newer controller may send messages that this agent does not know.
                 Err(error) => warn!(%error, "a word of the controller is not understood"),
             }
         }
@@ -188,13 +189,13 @@ impl Link {
     }
 }
 
-/// Doubles with every failure.
+/// Doubles with each failure.
 fn pause_after(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
-/// Between half of it and all of it, so that a thousand agents do not come back at once.
+/// Returns between half and all of the pause, so that a thousand agents do not reconnect at once.
 fn jittered(pause: Duration) -> Duration {
     let [random, ..] = uuid::Uuid::new_v4().into_bytes();
     pause / 2 + pause.mul_f64(f64::from(random) / 510.0)

@@ -1,5 +1,5 @@
-//! What this host allows, whatever a controller says: a controller that was broken into must not own
-//! the hosts of its agents. Privileges and the namespaces of the host cannot be asked for at all.
+//! The policy of this host, which applies whatever a controller assigns: a compromised controller must not
+//! own the hosts of its agents. Privileges and the host's namespaces cannot be requested at all.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,14 +14,13 @@ use crate::model::name::NetworkName;
 use crate::model::reference::ImageRepository;
 use crate::model::spec::{EnvValue, EnvironmentSpec, GuardMode, Publish, SecretRef};
 
-/// Networks that are the engine's own, or none.
+/// Networks that belong to the engine, or mean none.
 const NETWORKS: [&str; 6] = ["host", "none", "default", "bridge", "ingress", "docker_gwbridge"];
-/// The fewest digits of an id that people and programs name a network by.
+/// The shortest ID by which users and programs name a network.
 const SHORTEST_ID: usize = 12;
-/// Where the Docker Engine and its parts usually listen and keep their files: whoever mounts that
-/// owns the host.
+/// The usual paths of the Docker Engine's sockets and files: a container that mounts them owns the host.
 const ENGINE: [&str; 4] = ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/var/lib/docker"];
-/// What no policy can allow: the kernel's own files.
+/// Paths that no policy can allow: the kernel's own files.
 const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// The right of everyone to write, in the mode of a file.
 const WRITABLE_BY_ALL: u32 = 0o002;
@@ -36,7 +35,7 @@ pub(super) struct Policy {
     own: Vec<PathBuf>,
 }
 
-/// What `policy.toml` says. In lists of names a `*` at the end stands for any end.
+/// The contents of `policy.toml`. In lists of names, a `*` at the end matches any suffix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rules {
@@ -82,41 +81,41 @@ impl TryFrom<String> for Ports {
     }
 }
 
-/// Why a policy cannot be used.
+/// The reason why a policy is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PolicyError {
-    /// The file is not there or cannot be read.
+    /// The file does not exist or cannot be read.
     #[error("the policy {} cannot be read", .path.display())]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Anyone may change it.
+    /// Any user may change it.
     #[error(
         "every user of this host may write to the policy {}: run `chmod o-w` on it, and check what it says",
         .path.display()
     )]
     Writable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// It is not understood.
+    /// It is invalid.
     #[error("the policy {} is not understood: {why}", .path.display())]
     Wrong {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What, with its line.
+        /// The problem, with its line.
         why: String,
     },
 }
 
 impl Policy {
-    /// The policy in a file. `own`: files and folders of the agent, which no container gets.
+    /// Reads the policy from a file. `own`: files and folders of the agent, which are never mounted into a
+    /// container.
     ///
-    /// # Errors
-    /// [`PolicyError`]: a policy that is not understood allows nothing, so the agent does not start.
+    /// # Errors Returns [`PolicyError`]: an invalid policy allows nothing, so the agent does not start.
     pub(super) fn read(path: &Path, own: Vec<PathBuf>) -> Result<Self, PolicyError> {
         let unreadable = |source| PolicyError::Unreadable { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
@@ -133,18 +132,18 @@ impl Policy {
         Ok(Self { rules, own })
     }
 
-    /// Whether a guard looks after the containers while the agent is gone.
+    /// Whether a guard watches the containers while the agent is down.
     pub(super) fn guard(&self) -> GuardMode {
         if self.rules.guard == Some(false) { GuardMode::Off } else { GuardMode::On }
     }
 
-    /// The policy where nothing is declared.
+    /// The policy without a declaration.
     pub(super) fn standard(own: Vec<PathBuf>) -> Self {
         Self { rules: Rules::default(), own }
     }
 
-    /// Why an environment is not allowed here, in a sentence; `None`: it is. `images`: what it may have
-    /// to run. Looks at the disk, for links lead elsewhere.
+    /// Why an environment is not allowed here, in a sentence; `None`: it is allowed. `images`: the images
+    /// that it may have to run. Reads the disk, because links may lead elsewhere.
     pub(super) fn objection(
         &self,
         network: &NetworkName,
@@ -169,7 +168,7 @@ impl Policy {
         self.path(path).map(refusal)
     }
 
-    /// The engine takes an id for a name, and the host's own network has one too.
+    /// The engine accepts an ID as a name, and the host's own network has one too.
     fn network(&self, network: &NetworkName) -> Option<String> {
         let name = network.as_str();
         let is_id = name.len() >= SHORTEST_ID && name.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -178,7 +177,7 @@ impl Policy {
         (!fits || is_id || NETWORKS.contains(&name)).then(|| format!("containers on the network `{name}`"))
     }
 
-    /// What is not pulled by digest would be whatever this engine has under an ID.
+    /// An image without a digest would be any image that this engine has under the ID.
     fn image(&self, images: &[Image]) -> Option<String> {
         let allowed = self.rules.images.as_ref()?;
         images.iter().find_map(|image| match (&image.reference, &image.digest) {
@@ -213,7 +212,7 @@ impl Policy {
         (!fits).then(|| format!("the host port {port}"))
     }
 
-    /// A port that names no address is published on all of them.
+    /// A port without an address is published on all of them.
     fn address(&self, publish: Publish) -> Option<String> {
         let allowed = self.rules.addresses.as_ref()?;
         let address = publish.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -242,7 +241,7 @@ impl Policy {
         folders.into_iter().any(|folder| real.starts_with(folder)) && !self.is_forbidden(&real)
     }
 
-    /// Whether `path` is, holds or lies in what no container may have.
+    /// Whether `path` is, contains or lies in a path that no container may have.
     fn is_forbidden(&self, path: &Path) -> bool {
         let engine = ENGINE.iter().map(PathBuf::from).chain(docker_host());
         let barred = engine.chain(self.own.iter().cloned()).filter_map(|one| resolved(&one));
@@ -256,28 +255,28 @@ fn refusal(what: String) -> String {
     format!("the policy of this host does not allow {what}; what ran goes on")
 }
 
-/// The socket that the agent itself is told to use.
+/// The socket from the agent's own configuration.
 fn docker_host() -> Option<PathBuf> {
     std::env::var("DOCKER_HOST").ok()?.strip_prefix("unix://").map(PathBuf::from)
 }
 
-/// Whether `name` is `pattern`, or begins with it where that ends in a `*`.
+/// Whether `name` equals `pattern`, or starts with it if the pattern ends with `*`.
 fn fits(name: &str, pattern: &str) -> bool {
     pattern.strip_suffix('*').map_or(name == pattern, |beginning| name.starts_with(beginning))
 }
 
-/// Where a path really leads. Of one that is not there yet, where what is there of it leads; with
-/// `..` in the rest nobody can tell.
+/// Resolves links in a path. For a path that does not exist yet, the existing part is resolved; with `..` in
+/// the rest, the result is unknown.
 fn resolved(path: &Path) -> Option<PathBuf> {
     let is_missing = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
     match path.canonicalize() {
         Ok(real) => return Some(real),
-        // What the agent cannot see, the engine can.
+        // The engine may see a path that the agent cannot.
         Err(error) if !is_missing(&error) => return None,
         Err(_) => {}
     }
     let (parent, name) = (path.parent()?, path.file_name()?);
-    // A link that leads nowhere may lead anywhere tomorrow.
+    // A dangling link may lead anywhere tomorrow.
     if !path.symlink_metadata().is_err_and(|error| is_missing(&error)) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Reports: all that is known of an environment, whenever something of it changed.
+//! Reports: the complete state of an environment, whenever any of it changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,18 +19,18 @@ use crate::record::{Bell, Bells, DesiredReader, RecordError, StatusReader};
 
 /// Changes that come within this time are reported together.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
-/// How often it is looked for containers of environments that this host does not run.
+/// How often to check for containers of environments that this host does not run.
 const LOOK_FOR_LEFT: Duration = Duration::from_secs(5);
-/// A report that was not taken is sent again after this.
+/// A rejected report is sent again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Events in one report of an environment; more follow in the next.
 const EVENTS_AT_ONCE: usize = 200;
-/// Generations whose outcome is reported: the controller keeps what it heard.
+/// The maximum number of generations whose outcome is reported: the controller keeps earlier outcomes.
 const OUTCOMES: usize = 20;
 /// The longest receipt that is read, in bytes.
 const LONGEST_RECEIPT: usize = 4 << 20;
 
-/// Says what this host knows of its environments.
+/// Reports this host's state of its environments.
 pub(super) struct Reporter {
     pub(super) instance: String,
     pub(super) status: StatusReader,
@@ -38,33 +38,33 @@ pub(super) struct Reporter {
     pub(super) bells: Bells,
     pub(super) refusals: Refusals,
     pub(super) state: Mutex<State>,
-    /// Rung when something is to be reported that no bell of the record tells.
+    /// Notified about news that no wakeup of the record covers.
     pub(super) news: Notify,
-    /// Whether a pass has looked at an environment since this process started.
+    /// Whether an environment has been reconciled since this process started.
     pub(super) is_observed: IsObserved,
-    /// Lists what is on this host of environments that it does not run.
+    /// Lists the leftovers on this host of environments that it does not run.
     pub(super) left: ListLeft,
 }
 
 pub(super) type IsObserved = Box<dyn Fn(&EnvironmentName) -> bool + Send + Sync>;
-/// Gives `None` while nobody knows what is on this host.
+/// Returns `None` while the containers of this host are unknown.
 pub(super) type ListLeft = Box<dyn Fn() -> Option<Left> + Send + Sync>;
 
-/// How far the controller has heard.
+/// The progress of the controller's acknowledgements.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// By environment of the last assignment.
     heard: BTreeMap<EnvironmentName, Heard>,
-    /// What changed since the last report.
+    /// The environments that changed since the last report.
     changed: BTreeSet<EnvironmentName>,
-    /// What was last reported to be left on this host.
+    /// The leftovers in the last report.
     left: Option<Left>,
 }
 
-/// Why reporting in a session ended.
+/// The reason why reporting in a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReportError {
-    /// The session is not ours any more, or the connection broke.
+    /// The session is no longer valid, or the connection broke.
     #[error("a report was not taken")]
     Ask(#[from] AskError),
     /// The record is being closed.
@@ -73,14 +73,14 @@ pub(super) enum ReportError {
 }
 
 impl Reporter {
-    /// Begins a session: what was heard in an earlier one does not count, for the controller may be
-    /// another since.
+    /// Begins a session. Acknowledgements from an earlier session do not count, because the controller may
+    /// have been replaced since.
     pub(super) fn begin(&self) {
         *self.state() = State::default();
     }
 
-    /// Notes what is assigned, and how much of it the controller has heard. All of it is reported:
-    /// what was refused may be another now.
+    /// Notes the assignment, and how much the controller has acknowledged of it. Everything in it is
+    /// reported: refusals may have changed.
     pub(super) fn assigned(&self, assignment: &Assignment) {
         let mut state = self.state();
         let mut before = std::mem::take(&mut state.heard);
@@ -97,16 +97,16 @@ impl Reporter {
         }
     }
 
-    /// Something that no bell tells is to be reported.
+    /// Requests a report about news that no wakeup covers.
     pub(super) fn ring(&self) {
         self.news.notify_one();
     }
 
-    /// Reports for as long as a session lasts; says why it cannot any more.
+    /// Reports for as long as a session lasts, and returns why it ended.
     pub(super) async fn run(self: Arc<Self>, asker: Asker, epoch: u64) -> ReportError {
         let mut bells = self.bells.subscribe();
         let mut sequence = 0;
-        // No bell rings for containers that belong to no environment of this host.
+        // No wakeup covers containers that belong to no environment of this host.
         let mut look = tokio::time::interval(LOOK_FOR_LEFT);
         loop {
             tokio::select! {
@@ -126,7 +126,7 @@ impl Reporter {
                 sequence += 1;
                 match self.send(&asker, &report).await {
                     Ok(receipt) => self.receive(&report, receipt),
-                    // Nothing can be wrong with a report that is not wrong with the session.
+                    // If the report is at fault, so is the session.
                     Err(AskError::Refused { status, .. }) if status.is_server_error() => {
                         self.state().changed.extend(environments(&report));
                         self.state().left = None;
@@ -149,7 +149,7 @@ impl Reporter {
         state.changed.extend(all);
     }
 
-    /// What is to be reported now; `None`: nothing.
+    /// The next report; `None`: there is no news.
     fn report(&self, epoch: u64, sequence: u64) -> Option<Report> {
         let (changed, heard) = {
             let mut state = self.state();
@@ -174,7 +174,7 @@ impl Reporter {
         })
     }
 
-    /// What is left on this host, where that is not what was last reported.
+    /// The leftovers on this host, if they differ from the last report.
     fn news_of_left(&self) -> Option<Left> {
         let left = (self.left)()?;
         let mut state = self.state();
@@ -204,7 +204,7 @@ impl Reporter {
     async fn send(&self, asker: &Asker, report: &Report) -> Result<Receipt, AskError> {
         let response = asker.post("/api/v1/agent/report", report).await?;
         let receipt = http_body_util::Limited::new(response.into_body(), LONGEST_RECEIPT).collect().await;
-        // A receipt that is not understood acknowledges nothing; the next report says it again.
+        // An invalid receipt acknowledges nothing; the next report repeats the content.
         let receipt = receipt.ok().and_then(|receipt| serde_json::from_slice(&receipt.to_bytes()).ok());
         Ok(receipt.unwrap_or_default())
     }
@@ -229,8 +229,8 @@ fn environments(report: &Report) -> impl Iterator<Item = EnvironmentName> {
     report.environments.iter().map(|one| one.status.environment.clone())
 }
 
-/// All that a record knows of an environment and the controller may not; `None` where no pass has
-/// run yet.
+/// The content of the record about an environment that the controller may not have; `None` if the
+/// environment has not been reconciled yet.
 pub(super) fn of(
     status: &StatusReader,
     desired: &DesiredReader,
@@ -242,7 +242,7 @@ pub(super) fn of(
     let history = status.history(environment)?.into_iter().take(OUTCOMES);
     let outcomes = history.filter_map(|kept| Some((kept.entry.generation, kept.outcome?))).collect();
     let heard = if heard.instance == instance { heard.clone() } else { Heard::default() };
-    // The last one that was heard may have happened again since.
+    // The last acknowledged event may have happened again since.
     let after = heard.event.saturating_sub(1);
     let mut events = status.events(Some(environment), Some(after), usize::MAX)?;
     events.retain(|event| heard.news_of(event) > 0);
@@ -250,7 +250,7 @@ pub(super) fn of(
     Ok(Some(Reported { status: said, outcomes, events, rollback: desired.proposed(environment)? }))
 }
 
-/// The status of an environment whose declaration or record this host does not take.
+/// The status of an environment whose declaration or record this host refuses.
 fn refused(status: Status, refusal: Refusal) -> Status {
     let Refusal { reason, message, generation, mark, since } = refusal;
     Status {
@@ -265,7 +265,7 @@ fn refused(status: Status, refusal: Refusal) -> Status {
     }
 }
 
-/// What an earlier process saw: nobody knows yet whether it is still so.
+/// Marks a status from an earlier process: nobody knows whether it is still correct.
 fn of_before(status: Status) -> Status {
     if status.condition != Condition::Ready {
         return status;

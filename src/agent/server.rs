@@ -1,4 +1,4 @@
-//! The way to the controller: one connection that the agent makes, on which everything travels.
+//! The connection to the controller: the agent opens it, and all traffic uses it.
 
 use std::io;
 use std::path::Path;
@@ -24,52 +24,51 @@ use crate::model::view::ErrorView;
 use crate::tls::Protocol;
 use crate::tls::client::{ConnectError, Connector, Trust, is_local};
 
-/// How long it may take to connect, and to get the first word of an answer.
+/// The timeout for connecting, and for the first byte of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The other end is asked so often whether it is there, also while nothing is said ...
+/// The interval of pings to the controller, also on an idle connection ...
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// ... and has so long to answer. Together: a connection that is half open is found in 15 s.
+/// ... and the time for an answer. Together: a half-open connection is found within 15 s.
 const PING_WITHIN: Duration = Duration::from_secs(10);
-/// As much may be on its way for one stream, in bytes: a pull over a line of 1 Gbit/s and 30 ms
-/// needs 4 MiB.
+/// The flow-control window of a stream, in bytes: a pull over a line of 1 Gbit/s and 30 ms needs 4 MiB.
 const STREAM_WINDOW: u32 = 4 << 20;
-/// And for all together.
+/// The window for all streams together.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// The largest piece that the controller may send, in bytes.
 const FRAME: u32 = 256 * 1024;
 /// The longest refusal that is read, in bytes.
 const LONGEST_REFUSAL: usize = 16 * 1024;
 
-/// What is sent to the controller.
+/// A body that is sent to the controller.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Where the controller is, and who we are there.
+/// The address of the controller, and the agent's credentials.
 pub(super) struct Server {
-    /// Without the brackets of an IPv6 address.
+    /// The host without the brackets of an IPv6 address.
     host: String,
     port: u16,
-    /// How the controller is known; `None`: it is spoken to without TLS.
+    /// Verifies the controller; `None`: the connection is without TLS.
     tls: Option<Connector>,
     /// `https://host:port`.
     url: String,
     token: Secret,
 }
 
-/// Why a controller cannot be dialled at all.
+/// The reason why the configuration of the controller is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoServer {
-    /// The address is none.
+    /// The address is invalid.
     #[error("--server must be http://host:port or https://host, such as https://ci.example.com")]
     Address,
-    /// The token would be readable by everyone on the way.
+    /// Everyone on the network path could read the token.
     #[error(
         "the token is not sent to {host} in the clear: use an `https://` address, or an SSH tunnel to a local one"
     )]
     PlainToken {
-        /// Where.
+        /// The host.
         host: String,
     },
-    /// The token is none.
+    /// The token is invalid.
     #[error("this is no token: `abide token create` on the controller makes one, to be given whole")]
     Token,
     /// TLS cannot be set up.
@@ -78,11 +77,10 @@ pub(super) enum NoServer {
 }
 
 impl Server {
-    /// The controller at `url`. A token with a pin says by which key it is known; else the
-    /// authorities in the file `ca` say so, or those that this machine trusts.
+    /// The controller at `url`. If the token has a pin, the pin identifies the controller's key. Otherwise
+    /// the CA certificates in the file `ca` verify it, or those that this host trusts.
     ///
-    /// # Errors
-    /// [`NoServer`].
+    /// # Errors Returns [`NoServer`].
     pub(super) fn new(url: &str, token: &Secret, ca: Option<&Path>) -> Result<Self, NoServer> {
         let url: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| NoServer::Address)?;
         let (is_plain, port) = match url.scheme_str() {
@@ -114,7 +112,7 @@ impl Server {
         })
     }
 
-    /// As people know it.
+    /// The URL for messages.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -169,7 +167,7 @@ impl Server {
 
 /// A connection, for as long as this lives.
 pub(super) struct Line {
-    /// Asks on it.
+    /// Sends requests on it.
     pub(super) asker: Asker,
     _connection: HangUp,
 }
@@ -182,7 +180,7 @@ impl Drop for HangUp {
     }
 }
 
-/// Asks the controller. Cheap to clone; what one asks keeps no other waiting.
+/// Sends requests to the controller. Cheap to clone; requests do not wait for each other.
 #[derive(Clone)]
 pub(super) struct Asker {
     sender: SendRequest<Body>,
@@ -190,24 +188,24 @@ pub(super) struct Asker {
     base: String,
 }
 
-/// Why the controller gave no answer that can be used.
+/// The reason why the controller gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    /// It says no.
+    /// The controller refused the request.
     #[error("{}", .view.as_ref().map_or_else(|| format!("it answers {}", .status), |view| view.message.clone()))]
     Refused {
-        /// How.
+        /// The HTTP status.
         status: StatusCode,
-        /// In its words, where it is a controller.
+        /// The error document, if the answer comes from a controller.
         view: Option<ErrorView>,
     },
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[source] hyper::Error),
-    /// Nothing came in time.
+    /// No answer arrived in time.
     #[error("no answer within {}", humantime::format_duration(PATIENCE))]
     Silent,
-    /// It cannot be asked so.
+    /// The request is invalid.
     #[error("it cannot be asked")]
     Unsendable(#[source] hyper::http::Error),
 }
@@ -219,13 +217,13 @@ impl Asker {
         path: &str,
         document: &T,
     ) -> Result<Response<Incoming>, AskError> {
-        // Documents of the link have no keys that JSON cannot take.
+        // Documents of the link only have keys that JSON allows.
         let body = serde_json::to_vec(document).unwrap_or_default();
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         self.accepted(Method::POST, path, headers, whole(body.into())).await
     }
 
-    /// Asks for something that must be granted.
+    /// Sends a request that must be accepted.
     pub(super) async fn accepted(
         &self,
         method: Method,
@@ -245,7 +243,7 @@ impl Asker {
         Err(AskError::Refused { status, view })
     }
 
-    /// Asks, and takes any answer. There is no deadline: a body that is sent may last.
+    /// Sends a request, and returns any answer. There is no deadline: sending a body may take long.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -263,12 +261,12 @@ impl Asker {
     }
 }
 
-/// A body that is there already.
+/// A complete body.
 pub(super) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that comes.
+/// A streamed body.
 pub(super) fn streamed<S>(pieces: S) -> Body
 where
     S: TryStream<Ok = Bytes, Error = io::Error> + Send + 'static,

@@ -1,5 +1,5 @@
-//! What holds between a controller's record and an agent's copy, whatever is lost, repeated or
-//! reordered on the way.
+//! Invariants of a controller's record and an agent's copy, whatever is lost, repeated or reordered in
+//! transit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn image(number: u64) -> Image {
     Image { reference, digest: Some(digest(1)), id: Some(digest(2)) }
 }
 
-/// The same content, as another engine calls it.
+/// The same content under the ID of another engine.
 fn pulled(number: u64) -> Image {
     let id = Digest::new(format!("sha256:{:064x}", 3_u64 << 32 | number)).unwrap();
     Image { id: Some(id), ..image(number) }
@@ -86,7 +86,7 @@ fn spec() -> EnvironmentSpec {
     }
 }
 
-/// A record in a folder of its own.
+/// A record in its own folder.
 struct Home {
     handles: Handles,
     _dir: TempDir,
@@ -97,7 +97,7 @@ fn home() -> Home {
     Home { handles: open(dir.path()).unwrap(), _dir: dir }
 }
 
-/// The environments that the loop of an agent runs once it took `line` in, and why others are refused.
+/// The environments that an agent's loop runs after it applied `line`, and why others are refused.
 async fn taken(agent: &Home, line: &str) -> (Vec<String>, Vec<String>) {
     let (manifests, manifest) = watch::channel(Arc::new(Manifest::default()));
     let refusals = Refusals::default();
@@ -130,14 +130,14 @@ async fn what_a_hostile_controller_writes_past_the_grammar_reaches_neither_the_r
     assert!(!agent.handles.replica.kept().unwrap().environments.keys().any(|name| name.as_str() == "evil"));
 }
 
-/// What the controller would send now.
+/// The assignment that the controller would send now.
 fn assignment(of: &Handles) -> Assignment {
     let desired = of.desired.get(&prod()).unwrap();
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let held = held.and_then(|held| of.desired.entry(&prod(), held).unwrap());
     let heard = of.hearer.heard(&prod()).unwrap();
     let environments = vec![Assigned { spec: spec(), desired, held, heard }];
-    // As it comes out of the wire.
+    // As decoded from the wire.
     let sent = Assignment { network: NetworkName::default(), environments, misread: Vec::new() };
     serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap()
 }
@@ -207,7 +207,7 @@ async fn an_id_that_comes_with_a_digest_never_says_what_runs_here() {
     for number in [1, 2] {
         controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
         let mut sent = assignment(&controller.handles);
-        // An image of this engine, under the name of one that is allowed.
+        // An image of this engine, under the name of an allowed image.
         sent.environments[0].desired.entry.image = Some(Image { id: pulled(9).id, ..image(number) });
         if number == 2 {
             let first = controller.handles.desired.entry(&prod(), Generation(1)).unwrap().unwrap();
@@ -414,20 +414,20 @@ fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {
 
 async fn deliver(controller: &Handles, report: Report) -> Option<Heard> {
     let bytes = serde_json::to_vec(&report).unwrap();
-    // A truncated one is no document, and so changes nothing.
+    // A truncated document is invalid, and so changes nothing.
     assert!(serde_json::from_slice::<Report>(&bytes[..bytes.len() - 1]).is_err());
     let report = serde_json::from_slice(&bytes).unwrap();
     let receipt = controller.hearer.hear(BTreeSet::from([prod()]), report, at(0)).await.unwrap();
     receipt.heard.get(&prod()).cloned()
 }
 
-/// What happens on the agent, and what becomes of its reports.
+/// Events on the agent, and the delivery of its reports.
 #[derive(Clone, Debug)]
 enum Happening {
-    /// An event of one of a few texts, so that some follow their like.
+    /// An event with one of a few texts, so that some repeat the previous one.
     Event(u8),
     Status(u8),
-    /// A report is made; whether it arrives at once, and whether its receipt gets back.
+    /// Makes a report; whether it arrives at once, and whether its receipt comes back.
     Report {
         arrives: bool,
         is_acknowledged: bool,
@@ -446,13 +446,13 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// What people do on the controller, and what becomes of assignments.
+/// Actions of users on the controller, and the delivery of assignments.
 #[derive(Clone, Debug)]
 enum Move {
     Set(u64),
     Hold,
     Resume,
-    /// An assignment is made; whether it arrives at once.
+    /// Makes an assignment; whether it arrives at once.
     Assign(bool),
     /// One of the assignments so far arrives, again or late.
     Again(usize),
@@ -506,7 +506,7 @@ proptest! {
                 }
             }
             deliver(&controller.handles, report(&agent.handles, &heard, sent.len() as u64 + 1)).await;
-            // And the late ones.
+            // Then the late ones.
             for report in sent {
                 deliver(&controller.handles, report).await;
             }

@@ -1,5 +1,5 @@
-//! The registry as this host's own Docker Engine sees it: on the loopback address, which engines
-//! trust without configuration, and from there through the link to the controller.
+//! The registry as this host's own Docker Engine reaches it: on the loopback address, which engines trust
+//! without configuration, and from there through the link to the controller.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,16 +20,16 @@ use tracing::{debug, warn};
 
 use super::server::{Asker, Body, whole};
 
-/// A request waits so long for a link that is away: a cut of a second should cost a pull no more
-/// than that second. Engines wait longer for the first word of a registry.
+/// How long a request waits for a link that is down: an interruption of a second should delay a pull by no
+/// more than that second. Engines wait longer for the first byte of a registry.
 const WAIT_FOR_LINK: Duration = Duration::from_secs(30);
-/// Headers of a request that reach the registry.
+/// Headers of a request that are forwarded to the registry.
 const ASKED: [HeaderName; 5] =
     [header::ACCEPT, header::RANGE, header::IF_NONE_MATCH, header::IF_RANGE, header::USER_AGENT];
-/// Headers between two neighbours, which go no further.
+/// Hop-by-hop headers, which are not forwarded.
 const OF_ONE_HOP: [HeaderName; 4] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE];
-/// The pause after a connection could not be accepted.
+/// The pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves the registry to this host.
@@ -47,7 +47,7 @@ impl Tunnel {
         Ok(Self { listener, address, link })
     }
 
-    /// What the names of images begin with that are pulled through it.
+    /// The prefix of the names of images that are pulled through it.
     pub(super) fn registry(&self) -> String {
         self.address.to_string()
     }
@@ -113,8 +113,8 @@ async fn answer(
     }
 }
 
-/// Only pulls, and only from this host itself: a page in a browser that calls the address by a name
-/// of its own is no engine.
+/// Only pulls, and only from this host itself, are allowed: a web page that reaches the address under
+/// another host name is not an engine.
 fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<Body>> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let local = [address.to_string(), format!("localhost:{}", address.port())];

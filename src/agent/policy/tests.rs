@@ -1,4 +1,4 @@
-//! What a host allows, with real files and links.
+//! The policy of a host, with real files and links.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use super::*;
 use crate::model::link::Assignment;
 use crate::model::name::Digest;
 
-/// A host with a policy in a folder of its own.
+/// A host with a policy in its own folder.
 struct Host {
     home: TempDir,
     policy: Policy,
@@ -171,7 +171,7 @@ fn an_id_is_no_name_of_a_network() {
 
 #[test]
 fn what_the_agent_cannot_see_is_not_mounted() {
-    // A part of a path that is longer than any can be is neither there nor missing.
+    // A part of a path that exceeds the maximum length neither exists nor is missing.
     let host = Host::new("binds = [\"HOME/data\"]");
     assert!(host.about_mount(&host.path(&format!("data/{}", "x".repeat(300)))).is_some());
 }
@@ -262,7 +262,7 @@ proptest::proptest! {
         if host.about(|spec| spec.volumes = vec![mount.clone()]).is_some() {
             return Ok(());
         }
-        // What the engine mounts: the very path, with links followed.
+        // The engine mounts the exact path, with links followed.
         let path = mount.host_path().unwrap().as_path();
         let real = path.ancestors().find_map(|above| above.canonicalize().ok()).unwrap();
         let allowed = std::fs::canonicalize(host.path("data")).unwrap();

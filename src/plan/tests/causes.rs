@@ -1,4 +1,4 @@
-//! Whose doing a failure is: only what a version itself does is a verdict on it.
+//! The cause of a failure: a version is only judged by failures that it causes itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::model::spec::Probe;
 use crate::model::status::{Condition, Reason};
 use crate::plan::{Failure, Step, after_failure, plan};
 
-/// An update to image 2, of which the new container runs and is not ready yet.
+/// An update to image 2, whose new container runs and is not ready yet.
 fn on_trial() -> World {
     let mut world = World::running(1);
     world.set(2);
@@ -25,7 +25,7 @@ fn new_runs(world: &World) -> bool {
     world.observed.containers.iter().find(is_it).is_some_and(|seen| seen.state == ContainerState::Running)
 }
 
-/// Something ends the new container.
+/// An external event ends the new container.
 fn end(world: &mut World, by: EndedBy) {
     let is_it = |seen: &crate::model::observed::SeenContainer| seen.image == Some(digest(2));
     let index = world.observed.containers.iter().position(is_it).unwrap();
@@ -129,7 +129,7 @@ fn a_new_container_that_is_taken_out_of_its_network_is_put_back_and_not_judged()
     assert!(world.is_ready_with(2) && !is_judged(&world), "{world:?}");
 }
 
-/// The notes after the start of a replacement failed.
+/// The reconcile state after a replacement failed to start.
 fn after(cause: Cause) -> crate::model::memory::Memory {
     let mut world = World::running(1);
     world.set(2);

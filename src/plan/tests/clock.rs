@@ -1,4 +1,4 @@
-//! Clocks that are set while something is waited for.
+//! Clocks that are set during a wait.
 
 use std::time::Duration;
 

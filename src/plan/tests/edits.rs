@@ -1,4 +1,4 @@
-//! Edits of how the manifest says to build.
+//! Edits of the build recipe in the manifest.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn recipe(name: &str) -> Option<RecipeKey> {
 fn an_edit_of_the_build_builds_the_recorded_commit_again() {
     let mut world = built_by("first");
     let before = world.intent.entry.clone();
-    // What was built of the commit under the recipe before is no answer.
+    // A build of the commit under the earlier recipe does not count.
     (world.verdicts, world.irreproducible) = (BTreeMap::new(), true);
     world.observed.recipe = recipe("second");
     let plan = world.plan();
@@ -66,7 +66,7 @@ fn an_edit_that_does_not_build_is_told_and_harms_neither_the_service_nor_its_his
     let plan = world.plan();
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::BuildFailed));
     assert!(plan.steps.is_empty() && plan.outcome.is_none_or(|(_, outcome)| outcome == Outcome::Ready));
-    // Taking the edit back is the end of it.
+    // Reverting the edit ends the failure.
     world.observed.recipe = recipe("first");
     world.rest();
     assert!(world.is_ready_with(1), "{world:?}");
@@ -82,7 +82,7 @@ fn what_is_held_or_was_named_on_purpose_or_is_not_known_is_not_built_again() {
     world.intent.entry.revision = None;
     world.observed.recipe = recipe("second");
     assert!(world.plan().steps.is_empty(), "{:?}", world.plan());
-    // Recorded by an earlier version: what the manifest says now is what later edits differ from.
+    // Recorded by an earlier version: later edits are compared with the current manifest.
     let mut world = built_by("first");
     world.intent.entry.recipe = None;
     world.rest();
@@ -90,7 +90,7 @@ fn what_is_held_or_was_named_on_purpose_or_is_not_known_is_not_built_again() {
         (world.take_done(), world.intent.entry.recipe.clone()),
         (vec!["note recipe"], recipe("first"))
     );
-    // An overlay that cannot be read says nothing of the manifest.
+    // An overlay that cannot be read gives no information about the manifest.
     world.observed.recipe = None;
     assert!(world.plan().steps.is_empty());
 }
@@ -106,7 +106,7 @@ fn an_edit_that_fails_is_rolled_back_and_not_built_once_more() {
     world.wait(300);
     let entry = &world.intent.entry;
     assert_eq!(entry.origin, Some(Origin::AutomaticRollback), "{world:?}");
-    // The record inherits how the manifest said to build: only a later edit is another try.
+    // The record inherits the build recipe of the manifest: only a later edit is another attempt.
     world.intent.entry.recipe = recipe("second");
     let jobs = world.jobs_begun;
     world.rest();

@@ -1,4 +1,4 @@
-//! Engine calls that fail, and worlds that never change.
+//! Failing engine calls, and worlds that never change.
 
 use super::world::{NAME, Program, World, digest, kind};
 use crate::model::desired::Origin;
@@ -7,7 +7,7 @@ use crate::plan::Step;
 
 type Story = (&'static str, fn() -> World);
 
-/// Worlds in which there is something to do.
+/// Worlds with something to do.
 fn stories() -> Vec<Story> {
     vec![
         ("a first deployment", || {

@@ -1,4 +1,4 @@
-//! Readiness: what is awaited, what is lost, and what is no verdict.
+//! Readiness: awaited, lost, and unjudged containers.
 
 use super::world::{Program, World, digest};
 use crate::model::desired::Outcome;

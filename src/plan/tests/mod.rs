@@ -1,4 +1,4 @@
-//! Laws of the decision, held against a small world that obeys every step.
+//! Laws of the plan, checked in a small world that obeys every step.
 
 mod causes;
 mod clock;

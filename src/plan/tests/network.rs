@@ -1,4 +1,4 @@
-//! Holders, which keep the address, and changing places with a front in between.
+//! Sandboxes, which keep the address, and replacing a container behind the proxy.
 
 use std::time::Duration;
 
@@ -254,7 +254,7 @@ fn a_front_in_trouble_costs_nothing_and_is_said() {
     assert_eq!(world.plan().serving, Some(world.observed.containers[1].id.clone()));
 }
 
-/// A world where image 2 has become ready and the front takes a second to pass traffic to it.
+/// A world where image 2 has become ready and the proxy takes a second to switch the traffic.
 fn switching() -> World {
     let mut world = fronted();
     world.always_served = true;
@@ -312,7 +312,8 @@ fn a_daemon_that_is_killed_as_the_front_is_switched_leaves_the_readiness_to_the_
 
 #[test]
 fn what_abide_stopped_is_no_failure_of_the_version_that_it_stopped() {
-    // An older record stops what a newer one had started, and hears of the newer one only then.
+    // An older record stops the container that a newer one had started, and receives the newer one only
+    // then.
     let mut world = held();
     world.set(2);
     world.rest();
@@ -344,7 +345,7 @@ fn a_record_that_may_be_an_old_copy_keeps_and_heals_what_runs() {
     world.rest();
     assert_eq!(world.take_done(), ["start"], "it is healed");
     assert_eq!(world.only().image, Some(digest(2)));
-    // What runs as recorded is looked after as ever.
+    // A container that runs as recorded is maintained as usual.
     world.intent.entry = world.latest.clone();
     world.rest();
     assert!(world.is_ready_with(2), "{world:?}");
@@ -353,7 +354,7 @@ fn a_record_that_may_be_an_old_copy_keeps_and_heals_what_runs() {
     assert!(world.is_ready_with(2), "{world:?}");
 }
 
-/// Something that happens while versions follow each other.
+/// An event while versions follow each other.
 #[derive(Clone, Debug)]
 enum Move {
     Set(u8),
@@ -378,8 +379,8 @@ fn moves() -> impl Strategy<Value = Move> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The law of availability: at no step of any sequence of deployments, good and bad, with the
-    /// daemon killed anywhere in between, does the front pass traffic to what does not answer.
+    /// The law of availability: the proxy never passes traffic to a container that does not answer. It holds
+    /// at each step of any sequence of good and bad deployments, with the daemon killed anywhere in between.
     #[test]
     fn with_a_front_no_deployment_costs_a_request(
         takes in 0..3_000_u64,
@@ -401,9 +402,9 @@ proptest! {
         prop_assert_eq!(world.serving().len(), 1);
         prop_assert_eq!(world.observed.holders.len(), 1);
     }
-    /// The law of the serving container: whatever comes in the middle of whatever, with the daemon killed
-    /// and its newest notes lost, and with a front that takes its time, nothing is stopped that requests
-    /// may be at (`World::may_leave`), and what the front passes traffic to always answers.
+    /// The law of the serving container: no container that may have requests is stopped
+    /// (`World::may_leave`), and the container with the proxy's traffic always answers. It holds for any
+    /// interleaving, with the daemon killed and its newest notes lost, and with a slow proxy.
     #[test]
     fn whatever_comes_in_the_middle_of_an_update_what_serves_is_not_stopped_before_another_serves(
         has_front in any::<bool>(),

@@ -1,4 +1,4 @@
-//! The laws, held against whatever the outside may do and in whatever order.
+//! The laws, checked against any external events in any order.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::Condition;
 use crate::plan::{Step, plan};
 
-/// Something that the outside does.
+/// An external event.
 #[derive(Clone, Debug)]
 enum Event {
     Push(u8),
@@ -50,7 +50,7 @@ enum Event {
     Wait(u64),
 }
 
-/// What image 1 to 6 do: half of them are bad, each in its own way.
+/// The programs of images 1 to 6: half of them are bad, each in a different way.
 fn programs(world: &mut World) {
     world.program(2, Program::NeverAnswers);
     world.program(4, Program::crashes_after(3));
@@ -187,7 +187,7 @@ fn edit(world: &mut World, number: u8) {
     world.intent.options = Ok(options);
 }
 
-/// All that a person could set right is set right; what was recorded stays.
+/// Repairs everything that an operator could repair; the record stays.
 fn set_right(world: &mut World) {
     world.resume();
     world.observed.name_holder = None;
@@ -251,7 +251,7 @@ proptest! {
         world.wait(600);
         let acts = world.wait(3600);
         prop_assert!(acts <= 150, "{acts} acts in an hour: {:#?}", world.plan());
-        // What crashes again and again is ready in between.
+        // A container that crashes repeatedly is ready in between.
         let is_running = |container: &SeenContainer| container.state == ContainerState::Running;
         if world.plan().verdict.condition == Condition::Ready {
             prop_assert!(world.observed.containers.iter().any(is_running), "{:?}", world);

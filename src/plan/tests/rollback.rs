@@ -1,4 +1,4 @@
-//! Versions that are given up, and the record that goes back.
+//! Versions that are given up, and the record that is rolled back.
 
 use super::world::{NAME, Program, World, commit, digest, image, kind};
 use crate::model::desired::{Desired, Origin, Outcome};
@@ -21,7 +21,7 @@ fn makes(world: &World, number: u8) -> usize {
     world.done.iter().filter(is_it).count()
 }
 
-/// Whether the record went back to image `number`, which runs alone, and all rests.
+/// Whether the record was rolled back to image `number`, which runs alone, and the world is at rest.
 fn is_rolled_back_to(world: &World, number: u8) -> bool {
     let plan = world.plan();
     let only = world.only();
@@ -33,7 +33,7 @@ fn is_rolled_back_to(world: &World, number: u8) -> bool {
         && world.serving().len() == 1
 }
 
-/// Image 1 ran, and the one that the branch moved to failed.
+/// Image 1 ran, and the image of the next push failed.
 fn failed_push(program: Program) -> World {
     let mut world = World::running(1);
     world.program(2, program);

@@ -1,4 +1,4 @@
-//! A record that moves: first deployment, updates, failed updates, superseded ones.
+//! A changing record: first deployment, updates, failed updates, superseded ones.
 
 use std::time::Duration;
 
@@ -358,7 +358,7 @@ fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not()
     assert_eq!(asked(&world), Need::Push { id, repository });
     world.observed.images.clear();
     assert_eq!(asked(&world), Need::Build { revision });
-    // Where nothing is built, only the registry could have it.
+    // Without a build, only the registry could have it.
     world.intent.supply = SupplyKind::Named;
     assert!(matches!(asked(&world), Need::Pull { .. }));
 }

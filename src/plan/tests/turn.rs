@@ -1,4 +1,4 @@
-//! Which plans wait for a turn where many environments are updated, and what they come to meanwhile.
+//! Which plans wait for a turn if many environments are updated, and what they contain meanwhile.
 
 use super::world::World;
 use crate::model::build::Acquisition;

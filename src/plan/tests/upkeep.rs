@@ -1,4 +1,4 @@
-//! A record that stays, and an outside that does not: crashes, drift, things that vanish.
+//! A stable record in an unstable environment: crashes, drift, things that vanish.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn starts(world: &World) -> usize {
     world.done.iter().filter(|step| matches!(step, Step::Start { .. })).count()
 }
 
-/// Moments at which the only container was started, over so many seconds.
+/// The times at which the only container was started, over so many seconds.
 fn started_at(world: &mut World, seconds: u64) -> Vec<Timestamp> {
     let mut moments = vec![world.only().started_at.unwrap()];
     for _ in 0..seconds * 4 {
@@ -35,7 +35,7 @@ fn the_first_crash_restarts_at_once_and_later_ones_back_off_to_five_minutes() {
     world.exit(0, 1, false);
     let moments = started_at(&mut world, 3600);
     let gaps: Vec<_> = moments.windows(2).map(|pair| pair[1].since(pair[0]).as_secs_f64()).collect();
-    // The container runs for two seconds each time; a wait is up to a quarter longer for jitter.
+    // The container runs for two seconds each time; jitter makes a wait up to a quarter longer.
     for (gap, wait) in gaps.iter().skip(1).zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]) {
         assert!((wait + 2.0..=wait * 1.25 + 2.6).contains(gap), "{gap} for {wait} in {gaps:?}");
     }
@@ -173,7 +173,7 @@ fn a_new_container_for_drift_that_fails_leaves_the_one_before_serving() {
     world.wait(120);
     assert_eq!(world.only().id, before);
     assert_eq!(world.only().state, ContainerState::Running);
-    // The one before is of the same image, which answers nobody any more.
+    // The previous container has the same image, which no longer answers.
     let verdict = world.plan().verdict;
     assert_eq!((verdict.condition, verdict.reason), (Condition::Degraded, Reason::Unhealthy));
 }

@@ -1,4 +1,4 @@
-//! `VOLUME` lines of images and paths of the host: no data is lost, and no folder comes from nowhere.
+//! `VOLUME` lines of images and paths of the host: no data is lost, and no folder appears unexpectedly.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ fn path(text: &str) -> AbsolutePath {
     AbsolutePath::parse("it", text).unwrap()
 }
 
-/// What the engine calls a volume that it makes itself.
+/// The name that the engine gives to a volume of its own.
 fn anonymous(digit: char) -> VolumeName {
     digit.to_string().repeat(64).parse().unwrap()
 }
@@ -43,7 +43,7 @@ fn verdict(plan: &Plan) -> (Condition, Reason) {
     (plan.verdict.condition, plan.verdict.reason)
 }
 
-/// The container is as an earlier version of abide made it: the engine made the volume itself.
+/// The container as an earlier version of abide made it: the engine created the volume itself.
 fn made_by_an_earlier_version(world: &mut World, index: usize, text: &str, volume: VolumeName) {
     let mounts = &mut world.observed.containers[index].mounts;
     mounts.asked.retain(|mount| mount.target() != &path(text));
@@ -134,7 +134,7 @@ fn a_volume_that_is_declared_later_does_not_make_the_one_before_forgotten() {
         "{said}"
     );
     assert!(plan.volumes.iter().any(|volume| volume.source == before && !volume.mounted));
-    // The line that the first warning gave.
+    // The line from the first warning.
     world.edit(|options| options.volumes = vec![declared(&before)]);
     world.wait(60);
     assert_eq!((at(&world, "/data/db"), world.plan().warnings.len()), (before, 0));

@@ -1,9 +1,9 @@
-//! What the engine of the world does, and the laws that it holds while doing it.
+//! The engine of the world, and the laws that it checks while it acts.
 
 use super::*;
 
 impl World {
-    /// Carries out a step; `false` where the daemon is killed before it.
+    /// Carries out a step; `false` if the daemon is killed before it.
     pub(super) fn act(&mut self, step: &Step, made: &mut Made) -> Result<bool, String> {
         if self.killed_before == Some(0) {
             self.killed_before = None;
@@ -136,7 +136,7 @@ impl World {
         Ok(id)
     }
 
-    /// Whether an image was rolled back from, and what was good can be made in its place.
+    /// Whether an image was rolled back from, and the good version can be made in its place.
     fn is_given_up(&self, id: &Digest) -> bool {
         let is_it = |image: &Image| image.id.as_ref() == Some(id);
         let other = self.memory.good.iter().map(|good| &good.image).filter(|image| !is_it(image));
@@ -207,7 +207,7 @@ impl World {
         Ok(())
     }
 
-    /// Removes a container, and holds the law that what was ready stays until its replacement is.
+    /// Removes a container, and checks the law that a ready container stays until its replacement is ready.
     pub(super) fn remove(&mut self, id: &str) -> Result<(), String> {
         self.may_leave(id);
         let was_good = self.memory.good.as_ref().is_some_and(|good| good.container == id);

@@ -1,32 +1,32 @@
-//! The front of the world, which takes its time, and the law that nothing is stopped that it may send
-//! requests to.
+//! The proxy of the world, which switches with a delay, and the law that no container is stopped that may
+//! still get its requests.
 
 use super::*;
 use crate::model::front::{FrontSeen, Reach};
 
-/// How long the last requests to what was replaced take.
+/// How long the last requests to a replaced container take.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
-/// How long a daemon that was started does not know what the front does.
+/// How long a started daemon does not know the state of the proxy.
 const UNKNOWN: Duration = Duration::from_millis(300);
 
-/// What the front does, and what the daemon knows of it.
+/// The state of the proxy, and the daemon's knowledge of it.
 #[derive(Clone, Debug)]
 pub(in crate::plan::tests) struct Front {
-    /// What it passes traffic to.
+    /// The container that it passes traffic to.
     pub(in crate::plan::tests) serves: Option<String>,
-    /// What the daemon told it; `None`: nothing since it was started.
+    /// The last target that the daemon sent; `None`: none since the daemon started.
     told: Option<Option<String>>,
-    /// What it is about to serve, and when it does.
+    /// The next target, and the time of the switch.
     switch: Option<(Option<String>, Timestamp)>,
     /// How long a switch takes.
     pub(in crate::plan::tests) takes: Duration,
-    /// Where requests of before a switch are under way to.
+    /// The containers that still have requests from before a switch.
     from: BTreeSet<String>,
-    /// When those have ended.
+    /// When those requests have ended.
     pub(in crate::plan::tests) drained: Timestamp,
-    /// Whether the daemon knows which those are.
+    /// Whether the daemon knows those containers.
     is_drain_known: bool,
-    /// When the daemon knows what the front does.
+    /// When the daemon knows the state of the proxy.
     known_at: Timestamp,
 }
 
@@ -44,19 +44,19 @@ impl Front {
         }
     }
 
-    /// The containers that requests really go to, or are under way to.
+    /// The containers that new or remaining requests really reach.
     fn reaches(&self, now: Timestamp) -> BTreeSet<String> {
         let under_way = self.from.iter().filter(|_| now < self.drained);
         let next = self.switch.iter().flat_map(|(next, _)| next);
         under_way.chain(&self.serves).chain(next).cloned().collect()
     }
 
-    /// What happens by itself next.
+    /// The times of the next events in the proxy.
     pub(super) fn bells(&self) -> [Option<Timestamp>; 3] {
         [Some(self.drained), Some(self.known_at), self.switch.as_ref().map(|(_, at)| *at)]
     }
 
-    /// Serves what it was told, once its time has come. Returns whether that is news.
+    /// Switches to the sent target, once it is time. Returns whether that changed the target.
     fn turn(&mut self, now: Timestamp) -> bool {
         let mut is_news = false;
         if let Some((next, at)) = self.switch.take_if(|(_, at)| *at <= now) {
@@ -92,7 +92,7 @@ impl Front {
 }
 
 impl World {
-    /// The front hears what a plan wants served.
+    /// Sends the target of a plan to the proxy.
     pub(super) fn tell_front(&mut self, plan: &Plan) {
         let now = self.now;
         if let Some(front) = self.front.as_mut().filter(|front| now >= front.known_at) {
@@ -102,14 +102,14 @@ impl World {
         }
     }
 
-    /// The front does what is due, and that rings.
+    /// Does the due work of the proxy, and sends a wakeup.
     pub(super) fn turn_front(&mut self) {
         let (now, always) = (self.now, self.always_served);
         self.rung |= self.front.as_mut().is_some_and(|front| front.turn(now));
         assert!(!always || self.is_served(), "the front serves nothing that answers: {self:?}");
     }
 
-    /// The daemon that told the front is gone. What it had begun happens, or does not.
+    /// The daemon that sent the target is killed. Its switch happens, or does not.
     pub(super) fn restart_front_worker(&mut self, is_switched: bool) {
         let now = self.now;
         let Some(front) = &mut self.front else { return };
@@ -131,8 +131,8 @@ impl World {
         self.serving().iter().any(|container| container.id == *serves)
     }
 
-    /// The law of those who leave: what answers requests is stopped once no request can be at it, or,
-    /// where two cannot run at once, while the one that follows is there to be started.
+    /// The law of stopped containers: an answering container is stopped only once it can have no request. If
+    /// two cannot run at once, it may also be stopped when its successor exists and can be started.
     pub(super) fn may_leave(&self, id: &str) {
         let serving = self.serving();
         let answers = |container: &&&SeenContainer| {

@@ -1,7 +1,7 @@
 //! A small world: an engine, a builder, a prober and a clock, all without IO.
 //!
-//! Time only moves from one event to the next, as in the daemon: a pass runs, acts, and runs again
-//! until it has nothing to do; then the next bell or timer comes.
+//! Time only moves from one event to the next, as in the daemon: a reconcile runs, acts, and runs again
+//! until nothing is left to do; then the next wakeup or timer comes.
 
 mod engine;
 mod front;
@@ -32,7 +32,7 @@ use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_f
 pub(super) use front::Front;
 use network::Made;
 
-/// The value of an environment variable of every container, which nothing may ever say.
+/// The value of an environment variable of every container, which must never be shown.
 pub(super) const SECRET: &str = "correct-horse-battery";
 pub(super) const NAME: &str = "dev-server";
 const PORT: u16 = 8900;
@@ -77,7 +77,7 @@ pub(super) fn mount(volume: &str) -> Mount {
     Mount::new(volume, &format!("/{volume}")).unwrap()
 }
 
-/// What the program of an image does.
+/// The behavior of an image's program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Good,
@@ -100,14 +100,14 @@ impl Program {
     }
 }
 
-/// How containers come to their network, and change places.
+/// How containers are connected to the network and replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Each has a namespace of its own and publishes its port.
+    /// Each has its own namespace and publishes its port.
     Plain,
-    /// They join holders, which publish the port.
+    /// They join sandboxes, which publish the port.
     Holder,
-    /// They join holders, and a front switches between them.
+    /// They join sandboxes, and a proxy switches between them.
     Front,
 }
 
@@ -122,19 +122,19 @@ pub(super) struct World {
     pub(super) intent: Intent,
     pub(super) observed: Observed,
     pub(super) memory: Memory,
-    /// What images do; [`Program::Good`] where nothing is said.
+    /// The programs of images; the default is [`Program::Good`].
     pub(super) programs: BTreeMap<Digest, Program>,
-    /// A container that is not ours has our host port.
+    /// An unmanaged container has our host port.
     pub(super) foreign_has_port: bool,
     /// The engine answers every call on containers, and does nothing.
     pub(super) inert: bool,
     /// Every build of a commit gives another image.
     pub(super) irreproducible: bool,
-    /// The engine never takes a limit.
+    /// The engine never applies a limit.
     pub(super) ignores_limits: bool,
-    /// Steps by number from now on that fail.
+    /// The steps that fail, by number from now on.
     pub(super) failing: BTreeSet<usize>,
-    /// Whether nothing can be started for the first time.
+    /// Whether no container can be started for the first time.
     pub(super) disk_is_full: bool,
     /// The daemon is killed before the step with this number from now on.
     pub(super) killed_before: Option<usize>,
@@ -146,14 +146,14 @@ pub(super) struct World {
     pub(super) hung: BTreeMap<String, Timestamp>,
     /// Every entry that the record ever had, the newest last.
     pub(super) history: Vec<Entry>,
-    /// Calls that fail do so because the engine does not answer.
+    /// Failing calls fail because the engine does not answer.
     pub(super) is_silent: bool,
     pub(super) front: Option<Front>,
-    /// Whether a daemon that is killed has kept no notes but those that it keeps before it acts.
+    /// Whether a killed daemon has lost all notes except those that it stores before it acts.
     pub(super) forgets: bool,
-    /// Whether what the front serves must answer after every pass.
+    /// Whether the container behind the proxy must answer after every reconcile.
     pub(super) always_served: bool,
-    /// The engine cannot run holders.
+    /// The engine cannot run sandboxes.
     pub(super) refuses_holders: bool,
     rung: bool,
     job: Option<Job>,
@@ -193,7 +193,7 @@ impl fmt::Debug for World {
 }
 
 impl World {
-    /// A world where nothing was ever recorded and nothing runs.
+    /// A world with an empty record and no container.
     pub(super) fn empty() -> Self {
         let now = Timestamp::from_millis(1_795_000_000_000);
         Self {
@@ -233,7 +233,7 @@ impl World {
         Self::running_in(Mode::Plain, number)
     }
 
-    /// The same with another way to the network.
+    /// The same in another network mode.
     pub(super) fn running_in(mode: Mode, number: u8) -> Self {
         let mut world = Self::empty();
         world.enter(mode);
@@ -268,7 +268,7 @@ impl World {
         self.record(Some(commit(number)), None, Origin::Push);
     }
 
-    /// A person or a promotion names an image that is here.
+    /// A user or a promotion names an image that is here.
     pub(super) fn set(&mut self, number: u8) {
         self.observed.images.insert(digest(number));
         self.promote(number);
@@ -281,13 +281,13 @@ impl World {
         self.record(None, Some(image(number)), Origin::Promotion);
     }
 
-    /// A record that is newer than this one is heard of.
+    /// A newer record arrives.
     pub(super) fn record_again(&mut self, entry: Entry, at: Timestamp) {
         self.record(entry.revision, entry.image, Origin::Promotion);
         self.intent.entry.at = at;
     }
 
-    /// The record goes back, as it does where [`Step::RollBack`] is taken.
+    /// The record is rolled back, as by [`Step::RollBack`].
     fn roll_back(&mut self, from: Generation, to: &Good, reason: Reason, message: &str) {
         let failed = self.intent.entry.clone();
         assert_eq!(from, failed.generation, "a rollback of another generation");
@@ -334,7 +334,7 @@ impl World {
         self.intent.sync = Some(self.now);
     }
 
-    /// Someone sets the clock; nothing else happens.
+    /// Sets the clock; nothing else happens.
     pub(super) fn set_clock_forward(&mut self, by: Duration) {
         self.now = self.now.after(by);
         self.set_forward += by;
@@ -368,7 +368,7 @@ impl World {
         }
     }
 
-    /// Somebody else's containers have the names that replacements and sandboxes usually get.
+    /// Containers of others have the names that replacements and sandboxes usually get.
     pub(super) fn others_take_names_beside(&mut self) {
         let names = [format!("{NAME}.next"), format!("{NAME}.net")];
         let is_free = |name: &String| {
@@ -388,7 +388,7 @@ impl World {
         }
     }
 
-    /// The program of every running container hangs until that is started again.
+    /// The program of every running container hangs until it is restarted.
     pub(super) fn hang(&mut self) {
         let running =
             self.observed.containers.iter().filter(|container| container.state == ContainerState::Running);
@@ -418,14 +418,14 @@ impl World {
 
     // --- the loop -----------------------------------------------------------------------------
 
-    /// The plan as it would be now.
+    /// The current plan.
     pub(super) fn plan(&self) -> Plan {
         let plan = plan(&self.intent, &self.seen(), &self.memory, self.now);
         check_words(&plan);
         plan
     }
 
-    /// One pass: plan, act, remember.
+    /// One reconcile: plan, act, store.
     pub(super) fn pass(&mut self) -> Plan {
         let plan = self.plan();
         let before = std::mem::replace(&mut self.memory, plan.memory.clone());
@@ -453,7 +453,7 @@ impl World {
         plan
     }
 
-    /// Ready is said of what runs the recorded image, and that is what the status names.
+    /// Checks that a Ready status belongs to the recorded image, and names it.
     fn is_ready_as_said(&self, plan: &Plan) {
         if plan.verdict.reason == Reason::AsRecorded {
             let seen = self.seen();
@@ -464,7 +464,7 @@ impl World {
         }
     }
 
-    /// Passes until there is nothing to do and nothing to wait for.
+    /// Reconciles until there is nothing to do and nothing to wait for.
     pub(super) fn rest(&mut self) -> Plan {
         for _ in 0..400 {
             let plan = self.pass();
@@ -479,7 +479,7 @@ impl World {
         panic!("no rest is found: {self:?}");
     }
 
-    /// Passes for so many seconds; what steps were taken.
+    /// Reconciles for so many seconds and returns the number of steps.
     pub(super) fn wait(&mut self, seconds: u64) -> usize {
         let before = self.done.len();
         self.wait_until(self.now.after(Duration::from_secs(seconds)));
@@ -582,7 +582,8 @@ fn intent() -> Intent {
     }
 }
 
-/// Every step has a reason and a sentence, every verdict words, and none says a secret.
+/// Checks that every step has a reason and a sentence, that every status has a message, and that none
+/// contains a secret.
 fn check_words(plan: &Plan) {
     let sentences = explain(plan);
     assert_eq!(sentences.len(), plan.steps.len());

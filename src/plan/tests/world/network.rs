@@ -1,10 +1,10 @@
-//! Holders and the front of the world, and the laws of the network.
+//! The sandboxes and the proxy of the world, and the laws of the network.
 
 use super::*;
 use crate::model::holder::HolderSpec;
 use crate::model::observed::{EngineHealth, HolderState, Joined};
 
-/// What the steps of a plan made so far.
+/// The containers that the steps of a plan created so far.
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) holder: Option<String>,
@@ -75,7 +75,7 @@ impl World {
         let now = self.now;
         let holder = self.find(id)?;
         if holder.networks.is_empty() {
-            // The engine's hand connects it again, as it does for any container.
+            // The engine reconnects it by itself, as it does for any container.
             holder.networks.insert("abide".to_owned(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         }
         if holder.state != ContainerState::Running {
@@ -84,7 +84,7 @@ impl World {
         Ok(())
     }
 
-    /// An address that is told is there, and nothing serves at it yet.
+    /// An announced address exists, and no container serves at it yet.
     pub(super) fn announce(&self, id: &str) {
         assert!(self.intent.drain.is_some(), "there is no front to tell");
         let holder = self.observed.holders.iter().find(|holder| holder.id == id);
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// A container can only be started in the namespace of a holder that runs, where nothing else
+    /// A container can only be started in the namespace of a running sandbox in which no other program
     /// listens on its port.
     pub(super) fn enter_namespace(&self, container: &SeenContainer) -> Result<(), String> {
         let Some(joined) = &container.joined else { return Ok(()) };
@@ -121,7 +121,7 @@ impl World {
         Ok(())
     }
 
-    /// Publishes the ports of a container that is started, and holds the law that no other of ours has
+    /// Publishes the ports of a started container, and checks the law that no other managed container has
     /// them.
     pub(super) fn bind_ports(&self, container: &SeenContainer) -> Result<(), String> {
         if container.published.is_empty() {
@@ -133,7 +133,7 @@ impl World {
         if self.foreign_has_port { Err("port is already allocated".to_owned()) } else { Ok(()) }
     }
 
-    /// Whether nobody reaches a container, as its holder does not hold what it is in.
+    /// Whether a container is unreachable, because its sandbox does not hold the container's namespace.
     pub(in crate::plan::tests) fn is_cut_off(&self, container: &SeenContainer) -> bool {
         let seen = container.clone().with_holder(&self.observed.holders);
         let holds = |joined: Joined| matches!(joined.state, HolderState::Holds | HolderState::Paused);

@@ -1,4 +1,4 @@
-//! What a pass sees of the world.
+//! The world as a reconcile observes it.
 
 use super::*;
 
@@ -47,7 +47,7 @@ impl World {
     pub(in crate::plan::tests) fn program_of(&self, container: &SeenContainer) -> Program {
         let image = container.image.as_ref().and_then(|image| self.programs.get(image));
         match image {
-            // It was built before, when it could be.
+            // It was built before, while it could be built.
             None | Some(Program::DoesNotBuild) => Program::Good,
             Some(program) => *program,
         }
@@ -80,7 +80,7 @@ impl World {
         self.observed.containers.iter().filter(is_good).collect()
     }
 
-    /// Whether exactly one container is there, under its name, with image `number`, and all rests.
+    /// Whether exactly one container exists, under its name, with image `number`, and the world is at rest.
     pub(in crate::plan::tests) fn is_ready_with(&self, number: u8) -> bool {
         let plan = self.plan();
         let [only] = self.observed.containers.as_slice() else { return false };
@@ -100,7 +100,7 @@ impl World {
         only
     }
 
-    /// The words of all steps since the last time, in order.
+    /// The kinds of all steps since the last call, in order.
     pub(in crate::plan::tests) fn take_done(&mut self) -> Vec<&'static str> {
         std::mem::take(&mut self.done).iter().map(kind).collect()
     }
