@@ -1,5 +1,5 @@
-//! The configuration on its way into nginx: laid beside the present one, checked, put in its place,
-//! taken over, and believed only when the front itself says so.
+//! Applies a configuration to nginx. It is placed beside the present one, checked, moved into place and
+//! reloaded. It counts as applied only when the front itself reports it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,42 +22,42 @@ use crate::model::time::Timestamp;
 
 /// The file that nginx reads.
 pub(crate) const PRESENT: &str = "nginx.conf";
-/// The one that it is to read next.
+/// The file of the next configuration.
 const NEXT: &str = "next.conf";
-/// Attempts in one look: one for each kind of thing that can be left out, and one more.
+/// Attempts in one round of work: one for each kind of thing that can be left out, and one more.
 const ROUNDS: usize = 4;
-/// How long nginx may take to take a configuration over. It tries for 2.5 s to get a port.
+/// How long nginx may take to apply a configuration. It tries for 2.5 s to get a port.
 const TAKE_OVER: Duration = Duration::from_secs(8);
-/// How long workers of before a reload are waited for until they take no connections any more.
+/// How long to wait until workers from before a reload stop accepting connections.
 const LAST_ACCEPTED: Duration = Duration::from_secs(2);
-/// How long the front may answer with another configuration before that is taken for what it serves: just
-/// after a reload a worker of before it may.
+/// How long the front may answer with another configuration before abide believes that it serves that one:
+/// just after a reload, an old worker may still answer.
 const SETTLED: Duration = Duration::from_millis(200);
-/// How long it may take to start.
+/// How long nginx may take to start.
 const START: Duration = Duration::from_secs(5);
-/// How often it is asked.
+/// The interval between questions to the front.
 const ASK_EVERY: Duration = Duration::from_millis(10);
-/// Tries in a row to which nginx says and does nothing, after which its container is made anew.
+/// Consecutive attempts without any reaction of nginx, after which its container is recreated.
 const SILENT_TRIES: u32 = 3;
-/// How often its log is read while it has not taken over.
+/// While nginx has not applied the configuration, its log is read once in this many questions.
 const READ_EVERY: u32 = 25;
 
-/// How one attempt ended.
+/// The result of one attempt.
 enum Attempt {
-    /// nginx serves it.
+    /// nginx serves the configuration.
     TakenOver,
-    /// It did not get these sockets.
+    /// nginx could not bind these sockets.
     Refused(Vec<(SocketAddr, String)>),
-    /// It does not take it, in its own words.
+    /// nginx rejects the configuration, with this message.
     Invalid(String),
-    /// It said nothing and did nothing.
+    /// nginx neither reported nor did anything.
     Silent,
 }
 
 impl Worker {
-    /// Has the front serve what is wanted, where it does not yet.
+    /// Makes the front serve the desired configuration, unless it already does.
     pub(super) async fn up_to_date(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
-        // What is in the container does not matter where something else goes in its place.
+        // If another configuration is about to replace it, the content of the container does not matter.
         let mut found = if self.is_switch_due(spec) { None } else { self.found(id).await? };
         if self.accepted.is_none() {
             self.adopt(id, found.as_deref(), spec).await;
@@ -73,7 +73,7 @@ impl Worker {
             }
             if found.as_ref().is_some_and(|found| wanted.reads_as(found)) && is_served(&wanted).await {
                 if found.as_ref() != Some(&wanted.text) {
-                    // Another container at the same address: it is noted, and nginx need not hear of it.
+                    // Another container has the same address. The file records that; nginx need not reload.
                     let text = wanted.text.clone().into_bytes();
                     self.engine.place_files(id, FOLDER, &[file(PRESENT, text)]).await?;
                 }
@@ -105,8 +105,8 @@ impl Worker {
         Err(Trouble::stale("the front's configuration does not come to rest").soon())
     }
 
-    /// Notes whether the front serves something else than what was rendered for it, which somebody else
-    /// put there.
+    /// Records whether the front serves another configuration than the rendered one, because somebody else
+    /// changed it.
     async fn look_for_drift(&mut self, found: Option<&str>) {
         let (Some(accepted), Some(found)) = (&self.accepted, found) else { return };
         if self.has_drifted || accepted.reads_as(found) && is_soon_served(accepted).await {
@@ -117,9 +117,9 @@ impl Worker {
         self.publish();
     }
 
-    /// Does what may help a front that neither takes a configuration over nor refuses it. Whoever stopped
-    /// its first process with a signal has it go on, which costs nothing; after a few tries in vain the
-    /// container is made anew, which costs a moment in which nobody answers.
+    /// Tries to recover a front that neither applies nor rejects a configuration. If somebody stopped its
+    /// first process with a signal, SIGCONT resumes it at no cost. After a few failed attempts the container
+    /// is recreated, and for a moment nobody answers.
     async fn wake_silent(&mut self, id: &str) -> Result<(), Trouble> {
         self.silent_tries += 1;
         if self.silent_tries < SILENT_TRIES {
@@ -134,8 +134,8 @@ impl Worker {
         Err(Trouble::down(format!("{why}, so the front's container is made anew")).soon())
     }
 
-    /// Has nginx check what will be wanted soon, so that the switch has not to wait for it. What it
-    /// does not take is told once it is wanted.
+    /// Has nginx check the configuration that will be needed soon, so that the switch need not wait for the
+    /// check. If nginx rejects it, the error is reported when the configuration is due.
     pub(super) async fn make_ready(&mut self, spec: &FrontSpec, id: &str) {
         if let Some(expected) = self.expected(spec)
             && !self.is_checked(id, &expected)
@@ -148,25 +148,26 @@ impl Worker {
         self.checked.as_ref().is_some_and(|(hash, inside)| *hash == configuration.hash && inside == id)
     }
 
-    /// Whether nginx is to pass traffic elsewhere than it is known to.
+    /// Returns whether the desired configuration differs from the one that nginx is known to serve.
     fn is_switch_due(&self, spec: &FrontSpec) -> bool {
         let accepted = self.accepted.as_ref();
         self.is_told() && accepted.is_some_and(|accepted| !self.wanted(spec).reads_as(&accepted.text))
     }
 
-    /// The text of the configuration that is in the container.
+    /// Returns the text of the configuration in the container.
     async fn found(&self, id: &str) -> Result<Option<String>, Trouble> {
         let file = self.engine.read_file(id, &format!("/{FOLDER}/{PRESENT}")).await?;
         Ok(file.and_then(|file| String::from_utf8(file.content).ok()))
     }
 
-    /// Takes what a front serves that was there before this daemon.
+    /// Adopts the configuration of a front that ran before this daemon.
     async fn adopt(&mut self, id: &str, found: Option<&str>, spec: &FrontSpec) {
         let Some(found) = found.and_then(Configuration::read) else { return };
         self.remembered = found.sites.clone();
         self.changes = found.changes;
         if !found.is_whole() {
-            // What nginx serves of it nobody can tell until it serves another one.
+            // Somebody changed the file, so it is unknown what nginx serves until it serves another
+            // configuration.
             self.changes = self.changes.saturating_add(1);
             return;
         }
@@ -176,7 +177,7 @@ impl Worker {
         let written = self.engine.read_file(id, &format!("/{FOLDER}/{PRESENT}")).await.ok().flatten();
         let since = written.map_or_else(now, |file| file.written);
         self.since.extend(found.sites.keys().map(|environment| (environment.clone(), since)));
-        // What an earlier daemon switched may still be under way.
+        // Requests from a switch by an earlier daemon may still be draining.
         let old = self.engine.processes(id).await.ok().map(|processes| shutting_down(&processes));
         if old.as_ref().is_none_or(|old| !old.is_empty()) {
             for environment in found.sites.keys() {
@@ -203,7 +204,7 @@ impl Worker {
         let (placed, before) =
             tokio::join!(self.engine.place_files(id, FOLDER, &files), self.engine.processes(id));
         placed?;
-        // Compared with what is in the log.
+        // This time is compared with the times in the log.
         let reloaded = wall();
         self.engine.signal(id, "SIGHUP").await?;
         let attempt = self.await_take_over(id, wanted, reloaded).await?;
@@ -216,7 +217,7 @@ impl Worker {
         Ok(attempt)
     }
 
-    /// Lays a configuration beside the present one and has nginx read it. Gives what is wrong with it.
+    /// Places a configuration beside the present one and has nginx check it. Returns the error, if any.
     async fn check(
         &mut self,
         id: &str,
@@ -236,8 +237,8 @@ impl Worker {
         Ok(Some(if sockets.is_empty() { Attempt::Invalid(why) } else { Attempt::Refused(sockets) }))
     }
 
-    /// Waits until no worker of before a reload takes connections any more, which it does for a moment
-    /// beside the new ones.
+    /// Waits until no worker from before a reload accepts connections. Old workers do so for a moment beside
+    /// the new ones.
     async fn await_last_accepted(&self, id: &str, before: Option<&BTreeSet<u32>>) {
         let began = tokio::time::Instant::now();
         while let Some(before) = before.filter(|_| began.elapsed() < LAST_ACCEPTED) {
@@ -257,7 +258,7 @@ impl Worker {
         wanted: &Configuration,
         reloaded: Timestamp,
     ) -> Result<Attempt, Trouble> {
-        // Its log is read by whole seconds.
+        // The engine filters its log by whole seconds.
         let since = LogOptions { since: Some(reloaded), ..LogOptions::default() };
         let began = tokio::time::Instant::now();
         for round in 1.. {
@@ -267,7 +268,7 @@ impl Worker {
             if round % READ_EVERY == 0 {
                 let log = self.engine.output(id, &since).await?;
                 let sockets = refused::read(&log);
-                // Before that line nginx still tries.
+                // Before that line, nginx still tries.
                 if !sockets.is_empty() && log.contains("still could not bind") {
                     return Ok(Attempt::Refused(sockets));
                 }
@@ -281,8 +282,8 @@ impl Worker {
         Ok(if sockets.is_empty() { Attempt::Silent } else { Attempt::Refused(sockets) })
     }
 
-    /// Notes that `configuration` is what nginx serves. `switched`: since now, and which workers were
-    /// there before.
+    /// Records that nginx serves `configuration`. `switched` is set if it does so only from now on, and holds
+    /// the workers from before.
     fn accept(
         &mut self,
         configuration: Configuration,
@@ -310,22 +311,22 @@ impl Worker {
         self.tell_guard();
     }
 
-    /// The containers that workers of before a switch may have requests under way to; `None`: any.
+    /// The containers to which workers from before a switch may still send requests; `None`: any.
     fn reached_before(&self, environment: &EnvironmentName) -> Option<BTreeSet<String>> {
         let accepted = self.accepted.as_ref()?;
         let served = accepted.sites.get(environment).and_then(reach::container);
         Some(served.into_iter().chain(self.unsettled.of(environment)).collect())
     }
 
-    /// Tells the guard what is served: after an engine restart without abide, containers have other
-    /// addresses.
+    /// Passes the served configuration to the guard, because containers get new addresses when the engine
+    /// restarts while abide does not run.
     fn tell_guard(&self) {
         let network = self.front.manifest.borrow().network.clone();
         let served = self.container.id.as_deref().zip(self.accepted.as_ref());
         self.front.guard.tell_front(served.map(|(id, accepted)| (id, &network, accepted)));
     }
 
-    /// Whether it is a new certificate that nginx does not take; then the old one goes on.
+    /// Returns whether nginx rejects a new certificate. nginx then keeps using the old one.
     fn blame_tls(&mut self, why: &str) -> bool {
         let Some(name) = self.usable_tls().map(|pair| pair.name.clone()) else { return false };
         let is_the_old_one = self.good_tls.as_ref().is_some_and(|good| good.name == name);
@@ -338,8 +339,8 @@ impl Worker {
         true
     }
 
-    /// Puts a configuration in place that nginx takes: the one that it serves, or did last; else one
-    /// without TLS, the only part that can be wrong.
+    /// Restores a configuration that nginx accepts: the one that it serves or served last, otherwise one
+    /// without TLS, because only TLS can be wrong.
     pub(super) async fn put_back(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
         if self.accepted.is_none()
             && let Some(found) = self.found(id).await?.as_deref().and_then(Configuration::read)
@@ -356,7 +357,7 @@ impl Worker {
             }
             None => (self.plain(spec).text, None),
         };
-        // One that an earlier daemon laid there cannot be laid into a new container.
+        // The certificate of an earlier daemon cannot be copied into a new container.
         let lacks_pair = text.contains("ssl_certificate") && pair.is_none();
         let text = if lacks_pair { self.plain(spec).text } else { text };
         let mut files = pair.map(|pair| pair.files.clone()).unwrap_or_default();
@@ -364,7 +365,7 @@ impl Worker {
         Ok(self.engine.place_files(id, FOLDER, &files).await?)
     }
 
-    /// Waits until a container that was started serves, or has ended.
+    /// Waits until a started container serves or has exited.
     pub(super) async fn await_start(&self, id: &str, last: &str) -> Result<(), Trouble> {
         let found = self.found(id).await?.as_deref().and_then(Configuration::read);
         let found = found.filter(|found| found.asked_at.is_some());
@@ -380,7 +381,7 @@ impl Worker {
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
-        // It runs; what it serves is looked at next.
+        // It runs. The next step checks what it serves.
         Ok(())
     }
 }
@@ -389,7 +390,7 @@ fn file(name: &str, content: Vec<u8>) -> PlacedFile {
     PlacedFile { path: format!("{FOLDER}/{name}"), content, mode: 0o644 }
 }
 
-/// Whether the front says that it serves this, or does so in a moment.
+/// Returns whether the front reports this configuration, now or in a moment.
 async fn is_soon_served(configuration: &Configuration) -> bool {
     let began = tokio::time::Instant::now();
     loop {
@@ -403,7 +404,7 @@ async fn is_soon_served(configuration: &Configuration) -> bool {
     }
 }
 
-/// Whether the front says that it serves this.
+/// Returns whether the front reports this configuration.
 async fn is_served(configuration: &Configuration) -> bool {
     match configuration.asked_at {
         Some(at) => ask::served(at).await.as_ref() == Some(&configuration.hash),
@@ -417,7 +418,7 @@ fn listens_on(configuration: &Configuration, socket: &SocketAddr) -> bool {
     configuration.text.contains(&plain) || configuration.text.contains(&more)
 }
 
-/// The environments that are served from elsewhere than before.
+/// Returns the environments whose route has changed.
 fn moved(before: Option<&Sites>, now: &Sites) -> Vec<EnvironmentName> {
     let is_moved = |(name, site): &(&EnvironmentName, &Site)| {
         let before = before.and_then(|before| before.get(*name));

@@ -1,5 +1,5 @@
-//! Asking the front which configuration it serves: a reload that nginx could not carry through
-//! leaves the old one, and no call says so.
+//! Asks the front which configuration it serves. If a reload fails, nginx keeps the old configuration, and no
+//! call reports that.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 
 use super::render::{SELF, SELF_PATH};
 
-/// How long an answer of this host to itself may take.
+/// How long this host may take to answer itself.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// More than a head and a hash.
+/// Bytes; more than a head and a hash need.
 const LARGEST_ANSWER: u64 = 4096;
 
-/// The hash of the configuration that is served; `None` where nothing answers, or something else.
+/// Returns the hash of the served configuration; `None` if nothing answers, or another program does.
 pub(super) async fn served(at: SocketAddr) -> Option<String> {
     let answer = tokio::time::timeout(PATIENCE, get(at)).await.ok()?.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -22,7 +22,7 @@ pub(super) async fn served(at: SocketAddr) -> Option<String> {
     is_good.then(|| body.to_owned())
 }
 
-/// Whether anything takes connections there.
+/// Returns whether anything accepts connections at the socket.
 pub(super) async fn is_taken(socket: SocketAddr) -> bool {
     matches!(tokio::time::timeout(PATIENCE, TcpStream::connect(socket)).await, Ok(Ok(_)) | Err(_))
 }

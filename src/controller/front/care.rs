@@ -1,4 +1,4 @@
-//! What the front's container needs, as it is seen. Pure.
+//! Derives the next repair of the front's container from its observed state. Pure.
 
 use crate::controller::docker::{FrontOptions, SeenFront};
 use crate::model::observed::ContainerState;
@@ -6,24 +6,24 @@ use crate::model::observed::ContainerState;
 /// The next thing to do with the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Care {
-    /// It runs as it should.
+    /// None: the container runs as it should.
     None,
-    /// Something of it cannot be changed in place, and why; only where the image is there, for the
-    /// old one serves until then.
+    /// Recreate the container, for this reason, because a property cannot be changed in place. This requires
+    /// the image; until it is present, the old container keeps serving.
     Remake(String),
-    /// The engine is busy with it.
+    /// Wait, because the engine is busy with the container.
     Wait,
-    /// It has another name.
+    /// Rename the container, because it has another name.
     Rename,
-    /// The engine would restart it too.
+    /// Change the restart policy, because the engine would restart the container too.
     OwnRestarts,
-    /// It is frozen.
+    /// Unpause the container.
     Unpause,
-    /// It does not run.
+    /// Start the container.
     Start,
 }
 
-/// What `seen` needs to be as `options` say.
+/// Returns the next repair that makes `seen` match `options`.
 pub(super) fn care(options: &FrontOptions, seen: &SeenFront) -> Care {
     if let Some(why) = difference(options, seen) {
         return Care::Remake(why);
@@ -42,10 +42,10 @@ pub(super) fn care(options: &FrontOptions, seen: &SeenFront) -> Care {
     }
 }
 
-/// What is not as it is made, of all that stays as it was made.
+/// Returns the first difference among the properties that are fixed at creation.
 fn difference(options: &FrontOptions, seen: &SeenFront) -> Option<String> {
     if seen.image != options.image {
-        // By name: a tag that moved is no reason to interrupt what is served.
+        // Compared by name: a moved tag does not justify an interruption.
         return Some(format!("its image is {}, not {}", seen.image, options.image));
     }
     if seen.command != options.command {

@@ -1,4 +1,4 @@
-//! The front's container: found, made, started, mended, removed.
+//! The front's container: find, create, start, repair, remove.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,35 +20,35 @@ use crate::model::spec::FrontSpec;
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
 
-/// More than any way from nothing to a container that runs.
+/// More than the steps from no container to a running one.
 const ROUNDS: usize = 8;
-/// Uptime after which an end is the first one again, as for environments.
+/// Uptime after which the next exit counts as the first again, as for environments.
 const HEALTHY: Duration = Duration::from_secs(600);
-/// Lines of nginx's log that tell why it ended.
+/// Lines of nginx's log in which to find the reason for an exit.
 const LAST_LINES: usize = 40;
 
-/// What is known of the front's container.
+/// The state of the front's container.
 #[derive(Default)]
 pub(super) struct Container {
     /// Its id.
     pub(super) id: Option<String>,
-    /// How often its process ended, one time soon after the other.
+    /// How often its process exited in quick succession.
     ends: u32,
-    /// The start whose end was counted last.
+    /// The start time of the last run whose exit was counted.
     counted: Option<Timestamp>,
-    /// When it may be started again.
+    /// The earliest time of the next start.
     start_at: Option<Timestamp>,
-    /// An image that is being pulled.
+    /// The image pull in progress.
     pull: Option<Pull>,
-    /// Why the last pull failed.
+    /// The error of the last pull.
     pull_failed: Option<String>,
-    /// Why a container that should be another one still serves, in a sentence.
+    /// The reason why a container still serves although it must be replaced, in a sentence.
     pub(super) waits_for: Option<String>,
 }
 
 struct Pull {
     image: String,
-    /// Gives nothing, or why there is no image.
+    /// Returns the error if the pull failed.
     task: JoinHandle<Result<(), EngineError>>,
 }
 
@@ -59,7 +59,7 @@ impl Drop for Pull {
 }
 
 impl Worker {
-    /// The container, running as it should.
+    /// Brings the container into the desired state and returns its id.
     pub(super) async fn running(&mut self, spec: &FrontSpec) -> Result<String, Trouble> {
         let options = self.options(spec)?;
         self.container.waits_for = None;
@@ -82,7 +82,7 @@ impl Worker {
                 Care::Start => self.start(spec, &seen).await?,
                 Care::Remake(why) => match self.image(&options.image).await {
                     Ok(()) => self.take_away(&id, &why).await?,
-                    // The old one goes on for as long as there is nothing to put in its place.
+                    // The old container keeps running until there is an image to replace it.
                     Err(words) if seen.seen.state == ContainerState::Running => {
                         self.container.waits_for = Some(words);
                         return Ok(id);
@@ -105,7 +105,7 @@ impl Worker {
         Ok(FrontOptions { name, image: spec.image.clone(), command, labels })
     }
 
-    /// Our container. Where there are several, the one that has the name.
+    /// Finds this record's container. If there are several, the one with the right name counts.
     async fn find(&mut self, options: &FrontOptions) -> Result<Option<SeenFront>, EngineError> {
         if let Some(id) = &self.container.id
             && let Some(seen) = self.engine.inspect_front(id).await?
@@ -147,8 +147,8 @@ impl Worker {
         self.put_back(spec, &id).await
     }
 
-    /// Starts it with a configuration that nginx is known to take. The first time at once, later ones
-    /// after a pause that grows.
+    /// Starts the container with a configuration that nginx is known to accept: at once the first time, later
+    /// after a growing pause.
     async fn start(&mut self, spec: &FrontSpec, seen: &SeenFront) -> Result<(), Trouble> {
         let id = &seen.seen.id;
         let mut why = String::new();
@@ -168,7 +168,7 @@ impl Worker {
         self.await_start(id, &why).await
     }
 
-    /// Counts the end of a life once; that of one which only lacked a port is none.
+    /// Counts an exit once. An exit because of a newly unavailable port restarts the count.
     fn count_end(&mut self, seen: &SeenFront, ended: Timestamp, refused: &[(std::net::SocketAddr, String)]) {
         let started = seen.seen.started_at;
         if started == self.container.counted && started.is_some() {
@@ -200,7 +200,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes the front, where it is no longer declared.
+    /// Removes the front if it is no longer declared.
     pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
         for id in self.engine.containers_of_role(&self.record, label::FRONT).await? {
             info!(front = %self.front.name, "there is no front any more: removing its container");
@@ -214,8 +214,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the image is there; where it is not, a pull is begun, and the answer says how far that
-    /// is.
+    /// Checks that the image is present. If it is missing, a pull starts, and the error describes its
+    /// progress.
     async fn image(&mut self, image: &str) -> Result<(), String> {
         match self.engine.image_id(image).await {
             Ok(Some(_)) => {
@@ -257,7 +257,7 @@ impl Worker {
     }
 }
 
-/// The last line of nginx's log that says why it ended.
+/// Returns the last line of nginx's log that gives the reason for its exit.
 pub(super) fn last_words(log: &str) -> Option<String> {
     let of = |level: &str| log.lines().rev().find_map(|line| line.split_once(level));
     let (_, words) = of("[emerg] ").or_else(|| of("[alert] "))?;

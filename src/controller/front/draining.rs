@@ -1,4 +1,4 @@
-//! Requests of before a switch that are still under way: they end in nginx's old workers.
+//! Requests from before a switch that are still in progress. They end in nginx's old workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,17 +8,17 @@ use crate::model::front::Reach;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
-/// What nginx calls a worker, also one that is shutting down.
+/// nginx's title for a worker, including one that is shutting down.
 const WORKER: &str = "nginx: worker process";
-/// And one that takes nothing new.
+/// nginx's title for a worker that accepts nothing new.
 const SHUTTING_DOWN: &str = "is shutting down";
 
-/// The ids of nginx's workers.
+/// Returns the ids of nginx's workers.
 pub(super) fn workers(processes: &[Process]) -> BTreeSet<u32> {
     ids(processes, WORKER)
 }
 
-/// The ids of those that only end what they have begun.
+/// Returns the ids of the workers that only finish their current requests.
 pub(super) fn shutting_down(processes: &[Process]) -> BTreeSet<u32> {
     ids(processes, SHUTTING_DOWN)
 }
@@ -27,23 +27,23 @@ fn ids(processes: &[Process], words: &str) -> BTreeSet<u32> {
     processes.iter().filter(|process| process.command.contains(words)).map(|process| process.id).collect()
 }
 
-/// Which environments have requests under way to where they are no longer passed.
+/// The environments that still have requests in progress on a previous route.
 #[derive(Debug, Default)]
 pub(super) struct Draining(BTreeMap<EnvironmentName, Drain>);
 
 #[derive(Clone, Debug)]
 struct Drain {
-    /// The workers that may have some; `None`: they could not be listed.
+    /// The workers that may have such requests; `None`: the workers could not be listed.
     workers: Option<BTreeSet<u32>>,
-    /// Where they are; `None`: an earlier process knew.
+    /// The containers that serve the requests; `None`: only an earlier process knew them.
     from: Option<BTreeSet<String>>,
-    /// When nginx cuts off what is left.
+    /// When nginx cuts off the remaining requests.
     until: Timestamp,
 }
 
 impl Draining {
-    /// An environment was switched at `now`, while `workers` were there. Those may have requests under way
-    /// to the containers of `from`.
+    /// Records that an environment was switched at `now`. `workers` ran then and may still have requests in
+    /// progress to the containers of `from`.
     pub(super) fn begin(
         &mut self,
         environment: EnvironmentName,
@@ -52,7 +52,7 @@ impl Draining {
         now: Timestamp,
         patience: Duration,
     ) {
-        // One that is under way already goes on beside it, in workers that are older still.
+        // An earlier drain continues beside it, in still older workers.
         let before = self.0.remove(&environment);
         let from = match before {
             None => from,
@@ -63,7 +63,7 @@ impl Draining {
         self.0.insert(environment, Drain { workers: workers.cloned(), from, until: now.after(patience) });
     }
 
-    /// Notes which processes there are now; `None`: they cannot be listed.
+    /// Updates the drains from the current processes; `None`: they could not be listed.
     pub(super) fn look(&mut self, processes: Option<&[Process]>, now: Timestamp) {
         let old = processes.map(shutting_down);
         let there = processes.map(workers);
@@ -85,7 +85,7 @@ impl Draining {
         self.0.contains_key(environment)
     }
 
-    /// The containers that requests of before a switch may be under way to.
+    /// Returns the containers to which requests from before a switch may still be in progress.
     pub(super) fn reach(&self, environment: &EnvironmentName) -> Reach {
         match self.0.get(environment) {
             None => Reach::Only(BTreeSet::new()),
@@ -93,7 +93,7 @@ impl Draining {
         }
     }
 
-    /// The container is another one: nothing is under way.
+    /// Clears everything: the front's container was replaced, so no request is in progress.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

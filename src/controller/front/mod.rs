@@ -1,10 +1,10 @@
-//! The front: one nginx container that serves host names and published ports, and passes requests to
-//! the container of each environment that is ready.
+//! The front: one nginx container that serves host names and published ports, and passes requests to the
+//! container of each environment that is ready.
 //!
-//! A pass says where an environment is to be served from ([`Front::route`]) and reads what is really
-//! served ([`Front::seen`]); it waits for neither. Between the two stands [`Worker`], which keeps the
-//! container as it should be, renders what was said ([`render`]), has nginx check it, lets nginx take
-//! it over, and believes only what the front itself answers then.
+//! A pass sets the desired route of an environment ([`Front::route`]) and reads the one that is really served
+//! ([`Front::seen`]), and waits for neither. [`Worker`] connects the two. It keeps the container in the
+//! desired state, renders the routes ([`render`]), has nginx check and apply the result, and then believes
+//! only the front's own answer.
 
 mod apply;
 mod ask;
@@ -39,7 +39,7 @@ pub(super) use render::{Configuration, FOLDER};
 use site::Site;
 pub(super) use worker::Worker;
 
-/// The front, as passes and the watch over the engine know it.
+/// The front, as seen by passes and the engine watcher.
 #[derive(Clone)]
 pub(super) struct Front {
     /// The container's name. Two records on one engine have two fronts.
@@ -48,23 +48,23 @@ pub(super) struct Front {
     wake: Wake,
     bell: Arc<Notify>,
     told: Arc<Mutex<Told>>,
-    /// Told what is served.
+    /// Receives the served configuration.
     guard: Guard,
 }
 
 #[derive(Default)]
 struct Told {
-    /// What passes want served. An environment that is not in it has said nothing since the daemon
-    /// was started, and stays as the front has it.
+    /// The routes that passes requested. An environment that is missing here has not requested any since the
+    /// daemon started, and keeps the front's route.
     routes: BTreeMap<EnvironmentName, Option<Route>>,
-    /// Where passes are about to want an environment served from.
+    /// The addresses that passes are about to request for environments.
     next: BTreeMap<EnvironmentName, SocketAddr>,
-    /// What the front does. An environment that is not in it was not looked at yet.
+    /// The state of the front per environment. An environment that is missing here was not checked yet.
     seen: BTreeMap<EnvironmentName, FrontSeen>,
-    /// What was rendered since the worker last said what the front does: nginx may take it over at any
+    /// Everything rendered since the worker last reported the front's state: nginx may apply it at any
     /// moment.
     rendered: Reached,
-    /// What is wrong with the front as a whole, in sentences.
+    /// The problems of the front as a whole, in sentences.
     trouble: Vec<String>,
     /// The id of the front's container.
     container: Option<String>,
@@ -86,8 +86,8 @@ impl Front {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says where an environment is to be served from; `None`: from nowhere, so the front answers with
-    /// its own page. Waits for nothing.
+    /// Sets the desired route of an environment. `None` means no route: the front answers with its own page.
+    /// It does not wait.
     pub(super) fn route(&self, environment: &EnvironmentName, route: Option<Route>) {
         let mut told = self.told();
         let before = told.routes.insert(environment.clone(), route.clone());
@@ -95,22 +95,22 @@ impl Front {
             told.next.remove(environment);
             drop(told);
             self.bell.notify_one();
-            // Where there is nothing to switch, it is switched at once; and what the front was told
-            // before may be of no use any more.
+            // If there is nothing to switch, it counts as switched at once, and the announced address may be
+            // obsolete.
             self.wake.ring(environment);
         }
     }
 
-    /// Says where an environment is about to be served from, so that the switch, once it is due, has
-    /// less to wait for.
+    /// Announces the address that an environment will be served from, so that the switch has less to wait for
+    /// when it is due.
     pub(super) fn announce(&self, environment: &EnvironmentName, address: SocketAddr) {
         self.told().next.insert(environment.clone(), address);
         self.bell.notify_one();
     }
 
-    /// What the front does for an environment; `None` where there is no front, or where it was not looked
-    /// at yet. One with neither a host name nor a published port is always as it was asked to be: nothing
-    /// reaches it through here.
+    /// Returns the state of the front for an environment; `None` if there is no front or it was not checked
+    /// yet. An environment with neither a host name nor a published port always has its requested route,
+    /// because nothing reaches it through the front.
     pub(super) fn seen(&self, environment: &EnvironmentName) -> Option<FrontSeen> {
         self.manifest.borrow().front.as_ref()?;
         let is_served = self.is_served(environment);
@@ -121,7 +121,7 @@ impl Front {
             return Some(FrontSeen { serves, reach, ..FrontSeen::default() });
         }
         let mut seen = told.seen.get(environment).cloned()?;
-        // The worker may take what it was told to nginx at any moment.
+        // The worker may pass the requested route to nginx at any moment.
         seen.reach = seen.reach.and(serves).and(told.rendered.of(environment));
         Some(seen)
     }
@@ -131,26 +131,26 @@ impl Front {
         manifest.environments.get(environment).is_some_and(|spec| Site::of(spec, None).is_some())
     }
 
-    /// What is wrong with the front as a whole, in sentences.
+    /// Returns the problems of the front as a whole, in sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.told().trouble.clone()
     }
 
-    /// Says that a container changed: where it is the front's, or has its name, the front is looked at.
+    /// Reports that a container changed. If it is the front's, or has its name, the worker checks the front.
     pub(super) fn hear(&self, id: &str, names: &[String]) {
         if self.told().container.as_deref() == Some(id) || names.contains(&self.name) {
             self.bell.notify_one();
         }
     }
 
-    /// Says that an image came: it may be the one that the front waits for.
+    /// Reports that an image was added, because it may be the one that the front waits for.
     pub(super) fn hear_of_images(&self) {
         if !self.told().trouble.is_empty() {
             self.bell.notify_one();
         }
     }
 
-    /// Takes note of what the front does now, and rings the environments for which that is news.
+    /// Records the current state of the front, and wakes the environments for which it changed.
     fn publish(&self, seen: BTreeMap<EnvironmentName, FrontSeen>, trouble: Vec<String>) {
         let mut told = self.told();
         let rendered = std::mem::take(&mut told.rendered);

@@ -1,9 +1,9 @@
-//! The front's own pages. They stand in quotes in nginx's configuration, so they hold neither `'`
-//! nor `$` nor `\`.
+//! The front's own pages. nginx's configuration has them in quotes, so they contain neither `'` nor `$` nor
+//! `\`.
 
 use std::time::Duration;
 
-/// When it is worth to ask again.
+/// The delay after which a client should retry.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// No container of the environment is ready.

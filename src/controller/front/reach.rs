@@ -1,8 +1,7 @@
-//! Containers that nginx may send requests to beside the one that it is known to.
+//! Containers that nginx may send requests to, in addition to the one that it is known to use.
 //!
-//! A configuration counts from the moment when it is rendered: whatever happens to the attempt to have
-//! nginx take it over, including that nobody hears of its end, nginx may do so until it is seen to serve
-//! a later one.
+//! A configuration counts from the moment when it is rendered. However the attempt to apply it ends, and even
+//! if its end is unknown, nginx may use that configuration until it is observed to serve a later one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +29,7 @@ impl Reached {
     }
 }
 
-/// The container that a site passes requests to.
+/// Returns the container that a site passes requests to.
 pub(super) fn container(site: &Site) -> Option<String> {
     site.route.as_ref().map(|route| route.container.clone())
 }

@@ -1,5 +1,5 @@
-//! Sockets that nginx did not get. It takes over nothing of a configuration with one of them, so
-//! they are left out, named, and tried again.
+//! Sockets that nginx could not bind. nginx applies nothing of a configuration with such a socket, so these
+//! sockets are left out, reported, and retried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
 
-/// A failed attempt costs nginx 2.5 s in which it takes no other change, so it is not made often.
+/// The shortest and the longest pause between attempts. During a failed attempt nginx accepts no other change
+/// for 2.5 s, so attempts are rare.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// The sockets that are left out, and when each is tried again.
+/// The sockets that are left out, each with the time of its next attempt.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(BTreeMap<SocketAddr, Refusal>);
 
@@ -19,12 +20,12 @@ pub(super) struct Refusals(BTreeMap<SocketAddr, Refusal>);
 struct Refusal {
     why: String,
     failures: u32,
-    /// `None`: it is being tried.
+    /// `None` during an attempt.
     retry_at: Option<Timestamp>,
 }
 
 impl Refusals {
-    /// Notes what nginx did not get, and why.
+    /// Records the sockets that nginx could not bind, and the reasons.
     pub(super) fn add(&mut self, sockets: Vec<(SocketAddr, String)>, now: Timestamp) {
         for (socket, why) in sockets {
             let failures = self.0.get(&socket).map_or(0, |before| before.failures) + 1;
@@ -33,47 +34,47 @@ impl Refusals {
         }
     }
 
-    /// What is left out.
+    /// Returns the sockets that are left out.
     pub(super) fn sockets(&self) -> BTreeSet<SocketAddr> {
         self.left_out().map(|(socket, _)| *socket).collect()
     }
 
-    /// What is due to be tried again.
+    /// Returns the sockets that are due for another attempt.
     pub(super) fn due(&self, now: Timestamp) -> Vec<SocketAddr> {
         let is_due = |refusal: &Refusal| refusal.retry_at.is_some_and(|at| at <= now);
         self.0.iter().filter(|(_, refusal)| is_due(refusal)).map(|(socket, _)| *socket).collect()
     }
 
-    /// When the next one is due.
+    /// Returns the time of the next attempt.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.0.values().filter_map(|refusal| refusal.retry_at).min()
     }
 
-    /// Lets a socket be tried.
+    /// Includes a socket again, for an attempt.
     pub(super) fn let_try(&mut self, socket: SocketAddr) {
         if let Some(refusal) = self.0.get_mut(&socket) {
             refusal.retry_at = None;
         }
     }
 
-    /// Looks at a socket again a little later: somebody still has it.
+    /// Postpones the attempt for a socket a little, because somebody still uses it.
     pub(super) fn look_later(&mut self, socket: SocketAddr, now: Timestamp) {
         if let Some(refusal) = self.0.get_mut(&socket) {
             refusal.retry_at = Some(now.after(PAUSE.0));
         }
     }
 
-    /// Forgets what was tried and taken.
+    /// Forgets the sockets whose attempts succeeded.
     pub(super) fn taken(&mut self) {
         self.0.retain(|_, refusal| refusal.retry_at.is_some());
     }
 
-    /// Forgets sockets that nobody wants any more.
+    /// Forgets sockets that are no longer needed.
     pub(super) fn keep(&mut self, wanted: &BTreeSet<SocketAddr>) {
         self.0.retain(|socket, _| wanted.contains(socket));
     }
 
-    /// Why this port cannot be served, in a sentence; `None` where it can.
+    /// Returns why this port cannot be served, in a sentence; `None` if it can be served.
     pub(super) fn sentence(&self, port: u16) -> Option<String> {
         let (socket, refusal) = self.left_out().find(|(socket, _)| socket.port() == port)?;
         Some(format!(
@@ -88,7 +89,7 @@ impl Refusals {
     }
 }
 
-/// The sockets of which nginx's log says that it could not have them, each with the reason.
+/// Returns the sockets that nginx could not bind according to its log, each with the reason.
 pub(super) fn read(log: &str) -> Vec<(SocketAddr, String)> {
     let mut found = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains("[emerg]")) {
@@ -99,7 +100,7 @@ pub(super) fn read(log: &str) -> Vec<(SocketAddr, String)> {
     found.into_iter().collect()
 }
 
-/// `bind() to 0.0.0.0:80 failed (98: Address already in use)`, or `socket() [::]:80 failed (...)`.
+/// Parses `bind() to 0.0.0.0:80 failed (98: Address already in use)`, or `socket() [::]:80 failed (...)`.
 fn refused_in(line: &str) -> Option<(SocketAddr, String)> {
     let after = |what: &str| line.split_once(what).map(|(_, rest)| rest);
     let rest = after("bind() to ").or_else(|| after("socket() ")).or_else(|| after("listen() to "))?;

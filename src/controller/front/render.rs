@@ -1,7 +1,7 @@
-//! From what should be served to nginx's configuration. Pure.
+//! Renders nginx's configuration from the desired sites. Pure.
 //!
-//! Every word in it is a number, an address, or a name whose grammar has none of nginx's own
-//! characters, so nothing that people declare can become a directive.
+//! Every inserted word is a number, an address, or a name whose grammar excludes nginx's special characters.
+//! So no value from a manifest can become a directive.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,55 +16,55 @@ use super::page;
 use super::site::{Site, Sites, listens};
 use crate::model::spec::Publish;
 
-/// Where all of the front's files are in its container.
+/// The folder of all of the front's files in its container.
 pub(crate) const FOLDER: &str = "etc/abide-front";
-/// The name by which the front is asked which configuration it serves. No host has it (RFC 6761).
+/// The host name for the question which configuration the front serves. No host has this name (RFC 6761).
 pub(crate) const SELF: &str = "abide-front.invalid";
-/// The path that answers it.
+/// The path for that question.
 pub(crate) const SELF_PATH: &str = "/configuration";
-/// Stands for the hash in what is hashed.
+/// The placeholder for the hash in the hashed text.
 const HASH: &str = "@HASH@";
-/// How the line begins from which [`Configuration::read`] takes the sites back.
+/// The prefix of the line from which [`Configuration::read`] reads the sites back.
 const SITES: &str = "# sites ";
 
-/// What the configuration is made of, beside the sites.
+/// The inputs of the configuration, in addition to the sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// The record that the front belongs to.
     pub(crate) record: String,
-    /// The port of host names.
+    /// The port for host names.
     pub(crate) http: u16,
-    /// The port of host names over TLS, and the name of its files in [`FOLDER`].
+    /// The port for host names over TLS, and the name of its files in [`FOLDER`].
     pub(crate) https: Option<(u16, String)>,
-    /// How long requests to a container that was replaced may take.
+    /// How long requests to a replaced container may take.
     pub(crate) drain: Duration,
     /// Whether this host has IPv6.
     pub(crate) has_ipv6: bool,
-    /// Sockets that somebody else has: nginx would take over nothing at all because of one.
+    /// Sockets in use by others: a single one would keep nginx from applying anything.
     pub(crate) refused: BTreeSet<SocketAddr>,
-    /// Proxies whose word about the client is passed on.
+    /// Proxies whose headers about the client are passed on.
     pub(crate) trusted_proxies: Vec<IpNet>,
-    /// How often somebody else changed what is served: only with another hash than before can nginx show
-    /// that it serves what was rendered.
+    /// How often somebody else changed the served configuration. Only with a new hash can nginx prove that it
+    /// serves the rendered configuration.
     pub(crate) changes: u32,
 }
 
-/// A configuration, and what it says.
+/// A configuration and its properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Configuration {
     /// The file.
     pub(crate) text: String,
-    /// What the front answers when it is asked which configuration it serves.
+    /// The front's answer to the question which configuration it serves.
     pub(crate) hash: String,
-    /// Where it is asked; `None`: it can listen nowhere.
+    /// The socket for that question; `None` if the front can listen nowhere.
     pub(crate) asked_at: Option<SocketAddr>,
-    /// What it serves.
+    /// The sites that it serves.
     pub(crate) sites: Sites,
     /// As in [`Layout`].
     pub(crate) changes: u32,
 }
 
-/// What a configuration that was found says of itself.
+/// The properties that a configuration file records about itself.
 #[derive(Serialize, Deserialize)]
 struct Notes {
     hash: String,
@@ -74,14 +74,14 @@ struct Notes {
     changes: u32,
 }
 
-// The signature is serde's.
+// serde requires this signature.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(changes: &u32) -> bool {
     *changes == 0
 }
 
 impl Configuration {
-    /// The configuration that serves `sites`.
+    /// Renders the configuration that serves `sites`.
     pub(crate) fn render(layout: &Layout, sites: &Sites) -> Self {
         let control = control(layout, sites);
         let asked_at = control.map(reachable);
@@ -89,26 +89,26 @@ impl Configuration {
         let hash = hash_of(asked_at, &body);
         let changes = layout.changes;
         let notes = Notes { hash: hash.clone(), asked_at, sites: sites.clone(), changes };
-        // Maps with text keys always can be written.
+        // Maps with text keys can always be serialized.
         let notes = serde_json::to_string(&notes).unwrap_or_default();
         let head = "# Written by abide, which undoes every other change.\n";
         let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
         Self { text, hash, asked_at, sites: sites.clone(), changes }
     }
 
-    /// Whether `found` differs from this in nothing that nginx reads.
+    /// Returns whether nginx would read `found` exactly like this configuration.
     pub(crate) fn reads_as(&self, found: &str) -> bool {
         let read = |line: &&str| !line.starts_with('#');
         self.text.lines().filter(read).eq(found.lines().filter(read))
     }
 
-    /// Whether a configuration that was found is as it was rendered.
+    /// Returns whether the text is unchanged since it was rendered.
     pub(crate) fn is_whole(&self) -> bool {
         let rest = self.text.split_once(SITES).and_then(|(_, rest)| rest.split_once('\n'));
         rest.is_some_and(|(_, body)| hash_of(self.asked_at, &body.replace(&self.hash, HASH)) == self.hash)
     }
 
-    /// A configuration that was found; `None` where it is none of this module's.
+    /// Parses a configuration file; `None` if this module did not write it.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
         let Notes { hash, asked_at, sites, changes } = serde_json::from_str(line).ok()?;
@@ -120,7 +120,7 @@ fn hash_of(asked_at: Option<SocketAddr>, body: &str) -> String {
     hex::encode(Sha256::digest(format!("{asked_at:?}{body}")))
 }
 
-/// The sockets of the port for host names.
+/// Returns the sockets of the port for host names.
 fn http_listens(layout: &Layout) -> Vec<SocketAddr> {
     open(layout, listens(Publish { address: None, port: layout.http }, layout.has_ipv6))
 }
@@ -129,7 +129,7 @@ fn open(layout: &Layout, wanted: Vec<SocketAddr>) -> Vec<SocketAddr> {
     wanted.into_iter().filter(|socket| !layout.refused.contains(socket)).collect()
 }
 
-/// Where the front is asked about itself: on a socket that it has anyway.
+/// Returns the socket for questions to the front: one that it has anyway.
 fn control(layout: &Layout, sites: &Sites) -> Option<SocketAddr> {
     let own = sites.values().flat_map(|site| open(layout, site.listens(layout.has_ipv6)));
     http_listens(layout).into_iter().chain(own).next()
@@ -180,7 +180,7 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
     out
 }
 
-/// What holds for every request: the front passes on what it gets, as a published port would.
+/// Settings for every request: the front passes requests on unchanged, as a published port would.
 const GENERAL: &str = r"    access_log off;
     server_tokens off;
     server_names_hash_bucket_size 512;
@@ -217,9 +217,9 @@ const GENERAL: &str = r"    access_log off;
     proxy_set_header Connection $abide_connection;
 ";
 
-/// What the program is told of the client. Without trusted proxies the front is the outermost, and its
-/// own view counts; only the chain of addresses is the client's to begin. With some, each header of
-/// theirs is passed on as it is, and nobody else's.
+/// Renders the headers that describe the client to the program. Without trusted proxies, the front is the
+/// outermost proxy and uses its own view; the client can only set the beginning of the address chain. With
+/// trusted proxies, each of their headers is passed on as it is, and no header of anyone else.
 fn forwarded(trusted: &[IpNet]) -> String {
     let set = |name, value| format!("    proxy_set_header X-Forwarded-{name} {value};\n");
     if trusted.is_empty() {
@@ -261,8 +261,8 @@ fn tls_listens(layout: &Layout) -> Vec<SocketAddr> {
     open(layout, wanted.unwrap_or_default())
 }
 
-/// The server that answers which configuration this is, to this host alone. `return` comes before
-/// `deny` would, so the address is looked at by hand.
+/// Renders the server that reports which configuration this is, only to this host. `return` runs before
+/// `deny`, so the server checks the address itself.
 fn ask_about_itself(out: &mut String, control: SocketAddr) {
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let here: BTreeSet<IpAddr> = loopback.into_iter().chain([reachable(control).ip()]).collect();
@@ -285,7 +285,7 @@ struct Listens {
 }
 
 impl Listens {
-    /// Without any, nginx would listen on port 80.
+    /// Without any server, nginx would listen on port 80.
     fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.tls.is_empty()
     }
@@ -382,7 +382,7 @@ mod tests {
         .collect()
     }
 
-    /// Set to write what is rendered over what is expected.
+    /// If set, the test overwrites the expected files with the rendered ones.
     const RENEW: &str = "ABIDE_RENEW_GOLDEN";
 
     #[track_caller]

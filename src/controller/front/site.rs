@@ -1,4 +1,4 @@
-//! What the front serves of each environment, and where it listens for it.
+//! The sites of the environments, and the sockets on which the front listens for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,16 +9,16 @@ use crate::model::front::Route;
 use crate::model::name::{EnvironmentName, HostName};
 use crate::model::spec::{EnvironmentSpec, Publish};
 
-/// One environment as the front serves it.
+/// An environment as served by the front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Site {
-    /// By which host name.
+    /// Its host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hostname: Option<HostName>,
-    /// On which port of its own.
+    /// Its own port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) publish: Option<Publish>,
-    /// Where requests go; `None`: there is no container that is ready.
+    /// The route of its requests; `None` if no container is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<Route>,
 }
@@ -27,22 +27,22 @@ pub(crate) struct Site {
 pub(crate) type Sites = BTreeMap<EnvironmentName, Site>;
 
 impl Site {
-    /// An environment as it is declared; `None` where the front has nothing to do with it: it runs
-    /// elsewhere, or has neither a host name nor a published port.
+    /// Returns the site of a declared environment; `None` if the front does not serve it, because it runs on
+    /// another host, or has neither a host name nor a published port.
     pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
         let (hostname, publish) = (spec.hostname.clone(), spec.publish);
         let is_served = spec.host.is_none() && (hostname.is_some() || publish.is_some());
         is_served.then_some(Self { hostname, publish, route })
     }
 
-    /// Where its own port is listened on.
+    /// Returns the sockets of its own port.
     pub(crate) fn listens(&self, has_ipv6: bool) -> Vec<SocketAddr> {
         self.publish.map(|publish| listens(publish, has_ipv6)).unwrap_or_default()
     }
 }
 
-/// The sockets of a published port: as Docker has it, all addresses of both families where none is
-/// named.
+/// Returns the sockets of a published port. Without an address these are all addresses of both families, as
+/// in Docker.
 pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
     let addresses = match publish.address {
         Some(address) => vec![address],
@@ -52,9 +52,9 @@ pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
     addresses.into_iter().map(|address| SocketAddr::new(address, publish.port)).collect()
 }
 
-/// Adds the environments of `before` that are no longer declared but of which `is_there` a
-/// container: taking one out of the manifest ends no service. One that stands in the way of a
-/// declared one gives way.
+/// Adds the environments of `before` that are no longer declared but still have a container (`is_there`),
+/// because removing an environment from the manifest does not end its service. An environment that conflicts
+/// with a declared one is left out.
 pub(crate) fn keep_orphans(sites: &mut Sites, before: &Sites, is_there: impl Fn(&EnvironmentName) -> bool) {
     let ports: BTreeSet<u16> = sites.values().filter_map(|site| Some(site.publish?.port)).collect();
     let hosts: BTreeSet<HostName> = sites.values().filter_map(|site| site.hostname.clone()).collect();

@@ -1,4 +1,4 @@
-//! The certificate and its key: read on this host, laid into the front's container.
+//! The certificate and its key: abide reads them on this host and copies them into the front's container.
 
 use sha2::{Digest as _, Sha256};
 
@@ -7,8 +7,8 @@ use crate::controller::docker::PlacedFile;
 use crate::controller::host_file;
 use crate::model::spec::HttpsSpec;
 
-/// A certificate and its key under a name that tells their content, so that a configuration goes on
-/// meaning the ones that it was checked with. Prints neither.
+/// A certificate and its key. The name depends on their content, so a configuration keeps referring to the
+/// pair that it was checked with. Neither can be printed: the type has no `Debug`.
 #[derive(Clone)]
 pub(super) struct Pair {
     /// The files' name, without its ending.
@@ -17,14 +17,14 @@ pub(super) struct Pair {
     pub(super) files: Vec<PlacedFile>,
 }
 
-/// Reads both.
+/// Reads the certificate and its key.
 ///
 /// # Errors
-/// A sentence that names the file, and nothing that is in it.
+/// A sentence that names the file and contains nothing of its content.
 pub(super) async fn read(spec: &HttpsSpec) -> Result<Pair, String> {
     let certificate = host_file::read("the front's certificate", &spec.certificate).await?;
     let key = host_file::read("the front's key", &spec.key).await?;
-    // Of both, as either may be renewed without the other. The key cannot be told from a hash.
+    // A hash of both, because either may be renewed alone. The key cannot be derived from the hash.
     let hash = Sha256::new().chain_update(Sha256::digest(&certificate)).chain_update(Sha256::digest(&key));
     let name = format!("tls-{}", &hex::encode(hash.finalize())[..16]);
     let file = |ending: &str, mode, content| {

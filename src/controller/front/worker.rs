@@ -1,4 +1,4 @@
-//! The task that keeps the front: one look after the other, when something rang and now and then.
+//! The task that maintains the front. It works one round at a time, after each wakeup and periodically.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,41 +32,40 @@ use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::StatusWriter;
 
-/// How long after the engine is known the front waits for environments that have not yet said where
-/// they are to be served from.
+/// How long after the engine is known the front waits for environments that have not requested a route.
 const FIRST_WORDS: Duration = Duration::from_secs(10);
-/// How often it is looked whether old workers are gone. `docker top` runs a process each time.
+/// The interval of checks whether old workers have exited. Each `docker top` runs a process.
 const DRAIN_LOOK: Duration = Duration::from_millis(250);
-/// When what takes only a moment is looked at again.
+/// The pause before the next check of something that takes only a moment.
 const SOON: Duration = Duration::from_millis(200);
-/// However often it fails, the front is tried again after this long.
+/// The longest pause between attempts, whatever the number of failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why the front is not as it should be.
+/// A problem of the front.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
-    /// A sentence that says what to do, where there is something.
+    /// A sentence, with the remedy if there is one.
     pub(super) words: String,
-    /// Whether nothing is served because of it.
+    /// Whether nothing is served because of the problem.
     pub(super) is_down: bool,
-    /// Whether it is over in a moment, so that nobody needs to hear of it.
+    /// Whether the problem is over in a moment, so that it need not be reported.
     pub(super) is_brief: bool,
-    /// When to try again; `None`: after a pause that grows with every failure.
+    /// When to retry; `None`: after a pause that grows with every failure.
     pub(super) retry: Option<Duration>,
 }
 
 impl Trouble {
-    /// Nothing is served.
+    /// A problem because of which nothing is served.
     pub(super) fn down(words: impl Into<String>) -> Self {
         Self { words: words.into(), is_down: true, is_brief: false, retry: None }
     }
 
-    /// What was served before is served on.
+    /// A problem during which the previous configuration is still served.
     pub(super) fn stale(words: impl Into<String>) -> Self {
         Self { words: words.into(), is_down: false, is_brief: false, retry: None }
     }
 
-    /// It only takes a moment.
+    /// Marks the problem as brief.
     pub(super) fn soon(self) -> Self {
         Self { is_brief: true, retry: Some(SOON), ..self }
     }
@@ -74,12 +73,12 @@ impl Trouble {
 
 impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
-        // Not being able to tell is no verdict on what is served.
+        // An error of the engine does not prove that the front serves nothing.
         Self::stale(format!("the front cannot be looked after: {error}"))
     }
 }
 
-/// Keeps the front.
+/// Maintains the front.
 pub(crate) struct Worker {
     pub(super) front: Front,
     pub(super) engine: Arc<Engine>,
@@ -90,37 +89,37 @@ pub(crate) struct Worker {
     engine_state: channel::Receiver<EngineState>,
     period: Duration,
     has_ipv6: bool,
-    /// The front's container, as far as it is known.
+    /// The front's container, as far as known.
     pub(super) container: Container,
-    /// What nginx serves, as the front itself said.
+    /// The served configuration, as reported by the front itself.
     pub(super) accepted: Option<Configuration>,
-    /// What nginx said it would take: the hash of a configuration, and the container it was laid into.
+    /// The last configuration that nginx's check accepted: its hash, and the id of the container.
     pub(super) checked: Option<(String, String)>,
-    /// What was served when the daemon came, or last: environments that say nothing keep it.
+    /// The sites that were served when the daemon started, or last: environments without a request keep them.
     pub(super) remembered: Sites,
-    /// The certificate that is to be used.
+    /// The certificate to use.
     pub(super) tls: Option<Pair>,
-    /// One that nginx would not take, with its words, and the one that goes on in its place.
+    /// The name of the certificate that nginx rejected, with the error. `good_tls` is used instead.
     pub(super) bad_tls: Option<(String, String)>,
     pub(super) good_tls: Option<Pair>,
-    /// Sockets that somebody else has.
+    /// Sockets in use by others.
     pub(super) refusals: Refusals,
     pub(super) draining: Draining,
-    /// What nginx was last given and may take over, beside what it serves.
+    /// The containers of configurations that nginx may apply, in addition to those that it serves.
     pub(super) unsettled: Reached,
-    /// Whether somebody else had nginx serve something else than what was rendered for it.
+    /// Whether nginx serves another configuration than the rendered one, because somebody else changed it.
     pub(super) has_drifted: bool,
-    /// How often that was so.
+    /// How often that happened.
     pub(super) changes: u32,
-    /// Tries in a row to which nginx said and did nothing.
+    /// Consecutive attempts without any reaction of nginx.
     pub(super) silent_tries: u32,
-    /// Where events are written; `None`: nowhere.
+    /// Receives events; `None`: events are not recorded.
     events: Option<StatusWriter>,
-    /// Since when each environment is served as it is.
+    /// The time since which each environment has its current route.
     pub(super) since: BTreeMap<EnvironmentName, Timestamp>,
-    /// When environments that have said nothing are waited for no longer.
+    /// Until when to wait for environments that have not requested a route.
     gate: Option<Timestamp>,
-    /// Troubles in a row.
+    /// The number of consecutive failures.
     failures: u32,
     trouble: Option<Trouble>,
     tls_trouble: Option<String>,
@@ -168,29 +167,29 @@ impl Worker {
         }
     }
 
-    /// The same that also writes events of what it does to the front.
+    /// Also records events about changes to the front.
     pub(crate) fn with_events(self, events: StatusWriter) -> Self {
         Self { events: Some(events), ..self }
     }
 
-    /// Tells of something that concerns every environment behind the front.
+    /// Logs and records an event that concerns every environment behind the front.
     pub(super) async fn tell(&self, words: &str) {
         warn!(front = %self.front.name, "{words}");
         let Some(events) = &self.events else { return };
         let served: Vec<EnvironmentName> =
             self.accepted.iter().flat_map(|accepted| accepted.sites.keys().cloned()).collect();
         for environment in served {
-            // An event that cannot be kept is in the log line above.
+            // If the event cannot be stored, the log line above still has it.
             let _ = events.event(&environment, EventKind::System, words, now()).await;
         }
     }
 
-    /// Keeps the front until dropped.
+    /// Maintains the front until dropped.
     pub(crate) async fn run(mut self) {
         let bell = Arc::clone(&self.front.bell);
         let mut look_at = now();
         loop {
-            // A clock that is set back makes nothing wait longer than it would have.
+            // A clock that is set back delays nothing beyond the usual pause.
             look_at = look_at.min(now().after(LONGEST_PAUSE.max(self.period)));
             if now() >= look_at {
                 let pause = self.look().await;
@@ -208,7 +207,7 @@ impl Worker {
         }
     }
 
-    /// Brings the front to what it should be. Says when to look again.
+    /// Brings the front into the desired state. Returns the time until the next round.
     async fn look(&mut self) -> Duration {
         let manifest = Arc::clone(&self.manifest.borrow_and_update());
         if *self.engine_state.borrow_and_update() != EngineState::Known {
@@ -267,9 +266,9 @@ impl Worker {
         self.trouble = trouble.cloned();
     }
 
-    // --- what should be served ------------------------------------------------------------------
+    // --- desired configuration ------------------------------------------------------------------
 
-    /// Whether all environments have said where they are to be served from, or had time to.
+    /// Returns whether all environments have requested a route, or had time to.
     pub(super) fn is_told(&self) -> bool {
         let manifest = self.manifest.borrow();
         let told = self.front.told();
@@ -277,24 +276,26 @@ impl Worker {
         served.all(|(name, _)| told.routes.contains_key(name)) || self.gate.is_some_and(|gate| gate <= now())
     }
 
-    /// What should be served, with what is known now.
+    /// Returns the desired configuration, from current knowledge.
     pub(super) fn wanted(&self, spec: &FrontSpec) -> Configuration {
         Configuration::render(&self.layout(spec, self.usable_tls()), &self.sites())
     }
 
-    /// What will be wanted once the containers that are on their way are ready; `None` where none is.
+    /// Returns the configuration that is needed once the announced containers are ready; `None` if there are
+    /// none.
     pub(super) fn expected(&self, spec: &FrontSpec) -> Option<Configuration> {
         let next = self.front.told().next.clone();
         let mut sites = self.sites();
         for (environment, address) in &next {
-            // Which container it will be is nothing that nginx reads.
+            // nginx does not read the container's id, so it may be empty.
             let route = Route { container: String::new(), address: *address };
             sites.entry(environment.clone()).and_modify(|site| site.route = Some(route));
         }
         (!next.is_empty()).then(|| Configuration::render(&self.layout(spec, self.usable_tls()), &sites))
     }
 
-    /// The same without TLS, the one part that can be wrong: what a new container is started with.
+    /// Returns the desired configuration without TLS, which is the only part that can be wrong. A new
+    /// container starts with it.
     pub(super) fn plain(&self, spec: &FrontSpec) -> Configuration {
         Configuration::render(&self.layout(spec, None), &self.sites())
     }
@@ -332,7 +333,7 @@ impl Worker {
         sites
     }
 
-    /// The certificate that nginx is to use; where it would not take the new one, the old one.
+    /// Returns the certificate for nginx to use: the old one if nginx rejected the new one.
     pub(super) fn usable_tls(&self) -> Option<&Pair> {
         match (&self.tls, &self.bad_tls) {
             (Some(pair), Some((bad, _))) if pair.name == *bad => self.good_tls.as_ref(),
@@ -348,14 +349,14 @@ impl Worker {
         };
         match tls::read(https).await {
             Ok(pair) => self.tls = Some(pair),
-            // The one that was read before goes on.
+            // The pair that was read before stays in use.
             Err(why) => self.tls_trouble = Some(why),
         }
     }
 
-    // --- sockets that somebody else has ---------------------------------------------------------
+    // --- sockets in use by others ---------------------------------------------------------------
 
-    /// Lets those sockets be tried again that are due and that nobody answers on any more.
+    /// Includes the sockets again that are due and on which nobody answers any more.
     async fn try_refused_again(&mut self, spec: &FrontSpec) {
         let mut wanted: BTreeSet<SocketAddr> =
             self.sites().values().flat_map(|site| site.listens(self.has_ipv6)).collect();
@@ -372,7 +373,7 @@ impl Worker {
         }
     }
 
-    // --- what is said of it ---------------------------------------------------------------------
+    // --- reports --------------------------------------------------------------------------------
 
     async fn look_at_drains(&mut self) {
         if self.draining.is_empty() {
@@ -392,7 +393,7 @@ impl Worker {
             return self.front.publish(BTreeMap::new(), left.collect());
         };
         if *self.engine_state.borrow() != EngineState::Known {
-            // What is not known now is as it was, and the engine's silence is told by others.
+            // What is unknown now counts as unchanged. Other parts report that the engine does not answer.
             return;
         }
         let seen = manifest.environments.iter().filter_map(|(name, environment)| {
@@ -433,8 +434,8 @@ impl Worker {
         }
     }
 
-    /// The containers that nginx may send requests to, whether or not it runs now: it is started again
-    /// with what it served.
+    /// Returns the containers that nginx may send requests to, whether or not it runs now: it restarts with
+    /// the configuration that it served.
     fn reach(&self, environment: &EnvironmentName) -> Reach {
         let Some(accepted) = self.accepted.as_ref().filter(|_| !self.has_drifted) else { return Reach::Any };
         let served = accepted.sites.get(environment).and_then(reach::container);

@@ -1,9 +1,9 @@
-//! A program behind the front: it says its name and what it was asked, and speaks back where the
-//! connection is upgraded.
+//! A program behind the front. It answers with its name and the request, and also answers over an upgraded
+//! connection.
 
 use super::*;
 
-/// A server that ends when it is dropped, connections and all.
+/// A server that ends with all its connections when it is dropped.
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
     _stop: DropGuard,

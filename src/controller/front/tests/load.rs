@@ -1,16 +1,16 @@
-//! A steady, bounded load on a port of this machine, over connections that are kept and over new
-//! ones, which counts every request that is not answered as it should be.
+//! A steady, bounded load on a port of this host, over reused and new connections. It counts every request
+//! that does not get the expected answer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::*;
 
-/// Clients at once, half of each kind.
+/// Concurrent clients, half of each kind.
 const CLIENTS: usize = 8;
-/// Between two requests of one client.
+/// The pause between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// A load that goes on until it is ended.
+/// A load that runs until it is ended.
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
@@ -21,8 +21,8 @@ pub(super) struct Load {
 pub(super) struct Counts {
     pub(super) answered: AtomicU64,
     pub(super) failed: AtomicU64,
-    /// Requests that a kept connection took no more, as it was closed while it was idle. Every client
-    /// sends such a request again on a new one (RFC 9112, 9.3.1).
+    /// Requests that failed because a reused connection was closed while idle. Every client sends such a
+    /// request again on a new connection (RFC 9112, 9.3.1).
     pub(super) sent_again: AtomicU64,
     pub(super) first_failure: Mutex<Option<String>>,
 }
@@ -67,7 +67,7 @@ impl Load {
 async fn ask(port: u16, kept: &mut Option<TcpStream>, counts: &Counts) -> Result<(), String> {
     if let Some(stream) = kept {
         match once(stream).await {
-            // Closed before the first byte of an answer.
+            // The connection was closed before the first byte of an answer.
             Ok(None) => {
                 *kept = None;
                 counts.sent_again.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +87,7 @@ async fn ask(port: u16, kept: &mut Option<TcpStream>, counts: &Counts) -> Result
     }
 }
 
-/// One request; `None` where the connection was closed before any answer.
+/// Sends one request; `None` if the connection was closed before any answer.
 async fn once(stream: &mut TcpStream) -> Result<Option<()>, String> {
     let request = "GET / HTTP/1.1\r\nHost: load.example\r\n\r\n";
     if stream.write_all(request.as_bytes()).await.is_err() {

@@ -1,4 +1,4 @@
-//! What is done to the front, and mended.
+//! Manual changes to the front, and their repair.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use super::*;
 
 const FILE: &str = "/etc/abide-front/nginx.conf";
 
-/// A front that serves dev.
+/// Starts a front that serves dev.
 async fn serving_dev(dev: &Backend) -> Option<Rig> {
     let rig = Rig::start().await?;
     rig.no_route("test");
@@ -17,7 +17,7 @@ async fn serving_dev(dev: &Backend) -> Option<Rig> {
     Some(rig)
 }
 
-/// Waits until dev is answered through a front for which `is_it` holds.
+/// Waits until dev is answered through a front that satisfies `is_it`.
 async fn mended(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
     let found = eventually(what, || async {
         let is_served = rig.by_name("dev.example").await.status == 200;
@@ -27,7 +27,7 @@ async fn mended(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
     found.await.unwrap_or_else(|why| panic!("{why}: {:?} {:?}", rig.seen("dev"), rig.front.warnings()));
 }
 
-/// Whether nginx reads the same of the file as of `good`, but for the hash: that changes as it is put right.
+/// Returns whether nginx reads the file like `good`, except for the hash, which changes with the repair.
 fn is_as(rig: &Rig, good: &str) -> bool {
     let is_said = |line: &&str| !line.trim_start().starts_with('#') && !line.contains("return 200 '");
     read(rig, FILE).is_some_and(|text| text.lines().filter(is_said).eq(good.lines().filter(is_said)))
@@ -37,7 +37,7 @@ fn life(rig: &Rig) -> String {
     rig.inspect("{{.Id}} {{.State.StartedAt}} {{.Name}} {{.State.Status}}")
 }
 
-/// Writes a file into the container, as a person would.
+/// Writes a file into the container, as a user would.
 fn write_by_hand(rig: &Rig, path: &str, text: &str) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
@@ -99,7 +99,7 @@ async fn a_daemon_that_comes_back_leaves_what_is_served_as_it_is() {
     let load = Load::start(rig.ports[0]);
     rig.crash();
     rig.begin();
-    // Nobody has said anything yet, which is no word against what is served.
+    // No environment has requested a route yet, which does not change what is served.
     rig.serves("dev", "c-dev").await;
     rig.no_route("test");
     rig.route("dev", "c-dev", dev.address);
@@ -162,7 +162,7 @@ async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() 
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let good = read(&rig, FILE).unwrap();
-    // Its checks fail from now on, whatever they are shown; the nginx that runs goes on.
+    // nginx's checks fail from now on, whatever the configuration. The running nginx is unaffected.
     docker(&["cp", "/bin/false", &format!("{}:/usr/sbin/nginx", rig.container())]).unwrap();
     let new = Backend::start("new").await;
     rig.route("dev", "c-new", new.address);
@@ -181,7 +181,7 @@ async fn what_somebody_else_has_nginx_serve_is_seen_until_it_is_put_right() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     assert_eq!(rig.seen("dev").reach, Reach::Only(["c-dev".to_owned()].into()));
-    // While its checks fail, nothing can be put right.
+    // While nginx's checks fail, nothing can be repaired.
     let program = format!("{}:/usr/sbin/nginx", rig.container());
     docker(&["cp", "/bin/false", &program]).unwrap();
     let edited = read(&rig, FILE).unwrap().replace("dev.example", "hacked.example");
@@ -249,7 +249,7 @@ fn self_signed(certificate: &str, key: &str) {
     assert!(made.unwrap().success(), "openssl makes a certificate");
 }
 
-/// The certificate that a port shows.
+/// Returns the certificate that a port presents.
 fn presented(port: u16) -> Option<String> {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", "dev.example"])
@@ -266,7 +266,7 @@ fn presented(port: u16) -> Option<String> {
 async fn a_port_that_somebody_else_has_is_named_and_costs_the_others_nothing() {
     let (dev, test) = (Backend::start("dev").await, Backend::start("test").await);
     let Some(rig) = serving_dev(&dev).await else { return };
-    // The front gives the port up, someone else takes it, and the front wants it back.
+    // The front frees the port, someone else binds it, and then the front needs it again.
     let [spare] = free_ports().await;
     rig.declare(declared(&rig.image, rig.http, [rig.ports[0], spare], ""));
     let taken = eventually("the port is free", || async {

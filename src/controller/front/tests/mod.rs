@@ -1,7 +1,7 @@
-//! The front on a real engine, with a real nginx that is made of this machine's own.
+//! The front on a real engine, with a real nginx image built from this host's nginx.
 //!
-//! Containers of environments are played by servers of the test itself; the front is on the host's
-//! network and reaches them.
+//! Servers of the test itself act as the environments' containers. The front is on the host's network and
+//! reaches them.
 
 #[path = "../../../../tests/common/nginx.rs"]
 mod nginx;
@@ -29,12 +29,12 @@ use crate::controller::pass::EngineState;
 use crate::controller::registries::Registries;
 use crate::model::manifest::{SourceFile, parse};
 
-/// How long anything may take on a machine that is busy with other tests.
+/// The timeout on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Set to leave out the tests that need an engine.
+/// If set, tests that need an engine are skipped.
 const WITHOUT_DOCKER: &str = "ABIDE_TEST_WITHOUT_DOCKER";
 
-/// A front of its own, with an image of its own, and whatever it made removed at the end.
+/// A front with its own image. Everything that it created is removed at the end.
 struct Rig {
     front: Front,
     manifest: channel::Sender<Arc<Manifest>>,
@@ -42,7 +42,7 @@ struct Rig {
     image: String,
     http: u16,
     ports: [u16; 2],
-    /// Added to the `[front]` table.
+    /// Extra lines of the `[front]` table.
     front_lines: String,
     wake: Wake,
     worker: Option<DropGuard>,
@@ -50,12 +50,12 @@ struct Rig {
 }
 
 impl Rig {
-    /// A front for `dev` and `test`; `None` where the tests on Docker were left out.
+    /// Starts a front for `dev` and `test`; `None` if the tests on Docker are skipped.
     async fn start() -> Option<Self> {
         Self::start_with("").await
     }
 
-    /// The same, with more lines in its table.
+    /// Starts the same front with more lines in its table.
     async fn start_with(front_lines: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if std::env::var_os(WITHOUT_DOCKER).is_some() {
@@ -82,7 +82,7 @@ impl Rig {
 
     /// Starts the worker, as a daemon does.
     fn begin(&mut self) {
-        // The channel of a daemon outlives the worker; here its last value is enough.
+        // A daemon's channel outlives the worker; here its last value is enough.
         let (_, known) = channel::channel(EngineState::Known);
         let engine = Arc::new(Engine::new(None));
         let fleet = Arc::new(Fleet::new(self.record.clone()));
@@ -96,7 +96,7 @@ impl Rig {
         self.worker = Some(stop.drop_guard());
     }
 
-    /// Ends the worker as a crash of the daemon does, and forgets what passes said.
+    /// Ends the worker like a crash of the daemon, and forgets the requested routes.
     fn crash(&mut self) {
         self.worker = None;
         *self.front.told() = Told::default();
@@ -140,7 +140,7 @@ impl Rig {
         docker(&["inspect", "--format", format, self.container()]).unwrap_or_default()
     }
 
-    /// `GET /` by host name.
+    /// Sends `GET /` with a host name.
     async fn by_name(&self, host: &str) -> Answer {
         get(self.http, host, "/").await
     }
@@ -158,7 +158,7 @@ impl Drop for Rig {
     }
 }
 
-/// What the watch over the engine does: tells the front of containers that changed.
+/// Replaces the engine watcher: reports changed containers to the front.
 fn watch_containers(front: Front) -> DropGuard {
     use futures::StreamExt as _;
     let stop = CancellationToken::new();
@@ -205,7 +205,7 @@ fn docker(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A file in the front's container.
+/// Reads a file in the front's container.
 fn read(rig: &Rig, path: &str) -> Option<String> {
     let archive = Command::new("docker")
         .args(["cp", &format!("{}:{path}", rig.container()), "-"])
@@ -219,7 +219,7 @@ fn read(rig: &Rig, path: &str) -> Option<String> {
     Some(text)
 }
 
-/// Polls until `look` finds something.
+/// Polls until `look` returns a value.
 async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut look: impl FnMut() -> F,
@@ -236,7 +236,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// An answer: its status, its head and its body.
+/// An answer with its status, head and body.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -244,7 +244,7 @@ struct Answer {
     body: String,
 }
 
-/// Any answer at all; status 0 where there is none.
+/// Returns any answer; the status is 0 if there is none.
 async fn get(port: u16, host: &str, path: &str) -> Answer {
     let nothing = |why: String| Answer { status: 0, head: String::new(), body: why };
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n");

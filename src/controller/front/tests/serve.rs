@@ -1,4 +1,4 @@
-//! What the front serves.
+//! Tests of the content that the front serves.
 
 use super::backend::Backend;
 use super::load::Load;
@@ -39,7 +39,7 @@ async fn a_route_is_served_by_name_and_by_port_with_what_the_program_has_to_know
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_trusted_proxy_speaks_for_its_client() {
-    // The client has the address 127.0.0.1.
+    // The client's address is 127.0.0.1.
     for (trusted, expected) in [
         ("127.0.0.0/8", ["for: 192.0.2.7, 127.0.0.1", "proto: https", "host: shop.example"]),
         ("192.0.2.0/24", ["for: 127.0.0.1", "proto: http", "host: dev.example:81"]),
@@ -54,7 +54,7 @@ async fn only_a_trusted_proxy_speaks_for_its_client() {
         for field in expected {
             assert!(asked.contains(&format!("\r\nx-forwarded-{field}\r\n")), "{trusted}, {field}: {asked}");
         }
-        // What a proxy leaves out, the front adds.
+        // The front adds the headers that a proxy leaves out.
         let bare = exchange(rig.ports[0], "GET / HTTP/1.0\r\nHost: dev.example\r\n\r\n").await.unwrap();
         let bare = bare.body.to_lowercase();
         for field in ["for: 127.0.0.1", "proto: http", "host: dev.example"] {
@@ -164,7 +164,7 @@ async fn the_front_has_pages_of_its_own_for_what_is_not_there() {
     let gone = gone.await.unwrap();
     assert_eq!(gone.status, 502, "{gone:?}");
     assert!(gone.head.contains("Retry-After: 5") && gone.body.contains("dev does not answer"), "{gone:?}");
-    // What it serves is not told to others, and this host is others under another name.
+    // The front does not report its configuration to others, and here this host comes under another name.
     let told = get(rig.http, render::SELF, "/").await;
     assert_eq!(told.status, 404);
 }
