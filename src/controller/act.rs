@@ -1,4 +1,4 @@
-//! Acting: each step of a plan is one call. Nothing is decided here.
+//! Acting: each step of a plan is one call. This module decides nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,18 +22,18 @@ use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
-/// From which registry `reference` is pulled; for the order in which pulls take turns, any text will do.
+/// The registry of `reference`. It only orders the pulls that wait, so any text is sufficient.
 fn registry_of(reference: &str) -> &str {
     reference.split_once('/').map_or("docker.io", |(host, _)| host)
 }
 
-/// A step that failed, and how.
+/// A failed step and its error.
 pub(super) struct Failed {
     pub(super) step: Step,
     pub(super) why: StepError,
 }
 
-/// Why a step failed.
+/// The reason why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StepError {
     /// The engine refused it, or did not answer.
@@ -45,17 +45,17 @@ pub(super) enum StepError {
     /// The policy of this host does not allow it.
     #[error("{0}")]
     NotAllowed(String),
-    /// A start of a container that no step made.
+    /// A step refers to a container that no earlier step created.
     #[error("no container was made before it")]
     NothingMade,
 }
 
 impl Failed {
-    /// Whose doing it is.
+    /// The cause of the failure.
     pub(super) fn cause(&self) -> Cause {
         match &self.why {
             StepError::Engine(error) => error.cause(),
-            // Its policy is the host's.
+            // The policy belongs to the host.
             StepError::NotAllowed(_) => Cause::Host,
             StepError::Record(_) | StepError::NothingMade => Cause::Unknown,
         }
@@ -69,14 +69,14 @@ impl std::fmt::Display for Failed {
     }
 }
 
-/// What the steps of a plan made so far.
+/// The containers that the steps of a plan created so far.
 #[derive(Default)]
 struct Made {
     holder: Option<String>,
     container: Option<String>,
 }
 
-/// The id of a step's target, where `made` is what the step before it made.
+/// Returns the ID of a step's target; `made` is the container of the preceding step.
 fn of(target: &Target, made: Option<&String>) -> Result<String, StepError> {
     match target {
         Target::Seen(id) => Ok(id.clone()),
@@ -84,15 +84,15 @@ fn of(target: &Target, made: Option<&String>) -> Result<String, StepError> {
     }
 }
 
-/// The paths of the host that are mounted in a container.
+/// The host paths that are mounted in a container.
 fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p AbsolutePath> {
     let seen = planned.observed.containers.iter().find(|seen| seen.id == id);
     seen.into_iter().flat_map(|seen| seen.mounts.host_paths())
 }
 
 impl Pass {
-    /// Takes the steps of a plan in order, until one fails. Containers that were touched are
-    /// looked at again, so that the next plan never rests on what was seen before.
+    /// Takes the steps of a plan in order, until one fails. Then inspects the containers that were touched
+    /// again, so that the next plan never relies on an outdated state.
     pub(super) async fn act(&self, planned: &Planned) -> Result<(), Failed> {
         let mut touched = BTreeSet::new();
         let mut made = Made::default();
@@ -108,7 +108,7 @@ impl Pass {
                 break;
             }
         }
-        // One that cannot be looked at now is found by the resync.
+        // If an inspection fails now, the resync repeats it.
         join_all(touched.iter().map(|id| self.fleet.look(&self.engine, id))).await;
         result
     }
@@ -117,7 +117,7 @@ impl Pass {
         let environment = &planned.intent.environment;
         let sentence = explain::sentence(step);
         info!(%environment, generation = %planned.intent.entry.generation, step = %sentence, "step");
-        // An event that cannot be kept is in the log line above.
+        // If the event cannot be stored, the log line above has it.
         let _ = self.writer.event(environment, EventKind::Step, sentence, now()).await;
     }
 
@@ -265,14 +265,14 @@ impl Pass {
         }
     }
 
-    /// Judges once more what is about to be mounted: since the plan was made, a link may have been put
-    /// in its place.
+    /// Checks the paths again before they are mounted: since the plan was made, one may have been replaced
+    /// by a link.
     async fn judge(&self, paths: impl Iterator<Item = &AbsolutePath>) -> Result<(), StepError> {
         let objections = self.mount_policy.objections(paths.cloned().collect()).await;
         objections.into_values().next().map_or(Ok(()), |why| Err(StepError::NotAllowed(why)))
     }
 
-    /// The name of any image that is here, for a container of which nothing runs.
+    /// Returns the name of any image that is here, for an auxiliary container whose environment runs none.
     fn any_image(&self, planned: &Planned) -> String {
         let Observed { images, containers, holder_image, .. } = &planned.observed;
         if planned.intent.holder && *holder_image {

@@ -1,43 +1,43 @@
-//! Whether the record may be acted upon. The copy on an agent's host may be older than what runs there,
-//! as when its folder was restored, and only the controller can tell.
+//! Authority to act on the record. The copy on an agent's host may be older than the containers there, such
+//! as after its folder was restored, and only the controller can confirm it.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Whether the record may be acted upon.
+/// The authority to act on the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority {
-    /// Not yet: whoever decides is about to be heard.
+    /// Not yet: the controller has not answered.
     Awaited,
-    /// As far as it keeps what runs: whoever decides was not heard for too long to wait.
+    /// Only to keep the running containers: the controller did not answer in time.
     Alone,
-    /// Yes.
+    /// Full authority.
     Given,
 }
 
-/// Gives authority over a loop's record.
+/// Grants authority over the record of a reconcile loop.
 #[derive(Clone, Debug)]
 pub struct Grant(watch::Sender<Authority>);
 
 impl Grant {
-    /// A record that nobody else decides about, and who reads whether it may be acted upon.
+    /// A record that nobody else decides about, as a receiver of its authority.
     pub fn given() -> watch::Receiver<Authority> {
         watch::channel(Authority::Given).1
     }
 
-    /// A record about which someone else decides.
+    /// A record that a controller decides about.
     pub fn awaited() -> (Self, watch::Receiver<Authority>) {
         let (sender, receiver) = watch::channel(Authority::Awaited);
         (Self(sender), receiver)
     }
 
-    /// Whoever decides was heard.
+    /// Grants authority, after the controller has answered.
     pub fn give(&self) {
         self.0.send_if_modified(|now| std::mem::replace(now, Authority::Given) != Authority::Given);
     }
 
-    /// Waits for whoever decides, and then goes on without. Returns whether it has to.
+    /// Waits for the controller, and then continues without it. Returns whether it did not answer in time.
     pub async fn wait(&self, patience: Duration) -> bool {
         tokio::time::sleep(patience).await;
         self.0.send_if_modified(|now| {

@@ -1,4 +1,4 @@
-//! What is said of a plan before it is carried out, or in place of that.
+//! Notifications about a plan before it is carried out, and previews.
 
 use super::clock::now;
 use super::guard::Group;
@@ -10,8 +10,8 @@ use crate::model::view::PlanView;
 use crate::plan;
 
 impl Pass {
-    /// Tells the guard which container is meant to run: the one that serves, and while none does, the one
-    /// that is to.
+    /// Sends the guard the container that is meant to run: the serving one, or without one, the next to
+    /// serve.
     pub(super) fn tell_guard(&self, planned: &Planned) {
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
@@ -21,8 +21,8 @@ impl Pass {
         self.guard.tell(&planned.intent.environment, group);
     }
 
-    /// Tells the front the address of a holder whose container is to serve next. Where that cannot be
-    /// seen now, the front hears of it once there is something to switch.
+    /// Sends the proxy the address of a sandbox whose container is to serve next. If the sandbox cannot be
+    /// inspected now, the proxy gets the address once there is a container to switch to.
     pub(super) async fn announce(&self, planned: &Planned, holder: &str) {
         let environment = &planned.intent.environment;
         let _ = self.fleet.look(&self.engine, holder).await;
@@ -33,7 +33,7 @@ impl Pass {
         }
     }
 
-    /// What would be done now.
+    /// Returns the plan as it would be now.
     pub(super) async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, PassError> {
         let planned = self.plan(environment).await?;
         Ok(planned.map(|planned| {
@@ -51,8 +51,9 @@ impl Pass {
         }))
     }
 
-    /// Takes back Ready and its like while steps are taken: what they stop or start serves again only
-    /// once that is seen. The plan's notes are kept after the steps, so these are the ones from before.
+    /// Withdraws Ready and similar statuses while steps are taken: a container that they stop or start
+    /// serves again only once that is observed. The plan's state is stored after the steps, so the stored
+    /// state is the earlier one.
     pub(super) async fn no_longer_ready(
         &self,
         planned: &Planned,
@@ -68,8 +69,8 @@ impl Pass {
         Ok(self.writer.report(&status, &planned.memory).await?)
     }
 
-    /// Notes that a pass has looked at an environment. The first time since the process started, a
-    /// status that is as it was counts again, which the store does not ring for.
+    /// Notes that an environment has been reconciled. The first time since the process started, even an
+    /// unchanged status counts as news, although the store sends no wakeup for it.
     pub(super) fn observed(&self, environment: &EnvironmentName) {
         if self.looks.observed(environment) {
             self.writer.ring(environment);
@@ -77,7 +78,7 @@ impl Pass {
     }
 }
 
-/// How a generation came to be, as a sentence.
+/// Describes the origin of a generation in a sentence.
 pub(super) fn record_words(entry: &Entry) -> String {
     let what = match (&entry.revision, &entry.image) {
         (Some(revision), _) => format!("commit {}", revision.short()),

@@ -1,25 +1,22 @@
-//! Removing all that a record owns, for a demo that leaves nothing behind. The loop itself never
-//! does this.
+//! Removes all that a record owns, for a demo that leaves nothing behind. The reconcile loop never does
+//! this.
 
 use super::builder::tag_prefix;
 use super::docker::{Engine, EngineError, guard, holder};
 use crate::model::container::label;
 use crate::model::name::NetworkName;
 
-/// The names of all containers of the engine.
+/// Returns the names of all containers of the engine.
 ///
-/// # Errors
-/// A sentence, where the engine does not answer.
+/// # Errors Returns a sentence if the engine does not answer.
 pub async fn names_in_use() -> Result<Vec<String>, String> {
     let listed = Engine::new(None).list().await.map_err(|error| error.to_string())?;
     Ok(listed.into_iter().flat_map(|container| container.names).collect())
 }
 
-/// Removes the containers, images, network and volumes of a record. The daemon that owns it must
-/// have been stopped.
+/// Removes the containers, images, network and volumes of a record. Its daemon must have been stopped.
 ///
-/// # Errors
-/// A sentence, where the engine does not remove one of them.
+/// # Errors Returns a sentence if the engine fails to remove one of them.
 pub async fn remove_record(record: &str, network: &NetworkName, volumes: &[String]) -> Result<(), String> {
     let engine = Engine::new(None);
     remove(&engine, record, network, volumes).await.map_err(|error| error.to_string())
@@ -31,7 +28,7 @@ async fn remove(
     network: &NetworkName,
     volumes: &[String],
 ) -> Result<(), EngineError> {
-    // Whatever cannot be removed, the rest is.
+    // Continues after a failed removal.
     let mut failed = None;
     let mut note = |removed: Result<(), EngineError>| failed = failed.take().or(removed.err());
     for container in engine.list().await? {
@@ -42,7 +39,7 @@ async fn remove(
     for image in engine.images_of_record(record, &tag_prefix(record)).await? {
         note(engine.remove_image_entirely(&image).await);
     }
-    // The engine keeps them if another record's containers are made of them.
+    // The engine keeps them if containers of another record use them.
     for program in [&holder::PROGRAM, &guard::PROGRAM] {
         let _ = engine.remove_image(&program.image()).await;
     }

@@ -1,9 +1,9 @@
-//! The clock of the process. Plans have none: they are handed the time.
+//! The clock of the process. Plans have no clock: they get the time as an argument.
 //!
-//! Waiting must not depend on a wall clock that somebody sets. So this clock is the wall clock when the
-//! process starts, runs on by the monotonic clock, and is never set back: after the wall clock was, it
-//! stays ahead. If the wall clock is set forward, as on a host that learns the time after it started, it
-//! follows; what is waited for is then due early.
+//! Waiting must not depend on a wall clock that can be set. This clock equals the wall clock when the
+//! process starts, advances with the monotonic clock, and never goes back. After the wall clock is set back,
+//! this clock stays ahead. If the wall clock is set forward, as on a host that learns the time after it
+//! started, this clock follows, and pending waits are due early.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,26 +20,27 @@ pub fn now() -> Timestamp {
     CLOCK.read(Instant::now(), wall())
 }
 
-/// The wall clock's time, which others compare with theirs: the engine, and what is in its files.
+/// The time of the wall clock, for comparison with times from the engine and in its files.
 pub(super) fn wall() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// How far [`now`] is ahead of the wall clock: by how much that was set back since the process started.
+/// How far [`now`] is ahead of the wall clock: the amount by which that was set back since the process
+/// started.
 pub(super) fn ahead() -> Duration {
     let wall = wall();
     now().since(wall)
 }
 
-/// A moment that the engine tells, by the clock of this process, which is `ahead` of the wall clock. The
+/// Translates a time from the engine to the clock of this process, which is `ahead` of the wall clock. The
 /// engine's own clock was set back together with ours, or it runs on another host and was not. `None`: by
-/// either account the moment is still to come.
+/// either account, the time is in the future.
 pub(super) fn translated(told: Timestamp, now: Timestamp, ahead: Duration) -> Option<Timestamp> {
     [told.after(ahead), told].into_iter().find(|ours| *ours <= now.after(SKEW))
 }
 
 struct Clock {
-    /// A moment by the monotonic clock, and what it is by this one.
+    /// A monotonic time, and the time of this clock at that moment.
     anchor: Mutex<Option<(Instant, Timestamp)>>,
 }
 

@@ -1,5 +1,5 @@
-//! What the engine's events tell of how containers ended: by themselves, or because somebody sent a
-//! signal. An inspect does not tell that.
+//! The causes of containers' ends, from the engine's events: their own program, or a signal. An inspect does
+//! not show that.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::model::cause::Witness;
 use crate::model::time::Timestamp;
 
-/// How long after a signal that ends processes the end of one may still be due to it: the longest time
-/// that people give a program to stop.
+/// How long after a terminating signal the end of a container may still be due to it: the longest stop
+/// timeout that users give a program.
 const AFTER_SIGNAL: Duration = Duration::from_secs(300);
 /// The same for signals that most programs survive, such as a reload.
 const AFTER_OTHER_SIGNAL: Duration = Duration::from_secs(2);
@@ -19,12 +19,12 @@ const SAME_END: Duration = Duration::from_secs(5);
 /// How long the event of an end may take to come.
 const LATE: Duration = Duration::from_secs(20);
 
-/// What is known of the ends of containers.
+/// The known ends of containers.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
-    /// Since when no event was missed, by the clock of this host.
+    /// The start of the period without missed events, by the clock of this host.
     since: Timestamp,
-    /// The last signal that somebody sent, and when, by container.
+    /// The last signal that a container was sent, with its time, by container.
     signals: HashMap<String, (u8, Timestamp)>,
     /// The last end, and whether it was due to a signal, by container.
     ends: HashMap<String, (Timestamp, bool)>,
@@ -53,7 +53,7 @@ impl Ends {
         self.ends.remove(id);
     }
 
-    /// What was told of the end of a container at `at`.
+    /// The known cause of a container's end at `at`.
     pub(super) fn witness(&self, id: &str, at: Timestamp, now: Timestamp) -> Witness {
         let is_same = |end: &Timestamp| *end <= at.after(SAME_END) && at <= end.after(SAME_END);
         match self.ends.get(id).filter(|(end, _)| is_same(end)) {

@@ -1,8 +1,8 @@
-//! What is known of the host's containers and things, kept up to date by events.
+//! The container cache: the known containers and other objects of the host, updated by events.
 //!
-//! An event about one container is answered by one inspect of it; a resync by one list of all, and
-//! inspects of what changed. Passes read containers from here. Of images, volumes and the network they
-//! ask the engine only what is not known yet; what a container wrote last they ask for each time.
+//! An event about a container leads to one inspect of it. A resync lists all containers, and inspects the
+//! changed ones. Reconciles read containers from here. They ask the engine only for unknown images, volumes
+//! and networks; the last output of a container they request each time.
 
 mod names;
 
@@ -25,25 +25,25 @@ use crate::model::observed::{ContainerState, NameHolder, NetworkPresence, SeenCo
 use crate::model::time::Timestamp;
 use names::foreign_names;
 
-/// A moment of an event, by the clock of this process; now if that is still to come.
+/// Translates the time of an event to the clock of this process; now, if that is in the future.
 fn ours(told: Timestamp) -> Timestamp {
     let now = now();
     translated(told, now, ahead()).unwrap_or(now)
 }
 
-/// Lines of a container's last output that are kept where it ended or does not become ready.
+/// The number of last output lines that are kept of a container that ended or does not become ready.
 const LAST_LINES: usize = 10;
-/// The most characters of them.
+/// The maximum number of characters in them.
 const MOST_CHARACTERS: usize = 16 * 1024;
-/// How long the first looks at all containers may take before passes go on with what is known.
+/// How long the first inspections of all containers may take before reconciles continue with the known ones.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// Containers that a resync looks at at once.
+/// The number of concurrent inspections in a resync.
 const LOOKS_AT_ONCE: usize = 8;
 
-/// How long a look at a path of this host may take.
+/// The timeout for checking a path of this host.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The containers of one host, as far as they matter.
+/// The relevant containers of one host.
 pub(crate) struct Fleet {
     record: String,
     known: Mutex<Known>,
@@ -51,31 +51,31 @@ pub(crate) struct Fleet {
 
 #[derive(Default)]
 struct Known {
-    /// Our containers by id, with the summary of the list that they were last seen with.
+    /// The managed containers by ID, as last inspected.
     ours: HashMap<String, (EnvironmentName, SeenContainer)>,
-    /// The list's word for the state of ours, to tell what changed without an inspect.
+    /// The listed summary of managed containers, to detect changes without an inspect.
     listed: HashMap<String, (Vec<String>, String)>,
-    /// How many looks, at single containers or at all, were begun.
+    /// The number of inspections and lists that were started.
     looks: u64,
-    /// The number of the look whose answer was taken last, by container.
+    /// The number of the last applied inspection, by container.
     taken: HashMap<String, u64>,
-    /// Why containers could not be looked at, as it was logged, and whose they are where that is known.
+    /// The logged errors of failed inspections, by container, with the environment if it is known.
     unseen: HashMap<String, (Option<EnvironmentName>, EngineError)>,
-    /// What events told of the ends of ours.
+    /// The known ends of managed containers.
     ends: Ends,
-    /// Names of containers that are not ours.
+    /// Names of unmanaged containers.
     foreign: HashMap<String, NameHolder>,
-    /// Environments that left the manifest, and the one that took over the containers of each.
+    /// Environments that left the manifest, each with the environment that took over its containers.
     adopted: HashMap<EnvironmentName, EnvironmentName>,
-    /// Image IDs known to be there, with the paths of their `VOLUME` lines.
+    /// The known image IDs, with the paths of their `VOLUME` lines.
     images: HashMap<Digest, BTreeSet<AbsolutePath>>,
-    /// Images known to be there by name.
+    /// The known images by name.
     names: HashMap<String, Digest>,
-    /// Volumes known to be there.
+    /// The known volumes.
     volumes: HashSet<String>,
-    /// What is known of the managed network.
+    /// The known state of the managed network.
     network: Option<NetworkPresence>,
-    /// When containers were started and ended.
+    /// The start and end times of containers.
     lives: Lives,
 }
 
@@ -88,19 +88,19 @@ impl Fleet {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Our containers of one environment that run its images, each with what its holder has of the
-    /// network in its place.
+    /// The managed containers of one environment that run its images. Each has the network attachment of its
+    /// sandbox in place of its own.
     pub(crate) fn containers(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
         let (holders, containers) = self.by_role(environment);
         containers.into_iter().map(|container| container.with_holder(&holders)).collect()
     }
 
-    /// Our holders of one environment.
+    /// The sandboxes of one environment.
     pub(crate) fn holders(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
         self.by_role(environment).0
     }
 
-    /// All our containers of one environment, each application before its sandbox.
+    /// All managed containers of one environment, each application before its sandbox.
     pub(crate) fn all_of(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
         let (holders, containers) = self.by_role(environment);
         containers.into_iter().chain(holders).collect()
@@ -112,22 +112,22 @@ impl Fleet {
         ours.partition(|seen| seen.labels.get(label::ROLE).is_some_and(|role| role == label::HOLDER))
     }
 
-    /// Environments that have containers of ours.
+    /// Environments that have managed containers.
     pub(crate) fn environments(&self) -> BTreeSet<EnvironmentName> {
         self.known().ours.values().map(|(environment, _)| environment.clone()).collect()
     }
 
-    /// How many containers of ours there are.
+    /// The number of managed containers.
     pub(crate) fn count(&self) -> usize {
         self.known().ours.len()
     }
 
-    /// Whether a container is known to be ours.
+    /// Whether a container is known to be managed.
     pub(crate) fn knows(&self, id: &str) -> bool {
         self.known().ours.contains_key(id)
     }
 
-    /// Notes that events are followed without a gap from now on.
+    /// Notes that events are complete from now on.
     pub(crate) fn witness_from(&self, now: Timestamp) {
         self.known().ends.witness_from(now);
     }
@@ -148,7 +148,7 @@ impl Fleet {
         }
     }
 
-    /// What ended those of `containers` that did not end by their own program.
+    /// The external causes of the ends of `containers`.
     pub(crate) fn ended_by(&self, containers: &[SeenContainer], now: Timestamp) -> BTreeMap<String, EndedBy> {
         let known = self.known();
         let by = |seen: &SeenContainer| {
@@ -159,7 +159,7 @@ impl Fleet {
         containers.iter().filter_map(by).collect()
     }
 
-    /// Forgets which images, volumes and networks are there; they are asked for again when needed.
+    /// Forgets the known images, volumes and networks; they are requested again when needed.
     pub(crate) fn forget_things(&self) {
         let mut known = self.known();
         known.images.clear();
@@ -168,7 +168,7 @@ impl Fleet {
         known.network = None;
     }
 
-    /// Forgets that an image is there. Says whether it was known to be.
+    /// Forgets an image. Returns whether it was known.
     pub(crate) fn forget_image(&self, id: &str) -> bool {
         let mut known = self.known();
         let before = known.images.len() + known.names.len();
@@ -177,18 +177,18 @@ impl Fleet {
         known.images.len() + known.names.len() < before
     }
 
-    /// Forgets whether the managed network is there.
+    /// Forgets the managed network.
     pub(crate) fn forget_network(&self) {
         self.known().network = None;
     }
 
-    /// Forgets that a volume is there. Says whether it was known to be.
+    /// Forgets a volume. Returns whether it was known.
     pub(crate) fn forget_volume(&self, name: &str) -> bool {
         self.known().volumes.remove(name)
     }
 
-    /// Those of `paths` that the engine does not find. One that is seen here is taken to be there: where
-    /// the engine sees another disk, it refuses to mount what it does not find.
+    /// Those of `paths` that the engine does not find. A path that exists here is assumed to exist for the
+    /// engine: if the engine sees another disk, it refuses to mount a missing path.
     pub(crate) async fn missing_sources(
         &self,
         engine: &Engine,
@@ -196,7 +196,7 @@ impl Fleet {
     ) -> Result<BTreeSet<AbsolutePath>, EngineError> {
         let mut missing = BTreeSet::new();
         for path in paths {
-            // A disk behind a network may never answer, which tells nothing.
+            // A network disk may never answer, so a timeout gives no information.
             let looked = tokio::time::timeout(LOOK, tokio::fs::metadata(path.as_path())).await;
             if matches!(looked, Ok(Err(_))) && !engine.has_source(&path).await? {
                 missing.insert(path);
@@ -205,7 +205,7 @@ impl Fleet {
         Ok(missing)
     }
 
-    /// Those of `names` that the engine holds.
+    /// Returns those of `names` that exist in the engine.
     pub(crate) async fn volumes(
         &self,
         engine: &Engine,
@@ -218,7 +218,7 @@ impl Fleet {
         Ok(known.into_iter().chain(found).collect())
     }
 
-    /// Whether the managed network is there, and whose it is.
+    /// Returns whether the managed network exists, and its owner.
     pub(crate) async fn network(
         &self,
         engine: &Engine,
@@ -236,7 +236,7 @@ impl Fleet {
         Ok(presence)
     }
 
-    /// Whether the engine holds an image of this name.
+    /// Whether the engine has an image of this name.
     pub(crate) async fn has_image(&self, engine: &Engine, name: &str) -> Result<bool, EngineError> {
         if self.known().names.contains_key(name) {
             return Ok(true);
@@ -246,7 +246,7 @@ impl Fleet {
         Ok(true)
     }
 
-    /// Those of `ids` that the engine holds, each with the paths of its `VOLUME` lines.
+    /// Returns those of `ids` that the engine has, each with the paths of its `VOLUME` lines.
     pub(crate) async fn images(
         &self,
         engine: &Engine,
@@ -270,14 +270,14 @@ impl Fleet {
         Ok(present)
     }
 
-    /// One list of all containers, and an inspect of each of ours that changed since the last one;
-    /// `afresh` inspects all of ours. Gives the environments whose containers changed.
+    /// Lists all containers, and inspects each managed one that changed since the last list; `afresh`
+    /// inspects all managed ones. Returns the environments whose containers changed.
     pub(crate) async fn resync(
         &self,
         engine: &Engine,
         afresh: bool,
     ) -> Result<BTreeSet<EnvironmentName>, EngineError> {
-        // Whatever is looked at from here on may have been made after the list.
+        // Any inspection from here on may see a container that is newer than the list.
         let begun = self.known().begin_look();
         let list = engine.list().await?;
         let (ours, foreign): (Vec<_>, Vec<_>) = list.into_iter().partition(|listed| self.is_ours(listed));
@@ -299,15 +299,15 @@ impl Fleet {
         };
         match tokio::time::timeout(if afresh { FIRST_LOOK } else { Duration::MAX }, looking).await {
             Ok(looked) => looked.map(|()| changed),
-            // Those that are known need not wait for the others.
+            // The known containers need not wait for the others.
             Err(_) => Ok(changed),
         }
     }
 
-    /// Notes that nothing is known yet of containers that were listed.
+    /// Notes that the listed containers are not inspected yet.
     fn expect(&self, listed: &[Listed]) {
         let of = |listed: &Listed| (listed.id.clone(), self.environment_of(listed.labels.iter()));
-        // Before the lock, which is taken to find out whose they are.
+        // Before the lock, because finding their environments takes it.
         let expected: Vec<_> = listed.iter().map(of).collect();
         let mut known = self.known();
         for (id, environment) in expected {
@@ -318,7 +318,7 @@ impl Fleet {
         }
     }
 
-    /// The containers of which nothing is known yet, though they were listed.
+    /// The containers that were listed but not inspected yet.
     pub(crate) fn expected(&self) -> Vec<String> {
         let known = self.known();
         let unseen = known.unseen.keys().filter(|id| !known.ours.contains_key(*id));
@@ -340,8 +340,8 @@ impl Fleet {
         }
     }
 
-    /// Why a container of an environment is not known, though the engine listed it: what else is known
-    /// of the environment is not all, and must not be acted upon.
+    /// The reason why a listed container of an environment is unknown. The known containers of the
+    /// environment are incomplete then, and must not be acted upon.
     pub(crate) fn unseen(&self, environment: &EnvironmentName) -> Option<EngineError> {
         let known = self.known();
         let of_it = |id: &String, of: &Option<EnvironmentName>| {
@@ -351,15 +351,15 @@ impl Fleet {
         unseen.find(|(id, (of, _))| of_it(id, of)).map(|(_, (_, error))| error.clone())
     }
 
-    /// Looks at one container again. Gives its environment where it is ours and changed. Where two
-    /// look at once, the answer to the one that asked first does not replace the other's.
+    /// Inspects one container again. Returns its environment if it is managed and has changed. Of two
+    /// concurrent inspections, the answer to the earlier one does not replace that to the later one.
     pub(crate) async fn look(
         &self,
         engine: &Engine,
         id: &str,
     ) -> Result<Option<EnvironmentName>, EngineError> {
         let number = self.known().begin_look();
-        // Until there is an answer, each resync looks again.
+        // Until an inspection succeeds, each resync repeats it.
         self.known().listed.remove(id);
         let seen = engine.inspect(id).await?;
         self.known().unseen.remove(id);
@@ -376,17 +376,16 @@ impl Fleet {
         let mut seen = seen;
         known.lives.translate(&mut seen, now(), ahead());
         let before = known.ours.insert(seen.id.clone(), (environment.clone(), seen.clone()));
-        // The next list shows whether it changed again.
+        // The next list shows whether it has changed again.
         known.listed.remove(&seen.id);
         Ok(before.is_none_or(|(_, before)| before != seen).then_some(environment))
     }
 
-    /// Keeps what was known of a container of `environment`, where that is known, after a look at it
-    /// ended in `error`: the others must not wait for one that the engine cannot tell of, such as one
-    /// that is half removed, or not yet.
+    /// Keeps the previous state of a container of `environment`, if that is known, after its inspection
+    /// failed with `error`. Other containers must not wait for one that the engine cannot inspect, such as
+    /// one that is partly removed or not fully created.
     ///
-    /// # Errors
-    /// `error`, where it is the engine itself that does not answer.
+    /// # Errors Returns `error` if the engine itself does not answer.
     pub(crate) fn keep(
         &self,
         id: &str,
@@ -406,12 +405,12 @@ impl Fleet {
         Ok(None)
     }
 
-    /// The last that a container wrote; `None` where it cannot be read now.
+    /// Returns the last output of a container; `None` if it cannot be read now.
     pub(crate) async fn last_output(&self, engine: &Engine, id: &str) -> Option<String> {
         engine.last_output(id, LAST_LINES).await.ok().map(ending)
     }
 
-    /// Forgets what is not in a list, but for what was looked at since that was `begun`.
+    /// Forgets the containers that are not in a list, except for those inspected since `begun`.
     fn forget_all_but(&self, listed: &[Listed], begun: u64) -> BTreeSet<EnvironmentName> {
         let mut known = self.known();
         let there: HashSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
@@ -444,7 +443,7 @@ impl Fleet {
     }
 }
 
-/// What the list says of a container, to tell whether it changed.
+/// The fields of a listed container that show whether it changed.
 fn summary(listed: &Listed) -> (Vec<String>, String) {
     (listed.names.clone(), listed.state.clone())
 }
@@ -455,7 +454,7 @@ impl Known {
         self.looks
     }
 
-    /// Whether the answer to the look `number` is news: none that was asked for later came before it.
+    /// Whether the answer to inspection `number` is new: no answer to a later one was applied before.
     fn take(&mut self, id: &str, number: u64) -> bool {
         let taken = self.taken.entry(id.to_owned()).or_default();
         let is_news = number > *taken;
@@ -472,7 +471,8 @@ impl Known {
     }
 }
 
-/// Whole lines of the end of it: part of a line may be part of a secret, which nobody recognizes.
+/// Keeps complete lines at the end: a partial line may contain part of a secret, which could not be
+/// recognized.
 fn ending(output: String) -> String {
     let Some((start, _)) = output.char_indices().rev().nth(MOST_CHARACTERS) else { return output };
     output[start..].split_once('\n').map_or(String::new(), |(_, lines)| lines.to_owned())

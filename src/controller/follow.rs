@@ -1,5 +1,5 @@
-//! Following branches: one task a repository asks git for the heads, when a push was announced and
-//! now and then anyway, and takes what it finds into the record.
+//! Polling branches: one task for each repository asks git for the heads, when a push was announced and at
+//! intervals, and records the answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,29 +23,29 @@ use crate::plan::backoff;
 use crate::record::{RecordError, Resolver, StatusWriter};
 use crate::source::SourceError;
 
-/// However fast pushes are announced, git is asked at most this often.
+/// The minimum interval between requests to git, however often pushes are announced.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 
-/// What keeps registries from being used, by whose trouble it is, in sentences.
+/// The errors that keep registries from being used, by source, in sentences.
 pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// One repository and who follows it.
+/// The poller of one repository.
 #[derive(Clone)]
 pub(crate) struct Follower {
     pub(crate) repository: RepositoryName,
     pub(crate) url: String,
-    /// Who we are there.
+    /// The git credentials.
     pub(crate) login: Option<Login>,
     pub(crate) poll: Duration,
     pub(crate) followers: Vec<(EnvironmentName, BranchName)>,
-    /// Which commits concern which of them.
+    /// Decides which commits concern which environment.
     pub(crate) paths: Arc<Paths>,
-    /// Rung when a push was announced.
+    /// Notified when a push was announced.
     pub(crate) announced: Arc<Notify>,
     pub(crate) findings: Findings,
 }
 
-/// Where followers of branches and tags say what they found out of each environment.
+/// Records the results of polling branches and tags for each environment.
 #[derive(Clone)]
 pub(crate) struct Findings {
     pub(crate) looks: Looks,
@@ -54,7 +54,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Says that the head or digest is known, and that what was wrong before has passed.
+    /// Records that the head or digest is known, and that an earlier problem has passed.
     pub(crate) async fn known(&self, environment: &EnvironmentName, asked: Asked) {
         let news = self.looks.answered(environment, asked);
         if news.of_trouble {
@@ -64,7 +64,7 @@ impl Findings {
         self.ring(environment, news);
     }
 
-    /// Says why the head or digest is not known. Whoever waits for the answer learns of it.
+    /// Records why the head or digest is unknown. Requests that wait for the answer see it.
     pub(crate) async fn unknown(
         &self,
         environment: &EnvironmentName,
@@ -90,19 +90,19 @@ impl Findings {
     }
 
     async fn tell(&self, environment: &EnvironmentName, message: &str) {
-        // An event that cannot be kept is in a log line as well.
+        // If the event cannot be stored, a log line has it as well.
         let _ = self.writer.event(environment, EventKind::System, message, now()).await;
     }
 }
 
-/// When a question that failed so many times in a row is asked again.
+/// The time of the next request after so many failures in a row.
 pub(super) fn next_ask(poll: Duration, failures: u32, seed: &str) -> Duration {
     let retry = backoff(failures + 1, seed);
     if poll.is_zero() { retry } else { retry.min(poll) }
 }
 
-/// Waits until the next poll, which is sooner after failures: what was announced must get through soon
-/// after the other side answers again. For ever where nothing failed and nothing is polled.
+/// Waits until the next poll. After failures that is sooner, because an announced push must be applied soon
+/// after the other side answers again. Waits forever if nothing failed and polling is off.
 pub(super) async fn until_next_poll(poll: Duration, failures: u32, seed: &str) {
     match failures {
         0 if poll.is_zero() => std::future::pending().await,
@@ -112,7 +112,7 @@ pub(super) async fn until_next_poll(poll: Duration, failures: u32, seed: &str) {
 }
 
 impl Follower {
-    /// Follows until dropped.
+    /// Polls until dropped.
     pub(crate) async fn run(self) {
         let mut failures = 0;
         loop {
@@ -125,7 +125,7 @@ impl Follower {
         }
     }
 
-    /// Asks for all heads at once. Returns whether every one of them is known now.
+    /// Requests all heads at once. Returns whether all of them are known now.
     async fn ask(&self, failures: u32) -> bool {
         let from = now();
         let heads = self.heads().await;
@@ -160,7 +160,7 @@ impl Follower {
         })
     }
 
-    /// Takes the head of one environment's branch into the record.
+    /// Applies the head of one environment's branch to the record.
     async fn take(
         &self,
         environment: &EnvironmentName,
@@ -190,18 +190,18 @@ impl Follower {
     }
 }
 
-/// What a head is worth that cannot be compared with the commit before it.
+/// The result for a head that cannot be compared with the previous commit.
 fn not_compared(repository: &RepositoryName, why: &str) -> Unknown {
     let message = format!("repository {repository}: {why}");
     Unknown { reason: Reason::SourceUnreachable, message, is_answer: false }
 }
 
-/// What an answer is worth that could not be written to the record: nothing.
+/// The result for an answer that could not be recorded: unknown.
 pub(super) fn unrecorded(error: &RecordError) -> Unknown {
     Unknown { reason: Reason::SourceUnreachable, message: chain(error), is_answer: false }
 }
 
-/// Why git gave no heads, in one word.
+/// The reason why git returned no heads, in one word.
 fn reason(error: &SourceError) -> Reason {
     match error {
         SourceError::Denied { .. } | SourceError::Password { .. } | SourceError::NotTrusted { .. } => {

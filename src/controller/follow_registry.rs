@@ -1,5 +1,5 @@
-//! Following registries: one task a registry asks for the digests of tags, when a push was announced
-//! and now and then anyway, and whether what was pushed there is still there.
+//! Polling registries: one task for each registry requests the digests of tags, when a push was announced
+//! and at intervals, and checks whether pushed images still exist.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -27,10 +27,10 @@ use crate::model::time::Timestamp;
 use crate::record::DesiredReader;
 use crate::registry::RegistryError;
 
-/// However fast pushes are announced, a registry is asked at most this often.
+/// The minimum interval between requests to a registry, however often pushes are announced.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 
-/// What followers of all registries work with.
+/// The shared state of all registry pollers.
 #[derive(Clone)]
 pub(super) struct Tools {
     pub(super) registries: Arc<Registries>,
@@ -40,16 +40,16 @@ pub(super) struct Tools {
     pub(super) findings: Findings,
 }
 
-/// The followers that run.
+/// The running pollers.
 #[derive(Default)]
 pub(super) struct RegistryFollowers {
     running: HashMap<RegistryHost, (Followed, DropGuard)>,
-    /// What rings each.
+    /// The wakeup of each poller.
     announced: HashMap<RegistryHost, Arc<Notify>>,
 }
 
 impl RegistryFollowers {
-    /// Starts those that the manifest asks for and ends the others.
+    /// Starts the pollers that the manifest needs and ends the others.
     pub(super) fn staff(
         &mut self,
         manifest: &Manifest,
@@ -73,7 +73,7 @@ impl RegistryFollowers {
 }
 
 impl RegistryFollowers {
-    /// Rings the follower of an environment's tag, where it follows one.
+    /// Notifies the poller of an environment's tag, if it has one.
     pub(super) fn announce(&self, manifest: &Manifest, environment: &EnvironmentName) {
         let spec = manifest.environments.get(environment);
         if let Some(Supply::Tag { image }) = spec.map(|spec| &spec.supply)
@@ -83,19 +83,19 @@ impl RegistryFollowers {
         }
     }
 
-    /// Rings all: bells were missed.
+    /// Notifies all pollers, because wakeups were missed.
     pub(super) fn announce_all(&self) {
         self.announced.values().for_each(|announced| announced.notify_one());
     }
 }
 
-/// What is followed at one registry. Another one is another follower.
+/// The targets of one registry's poller. If they change, the poller is replaced.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Followed {
     poll: Duration,
-    /// Who pushes there, and where to.
+    /// The environments that push there, each with its repository.
     pushers: Vec<(EnvironmentName, ImageRepository)>,
-    /// Who follows which tag there.
+    /// The environments that track a tag there.
     followers: Vec<(EnvironmentName, TaggedImage)>,
 }
 
@@ -121,13 +121,13 @@ fn followed(manifest: &Manifest) -> HashMap<RegistryHost, Followed> {
 struct Follower {
     host: RegistryHost,
     followed: Followed,
-    /// Rung when a push was announced.
+    /// Notified when a push was announced.
     announced: Arc<Notify>,
     tools: Tools,
 }
 
 impl Follower {
-    /// Follows until dropped.
+    /// Polls until dropped.
     async fn run(self) {
         let mut failures = 0;
         loop {
@@ -141,7 +141,7 @@ impl Follower {
         }
     }
 
-    /// Asks for everything, whatever is wrong with some of it. Returns whether all of it is known now.
+    /// Makes all requests, even if some fail. Returns whether all answers are known now.
     async fn ask(&self, failures: u32) -> bool {
         let mut all_known = self.ask_for_pushed().await;
         for (environment, image) in &self.followed.followers {
@@ -160,7 +160,7 @@ impl Follower {
         all_known
     }
 
-    /// Takes the digest of a tag into the record.
+    /// Applies the digest of a tag to the record.
     async fn ask_for_tag(
         &self,
         environment: &EnvironmentName,
@@ -177,8 +177,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Asks whether the recorded images are still where they were pushed, and says what keeps that
-    /// from being known. Returns whether it is known of all.
+    /// Checks whether the recorded images still exist in their registries, and reports errors that keep this
+    /// unknown. Returns whether the answer is known for all images.
     async fn ask_for_pushed(&self) -> bool {
         let mut troubles = BTreeSet::new();
         for (environment, repository) in &self.followed.pushers {
@@ -200,8 +200,8 @@ impl Follower {
         is_known
     }
 
-    /// Whether the recorded image is still where it was pushed. Registries lose what was deployed
-    /// by a garbage collection or a lost disk, and nobody notices before the next pull.
+    /// Whether the recorded image still exists where it was pushed. Registries lose deployed images by
+    /// garbage collection or a lost disk, and nobody notices before the next pull.
     async fn look_for_pushed(
         &self,
         environment: &EnvironmentName,
@@ -229,7 +229,7 @@ impl Follower {
     }
 }
 
-/// Why a registry told no digest of a tag.
+/// The reason why a registry returned no digest for a tag.
 fn unknown(error: &RegistryError) -> Unknown {
     let (reason, is_answer) = match error {
         RegistryError::Unavailable { .. } => (Reason::RegistryUnavailable, false),
@@ -250,7 +250,8 @@ mod tests {
     use crate::model::name::{Digest, Generation};
     use crate::record::{Change, open};
 
-    /// A registry that fails for `broken`, lets nobody in to `private`, and has one digest of all else.
+    /// A registry that fails for `broken`, denies access to `private`, and has one digest for everything
+    /// else.
     async fn registry() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -275,7 +276,7 @@ mod tests {
         let answer = format!(
             "HTTP/1.1 {status}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
-        // The asker may be gone.
+        // The client may have disconnected.
         let _ = stream.write_all(answer.as_bytes()).await;
     }
 

@@ -1,6 +1,6 @@
-//! Removing an environment that left the manifest, because a person asked to.
+//! Removing an environment that left the manifest, at a user's request.
 //!
-//! Nothing of it is removed otherwise: an edit of the manifest must not take a service down. Volumes are
+//! Otherwise nothing of it is removed: an edit of the manifest must not take a service down. Volumes are
 //! never removed.
 
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
 use crate::model::observed::SeenContainer;
 
-/// Grace period for containers whose declared one is gone with the manifest: Docker's own default.
+/// Grace period for containers whose declared period left with the manifest: Docker's own default.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Carries out a recorded request to forget `environment`, if there is one. What fails is tried again
+/// Carries out a recorded request to forget `environment`, if there is one. A failed removal is tried again
 /// after the next resync.
 pub(super) async fn forget(pass: &Pass, environment: &EnvironmentName) {
     if let Err(error) = try_to(pass, environment).await {

@@ -1,4 +1,4 @@
-//! What is said of the generations of a record.
+//! Events about the generations of a record.
 
 use super::before::record_words;
 use super::clock::now;
@@ -7,8 +7,7 @@ use crate::model::desired::{Desired, Outcome};
 use crate::model::event::EventKind;
 
 impl Pass {
-    /// Says that the record moved, and that generations which nobody waits for any more are
-    /// superseded.
+    /// Logs that the record changed, and marks generations that nothing waits for any more as superseded.
     pub(super) async fn tell_of_generations(&self, desired: &Desired) -> Result<(), PassError> {
         let (environment, entry) = (&desired.environment, &desired.entry);
         let before = self.status.status(environment)?;

@@ -1,5 +1,4 @@
-//! Inspections at containers that changed, beside each other: one slow answer is the trouble of one
-//! container, and keeps nobody else waiting.
+//! Concurrent inspections of changed containers: a slow answer affects one container, and delays no other.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,32 +10,31 @@ use futures::stream::FuturesUnordered;
 use super::docker::EngineError;
 use super::watch::Watch;
 
-/// How long after an answer that did not come in time a container is looked at again, and how often: the
-/// next resync looks too.
+/// How long after a timeout a container is inspected again, and how often. The next resync inspects it too.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 const TRIES: usize = 5;
 
-/// What a look found.
+/// The result of an inspection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inspected {
-    /// What it found is known now, or is known to be unknown.
+    /// The result is known now, or is known to be unknown.
     Known,
-    /// Someone else's container came, went or changed its name where it matters.
+    /// An unmanaged container came, left or changed a relevant name.
     Foreign,
     /// The engine itself does not answer.
     Lost(EngineError),
 }
 
-/// The looks that are under way, one for each container.
+/// The running inspections, one for each container.
 #[derive(Default)]
 pub(super) struct Inspections {
     running: FuturesUnordered<BoxFuture<'static, (String, Inspected)>>,
-    /// The containers in them, with the names of those that changed again since.
+    /// The inspected containers, with the names of those that changed again since.
     changed: HashMap<String, Option<Vec<String>>>,
 }
 
 impl Inspections {
-    /// Inspections at a container, after the look at it that is under way, where there is one.
+    /// Starts an inspection of a container, after the running one if there is one.
     pub(super) fn begin(&mut self, watch: &Watch, id: String, names: Vec<String>) {
         match self.changed.get_mut(&id) {
             Some(again) => again.get_or_insert_default().extend(names),
@@ -51,7 +49,7 @@ impl Inspections {
         }
     }
 
-    /// The end of the next look; `None` where none is under way.
+    /// Returns the next finished inspection; `None` if none is running.
     pub(super) async fn next(&mut self, watch: &Watch) -> Option<Inspected> {
         let (id, looked) = self.running.next().await?;
         if let Some(names) = self.changed.remove(&id).flatten() {
@@ -105,8 +103,7 @@ mod tests {
     /// Long enough for a busy machine, and shorter than the deadline of one call.
     const PATIENCE: Duration = Duration::from_secs(25);
 
-    /// An engine that answers by a script: containers are called `c0` to `c39`, and of `c0` it never
-    /// tells.
+    /// A scripted engine: containers are called `c0` to `c39`, and inspects of `c0` never get an answer.
     #[derive(Clone)]
     struct Engine {
         record: String,
@@ -132,7 +129,7 @@ mod tests {
             while let Some(path) = read_head(&mut stream).await {
                 let (path, query) = path.split_once('?').unwrap_or((&path, ""));
                 let answer = match path.trim_start_matches("/v1.44") {
-                    // Of a role, or left by a build.
+                    // Containers of a role, or left by a build.
                     "/containers/json" if query.contains("filters") => json!([]),
                     "/version" => json!({"Version": "28.0.0", "ApiVersion": "1.44"}),
                     "/containers/json" => (0..40).map(|number| self.listed(number)).collect(),
@@ -195,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Reads the head of a request that has no body, and gives its path.
+    /// Reads the head of a request that has no body, and returns its path.
     async fn read_head(stream: &mut UnixStream) -> Option<String> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

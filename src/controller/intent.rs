@@ -1,4 +1,4 @@
-//! From the manifest and the record to what a plan is made for.
+//! Builds the desired state for a plan, from the manifest and the record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, Suppl
 use crate::plan::{AfterHold, Intent, SupplyKind};
 use crate::secret;
 
-/// What should be, for the entry that counts.
+/// The desired state, for the valid entry.
 pub(super) fn of(
     declared: &Declared,
     desired: &Desired,
@@ -21,7 +21,7 @@ pub(super) fn of(
     proposed: Option<&GoBack>,
 ) -> Intent {
     let spec = &declared.spec;
-    // Where nothing listens, there is nothing to pass traffic to.
+    // Without a port, there is no traffic to pass.
     let drain = manifest.front.as_ref().filter(|_| spec.port.is_some()).map(|front| front.drain);
     Intent {
         proposed: proposed.is_some_and(|back| back.from == entry.generation),
@@ -50,7 +50,7 @@ pub(super) fn of(
     }
 }
 
-/// What the manifest declares, or while a hold keeps a container what that one was made of.
+/// The declaration from the manifest, or while a hold keeps a container, the one that it was made from.
 pub(super) fn declared(
     manifest: &Manifest,
     desired: &Desired,
@@ -91,7 +91,7 @@ fn variables(spec: &EnvironmentSpec) -> Result<BTreeMap<String, Secret>, String>
     read.collect()
 }
 
-/// The variables whose values are kept elsewhere. What is written in the manifest is no secret.
+/// The variables whose values are stored elsewhere. Values in the manifest are not secret.
 fn secret_names(spec: &EnvironmentSpec) -> BTreeSet<String> {
     let is_secret = |(_, value): &(&String, &EnvValue)| matches!(value, EnvValue::Secret(_));
     spec.env.iter().filter(is_secret).map(|(name, _)| name.clone()).collect()
@@ -112,7 +112,7 @@ fn options(
         env,
         secrets: secret_names(spec),
         port: spec.port,
-        // With a front, that has the port.
+        // With a proxy, the proxy has the port.
         publish: spec.publish.filter(|_| !declared.fronted),
         volumes: spec.volumes.clone(),
         extra_hosts: spec.extra_hosts.clone(),
@@ -168,7 +168,7 @@ mod tests {
             first_ready: Timestamp::default(),
             declared: Declared::now(&first, &dev).map(Box::new),
         };
-        // As it is read from the store by a later process.
+        // As a later process reads it from the store.
         let stored = serde_json::to_vec(&Memory { good: Some(good), ..Memory::default() }).unwrap();
         let memory: Memory = serde_json::from_slice(&stored).unwrap();
         assert_eq!(mode(&edited, &desired, &memory), "128");

@@ -1,7 +1,7 @@
-//! What takes long, in the background: builds and pulls, one an environment.
+//! Long operations in the background: builds and pulls, one for each environment.
 //!
-//! A pass begins and cancels jobs and reads how far they are; it never waits for one. A job rings
-//! when it moves on and when it ends.
+//! A reconcile starts and cancels jobs and reads their progress; it never waits for one. A job sends a
+//! wakeup when it progresses and when it ends.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -27,12 +27,12 @@ use crate::model::time::Timestamp;
 use crate::model::view::BuildProgress;
 use crate::plan::backoff;
 
-/// Builds and pulls of one repository or registry that run at once on one host.
+/// The maximum number of concurrent builds and pulls of one repository or registry on one host.
 const OF_ONE_ORIGIN: usize = 2;
-/// Those of all of them together: one that hangs leaves a slot to the others.
+/// The maximum number of all of them together: a hung one leaves a slot to the others.
 const AT_ONCE: usize = 3;
 
-/// What a job brings; two jobs of the same key bring the same.
+/// The identity of a job: two jobs with the same key have the same result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum JobKey {
     /// A build of these inputs.
@@ -50,37 +50,37 @@ impl JobKey {
     }
 }
 
-/// How a job ended by itself.
+/// The end of a job, unless it was cancelled.
 pub(crate) enum Ended {
-    /// It brought this.
+    /// The image.
     Got(Image),
-    /// It never will, and the record says so where it was a build.
+    /// It always fails with these inputs. For a build, this is in the record.
     Failed { reason: Reason, message: String },
-    /// It could not be tried, and need not be before `pause` is over.
+    /// It could not be tried, and should not be retried before `pause` is over.
     Unavailable { reason: Reason, message: String, pause: Duration },
 }
 
-/// How long a build may take.
+/// The time limits of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// In all.
+    /// The total time.
     pub(crate) timeout: Duration,
-    /// Without any output.
+    /// The time without any output.
     pub(crate) idle_timeout: Duration,
 }
 
-/// What a job says while it runs.
+/// The progress of a running job.
 #[derive(Clone)]
 pub(crate) struct Progress {
     step: Arc<Mutex<String>>,
-    /// Of a build, once it has a number.
+    /// The build, once it has a number.
     build: Arc<Mutex<Option<BuildProgress>>>,
     wake: Wake,
     environment: EnvironmentName,
 }
 
 impl Progress {
-    /// Says what it is doing now.
+    /// Reports the current step.
     pub(crate) fn say(&self, step: impl Into<String>) {
         let step = step.into();
         let mut slot = self.step.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,7 @@ impl Progress {
         }
     }
 
-    /// Says which build it is, so that its log can be followed, and how long it may take from now on.
+    /// Identifies the build, so that its log can be followed, and sets its time limits from now on.
     pub(crate) fn is_build(&self, number: u64, limits: Limits) {
         let Limits { timeout, idle_timeout } = limits;
         let build = BuildProgress {
@@ -112,7 +112,7 @@ impl Progress {
 pub(crate) struct Jobs {
     of: Arc<Mutex<HashMap<EnvironmentName, OfEnvironment>>>,
     slots: Slots,
-    /// Held while a job runs, so that what two environments want is built or pulled once.
+    /// Held while a job runs, so that an image that two environments want is built or pulled once.
     turns: Arc<Mutex<HashMap<JobKey, Arc<tokio::sync::Mutex<()>>>>>,
     wake: Wake,
     tasks: TaskTracker,
@@ -132,14 +132,14 @@ struct Running {
     cancel: CancellationToken,
 }
 
-/// How far an environment's jobs are, for one pass.
+/// The state of an environment's jobs, for one reconcile.
 #[derive(Debug, Default)]
 pub(crate) struct JobState {
-    /// Of the job that is wanted; `None`: nothing is known of it here.
+    /// The state of the wanted job; `None`: it is unknown here.
     pub(crate) acquisition: Option<Acquisition>,
-    /// Another job than the wanted one is running.
+    /// A job other than the wanted one is running.
     pub(crate) is_superseded: bool,
-    /// Since when jobs were cancelled one after the other.
+    /// The start of a series of cancelled jobs.
     pub(crate) burst_since: Option<Timestamp>,
 }
 
@@ -153,7 +153,7 @@ impl Jobs {
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far the job `wanted` is.
+    /// Returns the state of the job `wanted`.
     pub(crate) fn state(&self, environment: &EnvironmentName, wanted: Option<&JobKey>) -> JobState {
         let all = self.all();
         let Some(slot) = all.get(environment) else { return JobState::default() };
@@ -169,7 +169,7 @@ impl Jobs {
         }
     }
 
-    /// Begins a job, unless one is running for this environment. What it brings comes from `origin`: a
+    /// Starts a job, unless one is running for this environment. `origin` is the source of its image: a
     /// repository or a registry.
     pub(crate) fn begin<F, W>(&self, environment: &EnvironmentName, key: JobKey, origin: &str, work: W)
     where
@@ -195,8 +195,8 @@ impl Jobs {
         let of_panic = key.clone();
         let turn = self.turn(&key);
         let job = async move {
-            // Before the slot: who waits for the same job of another environment must not keep a
-            // third one from its own.
+            // Before the slot: a job that waits for the same job of another environment must not take the
+            // slot of a third one.
             let _turn = turn.lock_owned().await;
             let _slot = slots.acquire(&origin).await;
             failpoint::before(point);
@@ -222,7 +222,7 @@ impl Jobs {
         if let Some(slot) = self.all().get_mut(environment) {
             slot.running = None;
             match ended {
-                // Cancelled: nothing is known of it but that it was cut short.
+                // Cancelled: only the interruption is known of it.
                 None => drop(slot.burst_since.get_or_insert(now)),
                 Some(ended) => slot.note(environment, key, ended, now),
             }
@@ -230,14 +230,14 @@ impl Jobs {
         self.wake.ring(environment);
     }
 
-    /// The build that is under way for an environment.
+    /// Returns the running build of an environment.
     pub(crate) fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         let all = self.all();
         let running = all.get(environment)?.running.as_ref()?;
         running.progress.build.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The builds that are under way.
+    /// Returns the running builds.
     pub(crate) fn builds(&self) -> HashSet<BuildKey> {
         let all = self.all();
         let running = all.values().filter_map(|slot| slot.running.as_ref());
@@ -248,7 +248,7 @@ impl Jobs {
         builds.collect()
     }
 
-    /// Ends the job of an environment, which rings once it has ended.
+    /// Cancels the job of an environment, which sends a wakeup once it has ended.
     pub(crate) fn cancel(&self, environment: &EnvironmentName) {
         if let Some(running) = self.all().get(environment).and_then(|slot| slot.running.as_ref()) {
             running.cancel.cancel();
@@ -265,7 +265,7 @@ impl Jobs {
     }
 }
 
-/// A job that never says how it ended would be under way for ever.
+/// A job that never reports its end would be running forever.
 fn panicked(key: &JobKey) -> Ended {
     error!(?key, "a job panicked; it is tried again later");
     let reason = match key {
@@ -303,7 +303,7 @@ mod tests {
         EnvironmentName::new(name).unwrap()
     }
 
-    /// How the job of `environment` ended, once it has.
+    /// Waits until the job of `environment` has ended, and returns its end.
     async fn end(jobs: &Jobs, environment: &EnvironmentName, key: &JobKey) -> Acquisition {
         let ended = async {
             loop {

@@ -1,9 +1,9 @@
-//! When containers were started and ended, by the clock of this process.
+//! The start and end times of containers, by the clock of this process.
 //!
-//! The engine tells both by the wall clock. While that is as it was when the process started, the two
-//! clocks agree. After it was set back, what the engine tells of a new start or end is translated when it
-//! is first seen, and stays so: compared as the engine writes it, a container would seem to be older than
-//! the sandbox that it joined, and a pause after a crash to be over long ago.
+//! The engine uses the wall clock. As long as that is not set after the process started, the two clocks
+//! agree. After it is set back, the engine's time of a new start or end is translated when it is first
+//! observed, and the translation is kept. With the engine's own times, a container would seem older than the
+//! sandbox that it joined, and a pause after a crash would seem long over.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::clock::translated;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::time::Timestamp;
 
-/// How long after its start a process may see containers for the first time that were there before it.
+/// How long after its start a process may observe containers for the first time that existed before it.
 const OPENING: Duration = Duration::from_secs(10);
-/// How long ago something is put that was, by the engine's account, still to come when the process started.
-/// Longer than any pause or deadline.
+/// The assumed age of an event whose engine time was still in the future when the process started. Longer
+/// than any pause or deadline.
 const LONG: u64 = 50 * 365 * 24 * 60 * 60 * 1000;
 
 /// The last start and end of each container.
 #[derive(Default)]
 pub(super) struct Lives {
-    /// When the first container was seen.
+    /// The time of the first observed container.
     opened: Option<Timestamp>,
     by_container: HashMap<String, Life>,
 }
@@ -32,7 +32,7 @@ struct Life {
     ended: Option<Moment>,
 }
 
-/// A moment as the engine tells it, and by the clock of this process.
+/// A time of the engine, and the same time by the clock of this process.
 #[derive(Clone, Copy)]
 struct Moment {
     told: Timestamp,
@@ -40,10 +40,10 @@ struct Moment {
 }
 
 impl Moment {
-    /// The same moment as before if the engine tells the same, else a new one. A new one that is still to
-    /// come was told by a clock that is ahead of ours. It was seen as it happened, so it is now, if `is_live`.
-    /// Otherwise it was before the clock was set back, while abide did not run: long ago, in the order in
-    /// which the engine tells it.
+    /// Returns the earlier translation if the engine's time is unchanged, else a new one. A new time in the
+    /// future comes from a clock that is ahead of ours. If `is_live`, it was observed as it happened, so it
+    /// is now. Otherwise, it was before the clock was set back, while abide did not run: long ago, in the
+    /// engine's order.
     fn of(told: Timestamp, before: Option<Self>, now: Timestamp, ahead: Duration, is_live: bool) -> Self {
         if let Some(before) = before.filter(|before| before.told == told) {
             return before;
@@ -55,8 +55,8 @@ impl Moment {
 }
 
 impl Lives {
-    /// Translates the moments of a container that was just seen. `ahead`: how far the clock of this process
-    /// is ahead of the engine's.
+    /// Translates the times of a container that was just observed. `ahead`: how far the clock of this
+    /// process is ahead of the engine's.
     pub(super) fn translate(&mut self, seen: &mut SeenContainer, now: Timestamp, ahead: Duration) {
         let opened = *self.opened.get_or_insert(now);
         let is_live = self.by_container.contains_key(&seen.id) || now.since(opened) > OPENING;
@@ -73,7 +73,7 @@ impl Lives {
         }
     }
 
-    /// Forgets a container that is gone.
+    /// Forgets a removed container.
     pub(super) fn forget(&mut self, id: &str) {
         self.by_container.remove(id);
     }

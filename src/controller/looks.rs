@@ -1,5 +1,5 @@
-//! What is known of followed branches and tags, and who asked for a fresh answer. Kept in memory:
-//! after a restart every follower asks first thing.
+//! The known state of tracked branches and tags, and requests for new answers. It is kept in memory: after a
+//! restart, each poller asks first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use crate::model::name::EnvironmentName;
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 
-/// Questions that wait until their follower hears of them; with more, the next poll answers.
+/// The maximum number of requests that wait for a poller; beyond that, the next poll answers.
 const MOST_QUESTIONS: usize = 256;
 
-/// One [`Look`] for each environment, shared by followers, passes and the API.
+/// One [`Look`] for each environment, shared by pollers, reconciles and the API.
 #[derive(Clone)]
 pub(crate) struct Looks {
     all: Arc<Mutex<BTreeMap<EnvironmentName, Noted>>>,
@@ -25,48 +25,48 @@ pub(crate) struct Looks {
 #[derive(Clone, Default)]
 struct Noted {
     look: Look,
-    /// Since when someone waits for an answer to a question of then or later.
+    /// Set while a client waits for an answer to a request from this time or later.
     awaited: Option<Timestamp>,
 }
 
-/// What an answer changed.
+/// The effect of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct News {
-    /// Trouble began, became another, or ended.
+    /// An error began, changed or ended.
     pub(crate) of_trouble: bool,
-    /// Someone waited for the answer.
+    /// A client waited for the answer.
     pub(crate) is_awaited: bool,
 }
 
-/// Why the head of a branch or the digest of a tag could not be found out.
+/// The reason why the head of a branch or the digest of a tag is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unknown {
     pub(crate) reason: Reason,
     pub(crate) message: String,
-    /// Whether git or the registry answered, namely that there is none.
+    /// Whether git or the registry answered that it does not exist.
     pub(crate) is_answer: bool,
 }
 
 impl Looks {
-    /// Nothing is known yet. The supervisor reads the questions.
+    /// An empty state. The supervisor reads the requests.
     pub(crate) fn new() -> (Self, mpsc::Receiver<EnvironmentName>) {
         let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
         (Self { all: Arc::default(), questions }, asked)
     }
 
-    /// What is known of one environment.
+    /// The known state of one environment.
     pub(crate) fn of(&self, environment: &EnvironmentName) -> Look {
         self.all().get(environment).map(|noted| noted.look.clone()).unwrap_or_default()
     }
 
-    /// Has the follower of an environment ask at once.
+    /// Makes the poller of an environment ask at once.
     pub(crate) fn ask(&self, environment: &EnvironmentName) {
         self.all().entry(environment.clone()).or_default().awaited = Some(now());
-        // Full means that many questions are about to be answered; the poll takes care of this one.
+        // If the queue is full, many requests are about to be answered; the poll covers this one.
         let _ = self.questions.try_send(environment.clone());
     }
 
-    /// Notes that a pass has looked at an environment. Returns whether it is the first that did.
+    /// Notes that an environment has been reconciled. Returns whether this is the first time.
     pub(crate) fn observed(&self, environment: &EnvironmentName) -> bool {
         let mut all = self.all();
         let look = &mut all.entry(environment.clone()).or_default().look;
@@ -82,7 +82,7 @@ impl Looks {
         News { of_trouble: look.trouble.take().is_some(), is_awaited }
     }
 
-    /// Notes that there was no answer, or that it was none.
+    /// Notes a missing or unusable answer.
     pub(crate) fn unknown(
         &self,
         environment: &EnvironmentName,
@@ -107,7 +107,7 @@ impl Looks {
         News { of_trouble, is_awaited }
     }
 
-    /// Forgets what was known of the branch or tag of an environment, which follows another now.
+    /// Forgets the known branch or tag of an environment, which tracks another one now.
     pub(crate) fn forget(&self, environment: &EnvironmentName) {
         if let Some(Noted { look, .. }) = self.all().get_mut(environment) {
             *look = Look { is_observed: look.is_observed, ..Look::default() };
