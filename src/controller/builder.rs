@@ -1,8 +1,8 @@
 //! One build, from a commit to an image.
 //!
-//! Everything happens in a directory of the build's own, so that two builds at once, or a killed
-//! one's remains, never meet. The order is the one of the manifest: check out, remove, overlay,
-//! other checkouts, steps, final image.
+//! Each build works in its own directory, so that concurrent builds and the remains of a killed build never
+//! collide. The order is that of the manifest: check out, remove, overlay, other checkouts, steps, final
+//! image.
 
 mod activity;
 mod args;
@@ -54,7 +54,7 @@ pub(crate) use overlays::Overlays;
 pub(super) use script::ASIDE;
 use work::Work;
 
-/// Where a daemon keeps what is not in the store.
+/// The folders of the daemon for data outside the store.
 #[derive(Clone, Debug)]
 pub struct StateDirs {
     /// Bare copies of repositories.
@@ -63,20 +63,21 @@ pub struct StateDirs {
     pub work: PathBuf,
     /// `<number>.log` for each build.
     pub logs: PathBuf,
-    /// What steps of builds made, by the key of their inputs.
+    /// The outputs of build steps, by the key of their inputs.
     pub outputs: PathBuf,
-    /// What the guard reads.
+    /// The files for the guard.
     pub guard: PathBuf,
-    /// The end of the output of each environment's last container that was removed.
+    /// The end of the output of each environment's last removed container.
     pub previous: PathBuf,
-    /// Notes of builds under way, which outlive a daemon that is killed.
+    /// Records of builds in progress, which survive a killed daemon.
     pub attempts: PathBuf,
-    /// What no script of a build may see, beside the secret files that the manifest names.
+    /// Paths that no build script may see, in addition to the secret files in the manifest.
     pub hidden: Vec<PathBuf>,
 }
 
 impl StateDirs {
-    /// The folders below that of the record. They are absolute, because git and scripts run elsewhere.
+    /// Returns the folders below that of the record. The paths are absolute, because git and scripts run in
+    /// other directories.
     pub fn of(record: &Path) -> Self {
         let record = std::path::absolute(record).unwrap_or_else(|_| record.to_owned());
         let [mirrors, work, logs, outputs, guard, previous, attempts] =
@@ -86,7 +87,7 @@ impl StateDirs {
     }
 }
 
-/// What to build.
+/// The inputs of a build request.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) environment: EnvironmentName,
@@ -94,17 +95,17 @@ pub(crate) struct Task {
     pub(crate) branch: BranchName,
     pub(crate) revision: CommitId,
     pub(crate) spec: BuildSpec,
-    /// Where the image is pushed; no part of what is built.
+    /// The push destination. It is not an input of the image.
     pub(crate) push: Option<ImageRepository>,
 }
 
-/// Why a build made no image.
+/// The reason why a build made no image.
 enum BuildError {
-    /// These inputs cannot be built.
+    /// Permanent: these inputs cannot be built.
     Verdict(Reason, String),
-    /// It could not be tried.
+    /// Temporary: the build could not be attempted.
     Unavailable(Reason, String),
-    /// Git did not end this step in time, and asked nobody else meanwhile.
+    /// Git exceeded the time limit of this step, without waiting for any other party.
     TimedOut(&'static str, String),
 }
 
@@ -113,14 +114,14 @@ impl BuildError {
         Self::Verdict(Reason::BuildFailed, message.into())
     }
 
-    /// Something of this machine was in the way, which says nothing of the inputs.
+    /// A problem of this host, which does not depend on the inputs.
     fn not_tried(message: impl Into<String>) -> Self {
         Self::Unavailable(Reason::BuildFailed, message.into())
     }
 }
 
 impl BuildError {
-    /// The container of a step could not be run to its end.
+    /// Converts an error that ended the container of a step early.
     fn of_run(error: EngineError) -> Self {
         match error.cause() {
             Cause::Hand | Cause::Host | Cause::Port => Self::not_tried(error.to_string()),
@@ -128,7 +129,7 @@ impl BuildError {
         }
     }
 
-    /// The same, with the step that it came from.
+    /// Adds the step in which the error occurred.
     fn during(self, step: &str) -> Self {
         let named = |message: String| format!("{step}: {message}");
         match self {
@@ -158,7 +159,7 @@ impl From<SourceError> for BuildError {
         match error {
             error if error.is_transient() => Self::Unavailable(Reason::SourceUnavailable, message),
             SourceError::NoSuchCommit { .. } => Self::Verdict(Reason::RevisionNotFound, message),
-            // Both may be back in a moment, and the commit is the same then.
+            // Both may return in a moment, and the commit is then the same.
             SourceError::NoSuchBranch { .. } | SourceError::NotARepository { .. } => {
                 Self::Unavailable(Reason::SourceUnavailable, message)
             }
@@ -190,8 +191,8 @@ impl From<EngineError> for BuildError {
     }
 }
 
-/// How long to leave the registries of a build alone: the one that it pushes to, and those of its base
-/// images, of which the engine does not pass on what they ask for.
+/// Returns how long to pause requests to the registries of a build: the push destination and the registries
+/// of the base images. For the latter, the engine does not report the pause that they request.
 fn pause_after(task: &Task, message: &str, registries: &Registries) -> Duration {
     let of_push = task.push.as_ref().and_then(|repository| registries.quiet_for(repository.host()));
     let of_bases = (cause::of_build(message) == Cause::RateLimit).then_some(RATE_LIMITED);
@@ -215,7 +216,7 @@ impl From<Trouble> for BuildError {
     }
 }
 
-/// Runs blocking file work beside the async threads.
+/// Runs blocking file operations outside the async threads.
 async fn blocking<T: Send + 'static>(
     step: &str,
     work: impl FnOnce() -> Result<T, ContextError> + Send + 'static,
@@ -237,16 +238,16 @@ pub(crate) struct Builder {
     pub(crate) status: StatusReader,
     pub(crate) writer: StatusWriter,
     pub(crate) dirs: StateDirs,
-    /// One a repository: a mirror lets one operation in at a time, and that is known to its value.
+    /// One mirror for each repository. A mirror allows one operation at a time, and its value enforces that.
     pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
     pub(crate) overlays: Overlays,
-    /// The step in which the last try of a build took too long.
+    /// The step in which the last attempt of a build exceeded its time limit.
     pub(crate) timeouts: Mutex<HashMap<BuildKey, &'static str>>,
 }
 
 impl Builder {
-    /// Builds, records how it ended, and says so. Dropping the future cancels the build and leaves
-    /// no record of it.
+    /// Builds, records the result, and returns it. Dropping the future cancels the build without recording
+    /// anything.
     pub(crate) async fn run(self: Arc<Self>, task: Task, key: BuildKey, progress: Progress) -> Ended {
         match self.build_and_push(&task, &key, &progress).await {
             Ok(image) => Ended::Got(image),
@@ -266,11 +267,11 @@ impl Builder {
         remote(url, login.as_ref())
     }
 
-    /// Whether `ancestor` is `commit` or one of those that led to it, as the mirror of the repository
-    /// at `url` knows them.
+    /// Returns whether `ancestor` is `commit` or one of its ancestors, according to the mirror of the
+    /// repository at `url`.
     ///
     /// # Errors
-    /// [`SourceError`] if `commit` itself cannot be had now.
+    /// [`SourceError`] if `commit` itself is not available now.
     pub(crate) async fn contains(
         &self,
         url: &str,
@@ -281,10 +282,10 @@ impl Builder {
         self.mirror(self.remote(url)?).contains(commit, branch, ancestor).await
     }
 
-    /// Whether any branch leads to `commit`, as git tells it now.
+    /// Returns whether any branch contains `commit`, according to git at this moment.
     ///
     /// # Errors
-    /// [`SourceError`] if git cannot tell.
+    /// [`SourceError`] if git cannot answer.
     pub(crate) async fn has_commit(&self, url: &str, commit: &CommitId) -> Result<bool, SourceError> {
         match self.mirror(self.remote(url)?).ensure(commit, None).await {
             Ok(()) => Ok(true),
@@ -318,7 +319,7 @@ impl Builder {
         }
     }
 
-    /// Pushes what was built, and notes with the build where it is now: the same inputs are pushed
+    /// Pushes the image and records its new location with the build, so that the same inputs are pushed only
     /// once.
     async fn push(
         &self,
@@ -343,7 +344,7 @@ impl Builder {
         key: &BuildKey,
         progress: &Progress,
     ) -> Result<Image, BuildError> {
-        // Another environment may have built the same while this one waited for its turn.
+        // Another environment may have built the same inputs while this build waited for its turn.
         if let Some((_, image)) = self.known(key).await? {
             return Ok(image);
         }
@@ -366,7 +367,7 @@ impl Builder {
         let made = match attempt {
             Err(ends) => Err(BuildError::failed(ends.to_string())),
             Ok(attempt) => {
-                // It is dropped with the work, once the end is recorded.
+                // The attempt is dropped with the work, after the result is recorded.
                 work.attempt = Some(attempt);
                 tokio::select! {
                     made = work.image() => made,
@@ -416,7 +417,7 @@ impl Builder {
         }
     }
 
-    /// The number of the newest build of each environment, whose log people ask for first.
+    /// Returns the number of each environment's newest build, whose log users read first.
     fn newest_builds(&self) -> Result<BTreeSet<u64>, RecordError> {
         let mut newest = BTreeSet::new();
         for Desired { environment, .. } in self.desired.all()? {
@@ -425,7 +426,7 @@ impl Builder {
         Ok(newest)
     }
 
-    /// The build of these inputs and its image, if that is still here.
+    /// Returns the build of these inputs and its image, if the image still exists.
     async fn known(&self, key: &BuildKey) -> Result<Option<(BuildRecord, Image)>, BuildError> {
         let Some(record) = self.status.build(key)? else { return Ok(None) };
         let BuildResult::Built(image) = &record.result else { return Ok(None) };
@@ -435,7 +436,8 @@ impl Builder {
         Ok(is_here.then_some((record, image)))
     }
 
-    /// What takes too long twice in the same step of git is due to the repository, and a verdict.
+    /// Turns a second timeout in the same step of git into a permanent failure, because the repository must
+    /// be the cause.
     fn judge_timeout(&self, key: &BuildKey, made: Result<Image, BuildError>) -> Result<Image, BuildError> {
         let mut timeouts = self.timeouts.lock().unwrap_or_else(PoisonError::into_inner);
         let before = timeouts.remove(key);
@@ -460,18 +462,18 @@ impl Builder {
     }
 }
 
-/// The name under which an image is kept, so that no prune takes it. The image itself says nothing of
-/// whose it is, for its ID is to depend on its content alone; so its name does.
+/// Returns the name that protects an image from a prune. The name contains the record and the environment,
+/// because the image itself must not: its ID may depend only on its content.
 pub(super) fn name_of(record: &str, environment: &EnvironmentName, key: &BuildKey) -> String {
     format!("abide/{environment}:{}{}", tag_prefix(record), key.short())
 }
 
-/// What the tags begin with that a record gives to the images of its builds.
+/// Returns the prefix of the tags that a record gives to its build images.
 pub(super) fn tag_prefix(record: &str) -> String {
     format!("{}-", record.get(..8).unwrap_or(record))
 }
 
-/// What the record is to keep of a build; nothing of one that could not be tried.
+/// Returns the result to record for a build, or the error of a build that could not be attempted.
 fn verdict(
     number: u64,
     made: Result<Image, BuildError>,

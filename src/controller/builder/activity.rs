@@ -1,4 +1,4 @@
-//! When a build said something last.
+//! The time of a build's last output.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub(super) struct Activity(Arc<Mutex<Option<Instant>>>);
 
 impl Activity {
-    /// Notes that it said something just now.
+    /// Records output at this moment.
     pub(super) fn touch(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Waits until it has been silent for `limit`.
+    /// Waits until the build has been silent for `limit`.
     pub(super) async fn silent_for(&self, limit: Duration) {
         loop {
             let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);

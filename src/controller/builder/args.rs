@@ -3,31 +3,31 @@
 use crate::model::name::{BranchName, CommitId};
 use crate::model::time::Timestamp;
 
-/// Stands for the name of the branch.
+/// The placeholder for the name of the branch.
 pub(super) const BRANCH: &str = "{branch}";
 
-/// What arguments may name. Each is as much a part of a build's content as a file: an argument that
-/// names the commit makes every commit a build of its own.
+/// The values of placeholders in arguments. Each belongs to a build's content like a file does: with an
+/// argument that names the commit, every commit needs its own build.
 pub(super) struct Facts<'a> {
     /// `{commit}`, and `{short_commit}`: its first twelve digits.
     pub(super) commit: &'a CommitId,
     /// `{branch}`.
     pub(super) branch: &'a BranchName,
-    /// `{date}`: when the commit was made, in UTC.
+    /// `{date}`: the time of the commit, in UTC.
     pub(super) time: Timestamp,
 }
 
 impl Facts<'_> {
-    /// Fills in what `text` names. Other braces stay as they are.
+    /// Replaces the placeholders in `text`. Other braces are unchanged.
     pub(super) fn fill(&self, text: &str) -> String {
-        // The branch last: its name may have braces of its own.
+        // The branch is replaced last, because its name may contain braces.
         text.replace("{commit}", self.commit.as_str())
             .replace("{short_commit}", self.commit.short())
             .replace("{date}", &self.date())
             .replace(BRANCH, self.branch.as_str())
     }
 
-    /// `2026-11-28T23:30:00Z`: commits know no fractions of a second.
+    /// Formats the time as `2026-11-28T23:30:00Z`, because commits have no fractions of a second.
     fn date(&self) -> String {
         let text = self.time.to_string();
         let (seconds, _) = text.split_once('.').unwrap_or((text.trim_end_matches('Z'), ""));

@@ -1,5 +1,5 @@
-//! Tries of builds that are under way, on disk: a build that ends the daemon itself is known by them at
-//! the next start.
+//! Records build attempts in progress on disk. If a build kills the daemon itself, the next daemon recognizes
+//! it by them.
 
 use std::fmt;
 use std::fs;
@@ -11,27 +11,28 @@ use tracing::warn;
 
 use crate::model::build::BuildKey;
 
-/// A build is not tried again after it ended so many daemons.
+/// A build is not attempted again after it killed this many daemons.
 const MOST_ENDS: u32 = 2;
-/// Notes of tries that are kept; those of builds that nobody wants any more go.
+/// The number of attempts to keep on disk. Older ones belong to builds that are no longer needed.
 const KEPT: usize = 64;
 
-/// The folder of the notes.
+/// The folder of the recorded attempts.
 pub(super) struct Attempts {
     pub(super) dir: PathBuf,
 }
 
-/// A try under way. However it ends within this process, that is no end of the process: the note goes.
+/// An attempt in progress. Its file is removed on drop: an attempt that ends within this process, with
+/// whatever result, did not kill it.
 pub(super) struct Attempt {
     path: PathBuf,
     ends: u32,
 }
 
-/// Tries that ended with their daemons.
+/// Attempts that killed their daemons.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) count: u32,
-    /// What the last one did.
+    /// The step of the last such attempt.
     pub(super) step: String,
 }
 
@@ -48,12 +49,11 @@ impl fmt::Display for Ends {
 }
 
 impl Attempts {
-    /// Notes that a build of these inputs begins. A note that cannot be written keeps no build from
-    /// being tried.
+    /// Records that a build of these inputs begins. The attempt continues even if this cannot be written.
     ///
     /// # Errors
-    /// The tries before, if they are too many. They are forgotten then: the verdict is recorded, and who
-    /// asks for another try gets it.
+    /// Returns the earlier attempts if they are too many. They are then forgotten, because the failure is
+    /// recorded, and a user who requests another attempt gets it.
     pub(super) fn begin(&self, key: &BuildKey) -> Result<Attempt, Ends> {
         let path = self.dir.join(&key.0);
         let (ends, step) = read(&path);
@@ -85,10 +85,10 @@ impl Attempts {
 }
 
 impl Attempt {
-    /// Notes what it does now. The number in front counts this try as one that ended with its daemon,
-    /// which is so if nobody takes the note away.
+    /// Records the current step. The number in front already counts this attempt as one that killed its
+    /// daemon, which is true unless the file is removed.
     pub(super) fn note(&self, step: &str) {
-        // A note that is lost is a try more.
+        // A lost note only allows one more attempt.
         let _ = fs::write(&self.path, format!("{}\n{step}\n", self.ends + 1));
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         let attempts = Attempts { dir: dir.path().join("attempts") };
         let [key, other] = ["a", "b"].map(|key| BuildKey(key.to_owned()));
         for _ in 0..5 {
-            // One that ends in order counts for nothing.
+            // An attempt that ends normally does not count.
             drop(attempts.begin(&key).ok().unwrap());
         }
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Building one image: packing its context, and having it built.
+//! Builds one image: packs its context and runs the build.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::model::container::Secret;
 use crate::model::error::chain;
 use crate::model::name::Digest;
 
-/// One image to build.
+/// The inputs of one image.
 pub(super) struct Order<'a> {
     /// The checkout.
     pub(super) tree: &'a Path,
@@ -26,7 +26,7 @@ pub(super) struct Order<'a> {
     pub(super) context: &'a str,
     /// The Dockerfile in the context.
     pub(super) dockerfile: &'a str,
-    /// The stage that is built; `None`: the last one.
+    /// The stage to build; `None` for the last one.
     pub(super) target: Option<&'a str>,
     /// Build arguments.
     pub(super) args: &'a BTreeMap<String, String>,
@@ -34,16 +34,16 @@ pub(super) struct Order<'a> {
     pub(super) extra: &'a [ExtraFile],
     /// BuildKit secrets by id.
     pub(super) secrets: &'a BTreeMap<String, Secret>,
-    /// Labels of the image. An image that environments run has none: they would be part of its ID.
+    /// Labels of the image. An image for environments has none, because labels would be part of its ID.
     pub(super) labels: BTreeMap<String, String>,
-    /// The name that the image gets.
+    /// The tag for the image.
     pub(super) tag: &'a str,
-    /// Where the packed context is kept meanwhile.
+    /// The folder for the packed context during the build.
     pub(super) place: &'a Path,
 }
 
 impl Work<'_> {
-    /// Builds an image and gives its ID.
+    /// Builds an image and returns its ID.
     pub(super) async fn build_image(&mut self, order: Order<'_>) -> Result<Digest, BuildError> {
         let step = format!("building {}", order.dockerfile);
         let tar = order.place.join("context.tar");
@@ -89,9 +89,9 @@ impl Work<'_> {
         built
     }
 
-    /// Gives the last layer of a build that failed a name, in place of the one before: the classic
-    /// builder leaves it without any, and nobody would find it again. It is the cache of the next try,
-    /// and goes with the images that are no longer needed.
+    /// Tags the last layer of a failed build, and untags the previous one. The classic builder leaves the
+    /// layer without a name, so nobody would find it again. It is the cache of the next attempt, and is
+    /// removed with the images that are no longer needed.
     async fn name_unfinished(&self, layer: &str) {
         let engine = &self.builder.engine;
         let repository = format!("abide/{}", self.task.environment);
@@ -106,13 +106,13 @@ impl Work<'_> {
     }
 }
 
-/// The image of a layer that the classic builder has made or found: ` ---> 0123456789ab`.
+/// Parses the image of a layer that the classic builder has made or found: ` ---> 0123456789ab`.
 fn layer(text: &str) -> Option<&str> {
     let id = text.trim().strip_prefix("---> ")?.trim();
     (id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
-/// Packs the context into `tar`. Gives what was packed, and the Dockerfile's name for the engine.
+/// Packs the context into `tar`. Returns the packed context and the Dockerfile's name for the engine.
 async fn pack_context(order: &Order<'_>, tar: &Path) -> Result<(Packed, String), BuildError> {
     let context = files::inside(order.tree, order.context).map_err(|e| BuildError::failed(chain(&e)))?;
     let (name, extra, to) = (order.dockerfile.to_owned(), order.extra.to_vec(), tar.to_owned());
@@ -125,7 +125,7 @@ async fn pack_context(order: &Order<'_>, tar: &Path) -> Result<(Packed, String),
     .await
 }
 
-/// Engines that were told to do without say so in these words.
+/// Returns whether the engine has BuildKit disabled, which it reports with these words.
 fn lacks_buildkit(error: &EngineError) -> bool {
     let words = error.to_string().to_lowercase();
     words.contains("buildkit") && (words.contains("not supported") || words.contains("not enabled"))

@@ -1,9 +1,9 @@
-//! What a build is made of, as keys.
+//! The inputs of a build, as keys.
 //!
-//! The key of a commit and of how the manifest says to build it is known at once; it tells a pass
-//! whether that was built before. What it turns out to be is only known once the tree is laid out:
-//! the content of contexts, Dockerfiles, arguments and base images, without times, names of commits or
-//! anything else of abide's own. Commits whose content is the same share one image.
+//! The key of a commit and its recipe in the manifest is known at once, and shows a pass whether it was built
+//! before. The key of the content is known only after the checkout. It covers contexts, Dockerfiles,
+//! arguments and base images, but no times, commit names, or data that abide adds. Commits with the same
+//! content share one image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,34 +20,34 @@ use crate::model::error::chain;
 use crate::model::name::Digest;
 use crate::model::spec::{BuildStep, Recipe};
 
-/// What is known of a build before anything is fetched.
+/// The keys that are known before anything is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inputs {
-    /// How the manifest says to build.
+    /// The key of the recipe in the manifest.
     pub(crate) recipe: RecipeKey,
-    /// That, and the commit.
+    /// The key of the recipe and the commit.
     pub(crate) key: BuildKey,
 }
 
 /// The content of a build's inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Content {
-    /// Of all of them.
+    /// The key of all inputs.
     pub(super) key: BuildKey,
-    /// Of each step, in order; `None` for what is no image, and so is made at once.
+    /// The key of each step, in order; `None` for a step without an image, which is cheap to repeat.
     pub(super) steps: Vec<Option<BuildKey>>,
-    /// Whether a base image is not in the engine yet, so that its content is not in the key.
+    /// Whether the engine lacks a base image, whose content is then not in the key.
     pub(super) lacks_base: bool,
 }
 
-/// What one image is made of.
+/// The inputs of one image.
 #[derive(Serialize)]
 struct ImageInputs<'a> {
     context: String,
     dockerfile: String,
     target: &'a Option<String>,
     args: BTreeMap<String, String>,
-    /// The image IDs of what it is built upon, as far as the engine holds it.
+    /// The image IDs of the base images; `None` for an image that the engine does not hold.
     bases: BTreeMap<String, Option<Digest>>,
 }
 
@@ -57,16 +57,16 @@ impl ImageInputs<'_> {
     }
 }
 
-/// The hash of `inputs`, in lower-case hex digits.
+/// Returns the hash of `inputs` in lower-case hex digits.
 pub(super) fn key_of(inputs: &impl Serialize) -> String {
-    // Maps of texts, all of it: nothing that JSON could not say.
+    // The inputs are maps of texts only, which JSON can always represent.
     let text = serde_json::to_vec(inputs).unwrap_or_default();
     hex::encode(Sha256::digest(text))
 }
 
 impl Task {
-    /// What is known of the build, where overlay files hold `overlays` and the manifest names the
-    /// repositories `declared`, which say from where submodules may come.
+    /// Returns the keys of the build. `overlays` are the hashes of the overlay files. `declared` are the
+    /// repositories in the manifest, which decide where submodules may come from.
     fn inputs(&self, overlays: &[String], declared: &[String]) -> Inputs {
         let recipe = serde_json::json!({
             "url": self.url, "spec": self.spec, "overlays": overlays, "declared": declared,
@@ -77,7 +77,7 @@ impl Task {
         Inputs { recipe, key: BuildKey(key_of(&key)) }
     }
 
-    /// Whether the name of the branch goes into what is built.
+    /// Returns whether the branch name is an input of the build.
     fn names_branch(&self) -> bool {
         match &self.spec.recipe {
             Recipe::Script { .. } => true,
@@ -94,10 +94,10 @@ impl Task {
 }
 
 impl Builder {
-    /// What is known of a build before anything is fetched.
+    /// Returns the keys that are known before anything is fetched.
     ///
     /// # Errors
-    /// A sentence, if an overlay file cannot be read: their content is an input.
+    /// A sentence if an overlay file cannot be read, because its content is an input.
     pub(crate) async fn inputs(&self, task: &Task) -> Result<Inputs, String> {
         let declared = if task.spec.submodules { self.declared_urls() } else { Vec::new() };
         if task.spec.overlay.is_empty() {
@@ -114,11 +114,11 @@ impl Builder {
 }
 
 impl Work<'_> {
-    /// The content of the inputs that are laid out in `tree`.
+    /// Returns the keys of the inputs that are checked out in `tree`.
     pub(super) async fn content(&self, tree: &Path) -> Result<Content, BuildError> {
         match &self.task.spec.recipe {
             Recipe::Script { command, image, env } => {
-                // A script is told the commit and the branch, so both go into what it makes.
+                // A script receives the commit and the branch, so both are inputs of its image.
                 let (task, of_tree) = (self.task, fingerprint_tree(tree).await?);
                 let inputs = serde_json::json!({
                     "script": command, "image": image, "env": env, "tree": of_tree,
@@ -147,7 +147,7 @@ impl Work<'_> {
         }
     }
 
-    /// A step's file, the hash of what it is made of, and the key under which it is kept.
+    /// Returns a step's file, the hash of its inputs, and the key of its cached output.
     async fn step_inputs<'s>(
         &self,
         tree: &Path,

@@ -1,9 +1,9 @@
-//! The limits of what a build runs, and how a verdict names them.
+//! The limits of programs in a build, and the messages about them.
 
-/// What counts as the memory of a host that does not say.
+/// The assumed memory of a host that does not report it.
 const UNKNOWN_HOST: u64 = 8 << 30;
 
-/// The most memory that a program may use: what is declared, or three quarters of the host's.
+/// Returns the memory limit of a program: the declared one, or three quarters of the host's memory.
 pub(super) fn memory(declared: Option<u64>) -> u64 {
     declared.unwrap_or_else(|| host_memory().unwrap_or(UNKNOWN_HOST) / 4 * 3)
 }
@@ -22,7 +22,7 @@ pub(super) fn of_pids(what: &str, limit: u32) -> String {
     format!("{what} needs more than its limit of {limit} processes and threads (`pids` of the build)")
 }
 
-/// For a program that says itself that it cannot start another one.
+/// Returns a hint for a program that reports that it cannot start another one.
 pub(super) fn hint_of_pids(limit: u32) -> String {
     format!(" at its limit of {limit} processes and threads (`pids` of the build)")
 }
@@ -31,7 +31,7 @@ pub(super) fn of_output(what: &str, limit: u64) -> String {
     format!("{what} writes more than its output limit of {} (`max_output` of the build)", size(limit))
 }
 
-/// Bytes as people write them.
+/// Formats bytes for readers.
 fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let fitting = UNITS.iter().find(|(_, unit)| bytes >= *unit);

@@ -1,4 +1,4 @@
-//! A build's output, kept in a file of its own.
+//! A build's output, with one file for each build.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -11,37 +11,37 @@ use tracing::warn;
 use super::activity::Activity;
 use crate::model::container::Secret;
 
-/// Logs that are kept, beside those that are needed.
+/// The number of logs to keep, in addition to the needed ones.
 const KEPT: usize = 50;
-/// The most that is kept of one build's output, in bytes.
+/// The limit for one build's output, in bytes.
 const LONGEST: u64 = 16 << 20;
 /// Output without a line break is cut into lines of this many bytes.
 const LONGEST_LINE: usize = 64 * 1024;
-/// A line of a secret that is shorter than this is found in any output, and tells nothing.
+/// A shorter line of a secret occurs in any output by chance, so it is not hidden.
 const SHORTEST_LINE: usize = 6;
-/// Lines that are kept for the sentence about a failed build.
+/// The number of lines in the message about a failed build.
 const TAIL_LINES: usize = 8;
-/// Characters of such a line.
+/// The limit of characters for such a line.
 const TAIL_LINE: usize = 200;
 
-/// The log of one build. A log that cannot be written never fails a build.
+/// The log of one build. A failure to write the log never fails the build.
 pub(super) struct BuildLog {
     file: File,
     written: u64,
     hidden: Vec<Secret>,
     tail: VecDeque<String>,
-    /// What came since the last line break: secrets and lines are only told apart when it is whole.
+    /// Output since the last line break. Secrets and lines can only be recognized in a whole line.
     partial: Vec<u8>,
-    /// When something was written last.
+    /// The time of the last output.
     pub(super) activity: Activity,
 }
 
 impl BuildLog {
-    /// Makes the log of build `number`, and removes those of the oldest builds but for the ones that are
-    /// `needed`. What could not be tried has a log too, and may be tried for weeks.
+    /// Creates the log of build `number`, and removes the oldest logs except for the builds in `needed`. A
+    /// build that could not be attempted has a log too, and may be retried for weeks.
     ///
     /// # Errors
-    /// Where the file cannot be made.
+    /// Returns an error if the file cannot be created.
     pub(super) fn create(logs: &Path, number: u64, needed: &BTreeSet<u64>) -> std::io::Result<Self> {
         std::fs::create_dir_all(logs)?;
         let mut options = OpenOptions::new();
@@ -54,35 +54,35 @@ impl BuildLog {
         Ok(Self { file, written: 0, hidden, tail, partial, activity: Activity::default() })
     }
 
-    /// Never writes this secret from now on. Of one with several lines, such as a key, no line
-    /// either: a log is written line by line.
+    /// Hides this secret in all later output. If it has several lines, such as a key, each line is hidden,
+    /// because the log is written line by line.
     pub(super) fn hide(&mut self, secret: &Secret) {
         self.hidden.push(secret.clone());
         let lines = secret.expose().lines().map(str::trim);
         self.hidden.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).map(Secret::new));
     }
 
-    /// `text` without the secrets that are hidden.
+    /// Returns `text` with all secrets hidden.
     pub(super) fn redacted(&self, text: &str) -> String {
         let hide = |text: String, secret: &Secret| text.replace(secret.expose(), "[redacted]");
         self.hidden.iter().fold(text.to_owned(), hide)
     }
 
-    /// Writes one line of our own.
+    /// Writes one line from abide itself.
     pub(super) fn line(&mut self, text: &str) {
         self.end_partial();
         let text = self.redacted(text);
         self.write(&text);
     }
 
-    /// Writes that a new step begins. What the steps before it said explains nothing from now on.
+    /// Writes the heading of a new step. The output of earlier steps no longer explains a failure.
     pub(super) fn heading(&mut self, text: &str) {
         self.line(&format!("--- {text}"));
         self.tail.clear();
     }
 
-    /// Writes output as it comes. Lines that begin with two dashes are a builder's own, and no last
-    /// words.
+    /// Writes output as it arrives. Lines that begin with two dashes are from a builder, and do not count as
+    /// last lines.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.activity.touch();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -94,7 +94,7 @@ impl BuildLog {
         }
     }
 
-    /// The last lines, for a sentence.
+    /// Returns the last lines, for a message.
     pub(super) fn tail(&mut self) -> String {
         self.end_partial();
         self.tail.iter().cloned().collect::<Vec<_>>().join(" | ")
@@ -138,7 +138,7 @@ fn sweep(logs: &Path, is_needed: impl Fn(u64) -> bool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The numbers of the builds whose logs are there.
+/// Returns the numbers of the builds that have a log.
 fn numbers(logs: &Path) -> std::io::Result<BTreeSet<u64>> {
     let number = |file: std::fs::DirEntry| {
         let name = file.file_name();

@@ -1,5 +1,5 @@
-//! What steps of builds made, kept by the key of their inputs: a build that was cut short, or that
-//! differs elsewhere, does not make it again. A cache: nothing is lost with it but time.
+//! The outputs of build steps, cached by the key of their inputs. A build that was interrupted, or that
+//! differs elsewhere, reuses them. Losing the cache only costs time.
 
 use std::fs;
 use std::io;
@@ -11,30 +11,30 @@ use tracing::warn;
 
 use crate::model::build::BuildKey;
 
-/// Files that are kept.
+/// The number of files to keep.
 const KEPT: usize = 32;
-/// Bytes that are kept of all of them together.
+/// The limit for all files together, in bytes.
 const KEPT_BYTES: u64 = 8 << 30;
 
-/// The folder that they are kept in.
+/// The folder of the cache.
 pub(super) struct Outputs {
     pub(super) dir: PathBuf,
 }
 
 impl Outputs {
-    /// Puts what was made of these inputs at `to`; `false`: nothing is kept of them.
+    /// Copies the output for these inputs to `to`. Returns `false` if the cache has none.
     pub(super) fn take(&self, key: &BuildKey, to: &Path) -> bool {
         let kept = self.dir.join(&key.0);
         let is_taken = fs::hard_link(&kept, to).or_else(|_| fs::copy(&kept, to).map(drop)).is_ok();
         if is_taken && let Ok(file) = fs::File::open(&kept) {
-            // Those that were not used for longest go first.
+            // The least recently used files are removed first.
             let _ = file.set_modified(SystemTime::now());
         }
         is_taken
     }
 
-    /// Keeps what was made of these inputs, and forgets what is too much. A file that cannot be kept
-    /// is made again the next time.
+    /// Caches the output for these inputs, and removes files beyond the limits. If a file cannot be cached,
+    /// the next build makes it again.
     pub(super) fn keep(&self, key: &BuildKey, made: &Path) {
         if let Err(error) = self.try_keep(key, made) {
             warn!(%error, "what a build step made could not be kept");
@@ -44,7 +44,7 @@ impl Outputs {
     fn try_keep(&self, key: &BuildKey, made: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let place = self.dir.join(&key.0);
-        // Of two builds of the same inputs the first counts.
+        // If two builds have the same inputs, the first one counts.
         match fs::hard_link(made, &place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}

@@ -1,4 +1,4 @@
-//! The content of overlay files, which every pass asks for: read again only once a file changed.
+//! The hashes of overlay files, which every pass needs. A file is read again only after it changed.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::context::{ContextError, tree};
 use crate::model::spec::Overlay;
 
-/// A file that changed less than this ago may change again without a sign: clocks of file systems
-/// are that coarse.
+/// A file that changed less than this ago may change again without a new timestamp, because clocks of file
+/// systems are that coarse.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from another without reading it.
+/// Identifies a state of a file without reading its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: (u64, u64),
@@ -30,10 +30,10 @@ pub(crate) struct Overlays {
 }
 
 impl Overlays {
-    /// The SHA-256 of each overlay's content, in their order.
+    /// Returns the SHA-256 of each overlay's content, in the given order.
     ///
     /// # Errors
-    /// If one of them is no regular file or cannot be read.
+    /// Returns an error if an overlay is not a regular file or cannot be read.
     pub(super) fn fingerprints(&self, overlays: &[Overlay]) -> Result<Vec<String>, ContextError> {
         overlays.iter().map(|overlay| self.fingerprint(&overlay.from)).collect()
     }

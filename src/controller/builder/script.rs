@@ -1,5 +1,4 @@
-//! The way of a team that has a build script: it is run as it is, and the image that it made is
-//! taken.
+//! Builds with a team's own build script: abide runs the script unchanged and uses the image that it makes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,15 +15,15 @@ use crate::model::desired::Image;
 use crate::model::spec::{EnvValue, Recipe};
 use crate::model::status::Reason;
 
-/// What follows the record's own prefix in the name of an image whose name is set aside.
+/// In the temporary name of an image, this follows the prefix of the record.
 pub(in crate::controller) const ASIDE: &str = "aside-";
-/// What stands for the number of the build.
+/// The placeholder for the number of the build.
 const NUMBER: &str = "{build_number}";
-/// Numbers above this are not those of builds.
+/// Larger numbers do not come from builds.
 const LARGEST_NUMBER: u64 = 1 << 40;
 
-/// Variables of the daemon that a script gets, where they are set: enough to find programs, the
-/// engine and the way out of the network, and none of the daemon's secrets.
+/// Variables of the daemon that a script inherits if they are set. They suffice to find programs, the engine
+/// and the network proxy, and contain none of the daemon's secrets.
 const HANDED_ON: [&str; 16] = [
     "PATH",
     "HOME",
@@ -45,7 +44,7 @@ const HANDED_ON: [&str; 16] = [
 ];
 
 impl Work<'_> {
-    /// Runs the script in the checkout and takes the image that it made.
+    /// Runs the script in the checkout and returns the image that it made.
     pub(super) async fn script(
         &mut self,
         tree: &Path,
@@ -58,7 +57,7 @@ impl Work<'_> {
         let words: Vec<String> = command.iter().map(|word| word.replace(NUMBER, &number)).collect();
         let image = image.replace(NUMBER, &number);
         let env = self.variables(tree, env)?;
-        // An image that has the name afterwards was made or named by this run.
+        // So an image that has the name afterwards was made or tagged by this run.
         let aside = self.set_aside(&image).await?;
         self.say(&format!("running {}", words.join(" ")));
         let ran = self.run_script(tree, &words, env).await;
@@ -72,7 +71,7 @@ impl Work<'_> {
         }
         ran?;
         let id = made?.ok_or_else(|| made_none(&image, was_there))?;
-        // Whatever the script does with its own names later, this one stays.
+        // Whatever the script later does with its own names, this one stays.
         let (repository, tag) = kept_as.rsplit_once(':').unwrap_or((kept_as, "latest"));
         self.builder.engine.tag(id.as_str(), repository, tag).await?;
         Ok(Image { reference: Some(image), digest: None, id: Some(id) })
@@ -85,7 +84,7 @@ impl Work<'_> {
         Ok(self.builder.engine.set_aside(image, &aside).await?)
     }
 
-    /// All variables of the script's environment.
+    /// Returns all variables of the script's environment.
     fn variables(
         &mut self,
         tree: &Path,
@@ -143,15 +142,15 @@ impl Work<'_> {
 }
 
 impl Builder {
-    /// What a script of this build must not see.
+    /// Returns the paths that a script of this build must not see.
     fn hidden(&self, task: &Task) -> Vec<OsString> {
         let mut hidden = self.dirs.hidden.clone();
         hidden.extend(self.manifest.borrow().secret_files(&task.spec.overlay));
         hidden.into_iter().map(OsString::from).collect()
     }
 
-    /// The highest build number that an image of this script has here. A record that was lost counts
-    /// from one again, and another system may have built before.
+    /// Returns the highest build number among this script's images on the engine. A new record after a loss
+    /// counts from one again, and another system may have built before.
     pub(super) async fn taken_number(&self, task: &Task) -> Result<u64, BuildError> {
         let Recipe::Script { image, .. } = &task.spec.recipe else { return Ok(0) };
         if !image.contains(NUMBER) {
@@ -163,7 +162,7 @@ impl Builder {
     }
 }
 
-/// The number of the build that made an image of this name.
+/// Returns the build number in an image name that matches the template.
 fn number_in(name: &str, template: &str) -> Option<u64> {
     let (before, _) = template.split_once(NUMBER)?;
     let rest = name.strip_prefix(before)?;
@@ -180,7 +179,7 @@ fn made_none(image: &str, was_there: bool) -> BuildError {
     ))
 }
 
-/// What the end of a script says of the build.
+/// Derives the result of the build from the end of its script.
 fn verdict(program: &str, report: Report, memory: u64, pids: u32) -> Result<(), BuildError> {
     Err(match report {
         Report::Ended(0) => return Ok(()),

@@ -1,4 +1,4 @@
-//! The process of a script, and all that it starts: ended together.
+//! The process of a script with all its children, which end together.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,17 +16,17 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use super::log::BuildLog;
 use crate::confined::{self, Order, Report};
 
-/// As much of a stream is read at once, in bytes.
+/// The most bytes that are read from a stream at once.
 const PIECE: usize = 8192;
-/// How long a stream may stay open once the script has ended.
+/// How long a stream may stay open after the script has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// The longest report that is read, in bytes.
+/// The limit for a report, in bytes.
 const LONGEST_REPORT: u64 = 64 << 10;
 
-/// Runs a program that sees nothing of this process; `None`: it was ended from outside.
+/// Runs a program that sees nothing of this process. Returns `None` if it was killed from outside.
 ///
 /// # Errors
-/// If this process cannot start another one.
+/// Returns an error if this process cannot start another one.
 pub(super) async fn confined(order: &Order, log: &mut BuildLog) -> io::Result<Option<Report>> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -36,7 +36,7 @@ pub(super) async fn confined(order: &Order, log: &mut BuildLog) -> io::Result<Op
     let mut group = Group::of(started(command)?);
     let mut line = serde_json::to_vec(order)?;
     line.push(b'\n');
-    // Without anyone to take it there is a report that says why, or none.
+    // If the program cannot receive the line, there is either a report with the reason or none.
     let (_sent, ended) = tokio::join!(socket.write_all(&line), group.follow(log));
     ended?;
     let mut report = Vec::new();
@@ -45,10 +45,10 @@ pub(super) async fn confined(order: &Order, log: &mut BuildLog) -> io::Result<Op
     Ok(serde_json::from_slice(&report).ok().filter(|_| is_read))
 }
 
-/// Runs a program that sees what this process sees, without limits.
+/// Runs a program without limits, which sees everything that this process sees.
 ///
 /// # Errors
-/// If it cannot be waited for.
+/// Returns an error if waiting for the program fails.
 pub(super) async fn unconfined(
     words: &[String],
     env: &BTreeMap<OsString, OsString>,
@@ -75,8 +75,8 @@ fn started(mut command: Command) -> io::Result<Child> {
     command.spawn()
 }
 
-/// A process and all that it started, but for what moved to a group of its own: ended together, also
-/// when the build is cancelled.
+/// A process and its children, except those that moved to another process group. They end together, also when
+/// the build is cancelled.
 struct Group {
     child: Child,
     id: Option<Pid>,
@@ -88,8 +88,8 @@ impl Group {
         Self { child, id }
     }
 
-    /// Copies both streams into the log until the process ends. What it leaves running ends with it,
-    /// or else a build would work on a tree that is being removed.
+    /// Copies both streams into the log until the process ends. Then its remaining children are killed,
+    /// because otherwise a build would work on a tree that is being removed.
     async fn follow(&mut self, log: &mut BuildLog) -> io::Result<std::process::ExitStatus> {
         let mut streams = Streams { out: self.child.stdout.take(), err: self.child.stderr.take() };
         let ended = tokio::select! {
@@ -97,15 +97,16 @@ impl Group {
             () = streams.copy(log) => self.child.wait().await,
         };
         self.end();
-        // A process that left the group may hold a stream open for as long as it likes.
+        // A process that left the group may hold a stream open indefinitely.
         let _ = tokio::time::timeout(LAST_WORDS, streams.copy(log)).await;
         ended
     }
 
-    /// To be called at once when the process has been waited for: later, its number may be another's.
+    /// Kills the group. Must be called directly after waiting for the process, because its id may be reused
+    /// later.
     fn end(&mut self) {
         if let Some(id) = self.id.take() {
-            // An empty group is what it should be.
+            // The group may already be empty.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }
@@ -117,14 +118,14 @@ impl Drop for Group {
     }
 }
 
-/// What a process writes.
+/// The output streams of a process.
 struct Streams {
     out: Option<ChildStdout>,
     err: Option<ChildStderr>,
 }
 
 impl Streams {
-    /// Copies both into the log until both end.
+    /// Copies both streams into the log until both end.
     async fn copy(&mut self, log: &mut BuildLog) {
         let (mut from_out, mut from_err) = (vec![0; PIECE], vec![0; PIECE]);
         while self.out.is_some() || self.err.is_some() {

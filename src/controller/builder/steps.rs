@@ -1,4 +1,4 @@
-//! The steps before the final image: each makes one file of its context.
+//! The steps before the final image: each makes one file for its context.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::model::name::Digest;
 use crate::model::spec::{Bounds, BuildStep};
 
 impl Work<'_> {
-    /// Takes all steps in order and gives the files that they made. What a step made of the same
-    /// inputs before is taken again.
+    /// Runs all steps in order and returns the files that they made. The cached output of a step is reused if
+    /// its inputs are the same.
     pub(super) async fn steps(
         &mut self,
         tree: &Path,
@@ -69,7 +69,8 @@ impl Work<'_> {
         };
         self.say(&format!("step {number}: building {dockerfile} for {output}"));
         let record = &self.builder.record;
-        // One name a step of this record: the image before it stays as cache until the next is there.
+        // Each step of this record has one tag, so the previous image remains as cache until the next one
+        // exists.
         let tag = format!("abide/{}-step-{number}:{}", self.task.environment, short(record));
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
         let place = made.parent().unwrap_or(tree);
@@ -110,7 +111,7 @@ impl Work<'_> {
         let ran = self.builder.engine.run_for_output(step, &mut file, &mut |bytes| log.bytes(bytes)).await;
         match ran.map_err(|error| BuildError::of_run(error).during(&format!("running step {number}")))? {
             StepEnd::Exited(0) => Ok(()),
-            // Before the rule for killed steps: this is what such a step is killed by.
+            // This must precede the rule for killed steps, because the kernel kills the step in this case.
             StepEnd::OutOfMemory(code) => {
                 let what = limits::of_memory(&format!("step {number} (exit code {code})"), memory);
                 Err(BuildError::failed(what))
@@ -130,8 +131,8 @@ impl Work<'_> {
     }
 }
 
-/// Whether a program says that it could not start another. The engine does not tell that of a container
-/// which has ended.
+/// Returns whether a program reports that it could not start another one. The engine does not report this for
+/// a container that has ended.
 fn has_no_process(output: &str) -> bool {
     let output = output.to_lowercase();
     ["resource temporarily unavailable", "can't fork", "cannot fork", "eagain"]
@@ -139,12 +140,12 @@ fn has_no_process(output: &str) -> bool {
         .any(|of| output.contains(of))
 }
 
-/// The beginning of a record's id, for names.
+/// Returns the beginning of a record's id, for names.
 fn short(record: &str) -> &str {
     record.get(..8).unwrap_or(record)
 }
 
-/// The last part of a path that the manifest has checked.
+/// Returns the last part of a path that the manifest has validated.
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }

@@ -1,4 +1,4 @@
-//! The submodules of a checkout: fetched if the manifest says so, else warned of.
+//! The submodules of a checkout: fetched if the manifest requests it, otherwise only a warning.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use crate::context::tree as files;
 use crate::model::name::CommitId;
 use crate::source::{Gitlink, Limits, Mirror, Remote, Tree};
 
-/// Submodules within submodules.
+/// The limit of nesting.
 const DEEPEST: usize = 8;
-/// Submodules in all.
+/// The limit for all submodules together.
 const MOST: usize = 200;
 
-/// A repository in the checkout whose submodules are still to be laid out.
+/// A repository in the checkout whose submodules are still to be checked out.
 struct Level {
     /// Its path in the checkout.
     path: String,
@@ -24,7 +24,7 @@ struct Level {
     depth: usize,
 }
 
-/// What all submodules together may still take.
+/// The remaining limits for all submodules together.
 struct Budget {
     count: usize,
     limits: Limits,
@@ -38,7 +38,7 @@ impl Budget {
 }
 
 impl Work<'_> {
-    /// Lays out the submodules of `laid`, the tree of the commit that is built, or warns of them.
+    /// Checks out the submodules of `laid`, the tree of the commit, or warns about them.
     pub(super) async fn submodules(
         &mut self,
         tree: &Path,
@@ -101,7 +101,7 @@ impl Work<'_> {
         Ok((mirror, laid))
     }
 
-    /// Whether the manifest takes the path out of the checkout or puts something else there.
+    /// Returns whether the manifest removes or replaces the path in the checkout.
     fn is_replaced(&self, path: &str) -> bool {
         let spec = &self.task.spec;
         let mut others = spec.remove.iter().chain(spec.checkout.iter().map(|checkout| &checkout.to));
@@ -121,14 +121,14 @@ impl Work<'_> {
 }
 
 impl Builder {
-    /// The URLs of the repositories that the manifest names.
+    /// Returns the URLs of the repositories in the manifest.
     pub(super) fn declared_urls(&self) -> Vec<String> {
         let manifest = self.manifest.borrow();
         manifest.repositories.values().map(|repository| repository.url.clone()).collect()
     }
 
-    /// The repositories that the manifest names, and those at `more`. One whose password cannot be read
-    /// now is left out.
+    /// Returns the repositories in the manifest, and those at `more`, except those whose password cannot be
+    /// read now.
     fn declared<'u>(&self, more: impl Iterator<Item = &'u String>) -> Vec<Remote> {
         let mut urls = self.declared_urls();
         urls.extend(more.cloned());

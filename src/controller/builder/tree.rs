@@ -1,4 +1,4 @@
-//! The checkout that a build works on.
+//! The checkout of a build.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::model::status::Reason;
 use crate::source::{Remote, SourceError, Tree};
 
 impl Work<'_> {
-    /// Lays out the commit and what the manifest lays over it.
+    /// Checks out the commit and applies the manifest's changes to the tree.
     pub(super) async fn lay_out(&mut self, tree: &Path) -> Result<(), BuildError> {
         let task = self.task;
         self.say(&format!("checking out {}", task.revision));
         let remote = self.builder.remote(&task.url)?;
         let mirror = self.builder.mirror(remote.clone()).again(remote).with_lfs(task.spec.lfs);
         match mirror.ensure(&task.revision, Some(&task.branch)).await {
-            // A person may have chosen a commit of another branch, or the branch is away.
+            // A user may have chosen a commit of another branch, or the branch may be deleted.
             Err(SourceError::NoSuchCommit { .. } | SourceError::NoSuchBranch { .. }) => {
                 mirror.ensure(&task.revision, None).await?;
             }
@@ -51,7 +51,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Warns of files in Git LFS whose content is not here.
+    /// Warns about Git LFS files whose content is missing.
     fn warn_of_pointers(&mut self, laid: &Tree) {
         if laid.lfs_pointers == 0 {
             return;
@@ -65,7 +65,7 @@ impl Work<'_> {
         self.warn(format!("the content of files in Git LFS is not fetched ({named}), {remedy}"));
     }
 
-    /// Says it in the log, and keeps it for the status.
+    /// Writes the warning to the log, and keeps it for the status.
     pub(super) fn warn(&mut self, message: String) {
         self.log.line(&format!("warning: {message}"));
         self.warnings.push(message);
@@ -92,7 +92,7 @@ impl Work<'_> {
     }
 }
 
-/// The first few of `all` names, and how many more there are.
+/// Returns the first few of `all` names, and the number of the remaining ones.
 pub(super) fn named(first: impl Iterator<Item = String>, all: usize) -> String {
     const SHOWN: usize = 3;
     let first: Vec<String> = first.take(SHOWN).collect();
@@ -102,7 +102,7 @@ pub(super) fn named(first: impl Iterator<Item = String>, all: usize) -> String {
     }
 }
 
-/// A branch's head, or the commit itself.
+/// Resolves a branch to its head, or returns the commit itself.
 async fn resolve(remote: &Remote, revision: &str) -> Result<CommitId, BuildError> {
     if let Ok(commit) = CommitId::new(revision) {
         return Ok(commit);

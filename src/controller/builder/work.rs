@@ -1,4 +1,4 @@
-//! One build under way.
+//! A build in progress.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::model::spec::{Recipe, SecretRef};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 
-/// A build, what it is made of and where it tells of itself.
+/// A build in progress, with its inputs and its log.
 pub(super) struct Work<'a> {
     pub(super) builder: &'a Builder,
     pub(super) task: &'a Task,
@@ -27,17 +27,17 @@ pub(super) struct Work<'a> {
     pub(super) log: &'a mut BuildLog,
     /// The commits of extra checkouts, as `url@commit`.
     pub(super) checkouts: Vec<String>,
-    /// The content of the inputs, once that is known.
+    /// The key of the content of the inputs, once it is known.
     pub(super) content: Option<BuildKey>,
-    /// The build whose image is taken, because its inputs have the same content.
+    /// The earlier build whose image is reused because its inputs have the same content.
     pub(super) known: Option<BuildRecord>,
-    /// When the commit was made, once it is checked out.
+    /// The time of the commit, once it is checked out.
     pub(super) commit_time: Timestamp,
     /// The tags in its history, if the checkout has a `.git`.
     pub(super) tags: Vec<String>,
-    /// What the repository has that is not fetched, in sentences.
+    /// The parts of the repository that were not fetched, in sentences.
     pub(super) warnings: Vec<String>,
-    /// The note that it is under way.
+    /// The recorded attempt.
     pub(super) attempt: Option<Attempt>,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Work<'a> {
         let place = self.place()?;
         let tree = place.path().join("tree");
         self.lay_out(&tree).await?;
-        // Git has limits of its own, and says nothing while it fetches.
+        // Git has its own limits, and prints nothing while it fetches.
         self.log.activity.touch();
         let content = self.content(&tree).await?;
         self.content = Some(content.key.clone());
@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
         info!(%environment, build = self.number, %revision, "build begins");
         let image = self.build(&tree, &content, place.path()).await?;
         if content.lacks_base {
-            // The builder may have brought it by now, and then the next build is going to see it.
+            // The build may have pulled the base image meanwhile, and the next build will see it in the key.
             self.content = self.content(&tree).await.ok().map(|content| content.key).or(self.content.take());
         }
         Ok(image)
@@ -110,7 +110,7 @@ impl<'a> Work<'a> {
         Ok(Image { reference: Some(tag), digest: None, id: Some(id) })
     }
 
-    /// Build arguments with what they name of the commit filled in.
+    /// Returns build arguments with the placeholders of the commit replaced.
     pub(super) fn filled(&self, args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let facts =
             args::Facts { commit: &self.task.revision, branch: &self.task.branch, time: self.commit_time };
@@ -126,14 +126,14 @@ impl<'a> Work<'a> {
             .map_err(|error| BuildError::not_tried(format!("no directory for the build: {error}")))
     }
 
-    /// Says what is done now, in the log and in the status.
+    /// Reports the current step in the log and in the status.
     pub(super) fn say(&mut self, step: &str) {
         self.log.heading(step);
         self.note(step);
         self.progress.say(step);
     }
 
-    /// Notes what is done now, for a daemon that comes after one that this ends.
+    /// Records the current step for the next daemon, in case this build kills the present one.
     pub(super) fn note(&self, step: &str) {
         if let Some(attempt) = &self.attempt {
             attempt.note(step);
@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The directory of one build. Removing a large tree takes a moment that nobody has to wait for.
+/// The directory of one build. It is removed in the background, because a large tree takes a moment.
 struct Place(Option<TempDir>);
 
 impl Place {
