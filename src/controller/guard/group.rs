@@ -1,5 +1,5 @@
-//! What the guard has to know: which containers are meant to run, and where the front passes traffic.
-//! One short text for each, which `program.rs` reads. Pure.
+//! The guard's inputs: the containers that are meant to run, and the front's routes. Each is one short text,
+//! which `program.rs` reads. Pure.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,8 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// The group of a container. One whose sandbox was removed can never be started again.
+    /// Returns the group of a container; `None` if its sandbox was removed, because the container can then
+    /// never be started again.
     pub(crate) fn of(container: &SeenContainer, is_beside: bool) -> Option<Self> {
         let joined = container.joined.as_ref();
         let is_startable = joined.is_none_or(|joined| joined.state != HolderState::Gone);
@@ -43,7 +44,8 @@ impl Group {
     }
 }
 
-/// The front's container and configuration, with all that is needed to replace the addresses in it.
+/// Formats the front's container and configuration, with everything that is needed to replace the addresses
+/// in it.
 pub(super) fn front_text(id: &str, network: &NetworkName, configuration: &Configuration) -> String {
     let mut text = format!("container {id}\npath {FOLDER}/{PRESENT}\nnetwork {network}\n");
     for (environment, site) in &configuration.sites {

@@ -16,14 +16,14 @@ use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::spec::{GuardMode, Manifest};
 
-/// How often it is checked if nothing changes.
+/// The interval of checks if nothing changes.
 const CHECK: Duration = Duration::from_secs(60);
-/// How soon after a failure.
+/// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
-/// The key of its warning.
+/// The key of the guard's warning.
 const NAME: &str = "the guard";
 
-/// Keeps the guard's container.
+/// Maintains the guard's container.
 #[derive(Clone)]
 pub(in crate::controller) struct Keeper {
     pub(in crate::controller) guard: Guard,
@@ -35,7 +35,7 @@ pub(in crate::controller) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps it until dropped.
+    /// Maintains the container until dropped.
     pub(in crate::controller) async fn run(mut self) {
         loop {
             let is_known = *self.engine_state.borrow_and_update() == EngineState::Known;
@@ -59,7 +59,7 @@ impl Keeper {
         }
     }
 
-    /// Makes the container if it is missing: as abide ends, before the next check.
+    /// Creates the container if it is missing. Called as abide ends, because the next check will not come.
     pub(in crate::controller) async fn keep_last(&self) {
         let is_on = self.manifest.borrow().guard == GuardMode::On;
         let is_known = *self.engine_state.borrow() == EngineState::Known;
@@ -68,8 +68,10 @@ impl Keeper {
         }
     }
 
+    /// Checks the guard's container, and creates or replaces it if necessary.
+    ///
     /// # Errors
-    /// A sentence about why there is no guard.
+    /// A sentence that explains why the guard does not run.
     async fn keep(&self) -> Result<(), String> {
         if let Some(trouble) = self.guard.trouble() {
             return Err(trouble);
@@ -119,7 +121,7 @@ impl Keeper {
             created => created.map_err(words)?,
         };
         if let Err(error) = self.engine.start(&id).await {
-            // One that cannot be started now cannot be started later; it may be made otherwise.
+            // A container that cannot be started now cannot be started later either. A new one may work.
             let _ = self.engine.remove(&id).await;
             return Err(error.to_string());
         }
@@ -127,7 +129,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// A lock on a file is seen by processes of the same kernel only, and a virtual machine has its own.
+    /// Returns an error if the engine runs on another kernel. Only processes of the same kernel see a lock on
+    /// a file, and a virtual machine has its own kernel.
     async fn same_kernel(&self) -> Result<(), String> {
         let own = tokio::fs::read_to_string("/proc/sys/kernel/osrelease").await.unwrap_or_default();
         match self.engine.kernel().await.map_err(words)? {

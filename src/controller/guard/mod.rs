@@ -1,17 +1,17 @@
-//! The guard: what restarts containers while abide is gone.
+//! The guard restarts containers while abide is not running.
 //!
-//! While abide runs, abide alone restarts containers, and their restart policy is `no`. Once it is gone
-//! the engine does, by the policy `always`, which [`Guard::hand_over`] sets as abide stops. If abide was
-//! killed, `program.rs` sets it, in a small container of its own that [`Keeper`] keeps running. That
-//! program also does what a policy cannot: start a sandbox before the container that joins it, and tell
+//! While abide runs, only abide restarts containers, and their restart policy is `no`. After that the engine
+//! restarts them, by the policy `always`, which [`Guard::hand_over`] sets as abide stops. If abide was
+//! killed, `program.rs` sets the policy. It runs in a small container, which [`Keeper`] maintains. The
+//! program also does what a policy cannot: it starts a sandbox before the container that joins it, and gives
 //! the front the addresses that containers have after an engine restart.
 //!
-//! Both know from a folder in the record which containers are meant to run, and by a lock in it whether
-//! abide runs. The kernel releases the lock however abide ends.
+//! Both use a folder in the record. Its files list the containers that are meant to run, and a lock in it
+//! shows whether abide runs. The kernel releases the lock however abide ends.
 
 mod group;
 mod keeper;
-// A program of its own: here only its tests use parts of it.
+// A separate program; here only its tests use parts of it.
 #[cfg(test)]
 #[allow(dead_code, clippy::print_stdout)]
 mod program;
@@ -34,26 +34,27 @@ use crate::model::name::{EnvironmentName, NetworkName};
 pub(super) use group::Group;
 pub(super) use keeper::Keeper;
 
-/// The file whose lock says that abide runs.
+/// The file whose lock shows that abide runs.
 const ALIVE: &str = "alive";
-/// The file that says that abide was stopped on purpose, so the guard need not wait.
+/// The file that shows that abide was stopped on purpose, so that the guard need not wait.
 const HANDED_OVER: &str = "handed-over";
-/// What the file names of environments begin with.
+/// The prefix of the file names of environments.
 const ENVIRONMENT: &str = "environment.";
 /// The file of the managed registry.
 const REGISTRY: &str = "registry";
 /// The file of the front.
 const FRONT: &str = "front";
 
-/// How often, and how long apart, the lock is tried: the guard holds it for a moment as it looks.
+/// Attempts to take the lock, and the pause between them: the guard holds the lock for a moment during its
+/// check.
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
-/// How long handing over may take in all. A supervisor waits longer than this for abide to end.
+/// The time limit of a handover. A supervisor waits longer than this for abide to end.
 const HAND_OVER: Duration = Duration::from_secs(10);
-/// Containers whose policy is set at the same time.
+/// Containers whose policy is set concurrently.
 const AT_ONCE: usize = 8;
 
-/// What the guard is told. Cheap to clone.
+/// Writes the guard's inputs. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Guard {
     shared: Arc<Shared>,
@@ -69,16 +70,16 @@ struct Shared {
 struct State {
     /// Held for as long as abide runs.
     lock: Option<File>,
-    /// The text of each file, as it was written.
+    /// The text of each file, as written.
     files: BTreeMap<String, String>,
     groups: BTreeMap<String, Group>,
-    /// Why the folder cannot be written.
+    /// The reason why the folder cannot be written.
     trouble: Option<String>,
 }
 
 impl Guard {
-    /// Takes the lock in `folder`, so that a guard which acts stops. If that fails, abide runs without a
-    /// guard and says so.
+    /// Takes the lock in `folder`, so that an active guard stops. If that fails, abide runs without a guard
+    /// and reports the reason.
     pub(super) fn open(folder: &Path) -> Self {
         let mut state = State::default();
         match prepare(folder) {
@@ -92,31 +93,31 @@ impl Guard {
         Self { shared: Arc::new(shared) }
     }
 
-    /// One that is told everything and writes nothing.
+    /// Returns a guard that accepts all calls and writes nothing.
     #[cfg(test)]
     pub(super) fn none() -> Self {
         let shared = Shared { folder: PathBuf::new(), state: Mutex::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Says which container of an environment is meant to run; `None`: none.
+    /// Sets the container of an environment that is meant to run; `None` if it has none.
     pub(super) fn tell(&self, environment: &EnvironmentName, group: Option<Group>) {
         self.put_group(&format!("{ENVIRONMENT}{environment}"), group);
     }
 
-    /// Says which container the managed registry runs in.
+    /// Sets the container of the managed registry.
     pub(super) fn tell_registry(&self, container: Option<String>) {
         let group = container.map(|container| Group { container, sandbox: None, is_beside: true });
         self.put_group(REGISTRY, group);
     }
 
-    /// Says what the front serves; `None`: there is no front.
+    /// Sets the front's container and the configuration that it serves; `None` without a front.
     pub(super) fn tell_front(&self, front: Option<(&str, &NetworkName, &Configuration)>) {
         let text = front.map(|(id, network, served)| group::front_text(id, network, served));
         self.put(&mut self.state(), FRONT, text);
     }
 
-    /// Forgets the environments that abide does not run here any more.
+    /// Forgets environments that abide does not run on this host any more.
     pub(super) fn retain(&self, environments: &BTreeSet<EnvironmentName>) {
         let mut state = self.state();
         let is_left = |name: &&String| {
@@ -129,8 +130,8 @@ impl Guard {
         }
     }
 
-    /// Has the engine restart from now on what is meant to run, and releases the lock. Nothing of it
-    /// keeps abide from ending: what fails is done by the guard.
+    /// From now on the engine restarts the containers that are meant to run. Releases the lock. A failure
+    /// does not keep abide from ending, because the guard does the rest.
     pub(super) async fn hand_over(&self, engine: &Engine) {
         let groups: Vec<Group> = self.state().groups.values().cloned().collect();
         let set = futures::stream::iter(groups).for_each_concurrent(AT_ONCE, |group| async move {
@@ -158,7 +159,7 @@ impl Guard {
         self.put(&mut state, name, text);
     }
 
-    /// Writes or removes a file, if it is not as it should be already.
+    /// Writes or removes a file, unless it is already up to date.
     fn put(&self, state: &mut State, name: &str, text: Option<String>) {
         if state.lock.is_none() || state.files.get(name) == text.as_ref() {
             return;
@@ -179,7 +180,7 @@ impl Guard {
         }
     }
 
-    /// Whether there is anything to guard.
+    /// Returns whether there is anything to guard.
     fn is_needed(&self) -> bool {
         !self.state().files.is_empty()
     }
@@ -201,10 +202,11 @@ impl Guard {
     }
 }
 
-/// The sandbox first: a container whose sandbox does not return cannot be started.
+/// Sets the policy of a group. The sandbox comes first, because a container whose sandbox does not return
+/// cannot be started.
 async fn give_to_engine(engine: &Engine, group: &Group) -> Result<(), super::docker::EngineError> {
     if !group.is_beside && !is_up(engine, &group.container).await? {
-        // Another version may be running in its place, on trial; the guard sees which one it is.
+        // Another version may be running in its place during a rollout. The guard checks which one.
         return Ok(());
     }
     for id in group.sandbox.iter().chain([&group.container]) {
@@ -219,7 +221,7 @@ async fn is_up(engine: &Engine, id: &str) -> Result<bool, super::docker::EngineE
     Ok(seen.is_some_and(|seen| matches!(seen.state, Running | Paused | InTransit)))
 }
 
-/// The folder with its lock taken, and the files that an earlier process left in it.
+/// Creates the folder and takes its lock. Returns the lock and the files that an earlier process left.
 fn prepare(folder: &Path) -> io::Result<(File, BTreeMap<String, String>)> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(ALIVE);
@@ -250,7 +252,7 @@ fn take(lock: &File) -> io::Result<()> {
     Ok(lock.try_lock()?)
 }
 
-/// Readers see the old text or the new one, never a part.
+/// Replaces a file atomically: readers see either the old text or the new one.
 fn write_whole(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
     let fresh = folder.join(".fresh");
     fs::write(&fresh, text)?;

@@ -1,14 +1,14 @@
-//! The guard: a small program in a container of its own that does nothing while abide runs, and has
-//! the engine restart the containers that abide kept once abide is gone.
+//! The guard: a small program in a separate container. It does nothing while abide runs. Once abide is gone,
+//! it has the engine restart the containers that abide kept running.
 //!
-//! `build.rs` compiles this file by itself into a static program; abide compiles it only for its tests.
-//! So it uses the standard library alone.
+//! `build.rs` compiles this file alone into a static program; abide compiles it only for its tests. So it may
+//! use only the standard library.
 //!
-//! It sees two things of the host. [`SHARED`] is a folder that abide writes: a lock that abide holds
-//! while it runs, and one file for each group of containers that are meant to run. [`ENGINE`] is the
-//! engine's socket. The engine itself restarts what crashes, by its restart policy. What a policy cannot
-//! do is left to this program: a container that joins the network namespace of another one starts only
-//! after that one, and the proxy has to learn the addresses that containers have after an engine restart.
+//! It sees two things of the host. [`SHARED`] is a folder that abide writes: a lock that abide holds while it
+//! runs, and one file for each group of containers that are meant to run. [`ENGINE`] is the engine's socket.
+//! The engine itself restarts crashed containers by their restart policy. This program does what a policy
+//! cannot: it starts a container that joins another one's network namespace only after that one, and gives
+//! the proxy the addresses that containers have after an engine restart.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-// By their paths, for to the compiler of the program alone this file is the root.
+// The modules have paths, because this file is the root when the program is compiled alone.
 #[path = "program/containers.rs"]
 mod containers;
 #[path = "program/engine.rs"]
@@ -32,27 +32,28 @@ use lists::{Group, copy, read_front, read_groups};
 
 /// The folder that abide writes, mounted read-only.
 const SHARED: &str = "/abide";
-/// The copy of it that survives the removal of the original, in the guard's own container.
+/// The copy of that folder in the guard's container, which survives the removal of the original.
 const KEPT: &str = "/kept";
-/// Exists in the guard's own container while it acts, so that it acts at once after an engine restart.
+/// This file exists in the guard's container while the guard acts, so that it acts at once after an engine
+/// restart.
 const ACTING: &str = "/acting";
 /// The file that abide locks while it runs.
 const ALIVE: &str = "alive";
-/// Exists while abide is stopped on purpose: no lease has to pass.
+/// This file exists after abide was stopped on purpose: the guard then need not wait for the lease.
 const HANDED_OVER: &str = "handed-over";
 
-/// How long abide may be away before the guard acts: longer than a supervisor takes to restart it.
+/// How long abide may be gone before the guard acts: longer than a supervisor takes to restart it.
 const LEASE: Duration = Duration::from_secs(15);
 /// How often the guard checks whether abide runs.
 const TICK: Duration = Duration::from_secs(1);
-/// Events that arrive together are answered together.
+/// How long to collect events that are handled together.
 const BURST: Duration = Duration::from_millis(20);
-/// The longest pause between two attempts to start the same thing.
+/// The longest pause between two attempts to start the same container.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// An engine that cannot be reached for this long has a new socket file. The engine restarts the guard,
-/// which then gets the new one.
+/// If the engine is unreachable for this long, it has a new socket file. The guard then exits, and the engine
+/// restarts it with the new file.
 const STALE: Duration = Duration::from_secs(30);
-/// Containers that are started at the same time.
+/// Containers that are started concurrently.
 const AT_ONCE: usize = 8;
 
 fn main() {
@@ -63,11 +64,11 @@ fn main() {
 
 #[derive(Default)]
 struct Guard {
-    /// The record whose containers these are.
+    /// The record of the containers.
     record: String,
     /// The id of the guard's own container.
     own_id: String,
-    /// Since when abide does not hold its lock.
+    /// The time since which abide does not hold its lock.
     gone_since: Option<Instant>,
     /// The engine's events, while the guard acts.
     events: Option<UnixStream>,
@@ -75,11 +76,11 @@ struct Guard {
     front: Retry,
     unreachable_since: Option<Instant>,
     copied: Option<std::time::SystemTime>,
-    /// When each container and its sandbox were started, as they were last seen together.
+    /// When each container and its sandbox were started, as last observed together.
     together: HashMap<String, Starts>,
 }
 
-/// When something is due again after it failed.
+/// The time of the next attempt after a failure.
 #[derive(Default)]
 struct Retry {
     failures: u32,
@@ -112,7 +113,7 @@ impl Guard {
         }
     }
 
-    /// Whether abide is gone for good: stopped on purpose, or away for longer than the lease.
+    /// Returns whether abide is gone: stopped on purpose, or gone for longer than the lease.
     fn is_abide_gone(&mut self) -> bool {
         if is_locked(&Path::new(SHARED).join(ALIVE)) {
             self.gone_since = None;
@@ -137,7 +138,7 @@ impl Guard {
         self.events = None;
     }
 
-    /// Waits for an event, at most for a moment, and brings the containers to what they should be.
+    /// Waits briefly for an event, and brings the containers into the desired state.
     fn act(&mut self) {
         let happened = match &mut self.events {
             Some(events) => await_event(events),
@@ -145,7 +146,7 @@ impl Guard {
         };
         let is_first = matches!(happened, Happened::Connected);
         if is_first {
-            // Connected before the first look, so that nothing happens unseen in between.
+            // The connection precedes the first check, so that no event is missed in between.
             match self.connect() {
                 Ok(events) => (self.events, self.unreachable_since) = (Some(events), None),
                 Err(error) => return self.note_unreachable(&error),
@@ -164,7 +165,7 @@ impl Guard {
             self.record
         );
         let mut stream = send("GET", &format!("/events?filters={}", encoded(&filters)), None)?;
-        // The head of the answer comes once the engine has begun to watch.
+        // The engine sends the head of the answer once it has begun to watch.
         let mut first = [0; 1];
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.read_exact(&mut first)?;
@@ -201,7 +202,7 @@ impl Guard {
             self.retry.failed();
         }
         self.look_at_front(&groups, is_first);
-        // Nothing at all was read if the copy failed, which is no sign that nothing is left.
+        // If the copy failed, nothing was read, which does not prove that no container is left.
         let was_read = self.copied.is_some() || !groups.is_empty();
         if was_read && !is_needed(&groups) {
             println!("none of the containers is left, so the guard goes too");
@@ -215,7 +216,7 @@ impl Guard {
             return;
         }
         match keep_front(&front, groups, is_first) {
-            // Only a while later is a start known to have been a good one.
+            // Whether a start succeeded is known only a while later.
             Ok(true) => self.front.failed(),
             Ok(false) => self.front = Retry::default(),
             Err(why) => {
@@ -225,8 +226,8 @@ impl Guard {
         }
     }
 
-    /// Copies what abide wrote since the last time. A folder without the lock's file is not abide's any
-    /// more: someone removed it, and the engine made an empty one in its place.
+    /// Copies the files that abide wrote since the last copy. A folder without the lock's file is not
+    /// abide's: someone removed the original, and the engine created an empty one.
     fn copy_groups(&mut self) {
         let shared = Path::new(SHARED);
         let changed = fs::metadata(shared).and_then(|folder| folder.modified()).ok();
@@ -240,10 +241,10 @@ impl Guard {
     }
 }
 
-/// Whether a process holds the lock of this file.
+/// Returns whether a process holds the lock of this file.
 fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    // Given back as the file is closed.
+    // A lock that is taken here is released when the file is closed.
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 

@@ -1,4 +1,4 @@
-//! The folder by which the guard knows what to do, as the daemon keeps it.
+//! Tests of the guard's input folder, as written by the daemon.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn the_lock_says_that_abide_runs_and_the_files_what_is_meant_to_run() {
     drop(guard);
     assert!(!is_held(&folder));
 
-    // What an earlier process wrote counts until an environment says otherwise.
+    // The files of an earlier process count until abide replaces them.
     let guard = Guard::open(&folder);
     assert!(guard.is_needed());
     guard.retain(&BTreeSet::from([dev.clone()]));

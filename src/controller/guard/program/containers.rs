@@ -1,15 +1,15 @@
-//! What is done to the containers.
+//! Actions on the containers.
 
 use std::collections::HashMap;
 
 use super::engine::{Seen, address_in, call, encoded, inspect, part};
 use super::lists::{Front, Group, is_id};
 
-/// When a container and its sandbox were started, as the engine writes it.
+/// When a container and its sandbox were started, in the engine's format.
 pub(super) type Starts = (String, String);
 
-/// Brings one group to what it should be, or prints why that failed. Returns the container and when it and
-/// its sandbox were started, if both run.
+/// Brings one group into the desired state, or prints why that failed. Returns the container and the start
+/// times of it and its sandbox, if both run.
 pub(super) fn keep(
     record: &str,
     group: &Group,
@@ -42,7 +42,8 @@ pub(super) fn keep_group(
         }
         return Ok(Some(starts));
     }
-    // A container with a policy and without an error was stopped by hand, until the next engine restart.
+    // A container with a policy and without an error was stopped manually. It stays stopped until the next
+    // engine restart.
     if is_first || !container.has_policy || container.has_failed {
         println!("starting container {}", &group.container[..12]);
         post(&group.container, "start")?;
@@ -50,8 +51,8 @@ pub(super) fn keep_group(
     Ok(None)
 }
 
-/// Whether the sandbox was started later than the container, which is then not in its network namespace.
-/// What was seen of both before counts more than the engine's clock, which somebody may have set.
+/// Returns whether the sandbox was started after the container, which is then not in its network namespace.
+/// An earlier observation of both counts more than the engine's clock, which somebody may have changed.
 pub(super) fn is_left_behind((container, sandbox): &Starts, before: Option<&Starts>) -> bool {
     match before.filter(|(before, _)| before == container) {
         Some((_, before)) => before != sandbox,
@@ -59,8 +60,8 @@ pub(super) fn is_left_behind((container, sandbox): &Starts, before: Option<&Star
     }
 }
 
-/// Has the sandbox run. Returns when it was started; `None` if it was removed, in which case the container
-/// can never be started again.
+/// Makes sure that the sandbox runs. Returns its start time; `None` if it was removed, in which case the
+/// container can never be started again.
 pub(super) fn keep_sandbox(group: &Group) -> Result<Option<String>, String> {
     let Some(id) = &group.sandbox else { return Ok(Some(String::new())) };
     let Some(sandbox) = inspect(id)? else { return Ok(None) };
@@ -73,11 +74,11 @@ pub(super) fn keep_sandbox(group: &Group) -> Result<Option<String>, String> {
     Ok(inspect(id)?.map(|sandbox| sandbox.started_at))
 }
 
-/// Whether another container of the environment runs in place of this one: a version that was being
-/// deployed when abide ended. Both would want the same port.
+/// Returns whether another container of the environment runs in place of this one: a version that was being
+/// deployed when abide ended. Both would need the same port.
 pub(super) fn is_replaced(record: &str, group: &Group) -> Result<bool, String> {
     let Some(environment) = &group.environment else { return Ok(false) };
-    // Sandboxes are made for no generation.
+    // The label of a generation excludes sandboxes, which have none.
     let filters = format!(
         r#"{{"label":["abide.record={record}","abide.environment={environment}","abide.generation"],"status":["running","restarting","paused"]}}"#
     );
@@ -98,16 +99,17 @@ pub(super) fn post(id: &str, what: &str) -> Result<(), String> {
     call("POST", &format!("/containers/{id}/{what}"), None)?.expect_success().map(drop)
 }
 
-/// Whether a container that the guard keeps is left. If the engine does not tell, it is.
+/// Returns whether any container of the groups still exists. If the engine does not answer, it counts as
+/// existing.
 pub(super) fn is_needed(groups: &[Group]) -> bool {
     groups.iter().any(|group| !matches!(inspect(&group.container), Ok(None)))
 }
 
-/// Has the proxy run, with the addresses that the containers have now. Returns whether it was started.
+/// Makes sure that the proxy runs with the containers' current addresses. Returns whether it was started.
 pub(super) fn keep_front(front: &Front, groups: &[Group], is_first: bool) -> Result<bool, String> {
     let Some(seen) = inspect(&front.container)? else { return Ok(false) };
     if !seen.is_up && !is_first && seen.exit_code == 0 {
-        // It ended because it was asked to.
+        // It exited on request.
         return Ok(false);
     }
     let configuration = front.readdressed(groups)?;
@@ -131,8 +133,8 @@ pub(super) fn keep_front(front: &Front, groups: &[Group], is_first: bool) -> Res
     Ok(false)
 }
 
-/// A text with each old address replaced by the new one, all at the same time: two containers may have
-/// changed places.
+/// Replaces each old address by the new one, all at the same time, because two containers may have swapped
+/// addresses.
 pub(super) fn replaced(configuration: &str, addresses: &[(String, String)]) -> String {
     let mut text = String::with_capacity(configuration.len());
     let mut rest = configuration;
@@ -155,7 +157,7 @@ pub(super) fn replaced(configuration: &str, addresses: &[(String, String)]) -> S
     text
 }
 
-/// One file as a tar archive.
+/// Returns a tar archive of one file.
 pub(super) fn archive(path: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
     let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
@@ -176,7 +178,7 @@ pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len().max(1)).any(|window| window == part)
 }
 
-/// The address by which a container is reached in a network: that of its sandbox, if it joins one.
+/// Returns the address at which a container is reachable in a network: that of its sandbox, if it joins one.
 pub(super) fn address(id: &str, network: &str) -> Result<Option<String>, String> {
     if !is_id(id) {
         return Ok(None);

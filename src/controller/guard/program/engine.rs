@@ -1,4 +1,4 @@
-//! The engine's HTTP API over its socket, and as much of its answers as the guard has to know.
+//! The engine's HTTP API over its socket, and the parts of its answers that the guard needs.
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 /// The engine's socket.
 const ENGINE: &str = "/engine.sock";
-/// The deadline of a request. Starting a container is the longest.
+/// The deadline of a request. Starting a container takes longest.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(120);
-/// The largest answer that is read. An inspect has some ten kilobytes.
+/// The limit for an answer, in bytes. An inspect has some ten kilobytes.
 const LARGEST_ANSWER: u64 = 4 << 20;
 
-/// As much as the guard has to know of a container. Read by searching for the keys, which occur in this
-/// form nowhere else: within a text the engine writes a quotation mark as `\"`.
+/// The properties of a container that the guard needs. They are found by searching for the keys. These occur
+/// in this form nowhere else, because the engine writes a quotation mark within a text as `\"`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) is_up: bool,
@@ -21,7 +21,7 @@ pub(super) struct Seen {
     /// Whether the engine failed to start it.
     pub(super) has_failed: bool,
     pub(super) exit_code: i64,
-    /// Comparable as text.
+    /// The start time, in a form that can be compared as text.
     pub(super) started_at: String,
     pub(super) text: String,
 }
@@ -50,7 +50,7 @@ pub(super) fn inspect(id: &str) -> Result<Option<Seen>, String> {
     answer.expect_success().map(|text| Some(Seen::parse(text)))
 }
 
-/// The address that a container has in a network.
+/// Returns the address of a container in a network.
 pub(super) fn address_in(text: &str, network: &str) -> Option<String> {
     let (_, networks) = text.split_once("\"Networks\":{")?;
     let (_, of_it) = networks.split_once(&format!("\"{network}\":{{"))?;
@@ -63,7 +63,7 @@ pub(super) fn part<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str>
     Some(rest.split_once(end)?.0)
 }
 
-/// A moment as the engine writes it, with all nine digits of the fraction.
+/// Converts the engine's timestamp to nine digits of fraction, so that it can be compared as text.
 pub(super) fn comparable(moment: &str) -> String {
     let moment = moment.trim_end_matches('Z');
     let (seconds, fraction) = moment.split_once('.').unwrap_or((moment, ""));
@@ -76,7 +76,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The body. 304 says that it is so already.
+    /// Returns the body. Status 304 also counts as success: the state is already as requested.
     pub(super) fn expect_success(self) -> Result<String, String> {
         let text = String::from_utf8_lossy(&self.body).into_owned();
         match self.status {
@@ -88,7 +88,7 @@ impl Answer {
 
 pub(super) type Body<'a> = Option<(&'a str, &'a [u8])>;
 
-/// Sends a request. HTTP/1.0, so that the answer ends with the connection and comes in one piece.
+/// Sends a request. It uses HTTP/1.0, so that the answer is not chunked and ends with the connection.
 pub(super) fn send(method: &str, target: &str, body: Body<'_>) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(ENGINE)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -117,7 +117,7 @@ pub(super) fn call(method: &str, target: &str, body: Body<'_>) -> Result<Answer,
     Ok(Answer { status, body: answer[end.map_or(0, |end| end + 4)..].to_vec() })
 }
 
-/// A text as part of a request's target.
+/// Encodes a text for a request's target.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -1,23 +1,23 @@
-//! What abide wrote: which containers are meant to run, and where the proxy sends requests.
+//! The files that abide wrote: the containers that are meant to run, and the routes of the proxy.
 
 use std::path::Path;
 use std::{fs, io};
 
 use super::containers::{address, replaced};
 
-/// What the file names of environments begin with.
+/// The prefix of the file names of environments.
 const ENVIRONMENT: &str = "environment.";
 /// The file of the managed proxy.
 const FRONT: &str = "front";
 /// The file of the managed registry.
 const REGISTRY: &str = "registry";
-/// An address on which nothing answers, for a container that has none.
+/// An address on which nothing answers, for a container without an address.
 const NOWHERE: &str = "127.0.0.1:1";
 
 /// A container that is meant to run, and the sandbox whose network namespace it joins.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
-    /// The environment; `None`: the container is of no environment.
+    /// The environment; `None` if the container belongs to none.
     pub(super) environment: Option<String>,
     pub(super) container: String,
     pub(super) sandbox: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Reads a file that abide wrote; `None` if it is not one.
+    /// Parses a file that abide wrote; `None` for any other file.
     pub(super) fn parse(name: &str, text: &str) -> Option<Self> {
         let environment = name.strip_prefix(ENVIRONMENT).map(str::to_owned);
         let mut group = Self { environment, ..Self::default() };
@@ -54,7 +54,7 @@ pub(super) struct Front {
     pub(super) configuration: String,
 }
 
-/// Where the proxy's configuration sends the requests of an environment.
+/// An environment's route in the proxy's configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) environment: String,
@@ -64,7 +64,7 @@ pub(super) struct Route {
 }
 
 impl Front {
-    /// Reads the file that abide wrote; `None` if it is not one.
+    /// Parses the file that abide wrote; `None` for any other file.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (head, configuration) = text.split_once("\n\n")?;
         let mut front = Self { configuration: configuration.to_owned(), ..Self::default() };
@@ -84,7 +84,7 @@ impl Front {
         (!front.container.is_empty()).then_some(front)
     }
 
-    /// The configuration with the addresses that the containers have now.
+    /// Returns the configuration with the containers' current addresses.
     pub(super) fn readdressed(&self, groups: &[Group]) -> Result<String, String> {
         let mut addresses = Vec::new();
         for route in &self.routes {
@@ -99,7 +99,7 @@ impl Front {
     }
 }
 
-/// Nothing else becomes part of a request's target.
+/// Returns whether the text is an id. Only ids become part of a request's target.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

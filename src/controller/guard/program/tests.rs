@@ -1,4 +1,4 @@
-//! The guard's program, as far as it needs no engine.
+//! Tests of the guard's program that need no engine.
 
 use super::containers::{archive, is_left_behind, replaced};
 use super::engine::{Seen, address_in, comparable};
