@@ -13,7 +13,7 @@ use crate::model::build::BuildKey;
 
 /// A build is not attempted again after it killed this many daemons.
 const MOST_ENDS: u32 = 2;
-/// The number of attempts to keep on disk. Older ones belong to builds that are no longer needed.
+/// The number of attempts to keep on disk. Older ones belong to obsolete builds.
 const KEPT: usize = 64;
 
 /// The folder of the recorded attempts.

@@ -91,7 +91,7 @@ impl Work<'_> {
 
     /// Tags the last layer of a failed build, and untags the previous one. The classic builder leaves the
     /// layer without a name, so nobody would find it again. It is the cache of the next attempt, and is
-    /// removed with the images that are no longer needed.
+    /// removed with the other unused images.
     async fn name_unfinished(&self, layer: &str) {
         let engine = &self.builder.engine;
         let repository = format!("abide/{}", self.task.environment);

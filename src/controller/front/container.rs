@@ -200,7 +200,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes the front if it is no longer declared.
+    /// Removes the front after its declaration was removed.
     pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
         for id in self.engine.containers_of_role(&self.record, label::FRONT).await? {
             info!(front = %self.front.name, "there is no front any more: removing its container");

@@ -69,7 +69,7 @@ impl Refusals {
         self.0.retain(|_, refusal| refusal.retry_at.is_some());
     }
 
-    /// Forgets sockets that are no longer needed.
+    /// Forgets sockets that the desired sites do not need.
     pub(super) fn keep(&mut self, wanted: &BTreeSet<SocketAddr>) {
         self.0.retain(|socket, _| wanted.contains(socket));
     }
