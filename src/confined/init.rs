@@ -28,7 +28,7 @@ pub(super) fn run() -> ExitCode {
                 let (gone, limits) = (watched.clone(), watched);
                 thread::spawn(move || await_end(socket, &gone));
                 thread::spawn(move || watch::watch(&order, &limits));
-                // Without a report the other side is gone.
+                // Without a report, the other side has closed.
                 told.recv().unwrap_or(None)
             }
             Err(report) => Some(report),
@@ -42,7 +42,7 @@ pub(super) fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Sends the report. If nobody listens any more, nobody misses it.
+/// Sends the report. A closed socket is ignored.
 pub(super) fn report(report: &Report) {
     let sent = connection().and_then(|mut socket| {
         let mut line = serde_json::to_vec(report)?;

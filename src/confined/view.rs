@@ -1,4 +1,4 @@
-//! What the program sees of the file system.
+//! The program's view of the file system.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -14,16 +14,15 @@ use rustix::mount::{
 
 use super::Order;
 
-/// Gives this process its own `/proc` and hides what the order hides.
+/// Gives this process its own `/proc` and hides the paths in the order.
 ///
-/// # Errors
-/// What could not be done, and why.
+/// # Errors Returns the failed operation, and its error.
 pub(super) fn narrow(order: &Order) -> Result<(), (String, io::Error)> {
     let at = |step: &str| {
         let step = step.to_owned();
         move |error| (step, error)
     };
-    // Nothing that is mounted from here on is seen outside.
+    // Mounts from here on are not visible outside.
     let own = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", own).map_err(|error| at("separate the mounts")(error.into()))?;
     let directory = open_directory(&order.directory).map_err(at("open the directory"))?;
@@ -40,8 +39,8 @@ fn open_directory(path: &OsStr) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Mounts something empty over `path`. What is not there needs no hiding, and what this user cannot look
-/// at the program cannot either.
+/// Mounts an empty file or folder over `path`. A missing path needs no hiding, and a path that this user
+/// cannot access is inaccessible to the program as well.
 fn hide(path: &Path) -> io::Result<()> {
     let found = match fs::metadata(path) {
         Ok(found) => found,
@@ -59,7 +58,7 @@ fn hide(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the directory where it was, if something hides it now.
+/// Mounts the directory at its path again, if it is hidden now.
 fn show_again(directory: &File, path: &Path) -> io::Result<()> {
     let own = directory.metadata()?;
     if fs::metadata(path).is_ok_and(|seen| (seen.dev(), seen.ino()) == (own.dev(), own.ino())) {

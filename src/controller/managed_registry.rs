@@ -1,7 +1,7 @@
 //! The managed registry: one container with a volume, kept as the manifest declares it.
 //!
-//! It is no environment: no record names its image, nothing is promoted to it, and nothing of the
-//! environments waits for it. What is in its volume is never touched.
+//! It is not an environment: no record names its image, nothing is promoted to it, and no environment waits
+//! for it. The contents of its volume are never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,21 +29,21 @@ use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::DesiredReader;
 
-/// How often it is looked at: one list by label, which costs the engine next to nothing.
+/// How often it is checked: one list by label, which costs the engine almost nothing.
 const LOOK: Duration = Duration::from_secs(2);
-/// Uptime after which an end is the first one again, as for environments.
+/// Uptime after which an end counts as the first one again, as for environments.
 const HEALTHY: Duration = Duration::from_secs(600);
-/// However often a pull or a start fails, it is tried again after this long, as with the front.
+/// The longest pause before a failed pull or start is tried again, as with the proxy.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Where the program listens in its container, and keeps what was pushed.
+/// The port of the program in its container, and the folder of the pushed data.
 const PORT: u16 = 5000;
 const DATA: &str = "/var/lib/registry";
-/// Where files of this host are mounted in it.
+/// The mount point for files of this host.
 const FILES: &str = "/etc/abide-registry";
-/// Under which name its trouble is told.
+/// The name under which its errors are reported.
 const NAME: &str = "the managed registry";
 
-/// Keeps the managed registry.
+/// Reconciles the managed registry.
 #[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) engine: Arc<Engine>,
@@ -58,17 +58,16 @@ pub(super) struct Keeper {
     pub(super) starts: Tries,
 }
 
-/// Pulls or starts that failed, one after the other.
+/// Failed pulls or starts in a row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
     failures: u32,
-    /// Why the last one failed, and when the next one is due.
+    /// The reason of the last failure, and the time of the next attempt.
     failed: Option<(String, Timestamp)>,
 }
 
 impl Tries {
-    /// # Errors
-    /// Why the last try failed, where the next one is not due yet.
+    /// # Errors Returns the reason of the last failure, if the next attempt is not due yet.
     fn is_due(&self, now: Timestamp) -> Result<(), String> {
         match &self.failed {
             Some((why, next)) if *next > now => Err(why.clone()),
@@ -76,7 +75,7 @@ impl Tries {
         }
     }
 
-    /// Notes how a try ended `now`, and passes that on.
+    /// Notes the result of an attempt at `now`, and returns it.
     fn note(&mut self, tried: Result<(), String>, now: Timestamp) -> Result<(), String> {
         match &tried {
             Ok(()) => *self = Self::default(),
@@ -90,19 +89,19 @@ impl Tries {
     }
 }
 
-/// How often its process ended, one time soon after the other.
+/// Counts the ends of its process in quick succession.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ends {
     count: u32,
-    /// The end that was counted last.
+    /// The last counted end.
     last: Option<Timestamp>,
     start_at: Option<Timestamp>,
 }
 
 impl Ends {
-    /// When it may be started again after it ended `at`, having run since `started`. The first time
-    /// at once, later ones after a pause that grows.
-    /// The pause begins `now`, as the end is seen: `at` is by the engine's clock, which somebody may have set.
+    /// Returns when it may be started again after it ended `at`, having run since `started`: the first time
+    /// at once, later after a growing pause. The pause begins `now`, at the observation: `at` is by the
+    /// engine's clock, which may have been set.
     fn next_start(&mut self, started: Option<Timestamp>, at: Timestamp, now: Timestamp) -> Timestamp {
         if self.last != Some(at) {
             self.last = Some(at);
@@ -114,7 +113,7 @@ impl Ends {
     }
 }
 
-/// What a container needs.
+/// The repair that a container needs.
 #[derive(Debug, PartialEq, Eq)]
 enum Care {
     None,
@@ -127,7 +126,7 @@ enum Care {
 }
 
 impl Keeper {
-    /// Keeps it until dropped.
+    /// Reconciles it until dropped.
     pub(super) async fn run(mut self) {
         loop {
             let declared = self.manifest.borrow_and_update().registry.clone();
@@ -149,7 +148,7 @@ impl Keeper {
         }
     }
 
-    /// One look, and what follows from it.
+    /// Checks it once, and repairs it.
     async fn keep(&mut self, spec: &ManagedRegistry) -> Result<(), String> {
         let found = self.find(spec).await?;
         let Some(image) = self.image(&spec.image).await? else {
@@ -180,7 +179,7 @@ impl Keeper {
         done.map_err(words)
     }
 
-    /// Our container. Of several, the one that has the name.
+    /// Finds the managed container. Of several, the one with the right name.
     async fn find(&self, spec: &ManagedRegistry) -> Result<Option<SeenContainer>, String> {
         let mut found = self.engine.attendants(&self.record, label::REGISTRY).await.map_err(words)?;
         found.sort_by_key(|seen| (seen.name != spec.container.as_str(), seen.created_at));
@@ -213,8 +212,8 @@ impl Keeper {
         self.begin(&id).await
     }
 
-    /// Makes its volume where there is none, but for one that held data: an empty registry in its place
-    /// would look like one from which everything was deleted.
+    /// Creates its volume if it is missing, unless it held data: an empty registry in its place would look
+    /// like one from which everything was deleted.
     async fn make_volume(&self, spec: &ManagedRegistry) -> Result<(), String> {
         let volume = &spec.volume;
         let found = self.engine.volumes(BTreeSet::from([volume.to_string()])).await.map_err(words)?;
@@ -232,7 +231,7 @@ impl Keeper {
         let is_local = spec.publish.address.is_some_and(|address| address.is_loopback());
         let is_there = |reference: &str| {
             let host = reference.split('/').next().and_then(|host| host.parse::<RegistryHost>().ok());
-            // Where others reach it too, they may do so by any name.
+            // If it is reachable from other hosts, they may use any name for it.
             let is_it = |host: RegistryHost| {
                 host.port() == Some(spec.publish.port) && (host.is_loopback() || !is_local)
             };
@@ -265,7 +264,7 @@ impl Keeper {
         self.starts.note(started.map_err(|error| format!("it cannot be started: {error}")), now())
     }
 
-    /// One that the manifest does not declare any more goes on, as environments do.
+    /// A container that the manifest no longer declares keeps running, as with environments.
     async fn name_orphan(&self) -> Result<(), String> {
         let found = self.engine.attendants(&self.record, label::REGISTRY).await.map_err(words)?;
         let Some(orphan) = found.first() else { return Ok(()) };
@@ -318,10 +317,10 @@ fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
     }
 }
 
-/// A hash of what is in the files of this host that it is given; `None`: it is given none.
+/// Returns a hash of the mounted files of this host; `None`: there are no such files.
 ///
-/// # Errors
-/// A sentence about a file that cannot be read. The engine would make a folder in its place.
+/// # Errors Returns a sentence about a file that cannot be read. The engine would create a folder in its
+/// place.
 async fn content(spec: &ManagedRegistry) -> Result<Option<String>, String> {
     let tls = spec.tls.iter().flat_map(|tls| [("its certificate", &tls.certificate), ("its key", &tls.key)]);
     let files = tls.chain(spec.htpasswd.iter().map(|path| ("its htpasswd", path)));
@@ -333,7 +332,8 @@ async fn content(spec: &ManagedRegistry) -> Result<Option<String>, String> {
     Ok(hash.map(|hash| hex::encode(hash.finalize())))
 }
 
-/// Volumes at the `VOLUME` lines of its image beside that of its data: they stay when it is made anew.
+/// Volumes at the `VOLUME` lines of its image, besides its data volume: they stay when the container is
+/// recreated.
 fn undeclared(record: &str, paths: &BTreeSet<AbsolutePath>, seen: Option<&SeenContainer>) -> Vec<Mount> {
     let others = paths.iter().filter(|path| path.as_str() != DATA);
     let kept = others.filter_map(|path| {

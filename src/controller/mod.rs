@@ -1,8 +1,8 @@
-//! The hands: wakes, passes, steps.
+//! The controller: wakeups, reconciles, steps.
 //!
-//! [`spawn`] starts a worker for each environment, a follower for each repository, and the watch
-//! over the engine. Nothing outside this room reaches Docker: what others may ask is in
-//! [`Controller`], and none of it changes anything.
+//! [`spawn`] starts a reconcile loop for each environment, a poller for each repository, and the watch over
+//! the engine. No code outside this module reaches Docker. [`Controller`] has the requests that others may
+//! make; none of them changes anything.
 
 mod act;
 mod authority;
@@ -85,46 +85,46 @@ pub use builder::StateDirs;
 pub use clock::now;
 pub use mount_policy::MountPolicy;
 
-/// How often everything is looked at even if nothing rang.
+/// How often every environment is reconciled even without a wakeup.
 pub const RESYNC: Duration = Duration::from_secs(30);
 
-/// How long the check of the guard may take as the loop ends.
+/// The timeout for checking the guard as the loop ends.
 const LAST_CHECK: Duration = Duration::from_secs(5);
-/// How long a question about two commits may wait for a mirror that is being fetched.
+/// How long a query about two commits may wait for a mirror that is being fetched.
 const PATIENCE_WITH_MIRRORS: Duration = Duration::from_secs(10);
 
-/// What the loop is given. It holds no handle that could move the record as people do.
+/// The input of the reconcile loop. It has no handle that could update the record as users do.
 pub struct Settings {
-    /// The id of the record; it is what makes a container ours.
+    /// The ID of the record, which identifies managed containers.
     pub record: String,
-    /// Reads what should run.
+    /// Reads the desired state.
     pub desired: DesiredReader,
-    /// Completes it with heads and images.
+    /// Adds heads and images to the desired state.
     pub resolver: Resolver,
-    /// Reads what was said before.
+    /// Reads the stored statuses.
     pub status: StatusReader,
-    /// Says what is.
+    /// Writes statuses.
     pub writer: StatusWriter,
-    /// Rings when the record moves.
+    /// Notifies about record changes.
     pub bells: Bells,
-    /// The manifest, as it is edited.
+    /// The current manifest.
     pub manifest: channel::Receiver<Arc<Manifest>>,
-    /// Where builds work.
+    /// The folders for builds.
     pub dirs: StateDirs,
-    /// Where the engine listens, as in `DOCKER_HOST`; `None`: as the environment says.
+    /// The address of the engine, as in `DOCKER_HOST`; `None`: from the environment.
     pub engine: Option<String>,
-    /// Where this host's engine finds every registry, as `host:port`: an agent's tunnel. `None`: where
-    /// the names of images say.
+    /// The address of every registry for this host's engine, as `host:port`: an agent's tunnel. `None`: the
+    /// registry in the image name.
     pub registry: Option<String>,
-    /// How often everything is looked at even if nothing rang; [`RESYNC`] but in tests.
+    /// How often every environment is reconciled even without a wakeup; [`RESYNC`] except in tests.
     pub resync: Duration,
-    /// What judges the paths of this host that are to be mounted.
+    /// Judges the paths of this host that are to be mounted.
     pub mount_policy: MountPolicy,
-    /// Whether the record may be acted upon.
+    /// The authority to act on the record.
     pub authority: channel::Receiver<Authority>,
 }
 
-/// The running loop, for those who may look.
+/// The running reconcile loop, for clients that only read.
 #[derive(Clone)]
 pub struct Controller {
     pass: Arc<Pass>,
@@ -134,7 +134,7 @@ pub struct Controller {
     resync: Duration,
 }
 
-/// The running loop, for who has to end it.
+/// The running reconcile loop, for the code that ends it.
 pub struct Running {
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
@@ -144,7 +144,7 @@ pub struct Running {
     keeper: guard::Keeper,
 }
 
-/// Starts the loop.
+/// Starts the reconcile loop.
 pub fn spawn(settings: Settings) -> (Controller, Running) {
     let wake = Wake::default();
     let engine = Arc::new(Engine::new(settings.engine).pulling_from(settings.registry));
@@ -238,11 +238,11 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
 }
 
 impl Running {
-    /// Ends the loop: builds and pulls are cancelled, no container is touched, and the engine restarts
-    /// from now on what is meant to run.
+    /// Ends the reconcile loop: builds and pulls are cancelled, no container is touched, and from now on the
+    /// engine restarts the containers that are meant to run.
     pub async fn stop(self) {
         self.stop.cancel();
-        // A worker that panicked has said so; there is nothing to add here.
+        // A panicked worker has already logged its panic.
         let _ = self.supervisor.await;
         self.jobs.shut_down().await;
         self.engine.settle().await;
@@ -255,36 +255,33 @@ impl Running {
 }
 
 impl Controller {
-    /// The plan of an environment as it would be now; `None` where the manifest has no such
+    /// Returns the plan of an environment as it would be now; `None` if the manifest has no such
     /// environment.
     ///
-    /// # Errors
-    /// A sentence, where the engine or the record does not answer.
+    /// # Errors Returns a sentence if the engine or the record does not answer.
     pub async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, String> {
         self.pass.preview(environment).await.map_err(|error| chain(&error))
     }
 
-    /// When the host was last looked at as a whole; `None`: never, or not since the engine was
-    /// lost.
+    /// The time of the last complete resync; `None`: never, or not since the engine was lost.
     pub fn last_resync(&self) -> Option<Timestamp> {
         *self.resynced.borrow()
     }
 
-    /// What is known of the branch or tag that an environment follows.
+    /// The known state of the branch or tag that an environment tracks.
     pub fn look(&self, environment: &EnvironmentName) -> Look {
         self.pass.looks.of(environment)
     }
 
-    /// Has git or the registry asked at once for what an environment follows.
+    /// Requests the tracked branch or tag of an environment from git or the registry at once.
     pub fn ask_source(&self, environment: &EnvironmentName) {
         self.pass.looks.ask(environment);
     }
 
-    /// Whether `ancestor` is `commit` or one of those that led to it, in the repository that the images
-    /// of an environment are built from.
+    /// Whether `ancestor` is `commit` or one of its ancestors, in the repository that the images of an
+    /// environment are built from.
     ///
-    /// # Errors
-    /// A sentence, if that cannot be told now.
+    /// # Errors Returns a sentence if that cannot be determined now.
     pub async fn contains(
         &self,
         environment: &EnvironmentName,
@@ -298,10 +295,9 @@ impl Controller {
         patiently(self.pass.builder.contains(&url, &branch, commit, ancestor)).await
     }
 
-    /// Whether a branch of the repository that an environment is built from leads to `commit`.
+    /// Whether `commit` is on a branch of the repository that an environment is built from.
     ///
-    /// # Errors
-    /// A sentence, if git cannot tell now.
+    /// # Errors Returns a sentence if git cannot determine that now.
     pub async fn has_commit(&self, environment: &EnvironmentName, commit: &CommitId) -> Result<bool, String> {
         let (url, _) = self.built_from(environment)?;
         patiently(self.pass.builder.has_commit(&url, commit)).await
@@ -314,7 +310,7 @@ impl Controller {
         source.ok_or_else(|| format!("{environment} is not built from a repository"))
     }
 
-    /// How often the host is looked at as a whole.
+    /// The interval of the resync.
     pub fn resync(&self) -> Duration {
         self.resync
     }
@@ -324,8 +320,8 @@ impl Controller {
         self.pass.fleet.all_of(environment).into_iter().map(|container| container.name).collect()
     }
 
-    /// The names of containers on this host of environments that are none of `ours`, by environment;
-    /// `None`: nobody knows what is on it.
+    /// The names of containers on this host whose environments are not in `ours`, by environment; `None`:
+    /// the containers of the host are unknown.
     pub fn left(&self, ours: &BTreeSet<EnvironmentName>) -> Option<Left> {
         if *self.pass.engine_state.borrow() != EngineState::Known {
             return None;
@@ -334,12 +330,12 @@ impl Controller {
         Some(others.map(|name| (name.clone(), self.containers(&name))).collect())
     }
 
-    /// The build that is under way for an environment.
+    /// Returns the running build of an environment.
     pub fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         self.pass.jobs.building(environment)
     }
 
-    /// What is wrong with the whole, in sentences.
+    /// The problems of the whole host, in sentences.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
             EngineState::Known | EngineState::Unasked => Vec::new(),
@@ -353,7 +349,7 @@ impl Controller {
         warnings
     }
 
-    /// Containers of environments that an agent runs by now: two hosts would serve the same.
+    /// Containers of environments that an agent runs now: two hosts would serve the same environment.
     fn left_here(&self) -> Vec<String> {
         let manifest = self.pass.manifest.borrow();
         let mut found = Vec::new();
@@ -370,13 +366,13 @@ impl Controller {
         found
     }
 
-    /// Asks for a pass of every environment.
+    /// Requests a reconcile of every environment.
     pub fn ring_all(&self) {
         self.wake.ring_all();
     }
 }
 
-/// What git answers, unless the mirror is busy for too long.
+/// Returns git's answer, unless the mirror is busy for too long.
 async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> Result<bool, String> {
     match tokio::time::timeout(PATIENCE_WITH_MIRRORS, answer).await {
         Ok(answer) => answer.map_err(|error| chain(&error)),
@@ -384,10 +380,9 @@ async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> R
     }
 }
 
-/// What this host's engine reports of itself.
+/// Returns the engine's report about this host.
 ///
-/// # Errors
-/// A sentence, if it does not answer.
+/// # Errors Returns a sentence if the engine does not answer.
 pub async fn engine_facts() -> Result<EngineFacts, String> {
     Engine::new(None).facts().await.map_err(|error| error.to_string())
 }

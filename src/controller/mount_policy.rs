@@ -1,20 +1,20 @@
-//! What this host lets containers mount. On an agent's host its policy decides, each time that
-//! something is mounted: a link may lead elsewhere by then.
+//! The host paths that containers may mount. On an agent's host, its policy decides at each mount, because a
+//! link may have changed since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::mount::AbsolutePath;
 
-/// Says why a path of this host must not be mounted, in a sentence; `None`: it may be.
+/// Returns why a path of this host must not be mounted, in a sentence; `None`: it may be.
 type Judge = dyn Fn(&AbsolutePath) -> Option<String> + Send + Sync;
 
-/// What judges the paths of this host.
+/// Judges the paths of this host.
 #[derive(Clone, Default)]
 pub struct MountPolicy(Option<Arc<Judge>>);
 
 impl MountPolicy {
-    /// A policy that asks `judge`, which may look at the disk.
+    /// A policy that calls `judge`, which may read the disk.
     pub fn new(judge: impl Fn(&AbsolutePath) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(judge)))
     }

@@ -1,4 +1,4 @@
-//! What containers of an environment mount: looked for in each pass, and what is to be said of it.
+//! The mounts of an environment's containers: their state in each reconcile, and warnings about them.
 
 use tracing::warn;
 
@@ -11,7 +11,7 @@ use crate::model::time::Timestamp;
 use crate::plan::{self, Intent};
 
 impl Pass {
-    /// Looks for the volumes and the paths of the host that containers of this environment need.
+    /// Checks the volumes and the host paths that containers of this environment need.
     pub(super) async fn observe_mounts(
         &self,
         intent: &Intent,
@@ -26,7 +26,7 @@ impl Pass {
         Ok(())
     }
 
-    /// Says each warning once, when it comes.
+    /// Logs each warning once, when it first appears.
     pub(super) async fn tell_of_warnings(
         &self,
         before: Option<&Status>,

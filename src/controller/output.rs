@@ -1,4 +1,4 @@
-//! The output of an environment: what its container prints, and after it the next one.
+//! The output of an environment: that of its container, followed by that of the next one.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::model::name::EnvironmentName;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::time::Timestamp;
 
-/// How often a follower looks for the next container. What is looked at is memory.
+/// How often a log stream checks for the next container. The check only reads memory.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Output as the engine sends it.
@@ -34,11 +34,10 @@ impl Run {
 }
 
 impl Controller {
-    /// The output of the container that serves an environment. A follower gets the output of every
-    /// container that comes after it too, until the environment leaves the manifest.
+    /// The output of the serving container. A followed stream continues with the output of every later
+    /// container, until the environment leaves the manifest.
     ///
-    /// # Errors
-    /// A sentence, if there is no such container or the engine does not answer.
+    /// # Errors A sentence, if there is no such container or the engine does not answer.
     pub async fn output(
         &self,
         environment: &EnvironmentName,
@@ -65,8 +64,8 @@ impl Controller {
         Ok(output.chain(later.flatten()).boxed())
     }
 
-    /// The output of the run after `last`, once there is one. `None` once the manifest has no such
-    /// environment.
+    /// The output of the run after `last`, once there is one. `None` once the environment has left the
+    /// manifest.
     async fn next_output(&self, environment: &EnvironmentName, last: &Run) -> Option<(Run, Output)> {
         loop {
             if !self.pass.manifest.borrow().environments.contains_key(environment) {
@@ -78,7 +77,7 @@ impl Controller {
                 // The engine keeps the output of all runs of a container: only this run's is new.
                 let since = if run.id == last.id { run.started } else { None };
                 let options = LogOptions { follow: true, since, ..LogOptions::default() };
-                // A container that is gone again by now was not the next one.
+                // A container that has been removed by now was not the next one.
                 if let Ok(output) = self.output_of(&run.id, options).await {
                     return Some((run, output));
                 }
@@ -93,7 +92,7 @@ impl Controller {
     }
 
     fn serving(&self, environment: &EnvironmentName) -> Option<SeenContainer> {
-        // A status that cannot be read is told by others.
+        // Other code reports an unreadable status.
         let status = self.pass.status.status(environment).ok().flatten();
         let running = status.and_then(|status| status.running).map(|running| running.container_id);
         self.pass.fleet.containers(environment).into_iter().min_by_key(|container| {

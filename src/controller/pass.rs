@@ -1,4 +1,4 @@
-//! One pass of one environment: snapshot, observe, plan, act, report.
+//! One reconcile of one environment: snapshot, observe, plan, act, report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -39,11 +39,11 @@ use crate::model::time::Timestamp;
 use crate::plan::{self, Intent, Need, Plan};
 use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWriter};
 
-/// Rounds of plan and act in one pass. A deployment takes three; more than this is left to the
-/// next pass, so that one environment never spins.
+/// Rounds of plan and act in one reconcile. A deployment takes three. Further rounds are left to the next
+/// reconcile, so that one environment never spins.
 const ROUNDS: usize = 10;
 
-/// What a pass works with. There is one for each daemon, shared by all workers.
+/// The shared state of reconciles. There is one for each daemon, shared by all workers.
 pub(super) struct Pass {
     pub(super) engine: Arc<Engine>,
     pub(super) fleet: Arc<Fleet>,
@@ -61,29 +61,29 @@ pub(super) struct Pass {
     pub(super) resolver: Resolver,
     pub(super) status: StatusReader,
     pub(super) writer: StatusWriter,
-    /// Whether the fleet is known: an engine that does not answer is no empty host.
+    /// Whether the containers of the host are known: an unreachable engine does not mean an empty host.
     pub(super) engine_state: watch::Receiver<EngineState>,
-    /// Rung when an environment has become ready.
+    /// Notified when an environment has become ready.
     pub(super) deployed: Arc<Notify>,
     pub(super) looks: Looks,
     pub(super) mount_policy: MountPolicy,
-    /// Whether the record may be acted upon.
+    /// The authority to act on the record.
     pub(super) authority: watch::Receiver<Authority>,
     pub(super) record: String,
 }
 
-/// Whether what is known of the host can be trusted.
+/// Whether the known state of the host can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EngineState {
-    /// Nothing is known yet.
+    /// The state is not known yet.
     Unasked,
     /// Listed since the connection was made.
     Known,
-    /// It does not answer, and why.
+    /// The engine does not answer, with the error.
     Lost(EngineError),
 }
 
-/// Everything that a plan is made of, and the plan.
+/// A plan and its complete input.
 pub(super) struct Planned {
     pub(super) spec: EnvironmentSpec,
     pub(super) desired: Desired,
@@ -92,16 +92,16 @@ pub(super) struct Planned {
     pub(super) task: Option<Task>,
     pub(super) job: Option<JobKey>,
     pub(super) plan: Plan,
-    /// What the build of the entry warned of.
+    /// The warnings of the entry's build.
     pub(super) warnings: Vec<String>,
-    /// The mark of the declaration that the plan is made for.
+    /// The mark of the declaration behind the plan.
     pub(super) mark: Option<String>,
-    /// The notes as they were before the plan.
+    /// The reconcile state before the plan.
     pub(super) memory: Memory,
 }
 
 impl Planned {
-    /// Where the program listens that is in the network as this container is.
+    /// The address of the program, through the network attachment of `seen`.
     pub(super) fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
         let address = (*seen.networks.get(network.as_str())?)?;
@@ -109,7 +109,7 @@ impl Planned {
     }
 }
 
-/// Why a pass could not be carried through.
+/// The reason why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PassError {
     /// The record cannot be read or written.
@@ -121,8 +121,8 @@ pub(super) enum PassError {
 }
 
 impl Pass {
-    /// Looks at one environment and acts until there is nothing to do now. Says when to look again
-    /// at the latest, where something is waited for.
+    /// Reconciles one environment until nothing is left to do now. Returns the latest time to run again, if
+    /// something is pending.
     pub(super) async fn run(&self, environment: &EnvironmentName) -> Result<Option<Timestamp>, PassError> {
         for _ in 0..ROUNDS {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
@@ -177,14 +177,15 @@ impl Pass {
         Ok(Some(Planned { spec, desired, intent, observed, task, job, plan, warnings, mark, memory }))
     }
 
-    /// Waits until the record may be acted upon. Returns whether that is only as far as it keeps what runs.
+    /// Waits for the authority to act on the record. Returns whether it only extends to keeping the running
+    /// containers.
     async fn is_alone(&self) -> bool {
         let mut authority = self.authority.clone();
         let known = authority.wait_for(|authority| *authority != Authority::Awaited).await;
         known.is_ok_and(|authority| *authority == Authority::Alone)
     }
 
-    /// Waits until the engine was asked for the first time, or was found not to answer.
+    /// Waits until the engine's first answer or failure.
     async fn engine_is_known(&self) -> Result<(), EngineError> {
         let mut state = self.engine_state.clone();
         let asked = state.wait_for(|state| *state != EngineState::Unasked).await;
@@ -208,7 +209,7 @@ impl Pass {
         }
     }
 
-    /// What to build for the entry that counts, where it has to be built here.
+    /// The build of the valid entry, if it has to be built here.
     fn task(&self, environment: &EnvironmentName, spec: &EnvironmentSpec, intent: &Intent) -> Option<Task> {
         let Supply::Branch { repository, branch } = &spec.supply else { return None };
         Some(Task {
@@ -221,7 +222,7 @@ impl Pass {
         })
     }
 
-    /// What the latest build of these inputs warned of.
+    /// The warnings of the latest build of these inputs.
     fn warnings(&self, inputs: Option<&Result<Inputs, String>>) -> Result<Vec<String>, RecordError> {
         let Some(Ok(inputs)) = inputs else { return Ok(Vec::new()) };
         let build = self.status.build(&inputs.key)?;
@@ -280,7 +281,7 @@ impl Pass {
         Ok((observed, job))
     }
 
-    /// The image that network holders are made of, by name.
+    /// The name of the image of sandboxes.
     pub(super) fn holder_image(&self) -> String {
         match &self.manifest.borrow().holder {
             HolderImage::Named(name) => name.clone(),
@@ -288,8 +289,8 @@ impl Pass {
         }
     }
 
-    /// The containers, with what those wrote last that ended, or should be ready by now and are not:
-    /// it is the best hint at why.
+    /// Adds their last output to the containers that ended, or that should be ready by now and are not: it
+    /// is the best hint at the cause.
     async fn with_output(
         &self,
         mut containers: Vec<SeenContainer>,
@@ -297,7 +298,8 @@ impl Pass {
         intent: &Intent,
         memory: &Memory,
     ) -> Vec<SeenContainer> {
-        // The first crash of what was good is healed without asking why: each call would delay that.
+        // The first crash of a good container is healed without reading its output: each call would delay
+        // that.
         let is_first_crash = |id: &String| {
             memory.crashes.exits == 0 && memory.good.as_ref().is_some_and(|good| good.container == *id)
         };
@@ -315,7 +317,7 @@ impl Pass {
         containers
     }
 
-    /// What the record knows of what is needed, and the key of the job that brings it.
+    /// The recorded progress of the needed image, and the key of the job that brings it.
     async fn acquisition(
         &self,
         need: &Need,
@@ -338,8 +340,7 @@ impl Pass {
                 };
                 Ok((known, Some(JobKey::Build(key))))
             }
-            // An image that is being pulled is here before its pull has ended, which is then no job
-            // that nobody wants.
+            // An image may be here before its pull has ended. That pull must not be cancelled as unwanted.
             (Need::Nothing, _) => Ok((Some(Acquisition::NotNeeded), pull_of(entry))),
             (Need::Unobtainable { .. } | Need::Build { .. } | Need::Rebuild { .. }, _) => {
                 Ok((Some(Acquisition::NotNeeded), None))
@@ -347,7 +348,7 @@ impl Pass {
         }
     }
 
-    /// Whether the recorded image is where the manifest wants it pushed. Only what was built here is.
+    /// Whether the recorded image is where the manifest wants it pushed. Only images built here are pushed.
     fn shelf(&self, spec: &EnvironmentSpec, entry: &Entry) -> Shelf {
         let (Some(image), Some(_)) = (&entry.image, &entry.revision) else { return Shelf::default() };
         let reference = image.reference.as_deref().unwrap_or_default();
@@ -359,7 +360,7 @@ impl Pass {
         Shelf { is_lost, owed_to }
     }
 
-    /// A build whose image is gone is no build: the same inputs have to be built again.
+    /// A build whose image is missing does not count: the same inputs have to be built again.
     async fn built(&self, build: BuildRecord, task: &Task) -> Result<Option<Acquisition>, PassError> {
         match build.result {
             BuildResult::Failed(message) => {
@@ -370,7 +371,7 @@ impl Pass {
                 let there = !self.fleet.images(&self.engine, image.id.clone()).await?.is_empty();
                 let image = match &task.push {
                     None => Some(image),
-                    // One that is not in its registry yet has still to be pushed.
+                    // An image that is missing in its registry has still to be pushed.
                     Some(repository) => {
                         build.pushed.get(repository).map(|digest| image.pushed(repository, digest))
                     }
@@ -380,8 +381,8 @@ impl Pass {
         }
     }
 
-    /// Keeps notes of a readiness and of what is about to be stopped, before the front hears of it and
-    /// before anything is done: a daemon that is killed then leaves them to the next one.
+    /// Stores a new readiness and the containers that are about to be stopped, before the proxy gets its
+    /// target and before any step: if the daemon is killed then, the next one has these notes.
     async fn keep_news(&self, planned: &Planned) -> Result<(), RecordError> {
         if !plan::is_news(&planned.memory, &planned.plan.memory) {
             return Ok(());
@@ -389,8 +390,7 @@ impl Pass {
         self.writer.notes(&planned.intent.environment, &planned.plan.memory).await
     }
 
-    /// Tells the front where requests are to go, which is what the plan says. Until it is known what the
-    /// front does, it goes on doing that.
+    /// Sends the proxy the target of the plan. While the state of the proxy is unknown, it keeps its target.
     fn tell_front(&self, planned: &Planned) {
         if planned.intent.drain.is_some() && planned.observed.front.is_none() {
             return;
@@ -461,8 +461,8 @@ impl Pass {
         Ok(self.writer.event(environment, EventKind::Status, words, at).await?)
     }
 
-    /// Says that the engine cannot be asked, and changes nothing else: not being able to tell is
-    /// no verdict on what runs.
+    /// Reports that the engine does not answer, and changes nothing else: this does not show whether the
+    /// containers run.
     pub(super) async fn report_error(
         &self,
         environment: &EnvironmentName,
@@ -495,7 +495,7 @@ impl Pass {
     }
 }
 
-/// Whether a change of the message is only a build or pull that moves on.
+/// Whether a change of the message only reports the progress of a build or pull.
 fn is_acquiring(reason: Reason) -> bool {
     matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing)
 }
@@ -506,7 +506,7 @@ fn pull_of(entry: &Entry) -> Option<JobKey> {
 }
 
 fn no_overlay(message: String) -> Acquisition {
-    // It is looked at again with every resync: laying the file where it belongs is enough.
+    // It is checked again with every resync, so adding the missing file is sufficient.
     Acquisition::Unavailable {
         reason: Reason::SecretMissing,
         message,
@@ -521,7 +521,7 @@ fn probe_targets(
     containers: &[SeenContainer],
 ) -> Vec<ProbeTarget> {
     let running = containers.iter().filter(|container| container.state == ContainerState::Running);
-    // With a front, that answers on the published port whatever the container does.
+    // With a proxy, the proxy answers on the published port, whatever the state of the container.
     let published = intent.options.as_ref().ok().and_then(|options| options.publish);
     let target = |container: &SeenContainer| ProbeTarget {
         environment: intent.environment.clone(),
@@ -536,7 +536,7 @@ fn probe_targets(
     running.map(target).collect()
 }
 
-/// What to say of a plan, with `memory` beside it.
+/// The status for a plan, with `memory` beside it.
 pub(super) fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Memory) -> Status {
     let verdict = &planned.plan.verdict;
     let same = before

@@ -1,4 +1,4 @@
-//! Which commits concern an environment that declares the paths which do.
+//! Which commits concern an environment that declares relevant paths.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::model::name::{BranchName, CommitId, EnvironmentName};
 use crate::model::spec::{BuildSpec, BuildStep, Recipe};
 use crate::record::DesiredReader;
 
-/// The paths that concern the environments of one repository.
+/// The relevant paths of the environments of one repository.
 pub(crate) struct Paths {
     builder: Arc<Builder>,
     desired: DesiredReader,
     url: String,
     patterns: BTreeMap<EnvironmentName, Vec<String>>,
-    /// The recorded commit and the head that were compared last and differ in none of them.
+    /// The recorded commit and the head of the last comparison without relevant changes.
     passed: Mutex<HashMap<EnvironmentName, (CommitId, CommitId)>>,
 }
 
@@ -28,11 +28,10 @@ impl Paths {
         Self { builder, desired, url: url.to_owned(), patterns, passed: Mutex::default() }
     }
 
-    /// Whether a branch's head differs from the recorded commit in a path that concerns the
-    /// environment. It does if there is nothing to compare it with.
+    /// Whether a branch's head differs from the recorded commit in a path that concerns the environment. If
+    /// there is no commit to compare it with, it does.
     ///
-    /// # Errors
-    /// A sentence, if the two cannot be compared now.
+    /// # Errors Returns a sentence if the two cannot be compared now.
     pub(super) async fn concern(
         &self,
         environment: &EnvironmentName,
@@ -67,7 +66,7 @@ impl Paths {
     }
 }
 
-/// The patterns of a build that declares some, with what it cannot do without: its Dockerfiles, their
+/// The patterns of a build that declares some, with the files that it always needs: its Dockerfiles, their
 /// ignore files and its script.
 pub(super) fn patterns(build: &BuildSpec) -> Vec<String> {
     if build.paths.is_empty() {
@@ -75,7 +74,7 @@ pub(super) fn patterns(build: &BuildSpec) -> Vec<String> {
     }
     let mut patterns = build.paths.clone();
     if patterns.iter().all(|pattern| pattern.starts_with('!')) {
-        // All paths but those.
+        // All paths except these.
         patterns.insert(0, "**".to_owned());
     }
     match &build.recipe {

@@ -1,11 +1,11 @@
-//! Which failpoint stands around a step and around a job.
+//! The failpoints around steps and jobs.
 
 use super::jobs::JobKey;
 use crate::failpoint::Point;
 use crate::plan::Step;
 
 impl Step {
-    /// Every step has one, so that a test can end the daemon before and after it.
+    /// Every step has a failpoint, so that a test can end the daemon before and after it.
     pub(super) fn point(&self) -> Point {
         match self {
             Self::CancelJob => Point::CancelJob,

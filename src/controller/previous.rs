@@ -1,4 +1,4 @@
-//! The last output of containers that the loop removed, so that `logs --previous` can show why a
+//! The last output of containers that the reconcile loop removed, so that `logs --previous` can show why a
 //! version failed.
 
 use std::fs;
@@ -13,11 +13,11 @@ use super::docker::Engine;
 use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
 
-/// Lines of a container that are kept.
+/// The number of lines that are kept for a container.
 const LINES: usize = 2_000;
 
-/// One file for each environment. Output may hold whatever a program prints, so only the daemon's user
-/// reads the files.
+/// One file for each environment. Output may contain anything that a program prints, so only the daemon's
+/// user can read the files.
 pub(super) struct PreviousOutput {
     dir: PathBuf,
 }
@@ -27,8 +27,8 @@ impl PreviousOutput {
         Self { dir }
     }
 
-    /// Keeps the end of the output of a container that is about to be removed. Nothing waits for it to
-    /// succeed: a container whose output is lost is removed all the same.
+    /// Keeps the end of the output of a container that is about to be removed. A failure does not prevent
+    /// the removal.
     pub(super) async fn keep(&self, engine: &Engine, environment: &EnvironmentName, id: &str) {
         let options = LogOptions { tail: Some(LINES), ..LogOptions::default() };
         let kept = match engine.output_bytes(id, &options).await {
@@ -41,7 +41,7 @@ impl PreviousOutput {
         }
     }
 
-    /// What was kept, or its last `tail` lines; `None`: nothing was.
+    /// Returns the kept output, or its last `tail` lines; `None`: none was kept.
     pub(super) async fn read(
         &self,
         environment: &EnvironmentName,
@@ -54,7 +54,7 @@ impl PreviousOutput {
         }
     }
 
-    /// Removes what was kept of an environment that is forgotten.
+    /// Removes the kept output of an environment that is forgotten.
     pub(super) fn forget(&self, environment: &EnvironmentName) -> io::Result<()> {
         match fs::remove_file(self.path(environment)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -68,7 +68,7 @@ impl PreviousOutput {
 
     fn write(&self, environment: &EnvironmentName, output: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        // Only its owner reads a temporary file, and a rename keeps that.
+        // Only the owner can read a temporary file, and a rename preserves that.
         let mut file = NamedTempFile::new_in(&self.dir)?;
         file.write_all(output)?;
         file.persist(self.path(environment)).map_err(|error| error.error)?;

@@ -1,7 +1,7 @@
-//! Readiness probes, from abide itself, at its own interval.
+//! Readiness probes by abide itself, at their own interval.
 //!
-//! One task a running container. It keeps what it saw for the passes to read, and rings when the
-//! answer to "is it ready?" may have changed.
+//! There is one task for each running container. It keeps its observations for reconciles to read, and sends
+//! a wakeup when the readiness may have changed.
 
 mod ask;
 mod http;
@@ -24,27 +24,27 @@ use crate::model::observed::Readiness;
 use crate::model::spec::{HealthSpec, Probe, Publish};
 use crate::model::time::Timestamp;
 
-/// How long after the first probe of a new life the second one follows; each later pause is twice as
-/// long, up to the interval, until there is an answer. So what starts in a moment is ready then, and
-/// not an interval later.
+/// The pause between the first and second probe after a start; each later pause is twice as long, up to the
+/// interval, until the container answers. So a container that starts at once is ready at once, and not an
+/// interval later.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The same for commands in the container, each of which is a process and three calls of the engine.
 const FIRST_PAUSE_OF_COMMANDS: Duration = Duration::from_millis(250);
 
-/// What to probe.
+/// The target of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeTarget {
     pub(crate) environment: EnvironmentName,
     pub(crate) container: String,
-    /// A start is a new life: what was seen before it says nothing.
+    /// The last start. After a new start, earlier observations do not count.
     pub(crate) started_at: Option<Timestamp>,
     /// The container's own address in the managed network.
     pub(crate) address: Option<IpAddr>,
-    /// The port that is asked; `None`: there is none.
+    /// The probed port; `None`: there is none.
     pub(crate) port: Option<u16>,
-    /// Where that port is published.
+    /// The published address of that port.
     pub(crate) publish: Option<Publish>,
-    /// The host name that the front serves it by.
+    /// The host name at the proxy.
     pub(crate) hostname: Option<String>,
     pub(crate) health: HealthSpec,
 }
@@ -71,7 +71,7 @@ impl Prober {
         self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Probes exactly `targets` of this environment from now on, and says what was seen of them.
+    /// From now on probes exactly `targets` of this environment, and returns the observations of them.
     pub(crate) fn watch(
         &self,
         environment: &EnvironmentName,
@@ -90,7 +90,7 @@ impl Prober {
         seen
     }
 
-    /// Probes nothing of this environment any more.
+    /// Stops all probes of this environment.
     pub(crate) fn forget(&self, environment: &EnvironmentName) {
         self.watch(environment, Vec::new());
     }
@@ -128,7 +128,8 @@ async fn probe_until_stopped(
         {
             let mut seen = lock(&seen);
             seen.needs = asker.needs;
-            // What may only be starting has missed one probe, however often it is asked meanwhile.
+            // A container that may still be starting has missed one probe, however often it is probed
+            // meanwhile.
             if !(is_early && seen.misses > 0) && note(&mut seen, answer, now()) {
                 wake.ring(&environment);
             }
@@ -136,14 +137,15 @@ async fn probe_until_stopped(
         pause = if is_early { interval.min(pause * 2) } else { interval };
         sleep_until(asked + pause).await;
         if has_missed {
-            // No more than a round takes: while this process is stopped, nothing is asked.
+            // At most the duration of a round: while this process is suspended, no probe runs.
             let round = asked.elapsed().min(pause.max(timeout));
             lock(&seen).unanswered += round;
         }
     }
 }
 
-/// The pause after the first probe. The engine looks at a `HEALTHCHECK` at its own pace, and rings.
+/// The pause after the first probe. The engine runs a `HEALTHCHECK` at its own interval, and its result is a
+/// wakeup.
 fn first_pause(probe: &Probe, interval: Duration) -> Duration {
     match probe {
         Probe::Docker | Probe::Running | Probe::None => interval,
@@ -152,13 +154,13 @@ fn first_pause(probe: &Probe, interval: Duration) -> Duration {
     }
 }
 
-/// Notes one answer. Says whether it may change what to do or to say: the first good one, the first
-/// miss, the one that makes three, and another reason why nothing can be told.
+/// Notes one answer. Returns whether it may change the plan or the status: the first good answer, the first
+/// miss, the third miss, and a new reason for an unknown state.
 fn note(seen: &mut Readiness, answer: Answer, now: Timestamp) -> bool {
     match answer {
         Answer::Good => {
             let is_news = seen.answering_since.is_none() || seen.misses > 0;
-            // Not since a moment that is yet to come: then the clock was set back.
+            // A start in the future comes from before the clock was set back.
             let since = Some(seen.answering_since.map_or(now, |since| since.min(now)));
             let needs = seen.needs;
             *seen = Readiness { answering_since: since, answered_once: true, needs, ..Readiness::default() };

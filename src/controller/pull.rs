@@ -1,4 +1,4 @@
-//! A pull, as a job: by digest and nothing else.
+//! A pull as a job: only by digest.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    /// Pulls it. A digest that the registry does not have is a verdict, which the plan doubts after a
-    /// while; a registry that does not answer, or lets us in to nothing, is none.
+    /// Pulls it. A digest that the registry does not have is a permanent failure, which the plan doubts
+    /// after a while. A registry that does not answer or denies access is a temporary one.
     pub(super) async fn run(self, progress: Progress) -> Ended {
         match self.pull(&progress).await {
             Ok(image) => Ended::Got(image),
@@ -43,7 +43,7 @@ impl Pull {
 
     async fn pull(&self, progress: &Progress) -> Result<Image, Trouble> {
         let (reference, digest) = (&self.reference, &self.digest);
-        // A name that no registry could have is left to the engine, which says so.
+        // The engine reports a name that no registry could have.
         let repository = reference.parse::<ImageRepository>().ok();
         let found_at = repository.as_ref().and_then(|repository| self.engine.found_at(repository));
         let name = format!("{}@{digest}", found_at.as_ref().unwrap_or(reference));
@@ -55,11 +55,11 @@ impl Pull {
         };
         fetch(&self.engine, &self.registries, &wanted, &mut |line| progress.say(line)).await?;
         let id = self.engine.image_id(&name).await?;
-        // No verdict on the registry, which has it: someone removed it here in between.
+        // The registry is not at fault: it has the image, which was removed here meanwhile.
         let gone = || EngineError::Refused(format!("{name} was pulled, and is gone again"));
         let id = id.ok_or_else(gone)?;
         self.registries.found(reference, digest);
-        // By digest alone it has no name, and a plain prune takes what has none.
+        // An image pulled only by digest has no name, and a plain prune removes unnamed images.
         let (keep, tag) = keep_name(&self.environment, digest);
         self.engine.tag(id.as_str(), &keep, &tag).await.map_err(gone_again)?;
         Ok(Image { reference: Some(reference.clone()), digest: Some(digest.clone()), id: Some(id) })
@@ -68,18 +68,18 @@ impl Pull {
 
 /// An image that the engine is to pull.
 struct Wanted<'a> {
-    /// By the name that the engine is asked for.
+    /// The name for the engine.
     name: &'a str,
     /// Its registry; `None`: no registry could have such a name.
     host: Option<&'a RegistryHost>,
-    /// What can be asked of the registry itself, if it is pulled by digest.
+    /// The image at the registry itself, if it is pulled by digest.
     of: Option<(&'a ImageRepository, &'a Digest)>,
-    /// Whether someone is in between, who proves who it is; this host may not reach the registry itself.
+    /// Whether a tunnel with its own credentials is in between; this host may not reach the registry itself.
     is_between: bool,
 }
 
-/// Pulls an image: with the password of its registry, for as long as something moves, and not while the
-/// registry asks to be left alone. Every pull of abide goes through here.
+/// Pulls an image: with the credentials of its registry, for as long as data arrives, and not while the
+/// registry is rate limiting. Every pull of abide uses this function.
 async fn fetch(
     engine: &Engine,
     registries: &Registries,
@@ -108,7 +108,7 @@ async fn fetch(
     })
 }
 
-/// That an image is there for other platforms, and for which.
+/// The error for an image that only exists for other platforms, with their names.
 fn no_platform(name: &str, words: &str, there_are: &[String]) -> String {
     let what = cause::missing_platform(words).unwrap_or("this host's platform");
     match there_are {
@@ -117,8 +117,8 @@ fn no_platform(name: &str, words: &str, there_are: &[String]) -> String {
     }
 }
 
-/// Pulls an image by the name that the manifest has for it: for what abide itself runs, which no record
-/// names. `latest`, if it has neither a tag nor a digest.
+/// Pulls an image by its name in the manifest: for abide's own containers, which no record names. The tag is
+/// `latest`, if the name has neither a tag nor a digest.
 pub(super) async fn pull_declared(
     engine: &Engine,
     registries: &Registries,
@@ -143,7 +143,7 @@ fn refused(trouble: Trouble) -> EngineError {
     EngineError::Refused(message)
 }
 
-/// That someone removed it here in between says nothing of the registry, which has it.
+/// If the image was removed here meanwhile, the registry is not at fault: it has the image.
 fn gone_again(error: EngineError) -> EngineError {
     match error {
         EngineError::NotFound(words) => {

@@ -1,5 +1,5 @@
-//! A push: the image gets a tag of its own in the registry, and what counts is the digest that the
-//! registry answers for that tag afterwards.
+//! A push: the image gets a unique tag in the registry. Its digest is the one that the registry then returns
+//! for that tag.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Pusher {
 }
 
 impl Pusher {
-    /// Pushes an image that is here as a job of its own. Nothing that goes wrong is a verdict on it.
+    /// Pushes an image that is here, as a job. No error is a permanent failure of the image.
     pub(super) async fn run(self, id: Digest, repository: ImageRepository, progress: Progress) -> Ended {
         let pushed = self.push(&id, &repository, &progress).await;
         let pause = self.registries.quiet_for(repository.host()).unwrap_or_default();
@@ -33,7 +33,7 @@ impl Pusher {
         }
     }
 
-    /// Pushes the image `id`, and gives it by the name that every host can pull.
+    /// Pushes the image `id`, and returns it by the name that every host can pull.
     pub(super) async fn push(
         &self,
         id: &Digest,
@@ -61,8 +61,8 @@ impl Pusher {
         Ok(Image { reference: Some(name), digest: Some(digest), id: Some(id.clone()) })
     }
 
-    /// The digest that the registry has, where that is what was pushed. Anyone who may push there
-    /// can move the tag; then it is not this image that others would get.
+    /// The digest in the registry, if it equals the pushed one. Any client with push access can move the
+    /// tag; other hosts would then get another image.
     async fn read_back(&self, tagged: &TaggedImage, pushed: Digest) -> Result<Digest, Trouble> {
         let moved = |what: String| {
             let message = format!("{what} after {pushed} was pushed to {tagged}: someone else writes there");

@@ -1,5 +1,4 @@
-//! What passes and jobs need of registries: who we are there, what they answer, and what they are
-//! known to have lost.
+//! The access of reconciles and jobs to registries: credentials, answers, and images known to be lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -20,36 +19,36 @@ use crate::model::spec::{Manifest, RegistryAccess};
 use crate::model::status::Reason;
 use crate::registry::{Client, Credentials, KeyringError, RegistryError};
 
-/// Where Docker Hub answers, and what BuildKit therefore calls it.
+/// The address of Docker Hub, and BuildKit's name for it.
 const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
 
-/// How long a registry is left alone that says it was asked too often, and not until when.
+/// The pause after a registry's rate limit, if the registry names none.
 pub(super) const RATE_LIMITED: Duration = Duration::from_secs(60);
 
-/// Registries, as the manifest of the moment has them.
+/// The registries of the current manifest.
 pub(super) struct Registries {
     client: Client,
     manifest: watch::Receiver<Arc<Manifest>>,
-    /// What a registry was found not to have any more, as `repository@digest`.
+    /// The images that registries were found to have lost, as `repository@digest`.
     lost: Mutex<HashSet<String>>,
-    /// Until when registries asked to be left alone.
+    /// The end of each registry's rate limit.
     quiet: Mutex<HashMap<RegistryHost, Instant>>,
 }
 
-/// Why an image could not be pushed or pulled.
+/// The reason why an image could not be pushed or pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// The registry says that there is no such image.
+    /// The registry has no such image.
     NotThere(String),
-    /// There is none for this host's platform.
+    /// There is no image for this host's platform.
     NoPlatform(String),
-    /// It could not be tried, or not to its end.
+    /// It could not be tried or completed.
     Unavailable(Reason, String),
 }
 
 impl Trouble {
-    /// The same, with the name of the registry where that is what is wrong: the engine often passes on
-    /// no more than what it answers.
+    /// Adds the name of the registry if the registry is the cause: the engine often returns only the
+    /// registry's answer.
     pub(super) fn with(self, host: &RegistryHost) -> Self {
         match self {
             Self::Unavailable(reason @ (Reason::RegistryUnavailable | Reason::RegistryDenied), message)
@@ -67,7 +66,7 @@ impl Registries {
         Self { client: Client::default(), manifest, lost: Mutex::default(), quiet: Mutex::default() }
     }
 
-    /// How a registry is spoken to.
+    /// How to access a registry.
     pub(super) fn access(&self, host: &RegistryHost) -> RegistryAccess {
         self.manifest.borrow().registries.get(host).cloned().unwrap_or_default()
     }
@@ -76,10 +75,9 @@ impl Registries {
         self.client.keyring().credentials(host, &self.access(host)).await
     }
 
-    /// What the engine shows to a registry; `None`: nothing.
+    /// The engine's credentials for a registry; `None`: none are needed.
     ///
-    /// # Errors
-    /// [`Trouble`] where credentials are named and cannot be had.
+    /// # Errors Returns [`Trouble`] if credentials are declared and cannot be read.
     pub(super) async fn proof(&self, host: &RegistryHost) -> Result<Option<Secret>, Trouble> {
         match self.credentials(host).await {
             Ok(found) => Ok(found.map(|credentials| credentials.engine_header(host))),
@@ -87,13 +85,13 @@ impl Registries {
         }
     }
 
-    /// The digest that a tag has now.
+    /// The current digest of a tag.
     pub(super) async fn digest(&self, image: &TaggedImage) -> Result<Digest, RegistryError> {
         let host = image.repository.host();
         self.asked(host, self.client.digest(image, &self.access(host))).await
     }
 
-    /// The answer of a registry to a question, which is not put while the registry asks for quiet.
+    /// Sends a query to a registry, unless the registry is rate limiting.
     async fn asked<T>(
         &self,
         host: &RegistryHost,
@@ -114,7 +112,7 @@ impl Registries {
         answer
     }
 
-    /// Leaves a registry alone for this long.
+    /// Stops requests to a registry for this long.
     pub(super) fn keep_quiet(&self, host: &RegistryHost, pause: Duration) {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + pause;
@@ -122,13 +120,13 @@ impl Registries {
         *known = until.max(*known);
     }
 
-    /// How much longer a registry is left alone.
+    /// The remaining pause of a registry.
     pub(super) fn quiet_for(&self, host: &RegistryHost) -> Option<Duration> {
         let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         quiet.get(host)?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    /// Whether a registry is to be left alone, as an error.
+    /// Returns an error during the pause of a registry.
     pub(super) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
         let Some(left) = self.quiet_for(host) else { return Ok(()) };
         let message =
@@ -136,8 +134,8 @@ impl Registries {
         Err(Trouble::Unavailable(Reason::RegistryUnavailable, message))
     }
 
-    /// Leaves a registry alone that the engine has asked too often. The engine does not pass on for how
-    /// long, so `question` is put to the registry once, which may say.
+    /// Pauses requests to a registry after it rejected the engine for too many requests. The engine does not
+    /// return the length of the pause, so `question` queries the registry once, which may return it.
     pub(super) async fn learn_limit<T>(
         &self,
         host: &RegistryHost,
@@ -153,14 +151,14 @@ impl Registries {
         }
     }
 
-    /// The platforms that an image is there for.
+    /// The platforms of an image.
     pub(super) async fn platforms(&self, repository: &ImageRepository, digest: &Digest) -> Vec<String> {
         let host = repository.host();
         let access = self.access(host);
         self.asked(host, self.client.platforms(repository, digest, &access)).await.unwrap_or_default()
     }
 
-    /// Asks whether a digest is still there, and remembers the answer.
+    /// Queries whether a digest still exists, and remembers the answer.
     pub(super) async fn look_for(
         &self,
         repository: &ImageRepository,
@@ -176,17 +174,17 @@ impl Registries {
         Ok(is_there)
     }
 
-    /// Remembers that a registry has this.
+    /// Remembers that a registry has this image.
     pub(super) fn found(&self, repository: &str, digest: &Digest) {
         self.losses().remove(&key(repository, digest));
     }
 
-    /// Remembers that a registry has this no more.
+    /// Remembers that a registry has lost this image.
     pub(super) fn lost(&self, repository: &str, digest: &Digest) {
         self.losses().insert(key(repository, digest));
     }
 
-    /// Whether a registry is known to have this no more.
+    /// Whether a registry is known to have lost this image.
     pub(super) fn is_lost(&self, repository: &str, digest: &Digest) -> bool {
         self.losses().contains(&key(repository, digest))
     }
@@ -210,7 +208,7 @@ impl Logins for Registries {
         .boxed()
     }
 
-    /// Those that cannot be had are left out: a build that needs one is told by the registry.
+    /// Unreadable credentials are left out: if a build needs them, it gets the registry's error.
     fn all(&self) -> BoxFuture<'_, Secret> {
         async move {
             let declared = self.manifest.borrow().registries.keys().cloned().collect::<BTreeSet<_>>();
@@ -241,8 +239,8 @@ impl From<RegistryError> for Trouble {
     }
 }
 
-/// Why a transfer ended. Where that is because nothing moved, `question` is put to the registry itself:
-/// the engine, which tries again meanwhile, keeps to itself what is wrong.
+/// Explains why a transfer ended. If no data moved, `question` queries the registry itself: the engine keeps
+/// retrying without reporting the cause.
 pub(super) async fn explained<T>(
     error: EngineError,
     question: impl Future<Output = Result<T, RegistryError>>,
@@ -256,12 +254,12 @@ pub(super) async fn explained<T>(
             };
             Trouble::Unavailable(reason, format!("{error}: {why}"))
         }
-        // It answers by now, or it is frozen, which `error` says.
+        // It answers again, or it hangs, which is what `error` reports.
         _ => error.into(),
     }
 }
 
-/// The engine passes on what a registry says, or that it says nothing, in words alone.
+/// The engine passes on the registry's error, or its silence, only as text.
 impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
@@ -269,7 +267,7 @@ impl From<EngineError> for Trouble {
             return Self::Unavailable(Reason::EngineUnavailable, message);
         }
         match cause::of_transfer(&message) {
-            // A full disk says nothing of a registry.
+            // A full disk is not the registry's fault.
             Cause::Host => Self::Unavailable(Reason::EngineUnavailable, message),
             Cause::Denied => Self::Unavailable(Reason::RegistryDenied, message),
             Cause::NoPlatform => Self::NoPlatform(message),
@@ -280,7 +278,7 @@ impl From<EngineError> for Trouble {
     }
 }
 
-/// The same trouble, with when the registry is asked again if it asked to be left alone.
+/// The same error, with the time of the next request if the registry is rate limiting.
 pub(super) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> Trouble {
     match (trouble, left) {
         (Trouble::Unavailable(reason, message), Some(left)) => {
@@ -290,7 +288,7 @@ pub(super) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> T
     }
 }
 
-/// A duration without the parts that nobody reads.
+/// A duration in whole seconds.
 fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs().max(1)))
 }
@@ -322,7 +320,7 @@ mod tests {
         assert!(matches!(Trouble::from(other), Trouble::NoPlatform(_)));
         let gone = Trouble::from(EngineError::NotFound("manifest for a@b not found".to_owned()));
         assert!(matches!(gone, Trouble::NotThere(_)), "{gone:?}");
-        // Docker says 404 to both of these.
+        // Docker returns 404 for both of these.
         let denied = "pull access denied for a, repository does not exist or may require 'docker login'";
         let denied = Trouble::from(EngineError::NotFound(denied.to_owned()));
         assert!(matches!(denied, Trouble::Unavailable(RegistryDenied, _)), "{denied:?}");

@@ -1,13 +1,12 @@
-//! Remotes of git, with who we are there.
+//! Git remotes with their credentials.
 
 use crate::model::spec::{Login, Manifest};
 use crate::secret;
 use crate::source::{Remote, SourceError};
 
-/// The remote at `url`. Its password is read afresh each time, so that another takes no restart.
+/// The remote at `url`. Its password is read again each time, so a new one needs no restart.
 ///
-/// # Errors
-/// Where the URL is none that is taken, or the password cannot be read.
+/// # Errors Fails if the URL is invalid, or the password cannot be read.
 pub(super) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceError> {
     let remote = Remote::new(url)?;
     let Some(Login { username, password }) = login else { return Ok(remote) };
@@ -17,7 +16,7 @@ pub(super) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceE
     Ok(remote.with_login(username.clone(), read))
 }
 
-/// Who we are at `url`, where a repository of the manifest has it.
+/// The credentials for `url`, if a repository of the manifest declares it.
 pub(super) fn login_at(manifest: &Manifest, url: &str) -> Option<Login> {
     manifest.repositories.values().find(|repository| repository.url == url)?.login.clone()
 }

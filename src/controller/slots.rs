@@ -1,21 +1,21 @@
-//! Turns of what runs long, fair between where it comes from.
+//! Slots for long operations, fair between their origins.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Slots for jobs of many origins. One origin never has all of them, so that a repository or a registry
-/// that hangs keeps no other waiting. Cheap to clone.
+/// Slots for jobs of many origins. One origin never has all of them, so that a hanging repository or
+/// registry does not delay the others. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Slots(Arc<Mutex<State>>);
 
 struct State {
-    /// Of one origin at most.
+    /// The maximum for one origin.
     each: usize,
-    /// Of all origins together.
+    /// The maximum for all origins together.
     all: usize,
-    /// How many each origin has.
+    /// The slots in use, by origin.
     held: HashMap<String, usize>,
     waiting: VecDeque<Waiting>,
 }
@@ -25,7 +25,7 @@ struct Waiting {
     turn: oneshot::Sender<Slot>,
 }
 
-/// A slot that is held until it is dropped.
+/// A slot, which is released when dropped.
 pub(super) struct Slot {
     slots: Slots,
     origin: String,
@@ -37,15 +37,15 @@ impl Slots {
         Self(Arc::new(Mutex::new(State { each, all, held: HashMap::new(), waiting: VecDeque::new() })))
     }
 
-    /// Waits for a slot. The origin that holds fewest is served first, and of one origin whoever came
-    /// first.
+    /// Waits for a slot. The origin with the fewest slots is served first; within an origin, the earliest
+    /// request.
     pub(super) async fn acquire(&self, origin: &str) -> Slot {
         let (turn, granted) = oneshot::channel();
         self.state().waiting.push_back(Waiting { origin: origin.to_owned(), turn });
         self.grant();
         match granted.await {
             Ok(slot) => slot,
-            // Nobody drops the other end without granting; to wait for ever would be worse.
+            // The other end is never dropped without a grant; waiting forever would be worse.
             Err(_) => {
                 self.state().take(origin);
                 Slot { slots: self.clone(), origin: origin.to_owned() }
@@ -57,11 +57,11 @@ impl Slots {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free slots to those that wait.
+    /// Grants free slots to waiting requests.
     fn grant(&self) {
         loop {
             let Some(Waiting { origin, turn }) = self.state().next() else { return };
-            // One that waits no more drops the slot, outside of the lock, and that grants it again.
+            // A cancelled request drops the slot, outside of the lock, and that grants it again.
             drop(turn.send(Slot { slots: self.clone(), origin }));
         }
     }
@@ -72,7 +72,7 @@ impl State {
         *self.held.entry(origin.to_owned()).or_default() += 1;
     }
 
-    /// Who is served next and has its slot now, if one is free for one that waits.
+    /// Takes the next waiting request and counts its slot, if one is free.
     fn next(&mut self) -> Option<Waiting> {
         self.waiting.retain(|waiting| !waiting.turn.is_closed());
         if self.held.values().sum::<usize>() >= self.all {

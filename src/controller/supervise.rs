@@ -1,4 +1,4 @@
-//! Who runs: a worker for each environment, a follower for each repository, as the manifest says.
+//! The supervisor: it runs a worker for each environment and a poller for each repository in the manifest.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -37,15 +37,15 @@ use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::{Bell, Bells};
 
-/// A pass is never further away than this, whatever rang or did not: secret files and overlays
-/// change without a bell.
+/// The maximum interval between reconciles, whatever the wakeups: secret files and overlays change without
+/// one.
 const SAFETY_NET: Duration = Duration::from_secs(60);
 
-/// How long after a panic a task is begun anew.
+/// How long after a panic a task is restarted.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
-/// Runs what `begin` gives until it ends or is stopped. Where it panics, it is begun anew after a pause:
-/// nobody would notice that it is gone.
+/// Runs the future of `begin` until it ends or is stopped. If it panics, it is restarted after a pause;
+/// otherwise nobody would notice its absence.
 pub(super) async fn supervised<F>(name: &'static str, stop: CancellationToken, mut begin: impl FnMut() -> F)
 where
     F: Future<Output = ()>,
@@ -65,9 +65,9 @@ pub(super) struct Supervisor {
     pub(super) manifest: channel::Receiver<Arc<Manifest>>,
     pub(super) follow_trouble: FollowTrouble,
     pub(super) registry_followers: RegistryFollowers,
-    /// What rings each follower.
+    /// The wakeup of each poller.
     pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
-    /// Environments of which someone wants the head or digest to be asked for at once.
+    /// Environments whose head or digest is to be requested at once.
     pub(super) questions: mpsc::Receiver<EnvironmentName>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
@@ -79,7 +79,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Keeps workers and followers running until stopped, then waits for each to end.
+    /// Runs workers and pollers until stopped, then waits for each to end.
     pub(super) async fn run(mut self) {
         let tasks = TaskTracker::new();
         let watch = Watch {
@@ -129,7 +129,7 @@ impl Supervisor {
         tasks.wait().await;
     }
 
-    /// What makes a worker of the front, as often as one is needed.
+    /// Returns a factory for workers of the proxy.
     fn front(&self) -> impl Fn() -> front::Worker + Send + use<> {
         let (pass, resync) = (Arc::clone(&self.pass), self.resync);
         move || {
@@ -148,7 +148,7 @@ impl Supervisor {
         }
     }
 
-    /// Has renamed environments take over their containers.
+    /// Lets renamed environments take over their containers.
     fn adopt(&self, manifest: &Manifest) {
         let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
         let declared = here.map(|(name, spec)| (name.clone(), spec.container.clone())).collect();
@@ -158,7 +158,7 @@ impl Supervisor {
         }
     }
 
-    /// Removes what people asked to forget.
+    /// Removes the environments that users asked to forget.
     fn forget_all(&self, tasks: &TaskTracker) {
         let all = self.pass.desired.all().unwrap_or_default();
         for desired in all.into_iter().filter(|desired| desired.forget.is_some()) {
@@ -191,8 +191,8 @@ impl Supervisor {
         }
     }
 
-    /// Tells the follower of an environment's repository or tag, where a push was announced or
-    /// someone said sync.
+    /// Notifies the poller of an environment's repository or tag, if a push was announced or a user
+    /// requested a sync.
     fn announce(&self, environment: &EnvironmentName) {
         let Ok(desired) = self.pass.desired.get(environment) else { return };
         if desired.hint.is_some() || desired.tag_hint.is_some() || desired.asked.is_some() {
@@ -200,7 +200,7 @@ impl Supervisor {
         }
     }
 
-    /// Has the follower of an environment's branch or tag ask at once.
+    /// Makes the poller of an environment's branch or tag ask at once.
     fn ring_follower(&self, environment: &EnvironmentName) {
         let manifest = self.manifest.borrow();
         let repository = manifest.environments.get(environment).and_then(|spec| match &spec.supply {
@@ -213,7 +213,7 @@ impl Supervisor {
         self.registry_followers.announce(&manifest, environment);
     }
 
-    /// Starts what the manifest has and nobody does yet, and ends what it no longer has.
+    /// Starts the missing tasks of the manifest, and ends those that it no longer has.
     fn staff(
         &mut self,
         tasks: &TaskTracker,
@@ -222,7 +222,7 @@ impl Supervisor {
     ) {
         let manifest = self.manifest.borrow_and_update().clone();
         self.adopt(&manifest);
-        // Those that an agent runs are its business alone.
+        // Environments of an agent are left to the agent.
         let here = |spec: &EnvironmentSpec| spec.host.is_none();
         workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
         for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
@@ -317,8 +317,8 @@ impl Supervisor {
         stop.drop_guard()
     }
 
-    /// Containers whose environment the manifest no longer has run on, and are named: removing
-    /// them because of an edit would make a typing error an outage.
+    /// Containers whose environment left the manifest keep running, and a warning names them: removing them
+    /// because of an edit would turn a typing error into an outage.
     async fn name_orphans(&self) {
         for environment in self.pass.fleet.environments() {
             if self.manifest.borrow().environments.contains_key(&environment) {
@@ -359,7 +359,7 @@ impl Supervisor {
     }
 }
 
-/// A repository as it is followed. Another one is another follower.
+/// A tracked repository. If it changes, the poller is replaced.
 #[derive(Clone, PartialEq)]
 struct Followed {
     spec: RepositorySpec,
@@ -385,7 +385,7 @@ fn followed(manifest: &Manifest) -> HashMap<RepositoryName, Followed> {
     followed
 }
 
-/// Runs the passes of one environment, one after the other.
+/// Runs the reconciles of one environment, one after the other.
 struct Worker {
     pass: Arc<Pass>,
     bell: Arc<Notify>,
@@ -396,7 +396,7 @@ impl Worker {
     async fn run(self) {
         let mut failures = 0;
         loop {
-            // Whatever one environment trips over, the others go on.
+            // A panic in one environment must not affect the others.
             let pass = AssertUnwindSafe(self.pass.run(&self.environment)).catch_unwind().await;
             let look_again = match pass {
                 Ok(Ok(look_again)) => {
@@ -434,7 +434,7 @@ impl Worker {
     async fn report_panic(&self) {
         error!(environment = %self.environment, "a pass panicked; it is tried again later");
         let message = "a pass ended in a panic, which is a bug of abide; it is tried again later";
-        // An event that cannot be kept is in the log line above.
+        // If the event cannot be stored, the log line above has it.
         let _ = self.pass.writer.event(&self.environment, EventKind::System, message, now()).await;
     }
 }

@@ -1,7 +1,7 @@
-//! What nobody needs any more: images of earlier builds.
+//! Pruning images of earlier builds.
 //!
-//! Only images that carry the labels of this record are looked at, and of those only the ones that
-//! no environment could want: each keeps its newest ones, so that going back stays quick.
+//! Only images with the labels of this record are considered, and of those only the ones that no environment
+//! could need: each keeps its newest ones, so that a rollback stays quick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use crate::model::reference::pushed_tag;
 use crate::model::spec::Manifest;
 use crate::record::{DesiredReader, RecordError, StatusReader};
 
-/// Images of each environment that are kept, beside what is recorded or runs.
+/// The number of images that each environment keeps, besides the recorded and running ones.
 const IMAGES_KEPT: usize = 5;
-/// Names that abide gives to images begin so; an image with another name is someone's.
+/// The prefix of the image names that abide gives; an image with another name belongs to someone else.
 const OURS: &str = "abide/";
-/// Environments often become ready together; one sweep is enough for all of them.
+/// Environments often become ready together; one pruning is enough for all of them.
 const SETTLE: Duration = Duration::from_secs(2);
-/// A sweep comes so soon after the last one even if nothing was deployed.
+/// The longest interval between prunings, even without deployments.
 const AT_THE_LATEST: Duration = Duration::from_secs(30 * 60);
 
-/// Takes away what is no longer needed, each time an environment has become ready.
+/// Prunes each time an environment has become ready.
 #[derive(Clone)]
 pub(super) struct Sweeper {
     pub(super) engine: Arc<Engine>,
@@ -44,10 +44,10 @@ pub(super) struct Sweeper {
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
 }
 
-/// Why a sweep was not carried through.
+/// The reason why pruning failed.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
-    /// What is needed cannot be told.
+    /// The needed images are unknown.
     #[error("the record")]
     Record(#[from] RecordError),
     /// An image could not be listed or removed.
@@ -56,25 +56,24 @@ enum SweepError {
 }
 
 impl Sweeper {
-    /// Sweeps whenever an environment has become ready.
+    /// Prunes whenever an environment has become ready.
     pub(super) async fn run(self) {
         let mut pruned_after = None;
         loop {
-            // Builds that fail fill the cache, too, and deploy nothing.
+            // Failed builds fill the cache, too, and deploy nothing.
             let _ = tokio::time::timeout(AT_THE_LATEST, self.deployed.notified()).await;
             tokio::time::sleep(SETTLE).await;
             if let Err(error) = self.build_cache(&mut pruned_after).await {
                 warn!(error = %chain(&error), "the build cache could not be pruned");
             }
-            // Nothing depends on it, and the next deployment tries again.
+            // Nothing depends on it, and it is tried again after the next deployment.
             if let Err(error) = Urgency::Upkeep.scope(self.images()).await {
                 warn!(error = %chain(&error), "images of earlier builds could not be swept");
             }
         }
     }
 
-    /// Keeps the engine's build cache within its budget, once something was built here since the last
-    /// time.
+    /// Keeps the engine's build cache within its budget, if anything was built here since the last time.
     async fn build_cache(&self, pruned_after: &mut Option<u64>) -> Result<(), SweepError> {
         let budget = self.manifest.borrow().build_cache;
         let counts = self.status.build_counts()?;
@@ -92,11 +91,12 @@ impl Sweeper {
 
     async fn images(&self) -> Result<(), SweepError> {
         let ours = |label: &str| format!("{label}={}", self.record);
-        // Those of earlier versions, which gave labels to the images of builds.
+        // Those of earlier versions, which labeled the images of builds.
         let labelled = self.engine.images_by("label", ours(label::BUILT_BY)).await?;
         let of_steps = self.engine.images_by("label", ours(label::STEP)).await?;
         let named = self.engine.images_by("reference", format!("{OURS}*")).await?;
-        // After the lists: what a build has made by now is in the record when it is no longer here.
+        // After the lists: the image of a finished build is already in the record when the build is no
+        // longer listed here.
         let is_building = !self.jobs.builds().is_empty();
         let mut needed = self.engine.images_in_use().await?;
         for environment in self.environments()? {
@@ -105,8 +105,8 @@ impl Sweeper {
         for image in &labelled {
             self.remove_unless(&needed, image).await?;
         }
-        // The newest image of a step has a name, and is the cache of the next build. While builds
-        // run, one that has lost its name may still have to be run.
+        // The newest image of a step has a name, and is the cache of the next build. While builds run, an
+        // image that lost its name may still have to be run.
         for image in of_steps.iter().filter(|image| image.names.is_empty() && !is_building) {
             self.remove_unless(&needed, image).await?;
         }
@@ -125,12 +125,12 @@ impl Sweeper {
         for name in &image.names {
             self.engine.remove_image(name).await?;
         }
-        // The last name takes the image with it, where there was one.
+        // Removing the last name removes the image, if it had a name.
         Ok(self.engine.remove_image(image.id.as_str()).await?)
     }
 
-    /// Takes the names that this record gave from an image that it needs no more. One that has no
-    /// other name goes with them; a script's own names are its own, as are those of another record.
+    /// Removes the names that this record gave to an image that it no longer needs. An image without other
+    /// names is removed with them. Names from a script or another record stay.
     async fn take_names(
         &self,
         image: &FoundImage,
@@ -140,9 +140,9 @@ impl Sweeper {
         let prefix = tag_prefix(&self.record);
         for name in &image.names {
             let known = given.get(name).filter(|given| given.id == image.id);
-            // While builds run, one that the record does not know yet may be what they made.
+            // While builds run, a name that is not recorded yet may belong to one of them.
             let tag = name.rsplit_once(':').and_then(|(_, tag)| tag.strip_prefix(&prefix));
-            // What was set aside is nobody's build, and is to get its own name back.
+            // An image that was set aside does not belong to a build, and will get its own name back.
             let is_of_a_build = tag.is_some_and(|tag| !tag.starts_with(ASIDE));
             if known.is_none() && (is_building || !is_of_a_build) {
                 continue;
@@ -174,7 +174,7 @@ impl Sweeper {
         Ok(all.into_iter().map(|desired| desired.environment).collect())
     }
 
-    /// What an environment runs, is to run, or may go back to.
+    /// The images that an environment runs, is to run, or may roll back to.
     fn needed_by(&self, environment: &EnvironmentName) -> Result<BTreeSet<Digest>, SweepError> {
         let desired = self.desired.get(environment)?;
         let kept = desired.hold.and_then(|hold| hold.generation);
@@ -197,7 +197,7 @@ impl Sweeper {
     }
 }
 
-/// An image that got a name of ours, and its names in registries, which go along with that.
+/// An image that abide named, and its names in registries, which are removed with that name.
 struct Given {
     id: Digest,
     along: Vec<String>,
@@ -209,7 +209,7 @@ fn built(record: &str, build: &BuildRecord) -> Option<(String, Given)> {
     let along = build.pushed.keys().map(|to| format!("{to}:{}", pushed_tag(id))).collect();
     let name = match &build.content {
         Some(content) => name_of(record, &build.environment, content),
-        // As an earlier version named it.
+        // The name from an earlier version.
         None => format!("{OURS}{}:{}", build.environment, build.key.short()),
     };
     Some((name, Given { id: id.clone(), along }))
@@ -224,7 +224,7 @@ fn pulled(environment: &EnvironmentName, image: Option<Image>) -> Option<(String
     Some((format!("{name}:{tag}"), Given { id, along }))
 }
 
-/// Whether abide gave the name: one of its own, or the one under which it pushed the image.
+/// Whether abide gave the name: a local one, or the one under which it pushed the image.
 fn is_ours(name: &str, id: &Digest) -> bool {
     name.starts_with(OURS) || name.rsplit_once(':').is_some_and(|(_, tag)| tag == pushed_tag(id))
 }

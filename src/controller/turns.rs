@@ -1,4 +1,4 @@
-//! Turns of updates: how many environments of this host are updated at once, and who is next.
+//! Turns of updates: how many environments of this host are updated at once, and which is next.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use super::wake::Wake;
 use crate::model::name::EnvironmentName;
 use crate::plan;
 
-/// Environments that are updated at once for each processor, and the least and the most in all, where
-/// the manifest does not say.
+/// The environments that are updated at once for each processor, with the total minimum and maximum, if the
+/// manifest sets no value.
 const FOR_EACH_PROCESSOR: usize = 2;
 const BOUNDS: (usize, usize) = (4, 32);
 
-/// How many environments are updated at once where the manifest does not say.
+/// How many environments are updated at once, if the manifest sets no value.
 fn default_parallel() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors * FOR_EACH_PROCESSOR).clamp(BOUNDS.0, BOUNDS.1)
@@ -38,7 +38,8 @@ impl Turns {
         Self { wake, queue: Arc::default() }
     }
 
-    /// Takes a turn of `most`; `false`: it waits for one, and is rung then. It may be taken again.
+    /// Takes one of `most` turns. `false`: it waits for one, and gets a wakeup then. Taking a turn again is
+    /// allowed.
     pub(super) fn take(&self, environment: &EnvironmentName, most: usize) -> bool {
         let mut queue = self.queue();
         if queue.updating.contains(environment) {
@@ -56,7 +57,7 @@ impl Turns {
         is_next
     }
 
-    /// Gives a turn back, or the wish for one. Whoever waits longest is rung.
+    /// Returns a turn, or cancels the wait for one. The longest waiting environment gets a wakeup.
     pub(super) fn leave(&self, environment: &EnvironmentName) {
         let mut queue = self.queue();
         let waited = queue.waiting.len();
@@ -72,7 +73,7 @@ impl Turns {
 }
 
 impl Pass {
-    /// The plan as far as it is the environment's turn, and how urgent it is.
+    /// The part of the plan that the environment's turn allows, and its urgency.
     pub(super) fn in_turn(&self, planned: Planned) -> Result<(Planned, Urgency), PassError> {
         let environment = &planned.intent.environment;
         if !plan::takes_turn(&planned.plan, &planned.observed) {
@@ -85,7 +86,7 @@ impl Pass {
         if self.turns.take(environment, most) {
             return Ok((planned, Urgency::Rollout));
         }
-        // Nothing is acted upon, so nothing of it is remembered as done.
+        // No step is taken, so none is remembered as done.
         let memory = self.status.memory(environment)?;
         let plan = planned.plan.until_its_turn(memory, most);
         Ok((Planned { plan, ..planned }, Urgency::Rollout))

@@ -1,7 +1,6 @@
-//! Wakes: who rings says only which environment to look at.
+//! Wakeups: each names only the environment to reconcile.
 //!
-//! Rings coalesce: however often an environment is rung while its pass runs, one more pass
-//! follows.
+//! Wakeups coalesce: however many arrive during a reconcile, one more reconcile follows.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::model::name::EnvironmentName;
 
-/// The wake queue: a bell for each environment.
+/// The wakeup queue: one wakeup for each environment.
 #[derive(Clone, Default)]
 pub(crate) struct Wake {
     bells: Arc<Mutex<HashMap<EnvironmentName, Arc<Notify>>>>,
@@ -21,17 +20,17 @@ impl Wake {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bell of one environment. It holds one ring until someone waits for it.
+    /// The wakeup of one environment. It stores one notification until a task waits for it.
     pub(crate) fn bell(&self, environment: &EnvironmentName) -> Arc<Notify> {
         self.bells().entry(environment.clone()).or_default().clone()
     }
 
-    /// Asks for a pass of one environment.
+    /// Requests a reconcile of one environment.
     pub(crate) fn ring(&self, environment: &EnvironmentName) {
         self.bell(environment).notify_one();
     }
 
-    /// Asks for a pass of every environment.
+    /// Requests a reconcile of every environment.
     pub(crate) fn ring_all(&self) {
         self.bells().values().for_each(|bell| bell.notify_one());
     }

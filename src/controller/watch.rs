@@ -1,4 +1,4 @@
-//! The watch over the engine: its events, the resync, and being connected at all.
+//! The watch over the engine: its events, the resync, and the connection itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::pass::{EngineState, Pass};
 use super::wake::Wake;
 use crate::model::time::Timestamp;
 
-/// Events are asked for from this long before the connection, so that none falls in between.
+/// How far before the connection events are requested, so that none is missed.
 const REWIND: Duration = Duration::from_secs(3);
 /// The first and the longest pause between attempts to reach the engine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
@@ -27,13 +27,13 @@ pub(super) struct Watch {
     pub(super) wake: Wake,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
-    /// Between two resyncs.
+    /// The interval between two resyncs.
     pub(super) period: Duration,
     pub(super) stop: CancellationToken,
 }
 
 impl Watch {
-    /// Watches until stopped, through every loss of the engine.
+    /// Watches until stopped, and reconnects whenever the engine is lost.
     pub(super) async fn run(self) {
         let mut pause = RETRY.0;
         while !self.stop.is_cancelled() {
@@ -101,7 +101,7 @@ impl Watch {
         }
     }
 
-    /// Tells an engine that is lost from one that took too long for one request.
+    /// Distinguishes a lost engine from one that took too long for one request.
     async fn check_that_it_answers(&self, error: EngineError) -> Result<(), EngineError> {
         if !error.is_slow() {
             return Err(error);
@@ -139,7 +139,7 @@ impl Watch {
             Happening::Volume { name } if fleet.forget_volume(&name) || self.is_declared_volume(&name) => {
                 self.wake.ring_all();
             }
-            // Other people's, of which there may be many: each build makes and removes images.
+            // Objects of others, of which there may be many: each build creates and removes images.
             Happening::ImageGone { .. } | Happening::Network { .. } | Happening::Volume { .. } => {}
         }
     }
@@ -160,7 +160,7 @@ impl Watch {
         mounts.any(|mount| mount.volume().is_some_and(|volume| volume.as_str() == name))
     }
 
-    /// Lists everything; `is_foreign`: because of a container that is not ours.
+    /// Lists everything; `is_foreign`: because of an unmanaged container.
     async fn resync(&self, is_foreign: bool) -> Result<(), EngineError> {
         for environment in self.pass.fleet.resync(&self.pass.engine, false).await? {
             self.wake.ring(&environment);
@@ -173,7 +173,7 @@ impl Watch {
     }
 }
 
-/// The end of what is under way; never, where nothing is.
+/// Waits for the end of the running work; forever, if there is none.
 async fn under_way<T>(work: &mut Option<BoxFuture<'_, T>>) -> T {
     match work {
         Some(work) => work.await,

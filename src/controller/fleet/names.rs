@@ -27,9 +27,9 @@ impl Fleet {
         ours.chain(known.foreign.keys()).filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
-    /// Hands the containers of each environment that left the manifest to the environment that now
-    /// declares their name: it was renamed. An environment that has a container under another name
-    /// already was not, and takes over none. Returns who took over whose containers just now.
+    /// Hands the containers of each environment that left the manifest to the environment that now declares
+    /// their name: it was renamed. An environment that already has a container under another name was not
+    /// renamed, and takes over none. Returns the takeovers of this call.
     pub(crate) fn adopt(
         &self,
         declared: &BTreeMap<EnvironmentName, ContainerName>,
@@ -49,7 +49,7 @@ impl Fleet {
 }
 
 impl Known {
-    /// Our containers of every other environment.
+    /// The managed containers of every other environment.
     fn others(
         &self,
         environment: &EnvironmentName,
@@ -57,7 +57,7 @@ impl Known {
         self.ours.values().filter(move |(of, _)| of != environment).map(|(of, seen)| (of, seen))
     }
 
-    /// The environment that has the containers which were made for `labelled`.
+    /// The environment that owns the containers which were made for `labelled`.
     pub(super) fn owner(&self, labelled: EnvironmentName) -> EnvironmentName {
         self.adopted.get(&labelled).cloned().unwrap_or(labelled)
     }
@@ -72,7 +72,7 @@ impl Known {
         }
     }
 
-    /// The environment that left the manifest and whose container has the name that `heir` declares.
+    /// The environment that left the manifest and whose container has the declared name of `heir`.
     fn left_for(
         &self,
         heir: &EnvironmentName,
@@ -95,7 +95,7 @@ fn labelled(seen: &SeenContainer) -> Option<EnvironmentName> {
 }
 
 pub(super) fn foreign_names(listed: &Listed) -> Vec<(String, NameHolder)> {
-    // What someone runs by hand of an image that was built here has the record's label from there.
+    // A container that a user runs from an image that was built here has inherited the record's label.
     let is_managed = listed.labels.contains_key(label::ENVIRONMENT);
     let whose = match listed.labels.get(label::RECORD).filter(|_| is_managed) {
         Some(record) => format!("another abide's (record {record})"),

@@ -1,10 +1,10 @@
-//! Asking one container whether it is ready.
+//! Probing one container for readiness.
 //!
-//! Only what the program itself answered counts. A published port is answered by the engine's own
-//! proxy, which accepts connections whether or not anybody listens behind it. So a probe connects to
-//! the container's own address. If that cannot be reached from here, an answer over HTTP has still come
-//! from the program, whoever passed it on, and the kernel may tell that the program listens; else
-//! nothing is known, which is said and is no verdict.
+//! Only an answer of the program itself counts. The engine's own proxy accepts connections on a published
+//! port whether or not a program listens behind it. So a probe connects to the container's own address. If
+//! that is unreachable from here, an HTTP answer still comes from the program, whatever forwarded it, and
+//! the kernel may show that the program listens. Otherwise the state is unknown, which is reported and does
+//! not count as a miss.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,30 +23,30 @@ use crate::model::observed::EngineHealth;
 use crate::model::spec::Probe;
 use crate::secret;
 
-/// The `Host` of a request where nothing is declared.
+/// The `Host` of a request if none is declared.
 const LOCALHOST: &str = "localhost";
 
 /// Lines of output that a message shows.
 const LAST_LINES: usize = 3;
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The program answered as it should.
     Good,
-    /// It did not, and why.
+    /// The program did not, with the reason.
     Miss(String),
-    /// It cannot be told, which is no verdict; why, if that is known.
+    /// The state is unknown, which does not count as a miss; with the reason, if it is known.
     Unknown(Option<String>),
 }
 
-/// Asks one container through one of its lives.
+/// Probes one container from one start to its end.
 pub(super) struct Asker {
     engine: Arc<Engine>,
     target: ProbeTarget,
-    /// The container's process, once it was asked for.
+    /// The container's process ID, once it was requested.
     pid: Option<u32>,
-    /// A command that did not end in its time, and since when it runs.
+    /// A command that exceeded its timeout, and its start.
     hung: Option<(String, Instant)>,
     /// The time that the image's own check may take until it has decided.
     pub(super) needs: Duration,
@@ -57,8 +57,8 @@ impl Asker {
         Self { engine, target, pid: None, hung: None, needs: Duration::ZERO }
     }
 
-    /// Asks once. With `hints`, a miss says where the program listens instead, which costs a call of
-    /// the engine.
+    /// Probes once. With `hints`, a miss names the addresses where the program listens instead, which costs
+    /// one engine call.
     pub(super) async fn ask(&mut self, hints: bool) -> Answer {
         match self.target.health.probe.clone() {
             Probe::None | Probe::Running => Answer::Good,
@@ -98,7 +98,7 @@ impl Asker {
         }
     }
 
-    /// Connects, and asks over HTTP if that is what is wanted.
+    /// Connects, and sends an HTTP request if the probe is one.
     async fn exchange(
         &self,
         connect: impl Future<Output = std::io::Result<TcpStream>>,
@@ -135,7 +135,7 @@ impl Asker {
         self.target.health.headers.iter().map(read).collect()
     }
 
-    /// Asks where the container's own address cannot be reached from here.
+    /// Probes the published port if the container's own address is unreachable from here.
     async fn at_published_port(&mut self, port: u16, host: &str, why: &str) -> Answer {
         if self.target.health.probe == Probe::Tcp {
             return match self.listening().await {
@@ -159,7 +159,7 @@ impl Asker {
         }
     }
 
-    /// Where the programs in the container listen, if this host tells.
+    /// The addresses where programs in the container listen, if this host shows them.
     async fn listening(&mut self) -> Option<Vec<SocketAddr>> {
         if self.pid.is_none() {
             self.pid = self.engine.vitals(&self.target.container).await.ok().flatten()?.pid;
@@ -212,7 +212,7 @@ impl Asker {
     }
 }
 
-/// What the image's own check says. That it has not decided yet is no verdict.
+/// The result of the image's own check. An undecided check does not count as a miss.
 fn of_vitals(vitals: &Vitals) -> Answer {
     let Some(check) = &vitals.check else {
         let lacks =
@@ -235,7 +235,7 @@ fn of_vitals(vitals: &Vitals) -> Answer {
     }
 }
 
-/// A command that the container's own state, or the engine, did not let run tells nothing.
+/// A command that could not run because of the container's state, or the engine, gives no information.
 fn not_run(shown: &str, error: &EngineError) -> Answer {
     match error {
         EngineError::Refused(words) => Answer::Miss(format!("`{shown}` could not be run: {words}")),

@@ -1,4 +1,4 @@
-//! One HTTP request to a program, and what its answer means.
+//! One HTTP request to a program, and the interpretation of its answer.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,18 +9,18 @@ use crate::model::container::Secret;
 /// The longest status line that is read, in bytes.
 const LONGEST_LINE: usize = 512;
 
-/// What is asked, and as whom.
+/// The request, and the host name that it uses.
 pub(super) struct Request<'a> {
     pub(super) path: &'a str,
     pub(super) port: u16,
     pub(super) host: &'a str,
-    /// Whether somebody declared that host.
+    /// Whether that host name was declared.
     pub(super) is_host_declared: bool,
     pub(super) headers: &'a [(String, Secret)],
 }
 
 impl Request<'_> {
-    /// Asks the program behind `stream`. Only the status of its answer counts.
+    /// Sends the request to the program behind `stream`. Only the status of its answer counts.
     pub(super) async fn send(&self, mut stream: TcpStream) -> Answer {
         match self.exchange(&mut stream).await {
             Ok(line) => self.judge(&line),
@@ -35,7 +35,7 @@ impl Request<'_> {
             match stream.read(&mut buffer).await {
                 Ok(0) => break,
                 Ok(count) => line.extend_from_slice(&buffer[..count]),
-                // The status that came before is an answer.
+                // A status that arrived before the error is an answer.
                 Err(_) if is_status(&line) => break,
                 Err(error) => return Err(error),
             }
@@ -71,7 +71,7 @@ impl Request<'_> {
         }
     }
 
-    /// Frameworks with a list of allowed hosts answer so to any other.
+    /// Frameworks with a list of allowed hosts give this answer to any other.
     fn hint(&self, status: u16) -> &'static str {
         match status {
             400 | 403 | 421 if !self.is_host_declared => {
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// How the request is judged that gets `answer`, and the request itself.
+    /// Returns the judgement of a request that gets `answer`, and the request itself.
     async fn asked(
         headers: &[(String, Secret)],
         is_host_declared: bool,

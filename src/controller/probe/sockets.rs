@@ -1,18 +1,18 @@
-//! Where the programs of a container listen, as the kernel of this host tells.
+//! The listening sockets of a container's programs, from the kernel of this host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The state of a listening socket in the kernel's tables.
 const LISTEN: &str = "0A";
-/// Where the engine itself listens in each container: its name server.
+/// The address of the engine's own name server in each container.
 const NAME_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 /// Listening addresses that a sentence names.
 const NAMED: usize = 4;
 
-/// Every TCP socket that listens in the network namespace of `container`, whose process is `pid`.
-/// `None` if this host does not tell: the process is on another one, or may not be looked at.
+/// Every TCP socket that listens in the network namespace of `container`, whose process is `pid`. `None` if
+/// this host does not show them: the process is on another host, or access is denied.
 pub(super) fn listening(pid: u32, container: &str) -> Option<Vec<SocketAddr>> {
-    // In another process namespace the number belongs to someone else.
+    // In another process namespace, the number belongs to another process.
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     if container.is_empty() || !groups.contains(container) {
         return None;
@@ -59,7 +59,7 @@ pub(super) fn is_open(socket: SocketAddr, port: u16) -> bool {
     socket.port() == port && !socket.ip().is_loopback()
 }
 
-/// Why nobody answers on `port`, as a sentence.
+/// Returns why no program answers on `port`, as a sentence.
 pub(super) fn nothing_listens(port: u16, sockets: Option<&[SocketAddr]>) -> String {
     let what = format!("nothing listens on port {port} in the container");
     let Some(sockets) = sockets else { return what };

@@ -1,4 +1,4 @@
-//! What the answers of the engine and of programs mean to a probe.
+//! How a probe interprets the answers of the engine and of programs.
 
 use super::*;
 
