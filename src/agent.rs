@@ -72,7 +72,8 @@ pub struct Options {
 
 /// Runs an agent until SIGTERM or Ctrl-C; a second signal ends it at once.
 ///
-/// # Errors Returns an error with a message for users if the agent cannot be started.
+/// # Errors
+/// Returns an error with a message for users if the agent cannot be started.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     // This comes first, so that a signal during the start still ends the agent in order.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
@@ -104,8 +105,9 @@ pub struct Agent {
 impl Agent {
     /// Opens, binds and starts everything. Refusals come before anything runs.
     ///
-    /// # Errors Fails on the folder of a controller, a record that another agent holds, an invalid policy,
-    /// or a port in use.
+    /// # Errors
+    /// Fails on the folder of a controller, a record that another agent holds, an invalid policy, or a port
+    /// in use.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let server = Server::new(&options.server, &options.token, options.ca.as_deref())?;
         warn_of_an_open_token(&options);
@@ -169,7 +171,8 @@ impl Agent {
 
     /// Ends the link and the reconcile loop, cancels pulls, and touches no container.
     ///
-    /// # Errors Fails if the record cannot be closed.
+    /// # Errors
+    /// Fails if the record cannot be closed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         for task in self.tasks {

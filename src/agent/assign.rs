@@ -79,7 +79,8 @@ impl Assigner {
     /// Applies an assignment and returns the names in it. Environments that violate the policy or the record
     /// are refused one by one; the others are applied.
     ///
-    /// # Errors Returns [`RecordError`] if the write failed; nothing was recorded then.
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub(super) async fn take(
         &self,
         assignment: Assignment,
@@ -102,7 +103,8 @@ impl Assigner {
 
     /// Hands the stored assignment to the reconcile loop, as far as the policy still allows it.
     ///
-    /// # Errors Returns [`RecordError`] if the assignment cannot be read.
+    /// # Errors
+    /// Returns [`RecordError`] if the assignment cannot be read.
     pub(super) fn publish(&self) -> Result<(), RecordError> {
         let manifest = manifest(self.replica.kept()?, &self.policy);
         let changed = self.manifests.send_if_modified(|before| {

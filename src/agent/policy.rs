@@ -115,7 +115,8 @@ impl Policy {
     /// Reads the policy from a file. `own`: files and folders of the agent, which are never mounted into a
     /// container.
     ///
-    /// # Errors Returns [`PolicyError`]: an invalid policy allows nothing, so the agent does not start.
+    /// # Errors
+    /// Returns [`PolicyError`]: an invalid policy allows nothing, so the agent does not start.
     pub(super) fn read(path: &Path, own: Vec<PathBuf>) -> Result<Self, PolicyError> {
         let unreadable = |source| PolicyError::Unreadable { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;

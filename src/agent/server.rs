@@ -80,7 +80,8 @@ impl Server {
     /// The controller at `url`. If the token has a pin, the pin identifies the controller's key. Otherwise
     /// the CA certificates in the file `ca` verify it, or those that this host trusts.
     ///
-    /// # Errors Returns [`NoServer`].
+    /// # Errors
+    /// Returns [`NoServer`].
     pub(super) fn new(url: &str, token: &Secret, ca: Option<&Path>) -> Result<Self, NoServer> {
         let url: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| NoServer::Address)?;
         let (is_plain, port) = match url.scheme_str() {

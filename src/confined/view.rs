@@ -16,7 +16,8 @@ use super::Order;
 
 /// Gives this process its own `/proc` and hides the paths in the order.
 ///
-/// # Errors Returns the failed operation, and its error.
+/// # Errors
+/// Returns the failed operation, and its error.
 pub(super) fn narrow(order: &Order) -> Result<(), (String, io::Error)> {
     let at = |step: &str| {
         let step = step.to_owned();

@@ -8,7 +8,8 @@ use crate::model::name::NetworkName;
 
 /// Returns the names of all containers of the engine.
 ///
-/// # Errors Returns a sentence if the engine does not answer.
+/// # Errors
+/// Returns a sentence if the engine does not answer.
 pub async fn names_in_use() -> Result<Vec<String>, String> {
     let listed = Engine::new(None).list().await.map_err(|error| error.to_string())?;
     Ok(listed.into_iter().flat_map(|container| container.names).collect())
@@ -16,7 +17,8 @@ pub async fn names_in_use() -> Result<Vec<String>, String> {
 
 /// Removes the containers, images, network and volumes of a record. Its daemon must have been stopped.
 ///
-/// # Errors Returns a sentence if the engine fails to remove one of them.
+/// # Errors
+/// Returns a sentence if the engine fails to remove one of them.
 pub async fn remove_record(record: &str, network: &NetworkName, volumes: &[String]) -> Result<(), String> {
     let engine = Engine::new(None);
     remove(&engine, record, network, volumes).await.map_err(|error| error.to_string())

@@ -385,7 +385,8 @@ impl Fleet {
     /// failed with `error`. Other containers must not wait for one that the engine cannot inspect, such as
     /// one that is partly removed or not fully created.
     ///
-    /// # Errors Returns `error` if the engine itself does not answer.
+    /// # Errors
+    /// Returns `error` if the engine itself does not answer.
     pub(crate) fn keep(
         &self,
         id: &str,

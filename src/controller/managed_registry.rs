@@ -67,7 +67,8 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// # Errors Returns the reason of the last failure, if the next attempt is not due yet.
+    /// # Errors
+    /// Returns the reason of the last failure, if the next attempt is not due yet.
     fn is_due(&self, now: Timestamp) -> Result<(), String> {
         match &self.failed {
             Some((why, next)) if *next > now => Err(why.clone()),
@@ -319,8 +320,8 @@ fn care(options: &AttendantOptions, seen: &SeenContainer) -> Care {
 
 /// Returns a hash of the mounted files of this host; `None`: there are no such files.
 ///
-/// # Errors Returns a sentence about a file that cannot be read. The engine would create a folder in its
-/// place.
+/// # Errors
+/// Returns a sentence about a file that cannot be read. The engine would create a folder in its place.
 async fn content(spec: &ManagedRegistry) -> Result<Option<String>, String> {
     let tls = spec.tls.iter().flat_map(|tls| [("its certificate", &tls.certificate), ("its key", &tls.key)]);
     let files = tls.chain(spec.htpasswd.iter().map(|path| ("its htpasswd", path)));

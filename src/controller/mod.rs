@@ -258,7 +258,8 @@ impl Controller {
     /// Returns the plan of an environment as it would be now; `None` if the manifest has no such
     /// environment.
     ///
-    /// # Errors Returns a sentence if the engine or the record does not answer.
+    /// # Errors
+    /// Returns a sentence if the engine or the record does not answer.
     pub async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, String> {
         self.pass.preview(environment).await.map_err(|error| chain(&error))
     }
@@ -281,7 +282,8 @@ impl Controller {
     /// Whether `ancestor` is `commit` or one of its ancestors, in the repository that the images of an
     /// environment are built from.
     ///
-    /// # Errors Returns a sentence if that cannot be determined now.
+    /// # Errors
+    /// Returns a sentence if that cannot be determined now.
     pub async fn contains(
         &self,
         environment: &EnvironmentName,
@@ -297,7 +299,8 @@ impl Controller {
 
     /// Whether `commit` is on a branch of the repository that an environment is built from.
     ///
-    /// # Errors Returns a sentence if git cannot determine that now.
+    /// # Errors
+    /// Returns a sentence if git cannot determine that now.
     pub async fn has_commit(&self, environment: &EnvironmentName, commit: &CommitId) -> Result<bool, String> {
         let (url, _) = self.built_from(environment)?;
         patiently(self.pass.builder.has_commit(&url, commit)).await
@@ -382,7 +385,8 @@ async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> R
 
 /// Returns the engine's report about this host.
 ///
-/// # Errors Returns a sentence if the engine does not answer.
+/// # Errors
+/// Returns a sentence if the engine does not answer.
 pub async fn engine_facts() -> Result<EngineFacts, String> {
     Engine::new(None).facts().await.map_err(|error| error.to_string())
 }

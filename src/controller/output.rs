@@ -37,7 +37,8 @@ impl Controller {
     /// The output of the serving container. A followed stream continues with the output of every later
     /// container, until the environment leaves the manifest.
     ///
-    /// # Errors A sentence, if there is no such container or the engine does not answer.
+    /// # Errors
+    /// A sentence, if there is no such container or the engine does not answer.
     pub async fn output(
         &self,
         environment: &EnvironmentName,

@@ -31,7 +31,8 @@ impl Paths {
     /// Whether a branch's head differs from the recorded commit in a path that concerns the environment. If
     /// there is no commit to compare it with, it does.
     ///
-    /// # Errors Returns a sentence if the two cannot be compared now.
+    /// # Errors
+    /// Returns a sentence if the two cannot be compared now.
     pub(super) async fn concern(
         &self,
         environment: &EnvironmentName,

@@ -77,7 +77,8 @@ impl Registries {
 
     /// The engine's credentials for a registry; `None`: none are needed.
     ///
-    /// # Errors Returns [`Trouble`] if credentials are declared and cannot be read.
+    /// # Errors
+    /// Returns [`Trouble`] if credentials are declared and cannot be read.
     pub(super) async fn proof(&self, host: &RegistryHost) -> Result<Option<Secret>, Trouble> {
         match self.credentials(host).await {
             Ok(found) => Ok(found.map(|credentials| credentials.engine_header(host))),

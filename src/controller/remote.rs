@@ -6,7 +6,8 @@ use crate::source::{Remote, SourceError};
 
 /// The remote at `url`. Its password is read again each time, so a new one needs no restart.
 ///
-/// # Errors Fails if the URL is invalid, or the password cannot be read.
+/// # Errors
+/// Fails if the URL is invalid, or the password cannot be read.
 pub(super) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceError> {
     let remote = Remote::new(url)?;
     let Some(Login { username, password }) = login else { return Ok(remote) };
