@@ -7,8 +7,13 @@ use clap::CommandFactory as _;
 use super::args::Cli;
 use super::exit::{Exit, Failure};
 
-/// Where to.
+const EXAMPLES: &str = "\
+Examples:
+  abide man /usr/local/share/man/man1";
+
+/// The folder to write to.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct ManArgs {
     /// An existing folder; gets `abide.1` and a page for each verb
     folder: PathBuf,

@@ -2,7 +2,8 @@
 
 use super::clock::now;
 use super::guard::Group;
-use super::pass::{Pass, PassError, Planned, status};
+use super::pass::{Pass, PassError, Planned};
+use super::report::status;
 use crate::model::desired::Entry;
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Status};

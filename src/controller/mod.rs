@@ -38,6 +38,7 @@ mod pull;
 mod push;
 mod registries;
 mod remote;
+mod report;
 mod slots;
 mod supervise;
 mod sweep;

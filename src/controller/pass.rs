@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
 
-use super::act::Failed;
 use super::authority::Authority;
 use super::builder::{Builder, Inputs, Task};
 use super::clock::now;
@@ -27,14 +25,13 @@ use super::turns::Turns;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
-use crate::model::event::EventKind;
 use crate::model::front::Route;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
 use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, HolderImage, Supply};
-use crate::model::status::{Condition, Reason, RunningContainer, Status};
+use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::plan::{self, Intent, Need, Plan};
 use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWriter};
@@ -403,101 +400,6 @@ impl Pass {
         };
         self.front.route(&planned.intent.environment, serving.and_then(route));
     }
-
-    // --- report -------------------------------------------------------------------------------
-
-    async fn report(
-        &self,
-        planned: Planned,
-        before: Option<Status>,
-        failed: Option<Failed>,
-    ) -> Result<(), PassError> {
-        let environment = &planned.intent.environment;
-        let at = now();
-        let memory = match &failed {
-            Some(failed) => {
-                let message = failed.to_string();
-                warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
-                self.writer.event(environment, EventKind::Failure, &message, at).await?;
-                let failure = plan::Failure { cause: failed.cause(), message: &message };
-                plan::after_failure(&planned.plan, &failed.step, failure, &planned.intent, at)
-            }
-            None => planned.plan.memory.clone(),
-        };
-        let status = status(&planned, before.as_ref(), at, &memory);
-        self.tell_of_change(before.as_ref(), &status, at).await?;
-        self.tell_of_warnings(before.as_ref(), &status, at).await?;
-        self.writer.report(&status, &memory).await?;
-        self.observed(environment);
-        if let Some((generation, outcome)) = planned.plan.outcome {
-            self.writer.outcome(environment, generation, outcome).await?;
-        }
-        let was_ready = before.is_some_and(|before| before.condition == Condition::Ready);
-        if status.condition == Condition::Ready && !was_ready {
-            self.deployed.notify_one();
-        }
-        Ok(())
-    }
-
-    async fn tell_of_change(
-        &self,
-        before: Option<&Status>,
-        status: &Status,
-        at: Timestamp,
-    ) -> Result<(), PassError> {
-        let said = before.map(|before| (before.condition, before.reason, before.message.as_str()));
-        if said == Some((status.condition, status.reason, status.message.as_str())) {
-            return Ok(());
-        }
-        let (environment, condition, reason) = (&status.environment, status.condition, status.reason);
-        info!(
-            %environment, generation = %status.observed_generation, condition = condition.as_str(),
-            reason = reason.as_str(), message = %status.message, "status"
-        );
-        if before.is_some_and(|before| before.reason == reason) && is_acquiring(reason) {
-            return Ok(self.writer.event(environment, EventKind::Build, &status.message, at).await?);
-        }
-        let words = format!("{} ({}): {}", condition.as_str(), reason.as_str(), status.message);
-        Ok(self.writer.event(environment, EventKind::Status, words, at).await?)
-    }
-
-    /// Reports that the engine does not answer, and changes nothing else: this does not show whether the
-    /// containers run.
-    pub(super) async fn report_error(
-        &self,
-        environment: &EnvironmentName,
-        error: &PassError,
-    ) -> Result<(), PassError> {
-        let PassError::Engine(error) = error else { return Ok(()) };
-        let before = self.status.status(environment)?;
-        let at = now();
-        let same = before.as_ref().filter(|before| before.reason == Reason::EngineUnavailable);
-        let status = Status {
-            environment: environment.clone(),
-            observed_generation: before.as_ref().map(|before| before.observed_generation).unwrap_or_default(),
-            condition: Condition::Degraded,
-            reason: Reason::EngineUnavailable,
-            message: error.to_string(),
-            since: same.map_or(at, |same| same.since),
-            running: before.as_ref().and_then(|before| before.running.clone()),
-            next_retry: None,
-            plan: Vec::new(),
-            observed_sync: before.as_ref().and_then(|before| before.observed_sync),
-            volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
-            warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
-            observed_declaration: before.as_ref().and_then(|before| before.observed_declaration.clone()),
-        };
-        self.tell_of_change(before.as_ref(), &status, at).await?;
-        let memory = self.status.memory(environment)?;
-        self.writer.report(&status, &memory).await?;
-        self.observed(environment);
-        Ok(())
-    }
-}
-
-/// Whether a change of the message only reports the progress of a build or pull.
-fn is_acquiring(reason: Reason) -> bool {
-    matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing)
 }
 
 fn pull_of(entry: &Entry) -> Option<JobKey> {
@@ -534,39 +436,6 @@ fn probe_targets(
         health: intent.health.clone(),
     };
     running.map(target).collect()
-}
-
-/// The status for a plan, with `memory` beside it.
-pub(super) fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Memory) -> Status {
-    let verdict = &planned.plan.verdict;
-    let same = before
-        .filter(|before| before.condition == verdict.condition && before.reason == verdict.reason)
-        .filter(|before| before.observed_generation == planned.desired.entry.generation);
-    Status {
-        environment: planned.intent.environment.clone(),
-        observed_generation: planned.desired.entry.generation,
-        condition: verdict.condition,
-        reason: verdict.reason,
-        message: verdict.message.clone(),
-        since: same.map_or(at, |same| same.since),
-        running: running(planned, memory),
-        next_retry: planned.plan.look_again.filter(|_| verdict.condition == Condition::Degraded),
-        plan: plan::explain::explain(&planned.plan),
-        observed_sync: planned.desired.sync,
-        volumes: planned.plan.volumes.clone(),
-        warnings: planned.warnings.iter().chain(&planned.plan.warnings).cloned().collect(),
-        observed_declaration: planned.mark.clone(),
-    }
-}
-
-fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {
-    let serving = plan::serving(&planned.intent, &planned.observed, memory)?;
-    Some(RunningContainer {
-        container_id: serving.id.clone(),
-        image_id: serving.image.clone(),
-        started_at: serving.started_at,
-        restarts: memory.crashes.restarts,
-    })
 }
 
 impl From<&PassError> for String {

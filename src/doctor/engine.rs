@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn a_limit_that_the_engine_cannot_keep_is_a_problem() {
-        let text = "[environment.dev]\ncontainer = \"d\"\nport = 80\nmemory = \"64MiB\"\nimage = \"a/b:c\"\n";
+        let text =
+            "[environment.dev]\ncontainer = \"dev\"\nport = 80\nmemory = \"64MiB\"\nimage = \"a/b:c\"\n";
         let file = SourceFile { name: "m.toml".into(), text: text.into() };
         let manifest = parse(&[file]).unwrap();
         assert_eq!(judge(&Ok(facts("1.51")), &manifest).len(), 2);

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_port_of_another_program_is_a_problem_and_one_of_ours_is_not() {
-        let text = "[environment.dev]\ncontainer = \"d\"\nport = 80\npublish = 8900\nimage = \"a/b:c\"\n";
+        let text = "[environment.dev]\ncontainer = \"dev\"\nport = 80\npublish = 8900\nimage = \"a/b:c\"\n";
         let manifest = parse(&[SourceFile { name: "m.toml".into(), text: text.into() }]).unwrap();
         let taken = |_, _| Some(ErrorKind::AddrInUse);
         let free = |_, _| None;
