@@ -8,8 +8,8 @@ use super::docker::Space;
 /// The path from Debian's `busybox-static`.
 const PROGRAM: &str = "/bin/busybox";
 /// The names of busybox in the base image.
-const APPLETS: [&str; 21] = [
-    "cat", "chmod", "cp", "echo", "env", "false", "grep", "gzip", "head", "httpd", "ls", "mkdir", "rm",
+const APPLETS: [&str; 22] = [
+    "cat", "chmod", "cp", "dd", "echo", "env", "false", "grep", "gzip", "head", "httpd", "ls", "mkdir", "rm",
     "sed", "sh", "sleep", "tar", "tee", "test", "true", "yes",
 ];
 
