@@ -99,7 +99,7 @@ fn generation(entry: &Value) -> u64 {
 /// Acknowledged writes are there, generations grow, and nobody moved the record who may not.
 fn record_is_kept(world: &World<'_>, slot: &Slot, sight: &Sight) -> Result<(), Unrest> {
     let (name, history) = (&slot.name, &sight.history);
-    let broken = |law: String| Err(Broken(format!("{name}: {law}; history {:#?}", history)));
+    let broken = |law: String| Err(Broken(format!("{name}: {law}; history {history:#?}")));
     let newest = history.first().map(generation).unwrap_or_default();
     if newest < slot.newest {
         return broken(format!("generation {} was seen, and now {newest} is the newest", slot.newest));
@@ -342,10 +342,11 @@ pub(crate) fn note_rest(world: &mut World<'_>) -> Result<(), String> {
             (Hold::Unknown, Some(view)) => !view["held"].is_null(),
             (hold, _) => matches!(hold, Hold::Held(_)),
         };
-        if let Hold::Held(Some((_, before))) = &slot.hold {
-            if *before != env && !before.is_empty() {
-                return Err(format!("{}: it is held with {before}, and now has {env}", slot.name));
-            }
+        if let Hold::Held(Some((_, before))) = &slot.hold
+            && *before != env
+            && !before.is_empty()
+        {
+            return Err(format!("{}: it is held with {before}, and now has {env}", slot.name));
         }
         let slot = &mut world.slots[place];
         let shown = || Hold::Held(Some((page.clone(), env.clone())));

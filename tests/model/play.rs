@@ -377,7 +377,7 @@ fn restart(world: &mut World<'_>) -> Result<(), String> {
 
 fn arm(world: &mut World<'_>, pick: Pick, nth: u8) -> Result<(), String> {
     let word = Point::ALL[pick % Point::ALL.len()].word();
-    let side = if pick % 2 == 0 { "before" } else { "after" };
+    let side = if pick.is_multiple_of(2) { "before" } else { "after" };
     world.kill();
     world.declare();
     world.arena.disk.free();

@@ -211,8 +211,10 @@ impl Slot {
         );
         line(options.command > 0, format!("command = [\"name-{}\"]", options.command));
         line(options.is_stop_first, "update = \"stop-first\"".to_owned());
-        let more =
-            options.has_more_volumes.then(|| format!(", \"{prefix}{place}-more:/more\"")).unwrap_or_default();
+        let more = match options.has_more_volumes {
+            true => format!(", \"{prefix}{place}-more:/more\""),
+            false => String::new(),
+        };
         line(true, format!("volumes = [\"{prefix}{place}-data:/data\"{more}]"));
         let (path, healthy_for) = [("/", 200), ("/index.html", 200), ("/", 500)][options.health as usize];
         line(
