@@ -4,6 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
@@ -24,7 +25,9 @@ pub(super) fn run() -> ExitCode {
             Ok(program) => {
                 let (tell, told) = mpsc::channel();
                 let watched = tell.clone();
-                thread::spawn(move || wait_for(program, &tell));
+                let order = Arc::new(order);
+                let waiting = Arc::clone(&order);
+                thread::spawn(move || wait_for(program, &waiting, &tell));
                 let (gone, limits) = (watched.clone(), watched);
                 thread::spawn(move || await_end(socket, &gone));
                 thread::spawn(move || watch::watch(&order, &limits));
@@ -101,7 +104,7 @@ fn limit_processes(order: &Order) -> io::Result<()> {
 }
 
 /// Waits for all processes that end here, orphans included, until the program is among them.
-fn wait_for(program: Pid, tell: &Sender<Option<Report>>) {
+fn wait_for(program: Pid, order: &Order, tell: &Sender<Option<Report>>) {
     let report = loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((ended, status))) if ended == program => {
@@ -114,6 +117,11 @@ fn wait_for(program: Pid, tell: &Sender<Option<Report>>) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => break Report::NotStarted(format!("it cannot be waited for: {error}")),
         }
+    };
+    // A program that can start no more processes often ends by itself, before the watch looks again.
+    let report = match (watch::exceeded(order), report) {
+        (Some(limit), Report::Ended(1..) | Report::Signal(_)) => Report::Exceeded(limit),
+        (_, report) => report,
     };
     let _ = tell.send(Some(report));
 }

@@ -33,7 +33,8 @@ pub(super) fn watch(order: &Order, tell: &Sender<Option<Report>>) {
     }
 }
 
-fn exceeded(order: &Order) -> Option<Limit> {
+/// The limit that is exceeded now.
+pub(super) fn exceeded(order: &Order) -> Option<Limit> {
     let processes = processes();
     // Cheap, and soon true of a program that starts others without end.
     if processes.len() as u64 > u64::from(order.pids) {
@@ -58,7 +59,9 @@ fn processes() -> Vec<u32> {
 }
 
 fn status(id: u32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{id}/status")).ok()
+    // A process may have any bytes for a name.
+    let text = fs::read(format!("/proc/{id}/status")).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// A process that has ended since counts for nothing.
@@ -66,7 +69,7 @@ fn used(processes: &[u32], status: impl Fn(u32) -> Option<String>) -> Use {
     let mut used = Use::default();
     for text in processes.iter().filter_map(|id| status(*id)) {
         used.tasks += number(&text, "Threads:").unwrap_or(1);
-        used.memory += kilobytes(&text, &["RssAnon:", "VmSwap:"]);
+        used.memory += kilobytes(&text, &["RssAnon:", "RssShmem:", "VmSwap:"]);
     }
     used
 }
@@ -74,8 +77,10 @@ fn used(processes: &[u32], status: impl Fn(u32) -> Option<String>) -> Use {
 /// The memory of a process, of what it shares with others its part.
 fn share(id: u32) -> Option<u64> {
     match fs::read_to_string(format!("/proc/{id}/smaps_rollup")) {
-        Ok(text) if text.contains("Pss_Anon:") => Some(kilobytes(&text, &["Pss_Anon:", "SwapPss:"])),
-        _ => status(id).map(|text| kilobytes(&text, &["RssAnon:", "VmSwap:"])),
+        Ok(text) if text.contains("Pss_Anon:") => {
+            Some(kilobytes(&text, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]))
+        }
+        _ => status(id).map(|text| kilobytes(&text, &["RssAnon:", "RssShmem:", "VmSwap:"])),
     }
 }
 
@@ -95,10 +100,12 @@ mod tests {
 
     #[test]
     fn what_processes_use_is_added_up_and_ended_ones_count_for_nothing() {
-        let status = |id| match id {
-            2 => Some("Name:\tnode\nRssAnon:\t    2048 kB\nVmSwap:\t  1024 kB\nThreads:\t11\n".to_owned()),
+        let status = |id| {
+            match id {
+            2 => Some("Name:\tnode\nRssAnon:\t    1024 kB\nRssShmem:\t    1024 kB\nVmSwap:\t  1024 kB\nThreads:\t11\n".to_owned()),
             3 => Some("Name:\tzombie\nThreads:\t1\n".to_owned()),
             _ => None,
+        }
         };
         assert_eq!(used(&[2, 3, 4], status), Use { memory: 3 << 20, tasks: 12 });
     }

@@ -1,5 +1,6 @@
 //! The output of an environment: that of its container, followed by that of the next one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::Controller;
+use super::clock::now;
 use super::docker::EngineError;
 use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
@@ -16,6 +18,10 @@ use crate::model::time::Timestamp;
 
 /// How often a log stream checks for the next container. The check only reads memory.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// If a container is still seen running so long after its stream ended, only the stream broke: the engine was
+/// restarted, or the connection was cut.
+const BROKEN: Duration = Duration::from_secs(2);
 
 /// Output as the engine sends it.
 type Output = BoxStream<'static, io::Result<Bytes>>;
@@ -57,26 +63,39 @@ impl Controller {
         if !options.follow {
             return Ok(output);
         }
-        let follower = (self.clone(), environment.clone(), run);
-        let later = stream::unfold(follower, |(controller, environment, last)| async move {
-            let (run, output) = controller.next_output(&environment, &last).await?;
-            Some((output, (controller, environment, run)))
+        let follower = (self.clone(), environment.clone(), run, BTreeMap::new());
+        let later = stream::unfold(follower, |(controller, environment, last, mut ends)| async move {
+            ends.insert(last.id.clone(), now());
+            let (run, output) = controller.next_output(&environment, &last, &ends).await?;
+            Some((output, (controller, environment, run, ends)))
         });
         Ok(output.chain(later.flatten()).boxed())
     }
 
-    /// The output of the run after `last`, once there is one. `None` once the environment has left the
-    /// manifest.
-    async fn next_output(&self, environment: &EnvironmentName, last: &Run) -> Option<(Run, Output)> {
+    /// The output of the run after `last`, once there is one; the rest of `last` if only its stream ended.
+    /// `ends` has the containers that were followed, and when their streams ended. `None` once the environment
+    /// has left the manifest.
+    async fn next_output(
+        &self,
+        environment: &EnvironmentName,
+        last: &Run,
+        ends: &BTreeMap<String, Timestamp>,
+    ) -> Option<(Run, Output)> {
         loop {
             if !self.pass.manifest.borrow().environments.contains_key(environment) {
                 return None;
             }
-            let next = self.serving(environment).filter(|container| is_after(container, last));
-            if let Some(container) = next {
+            let is_broken = ends.get(&last.id).is_some_and(|ended| now() >= ended.after(BROKEN));
+            let is_next = |container: &SeenContainer| is_broken || Run::of(container) != *last;
+            let running =
+                self.serving(environment).filter(|container| container.state == ContainerState::Running);
+            if let Some(container) = running.filter(is_next) {
                 let run = Run::of(&container);
-                // The engine keeps the output of all runs of a container: only this run's is new.
-                let since = if run.id == last.id { run.started } else { None };
+                // The engine keeps the output of all runs of a container, and counts in whole seconds.
+                let since = ends.get(&run.id).map(|ended| match run.started {
+                    Some(started) if started > *ended => started,
+                    _ => ended.after(Duration::from_secs(1)),
+                });
                 let options = LogOptions { follow: true, since, ..LogOptions::default() };
                 // A container that has been removed by now was not the next one.
                 if let Ok(output) = self.output_of(&run.id, options).await {
@@ -102,9 +121,4 @@ impl Controller {
             (!serves, is_beside, std::cmp::Reverse(container.started_at))
         })
     }
-}
-
-/// Whether a container is another run than `last`, and one that has begun.
-fn is_after(container: &SeenContainer, last: &Run) -> bool {
-    container.state == ContainerState::Running && Run::of(container) != *last
 }

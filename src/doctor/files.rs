@@ -61,9 +61,10 @@ fn foreign(folder: &Path, owner: u32) -> Option<String> {
     let mut folders = vec![folder.to_owned()];
     let mut seen = 0;
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).ok()?.flatten() {
+        // A daemon that runs removes files meanwhile.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             seen += 1;
-            let metadata = entry.metadata().ok()?;
+            let Ok(metadata) = entry.metadata() else { continue };
             if metadata.uid() != owner {
                 return Some(entry.path().display().to_string());
             }

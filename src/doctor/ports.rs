@@ -24,9 +24,7 @@ pub(super) fn judge(
         [Some(front.http), https].into_iter().flatten().map(|port| ("the front".to_owned(), any, port))
     });
     let wanted: Vec<_> = published.chain(front).collect();
-    // The front uses the host's network, so its ports are in no list of the engine.
-    let has_front = manifest.front.is_some();
-    let ours = |port| facts.is_some_and(|facts| facts.published_by_abide.contains(&port)) || has_front;
+    let ours = |port| facts.is_some_and(|facts| facts.has_front || facts.published_by_abide.contains(&port));
     let count = wanted.len();
     let mut findings: Vec<Finding> = wanted
         .into_iter()
@@ -80,6 +78,10 @@ mod tests {
         assert_eq!(judge(&manifest, None, free)[0].severity, Severity::Ok);
         let ours = EngineFacts { published_by_abide: [8900].into(), ..EngineFacts::default() };
         assert_eq!(judge(&manifest, Some(&ours), taken)[0].severity, Severity::Ok);
+        let proxy = EngineFacts { has_front: true, ..EngineFacts::default() };
+        assert_eq!(judge(&manifest, Some(&proxy), taken)[0].severity, Severity::Ok);
+        let none = EngineFacts::default();
+        assert_eq!(judge(&manifest, Some(&none), taken)[0].severity, Severity::Problem);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(is_taken(address.ip(), address.port()), Some(ErrorKind::AddrInUse));

@@ -469,6 +469,9 @@ pub enum Recipe {
     },
 }
 
+/// Stands for the number of the build in the words of a script and in its image.
+pub const BUILD_NUMBER: &str = "{build_number}";
+
 /// A step before the final image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -204,6 +204,12 @@ pub fn after_failure(
     let Failure { cause, message } = failure;
     // A failed step did not act on the difference: it has its own backoff.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
+    // A container whose stop was not reached still runs: if it ends later, that is its own doing.
+    for planned in plan.steps.iter().rev().take_while(|planned| planned.step != *step) {
+        if let Step::Stop { id } = &planned.step {
+            memory.stopped.remove(id);
+        }
+    }
     if let Some(no_holder) = no_holder(step, failure, now) {
         memory.no_holder = Some(no_holder);
         return memory;

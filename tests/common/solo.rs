@@ -173,9 +173,11 @@ health = {{ {health} }}
                 && status["observed_generation"] == status["generation"]
         });
         eventually("it serves", PATIENCE, || self.serves());
-        let life = self.life().unwrap();
-        assert_eq!(status["image"]["id"], life.image.as_str(), "{status}");
-        life
+        // The new container serves before the previous one is removed and gives it the name.
+        let image = status["image"]["id"].as_str();
+        eventually_some("its container runs the image", PATIENCE, || {
+            self.life().filter(|life| Some(life.image.as_str()) == image)
+        })
     }
 
     /// Whether a request to the published port gets the expected answer.

@@ -62,3 +62,17 @@ fn a_push_is_served_by_port_and_by_name_and_the_front_outlives_the_daemon() {
     let Value::Array(all) = json(&scene.abide(&["status", "-o", "json"])) else { panic!("no list") };
     assert_eq!(all.len(), 1, "the front is no environment");
 }
+
+#[test]
+fn a_script_of_push_wait_and_promote_is_never_refused_while_the_old_container_drains() {
+    let Some((scene, _)) = Scene::fronted(&["test", "prod"]) else { return };
+    scene.ready("test");
+    for number in 0..6 {
+        let words = format!("page {number}");
+        let commit = scene.push_page("master", &words);
+        // Both containers run until the old one has drained: 5 seconds, longer than the next command.
+        scene.abide(&["wait", "test", "--commit", &commit, "--timeout", "60s"]);
+        scene.abide(&["promote", "test", "prod", "--yes", "--wait", "--timeout", "60s"]);
+        assert_eq!(scene.page("prod"), words);
+    }
+}

@@ -12,13 +12,11 @@ use crate::confined::{Limit, Order, Report};
 use crate::controller::docker::Aside;
 use crate::model::build::BuildKey;
 use crate::model::desired::Image;
-use crate::model::spec::{EnvValue, Recipe};
+use crate::model::spec::{BUILD_NUMBER, EnvValue, Recipe};
 use crate::model::status::Reason;
 
 /// In the temporary name of an image, this follows the prefix of the record.
 pub(in crate::controller) const ASIDE: &str = "aside-";
-/// The placeholder for the number of the build.
-const NUMBER: &str = "{build_number}";
 /// Larger numbers do not come from builds.
 const LARGEST_NUMBER: u64 = 1 << 40;
 
@@ -54,8 +52,8 @@ impl Work<'_> {
         kept_as: &str,
     ) -> Result<Image, BuildError> {
         let number = self.number.to_string();
-        let words: Vec<String> = command.iter().map(|word| word.replace(NUMBER, &number)).collect();
-        let image = image.replace(NUMBER, &number);
+        let words: Vec<String> = command.iter().map(|word| word.replace(BUILD_NUMBER, &number)).collect();
+        let image = image.replace(BUILD_NUMBER, &number);
         let env = self.variables(tree, env)?;
         // So an image that has the name afterwards was made or tagged by this run.
         let aside = self.set_aside(&image).await?;
@@ -153,10 +151,10 @@ impl Builder {
     /// counts from one again, and another system may have built before.
     pub(super) async fn taken_number(&self, task: &Task) -> Result<u64, BuildError> {
         let Recipe::Script { image, .. } = &task.spec.recipe else { return Ok(0) };
-        if !image.contains(NUMBER) {
+        if !image.contains(BUILD_NUMBER) {
             return Ok(0);
         }
-        let found = self.engine.images_by("reference", image.replace(NUMBER, "*")).await?;
+        let found = self.engine.images_by("reference", image.replace(BUILD_NUMBER, "*")).await?;
         let names = found.iter().flat_map(|image| &image.names);
         Ok(names.filter_map(|name| number_in(name, image)).max().unwrap_or(0))
     }
@@ -164,11 +162,11 @@ impl Builder {
 
 /// Returns the build number in an image name that matches the template.
 fn number_in(name: &str, template: &str) -> Option<u64> {
-    let (before, _) = template.split_once(NUMBER)?;
+    let (before, _) = template.split_once(BUILD_NUMBER)?;
     let rest = name.strip_prefix(before)?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let number = &rest[..end];
-    let is_of_template = template.replace(NUMBER, number) == name;
+    let is_of_template = template.replace(BUILD_NUMBER, number) == name;
     number.parse().ok().filter(|number| is_of_template && *number <= LARGEST_NUMBER)
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bollard::models::ContainerSummary;
+
 use super::{Engine, QUICK, Result, within};
 use crate::model::container::label;
 
@@ -18,6 +20,8 @@ pub struct EngineFacts {
     pub limits_memory: bool,
     /// Whether the engine can limit processes.
     pub limits_pids: bool,
+    /// Whether a proxy of abide runs. It uses the host's network, so its ports are in no list.
+    pub has_front: bool,
     /// Host ports that are published by containers of any abide record.
     pub published_by_abide: BTreeSet<u16>,
 }
@@ -30,16 +34,19 @@ impl Engine {
         let info = within("describe itself", QUICK, docker.info()).await?;
         let options = bollard::query_parameters::ListContainersOptionsBuilder::default().build();
         let containers = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
-        let ours = containers.into_iter().filter(|container| {
-            container.labels.as_ref().is_some_and(|labels| labels.contains_key(label::RECORD))
-        });
-        let ports = ours.flat_map(|container| container.ports.unwrap_or_default());
+        let label = |container: &ContainerSummary, name| container.labels.as_ref()?.get(name).cloned();
+        let is_ours = |container: &ContainerSummary| label(container, label::RECORD).is_some();
+        let ours: Vec<_> = containers.into_iter().filter(is_ours).collect();
+        let is_front = |container| label(container, label::ROLE).as_deref() == Some(label::FRONT);
+        let has_front = ours.iter().any(is_front);
+        let ports = ours.into_iter().flat_map(|container| container.ports.unwrap_or_default());
         Ok(EngineFacts {
             version: version.version.unwrap_or_default(),
             api: version.api_version.unwrap_or_default(),
             root: info.docker_root_dir,
             limits_memory: info.memory_limit.unwrap_or_default(),
             limits_pids: info.pids_limit.unwrap_or_default(),
+            has_front,
             published_by_abide: ports.filter_map(|port| port.public_port).collect(),
         })
     }

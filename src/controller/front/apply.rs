@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::ask::{self, Served};
 use super::container::last_words;
 use super::draining::{shutting_down, workers};
 use super::render::{Configuration, FOLDER};
 use super::site::{Site, Sites};
 use super::worker::{Trouble, Worker};
-use super::{ask, reach, refused};
+use super::{reach, refused};
 use crate::controller::clock::{now, wall};
 use crate::controller::docker::{EngineError, PlacedFile};
 use crate::model::logs::LogOptions;
@@ -109,7 +110,7 @@ impl Worker {
     /// changed it.
     async fn look_for_drift(&mut self, found: Option<&str>) {
         let (Some(accepted), Some(found)) = (&self.accepted, found) else { return };
-        if self.has_drifted || accepted.reads_as(found) && is_soon_served(accepted).await {
+        if self.has_drifted || accepted.reads_as(found) && !is_something_else_served(accepted).await {
             return;
         }
         self.has_drifted = true;
@@ -390,17 +391,18 @@ fn file(name: &str, content: Vec<u8>) -> PlacedFile {
     PlacedFile { path: format!("{FOLDER}/{name}"), content, mode: 0o644 }
 }
 
-/// Returns whether the front reports this configuration, now or in a moment.
-async fn is_soon_served(configuration: &Configuration) -> bool {
+/// Returns whether the front reports something else than this configuration, and still does a moment later.
+/// No answer is no evidence of a change.
+async fn is_something_else_served(configuration: &Configuration) -> bool {
+    let Some(at) = configuration.asked_at else { return false };
     let began = tokio::time::Instant::now();
     loop {
-        if is_served(configuration).await {
-            return true;
+        match ask::ask(at).await {
+            Served::Hash(hash) if hash == configuration.hash => return false,
+            Served::Unknown => return false,
+            Served::Hash(_) | Served::Other if began.elapsed() > SETTLED => return true,
+            Served::Hash(_) | Served::Other => tokio::time::sleep(ASK_EVERY).await,
         }
-        if began.elapsed() > SETTLED {
-            return false;
-        }
-        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 

@@ -14,12 +14,31 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes; more than a head and a hash need.
 const LARGEST_ANSWER: u64 = 4096;
 
+/// The answer to the question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// The configuration with this hash.
+    Hash(String),
+    /// Something else: another configuration than abide's, or another program.
+    Other,
+    /// No answer in time. nginx may be down or only slow.
+    Unknown,
+}
+
+/// Asks which configuration is served.
+pub(super) async fn ask(at: SocketAddr) -> Served {
+    let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, get(at)).await else { return Served::Unknown };
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return Served::Other };
+    let is_good = head.starts_with("HTTP/1.1 200 ") && body.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_good { Served::Hash(body.to_owned()) } else { Served::Other }
+}
+
 /// Returns the hash of the served configuration; `None` if nothing answers, or another program does.
 pub(super) async fn served(at: SocketAddr) -> Option<String> {
-    let answer = tokio::time::timeout(PATIENCE, get(at)).await.ok()?.ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let is_good = head.starts_with("HTTP/1.1 200 ") && body.bytes().all(|b| b.is_ascii_hexdigit());
-    is_good.then(|| body.to_owned())
+    match ask(at).await {
+        Served::Hash(hash) => Some(hash),
+        Served::Other | Served::Unknown => None,
+    }
 }
 
 /// Returns whether anything accepts connections at the socket.

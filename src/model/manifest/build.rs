@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::table::{Field, Table};
 use super::{environment, grammar, keys, secrets, url};
 use crate::model::spec::{
-    Bounds, BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout, default_idle_timeout,
+    BUILD_NUMBER, Bounds, BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout,
+    default_idle_timeout,
 };
 
 /// The default build context of an image: the whole checkout.
@@ -213,7 +214,7 @@ fn read_script(table: &Table<'_>, script: &Field<'_>) -> Option<Recipe> {
 }
 
 fn script_image(text: &str) -> Result<String, String> {
-    if grammar::is_image(&text.replace("{build_number}", "0")) {
+    if grammar::is_image(&text.replace(BUILD_NUMBER, "0")) {
         return Ok(text.to_owned());
     }
     Err("must be an image that the script makes, such as \"keepwork/dev:b{build_number}\"".to_owned())

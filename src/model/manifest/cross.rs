@@ -12,8 +12,8 @@ use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
-    FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Publish, RegistryAccess, RepositorySpec,
-    Supply,
+    BUILD_NUMBER, FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Publish, Recipe,
+    RegistryAccess, RepositorySpec, Supply,
 };
 
 /// The declarations of all files, complete or not.
@@ -140,6 +140,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
         found.extend(volumes_written_twice(&on_one_host, places));
         found.extend(front::problems(declared, &on_one_host, places));
     }
+    found.extend(images_made_twice(&all, places));
     found.extend(taken_from_the_registry(declared, places));
     found.extend(cycles(declared, places));
     if !declared.incomplete {
@@ -196,6 +197,25 @@ fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
             found.push(places.problem(&port_path(places, name), message));
         } else {
             owners.push((name, publish));
+        }
+    }
+    found
+}
+
+/// Image names that the scripts of two environments use. Each would take the other's image for its own.
+fn images_made_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    let (mut makers, mut found) = (BTreeMap::new(), Vec::new());
+    for (name, draft) in all {
+        let build = draft.spec.as_ref().and_then(|spec| spec.build.as_ref());
+        let Some(Recipe::Script { image, .. }) = build.map(|build| &build.recipe) else { continue };
+        let maker = *makers.entry(image).or_insert(name);
+        // No two builds have the same number.
+        if maker != name && !image.contains(BUILD_NUMBER) {
+            let message = format!(
+                "the script of `environment.{maker}` makes `{image}` too: give each its own name, or one with \
+                 {BUILD_NUMBER}"
+            );
+            found.push(places.problem(&format!("environment.{name}.build.image"), message));
         }
     }
     found

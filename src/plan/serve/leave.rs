@@ -7,8 +7,13 @@
 
 use super::Pass;
 use super::parts::{remove, remove_stopped, stop_all_running};
+use crate::model::front::Reach;
 use crate::model::observed::SeenContainer;
+use crate::model::status::{Condition, Reason};
 use crate::plan::{Half, Step, serving};
+
+/// So many containers may run while it is unknown which of them the proxy serves.
+const MOST_STAYING: usize = 2;
 
 impl Pass<'_> {
     /// Removes a container that is no longer needed, unless it may have requests. It stays then: the proxy
@@ -49,6 +54,24 @@ impl Pass<'_> {
                 self.dismiss(half, container, why)
             }
         })
+    }
+
+    /// Waits if several containers have to stay because it is unknown which of them the proxy serves.
+    /// Otherwise each new version would add one, until the host runs out of memory.
+    pub(super) fn await_reach(&self, containers: &[&SeenContainer]) -> Option<Half> {
+        let front = self.observed.front.as_ref();
+        let is_known = front.is_some_and(|front| front.reach != Reach::Any);
+        let staying = self.staying(containers).len();
+        if self.intent.drain.is_none() || is_known || staying < MOST_STAYING {
+            return None;
+        }
+        let why =
+            front.and_then(|front| front.trouble.as_deref()).unwrap_or("it is not known what it serves");
+        let message = format!(
+            "{staying} containers run, and {} waits until the front serves one of them: {why}",
+            self.choice.words()
+        );
+        Some(Half::say(Condition::Degraded, Reason::FrontUnavailable, message))
     }
 
     /// Those of `containers` that may have requests.

@@ -25,6 +25,9 @@ impl Pass<'_> {
         if super::is_any_in_transit(others) {
             return (self.in_transit(), memory);
         }
+        if let Some(half) = self.await_reach(others) {
+            return (half, memory);
+        }
         let before = target::to_go_back_to(others.iter().copied(), self.intent, &memory);
         let prerequisites = match self.name_conflict(&spec.options.name) {
             Some(conflict) => Err(conflict),

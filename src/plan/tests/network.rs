@@ -254,6 +254,18 @@ fn a_front_in_trouble_costs_nothing_and_is_said() {
     assert_eq!(world.plan().serving, Some(world.observed.containers[1].id.clone()));
 }
 
+#[test]
+fn while_nobody_knows_what_the_front_serves_containers_do_not_pile_up() {
+    let mut world = fronted();
+    world.front = None;
+    for number in 2..=6 {
+        world.set(number);
+        world.wait(60);
+    }
+    assert_eq!(world.serving().len(), 2);
+    assert_eq!(world.plan().verdict.reason, Reason::FrontUnavailable);
+}
+
 /// A world where image 2 has become ready and the proxy takes a second to switch the traffic.
 fn switching() -> World {
     let mut world = fronted();

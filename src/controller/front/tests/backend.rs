@@ -6,6 +6,8 @@ use super::*;
 /// A server that ends with all its connections when it is dropped.
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
+    /// A request for `/slow` begins with one and waits for the other.
+    pub(super) slow: Arc<[Notify; 2]>,
     _stop: DropGuard,
 }
 
@@ -15,17 +17,19 @@ impl Backend {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let slow: Arc<[Notify; 2]> = Arc::default();
+        let waits = Arc::clone(&slow);
         tokio::spawn(async move {
             while let Some(Ok((stream, _))) = stopped.run_until_cancelled(listener.accept()).await {
-                let stopped = stopped.clone();
-                tokio::spawn(async move { stopped.run_until_cancelled(answer(stream, name)).await });
+                let (stopped, waits) = (stopped.clone(), Arc::clone(&waits));
+                tokio::spawn(async move { stopped.run_until_cancelled(answer(stream, name, &waits)).await });
             }
         });
-        Self { address, _stop: stop.drop_guard() }
+        Self { address, slow, _stop: stop.drop_guard() }
     }
 }
 
-async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
+async fn answer(mut stream: TcpStream, name: &str, [began, end]: &[Notify; 2]) -> Option<()> {
     let mut request = Vec::new();
     let mut byte = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -42,7 +46,8 @@ async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
         return None;
     }
     if request.starts_with("GET /slow ") {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        began.notify_one();
+        end.notified().await;
     }
     let body = format!("{name}\n{request}");
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());

@@ -112,10 +112,12 @@ async fn what_is_under_way_ends_where_it_began_and_is_seen_until_then() {
     rig.serves("dev", "c-old").await;
     let port = rig.ports[0];
     let slow = tokio::spawn(async move { get(port, "dev.example", "/slow").await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let [began, end] = &*old.slow;
+    tokio::time::timeout(PATIENCE, began.notified()).await.unwrap();
     rig.route("dev", "c-new", new.address);
     let switched = rig.serves("dev", "c-new").await;
     assert!(switched.is_draining, "a request is under way: {switched:?}");
+    end.notify_one();
     assert_eq!(slow.await.unwrap().body.lines().next(), Some("old"), "it ended where it began");
     eventually("the drain ends", || async { (!rig.seen("dev").is_draining).then_some(()) }).await.unwrap();
     assert_eq!(rig.seen("dev").since, switched.since);

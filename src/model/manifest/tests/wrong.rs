@@ -566,6 +566,28 @@ fn the_same_container_or_host_port_is_not_given_twice() {
 }
 
 #[test]
+fn two_scripts_do_not_make_the_same_image() {
+    let scripted = |name: &str, container: &str, port: u16, image: &str| {
+        let source = "source = { repository = \"r\", branch = \"b\" }";
+        let build = format!("[environment.{name}.build]\nscript = [\"./b.sh\"]\nimage = \"{image}\"\n");
+        env(name, container, port, source) + &build
+    };
+    let both = |image: &str| {
+        let repository = "[repository.r]\nurl = \"/srv/r.git\"\n";
+        let text = scripted("a", "aa", 1, image) + &scripted("b", "bb", 2, image) + repository;
+        told(&[file("m.toml", text)])
+    };
+    assert_eq!(
+        both("site:latest"),
+        [
+            "m.toml:14: the script of `environment.a` makes `site:latest` too: give each its own name, or one with \
+          {build_number}"
+        ]
+    );
+    assert_eq!(both("site:b{build_number}"), [""; 0]);
+}
+
+#[test]
 fn one_host_port_goes_to_many_addresses_but_not_to_all_as_well() {
     let both = |a: &str, b: &str| {
         let [a, b] = [a, b].map(|address| format!("publish = \"{address}:80\""));
