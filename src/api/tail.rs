@@ -11,6 +11,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::LogStream;
+use crate::model::logs::last_lines;
 
 /// How often a followed file is checked.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -87,36 +88,4 @@ async fn seek_to_last(file: &mut File, lines: usize) -> io::Result<()> {
     file.take(TAIL).read_to_end(&mut end).await?;
     let offset = u64::try_from(last_lines(&end, lines)).unwrap_or_default();
     file.seek(SeekFrom::Start(start + offset)).await.map(drop)
-}
-
-/// Returns the start of the last `lines` lines of `text`; a line break at the end ends a line.
-fn last_lines(text: &[u8], lines: usize) -> usize {
-    if lines == 0 {
-        return text.len();
-    }
-    let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
-    breaks.map(|(place, _)| place + 1).nth(lines - 1).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_lines_are_counted_from_the_end() {
-        let cases: [(&str, usize, &str); 8] = [
-            ("a\nb\nc\n", 1, "c\n"),
-            ("a\nb\nc\n", 2, "b\nc\n"),
-            ("a\nb\nc", 1, "c"),
-            ("a\nb\nc\n", 9, "a\nb\nc\n"),
-            ("a\nb\n", 0, ""),
-            ("", 3, ""),
-            ("\n\n", 1, "\n"),
-            ("a", 1, "a"),
-        ];
-        for (text, lines, expected) in cases {
-            assert_eq!(&text[last_lines(text.as_bytes(), lines)..], expected, "{text:?} {lines}");
-        }
-    }
 }

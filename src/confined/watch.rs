@@ -14,6 +14,9 @@ const EVERY: Duration = Duration::from_millis(100);
 /// The process that watches, which does not count.
 const OWN: u32 = 1;
 
+/// The lines of a process's status that count as its memory.
+const MEMORY: [&str; 3] = ["RssAnon:", "RssShmem:", "VmSwap:"];
+
 /// What all processes of the namespace use.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Use {
@@ -69,7 +72,7 @@ fn used(processes: &[u32], status: impl Fn(u32) -> Option<String>) -> Use {
     let mut used = Use::default();
     for text in processes.iter().filter_map(|id| status(*id)) {
         used.tasks += number(&text, "Threads:").unwrap_or(1);
-        used.memory += kilobytes(&text, &["RssAnon:", "RssShmem:", "VmSwap:"]);
+        used.memory += kilobytes(&text, &MEMORY);
     }
     used
 }
@@ -80,7 +83,7 @@ fn share(id: u32) -> Option<u64> {
         Ok(text) if text.contains("Pss_Anon:") => {
             Some(kilobytes(&text, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]))
         }
-        _ => status(id).map(|text| kilobytes(&text, &["RssAnon:", "RssShmem:", "VmSwap:"])),
+        _ => status(id).map(|text| kilobytes(&text, &MEMORY)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::clock::now;
 use super::docker::{Engine, EngineError, holder};
 use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
-use super::pull::{Pull, pull_declared};
+use super::pull::{Pull, host_of, pull_declared};
 use crate::failpoint;
 use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
@@ -21,11 +21,6 @@ use crate::model::observed::Observed;
 use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
-
-/// The registry of `reference`. It only orders the pulls that wait, so any text is sufficient.
-fn registry_of(reference: &str) -> &str {
-    reference.split_once('/').map_or("docker.io", |(host, _)| host)
-}
 
 /// A failed step and its error.
 pub(super) struct Failed {
@@ -299,8 +294,8 @@ impl Pass {
                     reference: reference.clone(),
                     digest: digest.clone(),
                 };
-                let origin = registry_of(reference);
-                self.jobs.begin(environment, key.clone(), origin, |progress| pull.run(progress));
+                let origin = host_of(reference).map(|host| host.to_string()).unwrap_or_default();
+                self.jobs.begin(environment, key.clone(), &origin, |progress| pull.run(progress));
             }
             (Need::Push { id, repository }, _, Some(key)) => {
                 let (pusher, id, repository) = (self.pusher.clone(), id.clone(), repository.clone());

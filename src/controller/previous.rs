@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use tracing::debug;
 
 use super::docker::Engine;
-use crate::model::logs::LogOptions;
+use crate::model::logs::{LogOptions, last_lines};
 use crate::model::name::EnvironmentName;
 
 /// The number of lines that are kept for a container.
@@ -48,7 +48,10 @@ impl PreviousOutput {
         tail: Option<usize>,
     ) -> io::Result<Option<Bytes>> {
         match tokio::fs::read(self.path(environment)).await {
-            Ok(output) => Ok(Some(last_lines(&output, tail.unwrap_or(usize::MAX)))),
+            Ok(output) => {
+                let start = tail.map_or(0, |lines| last_lines(&output, lines));
+                Ok(Some(Bytes::from(output).slice(start..)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -74,11 +77,6 @@ impl PreviousOutput {
         file.persist(self.path(environment)).map_err(|error| error.error)?;
         Ok(())
     }
-}
-
-fn last_lines(output: &[u8], lines: usize) -> Bytes {
-    let ends: Vec<&[u8]> = output.split_inclusive(|byte| *byte == b'\n').collect();
-    Bytes::from(ends[ends.len().saturating_sub(lines)..].concat())
 }
 
 #[cfg(test)]

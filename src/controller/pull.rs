@@ -130,7 +130,7 @@ pub(super) async fn pull_declared(
 }
 
 /// The registry of an image with a tag, a digest or neither.
-fn host_of(name: &str) -> Option<RegistryHost> {
+pub(super) fn host_of(name: &str) -> Option<RegistryHost> {
     let name = name.split_once('@').map_or(name, |(name, _)| name);
     let tagged = name.parse::<TaggedImage>().map(|image| image.repository);
     let repository = tagged.or_else(|_| name.parse::<ImageRepository>()).ok()?;

@@ -7,25 +7,25 @@ use crate::model::spec::{Manifest, Supply};
 
 pub(super) fn programs(manifest: &Manifest) -> Vec<Finding> {
     let follows_git = manifest.environments.values().any(|spec| matches!(spec.supply, Supply::Branch { .. }));
-    let mut findings = vec![program("git", "git", follows_git)];
-    let builds = manifest.environments.values().filter_map(|spec| spec.build.as_ref());
-    let wants_lfs = builds.into_iter().any(|build| build.lfs);
-    if wants_lfs {
-        findings.push(program("git-lfs", "git-lfs", true));
+    let mut findings = vec![program("git", follows_git)];
+    let mut builds = manifest.environments.values().filter_map(|spec| spec.build.as_ref());
+    if builds.any(|build| build.lfs) {
+        findings.push(program("git-lfs", true));
     }
     findings
 }
 
-fn program(name: &'static str, package: &str, is_needed: bool) -> Finding {
+/// Debian's package has the name of the program.
+fn program(name: &'static str, is_needed: bool) -> Finding {
     let ran = Command::new(name).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
     let version = ran.ok().filter(|ran| ran.status.success());
     let version =
         version.map(|ran| String::from_utf8_lossy(&ran.stdout).lines().next().unwrap_or("").to_owned());
-    judge_program(name, package, is_needed, version)
+    judge_program(name, is_needed, version)
 }
 
-fn judge_program(name: &'static str, package: &str, is_needed: bool, version: Option<String>) -> Finding {
-    let remedy = format!("install it: `apt install {package}`");
+fn judge_program(name: &'static str, is_needed: bool, version: Option<String>) -> Finding {
+    let remedy = format!("install it: `apt install {name}`");
     match version {
         Some(version) => Finding::ok(name, version),
         None if is_needed => {
@@ -85,13 +85,12 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_a_problem_only_if_something_needs_it() {
-        let judged = |needed, version: Option<&str>| {
-            judge_program("git", "git", needed, version.map(str::to_owned)).severity
-        };
+        let judged =
+            |needed, version: Option<&str>| judge_program("git", needed, version.map(str::to_owned)).severity;
         assert_eq!(judged(true, Some("git version 2.47.3")), Severity::Ok);
         assert_eq!(judged(true, None), Severity::Problem);
         assert_eq!(judged(false, None), Severity::Warning);
-        assert_eq!(program("abide-has-no-such-program", "none", true).severity, Severity::Problem);
+        assert_eq!(program("abide-has-no-such-program", true).severity, Severity::Problem);
         assert_eq!(judge_clock("yes").severity, Severity::Ok);
         assert_eq!(judge_clock("no").severity, Severity::Warning);
     }

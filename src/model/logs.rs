@@ -17,3 +17,35 @@ pub struct LogOptions {
     #[serde(default)]
     pub previous: bool,
 }
+
+/// Returns the start of the last `lines` lines of `text`; a line break at the end ends a line.
+pub fn last_lines(text: &[u8], lines: usize) -> usize {
+    if lines == 0 {
+        return text.len();
+    }
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    breaks.map(|(place, _)| place + 1).nth(lines - 1).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_counted_from_the_end() {
+        let cases: [(&str, usize, &str); 8] = [
+            ("a\nb\nc\n", 1, "c\n"),
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 1, "c"),
+            ("a\nb\nc\n", 9, "a\nb\nc\n"),
+            ("a\nb\n", 0, ""),
+            ("", 3, ""),
+            ("\n\n", 1, "\n"),
+            ("a", 1, "a"),
+        ];
+        for (text, lines, expected) in cases {
+            assert_eq!(&text[last_lines(text.as_bytes(), lines)..], expected, "{text:?} {lines}");
+        }
+    }
+}

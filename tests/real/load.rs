@@ -21,6 +21,19 @@ fn ways(port: u16, http: u16) -> Vec<Way> {
     ways
 }
 
+/// Waits until only the serving container, its sandbox and the proxy are left.
+fn await_rest(space: &Space, at_rest: usize) {
+    eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
+}
+
+/// Starts a daemon that serves the first image.
+fn serving(spot: &Spot, image: &str) -> Daemon {
+    let daemon = spot.daemon();
+    assert_eq!(spot.set(image).code, 0);
+    assert_eq!(spot.await_ready(), image);
+    daemon
+}
+
 #[test]
 fn no_request_fails_over_deployments_through_the_front_and_a_kill_at_every_point() {
     deploy(2 * KILLED_AT.len(), 2);
@@ -37,20 +50,15 @@ fn deploy(deployments: usize, kill_every: usize) {
     let Some(space) = Space::new() else { return };
     let (spot, http) = Spot::fronted(&space, "");
     let images = PAGES.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
-    let mut daemon = spot.daemon();
-    assert_eq!(spot.set(&images[0]).code, 0);
-    assert_eq!(spot.await_ready(), images[0]);
+    let mut daemon = serving(&spot, &images[0]);
     // The container and its sandbox.
     let at_rest = space.container_names().len();
-    let await_rest = || {
-        eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
-    };
     let load = Load::start(&ways(spot.port, http));
     for deployment in 1..=deployments {
         let image = &images[deployment % PAGES.len()];
         if deployment % kill_every == 0 {
             // Otherwise this would interrupt the end of the previous switch.
-            await_rest();
+            await_rest(&space, at_rest);
             daemon.kill();
             let failpoint = KILLED_AT[deployment / kill_every % KILLED_AT.len()];
             let doomed = Daemon::start_doomed(&spot.desired_state, failpoint, &[]);
@@ -67,7 +75,7 @@ fn deploy(deployments: usize, kill_every: usize) {
     let served: Vec<&str> = tally.pages.keys().map(String::as_str).collect();
     assert_eq!(served, PAGES, "{tally:?}");
     eprintln!("good answers: {:?}; idle connections closed by the front: {}", tally.pages, tally.reopened);
-    await_rest();
+    await_rest(&space, at_rest);
 }
 
 /// How far apart the moments are at which something comes in the middle of an update. It takes about
@@ -113,14 +121,9 @@ fn no_request_fails_whatever_comes_in_the_middle_of_an_update_behind_the_front()
     let Some(space) = Space::new() else { return };
     let (spot, http) = Spot::fronted(&space, "");
     let images = THREE.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
-    let mut daemon = spot.daemon();
-    assert_eq!(spot.set(&images[0]).code, 0);
-    assert_eq!(spot.await_ready(), images[0]);
+    let mut daemon = serving(&spot, &images[0]);
     let at_rest = space.container_names().len();
-    let await_rest = || {
-        eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
-    };
-    await_rest();
+    await_rest(&space, at_rest);
     let load = Load::start(&ways(spot.port, http));
     let mut current = 0;
     for moment in 0..MOMENTS {
@@ -141,7 +144,7 @@ fn no_request_fails_whatever_comes_in_the_middle_of_an_update_behind_the_front()
             Next::Edit => edit(&spot, moment),
             Next::Push | Next::Back => assert_eq!(spot.set(&images[wanted]).code, 0),
         }
-        await_rest();
+        await_rest(&space, at_rest);
         assert_eq!(spot.await_ready(), images[wanted], "{next:?} at moment {moment}");
         current = wanted;
     }
@@ -155,9 +158,7 @@ fn on_a_published_port_no_kill_in_the_middle_of_an_update_costs_more_than_the_up
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let images = THREE.map(|page| made_image(&space, page, ""));
-    let mut daemon = spot.daemon();
-    assert_eq!(spot.set(&images[0]).code, 0);
-    assert_eq!(spot.await_ready(), images[0]);
+    let mut daemon = serving(&spot, &images[0]);
     let at_rest = space.container_names().len();
     let mut current = 0;
     for moment in (0..MOMENTS).step_by(3) {
@@ -169,7 +170,7 @@ fn on_a_published_port_no_kill_in_the_middle_of_an_update_costs_more_than_the_up
         daemon = spot.daemon();
         assert_eq!(spot.set(&images[second]).code, 0);
         assert_eq!(spot.await_ready(), images[second]);
-        eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
+        await_rest(&space, at_rest);
         // The first gave way to the second, and that to the third.
         watcher.finish().assert_only_declared_gaps(&format!("moment {moment}"), 2);
         current = second;

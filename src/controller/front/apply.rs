@@ -409,7 +409,7 @@ async fn is_something_else_served(configuration: &Configuration) -> bool {
 /// Returns whether the front reports this configuration.
 async fn is_served(configuration: &Configuration) -> bool {
     match configuration.asked_at {
-        Some(at) => ask::served(at).await.as_ref() == Some(&configuration.hash),
+        Some(at) => ask::ask(at).await == Served::Hash(configuration.hash.clone()),
         None => false,
     }
 }

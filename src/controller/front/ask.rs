@@ -33,14 +33,6 @@ pub(super) async fn ask(at: SocketAddr) -> Served {
     if is_good { Served::Hash(body.to_owned()) } else { Served::Other }
 }
 
-/// Returns the hash of the served configuration; `None` if nothing answers, or another program does.
-pub(super) async fn served(at: SocketAddr) -> Option<String> {
-    match ask(at).await {
-        Served::Hash(hash) => Some(hash),
-        Served::Other | Served::Unknown => None,
-    }
-}
-
 /// Returns whether anything accepts connections at the socket.
 pub(super) async fn is_taken(socket: SocketAddr) -> bool {
     matches!(tokio::time::timeout(PATIENCE, TcpStream::connect(socket)).await, Ok(Ok(_)) | Err(_))
