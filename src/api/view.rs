@@ -259,8 +259,11 @@ impl Facts<'_> {
             Supply::Promotion { .. } | Supply::Manual => return None,
         };
         let asked = || desired.asked.map(|at| (format!("{who} is asked"), at));
+        let answered = self.look.as_ref().and_then(|look| look.answered);
+        let is_late = hinted.as_ref().is_some_and(|(_, since)| answered >= Some(*since));
+        let state = if is_late { "does not show it yet" } else { "has not answered yet" };
         let (what, since) = hinted.or_else(asked)?;
-        Some((format!("{what}, and {who} has not answered yet"), since))
+        Some((format!("{what}, and {who} {state}"), since))
     }
 
     /// The problem with the branch or tag that it tracks.

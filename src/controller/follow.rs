@@ -20,11 +20,21 @@ use crate::model::spec::Login;
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
-use crate::record::{RecordError, Resolver, StatusWriter};
+use crate::record::{DesiredReader, RecordError, Resolver, StatusWriter};
 use crate::source::SourceError;
 
 /// The minimum interval between requests to git, however often pushes are announced.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
+
+/// When an announced push that the remote does not show yet is requested again, by its age. The last request
+/// settles it, see [`Asked::settles`].
+const RECHECKED_AT: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_millis(1_500),
+    Duration::from_millis(3_500),
+    Duration::from_millis(7_500),
+    Duration::from_millis(15_500),
+];
 
 /// The errors that keep registries from being used, by source, in sentences.
 pub(crate) type FollowTrouble = Arc<Mutex<BTreeMap<String, String>>>;
@@ -49,6 +59,7 @@ pub(crate) struct Follower {
 #[derive(Clone)]
 pub(crate) struct Findings {
     pub(crate) looks: Looks,
+    pub(crate) desired: DesiredReader,
     pub(crate) resolver: Resolver,
     pub(crate) writer: StatusWriter,
 }
@@ -83,6 +94,21 @@ impl Findings {
         self.ring(environment, news);
     }
 
+    /// Returns when to ask again for announced pushes that the remote does not show yet; `None`: there are
+    /// none.
+    pub(crate) fn recheck<'a>(
+        &self,
+        environments: impl Iterator<Item = &'a EnvironmentName>,
+    ) -> Option<Duration> {
+        let now = now();
+        let hints =
+            environments.filter_map(|environment| self.desired.get(environment).ok()).flat_map(|desired| {
+                let of_tag = desired.tag_hint.map(|hint| hint.at);
+                desired.hint.map(|hint| hint.at).into_iter().chain(of_tag)
+            });
+        hints.filter_map(|at| next_recheck(now.since(at))).min()
+    }
+
     fn ring(&self, environment: &EnvironmentName, news: News) {
         if news.of_trouble || news.is_awaited {
             self.writer.ring(environment);
@@ -101,13 +127,23 @@ pub(super) fn next_ask(poll: Duration, failures: u32, seed: &str) -> Duration {
     if poll.is_zero() { retry } else { retry.min(poll) }
 }
 
+/// The time until a push that was announced this long ago is requested again; `None`: its last request is
+/// over.
+pub(super) fn next_recheck(age: Duration) -> Option<Duration> {
+    RECHECKED_AT.into_iter().find(|due| *due > age).map(|due| due - age)
+}
+
 /// Waits until the next poll. After failures that is sooner, because an announced push must be applied soon
-/// after the other side answers again. Waits forever if nothing failed and polling is off.
-pub(super) async fn until_next_poll(poll: Duration, failures: u32, seed: &str) {
-    match failures {
-        0 if poll.is_zero() => std::future::pending().await,
-        0 => tokio::time::sleep(poll).await,
-        failures => tokio::time::sleep(next_ask(poll, failures, seed)).await,
+/// after the other side answers again. An announced push that the remote does not show yet is requested again
+/// after `recheck`. Waits forever if there is none, nothing failed and polling is off.
+pub(super) async fn until_next_poll(poll: Duration, failures: u32, recheck: Option<Duration>, seed: &str) {
+    let regular = match failures {
+        0 => Some(poll).filter(|poll| !poll.is_zero()),
+        failures => return tokio::time::sleep(next_ask(poll, failures, seed)).await,
+    };
+    match recheck.into_iter().chain(regular).min() {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -118,9 +154,10 @@ impl Follower {
         loop {
             failures = if self.ask(failures).await { 0 } else { failures + 1 };
             tokio::time::sleep(AT_LEAST_BETWEEN).await;
+            let recheck = self.findings.recheck(self.followers.iter().map(|(environment, _)| environment));
             tokio::select! {
                 () = self.announced.notified() => {}
-                () = until_next_poll(self.poll, failures, self.repository.as_str()) => {}
+                () = until_next_poll(self.poll, failures, recheck, self.repository.as_str()) => {}
             }
         }
     }

@@ -134,9 +134,11 @@ impl Follower {
             failures = if self.ask(failures).await { 0 } else { failures + 1 };
             let quiet = self.tools.registries.quiet_for(&self.host).unwrap_or_default();
             tokio::time::sleep(AT_LEAST_BETWEEN.max(quiet)).await;
+            let tracking = self.followed.followers.iter().map(|(environment, _)| environment);
+            let recheck = self.tools.findings.recheck(tracking);
             tokio::select! {
                 () = self.announced.notified() => {}
-                () = until_next_poll(self.followed.poll, failures, self.host.as_str()) => {}
+                () = until_next_poll(self.followed.poll, failures, recheck, self.host.as_str()) => {}
             }
         }
     }
@@ -241,38 +243,46 @@ fn unknown(error: &RegistryError) -> Unknown {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::controller::follow::next_recheck;
     use crate::controller::looks::Looks;
-    use crate::model::desired::Origin;
+    use crate::model::desired::{Origin, TagHint};
+    use crate::model::look::VISIBLE_WITHIN;
     use crate::model::name::{Digest, Generation};
-    use crate::record::{Change, open};
+    use crate::record::{Change, Handles, open};
 
     /// A registry that fails for `broken`, denies access to `private`, and has one digest for everything
-    /// else.
+    /// else. Of `late` it answers an older digest [`LATE`] times first.
     async fn registry() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream));
+                tokio::spawn(answer(stream, Arc::clone(&asked)));
             }
         });
         host
     }
 
-    async fn answer(mut stream: TcpStream) {
+    const LATE: usize = 2;
+
+    async fn answer(mut stream: TcpStream, late: Arc<AtomicUsize>) {
         let mut lines = BufReader::new(&mut stream).lines();
         let asked = lines.next_line().await.unwrap().unwrap_or_default();
         while lines.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
-        let status = match asked {
+        let status = match &asked {
             broken if broken.contains("/broken/") => "500 Broken",
             private if private.contains("/private/") => "403 Forbidden",
             _ => "200 OK",
         };
-        let digest = digest();
+        let is_old = asked.contains("/late/") && late.fetch_add(1, Ordering::SeqCst) < LATE;
+        let digest = if is_old { older() } else { digest() };
         let answer = format!(
             "HTTP/1.1 {status}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
@@ -284,8 +294,71 @@ mod tests {
         Digest::of_sha256(&[7; 32])
     }
 
+    fn older() -> Digest {
+        Digest::of_sha256(&[6; 32])
+    }
+
     fn name(text: &str) -> EnvironmentName {
         EnvironmentName::new(text).unwrap()
+    }
+
+    fn tools(handles: &Handles) -> Tools {
+        let (_manifest, manifest) = tokio::sync::watch::channel(Arc::default());
+        Tools {
+            registries: Arc::new(Registries::new(manifest)),
+            desired: handles.desired.clone(),
+            wake: Wake::default(),
+            trouble: FollowTrouble::default(),
+            findings: Findings {
+                looks: Looks::new().0,
+                desired: handles.desired.clone(),
+                resolver: handles.resolver.clone(),
+                writer: handles.status_writer.clone(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn an_announced_tag_that_the_registry_shows_late_is_asked_for_again_without_polling() {
+        let (host, home) = (registry().await, tempfile::tempdir().unwrap());
+        let handles = open(home.path()).unwrap();
+        let image: TaggedImage = format!("{host}/late/shop:stable").parse().unwrap();
+        let followed =
+            Followed { poll: Duration::ZERO, pushers: Vec::new(), followers: vec![(name("shop"), image)] };
+        let announced = Arc::new(Notify::new());
+        let follower = Follower {
+            host: host.parse().unwrap(),
+            followed,
+            announced: Arc::clone(&announced),
+            tools: tools(&handles),
+        };
+        let hint = TagHint { digest: digest(), by: "registry".to_owned(), at: now() };
+        handles.writer.announce_tag(vec![name("shop")], hint).await.unwrap();
+        let of_shop = || handles.desired.get(&name("shop")).unwrap();
+        let is_seen = async {
+            while of_shop().tag_hint.is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = follower.run() => {}
+            seen = tokio::time::timeout(Duration::from_secs(60), is_seen) => seen.unwrap(),
+        }
+        let entry = of_shop().entry;
+        assert_eq!((entry.generation, entry.by.as_deref()), (Generation(2), Some("registry")));
+        assert_eq!(entry.image.unwrap().digest, Some(digest()));
+    }
+
+    #[test]
+    fn what_does_not_become_visible_is_asked_for_only_a_few_times() {
+        let mut age = Duration::ZERO;
+        let mut asked = Vec::new();
+        while let Some(pause) = next_recheck(age) {
+            age += pause;
+            asked.push(age.as_millis());
+        }
+        assert_eq!(asked, [500, 1_500, 3_500, 7_500, 15_500]);
+        assert!(age > VISIBLE_WITHIN, "the last answer settles it");
     }
 
     #[tokio::test]
@@ -304,18 +377,7 @@ mod tests {
             hold: None,
         };
         handles.writer.submit(&name("pusher"), change, &[]).await.unwrap();
-        let (_manifest, manifest) = tokio::sync::watch::channel(Arc::default());
-        let tools = Tools {
-            registries: Arc::new(Registries::new(manifest)),
-            desired: handles.desired.clone(),
-            wake: Wake::default(),
-            trouble: FollowTrouble::default(),
-            findings: Findings {
-                looks: Looks::new().0,
-                resolver: handles.resolver.clone(),
-                writer: handles.status_writer.clone(),
-            },
-        };
+        let tools = tools(&handles);
         let (looks, troubles) = (tools.findings.looks.clone(), tools.trouble.clone());
         let tag = |path: &str| format!("{host}/{path}:latest").parse().unwrap();
         let followed = Followed {

@@ -271,6 +271,7 @@ impl Supervisor {
     fn findings(&self) -> Findings {
         Findings {
             looks: self.pass.looks.clone(),
+            desired: self.pass.desired.clone(),
             resolver: self.pass.resolver.clone(),
             writer: self.pass.writer.clone(),
         }

@@ -1,7 +1,17 @@
 //! Queries for the branch or tag that an environment tracks.
 
+use std::time::Duration;
+
 use super::status::Reason;
 use super::time::Timestamp;
+
+/// How long a remote may take to show a push that was announced. A registry sends its notification before
+/// the tag points at the new manifest, and a git host may answer from a replica that lags behind.
+pub const VISIBLE_WITHIN: Duration = Duration::from_secs(15);
+
+/// How far a time of a client may be ahead of an answer. Beyond that, it was noted before the clock was set
+/// back.
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// The time of a query for the head of a branch or the digest of a tag. The answer is valid for this time
 /// only.
@@ -14,10 +24,17 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether the answer covers a request at the time `wish`. A request from the future was noted before the
-    /// clock was set back. It counts as covered, because it would stay open until then otherwise.
+    /// Whether the answer covers a request at the time `wish`. A request from the far future was noted before
+    /// the clock was set back. It counts as covered, because it would stay open until then otherwise. A
+    /// request shortly after the answer came while the answer was being recorded, so it stays open.
     pub fn covers(self, wish: Timestamp) -> bool {
-        wish <= self.from || wish > self.to
+        wish <= self.from || wish > self.to.after(AHEAD)
+    }
+
+    /// Whether the answer is final for a push that was announced at the time `hint`, although the answer does
+    /// not show that push. Until then, the remote may only be late.
+    pub fn settles(self, hint: Timestamp) -> bool {
+        self.covers(hint) && (hint > self.to || hint.after(VISIBLE_WITHIN) <= self.from)
     }
 }
 
@@ -69,9 +86,19 @@ mod tests {
     fn an_answer_covers_what_was_wished_before_the_question_was_sent() {
         let at = Timestamp::from_millis;
         let asked = Asked { from: at(10), to: at(20) };
-        let covered = [(9, true), (10, true), (11, false), (20, false), (21, true)];
+        let covered = [(9, true), (10, true), (11, false), (20, false), (21, false), (60_021, true)];
         for (wish, expected) in covered {
             assert_eq!(asked.covers(at(wish)), expected, "{wish}");
+        }
+    }
+
+    #[test]
+    fn an_answer_soon_after_an_announcement_is_not_final() {
+        let at = Timestamp::from_millis;
+        let asked = Asked { from: at(20_000), to: at(20_100) };
+        let settled = [(4_999, true), (5_000, true), (5_001, false), (20_050, false), (20_200, false)];
+        for (hint, expected) in settled.into_iter().chain([(80_101, true)]) {
+            assert_eq!(asked.settles(at(hint)), expected, "{hint}");
         }
     }
 }

@@ -203,7 +203,7 @@ fn advance(
 ) -> Result<Option<Generation>, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
-    let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.covers(hint.at));
+    let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
     desired.asked.take_if(|wish| asked.covers(*wish));
     let is_passed_over = desired.passed_over.take().as_ref() == Some(head);
     let has_moved = is_passed_over || desired.head.as_ref() != Some(head);
@@ -227,7 +227,7 @@ fn pass_over(
 ) -> Result<bool, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
-    desired.hint.take_if(|hint| hint.revision == *head || asked.covers(hint.at));
+    desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
     desired.asked.take_if(|wish| asked.covers(*wish));
     (desired.head, desired.passed_over) = (Some(head.clone()), Some(head.clone()));
     put_if_changed(draft, &before, &desired)?;
@@ -244,7 +244,7 @@ fn advance_tag(
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
     let is_announced = |hint: &TagHint| Some(&hint.digest) == image.digest.as_ref();
-    let hint = desired.tag_hint.take_if(|hint| is_announced(hint) || asked.covers(hint.at));
+    let hint = desired.tag_hint.take_if(|hint| is_announced(hint) || asked.settles(hint.at));
     desired.asked.take_if(|wish| asked.covers(*wish));
     let has_moved = desired.tag != image.digest;
     desired.tag = image.digest.clone();
@@ -260,8 +260,8 @@ fn advance_tag(
     Ok(is_new.then_some(desired.entry.generation))
 }
 
-/// Ends what the query settles. Only an answer verifies an announced push; a requested query also ends
-/// without one.
+/// Ends what the query settles. Only an answer verifies an announced push, and only once the remote had time
+/// to show it; a requested query also ends without an answer.
 fn without_head(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
@@ -272,8 +272,8 @@ fn without_head(
     let mut desired = before.clone();
     desired.asked.take_if(|wish| asked.covers(*wish));
     if is_answered {
-        desired.hint.take_if(|hint| asked.covers(hint.at));
-        desired.tag_hint.take_if(|hint| asked.covers(hint.at));
+        desired.hint.take_if(|hint| asked.settles(hint.at));
+        desired.tag_hint.take_if(|hint| asked.settles(hint.at));
     }
     put_if_changed(draft, &before, &desired)
 }

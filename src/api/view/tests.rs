@@ -161,6 +161,11 @@ fn from_the_hint_until_the_answer_the_head_is_unknown() {
             "{message}"
         );
     }
+    let late = seen(hinted.clone(), Some(status("dev", 4)), |facts| {
+        facts.look = Some(Look { answered: Some(at(21)), ..observed() });
+    });
+    assert_eq!((late.status, late.reason), (Condition::Progressing, Reason::HeadUnknown));
+    assert!(late.message.contains("git does not show it yet"), "{}", late.message);
     let mut asked = desired(4);
     asked.asked = Some(at(21));
     assert_eq!(said(&asked, Some(status("dev", 4))).1, Reason::HeadUnknown);

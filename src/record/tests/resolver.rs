@@ -1,7 +1,7 @@
 //! The loop's narrow handle.
 
 use super::super::{Bell, GoBack, Handles};
-use super::{at, commit, delivery, digest, fixture, hold, image, name, set};
+use super::{at, commit, delivery, digest, fixture, hint, hold, image, name, set};
 use crate::model::desired::{Desired, Image, Origin, Outcome};
 use crate::model::look::Asked;
 use crate::model::name::Generation;
@@ -29,7 +29,9 @@ async fn a_head_that_nobody_announced_is_the_polls_generation() {
     record.handles.resolver.advance_head(&dev, &commit(8), at(9)).await.unwrap();
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!((desired.entry.origin, desired.entry.by), (Some(Origin::BranchPoll), None));
-    assert_eq!(desired.hint, None);
+    assert_eq!(desired.hint, Some(hint(7)), "git may only be late");
+    record.handles.resolver.advance_head(&dev, &commit(8), at(22)).await.unwrap();
+    assert_eq!(record.handles.desired.get(&dev).unwrap().hint, None);
 }
 
 #[tokio::test]
@@ -40,7 +42,10 @@ async fn a_head_that_was_seen_before_changes_nothing_and_ends_the_hint() {
     resolver.advance_head(&dev, &commit(7), at(9)).await.unwrap();
     record.handles.writer.push(delivery("1", 8), std::slice::from_ref(&dev)).await.unwrap();
     let mut bells = record.handles.bells.subscribe();
-    assert_eq!(resolver.advance_head(&dev, &commit(7), at(10)).await.unwrap(), None);
+    assert_eq!(resolver.advance_head(&dev, &commit(7), at(22)).await.unwrap(), None);
+    assert_eq!(record.handles.desired.get(&dev).unwrap().hint, Some(hint(8)), "git may only be late");
+    assert!(bells.try_recv().is_err());
+    assert_eq!(resolver.advance_head(&dev, &commit(7), at(23)).await.unwrap(), None);
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!((desired.entry.generation, desired.hint), (Generation(1), None));
     assert_eq!(
@@ -48,7 +53,7 @@ async fn a_head_that_was_seen_before_changes_nothing_and_ends_the_hint() {
         Bell::Desired(dev.clone()),
         "whoever waits for the answer hears of it"
     );
-    assert_eq!(resolver.advance_head(&dev, &commit(7), at(11)).await.unwrap(), None);
+    assert_eq!(resolver.advance_head(&dev, &commit(7), at(24)).await.unwrap(), None);
     assert!(bells.try_recv().is_err(), "a poll that finds nothing rings for nobody");
 }
 
@@ -80,7 +85,7 @@ async fn a_question_without_an_answer_leaves_a_push_to_be_verified() {
     let (resolver, writer) = (&record.handles.resolver, &record.handles.writer);
     writer.push(delivery("1", 8), std::slice::from_ref(&dev)).await.unwrap();
     writer.sync(&dev, at(10), true).await.unwrap();
-    let asked = Asked { from: at(20), to: at(21) };
+    let asked = Asked { from: at(30), to: at(31) };
     resolver.no_head(&dev, asked, false).await.unwrap();
     let of = || record.handles.desired.get(&dev).unwrap();
     assert_eq!((of().hint.is_some(), of().asked), (true, None), "who asked is told");

@@ -42,6 +42,9 @@ async fn what_was_announced_and_is_not_so_changes_nothing() {
     record.handles.writer.announce_tag(vec![shop.clone()], hint(9)).await.unwrap();
     let mut bells = record.handles.bells.subscribe();
     assert_eq!(resolver.advance_tag(&shop, tagged(1), String::new(), at(7)).await.unwrap(), None);
+    assert!(bells.try_recv().is_err(), "the registry may announce a tag before it shows it");
+    assert_eq!(record.handles.desired.get(&shop).unwrap().tag_hint, Some(hint(9)));
+    assert_eq!(resolver.advance_tag(&shop, tagged(1), String::new(), at(20)).await.unwrap(), None);
     assert_eq!(bells.try_recv().unwrap(), Bell::Desired(shop.clone()), "whoever waits hears of the answer");
     let desired = record.handles.desired.get(&shop).unwrap();
     assert_eq!((desired.entry.generation, desired.tag_hint), (Generation(1), None));
