@@ -147,12 +147,13 @@ impl Pass {
     // --- snapshot -----------------------------------------------------------------------------
 
     pub(super) async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
+        self.engine_is_known().await?;
+        let keeps_what_runs = self.is_alone().await;
+        // Read after the wait: the controller may have sent another declaration meanwhile.
         let manifest = Arc::clone(&self.manifest.borrow());
         if !manifest.environments.contains_key(environment) {
             return Ok(None);
         }
-        self.engine_is_known().await?;
-        let keeps_what_runs = self.is_alone().await;
         let desired = self.desired.get(environment)?;
         let memory = self.status.memory(environment)?;
         let entry = self.entry_that_counts(&desired)?;

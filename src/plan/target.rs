@@ -1,6 +1,6 @@
 //! Choosing what to enforce: the recorded version, else the last good one, else an existing container.
 
-use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback, volumes};
+use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback, serving, volumes};
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
 use crate::model::memory::{Good, Memory};
@@ -69,9 +69,36 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
     }
     match wanted {
         Some(wanted) => instead_of(wanted, intent, observed, memory),
-        None => good(intent, observed, memory)
-            .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback),
+        None => meanwhile(intent, observed, memory),
     }
+}
+
+/// The state to enforce until the recorded version can run.
+fn meanwhile(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
+    if let Some(serving) = serves_unnoted(intent, observed, memory) {
+        return kept(serving, KeepReason::NoImage);
+    }
+    good(intent, observed, memory)
+        .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback)
+}
+
+/// A serving container that no note mentions, while no noted container exists. The notes are older than the
+/// container then, such as in a folder that was restored from a copy, so the good version in them is older
+/// than the serving one and must not replace it.
+fn serves_unnoted<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) -> Option<&'o SeenContainer> {
+    if observed.containers.iter().any(|seen| readiness(seen, memory).is_some()) {
+        return None;
+    }
+    let is_silent = |seen: &SeenContainer| {
+        observed.probes.get(&seen.id).is_some_and(|seen| seen.misses > 0 && seen.answering_since.is_none())
+    };
+    let serving = observed.containers.iter().filter(|seen| {
+        serving::may_serve(seen, intent, observed)
+            && !memory.draining.contains_key(&seen.id)
+            && !is_silent(seen)
+            && !is_of_bad_image(seen, intent)
+    });
+    serving.max_by_key(|seen| (seen.started_at, &seen.id))
 }
 
 /// The container that ran last, if the record may be an old copy and wants another one.

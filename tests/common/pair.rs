@@ -99,7 +99,12 @@ impl Pair {
     // --- processes ------------------------------------------------------------------------------
 
     pub(crate) fn start_controller(&mut self) {
-        self.controller = Some(Daemon::start_at(&self.desired_state, &self.listen, &[]));
+        self.controller = Some(self.new_controller());
+    }
+
+    /// A controller that runs in place of the previous one.
+    pub(crate) fn new_controller(&self) -> Daemon {
+        Daemon::start_at(&self.desired_state, &self.listen, &[])
     }
 
     /// Kills the controller.

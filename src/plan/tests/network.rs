@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::world::{Mode, NAME, Program, World, digest};
+use super::world::{Mode, NAME, Program, World, digest, image};
 use crate::model::memory::Memory;
 use crate::model::observed::ContainerState;
 use crate::model::spec::Publish;
@@ -364,6 +364,37 @@ fn a_record_that_may_be_an_old_copy_keeps_and_heals_what_runs() {
     world.intent.keeps_what_runs = false;
     world.rest();
     assert!(world.is_ready_with(2), "{world:?}");
+}
+
+#[test]
+fn what_serves_is_not_replaced_by_an_older_version_while_the_recorded_image_is_unknown_here() {
+    let mut world = held();
+    let old = world.memory.clone();
+    world.set(2);
+    world.rest();
+    let serving = world.only().id.clone();
+    world.take_done();
+    // The notes are those of an old copy, and the recorded image is not here under the name that they know.
+    world.memory = old.clone();
+    let entry = world.intent.entry.clone();
+    world.intent.entry.image = Some(image(9));
+    let plan = world.rest();
+    assert_eq!(world.take_done(), Vec::<&str>::new(), "{plan:#?}");
+    assert_eq!(plan.verdict.reason, Reason::ImageNotFound, "{plan:#?}");
+    world.intent.entry = entry;
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
+    assert_eq!(world.only().id, serving);
+
+    // A version that does not answer does not serve, so the good one is better.
+    world.memory = old;
+    world.intent.entry.image = Some(image(9));
+    world.hang();
+    world.take_done();
+    world.wait(5);
+    let mut running =
+        world.observed.containers.iter().filter(|container| container.state == ContainerState::Running);
+    assert_eq!(running.next().and_then(|container| container.image.clone()), Some(digest(1)), "{world:?}");
 }
 
 /// An event while versions follow each other.

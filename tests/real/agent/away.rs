@@ -55,9 +55,9 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     assert!(copied.unwrap().success());
 }
 
-#[test]
-fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears_the_controller() {
-    let Some(mut pair) = running("version one") else { return };
+/// A pair that was updated to version two, and a copy of the agent's folder from before.
+fn updated_since_a_copy() -> Option<(Pair, std::path::PathBuf)> {
+    let mut pair = running("version one")?;
     pair.kill_agent();
     let old = pair.space.dir().join("old");
     copy(&pair.folder, &old);
@@ -65,25 +65,60 @@ fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears
     let next = pair.push_image("version two");
     pair.abide(&["set", "prod", &next]);
     pair.ready();
+    Some((pair, old))
+}
+
+/// Replaces the folder of the killed agent by a copy.
+fn restore(pair: &Pair, old: &std::path::Path) {
+    std::fs::remove_dir_all(&pair.folder).unwrap();
+    copy(old, &pair.folder);
+}
+
+#[test]
+fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears_the_controller() {
+    let Some((mut pair, old)) = updated_since_a_copy() else { return };
     let before = container(&pair).unwrap();
     for is_controller_there in [true, false] {
         if !is_controller_there {
             pair.kill_controller();
         }
+        let ran = pair.agent.as_ref().unwrap().log().len();
         pair.kill_agent();
-        std::fs::remove_dir_all(&pair.folder).unwrap();
-        copy(&old, &pair.folder);
+        restore(&pair, &old);
         pair.start_agent();
+        let has_said = |words: &str| pair.agent.as_ref().unwrap().log()[ran..].contains(words);
         if !is_controller_there {
-            pair.agent.as_ref().unwrap().says("what runs here is kept and healed");
+            eventually("the agent goes on alone", PATIENCE, || has_said("what runs here is kept and healed"));
             assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced by what ran before");
-            pair.start_controller();
+            pair.controller = Some(pair.new_controller());
         }
+        // Until the restored agent reports, the controller shows the state from before.
+        let ready = "\"generation\":\"2\",\"condition\":\"Ready\"";
+        eventually("the restored agent finds generation 2 ready", PATIENCE, || has_said(ready));
         let view = pair.ready();
         assert_eq!(view["generation"], 2, "what abide stopped was taken for a failure: {view}");
         assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced");
         pair.serves("version two");
     }
+}
+
+#[test]
+fn an_agent_with_an_old_copy_keeps_what_serves_while_the_registry_does_not_answer() {
+    let Some((mut pair, old)) = updated_since_a_copy() else { return };
+    let before = container(&pair).unwrap();
+    pair.kill_agent();
+    pair.until("the agent is away", is_away);
+    restore(&pair, &old);
+    pair.registry.freeze();
+    pair.start_agent();
+    // The copy names neither the container nor the image of generation 2, only that of generation 1.
+    pair.until("its image is asked for", |view| view["reason"] == "Pulling");
+    assert_eq!(container(&pair), Some(before.clone()), "what serves was replaced by what ran before");
+    assert_eq!(pair.host.page(PORT).as_deref(), Some("version two"));
+    pair.registry.thaw();
+    pair.ready();
+    assert_eq!(container(&pair), Some(before), "what runs was replaced");
+    pair.serves("version two");
 }
 
 #[test]
