@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use super::output::console::Format;
 use super::{
     agent, check, completions, daemon, demo, diff, doctor, events, export, forget, history, hold, import,
-    logs, man, promote, resume, rollback, set, status, sync, token, wait, why,
+    logs, man, promote, resume, rollback, schema, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -116,6 +116,8 @@ pub(crate) enum Verb {
     Import(import::ImportArgs),
     /// Create, list and revoke tokens of users, programs and agents
     Token(token::TokenArgs),
+    /// Print a JSON Schema of the manifest for editors
+    Schema(schema::SchemaArgs),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages into a folder

@@ -29,6 +29,7 @@ mod output;
 mod promote;
 mod resume;
 mod rollback;
+mod schema;
 mod session;
 mod set;
 mod status;
@@ -157,6 +158,7 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Export(args) => export::run(args, session).await,
         Verb::Import(args) => import::run(args, session).await,
         Verb::Token(args) => token::run(args, session).await,
+        Verb::Schema(args) => schema::run(args, session),
         Verb::Completions(args) => completions::run(args, session),
         Verb::Man(args) => man::run(args),
     }

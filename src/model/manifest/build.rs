@@ -180,7 +180,7 @@ fn read_dockerfile_step(table: &Table<'_>) -> Option<BuildStep> {
     let context = path(table, "context", DEFAULT_CONTEXT, grammar::inside_or_all);
     let dockerfile = path(table, "dockerfile", DEFAULT_DOCKERFILE, grammar::inside);
     let (target, args) = (read_target(table), read_args(table));
-    let output = table.required("output", "output = \"build.tar.gz\"")?;
+    let output = table.required("output")?;
     let output = output.parsed("the name of a file", grammar::inside);
     Some(BuildStep::Dockerfile { context: context?, dockerfile: dockerfile?, target, args, output: output? })
 }
@@ -208,7 +208,7 @@ fn read_script(table: &Table<'_>, script: &Field<'_>) -> Option<Recipe> {
         script.must("must begin with the program to run, such as [\"./build-image.sh\", \"dev\"]");
     }
     let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
-    let image = table.required("image", "image = \"keepwork/dev:b{build_number}\"")?;
+    let image = table.required("image")?;
     let image = image.parsed("the name of an image", script_image)?;
     Some(Recipe::Script { command, image, env })
 }
@@ -226,20 +226,19 @@ fn read_removal(field: &Field<'_>) -> Option<String> {
 
 fn read_overlay(field: &Field<'_>) -> Option<Overlay> {
     let table = field.table(&keys::OVERLAY)?;
-    let from = table.required("from", "from = \"/etc/abide/config.page\"");
+    let from = table.required("from");
     let from = from.and_then(|from| from.parsed("an absolute path of this host", grammar::host_path));
-    let to = table.required("to", "to = \"config/config.page\"")?;
+    let to = table.required("to")?;
     let to = to.parsed("a path relative to the checkout", grammar::inside)?;
     Some(Overlay { from: from?, to })
 }
 
 fn read_checkout(field: &Field<'_>) -> Option<ExtraCheckout> {
     let table = field.table(&keys::CHECKOUT)?;
-    let url = table.required("url", "url = \"https://github.com/NPLPackages/main\"");
+    let url = table.required("url");
     let url = url.and_then(|url| url.parsed("a URL or an absolute path", url::repository_url));
-    let revision =
-        table.required("revision", "revision = \"master\"").and_then(|field| read_revision(&field));
-    let to = table.required("to", "to = \"npl_packages/main\"")?;
+    let revision = table.required("revision").and_then(|field| read_revision(&field));
+    let to = table.required("to")?;
     let to = to.parsed("a path relative to the checkout", grammar::inside)?;
     Some(ExtraCheckout { url: url?, revision: revision?, to })
 }

@@ -34,7 +34,7 @@ pub(super) struct Draft {
 
 pub(super) fn read(field: &Field<'_>) -> Draft {
     let Some(table) = field.table(&keys::ENVIRONMENT) else { return Draft::default() };
-    let container = table.required("container", "container = \"dev-server\"").and_then(|field| field.name());
+    let container = table.required("container").and_then(|field| field.name());
     let port = table.get("port").map(|field| field.port());
     if port.is_none() {
         needs_port(&table);
@@ -158,8 +158,8 @@ fn read_followed_tag(table: &Table<'_>, image: &Field<'_>) -> Option<Supply> {
 
 fn read_source(field: &Field<'_>) -> Option<Supply> {
     let table = field.table(&keys::SOURCE)?;
-    let repository = table.required("repository", "repository = \"keepwork\"").and_then(|field| field.name());
-    let branch = read_branch(&table.required("branch", "branch = \"dev\"")?)?;
+    let repository = table.required("repository").and_then(|field| field.name());
+    let branch = read_branch(&table.required("branch")?)?;
     Some(Supply::Branch { repository: repository?, branch })
 }
 
@@ -213,8 +213,8 @@ fn read_mount(item: &Field<'_>) -> Option<Mount> {
         return item.parsed(expected, grammar::mount);
     }
     let table = item.table(&keys::MOUNT)?;
-    let source = table.required("source", "source = \"/srv/data\"").and_then(|field| field.text());
-    let target = table.required("target", "target = \"/data\"").and_then(|field| field.text());
+    let source = table.required("source").and_then(|field| field.text());
+    let target = table.required("target").and_then(|field| field.text());
     let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or(false);
     let (read_only, create) = (flag("read_only"), flag("create"));
     let mount = Mount::new(source?, target?).and_then(|mount| mount.read_only(read_only).creating(create));

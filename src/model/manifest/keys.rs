@@ -1,4 +1,17 @@
-//! The keys of a manifest, section by section.
+//! The keys of a manifest, section by section, each declared once: name, type, default, example and meaning.
+//!
+//! The parser rejects other keys, its errors show the examples, `desired-state/README.md` has the tables of
+//! [`Section::reference`], and [`schema`](super::schema) describes the same keys to editors.
+
+mod build;
+mod environment;
+mod host;
+
+pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
+pub(super) use self::environment::{ENVIRONMENT, HEALTH, MOUNT, SECRET, SOURCE};
+pub(super) use self::host::{
+    DOCKER, FRONT, MANAGED_REGISTRY, REGISTRY_ACCESS, REGISTRY_WEBHOOK, REPOSITORY, ROOT, WEBHOOK,
+};
 
 /// A kind of table and its keys.
 #[derive(Debug)]
@@ -6,121 +19,142 @@ pub struct Section {
     /// The table's dotted path, with `NAME` for names; empty for the top of a file.
     pub title: &'static str,
     /// Its keys.
-    pub keys: &'static [&'static str],
+    pub keys: &'static [Key],
 }
 
-pub(super) static ROOT: Section = Section {
-    title: "",
-    keys: &["repository", "environment", "front", "docker", "registry", "registry_access"],
-};
-pub(super) static DOCKER: Section =
-    Section { title: "docker", keys: &["network", "holder", "build_cache", "guard", "parallel_updates"] };
-pub(super) static FRONT: Section = Section {
-    title: "front",
-    keys: &["image", "http", "https", "certificate", "key", "drain", "trusted_proxies"],
-};
-pub(super) static MANAGED_REGISTRY: Section = Section {
-    title: "registry",
-    keys: &["managed", "image", "publish", "container", "volume", "htpasswd", "certificate", "key"],
-};
-pub(super) static REGISTRY_ACCESS: Section = Section {
-    title: "registry_access.HOST",
-    keys: &["username", "secret_env", "secret_file", "plain_http", "poll", "patience", "webhook"],
-};
-pub(super) static REGISTRY_WEBHOOK: Section =
-    Section { title: "registry_access.HOST.webhook", keys: &["secret_env", "secret_file"] };
-pub(super) static REPOSITORY: Section = Section {
-    title: "repository.NAME",
-    keys: &["url", "username", "secret_env", "secret_file", "webhook", "poll"],
-};
-pub(super) static WEBHOOK: Section =
-    Section { title: "repository.NAME.webhook", keys: &["provider", "secret_env", "secret_file"] };
-pub(super) static ENVIRONMENT: Section = Section {
-    title: "environment.NAME",
-    keys: &[
-        "container",
-        "port",
-        "publish",
-        "hostname",
-        "source",
-        "promote_from",
-        "image",
-        "build",
-        "push",
-        "command",
-        "env",
-        "volumes",
-        "extra_hosts",
-        "memory",
-        "cpus",
-        "pids",
-        "init",
-        "stop_timeout",
-        "update",
-        "health",
-        "host",
-    ],
-};
-pub(super) static SOURCE: Section =
-    Section { title: "environment.NAME.source", keys: &["repository", "branch"] };
-pub(super) static MOUNT: Section =
-    Section { title: "environment.NAME.volumes", keys: &["source", "target", "read_only", "create"] };
-pub(super) static SECRET: Section =
-    Section { title: "environment.NAME.env.VARIABLE", keys: &["secret_env", "secret_file"] };
-pub(super) static HEALTH: Section = Section {
-    title: "environment.NAME.health",
-    keys: &[
-        "http",
-        "tcp",
-        "command",
-        "docker",
-        "none",
-        "port",
-        "host",
-        "headers",
-        "interval",
-        "timeout",
-        "start_deadline",
-        "healthy_for",
-    ],
-};
-pub(super) static BUILD: Section = Section {
-    title: "environment.NAME.build",
-    keys: &[
-        "context",
-        "dockerfile",
-        "target",
-        "args",
-        "step",
-        "secrets",
-        "script",
-        "image",
-        "env",
-        "remove",
-        "overlay",
-        "checkout",
-        "git",
-        "submodules",
-        "lfs",
-        "paths",
-        "timeout",
-        "idle_timeout",
-        "memory",
-        "pids",
-        "max_output",
-        "isolation",
-    ],
-};
-pub(super) static STEP: Section = Section {
-    title: "environment.NAME.build.step",
-    keys: &["archive", "dockerfile", "context", "target", "args", "output"],
-};
-pub(super) static OVERLAY: Section =
-    Section { title: "environment.NAME.build.overlay", keys: &["from", "to"] };
-pub(super) static CHECKOUT: Section =
-    Section { title: "environment.NAME.build.checkout", keys: &["url", "revision", "to"] };
+/// A key and its documentation, in Markdown.
+#[derive(Debug)]
+pub struct Key {
+    /// The key.
+    pub name: &'static str,
+    /// The type of its value.
+    pub shape: Shape,
+    /// Whether a table without it is invalid.
+    pub is_required: bool,
+    /// What a table without it means; empty if that follows from the other keys.
+    pub default: &'static str,
+    /// A value, in TOML; empty for tables with a section of their own.
+    pub example: &'static str,
+    /// The meaning.
+    pub meaning: &'static str,
+}
 
-/// Every section, in the order in which the manual explains them.
+/// The type of a value.
+#[derive(Debug)]
+pub enum Shape {
+    /// A text.
+    Text,
+    /// A path; the label completes "path ...", such as "in the checkout".
+    Path(&'static str),
+    /// `true` or `false`.
+    Flag,
+    /// Only `true`.
+    True,
+    /// Only `false`.
+    False,
+    /// A number, with or without a fraction.
+    Number,
+    /// A whole number in a range.
+    Whole(u64, u64),
+    /// A TCP port, 1 to 65535.
+    Port,
+    /// A duration such as `"30s"`.
+    Duration,
+    /// A size such as `"512MiB"`, or a number of bytes.
+    Size,
+    /// A list of texts; the label completes "list of ...".
+    List(&'static str),
+    /// A table with free keys, whose values are texts, numbers, `true`, `false` or secrets.
+    Values,
+    /// A table.
+    Table(&'static Section),
+    /// A list of tables.
+    Tables(&'static Section),
+    /// A table for each name; the label completes "tables by ...".
+    TablesBy(&'static str, &'static Section),
+    /// One of several types, described by the label.
+    OneOf(&'static str, &'static [Shape]),
+}
+
+impl Key {
+    /// An optional key without a default.
+    const fn new(name: &'static str, shape: Shape) -> Self {
+        Self { name, shape, is_required: false, default: "none", example: "", meaning: "" }
+    }
+
+    const fn required(self) -> Self {
+        Self { is_required: true, default: "*required*", ..self }
+    }
+
+    const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    /// For a key that is one of several alternatives.
+    const fn without_default(self) -> Self {
+        self.default("")
+    }
+
+    const fn example(self, example: &'static str) -> Self {
+        Self { example, ..self }
+    }
+
+    const fn meaning(self, meaning: &'static str) -> Self {
+        Self { meaning, ..self }
+    }
+}
+
+impl Section {
+    /// Returns the key of this name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// Returns the names of all keys.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + Clone + use<> {
+        self.keys.iter().map(|key| key.name)
+    }
+
+    /// Returns the table of this section in the manifest reference, in Markdown.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}` ") };
+        let space = |text: &str| if text.is_empty() { String::new() } else { format!("{text} ") };
+        let row = |key: &Key| {
+            let (name, shape, default) = (key.name, key.shape.label(), space(key.default));
+            format!("| `{name}` | {shape} | {default}| {} | {}|\n", key.meaning, code(key.example))
+        };
+        let head = "| key | type | default | meaning | example |\n| --- | --- | --- | --- | --- |\n";
+        self.keys.iter().fold(head.to_owned(), |table, key| table + &row(key))
+    }
+}
+
+impl Shape {
+    /// Returns the type in words, in Markdown.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Path(label) => format!("path {label}"),
+            Self::Flag => "`true` or `false`".to_owned(),
+            Self::True => "`true`".to_owned(),
+            Self::False => "`false`".to_owned(),
+            Self::Number => "number".to_owned(),
+            Self::Whole(least, most) => format!("{least} to {most}"),
+            Self::Port => "1 to 65535".to_owned(),
+            Self::Duration => "duration".to_owned(),
+            Self::Size => "size".to_owned(),
+            Self::List(label) => format!("list of {label}"),
+            Self::Values | Self::Table(_) => "table".to_owned(),
+            Self::Tables(_) => "list of tables".to_owned(),
+            Self::TablesBy(label, _) => format!("tables by {label}"),
+            Self::OneOf(label, _) => (*label).to_owned(),
+        }
+    }
+}
+
+/// Every section, in the order of the manifest reference.
 pub static SECTIONS: &[&Section] = &[
     &ROOT,
     &REPOSITORY,
@@ -146,7 +180,7 @@ pub static SECTIONS: &[&Section] = &[
 pub static NOT_YET: &[(&str, &str, &str)] = &[];
 
 /// The prefix of the user's own keys, at every level.
-const OWN_PREFIX: &str = "x-";
+pub(super) const OWN_PREFIX: &str = "x-";
 
 /// Whether `key` is the user's own, which abide ignores.
 pub(super) fn is_own(key: &str) -> bool {
@@ -155,7 +189,7 @@ pub(super) fn is_own(key: &str) -> bool {
 
 /// The problem with `key` in `section`; `None` if the key is valid there.
 pub(super) fn objection(section: &Section, key: &str) -> Option<String> {
-    if is_own(key) || section.keys.contains(&key) {
+    if is_own(key) || section.key(key).is_some() {
         return None;
     }
     let not_yet = NOT_YET.iter().find(|(title, name, _)| *title == section.title && *name == key);
@@ -167,13 +201,13 @@ pub(super) fn objection(section: &Section, key: &str) -> Option<String> {
 }
 
 fn advice(section: &Section, key: &str) -> String {
-    if let Some(near) = nearest(key, section.keys.iter().copied()) {
+    if let Some(near) = nearest(key, section.names()) {
         return format!("did you mean `{near}`?");
     }
-    if let Some(other) = SECTIONS.iter().find(|other| !other.title.is_empty() && other.keys.contains(&key)) {
+    if let Some(other) = SECTIONS.iter().find(|other| !other.title.is_empty() && other.key(key).is_some()) {
         return format!("it is a key of `{}`", other.title);
     }
-    format!("known here: {}", section.keys.join(", "))
+    format!("known here: {}", section.names().collect::<Vec<_>>().join(", "))
 }
 
 /// The candidate that `text` was most likely meant to be: at most a third of it is mistyped.

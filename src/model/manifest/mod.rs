@@ -16,6 +16,7 @@ mod places;
 mod problem;
 mod registry;
 mod repository;
+mod schema;
 mod secrets;
 mod table;
 mod url;
@@ -23,9 +24,10 @@ mod url;
 use toml::de::{DeTable, DeValue};
 
 use self::cross::{Declared, Docker};
-pub use self::keys::{NOT_YET, SECTIONS, Section};
+pub use self::keys::{Key, NOT_YET, SECTIONS, Section, Shape};
 pub use self::places::{Place, Places};
 pub use self::problem::{Problem, Problems};
+pub use self::schema::schema;
 use self::table::{Field, Source, Table};
 use super::spec::{GuardMode, HolderImage, Manifest};
 

@@ -21,7 +21,7 @@ const SHORTEST_POLL: Duration = Duration::from_secs(5);
 /// Reads the managed registry. Returns `None` also if `managed` is false or the table has a problem.
 pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
     let table = field.table(&keys::MANAGED_REGISTRY)?;
-    let is_managed = table.required("managed", "managed = true").and_then(|field| field.flag());
+    let is_managed = table.required("managed").and_then(|field| field.flag());
     let image = match table.get("image") {
         Some(field) => field.parsed("the name of an image with its tag", grammar::tagged_name),
         None => Some(DEFAULT_IMAGE.to_owned()),

@@ -25,7 +25,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<RepositorySpec> {
     let webhook = table.get("webhook").and_then(|hook| read_webhook(&hook));
     let poll = read_poll(&table);
     let login = secrets::login(&table);
-    let url = table.required("url", "url = \"https://github.com/tatfook/wikicraft.git\"")?;
+    let url = table.required("url")?;
     let url = url.parsed("a URL or an absolute path", url::repository_url)?;
     if login.is_some() && !url.starts_with("https://") && !url.starts_with("http://") {
         let path = table.path();
@@ -46,7 +46,7 @@ fn read_poll(table: &Table<'_>) -> Duration {
 fn read_webhook(field: &Field<'_>) -> Option<WebhookSpec> {
     let table = field.table(&keys::WEBHOOK)?;
     let secret = secrets::read(&table);
-    let provider = table.required("provider", "provider = \"github\"")?;
+    let provider = table.required("provider")?;
     let provider = provider.parsed("the name of a provider", read_provider);
     Some(WebhookSpec { provider: provider?, secret: secret? })
 }

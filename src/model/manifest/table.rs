@@ -83,16 +83,17 @@ impl<'a> Table<'a> {
 
     /// The value of `key`, if present.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
-        debug_assert!(self.section.keys.contains(&key), "`{key}` is read but not declared");
+        debug_assert!(self.section.key(key).is_some(), "`{key}` is read but not declared");
         let (name, value) = self.toml.get_key_value(key)?;
         Some(Field::new(self.source, &self.path, name, value))
     }
 
-    /// The value of a required key. The problem of a missing key shows `example`.
-    pub(super) fn required(&self, key: &'static str, example: &str) -> Option<Field<'a>> {
+    /// The value of a required key. The problem of a missing key shows its example.
+    pub(super) fn required(&self, key: &'static str) -> Option<Field<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            self.problem(format!("`{}` needs `{key}`, such as `{example}`", self.path));
+            let example = self.section.key(key).map(|key| key.example).unwrap_or_default();
+            self.problem(format!("`{}` needs `{key}`, such as `{key} = {example}`", self.path));
         }
         found
     }

@@ -354,7 +354,7 @@ proptest! {
 
     #[test]
     fn any_value_in_any_place_is_taken_or_told_with_its_line(
-        key in prop::sample::select(SECTIONS.iter().flat_map(|s| s.keys.iter().copied()).collect::<Vec<_>>()),
+        key in prop::sample::select(SECTIONS.iter().flat_map(|s| s.names()).collect::<Vec<_>>()),
         value in prop::sample::select(vec![
             "1", "-1", "0.5", "nan", "true", "\"\"", "\"x\"", "\"/\"", "[]", "[1]", "[\"\"]", "{}",
             "{ a = 1 }", "[[]]", "[{}]", "1979-05-27", "99999999999999999999", "\"\\u0000\"", "\"é:é\"",

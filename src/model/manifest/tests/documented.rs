@@ -44,10 +44,38 @@ fn the_manual_explains_every_key_and_no_other() {
     let (now, later) = documented();
     let pair = |title: &str, key: &str| (title.to_owned(), key.to_owned());
     let known: Keys =
-        SECTIONS.iter().flat_map(|section| section.keys.iter().map(|key| pair(section.title, key))).collect();
+        SECTIONS.iter().flat_map(|section| section.names().map(|key| pair(section.title, key))).collect();
     assert_eq!(now, known);
     let refused: Keys = NOT_YET.iter().map(|(title, key, _)| pair(title, key)).collect();
     assert_eq!(later, refused);
+}
+
+/// The manual with the tables that the keys declare.
+fn updated() -> String {
+    let mut manual = MANUAL.to_owned();
+    for section in SECTIONS {
+        let heading = match section.title {
+            "" => "### Top of a file\n".to_owned(),
+            title => format!("### `{title}`\n"),
+        };
+        let at = manual.find(&heading).unwrap_or_else(|| panic!("the manual has no `{}`", section.title));
+        let from = at + manual[at..].find("| key |").unwrap();
+        let to = from + manual[from..].find("\n\n").map_or(manual[from..].len(), |end| end + 1);
+        manual.replace_range(from..to, &section.reference());
+    }
+    manual
+}
+
+#[test]
+fn the_manual_has_the_tables_that_the_keys_declare() {
+    let updated = updated();
+    if std::env::var_os("ABIDE_UPDATE").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/desired-state/README.md");
+        std::fs::write(path, &updated).unwrap();
+    } else if updated != MANUAL {
+        let differs = updated.lines().zip(MANUAL.lines()).find(|(updated, manual)| updated != manual);
+        panic!("run this test with ABIDE_UPDATE=1 to update the manual: {differs:?}");
+    }
 }
 
 /// A manifest with `key = 1979-05-27`, a type that no key accepts, in a table of `section`.
@@ -81,7 +109,7 @@ fn with_a_date(section: &Section, key: &str) -> String {
 #[test]
 fn every_known_key_is_really_read() {
     for section in SECTIONS {
-        for key in section.keys {
+        for key in section.names() {
             let text = with_a_date(section, key);
             let problems = parse(&[file("m.toml", text.clone())]).unwrap_err().to_string();
             let told = problems

@@ -54,7 +54,10 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ),
         (
             "\"a\\u001b[31m\" = 1",
-            &format!("4: unknown key `a\u{fffd}[31m`; known here: {}", keys::ENVIRONMENT.keys.join(", ")),
+            &format!(
+                "4: unknown key `a\u{fffd}[31m`; known here: {}",
+                keys::ENVIRONMENT.names().collect::<Vec<_>>().join(", ")
+            ),
         ),
     ]);
 }

@@ -1,0 +1,239 @@
+//! The top of a file, and everything that is not part of an environment.
+
+use super::environment::ENVIRONMENT;
+use super::{Key, Section, Shape};
+
+pub(in crate::model::manifest) static ROOT: Section = Section {
+    title: "",
+    keys: &[
+        Key::new("repository", Shape::TablesBy("name", &REPOSITORY))
+            .meaning("a git repository: [`repository.NAME`](#repositoryname)"),
+        Key::new("environment", Shape::TablesBy("name", &ENVIRONMENT))
+            .meaning("a named service that runs one image: [`environment.NAME`](#environmentname)"),
+        Key::new("front", Shape::Table(&FRONT))
+            .meaning("the proxy, a managed nginx in front of the environments: [`front`](#front)"),
+        Key::new("docker", Shape::Table(&DOCKER)).meaning("settings for all containers: [`docker`](#docker)"),
+        Key::new("registry", Shape::Table(&MANAGED_REGISTRY))
+            .meaning("an image registry that abide runs on this host: [`registry`](#registry)"),
+        Key::new("registry_access", Shape::TablesBy("host", &REGISTRY_ACCESS))
+            .meaning("how abide accesses an image registry: [`registry_access.HOST`](#registry_accesshost)"),
+    ],
+};
+
+pub(in crate::model::manifest) static REPOSITORY: Section = Section {
+    title: "repository.NAME",
+    keys: &[
+        Key::new("url", Shape::Text)
+            .required()
+            .example(r#""https://github.com/tatfook/wikicraft.git""#)
+            .meaning(
+                "the URL: `https://`, `http://`, `ssh://`, `file://`, `user@host:path` or an absolute \
+                path, without a password",
+            ),
+        Key::new("username", Shape::Text).example(r#""x-access-token""#).meaning(
+            "the user name for `https://` or `http://`; needs `secret_env` or `secret_file`. Without \
+                it, git uses the credential helpers and SSH keys of the daemon's user",
+        ),
+        Key::new("secret_env", Shape::Text)
+            .example(r#""KEEPWORK_GIT_TOKEN""#)
+            .meaning("the daemon's environment variable with the password or token"),
+        Key::new("secret_file", Shape::Path("of this host"))
+            .example(r#""/etc/abide/git-token""#)
+            .meaning("the file with the password or token"),
+        Key::new("webhook", Shape::Table(&WEBHOOK)).default("none: branches are only polled").meaning(
+            "the provider that announces pushes: [`repository.NAME.webhook`](#repositorynamewebhook)",
+        ),
+        Key::new("poll", Shape::Duration).default(r#"`"60s"`"#).example(r#""5m""#).meaning(
+            "how often abide polls the branches, so that a lost webhook costs a minute and not a \
+                deployment. At least `\"5s\"`; `\"0s\"` disables polling, and then only webhooks and \
+                `abide sync` find new commits",
+        ),
+    ],
+};
+
+pub(in crate::model::manifest) static WEBHOOK: Section = Section {
+    title: "repository.NAME.webhook",
+    keys: &[
+        Key::new("provider", Shape::Text)
+            .required()
+            .example(r#""github""#)
+            .meaning("`\"github\"`, `\"gitlab\"`, `\"gitea\"` (also Forgejo and Gogs) or `\"bitbucket\"`"),
+        Key::new("secret_env", Shape::Text)
+            .default("one of the two is *required*")
+            .example(r#""KEEPWORK_WEBHOOK_SECRET""#)
+            .meaning(
+                "the daemon's environment variable with the shared secret: at least 16 bytes, and not an \
+                example from documentation. `openssl rand -hex 32` generates one",
+            ),
+        Key::new("secret_file", Shape::Path("of this host"))
+            .default("one of the two is *required*")
+            .example(r#""/etc/abide/webhook""#)
+            .meaning("the file with the shared secret"),
+    ],
+};
+
+pub(in crate::model::manifest) static FRONT: Section = Section {
+    title: "front",
+    keys: &[
+        Key::new("image", Shape::Text).default(r#"`"nginx"`"#).example(r#""nginx:1.28""#).meaning(
+            "the image, with `nginx` in its path; abide pulls it if it is missing. A change recreates \
+                the container, an outage of a fraction of a second; abide uses a moved tag only then",
+        ),
+        Key::new("http", Shape::Port)
+            .default("`80`")
+            .example("8080")
+            .meaning("the port for host names. A request for another host name gets 404"),
+        Key::new("https", Shape::Port).example("443").meaning(
+            "the port for host names over TLS, in addition to `http`; needs `certificate` and `key`",
+        ),
+        Key::new("certificate", Shape::Path("of this host")).example(r#""/etc/abide/keepwork.crt""#).meaning(
+            "the certificate chain in PEM, for all host names. abide loads a new one within a minute",
+        ),
+        Key::new("key", Shape::Path("of this host"))
+            .example(r#""/etc/abide/keepwork.key""#)
+            .meaning("its key in PEM, without a passphrase"),
+        Key::new("drain", Shape::Duration).default(r#"`"30s"`"#).example(r#""2m""#).meaning(
+            "how long requests to a replaced container may take to end; then abide cuts them off and \
+                stops the container",
+        ),
+        Key::new("trusted_proxies", Shape::List("addresses and networks"))
+            .default("`[]`")
+            .example(r#"["10.0.0.0/8"]"#)
+            .meaning(
+                "proxies in front of this one, such as a load balancer that ends TLS: their \
+                `X-Forwarded-Proto`, `-Host` and `-For` are passed on",
+            ),
+    ],
+};
+
+pub(in crate::model::manifest) static MANAGED_REGISTRY: Section = Section {
+    title: "registry",
+    keys: &[
+        Key::new("managed", Shape::Flag).required().example("true").meaning("whether abide runs it"),
+        Key::new("image", Shape::Text)
+            .default(r#"`"registry:2"`"#)
+            .example(r#""registry:2""#)
+            .meaning("its image, with a tag; abide pulls it if it is missing"),
+        Key::new("publish", Shape::OneOf("port or text", &[Shape::Port, Shape::Text]))
+            .default("`5000`")
+            .example("5000")
+            .meaning(
+                "its host port, on the loopback address, which Docker trusts without a certificate: \
+                `localhost:5000`. `\"0.0.0.0:5000\"` opens it to other machines, and then needs \
+                `htpasswd`",
+            ),
+        Key::new("container", Shape::Text)
+            .default(r#"`"abide-registry"`"#)
+            .example(r#""registry""#)
+            .meaning("the container's name"),
+        Key::new("volume", Shape::Text)
+            .default(r#"`"abide-registry"`"#)
+            .example(r#""registry-data""#)
+            .meaning("the volume that holds the pushed images"),
+        Key::new("htpasswd", Shape::Path("of this host"))
+            .default("none: no password")
+            .example(r#""/etc/abide/htpasswd""#)
+            .meaning(
+                "names and passwords, as `htpasswd -B` writes them; abide's own password goes into \
+                [`registry_access.HOST`](#registry_accesshost)",
+            ),
+        Key::new("certificate", Shape::Path("of this host"))
+            .default("none: no TLS")
+            .example(r#""/etc/abide/registry.pem""#)
+            .meaning("its certificate chain, PEM; needs `key`"),
+        Key::new("key", Shape::Path("of this host"))
+            .example(r#""/etc/abide/registry-key.pem""#)
+            .meaning("the certificate's key, PEM"),
+    ],
+};
+
+pub(in crate::model::manifest) static REGISTRY_ACCESS: Section = Section {
+    title: "registry_access.HOST",
+    keys: &[
+        Key::new("username", Shape::Text)
+            .example(r#""abide""#)
+            .meaning("the user name; needs `secret_env` or `secret_file`"),
+        Key::new("secret_env", Shape::Text)
+            .example(r#""REGISTRY_PASSWORD""#)
+            .meaning("the daemon's environment variable with the password"),
+        Key::new("secret_file", Shape::Path("of this host"))
+            .example(r#""/etc/abide/registry""#)
+            .meaning("the file with the password"),
+        Key::new("plain_http", Shape::Flag).default("`false`").example("true").meaning(
+            "whether abide may access it without TLS. This is always allowed for a registry on this \
+                host's loopback address (`localhost:5000`); any other registry must also be in the \
+                engine's `insecure-registries`",
+        ),
+        Key::new("poll", Shape::Duration).default(r#"`"60s"`"#).example(r#""5m""#).meaning(
+            "how often abide checks followed tags, and whether pushed images are still there. At \
+                least `\"5s\"`; `\"0s\"` disables the checks",
+        ),
+        Key::new("patience", Shape::Duration).default(r#"`"90s"`"#).example(r#""2m""#).meaning(
+            "how long a push or pull may make no progress before abide gives it up and retries. An \
+                engine that lost its connection retries for up to 75 s and reports the cause only then, \
+                so with a shorter value `status` shows less detail",
+        ),
+        Key::new("webhook", Shape::Table(&REGISTRY_WEBHOOK)).default("none: tags are only polled").meaning(
+            "the registry's notifications: \
+                [`registry_access.HOST.webhook`](#registry_accesshostwebhook)",
+        ),
+    ],
+};
+
+pub(in crate::model::manifest) static REGISTRY_WEBHOOK: Section = Section {
+    title: "registry_access.HOST.webhook",
+    keys: &[
+        Key::new("secret_env", Shape::Text)
+            .default("one of the two is *required*")
+            .example(r#""REGISTRY_TOKEN""#)
+            .meaning(
+                "the daemon's environment variable with the token that the registry sends as \
+                `Authorization: Bearer TOKEN`",
+            ),
+        Key::new("secret_file", Shape::Path("of this host"))
+            .default("one of the two is *required*")
+            .example(r#""/etc/abide/registry-token""#)
+            .meaning("the file with the token"),
+    ],
+};
+
+pub(in crate::model::manifest) static DOCKER: Section = Section {
+    title: "docker",
+    keys: &[
+        Key::new("network", Shape::Text).default(r#"`"abide"`"#).example(r#""keepwork""#).meaning(
+            "the Docker network that all containers join, in which they find each other by name; \
+                abide creates it if it is missing",
+        ),
+        Key::new("holder", Shape::OneOf("`false` or an image's name", &[Shape::False, Shape::Text]))
+            .default("abide's own")
+            .example(r#""registry.k8s.io/pause:3.10""#)
+            .meaning(
+                "the image of the *sandbox*, the container that holds the network namespace of each \
+                environment (`dev-server.net`). It keeps address and port while the program is restarted \
+                or replaced. `false`: each container has its own namespace. The image must only wait, \
+                like the pause image of Kubernetes",
+            ),
+        Key::new("build_cache", Shape::OneOf("size or `false`", &[Shape::Size, Shape::False]))
+            .default(r#"`"20GiB"`"#)
+            .example(r#""5GiB""#)
+            .meaning(
+                "how much of the engine's build cache to keep. After its builds, abide removes the least \
+                recently used entries, as `docker builder prune` does. Entries in use stay, and no image \
+                is removed. The engine shares this cache, so entries of other programs on this host also \
+                count and may be removed, which slows down their next builds. `false` disables pruning",
+            ),
+        Key::new("guard", Shape::Flag).default("`true`").example("false").meaning(
+            "whether a small container (`abide-guard-...`) restarts containers while abide is stopped \
+                or killed; it has the engine's socket mounted. `false`: while abide is not running, \
+                containers restart only after a graceful stop of abide; after a restart of the engine \
+                they stay stopped until abide runs",
+        ),
+        Key::new("parallel_updates", Shape::Whole(1, 1_000))
+            .default("twice the processors, 4 to 32")
+            .example("8")
+            .meaning(
+                "how many environments of this host abide updates at once; the others wait, and their \
+                status shows it. Healing never waits. A host run by an agent uses the default",
+            ),
+    ],
+};
