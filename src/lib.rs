@@ -10,9 +10,10 @@
 //! | [`plan`] | the decision, and its explanation | model |
 //! | [`record`] | the store; the only module that names sled | model, failpoint |
 //! | [`source`] | git | model |
-//! | [`registry`] | credentials, and requests to registries | model, secret, tls |
+//! | [`outbound`] | HTTP requests to other hosts: proxies, deadlines, limits | model, tls |
+//! | [`registry`] | credentials, and requests to registries | model, secret, outbound |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, context, confined, failpoint |
+//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, outbound, context, confined, failpoint |
 //! | [`api`] | webhooks and the HTTP API | model, record |
 //! | [`cli`] | the command line | model, api (its router, without a daemon) |
 //! | [`tls`] | certificates, and how clients verify a server | model |
@@ -41,6 +42,7 @@ pub mod failpoint;
 pub mod fuzz;
 pub mod manifest_dir;
 pub mod model;
+pub mod outbound;
 pub mod plan;
 pub mod record;
 pub mod registry;

@@ -13,12 +13,12 @@ use super::connect::{self, Answer};
 use super::error::RegistryError;
 use super::keyring::{Credentials, Keyring};
 use super::platforms;
-use super::reach::Reach;
 use super::retry_after;
-use super::token::{self, AGENT, TokenError};
+use super::token::{self, TokenError};
 use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, TaggedImage};
 use crate::model::spec::RegistryAccess;
+use crate::outbound::{AGENT, Allowed};
 
 /// The deadline of one query with all its requests. A frozen registry would never answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
@@ -204,7 +204,7 @@ impl Question<'_> {
         address: Uri,
         proof: Option<HeaderValue>,
     ) -> Result<Answer, RegistryError> {
-        let mut from: Option<Reach> = None;
+        let mut from: Option<Allowed> = None;
         let (mut address, mut proof) = (address, proof);
         for _ in 0..=REDIRECTS {
             let mut builder = Request::builder().method(method).uri(address.clone());

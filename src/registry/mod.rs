@@ -11,7 +11,6 @@ mod error;
 mod keyring;
 mod pass;
 pub(crate) mod platforms;
-mod reach;
 pub(crate) mod retry_after;
 mod token;
 

@@ -9,10 +9,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use super::client::{Client, DEADLINE, Question, REDIRECTS, redirect};
 use super::connect::{self, Answer};
 use super::error::RegistryError;
-use super::reach::Reach;
-use super::token::AGENT;
 use crate::model::reference::ImageRepository;
 use crate::model::spec::RegistryAccess;
+use crate::outbound::{AGENT, Allowed};
 
 /// Request headers that are forwarded to the registry.
 const PASSED: [hyper::header::HeaderName; 2] = [ACCEPT, RANGE];
@@ -72,7 +71,7 @@ async fn first(
     wanted: &Wanted,
     question: &Question<'_>,
     access: &RegistryAccess,
-) -> Result<(Uri, Reach, Response<Incoming>), RegistryError> {
+) -> Result<(Uri, Allowed, Response<Incoming>), RegistryError> {
     if access.plain_http || wanted.repository.host().is_loopback() {
         let address = question.address("http", &wanted.part)?;
         let (reach, answer) = send(wanted, question, address.clone(), None).await?;
@@ -92,8 +91,8 @@ async fn send(
     question: &Question<'_>,
     mut address: Uri,
     mut proof: Option<HeaderValue>,
-) -> Result<(Reach, Response<Incoming>), RegistryError> {
-    let mut from: Option<Reach> = None;
+) -> Result<(Allowed, Response<Incoming>), RegistryError> {
+    let mut from: Option<Allowed> = None;
     for _ in 0..=REDIRECTS {
         let mut request = Request::builder().method(&wanted.method).uri(address).header(USER_AGENT, AGENT);
         for (name, value) in wanted.headers.iter().filter(|(name, _)| PASSED.contains(name)) {

@@ -12,12 +12,9 @@ use serde::Deserialize;
 
 use super::connect;
 use super::keyring::Credentials;
-use super::reach::{self, Reach};
 use super::retry_after;
 use crate::model::container::Secret;
-
-/// The user agent of abide.
-pub(super) const AGENT: &str = concat!("abide/", env!("CARGO_PKG_VERSION"));
+use crate::outbound::{AGENT, Allowed, shown};
 
 /// The reason why no token was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,13 +43,13 @@ pub(super) async fn bearer(
     service: Option<&str>,
     scope: &str,
     credentials: Option<&Credentials>,
-    from: Reach,
+    from: Allowed,
 ) -> Result<HeaderValue, TokenError> {
     let denied = TokenError::Denied;
     let realm: Uri = realm.parse().map_err(|_| denied("its token service has no address".to_owned()))?;
     let request = request(&realm, service, scope, credentials);
     let request = request.ok_or_else(|| denied("its token service cannot be asked".to_owned()))?;
-    let shown = reach::shown(&realm);
+    let shown = shown(&realm);
     let put_off = |why: String, retry_after| {
         TokenError::Unavailable(format!("its token service {shown}: {why}"), retry_after)
     };

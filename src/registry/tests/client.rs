@@ -206,13 +206,13 @@ async fn endless_redirects_end() {
 
 #[tokio::test]
 async fn a_token_service_without_tls_is_only_asked_for_a_registry_without_tls() {
-    use crate::registry::reach::Reach;
+    use crate::outbound::Allowed;
     use crate::registry::token::{TokenError, bearer};
     let service = Server::start(|_, _| answer("200 OK", "", "{\"token\":\"t\"}")).await;
     let realm = format!("http://127.0.0.1:{}/token", service.port);
-    let of_tls = Reach { is_plain: false, is_private: true };
+    let of_tls = Allowed { plain: false, private: true };
     assert!(matches!(bearer(&realm, None, "s", None, of_tls).await, Err(TokenError::Unavailable(_, _))));
-    let public = Reach { is_plain: true, is_private: false };
+    let public = Allowed { plain: true, private: false };
     assert!(matches!(bearer(&realm, None, "s", None, public).await, Err(TokenError::Unavailable(_, _))));
     assert!(service.seen().is_empty(), "it was asked: {:?}", service.seen());
 }
