@@ -130,8 +130,23 @@ async fn create(args: &CreateArgs, session: &mut Session) -> Result<Exit, Failur
     } else {
         session.console.talk(&told(&issued));
         session.console.data(issued.token.expose())?;
+        // A terminal shows the token anyway; a redirected token must not appear in the terminal too.
+        if args.agent.is_some() && session.console.screen().output_is_terminal {
+            let line = start_of_agent(issued.token.expose(), session.server());
+            session.console.talk_block(&format!("\nPaste this on the agent's host, as root:\n{line}"));
+        }
     }
     Ok(Exit::Done)
+}
+
+/// The command that stores the token on the agent's host and starts the agent of the package.
+fn start_of_agent(token: &str, server: Option<&str>) -> String {
+    let server = server.filter(|server| server.starts_with("http")).unwrap_or("https://CONTROLLER:8443");
+    format!(
+        "printf '%s\\n' '{token}' | install -o abide -m 0400 /dev/stdin /etc/abide-agent/token &&\n  \
+         echo 'ABIDE_SERVER={server}' > /etc/abide-agent/settings &&\n  \
+         systemctl enable --now abide-agent"
+    )
 }
 
 /// The summary for the user; the token itself does not show its role or lifetime.
@@ -221,6 +236,15 @@ mod tests {
             used: None,
             revoked: None,
         }
+    }
+
+    #[test]
+    fn the_line_for_the_agents_host_names_the_controller_that_was_asked() {
+        let line = start_of_agent("abide_0123", Some("https://ci.example.com:8443"));
+        assert!(line.starts_with("printf '%s\\n' 'abide_0123' | install -o abide -m 0400 "), "{line}");
+        assert!(line.contains("echo 'ABIDE_SERVER=https://ci.example.com:8443' > "), "{line}");
+        let line = start_of_agent("abide_0123", Some("unix:/etc/abide/abide.sock"));
+        assert!(line.contains("https://CONTROLLER:8443"), "another host cannot reach a socket: {line}");
     }
 
     #[test]
