@@ -28,11 +28,13 @@ use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
 use crate::api::agent::Desk;
 use crate::api::inbox::RecordInbox;
+use crate::api::page::{Listener, Pages};
 use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
 use crate::api::{self, ApiState, ControllerError, Liveness, LogStream, ManifestState};
 use crate::controller::{self, Controller, Settings, StateDirs};
 use crate::manifest_dir::{self, LoadError, Loaded};
+use crate::model::container::Secret;
 use crate::model::logs::LogOptions;
 use crate::model::look::Look;
 use crate::model::name::{CommitId, EnvironmentName};
@@ -120,6 +122,7 @@ pub struct Daemon {
     listeners: Vec<JoinHandle<()>>,
     running: controller::Running,
     desk: Desk,
+    pages: Arc<Pages>,
 }
 
 impl Daemon {
@@ -163,11 +166,20 @@ impl Daemon {
         let desk = state.desk.clone();
         tokio::spawn(desk.clone().dispatch(handles.bells.clone()));
         state.pin = network.pin();
+        let listener = Listener { address, is_tls: network.scheme() == "https" };
+        let pages = Arc::new(Pages::new(listener));
+        state.pages = Arc::clone(&pages);
         let hooks = webhooks(&mut state);
-        let listeners = listen(network, unix, state, hooks, &stop)?;
+        let listeners = listen(network, listener, unix, state, hooks, &stop)?;
         let version = env!("CARGO_PKG_VERSION");
         info!(version, %address, scheme, socket = %socket.display(), record = %handles.id, "abide runs");
-        Ok(Self { handles, controller, address, socket, stop, listeners, running, desk })
+        Ok(Self { handles, controller, address, socket, stop, listeners, running, desk, pages })
+    }
+
+    /// Returns a link that signs its first opener in to the web page as `user`, with all permissions. It works once,
+    /// within `lifetime`.
+    pub fn login_link(&self, user: &str, lifetime: Duration) -> Option<Secret> {
+        self.pages.link(None, user, lifetime).map(|(link, _)| link)
     }
 
     /// Stops listeners and controller, and cancels builds and pulls; touches no container.
@@ -272,6 +284,7 @@ fn api_state(
         status: handles.status.clone(),
         token_writer: handles.token_writer.clone(),
         tokens: handles.tokens.clone(),
+        pages: Arc::default(),
         bells: handles.bells.clone(),
         pin: None,
         logs_dir,
@@ -296,6 +309,7 @@ fn webhooks(state: &mut ApiState) -> Router {
 /// outside of that access control, because they authenticate themselves.
 fn listen(
     network: Network,
+    listener: Listener,
     unix: UnixListener,
     state: ApiState,
     hooks: Router,
@@ -303,7 +317,8 @@ fn listen(
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let gate = Gate::new(&state);
     let routes = api::router(state);
-    let public = routes.clone().layer(from_fn_with_state(gate, authenticate)).merge(hooks.clone());
+    let public = routes.clone().layer(from_fn_with_state(gate, authenticate)).layer(Extension(listener));
+    let public = public.merge(hooks.clone());
     let local = routes.layer(from_fn(name_caller)).merge(hooks);
     let limits = files::allow_connections();
     let unix = tokio::spawn(serve::serve_unix(unix, local, limits, stop.clone()));

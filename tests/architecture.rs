@@ -64,10 +64,11 @@ const ROOMS: [(&str, &[&str]); 21] = [
 ];
 
 /// Crates that only one module may use, and why.
-const CRATES: [(&str, &[&str], &str); 10] = [
+const CRATES: [(&str, &[&str], &str); 11] = [
     ("sled", &["record/"], "the store is hidden behind the record's handles"),
     ("bollard", &["controller/docker/"], "nothing outside the loop reaches Docker"),
     ("axum", &["api/", "cli/", "daemon", "fuzz.rs"], "HTTP is the door's business"),
+    ("askama", &["api/page"], "all HTML is rendered in one place"),
     ("clap", &["cli/"], "arguments are the command line's business"),
     ("clap_complete", &["cli/"], "arguments are the command line's business"),
     ("toml", &["model/manifest/", "agent/policy.rs"], "manifest and policy are read in one place each"),

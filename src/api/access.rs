@@ -7,6 +7,7 @@
 mod failures;
 pub mod gate;
 mod lease;
+mod session;
 pub mod socket;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 pub use lease::Lease;
+pub(super) use session::Session;
 
 use super::error::ApiError;
 use crate::model::access::{Role, Token};
@@ -30,19 +32,31 @@ pub struct Access {
     by: String,
     /// The token of the caller; `None` for a caller on this host's socket.
     lease: Option<Lease>,
+    /// The session of the caller; `None` unless a browser's cookie gave the access.
+    session: Option<Session>,
 }
 
 impl Access {
     /// A user of this host, who may do everything; `by` is their name for the record.
     pub fn local(by: impl Into<String>) -> Self {
-        Self { role: Role::Admin, by: by.into(), lease: None }
+        Self { role: Role::Admin, by: by.into(), lease: None, session: None }
     }
 
     /// The holder of a token. The record then names the token and the address, in a form that is
     /// not a valid user name on this host.
     fn of_token(token: Token, from: Option<SocketAddr>, lease: Lease) -> Self {
         let from = from.map_or_else(|| "socket".to_owned(), |from| from.ip().to_canonical().to_string());
-        Self { role: token.role, by: format!("token {} ({from})", token.name), lease: Some(lease) }
+        Self {
+            role: token.role,
+            by: format!("token {} ({from})", token.name),
+            lease: Some(lease),
+            session: None,
+        }
+    }
+
+    /// The holder of a session of the web page.
+    pub(super) fn of_session(role: Role, by: String, session: Session) -> Self {
+        Self { role, by, lease: None, session: Some(session) }
     }
 
     /// The role of the caller.
@@ -59,6 +73,16 @@ impl Access {
     pub fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
+
+    /// The session of the caller, if a browser's cookie gave the access.
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// Whether the kernel has named the caller, a user of this host, for this very request.
+    fn is_local(&self) -> bool {
+        self.lease.is_none() && self.session.is_none()
+    }
 }
 
 /// The permission that a route requires.
@@ -74,16 +98,20 @@ pub(super) enum Rule {
     Administer,
     /// To be an agent.
     Agent,
+    /// To be a user of this host, on the socket.
+    Local,
 }
 
 impl Rule {
-    fn allows(self, role: &Role, environment: Option<&EnvironmentName>) -> bool {
+    pub(super) fn allows(self, access: &Access, environment: Option<&EnvironmentName>) -> bool {
+        let role = access.role();
         match self {
             Self::Anyone => true,
             Self::Look => role.may_look(),
             Self::Move => environment.is_some_and(|environment| role.may_move(environment)),
             Self::Administer => role.may_administer(),
             Self::Agent => role.agent().is_some(),
+            Self::Local => access.is_local(),
         }
     }
 }
@@ -101,7 +129,7 @@ pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, nex
     let (mut parts, body) = request.into_parts();
     let Some(access) = parts.extensions.get::<Access>().cloned() else { return not_let_in() };
     let environment = environment(&mut parts).await;
-    if !rule.allows(access.role(), environment.as_ref()) {
+    if !rule.allows(&access, environment.as_ref()) {
         audit(&access, &parts.method, route, environment.as_ref(), StatusCode::FORBIDDEN);
         return ApiError::forbidden().into_response();
     }
@@ -115,7 +143,7 @@ pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, nex
 }
 
 /// The environment that the path names.
-async fn environment(parts: &mut Parts) -> Option<EnvironmentName> {
+pub(super) async fn environment(parts: &mut Parts) -> Option<EnvironmentName> {
     let named = RawPathParams::from_request_parts(parts, &()).await.ok()?;
     let (_, text) = named.iter().find(|(name, _)| *name == "environment")?;
     EnvironmentName::new(text).ok()
@@ -123,7 +151,7 @@ async fn environment(parts: &mut Parts) -> Option<EnvironmentName> {
 
 /// Logs requests that may change something, and those that were refused. Logs the route instead of
 /// the path, because a client may have put a token into the path.
-fn audit(
+pub(super) fn audit(
     access: &Access,
     method: &Method,
     route: &str,

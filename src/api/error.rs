@@ -1,10 +1,11 @@
 //! Errors of the API: a status, a word for scripts, a sentence for users.
 
 use axum::Json;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use super::ControllerError;
+use super::{ControllerError, page};
+use crate::model::access::Role;
 use crate::model::error::chain;
 use crate::model::view::ErrorView;
 use crate::record::{RecordError, TokenError, WriteError};
@@ -30,6 +31,20 @@ impl ApiError {
     /// The caller lacks the permission. The text is the same whether or not the thing exists.
     pub(super) fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow that")
+    }
+
+    /// The role of a visitor of the web page lacks the permission.
+    pub(super) fn forbidden_page(role: &Role) -> Self {
+        let message =
+            format!("you are signed in as {role}, which does not allow that: ask one of your administrators");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// A page of another site sent the request, or something that is no browser.
+    pub(super) fn another_site() -> Self {
+        let message = "this request was not sent by a page of abide, so nothing was done: open the page and send its \
+                       form again. Behind a proxy, `[page] url` in the manifest has to be the address in the browser";
+        Self::new(StatusCode::FORBIDDEN, "another-site", message)
     }
 
     /// Too many requests without a valid token.
@@ -78,7 +93,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.view)).into_response()
+        let mut response = (self.status, Json(self.view.clone())).into_response();
+        // The web page shows it in its own way.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
@@ -119,8 +137,12 @@ impl From<ControllerError> for ApiError {
 }
 
 /// Answers a request for an unknown path.
-pub(super) async fn no_route(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("there is nothing at `{}`; the API begins with `/api/v1/`", uri.path()))
+pub(super) async fn no_route(uri: Uri, headers: HeaderMap) -> Response {
+    let for_browsers = page::guard::no_page(&uri, headers.get(header::ACCEPT));
+    for_browsers.unwrap_or_else(|| {
+        let message = format!("there is nothing at `{}`; the API begins with `/api/v1/`", uri.path());
+        ApiError::not_found(message).into_response()
+    })
 }
 
 /// Answers a request with the wrong method.

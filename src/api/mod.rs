@@ -15,6 +15,7 @@ pub mod inbox;
 mod logs;
 mod meta;
 mod metrics;
+pub mod page;
 mod routes;
 pub mod serve;
 mod tail;
@@ -70,6 +71,8 @@ pub struct ApiState {
     pub images: Option<Arc<dyn agent::Images>>,
     /// The server's key, if the server created its own; new tokens carry it as a pin.
     pub pin: Option<Pin>,
+    /// The state of the web page.
+    pub pages: Arc<page::Pages>,
     /// Wakeups for the event stream.
     pub bells: Bells,
     /// The folder of build logs, `<number>.log`.

@@ -10,7 +10,7 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::access::{Rule, guard};
 use super::{
-    ApiState, agent, environments, error, logs, meta, metrics, tokens, transfer, verbs, wait, watch,
+    ApiState, agent, environments, error, logs, meta, metrics, page, tokens, transfer, verbs, wait, watch,
 };
 
 /// The longest body of a command, in bytes.
@@ -28,6 +28,8 @@ pub(super) struct Route {
     pub(super) rule: Rule,
     handler: MethodRouter<ApiState>,
     longest_body: usize,
+    /// Whether browsers show it, signed in by a cookie.
+    pub(super) is_page: bool,
 }
 
 impl Route {
@@ -36,7 +38,8 @@ impl Route {
         H: Handler<T, ApiState>,
         T: 'static,
     {
-        Self { method, path, rule, handler: routing::on(filter, handler), longest_body: LONGEST_BODY }
+        let handler = routing::on(filter, handler);
+        Self { method, path, rule, handler, longest_body: LONGEST_BODY, is_page: false }
     }
 
     /// Sets the maximum body length in bytes.
@@ -44,11 +47,22 @@ impl Route {
         Self { longest_body, ..self }
     }
 
-    fn guarded(self) -> MethodRouter<ApiState> {
-        let (rule, path) = (self.rule, self.path);
-        let guard = move |request: Request, next: Next| guard(rule, path, request, next);
+    /// Makes it a page of the web page.
+    fn page(self) -> Self {
+        Self { is_page: true, ..self }
+    }
+
+    fn guarded(self, api: &ApiState) -> MethodRouter<ApiState> {
+        let (rule, path, api) = (self.rule, self.path, api.clone());
+        let handler = self.handler.layer(DefaultBodyLimit::max(self.longest_body));
         // The guard is the outermost layer, so that it runs before any part of the body is read.
-        self.handler.layer(DefaultBodyLimit::max(self.longest_body)).route_layer(from_fn(guard))
+        if self.is_page {
+            let guard = move |request: Request, next: Next| {
+                page::guard::guard(rule, path, api.clone(), request, next)
+            };
+            return handler.route_layer(from_fn(guard));
+        }
+        handler.route_layer(from_fn(move |request: Request, next: Next| guard(rule, path, request, next)))
     }
 }
 
@@ -66,7 +80,7 @@ fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, h
 
 /// Returns all routes.
 pub(super) fn table() -> Vec<Route> {
-    use Rule::{Administer, Agent, Anyone, Look, Move};
+    use Rule::{Administer, Agent, Anyone, Local, Look, Move};
     vec![
         get("/healthz", Anyone, meta::healthz),
         get("/readyz", Anyone, meta::readyz),
@@ -98,6 +112,14 @@ pub(super) fn table() -> Vec<Route> {
         post("/api/v1/agent/session", Agent, agent::session),
         post("/api/v1/agent/report", Agent, agent::report).taking(LONGEST_REPORT),
         post("/api/v1/agent/answers/{id}", Agent, agent::answer).taking(usize::MAX),
+        post("/api/v1/login", Local, page::login_link),
+        get("/", Look, page::board).page(),
+        get("/environments/{environment}", Look, page::environment).page(),
+        get("/hints", Look, page::hints).page(),
+        get("/assets/{name}", Anyone, page::asset).page(),
+        get("/login", Anyone, page::login_form).page(),
+        post("/login", Anyone, page::login).page(),
+        post("/logout", Anyone, page::logout).page(),
     ]
 }
 
@@ -107,7 +129,7 @@ pub fn router(state: ApiState) -> Router {
     let routes = table().into_iter();
     let routes = routes.fold(Router::new(), |router, route| {
         tracing::trace!(method = %route.method, path = route.path, rule = ?route.rule, "serves");
-        router.route(route.path, route.guarded())
+        router.route(route.path, route.guarded(&state))
     });
     routes.fallback(error::no_route).method_not_allowed_fallback(error::no_method).with_state(state)
 }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use super::output::console::Format;
 use super::{
     agent, check, completions, daemon, demo, diff, doctor, events, export, forget, history, hold, import,
-    logs, man, promote, resume, rollback, schema, set, status, sync, token, wait, why,
+    login, logs, man, promote, resume, rollback, schema, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -114,6 +114,8 @@ pub(crate) enum Verb {
     Export(export::ExportArgs),
     /// Replace the record with an exported one
     Import(import::ImportArgs),
+    /// Print a one-time link to the web page for a user of this host
+    Login(login::LoginArgs),
     /// Create, list and revoke tokens of users, programs and agents
     Token(token::TokenArgs),
     /// Print a JSON Schema of the manifest for editors

@@ -22,6 +22,7 @@ mod forget;
 mod history;
 mod hold;
 mod import;
+mod login;
 mod logs;
 mod man;
 mod moved;
@@ -157,6 +158,7 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Doctor(args) => doctor::run(args, session).await,
         Verb::Export(args) => export::run(args, session).await,
         Verb::Import(args) => import::run(args, session).await,
+        Verb::Login(args) => login::run(args, session).await,
         Verb::Token(args) => token::run(args, session).await,
         Verb::Schema(args) => schema::run(args, session),
         Verb::Completions(args) => completions::run(args, session),

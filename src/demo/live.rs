@@ -6,6 +6,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 
 use super::repository::ExampleRepository;
+use crate::model::container::Secret;
 use crate::model::event::{Event, EventKind};
 use crate::record::{Bell, Handles};
 
@@ -45,7 +46,15 @@ fn line(event: &Event) -> String {
 }
 
 /// Returns suggestions for the user.
-pub(super) fn what_to_try(folder: &Path, repository: &ExampleRepository, ports: [u16; 3]) -> String {
+pub(super) fn what_to_try(
+    folder: &Path,
+    repository: &ExampleRepository,
+    ports: [u16; 3],
+    link: Option<&Secret>,
+) -> String {
+    let page = link.map_or_else(String::new, |link| {
+        format!("  {}   the web page; the link works once\n", link.expose())
+    });
     let program = std::env::current_exe().unwrap_or_else(|_| "abide".into());
     let abide = format!("{} --desired-state {}", program.display(), folder.display());
     let work = repository.work.display();
@@ -57,7 +66,7 @@ pub(super) fn what_to_try(folder: &Path, repository: &ExampleRepository, ports: 
   http://127.0.0.1:{dev}/   dev
   http://127.0.0.1:{test}/   test
   http://127.0.0.1:{prod}/   prod, the very image of test
-
+{page}
 {head}Try in another terminal:{head:#}
   push a change       cd {work}
                       sed -i 's/<h1>/<h1>My /' www/index.html
@@ -67,6 +76,7 @@ pub(super) fn what_to_try(folder: &Path, repository: &ExampleRepository, ports: 
   look                {abide} status --watch
   break something     docker kill dev-server; docker rm -f test-server; docker pause prod-server
   ask why             {abide} why dev
+  open the page again {abide} login
   go back             {abide} rollback prod
 
 {head}Ctrl-C ends the demo and removes all that it made. What the loop does:{head:#}

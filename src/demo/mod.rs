@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::controller::RESYNC;
 use crate::daemon::{Daemon, Encryption, Options};
+use crate::model::container::Secret;
 use crate::model::desired::Origin;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
@@ -27,6 +28,9 @@ use repository::{ExampleRepository, ManifestWords};
 
 /// The ports of dev, test and prod.
 const PORTS: [(&str, u16); 3] = [("dev", 8900), ("test", 8099), ("prod", 8088)];
+
+/// How long the link to the web page works; it works once.
+const LINK_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// How long dev and test may take to become ready, including their builds.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -50,8 +54,9 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     let (desired_state, encryption) = (folder.clone(), Encryption::default());
     let daemon = Daemon::start(Options { desired_state, listen, encryption, resync: RESYNC }).await?;
     let handles = daemon.handles.clone();
+    let link = daemon.login_link("demo", LINK_LIFETIME);
     let told = tokio::select! {
-        told = show(&handles, &folder, &repository, ports) => told,
+        told = show(&handles, &folder, &repository, ports, link) => told,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
@@ -99,6 +104,7 @@ async fn show(
     folder: &Path,
     repository: &ExampleRepository,
     ports: [u16; 3],
+    link: Option<Secret>,
 ) -> anyhow::Result<()> {
     say("building dev and test from the example repository ...\n");
     let tell = live::events(handles.clone());
@@ -109,7 +115,7 @@ async fn show(
         ready(handles, &test).await?;
         promote(handles, &test, &prod).await?;
         ready(handles, &prod).await?;
-        say(&live::what_to_try(folder, repository, ports));
+        say(&live::what_to_try(folder, repository, ports, link.as_ref()));
         anyhow::Ok(())
     };
     let (play, tell) = tokio::join!(play_then_wait(play), tell);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{AgentName, EnvironmentName, TokenId, TokenName};
+use super::name::{AgentName, EnvironmentName, SessionId, TokenId, TokenName};
 use super::time::Timestamp;
 
 /// A set of permissions. Every role except agents includes those of a viewer.
@@ -92,6 +93,55 @@ impl Token {
     /// Whether the token is valid at `now`.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+/// A browser that has signed in. The secret in its cookie is not part of this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its public half.
+    pub id: SessionId,
+    /// The reason why it has access.
+    #[serde(flatten)]
+    pub holder: Holder,
+    /// The time of the login.
+    pub created: Timestamp,
+    /// The address of the login; `null`: unknown.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// The time of its last use, to the hour.
+    pub used: Timestamp,
+    /// The time without use after which it ends.
+    pub idle_seconds: u64,
+    /// The time at which it ends even if it is in use.
+    pub expires: Timestamp,
+}
+
+/// The reason why a session has access.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "holder", rename_all = "kebab-case")]
+pub enum Holder {
+    /// A token, whose permissions the session has. It ends with the token.
+    Token {
+        /// The token.
+        token: TokenId,
+    },
+    /// A user of this host, who asked on the socket for a one-time link.
+    Local {
+        /// The user's name, as the kernel reported it.
+        user: String,
+    },
+}
+
+impl Session {
+    /// Whether the session is valid at `now`. The validity of its token is another question.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        now < self.ends()
+    }
+
+    /// The time at which it ends without further use.
+    pub fn ends(&self) -> Timestamp {
+        self.used.after(Duration::from_secs(self.idle_seconds)).min(self.expires)
     }
 }
 

@@ -75,6 +75,38 @@ impl Credential {
     }
 }
 
+/// The secret in the cookie of a session: 256 random bits. It prints as nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionSecret([u8; 32]);
+
+impl SessionSecret {
+    /// Creates a secret from 32 bytes that nobody can guess.
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+
+    /// Parses the value of a cookie.
+    pub fn parse(text: &str) -> Option<Self> {
+        decode(text).map(Self)
+    }
+
+    /// The value of the cookie.
+    pub fn text(&self) -> Secret {
+        Secret::new(URL_SAFE_NO_PAD.encode(self.0))
+    }
+
+    /// The stored hash; one round is enough, as for [`Credential::hash`].
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+}
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("secret of a session")
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "token {}", self.id)

@@ -26,6 +26,7 @@ pub mod memory;
 pub mod mount;
 pub mod name;
 pub mod observed;
+pub mod public_url;
 pub mod reference;
 pub(crate) mod remote_url;
 pub mod spec;

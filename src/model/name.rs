@@ -142,6 +142,13 @@ name!(
 );
 
 name!(
+    /// The public half of a browser's session: its name in logs and lists.
+    SessionId, "session id",
+    "12 lower-case hexadecimal digits",
+    |t| t.len() == 12 && is_lower_hex(t)
+);
+
+name!(
     /// A branch, without `refs/heads/`. The grammar is the safe part of git's `check-ref-format`.
     BranchName, "branch name",
     "1 to 244 of A-Z a-z 0-9 - _ . / + @ #, no part beginning with - or ., no `..`, `//`, `.lock`, `@{`",

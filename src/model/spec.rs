@@ -14,6 +14,7 @@ use super::mount::{Mount, VolumeName};
 use super::name::{
     AgentName, BranchName, ContainerName, EnvironmentName, HostName, NetworkName, RepositoryName,
 };
+use super::public_url::PublicUrl;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 use super::wire;
 
@@ -37,6 +38,8 @@ pub struct Manifest {
     pub parallel_updates: Option<usize>,
     /// The managed nginx proxy, if declared.
     pub front: Option<FrontSpec>,
+    /// The public URL of the web page, if declared.
+    pub page: Option<PublicUrl>,
     /// The managed registry, if declared.
     pub registry: Option<ManagedRegistry>,
     /// Access to registries, by host. Registries without an entry use Docker's own configuration.

@@ -184,6 +184,19 @@ fn heard<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error>
     String::deserialize(deserializer).map(Secret::new)
 }
 
+/// The answer of `POST /api/v1/login`: the only time that the code is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginLink {
+    /// The link to the web page that signs in the first who opens it.
+    #[serde(serialize_with = "told", deserialize_with = "heard")]
+    pub url: Secret,
+    /// The same at the loopback address, for a browser on the daemon's host or behind an SSH tunnel.
+    #[serde(serialize_with = "told", deserialize_with = "heard")]
+    pub local_url: Secret,
+    /// How long the link is valid, in seconds.
+    pub valid_seconds: u64,
+}
+
 /// An error answer of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorView {

@@ -12,6 +12,7 @@ use super::error::{OpenError, RecordError};
 use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
 use super::replica::StoredAssignment;
+use super::session::KeptSession;
 use super::store::{Kind, Pair, Store};
 use super::token::Kept;
 use super::{FORMAT, keys};
@@ -227,6 +228,7 @@ impl Sound {
                 agree(keys::name(key).is_some())
             }
             Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
+            Kind::Sessions => agree(parse::<KeptSession>(value)?.hash.as_bytes() == key.as_slice()),
             Kind::TokenUses => agree(keys::number(value).is_some()),
             Kind::Builds => {
                 let BuildRecord { key: own, content, .. } = parse(value)?;

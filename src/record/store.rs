@@ -53,13 +53,15 @@ pub(super) enum Kind {
     Tokens,
     /// id → last use of the token.
     TokenUses,
+    /// hash of a session's secret → the session.
+    Sessions,
     /// Unreadable documents.
     Quarantine,
 }
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -76,6 +78,7 @@ impl Kind {
         Self::Heard,
         Self::Tokens,
         Self::TokenUses,
+        Self::Sessions,
         Self::Quarantine,
     ];
 
@@ -98,6 +101,7 @@ impl Kind {
             Self::Heard => "heard",
             Self::Tokens => "tokens",
             Self::TokenUses => "token_uses",
+            Self::Sessions => "sessions",
             Self::Quarantine => "quarantine",
         }
     }

@@ -126,7 +126,7 @@ impl TokenWriter {
     }
 
     /// Writes, and notifies those who wait for changes.
-    async fn write<T, E>(
+    pub(super) async fn write<T, E>(
         &self,
         work: impl FnOnce(&mut Draft<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
@@ -187,7 +187,7 @@ impl TokenReader {
         is_news(token.used, now)
     }
 
-    /// Changes with every token that is created or revoked.
+    /// Changes with every token that is created or revoked, and every session that begins or ends.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.tokens.subscribe()
     }
@@ -206,7 +206,7 @@ fn random() -> Result<(TokenId, [u8; 32]), TokenError> {
     Ok((id, secret))
 }
 
-fn no_randomness(error: impl Into<Cause>) -> TokenError {
+pub(super) fn no_randomness(error: impl Into<Cause>) -> TokenError {
     TokenError::NoRandomness(error.into())
 }
 

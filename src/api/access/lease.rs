@@ -17,7 +17,7 @@ use crate::record::TokenReader;
 
 /// The clock is checked at least this often, because it may be set while the token's end is
 /// awaited.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// A token that was valid when the client sent it.
 #[derive(Clone)]
@@ -55,14 +55,19 @@ impl Lease {
 }
 
 /// An answer that breaks off when the token becomes invalid.
-pub(super) struct Leased {
+pub(in crate::api) struct Leased {
     body: Body,
     ended: BoxFuture<'static, ()>,
 }
 
 impl Leased {
     pub(super) fn new(body: Body, lease: Lease) -> Self {
-        Self { body, ended: lease.ended().boxed() }
+        Self::until(body, lease.ended().boxed())
+    }
+
+    /// The answer breaks off once `ended` returns.
+    pub(super) fn until(body: Body, ended: BoxFuture<'static, ()>) -> Self {
+        Self { body, ended }
     }
 }
 

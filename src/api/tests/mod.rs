@@ -1,6 +1,7 @@
 //! The API over a real record, with the shared helpers of its tests.
 
 mod access;
+mod page;
 mod read;
 mod stream;
 mod tokens;
@@ -137,6 +138,7 @@ pub(super) fn manifest() -> ManifestState {
         guard: crate::model::spec::GuardMode::default(),
         parallel_updates: None,
         front: None,
+        page: None,
         registry: None,
         registries: BTreeMap::new(),
     };
@@ -255,6 +257,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
         token_writer: handles.token_writer.clone(),
         tokens: handles.tokens.clone(),
         pin: None,
+        pages: Arc::default(),
         bells: handles.bells.clone(),
         logs_dir: home.path().to_owned(),
         controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),

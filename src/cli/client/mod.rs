@@ -26,7 +26,7 @@ use crate::model::credential::Credential;
 use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
 use crate::model::view::{
-    EnvironmentView, ErrorView, HistoryView, IssuedToken, Moved, Overview, PlanView, WaitView,
+    EnvironmentView, ErrorView, HistoryView, IssuedToken, LoginLink, Moved, Overview, PlanView, WaitView,
 };
 use crate::tls::client::ConnectError;
 
@@ -271,6 +271,11 @@ impl Client {
     /// Requests a reconcile of every environment.
     pub(crate) async fn sync_all(&self) -> Result<Vec<Moved>, ClientError> {
         self.post("/sync", &serde_json::json!({})).await
+    }
+
+    /// Creates a one-time link to the web page.
+    pub(crate) async fn login_link(&self) -> Result<LoginLink, ClientError> {
+        self.post("/login", &serde_json::json!({})).await
     }
 
     /// Returns the whole record as the JSON text that `import` accepts.

@@ -10,6 +10,7 @@ use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
 use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
+use crate::model::public_url::PublicUrl;
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
     BUILD_NUMBER, FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Publish, Recipe,
@@ -23,6 +24,7 @@ pub(super) struct Declared {
     environments: BTreeMap<EnvironmentName, Draft>,
     docker: Docker,
     registry: Option<ManagedRegistry>,
+    page: Option<PublicUrl>,
     /// Whether the proxy is declared. The inner value is its spec, if it could be read.
     pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
@@ -82,6 +84,12 @@ impl Declared {
         }
     }
 
+    pub(super) fn set_page(&mut self, field: &Field<'_>, page: Option<PublicUrl>) {
+        if self.is_first(field) {
+            self.page = page;
+        }
+    }
+
     pub(super) fn set_registry(&mut self, field: &Field<'_>, registry: Option<ManagedRegistry>) {
         if self.is_first(field) {
             self.registry = registry;
@@ -124,6 +132,7 @@ impl Declared {
             guard: self.docker.guard,
             parallel_updates: self.docker.parallel_updates,
             front: self.front.flatten(),
+            page: self.page,
             registry: self.registry,
             registries: self.registries.into_iter().collect(),
         }

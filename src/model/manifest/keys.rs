@@ -10,7 +10,7 @@ mod host;
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
 pub(super) use self::environment::{ENVIRONMENT, HEALTH, MOUNT, SECRET, SOURCE};
 pub(super) use self::host::{
-    DOCKER, FRONT, MANAGED_REGISTRY, REGISTRY_ACCESS, REGISTRY_WEBHOOK, REPOSITORY, ROOT, WEBHOOK,
+    DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK, REPOSITORY, ROOT, WEBHOOK,
 };
 
 /// A kind of table and its keys.
@@ -169,6 +169,7 @@ pub static SECTIONS: &[&Section] = &[
     &OVERLAY,
     &CHECKOUT,
     &FRONT,
+    &PAGE,
     &MANAGED_REGISTRY,
     &REGISTRY_ACCESS,
     &REGISTRY_WEBHOOK,

@@ -29,6 +29,7 @@ pub use self::places::{Place, Places};
 pub use self::problem::{Problem, Problems};
 pub use self::schema::schema;
 use self::table::{Field, Source, Table};
+use super::public_url::PublicUrl;
 use super::spec::{GuardMode, HolderImage, Manifest};
 
 /// One file of a manifest, as text.
@@ -127,6 +128,9 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     if let Some(field) = root.get("front") {
         declared.add_front(&field, front::read(&field));
     }
+    if let Some(field) = root.get("page") {
+        declared.set_page(&field, read_page(&field));
+    }
     if let Some(field) = root.get("registry") {
         declared.set_registry(&field, registry::read_managed(&field));
     }
@@ -137,6 +141,12 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     if let Some(field) = root.get("docker") {
         declared.add_docker(&field, read_docker(&field));
     }
+}
+
+fn read_page(field: &Field<'_>) -> Option<PublicUrl> {
+    let table = field.table(&keys::PAGE)?;
+    let url = table.required("url")?;
+    url.parsed("the URL at which browsers reach abide", |text| PublicUrl::parse(text).map_err(str::to_owned))
 }
 
 /// The maximum number of parallel updates.

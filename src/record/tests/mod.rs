@@ -6,6 +6,7 @@ mod laws;
 mod recovery;
 mod reopen;
 mod resolver;
+mod session;
 mod status;
 mod tags;
 mod token;

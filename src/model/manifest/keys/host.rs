@@ -12,6 +12,7 @@ pub(in crate::model::manifest) static ROOT: Section = Section {
             .meaning("a named service that runs one image: [`environment.NAME`](#environmentname)"),
         Key::new("front", Shape::Table(&FRONT))
             .meaning("the proxy, a managed nginx in front of the environments: [`front`](#front)"),
+        Key::new("page", Shape::Table(&PAGE)).meaning("the web page: [`page`](#page)"),
         Key::new("docker", Shape::Table(&DOCKER)).meaning("settings for all containers: [`docker`](#docker)"),
         Key::new("registry", Shape::Table(&MANAGED_REGISTRY))
             .meaning("an image registry that abide runs on this host: [`registry`](#registry)"),
@@ -70,6 +71,14 @@ pub(in crate::model::manifest) static WEBHOOK: Section = Section {
             .example(r#""/etc/abide/webhook""#)
             .meaning("the file with the shared secret"),
     ],
+};
+
+pub(in crate::model::manifest) static PAGE: Section = Section {
+    title: "page",
+    keys: &[Key::new("url", Shape::Text).required().example(r#""https://ci.example.com/abide""#).meaning(
+        "the URL at which browsers reach the page. It decides the links, the name of the session's cookie and the \
+            accepted `Origin`. If it has a path, the proxy must remove that path before it forwards a request",
+    )],
 };
 
 pub(in crate::model::manifest) static FRONT: Section = Section {

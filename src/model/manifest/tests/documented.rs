@@ -91,7 +91,7 @@ fn with_a_date(section: &Section, key: &str) -> String {
     };
     let head = match section.title {
         "" => return format!("{key} = 1979-05-27\n"),
-        "docker" | "front" => format!("[{}]\n", section.title),
+        "docker" | "front" | "page" => format!("[{}]\n", section.title),
         "environment.NAME" => "[environment.dev]\n".to_owned(),
         "environment.NAME.env.VARIABLE" => "[environment.dev.env.V]\n".to_owned(),
         "registry" => "[registry]\n".to_owned(),

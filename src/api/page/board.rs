@@ -1,0 +1,399 @@
+//! The board: trouble first, then one lane for each group of environments, then those on their own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use askama::Template;
+use askama::filters::Safe;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::answer::{self, part};
+use super::card::{Card, Place};
+use super::frame::Frame;
+use super::guard::Visit;
+use super::lanes::{Group, Step, groups};
+use super::status::urgency;
+use super::text::{Clock, sentence};
+use crate::api::ApiState;
+use crate::api::body::Asked;
+use crate::api::error::ApiError;
+use crate::model::desired::{Desired, HistoryEntry, Outcome};
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::spec::Manifest;
+use crate::model::time::Timestamp;
+use crate::model::view::EnvironmentView;
+
+/// Above this number of environments, lanes have one row each, and the board has a search field.
+const MANY: usize = 30;
+/// The most environments in trouble that are shown with a sentence; the others are named.
+const MOST_TROUBLED: usize = 20;
+/// The cards in one row of a lane.
+const IN_A_ROW: usize = 3;
+
+/// The filter of the board.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::api) struct BoardQuery {
+    /// Part of a name, a repository or a host.
+    q: Option<String>,
+    /// A status, as its badge is called.
+    status: Option<String>,
+    /// The name of an agent.
+    host: Option<String>,
+}
+
+impl BoardQuery {
+    fn is_set(&self) -> bool {
+        [&self.q, &self.status, &self.host].into_iter().flatten().any(|text| !text.trim().is_empty())
+    }
+
+    fn takes(&self, card: &Card) -> bool {
+        let given = |text: &Option<String>| {
+            text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_lowercase)
+        };
+        let has = |text: &str, part: &str| text.to_lowercase().contains(part);
+        let host = card.host.as_deref().unwrap_or_default();
+        given(&self.q).is_none_or(|q| {
+            has(&card.name, &q) || has(&card.source, &q) || has(&card.subject, &q) || has(host, &q)
+        }) && given(&self.status).is_none_or(|status| status == card.badge.look)
+            && given(&self.host).is_none_or(|wanted| host == wanted)
+    }
+}
+
+/// The state of every environment at one moment.
+pub(super) struct Overview {
+    pub(super) manifest: Arc<crate::api::ManifestState>,
+    pub(super) views: Vec<EnvironmentView>,
+    pub(super) recorded: BTreeMap<EnvironmentName, Desired>,
+    /// The history of those in trouble, newest first.
+    histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>>,
+}
+
+impl Overview {
+    async fn read(api: &ApiState) -> Result<Self, ApiError> {
+        let manifest = Arc::clone(&api.manifest.borrow());
+        api.apart(move |api| {
+            let recorded = api.desired.all()?.into_iter();
+            let recorded = recorded.map(|desired| (desired.environment.clone(), desired)).collect();
+            let views: Vec<EnvironmentView> = api.views()?.into_iter().collect();
+            let mut histories = BTreeMap::new();
+            for view in views.iter().filter(|view| urgency(view).is_some()).take(MOST_TROUBLED) {
+                histories.insert(view.environment.clone(), api.status.history(&view.environment)?);
+            }
+            Ok(Self { manifest, views, recorded, histories })
+        })
+        .await
+    }
+}
+
+/// `GET /?q=&status=&host=`
+pub(in crate::api) async fn board(
+    visit: Visit,
+    State(api): State<ApiState>,
+    Asked(query): Asked<BoardQuery>,
+) -> Result<Response, ApiError> {
+    let overview = Overview::read(&api).await?;
+    let clock = Clock((api.clock)());
+    let place = Place { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref() };
+    let manifest = &overview.manifest.manifest;
+    let cards: BTreeMap<EnvironmentName, Card> = overview
+        .views
+        .iter()
+        .map(|view| {
+            let (spec, desired) =
+                (manifest.environments.get(&view.environment), overview.recorded.get(&view.environment));
+            (view.environment.clone(), Card::new(view, spec, desired, &place))
+        })
+        .collect();
+
+    let troubled = troubled(&overview);
+    let title = match troubled.len() {
+        0 => "Board".to_owned(),
+        count => format!("({count}!) Board"),
+    };
+    let frame = Frame::new(&visit, &api, &title, "board").live(None).troubled(!troubled.is_empty());
+    let mut parts = Vec::new();
+    parts.push(part(&Notices { notices: notices(&api, &overview) })?);
+    parts.push(part(&Trouble::new(&visit, clock, &overview, &cards, &troubled))?);
+    let is_large = cards.len() > MANY;
+    if query.is_set() {
+        let found: Vec<&Card> = cards.values().filter(|card| query.takes(card)).collect();
+        parts.push(part(&Rows {
+            root: &visit.site.prefix,
+            clock,
+            id: "found",
+            heading: counted(found.len(), "match", "matches"),
+            open: true,
+            cards: found,
+        })?);
+    } else {
+        parts.extend(lanes(&visit, clock, manifest, &cards, is_large)?);
+    }
+    let page = Board { frame, query, is_large, is_empty: cards.is_empty(), parts };
+    answer::page(&visit, &page)
+}
+
+/// The environments that someone should look at, the most urgent first, then the oldest trouble.
+fn troubled(overview: &Overview) -> Vec<&EnvironmentView> {
+    let mut troubled: Vec<_> =
+        overview.views.iter().filter_map(|view| Some((urgency(view)?, view))).collect();
+    troubled.sort_by_key(|(urgency, view)| (*urgency, view.since.unwrap_or_default()));
+    troubled.into_iter().map(|(_, view)| view).collect()
+}
+
+/// What concerns all environments.
+fn notices(api: &ApiState, overview: &Overview) -> Vec<String> {
+    let mut notices: Vec<String> = Vec::new();
+    if api.controller.is_none() {
+        notices.push("No daemon runs, so nothing acts on the record.".to_owned());
+    }
+    let problem = overview.manifest.problem.iter().map(|problem| {
+        format!("The edited manifest is not applied, and the last valid one is in use. {}", sentence(problem))
+    });
+    notices.extend(problem);
+    let warnings = api.controller.iter().flat_map(|controller| controller.warnings());
+    notices.extend(warnings.map(|warning| sentence(&warning)));
+    notices
+}
+
+fn lanes(
+    visit: &Visit,
+    clock: Clock,
+    manifest: &Manifest,
+    cards: &BTreeMap<EnvironmentName, Card>,
+    is_large: bool,
+) -> Result<Vec<Safe<String>>, ApiError> {
+    let mut parts = Vec::new();
+    let mut alone = Vec::new();
+    let root = visit.site.prefix.as_str();
+    for group in groups(manifest, cards.keys()) {
+        if let [step] = group.steps.as_slice() {
+            alone.push(&cards[&step.name]);
+            continue;
+        }
+        let cards_of: Vec<&Card> = group.steps.iter().map(|step| &cards[&step.name]).collect();
+        if is_large {
+            let is_calm = cards_of.iter().all(|card| card.badge.look == "ready");
+            let heading =
+                format!("{} · {}", group.title, counted(cards_of.len(), "environment", "environments"));
+            parts.push(part(&Rows {
+                root,
+                clock,
+                id: &format!("lane-{}", group.id),
+                heading,
+                open: !is_calm,
+                cards: cards_of,
+            })?);
+        } else {
+            parts.push(part(&Lane::new(root, clock, &group, cards))?);
+        }
+    }
+    if alone.is_empty() {
+        return Ok(parts);
+    }
+    let heading = if parts.is_empty() { "Environments" } else { "On their own" };
+    if is_large {
+        let (calm, other): (Vec<_>, Vec<_>) = alone.into_iter().partition(|card| card.badge.look == "ready");
+        if !other.is_empty() {
+            let heading = format!("{heading} · {} not Ready", other.len());
+            parts.push(part(&Rows { root, clock, id: "alone", heading, open: true, cards: other })?);
+        }
+        if !calm.is_empty() {
+            let heading = format!("{heading} · {} Ready", calm.len());
+            parts.push(part(&Rows { root, clock, id: "alone-ready", heading, open: false, cards: calm })?);
+        }
+    } else {
+        parts.push(part(&Free { root, clock, heading, cards: alone })?);
+    }
+    Ok(parts)
+}
+
+/// `1 match`, `2 matches`.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+#[derive(Template)]
+#[template(path = "board.html")]
+struct Board {
+    frame: Frame,
+    query: BoardQuery,
+    is_large: bool,
+    is_empty: bool,
+    parts: Vec<Safe<String>>,
+}
+
+impl Board {
+    fn statuses() -> [(&'static str, &'static str); 7] {
+        [
+            ("ready", "Ready"),
+            ("progress", "In progress"),
+            ("degraded", "Degraded"),
+            ("rolled", "RolledBack"),
+            ("held", "Held"),
+            ("blocked", "Blocked"),
+            ("unsure", "Unsure"),
+        ]
+    }
+
+    fn is_status(&self, status: &str) -> bool {
+        self.query.status.as_deref() == Some(status)
+    }
+
+    fn q(&self) -> &str {
+        self.query.q.as_deref().unwrap_or_default()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "notices.html")]
+struct Notices {
+    notices: Vec<String>,
+}
+
+#[derive(Template)]
+#[template(path = "trouble.html")]
+struct Trouble<'a> {
+    root: &'a str,
+    clock: Clock,
+    heading: String,
+    rows: Vec<TroubleRow<'a>>,
+    /// Further names.
+    others: Vec<&'a Card>,
+}
+
+struct TroubleRow<'a> {
+    card: &'a Card,
+    since: Option<Timestamp>,
+    host: Option<String>,
+    message: String,
+    next_retry: Option<Timestamp>,
+    /// The generation to roll back to, if the visitor may.
+    rollback: Option<Generation>,
+}
+
+impl<'a> Trouble<'a> {
+    fn new(
+        visit: &'a Visit,
+        clock: Clock,
+        overview: &'a Overview,
+        cards: &'a BTreeMap<EnvironmentName, Card>,
+        troubled: &[&'a EnvironmentView],
+    ) -> Self {
+        let heading = match troubled.len() {
+            1 => "1 environment needs a look".to_owned(),
+            count => format!("{count} environments need a look"),
+        };
+        let row = |view: &&'a EnvironmentView| {
+            let name = &view.environment;
+            let may_move = visit.may_move(name) && overview.manifest.manifest.environments.contains_key(name);
+            let good = overview.histories.get(name).and_then(|history| last_good(history, view.generation));
+            TroubleRow {
+                card: &cards[name],
+                since: view.since,
+                host: view.host.clone(),
+                message: sentence(&view.message),
+                next_retry: view.next_retry,
+                rollback: good.filter(|_| may_move),
+            }
+        };
+        Self {
+            root: &visit.site.prefix,
+            clock,
+            heading,
+            rows: troubled.iter().take(MOST_TROUBLED).map(row).collect(),
+            others: troubled.iter().skip(MOST_TROUBLED).map(|view| &cards[&view.environment]).collect(),
+        }
+    }
+}
+
+/// The newest earlier generation that became ready with another image than the current one.
+pub(super) fn last_good(history: &[HistoryEntry], current: Generation) -> Option<Generation> {
+    let now = history.iter().find(|kept| kept.entry.generation == current);
+    let image = now.and_then(|kept| kept.entry.image.as_ref());
+    let earlier = history.iter().filter(|kept| kept.entry.generation < current);
+    let good = earlier.filter(|kept| kept.outcome == Some(Outcome::Ready));
+    good.filter(|kept| {
+        let other = kept.entry.image.as_ref();
+        other.is_some_and(|other| image.is_none_or(|image| !image.is_same(other)))
+    })
+    .map(|kept| kept.entry.generation)
+    .next()
+}
+
+#[derive(Template)]
+#[template(path = "lane.html")]
+struct Lane<'a> {
+    root: &'a str,
+    clock: Clock,
+    id: &'a str,
+    title: &'a str,
+    about: &'a str,
+    rows: Vec<Vec<LaneStep<'a>>>,
+}
+
+struct LaneStep<'a> {
+    card: &'a Card,
+    /// What leads to this card within the row.
+    between: Between,
+}
+
+enum Between {
+    /// It is the first of its row.
+    Nothing,
+    /// It is promoted from the card before it.
+    Promotion,
+    /// The card before it does not lead to it.
+    Apart,
+}
+
+impl<'a> Lane<'a> {
+    fn new(
+        root: &'a str,
+        clock: Clock,
+        group: &'a Group,
+        cards: &'a BTreeMap<EnvironmentName, Card>,
+    ) -> Self {
+        let mut rows: Vec<Vec<LaneStep<'a>>> = Vec::new();
+        let mut before: Option<&Step> = None;
+        for step in &group.steps {
+            let follows = before.is_some_and(|before| step.from.as_ref() == Some(&before.name));
+            let is_full = rows.last().is_none_or(|row| row.len() >= IN_A_ROW);
+            // A new chain begins a new row, if everything does not fit into one row anyway.
+            let begins = is_full || (!follows && group.steps.len() > IN_A_ROW);
+            let between = match (begins, follows) {
+                (true, _) => Between::Nothing,
+                (false, true) => Between::Promotion,
+                (false, false) => Between::Apart,
+            };
+            let step_of = LaneStep { card: &cards[&step.name], between };
+            match rows.last_mut().filter(|_| !begins) {
+                Some(row) => row.push(step_of),
+                None => rows.push(vec![step_of]),
+            }
+            before = Some(step);
+        }
+        Self { root, clock, id: &group.id, title: &group.title, about: &group.about, rows }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "free.html")]
+struct Free<'a> {
+    root: &'a str,
+    clock: Clock,
+    heading: &'a str,
+    cards: Vec<&'a Card>,
+}
+
+#[derive(Template)]
+#[template(path = "rows.html")]
+struct Rows<'a> {
+    root: &'a str,
+    clock: Clock,
+    id: &'a str,
+    heading: String,
+    open: bool,
+    cards: Vec<&'a Card>,
+}

@@ -1,0 +1,364 @@
+//! One environment: what is wrong, the end of its log, its history, its facts, its events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use askama::filters::Safe;
+use axum::extract::State;
+use axum::response::Response;
+use futures::StreamExt as _;
+
+use super::answer::{self, part};
+use super::board::last_good;
+use super::card::{Address, Place, address, moved, short_name};
+use super::frame::Frame;
+use super::guard::Visit;
+use super::lanes::shown;
+use super::status::{Badge, urgency};
+use super::text::{Clock, cut, sentence};
+use crate::api::ApiState;
+use crate::api::error::ApiError;
+use crate::api::find::Found;
+use crate::model::desired::{HistoryEntry, Image, Outcome};
+use crate::model::event::{Event, EventKind};
+use crate::model::link::Question;
+use crate::model::logs::LogOptions;
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
+use crate::model::status::Condition;
+use crate::model::time::Timestamp;
+use crate::model::view::EnvironmentView;
+
+/// The generations on the page.
+const GENERATIONS: usize = 8;
+/// The events on the page.
+const EVENTS: usize = 10;
+/// The lines of output on the page.
+const TAIL: usize = 40;
+/// The most bytes of them.
+const LONGEST_TAIL: usize = 32 * 1024;
+/// How long the engine or an agent may take for them; the page does without then.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most characters of one line.
+const LONGEST_LINE: usize = 2_000;
+
+/// `GET /environments/{environment}`
+pub(in crate::api) async fn environment(
+    visit: Visit,
+    State(api): State<ApiState>,
+    found: Found,
+) -> Result<Response, ApiError> {
+    let name = found.name.clone();
+    let seen = Seen::read(&api, &name).await?;
+    let view = &seen.view;
+    let badge = Badge::of(view);
+    let is_bad = urgency(view).is_some();
+    let title = format!("{}{name} {}", if is_bad { "! " } else { "" }, badge.word);
+    let frame = Frame::new(&visit, &api, &title, "").live(Some(name.as_str())).troubled(is_bad);
+    let clock = frame.clock;
+    let manifest = Arc::clone(&api.manifest.borrow());
+    let place = Place { host: &visit.site.host, front: manifest.manifest.front.as_ref() };
+    let tail = tail(&api, &found).await;
+    let good = last_good(&seen.history, view.generation);
+    let parts = Parts {
+        head: part(&Head { clock, name: name.as_str(), badge, view })?,
+        said: part(&Banner::new(clock, view, good))?,
+        tail: part(&Tail { name: name.as_str(), tail })?,
+        history: part(&History { clock, rows: rows(&seen.history, view, GENERATIONS) })?,
+        facts: part(&Facts {
+            clock,
+            view,
+            rows: facts(&manifest.manifest, found.spec(), view),
+            address: found.spec().and_then(|spec| address(spec, &place)),
+        })?,
+        events: part(&Events { clock, events: &seen.events })?,
+    };
+    answer::page(&visit, &Page { frame, parts })
+}
+
+/// What the record has about one environment.
+pub(super) struct Seen {
+    pub(super) view: EnvironmentView,
+    pub(super) history: Vec<HistoryEntry>,
+    pub(super) events: Vec<Event>,
+}
+
+impl Seen {
+    /// Reads it.
+    pub(super) async fn read(api: &ApiState, name: &EnvironmentName) -> Result<Self, ApiError> {
+        let name = name.clone();
+        api.apart(move |api| {
+            let history = api.status.history(&name)?;
+            let mut events = api.status.events(Some(&name), None, EVENTS)?;
+            events.reverse();
+            Ok(Self { view: api.view(&name)?, history, events })
+        })
+        .await
+    }
+}
+
+#[derive(Template)]
+#[template(path = "environment.html")]
+struct Page {
+    frame: Frame,
+    parts: Parts,
+}
+
+struct Parts {
+    head: Safe<String>,
+    said: Safe<String>,
+    tail: Safe<String>,
+    history: Safe<String>,
+    facts: Safe<String>,
+    events: Safe<String>,
+}
+
+#[derive(Template)]
+#[template(path = "environment-head.html")]
+struct Head<'a> {
+    clock: Clock,
+    name: &'a str,
+    badge: Badge,
+    view: &'a EnvironmentView,
+}
+
+#[derive(Template)]
+#[template(path = "environment-said.html")]
+struct Banner<'a> {
+    clock: Clock,
+    view: &'a EnvironmentView,
+    /// The class of the banner.
+    look: &'static str,
+    message: String,
+    good: Option<Generation>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Banner<'a> {
+    fn new(clock: Clock, view: &'a EnvironmentView, good: Option<Generation>) -> Self {
+        let look = match view.status {
+            Condition::Degraded | Condition::Blocked => "bad",
+            Condition::RolledBack => "warn",
+            Condition::Held => "held",
+            Condition::Ready | Condition::Progressing => "calm",
+        };
+        let warnings = view.warnings.iter().map(|warning| sentence(warning)).collect();
+        Self { clock, view, look, message: sentence(&view.message), good, warnings }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "environment-tail.html")]
+struct Tail<'a> {
+    name: &'a str,
+    tail: Result<Vec<String>, String>,
+}
+
+/// The last lines of an environment's output, or why there are none.
+async fn tail(api: &ApiState, found: &Found) -> Result<Vec<String>, String> {
+    let options = LogOptions { follow: false, tail: Some(TAIL), since: None, previous: false };
+    let name = found.name.clone();
+    let asking = async {
+        let mut stream = match (found.host(), &api.controller) {
+            (Some(host), _) => {
+                api.desk.ask(host, name, Question::Logs(options)).await.map_err(|error| error.to_string())?
+            }
+            (None, Some(controller)) => {
+                controller.logs(name, options).await.map_err(|error| error.to_string())?
+            }
+            (None, None) => return Err("no daemon runs".to_owned()),
+        };
+        let mut text = Vec::new();
+        while let Some(piece) = stream.next().await {
+            text.extend_from_slice(&piece.map_err(|error| error.to_string())?);
+            if text.len() > LONGEST_TAIL {
+                text.drain(..text.len() - LONGEST_TAIL);
+            }
+        }
+        Ok(lines(&text))
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    asked.unwrap_or_else(|_| Err("it did not come within two seconds".to_owned()))
+}
+
+/// The lines of output without escape sequences.
+fn lines(output: &[u8]) -> Vec<String> {
+    let plain = anstream::adapter::strip_bytes(output).into_vec();
+    let text = String::from_utf8_lossy(&plain);
+    // A line that was written over shows its last state.
+    let last =
+        |line: &str| line.trim_end_matches('\r').rsplit('\r').next().map(|line| cut(line, LONGEST_LINE));
+    text.lines().filter_map(last).collect()
+}
+
+#[derive(Template)]
+#[template(path = "environment-history.html")]
+struct History {
+    clock: Clock,
+    rows: Vec<HistoryRow>,
+}
+
+/// One generation.
+pub(super) struct HistoryRow {
+    pub(super) generation: u64,
+    pub(super) is_current: bool,
+    pub(super) badge: Badge,
+    pub(super) version: String,
+    pub(super) image: Option<String>,
+    pub(super) how: String,
+    pub(super) note: Option<String>,
+    pub(super) at: Timestamp,
+    pub(super) detail: Option<String>,
+}
+
+/// The rows of a history, newest first.
+pub(super) fn rows(history: &[HistoryEntry], view: &EnvironmentView, most: usize) -> Vec<HistoryRow> {
+    let row = |kept: &HistoryEntry| {
+        let entry = &kept.entry;
+        let is_current = entry.generation == view.generation;
+        let by = entry.by.as_deref().map(|by| format!(" by {}", short_name(by)));
+        let (badge, detail) = match &kept.outcome {
+            Some(Outcome::Ready) if is_current => (Badge { look: "ready", word: "ready" }, None),
+            Some(Outcome::Ready) => (Badge { look: "ready", word: "was ready" }, None),
+            Some(Outcome::Failed(why)) => (Badge { look: "degraded", word: "failed" }, Some(cut(why, 200))),
+            Some(Outcome::Superseded) => (Badge { look: "unsure", word: "overtaken" }, None),
+            None => (Badge { look: "progress", word: "in progress" }, None),
+        };
+        HistoryRow {
+            generation: entry.generation.0,
+            is_current,
+            badge,
+            version: entry.revision.as_ref().map_or_else(String::new, |id| id.short().to_owned()),
+            image: entry.image.as_ref().and_then(Image::shown_digest).map(|digest| digest.short().to_owned()),
+            how: format!("{}{}", moved(entry.origin), by.unwrap_or_default()),
+            note: entry.note.clone(),
+            at: entry.at,
+            detail,
+        }
+    };
+    history.iter().take(most).map(row).collect()
+}
+
+#[derive(Template)]
+#[template(path = "environment-facts.html")]
+struct Facts<'a> {
+    clock: Clock,
+    view: &'a EnvironmentView,
+    rows: Vec<(&'static str, String)>,
+    address: Option<Address>,
+}
+
+/// What is declared and what runs.
+fn facts(
+    manifest: &Manifest,
+    spec: Option<&EnvironmentSpec>,
+    view: &EnvironmentView,
+) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    rows.push(("Recorded", format!("generation {}", view.generation)));
+    let seen = view
+        .observed_generation
+        .map_or_else(|| "nothing yet".to_owned(), |seen| format!("generation {seen}"));
+    rows.push(("Seen", seen));
+    rows.extend(view.revision.as_ref().map(|id| ("Commit", CommitId::short(id).to_owned())));
+    rows.extend(view.image.as_ref().map(|image| {
+        let digest = image.shown_digest().map(Digest::short).unwrap_or("unknown");
+        (
+            "Image",
+            image.reference.as_ref().map_or_else(|| digest.to_owned(), |name| format!("{name} {digest}")),
+        )
+    }));
+    match &view.running {
+        Some(running) => {
+            let id = running.container_id.get(..12).unwrap_or(&running.container_id);
+            let runs = running
+                .image_id
+                .as_ref()
+                .map_or_else(|| "an unknown image".to_owned(), |image| format!("image {}", image.short()));
+            rows.push(("Runs", runs));
+            rows.push(("Container", format!("{} {id}", view.container.as_deref().unwrap_or_default())));
+            rows.push(("Restarts", running.restarts.to_string()));
+        }
+        None => rows.push(("Runs", "nothing that serves".to_owned())),
+    }
+    rows.extend(view.host.as_ref().map(|host| ("Host", host.clone())));
+    let Some(spec) = spec else {
+        rows.push(("Manifest", "no longer declares it".to_owned()));
+        return rows;
+    };
+    rows.push(match &spec.supply {
+        Supply::Branch { repository, branch } => {
+            let url = manifest.repositories.get(repository).map(|spec| shown(&spec.url));
+            ("Follows", format!("branch {branch} of {}", url.unwrap_or_else(|| repository.to_string())))
+        }
+        Supply::Promotion { from } => ("Takes from", format!("{from}, by promotion")),
+        Supply::Tag { image, .. } => ("Follows", format!("tag {image}")),
+        Supply::Manual => ("Takes from", "what someone sets".to_owned()),
+    });
+    rows.extend(spec.memory.map(|bytes| ("Memory", bytes_in_words(bytes))));
+    rows.extend(spec.nano_cpus.map(|nano| ("Processors", cpus_in_words(nano))));
+    rows
+}
+
+/// `512 MiB`.
+pub(super) fn bytes_in_words(bytes: u64) -> String {
+    for (unit, size) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes >= size && bytes.is_multiple_of(size) {
+            return format!("{} {unit}", bytes / size);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+/// `1.5`.
+pub(super) fn cpus_in_words(nano: u64) -> String {
+    let (whole, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
+    let rest = format!("{rest:09}");
+    let rest = rest.trim_end_matches('0');
+    if rest.is_empty() { whole.to_string() } else { format!("{whole}.{rest}") }
+}
+
+#[derive(Template)]
+#[template(path = "environment-events.html")]
+struct Events<'a> {
+    clock: Clock,
+    events: &'a [Event],
+}
+
+impl Events<'_> {
+    fn look(event: &Event) -> &'static str {
+        match event.kind {
+            EventKind::Failure => "degraded",
+            EventKind::Record => "arrow",
+            EventKind::Status => "dot",
+            EventKind::Difference | EventKind::Step | EventKind::Build | EventKind::System => "progress",
+        }
+    }
+
+    fn message(event: &Event) -> String {
+        cut(&event.message, 400)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_shown_without_escape_sequences_and_overwritten_parts() {
+        let output =
+            b"\x1b[32mok\x1b[0m 1\r\n10%\r 50%\rdone\n\x1b]8;;http://evil.example\x07link\x1b]8;;\x07\nlast";
+        assert_eq!(lines(output), ["ok 1", "done", "link", "last"]);
+        assert!(lines(&vec![b'x'; 100_000])[0].chars().count() <= LONGEST_LINE + 1);
+    }
+
+    #[test]
+    fn sizes_are_in_words() {
+        assert_eq!(bytes_in_words(512 << 20), "512 MiB");
+        assert_eq!(bytes_in_words(3 << 30), "3 GiB");
+        assert_eq!(bytes_in_words(1_500), "1500 bytes");
+        assert_eq!(cpus_in_words(1_500_000_000), "1.5");
+        assert_eq!(cpus_in_words(2_000_000_000), "2");
+    }
+}

@@ -1,0 +1,90 @@
+//! `/hints`: a stream that announces that something changed. It has names and nothing else; the page then fetches
+//! itself. A new tab costs one line, however many environments there are.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderName;
+use axum::response::sse::{Event as Line, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures::stream::unfold;
+use serde::Deserialize;
+use tokio::sync::broadcast::Receiver as BellReceiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch::Receiver;
+use tokio::time::Instant;
+
+use crate::api::body::Asked;
+use crate::api::{ApiState, ManifestState};
+use crate::model::name::EnvironmentName;
+use crate::record::Bell;
+
+/// The interval of comments, so that no proxy closes a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Changes within this time are announced together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// What the page shows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct HintsQuery {
+    /// Only this environment.
+    environment: Option<EnvironmentName>,
+}
+
+/// `GET /hints?environment=`
+pub(in crate::api) async fn hints(State(api): State<ApiState>, Asked(query): Asked<HintsQuery>) -> Response {
+    let mut manifest = api.manifest.clone();
+    manifest.mark_unchanged();
+    let hints = Hints { bells: api.bells.subscribe(), manifest, only: query.environment };
+    let lines = unfold(hints, |mut hints| async move {
+        let names = hints.next().await?;
+        Some((Ok::<_, Infallible>(Line::default().event("changed").data(names)), hints))
+    });
+    let stream = Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // nginx would hold the lines back.
+    ([(HeaderName::from_static("x-accel-buffering"), "no")], stream).into_response()
+}
+
+struct Hints {
+    bells: BellReceiver<Bell>,
+    manifest: Receiver<Arc<ManifestState>>,
+    only: Option<EnvironmentName>,
+}
+
+impl Hints {
+    /// Returns the names of changed environments, or `*` for anything else; `None` once the record is closed.
+    async fn next(&mut self) -> Option<String> {
+        let mut names = BTreeSet::new();
+        while names.is_empty() {
+            self.hear(&mut names).await?;
+        }
+        let until = Instant::now() + GATHER;
+        while let Ok(heard) = tokio::time::timeout_at(until, self.hear(&mut names)).await {
+            heard?;
+        }
+        Some(names.into_iter().collect::<Vec<_>>().join(" "))
+    }
+
+    async fn hear(&mut self, names: &mut BTreeSet<String>) -> Option<()> {
+        tokio::select! {
+            bell = self.bells.recv() => match bell {
+                Ok(Bell::Desired(name) | Bell::Status(name) | Bell::Event(name)) => {
+                    if self.only.as_ref().is_none_or(|only| *only == name) {
+                        names.insert(name.to_string());
+                    }
+                }
+                Err(RecvError::Lagged(_)) => drop(names.insert("*".to_owned())),
+                Err(RecvError::Closed) => return None,
+            },
+            changed = self.manifest.changed() => {
+                changed.ok()?;
+                names.insert("*".to_owned());
+            }
+        }
+        Some(())
+    }
+}
