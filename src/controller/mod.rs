@@ -25,7 +25,7 @@ mod intent;
 mod jobs;
 mod lives;
 mod looks;
-mod managed_registry;
+mod managed;
 mod mount_policy;
 mod mounts;
 mod output;

@@ -21,7 +21,7 @@ use super::follow_registry::{RegistryFollowers, Tools};
 use super::forget;
 use super::front;
 use super::guard;
-use super::managed_registry::{Ends, Keeper, Tries};
+use super::managed::registry::RegistryReconciler;
 use super::pass::{EngineState, Pass, PassError};
 use super::paths::{self, Paths};
 use super::sweep::Sweeper;
@@ -96,8 +96,8 @@ impl Supervisor {
         tasks.spawn(supervised("front", stop(), move || front().run()));
         let sweeper = self.sweeper.clone();
         tasks.spawn(supervised("sweeper", stop(), move || sweeper.clone().run()));
-        let keeper = self.registry_keeper();
-        tasks.spawn(supervised("managed registry", stop(), move || keeper.clone().run()));
+        let registry = self.registry();
+        tasks.spawn(supervised("managed registry", stop(), move || registry().run()));
         let keeper = self.guard_keeper.clone();
         tasks.spawn(supervised("guard", stop(), move || keeper.clone().run()));
         let mut bells = self.bells.subscribe();
@@ -243,18 +243,20 @@ impl Supervisor {
         self.wake.ring_all();
     }
 
-    fn registry_keeper(&self) -> Keeper {
-        Keeper {
-            engine: Arc::clone(&self.pass.engine),
-            registries: Arc::clone(&self.pass.registries),
-            guard: self.pass.guard.clone(),
-            record: self.pass.record.clone(),
-            desired: self.pass.desired.clone(),
-            manifest: self.manifest.clone(),
-            trouble: Arc::clone(&self.follow_trouble),
-            ends: Ends::default(),
-            pulls: Tries::default(),
-            starts: Tries::default(),
+    /// Returns a factory for reconcilers of the managed registry.
+    fn registry(&self) -> impl Fn() -> RegistryReconciler + Send + use<> {
+        let (pass, manifest) = (Arc::clone(&self.pass), self.manifest.clone());
+        let trouble = Arc::clone(&self.follow_trouble);
+        move || {
+            RegistryReconciler::new(
+                Arc::clone(&pass.engine),
+                Arc::clone(&pass.registries),
+                pass.guard.clone(),
+                pass.record.clone(),
+                pass.desired.clone(),
+                manifest.clone(),
+                Arc::clone(&trouble),
+            )
         }
     }
 

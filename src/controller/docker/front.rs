@@ -1,53 +1,17 @@
-//! Engine calls for the front: its container, files in it, a command, a signal, processes.
+//! Engine calls for the front: files in its container, a command, a signal, processes.
 
-use std::collections::{BTreeMap, HashMap};
-
-use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, TopOptions, UploadToContainerOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder, TopOptions,
+    UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::containers::no_restarts;
-use super::{Engine, EngineError, QUICK, Result, SLOW, convert, within};
-use crate::model::container::label;
-use crate::model::name::ContainerName;
-use crate::model::observed::SeenContainer;
+use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::time::Timestamp;
 
 /// The largest file that is read from a container, in bytes.
 const LARGEST_FILE: usize = 4 * 1024 * 1024;
-/// Capabilities to bind ports below 1024, and to change the user of the workers and end them.
-const CAPABILITIES: [&str; 6] = ["NET_BIND_SERVICE", "SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE"];
-
-/// The front's container, as it is created and compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FrontOptions {
-    /// The container's name.
-    pub(crate) name: ContainerName,
-    /// The name of the image.
-    pub(crate) image: String,
-    /// Program and arguments, which replace those of the image.
-    pub(crate) command: Vec<String>,
-    /// The labels.
-    pub(crate) labels: BTreeMap<String, String>,
-}
-
-/// The properties of a container that the front checks.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct SeenFront {
-    /// The properties that are checked in every container.
-    pub(crate) seen: SeenContainer,
-    /// The name of the image when the container was created.
-    pub(crate) image: String,
-    /// Program and arguments.
-    pub(crate) command: Vec<String>,
-    /// `host`, unless somebody changed it.
-    pub(crate) network_mode: String,
-}
-
 /// A file to copy into a container.
 #[derive(Clone)]
 pub(crate) struct PlacedFile {
@@ -78,44 +42,6 @@ pub(crate) struct Process {
 }
 
 impl Engine {
-    /// Returns the ids of all containers of a record that have this role.
-    pub(crate) async fn containers_of_role(&self, record: &str, role: &str) -> Result<Vec<String>> {
-        let docker = self.docker().await?;
-        let labels = vec![format!("{}={record}", label::RECORD), format!("{}={role}", label::ROLE)];
-        let filters = HashMap::from([("label".to_owned(), labels)]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
-        Ok(found.into_iter().filter_map(|container| container.id).collect())
-    }
-
-    /// Inspects one container for the front; `None` if it does not exist.
-    pub(crate) async fn inspect_front(&self, id: &str) -> Result<Option<SeenFront>> {
-        let docker = self.docker().await?;
-        let call = docker.inspect_container(id, None::<InspectContainerOptions>);
-        let inspected = match within("inspect a container", QUICK, call).await {
-            Ok(inspected) => inspected,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let config = inspected.config.clone().unwrap_or_default();
-        let host = inspected.host_config.clone().unwrap_or_default();
-        let command = config.entrypoint.into_iter().chain(config.cmd).flatten().collect();
-        Ok(Some(SeenFront {
-            image: config.image.unwrap_or_default(),
-            command,
-            network_mode: host.network_mode.unwrap_or_default(),
-            seen: convert::seen(inspected),
-        }))
-    }
-
-    /// Creates the front's container and returns its id.
-    pub(crate) async fn create_front(&self, options: &FrontOptions) -> Result<String> {
-        let docker = self.docker().await?;
-        let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
-        let call = docker.create_container(Some(query), front_body(options));
-        Ok(within("create the front's container", SLOW, call).await?.id)
-    }
-
     /// Copies files into a container, running or not. Their folders must exist, or be listed before them.
     pub(crate) async fn place_files(&self, id: &str, folder: &str, files: &[PlacedFile]) -> Result<()> {
         let docker = self.docker().await?;
@@ -172,28 +98,6 @@ impl Engine {
             Some(Process { id: row.get(pid)?.parse().ok()?, command: row.get(command)?.clone() })
         };
         Ok(top.processes.unwrap_or_default().into_iter().filter_map(process).collect())
-    }
-}
-
-fn front_body(options: &FrontOptions) -> ContainerCreateBody {
-    ContainerCreateBody {
-        image: Some(options.image.clone()),
-        entrypoint: Some(options.command.clone()),
-        // Root, whatever user the image names: nginx binds ports below 1024 and reads keys that only root may
-        // read.
-        user: Some("0:0".to_owned()),
-        labels: Some(options.labels.clone().into_iter().collect()),
-        // nginx quits on it once the current requests have ended.
-        stop_signal: Some("SIGQUIT".to_owned()),
-        host_config: Some(HostConfig {
-            network_mode: Some("host".to_owned()),
-            restart_policy: Some(no_restarts()),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            ..HostConfig::default()
-        }),
-        ..ContainerCreateBody::default()
     }
 }
 

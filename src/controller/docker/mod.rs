@@ -5,7 +5,7 @@
 //! minutes, such as builds and transfers, are limited by their callers.
 
 mod aside;
-mod attendant;
+mod auxiliary;
 mod budget;
 mod build;
 mod cache;
@@ -42,14 +42,14 @@ use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 
 pub(crate) use aside::Aside;
-pub(crate) use attendant::AttendantOptions;
+pub(crate) use auxiliary::{AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, SeenAuxiliary};
 pub(crate) use budget::Urgency;
 use budget::{Budget, Call};
 pub(crate) use build::{BuildRequest, Builder};
 pub(crate) use containers::Listed;
 pub(crate) use events::Happening;
 pub use facts::EngineFacts;
-pub(crate) use front::{FrontOptions, PlacedFile, Process, SeenFront};
+pub(crate) use front::{PlacedFile, Process};
 pub(crate) use images::{FoundImage, HeldImage};
 pub(crate) use logins::{Login, Logins};
 pub(crate) use reach::Reach;

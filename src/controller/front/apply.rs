@@ -323,7 +323,7 @@ impl Worker {
     /// restarts while abide does not run.
     fn tell_guard(&self) {
         let network = self.front.manifest.borrow().network.clone();
-        let served = self.container.id.as_deref().zip(self.accepted.as_ref());
+        let served = self.container.id().zip(self.accepted.as_ref());
         self.front.guard.tell_front(served.map(|(id, accepted)| (id, &network, accepted)));
     }
 

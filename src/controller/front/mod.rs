@@ -8,7 +8,6 @@
 
 mod apply;
 mod ask;
-mod care;
 mod container;
 mod draining;
 mod page;

@@ -12,7 +12,6 @@ use tracing::{error, info, warn};
 
 use super::Front;
 use super::ask;
-use super::container::Container;
 use super::draining::Draining;
 use super::reach::{self, Reached};
 use super::refused::Refusals;
@@ -22,8 +21,10 @@ use super::tls::{self, Pair};
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::fleet::Fleet;
+use crate::controller::managed::Managed;
 use crate::controller::pass::EngineState;
 use crate::controller::registries::Registries;
+use crate::model::container::label;
 use crate::model::event::EventKind;
 use crate::model::front::{FrontSeen, Reach, Route};
 use crate::model::name::EnvironmentName;
@@ -82,15 +83,16 @@ impl From<EngineError> for Trouble {
 pub(crate) struct Worker {
     pub(super) front: Front,
     pub(super) engine: Arc<Engine>,
-    pub(super) registries: Arc<Registries>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) record: String,
     manifest: channel::Receiver<Arc<Manifest>>,
     engine_state: channel::Receiver<EngineState>,
     period: Duration,
     has_ipv6: bool,
-    /// The front's container, as far as known.
-    pub(super) container: Container,
+    /// The front's container.
+    pub(super) container: Managed,
+    /// The reason why the container still serves although it must be replaced, in a sentence.
+    pub(super) waits_for: Option<String>,
     /// The served configuration, as reported by the front itself.
     pub(super) accepted: Option<Configuration>,
     /// The last configuration that nginx's check accepted: its hash, and the id of the container.
@@ -135,17 +137,19 @@ impl Worker {
         engine_state: channel::Receiver<EngineState>,
         period: Duration,
     ) -> Self {
+        let bell = Arc::clone(&front.bell);
+        let container = Managed::new(Arc::clone(&engine), registries, record.clone(), label::FRONT, bell);
         Self {
             manifest: front.manifest.clone(),
             front,
             engine,
-            registries,
             fleet,
             record,
             engine_state,
             period,
             has_ipv6: std::net::UdpSocket::bind("[::1]:0").is_ok(),
-            container: Container::default(),
+            container,
+            waits_for: None,
             accepted: None,
             checked: None,
             remembered: Sites::new(),
@@ -200,7 +204,10 @@ impl Worker {
             let next = if self.draining.is_empty() { look_at } else { look_at.min(now().after(DRAIN_LOOK)) };
             tokio::select! {
                 () = bell.notified() => look_at = now(),
-                Ok(()) = self.manifest.changed() => look_at = now(),
+                Ok(()) = self.manifest.changed() => {
+                    self.container.retry();
+                    look_at = now();
+                }
                 Ok(()) = self.engine_state.changed() => look_at = now(),
                 () = tokio::time::sleep(next.since(now()).min(self.period)) => {}
             }
@@ -379,7 +386,7 @@ impl Worker {
         if self.draining.is_empty() {
             return;
         }
-        let processes = match self.container.id.as_deref() {
+        let processes = match self.container.id() {
             Some(id) => self.engine.processes(id).await.ok(),
             None => None,
         };
@@ -404,7 +411,7 @@ impl Worker {
             self.trouble.iter().filter(|trouble| !trouble.is_brief).map(|trouble| trouble.words.clone());
         let ports = [Some(spec.http), spec.https.as_ref().map(|https| https.port)];
         let refused = ports.into_iter().flatten().filter_map(|port| self.refusals.sentence(port));
-        let waiting = self.container.waits_for.clone();
+        let waiting = self.waits_for.clone();
         let trouble = trouble.chain(waiting).chain(refused).chain(self.words_of_tls()).collect();
         self.front.publish(seen.collect(), trouble);
     }

@@ -77,8 +77,9 @@ impl Keeper {
             return Err(trouble);
         }
         let options = self.options()?;
-        let found = self.engine.attendants(&self.record, label::GUARD).await.map_err(words)?;
-        let (fit, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|seen| is_as_made(seen, &options));
+        let found = self.engine.auxiliaries(&self.record, label::GUARD).await.map_err(words)?;
+        let found = found.into_iter().map(|found| found.seen);
+        let (fit, others): (Vec<_>, Vec<_>) = found.partition(|seen| is_as_made(seen, &options));
         for other in others.iter().chain(fit.iter().skip(1)) {
             self.engine.remove(&other.id).await.map_err(words)?;
         }
@@ -154,9 +155,9 @@ impl Keeper {
     }
 
     async fn remove_all(&self) -> Result<(), EngineError> {
-        for guard in self.engine.attendants(&self.record, label::GUARD).await? {
-            info!(container = %guard.name, "removing the guard, which the manifest turns off");
-            self.engine.remove(&guard.id).await?;
+        for guard in self.engine.auxiliaries(&self.record, label::GUARD).await? {
+            info!(container = %guard.seen.name, "removing the guard, which the manifest turns off");
+            self.engine.remove(&guard.seen.id).await?;
         }
         Ok(())
     }

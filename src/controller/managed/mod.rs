@@ -1,0 +1,289 @@
+//! Containers that abide runs for itself: the proxy and the managed registry.
+//!
+//! Both are created, repaired, pulled and restarted here, by the same rules. Their owners only decide what the
+//! container looks like, and prepare it before it starts.
+
+mod pauses;
+pub(super) mod registry;
+mod repair;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::clock::now;
+use super::docker::{AuxiliarySpec, Engine, EngineError, HeldImage, SeenAuxiliary};
+use super::pull::pull_declared;
+use super::registries::Registries;
+use crate::model::name::ContainerName;
+use crate::model::observed::ContainerState;
+use crate::model::time::Timestamp;
+use pauses::{Attempts, Ends};
+use repair::{Repair, repair};
+
+/// More than the repairs of one container in any state.
+const ROUNDS: usize = 8;
+
+/// A container that abide runs for itself.
+pub(super) struct Managed {
+    engine: Arc<Engine>,
+    registries: Arc<Registries>,
+    record: String,
+    /// Its role, which finds it again.
+    role: &'static str,
+    /// Notified when a pull of its image ends.
+    pulled: Arc<Notify>,
+    /// Its id, as far as known.
+    id: Option<String>,
+    pull: Option<Pull>,
+    pulls: Attempts,
+    starts: Attempts,
+    ends: Ends,
+}
+
+/// A pull of its image.
+struct Pull {
+    image: String,
+    task: JoinHandle<Result<(), EngineError>>,
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The next thing for the owner to do.
+pub(super) enum Next {
+    /// Nothing: the container with this id runs as specified.
+    None(String),
+    /// The container with this id runs, but it can be replaced only later, for this reason.
+    Keep(String, String),
+    /// Create it with [`Managed::create`].
+    Create,
+    /// Prepare it, and start it with [`Managed::start`].
+    Start(Box<SeenAuxiliary>),
+}
+
+/// The reason why a container does not run as specified, as a clause about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Obstacle {
+    /// A call to the engine failed, which does not prove that the container does not run.
+    #[error("it cannot be looked after: {0}")]
+    Engine(#[from] EngineError),
+    /// The engine is busy with it.
+    #[error("the engine is busy with it")]
+    Busy,
+    /// It ended several times in a row, and is started again after this time.
+    #[error("it ended ({why}) and is started again after a pause")]
+    Pause {
+        /// The reason of the last end.
+        why: String,
+        /// The rest of the pause.
+        left: Duration,
+    },
+    /// It cannot be created or started.
+    #[error("{0}")]
+    Down(String),
+}
+
+impl Managed {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        registries: Arc<Registries>,
+        record: String,
+        role: &'static str,
+        pulled: Arc<Notify>,
+    ) -> Self {
+        let (pulls, starts) = (Attempts::new(role), Attempts::new(role));
+        let ends = Ends::new(role);
+        Self { engine, registries, record, role, pulled, id: None, pull: None, pulls, starts, ends }
+    }
+
+    /// Its id, as far as known.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Retries at once what failed, because the manifest was edited.
+    pub(super) fn retry(&mut self) {
+        (self.pulls, self.starts) = (Attempts::new(self.role), Attempts::new(self.role));
+    }
+
+    /// Forgets everything about the container, because it is not wanted any more.
+    pub(super) fn reset(&mut self) {
+        self.retry();
+        (self.id, self.pull, self.ends) = (None, None, Ends::new(self.role));
+    }
+
+    /// Repairs the container until it runs as specified or its owner has something to do. `image` is the
+    /// declared name of its image.
+    pub(super) async fn next(&mut self, spec: &AuxiliarySpec, image: &str) -> Result<Next, Obstacle> {
+        for _ in 0..ROUNDS {
+            let Some(seen) = self.find(&spec.name).await? else { return Ok(Next::Create) };
+            let id = seen.seen.id.clone();
+            match repair(spec, &seen) {
+                Repair::None => {
+                    self.starts = Attempts::new(self.role);
+                    return Ok(Next::None(id));
+                }
+                Repair::Wait => return Err(Obstacle::Busy),
+                Repair::Start => return Ok(Next::Start(Box::new(seen))),
+                Repair::Rename => {
+                    self.rename(&id, &spec.name).await;
+                    return Ok(Next::None(id));
+                }
+                Repair::OwnRestarts => self.engine.set_restarts(&id, false).await?,
+                Repair::Unpause => {
+                    info!(container = %spec.name, "unpausing");
+                    self.engine.unpause(&id).await?;
+                }
+                Repair::Recreate(why) => match self.image(image).await {
+                    Ok(_) => self.remove(&id, spec.is_stateless, &why).await?,
+                    // The old container keeps running until there is an image to replace it.
+                    Err(obstacle) if seen.seen.state == ContainerState::Running => {
+                        return Ok(Next::Keep(id, obstacle.to_string()));
+                    }
+                    Err(obstacle) => return Err(obstacle),
+                },
+            }
+        }
+        Err(Obstacle::Down(format!("its container {} does not come to rest", spec.name)))
+    }
+
+    /// Finds the container. Of several, the one with the right name counts, and then the oldest.
+    pub(super) async fn find(&mut self, name: &ContainerName) -> Result<Option<SeenAuxiliary>, EngineError> {
+        if let Some(id) = &self.id
+            && let Some(seen) = self.engine.inspect_auxiliary(id).await?
+        {
+            return Ok(Some(seen));
+        }
+        let found = self.engine.auxiliaries(&self.record, self.role).await?;
+        let found = found.into_iter().min_by_key(|one| (one.seen.name != name.as_str(), one.seen.created_at));
+        self.id = found.as_ref().map(|found| found.seen.id.clone());
+        Ok(found)
+    }
+
+    /// All containers of this record in this role.
+    pub(super) async fn all(&self) -> Result<Vec<SeenAuxiliary>, EngineError> {
+        self.engine.auxiliaries(&self.record, self.role).await
+    }
+
+    /// Creates the container.
+    pub(super) async fn create(&mut self, spec: &AuxiliarySpec, image: &str) -> Result<(), Obstacle> {
+        self.image(image).await?;
+        let id = match self.engine.create_auxiliary(&self.record, spec).await {
+            Ok(id) => id,
+            Err(EngineError::Conflict(_)) => {
+                let name = &spec.name;
+                return Err(Obstacle::Down(format!(
+                    "a container that is not abide's has its name: docker rename {name} OTHER"
+                )));
+            }
+            Err(error) => return Err(Obstacle::Down(format!("its container cannot be made: {error}"))),
+        };
+        info!(container = %spec.name, image, "created a container of abide's own");
+        self.id = Some(id);
+        Ok(())
+    }
+
+    /// Returns an error during the pause after several ends in a row. Counts an end once. `is_news`: it has a
+    /// cause that is new, which restarts the count.
+    pub(super) fn may_start(
+        &mut self,
+        seen: &SeenAuxiliary,
+        why: &str,
+        is_news: bool,
+    ) -> Result<(), Obstacle> {
+        let ContainerState::Exited(exit) = &seen.seen.state else { return Ok(()) };
+        let due = self.ends.next_start(seen.seen.started_at, exit.at, now(), is_news);
+        let left = due.since(now());
+        if left.is_zero() { Ok(()) } else { Err(Obstacle::Pause { why: why.to_owned(), left }) }
+    }
+
+    /// Whether this end was counted already.
+    pub(super) fn is_counted(&self, ended: Timestamp) -> bool {
+        self.ends.is_counted(ended)
+    }
+
+    /// Starts the container, unless an earlier start failed and the next attempt is not due.
+    pub(super) async fn start(&mut self, id: &str, last: &str) -> Result<(), Obstacle> {
+        self.starts.check_due(now()).map_err(Obstacle::Down)?;
+        info!(role = self.role, last, "starting a container of abide's own");
+        let started = self.engine.start(id).await;
+        let started = started.map_err(|error| format!("it cannot be started: {error}"));
+        self.starts.note(started, now()).map_err(Obstacle::Down)
+    }
+
+    async fn rename(&self, id: &str, name: &ContainerName) {
+        match self.engine.rename(id, name).await {
+            Ok(()) => info!(container = %name, "renamed a container of abide's own back"),
+            Err(error) => {
+                warn!(container = %name, %error, "a container of abide's own cannot have its name back")
+            }
+        }
+    }
+
+    /// Removes the container. If it is stateless, the volumes that the engine created for it are removed too.
+    pub(super) async fn remove(
+        &mut self,
+        id: &str,
+        is_stateless: bool,
+        why: &str,
+    ) -> Result<(), EngineError> {
+        info!(role = self.role, why, "removing a container of abide's own");
+        if is_stateless {
+            self.engine.remove_scratch(id).await?;
+        } else {
+            self.engine.remove(id).await?;
+        }
+        self.id = None;
+        Ok(())
+    }
+
+    /// Returns the image, if the engine has it. If it is missing, a pull starts, and the error describes its
+    /// progress.
+    pub(super) async fn image(&mut self, name: &str) -> Result<HeldImage, Obstacle> {
+        if let Some(image) = self.engine.image(name).await? {
+            (self.pull, self.pulls) = (None, Attempts::new(self.role));
+            return Ok(image);
+        }
+        if self.pull.as_ref().is_some_and(|pull| pull.image != name) {
+            (self.pull, self.pulls) = (None, Attempts::new(self.role));
+        }
+        if let Some(pull) = self.pull.as_mut().filter(|pull| pull.task.is_finished()) {
+            let why = match (&mut pull.task).await {
+                Ok(Err(error)) => format!(
+                    "its image {name} is not on this host and cannot be pulled: {error}. Bring it here with \
+                     `docker pull` or `docker load`, or name another in the manifest"
+                ),
+                Ok(Ok(())) => format!("its image {name} was pulled and is gone again"),
+                Err(_) => format!("pulling its image {name} ended in a panic, which is a bug of abide"),
+            };
+            self.pull = None;
+            // The error is reported until the next attempt ends.
+            let _ = self.pulls.note(Err(why), now());
+        }
+        if self.pull.is_none() {
+            self.pulls.check_due(now()).map_err(Obstacle::Down)?;
+            self.begin_pull(name);
+        }
+        let pulling = || format!("its image {name} is being pulled");
+        Err(Obstacle::Down(self.pulls.last().map_or_else(pulling, str::to_owned)))
+    }
+
+    fn begin_pull(&mut self, name: &str) {
+        info!(role = self.role, image = name, "pulling the image of a container of abide's own");
+        let (engine, registries) = (Arc::clone(&self.engine), Arc::clone(&self.registries));
+        let (image, pulled) = (name.to_owned(), Arc::clone(&self.pulled));
+        let task = tokio::spawn(async move {
+            let result = pull_declared(&engine, &registries, &image).await;
+            pulled.notify_one();
+            result
+        });
+        self.pull = Some(Pull { image: name.to_owned(), task });
+    }
+}

@@ -1,0 +1,134 @@
+//! Pauses between attempts: after a failed pull or start, and after a container that ended.
+
+use std::time::Duration;
+
+use crate::model::time::Timestamp;
+use crate::plan::backoff;
+
+/// Uptime after which an end counts as the first one again, as for environments.
+const HEALTHY: Duration = Duration::from_secs(600);
+/// The longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Failed attempts in a row.
+#[derive(Clone, Debug)]
+pub(super) struct Attempts {
+    seed: &'static str,
+    failures: u32,
+    /// The reason of the last failure, and the time of the next attempt.
+    failed: Option<(String, Timestamp)>,
+}
+
+impl Attempts {
+    /// No failures; `seed` spreads the attempts.
+    pub(super) fn new(seed: &'static str) -> Self {
+        Self { seed, failures: 0, failed: None }
+    }
+
+    /// # Errors
+    /// Returns the reason of the last failure, if the next attempt is not due yet.
+    pub(super) fn check_due(&self, now: Timestamp) -> Result<(), String> {
+        match &self.failed {
+            Some((why, next)) if *next > now => Err(why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The reason of the last failure.
+    pub(super) fn last(&self) -> Option<&str> {
+        self.failed.as_ref().map(|(why, _)| why.as_str())
+    }
+
+    /// Notes the result of an attempt at `now`, and returns it.
+    pub(super) fn note(&mut self, tried: Result<(), String>, now: Timestamp) -> Result<(), String> {
+        match &tried {
+            Ok(()) => *self = Self::new(self.seed),
+            Err(why) => {
+                self.failures = self.failures.saturating_add(1);
+                let pause = backoff(self.failures + 1, self.seed).min(LONGEST_PAUSE);
+                self.failed = Some((why.clone(), now.after(pause)));
+            }
+        }
+        tried
+    }
+}
+
+/// Counts the ends of a container in quick succession.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    seed: &'static str,
+    count: u32,
+    /// The last counted end.
+    last: Option<Timestamp>,
+    start_at: Option<Timestamp>,
+}
+
+impl Ends {
+    /// No ends; `seed` spreads the starts.
+    pub(super) fn new(seed: &'static str) -> Self {
+        Self { seed, count: 0, last: None, start_at: None }
+    }
+
+    /// Whether an end at this time was counted already.
+    pub(super) fn is_counted(&self, at: Timestamp) -> bool {
+        self.last == Some(at)
+    }
+
+    /// Returns when it may be started again after it ended `at`, having run since `started`: the first time
+    /// at once, later after a growing pause. `is_news`: the end has a new cause, so it is a first one. The
+    /// pause begins `now`, at the observation: `at` is by the engine's clock, which may have been set.
+    pub(super) fn next_start(
+        &mut self,
+        started: Option<Timestamp>,
+        at: Timestamp,
+        now: Timestamp,
+        is_news: bool,
+    ) -> Timestamp {
+        if !self.is_counted(at) {
+            self.last = Some(at);
+            let ran_well = started.is_some_and(|started| at.since(started) >= HEALTHY);
+            self.count = if ran_well || is_news { 1 } else { self.count + 1 };
+            self.start_at = Some(now.after(backoff(self.count, self.seed)));
+        }
+        self.start_at.unwrap_or(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_end_is_mended_at_once_and_later_ones_after_a_pause() {
+        let at = Timestamp::from_millis;
+        let mut ends = Ends::new("registry");
+        let mut next =
+            |started, ended, is_news| ends.next_start(Some(at(started)), at(ended), at(ended), is_news);
+        assert_eq!(next(0, 1_000, false), at(1_000));
+        assert_eq!(next(0, 1_000, false), at(1_000), "the same end is counted once");
+        assert!(next(1_000, 2_000, false) > at(2_000));
+        assert_eq!(next(2_000, 700_000, false), at(700_000), "it had run well");
+        assert!(next(700_000, 701_000, false) > at(701_000));
+        assert_eq!(next(701_000, 702_000, true), at(702_000), "it ended for another reason");
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_after_pauses_that_grow_and_at_once_after_a_success() {
+        let (mut attempts, mut at) = (Attempts::new("registry"), Timestamp::from_millis(1));
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(attempts.check_due(at), Ok(()));
+            attempts.note(Err("no".to_owned()), at).unwrap_err();
+            assert_eq!(attempts.check_due(at), Err("no".to_owned()), "it is told meanwhile");
+            let (_, next) = attempts.failed.clone().unwrap();
+            pauses.push(next.since(at));
+            at = next;
+        }
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&LONGEST_PAUSE));
+        attempts.note(Ok(()), at).unwrap();
+        assert_eq!(attempts.check_due(at), Ok(()));
+        attempts.note(Err("no".to_owned()), at).unwrap_err();
+        assert_eq!(attempts.failed.unwrap().1.since(at), pauses[0]);
+    }
+}
