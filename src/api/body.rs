@@ -22,9 +22,7 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(refused)?;
         let text = if bytes.is_empty() { b"{}" } else { bytes.as_ref() };
         let parsed = serde_json::from_slice(text);
-        parsed
-            .map(Self)
-            .map_err(|error| ApiError::bad_request(format!("the body is not understood: {error}")))
+        parsed.map(Self).map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) async fn plan(State(api): State<ApiState>, found: Found) -> Result<Js
 }
 
 fn undeclared(environment: EnvironmentName) -> PlanView {
-    let difference = "the manifest does not declare it any more; what runs of it goes on".to_owned();
+    let difference = "it is no longer in the manifest; its container keeps running, unmanaged".to_owned();
     let (differences, message) = (vec![difference], String::new());
     PlanView { environment, differences, steps: Vec::new(), message, differs: true }
 }
@@ -125,7 +125,7 @@ fn undeclared(environment: EnvironmentName) -> PlanView {
 /// a rejected edit of the manifest.
 fn with_status(mut plan: PlanView, view: &EnvironmentView, problem: Option<String>) -> PlanView {
     if let Some(problem) = problem {
-        plan.differences.push(format!("the edited manifest is not taken: {problem}"));
+        plan.differences.push(format!("the edited manifest is invalid: {problem}"));
     }
     if plan.differences.is_empty() && plan.steps.is_empty() && !is_as_recorded(view) {
         let (status, reason) = (view.status.as_str(), view.reason.as_str());
@@ -151,7 +151,7 @@ impl ApiState {
         let answer = self.desk.ask(host, environment, Question::Plan).await?;
         let plan = axum::body::to_bytes(Body::from_stream(answer), LONGEST_PLAN).await;
         let plan = plan.ok().and_then(|plan| serde_json::from_slice(&plan).ok());
-        plan.ok_or_else(|| ControllerError(format!("the answer of the agent {host} broke off")).into())
+        plan.ok_or_else(|| ControllerError(format!("the response of the agent {host} was incomplete")).into())
     }
 
     /// Runs `work` on a thread that may block. Reading a document of each environment takes long if
@@ -164,8 +164,8 @@ impl ApiState {
         match tokio::task::spawn_blocking(move || work(&api)).await {
             Ok(done) => Ok(done?),
             Err(error) => {
-                tracing::error!(%error, "a request could not be worked on");
-                Err(ApiError::unavailable("internal", "the request could not be worked on: see the log"))
+                tracing::error!(%error, "request failed");
+                Err(ApiError::unavailable("internal", "the request failed: see the log of the daemon"))
             }
         }
     }
@@ -211,8 +211,8 @@ impl ApiState {
         let words = |(place, containers): (String, Vec<String>)| {
             let names = containers.join(" ");
             format!(
-                "{name} left {} on {place}, although {runs_on}: both may serve and write. To remove what is left, \
-                 run there: docker rm -f {names}",
+                "{name} still has {} on {place}, although {runs_on}: both may serve and write. To remove \
+                the rest, run there: docker rm -f {names}",
                 containers.join(", ")
             )
         };

@@ -24,13 +24,13 @@ impl ApiError {
 
     /// The caller has no valid token. The text is the same for every cause.
     pub(super) fn unauthorized() -> Self {
-        let message = "show a token that is in force: `Authorization: Bearer abide_...`";
+        let message = "missing or invalid token: send `Authorization: Bearer abide_...`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
     /// The caller lacks the permission. The text is the same whether or not the thing exists.
     pub(super) fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow that")
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow this request")
     }
 
     /// The role of a visitor of the web page lacks the permission.
@@ -49,7 +49,7 @@ impl ApiError {
 
     /// Too many requests without a valid token.
     pub(super) fn too_many_failures() -> Self {
-        let message = "too many attempts without a token that is in force: wait a little";
+        let message = "too many requests without a valid token: retry later";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", message)
     }
 
@@ -80,7 +80,7 @@ impl ApiError {
 
     /// The request needs a daemon.
     pub(super) fn no_daemon() -> Self {
-        Self::unavailable("no-daemon", "no daemon runs: start one with `abide daemon`")
+        Self::unavailable("no-daemon", "no daemon is running: start one with `abide daemon`")
     }
 
     /// An error of axum itself, with axum's status if that is a client error.
@@ -104,7 +104,7 @@ impl From<RecordError> for ApiError {
     /// The one place that logs record errors.
     fn from(error: RecordError) -> Self {
         let message = chain(&error);
-        tracing::error!(message, "the record could not be used");
+        tracing::error!(message, "record error");
         let word = if matches!(error, RecordError::DiskFull) { "disk-full" } else { "record-unavailable" };
         Self::unavailable(word, message)
     }
@@ -147,6 +147,6 @@ pub(super) async fn no_route(uri: Uri, headers: HeaderMap) -> Response {
 
 /// Answers a request with the wrong method.
 pub(super) async fn no_method(method: Method, uri: Uri) -> ApiError {
-    let message = format!("`{}` does not take {method}", uri.path());
+    let message = format!("method {method} is not allowed for `{}`", uri.path());
     ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message)
 }

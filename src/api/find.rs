@@ -36,9 +36,7 @@ impl Found {
     pub(super) fn declared(&self) -> Result<&EnvironmentSpec, ApiError> {
         self.spec().ok_or_else(|| {
             let name = &self.name;
-            ApiError::unprocessable(format!(
-                "the manifest does not declare `{name}` any more: declare it first"
-            ))
+            ApiError::unprocessable(format!("`{name}` is no longer in the manifest: declare it first"))
         })
     }
 }
@@ -80,11 +78,11 @@ fn unknown(text: &str, names: &BTreeSet<EnvironmentName>) -> String {
     let near = |name: &&EnvironmentName| distance(text, name.as_str()) <= TYPING_ERRORS;
     let meant = names.iter().filter(near).min_by_key(|name| distance(text, name.as_str()));
     match meant {
-        Some(meant) => format!("no environment `{shown}`; did you mean `{meant}`?"),
-        None if names.is_empty() => format!("no environment `{shown}`; the manifest declares none"),
+        Some(meant) => format!("unknown environment `{shown}`; did you mean `{meant}`?"),
+        None if names.is_empty() => format!("unknown environment `{shown}`; the manifest declares none"),
         None => {
             let all: Vec<_> = names.iter().map(EnvironmentName::as_str).collect();
-            format!("no environment `{shown}`; there are: {}", all.join(", "))
+            format!("unknown environment `{shown}`; known environments: {}", all.join(", "))
         }
     }
 }

@@ -29,7 +29,7 @@ impl TagInbox for RecordInbox {
         let state = self.manifest.borrow();
         let named = state.manifest.registries.get(host)?.webhook.as_ref()?;
         Some(secret::read(named).unwrap_or_else(|error| {
-            tracing::error!(registry = %host, %error, "the token of its notifications cannot be read");
+            tracing::error!(registry = %host, %error, "cannot read the token for registry notifications");
             Secret::default()
         }))
     }
@@ -59,7 +59,7 @@ impl Inbox for RecordInbox {
         // The secret is read again each time, so that a rotated secret needs no restart. If it
         // cannot be read, the secret is empty, and no delivery is authentic.
         let secret = secret::read(&webhook.secret).unwrap_or_else(|error| {
-            tracing::error!(repository = %name, %error, "the webhook's secret cannot be read");
+            tracing::error!(repository = %name, %error, "cannot read the webhook's secret");
             Secret::default()
         });
         Some(Hook { provider: webhook.provider, secret, name })

@@ -48,7 +48,7 @@ pub(super) async fn logs(
     } else {
         let LogsQuery { follow, tail, since, previous, .. } = query;
         if previous && (follow || since.is_some()) {
-            return Err(ApiError::bad_request("`previous` goes with neither `follow` nor `since`"));
+            return Err(ApiError::bad_request("`previous` cannot be combined with `follow` or `since`"));
         }
         let options = LogOptions { follow, tail, since, previous };
         if let Some(host) = found.host() {
@@ -87,11 +87,13 @@ async fn build_log(
     };
     let follow = if query.follow { Follow::Until(Box::new(is_over)) } else { Follow::No };
     tail::open(&path, query.tail, follow).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => ApiError::not_found(format!("the log of build {number} is not kept")),
-        kind => ApiError::unavailable(
-            "log-unavailable",
-            format!("the log of build {number} cannot be read: {kind}"),
-        ),
+        std::io::ErrorKind::NotFound => ApiError::not_found(format!(
+            "the log of build {number} is no \
+            longer stored"
+        )),
+        kind => {
+            ApiError::unavailable("log-unavailable", format!("cannot read the log of build {number}: {kind}"))
+        }
     })
 }
 
@@ -102,7 +104,7 @@ fn newest_build(api: &ApiState, environment: &EnvironmentName) -> Result<u64, Ap
         return Ok(build.number);
     }
     let newest = api.status.builds(environment, 1)?.first().map(|build| build.number);
-    newest.ok_or_else(|| ApiError::not_found(format!("nothing was built for `{environment}` yet")))
+    newest.ok_or_else(|| ApiError::not_found(format!("`{environment}` has no builds yet")))
 }
 
 /// Whether the log is complete. A build has a record once it has a permanent result. The record

@@ -30,9 +30,9 @@ pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Response, ApiE
 
 fn check(liveness: &Liveness, now: Timestamp) -> Result<(), String> {
     let Liveness { engine, observed, resync } = liveness;
-    let engine = if *engine { "" } else { "; the Docker Engine does not answer" };
+    let engine = if *engine { "" } else { "; the Docker Engine does not respond" };
     let Some(observed) = observed else {
-        return Err(format!("nothing was observed yet{engine}"));
+        return Err(format!("the containers have not been observed yet{engine}"));
     };
     let age = now.since(*observed);
     if age > *resync * ROUNDS {

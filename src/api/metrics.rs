@@ -28,7 +28,7 @@ pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, Api
     let mut page = Page::default();
     environments(&mut page, &api.apart(ApiState::views).await?, now);
     let builds = api.status.build_counts()?;
-    page.family("abide_builds_total", "counter", "Builds that came to a verdict.");
+    page.family("abide_builds_total", "counter", "Finished builds, by result.");
     page.line("abide_builds_total", &[("result", "built")], builds.built);
     page.line("abide_builds_total", &[("result", "failed")], builds.failed);
     controller(&mut page, &api, now);
@@ -38,7 +38,7 @@ pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, Api
 }
 
 fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
-    page.family("abide_environment_status", "gauge", "1 for the status that the environment has.");
+    page.family("abide_environment_status", "gauge", "1 for the current status of the environment.");
     for view in views {
         for condition in CONDITIONS {
             let labels = [("environment", view.environment.as_str()), ("status", condition.as_str())];
@@ -47,25 +47,22 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
     }
     type Value = fn(&EnvironmentView, Timestamp) -> Option<u64>;
     let families: [(&str, &str, &str, Value); 5] = [
-        ("abide_environment_generation", "gauge", "The generation of the record.", |view, _| {
+        ("abide_environment_generation", "gauge", "The recorded generation.", |view, _| {
             Some(view.generation.0)
         }),
         (
             "abide_environment_observed_generation",
             "gauge",
-            "The generation that the status speaks of.",
+            "The generation that the status refers to.",
             |view, _| view.observed_generation.map(|generation| generation.0),
         ),
-        (
-            "abide_environment_status_seconds",
-            "gauge",
-            "For how long the status is what it is.",
-            |view, now| view.since.map(|since| now.since(since).as_secs()),
-        ),
-        ("abide_environment_restarts_total", "counter", "Restarts of the container that runs.", |view, _| {
+        ("abide_environment_status_seconds", "gauge", "Time since the status last changed.", |view, now| {
+            view.since.map(|since| now.since(since).as_secs())
+        }),
+        ("abide_environment_restarts_total", "counter", "Restarts of the running container.", |view, _| {
             view.running.as_ref().map(|running| u64::from(running.restarts))
         }),
-        ("abide_environment_held", "gauge", "1 where a person holds the environment.", |view, _| {
+        ("abide_environment_held", "gauge", "1 if the environment is held.", |view, _| {
             Some(u64::from(view.held.is_some()))
         }),
     ];
@@ -82,10 +79,10 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
 fn controller(page: &mut Page, api: &ApiState, now: Timestamp) {
     let Some(controller) = &api.controller else { return };
     let liveness = controller.alive();
-    page.family("abide_engine_up", "gauge", "1 where the Docker Engine answers.");
+    page.family("abide_engine_up", "gauge", "1 if the Docker Engine responds.");
     page.line("abide_engine_up", &[], u64::from(liveness.engine));
     if let Some(observed) = liveness.observed {
-        page.family("abide_observation_age_seconds", "gauge", "Time since everything was last observed.");
+        page.family("abide_observation_age_seconds", "gauge", "Time since the last full observation.");
         page.line("abide_observation_age_seconds", &[], now.since(observed).as_secs());
     }
 }

@@ -170,7 +170,7 @@ async fn next<L: Listener>(listener: &L, admission: &Admission) -> (L::Stream, P
             Err(error) => {
                 // For example, no file descriptor is left, and unauthenticated clients hold some.
                 let made_room = admission.evict();
-                tracing::warn!(%error, ?pause, made_room, "no connection can be accepted");
+                tracing::warn!(%error, ?pause, made_room, "failed to accept a connection");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -204,12 +204,12 @@ where
             Ok(Ok((Opened::Plain(stream), version))) => served.serve(stream, version).await,
             Ok(Ok((Opened::Tls(stream), version))) => served.serve(stream, version).await,
             // A peer can cause this at will, so it is not logged by default.
-            Ok(Err(error)) => tracing::debug!(%error, ?peer, "no connection was made of it"),
+            Ok(Err(error)) => tracing::debug!(%error, ?peer, "client closed before the handshake finished"),
             Err(_) => {}
         }
     };
     tokio::select! {
         () = serving => {}
-        () = standing.evicted() => tracing::debug!(?peer, "closed to make room for others"),
+        () = standing.evicted() => tracing::debug!(?peer, "closed to free a connection slot"),
     }
 }

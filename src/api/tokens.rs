@@ -57,7 +57,8 @@ pub(super) async fn create(
     let (name, role) = (name(&wanted)?, role(&api, wanted)?);
     let new = NewToken { name, role, expires };
     let (about, credential) = api.token_writer.create(new, Deed { at: now, by }).await?;
-    tracing::info!(token = %about.id, name = %about.name, role = %about.role, by = about.created.by, "a token was made");
+    tracing::info!(token = %about.id, name = %about.name, role = %about.role, by = about.created.by, "token \
+        created");
     let credential = api.pin.map_or(credential.clone(), |pin| credential.pinned(pin));
     let issued = IssuedToken { token: credential.text(), about };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(issued)).into_response())
@@ -74,7 +75,7 @@ pub(super) async fn revoke(
     let revoked = api.token_writer.revoke(&id, Deed { at, by }).await?;
     let token = revoked.ok_or_else(|| unknown(&text))?;
     if let Some(deed) = token.revoked.as_ref().filter(|deed| deed.at == at) {
-        tracing::info!(token = %token.id, name = %token.name, by = deed.by, "a token was revoked");
+        tracing::info!(token = %token.id, name = %token.name, by = deed.by, "token revoked");
     }
     Ok(Json(token))
 }
@@ -93,15 +94,18 @@ fn find(api: &ApiState, text: &str, now: Timestamp) -> Result<TokenId, ApiError>
 fn unknown(text: &str) -> ApiError {
     // A client that pastes a whole token here must not get it back.
     let is_name = TokenName::new(text).is_ok() && text.len() <= 40;
-    let shown = if is_name { format!("`{text}`") } else { "what was given".to_owned() };
-    ApiError::not_found(format!("{shown} is neither a token's id nor the name of one that is in force"))
+    let shown = if is_name { format!("`{text}`") } else { "the given text".to_owned() };
+    ApiError::not_found(format!(
+        "{shown} is neither the ID of a token nor the name of a valid one: see \
+        `abide token list`"
+    ))
 }
 
 fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
-    let refused = |why: String| ApiError::bad_request(format!("`expires` is not understood: {why}"));
+    let refused = |why: String| ApiError::bad_request(format!("invalid `expires`: {why}"));
     let duration = humantime::parse_duration(text).map_err(|error| refused(error.to_string()))?;
     if duration.is_zero() {
-        return Err(refused("it is no time at all".to_owned()));
+        return Err(refused("the duration must be more than zero".to_owned()));
     }
     Ok(now.after(duration))
 }
@@ -109,13 +113,13 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
 fn name(wanted: &Wanted) -> Result<TokenName, ApiError> {
     let of_agent = wanted.agent.as_ref().and_then(|agent| TokenName::new(agent.as_str()).ok());
     wanted.name.clone().or(of_agent).ok_or_else(|| {
-        ApiError::bad_request("give the token a `name`: the record names it where it moves something")
+        ApiError::bad_request("missing `name`: the record shows it beside each change made with the token")
     })
 }
 
 fn role(api: &ApiState, wanted: Wanted) -> Result<Role, ApiError> {
     let Wanted { role, environments, agent, .. } = wanted;
-    let only = |what: &str, role: &str| Err(ApiError::bad_request(format!("only {role} has `{what}`")));
+    let only = |what: &str, role: &str| Err(ApiError::bad_request(format!("`{what}` is only for {role}")));
     if !environments.is_empty() && !matches!(role, RoleWord::Deployer) {
         return only("environments", "a deployer");
     }
@@ -126,13 +130,13 @@ fn role(api: &ApiState, wanted: Wanted) -> Result<Role, ApiError> {
         (RoleWord::Viewer, _) => Ok(Role::Viewer),
         (RoleWord::Admin, _) => Ok(Role::Admin),
         (RoleWord::Deployer, _) if environments.is_empty() => {
-            Err(ApiError::bad_request("name the `environments` that the deployer may move"))
+            Err(ApiError::bad_request("missing `environments`: list the ones that the deployer may change"))
         }
         (RoleWord::Deployer, _) => {
             environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
             Ok(Role::Deployer { environments: environments.into_iter().collect() })
         }
         (RoleWord::Agent, Some(agent)) => Ok(Role::Agent { agent }),
-        (RoleWord::Agent, None) => Err(ApiError::bad_request("name the `agent`")),
+        (RoleWord::Agent, None) => Err(ApiError::bad_request("missing `agent`: give the name of the agent")),
     }
 }

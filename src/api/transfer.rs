@@ -35,10 +35,10 @@ pub(super) async fn import(
     api.writer.import(export).await?;
     let count = environments.len();
     let mut message =
-        format!("the record of {count} environment{} is imported", if count == 1 { "" } else { "s" });
+        format!("imported the record of {count} environment{}", if count == 1 { "" } else { "s" });
     if is_moved && api.controller.is_some() {
         // Containers carry the record's ID, and the controller reads it only at its start.
-        message.push_str("; its id is another one: restart the daemon, which takes it on then");
+        message.push_str("; the record has a new ID: restart the daemon to use it");
     }
     Ok(Json(Imported { environments, message }))
 }

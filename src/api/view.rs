@@ -124,13 +124,15 @@ impl Said {
             None => (
                 Condition::Blocked,
                 format!(
-                    "the agent {host} has never connected: run `abide agent` on its host, with the token that \
-                     `abide token create --agent {host}` makes"
+                    "the agent {host} has never connected: run `abide agent` on its host, with a token \
+                    from `abide token create --agent {host}`"
                 ),
             ),
             Some(at) => {
-                let message =
-                    format!("the agent {host} is away and was last heard {at}; until then: {}", self.message);
+                let message = format!(
+                    "the agent {host} is disconnected, last seen {at}; last reported: {}",
+                    self.message
+                );
                 let is_ready = self.condition == Condition::Ready;
                 (if is_ready { Condition::Degraded } else { self.condition }, message)
             }
@@ -164,13 +166,13 @@ impl Facts<'_> {
         let Some(status) = &self.status else {
             let reason = if self.spec.is_some() { Reason::Unknown } else { Reason::NotInManifest };
             let message = match self.host() {
-                Some(host) => format!("nothing was heard of it from the agent {host} yet"),
-                None => "no pass has run yet".to_owned(),
+                Some(host) => format!("the agent {host} has not reported it yet"),
+                None => "not reconciled yet".to_owned(),
             };
             return Said::progressing(reason, message, None);
         };
         if self.spec.is_none() && status.reason != Reason::NotInManifest {
-            let message = "the manifest does not declare it any more".to_owned();
+            let message = "it is no longer in the manifest".to_owned();
             return Said { reason: Reason::NotInManifest, message, ..Said::of_status(status) };
         }
         match self.moved_since(status) {
@@ -191,31 +193,34 @@ impl Facts<'_> {
         let updating = |message: String, since| Some((Reason::Updating, message, since));
         let (recorded, seen) = (desired.entry.generation, status.observed_generation);
         if is_at_rest && desired.wanted_generation().is_some_and(|wanted| wanted > seen) {
-            let message = format!("generation {recorded} is recorded; {seer} has seen {seen}");
+            let message = format!(
+                "generation {recorded} is recorded; {seer} has not processed it yet \
+                (last: {seen})"
+            );
             return updating(message, Some(desired.entry.at));
         }
         match (&desired.hold, status.condition) {
             (Some(hold), Condition::Ready) => {
-                return updating(format!("it is held; {seer} has not looked since"), Some(hold.since));
+                return updating(format!("it is held; {seer} has not reconciled it since"), Some(hold.since));
             }
             (None, Condition::Held) => {
-                return updating(format!("its hold has ended; {seer} has not looked since"), None);
+                return updating(format!("its hold has ended; {seer} has not reconciled it since"), None);
             }
             (Some(_), _) => return None,
             (None, _) => {}
         }
         if is_at_rest && desired.sync > status.observed_sync {
-            return updating(format!("someone said sync; {seer} has not looked since"), desired.sync);
+            return updating(format!("sync was requested; {seer} has not reconciled it since"), desired.sync);
         }
         let is_edited = self.mark.is_some()
             && status.observed_declaration.is_some()
             && self.mark != status.observed_declaration;
         if is_at_rest && is_edited {
-            return updating(format!("the manifest was edited; {seer} has not looked since"), None);
+            return updating(format!("the manifest was edited; {seer} has not reconciled it since"), None);
         }
         let is_unseen = self.host().is_none() && self.look.as_ref().is_some_and(|look| !look.is_observed);
         (status.condition == Condition::Ready && is_unseen).then(|| {
-            let message = format!("not looked at since the daemon started; before that: {}", status.message);
+            let message = format!("not reconciled since the daemon started; before that: {}", status.message);
             (Reason::Unknown, message, None)
         })
     }
@@ -258,7 +263,7 @@ impl Facts<'_> {
             }
             Supply::Promotion { .. } | Supply::Manual => return None,
         };
-        let asked = || desired.asked.map(|at| (format!("{who} is asked"), at));
+        let asked = || desired.asked.map(|at| (format!("{who} is being queried"), at));
         let answered = self.look.as_ref().and_then(|look| look.answered);
         let is_late = hinted.as_ref().is_some_and(|(_, since)| answered >= Some(*since));
         let state = if is_late { "does not show it yet" } else { "has not answered yet" };
@@ -275,8 +280,9 @@ impl Facts<'_> {
     /// Warnings beyond the status.
     fn warnings(&self, settled: &Said) -> Vec<String> {
         let trouble = self.trouble().filter(|_| !settled.is_of_source);
-        let of_source =
-            trouble.map(|trouble| format!("{}; what follows it keeps what it has", trouble.message));
+        let of_source = trouble.map(|trouble| {
+            format!("{}; environments that track it keep their current version", trouble.message)
+        });
         let of_status = self.status.iter().flat_map(|status| status.warnings.iter().cloned());
         of_source.into_iter().chain(of_status).collect()
     }
@@ -287,7 +293,7 @@ impl Facts<'_> {
 
     /// The name of the process that reconciles it.
     fn seer(&self) -> String {
-        self.host().map_or_else(|| "the loop".to_owned(), |host| format!("the agent {host}"))
+        self.host().map_or_else(|| "the controller".to_owned(), |host| format!("the agent {host}"))
     }
 }
 

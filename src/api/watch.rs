@@ -78,7 +78,7 @@ impl Watcher {
             let rung = self.listen().await?;
             if let Err(error) = self.tell(rung) {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, "a watch ended because the record could not be read");
+                tracing::warn!(error, "a watch ended: cannot read the record");
                 return None;
             }
         }

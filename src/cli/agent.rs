@@ -41,7 +41,11 @@ pub(crate) struct AgentArgs {
 
 pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit, Failure> {
     let server = session.server().ok_or_else(|| {
-        Failure::Usage("which controller? Give --server, such as --server https://ci.example.com".to_owned())
+        Failure::Usage(
+            "missing --server: give the URL of the controller, such as --server \
+            https://ci.example.com"
+                .to_owned(),
+        )
     })?;
     let options = Options {
         folder: session.desired_state.clone(),
@@ -63,8 +67,8 @@ fn token(args: &AgentArgs, session: &Session) -> Result<Secret, Failure> {
     let Some(path) = &args.token_file else {
         return session.token().cloned().ok_or_else(|| {
             Failure::Usage(
-                "which agent is this? Give its token in ABIDE_TOKEN or --token-file; `abide token create` on the \
-                 controller makes one"
+                "missing token: set ABIDE_TOKEN or --token-file; `abide token create` on the controller \
+                creates one"
                     .to_owned(),
             )
         });

@@ -54,7 +54,7 @@ pub(crate) async fn run(_: &CheckArgs, session: &mut Session) -> Result<Exit, Fa
     if problems.is_empty() {
         return Ok(Exit::Done);
     }
-    Err(Failure::No(format!("the manifest has {}", counted(problems.len(), "problem", "problems"))))
+    Err(Failure::No(format!("invalid manifest: {}", counted(problems.len(), "problem", "problems"))))
 }
 
 /// The running daemon's warnings about its environments; empty without a daemon.
@@ -71,7 +71,7 @@ async fn warnings(session: &mut Session) -> Vec<String> {
 fn praise(summary: &CheckSummary) -> String {
     let environments = listed(&summary.environments, "environment", "environments");
     let repositories = listed(&summary.repositories, "repository", "repositories");
-    format!("nothing is wrong: {environments}, {repositories}")
+    format!("the manifest is valid: {environments}, {repositories}")
 }
 
 fn listed(names: &[String], one: &str, many: &str) -> String {

@@ -63,7 +63,7 @@ pub(crate) enum Failure {
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
     /// No daemon runs, and the record cannot be opened.
-    #[error("cannot work on the record in {}", folder.display())]
+    #[error("cannot use the record in {}", folder.display())]
     Record {
         /// The desired-state folder.
         folder: PathBuf,
@@ -135,7 +135,7 @@ mod tests {
         let cause = anyhow::anyhow!("the disk is full").context("the store does not open");
         let failure = Failure::Record { folder: "state".into(), source: cause };
         let expected = [
-            "error: cannot work on the record in state",
+            "error: cannot use the record in state",
             "caused by: the store does not open",
             "caused by: the disk is full",
         ];

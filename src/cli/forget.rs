@@ -58,7 +58,7 @@ async fn until_gone(client: &Client, name: &EnvironmentName) -> Result<(), Failu
             Err(ClientError::Refused { status: 404, .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
             Ok(_) if Instant::now() > deadline => {
-                let why = format!("{name} is not removed yet; `abide events {name}` shows why");
+                let why = format!("{name} is not removed yet: `abide events {name}` shows why");
                 return Err(Failure::No(why));
             }
             Ok(_) => sleep(PAUSE).await,

@@ -30,7 +30,7 @@ pub(crate) async fn run(args: &HistoryArgs, session: &mut Session) -> Result<Exi
     if session.console.is_json() {
         session.console.json(&history)?;
     } else if history.is_empty() {
-        session.console.talk(&format!("nothing was ever recorded for {}", args.environment));
+        session.console.talk(&format!("no history for {}", args.environment));
     } else {
         let table = table(&history, session.now(), session.console.screen().width);
         session.console.data(&table)?;
@@ -62,7 +62,7 @@ pub(crate) fn outcome(outcome: Option<&Outcome>) -> &'static str {
         Some(Outcome::Ready) => "ready",
         Some(Outcome::Failed(_)) => "failed",
         Some(Outcome::Superseded) => "superseded",
-        None => "under way",
+        None => "in progress",
     }
 }
 

@@ -28,9 +28,9 @@ pub(crate) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit
     let export = read(&args.file)?;
     // Input that is not JSON is refused here, because here the error can name the file.
     let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&export);
-    parsed.map_err(|error| Failure::Usage(format!("{} holds no JSON: {error}", args.file)))?;
+    parsed.map_err(|error| Failure::Usage(format!("{} is not valid JSON: {error}", args.file)))?;
     let client = session.client(Need::Record).await?;
-    let question = "Replace the whole record by the imported one?";
+    let question = "Replace the whole record with the imported one?";
     // Standard input carries the record, so it cannot also carry an answer.
     if !args.yes && args.file != "-" && !session.console.agreed_on_a_terminal(question)? {
         return Err(Failure::No("nothing was imported".to_owned()));

@@ -62,7 +62,7 @@ fn parse_since(text: &str) -> Result<Since, String> {
     let moment = Timestamp::parse(text).map(Since::At);
     moment
         .or_else(|_| humantime::parse_duration(text).map(Since::Ago))
-        .map_err(|_| "neither a length of time, such as `10m`, nor a moment in RFC 3339".to_owned())
+        .map_err(|_| "must be a duration, such as `10m`, or a time in RFC 3339".to_owned())
 }
 
 pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, Failure> {

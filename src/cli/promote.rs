@@ -62,7 +62,7 @@ pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exi
     let seen = digest(args, &from)?;
     session.console.talk_block(&comparison(&from, &to));
     if !args.yes && !agreed(args, &seen, session)? {
-        return Err(Failure::No("nothing was moved".to_owned()));
+        return Err(Failure::No("nothing was changed".to_owned()));
     }
     let request = Request { from: &args.from, seen: &seen, digest: args.digest.as_ref() };
     let moved = client.act(&args.to, "promote", &request).await?;
@@ -100,7 +100,7 @@ fn comparison(from: &EnvironmentView, to: &EnvironmentView) -> String {
 
 fn agreed(args: &PromoteArgs, digest: &Digest, session: &mut Session) -> Result<bool, Failure> {
     if !session.console.screen().input_is_terminal {
-        let advice = "there is no terminal to ask on; say --yes where that is what you want";
+        let advice = "cannot ask for confirmation without a terminal: pass --yes to promote anyway";
         return Err(Failure::Usage(advice.to_owned()));
     }
     let question = format!("Promote {} from {} to {}?", digest.short(), args.from, args.to);

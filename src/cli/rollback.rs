@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &RollbackArgs, session: &mut Session) -> Result<Ex
     let environment = &args.environment;
     let to = args.to.map_or_else(|| "its last good generation".to_owned(), |to| format!("generation {to}"));
     if !args.yes && !session.console.agreed_on_a_terminal(&format!("Roll {environment} back to {to}?"))? {
-        return Err(Failure::No("nothing was moved".to_owned()));
+        return Err(Failure::No("nothing was changed".to_owned()));
     }
     let moved = client.act(environment, "rollback", &request).await?;
     moved::report(&mut session.console, &moved)?;

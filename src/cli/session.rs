@@ -150,7 +150,7 @@ impl Session {
             Need::Record | Need::Daemon(_) => (self.entry.offline_router)(&folder),
         };
         let router = router.map_err(|source| Failure::Record { folder, source })?;
-        self.console.talk("no daemon runs; working on the record itself");
+        self.console.talk("no daemon is running; using the record directly");
         Ok(Transport::InProcess(router))
     }
 }

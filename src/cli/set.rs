@@ -61,7 +61,7 @@ impl FromStr for PinnedImage {
                 Ok(Self(text.into()))
             };
         }
-        Err("a tag never decides what runs; name the image by its digest: NAME@sha256:… or sha256:…".into())
+        Err("a tag can change its image: give a digest, NAME@sha256:… or sha256:…".into())
     }
 }
 
@@ -79,8 +79,8 @@ pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, F
     if args.image.is_none() && args.commit.is_none() {
         let name = &args.environment;
         return Err(Failure::Usage(format!(
-            "say what {name} should run: `abide set {name} NAME@sha256:...` for an image, or \
-             `abide set {name} --commit SHA` for a commit of its branch"
+            "missing image or commit for {name}: use `abide set {name} NAME@sha256:...` for an image, or \
+            `abide set {name} --commit SHA` for a commit of its branch"
         )));
     }
     let request =

@@ -81,7 +81,7 @@ fn render(overview: &Overview, in_detail: bool, now: Timestamp, width: Option<us
         return overview.environments.iter().map(|view| detail(view, now)).collect();
     }
     if overview.environments.is_empty() {
-        return "the manifest declares no environment\n".to_owned();
+        return "the manifest declares no environments\n".to_owned();
     }
     table(&overview.environments, now, width)
 }

@@ -152,14 +152,14 @@ fn start_of_agent(token: &str, server: Option<&str>) -> String {
 /// The summary for the user; the token itself does not show its role or lifetime.
 fn told(issued: &IssuedToken) -> String {
     let Token { id, name, role, expires, .. } = &issued.about;
-    let until = expires.map_or_else(|| "it is revoked".to_owned(), |expires| expires.to_string());
+    let until = expires.map_or_else(|| "revoked".to_owned(), |expires| expires.to_string());
     let pin = Credential::parse(issued.token.expose()).and_then(|credential| credential.pin());
     let known = if pin.is_some() {
         "the token pins the server's key"
     } else {
-        "the token has no pin: the server is known by its certificate's authority"
+        "the token has no pin: clients verify the server's certificate with a certificate authority"
     };
-    format!("token {name} ({id}): {role}; in force until {until}; {known}. It is shown this once:")
+    format!("token {name} ({id}): {role}; valid until {until}; {known}. It is shown only once:")
 }
 
 async fn list(session: &mut Session) -> Result<Exit, Failure> {
@@ -168,7 +168,7 @@ async fn list(session: &mut Session) -> Result<Exit, Failure> {
     if session.console.is_json() {
         session.console.json(&tokens)?;
     } else if tokens.is_empty() {
-        session.console.talk("there are no tokens; `abide token create` makes one");
+        session.console.talk("there are no tokens: `abide token create` creates one");
     } else {
         let table = table(&tokens, session.now(), session.console.screen().width);
         session.console.data(&table)?;
@@ -208,7 +208,7 @@ fn table(tokens: &[Token], now: Timestamp, width: Option<usize>) -> String {
 fn state(token: &Token, now: Timestamp) -> (String, anstyle::Style) {
     match &token.revoked {
         Some(deed) => (format!("revoked by {}", deed.by), style::DIM),
-        None if token.is_in_force(now) => ("in force".to_owned(), anstyle::Style::new()),
+        None if token.is_in_force(now) => ("valid".to_owned(), anstyle::Style::new()),
         None => ("expired".to_owned(), style::DIM),
     }
 }
@@ -261,7 +261,7 @@ mod tests {
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("ID            NAME    STATE"), "{text}");
-        assert!(lines[1].contains("in force") && lines[1].ends_with("deployer of dev, test"), "{text}");
+        assert!(lines[1].contains("valid") && lines[1].ends_with("deployer of dev, test"), "{text}");
         assert!(lines[1].contains(&day(ci.expires.unwrap())) && lines[1].contains("never"), "{text}");
         assert!(lines[2].contains("expired") && lines[2].ends_with("viewer"), "{text}");
         assert!(lines[3].contains("revoked by token ops (192.0.2.7)"), "{text}");

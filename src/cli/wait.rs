@@ -241,8 +241,8 @@ impl Vigil<'_> {
     fn timed_out(self, environment: &EnvironmentName) -> Failure {
         match (self.patience.into_lost(), self.last) {
             (Some(error), _) => error.into(),
-            (None, Some(seen)) => Failure::No(format!("out of time: {}", sentence(&seen))),
-            (None, None) => Failure::No(format!("out of time before anything was heard of {environment}")),
+            (None, Some(seen)) => Failure::No(format!("timed out: {}", sentence(&seen))),
+            (None, None) => Failure::No(format!("timed out before the status of {environment} was known")),
         }
     }
 }

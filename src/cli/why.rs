@@ -65,7 +65,8 @@ struct Evidence {
 
 async fn gather(client: &Client, name: &EnvironmentName) -> Result<Evidence, Failure> {
     let Overview { mut environments, mut warnings, .. } = client.overview_of(name).await?;
-    let environment = environments.pop().ok_or_else(|| Failure::No(format!("nothing is known of {name}")))?;
+    let environment =
+        environments.pop().ok_or_else(|| Failure::No(format!("nothing is known about {name}")))?;
     warnings.extend(environment.warnings.iter().cloned());
     let generation = environment.generation;
     let record = client.history(name).await?.into_iter().find(|view| view.generation == generation);
@@ -112,12 +113,12 @@ fn chain(evidence: &Evidence, now: Timestamp) -> Vec<Link> {
 fn event(evidence: &Evidence, now: Timestamp) -> String {
     let of_record = newest(evidence, EventKind::Record);
     let event = of_record.or_else(|| evidence.events.last());
-    event.map_or_else(|| "none that is remembered".to_owned(), |event| told(event, now))
+    event.map_or_else(|| "none recorded".to_owned(), |event| told(event, now))
 }
 
 fn record(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     let Some(view) = &evidence.record else { return vec!["nothing was ever recorded".to_owned()] };
-    let origin = view.origin.map_or("of unknown origin", Origin::as_str);
+    let origin = view.origin.map_or("unknown origin", Origin::as_str);
     let by = view.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
     let note = view.note.as_ref().map_or_else(String::new, |note| format!(", {note}"));
     let moved = format!("generation {}: {origin}{by} {}{note}", view.generation, ago(now, view.at));
@@ -132,7 +133,7 @@ fn record(evidence: &Evidence, now: Timestamp) -> Vec<String> {
 fn differences(evidence: &Evidence, now: Timestamp) -> Vec<String> {
     match (&evidence.plan, &evidence.plan_error) {
         (Some(plan), _) if !plan.differences.is_empty() => plan.differences.clone(),
-        (None, Some(error)) => vec![format!("cannot be told: {error}")],
+        (None, Some(error)) => vec![format!("cannot be computed: {error}")],
         _ => past(evidence, EventKind::Difference, now).unwrap_or_else(|| vec!["none".to_owned()]),
     }
 }
@@ -162,14 +163,14 @@ fn next_retry(view: &EnvironmentView, now: Timestamp) -> String {
     match (view.next_retry, view.status) {
         (Some(at), _) => ahead(now, at),
         (None, Condition::Ready) => "none is needed".to_owned(),
-        (None, Condition::Progressing) => "none: it is under way".to_owned(),
+        (None, Condition::Progressing) => "none: already in progress".to_owned(),
         (None, Condition::Held) => format!("none: `abide resume {name}` ends the hold"),
         (None, Condition::RolledBack) => {
-            format!("none: the next version ends this; `abide set {name}` with the bad one tries it again")
+            format!("none until the next version; `abide set {name}` with the failed version retries it")
         }
         (None, Condition::Degraded | Condition::Blocked) => match view.reason.ends() {
-            Ends::ByItself => "by itself: it is looked at again at every change and every minute".to_owned(),
-            Ends::BySomeone => format!("none: someone has to act; `abide sync {name}` tries again"),
+            Ends::ByItself => "automatic: it is reconciled after every change and every minute".to_owned(),
+            Ends::BySomeone => format!("none: someone has to act; then `abide sync {name}` retries"),
         },
     }
 }

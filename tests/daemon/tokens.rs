@@ -43,13 +43,18 @@ fn a_pinned_token_opens_the_door_from_elsewhere_as_far_as_its_role_goes() {
     let at = |token: &str, words: &[&str]| place.abide_at(&place.https(), token, words);
     let seen = at(&viewer, &["status", "-o", "json"]);
     assert!(seen.code == 0 && seen.stdout.contains("\"dev\""), "{}", seen.stderr);
-    refused(&at(&viewer, &["hold", "dev", "--reason", "x"]), 1, "the role of this token does not allow that");
+    refused(
+        &at(&viewer, &["hold", "dev", "--reason", "x"]),
+        1,
+        "the role of this token does not allow \
+        this request",
+    );
     assert_eq!(at(&ci, &["hold", "dev", "--reason", "x"]).code, 0);
     assert!(place.abide(&["status", "dev", "-o", "json"]).stdout.contains("token ci (127.0.0.1)"));
-    refused(&at(&ci, &["token", "list"]), 1, "the role of this token does not allow that");
+    refused(&at(&ci, &["token", "list"]), 1, "the role of this token does not allow this request");
     assert_eq!(place.abide(&["token", "revoke", "ci"]).code, 0);
     refused(&at(&ci, &["status"]), 1, "it is unknown, expired or revoked");
-    refused(&at("", &["status", "--ca", &place.certificate()]), 1, "wants a token");
+    refused(&at("", &["status", "--ca", &place.certificate()]), 1, "requires a token");
     let listed = place.abide(&["token", "list"]).stdout;
     assert!(listed.contains("revoked by") && listed.contains("in force"), "{listed}");
 }
@@ -301,7 +306,10 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
     told.push_str(&text_below(&place.desired_state()));
     let secret = token.split('.').next().unwrap().splitn(3, '_').nth(2).unwrap();
     assert_eq!(secret.len(), 43);
-    assert!(told.contains("a token that is not in force was shown"), "the log was not looked at");
+    assert!(
+        told.contains("rejected: invalid token (unknown, expired or revoked)"),
+        "the log was not looked at"
+    );
     assert!(told.contains("\"route\":\"/api/v1/environments/{environment}/hold\""), "no audit in the log");
     if let Some(place) = told.find(secret) {
         panic!("the token is told: {}", told[place.saturating_sub(300)..place].escape_debug());

@@ -141,7 +141,7 @@ fn the_record_is_worked_on_without_a_daemon_and_the_verbs_say_so() {
     let offline = |arguments: &[&str]| {
         let ran = site.abide(arguments);
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
-        assert!(ran.stderr.contains("no daemon runs"), "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.contains("no daemon is running"), "{arguments:?}: {ran:?}");
         ran
     };
     let view = json(&offline(&["status", "-o", "json"]))[0].take();

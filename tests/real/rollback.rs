@@ -66,7 +66,7 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
         is_rolled_back(&scene, &[("site.env", "SITE_HTTP_STATUS=500\n")], "NeverReady", "GET / 500");
     let [image] = bad_images(&scene).try_into().unwrap();
     let why = scene.abide(&["why", "dev"]).stdout;
-    assert!(why.contains("automatic rollback") && why.contains("the next version ends this"), "{why}");
+    assert!(why.contains("automatic rollback") && why.contains("until the next version"), "{why}");
     assert_eq!(scene.abide(&["diff", "dev"]).stdout.matches("create").count(), 0);
 
     // The same commit again changes nothing; and if the branch returns to it, it is not deployed

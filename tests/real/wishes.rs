@@ -71,7 +71,7 @@ fn from_the_answer_to_a_webhook_until_that_of_git_no_view_says_ready() {
     scene.until("the message says why", "dev", |view| {
         view["reason"] == "HeadUnknown" && view["message"].as_str().unwrap().contains("Failed to connect")
     });
-    assert!(ends(&scene, 1, "wait dev --timeout 2s").contains("out of time"));
+    assert!(ends(&scene, 1, "wait dev --timeout 2s").contains("timed out"));
     assert!(ends(&scene, 1, "sync dev").contains("Failed to connect"));
     git.is_well();
     ends(&scene, 0, "wait dev --timeout 60s");
@@ -96,7 +96,7 @@ fn nothing_old_is_promoted_while_a_push_is_not_looked_at_or_under_way() {
     ends(&scene, 0, "promote test prod --yes --wait");
     assert_eq!(scene.view("prod")["running"]["image_id"], second.as_str());
     let generation = scene.view("prod")["generation"].clone();
-    assert!(ends(&scene, 0, "promote test prod --yes --wait").contains("nothing changes"));
+    assert!(ends(&scene, 0, "promote test prod --yes --wait").contains("no change"));
     assert_eq!(scene.view("prod")["generation"], generation);
 }
 

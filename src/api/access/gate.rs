@@ -52,7 +52,8 @@ impl Gate {
             }
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::error!(error, token = %shown.id(), "a token could not be looked up, so nobody is let in");
+                tracing::error!(error, token = %shown.id(), "cannot look up a token; rejecting the \
+                    request");
                 None
             }
         }
@@ -64,7 +65,7 @@ impl Gate {
         tokio::spawn(async move {
             if let Err(error) = writer.used(&id, now).await {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, token = %id, "the use of a token could not be noted");
+                tracing::warn!(error, token = %id, "failed to record the use of a token");
             }
         });
     }
@@ -76,7 +77,8 @@ impl Gate {
         match self.failures.count(address, Instant::now()) {
             Ok(()) => {
                 if let Some(shown) = shown {
-                    tracing::warn!(%address, token = %shown.id(), "a token that is not in force was shown");
+                    tracing::warn!(%address, token = %shown.id(), "rejected: invalid token (unknown, \
+                        expired or revoked)");
                 }
                 response
             }

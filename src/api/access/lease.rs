@@ -80,7 +80,7 @@ impl HttpBody for Leased {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.ended.poll_unpin(context).is_ready() {
-            let why = io::Error::new(io::ErrorKind::PermissionDenied, "the token is not in force any more");
+            let why = io::Error::new(io::ErrorKind::PermissionDenied, "the token is no longer valid");
             return Poll::Ready(Some(Err(axum::Error::new(why))));
         }
         Pin::new(&mut self.body).poll_frame(context)

@@ -25,7 +25,7 @@ pub(in crate::api) async fn answer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let nobody = || ApiError::not_found("nobody waits for this answer");
+    let nobody = || ApiError::not_found("no request is waiting for this answer");
     if headers.contains_key(FAILED) {
         let why = axum::body::to_bytes(body, LONGEST_FAILURE).await;
         let why =

@@ -219,7 +219,7 @@ impl Desk {
         let seat = seats.entry(agent.clone()).or_default();
         if let Some(live) = seat.session.take_if(|live| live.epoch < hello.epoch) {
             let is_other = live.instance != hello.instance;
-            warn!(%agent, epoch = live.epoch, by = hello.epoch, is_other, "a newer session takes over");
+            warn!(%agent, epoch = live.epoch, by = hello.epoch, is_other, "replaced by a newer session");
             live.superseded.cancel();
         }
         if seat.session.is_some() {
@@ -235,7 +235,7 @@ impl Desk {
             superseded: superseded.clone(),
         });
         drop(seats);
-        info!(%agent, epoch = hello.epoch, software = %hello.software.escape_debug(), "an agent is connected");
+        info!(%agent, epoch = hello.epoch, software = %hello.software.escape_debug(), "agent connected");
         self.hearer.tell_of_presence(self.environments(&agent));
         let (desk, closed) = (self.clone(), self.closed.clone());
         Ok(Session { desk, agent, epoch: hello.epoch, bell, questions, superseded, closed })
@@ -267,7 +267,7 @@ impl Desk {
         drop(forget);
         match answered {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(ControllerError(format!("the agent {agent} went away"))),
+            Ok(Err(_)) => Err(ControllerError(format!("the agent {agent} disconnected"))),
             Err(_) => Err(ControllerError(format!(
                 "the agent {agent} did not answer within {}",
                 humantime::format_duration(PATIENCE)
@@ -280,12 +280,17 @@ impl Desk {
         let Some(live) = seats.get(agent).and_then(|seat| seat.session.as_ref()) else {
             drop(seats);
             let seen = self.presence(agent).last_seen;
-            let since = seen.map_or_else(|| "never connected".to_owned(), |at| format!("last heard {at}"));
+            let since = seen.map_or_else(|| "never connected".to_owned(), |at| format!("last seen {at}"));
             return Err(ControllerError(format!(
-                "the agent {agent} is away ({since}), so it cannot be asked"
+                "the agent {agent} is disconnected ({since}) and cannot answer"
             )));
         };
-        let full = |_| ControllerError(format!("the agent {agent} has too many questions to answer already"));
+        let full = |_| {
+            ControllerError(format!(
+                "the agent {agent} has too many unanswered requests: try \
+            again later"
+            ))
+        };
         live.questions.try_send(ask).map_err(full)
     }
 
@@ -346,7 +351,7 @@ impl Drop for Session {
         {
             seat.session = None;
             seat.last_seen = Some((self.desk.clock)());
-            info!(agent = %self.agent, epoch = self.epoch, "an agent is away");
+            info!(agent = %self.agent, epoch = self.epoch, "agent disconnected");
         }
         drop(seats);
         self.desk.hearer.tell_of_presence(self.desk.environments(&self.agent));

@@ -69,15 +69,17 @@ pub(in crate::api) async fn pull(
             Ok(found) => match found.status() {
                 StatusCode::NOT_FOUND => absent = Some(found),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    tracing::warn!(agent = %caller.agent, path, status = %found.status(), "the registry denies what an agent pulls");
-                    let words = "the registry denies this to the controller";
+                    tracing::warn!(agent = %caller.agent, path, status = %found.status(), "the registry \
+                        denied a pull for an agent");
+                    let words = "the registry denies access to the controller";
                     trouble = Some(ApiError::unavailable("registry-denied", words));
                 }
                 _ => return Ok(stripped(found)),
             },
             Err(error) => {
-                tracing::warn!(agent = %caller.agent, path, %error, "the registry cannot be asked for an agent");
-                let words = "the registry does not answer";
+                tracing::warn!(agent = %caller.agent, path, %error, "a registry request for an agent \
+                    failed");
+                let words = "the registry does not respond";
                 trouble = Some(ApiError::unavailable("registry-unavailable", words));
             }
         }

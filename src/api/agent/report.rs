@@ -17,7 +17,7 @@ pub(in crate::api) async fn report(
     Body(mut report): Body<Report>,
 ) -> Result<axum::Json<Receipt>, ApiError> {
     if !api.desk.is_live(&caller.agent, &report.instance, report.epoch) {
-        return Err(ApiError::conflict("this session is not the agent's: begin another"));
+        return Err(ApiError::conflict("this session is not the agent's current one: start a new session"));
     }
     if let Some(left) = report.left.take() {
         api.desk.note_left(&caller.agent, left);

@@ -38,16 +38,19 @@ pub(in crate::api) async fn session(
 ) -> Result<Response, ApiError> {
     if hello.version != VERSION {
         return Err(ApiError::unprocessable(format!(
-            "the agent speaks version {} of the link, and this controller {VERSION}: install the same abide on both",
+            "the agent uses version {} of the link protocol and this controller uses {VERSION}: install \
+            the same version of abide on both",
             hello.version
         )));
     }
     if hello.instance.len() > LONGEST_INSTANCE {
-        return Err(ApiError::unprocessable(format!("an `instance` has at most {LONGEST_INSTANCE} bytes")));
+        return Err(ApiError::unprocessable(format!(
+            "`instance` must have at most {LONGEST_INSTANCE} bytes"
+        )));
     }
     let Ok(session) = api.desk.enter(caller.agent.clone(), &hello) else {
         return Err(ApiError::conflict(format!(
-            "another agent with the token of `{}` is connected, and came later than this one",
+            "another agent with the token of `{}` connected later: give each host its own token",
             caller.agent
         )));
     };
@@ -108,7 +111,8 @@ impl Talk {
         let assignment = match self.api.assignment(&self.session.agent) {
             Ok(assignment) => Arc::new(assignment),
             Err(error) => {
-                warn!(agent = %self.session.agent, error = %chain(&error), "an agent cannot be told what to run");
+                warn!(agent = %self.session.agent, error = %chain(&error), "cannot prepare the \
+                    assignment for an agent");
                 return None;
             }
         };

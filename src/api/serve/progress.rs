@@ -42,7 +42,7 @@ impl<S> Progress<S> {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit)));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read the answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client is not reading the response")))
     }
 }
 

@@ -384,7 +384,7 @@ async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
     let path = folder.path().join("abide.sock");
     let live = bind_unix(&path).unwrap();
     let error = bind_unix(&path).unwrap_err();
-    assert!(error.to_string().starts_with("another abide daemon listens there"), "{error}");
+    assert!(error.to_string().starts_with("another abide daemon already listens on"), "{error}");
     drop(live);
     assert!(path.exists(), "a stale socket was expected");
     let _again = bind_unix(&path).unwrap();

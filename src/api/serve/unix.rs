@@ -30,21 +30,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum ServeError {
     /// The path is too long for a socket address.
     #[error(
-        "the socket path {} is too long: the system allows sockets {LONGEST_ADDRESS} bytes, so choose a shorter folder",
+        "the socket path {} is too long: the system allows {LONGEST_ADDRESS} bytes; choose a shorter \
+        folder",
         .0.display()
     )]
     TooLong(PathBuf),
     /// Another process listens there.
-    #[error("another abide daemon listens there: {}", .0.display())]
+    #[error("another abide daemon already listens on {}", .0.display())]
     InUse(PathBuf),
     /// Something other than a socket exists there.
-    #[error("{} is no socket; it is left alone", .0.display())]
+    #[error("{} exists and is not a socket: remove it, or choose another folder", .0.display())]
     NoSocket(PathBuf),
     /// The check for a listener failed.
-    #[error("looking for another daemon at {}", .0.display())]
+    #[error("cannot check for another daemon at {}", .0.display())]
     Probe(PathBuf, #[source] io::Error),
     /// The socket could not be created.
-    #[error("making the socket {}", .0.display())]
+    #[error("cannot create the socket {}", .0.display())]
     Bind(PathBuf, #[source] io::Error),
 }
 

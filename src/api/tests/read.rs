@@ -77,12 +77,12 @@ async fn an_unknown_environment_is_named_with_the_one_that_was_meant() {
     let api = api();
     for path in ["tset", "tset/history", "tset/events", "tset/plan", "tset/logs"] {
         let answer = api.get(&format!("/api/v1/environments/{path}")).await;
-        answer.refuses(404, "no environment `tset`; did you mean `test`?");
+        answer.refuses(404, "unknown environment `tset`; did you mean `test`?");
     }
     api.post("tset/set", json!({})).await.refuses(404, "did you mean `test`?");
     api.get("/api/v1/environments/Dev").await.refuses(404, "did you mean `dev`?");
-    api.get("/api/v1/environments/production").await.refuses(404, "there are: dev, lab, prod, test");
-    api.get("/api/v1/environments/%0a%1b%5b31m").await.refuses(404, "no environment");
+    api.get("/api/v1/environments/production").await.refuses(404, "known environments: dev, lab, prod, test");
+    api.get("/api/v1/environments/%0a%1b%5b31m").await.refuses(404, "unknown environment");
     api.get("/api/v1/environments/%ff").await.refuses(400, "");
     assert!(!api.get("/api/v1/environments/%1b%5b31m").await.text.contains("\\u001b"));
 }
@@ -91,7 +91,7 @@ async fn an_unknown_environment_is_named_with_the_one_that_was_meant() {
 async fn what_is_not_there_is_answered_in_words_too() {
     let api = api();
     api.get("/api/v2/environments").await.refuses(404, "/api/v1/");
-    api.get("/api/v1/environments/dev/nothing").await.refuses(404, "nothing at");
+    api.get("/api/v1/environments/dev/nothing").await.refuses(404, "unknown path");
     api.ask(Method::DELETE, "/api/v1/environments/dev", String::new()).await.refuses(405, "DELETE");
     api.get("/api/v1/environments/dev/set").await.refuses(405, "GET");
     api.get("/api/v1/events?limit=many").await.refuses(400, "limit");
@@ -139,7 +139,7 @@ async fn a_plan_comes_from_the_loop_alone() {
     let plan = api().get("/api/v1/environments/dev/plan").await.json();
     assert_eq!(plan["steps"], json!(["start it"]));
     let silent = api().get("/api/v1/environments/lab/plan").await;
-    silent.refuses(503, "does not answer");
+    silent.refuses(503, "does not");
     let nobody = api_with(None).get("/api/v1/environments/dev/plan").await;
     nobody.refuses(503, "abide daemon");
     assert_eq!(nobody.json()["error"], "no-daemon");
@@ -175,7 +175,7 @@ fn build(number: u64) -> BuildRecord {
 async fn the_log_of_a_build_is_that_of_the_newest_or_of_the_one_that_is_named() {
     let api = api();
     let path = "/api/v1/environments/dev/logs?build=true";
-    api.get(path).await.refuses(404, "nothing was built for `dev` yet");
+    api.get(path).await.refuses(404, "`dev` has no builds yet");
     for number in [3, 4] {
         api.handles.status_writer.build(&build(number)).await.unwrap();
         std::fs::write(api.home.path().join(format!("{number}.log")), format!("a\nb\nbuild {number}\n"))
@@ -185,7 +185,7 @@ async fn the_log_of_a_build_is_that_of_the_newest_or_of_the_one_that_is_named() 
     assert_eq!(api.get(&format!("{path}&tail=1")).await.text, "build 4\n");
     assert_eq!(api.get(&format!("{path}&number=3&tail=2")).await.text, "b\nbuild 3\n");
     assert_eq!(api.get(&format!("{path}&number=3&follow=true")).await.text, "a\nb\nbuild 3\n");
-    api.get(&format!("{path}&number=9")).await.refuses(404, "build 9 is not kept");
+    api.get(&format!("{path}&number=9")).await.refuses(404, "build 9 is no longer stored");
 }
 
 #[tokio::test]
@@ -214,8 +214,8 @@ async fn it_is_ready_while_the_loop_looks_at_everything() {
     // The clock is at 1,000 seconds; everything is checked every 30.
     assert_eq!(observed(Some(911), true).get("/readyz").await.status, 200);
     observed(Some(900), true).get("/readyz").await.refuses(503, "1m 40s ago");
-    observed(Some(900), false).get("/readyz").await.refuses(503, "the Docker Engine does not answer");
-    observed(None, true).get("/readyz").await.refuses(503, "nothing was observed yet");
+    observed(Some(900), false).get("/readyz").await.refuses(503, "the Docker Engine does not respond");
+    observed(None, true).get("/readyz").await.refuses(503, "the containers have not been observed yet");
 }
 
 #[tokio::test]

@@ -61,18 +61,18 @@ async fn an_agents_token_is_called_by_the_agents_name() {
 async fn what_makes_no_sense_makes_no_token() {
     let api = api();
     let cases = [
-        (json!({"role": "admin"}), 400, "give the token a `name`"),
+        (json!({"role": "admin"}), 400, "missing `name`"),
         (json!({"name": "x"}), 400, "missing field `role`"),
         (json!({"name": "x", "role": "root"}), 400, "unknown variant `root`"),
         (json!({"name": "a b", "role": "admin"}), 400, "is no token name"),
-        (json!({"name": "x", "role": "deployer"}), 400, "name the `environments`"),
+        (json!({"name": "x", "role": "deployer"}), 400, "missing `environments`"),
         (json!({"name": "x", "role": "deployer", "environments": ["prd"]}), 404, "did you mean `prod`?"),
-        (json!({"name": "x", "role": "viewer", "environments": ["dev"]}), 400, "only a deployer has"),
-        (json!({"name": "x", "role": "admin", "agent": "online"}), 400, "only an agent has"),
-        (json!({"name": "x", "role": "agent"}), 400, "name the `agent`"),
+        (json!({"name": "x", "role": "viewer", "environments": ["dev"]}), 400, "is only for a deployer"),
+        (json!({"name": "x", "role": "admin", "agent": "online"}), 400, "`agent` is only for an agent"),
+        (json!({"name": "x", "role": "agent"}), 400, "missing `agent`: give the name of the agent"),
         (json!({"role": "agent", "agent": "../x"}), 400, "is no agent name"),
-        (json!({"name": "x", "role": "admin", "expires": "soon"}), 400, "`expires` is not understood"),
-        (json!({"name": "x", "role": "admin", "expires": "0s"}), 400, "no time at all"),
+        (json!({"name": "x", "role": "admin", "expires": "soon"}), 400, "invalid `expires`"),
+        (json!({"name": "x", "role": "admin", "expires": "0s"}), 400, "more than zero"),
         (json!({"name": "x", "role": "admin", "secret": "x"}), 400, "unknown field `secret`"),
     ];
     for (body, status, expected) in cases {
@@ -100,7 +100,7 @@ async fn a_whole_token_in_the_wrong_place_does_not_come_back() {
     let issued = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
     let text = issued["token"].as_str().unwrap();
     let answer = revoke(&api, text).await;
-    answer.refuses(404, "what was given is neither");
+    answer.refuses(404, "the given text is neither");
     assert!(!answer.text.contains(text));
 }
 

@@ -44,7 +44,7 @@ async fn a_commit_is_set_where_a_branch_is_followed() {
     assert_eq!((entry.revision, entry.image), (Some(commit(7)), None));
     for environment in ["prod", "lab"] {
         let answer = api.post(&format!("{environment}/set"), json!({"commit": commit(7).to_string()})).await;
-        answer.refuses(422, "follows no branch");
+        answer.refuses(422, "tracks no branch");
     }
 }
 
@@ -54,20 +54,22 @@ async fn what_names_no_content_is_not_set() {
     let cases = [
         (json!({}), "either an `image` or a `commit`"),
         (json!({"image": digest(1).to_string(), "commit": commit(1).to_string()}), "either"),
-        (json!({"image": "nginx:latest"}), "names no content"),
+        (json!({"image": "nginx:latest"}), "has no digest"),
         (json!({"image": "nginx@sha256:12"}), "64 lower-case"),
         (json!({"image": "sha256:12"}), "64 lower-case"),
-        (json!({"image": format!("; rm -rf / @{}", digest(1))}), "names no content"),
-        (json!({"image": format!("@{}", digest(1))}), "names no content"),
+        (json!({"image": format!("; rm -rf / @{}", digest(1))}), "has no digest"),
+        (json!({"image": format!("@{}", digest(1))}), "has no digest"),
         (json!({"commit": "abc123"}), "40 or 64"),
         (json!({"commit": 7}), "invalid type"),
         (json!({"tag": "latest"}), "unknown field `tag`"),
-        (json!([]), "the body is not understood"),
+        (json!([]), "invalid request body"),
     ];
     for (body, expected) in cases {
         api.post("dev/set", body).await.refuses(400, expected);
     }
-    api.ask(Method::POST, "/api/v1/environments/dev/set", "{".into()).await.refuses(400, "not understood");
+    api.ask(Method::POST, "/api/v1/environments/dev/set", "{".into())
+        .await
+        .refuses(400, "invalid request body");
     assert_eq!(record_of(&api, "dev").entry.generation, Generation(0));
 }
 
@@ -83,7 +85,7 @@ async fn what_is_recorded_for_a_held_environment_is_said_to_wait() {
     api.ready("dev", 1).await;
     api.post("dev/hold", json!({"reason": "a demo"})).await.moved();
     let moved = api.post("dev/set", json!({"image": digest(2).to_string()})).await.moved();
-    assert!(moved["message"].as_str().unwrap().contains("applied on `resume`"), "{moved}");
+    assert!(moved["message"].as_str().unwrap().contains("takes effect on `resume`"), "{moved}");
     assert_eq!(record_of(&api, "dev").entry.generation, Generation(2));
 }
 
@@ -91,7 +93,7 @@ async fn what_is_recorded_for_a_held_environment_is_said_to_wait() {
 async fn without_a_loop_a_change_is_recorded_and_says_so() {
     let api = api_with(None);
     let moved = api.post("dev/set", json!({"image": digest(2).to_string()})).await.moved();
-    assert!(moved["message"].as_str().unwrap().contains("no daemon runs"), "{moved}");
+    assert!(moved["message"].as_str().unwrap().contains("no daemon is running"), "{moved}");
 }
 
 #[tokio::test]
@@ -137,19 +139,19 @@ async fn only_what_is_ready_is_promoted() {
     let promotion = json!({"from": "test"});
     let silent = api();
     silent.record("test", 1).await;
-    silent.post("prod/promote", promotion.clone()).await.refuses(409, "nothing is known");
+    silent.post("prod/promote", promotion.clone()).await.refuses(409, "not known yet");
 
     type Spoil = fn(&mut Status);
     let cases: [(&str, Spoil); 4] = [
-        ("it is Degraded: it hurts", |status| {
+        ("its status is Degraded: it hurts", |status| {
             (status.condition, status.reason) = (Condition::Degraded, Reason::Unhealthy);
             status.message = "it hurts".into();
         }),
-        ("generation 3 is recorded; the loop has seen 2", |status| {
+        ("generation 3 is recorded; the controller has not processed it yet (last: 2)", |status| {
             status.observed_generation = Generation(2);
         }),
         ("is recorded", |status| status.running.as_mut().unwrap().image_id = Some(digest(9))),
-        ("does not run", |status| status.running = None),
+        ("not running", |status| status.running = None),
     ];
     for (expected, spoil) in cases {
         let api = api();
@@ -204,8 +206,8 @@ async fn a_rollback_to_nowhere_is_refused_in_words() {
     api.post("dev/rollback", json!({})).await.refuses(409, "no earlier generation became ready");
     api.ready("dev", 1).await;
     api.post("dev/rollback", json!({})).await.refuses(409, "no earlier generation became ready");
-    api.post("dev/rollback", json!({"to": 1})).await.refuses(409, "is the current one");
-    api.post("dev/rollback", json!({"to": 7})).await.refuses(409, "no generation 7");
+    api.post("dev/rollback", json!({"to": 1})).await.refuses(409, "is already the current one");
+    api.post("dev/rollback", json!({"to": 7})).await.refuses(409, "generation 7 is not in the history");
     api.post("dev/rollback", json!({"to": -1})).await.refuses(400, "invalid value");
     api.post("dev/set", json!({"commit": commit(9).to_string()})).await.moved();
     api.record("dev", 3).await;
@@ -257,8 +259,8 @@ async fn a_hold_keeps_what_is_good_now() {
 async fn a_hold_needs_a_reason() {
     let api = api();
     api.post("dev/hold", json!({})).await.refuses(400, "missing field `reason`");
-    api.post("dev/hold", json!({"reason": " \n"})).await.refuses(400, "give a `reason`");
-    api.post("dev/hold", json!({"reason": "x".repeat(1_001)})).await.refuses(400, "longer than");
+    api.post("dev/hold", json!({"reason": " \n"})).await.refuses(400, "missing `reason`");
+    api.post("dev/hold", json!({"reason": "x".repeat(1_001)})).await.refuses(400, "at most");
     api.post("dev/hold", json!({"reason": " two\r\nlines\u{1b}[31m "})).await.moved();
     assert_eq!(record_of(&api, "dev").hold.unwrap().reason, "two lines [31m");
 }
@@ -298,11 +300,11 @@ async fn a_sync_tells_what_git_answers() {
     assert_eq!((&moved["generation"], &moved["failed"]), (&json!(1), &json!(false)), "{moved}");
     assert!(moved["message"].as_str().unwrap().contains("generation 1 is recorded"), "{moved}");
     let moved = api.post("dev/sync", json!({})).await.moved();
-    assert!(moved["message"].as_str().unwrap().contains("git still says 000000000000"), "{moved}");
+    assert!(moved["message"].as_str().unwrap().contains("git still reports 000000000000"), "{moved}");
     let desired = record_of(&api, "dev");
     assert_eq!((desired.asked, desired.entry.revision), (None, Some(commit(7))));
     let prod = api.post("prod/sync", json!({})).await.moved();
-    assert_eq!(prod["message"], "`prod` is looked at now", "there is nobody to ask");
+    assert_eq!(prod["message"], "`prod` is being reconciled", "there is nobody to ask");
 }
 
 #[tokio::test]
@@ -330,13 +332,13 @@ async fn nothing_is_promoted_while_a_push_is_not_looked_at_unless_it_is_named() 
         ..status("test", 4)
     };
     api.report(&building).await;
-    api.post("prod/promote", unnamed).await.refuses(409, "it is Progressing");
+    api.post("prod/promote", unnamed).await.refuses(409, "its status is Progressing");
     let other = json!({"from": "test", "digest": digest(9).to_string()});
-    api.post("prod/promote", other).await.refuses(409, "does not run");
+    api.post("prod/promote", other).await.refuses(409, "is not its healthy image");
     let named = json!({"from": "test", "digest": digest(4).to_string()});
     let again = api.post("prod/promote", named).await.moved();
     assert_eq!((&again["changed"], &again["generation"]), (&json!(false), &json!(1)), "{again}");
-    assert!(again["message"].as_str().unwrap().starts_with("nothing changes"), "{again}");
+    assert!(again["message"].as_str().unwrap().starts_with("no change"), "{again}");
 }
 
 #[tokio::test]
@@ -361,7 +363,7 @@ async fn what_the_manifest_does_not_declare_any_more_is_not_moved() {
         ("rollback", json!({})),
         ("sync", json!({})),
     ] {
-        api.post(&format!("old/{verb}"), body).await.refuses(422, "does not declare `old` any more");
+        api.post(&format!("old/{verb}"), body).await.refuses(422, "`old` is no longer in the manifest");
     }
     api.post("old/hold", json!({"reason": "it stays"})).await.moved();
     api.post("old/resume", json!({})).await.moved();
@@ -386,7 +388,7 @@ async fn an_export_is_imported_and_one_that_disagrees_is_not() {
     let imported = import(export.clone()).await;
     assert_eq!(imported.status, 200, "{imported:?}");
     let message = imported.json()["message"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("the record of 1 environment is imported"), "{message}");
+    assert!(message.starts_with("imported the record of 1 environment"), "{message}");
     assert!(message.contains("restart the daemon"), "{message}");
     assert_eq!(record_of(&there, "dev"), record_of(&here, "dev"));
 

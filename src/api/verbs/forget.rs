@@ -31,7 +31,7 @@ pub(in crate::api) async fn forget(
     let name = &found.name;
     if found.spec().is_some() {
         return Err(ApiError::conflict(format!(
-            "the manifest declares `{name}`: take it out of the manifest first"
+            "the manifest still declares `{name}`: remove it from the manifest first"
         )));
     }
     let containers =
@@ -39,7 +39,8 @@ pub(in crate::api) async fn forget(
     if !containers.is_empty() && !stop {
         let containers = containers.join(", ");
         return Err(ApiError::conflict(format!(
-            "{containers} still exists; `abide forget {name} --stop` stops and removes it, and keeps its volumes"
+            "{containers} still exists: `abide forget {name} --stop` stops and removes it, and keeps its \
+            volumes"
         )));
     }
     let volumes: Vec<String> = api.status.memory(name)?.volumes.into_iter().collect();
@@ -48,5 +49,5 @@ pub(in crate::api) async fn forget(
         [] => String::new(),
         volumes => format!("; its volumes are kept: {}", volumes.join(", ")),
     };
-    Ok(Json(moved(&desired, true, format!("`{name}` is forgotten{}{kept}", api.when()))))
+    Ok(Json(moved(&desired, true, format!("`{name}` is removed from the record{}{kept}", api.when()))))
 }

@@ -37,7 +37,10 @@ pub(in crate::api) async fn hold(
     Body(body): Body<HoldBody>,
 ) -> Result<Json<Moved>, ApiError> {
     let Some(reason) = reason(Some(body.reason))? else {
-        return Err(ApiError::bad_request("give a `reason`: whoever finds it held wants to know"));
+        return Err(ApiError::bad_request(
+            "missing `reason`: it is shown to everyone who finds the \
+            environment held",
+        ));
     };
     let name = &found.name;
     let (before, status, memory) =
@@ -51,9 +54,9 @@ pub(in crate::api) async fn hold(
     let desired = api.writer.hold(name, hold).await?;
     let what = match desired.hold.as_ref().and_then(|hold| hold.generation) {
         Some(generation) => format!("`{name}` is held at generation {generation}"),
-        None => format!("`{name}` is held; nothing of it was ever ready, so nothing is started"),
+        None => format!("`{name}` is held; no version of it was ever ready, so nothing is started"),
     };
-    Ok(Json(moved(&desired, true, format!("{what}; later changes are recorded, and applied on `resume`"))))
+    Ok(Json(moved(&desired, true, format!("{what}; later changes are recorded and take effect on `resume`"))))
 }
 
 /// The generation to keep: the held one if there is one, the current one if it is ready, else the
@@ -87,7 +90,7 @@ pub(in crate::api) async fn resume(
     let desired = api.writer.resume(name, (api.clock)(), Some(&by)).await?;
     let generation = desired.entry.generation;
     let message = if was_held {
-        format!("`{name}` is resumed: generation {generation} is applied{}", api.when())
+        format!("`{name}` is resumed; generation {generation} takes effect{}", api.when())
     } else {
         format!("`{name}` was not held")
     };

@@ -26,7 +26,7 @@ impl ApiState {
         let (name, generation) = (&desired.environment, desired.entry.generation);
         let until = match &desired.hold {
             Some(hold) if hold.generation != Some(generation) => {
-                format!("; `{name}` is held ({}), so it is applied on `resume`", hold.reason)
+                format!("; `{name}` is held ({}), so this takes effect on `resume`", hold.reason)
             }
             _ => self.when().to_owned(),
         };
@@ -35,7 +35,12 @@ impl ApiState {
 
     /// The end of the sentence: a note if nothing acts on the record now.
     fn when(&self) -> &'static str {
-        if self.controller.is_some() { "" } else { "; no daemon runs, it is acted upon when one does" }
+        if self.controller.is_some() {
+            ""
+        } else {
+            "; no daemon is running, so this takes effect when \
+            one starts"
+        }
     }
 }
 
@@ -51,7 +56,7 @@ const LONGEST_REASON: usize = 1_000;
 fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     if text.len() > LONGEST_REASON {
-        return Err(ApiError::bad_request(format!("the `reason` is longer than {LONGEST_REASON} bytes")));
+        return Err(ApiError::bad_request(format!("`reason` must have at most {LONGEST_REASON} bytes")));
     }
     let words: Vec<_> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
     let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

@@ -81,14 +81,14 @@ impl ApiState {
     fn serving(&self, from: &EnvironmentName, meant: Option<&Digest>) -> Result<Serving, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
         let facts = self.facts(from, &state.manifest)?;
-        let refuse = |why: String| Err(ApiError::conflict(format!("`{from}` cannot be promoted: {why}")));
-        let Some(status) = &facts.status else { return refuse("nothing is known of it yet".to_owned()) };
+        let refuse = |why: String| Err(ApiError::conflict(format!("cannot promote `{from}`: {why}")));
+        let Some(status) = &facts.status else { return refuse("its state is not known yet".to_owned()) };
         let settled = facts.settled();
         let is_here = facts.spec.is_none_or(|spec| spec.host.is_none());
         match (facts.unanswered(), meant, settled.condition) {
-            (Some((what, _)), None, Condition::Ready) => refuse(format!(
-                "{what}; wait for it (`abide wait {from}`), or name the image that is meant with --digest"
-            )),
+            (Some((what, _)), None, Condition::Ready) => {
+                refuse(format!("{what}; wait for it (`abide wait {from}`), or name the image with --digest"))
+            }
             (_, _, Condition::Ready) => {
                 let Entry { generation, revision, .. } = facts.desired.entry.clone();
                 let image = healthy_image(&facts.desired, status, is_here)?;
@@ -98,10 +98,10 @@ impl ApiState {
                 let history = self.status.history(from)?;
                 match still_serving(&history, status, is_here, meant) {
                     Some(serving) => Ok(serving),
-                    None => refuse(format!("it does not run {meant} healthy: {}", settled.message)),
+                    None => refuse(format!("{meant} is not its healthy image: {}", settled.message)),
                 }
             }
-            _ => refuse(format!("it is {}: {}", settled.condition.as_str(), settled.message)),
+            _ => refuse(format!("its status is {}: {}", settled.condition.as_str(), settled.message)),
         }
     }
 
@@ -121,8 +121,7 @@ impl ApiState {
             return Ok(None);
         }
         let (what, generation) = (shown(&serving.image), entry.generation);
-        let message =
-            format!("nothing changes: {what} is what generation {generation} of `{to}` names already");
+        let message = format!("no change: generation {generation} of `{to}` already has {what}");
         Ok(Some(moved(&facts.desired, false, message)))
     }
 }
@@ -155,11 +154,12 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
     let to = &target.name;
     match &target.declared()?.supply {
         Supply::Promotion { from: declared } if declared == from => Ok(()),
-        Supply::Promotion { from: declared } => {
-            Err(ApiError::conflict(format!("`{to}` takes promotions from `{declared}`, not from `{from}`")))
-        }
+        Supply::Promotion { from: declared } => Err(ApiError::conflict(format!(
+            "`{to}` accepts promotions from `{declared}`, not from \
+                `{from}`"
+        ))),
         Supply::Branch { .. } | Supply::Tag { .. } | Supply::Manual => Err(ApiError::unprocessable(format!(
-            "`{to}` takes no promotions: its manifest has no `promote_from`"
+            "`{to}` does not accept promotions: its manifest has no `promote_from`"
         ))),
     }
 }
@@ -170,17 +170,17 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
 /// agent has compared them itself.
 fn healthy_image(source: &Desired, status: &Status, is_here: bool) -> Result<Image, ApiError> {
     let (from, generation) = (&source.environment, source.entry.generation);
-    let refuse = |why: String| Err(ApiError::conflict(format!("`{from}` cannot be promoted: {why}")));
+    let refuse = |why: String| Err(ApiError::conflict(format!("cannot promote `{from}`: {why}")));
     let Some(image) = &source.entry.image else {
-        return refuse(format!("generation {generation} names no image yet"));
+        return refuse(format!("generation {generation} has no image yet"));
     };
     let running = status.running.as_ref().and_then(|running| running.image_id.as_ref());
     match (running, &image.id) {
         (Some(_), _) if !is_here => Ok(image.clone()),
         (Some(running), Some(recorded)) if running == recorded => Ok(image.clone()),
-        (Some(running), Some(recorded)) => refuse(format!("it runs {running}, and {recorded} is recorded")),
+        (Some(running), Some(recorded)) => refuse(format!("it runs {running}, but {recorded} is recorded")),
         (Some(_), None) => refuse("the ID of its recorded image is not known yet".to_owned()),
-        (None, _) => refuse("it does not run".to_owned()),
+        (None, _) => refuse("its container is not running".to_owned()),
     }
 }
 
@@ -190,8 +190,8 @@ fn check_reach(from: &EnvironmentName, image: &Image, host: &AgentName) -> Resul
         return Ok(());
     }
     Err(ApiError::unprocessable(format!(
-        "the image of `{from}` is in no registry, so the agent {host} could not pull it: give `[environment.{from}]` \
-         a `push`, build it once more, and promote it then"
+        "the image of `{from}` is in no registry, so the agent {host} cannot pull it: add `push` to \
+        `[environment.{from}]`, build it again, then promote it"
     )))
 }
 
@@ -200,6 +200,6 @@ fn check_seen(from: &EnvironmentName, image: &Image, seen: &Digest) -> Result<()
     if has_digest(image, seen) {
         return Ok(());
     }
-    let runs = image.shown_digest().map_or_else(|| "something else".to_owned(), Digest::to_string);
-    Err(ApiError::conflict(format!("`{from}` runs {runs}, not {seen}: look at it again")))
+    let runs = image.shown_digest().map_or_else(|| "another image".to_owned(), Digest::to_string);
+    Err(ApiError::conflict(format!("`{from}` runs {runs}, not {seen}: check it and promote again")))
 }

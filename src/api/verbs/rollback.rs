@@ -39,7 +39,7 @@ pub(in crate::api) async fn rollback(
         None => last_good(&history, &current),
     };
     let (target, image) =
-        target.map_err(|why| ApiError::conflict(format!("`{}` cannot be rolled back: {why}", found.name)))?;
+        target.map_err(|why| ApiError::conflict(format!("cannot roll back `{}`: {why}", found.name)))?;
     let at = (api.clock)();
     let back_to = format!("rolled back to generation {}", target.generation);
     let reason = match reason(body.reason)? {
@@ -81,10 +81,10 @@ fn exactly<'a>(
     to: Generation,
 ) -> Result<(&'a Entry, Image), String> {
     if to == current.generation {
-        return Err(format!("generation {to} is the current one"));
+        return Err(format!("generation {to} is already the current one"));
     }
     let kept = history.iter().map(|kept| &kept.entry).find(|entry| entry.generation == to);
-    let entry = kept.ok_or_else(|| format!("history has no generation {to}"))?;
+    let entry = kept.ok_or_else(|| format!("generation {to} is not in the history: see `abide history`"))?;
     let image = entry.image.clone().ok_or_else(|| format!("generation {to} never had an image"))?;
     Ok((entry, image))
 }

@@ -52,7 +52,7 @@ pub(in crate::api) async fn set(
             let what = format!("commit {}", commit.short());
             (Some(commit), None, what)
         }
-        _ => return Err(ApiError::bad_request("name either an `image` or a `commit`")),
+        _ => return Err(ApiError::bad_request("give either an `image` or a `commit`")),
     };
     let at = (api.clock)();
     let (by, note) = (Some(by), reason(body.reason)?);
@@ -65,8 +65,8 @@ pub(in crate::api) async fn set(
 fn check_reach(found: &Found, image: &Image) -> Result<(), ApiError> {
     match found.host() {
         Some(host) if image.digest.is_none() => Err(ApiError::unprocessable(format!(
-            "the agent {host} runs `{}` and knows no image IDs of this machine: name the image as a registry has it, \
-             `name@sha256:...`",
+            "the agent {host} runs `{}` and cannot use image IDs of this host: name the image as in its \
+            registry, `name@sha256:...`",
             found.name
         ))),
         _ => Ok(()),
@@ -79,8 +79,8 @@ async fn check_commit(api: &ApiState, found: &Found, commit: &CommitId) -> Resul
     let Some(controller) = &api.controller else { return Ok(()) };
     match controller.has_commit(found.name.clone(), commit.clone()).await {
         Ok(false) => Err(ApiError::unprocessable(format!(
-            "no branch of the repository of {} leads to commit {commit}: `git push` it first, or name one that \
-             `git log` shows",
+            "commit {commit} is not on any branch of the repository of {}: `git push` it first, or \
+            choose one that `git log` shows",
             found.name
         ))),
         Ok(true) | Err(_) => Ok(()),
@@ -93,7 +93,7 @@ fn buildable(spec: &EnvironmentSpec, commit: &str) -> Result<CommitId, ApiError>
     if matches!(spec.supply, Supply::Branch { .. }) {
         return Ok(commit);
     }
-    Err(ApiError::unprocessable("it follows no branch, so nothing is built for it: set an `image`"))
+    Err(ApiError::unprocessable("it tracks no branch, so nothing is built for it: set an `image`"))
 }
 
 /// Parses an image by digest. A tag is rejected, because it may change.
@@ -111,7 +111,8 @@ pub(super) fn parse_image(text: &str) -> Result<Image, ApiError> {
         _ => {
             let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
             Err(ApiError::bad_request(format!(
-                "`{shown}` names no content: give `name@sha256:...`, as a registry has it, or the image ID `sha256:...`"
+                "`{shown}` has no digest: give `name@sha256:...`, as in a registry, or the image ID \
+                `sha256:...`"
             )))
         }
     }

@@ -27,7 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(in crate::api) async fn sync(State(api): State<ApiState>, found: Found) -> Result<Json<Moved>, ApiError> {
     found.declared()?;
     let mut moved = api.sync(&[found.name]).await?;
-    moved.pop().map(Json).ok_or_else(|| ApiError::unavailable("not-synced", "nothing was looked at"))
+    moved.pop().map(Json).ok_or_else(|| {
+        ApiError::unavailable(
+            "not-synced",
+            "the environment was not \
+        synced",
+        )
+    })
 }
 
 /// `POST /api/v1/sync`
@@ -89,7 +95,7 @@ impl ApiState {
             None => (String::new(), false),
             Some(who) => answer(who, before, &now, trouble.as_ref()),
         };
-        let message = format!("`{name}` is looked at now{what}{}", self.when());
+        let message = format!("`{name}` is being reconciled{what}{}", self.when());
         Ok(Moved { failed, ..moved(&now, true, message) })
     }
 
@@ -109,15 +115,18 @@ fn answer(who: &str, before: &Desired, now: &Desired, trouble: Option<&SourceTro
     if now.asked.is_some() {
         let patience = humantime::format_duration(PATIENCE);
         return (
-            format!("; {who} has not answered within {patience}, and its answer is taken once it comes"),
+            format!(
+                "; {who} has not answered within {patience}; its answer will be applied when it \
+                arrives"
+            ),
             true,
         );
     }
     let generation = now.entry.generation;
     if generation > before.entry.generation {
-        return (format!("; {who} answered, and generation {generation} is recorded"), false);
+        return (format!("; {who} answered; generation {generation} is recorded"), false);
     }
     let head = now.head.as_ref().map(CommitId::short);
     let head = head.or_else(|| now.tag.as_ref().map(Digest::short)).unwrap_or("nothing");
-    (format!("; {who} still says {head}"), false)
+    (format!("; {who} still reports {head}"), false)
 }

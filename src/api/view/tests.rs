@@ -43,7 +43,7 @@ fn said(desired: &Desired, status: Option<Status>) -> (Condition, Reason, String
 
 #[test]
 fn before_the_first_pass_nothing_is_known() {
-    let expected = (Condition::Progressing, Reason::Unknown, "no pass has run yet".to_owned());
+    let expected = (Condition::Progressing, Reason::Unknown, "not reconciled yet".to_owned());
     assert_eq!(said(&desired(0), None), expected);
 }
 
@@ -68,7 +68,7 @@ fn an_environment_whose_agent_is_not_connected_is_never_ready() {
     assert!(never.message.contains("`abide token create --agent online`"), "{}", never.message);
     let gone = away(Some(at(5)), status("dev", 4));
     assert_eq!((gone.status, gone.reason), (Condition::Degraded, Reason::AgentAway));
-    assert!(gone.message.contains("until then: all as recorded"), "{}", gone.message);
+    assert!(gone.message.contains("last reported: all as recorded"), "{}", gone.message);
     let other = away(Some(at(5)), Status { condition: Condition::RolledBack, ..status("dev", 4) });
     assert_eq!(other.status, Condition::RolledBack);
 }
@@ -79,7 +79,7 @@ fn a_status_of_an_older_generation_is_no_verdict_on_the_newer() {
         let old = Status { condition, ..status("dev", 4) };
         let (condition, reason, message) = said(&desired(5), Some(old));
         assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating));
-        assert_eq!(message, "generation 5 is recorded; the loop has seen 4");
+        assert_eq!(message, "generation 5 is recorded; the controller has not processed it yet (last: 4)");
     }
 }
 
@@ -222,7 +222,13 @@ fn a_source_that_gives_no_first_head_is_the_reason_and_beside_something_that_ser
         assert!(first.warnings.is_empty());
         let serving = seen(desired(4), Some(status("dev", 4)), |facts| facts.look = Some(trouble(reason)));
         assert_eq!(serving.status, Condition::Ready);
-        assert_eq!(serving.warnings, [format!("{DOWN}; what follows it keeps what it has")]);
+        assert_eq!(
+            serving.warnings,
+            [format!(
+                "{DOWN}; environments that track it keep their current \
+            version"
+            )]
+        );
     }
 }
 

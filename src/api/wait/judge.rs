@@ -87,7 +87,7 @@ pub(super) fn judge(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
     match &evidence.carrier {
         Carrier::Current => of_status(&evidence.settled),
         Carrier::Unknown => {
-            (WaitState::Waiting, format!("it is not known yet whether this has {}", wish.words()))
+            (WaitState::Waiting, format!("whether this generation has {} is not known yet", wish.words()))
         }
         Carrier::Earlier { generation, outcome } => {
             (WaitState::Ended, became_of(wish, *generation, outcome, evidence))
@@ -112,7 +112,7 @@ fn of_a_hold(wish: &Wish, evidence: &Evidence) -> Option<(WaitState, String)> {
 /// Every push or edit before the wait began counts, so the current head must be known first.
 fn plain(evidence: &Evidence) -> (WaitState, String) {
     if let Some(problem) = &evidence.problem {
-        return (WaitState::Ended, format!("the edited manifest is not taken: {problem}"));
+        return (WaitState::Ended, format!("the edited manifest is invalid: {problem}"));
     }
     let Some(who) = evidence.follows.filter(|_| !evidence.is_answered()) else {
         return of_status(&evidence.settled);
@@ -120,9 +120,9 @@ fn plain(evidence: &Evidence) -> (WaitState, String) {
     match evidence.fresh_trouble() {
         Some(trouble) if !trouble.may_pass() => (WaitState::Ended, trouble.message.clone()),
         Some(_) if evidence.settled.is_of_source => (WaitState::Ended, evidence.settled.message.clone()),
-        Some(trouble) => (WaitState::Waiting, format!("the newest head is not known: {}", trouble.message)),
+        Some(trouble) => (WaitState::Waiting, format!("the newest head is unknown: {}", trouble.message)),
         None => {
-            let waits = || format!("{who} is asked for the newest head");
+            let waits = || format!("querying {who} for the newest head");
             (WaitState::Waiting, evidence.unanswered.clone().unwrap_or_else(waits))
         }
     }
@@ -167,7 +167,8 @@ fn became_of(wish: &Wish, generation: Generation, outcome: &Option<Outcome>, evi
         }
         Some(Outcome::Ready | Outcome::Superseded) | None => {
             format!(
-                "generation {generation}, which had {what}, was replaced by generation {current}, which has it not"
+                "generation {generation}, which had {what}, was replaced by generation {current}, which \
+                does not have it"
             )
         }
     }
@@ -179,13 +180,13 @@ fn not_there(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
     if wish.generation.is_some_and(|wanted| wanted <= evidence.current) {
         return (
             WaitState::Ended,
-            format!("generation {} has it not: {what} is waited for", evidence.current),
+            format!("generation {} is recorded, and it does not have {what}", evidence.current),
         );
     }
     let trouble = evidence.fresh_trouble();
     match trouble {
         Some(trouble) if wish.commit.is_some() && !trouble.may_pass() => {
-            (WaitState::Ended, format!("{what} cannot come: {}", trouble.message))
+            (WaitState::Ended, format!("{what} cannot be deployed: {}", trouble.message))
         }
         Some(_) if evidence.settled.is_of_source => (WaitState::Ended, evidence.settled.message.clone()),
         _ => (WaitState::Waiting, format!("{what} is not recorded yet; {}", evidence.settled.message)),

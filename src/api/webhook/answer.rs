@@ -81,20 +81,20 @@ impl Answer {
             Self::Recorded(_) | Self::Pong => return None,
             Self::Repeated(reason) | Self::Ignored(reason) => reason,
             Self::Unknown | Self::Rejected(Rejection::Unauthorized(_)) => {
-                "there is no such webhook, or the delivery does not prove to hold its secret"
+                "unknown webhook, or the delivery is not signed with its secret"
             }
             Self::Rejected(Rejection::BadRequest(reason)) => reason,
             Self::Rejected(Rejection::UnsupportedMediaType(_)) => {
-                "send application/json in UTF-8, not compressed"
+                "send uncompressed application/json in UTF-8"
             }
-            Self::Rejected(Rejection::Unconfigured(_)) => "this webhook is not served; see the daemon's log",
+            Self::Rejected(Rejection::Unconfigured(_)) => "this webhook is disabled; see the daemon's log",
             Self::NotRead(IntakeError::TooLarge) => "the body is too large",
             Self::NotRead(IntakeError::TooSlow) => "the body did not arrive in time",
-            Self::NotRead(IntakeError::Broken) => "the body broke off",
-            Self::NotRead(IntakeError::Busy) => "busy; send it again",
-            Self::TooMany(_) => "too many deliveries; send it again later",
-            Self::NotStored => "the record cannot be written; send it again",
-            Self::NotPost => "send it with POST",
+            Self::NotRead(IntakeError::Broken) => "the body was incomplete",
+            Self::NotRead(IntakeError::Busy) => "busy: send it again",
+            Self::TooMany(_) => "too many deliveries: send it again later",
+            Self::NotStored => "cannot write the record: send it again",
+            Self::NotPost => "method not allowed: use POST",
         })
     }
 

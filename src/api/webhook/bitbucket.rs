@@ -134,14 +134,14 @@ fn pushed<T>(changes: Option<&Vec<Field<T>>>, read: impl Fn(&T) -> Result<RefCha
     match unreadable {
         _ if !taken.is_empty() => Event::Push(taken),
         Some(reason) => Event::Ignored(reason),
-        None => Event::Ignored("the payload names no reference".to_owned()),
+        None => Event::Ignored("the payload has no reference".to_owned()),
     }
 }
 
 fn cloud_change(change: &CloudChange) -> Result<RefChange, String> {
     let named = change.new.get().or_else(|| change.old.get());
     let name = named.and_then(|named| named.name.text());
-    let name = name.ok_or("the payload names no reference")?;
+    let name = name.ok_or("the payload has no reference")?;
     let kind = match named.and_then(|named| named.kind.text()) {
         Some("branch" | "named_branch") => "heads",
         _ => "tags",
@@ -157,7 +157,7 @@ fn cloud_change(change: &CloudChange) -> Result<RefChange, String> {
 
 fn server_change(change: &ServerChange) -> Result<RefChange, String> {
     let id = change.reference.get().and_then(|reference| reference.id.text());
-    let id = id.ok_or("the payload names no reference")?;
+    let id = id.ok_or("the payload has no reference")?;
     let target = Target { after: change.to_hash.text(), deleted: change.kind.text() == Some("DELETE") };
     refs::change(id, target)
 }

@@ -23,13 +23,13 @@ pub(super) fn kind(headers: &HeaderMap) -> Result<Content, Rejection> {
     let refused = Rejection::UnsupportedMediaType;
     let identity = |value: &axum::http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
-        return Err(refused("it is encoded"));
+        return Err(refused("the body has a content encoding"));
     }
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(refused("it has not exactly one content type"));
+        return Err(refused("it must have exactly one content type"));
     };
-    let text = value.to_str().map_err(|_| refused("its content type is no plain text"))?;
+    let text = value.to_str().map_err(|_| refused("its content type is not plain text"))?;
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     if !parameters.split(';').all(is_harmless_parameter) {
         return Err(refused("its character set is not UTF-8"));
@@ -56,7 +56,7 @@ fn is_harmless_parameter(parameter: &str) -> bool {
 pub(super) fn json_only(headers: &HeaderMap) -> Result<(), Rejection> {
     match kind(headers)? {
         Content::Json => Ok(()),
-        Content::Form => Err(Rejection::UnsupportedMediaType("this provider sends JSON only")),
+        Content::Form => Err(Rejection::UnsupportedMediaType("this provider sends only JSON")),
     }
 }
 

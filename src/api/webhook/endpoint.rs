@@ -277,7 +277,7 @@ impl<S: Inbox> WebhookState<S> {
     /// Returns the tracked branches, each with its last commit, and why others were left out.
     fn wanted<'a>(&self, repository: &RepositoryName, changes: &'a [RefChange]) -> (Wanted<'a>, String) {
         let mut wanted = Wanted::new();
-        let mut left_out = String::from("nothing was pushed");
+        let mut left_out = String::from("the delivery has no pushed commits");
         for change in changes {
             match self.follow(repository, change) {
                 Ok((branch, commit)) => drop(wanted.insert(branch, commit)),
@@ -294,14 +294,14 @@ impl<S: Inbox> WebhookState<S> {
     ) -> Result<(&'a BranchName, Target<'a>), String> {
         let branch = change.branch.as_ref();
         let branch =
-            branch.ok_or_else(|| format!("`{}` is no branch that can be followed", change.raw_ref))?;
+            branch.ok_or_else(|| format!("`{}` is not a branch that can be tracked", change.raw_ref))?;
         let followers = self.inbox.followers(repository, branch);
         if followers.is_empty() {
-            return Err(format!("no environment follows branch `{branch}` of {repository}"));
+            return Err(format!("no environment tracks branch `{branch}` of {repository}"));
         }
         let revision = change.revision.as_ref();
         let revision =
-            revision.ok_or_else(|| format!("branch `{branch}` was deleted; what runs goes on running"))?;
+            revision.ok_or_else(|| format!("branch `{branch}` was deleted; its containers keep running"))?;
         Ok((branch, (revision, followers)))
     }
 }
@@ -316,7 +316,7 @@ fn numbered(id: Option<&str>, index: usize) -> Option<String> {
 fn known_already(branch: &BranchName, revision: &CommitId, repeated: bool) -> String {
     let commit = revision.short();
     if repeated {
-        format!("this delivery of {commit} on branch `{branch}` was recorded before")
+        format!("this delivery of {commit} on branch `{branch}` is already recorded")
     } else {
         format!("{commit} is already recorded as the head of branch `{branch}`")
     }
@@ -324,7 +324,7 @@ fn known_already(branch: &BranchName, revision: &CommitId, repeated: bool) -> St
 
 fn not_stored(error: &StoreError) -> Answer {
     let cause = &error.0;
-    tracing::error!(%cause, "{error} failed; the sender is asked to send it again");
+    tracing::error!(%cause, "{error} failed; asking the sender to retry");
     Answer::NotStored
 }
 
@@ -344,7 +344,7 @@ fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer, left_out: Optio
         Answer::Repeated(reason) | Answer::Ignored(reason) => reason.clone(),
         Answer::Rejected(rejection) => rejection.to_string(),
         Answer::NotRead(error) => error.to_string(),
-        Answer::Unknown => "there is no such webhook".to_owned(),
+        Answer::Unknown => "unknown webhook".to_owned(),
         Answer::TooMany(_) => "too many deliveries".to_owned(),
         Answer::Pong | Answer::NotStored | Answer::NotPost => String::new(),
     };

@@ -88,7 +88,7 @@ fn deletion(payload: &Payload) -> Event {
     let kind = match payload.ref_type.text() {
         Some("branch") => "heads",
         Some("tag") => "tags",
-        _ => return Event::Ignored("the payload does not say what was deleted".to_owned()),
+        _ => return Event::Ignored("the payload does not name the deleted reference".to_owned()),
     };
     let reference = payload.reference.text().map(|name| format!("refs/{kind}/{name}"));
     refs::push(reference.as_deref(), Target { after: None, deleted: true })

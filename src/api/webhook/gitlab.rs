@@ -78,10 +78,10 @@ fn signed(
     let id = signed_header(headers, "webhook-id")?;
     let time = signed_header(headers, "webhook-timestamp")?;
     if id.contains('.') {
-        return Err(refused("its id holds a dot, which separates the signed parts"));
+        return Err(refused("its ID contains a dot, which separates the signed parts"));
     }
     if !is_recent(time, now) {
-        return Err(refused("its signed time is more than five minutes from ours"));
+        return Err(refused("its signed time differs from this host's clock by more than five minutes"));
     }
     let signatures = signatures.to_str().map_err(|_| refused("its signature is malformed"))?;
     let given: Vec<_> = signatures.split(' ').take(MOST_SIGNATURES).filter_map(decode_v1).collect();
@@ -93,10 +93,11 @@ fn signed(
 
 fn signing_key(secret: &Secret) -> Result<Vec<u8>, Rejection> {
     let encoded = secret.expose().trim().strip_prefix(SIGNING_PREFIX);
-    let encoded = encoded
-        .ok_or(Rejection::Unauthorized("it is signed, but the secret is no signing token `whsec_...`"))?;
+    let encoded = encoded.ok_or(Rejection::Unauthorized(
+        "it is signed, but the secret is not a signing token (`whsec_...`)",
+    ))?;
     let key = STANDARD.decode(encoded).ok().filter(|key| key.len() >= SHORTEST_KEY);
-    key.ok_or(Rejection::Unconfigured("its signing token is no base64 of 16 bytes or more"))
+    key.ok_or(Rejection::Unconfigured("its signing token is not valid base64 of at least 16 bytes"))
 }
 
 fn signed_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Rejection> {

@@ -36,10 +36,10 @@ pub(super) enum IntakeError {
     #[error("the body did not arrive in time")]
     TooSlow,
     /// The connection broke, or the body's framing is wrong.
-    #[error("the body broke off")]
+    #[error("the body was incomplete")]
     Broken,
     /// Other bodies use all the memory for bodies.
-    #[error("too much is kept of other bodies that are being read")]
+    #[error("too many other bodies are being read")]
     Busy,
 }
 

@@ -45,7 +45,7 @@ pub fn check_secret(secret: &Secret) -> Result<(), Rejection> {
     let is_published = PUBLISHED.iter().any(|sample| sample.eq_ignore_ascii_case(text));
     let is_monotone = text.bytes().all(|b| Some(&b) == text.as_bytes().first());
     if is_published || is_monotone {
-        return Err(Rejection::Unconfigured("its secret is a known sample"));
+        return Err(Rejection::Unconfigured("its secret is a published example"));
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (first, None) => Ok(first),
-        _ => Err(Rejection::Unauthorized("a header of the proof was sent twice")),
+        _ => Err(Rejection::Unauthorized("it has a signature header twice")),
     }
 }
 

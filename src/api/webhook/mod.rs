@@ -81,16 +81,16 @@ pub struct RefChange {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The sender has not proven to know the secret.
-    #[error("the delivery is not authentic: {0}")]
+    #[error("unauthenticated delivery: {0}")]
     Unauthorized(&'static str),
     /// The sender is authentic, but the body cannot be parsed.
-    #[error("the payload cannot be read: {0}")]
+    #[error("unreadable payload: {0}")]
     BadRequest(String),
     /// The provider does not send bodies of this type.
-    #[error("the body is of no kind that is understood: {0}")]
+    #[error("unsupported content: {0}")]
     UnsupportedMediaType(&'static str),
     /// The hook's secret is too weak to prove anything.
-    #[error("the webhook is not served: {0}")]
+    #[error("webhook disabled: {0}")]
     Unconfigured(&'static str),
 }
 

@@ -91,7 +91,7 @@ impl Outline {
             let read = if self.string.is_some() { self.in_string(bytes) } else { self.outside(bytes[0]) };
             bytes = &bytes[read..];
             if self.kept.len() > MOST {
-                self.wrong = Some("it names too much");
+                self.wrong = Some("it names too many things");
                 self.kept = Vec::new();
             }
         }
@@ -110,7 +110,7 @@ impl Outline {
     pub(super) fn finish(self) -> Result<Vec<u8>, Rejection> {
         match self.wrong {
             Some(wrong) => Err(Rejection::BadRequest(wrong.to_owned())),
-            None if !self.is_begun => Err(Rejection::BadRequest("it is no JSON object".to_owned())),
+            None if !self.is_begun => Err(Rejection::BadRequest("it is not a JSON object".to_owned())),
             None => Ok(self.kept),
         }
     }
@@ -206,7 +206,7 @@ impl Outline {
                 self.keep(b" ");
             }
             b' ' | b'\t' | b'\r' | b'\n' => {}
-            _ if self.open.is_empty() => self.wrong = Some("it is no JSON object"),
+            _ if self.open.is_empty() => self.wrong = Some("it is not a JSON object"),
             _ => self.keep(&[byte]),
         }
         1
@@ -214,9 +214,9 @@ impl Outline {
 
     fn begin(&mut self, level: Level, byte: u8) {
         if self.is_begun && self.open.is_empty() {
-            self.wrong = Some("something follows the JSON object");
+            self.wrong = Some("there is text after the JSON object");
         } else if self.open.len() >= DEEPEST {
-            self.wrong = Some("its values are nested too deep");
+            self.wrong = Some("its values are nested too deeply");
         } else {
             self.is_begun = true;
             self.open.push(level);
@@ -230,7 +230,7 @@ impl Outline {
         }
         match (self.open.pop(), byte) {
             (Some(Level::Object { .. }), b'}') | (Some(Level::Array), b']') => self.keep(&[byte]),
-            _ => self.wrong = Some("it is no valid JSON"),
+            _ => self.wrong = Some("it is not valid JSON"),
         }
     }
 

@@ -54,7 +54,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
 pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Rejection> {
     // A struct can also be parsed from an array, by position, but no provider sends that.
     if text.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Rejection::BadRequest("it is no JSON object".to_owned()));
+        return Err(Rejection::BadRequest("it is not a JSON object".to_owned()));
     }
     serde_json::from_slice(text).map_err(|error| Rejection::BadRequest(describe(&error)))
 }
@@ -64,8 +64,8 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Rejection> {
 fn describe(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
-        serde_json::error::Category::Data => "it names a field twice, or its shape is wrong",
-        _ => "it is no valid JSON",
+        serde_json::error::Category::Data => "it has a duplicate field or a field of the wrong type",
+        _ => "it is not valid JSON",
     };
     kind.to_owned()
 }

@@ -35,7 +35,7 @@ impl Proof {
     /// [`Rejection::Unconfigured`] if the key is unusable, which does not happen.
     pub(super) fn mac(key: &[u8], beginning: &[&[u8]], given: Vec<Vec<u8>>) -> Result<Self, Rejection> {
         let mac = Hmac::<Sha256>::new_from_slice(key);
-        let mut mac = mac.map_err(|_| Rejection::Unconfigured("its secret is no key"))?;
+        let mut mac = mac.map_err(|_| Rejection::Unconfigured("its secret cannot be used as a key"))?;
         beginning.iter().for_each(|part| mac.update(part));
         Ok(Self::Mac { mac: Box::new(mac), given, of_text: false })
     }
@@ -119,7 +119,7 @@ impl Arriving {
     /// A [`Rejection`]: the proof is checked first.
     pub(super) fn finish(self, headers: &HeaderMap) -> Result<Delivery, Rejection> {
         let is_whole = self.form.is_none_or(Form::finish);
-        let refused = "the form has not exactly one whole `payload`";
+        let refused = "the form must have exactly one complete `payload`";
         if !is_whole && matches!(self.proof, Proof::Mac { of_text: true, .. }) {
             return Err(Rejection::Unauthorized(refused));
         }

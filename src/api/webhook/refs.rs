@@ -31,7 +31,7 @@ fn revision(target: Target<'_>) -> Result<Option<CommitId>, String> {
         _ if target.deleted => Ok(None),
         Some(after) if is_zeros(after) => Ok(None),
         Some(after) => CommitId::new(after).map(Some).map_err(|error| tame(&error.to_string())),
-        None => Err("the payload names no commit".to_owned()),
+        None => Err("the payload has no commit".to_owned()),
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn is_zeros(text: &str) -> bool {
 /// A push of one reference, or an ignored event with its reason.
 pub(super) fn push(reference: Option<&str>, target: Target<'_>) -> Event {
     let Some(reference) = reference else {
-        return Event::Ignored("the payload names no reference".to_owned());
+        return Event::Ignored("the payload has no reference".to_owned());
     };
     match change(reference, target) {
         Ok(change) => Event::Push(vec![change]),
@@ -53,7 +53,7 @@ pub(super) fn push(reference: Option<&str>, target: Target<'_>) -> Event {
 
 /// An ignored event of another kind.
 pub(super) fn other_event(name: &str) -> Event {
-    Event::Ignored(format!("`{}` is no event that moves a branch", tame(name)))
+    Event::Ignored(format!("event `{}` does not change a branch", tame(name)))
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ async fn receive<S: TagInbox>(
     let (Ok(answer) | Err(answer)) = hooks.take(&host, request, &mut is_proven).await;
     let (registry, status, outcome) = (tame(&host), answer.status().as_u16(), answer.word());
     if is_proven || hooks.refusals.admit(Instant::now()).is_some() {
-        tracing::info!(registry, status, "notification of a registry {outcome}");
+        tracing::info!(registry, status, "registry notification {outcome}");
     }
     answer
 }
@@ -126,7 +126,7 @@ impl<S: TagInbox> Hooks<S> {
         let token = host.as_ref().and_then(|host| self.inbox.token(host));
         // An unknown registry causes the same work and the same answer.
         let is_known = token.is_some();
-        prove(&token.unwrap_or_else(|| Secret::new("a registry that is not declared")), headers)
+        prove(&token.unwrap_or_else(|| Secret::new("undeclared registry")), headers)
             .map_err(Answer::Rejected)?;
         host.filter(|_| is_known).ok_or(Answer::Unknown)
     }
@@ -146,8 +146,8 @@ impl<S: TagInbox> Hooks<S> {
         }
         Ok(match (news.is_empty(), is_followed) {
             (false, _) => Answer::Recorded(news.into_iter().collect()),
-            (true, true) => Answer::Repeated("what was pushed is known already".to_owned()),
-            (true, false) => Answer::Ignored("no environment follows a tag that was pushed".to_owned()),
+            (true, true) => Answer::Repeated("the pushed image is already known".to_owned()),
+            (true, false) => Answer::Ignored("no environment tracks the pushed tag".to_owned()),
         })
     }
 }
@@ -170,13 +170,13 @@ fn prove(token: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
     let is_same = mac::is_same_token(token.expose().as_bytes(), given.unwrap_or_default());
     match given {
         Some(_) if is_same => Ok(()),
-        Some(_) => Err(Rejection::Unauthorized("its token is another one")),
-        None => Err(Rejection::Unauthorized("it shows no token")),
+        Some(_) => Err(Rejection::Unauthorized("its token does not match")),
+        None => Err(Rejection::Unauthorized("it has no token")),
     }
 }
 
 fn not_stored(error: &StoreError) -> Answer {
-    tracing::error!(error = %crate::model::error::chain(error), "a notification cannot be recorded");
+    tracing::error!(error = %crate::model::error::chain(error), "failed to record a registry notification");
     Answer::NotStored
 }
 

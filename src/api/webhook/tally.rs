@@ -34,7 +34,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# HELP {FAMILY} Webhook deliveries by what became of them.\n# TYPE {FAMILY} counter")?;
+        writeln!(f, "# HELP {FAMILY} Webhook deliveries, by result.\n# TYPE {FAMILY} counter")?;
         for ((repository, result), count) in &*self.counts() {
             // Neither needs escaping: names follow a grammar, and results are constants.
             let repository = repository.as_ref().map_or("", RepositoryName::as_str);

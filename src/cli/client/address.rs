@@ -39,23 +39,23 @@ impl Address {
             let path = path.strip_prefix("//").unwrap_or(path);
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        let uri: hyper::Uri = text.parse().map_err(|_| refused("it is no URL"))?;
+        let uri: hyper::Uri = text.parse().map_err(|_| refused("it is not a URL"))?;
         match uri.scheme_str() {
             Some("http") => HttpAddress::of(&uri, 80).map(Self::Http),
             Some("https") => HttpAddress::of(&uri, 443).map(Self::Https),
-            _ => Err(refused("it begins with none of `https://`, `http://` and `unix:`")),
+            _ => Err(refused("it must begin with `https://`, `http://` or `unix:`")),
         }
     }
 }
 
 impl HttpAddress {
     fn of(uri: &hyper::Uri, usual_port: u16) -> Result<Self, ClientError> {
-        let authority = uri.authority().ok_or_else(|| refused("it names no host"))?;
+        let authority = uri.authority().ok_or_else(|| refused("it has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(refused("it holds a user or password; the token belongs into ABIDE_TOKEN"));
+            return Err(refused("it contains a user or password; put the token into ABIDE_TOKEN"));
         }
         if uri.query().is_some() {
-            return Err(refused("it holds a query"));
+            return Err(refused("it contains a query"));
         }
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),

@@ -39,21 +39,22 @@ const SHOWN_OF_FOREIGN_ANSWER: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// `--server` is not a valid address.
-    #[error("the address in --server or ABIDE_SERVER cannot be used: {reason}")]
+    #[error("invalid address in --server or ABIDE_SERVER: {reason}")]
     Address {
         /// The problem.
         reason: &'static str,
     },
     /// Anyone on the network path could read the token.
     #[error(
-        "the token is not sent to {place} in the clear: use an `https://` address, or an SSH tunnel to a local one"
+        "refusing to send the token to {place} unencrypted: use an `https://` address, or an SSH tunnel \
+        to a local one"
     )]
     PlainToken {
         /// The server.
         place: String,
     },
     /// The connection could not verify the daemon; nothing was sent.
-    #[error("no secure connection to {place}")]
+    #[error("cannot connect securely to {place}")]
     Insecure {
         /// The server.
         place: String,
@@ -61,22 +62,22 @@ pub(crate) enum ClientError {
         source: ConnectError,
     },
     /// The daemon requires a token, and none was sent.
-    #[error("{place} wants a token: put one into ABIDE_TOKEN, or name its file with --token-file")]
+    #[error("{place} requires a token: set ABIDE_TOKEN or --token-file")]
     NoToken {
         /// The server.
         place: String,
     },
     /// The daemon rejected the token.
-    #[error("{place} does not take the token: it is unknown, expired or revoked")]
+    #[error("{place} rejected the token: unknown, expired or revoked")]
     BadToken {
         /// The server.
         place: String,
     },
     /// The token has characters that an HTTP header cannot carry.
-    #[error("the token in ABIDE_TOKEN holds characters that cannot be sent")]
+    #[error("the token in ABIDE_TOKEN contains invalid characters")]
     Token,
     /// The command needs a daemon, and none listens on the socket.
-    #[error("no daemon answers on {place}, and `{verb}` needs one; start it with `abide daemon`")]
+    #[error("no daemon answers on {place}, and `{verb}` needs one: start it with `abide daemon`")]
     NeedsDaemon {
         /// The command.
         verb: &'static str,
@@ -85,8 +86,8 @@ pub(crate) enum ClientError {
     },
     /// The socket exists, but this user has no permission to use it.
     #[error(
-        "no permission to use the daemon's socket {place}: run as root, or join its group \
-         (`sudo usermod --append --groups {group} $USER`, then log in again)"
+        "permission denied on the daemon's socket {place}: run as root, or join its group (`sudo usermod \
+        --append --groups {group} $USER`, then log in again)"
     )]
     NotInGroup {
         /// The socket.
@@ -111,7 +112,7 @@ pub(crate) enum ClientError {
         seconds: u64,
     },
     /// The connection broke before an answer arrived.
-    #[error("the connection to {place} broke off")]
+    #[error("the connection to {place} was interrupted")]
     Exchange {
         /// The server.
         place: String,
@@ -119,7 +120,7 @@ pub(crate) enum ClientError {
         source: hyper::Error,
     },
     /// The connection broke within the answer.
-    #[error("the answer of {place} broke off")]
+    #[error("the response of {place} was interrupted")]
     Body {
         /// The server.
         place: String,
@@ -135,7 +136,7 @@ pub(crate) enum ClientError {
         view: ErrorView,
     },
     /// The server is not abide.
-    #[error("{place} answers {status} and nothing that abide would say: {text}")]
+    #[error("{place} does not seem to be abide: it answered {status}: {text}")]
     Foreign {
         /// The server.
         place: String,
@@ -145,7 +146,7 @@ pub(crate) enum ClientError {
         text: String,
     },
     /// The answer has a format unknown to this version.
-    #[error("cannot read the answer of {place}; is the daemon of another version?")]
+    #[error("cannot read the response of {place}: is the daemon a different version?")]
     Shape {
         /// The server.
         place: String,
@@ -362,7 +363,7 @@ impl Client {
             .header(HOST, self.transport.authority())
             .header(CONTENT_TYPE, "application/json")
             .body(body)
-            .map_err(|_| ClientError::Address { reason: "its path does not fit into a URL" })?;
+            .map_err(|_| ClientError::Address { reason: "the path is too long for a URL" })?;
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }

@@ -38,7 +38,7 @@ async fn what_is_no_abide_is_named_as_that() {
 async fn an_answer_of_another_shape_is_named_as_that() {
     let error = error_of("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
     assert!(matches!(error, ClientError::Shape { .. }), "{error:?}");
-    assert!(error.to_string().contains("another version"));
+    assert!(error.to_string().contains("a different version"));
 }
 
 #[tokio::test]

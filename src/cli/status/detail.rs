@@ -53,7 +53,7 @@ fn facts(view: &EnvironmentView, now: Timestamp) -> Vec<(&'static str, String)> 
         ("container", view.container.clone()),
         ("running", Some(running(view.running.as_ref(), image, now))),
         ("port", view.port.map(|port| port.to_string())),
-        ("host", Some(view.host.clone().unwrap_or_else(|| "this machine".to_owned()))),
+        ("host", Some(view.host.clone().unwrap_or_else(|| "this host".to_owned()))),
         ("held", view.held.as_ref().map(|hold| held(hold, now))),
         ("next retry", view.next_retry.map(|at| ahead(now, at))),
     ];
@@ -64,8 +64,8 @@ fn facts(view: &EnvironmentView, now: Timestamp) -> Vec<(&'static str, String)> 
 fn generation(view: &EnvironmentView) -> String {
     match view.observed_generation {
         Some(seen) if seen == view.generation => view.generation.to_string(),
-        Some(seen) => format!("{} (this speaks of {seen})", view.generation),
-        None => format!("{} (not looked at yet)", view.generation),
+        Some(seen) => format!("{} (status of generation {seen})", view.generation),
+        None => format!("{} (not reconciled yet)", view.generation),
     }
 }
 

@@ -13,7 +13,7 @@ fn plain(text: &str) -> String {
 
 fn nothing_known(name: &str) -> EnvironmentView {
     let mut view = view(name, Condition::Progressing, Reason::Unknown);
-    view.message = "no pass has run yet".into();
+    view.message = "not reconciled yet".into();
     view.generation = Generation(0);
     view.observed_generation = None;
     (view.container, view.port, view.since, view.revision, view.image) = (None, None, None, None, None);
@@ -27,7 +27,7 @@ fn the_table_shows_a_line_for_each_environment() {
     let expected = "\
 ENVIRONMENT  STATUS       GEN  REVISION      IMAGE         CONTAINER   PORT  SINCE   MESSAGE
 dev          Ready        4    5f0c5f0c5f0c  ab12ab12ab12  dev-server  8900  3m ago  generation 4 runs
-production   Progressing  0    -             -             -           -     -       no pass has run yet
+production   Progressing  0    -             -             -           -     -       not reconciled yet
 ";
     assert_eq!(text, expected);
 }
@@ -68,7 +68,7 @@ prod  Held (HeldByPerson), since 3m ago
   held: the migration runs
   until noon
 
-  generation  4 (this speaks of 3)
+  generation  4 (status of generation 3)
   origin      push
   revision    {}
   image       shop/web
@@ -76,7 +76,7 @@ prod  Held (HeldByPerson), since 3m ago
   container   prod-server
   running     3f2a3f2a3f2a, started 3m ago, restarted 2 times
   port        8900
-  host        this machine
+  host        this host
   held        by alice now, at generation 3: the migration runs
   next retry  in 27s
 ",
@@ -90,11 +90,11 @@ prod  Held (HeldByPerson), since 3m ago
 fn the_detail_of_nothing_is_short() {
     let expected = "\
 dev  Progressing (Unknown)
-  no pass has run yet
+  not reconciled yet
 
-  generation  0 (not looked at yet)
+  generation  0 (not reconciled yet)
   running     nothing
-  host        this machine
+  host        this host
 ";
     assert_eq!(plain(&detail(&nothing_known("dev"), NOW)), expected);
 }

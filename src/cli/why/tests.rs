@@ -72,9 +72,9 @@ fn what_happened_before_the_record_moved_is_no_part_of_the_chain() {
     let text = plain(&evidence);
     assert!(text.contains("difference  none\n") && text.contains("step        none\n"), "{text}");
     assert!(!text.contains("exited with 1"), "{text}");
-    assert!(text.contains("`abide sync dev` tries again"), "{text}");
+    assert!(text.contains("then `abide sync dev` retries"), "{text}");
     let by_itself = plain(&self::evidence(view("dev", Condition::Blocked, Reason::SecretMissing)));
-    assert!(by_itself.contains("next retry  by itself") && !by_itself.contains("someone"), "{by_itself}");
+    assert!(by_itself.contains("next retry  automatic") && !by_itself.contains("someone"), "{by_itself}");
 }
 
 #[test]
@@ -84,14 +84,14 @@ fn a_plan_that_cannot_be_made_breaks_only_its_link() {
     evidence.record = None;
     evidence.events.clear();
     let text = plain(&evidence);
-    assert!(text.contains("event       none that is remembered\n"), "{text}");
+    assert!(text.contains("event       none recorded\n"), "{text}");
     assert!(text.contains("record      nothing was ever recorded\n"), "{text}");
-    assert!(text.contains("difference  cannot be told: the engine does not answer\n"), "{text}");
+    assert!(text.contains("difference  cannot be computed: the engine does not answer\n"), "{text}");
 }
 
 #[test]
 fn a_rollback_tells_what_ends_it() {
     let text = plain(&evidence(view("dev", Condition::RolledBack, Reason::RolledBack)));
-    assert!(text.contains("next retry  none: the next version ends this; `abide set dev`"), "{text}");
+    assert!(text.contains("next retry  none until the next version; `abide set dev`"), "{text}");
     assert!(!text.contains("abide sync"), "which would try nothing again: {text}");
 }

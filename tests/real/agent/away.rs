@@ -137,7 +137,7 @@ fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
     pair.host.cut();
     let view = pair.until("the half-open link is found", is_away);
     assert_eq!(view["status"], "Degraded", "nobody can tell whether it serves: {view}");
-    assert!(view["message"].as_str().unwrap().contains("online is away and was last heard"), "{view}");
+    assert!(view["message"].as_str().unwrap().contains("online is disconnected, last seen"), "{view}");
     assert_eq!(pair.host.page(PORT).as_deref(), Some("after a second"));
     let recorded = pair.push_image("while it was cut");
     pair.abide(&["set", "prod", &recorded]);

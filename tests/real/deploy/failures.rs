@@ -54,7 +54,7 @@ fn a_build_that_fails_is_tried_again_by_sync_and_by_a_push_and_by_nothing_else()
     assert_eq!(scene.builds_begun(), 2, "the build was begun again though nothing had changed");
 
     scene.abide(&["sync", "dev"]);
-    eventually("sync tries again", PATIENCE, || scene.builds_ended() == [1, 2]);
+    eventually("retries", PATIENCE, || scene.builds_ended() == [1, 2]);
     scene.said("dev", "Degraded", "BuildFailed");
     scene.site.repo.commit_and_push("dev", &[("Dockerfile", &good), ("www/index.html", "mended")]);
     assert_eq!(scene.announce("dev").0, 202);

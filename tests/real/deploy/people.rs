@@ -126,7 +126,7 @@ fn a_hold_keeps_what_runs_and_its_end_applies_the_newest_push() {
     let Some(scene) = Scene::dev() else { return };
     let page = scene.page("dev");
     assert_eq!(scene.daemon.abide(&["wait", "dev"]).code, 0);
-    assert_eq!(scene.daemon.abide(&["hold", "dev"]).code, 2, "whoever finds it held wants to know why");
+    assert_eq!(scene.daemon.abide(&["hold", "dev"]).code, 2, "the next operator needs to know why");
     scene.abide(&["hold", "dev", "--reason", "an audit"]);
     scene.said("dev", "Held", "HeldByPerson");
     scene.push_page("dev", "one");

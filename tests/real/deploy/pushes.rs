@@ -31,7 +31,7 @@ fn deliveries_that_move_nothing_say_why() {
     let commit = scene.site.repo.commit_and_push("feature", &[("www/index.html", "never served")]);
     let (status, answer) = scene.announce("feature");
     assert_eq!(status, 200);
-    assert!(answer.contains("no environment follows branch `feature`"), "{answer}");
+    assert!(answer.contains("no environment tracks branch `feature`"), "{answer}");
 
     let port = scene.daemon.port();
     let (status, _) = signed_post(port, "keepwork", SECRET, "ping", br#"{"zen":"Keep it simple."}"#).unwrap();

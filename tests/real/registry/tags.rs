@@ -105,7 +105,7 @@ fn a_tag_that_moves_is_followed_and_one_that_is_gone_changes_nothing() {
     let message = eventually_some("the missing tag is named", PATIENCE, || {
         let ran = daemon.abide(&["status"]);
         let words = ran.stdout + &ran.stderr;
-        words.contains("what follows it keeps what it has").then_some(words)
+        words.contains("environments that track it keep their current version").then_some(words)
     });
     assert!(message.contains(":stable"), "{message}");
     assert_eq!(docker(&["inspect", "--format", "{{.State.Running}}", &shop.container]), "true");
@@ -149,7 +149,7 @@ fn a_notification_of_the_registry_is_acted_upon_at_once() {
     let second = shop.release("2");
     let status = shop.ready(&daemon, &second);
     assert_eq!(status["origin"], "tag");
-    assert!(daemon.log().contains("notification of a registry recorded"), "{}", daemon.log());
+    assert!(daemon.log().contains("registry notification recorded"), "{}", daemon.log());
     let log = daemon.log();
     assert!(!log.contains(TOKEN), "the token is in the log");
     drop(shop.space.images());

@@ -75,14 +75,18 @@ async fn several_references_of_one_delivery_are_each_recorded() {
 async fn what_concerns_nobody_is_ignored_with_a_reason() {
     let inbox = MemoryInbox::new();
     for (sent, reason) in [
-        (push("x", COMMIT), "no environment follows branch `x` of github"),
-        (push("dev", &zeros()), "branch `dev` was deleted; what runs goes on running"),
+        (push("x", COMMIT), "no environment tracks branch `x` of github"),
+        (push("dev", &zeros()), "branch `dev` was deleted; its containers keep running"),
         (
             github("push", github_push("refs/tags/v1", COMMIT).to_string()),
-            "`refs/tags/v1` is no branch that can be followed",
+            "`refs/tags/v1` is not a branch that can be tracked",
         ),
-        (push("--upload-pack=x", COMMIT), "`refs/heads/--upload-pack=x` is no branch that can be followed"),
-        (github("star", "{}"), "`star` is no event that moves a branch"),
+        (
+            push("--upload-pack=x", COMMIT),
+            "`refs/heads/--upload-pack=x` is not a branch that can be \
+            tracked",
+        ),
+        (github("star", "{}"), "event `star` does not change a branch"),
     ] {
         let (status, body) = post(&inbox, "github", &sent).await;
         assert_eq!((status.as_u16(), body), (200, json!({"status": "ignored", "reason": reason})));
