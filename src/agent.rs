@@ -81,13 +81,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     systemd::ready();
     let watchdog = tokio::spawn(systemd::keep_alive(agent.handles.desired.clone()));
     let signal = signals.next().await;
-    info!(signal, "stopping; containers go on as they are");
+    info!(signal, "stopping; the containers keep running");
     systemd::stopping();
     watchdog.abort();
     tokio::select! {
         stopped = agent.stop() => stopped,
         again = signals.next() => {
-            warn!(signal = again, "stopped at once");
+            warn!(signal = again, "stopped immediately");
             Ok(())
         }
     }
@@ -118,7 +118,7 @@ impl Agent {
         let (up, link) = watch::channel(None);
         let tunnel = Tunnel::bind(options.registry_port, link).await.with_context(|| {
             format!(
-                "cannot listen on port {} of the loopback address; --registry-port chooses another",
+                "cannot listen on port {} of the loopback address: choose another with --registry-port",
                 options.registry_port
             )
         })?;
@@ -148,7 +148,8 @@ impl Agent {
         let reporter = Arc::new(reporter(&handles, refusals, controller.clone()));
         let (instance, answers) = (handles.id.clone(), Answers::new(controller));
         let stop = CancellationToken::new();
-        info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide agent runs");
+        info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide \
+            agent started");
         let link = Link {
             server,
             instance,
@@ -189,7 +190,11 @@ impl Agent {
 /// Starts healing the running containers if the controller does not answer in time.
 async fn go_on_alone(grant: controller::Grant, patience: Duration, stop: CancellationToken) {
     if stop.run_until_cancelled(grant.wait(patience)).await == Some(true) {
-        warn!(?patience, "the controller was not heard since the start; what runs here is kept and healed");
+        warn!(
+            ?patience,
+            "no answer from the controller since the start; repairing the local containers \
+            without it"
+        );
     }
 }
 
@@ -222,14 +227,16 @@ fn refuse_controllers(folder: &Path) -> anyhow::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("the folder {}", folder.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the folder {}", folder.display()));
+        }
     };
     for name in entries.filter_map(|entry| Some(entry.ok()?.file_name())) {
         let name = name.to_string_lossy();
         if name.ends_with(".toml") && name != POLICY {
             anyhow::bail!(
-                "{} is the folder of a controller: it has the manifest {name}. An agent keeps its own record in a \
-                 folder of its own; name it with --desired-state",
+                "{} is a controller's folder: it has the manifest {name}. An agent keeps its own record \
+                in a separate folder: set it with --desired-state",
                 folder.display()
             );
         }
@@ -256,9 +263,10 @@ fn read_policy(options: &Options) -> anyhow::Result<Policy> {
 
 fn open_record(folder: &Path) -> anyhow::Result<Handles> {
     let dir = folder.join("record");
-    let handles = record::open(&dir).with_context(|| format!("the record in {}", dir.display()))?;
+    let handles =
+        record::open(&dir).with_context(|| format!("cannot open the record in {}", dir.display()))?;
     for notice in &handles.notices {
-        warn!(notice, "the record was repaired");
+        warn!(notice, "repaired the record");
     }
     Ok(handles)
 }

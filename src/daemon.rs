@@ -81,7 +81,7 @@ pub fn load_manifest(desired_state: &Path) -> anyhow::Result<Loaded> {
 /// Lists every problem on its own line.
 fn listed(error: LoadError) -> anyhow::Error {
     match error {
-        LoadError::Invalid(problems) => anyhow::anyhow!("the manifest is not valid:\n{problems}"),
+        LoadError::Invalid(problems) => anyhow::anyhow!("invalid manifest:\n{problems}"),
         other => anyhow::Error::new(other),
     }
 }
@@ -97,13 +97,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     systemd::ready();
     let watchdog = tokio::spawn(systemd::keep_alive(daemon.handles.desired.clone()));
     let signal = signals.next().await;
-    info!(signal, "stopping; containers go on as they are");
+    info!(signal, "stopping; the containers keep running");
     systemd::stopping();
     watchdog.abort();
     tokio::select! {
         stopped = daemon.stop() => stopped,
         again = signals.next() => {
-            warn!(signal = again, "stopped at once");
+            warn!(signal = again, "stopped immediately");
             Ok(())
         }
     }
@@ -216,7 +216,7 @@ pub fn offline_router(desired_state: &Path) -> anyhow::Result<Router> {
 pub fn offline_reading_router(desired_state: &Path) -> anyhow::Result<Router> {
     offline(desired_state, |desired_state| {
         let dir = record_dir(desired_state);
-        record::open_to_read(&dir).with_context(|| format!("the record in {}", dir.display()))
+        record::open_to_read(&dir).with_context(|| format!("cannot open the record in {}", dir.display()))
     })
 }
 
@@ -236,9 +236,10 @@ fn offline(
 
 fn open_record(desired_state: &Path) -> anyhow::Result<Handles> {
     let dir = record_dir(desired_state);
-    let handles = record::open(&dir).with_context(|| format!("the record in {}", dir.display()))?;
+    let handles =
+        record::open(&dir).with_context(|| format!("cannot open the record in {}", dir.display()))?;
     for notice in &handles.notices {
-        warn!(notice, "the record was repaired");
+        warn!(notice, "repaired the record");
     }
     Ok(handles)
 }
@@ -256,7 +257,7 @@ fn remove_remains(work: &Path) {
     if let Err(error) = std::fs::remove_dir_all(work)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        warn!(dir = %work.display(), %error, "remains of earlier builds cannot be removed");
+        warn!(dir = %work.display(), %error, "failed to remove the remains of earlier builds");
     }
 }
 

@@ -49,8 +49,8 @@ pub struct Loaded {
 pub enum LoadError {
     /// The folder does not exist.
     #[error(
-        "there is no folder {}: create it and write a manifest into it, or name another folder with --desired-state \
-         or ABIDE_DESIRED_STATE",
+        "the folder {} does not exist: create it and write a manifest into it, or choose another folder \
+        with --desired-state or ABIDE_DESIRED_STATE",
         folder.display()
     )]
     NoFolder {
@@ -67,8 +67,8 @@ pub enum LoadError {
     },
     /// The folder contains no manifest.
     #[error(
-        "there is no *.toml file in the desired-state folder {}: write one (its README.md explains \
-         every field), or name another folder with --desired-state",
+        "the desired-state folder {} has no *.toml file: write one (its README.md explains every field), \
+        or choose another folder with --desired-state",
         folder.display()
     )]
     NoManifest {
@@ -76,7 +76,7 @@ pub enum LoadError {
         folder: PathBuf,
     },
     /// The manifest is invalid, or a file or secret that it names is.
-    #[error("the manifest is not valid")]
+    #[error("invalid manifest")]
     Invalid(#[source] Problems),
 }
 
@@ -177,19 +177,19 @@ fn read_file(path: &Path) -> Result<String, Problem> {
     let unreadable = |error: std::io::Error| problem(None, format!("cannot be read: {error}"));
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(problem(None, "is no regular file".to_owned()));
+        return Err(problem(None, "is not a regular file".to_owned()));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     // One byte beyond the limit detects a file that is too large, even if it grows during the read.
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_FILE {
-        return Err(problem(None, "is larger than 1 MiB, which no manifest needs".to_owned()));
+        return Err(problem(None, "is larger than 1 MiB".to_owned()));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        problem(Some(line), "is no UTF-8 text".to_owned())
+        problem(Some(line), "is not UTF-8 text".to_owned())
     })
 }
 
@@ -216,10 +216,10 @@ fn secret_problems(
 fn weakness(secret: &Secret) -> Option<&'static str> {
     let text = secret.expose().trim().trim_end_matches(['.', '!']).to_lowercase();
     if SAMPLE_SECRETS.contains(&text.as_str()) {
-        return Some("is a sample from a manual: make one with `openssl rand -hex 32`");
+        return Some("is a published example: create a new one with `openssl rand -hex 32`");
     }
     let short = secret.expose().len() < SHORTEST_WEBHOOK_SECRET;
-    short.then_some("is shorter than 16 bytes: make one with `openssl rand -hex 32`")
+    short.then_some("is shorter than 16 bytes: create a new one with `openssl rand -hex 32`")
 }
 
 fn place_of(named: &SecretRef) -> String {
@@ -235,8 +235,8 @@ fn overlay_problems(parsed: &Parsed) -> Vec<Problem> {
         let from = overlay.from.display();
         let message = match std::fs::metadata(&overlay.from) {
             Ok(metadata) if metadata.is_file() => continue,
-            Ok(_) => format!("the overlay {from} is no regular file"),
-            Err(error) => format!("the overlay {from} cannot be read: {}", error.kind()),
+            Ok(_) => format!("the overlay {from} is not a regular file"),
+            Err(error) => format!("cannot read the overlay {from}: {}", error.kind()),
         };
         found.push(parsed.places.problem(&path, message));
     }
@@ -254,8 +254,8 @@ fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
         };
         let message = match std::fs::metadata(path).and_then(readable) {
             Ok(true) => return None,
-            Ok(false) => format!("the {key} {} is no regular file", path.display()),
-            Err(error) => format!("the {key} {} cannot be read: {}", path.display(), error.kind()),
+            Ok(false) => format!("the {key} {} is not a regular file", path.display()),
+            Err(error) => format!("cannot read the {key} {}: {}", path.display(), error.kind()),
         };
         Some(parsed.places.problem(&format!("front.{key}"), message))
     };

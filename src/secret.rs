@@ -13,16 +13,16 @@ const LONGEST_SECRET_FILE: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The environment variable is not set.
-    #[error("the environment variable {0}, which a secret is read from, is not set")]
+    #[error("the environment variable {0}, which should contain a secret, is not set")]
     NoVariable(String),
     /// The variable or file is empty.
     #[error("the secret in {0} is empty")]
     Empty(String),
     /// The file is not a regular file, or larger than any secret.
-    #[error("the secret file {0} is no regular file of at most 64 KiB")]
+    #[error("secret file {0} must be a regular file of at most 64 KiB")]
     NoRegularFile(String),
     /// The file cannot be read.
-    #[error("the secret file {path} cannot be read: {kind}")]
+    #[error("cannot read secret file {path}: {kind}")]
     Unreadable {
         /// The path.
         path: String,
@@ -30,7 +30,7 @@ pub enum SecretError {
         kind: std::io::ErrorKind,
     },
     /// The file is not UTF-8 text.
-    #[error("the secret in {0} is no UTF-8 text")]
+    #[error("the secret in {0} is not UTF-8 text")]
     NoText(String),
 }
 
@@ -79,7 +79,7 @@ pub fn exposure(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     let shown = path.display();
     (mode & OTHERS != 0)
-        .then(|| format!("every user of this host may use the token in {shown}: run `chmod o-rw {shown}`"))
+        .then(|| format!("every user of this host can use the token in {shown}: run `chmod o-rw {shown}`"))
 }
 
 /// Returns the value of an environment variable of a container or script.

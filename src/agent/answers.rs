@@ -43,7 +43,7 @@ impl Answers {
             };
             let path = format!("/api/v1/agent/answers/{id}");
             if let Err(error) = asker.ask(Method::POST, &path, headers, body).await {
-                debug!(%environment, %error, "an answer was not taken");
+                debug!(%environment, %error, "the controller rejected an answer");
             }
         });
     }
@@ -52,7 +52,7 @@ impl Answers {
         match question {
             Question::Plan => {
                 let plan = self.controller.preview(environment).await?;
-                let plan = plan.ok_or_else(|| format!("{environment} is not taken by this host yet"))?;
+                let plan = plan.ok_or_else(|| format!("this host has not accepted {environment} yet"))?;
                 Ok(whole(serde_json::to_vec(&plan).map_err(|error| error.to_string())?.into()))
             }
             Question::Logs(options) => {

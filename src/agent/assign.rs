@@ -55,7 +55,8 @@ impl Refusals {
         let mut all = self.all();
         for (environment, refusal) in &fresh {
             if all.get(environment).is_none_or(|before| before.message != refusal.message) {
-                warn!(%environment, generation = %refusal.generation, why = %refusal.message, "not taken");
+                warn!(%environment, generation = %refusal.generation, why = %refusal.message, "assignment \
+                    rejected");
             }
         }
         let since = |environment: &EnvironmentName, refusal: &Refusal| {
@@ -117,7 +118,7 @@ impl Assigner {
         if changed {
             let environments: Vec<_> =
                 self.manifests.borrow().environments.keys().map(ToString::to_string).collect();
-            info!(environments = environments.join(", "), "what is declared for this host is taken");
+            info!(environments = environments.join(", "), "applied the assignment of the controller");
         }
         Ok(())
     }
@@ -149,7 +150,7 @@ impl Assigner {
         // Checking paths reads the disk.
         tokio::task::spawn_blocking(sort)
             .await
-            .inspect_err(|error| warn!(%error, "the policy was not asked"))
+            .inspect_err(|error| warn!(%error, "failed to check the policy"))
             .ok()
     }
 }
@@ -179,8 +180,11 @@ fn images(assigned: &Assigned) -> Vec<Image> {
 
 /// The refusal of an environment that violates the grammar.
 fn misread(misread: &Misread) -> (EnvironmentName, Refusal) {
-    let message =
-        format!("what the controller declares is not understood here: {}; what ran goes on", misread.why);
+    let message = format!(
+        "this agent cannot read the declaration of the controller: {}; the container keeps \
+            running",
+        misread.why
+    );
     (
         misread.environment.clone(),
         Refusal::new(Reason::PolicyRefused, message, misread.generation, misread.mark.clone()),
@@ -208,17 +212,17 @@ impl Refusal {
             NotTaken::Behind { here, sent } => (
                 here,
                 format!(
-                    "the record is at generation {sent}, and this host has generation {here}, which goes on: the \
-                     controller was restored from an older copy. `abide promote` or `abide set` says what \
-                     {environment} should run, under a later generation"
+                    "the record is at generation {sent}, but this host is at generation {here} and keeps \
+                    running it: the controller was restored from an older copy. Use `abide promote` or \
+                    `abide set` to record what {environment} should run, as a later generation"
                 ),
             ),
             NotTaken::Forked(generation) => (
                 generation,
                 format!(
-                    "generation {generation} of the record is another one than this host has, which goes on: the \
-                     controller was restored from an older copy. `abide promote` or `abide set` says what \
-                     {environment} should run, under a later generation"
+                    "generation {generation} of the record differs from the one on this host, which \
+                    keeps running: the controller was restored from an older copy. Use `abide promote` \
+                    or `abide set` to record what {environment} should run, as a later generation"
                 ),
             ),
         };

@@ -35,7 +35,7 @@ where
             }
             searched = self.read.len();
             if searched > LONGEST {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than any can be"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line exceeds the maximum length"));
             }
             let Some(frame) = self.body.frame().await else { return Ok(None) };
             if let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() {

@@ -62,27 +62,25 @@ impl Told {
 #[derive(Debug, thiserror::Error)]
 enum End {
     /// The connection failed.
-    #[error("the controller cannot be reached")]
+    #[error("cannot reach the controller")]
     Unreachable(#[source] io::Error),
     /// The connection broke.
-    #[error("the link broke")]
+    #[error("the link was interrupted")]
     Broken(#[source] io::Error),
     /// The controller ended the session, or no longer sends anything.
     #[error("{0}")]
     Over(&'static str),
     /// The controller refused it.
-    #[error("the controller does not let this agent in")]
+    #[error("the controller rejected this agent")]
     Refused(#[source] AskError),
     /// Another agent with the same token is connected, and stays connected.
-    #[error(
-        "another agent with the same token is connected to the controller: give each host a token of its own"
-    )]
+    #[error("another agent with the same token is connected to the controller: give each host its own token")]
     Outranked,
     /// The assignment cannot be stored.
-    #[error("what is assigned cannot be recorded")]
+    #[error("failed to record the assignment")]
     Record(#[from] RecordError),
     /// The report cannot be sent.
-    #[error("what is known cannot be reported")]
+    #[error("failed to send the report")]
     Report(#[source] ReportError),
 }
 
@@ -113,9 +111,9 @@ impl Link {
             _ => jittered(pause_after(failures)),
         };
         if matches!(end, End::Outranked | End::Refused(_) | End::Record(_)) {
-            error!(%why, again_in = ?pause, "not connected; what runs here goes on");
+            error!(%why, again_in = ?pause, "not connected; local containers keep running");
         } else if is_news {
-            warn!(%why, again_in = ?pause, "the controller is away; what runs here goes on");
+            warn!(%why, again_in = ?pause, "controller unreachable; local containers keep running");
         }
         // An outranked agent keeps its number, so that it does not displace the other one in turn. Any other
         // session takes over from the remains of the previous one.
@@ -161,7 +159,7 @@ impl Link {
                 Ok(Ok(Some(line))) => line,
                 Ok(Ok(None)) => return End::Over("the controller ended the session"),
                 Ok(Err(error)) => return End::Broken(error),
-                Err(_) => return End::Over("the controller says nothing any more"),
+                Err(_) => return End::Over("the controller stopped sending"),
             };
             if line.is_empty() {
                 continue;
@@ -175,7 +173,7 @@ impl Link {
                 Ok(ToAgent::Ask(ask)) => self.answers.begin(asker.clone(), ask),
                 Ok(ToAgent::Superseded) => return End::Outranked,
                 // A newer controller may send messages that this agent does not know.
-                Err(error) => warn!(%error, "a word of the controller is not understood"),
+                Err(error) => warn!(%error, "ignored an unknown message of the controller"),
             }
         }
     }

@@ -76,7 +76,7 @@ impl TryFrom<String> for Ports {
         let (first, last) = text.split_once('-').unwrap_or((&text, &text));
         match (first.trim().parse(), last.trim().parse()) {
             (Ok(first), Ok(last)) if first <= last => Ok(Self { first, last }),
-            _ => Err(format!("`{text}` is no port and no range, such as \"8000-8099\"")),
+            _ => Err(format!("`{text}` must be a port or a range, such as \"8000-8099\"")),
         }
     }
 }
@@ -85,7 +85,7 @@ impl TryFrom<String> for Ports {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PolicyError {
     /// The file does not exist or cannot be read.
-    #[error("the policy {} cannot be read", .path.display())]
+    #[error("cannot read the policy {}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -94,7 +94,7 @@ pub(super) enum PolicyError {
     },
     /// Any user may change it.
     #[error(
-        "every user of this host may write to the policy {}: run `chmod o-w` on it, and check what it says",
+        "every user of this host can write to the policy {}: run `chmod o-w` on it, and check its content",
         .path.display()
     )]
     Writable {
@@ -102,7 +102,7 @@ pub(super) enum PolicyError {
         path: PathBuf,
     },
     /// It is invalid.
-    #[error("the policy {} is not understood: {why}", .path.display())]
+    #[error("invalid policy {}: {why}", .path.display())]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -128,7 +128,7 @@ impl Policy {
         let rules: Rules = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let mut paths = rules.binds.iter().chain(&rules.secret_files);
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
-            return Err(wrong(format!("`{}` is no absolute path", path.display())));
+            return Err(wrong(format!("`{}` is not an absolute path", path.display())));
         }
         Ok(Self { rules, own })
     }
@@ -204,7 +204,7 @@ impl Policy {
 
     fn path(&self, path: &AbsolutePath) -> Option<String> {
         let is_within = self.is_within(path.as_path(), &self.rules.binds);
-        (!is_within).then(|| format!("{path} to be mounted"))
+        (!is_within).then(|| format!("mounting {path}"))
     }
 
     fn port(&self, port: u16) -> Option<String> {
@@ -226,11 +226,11 @@ impl Policy {
                 let is_listed = |allowed: &Vec<String>| allowed.iter().any(|allowed| fits(name, allowed));
                 let fits = self.rules.secret_env.as_ref().is_none_or(is_listed);
                 (!fits || name.starts_with(OWN_VARIABLES))
-                    .then(|| format!("the variable `{name}` as a secret"))
+                    .then(|| format!("the secret from the variable `{name}`"))
             }
             SecretRef::SecretFile(path) => {
                 let fits = self.is_within(path, &self.rules.secret_files);
-                (!fits).then(|| format!("the file {} as a secret", path.display()))
+                (!fits).then(|| format!("the secret from the file {}", path.display()))
             }
         }
     }
@@ -253,7 +253,7 @@ impl Policy {
 }
 
 fn refusal(what: String) -> String {
-    format!("the policy of this host does not allow {what}; what ran goes on")
+    format!("the policy of this host does not allow {what}; the container keeps running unchanged")
 }
 
 /// The socket from the agent's own configuration.

@@ -65,7 +65,7 @@ pub(super) struct State {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReportError {
     /// The session is no longer valid, or the connection broke.
-    #[error("a report was not taken")]
+    #[error("the controller rejected a report")]
     Ask(#[from] AskError),
     /// The record is being closed.
     #[error("the record is being closed")]
@@ -159,7 +159,7 @@ impl Reporter {
         let reported = of_ours.filter_map(|(environment, heard)| match self.of(environment, heard) {
             Ok(reported) => reported,
             Err(error) => {
-                warn!(%environment, error = %chain(&error), "an environment cannot be reported");
+                warn!(%environment, error = %chain(&error), "failed to report an environment");
                 None
             }
         });
@@ -270,7 +270,7 @@ fn of_before(status: Status) -> Status {
     if status.condition != Condition::Ready {
         return status;
     }
-    let message = format!("not looked at since the agent started; before that: {}", status.message);
+    let message = format!("not reconciled since the agent started; before that: {}", status.message);
     Status { condition: Condition::Progressing, reason: Reason::Unknown, message, ..status }
 }
 

@@ -62,17 +62,18 @@ pub(super) enum NoServer {
     Address,
     /// Everyone on the network path could read the token.
     #[error(
-        "the token is not sent to {host} in the clear: use an `https://` address, or an SSH tunnel to a local one"
+        "refusing to send the token to {host} unencrypted: use an `https://` address, or an SSH tunnel \
+        to a local one"
     )]
     PlainToken {
         /// The host.
         host: String,
     },
     /// The token is invalid.
-    #[error("this is no token: `abide token create` on the controller makes one, to be given whole")]
+    #[error("invalid token: pass the complete token that `abide token create` prints on the controller")]
     Token,
     /// TLS cannot be set up.
-    #[error("the controller cannot be spoken to")]
+    #[error("cannot set up the connection to the controller")]
     Tls(#[from] ConnectError),
 }
 
@@ -120,7 +121,7 @@ impl Server {
 
     /// Connects.
     pub(super) async fn dial(&self) -> io::Result<Line> {
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the connection timed out");
         tokio::time::timeout(PATIENCE * 2, self.connect()).await.map_err(late)?
     }
 
@@ -159,7 +160,7 @@ impl Server {
             }
         });
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.token.expose()));
-        let mut bearer = bearer.map_err(|_| io::Error::other("the token cannot be sent"))?;
+        let mut bearer = bearer.map_err(|_| io::Error::other("the token contains invalid characters"))?;
         bearer.set_sensitive(true);
         let asker = Asker { sender, bearer, base: self.url.clone() };
         Ok(Line { asker, _connection: HangUp(ended) })
@@ -193,7 +194,7 @@ pub(super) struct Asker {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
     /// The controller refused the request.
-    #[error("{}", .view.as_ref().map_or_else(|| format!("it answers {}", .status), |view| view.message.clone()))]
+    #[error("{}", .view.as_ref().map_or_else(|| format!("the controller answered {}", .status), |view| view.message.clone()))]
     Refused {
         /// The HTTP status.
         status: StatusCode,
@@ -201,13 +202,13 @@ pub(super) enum AskError {
         view: Option<ErrorView>,
     },
     /// The connection broke.
-    #[error("the connection broke")]
+    #[error("the connection was interrupted")]
     Broken(#[source] hyper::Error),
     /// No answer arrived in time.
     #[error("no answer within {}", humantime::format_duration(PATIENCE))]
     Silent,
     /// The request is invalid.
-    #[error("it cannot be asked")]
+    #[error("cannot build the request")]
     Unsendable(#[source] hyper::http::Error),
 }
 

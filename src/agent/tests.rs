@@ -126,7 +126,7 @@ async fn what_a_hostile_controller_writes_past_the_grammar_reaches_neither_the_r
     let (runs, refused) = taken(&agent, &line).await;
     assert_eq!(runs, ["prod"]);
     let [why] = refused.as_slice() else { panic!("{refused:?}") };
-    assert!(why.starts_with("evil: what the controller declares is not understood here"), "{why}");
+    assert!(why.starts_with("evil: this agent cannot read the declaration of the controller"), "{why}");
     assert!(!agent.handles.replica.kept().unwrap().environments.keys().any(|name| name.as_str() == "evil"));
 }
 

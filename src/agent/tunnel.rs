@@ -63,7 +63,7 @@ impl Tunnel {
                     tasks.spawn(async move { stop.run_until_cancelled(serving).await });
                 }
                 Err(error) => {
-                    warn!(%error, "no connection to the registry can be accepted");
+                    warn!(%error, "cannot accept a connection to the registry");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -99,7 +99,11 @@ async fn answer(
         return said(StatusCode::OK, "{}");
     }
     let Some(asker) = up(link).await else {
-        return said(StatusCode::SERVICE_UNAVAILABLE, "the controller is away, and with it the registry");
+        return said(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the controller is unreachable, so its registry is \
+            too",
+        );
     };
     let path = request.uri().path_and_query().map_or("/v2/", |path| path.as_str());
     let asked = request.headers().iter().filter(|(name, _)| ASKED.contains(name));
@@ -107,8 +111,8 @@ async fn answer(
     match asker.ask(request.method().clone(), path, headers, whole(Default::default())).await {
         Ok(response) => passed_on(response),
         Err(error) => {
-            debug!(%error, "the registry cannot be asked");
-            said(StatusCode::BAD_GATEWAY, "the controller cannot be asked for the registry")
+            debug!(%error, "a registry request failed");
+            said(StatusCode::BAD_GATEWAY, "cannot reach the registry through the controller")
         }
     }
 }
@@ -119,13 +123,23 @@ fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let local = [address.to_string(), format!("localhost:{}", address.port())];
     if !local.iter().any(|local| local == host) {
-        return Some(said(StatusCode::FORBIDDEN, "this is the registry of this host's engine alone"));
+        return Some(said(StatusCode::FORBIDDEN, "this registry is only for the Docker Engine of this host"));
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Some(said(StatusCode::METHOD_NOT_ALLOWED, "images are only pulled here"));
+        return Some(said(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this registry is read-only: push to the \
+            controller's registry",
+        ));
     }
     let path = request.uri().path();
-    (path != "/v2" && !path.starts_with("/v2/")).then(|| said(StatusCode::NOT_FOUND, "only /v2/ is here"))
+    (path != "/v2" && !path.starts_with("/v2/")).then(|| {
+        said(
+            StatusCode::NOT_FOUND,
+            "only paths below \
+        /v2/ exist",
+        )
+    })
 }
 
 /// The link, once it is up.

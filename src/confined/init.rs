@@ -87,7 +87,7 @@ fn start(order: &Order) -> Result<Pid, Report> {
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)
-        .ok_or_else(|| Report::NotStarted("it has no process id".to_owned()))
+        .ok_or_else(|| Report::NotStarted("it has no process ID".to_owned()))
 }
 
 /// The kernel counts for each user but root, so it holds before the watch looks.
@@ -115,7 +115,7 @@ fn wait_for(program: Pid, order: &Order, tell: &Sender<Option<Report>>) {
                 };
             }
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => break Report::NotStarted(format!("it cannot be waited for: {error}")),
+            Err(error) => break Report::NotStarted(format!("cannot wait for it: {error}")),
         }
     };
     // A program that can start no more processes often ends by itself, before the watch looks again.

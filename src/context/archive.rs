@@ -80,7 +80,7 @@ fn next_header(archive: &mut impl Read) -> io::Result<Option<Header>> {
         return Ok(None);
     }
     if checksum(block) != header.cksum()? {
-        return Err(io::Error::new(ErrorKind::InvalidData, "the checksum of a header is wrong"));
+        return Err(io::Error::new(ErrorKind::InvalidData, "a header has a wrong checksum"));
     }
     Ok(Some(header))
 }

@@ -27,13 +27,13 @@ pub enum ContextError {
         path: PathBuf,
     },
     /// A directory is required, but the path is something else.
-    #[error("{path:?} is no directory")]
+    #[error("{path:?} is not a directory")]
     NotADirectory {
         /// The path.
         path: PathBuf,
     },
     /// A regular file is required, but the path is something else.
-    #[error("{path:?} is no regular file")]
+    #[error("{path:?} is not a regular file")]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -101,13 +101,13 @@ pub enum ContextError {
         what: String,
     },
     /// A file shrank while it was read.
-    #[error("{path:?} changed while it was packed")]
+    #[error("{path:?} changed while it was being packed")]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// An archive's name does not determine its format.
-    #[error("{path:?} does not end in .tar, .tar.gz or .tgz")]
+    #[error("{path:?} must end in .tar, .tar.gz or .tgz")]
     ArchiveName {
         /// The name.
         path: PathBuf,
@@ -119,7 +119,7 @@ pub enum ContextError {
         path: PathBuf,
     },
     /// A step's output is an archive by its name, but cannot be read as one.
-    #[error("{path:?} is no whole archive")]
+    #[error("{path:?} is not a complete archive")]
     BrokenArchive {
         /// The file.
         path: PathBuf,
@@ -127,7 +127,7 @@ pub enum ContextError {
         source: io::Error,
     },
     /// A step's output is an archive without entries.
-    #[error("the archive {path:?} holds no entry")]
+    #[error("the archive {path:?} is empty")]
     EmptyArchive {
         /// The file.
         path: PathBuf,

@@ -56,10 +56,10 @@ enum Token {
 }
 
 /// The errors of Docker's syntax check.
-const UNENDED_CLASS: &str = "a [ has no ]";
-const MISPLACED: &str = "a - or ] is out of place within [ ]";
+const UNENDED_CLASS: &str = "a [ without a ]";
+const MISPLACED: &str = "a - or ] is misplaced within [ ]";
 const REVERSED: &str = "a range within [ ] ends before it begins";
-const LONE_BACKSLASH: &str = "a \\ has nothing after it";
+const LONE_BACKSLASH: &str = "nothing follows a \\";
 
 impl Glob {
     /// Compiles a cleaned pattern.

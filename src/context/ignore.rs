@@ -114,7 +114,7 @@ impl Rule {
             (exception, pattern) = (true, rest);
         }
         if exception && matches!(pattern, "" | "/") {
-            return Err("a ! has nothing after it");
+            return Err("nothing follows a !");
         }
         Ok(Some(Self { exception, glob: Glob::parse(pattern)? }))
     }

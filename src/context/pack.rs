@@ -264,7 +264,7 @@ fn check_recipe(dockerfile: &str, kind: Option<&Kind>) -> Result<(), ContextErro
     match kind {
         Some(Kind::File { size, .. }) if *size <= LARGEST_RECIPE => Ok(()),
         Some(Kind::File { .. }) => Err(unusable(dockerfile, "is larger than 1 MiB")),
-        Some(_) => Err(unusable(dockerfile, "is no regular file")),
+        Some(_) => Err(unusable(dockerfile, "is not a regular file")),
         None => Err(unusable(dockerfile, "is not in the context")),
     }
 }
@@ -273,7 +273,7 @@ fn check_recipe(dockerfile: &str, kind: Option<&Kind>) -> Result<(), ContextErro
 fn find_recipe(context: &Path, dockerfile: &str) -> Result<PathBuf, ContextError> {
     tree::resolve(context, dockerfile).map_err(|error| match error {
         ContextError::OutsideTree { .. } => {
-            unusable(dockerfile, "is not in the context: its path or a link leads out of it")
+            unusable(dockerfile, "is outside the context, by its path or through a link")
         }
         other => other,
     })

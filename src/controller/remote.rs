@@ -46,7 +46,11 @@ mod tests {
         file.close().unwrap();
         let error = remote("https://h/r", login.as_ref()).unwrap_err();
         assert!(
-            error.is_transient() && error.to_string().starts_with("the password for https://h/r: "),
+            error.is_transient()
+                && error.to_string().starts_with(
+                    "cannot read the password for \
+                https://h/r: "
+                ),
             "{error}"
         );
     }

@@ -20,7 +20,7 @@ pub(super) fn allow_connections() -> Limits {
         _ if current >= wanted => current,
         Ok(()) => wanted,
         Err(error) => {
-            debug!(%error, "the limit of open files stays as it is");
+            debug!(%error, "cannot raise the limit of open files");
             current
         }
     };

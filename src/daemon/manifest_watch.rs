@@ -108,13 +108,13 @@ impl ManifestWatch {
                     changed
                 });
                 if changed {
-                    info!("the manifest was edited and is taken");
+                    info!("applied the edited manifest");
                 }
                 self.states.send_replace(Arc::new(state));
             }
             Err(problem) => {
                 let problem = format!("{problem:#}");
-                error!(%problem, "the edited manifest is not taken; the last good one stays");
+                error!(%problem, "the edited manifest is invalid; the last valid one stays in use");
                 let manifest = (**self.manifests.borrow()).clone();
                 self.states.send_replace(Arc::new(ManifestState { manifest, problem: Some(problem) }));
             }

@@ -71,11 +71,11 @@ impl Network {
             Encryption::ByAddress | Encryption::Never => None,
         };
         if identity.is_none() && !is_local {
-            warn!(%listen, "no TLS: tokens and logs travel in the clear to whoever is not on this machine");
+            warn!(%listen, "TLS is off: tokens and logs cross the network unencrypted");
         }
         let listener = TcpListener::bind(listen)
             .await
-            .with_context(|| format!("cannot listen on {listen}; --listen chooses another address"))?;
+            .with_context(|| format!("cannot listen on {listen}: choose another address with --listen"))?;
         Ok(Self { listener, identity, is_given: matches!(encryption, Encryption::Given(_)) })
     }
 

@@ -49,12 +49,12 @@ pub(crate) async fn keep_alive(desired: DesiredReader) {
     loop {
         interval.tick().await;
         if let Err(error) = desired.all() {
-            error!(%error, "the record cannot be read; the watchdog is not told to wait");
+            error!(%error, "cannot read the record; not notifying the watchdog");
             continue;
         }
         match desired.try_write().await {
             Err(error) if !error.is_full => {
-                error!(%error, "the record cannot be written; the watchdog is not told to wait");
+                error!(%error, "cannot write the record; not notifying the watchdog");
             }
             _ => drop(sd_notify::notify(&[NotifyState::Watchdog])),
         }

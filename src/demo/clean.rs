@@ -13,9 +13,7 @@ pub(super) async fn refuse_taken_names(manifest: &Manifest) -> anyhow::Result<()
     let Some(name) = container_names(manifest).find(|name| taken.iter().any(|taken| taken == name)) else {
         return Ok(());
     };
-    bail!(
-        "a container called {name} is there already; the demo would be in its way. Rename or remove it first"
-    )
+    bail!("a container named {name} already exists: rename or remove it, then start the demo")
 }
 
 /// Removes every container, image, network and volume that the demo's record owns.

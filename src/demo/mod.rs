@@ -61,12 +61,12 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
     };
-    say("\nstopping and removing what the demo made ...");
+    say("\nstopping, and removing everything that the demo created ...");
     let record = handles.id.clone();
     drop(handles);
     daemon.stop().await?;
     clean::remove_all(&record, &manifest).await?;
-    say("nothing is left of it");
+    say("removed everything");
     told
 }
 
@@ -74,12 +74,12 @@ fn ports(offset: u16) -> anyhow::Result<[u16; 3]> {
     let mut ports = [0; 3];
     for (slot, (environment, port)) in ports.iter_mut().zip(PORTS) {
         let Some(port) = port.checked_add(offset) else {
-            bail!("--port-offset {offset} takes port {port} of {environment} beyond 65535");
+            bail!("--port-offset {offset} moves port {port} of {environment} beyond 65535");
         };
         if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             bail!(
-                "port {port}, which {environment} would have, cannot be used: {error}; \
-                 `abide demo --port-offset 10000` moves all three"
+                "cannot use port {port} for {environment}: {error}; `abide demo --port-offset 10000` \
+                moves all three ports"
             );
         }
         *slot = port;
@@ -136,7 +136,7 @@ async fn ready(handles: &Handles, environment: &EnvironmentName) -> anyhow::Resu
             match status {
                 Some(status) if status.condition == Condition::Ready => return anyhow::Ok(()),
                 Some(status) if status.condition == Condition::Degraded => {
-                    bail!("{environment} does not get ready: {}", status.message)
+                    bail!("{environment} is not ready: {}", status.message)
                 }
                 _ => drop(bells.recv().await),
             }

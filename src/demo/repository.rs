@@ -32,15 +32,14 @@ const MANIFEST: &str = include_str!("../../examples/site/desired-state.toml");
 pub enum DemoError {
     /// The build script could not compile the example application.
     #[error(
-        "this abide was built without its example application: building it takes a static C library \
-         (Debian and Ubuntu: libc6-dev, Fedora: glibc-static) or a musl target of Rust \
-         (`rustup target add {}-unknown-linux-musl`); once one of them is there, `cargo clean --package abide` and \
-         build again",
+        "this abide was built without the example application, which needs a static C library (Debian \
+        and Ubuntu: libc6-dev, Fedora: glibc-static) or a musl target of Rust (`rustup target add \
+        {}-unknown-linux-musl`): install one, run `cargo clean --package abide`, and build again",
         std::env::consts::ARCH
     )]
     NoSite,
     /// A file or folder of the example could not be written.
-    #[error("{} could not be written", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
         /// The path.
         path: PathBuf,
@@ -48,7 +47,7 @@ pub enum DemoError {
         source: io::Error,
     },
     /// git is not installed.
-    #[error("git could not be started; is it installed?")]
+    #[error("cannot start git: is it installed?")]
     NoGit(#[source] io::Error),
     /// A git command failed.
     #[error("git {step} failed: {message}")]

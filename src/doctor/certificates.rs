@@ -23,20 +23,23 @@ pub(super) fn judge(manifest: &Manifest, desired_state: &Path) -> Vec<Finding> {
 fn judge_one(file: &Path, ends: Result<i64, String>, now: i64) -> Finding {
     let shown = file.display();
     match ends {
-        Err(why) => {
-            Finding::problem("certificate", format!("{shown} {why}"), "put a certificate in PEM form there")
-        }
+        Err(why) => Finding::problem(
+            "certificate",
+            format!("{shown} {why}"),
+            "replace it with a certificate in \
+                PEM format",
+        ),
         Ok(ends) if ends <= now => Finding::problem(
             "certificate",
             format!("{shown} has expired"),
-            "renew it; abide takes a new file up itself",
+            "renew it; abide loads a new file by itself",
         ),
         Ok(ends) => {
             let days = (ends - now) / DAY;
-            let message = format!("{shown} is valid for {days} more days");
+            let message = format!("{shown} is valid for another {days} days");
             match days {
                 SOON.. => Finding::ok("certificate", message),
-                _ => Finding::warning("certificate", message, "renew it; abide takes a new file up itself"),
+                _ => Finding::warning("certificate", message, "renew it; abide loads a new file by itself"),
             }
         }
     }

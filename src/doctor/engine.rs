@@ -27,7 +27,7 @@ fn unreachable(why: &str) -> Finding {
     let remedy = if why.contains("ermission denied") {
         "add the user that runs abide to the group docker (`usermod --append --groups docker USER`), and log in again"
     } else {
-        "start it (`systemctl start docker`), or name another engine in DOCKER_HOST"
+        "start it (`systemctl start docker`), or set DOCKER_HOST to another engine"
     };
     Finding::problem("engine", why, remedy)
 }
@@ -51,8 +51,8 @@ fn version(facts: &EngineFacts) -> Finding {
 fn unlimited(key: &str) -> Finding {
     Finding::problem(
         "engine",
-        format!("the manifest sets `{key}`, and this engine cannot limit it"),
-        "enable the cgroup controller of that name (`docker info` prints a warning for it), or remove the key",
+        format!("the manifest sets `{key}`, but this engine cannot limit it"),
+        "enable this cgroup controller (`docker info` prints a warning about it), or remove the key",
     )
 }
 

@@ -21,14 +21,18 @@ pub(super) fn record(folder: &Path) -> Vec<Finding> {
     let Ok(metadata) = fs::metadata(folder) else {
         return vec![Finding::ok(
             "record",
-            format!("{} does not exist yet: the daemon makes it", folder.display()),
+            format!("{} does not exist yet: the daemon creates it", folder.display()),
         )];
     };
     let mut findings = Vec::new();
     if metadata.mode() & 0o077 != 0 {
         findings.push(Finding::problem(
             "record",
-            format!("others may read or write {} (mode {:o})", folder.display(), metadata.mode() & 0o777),
+            format!(
+                "other users can read or write {} (mode {:o})",
+                folder.display(),
+                metadata.mode() & 0o777
+            ),
             format!("`chmod 700 {}`", folder.display()),
         ));
     }
@@ -36,9 +40,7 @@ pub(super) fn record(folder: &Path) -> Vec<Finding> {
     if let Some(foreign) = foreign(folder, owner) {
         findings.push(Finding::problem(
             "record",
-            format!(
-                "{foreign} does not belong to the owner of the folder, so the daemon may be unable to open it"
-            ),
+            format!("{foreign} has another owner than the folder, so the daemon may fail to open it"),
             format!("`chown --recursive {owner} {}`", folder.display()),
         ));
     }
@@ -47,11 +49,11 @@ pub(super) fn record(folder: &Path) -> Vec<Finding> {
         findings.push(Finding::warning(
             "record",
             format!("{} belongs to another user (uid {owner})", folder.display()),
-            "run this as the user that abide runs as, or as root, to see all",
+            "run this as root or as the user that runs abide, to check everything",
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("record", format!("{} is private to uid {owner}", folder.display())));
+        findings.push(Finding::ok("record", format!("only uid {owner} can access {}", folder.display())));
     }
     findings
 }
@@ -85,7 +87,7 @@ pub(super) fn disks(desired_state: &Path, engine_root: Option<&Path>) -> Vec<Fin
 
 fn judge_disk(what: &str, path: &Path, free: u64) -> Finding {
     let message = format!("{} MiB free for the {what} ({})", free >> 20, path.display());
-    let remedy = "make room: `docker system df` shows what images and build caches take";
+    let remedy = "free some space: `docker system df` shows the size of images and build caches";
     match free {
         HARDLY_ANY.. if free >= LITTLE => Finding::ok("disk", message),
         HARDLY_ANY.. => Finding::warning("disk", message, remedy),

@@ -54,7 +54,7 @@ fn judge_clock(synchronized: &str) -> Finding {
         "yes" => Finding::ok("clock", "synchronized"),
         _ => Finding::warning(
             "clock",
-            "not synchronized: times in the history and the validity of certificates may be wrong",
+            "not synchronized: times in the history may be wrong, and valid certificates rejected",
             "`timedatectl set-ntp true`, or install chrony",
         ),
     }
@@ -67,13 +67,16 @@ pub(super) fn proxies(variable: impl Fn(&str) -> Option<String>) -> Option<Findi
     either("HTTPS_PROXY").or_else(|| either("HTTP_PROXY"))?;
     // A proxy's address may hold a password, so it is not printed.
     Some(match either("NO_PROXY") {
-        Some(_) => {
-            Finding::ok("proxy", "outbound requests use the proxy of the environment, except for NO_PROXY")
-        }
+        Some(_) => Finding::ok(
+            "proxy",
+            "outbound requests use the configured proxy, except for hosts in \
+                NO_PROXY",
+        ),
         None => Finding::warning(
             "proxy",
-            "outbound requests use the proxy of the environment, those to hosts of your own network too",
-            "name the hosts that need no proxy in NO_PROXY, such as `localhost,127.0.0.1,.example.internal`",
+            "outbound requests use the configured proxy, even for hosts in your own network",
+            "list the hosts that need no proxy in NO_PROXY, such as \
+            `localhost,127.0.0.1,.example.internal`",
         ),
     })
 }

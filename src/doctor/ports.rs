@@ -21,7 +21,7 @@ pub(super) fn judge(
     });
     let front = manifest.front.iter().flat_map(|front| {
         let https = front.https.as_ref().map(|https| https.port);
-        [Some(front.http), https].into_iter().flatten().map(|port| ("the front".to_owned(), any, port))
+        [Some(front.http), https].into_iter().flatten().map(|port| ("the proxy".to_owned(), any, port))
     });
     let wanted: Vec<_> = published.chain(front).collect();
     let ours = |port| facts.is_some_and(|facts| facts.has_front || facts.published_by_abide.contains(&port));
@@ -33,14 +33,14 @@ pub(super) fn judge(
             ErrorKind::AddrInUse => Some(taken(&who, port)),
             ErrorKind::AddrNotAvailable => Some(Finding::problem(
                 "ports",
-                format!("{who} wants {address}:{port}, and this host has no address {address}"),
-                "`ip address` lists the addresses of this host: declare one of them in `publish`",
+                format!("{who} needs {address}:{port}, but this host does not have the address {address}"),
+                "`ip address` lists the addresses of this host: set one of them in `publish`",
             )),
             _ => None,
         })
         .collect();
     if findings.is_empty() && count > 0 {
-        findings.push(Finding::ok("ports", format!("{count} wanted, none of them taken by another program")));
+        findings.push(Finding::ok("ports", format!("{count} needed; no other program uses any of them")));
     }
     findings
 }
@@ -48,8 +48,11 @@ pub(super) fn judge(
 fn taken(who: &str, port: u16) -> Finding {
     Finding::problem(
         "ports",
-        format!("{who} wants port {port}, which another program has"),
-        format!("`ss -ltnp 'sport = :{port}'` shows which; stop it, or declare another port in `publish`"),
+        format!("{who} needs port {port}, but another program uses it"),
+        format!(
+            "`ss -ltnp 'sport = :{port}'` shows the program; stop it, or set another port in \
+            `publish`"
+        ),
     )
 }
 

@@ -93,10 +93,10 @@ fn short_webhook_secrets_and_those_of_manuals_are_refused_without_being_shown() 
     let expected = "a.toml:3: the webhook's secret in HOOK is";
     for (secret, why) in [
         ("hunter2-hunter2", "shorter than 16 bytes"),
-        ("It's a Secret to Everybody", "a sample"),
-        ("A_Random_Webhook_Secret", "a sample"),
-        ("changeme", "a sample"),
-        ("your-webhook-secret", "a sample"),
+        ("It's a Secret to Everybody", "a published example"),
+        ("A_Random_Webhook_Secret", "a published example"),
+        ("changeme", "a published example"),
+        ("your-webhook-secret", "a published example"),
     ] {
         let found = problems(&dir, secret);
         assert!(found.starts_with(&format!("{expected} {why}")), "{secret}: {found}");
@@ -160,7 +160,7 @@ fn files_that_cannot_be_read_are_each_named() {
     fs::write(dir.path().join("c.toml"), vec![b'#'; 1024 * 1024 + 1]).unwrap();
     std::os::unix::fs::symlink("nowhere", dir.path().join("d.toml")).unwrap();
     let found = problems(&dir, STRONG);
-    assert!(found.contains("b.toml:2: is no UTF-8 text"), "{found}");
+    assert!(found.contains("b.toml:2: is not UTF-8 text"), "{found}");
     assert!(found.contains("c.toml: is larger than 1 MiB"), "{found}");
     assert!(found.contains("d.toml: cannot be read"), "{found}");
 }

@@ -131,7 +131,10 @@ impl Client {
         let sum: [u8; 32] = Sha256::digest(&answer.body).into();
         let found = Digest::of_sha256(&sum);
         match question.told(&answer)? {
-            Some(told) if told != found => Err(question.unavailable(format!("it calls {found} {told}"))),
+            Some(told) if told != found => Err(question.unavailable(format!(
+                "it reports {found} for \
+                {told}"
+            ))),
             _ => Ok(found),
         }
     }
@@ -161,9 +164,9 @@ impl Question<'_> {
             StatusCode::OK => Ok(answer),
             StatusCode::NOT_FOUND => Err(self.not_found()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(self.denied(format!("it says {}", answer.status)))
+                Err(self.denied(format!("it answered {}", answer.status)))
             }
-            status => Err(self.put_off(format!("it says {status}"), retry_after::read(&answer.headers))),
+            status => Err(self.put_off(format!("it answered {status}"), retry_after::read(&answer.headers))),
         }
     }
 
@@ -193,7 +196,7 @@ impl Question<'_> {
             host => host,
         };
         let address = format!("{scheme}://{host}/v2/{}/{part}", self.repository.path());
-        address.parse().map_err(|_| self.unavailable("its address is none".to_owned()))
+        address.parse().map_err(|_| self.unavailable("its address is invalid".to_owned()))
     }
 
     /// Sends the query and follows redirects. Redirected requests have no credentials, because those are for
@@ -227,7 +230,7 @@ impl Question<'_> {
         refused: &Answer,
         credentials: Option<&Credentials>,
     ) -> Result<HeaderValue, RegistryError> {
-        let nothing = || self.denied("it asks for a password, and none is known".to_owned());
+        let nothing = || self.denied("it requires credentials, and none are configured".to_owned());
         match (challenge::read(&refused.headers), credentials) {
             (Some(Challenge::Basic), Some(Credentials::Password { username, password })) => {
                 token::basic(username, password).ok_or_else(nothing)
@@ -241,7 +244,7 @@ impl Question<'_> {
                 })
             }
             (Some(Challenge::Basic), _) => Err(nothing()),
-            (None, _) => Err(self.denied("it asks for proof of a kind that is not understood".to_owned())),
+            (None, _) => Err(self.denied("it requires an unsupported kind of authentication".to_owned())),
         }
     }
 
@@ -249,7 +252,7 @@ impl Question<'_> {
     fn told(&self, answer: &Answer) -> Result<Option<Digest>, RegistryError> {
         let Some(told) = answer.headers.get(DIGEST) else { return Ok(None) };
         let digest = told.to_str().ok().and_then(|text| Digest::new(text).ok());
-        digest.map(Some).ok_or_else(|| self.unavailable("it tells a digest that is none".to_owned()))
+        digest.map(Some).ok_or_else(|| self.unavailable("it reports an invalid digest".to_owned()))
     }
 
     pub(super) fn unavailable(&self, why: String) -> RegistryError {
@@ -264,7 +267,7 @@ impl Question<'_> {
     fn put_off(&self, why: String, retry_after: Option<Duration>) -> RegistryError {
         let why = match retry_after {
             Some(pause) => {
-                format!("{why}, and asks to be left alone for {}", humantime::format_duration(pause))
+                format!("{why}, and asks to wait {}", humantime::format_duration(pause))
             }
             None => why,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// The registry does not answer at the moment. Another attempt may succeed.
-    #[error("the registry {registry} does not answer: {why}")]
+    #[error("the registry {registry} does not respond: {why}")]
     Unavailable {
         /// The registry's host.
         registry: String,
@@ -26,7 +26,7 @@ pub enum RegistryError {
         why: String,
     },
     /// The registry answers, but does not have the image.
-    #[error("the registry {registry} has no {name}")]
+    #[error("the registry {registry} does not have {name}")]
     NotFound {
         /// The registry's host.
         registry: String,

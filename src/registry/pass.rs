@@ -43,7 +43,7 @@ impl Client {
         let question = Question { repository: &wanted.repository, reference: &wanted.part };
         match tokio::time::timeout(DEADLINE, self.passed(wanted, &question, access)).await {
             Ok(answer) => answer,
-            Err(_) => Err(question.unavailable("it says nothing".to_owned())),
+            Err(_) => Err(question.unavailable("it sent an empty response".to_owned())),
         }
     }
 

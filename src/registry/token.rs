@@ -48,7 +48,7 @@ pub(super) async fn bearer(
     let denied = TokenError::Denied;
     let realm: Uri = realm.parse().map_err(|_| denied("its token service has no address".to_owned()))?;
     let request = request(&realm, service, scope, credentials);
-    let request = request.ok_or_else(|| denied("its token service cannot be asked".to_owned()))?;
+    let request = request.ok_or_else(|| denied("cannot query its token service".to_owned()))?;
     let shown = shown(&realm);
     let put_off = |why: String, retry_after| {
         TokenError::Unavailable(format!("its token service {shown}: {why}"), retry_after)
@@ -58,17 +58,17 @@ pub(super) async fn bearer(
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-            return Err(TokenError::Denied(format!("its token service {shown} says {}", answer.status)));
+            return Err(TokenError::Denied(format!("its token service {shown} answered {}", answer.status)));
         }
-        status => return Err(put_off(format!("it says {status}"), retry_after::read(&answer.headers))),
+        status => return Err(put_off(format!("it answered {status}"), retry_after::read(&answer.headers))),
     }
     // The parser's message would repeat secrets.
     let given: Given = serde_json::from_slice(&answer.body)
-        .map_err(|_| at_service("its answer holds no token".to_owned()))?;
+        .map_err(|_| at_service("its response has no token".to_owned()))?;
     let token = given.token.or(given.access_token).filter(|token| !token.is_empty());
     token
         .and_then(|token| sensitive(&format!("Bearer {token}")))
-        .ok_or_else(|| at_service("its answer holds no token".to_owned()))
+        .ok_or_else(|| at_service("its response has no token".to_owned()))
 }
 
 /// A `GET` with name and password, or OAuth's refresh by `POST` if there is an identity token.

@@ -11,10 +11,10 @@ use crate::model::name::{BranchName, CommitId};
 pub enum SourceError {
     /// The configured URL is invalid. The error does not repeat the URL, because an unexpected part of it may
     /// contain a password.
-    #[error("the repository's url is not taken: {0}")]
+    #[error("invalid repository URL: {0}")]
     InvalidUrl(&'static str),
     /// No branch of the remote leads to the commit.
-    #[error("commit {commit} is on no branch of {remote} that is looked at")]
+    #[error("commit {commit} is not on any fetched branch of {remote}")]
     NoSuchCommit {
         /// The commit.
         commit: CommitId,
@@ -30,7 +30,7 @@ pub enum SourceError {
         remote: String,
     },
     /// The URL does not lead to a git repository.
-    #[error("{remote} is no git repository")]
+    #[error("{remote} is not a git repository")]
     NotARepository {
         /// The remote.
         remote: String,
@@ -46,7 +46,7 @@ pub enum SourceError {
         what: &'static str,
     },
     /// The tree of the commit cannot be written as files of this host.
-    #[error("commit {commit} holds the path {path:?}, which {rule}")]
+    #[error("commit {commit} contains the path {path:?}, which {rule}")]
     Unusable {
         /// The commit.
         commit: CommitId,
@@ -56,7 +56,7 @@ pub enum SourceError {
         rule: &'static str,
     },
     /// Git's own checks found received data malformed or hostile.
-    #[error("git refuses what {remote} holds: {detail}")]
+    #[error("git rejects content of {remote}: {detail}")]
     Refused {
         /// The remote.
         remote: String,
@@ -64,7 +64,7 @@ pub enum SourceError {
         detail: String,
     },
     /// The remote does not answer, or breaks off its answer.
-    #[error("{remote} cannot be reached: {detail}")]
+    #[error("cannot reach {remote}: {detail}")]
     Unreachable {
         /// The remote.
         remote: String,
@@ -73,8 +73,8 @@ pub enum SourceError {
     },
     /// The remote requires other credentials, or hides the repository from these.
     #[error(
-        "{remote} denies access: {detail}; give `username` and its secret in [repository.NAME], or a \
-         credential helper or ssh key to the user that abide runs as, and try `git ls-remote` as that user"
+        "{remote} denies access: {detail}; set `username` and its secret in [repository.NAME], or give \
+        the user that runs abide a credential helper or SSH key, and try `git ls-remote` as that user"
     )]
     Denied {
         /// The remote.
@@ -84,8 +84,8 @@ pub enum SourceError {
     },
     /// The server does not have the repository, or hides it from these credentials.
     #[error(
-        "{remote} does not exist, or is hidden: {detail}; for a private repository give `username` and its secret in \
-         [repository.NAME], or a credential helper or ssh key to the user that abide runs as"
+        "{remote} does not exist or is private: {detail}; for a private repository, set `username` and \
+        its secret in [repository.NAME], or give the user that runs abide a credential helper or SSH key"
     )]
     NotFound {
         /// The remote.
@@ -94,7 +94,7 @@ pub enum SourceError {
         detail: String,
     },
     /// The password for a remote cannot be read.
-    #[error("the password for {remote}: {why}")]
+    #[error("cannot read the password for {remote}: {why}")]
     Password {
         /// The remote.
         remote: String,
@@ -103,8 +103,8 @@ pub enum SourceError {
     },
     /// A local repository that belongs to another user. Git does not trust its configuration.
     #[error(
-        "{remote} belongs to another user, so git does not read it; \
-         run `git config --global --add safe.directory PATH` as the user that abide runs as"
+        "{remote} belongs to another user, so git refuses to read it: run `git config --global --add \
+        safe.directory PATH` as the user that runs abide"
     )]
     NotTrusted {
         /// The remote.
@@ -137,11 +137,12 @@ pub enum SourceError {
         detail: String,
     },
     /// The git program cannot be started.
-    #[error("the git program cannot be started; is it installed?")]
+    #[error("cannot start the git program: is it installed?")]
     NoGit(#[source] io::Error),
     /// The program for files in Git LFS cannot be started.
     #[error(
-        "files in Git LFS need the program git-lfs, which is not installed on this host: install it (apt install git-lfs)"
+        "files in Git LFS need the program git-lfs, which is not installed: install it (apt install \
+        git-lfs)"
     )]
     NoLfs,
     /// The repository names a submodule that may not be fetched.

@@ -193,7 +193,7 @@ impl Git {
         let group = Group::of(&child);
         let ended = tokio::time::timeout(self.limit, watch(child, group, sink)).await;
         let Ok(ended) = ended else { return Err(self.timed_out()) };
-        let ended = ended.map_err(SourceError::io("read what git says"))?;
+        let ended = ended.map_err(SourceError::io("read the output of git"))?;
         let detail = readable(&ended.stderr, self.remote.login.as_ref());
         Ok(Finished { status: ended.status, stopped: ended.stopped, output: Vec::new(), detail, of: self })
     }
@@ -231,8 +231,8 @@ impl Finished {
     fn error(self) -> SourceError {
         let remote = self.of.remote.to_string();
         let detail = match (self.stopped, self.detail.is_empty()) {
-            (true, _) => "it says more than is read".to_owned(),
-            (_, true) => format!("it ended with {} and said nothing", self.status),
+            (true, _) => "its output is too long".to_owned(),
+            (_, true) => format!("it ended with {} and no message", self.status),
             _ => self.detail,
         };
         SourceError::from_stderr(self.of.step, remote, detail)

@@ -32,7 +32,7 @@ impl Mirror {
         let here = Remote::new(self.dir.to_str().ok_or(SourceError::InvalidUrl("it is not UTF-8"))?)?;
         let dir = tree.join(".git");
         let git = |step| Git::new(step, &here).repository(&dir).settings(own_settings());
-        let init = git("make a repository").args(["init", "--quiet", "--template="]);
+        let init = git("create a repository").args(["init", "--quiet", "--template="]);
         let init = if commit.as_str().len() == 64 { init.arg("--object-format=sha256") } else { init };
         init.run().await?.success()?;
         let head = format!("{commit}:refs/heads/{branch}");
@@ -42,7 +42,7 @@ impl Mirror {
         let fetch = fetch.args(["--update-head-ok", "--"]);
         fetch.arg(Git::REMOTE).arg(head).args(refs).run().await?.success()?;
         let of_branch = format!("refs/heads/{branch}");
-        git("name the branch").args(["symbolic-ref", "HEAD", &of_branch]).run().await?.success()?;
+        git("create the branch").args(["symbolic-ref", "HEAD", &of_branch]).run().await?.success()?;
         let read = git("list the files").work_tree(tree, &dir.join("index"));
         read.args(["read-tree", "HEAD"]).run().await?.success()?;
         in_background(dir, move |dir| settle(&dir, time)).await?;

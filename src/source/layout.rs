@@ -126,7 +126,7 @@ impl Mirror {
 
     async fn check_out(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
         let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(&self.dir);
-        let scratch = scratch.map_err(SourceError::io("make room for an index"))?;
+        let scratch = scratch.map_err(SourceError::io("create a directory for the index"))?;
         let index = scratch.path().join("index");
         let read = self.git("read a tree").work_tree(into, &index);
         read.args(["read-tree", commit.as_str()]).run().await?.success()?;
@@ -143,7 +143,7 @@ where
     F: FnOnce(PathBuf) -> Result<T, SourceError> + Send + 'static,
 {
     let done = tokio::task::spawn_blocking(move || work(path)).await;
-    done.map_err(|error| SourceError::Io { step: "lay out a tree", source: io::Error::other(error) })?
+    done.map_err(|error| SourceError::Io { step: "check out a tree", source: io::Error::other(error) })?
 }
 
 /// Creates the directory, or checks that it is empty. Returns it as an absolute path without links.
@@ -153,7 +153,7 @@ fn target(into: &Path) -> Result<PathBuf, SourceError> {
         let is_empty = fs::read_dir(&dir)?.next().is_none();
         Ok((dir, is_empty))
     });
-    match found.map_err(SourceError::io("make the directory of a tree"))? {
+    match found.map_err(SourceError::io("create the directory of a tree"))? {
         (dir, true) => Ok(dir),
         (dir, false) => Err(SourceError::NotEmpty(dir)),
     }
@@ -163,7 +163,7 @@ fn target(into: &Path) -> Result<PathBuf, SourceError> {
 fn empty(dir: &Path) -> Result<(), SourceError> {
     fs::remove_dir_all(dir)
         .and_then(|()| fs::create_dir(dir))
-        .map_err(SourceError::io("clear an unfinished tree"))
+        .map_err(SourceError::io("remove an unfinished tree"))
 }
 
 #[derive(Debug, Default)]

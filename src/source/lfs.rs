@@ -14,7 +14,7 @@ const KEPT: u64 = 4 << 30;
 impl Mirror {
     /// Reports that `git-lfs` is not installed. Git itself only reports an error about the first file.
     pub(super) async fn require_lfs(&self) -> Result<(), SourceError> {
-        let version = Git::new("ask for git-lfs", &self.remote).args(["lfs", "version"]).run().await?;
+        let version = Git::new("check for git-lfs", &self.remote).args(["lfs", "version"]).run().await?;
         version.answer().map(drop).ok_or(SourceError::NoLfs)
     }
 
@@ -42,7 +42,7 @@ impl Mirror {
             _ => Ok(()),
         });
         if let Ok(Err(error)) = tidied.await {
-            tracing::warn!(remote = %self.remote, %error, "fetched LFS files could not be removed");
+            tracing::warn!(remote = %self.remote, %error, "failed to remove fetched LFS files");
         }
     }
 }

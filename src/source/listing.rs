@@ -130,7 +130,7 @@ impl Listing {
         for name in path.split(|b| *b == b'/') {
             depth += 1;
             if name.is_empty() || name == b"." || name == b".." || name.eq_ignore_ascii_case(b".git") {
-                return Some(unusable(path, "could write outside of its own tree"));
+                return Some(unusable(path, "could write outside its own tree"));
             }
             if name.len() > NAME_MAX {
                 return Some(unusable(path, "has a name too long for this host"));

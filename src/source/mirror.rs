@@ -158,9 +158,9 @@ impl Mirror {
             return Err(self.no_such(commit));
         }
         remove_all(&self.dir).await.map_err(SourceError::io("remove the old mirror"))?;
-        make_private(&self.dir).await.map_err(SourceError::io("make the mirror's directory"))?;
+        make_private(&self.dir).await.map_err(SourceError::io("create the mirror's directory"))?;
         // Without a template, which would bring hooks.
-        let init = self.git("make a mirror").args(["init", "--bare", "--quiet", "--template="]);
+        let init = self.git("create a mirror").args(["init", "--bare", "--quiet", "--template="]);
         let init = if format == "sha1" { init } else { init.arg("--object-format=sha256") };
         init.run().await?.success()?;
         tokio::fs::write(path, marker).await.map_err(SourceError::io("mark the mirror"))
@@ -180,7 +180,7 @@ impl Mirror {
     }
 
     async fn fetch(&self, branch: Option<&BranchName>) -> Result<(), SourceError> {
-        sweep(&self.dir).await.map_err(SourceError::io("clear leftovers of an earlier fetch"))?;
+        sweep(&self.dir).await.map_err(SourceError::io("remove the remains of an earlier fetch"))?;
         let refspec = match branch {
             Some(branch) => format!("+refs/heads/{branch}:{}", private_ref(branch)),
             None => "+refs/heads/*:refs/heads/*".to_owned(),
@@ -208,9 +208,9 @@ impl Mirror {
         if packs <= MOST_PACKS {
             return;
         }
-        let tidied = self.git("tidy the mirror").args(["gc", "--quiet", "--prune=now"]).run().await;
+        let tidied = self.git("clean up the mirror").args(["gc", "--quiet", "--prune=now"]).run().await;
         if let Err(error) = tidied.and_then(Finished::success) {
-            tracing::warn!(remote = %self.remote, %error, packs, "the mirror could not be tidied");
+            tracing::warn!(remote = %self.remote, %error, packs, "failed to clean up the mirror");
         }
     }
 
@@ -226,7 +226,7 @@ impl Mirror {
 
     /// Removes the mirror, so that it is recreated.
     pub(super) async fn wipe(&self, because: &SourceError) -> Result<(), SourceError> {
-        tracing::warn!(remote = %self.remote, error = %because, "the mirror is damaged and is made anew");
+        tracing::warn!(remote = %self.remote, error = %because, "the mirror is damaged; cloning it again");
         remove_all(&self.dir).await.map_err(SourceError::io("remove the damaged mirror"))
     }
 }

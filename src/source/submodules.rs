@@ -72,15 +72,14 @@ impl Submodules {
             self.0.get(&link.path).ok_or_else(|| refused("has no URL in .gitmodules".to_owned()))?;
         let is_relative = written.starts_with("./") || written.starts_with("../");
         let url = if is_relative { join(&parent.url.git, written) } else { written.clone() };
-        let remote =
-            Remote::new(&url).map_err(|error| refused(format!("has a URL that is not taken: {error}")))?;
+        let remote = Remote::new(&url).map_err(|error| refused(format!("has an invalid URL: {error}")))?;
         if is_allowed(&remote.url, is_relative, &parent.url, declared) {
             let same = declared.iter().find(|known| known.url.git == remote.url.git);
             return Ok(remote.with_login_of(same.unwrap_or(parent)));
         }
         Err(refused(format!(
-            "is at {remote}, where nothing is fetched: only the hosts of declared repositories are, and paths of \
-             this host that are declared themselves; declare it as a [repository] if it is to be trusted"
+            "is at {remote}, which is not trusted: submodules come only from hosts of declared \
+            repositories, and from declared paths of this host; declare it as a [repository] to trust it"
         )))
     }
 }

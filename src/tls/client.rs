@@ -52,7 +52,7 @@ pub fn is_local(host: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file with authorities is invalid.
-    #[error("the certificates of authorities in {} cannot be used: {reason}", path.display())]
+    #[error("cannot use the CA certificates in {}: {reason}", path.display())]
     Authorities {
         /// The file.
         path: PathBuf,
@@ -60,43 +60,43 @@ pub enum ConnectError {
         reason: String,
     },
     /// This host has no list of authorities.
-    #[error("this machine has no certificates of authorities: name a file of them")]
+    #[error("this host has no CA certificates: name a file with some")]
     NoAuthorities,
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
+    #[error("cannot set up TLS")]
     Setup(#[source] rustls::Error),
     /// The host is neither a name nor an address.
-    #[error("the host is neither a name nor an address")]
+    #[error("invalid server address: must be a host name or an IP address")]
     Host(#[from] InvalidDnsNameError),
     /// Nobody listens, or the route is blocked.
-    #[error("no connection")]
+    #[error("cannot connect")]
     Unreachable(#[source] io::Error),
     /// No answer came in time.
     #[error("no connection within {} s", PATIENCE.as_secs())]
     Silent,
     /// The server's key differs from the pinned one.
     #[error(
-        "the server's key is not the one that the token was made with: it is another server, someone \
-         is in between, or the server was set up anew, and a new token is needed"
+        "the server's key does not match the pin in the token: wrong server, intercepted connection, or \
+        a reinstalled server that needs a new token"
     )]
     OtherKey,
     /// No trusted authority signed the server's certificate.
     #[error(
-        "the server's certificate is of no authority that is trusted here: use the token with the \
-         server's pin, or name the authority's certificate"
+        "the server's certificate is not signed by a trusted CA: use a token with the server's pin, or \
+        name the CA's certificate"
     )]
     UnknownAuthority,
     /// The certificate belongs to another host.
-    #[error("the server's certificate is not for the name that it was called by")]
+    #[error("the server's certificate is for another host name")]
     OtherName,
     /// The certificate is expired or not valid yet, or this host's clock is wrong.
-    #[error("the server's certificate is not valid at the time that this machine's clock says")]
+    #[error("the server's certificate is expired or not yet valid, by this host's clock")]
     OutOfDate,
     /// The server does not support TLS.
-    #[error("the server does not speak TLS on this port: is it an `http://` address?")]
+    #[error("the server does not use TLS on this port: is it an `http://` address?")]
     NoTls,
     /// The server does not support the requested protocol.
-    #[error("the server does not speak HTTP/2: is there a proxy in between?")]
+    #[error("the server does not support HTTP/2: is there a proxy in between?")]
     NoHttp2,
     /// Anything else.
     #[error("the TLS handshake failed")]
@@ -189,7 +189,7 @@ fn authorities_in(path: &PathBuf) -> Result<RootCertStore, ConnectError> {
     let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.map_err(|error| refused(error.to_string()))?;
     if found.is_empty() {
-        return Err(refused("there are none in it".to_owned()));
+        return Err(refused("it contains none".to_owned()));
     }
     let mut authorities = RootCertStore::empty();
     for certificate in found {

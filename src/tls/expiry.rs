@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 pub fn expiry(file: &Path) -> Result<i64, String> {
     let first = CertificateDer::from_pem_file(file).map_err(|error| format!("cannot be read: {error}"))?;
     let parsed = X509Certificate::from_der(&first);
-    let (_, certificate) = parsed.map_err(|error| format!("holds no certificate: {error}"))?;
+    let (_, certificate) = parsed.map_err(|error| format!("contains no certificate: {error}"))?;
     Ok(certificate.validity().not_after.timestamp())
 }
 

@@ -39,7 +39,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// A file contains no usable PEM.
-    #[error("`{}` holds no {what} in PEM form: {reason}", path.display())]
+    #[error("`{}` contains no {what} in PEM format: {reason}", path.display())]
     NoPem {
         /// The file.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum IdentityError {
         reason: String,
     },
     /// The certificate and the key do not work together.
-    #[error("the certificate in `{}` and the key in `{}` cannot be used: {reason}", certificate.display(), key.display())]
+    #[error("cannot use the certificate in `{}` with the key in `{}`: {reason}", certificate.display(), key.display())]
     Unusable {
         /// The file of the certificate.
         certificate: PathBuf,
@@ -59,10 +59,10 @@ pub enum IdentityError {
         reason: String,
     },
     /// No certificate could be generated.
-    #[error("no certificate could be made")]
+    #[error("cannot create a certificate")]
     Making(#[from] rcgen::Error),
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
+    #[error("cannot set up TLS")]
     Setup(#[source] rustls::Error),
 }
 
@@ -215,7 +215,8 @@ impl Follower {
                 self.identity.current.replace(key);
                 self.taken = Arc::new(contents);
                 self.refused = None;
-                tracing::info!(certificate = %files.certificate.display(), "the certificate was taken anew");
+                tracing::info!(certificate = %files.certificate.display(), "loaded the renewed \
+                    certificate");
             }
             Err(error) => self.refuse(&error),
         }
@@ -229,7 +230,7 @@ impl Follower {
             Some((before, is_said)) if *before == seen => {
                 if !*is_said {
                     let error: &(dyn std::error::Error + 'static) = error;
-                    tracing::warn!(error, "the changed certificate cannot be used; the one before is kept");
+                    tracing::warn!(error, "cannot use the changed certificate; keeping the old one");
                     *is_said = true;
                 }
             }
@@ -311,6 +312,6 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 fn warn_of_readers(key: &Path) {
     let mode = fs::metadata(key).map(|found| found.permissions().mode()).unwrap_or_default();
     if mode & 0o007 != 0 {
-        tracing::warn!(key = %key.display(), "everyone on this machine may read the key of the certificate");
+        tracing::warn!(key = %key.display(), "every user of this host can read the key of the certificate");
     }
 }

@@ -12,7 +12,7 @@ use crate::model::credential::Pin;
 
 /// The server's key differs from the pinned one.
 #[derive(Debug, thiserror::Error)]
-#[error("the server's key is not the pinned one")]
+#[error("the server's key does not match the pin")]
 pub(super) struct OtherKey;
 
 /// Accepts every certificate with the pinned key and ignores its names and dates: the pin came with the

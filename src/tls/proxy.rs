@@ -44,7 +44,7 @@ impl Proxy {
     pub async fn connect(&self) -> io::Result<TcpStream> {
         let uri = self.0.uri();
         let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(self.failed("it must be named as `http://HOST:PORT`"));
+            return Err(self.failed("it must have the form `http://HOST:PORT`"));
         };
         let to = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));
         TcpStream::connect(to).await.map_err(|error| self.failed(error))
@@ -66,9 +66,9 @@ impl Proxy {
         let head = read_head(&mut stream).await.map_err(|error| self.failed(error))?;
         match status(&head) {
             Some(200..300) => Ok(stream),
-            Some(407) => Err(self.failed("it wants other credentials (407)")),
-            Some(status) => Err(self.failed(format!("it refuses a connection to {to} ({status})"))),
-            None => Err(self.failed("it does not speak HTTP")),
+            Some(407) => Err(self.failed("it requires other credentials (407)")),
+            Some(status) => Err(self.failed(format!("it refused a connection to {to} ({status})"))),
+            None => Err(self.failed("it does not use HTTP")),
         }
     }
 
@@ -103,7 +103,7 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= LONGEST_HEAD {
-            return Err(io::Error::other("its answer is too long"));
+            return Err(io::Error::other("its response is too long"));
         }
         head.push(stream.read_u8().await?);
     }
@@ -174,9 +174,9 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_that_refuses_is_named_without_its_credentials() {
         for (answer, words) in [
-            ("HTTP/1.1 403 Forbidden\r\n\r\n", "refuses a connection to ghcr.io:443 (403)"),
+            ("HTTP/1.1 403 Forbidden\r\n\r\n", "refused a connection to ghcr.io:443 (403)"),
             ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "other credentials (407)"),
-            ("SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
+            ("SSH-2.0-x\r\n\r\n", "does not use HTTP"),
         ] {
             let (url, _head) = proxy(answer).await;
             let proxy = choose(&matcher(&url), "https", "ghcr.io", 443).unwrap();

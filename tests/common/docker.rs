@@ -32,7 +32,12 @@ pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new("docker").args(arguments).output().unwrap_or_else(|e| panic!("docker cannot be run: {e}"))
+    Command::new("docker").args(arguments).output().unwrap_or_else(|e| {
+        panic!(
+            "docker cannot be started: \
+        {e}"
+        )
+    })
 }
 
 fn lines(arguments: &[&str]) -> BTreeSet<String> {

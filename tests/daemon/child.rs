@@ -172,7 +172,7 @@ impl Running {
         eventually("the daemon serves", PATIENCE, || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
-            self.log().contains("\"message\":\"abide runs\"")
+            self.log().contains("\"message\":\"abide started\"")
         });
         self
     }

@@ -54,7 +54,7 @@ fn a_log_on_a_terminal_is_for_people_and_control_c_ends_it() {
     let mut shown = String::new();
     child.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
     assert!(child.wait().unwrap().success(), "{shown}");
-    for words in [" INFO abide runs", "SIGINT", " INFO stopped"] {
+    for words in [" INFO abide started", "SIGINT", " INFO stopped"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     assert!(

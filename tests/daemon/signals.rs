@@ -31,11 +31,11 @@ fn a_second_stop_signal_ends_it_at_once() {
     // Connections are accepted in order, so this answer proves that the one above was accepted.
     assert_eq!(crate::common::http_get(place.port, "/healthz").unwrap().0, 200);
     daemon.signal(Signal::TERM);
-    daemon.logs("containers go on as they are");
+    daemon.logs("the containers keep running");
     assert!(!daemon.has_ended(), "it did not wait for the request");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end().code(), Some(0));
-    assert!(daemon.log().contains("stopped at once"), "{}", daemon.log());
+    assert!(daemon.log().contains("stopped immediately"), "{}", daemon.log());
 }
 
 #[test]

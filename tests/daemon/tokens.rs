@@ -72,15 +72,15 @@ fn a_client_takes_no_server_for_another() {
     let _other = other.serve_with(&["--listen", &other.everywhere()]);
     let token = place.token("--role admin ops");
     let unpinned = token.split('.').next().unwrap();
-    refused(&place.abide_at(&other.https(), &token, &["status"]), 1, "key is not the one that the token");
     refused(
-        &place.abide_at(&place.https(), unpinned, &["status"]),
+        &place.abide_at(&other.https(), &token, &["status"]),
         1,
-        "of no authority that is trusted here",
+        "key does not match the pin in the token",
     );
+    refused(&place.abide_at(&place.https(), unpinned, &["status"]), 1, "is not signed by a trusted CA");
     let trusting = ["status", "--ca", &place.certificate()];
     assert_eq!(place.abide_at(&place.https(), unpinned, &trusting).code, 0);
-    refused(&place.abide_at(&other.https(), unpinned, &trusting), 1, "of no authority that is trusted here");
+    refused(&place.abide_at(&other.https(), unpinned, &trusting), 1, "is not signed by a trusted CA");
     let plain = format!("http://127.0.0.1:{}", place.port);
     refused(
         &place.abide_at(&plain, &token, &["status"]),
@@ -184,12 +184,16 @@ fn a_given_certificate_is_served_and_taken_anew_when_it_is_renewed() {
     let named = format!("https://localhost:{}", place.port);
     let trusting = |authority: &str| place.abide_at(&named, &token, &["status", "--ca", authority]).code;
     assert_eq!(trusting(&first), 0);
-    refused(&place.abide_at(&place.https(), &token, &["status", "--ca", &first]), 1, "not for the name");
+    refused(
+        &place.abide_at(&place.https(), &token, &["status", "--ca", &first]),
+        1,
+        "is for another host name",
+    );
     std::fs::write(&certificate, "broken").unwrap();
-    daemon.logs("the changed certificate cannot be used");
+    daemon.logs("cannot use the changed certificate");
     assert_eq!(trusting(&first), 0, "the old one is kept");
     let second = issue(&folder, "second");
-    daemon.logs("the certificate was taken anew");
+    daemon.logs("loaded the renewed certificate");
     assert_eq!((trusting(&second), trusting(&first)), (0, 1));
 }
 

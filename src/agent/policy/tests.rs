@@ -234,9 +234,9 @@ fn a_policy_that_is_not_understood_is_refused_with_its_line() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("policy.toml");
     for (text, said) in [
-        ("binds = [\"data\"]", "no absolute path"),
+        ("binds = [\"data\"]", "not an absolute path"),
         ("\nimage = [\"x\"]", "line 2"),
-        ("ports = [\"9-1\"]", "no range"),
+        ("ports = [\"9-1\"]", "a port or a range"),
         ("ports = 8088", "line 1"),
     ] {
         std::fs::write(&path, text).unwrap();

@@ -71,7 +71,7 @@ fn patterns_mean_what_they_mean_to_docker() {
 
 #[test]
 fn what_is_no_pattern_is_refused_by_its_line() {
-    assert_eq!(message("a\n\n[b"), r#"line 3, "[b": a [ has no ]"#);
+    assert_eq!(message("a\n\n[b"), r#"line 3, "[b": a [ without a ]"#);
     for text in
         ["[]", "[a-]", "[-a]", "[^]", "[a-b-c]", "a\\", "[\\", "!", "! ", "!/", "./!", "[b-a]", "*/[a"]
     {

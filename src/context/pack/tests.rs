@@ -126,7 +126,7 @@ fn a_dockerfile_that_is_not_in_the_context_is_refused() {
         ("etc/passwd", "leads out"),
         ("../Dockerfile", "leads out"),
         ("/etc/passwd", "leads out"),
-        ("dir", "is no regular file"),
+        ("dir", "is not a regular file"),
         ("none", "is not in the context"),
         ("", "is not in the context"),
         ("long", "is larger than 1 MiB"),

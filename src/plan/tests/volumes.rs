@@ -276,7 +276,7 @@ fn a_source_that_the_policy_does_not_allow_any_more_is_not_mounted() {
     let mut world = World::running(1);
     bind(&mut world, false);
     world.wait(60);
-    let why = "the policy of this host does not allow /srv/app to be mounted";
+    let why = "the policy of this host does not allow mounting /srv/app";
     world.observed.refused_sources.insert(path("/srv/app"), why.to_owned());
     world.exit(0, 1, false);
     let plan = world.rest();

@@ -53,7 +53,7 @@ impl DockerConfig {
         match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Ok(found) if found.is_file() && found.len() <= LARGEST => {}
-            Ok(_) => return problem("is no regular file of at most 1 MiB"),
+            Ok(_) => return problem("is not a regular file of at most 1 MiB"),
             Err(_) => return problem("cannot be read"),
         }
         match std::fs::read_to_string(path) {
@@ -64,7 +64,11 @@ impl DockerConfig {
 
     /// Parses a text. The parser's own message would repeat secrets.
     pub(super) fn parse(place: &str, text: &str) -> Result<Self, KeyringError> {
-        let wrong = |_| KeyringError::Config { place: place.to_owned(), problem: "is no JSON of Docker's" };
+        let wrong = |_| KeyringError::Config {
+            place: place.to_owned(),
+            problem: "is not a valid Docker \
+            configuration",
+        };
         Ok(Self { place: place.to_owned(), document: serde_json::from_str(text).map_err(wrong)? })
     }
 
@@ -94,10 +98,8 @@ impl DockerConfig {
             return Ok(Some(Credentials::IdentityToken(Secret::new(token))));
         }
         if let Some(pair) = some(&auth.auth) {
-            let wrong = || KeyringError::Config {
-                place: self.place.clone(),
-                problem: "holds an `auth` that is none",
-            };
+            let wrong =
+                || KeyringError::Config { place: self.place.clone(), problem: "contains an invalid `auth`" };
             return decode(&pair).map(Some).ok_or_else(wrong);
         }
         let pair = some(&auth.username).zip(some(&auth.password));

@@ -43,12 +43,12 @@ pub(super) async fn get(
     // The name selects a program, and comes from a file that others may write.
     let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() || name.len() > 60 || !name.bytes().all(is_plain) {
-        return Err(problem("has a name that is none: a-z, 0-9 and - are"));
+        return Err(problem("has an invalid name: only a-z, 0-9 and - are allowed"));
     }
     let run = tokio::time::timeout(DEADLINE, run(name, key)).await;
     let (ended_well, output) = match run {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => return Err(problem("cannot be run")),
+        Ok(Err(_)) => return Err(problem("cannot be started")),
         Err(_) => return Err(problem("did not answer within 10 s")),
     };
     if !ended_well {
@@ -56,7 +56,7 @@ pub(super) async fn get(
         return if is_unknown { Ok(None) } else { Err(problem("failed")) };
     }
     let Ok(Answer { username, secret }) = serde_json::from_slice(&output) else {
-        return Err(problem("answered something that is no answer of a helper"));
+        return Err(problem("gave an invalid response"));
     };
     let secret = Secret::new(secret);
     Ok(Some(match username.as_str() {

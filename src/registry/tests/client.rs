@@ -153,8 +153,8 @@ async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
     for (status, expected) in [
         ("404 Not Found", "has no team/app:stable"),
         ("403 Forbidden", "denies access to team/app:stable"),
-        ("429 Too Many Requests", "does not answer: it says 429"),
-        ("503 Service Unavailable", "does not answer: it says 503"),
+        ("429 Too Many Requests", "does not respond: it answered 429"),
+        ("503 Service Unavailable", "does not respond: it answered 503"),
     ] {
         let server = Server::start(move |_, _| answer(status, "", "")).await;
         let error = ask(&nobody(), &server).await.unwrap_err().to_string();

@@ -122,11 +122,14 @@ async fn a_helper_with_a_name_that_is_none_is_never_run() {
         &format!("../../../..{}/docker-credential-{named}", dir.path().display()),
     ] {
         let text = serde_json::json!({ "credsStore": name }).to_string();
-        assert!(refused(&ring(&file, &text), "a.b").await.contains("a name that is none"), "{name}");
+        assert!(refused(&ring(&file, &text), "a.b").await.contains("an invalid name"), "{name}");
     }
     let absent = serde_json::json!({ "credHelpers": { "a.b": "abide-absent" } }).to_string();
     let error = refused(&ring(&file, &absent), "a.b").await;
-    assert!(error.contains("docker-credential-abide-absent") && error.contains("cannot be run"), "{error}");
+    assert!(
+        error.contains("docker-credential-abide-absent") && error.contains("cannot be started"),
+        "{error}"
+    );
     assert_eq!(found(&ring(&file, &absent), "c.d").await, None, "a helper is one registry's own");
 }
 

@@ -36,13 +36,13 @@ fn a_wrong_token_is_not_let_in_and_a_revoked_one_ends_at_once() {
     // Another secret, with the right key of the server.
     let wrong = pair.token.replacen(&pair.token[20..24], "AAAA", 1);
     let stranger = pair.another_agent(&folder, &wrong, TUNNEL + 2);
-    stranger.says("does not let this agent in");
+    stranger.says("the controller rejected this agent");
     assert!(!stranger.log().contains(&wrong), "a token is in the log");
 
     let tokens = list(pair.ask("GET", "/api/v1/tokens", &Value::Null).1);
     let id = tokens[0]["id"].as_str().unwrap();
     pair.ask("DELETE", &format!("/api/v1/tokens/{id}"), &Value::Null);
-    pair.agent.as_ref().unwrap().says("does not let this agent in");
+    pair.agent.as_ref().unwrap().says("the controller rejected this agent");
     pair.until("it is away", |view| view["reason"] == "AgentAway");
 }
 
