@@ -41,7 +41,7 @@ pub(super) enum StepError {
     #[error("{0}")]
     NotAllowed(String),
     /// A step refers to a container that no earlier step created.
-    #[error("no container was made before it")]
+    #[error("no earlier step created the container")]
     NothingMade,
 }
 
@@ -323,7 +323,7 @@ impl Pass {
                 self.resolver.edited(environment, *generation, image, recipe, now()).await?;
             }
             Step::RecordRebuilt { generation, image } => {
-                let note = Some(format!("the image of generation {generation} was gone"));
+                let note = Some(format!("the image of generation {generation} was removed"));
                 self.resolver.rebuilt(environment, *generation, image.clone(), note, now()).await?;
             }
             Step::RollBack { from, to, note, reason, message } => {

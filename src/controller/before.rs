@@ -40,7 +40,7 @@ impl Pass {
         Ok(planned.map(|planned| {
             let held_back = match plan::held_back(&planned.intent).as_slice() {
                 [] => None,
-                keys => Some(format!("held; would be replaced: {}", keys.join(", "))),
+                keys => Some(format!("held; `resume` would update: {}", keys.join(", "))),
             };
             PlanView {
                 environment: environment.clone(),

@@ -144,7 +144,7 @@ impl BuildError {
         match self {
             Self::Verdict(_, message) => warn!(%environment, build = number, %message, "build failed"),
             Self::Unavailable(_, message) | Self::TimedOut(_, message) => {
-                warn!(%environment, build = number, %message, "the build could not be tried");
+                warn!(%environment, build = number, %message, "cannot attempt the build");
             }
         }
     }
@@ -224,7 +224,7 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(BuildError::from(error).during(step)),
-        Err(_) => Err(BuildError::not_tried(format!("{step}: the work ended early"))),
+        Err(_) => Err(BuildError::not_tried(format!("{step}: the process ended early"))),
     }
 }
 
@@ -354,7 +354,7 @@ impl Builder {
         progress.is_build(number, limits);
         let needed = self.newest_builds()?;
         let mut log = BuildLog::create(&self.dirs.logs, number, &needed)
-            .map_err(|error| BuildError::not_tried(format!("no build log: {error}")))?;
+            .map_err(|error| BuildError::not_tried(format!("cannot create the build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
         let attempt = self.attempts().begin(key);
@@ -362,7 +362,10 @@ impl Builder {
         let activity = work.log.activity.clone();
         let ended = |why: &str, limit| {
             let limit = humantime::format_duration(limit);
-            Err(BuildError::failed(format!("the build {why} of {limit}; what its steps made is kept")))
+            Err(BuildError::failed(format!(
+                "the build {why} of {limit}; the outputs of its finished \
+                steps are kept"
+            )))
         };
         let made = match attempt {
             Err(ends) => Err(BuildError::failed(ends.to_string())),
@@ -372,10 +375,10 @@ impl Builder {
                 tokio::select! {
                     made = work.image() => made,
                     () = tokio::time::sleep(limits.timeout) => {
-                        ended("took longer than its timeout", limits.timeout)
+                        ended("exceeded its timeout", limits.timeout)
                     }
                     () = activity.silent_for(limits.idle_timeout) => {
-                        ended("was silent for longer than its idle_timeout", limits.idle_timeout)
+                        ended("had no output for its idle_timeout", limits.idle_timeout)
                     }
                 }
             }
@@ -404,7 +407,7 @@ impl Builder {
                 log.line(&match record.reused {
                     None => format!("built {digest}"),
                     Some(number) => {
-                        format!("nothing to build: the inputs are those of build {number}, {digest}")
+                        format!("nothing to build: same inputs as build {number}, {digest}")
                     }
                 });
                 Ok(image)
@@ -443,7 +446,7 @@ impl Builder {
         let before = timeouts.remove(key);
         match made {
             Err(BuildError::TimedOut(step, message)) if before == Some(step) => {
-                Err(BuildError::failed(format!("{message}, for the second time")))
+                Err(BuildError::failed(format!("{message} (second timeout)")))
             }
             Err(BuildError::TimedOut(step, message)) => {
                 timeouts.insert(key.clone(), step);
@@ -494,12 +497,12 @@ fn verdict(
         }
         Err(BuildError::Unavailable(reason, message)) => {
             let message = log.redacted(&message);
-            log.line(&format!("could not be tried: {message}"));
+            log.line(&format!("cannot be attempted: {message}"));
             Err(BuildError::Unavailable(reason, message))
         }
         Err(BuildError::TimedOut(step, message)) => {
             let message = log.redacted(&message);
-            log.line(&format!("could not be tried: {message}"));
+            log.line(&format!("cannot be attempted: {message}"));
             Err(BuildError::TimedOut(step, message))
         }
     }
@@ -536,7 +539,7 @@ mod tests {
     fn a_full_disk_or_a_branch_that_is_away_is_no_verdict_on_the_inputs() {
         let full = || std::io::Error::from_raw_os_error(28);
         let packing = ContextError::Output { source: full() };
-        let step = EngineError::Refused(format!("the step's output cannot be written: {}", full()));
+        let step = EngineError::Refused(format!("cannot write the step's output: {}", full()));
         let (remote, branch) = ("/srv/site.git".to_owned(), BranchName::new("dev").unwrap());
         for error in [
             BuildError::from(packing),

@@ -400,7 +400,7 @@ impl Fleet {
         let before = known.unseen.get(id);
         let environment = environment.or_else(|| before.and_then(|(environment, _)| environment.clone()));
         if before.map(|(_, before)| before) != Some(&error) {
-            warn!(container = id, %error, "a container cannot be looked at; what was known of it is kept");
+            warn!(container = id, %error, "cannot inspect a container; keeping its last known state");
         }
         known.unseen.insert(id.to_owned(), (environment, error));
         Ok(None)

@@ -69,8 +69,8 @@ impl Findings {
     pub(crate) async fn known(&self, environment: &EnvironmentName, asked: Asked) {
         let news = self.looks.answered(environment, asked);
         if news.of_trouble {
-            info!(%environment, "what it follows is known again");
-            self.tell(environment, "what it follows is known again").await;
+            info!(%environment, "the tracked branch or tag is reachable again");
+            self.tell(environment, "the tracked branch or tag is reachable again").await;
         }
         self.ring(environment, news);
     }
@@ -85,11 +85,11 @@ impl Findings {
     ) {
         let news = self.looks.unknown(environment, asked, why, next_retry);
         if news.of_trouble {
-            warn!(%environment, why = %why.message, "what it follows is not known");
+            warn!(%environment, why = %why.message, "the head of the tracked branch or tag is unknown");
             self.tell(environment, &why.message).await;
         }
         if let Err(error) = self.resolver.no_head(environment, asked, why.is_answer).await {
-            warn!(%environment, error = %chain(&error), "it cannot be recorded that the head is not known");
+            warn!(%environment, error = %chain(&error), "failed to record the unknown branch head");
         }
         self.ring(environment, news);
     }
@@ -215,13 +215,13 @@ impl Follower {
         if !concerns.map_err(|why| not_compared(&self.repository, &why))? {
             let passed = resolver.pass_over(environment, head, asked).await;
             if passed.map_err(|error| unrecorded(&error))? {
-                info!(%environment, revision = %head, "the commit touches none of the paths of its build");
+                info!(%environment, revision = %head, "the commit changes none of the build's `paths`");
             }
             return Ok(());
         }
         let moved = resolver.advance_head(environment, head, asked).await;
         if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
-            info!(%environment, %generation, revision = %head, "the branch moved");
+            info!(%environment, %generation, revision = %head, "branch updated");
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ impl RegistryFollowers {
                 let announced = Arc::clone(self.announced.entry(host.clone()).or_default());
                 let follower = Follower { host, followed: followed.clone(), announced, tools: tools.clone() };
                 let begin = move || follower.clone().run();
-                tasks.spawn(supervised("follower of a registry", stop.clone(), begin));
+                tasks.spawn(supervised("registry poller", stop.clone(), begin));
                 (followed, stop.drop_guard())
             });
         }
@@ -174,7 +174,7 @@ impl Follower {
         let (note, asked) = (format!("tag {image}"), Asked { from, to: now() });
         let moved = self.tools.findings.resolver.advance_tag(environment, named, note, asked).await;
         if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
-            info!(%environment, %generation, tag = %image, "the tag moved");
+            info!(%environment, %generation, tag = %image, "tag updated");
         }
         Ok(())
     }
@@ -191,12 +191,12 @@ impl Follower {
         let mut all = self.tools.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if is_known {
             if all.remove(&self.name()).is_some() {
-                info!(registry = %self.host, "the registry answers again");
+                info!(registry = %self.host, "registry is reachable again");
             }
         } else {
             let sentence = format!("{}: {why}", self.name());
             if all.insert(self.name(), sentence.clone()).as_ref() != Some(&sentence) {
-                warn!(registry = %self.host, why, "what was pushed to the registry is not known to be there");
+                warn!(registry = %self.host, why, "cannot check the pushed images in the registry");
             }
         }
         is_known
@@ -220,7 +220,7 @@ impl Follower {
         let was_lost = registries.is_lost(&reference, &digest);
         let is_there = registries.look_for(to, &digest).await.map_err(|error| error.to_string())?;
         if !is_there && !was_lost {
-            warn!(%environment, %reference, %digest, "the registry does not have the recorded image any more");
+            warn!(%environment, %reference, %digest, "the recorded image is missing in the registry");
             self.tools.wake.ring(environment);
         }
         Ok(())

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// after the next resync.
 pub(super) async fn forget(pass: &Pass, environment: &EnvironmentName) {
     if let Err(error) = try_to(pass, environment).await {
-        warn!(%environment, error = %chain(&error), "the environment cannot be forgotten yet; abide retries");
+        warn!(%environment, error = %chain(&error), "cannot remove the environment yet; retrying later");
     }
 }
 
@@ -34,7 +34,7 @@ async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassEr
     };
     let containers = pass.fleet.all_of(environment);
     if !containers.is_empty() && !request.stop {
-        let message = format!("not forgotten: {} still exists", names(&containers));
+        let message = format!("not removed: {} still exists", names(&containers));
         pass.resolver.keep(environment).await?;
         pass.writer.event(environment, EventKind::System, message, now()).await?;
         return Ok(());
@@ -43,7 +43,7 @@ async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassEr
         remove(pass, container).await?;
     }
     if let Err(error) = pass.previous.forget(environment) {
-        warn!(%environment, %error, "the output of its last container is still there");
+        warn!(%environment, %error, "failed to remove the output of its last container");
     }
     if pass.resolver.erase(environment).await? {
         info!(%environment, by = request.by, removed = names(&containers), "forgotten");

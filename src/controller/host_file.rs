@@ -12,7 +12,7 @@ pub(super) async fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
     let metadata = metadata.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
     // A FIFO would block forever.
     if !metadata.is_file() || metadata.len() > LARGEST {
-        return Err(wrong("is no regular file of at most 1 MiB".to_owned()));
+        return Err(wrong("is not a regular file of at most 1 MiB".to_owned()));
     }
     tokio::fs::read(path).await.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))
 }

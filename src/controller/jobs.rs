@@ -182,7 +182,7 @@ impl Jobs {
             return;
         }
         let progress = Progress {
-            step: Arc::new(Mutex::new("waiting for its turn".to_owned())),
+            step: Arc::new(Mutex::new("waiting for a free slot".to_owned())),
             build: Arc::default(),
             wake: self.wake.clone(),
             environment: environment.clone(),
@@ -267,12 +267,12 @@ impl Jobs {
 
 /// A job that never reports its end would be running forever.
 fn panicked(key: &JobKey) -> Ended {
-    error!(?key, "a job panicked; it is tried again later");
+    error!(?key, "a job panicked; retrying later");
     let reason = match key {
         JobKey::Build(_) => Reason::BuildFailed,
         JobKey::Pull(_) | JobKey::Push(_) => Reason::RegistryUnavailable,
     };
-    let message = "the job ended in a panic, which is a bug of abide; it is tried again later".to_owned();
+    let message = "the job panicked, which is a bug of abide; abide retries it later".to_owned();
     Ended::Unavailable { reason, message, pause: Duration::ZERO }
 }
 
@@ -346,7 +346,7 @@ mod tests {
             Some(Acquisition::Running { step }) => step,
             other => panic!("{other:?}"),
         });
-        assert_eq!(steps, ["building", "waiting for its turn"]);
+        assert_eq!(steps, ["building", "waiting for a free slot"]);
         built.add_permits(1);
         for environment in &environments {
             end(&jobs, environment, &build).await;

@@ -249,7 +249,7 @@ impl Running {
         self.engine.settle().await;
         let last = tokio::time::timeout(LAST_CHECK, self.keeper.keep_last()).await;
         if last.is_err() {
-            tracing::warn!("the engine is too slow for a last check of the guard");
+            tracing::warn!("the last check of the guard timed out");
         }
         self.guard.hand_over(&self.engine).await;
     }
@@ -344,7 +344,7 @@ impl Controller {
         let mut warnings: Vec<String> = match &*self.pass.engine_state.borrow() {
             EngineState::Known | EngineState::Unasked => Vec::new(),
             EngineState::Lost(why) if why.is_unreachable() => vec![why.to_string()],
-            EngineState::Lost(why) => vec![format!("the Docker Engine cannot be asked: {why}")],
+            EngineState::Lost(why) => vec![format!("cannot query the Docker Engine: {why}")],
         };
         warnings.extend(self.left_here());
         let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -362,8 +362,8 @@ impl Controller {
             for container in self.pass.fleet.containers(environment) {
                 let name = &container.name;
                 found.push(format!(
-                    "{environment} is run by the agent {host} now, and its container {name} is still on this \
-                     machine. If it is not wanted any more: docker rm -f {name}"
+                    "{environment} now runs on the host of the agent {host}, but its container {name} \
+                    still exists on this host. To remove it: docker rm -f {name}"
                 ));
             }
         }
@@ -380,7 +380,7 @@ impl Controller {
 async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> Result<bool, String> {
     match tokio::time::timeout(PATIENCE_WITH_MIRRORS, answer).await {
         Ok(answer) => answer.map_err(|error| chain(&error)),
-        Err(_) => Err("the mirror of the repository is busy".to_owned()),
+        Err(_) => Err("the git mirror of the repository is busy".to_owned()),
     }
 }
 

@@ -29,7 +29,7 @@ impl MountPolicy {
         judged.await.unwrap_or_else(|_| {
             unjudged
                 .into_iter()
-                .map(|path| (path, "the policy of this host could not be asked".to_owned()))
+                .map(|path| (path, "failed to check the policy of this host".to_owned()))
                 .collect()
         })
     }

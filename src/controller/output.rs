@@ -52,8 +52,8 @@ impl Controller {
     ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, String> {
         if options.previous {
             let kept = self.pass.previous.read(environment, options.tail).await;
-            let kept = kept.map_err(|error| format!("the previous output cannot be read: {error}"))?;
-            let kept = kept.ok_or_else(|| format!("no container of {environment} was replaced yet"))?;
+            let kept = kept.map_err(|error| format!("cannot read the previous output: {error}"))?;
+            let kept = kept.ok_or_else(|| format!("no container of {environment} has been replaced yet"))?;
             return Ok(stream::iter([Ok(kept)]).boxed());
         }
         let serving = self.serving(environment);

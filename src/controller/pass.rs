@@ -191,7 +191,7 @@ impl Pass {
             Ok(EngineState::Known) => Ok(()),
             Ok(EngineState::Lost(why)) => Err(why.clone()),
             Ok(EngineState::Unasked) | Err(_) => {
-                Err(EngineError::Unreachable("nobody watches it any more".to_owned()))
+                Err(EngineError::Unreachable("its environment is no longer in the manifest".to_owned()))
             }
         }
     }

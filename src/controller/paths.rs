@@ -50,7 +50,7 @@ impl Paths {
             return Ok(false);
         }
         let rules = IgnoreRules::parse(&patterns.join("\n"))
-            .map_err(|error| format!("the `paths` of {environment} cannot be used: {}", chain(&error)))?;
+            .map_err(|error| format!("invalid `paths` of {environment}: {}", chain(&error)))?;
         let remote = self.builder.remote(&self.url).map_err(|error| chain(&error))?;
         let mirror = self.builder.mirror(remote);
         let counts = |path: &[u8]| rules.is_ignored(&String::from_utf8_lossy(path));

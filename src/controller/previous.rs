@@ -37,7 +37,7 @@ impl PreviousOutput {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = kept {
-            debug!(%environment, %error, "the output of a container is not kept");
+            debug!(%environment, %error, "cannot store the output of a container");
         }
     }
 

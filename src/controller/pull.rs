@@ -56,7 +56,7 @@ impl Pull {
         fetch(&self.engine, &self.registries, &wanted, &mut |line| progress.say(line)).await?;
         let id = self.engine.image_id(&name).await?;
         // The registry is not at fault: it has the image, which was removed here meanwhile.
-        let gone = || EngineError::Refused(format!("{name} was pulled, and is gone again"));
+        let gone = || EngineError::Refused(format!("{name} was pulled and then removed"));
         let id = id.ok_or_else(gone)?;
         self.registries.found(reference, digest);
         // An image pulled only by digest has no name, and a plain prune removes unnamed images.
@@ -147,7 +147,7 @@ fn refused(trouble: Trouble) -> EngineError {
 fn gone_again(error: EngineError) -> EngineError {
     match error {
         EngineError::NotFound(words) => {
-            EngineError::Refused(format!("what was pulled is gone again: {words}"))
+            EngineError::Refused(format!("the pulled image was removed: {words}"))
         }
         other => other,
     }

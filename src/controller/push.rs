@@ -65,13 +65,16 @@ impl Pusher {
     /// tag; other hosts would then get another image.
     async fn read_back(&self, tagged: &TaggedImage, pushed: Digest) -> Result<Digest, Trouble> {
         let moved = |what: String| {
-            let message = format!("{what} after {pushed} was pushed to {tagged}: someone else writes there");
+            let message = format!(
+                "{what} after {pushed} was pushed to {tagged}: another client writes \
+                to this tag"
+            );
             Trouble::Unavailable(Reason::TagMoved, message)
         };
         match self.registries.digest(tagged).await {
             Ok(found) if found == pushed => Ok(found),
             Ok(found) => Err(moved(format!("the registry has {found}"))),
-            Err(RegistryError::NotFound { .. }) => Err(moved("the registry has nothing".to_owned())),
+            Err(RegistryError::NotFound { .. }) => Err(moved("the registry has no image".to_owned())),
             Err(error) => Err(error.into()),
         }
     }

@@ -99,7 +99,7 @@ impl Registries {
         question: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
         if let Some(left) = self.quiet_for(host) {
-            let why = format!("it asks to be left alone, for another {}", whole_seconds(left));
+            let why = format!("it asked to wait another {}", whole_seconds(left));
             return Err(RegistryError::Unavailable {
                 registry: host.to_string(),
                 why,
@@ -130,8 +130,7 @@ impl Registries {
     /// Returns an error during the pause of a registry.
     pub(super) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
         let Some(left) = self.quiet_for(host) else { return Ok(()) };
-        let message =
-            format!("the registry {host} asks to be left alone, for another {}", whole_seconds(left));
+        let message = format!("the registry {host} asked to wait another {}", whole_seconds(left));
         Err(Trouble::Unavailable(Reason::RegistryUnavailable, message))
     }
 
@@ -283,7 +282,7 @@ impl From<EngineError> for Trouble {
 pub(super) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> Trouble {
     match (trouble, left) {
         (Trouble::Unavailable(reason, message), Some(left)) => {
-            Trouble::Unavailable(reason, format!("{message}; it is asked again in {}", whole_seconds(left)))
+            Trouble::Unavailable(reason, format!("{message}; abide retries in {}", whole_seconds(left)))
         }
         (trouble, _) => trouble,
     }
@@ -345,7 +344,7 @@ mod tests {
             let _: Result<(), _> = again;
             panic!("nothing says when it may be asked");
         };
-        assert!(why.contains("left alone") && left > Duration::from_secs(50), "{why} {left:?}");
+        assert!(why.contains("asked to wait") && left > Duration::from_secs(50), "{why} {left:?}");
         let other: RegistryHost = "localhost:5001".parse().unwrap();
         assert_eq!(
             registries.asked(&other, async { Ok(1) }).await,

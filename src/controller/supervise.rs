@@ -53,7 +53,7 @@ where
     loop {
         let task = AssertUnwindSafe(begin()).catch_unwind();
         let Some(Err(_)) = stop.run_until_cancelled(task).await else { return };
-        error!(task = name, "it panicked, which is a bug of abide; it begins anew soon");
+        error!(task = name, "the task panicked, which is a bug of abide; restarting it soon");
         stop.run_until_cancelled(tokio::time::sleep(AFTER_PANIC)).await;
     }
 }
@@ -91,7 +91,7 @@ impl Supervisor {
             stop: self.stop.clone(),
         };
         let stop = || self.stop.clone();
-        tasks.spawn(supervised("watch over the engine", stop(), move || watch.clone().run()));
+        tasks.spawn(supervised("engine watcher", stop(), move || watch.clone().run()));
         let front = self.front();
         tasks.spawn(supervised("front", stop(), move || front().run()));
         let sweeper = self.sweeper.clone();
@@ -153,7 +153,8 @@ impl Supervisor {
         let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
         let declared = here.map(|(name, spec)| (name.clone(), spec.container.clone())).collect();
         for (left, heir) in self.pass.fleet.adopt(&declared) {
-            info!(environment = %heir, %left, "the environment takes over the containers of one that left the manifest");
+            info!(environment = %heir, %left, "taking over the containers of an environment that left \
+                the manifest");
             self.wake.ring(&heir);
         }
     }
@@ -316,7 +317,7 @@ impl Supervisor {
             announced: Arc::clone(announced),
             findings,
         };
-        tasks.spawn(supervised("follower of branches", stop.clone(), move || follower.clone().run()));
+        tasks.spawn(supervised("branch poller", stop.clone(), move || follower.clone().run()));
         stop.drop_guard()
     }
 
@@ -330,8 +331,9 @@ impl Supervisor {
             let containers = self.pass.fleet.all_of(&environment);
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
-                "the manifest no longer declares {environment}; its container goes on as it is ({}). `abide forget \
-                 {environment} --stop` removes both container and record, and keeps the volumes",
+                "{environment} is no longer in the manifest; its container ({}) keeps running, \
+                unmanaged. `abide forget {environment} --stop` removes the container and the record, and \
+                keeps the volumes",
                 names.join(", ")
             );
             let before = self.pass.status.status(&environment).ok().flatten();
@@ -356,7 +358,8 @@ impl Supervisor {
             };
             let memory = self.pass.status.memory(&environment).unwrap_or_default();
             if let Err(error) = self.pass.writer.report(&status, &memory).await {
-                warn!(%environment, error = %chain(&error), "an orphan cannot be reported");
+                warn!(%environment, error = %chain(&error), "cannot report the container of a removed \
+                    environment");
             }
         }
     }
@@ -427,16 +430,18 @@ impl Worker {
 
     async fn report(&self, error: &PassError) {
         if let Err(worse) = self.pass.report_error(&self.environment, error).await {
-            error!(environment = %self.environment, error = %chain(&worse), "a pass cannot be reported");
+            error!(environment = %self.environment, error = %chain(&worse), "cannot record the error of \
+                a reconcile");
         }
         if matches!(error, PassError::Record(_)) {
-            error!(environment = %self.environment, error = %chain(error), "the record does not play along");
+            error!(environment = %self.environment, error = %chain(error), "a reconcile failed because \
+                of the record");
         }
     }
 
     async fn report_panic(&self) {
-        error!(environment = %self.environment, "a pass panicked; it is tried again later");
-        let message = "a pass ended in a panic, which is a bug of abide; it is tried again later";
+        error!(environment = %self.environment, "a reconcile panicked; retrying later");
+        let message = "the reconcile panicked, which is a bug of abide; abide retries it later";
         // If the event cannot be stored, the log line above has it.
         let _ = self.pass.writer.event(&self.environment, EventKind::System, message, now()).await;
     }

@@ -64,11 +64,11 @@ impl Sweeper {
             let _ = tokio::time::timeout(AT_THE_LATEST, self.deployed.notified()).await;
             tokio::time::sleep(SETTLE).await;
             if let Err(error) = self.build_cache(&mut pruned_after).await {
-                warn!(error = %chain(&error), "the build cache could not be pruned");
+                warn!(error = %chain(&error), "failed to prune the build cache");
             }
             // Nothing depends on it, and it is tried again after the next deployment.
             if let Err(error) = Urgency::Upkeep.scope(self.images()).await {
-                warn!(error = %chain(&error), "images of earlier builds could not be swept");
+                warn!(error = %chain(&error), "failed to prune images of earlier builds");
             }
         }
     }
@@ -84,7 +84,7 @@ impl Sweeper {
         let freed = self.engine.prune_build_cache(budget).await?;
         *pruned_after = Some(builds);
         if freed > 0 {
-            info!(freed, budget, "removed what was not used for longest from the build cache");
+            info!(freed, budget, "pruned the least recently used part of the build cache");
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Sweeper {
         if needed.contains(&image.id) || image.names.iter().any(|name| !is_ours(name, &image.id)) {
             return Ok(());
         }
-        info!(image = image.id.short(), names = ?image.names, "removing an image that nobody needs any more");
+        info!(image = image.id.short(), names = ?image.names, "removing an unused image");
         for name in &image.names {
             self.engine.remove_image(name).await?;
         }
@@ -147,7 +147,7 @@ impl Sweeper {
             if known.is_none() && (is_building || !is_of_a_build) {
                 continue;
             }
-            info!(image = image.id.short(), %name, "removing an image that nobody needs any more");
+            info!(image = image.id.short(), %name, "removing an unused image");
             for name in known.iter().flat_map(|given| &given.along).chain([name]) {
                 self.engine.remove_image(name).await?;
             }

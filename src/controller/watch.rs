@@ -40,7 +40,7 @@ impl Watch {
             let stop = self.stop.clone();
             let Some(Err(lost)) = stop.run_until_cancelled(self.watch()).await else { return };
             if !matches!(*self.engine_state.borrow(), EngineState::Lost(_)) {
-                warn!(error = %lost, "the Docker Engine cannot be asked; it is tried again and again");
+                warn!(error = %lost, "cannot query the Docker Engine; retrying");
                 pause = RETRY.0;
             }
             self.engine_state.send_replace(EngineState::Lost(lost));
@@ -63,7 +63,7 @@ impl Watch {
         pass.fleet.forget_things();
         pass.fleet.resync(engine, true).await?;
         engine.remove_left_steps(&pass.record).await?;
-        info!(containers = pass.fleet.count(), "the Docker Engine is connected and listed");
+        info!(containers = pass.fleet.count(), "connected to the Docker Engine and listed its containers");
         self.engine_state.send_replace(EngineState::Known);
         self.resynced.send_replace(Some(now()));
         self.wake.ring_all();
@@ -107,7 +107,7 @@ impl Watch {
             return Err(error);
         }
         self.pass.engine.ping().await?;
-        warn!(%error, "the Docker Engine is slow; what was known is kept");
+        warn!(%error, "the Docker Engine is slow; keeping the last known state");
         Ok(())
     }
 

@@ -117,11 +117,15 @@ fn an_overlay_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
         )
     };
     let dir = folder(&[("a.toml", &text(&there))]);
-    assert!(problems(&dir, STRONG).starts_with("a.toml:9: the overlay "), "{}", problems(&dir, STRONG));
+    assert!(
+        problems(&dir, STRONG).starts_with("a.toml:9: cannot read the overlay "),
+        "{}",
+        problems(&dir, STRONG)
+    );
     fs::write(&there, "x").unwrap();
     assert!(load_with(dir.path(), &says(STRONG)).is_ok());
     fs::write(dir.path().join("a.toml"), text(overlay.path())).unwrap();
-    assert!(problems(&dir, STRONG).contains("no regular file"));
+    assert!(problems(&dir, STRONG).contains("not a regular file"));
 }
 
 #[test]
@@ -136,11 +140,11 @@ fn a_certificate_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
     let manifest = folder(&[("a.toml", &text(&key))]);
     let line = 4 + ENVIRONMENT.lines().count();
     let found = problems(&manifest, STRONG);
-    assert!(found.starts_with(&format!("a.toml:{line}: the key ")), "{found}");
+    assert!(found.starts_with(&format!("a.toml:{line}: cannot read the key ")), "{found}");
     fs::write(&key, "x").unwrap();
     assert!(load_with(manifest.path(), &says(STRONG)).is_ok());
     fs::write(manifest.path().join("a.toml"), text(dir.path())).unwrap();
-    assert!(problems(&manifest, STRONG).contains("no regular file"));
+    assert!(problems(&manifest, STRONG).contains("not a regular file"));
 }
 
 #[test]

@@ -47,10 +47,10 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     differences.extend(variables(spec, seen));
     differences.extend(limits_taken_back(spec, seen));
     if seen.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone) {
-        differences.push("its network holder is gone".to_owned());
+        differences.push("its sandbox is missing".to_owned());
     }
     if differences.is_empty() && seen.labels.get(label::SPEC) != Some(&spec.fingerprint()) {
-        differences.push("an option was declared that no longer is".to_owned());
+        differences.push("an option is set that is no longer declared".to_owned());
     }
     differences
 }
@@ -58,7 +58,7 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
 fn variables(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
     let declared = spec.options.env.iter();
     let differing = declared.filter(|(name, value)| seen.env.get(*name) != Some(value));
-    differing.map(|(name, _)| format!("the environment variable {name} has another value")).collect()
+    differing.map(|(name, _)| format!("the environment variable {name} has a different value")).collect()
 }
 
 /// The differing limits, and the restart policy: the engine can set these in place.

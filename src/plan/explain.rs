@@ -20,32 +20,34 @@ pub fn words(step: &Step) -> String {
         Step::Acquire(Need::Rebuild { revision }) => format!("build commit {} again", revision.short()),
         Step::Acquire(Need::Pull { reference, digest }) => format!("pull {reference}@{digest}"),
         Step::Acquire(Need::Push { id, repository }) => format!("push image {} to {repository}", id.short()),
-        Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "look for the image".to_owned(),
+        Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "check for the image".to_owned(),
         Step::RecordImage { generation, image, .. } => {
             format!("record image {} for generation {generation}", image_words(image))
         }
         Step::NoteRecipe { generation, .. } => {
-            format!("note how the image of generation {generation} is built")
+            format!("record how the image of generation {generation} is built")
         }
         Step::RecordEdited { generation, image, .. } => {
-            format!("record image {} in place of that of generation {generation}", image_words(image))
+            format!("replace the recorded image of generation {generation} with image {}", image_words(image))
         }
         Step::RecordRebuilt { generation, image } => {
-            format!("record image {} in place of that of generation {generation}", image_words(image))
+            format!("replace the recorded image of generation {generation} with image {}", image_words(image))
         }
         Step::RollBack { from, to, .. } => {
             let to_image = image_words(&to.image);
-            format!("go back from generation {from} to image {to_image} of generation {}", to.generation)
+            format!("roll back from generation {from} to image {to_image} of generation {}", to.generation)
         }
         Step::CreateNetwork => "create the managed network".to_owned(),
         Step::CreateVolume { name } => format!("create volume {name}"),
         Step::CreateFolder { path } => format!("create folder {path}"),
-        Step::LoadHolder => "load the image of network holders".to_owned(),
-        Step::CreateHolder { name, .. } => format!("create network holder {name}"),
-        Step::StartHolder { holder: Target::Created, .. } => "start the new network holder".to_owned(),
-        Step::StartHolder { holder: Target::Seen(id), .. } => format!("start network holder {}", short(id)),
-        Step::Announce { .. } => "tell the front the new container's address".to_owned(),
-        Step::Create { name, spec, .. } => format!("create container {name} of image {}", spec.image.short()),
+        Step::LoadHolder => "load the sandbox image".to_owned(),
+        Step::CreateHolder { name, .. } => format!("create sandbox {name}"),
+        Step::StartHolder { holder: Target::Created, .. } => "start the new sandbox".to_owned(),
+        Step::StartHolder { holder: Target::Seen(id), .. } => format!("start sandbox {}", short(id)),
+        Step::Announce { .. } => "send the proxy the new container's address".to_owned(),
+        Step::Create { name, spec, .. } => {
+            format!("create container {name} from image {}", spec.image.short())
+        }
         Step::Start { container: Target::Created, .. } => "start the new container".to_owned(),
         Step::Start { container: Target::Seen(id), .. } => format!("start container {}", short(id)),
         Step::Stop { id } => format!("stop container {}", short(id)),
@@ -55,9 +57,9 @@ pub fn words(step: &Step) -> String {
         Step::Unpause { id } => format!("unpause container {}", short(id)),
         Step::Connect { id } => format!("connect container {} to the managed network", short(id)),
         Step::Adjust { id, memory: None, nano_cpus: None, pids: None } => {
-            format!("take the restarts of container {} back from the engine", short(id))
+            format!("turn off the restart policy of container {}", short(id))
         }
-        Step::Adjust { id, .. } => format!("set the limits of container {}", short(id)),
+        Step::Adjust { id, .. } => format!("update the limits of container {}", short(id)),
     }
 }
 

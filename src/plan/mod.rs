@@ -367,7 +367,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
         (Some(serve), Some(supply)) => while_serving(&supply, choice, &serve),
         (None, Some(supply)) => supply,
         (Some(serve), None) => serve,
-        (None, None) => Verdict::new(Condition::Progressing, Reason::Updating, "under way"),
+        (None, None) => Verdict::new(Condition::Progressing, Reason::Updating, "in progress"),
     };
     let verdict = said_while_held(intent, verdict);
     let look_again = [serve.look_again, supply.look_again].into_iter().flatten().min();
@@ -391,7 +391,7 @@ fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> 
         (condition, _) => condition,
     };
     let message = match serve.condition {
-        Condition::Ready => format!("{}; {} goes on serving", supply.message, choice.words()),
+        Condition::Ready => format!("{}; {} keeps serving", supply.message, choice.words()),
         _ => format!("{}; {}", supply.message, serve.message),
     };
     Verdict { condition, reason: supply.reason, message }
@@ -404,11 +404,11 @@ fn said_while_held(intent: &Intent, verdict: Verdict) -> Verdict {
         Some(hold) if at_rest => {
             let held_back = match held_back(intent).as_slice() {
                 [] => String::new(),
-                keys => format!("; would be replaced: {}", keys.join(", ")),
+                keys => format!("; `resume` would update: {}", keys.join(", ")),
             };
             let (by, reason, environment) = (&hold.by, &hold.reason, &intent.environment);
             let message =
-                format!("held by {by}: {reason}{held_back}; `abide resume {environment}` lets it go");
+                format!("held by {by}: {reason}{held_back}; `abide resume {environment}` ends the hold");
             Verdict::new(Condition::Held, Reason::HeldByPerson, message)
         }
         _ => verdict,

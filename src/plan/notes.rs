@@ -128,7 +128,7 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashe
     plan.verdict = Verdict::new(
         Condition::Degraded,
         Reason::NotConverging,
-        format!("acted upon {count} times and still so: {difference}"),
+        format!("unchanged after {count} attempts: {difference}"),
     );
     let at = repeat.map_or(now, |repeat| repeat.at);
     plan.memory.repeat = Some(Repeat { difference, count, next_retry: Some(next_retry), at });
@@ -219,7 +219,7 @@ pub fn after_failure(
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
             reason: Reason::StartFailed,
-            message: format!("the new container could not be started: {message}"),
+            message: format!("cannot start the new container: {message}"),
             of_the_host: !cause.is_verdict(),
             retry_at: None,
             at: now,

@@ -98,7 +98,7 @@ pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timesta
 pub(super) fn how_last(crashes: &Crashes, exit: &Exit) -> String {
     let last = crashes.last.as_ref();
     match last.and_then(|last| last.why.as_deref()) {
-        Some(why) => format!("was stopped, as it {why}"),
+        Some(why) => format!("was stopped because it {why}"),
         None => how(exit, last.and_then(|last| last.by)),
     }
 }
@@ -108,24 +108,23 @@ pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
     let code = exit.code;
     match (by, exit.out_of_memory) {
         (Some(EndedBy::Hand), _) => {
-            format!(
-                "was stopped from outside, by somebody or as the Docker Engine stopped (exit code {code})"
-            )
+            format!("was stopped by a user or by a stop of the Docker Engine (exit code {code})")
         }
         (Some(EndedBy::Abide), _) => {
-            format!("was stopped by abide for another container (exit code {code})")
+            format!("was stopped by abide in favor of another container (exit code {code})")
         }
         (Some(EndedBy::Absence), _) => {
-            format!("ended with exit code {code} while the Docker Engine or abide did not run")
+            format!("exited with code {code} while the Docker Engine or abide was not running")
         }
         (Some(EndedBy::Host), _) => {
             format!(
-                "was killed as the host had no memory left (exit code {code}); it has no limit of its own"
+                "was killed because the host ran out of memory (exit code {code}); it has no memory \
+                limit of its own"
             )
         }
-        (Some(EndedBy::Signal), false) => format!("was ended by a signal (exit code {code})"),
-        (_, true) => format!("was killed for lack of memory (exit code {code})"),
-        _ if code == 0 => "ended with 0; a service is to keep running (exit code 0)".to_owned(),
-        _ => format!("ended with exit code {code}"),
+        (Some(EndedBy::Signal), false) => format!("was terminated by a signal (exit code {code})"),
+        (_, true) => format!("was killed because it ran out of memory (exit code {code})"),
+        _ if code == 0 => "exited with code 0, but a service must keep running".to_owned(),
+        _ => format!("exited with code {code}"),
     }
 }

@@ -44,7 +44,7 @@ fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Optio
         fingerprint: target::wanted(intent, observed, memory)?.fingerprint(),
         generation: entry.generation,
         reason: bad.reason,
-        message: format!("image {words} failed before, as generation {}: {}", bad.generation, bad.message),
+        message: format!("image {words} failed before, in generation {}: {}", bad.generation, bad.message),
         of_the_host: false,
         retry_at: None,
         at: bad.at,
@@ -109,7 +109,7 @@ pub(super) fn move_record(half: Half, intent: &Intent, good: &Good, refused: &Re
     let step = Step::RollBack {
         from,
         to: Box::new(good.clone()),
-        note: format!("{why}, back to generation {}", good.generation),
+        note: format!("{why}; rolled back to generation {}", good.generation),
         reason: refused.reason,
         message: refused.message.clone(),
     };
@@ -128,5 +128,5 @@ pub(super) fn led_here(intent: &Intent) -> Option<String> {
     entry.origin.filter(|origin| *origin == Origin::AutomaticRollback)?;
     let message = intent.bad.last().map(|bad| bad.message.clone());
     let note = || entry.note.clone();
-    Some(message.or_else(note).unwrap_or_else(|| "the generation before failed".to_owned()))
+    Some(message.or_else(note).unwrap_or_else(|| "the previous generation failed".to_owned()))
 }

@@ -101,7 +101,7 @@ fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
     match &observed.recipe {
         Some(recipe) if is_unknown && intent.supply == SupplyKind::Build && intent.hold.is_none() => {
             let step = Step::NoteRecipe { generation: entry.generation, recipe: recipe.clone() };
-            half.then(step, "a later edit of the manifest is compared with it")
+            half.then(step, "a later edit of the manifest will be compared with it")
         }
         _ => half,
     }
@@ -119,7 +119,7 @@ pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half
     if !observed.superseded_job {
         return half;
     }
-    let cancelled = Half::default().then(Step::CancelJob, "the record no longer wants it");
+    let cancelled = Half::default().then(Step::CancelJob, "the record no longer needs it");
     Half { steps: cancelled.steps.into_iter().chain(half.steps).collect(), ..half }
 }
 
@@ -130,18 +130,19 @@ fn nothing_to_bring(intent: &Intent) -> Half {
     let environment = &intent.environment;
     match intent.supply {
         SupplyKind::Build => {
-            let words = "nothing is recorded yet; the head of the branch is asked for";
+            let words = "nothing is recorded yet; querying git for the head of the branch";
             Half::say(Condition::Progressing, Reason::NothingRecorded, words)
         }
         SupplyKind::Tag => {
-            let words = "nothing is recorded yet; the registry is asked for the tag";
+            let words = "nothing is recorded yet; querying the registry for the tag";
             Half::say(Condition::Progressing, Reason::NothingRecorded, words)
         }
         SupplyKind::Named => Half::say(
             Condition::Blocked,
             Reason::NothingRecorded,
             format!(
-                "nothing is recorded yet; `abide promote` or `abide set` says what {environment} should run"
+                "nothing is recorded yet: use `abide promote` or `abide set` to record what \
+                {environment} should run"
             ),
         ),
     }
@@ -149,8 +150,8 @@ fn nothing_to_bring(intent: &Intent) -> Half {
 
 fn unobtainable(intent: &Intent, id: &Digest) -> Half {
     let words = format!(
-        "image {} of generation {} is not in this engine, and no registry or build is known for it; \
-         promote or set {} again",
+        "image {} of generation {} is not in this engine, and no registry or build has it: promote or \
+        set {} again",
         id.short(),
         intent.entry.generation,
         intent.environment
@@ -169,13 +170,13 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
             progress_reason(need),
             format!("{} {}: {step}", doing(need), words(intent)),
         ),
-        Acquisition::Got(image) if is_recorded(intent, image) => begin("what was brought is gone again"),
+        Acquisition::Got(image) if is_recorded(intent, image) => begin("the new image was removed"),
         Acquisition::Got(image) => record(intent, image, built_by(observed, need)),
         Acquisition::Failed { at, .. } if intent.sync.is_some_and(|sync| sync > *at) => {
-            begin("someone said sync after it failed")
+            begin("sync was requested after the failure")
         }
         Acquisition::Failed { reason: Reason::ImageNotFound, at, .. } if now >= at.after(GONE_FOR) => {
-            begin("what was not in the registry may be there by now")
+            begin("the registry may have the image by now")
         }
         Acquisition::Failed { reason, message, at } => {
             let half = Half::say(Condition::Degraded, *reason, message.clone());
@@ -186,9 +187,7 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
                 _ => half,
             }
         }
-        Acquisition::Unavailable { retry_at, .. } if now >= *retry_at => {
-            begin("the time to try again has come")
-        }
+        Acquisition::Unavailable { retry_at, .. } if now >= *retry_at => begin("the retry is due"),
         Acquisition::Unavailable { reason, message, retry_at } => {
             Half::say(Condition::Degraded, *reason, message.clone()).look_again_at(*retry_at)
         }
@@ -208,12 +207,12 @@ fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) ->
             let recipe = recipe.clone();
             let is_same = entry.image.as_ref().is_some_and(|recorded| recorded.is_same(image));
             let (step, why) = if is_same {
-                (Step::NoteRecipe { generation, recipe }, "the edit leaves what is built as it is")
+                (Step::NoteRecipe { generation, recipe }, "the edit does not change the built image")
             } else {
                 let image = image.clone();
                 (Step::RecordEdited { generation, image, recipe }, "its `build` was edited in the manifest")
             };
-            let message = format!("the image of {} as edited is here", words(intent));
+            let message = format!("the image of the edited {} is available", words(intent));
             Half::say(Condition::Progressing, Reason::Updating, message).then(step, why)
         }
         _ => bring(intent, observed, need, now),
@@ -230,7 +229,7 @@ fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Time
     if observed.burst_since.is_some() {
         let begins = intent.entry.at.after(SETTLE);
         if now < begins {
-            let message = format!("{what} is next, once pushes have settled");
+            let message = format!("{what} is next, after pushes settle");
             return Half::say(Condition::Progressing, reason, message).look_again_at(begins);
         }
     }
@@ -257,15 +256,19 @@ fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> Half {
     let is_other = intent.entry.image.as_ref().is_some_and(|recorded| !recorded.is_same(image));
     let (step, why) = if is_other {
         let step = Step::RecordRebuilt { generation, image: image.clone() };
-        (step, "the recorded image was gone, and this was built from the same inputs")
+        (step, "the recorded image was removed; this one was built from the same inputs")
     } else {
         (
             Step::RecordImage { generation, image: image.clone(), recipe },
-            "this is what the generation turned out to be",
+            "the image of this generation is now known",
         )
     };
-    Half::say(Condition::Progressing, Reason::Updating, format!("the image of {} is here", words(intent)))
-        .then(step, why)
+    Half::say(
+        Condition::Progressing,
+        Reason::Updating,
+        format!("the image of {} is available", words(intent)),
+    )
+    .then(step, why)
 }
 
 fn words(intent: &Intent) -> String {
@@ -274,8 +277,8 @@ fn words(intent: &Intent) -> String {
 
 fn what_is_missing(need: &Need) -> &'static str {
     match need {
-        Need::Push { .. } => "the recorded image is not in its registry",
-        _ => "the recorded image is not here",
+        Need::Push { .. } => "the recorded image is missing in its registry",
+        _ => "the recorded image is missing on this host",
     }
 }
 

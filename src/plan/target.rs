@@ -50,7 +50,7 @@ impl Choice {
             Self::Wanted(spec) | Self::Insist(spec) | Self::Fallback(spec) => {
                 generation_words(spec.generation, spec.revision.as_ref())
             }
-            Self::Keep { .. } => "the container before it".to_owned(),
+            Self::Keep { .. } => "the previous container".to_owned(),
             Self::Nothing => "nothing".to_owned(),
         }
     }

@@ -46,8 +46,8 @@ impl Plan {
         });
         if !self.verdict.is_bad() {
             let message = format!(
-                "the update waits for its turn: {most} environments are being updated (`parallel_updates` of \
-                 `[docker]`)"
+                "the update is queued: {most} environments are being updated (`parallel_updates` of \
+                `[docker]`)"
             );
             self.verdict = Verdict::new(Condition::Progressing, Reason::Updating, message);
         }

@@ -160,15 +160,15 @@ fn warnings(spec: &ContainerSpec) -> Vec<String> {
         let source = declared.source().as_str();
         if outer.holds(inner) {
             found.push(format!(
-                "`{source}` is mounted at {inner}, inside of VOLUME {outer} of the image: what is written \
-                 to {outer} beside it is in the volume {}",
+                "`{source}` is mounted at {inner}, inside VOLUME {outer} of the image: other files in \
+                {outer} are stored in the volume {}",
                 volume.source().as_str()
             ));
         }
         if inner.holds(outer) {
             found.push(format!(
-                "VOLUME {outer} of the image is inside of {inner}, where `{source}` is mounted: what is \
-                 written to {outer} is not in `{source}`, but in the volume {}",
+                "VOLUME {outer} of the image is inside {inner}, where `{source}` is mounted: files in \
+                {outer} are not stored in `{source}` but in the volume {}",
                 volume.source().as_str()
             ));
         }
@@ -179,8 +179,8 @@ fn warnings(spec: &ContainerSpec) -> Vec<String> {
 fn undeclared_words(mount: &Mount) -> String {
     let (volume, path) = (mount.source().as_str(), mount.target());
     format!(
-        "the image declares VOLUME {path} and the manifest declares no volume there; it is kept in the \
-         volume {volume}. To declare it: volumes = [\"{volume}:{path}\"]"
+        "the image declares VOLUME {path}, but the manifest declares no volume there; its data is kept \
+        in the volume {volume}. To declare it: volumes = [\"{volume}:{path}\"]"
     )
 }
 
@@ -195,10 +195,10 @@ fn left(mounts: &[Mount], observed: &Observed, memory: &Memory) -> Vec<(Absolute
 fn left_words(path: &AbsolutePath, volume: &VolumeName, options: &ContainerOptions) -> String {
     let now = match declared_at(options, path) {
         Some(mount) => format!("the manifest now mounts `{}` there", mount.source().as_str()),
-        None => "the image declares no VOLUME there any more".to_owned(),
+        None => "the image no longer declares a VOLUME there".to_owned(),
     };
     format!(
-        "what was written to {path} is in the volume {volume}, which is kept and not mounted: {now}. To use \
-         it again: volumes = [\"{volume}:{path}\"]; if it is not needed: docker volume rm {volume}"
+        "the data of {path} is in the volume {volume}, which is kept but not mounted: {now}. To use it \
+        again: volumes = [\"{volume}:{path}\"]; to delete it: docker volume rm {volume}"
     )
 }

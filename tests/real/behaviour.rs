@@ -13,8 +13,8 @@ const HASTY: &str = "health = { http = \"/\", interval = \"50ms\", timeout = \"1
 
 /// The behaviour of an image, the reason to reject it as an update, and the expected message.
 const BAD: [(&str, &str, &str); 6] = [
-    ("ENV SITE_NEVER_LISTEN=1", "NeverReady", "was not ready 2s after its start"),
-    ("ENV SITE_START_DELAY=60s", "NeverReady", "was not ready 2s after its start"),
+    ("ENV SITE_NEVER_LISTEN=1", "NeverReady", "was not ready within 2s of its start"),
+    ("ENV SITE_START_DELAY=60s", "NeverReady", "was not ready within 2s of its start"),
     ("ENV SITE_HTTP_STATUS=500", "NeverReady", "GET / 500"),
     ("ENV SITE_CRASH_AFTER=0s SITE_EXIT_CODE=3", "StartFailed", "exit code 3"),
     ("ENV SITE_CRASH_AFTER=0s SITE_EXIT_CODE=0", "StartFailed", "exit code 0"),
@@ -126,7 +126,7 @@ fn a_version_that_leaks_is_rolled_back_once_the_kernel_has_ended_it_three_times(
     let leaking = made_image(&space, "leaking", "ENV SITE_LEAK=1");
     assert_eq!(spot.set(&leaking).code, 0);
     let status = spot.until("it is rolled back", |status| status["status"] == "RolledBack");
-    assert!(status["message"].as_str().unwrap().contains("killed for lack of memory"), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("killed because it ran out of memory"), "{status}");
     assert_eq!(status["image"]["id"], good.as_str());
     assert_eq!(spot.page().as_deref(), Some("good"));
     assert_eq!(wait(&spot).0, 1);
@@ -145,7 +145,7 @@ fn a_version_that_starts_slowly_is_waited_for_and_one_that_ignores_sigterm_is_ki
     let slow = made_image(&space, "slow", "ENV SITE_START_DELAY=2s");
     let watcher = Watcher::start(&space, spot.port);
     assert_eq!(spot.set(&slow).code, 0);
-    spot.until("its health is awaited", |status| {
+    spot.until("waiting for it to become ready", |status| {
         status["status"] == "Progressing" && status["reason"] == "AwaitingHealth"
     });
     assert_eq!(wait(&spot).0, 0);

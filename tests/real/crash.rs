@@ -177,7 +177,7 @@ fn a_daemon_that_starts_anew_finds_all_as_it_left_it_and_touches_nothing() {
         solo.await_status("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
         assert_eq!(solo.await_ready(), life);
         // While no daemon ran, the engine was responsible for restarts.
-        let is_handover = |step: &String| step.contains("take the restarts of");
+        let is_handover = |step: &String| step.contains("turn off the restart policy of");
         let (_, others): (Vec<_>, Vec<_>) = solo.steps().into_iter().partition(is_handover);
         assert_eq!(others, steps);
         daemon.kill();

@@ -182,7 +182,7 @@ fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() 
         let is_on_trial = |status: &serde_json::Value| {
             status["revision"] == commit.as_str() && status["reason"] == "AwaitingHealth"
         };
-        let before = solo.await_status("its health is awaited", is_on_trial);
+        let before = solo.await_status("waiting for it to become ready", is_on_trial);
         end(&mut engine);
         solo.await_reason("EngineUnavailable");
         engine.start_again();
@@ -336,7 +336,7 @@ fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
         let so_far = looks();
         eventually("each resync looks again", PATIENCE, || looks() > so_far + 2);
         // Both daemons write to this log.
-        let told = daemon.log().matches("cannot be looked at").count();
+        let told = daemon.log().matches("cannot inspect a container").count();
         assert_eq!(told, 2, "it is told once, not with each resync: {}", daemon.log());
 
         proxy.rule(|_| Fault::None);

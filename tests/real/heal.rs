@@ -84,10 +84,10 @@ fn a_container_that_the_kernel_ends_for_lack_of_memory_is_said_to_be_that_and_he
     let daemon = solo.daemon(&[]);
     let status = solo.await_reason("CrashLoop");
     let message = status["message"].as_str().unwrap();
-    assert!(message.contains("killed for lack of memory (exit code 137)"), "{message}");
+    assert!(message.contains("killed because it ran out of memory (exit code 137)"), "{message}");
     assert!(!status["next_retry"].is_null(), "{status}");
     let why = daemon.abide(&["why", "dev"]).stdout;
-    assert!(why.contains("lack of memory"), "{why}");
+    assert!(why.contains("ran out of memory"), "{why}");
 
     solo.declare("memory = \"64MiB\"");
     solo.await_ready();
@@ -164,7 +164,7 @@ fn a_foreign_container_of_our_name_is_named_and_never_removed() {
     let status = solo.await_reason("NameConflict");
     assert_eq!(status["status"], "Blocked");
     let message = status["message"].as_str().unwrap();
-    assert!(message.contains(&foreign.id[..12]) && message.contains("not abide's"), "{message}");
+    assert!(message.contains(&foreign.id[..12]) && message.contains("not managed by abide"), "{message}");
     assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
     assert_eq!(solo.life().unwrap(), foreign);
 
@@ -223,7 +223,7 @@ fn two_daemons_on_one_engine_never_touch_each_others_containers() {
     third.declare("");
     let third_daemon = third.daemon(&[]);
     let status = third.await_reason("NameConflict");
-    assert!(status["message"].as_str().unwrap().contains("another abide's"), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("another abide"), "{status}");
     drop(third_daemon);
     assert_eq!(other.await_ready(), theirs);
 }
@@ -297,7 +297,7 @@ fn an_image_that_sets_everything_is_deployed_once_and_nothing_flaps() {
     eventually("nothing differs", PATIENCE, || daemon.abide(&["diff", "dev"]).code == 0);
     assert_eq!(solo.await_ready(), life);
     // While no daemon ran, the engine was responsible for restarts.
-    let is_handover = |step: &String| step.contains("take the restarts of");
+    let is_handover = |step: &String| step.contains("turn off the restart policy of");
     let (_, others): (Vec<_>, Vec<_>) = solo.steps().into_iter().partition(is_handover);
     assert_eq!(others, steps);
 }

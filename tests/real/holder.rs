@@ -102,6 +102,6 @@ fn a_registry_that_freezes_while_the_image_of_holders_is_pulled_is_waited_for_no
     let _daemon = solo.daemon(&[]);
     solo.await_ready();
     let message = solo.status().unwrap()["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("nothing has moved for 2s while pulling"), "{message}");
+    assert!(message.contains("no progress for 2s while pulling"), "{message}");
     assert_eq!(space.holders().len(), 0);
 }

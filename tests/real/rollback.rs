@@ -81,7 +81,7 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
     scene.site.repo.force("dev", &bad);
     assert_eq!(scene.announce("dev").0, 202);
     let view = scene.said("dev", "RolledBack", "RolledBack");
-    assert!(view["message"].as_str().unwrap().contains("failed before, as generation 2"), "{view}");
+    assert!(view["message"].as_str().unwrap().contains("failed before, in generation 2"), "{view}");
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}"), container, "what serves was touched");
     let scene = scene.restarted();
     scene.said("dev", "RolledBack", "RolledBack");

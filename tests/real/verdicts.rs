@@ -45,7 +45,10 @@ fn a_program_that_never_listens_is_not_ready_though_its_published_port_accepts()
     let container = spot.container();
     assert_eq!(spot.set(&made_image(&space, "deaf", "ENV SITE_NEVER_LISTEN=1")).code, 0);
     let status = is_rolled_back(&spot);
-    let words = format!("nothing listens on port {SITE_PORT} in the container (it listens nowhere yet)");
+    let words = format!(
+        "nothing listens on port {SITE_PORT} in the container (the program does not \
+        listen on any port yet)"
+    );
     assert!(message(&status).contains(&words), "{status}");
     assert_eq!((spot.container(), spot.page().as_deref()), (container, Some("good")));
 }
@@ -58,8 +61,10 @@ fn it_is_said_where_a_program_listens_in_place_of_its_port() {
         let daemon = spot.daemon();
         assert_eq!(spot.set(&made_image(&space, "elsewhere", "")).code, 0);
         let told = is_never_ready(&spot, "it listens elsewhere");
-        let words =
-            format!("nothing listens on port {SITE_PORT} in the container (it listens on 0.0.0.0:3000)");
+        let words = format!(
+            "nothing listens on port {SITE_PORT} in the container (the program listens on \
+                0.0.0.0:3000)"
+        );
         assert!(told.contains(&words), "{kind}: {told}");
         drop(daemon);
         space.clear();
@@ -76,7 +81,7 @@ fn what_was_asked_and_answered_is_said_and_another_host_and_port_can_be_asked() 
     assert_eq!(spot.set(&picky).code, 0);
     let told = is_never_ready(&spot, "it answers 400");
     let asked = format!("GET /up on port {SITE_PORT} with Host localhost answered 400");
-    assert!(told.contains(&asked) && told.contains("declare one as `host` in `health`"), "{told}");
+    assert!(told.contains(&asked) && told.contains("set one as `host` in `health`"), "{told}");
     spot.declare(&hasty("http = \"/\", host = \"shop.example\", port = 9999"));
     spot.until("another port and host are asked", |status| {
         message(status).contains("nothing listens on port 9999 in the container")
@@ -84,7 +89,7 @@ fn what_was_asked_and_answered_is_said_and_another_host_and_port_can_be_asked() 
     spot.declare(&hasty("http = \"/\", host = \"shop.example\""));
     spot.until("the declared host is asked for", |status| {
         message(status).contains("with Host shop.example answered 400")
-            && !message(status).contains("declare one")
+            && !message(status).contains("set one")
     });
 }
 
@@ -96,7 +101,7 @@ fn a_command_in_the_container_can_say_that_it_is_ready() {
     let _daemon = spot.daemon();
     assert_eq!(spot.set(&image).code, 0);
     let told = is_never_ready(&spot, "the command fails");
-    assert!(told.contains("`/site no-such-verb` ended with 1"), "{told}");
+    assert!(told.contains("`/site no-such-verb` exited with 1"), "{told}");
     spot.declare(&hasty("command = [\"/nothing\"]"));
     spot.until("there is no such program", |status| message(status).contains("`/nothing`"));
     spot.declare(&hasty("command = [\"/site\", \"version\"]"));
@@ -157,7 +162,7 @@ fn a_worker_needs_no_port_and_is_ready_once_it_keeps_running() {
     let ends = made_image(&space, "ends", "ENV SITE_CRASH_AFTER=1s SITE_EXIT_CODE=0");
     assert_eq!(spot.set(&ends).code, 0);
     let status = is_rolled_back(&spot);
-    assert!(message(&status).contains("ended with 0; a service is to keep running"), "{status}");
+    assert!(message(&status).contains("exited with code 0, but a service must keep running"), "{status}");
     assert_eq!(spot.await_serving_image(), worker);
 }
 
@@ -210,7 +215,7 @@ fn what_a_hand_does_to_a_new_container_is_no_verdict_on_its_version() {
     let history = spot.abide(&["history", "dev", "-o", "json"]).stdout;
     assert!(!history.contains("automatic rollback") && !history.contains("automatic_rollback"), "{history}");
     let events = daemon.abide(&["events", "dev", "--limit", "1000"]).stdout;
-    assert!(events.contains("was stopped from outside"), "it is said what ended it: {events}");
+    assert!(events.contains("was stopped by a user or by a stop"), "it is said what ended it: {events}");
 }
 
 #[test]

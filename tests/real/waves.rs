@@ -72,7 +72,7 @@ fn statuses(folder: &Path) -> Vec<Value> {
 }
 
 fn waits(status: &Value) -> bool {
-    status["message"].as_str().is_some_and(|message| message.contains("waits for its turn"))
+    status["message"].as_str().is_some_and(|message| message.contains("is queued"))
 }
 
 #[test]

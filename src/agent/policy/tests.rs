@@ -183,7 +183,7 @@ fn a_link_that_is_put_in_the_place_of_a_folder_is_judged_when_it_is_mounted() {
     assert_eq!(host.policy.bind(&path), None);
     std::fs::remove_dir(host.path("data/app")).unwrap();
     symlink("/etc", host.path("data/app")).unwrap();
-    assert!(host.policy.bind(&path).unwrap().contains("to be mounted"));
+    assert!(host.policy.bind(&path).unwrap().contains("not allow mounting"));
 }
 
 #[test]

@@ -122,10 +122,10 @@ fn a_dockerfile_that_is_not_in_the_context_is_refused() {
     symlink("/etc", context.path().join("etc")).unwrap();
     write_file(context.path(), "long", &"#".repeat((1 << 20) + 1));
     let cases = [
-        ("leak", "leads out"),
-        ("etc/passwd", "leads out"),
-        ("../Dockerfile", "leads out"),
-        ("/etc/passwd", "leads out"),
+        ("leak", "outside the context"),
+        ("etc/passwd", "outside the context"),
+        ("../Dockerfile", "outside the context"),
+        ("/etc/passwd", "outside the context"),
         ("dir", "is not a regular file"),
         ("none", "is not in the context"),
         ("", "is not in the context"),

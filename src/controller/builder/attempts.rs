@@ -39,10 +39,10 @@ pub(super) struct Ends {
 impl fmt::Display for Ends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step =
-            if self.step.is_empty() { String::new() } else { format!(", the last time while {}", self.step) };
+            if self.step.is_empty() { String::new() } else { format!(", most recently while {}", self.step) };
         write!(
             f,
-            "abide was killed {} times while it built this{step}; `abide sync` or a new commit has it tried again",
+            "abide was killed {} times during this build{step}; a new commit or `abide sync` retries it",
             self.count
         )
     }
@@ -62,7 +62,7 @@ impl Attempts {
             return Err(Ends { count: ends, step });
         }
         if let Err(error) = self.make_room() {
-            warn!(%error, "tries of builds cannot be noted");
+            warn!(%error, "cannot record build attempts");
         }
         let attempt = Attempt { path, ends };
         attempt.note("");
@@ -110,7 +110,7 @@ fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        warn!(%error, path = %path.display(), "the note of a try cannot be removed");
+        warn!(%error, path = %path.display(), "cannot remove the record of a build attempt");
     }
 }
 

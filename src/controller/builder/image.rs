@@ -67,7 +67,7 @@ impl Work<'_> {
             && request.builder == EngineBuilder::BuildKit
             && lacks_buildkit(error)
         {
-            self.log.line("this engine has no BuildKit; the classic builder goes on");
+            self.log.line("this engine has no BuildKit; using the classic builder");
             request.builder = EngineBuilder::Classic;
             built = self.have_built(&request).await;
         }
@@ -101,7 +101,7 @@ impl Work<'_> {
             Err(error) => Err(error),
         };
         if let Err(error) = named {
-            warn!(%error, layer, "the last layer of a build that failed could not be named");
+            warn!(%error, layer, "cannot tag the last layer of a failed build");
         }
     }
 }

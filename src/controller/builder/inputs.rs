@@ -108,7 +108,7 @@ impl Builder {
         match read {
             Ok(Ok(fingerprints)) => Ok(task.inputs(&fingerprints, &declared)),
             Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err("the overlay files could not be read".to_owned()),
+            Err(_) => Err("cannot read the overlay files".to_owned()),
         }
     }
 }

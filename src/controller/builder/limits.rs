@@ -15,11 +15,11 @@ fn host_memory() -> Option<u64> {
 }
 
 pub(super) fn of_memory(what: &str, limit: u64) -> String {
-    format!("{what} needs more than its memory limit of {} (`memory` of the build)", size(limit))
+    format!("{what} exceeded its memory limit of {} (`memory` of the build)", size(limit))
 }
 
 pub(super) fn of_pids(what: &str, limit: u32) -> String {
-    format!("{what} needs more than its limit of {limit} processes and threads (`pids` of the build)")
+    format!("{what} exceeded its limit of {limit} processes and threads (`pids` of the build)")
 }
 
 /// Returns a hint for a program that reports that it cannot start another one.
@@ -28,7 +28,7 @@ pub(super) fn hint_of_pids(limit: u32) -> String {
 }
 
 pub(super) fn of_output(what: &str, limit: u64) -> String {
-    format!("{what} writes more than its output limit of {} (`max_output` of the build)", size(limit))
+    format!("{what} exceeded its output limit of {} (`max_output` of the build)", size(limit))
 }
 
 /// Formats bytes for readers.

@@ -48,7 +48,7 @@ impl BuildLog {
         options.create(true).write(true).truncate(true).mode(0o600);
         let file = options.open(logs.join(format!("{number}.log")))?;
         if let Err(error) = sweep(logs, |log| log == number || needed.contains(&log)) {
-            warn!(%error, "logs of earlier builds could not be removed");
+            warn!(%error, "failed to remove logs of earlier builds");
         }
         let (hidden, tail, partial) = (Vec::new(), VecDeque::new(), Vec::new());
         Ok(Self { file, written: 0, hidden, tail, partial, activity: Activity::default() })
@@ -126,7 +126,7 @@ impl BuildLog {
             return;
         }
         self.written += text.len() as u64 + 1;
-        let end = if self.written > LONGEST { "\n[the rest is not kept]\n" } else { "\n" };
+        let end = if self.written > LONGEST { "\n[the rest of the log is not stored]\n" } else { "\n" };
         let _ = self.file.write_all(text.as_bytes()).and_then(|()| self.file.write_all(end.as_bytes()));
     }
 }

@@ -37,7 +37,7 @@ impl Outputs {
     /// the next build makes it again.
     pub(super) fn keep(&self, key: &BuildKey, made: &Path) {
         if let Err(error) = self.try_keep(key, made) {
-            warn!(%error, "what a build step made could not be kept");
+            warn!(%error, "cannot store the output of a build step");
         }
     }
 

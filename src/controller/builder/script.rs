@@ -134,7 +134,7 @@ impl Work<'_> {
         };
         match spawned::confined(&order, log).await.map_err(cannot)? {
             Some(report) => verdict(program, report, memory, pids),
-            None => Err(BuildError::not_tried("the process that watches the script was killed")),
+            None => Err(BuildError::not_tried("the process that supervises the script was killed")),
         }
     }
 }
@@ -171,9 +171,10 @@ fn number_in(name: &str, template: &str) -> Option<u64> {
 }
 
 fn made_none(image: &str, was_there: bool) -> BuildError {
-    let other = if was_there { ", and the one that had this name before it ran is not taken" } else { "" };
+    let other = if was_there { ", only the one that existed before it ran" } else { "" };
     BuildError::failed(format!(
-        "the script made no image {image}{other}; `set -e` at its beginning ends it at the first command that fails"
+        "the script did not create the image {image}{other}; with `set -e` at its beginning, it would \
+        end at the first failed command"
     ))
 }
 
@@ -181,16 +182,16 @@ fn made_none(image: &str, was_there: bool) -> BuildError {
 fn verdict(program: &str, report: Report, memory: u64, pids: u32) -> Result<(), BuildError> {
     Err(match report {
         Report::Ended(0) => return Ok(()),
-        Report::Ended(code) => BuildError::failed(format!("the script ended with exit code {code}")),
-        Report::Signal(_) => BuildError::failed("the script was ended by a signal"),
+        Report::Ended(code) => BuildError::failed(format!("the script exited with code {code}")),
+        Report::Signal(_) => BuildError::failed("the script was terminated by a signal"),
         Report::Exceeded(Limit::Memory) => BuildError::failed(limits::of_memory("the script", memory)),
         Report::Exceeded(Limit::Pids) => BuildError::failed(limits::of_pids("the script", pids)),
-        Report::NotStarted(why) => BuildError::failed(format!("{program} cannot be run: {why}")),
+        Report::NotStarted(why) => BuildError::failed(format!("cannot start {program}: {why}")),
         Report::NotConfined(why) => BuildError::not_tried(format!(
-            "this host does not let abide isolate the script ({why}). Allow it namespaces: with abide's own \
-             unit of systemd, or in a container by `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, \
-             or by `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; or declare `isolation = false` in the \
-             `build`, and whoever may push there can read abide's secrets"
+            "this host does not allow abide to isolate the script ({why}). Allow namespaces: use abide's \
+            systemd unit, or start its container with `--cap-add SYS_ADMIN --security-opt \
+            apparmor=unconfined`, or set `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; or set \
+            `isolation = false` in `build`, but then everyone who can push there can read abide's secrets"
         )),
     })
 }

@@ -30,14 +30,14 @@ impl Work<'_> {
         for (index, (step, key)) in steps.iter().enumerate() {
             let (BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. }) = step;
             let (number, own) = (index + 1, place.join(format!("step-{index}")));
-            let cannot = |error| BuildError::not_tried(format!("a directory for step {number}: {error}"));
+            let cannot = |error| BuildError::not_tried(format!("the directory of step {number}: {error}"));
             std::fs::create_dir(&own).map_err(cannot)?;
             let made = own.join(file_name(output));
             let kept = key.as_ref().map(|key| (self.builder.outputs(), key.clone()));
             if let Some((outputs, key)) = &kept
                 && outputs.take(key, &made)
             {
-                self.say(&format!("step {number}: {output} is kept of the same inputs"));
+                self.say(&format!("step {number}: reusing {output} of the same inputs"));
             } else {
                 self.step(tree, step, number, secrets, &made).await?;
                 self.note(&format!("step {number}: checking {output}"));
@@ -125,7 +125,7 @@ impl Work<'_> {
             StepEnd::Exited(code) => {
                 let tail = self.log.tail();
                 let hint = if has_no_process(&tail) { limits::hint_of_pids(pids) } else { String::new() };
-                Err(BuildError::failed(format!("step {number} ended with exit code {code}{hint}")))
+                Err(BuildError::failed(format!("step {number} exited with code {code}{hint}")))
             }
         }
     }

@@ -94,7 +94,8 @@ impl Work<'_> {
         let mirror = self.builder.mirror(remote.clone()).again(remote);
         let mirror = mirror.with_limits(budget.limits).with_lfs(self.task.spec.lfs);
         let (root, to) = (tree.to_owned(), path.to_owned());
-        let into = blocking("making room for a submodule", move || files::place(&root, &to)).await?;
+        let into =
+            blocking("creating the directory of a submodule", move || files::place(&root, &to)).await?;
         let laid = mirror.lay_out(&link.commit, &into).await;
         let laid = laid.map_err(|error| BuildError::from(error).during(&format!("submodule {path}")))?;
         budget.spend(&laid);
@@ -114,8 +115,8 @@ impl Work<'_> {
         }
         let named = named(links.iter().map(|link| link.path.clone()), links.len());
         self.warn(format!(
-            "submodules are not fetched ({named}), and the image gets empty directories: declare \
-             `submodules = true` in the `build`"
+            "submodules are not fetched ({named}), so the image gets empty directories: set `submodules \
+            = true` in `build`"
         ));
     }
 }

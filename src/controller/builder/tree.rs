@@ -36,7 +36,7 @@ impl Work<'_> {
             blocking("removing", move || files::remove(&root, &path)).await?;
         }
         for overlay in &task.spec.overlay {
-            self.say(&format!("laying {} over the checkout", overlay.to));
+            self.say(&format!("copying {} over the checkout", overlay.to));
             let (root, overlay) = (tree.to_owned(), overlay.clone());
             blocking("overlay", move || files::overlay(&root, &overlay.from, &overlay.to)).await?;
         }
@@ -59,8 +59,8 @@ impl Work<'_> {
         let paths = laid.lfs_paths.iter().map(|path| path.display().to_string());
         let named = named(paths, usize::try_from(laid.lfs_pointers).unwrap_or(usize::MAX));
         let remedy = match self.task.spec.lfs {
-            true => "although `lfs` is declared: their .gitattributes does not put them into Git LFS",
-            false => "and the image gets their pointers: declare `lfs = true` in the `build`",
+            true => "although `lfs` is set: their .gitattributes does not put them into Git LFS",
+            false => "so the image gets their pointers: set `lfs = true` in `build`",
         };
         self.warn(format!("the content of files in Git LFS is not fetched ({named}), {remedy}"));
     }
@@ -78,7 +78,7 @@ impl Work<'_> {
         self.checkouts.push(format!("{remote}@{commit}"));
         let mirror = self.builder.mirror(remote);
         let (root, to) = (tree.to_owned(), checkout.to.clone());
-        let into = blocking("making room for a checkout", move || {
+        let into = blocking("creating the directory of the checkout", move || {
             files::remove(&root, &to)?;
             let place = files::place(&root, &to)?;
             if let Some(parent) = place.parent() {

@@ -79,7 +79,7 @@ impl<'a> Work<'a> {
             return Ok(image);
         }
         let (environment, revision) = (&self.task.environment, &self.task.revision);
-        info!(%environment, build = self.number, %revision, "build begins");
+        info!(%environment, build = self.number, %revision, "build started");
         let image = self.build(&tree, &content, place.path()).await?;
         if content.lacks_base {
             // The build may have pulled the base image meanwhile, and the next build will see it in the key.
@@ -122,8 +122,12 @@ impl<'a> Work<'a> {
             let prefix = format!("build-{}-", self.number);
             tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.builder.dirs.work)
         });
-        made.map(|dir| Place(Some(dir)))
-            .map_err(|error| BuildError::not_tried(format!("no directory for the build: {error}")))
+        made.map(|dir| Place(Some(dir))).map_err(|error| {
+            BuildError::not_tried(format!(
+                "cannot create a directory for the build: \
+                {error}"
+            ))
+        })
     }
 
     /// Reports the current step in the log and in the status.

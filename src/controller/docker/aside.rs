@@ -60,7 +60,8 @@ impl Drop for Aside {
         let docker = self.docker.clone();
         self.cleanups.spawn(async move {
             if let Err(error) = names.give_back(&docker).await {
-                warn!(image = %names.name, aside = %names.aside, %error, "an image could not get its name back");
+                warn!(image = %names.name, aside = %names.aside, %error, "failed to restore the name of \
+                    an image");
             }
         });
     }

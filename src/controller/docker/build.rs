@@ -66,7 +66,7 @@ impl Engine {
             return Ok(Builder::Classic);
         }
         let docker = self.docker().await?;
-        let version = within("tell its version", QUICK, docker.version()).await?;
+        let version = within("report its version", QUICK, docker.version()).await?;
         let is_linux = version.os.as_deref().is_none_or(|os| os == "linux");
         let api = cache::number(version.api_version.as_deref());
         Ok(if is_linux && api >= (1, 39) { Builder::BuildKit } else { Builder::Classic })
@@ -144,7 +144,7 @@ fn ask_for_buildkit(mut request: bollard::BollardRequest) -> bollard::BollardReq
 }
 
 fn context_unreadable(error: &std::io::Error) -> EngineError {
-    EngineError::Refused(format!("the packed context cannot be read: {error}"))
+    EngineError::Refused(format!("cannot read the packed context: {error}"))
 }
 
 /// Prints one message of a build. Returns the image's ID if the message contains it.

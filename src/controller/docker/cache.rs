@@ -14,7 +14,7 @@ impl Engine {
     /// left. Entries in use and images stay. Returns the bytes that were freed.
     pub(crate) async fn prune_build_cache(&self, budget: u64) -> Result<u64> {
         let docker = self.connection().await?;
-        let version = within("tell its version", QUICK, docker.version()).await?;
+        let version = within("report its version", QUICK, docker.version()).await?;
         let budget = i64::try_from(budget).unwrap_or(i64::MAX);
         let options = PruneBuildOptionsBuilder::default().all(true);
         let (docker, options) = match number(version.api_version.as_deref()) {

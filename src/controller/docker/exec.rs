@@ -29,7 +29,7 @@ impl Engine {
         let docker = self.docker().await?;
         let started = within("run a command in a container", QUICK, docker.start_exec(exec, None)).await?;
         let StartExecResults::Attached { output, .. } = started else {
-            return Err(EngineError::Refused("the command runs apart".to_owned()));
+            return Err(EngineError::Refused("the command runs in the background".to_owned()));
         };
         let collect = output.try_fold(Vec::new(), |mut all: Vec<u8>, chunk: LogOutput| async move {
             all.extend_from_slice(&chunk.into_bytes());
@@ -39,14 +39,14 @@ impl Engine {
             Ok(all)
         });
         let output = within("run a command in a container", SLOW, collect).await?;
-        let ended = within("look at a command in a container", QUICK, docker.inspect_exec(exec)).await?;
+        let ended = within("inspect a command in a container", QUICK, docker.inspect_exec(exec)).await?;
         Ok((ended.exit_code.unwrap_or(-1), String::from_utf8_lossy(&output).into_owned()))
     }
 
     /// Returns whether a command still runs. A command that the engine has forgotten does not run.
     pub(crate) async fn is_exec_running(&self, exec: &str) -> Result<bool> {
         let docker = self.docker().await?;
-        match within("look at a command in a container", QUICK, docker.inspect_exec(exec)).await {
+        match within("inspect a command in a container", QUICK, docker.inspect_exec(exec)).await {
             Ok(seen) => Ok(seen.running.unwrap_or(false)),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),

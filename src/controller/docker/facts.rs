@@ -30,8 +30,8 @@ impl Engine {
     /// Asks the engine for its facts.
     pub(crate) async fn facts(&self) -> Result<EngineFacts> {
         let docker = self.docker().await?;
-        let version = within("tell its version", QUICK, docker.version()).await?;
-        let info = within("describe itself", QUICK, docker.info()).await?;
+        let version = within("report its version", QUICK, docker.version()).await?;
+        let info = within("report its settings", QUICK, docker.info()).await?;
         let options = bollard::query_parameters::ListContainersOptionsBuilder::default().build();
         let containers = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
         let label = |container: &ContainerSummary, name| container.labels.as_ref()?.get(name).cloned();

@@ -48,7 +48,8 @@ impl Engine {
         let archive = archive(folder, files).map_err(|error| EngineError::Refused(error.to_string()))?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         let body = bollard::body_full(Bytes::from(archive));
-        within("lay files into a container", QUICK, docker.upload_to_container(id, Some(options), body)).await
+        within("copy files into a container", QUICK, docker.upload_to_container(id, Some(options), body))
+            .await
     }
 
     /// Reads a file of a container; `None` if it does not exist.
@@ -92,7 +93,7 @@ impl Engine {
         let titles = top.titles.unwrap_or_default();
         let column = |name: &str| titles.iter().position(|title| title == name);
         let (Some(pid), Some(command)) = (column("PID"), column("CMD").or_else(|| column("COMMAND"))) else {
-            return Err(EngineError::Refused("the engine lists processes in a way of its own".to_owned()));
+            return Err(EngineError::Refused("the engine lists processes in an unknown format".to_owned()));
         };
         let process = |row: Vec<String>| {
             Some(Process { id: row.get(pid)?.parse().ok()?, command: row.get(command)?.clone() })

@@ -111,7 +111,7 @@ impl Engine {
     /// The kernel release that the engine's containers run on.
     pub(crate) async fn kernel(&self) -> Result<Option<String>> {
         let docker = self.docker().await?;
-        Ok(within("describe itself", QUICK, docker.info()).await?.kernel_version)
+        Ok(within("report its settings", QUICK, docker.info()).await?.kernel_version)
     }
 
     /// Creates the guard's container and returns its id.

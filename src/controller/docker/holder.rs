@@ -27,7 +27,7 @@ impl Engine {
         let docker = self.docker().await?;
         let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
         let call = docker.create_container(Some(options), create_body(spec, image));
-        Ok(within("create a network holder", SLOW, call).await?.id)
+        Ok(within("create a sandbox", SLOW, call).await?.id)
     }
 }
 

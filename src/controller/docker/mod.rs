@@ -68,10 +68,10 @@ const SLOW: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The engine does not answer.
-    #[error("the Docker Engine does not answer: {0}")]
+    #[error("the Docker Engine does not respond: {0}")]
     Unreachable(String),
     /// The engine took longer than the deadline of the call.
-    #[error("the Docker Engine did not finish to {call} within {}", humantime::format_duration(*.within))]
+    #[error("the Docker Engine did not {call} within {}", humantime::format_duration(*.within))]
     Deadline {
         /// The call.
         call: &'static str,
@@ -79,10 +79,10 @@ pub(crate) enum EngineError {
         within: Duration,
     },
     /// The engine's answer cannot be parsed.
-    #[error("an answer of the Docker Engine cannot be read: {0}")]
+    #[error("cannot parse the response of the Docker Engine: {0}")]
     Unreadable(String),
     /// The engine waits for another party, and there is no progress.
-    #[error("nothing has moved for {} while {what}", humantime::format_duration(*.patience))]
+    #[error("no progress for {} while {what}", humantime::format_duration(*.patience))]
     Stalled {
         /// The stalled operation.
         what: String,

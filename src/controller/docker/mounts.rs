@@ -92,7 +92,7 @@ impl Engine {
         let docker = self.connection().await?;
         let body = ContainerCreateBody { image: Some(NO_IMAGE.to_owned()), ..mounting(path, INSIDE) };
         let options = CreateContainerOptionsBuilder::default().build();
-        match within("look for a folder", QUICK, docker.create_container(Some(options), body)).await {
+        match within("check a folder", QUICK, docker.create_container(Some(options), body)).await {
             Ok(made) => {
                 self.remove_scratch(&made.id).await?;
                 Ok(true)
@@ -128,7 +128,7 @@ impl Engine {
         let upload =
             UploadToContainerOptionsBuilder::default().path(INSIDE).no_overwrite_dir_non_dir("true").build();
         let call = docker.upload_to_container(&id, Some(upload), bollard::body_full(Bytes::from(archive)));
-        within("make a folder", SLOW, call).await
+        within("create a folder", SLOW, call).await
     }
 
     /// Returns the nearest existing parent of a path, and the missing folders below it, from the top and
@@ -143,7 +143,7 @@ impl Engine {
                 return Ok((above, missing.collect()));
             }
         }
-        Err(EngineError::Refused(format!("{path} has no folder above it")))
+        Err(EngineError::Refused(format!("{path} has no parent folder")))
     }
 }
 

@@ -89,7 +89,8 @@ impl Engine {
         let docker = self.docker().await?;
         let cut = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
         // Usually there is nothing to cut, which the engine reports as an error.
-        let _ = within("cut a connection", QUICK, docker.disconnect_network(network.as_str(), cut)).await;
+        let _ =
+            within("disconnect a container", QUICK, docker.disconnect_network(network.as_str(), cut)).await;
         let request = NetworkConnectRequest {
             container: id.to_owned(),
             endpoint_config: Some(EndpointSettings {

@@ -73,7 +73,7 @@ impl Engine {
                 None => Ok(()),
             }
         });
-        within("load an image of abide's own", SLOW, load).await
+        within("load abide's own image", SLOW, load).await
     }
 }
 

@@ -38,7 +38,7 @@ impl Engine {
         }
         let docker = self.docker().await?;
         let host = self.host.clone().or_else(|| std::env::var("DOCKER_HOST").ok()).unwrap_or_default();
-        let info = within("describe itself", QUICK, docker.info()).await?;
+        let info = within("report its settings", QUICK, docker.info()).await?;
         let found = reach(&host, &info);
         *slot = Some(found.clone());
         Ok(found)

@@ -105,7 +105,7 @@ async fn connect(host: Option<&str>, id: &str) -> Result<Upgraded> {
     match Place::of(host) {
         Some(Place::Socket(path)) => upgrade(UnixStream::connect(path).await.map_err(lost)?, id).await,
         Some(Place::Address(address)) => upgrade(TcpStream::connect(address).await.map_err(lost)?, id).await,
-        None => Err(EngineError::Refused("BuildKit is spoken to over a Unix socket or plain TCP".to_owned())),
+        None => Err(EngineError::Refused("BuildKit needs a Unix socket or plain TCP".to_owned())),
     }
 }
 
@@ -125,7 +125,7 @@ async fn upgrade(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, i
     let response = sender.send_request(request).await.map_err(lost)?;
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => hyper::upgrade::on(response).await.map_err(lost),
-        status => Err(EngineError::Refused(format!("the engine opens no BuildKit session: {status}"))),
+        status => Err(EngineError::Refused(format!("the engine did not open a BuildKit session: {status}"))),
     }
 }
 

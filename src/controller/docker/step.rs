@@ -113,10 +113,11 @@ impl Engine {
             // A container that a user runs from a step's image inherits the label, but not the name.
             let is_left = names.any(|name| name.starts_with(NAME) && !self.steps().contains(name));
             if let Some(id) = left.id.filter(|_| is_left) {
-                info!(container = %id, "removing what an interrupted build step left");
+                info!(container = %id, "removing the remains of an interrupted build step");
                 match self.remove_scratch(&id).await {
                     Err(error) if !error.is_unreachable() => {
-                        warn!(container = %id, %error, "what an interrupted build step left cannot be removed");
+                        warn!(container = %id, %error, "failed to remove the remains of an interrupted \
+                            build step");
                     }
                     removed => removed?,
                 }
@@ -154,7 +155,7 @@ impl Drop for Removed {
         let (docker, name, steps) = (self.docker.clone(), std::mem::take(&mut self.name), self.steps.clone());
         self.cleanups.spawn(async move {
             if let Err(error) = remove_for_sure(&docker, &name).await {
-                warn!(container = %name, %error, "the container of a build step could not be removed");
+                warn!(container = %name, %error, "failed to remove the container of a build step");
             }
             steps.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         });
@@ -178,7 +179,7 @@ async fn remove_for_sure(docker: &Docker, name: &str) -> Result<()> {
 }
 
 fn write_failed(error: &std::io::Error) -> EngineError {
-    EngineError::Refused(format!("the step's output cannot be written: {error}"))
+    EngineError::Refused(format!("cannot write the step's output: {error}"))
 }
 
 /// Returns the exit code. bollard reports any code other than zero as an error.
@@ -188,7 +189,9 @@ async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
         Some(Ok(answer)) => Ok(answer.status_code),
         Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
         Some(Err(error)) => Err(error.into()),
-        None => Err(EngineError::Unreachable("it did not tell how the step's container ended".to_owned())),
+        None => Err(EngineError::Unreachable(
+            "it did not report the exit code of the step's container".to_owned(),
+        )),
     }
 }
 

@@ -58,7 +58,12 @@ impl Engine {
             progress(status);
         };
         follow(lines, Transfer { doing: "pushing", name: &name, patience }, &mut read).await?;
-        pushed.ok_or_else(|| EngineError::Refused(format!("the engine does not say which digest {name} has")))
+        pushed.ok_or_else(|| {
+            EngineError::Refused(format!(
+                "the engine does not report the digest of \
+            {name}"
+            ))
+        })
     }
 }
 
@@ -110,7 +115,7 @@ async fn follow<T: Into<Line>>(
             Ok(Some(line)) => line?.into(),
             Ok(None) => return Ok(()),
             Err(_) => {
-                let again = if is_retrying { " again and again" } else { "" };
+                let again = if is_retrying { " (repeated retries)" } else { "" };
                 return Err(EngineError::Stalled { what: format!("{doing} {name}{again}"), patience });
             }
         };
@@ -183,6 +188,6 @@ mod tests {
         let (downloading, retrying) = tokio::join!(ends("Downloading"), ends("Retrying in 4 seconds"));
         assert_eq!(downloading, Ok(()));
         let stalled = retrying.unwrap_err().to_string();
-        assert_eq!(stalled, "nothing has moved for 2s while pulling a@b again and again");
+        assert_eq!(stalled, "no progress for 2s while pulling a@b (repeated retries)");
     }
 }

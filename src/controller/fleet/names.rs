@@ -98,8 +98,8 @@ pub(super) fn foreign_names(listed: &Listed) -> Vec<(String, NameHolder)> {
     // A container that a user runs from an image that was built here has inherited the record's label.
     let is_managed = listed.labels.contains_key(label::ENVIRONMENT);
     let whose = match listed.labels.get(label::RECORD).filter(|_| is_managed) {
-        Some(record) => format!("another abide's (record {record})"),
-        None => "not abide's".to_owned(),
+        Some(record) => format!("managed by another abide (record {record})"),
+        None => "not managed by abide".to_owned(),
     };
     let foreign = NameHolder { id: listed.id.clone(), owner: Owner::Foreign(whose) };
     listed.names.iter().map(|name| (name.clone(), foreign.clone())).collect()

@@ -70,7 +70,7 @@ impl Worker {
         for _ in 0..ROUNDS {
             let wanted = self.wanted(spec);
             if wanted.asked_at.is_none() {
-                return Err(Trouble::down("the front can listen on none of its ports"));
+                return Err(Trouble::down("the proxy cannot listen on any of its ports"));
             }
             if found.as_ref().is_some_and(|found| wanted.reads_as(found)) && is_served(&wanted).await {
                 if found.as_ref() != Some(&wanted.text) {
@@ -88,7 +88,7 @@ impl Worker {
                 Attempt::Invalid(why) => {
                     self.put_back(spec, id).await?;
                     return Err(Trouble::stale(format!(
-                        "nginx refuses the front's new configuration, so the one before goes on: {why}"
+                        "nginx rejected the proxy's new configuration, so the old one stays in use: {why}"
                     )));
                 }
                 Attempt::Silent => {
@@ -97,13 +97,14 @@ impl Worker {
                     let within = humantime::format_duration(TAKE_OVER);
                     let at = wanted.asked_at.map_or("nowhere".to_owned(), |at| at.to_string());
                     return Err(Trouble::stale(format!(
-                        "nginx did not take the front's new configuration over within {within} (asked at {at})"
+                        "nginx did not apply the proxy's new configuration within {within} (checked at \
+                        {at})"
                     )));
                 }
             }
             found = self.found(id).await?;
         }
-        Err(Trouble::stale("the front's configuration does not come to rest").soon())
+        Err(Trouble::stale("the proxy's configuration keeps changing").soon())
     }
 
     /// Records whether the front serves another configuration than the rendered one, because somebody else
@@ -124,15 +125,16 @@ impl Worker {
     async fn wake_silent(&mut self, id: &str) -> Result<(), Trouble> {
         self.silent_tries += 1;
         if self.silent_tries < SILENT_TRIES {
-            warn!(front = %self.front.name, tries = self.silent_tries, "nginx is silent; it is told to go on");
+            warn!(front = %self.front.name, tries = self.silent_tries, "nginx does not respond; sending \
+                SIGCONT");
             self.engine.signal(id, "SIGCONT").await?;
             return Ok(());
         }
-        let why = format!("nginx took no configuration over in {} tries and said nothing", self.silent_tries);
+        let why = format!("nginx ignored {} attempts to apply a configuration", self.silent_tries);
         self.silent_tries = 0;
-        self.tell(&format!("the container of the front is made anew: {why}")).await;
+        self.tell(&format!("the proxy's container is being recreated: {why}")).await;
         self.take_away(id, &why).await?;
-        Err(Trouble::down(format!("{why}, so the front's container is made anew")).soon())
+        Err(Trouble::down(format!("{why}, so the proxy's container is being recreated")).soon())
     }
 
     /// Has nginx check the configuration that will be needed soon, so that the switch need not wait for the
@@ -210,7 +212,8 @@ impl Worker {
         self.engine.signal(id, "SIGHUP").await?;
         let attempt = self.await_take_over(id, wanted, reloaded).await?;
         if let Attempt::TakenOver = attempt {
-            info!(front = %self.front.name, configuration = &wanted.hash[..12], "the front took over");
+            info!(front = %self.front.name, configuration = &wanted.hash[..12], "applied the proxy's \
+                configuration");
             let before = before.ok().map(|processes| workers(&processes));
             self.await_last_accepted(id, before.as_ref()).await;
             self.accept(wanted.clone(), Some(before.as_ref()), spec.drain);
@@ -334,8 +337,8 @@ impl Worker {
         if is_the_old_one || !why.contains(&name) && !why.contains("SSL") {
             return false;
         }
-        warn!(front = %self.front.name, why, "nginx does not take the certificate");
-        let words = format!("nginx does not take the front's certificate and key: {why}");
+        warn!(front = %self.front.name, why, "nginx rejected the certificate");
+        let words = format!("nginx rejected the proxy's certificate and key: {why}");
         self.bad_tls = Some((name, words));
         true
     }
@@ -378,7 +381,7 @@ impl Worker {
             let seen = self.engine.inspect(id).await?;
             if !seen.is_some_and(|seen| seen.state == crate::model::observed::ContainerState::Running) {
                 let last = if last.is_empty() { String::new() } else { format!(" ({last})") };
-                return Err(Trouble::down(format!("nginx ends as soon as it is started{last}")).soon());
+                return Err(Trouble::down(format!("nginx exits right after its start{last}")).soon());
             }
             tokio::time::sleep(ASK_EVERY).await;
         }

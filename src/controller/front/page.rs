@@ -18,7 +18,7 @@ pub(super) fn unanswered(environment: &str) -> String {
 
 /// No environment has the host name of the request.
 pub(super) fn unknown_host() -> String {
-    page("No such host", "Nothing is served by this name here.")
+    page("No such host", "There is no site with this name here.")
 }
 
 fn page(title: &str, words: &str) -> String {

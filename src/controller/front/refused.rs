@@ -78,8 +78,8 @@ impl Refusals {
     pub(super) fn sentence(&self, port: u16) -> Option<String> {
         let (socket, refusal) = self.left_out().find(|(socket, _)| socket.port() == port)?;
         Some(format!(
-            "the front cannot listen on host port {port}: {socket}: {} (`ss -ltnp` shows who does); it is \
-             tried again",
+            "the proxy cannot listen on host port {port}: {socket}: {} (`ss -ltnp` shows the process); \
+            abide retries",
             refusal.why
         ))
     }

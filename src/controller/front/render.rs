@@ -91,7 +91,7 @@ impl Configuration {
         let notes = Notes { hash: hash.clone(), asked_at, sites: sites.clone(), changes };
         // Maps with text keys can always be serialized.
         let notes = serde_json::to_string(&notes).unwrap_or_default();
-        let head = "# Written by abide, which undoes every other change.\n";
+        let head = "# Written by abide, which reverts all other changes.\n";
         let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
         Self { text, hash, asked_at, sites: sites.clone(), changes }
     }
@@ -158,7 +158,7 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
         layout.record
     );
     if layout.changes > 0 {
-        let _ = writeln!(out, "    # put right {} times", layout.changes);
+        let _ = writeln!(out, "    # restored {} times", layout.changes);
     }
     out.push_str(GENERAL);
     out.push_str(&forwarded(&layout.trusted_proxies));

@@ -22,8 +22,8 @@ pub(super) struct Pair {
 /// # Errors
 /// A sentence that names the file and contains nothing of its content.
 pub(super) async fn read(spec: &HttpsSpec) -> Result<Pair, String> {
-    let certificate = host_file::read("the front's certificate", &spec.certificate).await?;
-    let key = host_file::read("the front's key", &spec.key).await?;
+    let certificate = host_file::read("the proxy's certificate", &spec.certificate).await?;
+    let key = host_file::read("the proxy's key", &spec.key).await?;
     // A hash of both, because either may be renewed alone. The key cannot be derived from the hash.
     let hash = Sha256::new().chain_update(Sha256::digest(&certificate)).chain_update(Sha256::digest(&key));
     let name = format!("tls-{}", &hex::encode(hash.finalize())[..16]);

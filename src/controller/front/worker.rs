@@ -75,7 +75,7 @@ impl Trouble {
 impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
         // An error of the engine does not prove that the front serves nothing.
-        Self::stale(format!("the front cannot be looked after: {error}"))
+        Self::stale(format!("cannot manage the proxy: {error}"))
     }
 }
 
@@ -224,8 +224,8 @@ impl Worker {
         let gate = *self.gate.get_or_insert_with(|| now().after(FIRST_WORDS));
         let kept = AssertUnwindSafe(self.keep(&manifest)).catch_unwind().await;
         let kept = kept.unwrap_or_else(|_| {
-            error!("looking after the front panicked");
-            Err(Trouble::stale("looking after the front ended in a panic, which is a bug of abide"))
+            error!("the reconcile of the proxy panicked");
+            Err(Trouble::stale("the reconcile of the proxy panicked, which is a bug of abide"))
         });
         let pause = match kept {
             Ok(()) => {
@@ -265,9 +265,9 @@ impl Worker {
         let said = self.trouble.as_ref().map(|trouble| &trouble.words);
         match trouble {
             Some(trouble) if said != Some(&trouble.words) && !trouble.is_brief => {
-                warn!(front = %self.front.name, trouble = %trouble.words, "the front is not as it should be");
+                warn!(front = %self.front.name, trouble = %trouble.words, "the proxy has a problem");
             }
-            None if said.is_some() => info!(front = %self.front.name, "the front is as it should be again"),
+            None if said.is_some() => info!(front = %self.front.name, "the proxy is healthy again"),
             _ => {}
         }
         self.trouble = trouble.cloned();

@@ -91,10 +91,10 @@ impl Keeper {
 
     fn options(&self) -> Result<GuardOptions, String> {
         if !PROGRAM.is_available() {
-            return Err("this build of abide has no program for it".to_owned());
+            return Err("this build of abide does not include its program".to_owned());
         }
         let socket = self.engine.socket();
-        let socket = socket.ok_or("the engine is not reached over a Unix socket of this host")?;
+        let socket = socket.ok_or("the engine is not connected over a Unix socket of this host")?;
         let folder = std::path::absolute(self.guard.folder()).map_err(|error| error.to_string())?;
         if folder.to_string_lossy().contains(':') {
             return Err(format!(
@@ -115,9 +115,7 @@ impl Keeper {
         let id = match self.engine.create_guard(options).await {
             Err(EngineError::Conflict(_)) => {
                 let name = &options.name;
-                return Err(format!(
-                    "a container that is not abide's has its name: docker rename {name} OTHER"
-                ));
+                return Err(format!("an unmanaged container has its name: docker rename {name} OTHER"));
             }
             created => created.map_err(words)?,
         };
@@ -126,7 +124,8 @@ impl Keeper {
             let _ = self.engine.remove(&id).await;
             return Err(error.to_string());
         }
-        info!(container = %options.name, "made the guard, which acts while abide is gone");
+        info!(container = %options.name, "created the guard, which restarts containers while abide is \
+            down");
         Ok(())
     }
 
@@ -136,7 +135,7 @@ impl Keeper {
         let own = tokio::fs::read_to_string("/proc/sys/kernel/osrelease").await.unwrap_or_default();
         match self.engine.kernel().await.map_err(words)? {
             Some(of_engine) if of_engine != own.trim() => {
-                Err("the engine runs on another kernel than abide".to_owned())
+                Err("the engine and abide run on different kernels".to_owned())
             }
             _ => Ok(()),
         }
@@ -168,11 +167,11 @@ impl Keeper {
             Ok(()) => drop(trouble.remove(NAME)),
             Err(why) => {
                 let sentence = format!(
-                    "while abide is stopped or killed, not everything here is restarted, because {NAME} cannot \
-                     run: {why}. `guard = false` in [docker] accepts that"
+                    "some containers would not be restarted while abide is stopped or killed, because \
+                    {NAME} cannot run: {why}. Set `guard = false` in [docker] to accept that"
                 );
                 if trouble.insert(NAME.to_owned(), sentence.clone()).as_ref() != Some(&sentence) {
-                    warn!(why, "there is no guard");
+                    warn!(why, "the guard is not running");
                 }
             }
         }

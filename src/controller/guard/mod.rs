@@ -86,7 +86,7 @@ impl Guard {
             Ok((lock, files)) => (state.lock, state.files) = (Some(lock), files),
             Err(error) => {
                 let place = folder.display();
-                state.trouble = Some(format!("its folder {place} cannot be used: {error}"));
+                state.trouble = Some(format!("cannot use its folder {place}: {error}"));
             }
         }
         let shared = Shared { folder: folder.to_owned(), state: Mutex::new(state), changed: Notify::new() };
@@ -136,15 +136,16 @@ impl Guard {
         let groups: Vec<Group> = self.state().groups.values().cloned().collect();
         let set = futures::stream::iter(groups).for_each_concurrent(AT_ONCE, |group| async move {
             if let Err(error) = give_to_engine(engine, &group).await {
-                warn!(container = group.container, %error, "the engine does not restart a container");
+                warn!(container = group.container, %error, "cannot hand the restarts of a container over \
+                    to the engine");
             }
         });
         if tokio::time::timeout(HAND_OVER, set).await.is_err() {
-            warn!("not all containers could be handed over to the engine in time; the guard does the rest");
+            warn!("handing the restarts over to the engine timed out; the guard does the rest");
         }
         let mut state = self.state();
         if let Err(error) = fs::write(self.shared.folder.join(HANDED_OVER), []) {
-            warn!(%error, "the guard cannot be told that abide ends, and acts a little later");
+            warn!(%error, "cannot notify the guard of the stop; it acts a little later");
         }
         state.lock = None;
     }
@@ -170,7 +171,7 @@ impl Guard {
             None => fs::remove_file(&path),
         };
         let place = path.display();
-        state.trouble = put.err().map(|error| format!("{place} cannot be written: {error}"));
+        state.trouble = put.err().map(|error| format!("cannot write {place}: {error}"));
         if state.trouble.is_none() {
             match text {
                 Some(text) => drop(state.files.insert(name.to_owned(), text)),

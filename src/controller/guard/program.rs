@@ -126,7 +126,7 @@ impl Guard {
         }
         let is_due = was_stopped || since.elapsed() >= LEASE;
         if is_due && File::create(ACTING).is_ok() {
-            println!("abide is gone: from now on the engine restarts its containers");
+            println!("abide is down: the engine restarts its containers from now on");
             (self.events, self.retry, self.front) = Default::default();
         }
         is_due
@@ -176,7 +176,7 @@ impl Guard {
     fn note_unreachable(&mut self, error: &io::Error) {
         let since = *self.unreachable_since.get_or_insert_with(Instant::now);
         if since.elapsed() >= STALE {
-            println!("the engine cannot be reached: {error}");
+            println!("cannot reach the engine: {error}");
             std::process::exit(1);
         }
         sleep(TICK);
@@ -205,7 +205,7 @@ impl Guard {
         // If the copy failed, nothing was read, which does not prove that no container is left.
         let was_read = self.copied.is_some() || !groups.is_empty();
         if was_read && !is_needed(&groups) {
-            println!("none of the containers is left, so the guard goes too");
+            println!("all containers were removed, so the guard exits");
             let _ = call("DELETE", &format!("/containers/{}?force=true&v=true", self.own_id), None);
         }
     }
@@ -236,7 +236,7 @@ impl Guard {
         }
         match copy(shared, Path::new(KEPT)) {
             Ok(()) => self.copied = changed,
-            Err(error) => println!("the list of containers cannot be copied: {error}"),
+            Err(error) => println!("cannot copy the list of containers: {error}"),
         }
     }
 }

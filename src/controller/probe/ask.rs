@@ -72,7 +72,7 @@ impl Asker {
 
     async fn over_network(&mut self, hints: bool) -> Answer {
         let Some(port) = self.target.port else {
-            return Answer::Unknown(Some("no port is declared for the probe to connect to".to_owned()));
+            return Answer::Unknown(Some("the probe needs a port, and none is declared".to_owned()));
         };
         match self.engine.reach().await {
             Ok(Reach::Direct) => self.directly(port, hints).await,
@@ -83,7 +83,7 @@ impl Asker {
 
     async fn directly(&mut self, port: u16, hints: bool) -> Answer {
         let Some(address) = self.target.address else {
-            return Answer::Miss("it has no address in the managed network yet".to_owned());
+            return Answer::Miss("the container has no address in the managed network yet".to_owned());
         };
         let address = SocketAddr::new(address, port);
         let patience = self.target.health.timeout;
@@ -128,7 +128,7 @@ impl Asker {
                 secret::value(value).map_err(|error| format!("the probe's header {name}: {error}"))?;
             let is_one_line = HeaderValue::from_str(value.expose()).is_ok();
             if !is_one_line || HeaderName::from_bytes(name.as_bytes()).is_err() {
-                return Err(format!("the probe's header {name} is not one line of text"));
+                return Err(format!("the probe's header {name} must be one line of text"));
             }
             Ok((name.clone(), value))
         };
@@ -152,7 +152,7 @@ impl Asker {
         match timeout(patience, self.exchange(connect, port)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer::Unknown(Some(format!(
-                "{why}, and the published port {host}:{} cannot be reached from here: {error}",
+                "{why}, and the published port {host}:{} is not reachable from here: {error}",
                 publish.port
             ))),
             Err(_) => Answer::Miss(format!("no answer on port {port} within {}", words(patience))),
@@ -191,7 +191,7 @@ impl Asker {
         match timeout(patience, self.engine.run_exec(&exec)).await {
             Ok(Ok((0, _))) => Answer::Good,
             Ok(Ok((code, output))) => {
-                Answer::Miss(format!("`{shown}` ended with {code}{}", last_lines(Some(&output))))
+                Answer::Miss(format!("`{shown}` exited with {code}{}", last_lines(Some(&output))))
             }
             Ok(Err(error)) => not_run(&shown, &error),
             Err(_) => {
@@ -217,7 +217,7 @@ fn of_vitals(vitals: &Vitals) -> Answer {
     let Some(check) = &vitals.check else {
         let lacks =
             if vitals.is_turned_off { "has its HEALTHCHECK turned off" } else { "has no HEALTHCHECK" };
-        return Answer::Miss(format!("the image {lacks}; declare another `health`, such as `http`"));
+        return Answer::Miss(format!("the image {lacks}: set another `health`, such as `http`"));
     };
     let (every, output) = (words(check.interval), last_lines(vitals.output.as_deref()));
     match (vitals.health, vitals.failures) {
@@ -238,15 +238,15 @@ fn of_vitals(vitals: &Vitals) -> Answer {
 /// A command that could not run because of the container's state, or the engine, gives no information.
 fn not_run(shown: &str, error: &EngineError) -> Answer {
     match error {
-        EngineError::Refused(words) => Answer::Miss(format!("`{shown}` could not be run: {words}")),
+        EngineError::Refused(words) => Answer::Miss(format!("cannot run `{shown}`: {words}")),
         _ => Answer::Unknown(None),
     }
 }
 
 fn unreachable_from_here(why: &str) -> Answer {
     Answer::Unknown(Some(format!(
-        "{why}, so its address cannot be reached from here; declare `health` as `http` with a published \
-         port, as `command` or as `docker`"
+        "{why}, so the container's address is not reachable from here: set `health` to `http` with a \
+        published port, to `command` or to `docker`"
     )))
 }
 

@@ -24,7 +24,7 @@ impl Request<'_> {
     pub(super) async fn send(&self, mut stream: TcpStream) -> Answer {
         match self.exchange(&mut stream).await {
             Ok(line) => self.judge(&line),
-            Err(error) => Answer::Miss(format!("{self} was cut short: {error}")),
+            Err(error) => Answer::Miss(format!("{self} was interrupted: {error}")),
         }
     }
 
@@ -67,7 +67,7 @@ impl Request<'_> {
         match status {
             Some((200..=399, _)) => Answer::Good,
             Some((status, text)) => Answer::Miss(format!("{self} answered {text}{}", self.hint(status))),
-            None => Answer::Miss(format!("{self} got an answer that is no HTTP")),
+            None => Answer::Miss(format!("{self} got a response that is not HTTP")),
         }
     }
 
@@ -75,7 +75,7 @@ impl Request<'_> {
     fn hint(&self, status: u16) -> &'static str {
         match status {
             400 | 403 | 421 if !self.is_host_declared => {
-                "; if it answers for its own host names alone, declare one as `host` in `health`"
+                "; if the program accepts only its own host names, set one as `host` in `health`"
             }
             _ => "",
         }
@@ -146,7 +146,7 @@ mod tests {
         let what = "GET /up on port 80 with Host a.example answered 400 Bad Request";
         assert_eq!(asked(&[], true, bad).await.0, Answer::Miss(what.to_owned()));
         let (Answer::Miss(said), _) = asked(&[], false, bad).await else { panic!("a 400 is no good") };
-        assert!(said.starts_with(what) && said.contains("declare one as `host`"), "{said}");
+        assert!(said.starts_with(what) && said.contains("set one as `host`"), "{said}");
     }
 
     #[tokio::test]

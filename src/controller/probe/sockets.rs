@@ -66,13 +66,14 @@ pub(super) fn nothing_listens(port: u16, sockets: Option<&[SocketAddr]>) -> Stri
     let inside = sockets.iter().find(|socket| socket.port() == port && socket.ip().is_loopback());
     if let Some(inside) = inside {
         return format!(
-            "{what} (it listens on {inside} alone, which nothing outside reaches; let it listen on 0.0.0.0)"
+            "{what} (the program listens only on {inside}, which is not reachable from outside; make it \
+            listen on 0.0.0.0)"
         );
     }
     let named: Vec<String> = sockets.iter().take(NAMED).map(ToString::to_string).collect();
     match named.as_slice() {
-        [] => format!("{what} (it listens nowhere yet)"),
-        named => format!("{what} (it listens on {})", named.join(", ")),
+        [] => format!("{what} (the program does not listen on any port yet)"),
+        named => format!("{what} (the program listens on {})", named.join(", ")),
     }
 }
 
@@ -108,9 +109,9 @@ mod tests {
             nothing_listens(4000, Some(&sockets))
         };
         let what = "nothing listens on port 4000 in the container";
-        assert_eq!(said(&["127.0.0.1:3000"]), format!("{what} (it listens on 127.0.0.1:3000)"));
+        assert_eq!(said(&["127.0.0.1:3000"]), format!("{what} (the program listens on 127.0.0.1:3000)"));
         assert!(said(&["127.0.0.1:4000", "0.0.0.0:1"]).contains("127.0.0.1:4000 alone"));
-        assert_eq!(said(&[]), format!("{what} (it listens nowhere yet)"));
+        assert_eq!(said(&[]), format!("{what} (the program does not listen on any port yet)"));
         assert_eq!(nothing_listens(4000, None), what);
     }
 

@@ -25,7 +25,7 @@ impl Pass<'_> {
             return Err(source_missing(path));
         }
         Ok(missing.into_iter().fold(half, |half, path| {
-            half.then(Step::CreateFolder { path: path.clone() }, "it is missing, and `create` is declared")
+            half.then(Step::CreateFolder { path: path.clone() }, "it is missing, and `create` is set")
         }))
     }
 
@@ -68,8 +68,8 @@ impl Pass<'_> {
 /// The status if the engine does not find a path to be mounted.
 pub(in crate::plan) fn source_missing(path: &AbsolutePath) -> Verdict {
     let message = format!(
-        "{path}, which is to be mounted, is not there: make it, mount what belongs there, or declare \
-         `create = true` for a new, empty folder"
+        "the folder {path} to mount does not exist: create it, mount its file system, or set `create = \
+        true` for a new, empty folder"
     );
     Verdict::new(Condition::Blocked, Reason::BindSourceMissing, message)
 }

@@ -78,7 +78,7 @@ impl Pass<'_> {
         let since_its_start = started(container) <= ready_at;
         match (since_its_start, seen.misses >= MISSES) {
             (true, true) => {
-                Health::Lost(format!("missed {} probes in a row: {}", seen.misses, self.miss(seen)))
+                Health::Lost(format!("failed {} probes in a row: {}", seen.misses, self.miss(seen)))
             }
             (true, false) => Health::Ready,
             (false, _) if seen.answered_once => Health::Ready,
@@ -111,11 +111,11 @@ impl Pass<'_> {
             return Health::Awaited { until: self.now.after(left) };
         }
         let patience = humantime::format_duration(self.patience(seen));
-        Health::Overdue(format!("was not ready {patience} after its start: {}", self.miss(seen)))
+        Health::Overdue(format!("was not ready within {patience} of its start: {}", self.miss(seen)))
     }
 
     fn miss(&self, seen: &Readiness) -> String {
-        self.presentable(seen.last_miss.as_deref().unwrap_or("nothing answered yet"))
+        self.presentable(seen.last_miss.as_deref().unwrap_or("no probe was answered yet"))
     }
 }
 

@@ -29,7 +29,7 @@ impl Namespace {
         match self.joins.clone().filter(|_| self.is_down) {
             Some(holder) => half.then(
                 Step::StartHolder { holder, replacement: refused },
-                "it holds the address that the container has",
+                "it holds the network address of the container",
             ),
             None => half,
         }
@@ -63,11 +63,11 @@ impl Pass<'_> {
         let half = if self.observed.holder_image {
             half
         } else {
-            half.then(Step::LoadHolder, "network holders are made of it")
+            half.then(Step::LoadHolder, "sandboxes are created from it")
         };
         let create =
             Step::CreateHolder { name: self.holder_name(&spec.options.name), spec: Box::new(wanted) };
-        let half = half.then(create, "it keeps the address while containers come and go");
+        let half = half.then(create, "it keeps the network address when containers are replaced");
         (half, Namespace { joins: Some(Target::Created), is_down: true })
     }
 
@@ -107,7 +107,7 @@ impl Pass<'_> {
             return half;
         }
         let others = self.holders.iter().filter(|holder| is_other(holder) && !self.is_draining(holder));
-        others.fold(half, |half, holder| stop_running(half, holder, "another holder takes its port"))
+        others.fold(half, |half, holder| stop_running(half, holder, "another sandbox needs its port"))
     }
 
     /// Removes the sandboxes that are empty after the steps of `half`.
@@ -132,11 +132,7 @@ impl Pass<'_> {
             !is_needed(holder) && !self.is_draining(holder) && !is_inside(half, holder)
         };
         self.holders.iter().fold(half, |half, holder| {
-            if is_left(&half, holder) {
-                remove(half, holder, "no container is in its network namespace")
-            } else {
-                half
-            }
+            if is_left(&half, holder) { remove(half, holder, "no container uses its network") } else { half }
         })
     }
 
@@ -154,20 +150,24 @@ impl Pass<'_> {
         match joined.state {
             HolderState::Holds | HolderState::Gone => return None,
             HolderState::Paused => {
-                half.differences.push("its network holder is paused".to_owned());
+                half.differences.push("its sandbox is paused".to_owned());
                 half = half.then(Step::Unpause { id: joined.holder.clone() }, "it was paused");
             }
             HolderState::Down => {
-                half.differences.push("its network holder does not run".to_owned());
+                half.differences.push("its sandbox is not running".to_owned());
                 half = merge(half, self.connect(container));
-                half = wake_holder(half, container).then(restart, "its network was lost with the holder");
+                half = wake_holder(half, container).then(
+                    restart,
+                    "it lost its network when its sandbox \
+                    stopped",
+                );
             }
             HolderState::Anew => {
-                half.differences.push("it is not in the network namespace of its holder".to_owned());
-                half = half.then(restart, "its network was lost when the holder ended");
+                half.differences.push("it is not in the network of its sandbox".to_owned());
+                half = half.then(restart, "it lost its network when its sandbox stopped");
             }
         }
-        Some(self.with_verdict(half, format!("bringing {} back to its network", self.choice.words())))
+        Some(self.with_verdict(half, format!("reconnecting {} to its network", self.choice.words())))
     }
 }
 
@@ -191,7 +191,7 @@ pub(super) fn wake_holder(half: Half, container: &SeenContainer) -> Half {
     match joined.state {
         HolderState::Down => {
             let start = Step::StartHolder { holder: Target::Seen(id), replacement: None };
-            half.then(start, "it holds the address that the container has")
+            half.then(start, "it holds the network address of the container")
         }
         HolderState::Paused => half.then(Step::Unpause { id }, "it was paused"),
         HolderState::Holds | HolderState::Anew | HolderState::Gone => half,

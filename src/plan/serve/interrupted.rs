@@ -41,7 +41,7 @@ impl<'a> Pass<'a> {
     ) -> (Half, Memory) {
         let how = how(exit, Some(by));
         if by == EndedBy::Untold {
-            let message = format!("{} {how}, and the engine is asked why", self.choice.words());
+            let message = format!("{} {how}; checking the cause with the engine", self.choice.words());
             let half = Half::say(Condition::Progressing, Reason::AwaitingHealth, message);
             return (half.look_again_at(self.now.after(TRANSIT)), memory);
         }
@@ -55,8 +55,7 @@ impl<'a> Pass<'a> {
             // The serving container may have ended too, and comes first.
             let healed = self.heal_beside(others, &mut memory);
             let mut half = merge(healed, self.start_beside(spec, new, others));
-            half.verdict =
-                Some(self.updating(format!("starting {} again, which {how}", self.choice.words())));
+            half.verdict = Some(self.updating(format!("restarting {}, which {how}", self.choice.words())));
             return (half, memory);
         }
         if !self.is_start_first() {
@@ -75,7 +74,7 @@ impl<'a> Pass<'a> {
             fingerprint: spec.fingerprint(),
             generation: self.intent.entry.generation,
             reason: Reason::Interrupted,
-            message: format!("the container of {who} {how}, and is tried again"),
+            message: format!("the container of {who} {how}; abide retries it"),
             of_the_host: true,
             retry_at: Some(due),
             at: self.now,

@@ -30,7 +30,7 @@ impl Pass<'_> {
         }
         // It was stopped for its replacement only if both cannot run at once.
         let is_alone = others.is_empty() || self.is_start_first();
-        let back = "what was to replace it failed, or cannot be made now";
+        let back = "its replacement failed or cannot be created now";
         let half = self.hand_over(Half::default(), &others, back);
         let half = if is_down { self.free_ports_of(kept, half) } else { half };
         let half = merge(half, self.connect(kept));
@@ -52,7 +52,7 @@ impl Pass<'_> {
             ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
             // A stop for its replacement does not count as a crash.
             ContainerState::Exited(_) | ContainerState::Created => {
-                start_seen(Half::default(), kept, "it goes on serving")
+                start_seen(Half::default(), kept, "it keeps serving")
             }
             ContainerState::Running if alone => match self.health(kept, memory) {
                 Health::Lost(why) => self.unwell(kept, &why, memory),
@@ -69,15 +69,16 @@ impl Pass<'_> {
             KeepReason::NoOptions(why) => Some(Verdict::new(
                 Condition::Blocked,
                 Reason::SecretMissing,
-                format!("{why}; the container before goes on as it is"),
+                format!("{why}; the current container keeps running unchanged"),
             )),
             KeepReason::Blocked(verdict) => Some(verdict.clone()),
             KeepReason::OldCopy => as_it_is.filter(Verdict::is_bad).or_else(|| {
                 Some(Verdict::new(
                     Condition::Blocked,
                     Reason::RecordBehind,
-                    "the controller was not heard since the agent was started, and what runs is not what the \
-                     agent's copy of the record says, which may be an old one: what runs is kept",
+                    "the controller has not answered since the agent started, and the running container \
+                    differs from the agent's copy of the record, which may be outdated: the container is \
+                    kept",
                 ))
             }),
             KeepReason::Refused => as_it_is.filter(Verdict::is_bad).or_else(|| Some(self.rest(memory))),

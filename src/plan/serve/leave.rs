@@ -65,10 +65,12 @@ impl Pass<'_> {
         if self.intent.drain.is_none() || is_known || staying < MOST_STAYING {
             return None;
         }
-        let why =
-            front.and_then(|front| front.trouble.as_deref()).unwrap_or("it is not known what it serves");
+        let why = front.and_then(|front| front.trouble.as_deref()).unwrap_or(
+            "it is unknown which container \
+                the proxy serves",
+        );
         let message = format!(
-            "{staying} containers run, and {} waits until the front serves one of them: {why}",
+            "{staying} containers are running, and {} waits until the proxy serves one of them: {why}",
             self.choice.words()
         );
         Some(Half::say(Condition::Degraded, Reason::FrontUnavailable, message))

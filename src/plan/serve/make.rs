@@ -13,7 +13,7 @@ use crate::plan::target::{self, KeepReason};
 use crate::plan::{Half, Step, Target, Verdict, difference};
 
 /// Why a running container is stopped before another one is started.
-pub(super) const HANDS_OVER: &str = "its port and volumes go to the new container";
+pub(super) const HANDS_OVER: &str = "the new container needs its port and volumes";
 
 impl Pass<'_> {
     pub(super) fn make(
@@ -48,7 +48,7 @@ impl Pass<'_> {
         half: Half,
         memory: &Memory,
     ) -> Half {
-        let nothing = "there is nothing to go back to in it";
+        let nothing = "it cannot be used for a rollback";
         let half = useless.iter().fold(half, |half, left| self.dismiss(half, left, nothing));
         let staying = self.staying(useless);
         let half = self.remove_unfit_holders(half, spec, memory);
@@ -56,11 +56,11 @@ impl Pass<'_> {
         let (half, namespace) = self.namespace(spec, half, memory);
         let (name, joins) = (spec.options.name.clone(), namespace.joins.clone());
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
-        let half = half.then(create, "no container of this environment is there");
+        let half = half.then(create, "the environment has no container");
         let half = self.hand_over(half, &staying, HANDS_OVER);
         let half = namespace.start(self.free_ports_for(&namespace, half), None);
         let start = Step::Start { container: Target::Created, replacement: None };
-        let mut half = half.then(start, "it should run");
+        let mut half = half.then(start, "it should be running");
         half.differences.push(format!("container {} is missing", spec.options.name));
         half.verdict = Some(self.updating(format!("starting {}", self.choice.words())));
         half
@@ -82,15 +82,15 @@ impl Pass<'_> {
         let staying = self.staying(&left);
         if before.name != name.as_str() {
             let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
-            half = self.make_way(half, name).then(rename, "it has this name until it is replaced");
+            half = self.make_way(half, name).then(rename, "it uses this name until it is replaced");
         }
         let is_bridged = self.must_bridge(before, memory) && (staying.is_empty() || self.is_start_first());
         if is_bridged {
-            half = start_seen(half, before, "it serves for as long as there is no replacement");
+            half = start_seen(half, before, "it serves until its replacement is ready");
         }
         let mut differences = difference::structural(spec, before);
         if differences.is_empty() {
-            differences.push("network holders do not work here".to_owned());
+            differences.push("sandboxes do not work on this host".to_owned());
         }
         let (made, namespace) = self.namespace(spec, half, memory);
         let (name, joins) = (self.candidate_name(name), namespace.joins.clone());
@@ -108,7 +108,7 @@ impl Pass<'_> {
         };
         half = start_replacement(half, Target::Created, refusable);
         half.differences.extend(differences);
-        half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
+        half.verdict = Some(self.updating(format!("replacing the container with {}", self.choice.words())));
         half
     }
 
@@ -122,7 +122,7 @@ impl Pass<'_> {
             if memory.volumes.contains(name) {
                 return Err(volume_missing(name));
             }
-            half = half.then(Step::CreateVolume { name: name.to_owned() }, "it was never there");
+            half = half.then(Step::CreateVolume { name: name.to_owned() }, "it does not exist yet");
         }
         self.folders_first(half, spec.options.volumes.iter().filter_map(Mount::host_path))
     }
@@ -132,8 +132,8 @@ impl Pass<'_> {
         let holder = self.observed.name_holder.as_ref()?;
         let whose = holder.foreign()?;
         let message = format!(
-            "container {} has the name {name} and is {whose}; rename or remove it, or give the environment \
-             another name",
+            "container {} has the name {name} and is {whose}: rename or remove it, or give the \
+            environment another name",
             short(&holder.id)
         );
         Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
@@ -156,8 +156,8 @@ impl Pass<'_> {
 
 fn volume_missing(name: &str) -> Verdict {
     let message = format!(
-        "volume {name}, which held data, is gone; restore it, or accept an empty one by \
-         `docker volume create {name}`"
+        "volume {name}, which had data, is missing: restore it, or accept an empty one with `docker \
+        volume create {name}`"
     );
     Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
 }

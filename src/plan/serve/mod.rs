@@ -263,7 +263,7 @@ impl<'a> Pass<'a> {
             && let Some(id) = holder::connectable(container)
         {
             half.differences.push("it is not connected to the managed network".to_owned());
-            half = half.then(Step::Connect { id: id.to_owned() }, "others reach it there");
+            half = half.then(Step::Connect { id: id.to_owned() }, "other containers reach it there");
         }
         half
     }

@@ -20,7 +20,7 @@ impl Pass<'_> {
         let has_it: Vec<_> = has_it.collect();
         let half = has_it.into_iter().fold(half, |half, old| {
             let rename = Step::Rename { id: old.id.clone(), name: beside(name, "old", &old.id) };
-            half.then(rename, "the new container takes over its name")
+            half.then(rename, "the new container needs its name")
         });
         self.move_others(half, name)
     }
@@ -34,7 +34,7 @@ impl Pass<'_> {
             return half;
         }
         let rename = Step::Rename { id: holder.id.clone(), name: beside(name, "moved", &holder.id) };
-        half.then(rename, format!("{other} has this name, which {} needs", self.intent.environment))
+        half.then(rename, format!("{other} has this name, but {} needs it", self.intent.environment))
     }
 
     /// The name of a replacement until it takes over.

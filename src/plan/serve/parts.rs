@@ -41,7 +41,7 @@ pub(super) fn start_seen(half: Half, container: &SeenContainer, why: &str) -> Ha
 
 /// Starts a replacement: if that fails, the `refused` options are refused.
 pub(super) fn start_replacement(half: Half, container: Target, refused: Option<String>) -> Half {
-    half.then(Step::Start { container, replacement: refused }, "it replaces the one before")
+    half.then(Step::Start { container, replacement: refused }, "it replaces the old container")
 }
 
 /// Joins both. The status is that of the first part that has one.

@@ -14,7 +14,7 @@ use crate::model::time::Timestamp;
 use crate::plan::{Half, Step, Target, generation_words, restart, target};
 
 /// The reason for recreating a replacement.
-const OF_BEFORE: &str = "it failed before this was asked for, and is made anew";
+const OF_BEFORE: &str = "it failed before this attempt was requested, and is recreated";
 
 impl<'a> Pass<'a> {
     pub(super) fn replacing(
@@ -52,7 +52,7 @@ impl<'a> Pass<'a> {
             },
             ContainerState::Paused => (self.unpause(Half::default(), new), memory),
             ContainerState::InTransit => (self.in_transit(), memory),
-            ContainerState::Dead => (remove(Half::default(), new, "the engine calls it dead"), memory),
+            ContainerState::Dead => (remove(Half::default(), new, "the engine reports it as dead"), memory),
         }
     }
 
@@ -79,7 +79,7 @@ impl<'a> Pass<'a> {
         half = self.free_ports_of(new, half);
         let half = wake_holder(half, new);
         let mut half = start_replacement(half, Target::Seen(new.id.clone()), Some(spec.fingerprint()));
-        half.verdict = Some(self.updating(format!("replacing the container by {}", self.choice.words())));
+        half.verdict = Some(self.updating(format!("replacing the container with {}", self.choice.words())));
         half
     }
 
@@ -125,24 +125,27 @@ impl<'a> Pass<'a> {
         let mut half = self.succeeded(Half::default(), others, "the new container is ready");
         let name = &spec.options.name;
         if new.name != name.as_str() && self.name_conflict(name).is_none() {
-            half = self
-                .make_way(half, name)
-                .then(Step::Rename { id: new.id.clone(), name: name.clone() }, "it has taken over");
+            half = self.make_way(half, name).then(
+                Step::Rename { id: new.id.clone(), name: name.clone() },
+                "it replaces the old \
+                    container",
+            );
         }
         half = self.remove_empty_holders(half);
-        half.verdict = Some(self.updating(format!("{} takes over", self.choice.words())));
+        half.verdict = Some(self.updating(format!("{} is taking over", self.choice.words())));
         (half, memory)
     }
 
     pub(super) fn await_health(&self, container: &SeenContainer, until: Timestamp) -> Half {
         let (what, seen) = (self.choice.words(), self.readiness(container));
         if let Some(why) = self.untold(container, &seen) {
-            let message = format!("{what} runs, and whether it is ready cannot be told: {why}");
+            let message = format!("{what} is running, but its readiness cannot be checked: {why}");
             return Half::say(Condition::Degraded, Reason::HealthUnknown, message).look_again_at(until);
         }
         let last = seen.unknown.as_deref().or(seen.last_miss.as_deref());
-        let last = last.map(|last| format!("; the last probe: {}", self.presentable(last)));
-        let message = format!("{what} runs and its health is awaited{}", last.unwrap_or_default());
+        let last = last.map(|last| format!("; last probe: {}", self.presentable(last)));
+        let message =
+            format!("{what} is running; waiting for it to become ready{}", last.unwrap_or_default());
         Half::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
     }
 

@@ -40,13 +40,13 @@ impl Pass<'_> {
                 others.iter().fold(half, |half, other| self.dismiss(half, other, "it is a leftover"))
             }
             ContainerState::Created => {
-                let half = start_seen(Half::default(), current, "it was created and never started");
+                let half = start_seen(Half::default(), current, "it was created but never started");
                 self.with_verdict(half, format!("starting {}", self.choice.words()))
             }
             ContainerState::Paused => self.unpause(Half::default(), current),
             ContainerState::InTransit => return (self.in_transit(), memory),
             ContainerState::Dead => {
-                return (remove(Half::default(), current, "the engine calls it dead"), memory);
+                return (remove(Half::default(), current, "the engine reports it as dead"), memory);
             }
         };
         // It cannot be started without its network. A rejected name or limit is not a reason to leave it
@@ -74,7 +74,7 @@ impl Pass<'_> {
         if current.name != name.as_str() && is_free && self.name_conflict(name).is_none() {
             half.differences.push(format!("the name is {}, should be {name}", current.name));
             let rename = Step::Rename { id: current.id.clone(), name: name.clone() };
-            half = self.make_way(half, name).then(rename, "this is the name of what serves");
+            half = self.make_way(half, name).then(rename, "the serving container should have this name");
         }
         let limits = difference::limits(spec, current);
         if limits.is_empty() {
@@ -191,7 +191,7 @@ impl Pass<'_> {
 
     /// The status if everything that can run is healthy.
     pub(super) fn rest(&self, memory: &Memory) -> Verdict {
-        let serves = || format!("{} goes on serving", self.choice.words());
+        let serves = || format!("{} keeps serving", self.choice.words());
         if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
             let verdict = Verdict::new(Condition::Ready, Reason::AsRecorded, serves());
             return rollback::said_on_the_way(refused, &verdict);
@@ -205,14 +205,14 @@ impl Pass<'_> {
             (Choice::Wanted(_) | Choice::Insist(_), _, Some(why)) => Verdict::new(
                 Condition::RolledBack,
                 Reason::RolledBack,
-                format!("{why}; went back to {}, which serves", self.choice.words()),
+                format!("{why}; rolled back to {}, which is serving", self.choice.words()),
             ),
             _ => {
                 let without = match &memory.no_holder {
-                    Some(no_holder) => format!(", without a network holder ({})", no_holder.message),
+                    Some(no_holder) => format!(", without a sandbox ({})", no_holder.message),
                     None => String::new(),
                 };
-                let message = format!("{} runs and is ready{without}", self.choice.words());
+                let message = format!("{} is running and ready{without}", self.choice.words());
                 Verdict::new(Condition::Ready, Reason::AsRecorded, message)
             }
         }
@@ -224,12 +224,12 @@ impl Pass<'_> {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
-        let back = "what was to replace the container is no longer wanted";
+        let back = "the replacement of the container is no longer needed";
         let half = self.hand_over(Half::default(), others, back);
         let half = self.free_ports_of(current, half);
         let half = start_seen(half, current, back);
         let half = self.after_hand_over(half, others, back);
-        self.with_verdict(half, format!("going back to {}", self.choice.words()))
+        self.with_verdict(half, format!("rolling back to {}", self.choice.words()))
     }
 
     /// Rolls back to the last good version, because this one does not last.
@@ -243,7 +243,7 @@ impl Pass<'_> {
         let how = restart::how_last(&memory.crashes, exit);
         let within = humantime::format_duration(rollback::PROBATION);
         let what = format!(
-            "crashed {} times within {within} of becoming ready, and last {how}",
+            "crashed {} times within {within} of becoming ready; the last time it {how}",
             memory.crashes.exits
         );
         self.refuse(spec, current, Reason::CrashLoop, &what, memory)
@@ -282,6 +282,6 @@ impl Pass<'_> {
         }
         memory.crashes = restart::started(&memory.crashes, current, self.now);
         let half = start_seen(Half::default(), current, &format!("it {how}"));
-        self.with_verdict(half, format!("starting {} again, which {how}", self.choice.words()))
+        self.with_verdict(half, format!("restarting {}, which {how}", self.choice.words()))
     }
 }

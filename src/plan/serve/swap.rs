@@ -21,7 +21,11 @@ impl<'a> Pass<'a> {
     /// created, started and probed. A container with its own network has no address until then.
     pub(super) fn announce(&self, half: Half, namespace: &Namespace) -> Half {
         match namespace.joins.clone().filter(|_| self.intent.drain.is_some()) {
-            Some(holder) => half.then(Step::Announce { holder }, "it makes ready to pass traffic there"),
+            Some(holder) => half.then(
+                Step::Announce { holder },
+                "the proxy prepares to send traffic \
+                there",
+            ),
             None => half,
         }
     }
@@ -58,11 +62,11 @@ impl<'a> Pass<'a> {
         let trouble = self.observed.front.as_ref().and_then(|front| front.trouble.as_ref());
         let half = match trouble {
             Some(why) => {
-                let message = format!("{what} is ready, and the front cannot be switched to it: {why}");
+                let message = format!("{what} is ready, but the proxy cannot switch to it: {why}");
                 Half::say(Condition::Degraded, Reason::FrontUnavailable, message)
             }
             None => {
-                let message = format!("{what} is ready, and the front is switched to it");
+                let message = format!("{what} is ready; switching the proxy to it");
                 Half::say(Condition::Progressing, Reason::Updating, message)
             }
         };
@@ -77,7 +81,7 @@ impl<'a> Pass<'a> {
 
     /// Removes replaced containers whose last requests have ended, or whose time is up.
     pub(super) fn drain_away(&self, memory: &Memory) -> Half {
-        let why = "it was replaced, and its last requests have had their time";
+        let why = "it was replaced, and its last requests are done or out of time";
         self.draining.iter().fold(Half::default(), |half, old| {
             let until = memory.draining.get(&old.id).copied().unwrap_or(self.now);
             // Without a proxy any more, the container runs for the time that was planned.
@@ -112,19 +116,22 @@ impl<'a> Pass<'a> {
             return verdict;
         }
         let trouble = self.observed.front.as_ref().and_then(|front| front.trouble.as_ref());
-        let runs = format!("{} runs and is ready", self.choice.words());
+        let runs = format!("{} is running and ready", self.choice.words());
         match trouble {
             Some(why) => {
-                let message = format!("{runs}, and the front has trouble: {why}");
+                let message = format!("{runs}, but the proxy has a problem: {why}");
                 Verdict::new(Condition::Degraded, Reason::FrontUnavailable, message)
             }
             None if self.observed.front.as_ref().is_some_and(|front| front.has_drifted) => {
-                let message = format!("{runs}; somebody changed what the front serves, which is put right");
+                let message = format!(
+                    "{runs}; the proxy's configuration was changed by hand and is \
+                    being restored"
+                );
                 Verdict::new(Condition::Progressing, Reason::Updating, message)
             }
             None if self.is_served(current) => verdict,
             None => {
-                let message = format!("{runs}; the front is about to pass traffic to it");
+                let message = format!("{runs}; the proxy is switching to it");
                 Verdict::new(Condition::Progressing, Reason::Updating, message)
             }
         }

@@ -198,11 +198,11 @@ fn what_a_probe_could_not_tell_is_no_verdict() {
     world.wait(1);
     let id = world.observed.containers.iter().find(|seen| seen.image == Some(digest(2))).unwrap().id.clone();
     let mut observed = world.seen();
-    let unknown = Some("its address cannot be reached from here".to_owned());
+    let unknown = Some("the container's address is not reachable from here".to_owned());
     observed.probes = BTreeMap::from([(id, Readiness { unknown, ..Readiness::default() })]);
     let plan = plan(&world.intent, &observed, &world.memory, world.now.after(Duration::from_secs(3600)));
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::HealthUnknown));
-    assert!(plan.verdict.message.contains("cannot be reached from here"), "{plan:#?}");
+    assert!(plan.verdict.message.contains("not reachable from here"), "{plan:#?}");
     assert!(plan.memory.refused.is_none() && plan.steps.is_empty(), "{plan:#?}");
 }
 

@@ -62,7 +62,10 @@ fn a_hold_says_what_resume_would_replace() {
     world.intent.after_hold = Some(Box::new(after));
     assert_eq!(held_back(&world.intent), ["env", "memory", "health"]);
     let message = world.plan().verdict.message;
-    assert!(message.contains("; would be replaced: env, memory, health; `abide resume dev`"), "{message}");
+    assert!(
+        message.contains("; `resume` would update: env, memory, health; `abide resume dev`"),
+        "{message}"
+    );
 
     world.set(2);
     let after = AfterHold { entry: world.latest.clone(), options: Ok(options()), is_judged_otherwise: false };

@@ -74,7 +74,7 @@ fn fails_and_goes_back(program: Program) -> World {
     let plan = world.plan();
     assert!(plan.steps.is_empty(), "{plan:#?}");
     assert_eq!(said(&world), (Condition::RolledBack, Reason::RolledBack));
-    assert!(plan.verdict.message.contains("went back to generation 3, which serves"), "{plan:#?}");
+    assert!(plan.verdict.message.contains("rolled back to generation 3, which is serving"), "{plan:#?}");
     assert_eq!(plan.outcome, Some((Generation(3), Outcome::Ready)));
     world
 }
@@ -243,7 +243,7 @@ fn a_promoted_image_that_is_gone_is_named_and_what_serves_goes_on() {
     let plan = world.rest();
     assert!(world.done.is_empty());
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
-    assert!(plan.verdict.message.contains("goes on serving"), "{plan:#?}");
+    assert!(plan.verdict.message.contains("keeps serving"), "{plan:#?}");
     world.observed.images.insert(digest(2));
     world.rest();
     assert!(world.is_ready_with(2));
@@ -395,7 +395,7 @@ fn an_edited_option_replaces_the_container_and_names_the_variable_not_its_value(
         options.env.insert("PASSWORD".to_owned(), Secret::new("battery-staple-horse"));
     });
     let plan = world.plan();
-    assert_eq!(plan.differences, ["the environment variable PASSWORD has another value"]);
+    assert_eq!(plan.differences, ["the environment variable PASSWORD has a different value"]);
     assert!(!format!("{plan:?}").contains("battery-staple"), "{plan:?}");
     world.rest();
     assert!(world.is_ready_with(1));

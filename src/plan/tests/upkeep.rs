@@ -111,7 +111,7 @@ fn a_container_that_ends_cleanly_is_started_again() {
     let plan = world.pass();
     assert_eq!(
         plan.verdict.message,
-        "starting generation 1 again, which ended with 0; a service is to keep running (exit code 0)"
+        "restarting generation 1, which exited with code 0, but a service must keep running"
     );
     world.rest();
     assert!(world.is_ready_with(1));
@@ -125,7 +125,7 @@ fn a_kill_for_lack_of_memory_is_named() {
     world.exit(0, 137, true);
     let verdict = world.plan().verdict;
     assert_eq!(verdict.reason, Reason::CrashLoop);
-    assert!(verdict.message.contains("was killed for lack of memory"), "{}", verdict.message);
+    assert!(verdict.message.contains("was killed because it ran out of memory"), "{}", verdict.message);
 }
 
 #[test]

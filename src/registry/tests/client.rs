@@ -118,7 +118,10 @@ async fn name_and_password_are_given_where_they_are_asked_for() {
     assert_eq!(ask(&alice(server.port), &server).await, Ok(digest(MANIFEST)));
     assert!(!server.seen()[0].contains("Basic"), "nobody had asked: {:?}", server.seen());
     let error = ask(&nobody(), &server).await.unwrap_err();
-    assert!(matches!(&error, RegistryError::Denied { why, .. } if why.contains("none is known")), "{error}");
+    assert!(
+        matches!(&error, RegistryError::Denied { why, .. } if why.contains("none are configured")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -151,7 +154,7 @@ async fn a_token_is_fetched_where_one_is_asked_for() {
 #[tokio::test]
 async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
     for (status, expected) in [
-        ("404 Not Found", "has no team/app:stable"),
+        ("404 Not Found", "does not have team/app:stable"),
         ("403 Forbidden", "denies access to team/app:stable"),
         ("429 Too Many Requests", "does not respond: it answered 429"),
         ("503 Service Unavailable", "does not respond: it answered 503"),

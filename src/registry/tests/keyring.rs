@@ -95,7 +95,7 @@ async fn a_configuration_that_is_none_is_named_and_never_repeated() {
         assert!(error.contains("config.json") && !error.contains("canary"), "{error}");
     }
     assert!(
-        refused(&Keyring::new(None, Some(dir.path().to_owned())), "a.b").await.contains("no regular file")
+        refused(&Keyring::new(None, Some(dir.path().to_owned())), "a.b").await.contains("not a regular file")
     );
 }
 

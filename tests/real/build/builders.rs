@@ -77,7 +77,7 @@ fn a_new_push_ends_the_build_before_it_in_the_engine_too() {
         eventually("the command was ended", PATIENCE, || !is_running(&marker));
         eventually("its container is gone", PATIENCE, || space.containers().len() == 1);
         eventually("the build's directory is gone", PATIENCE, || shop.work_dirs().is_empty());
-        let builds = daemon.log().matches("build begins").count();
+        let builds = daemon.log().matches("build started").count();
         assert_eq!(builds, 2, "{}", daemon.log());
     }
 }

@@ -44,7 +44,7 @@ fn await_both(shop: &Workshop, daemon: &Daemon) {
 }
 
 fn builds(daemon: &Daemon) -> usize {
-    daemon.log().matches("build begins").count()
+    daemon.log().matches("build started").count()
 }
 
 fn facts(daemon: &Daemon, environment: &str) -> (String, String) {
@@ -96,7 +96,7 @@ fn a_commit_that_touches_no_declared_path_makes_no_generation() {
     let before = status(&daemon, "dev")["generation"].as_u64().unwrap();
     shop.push(&daemon, &[("README", "2"), ("apps/a/notes.md", "no")]);
     shop.push(&daemon, &[("apps/b/app.txt", "b 2")]);
-    let log = || daemon.log().matches("touches none of the paths").count();
+    let log = || daemon.log().matches("changes none of the build's `paths`").count();
     eventually("both were passed over, for both", PATIENCE, || log() >= 2);
     assert_eq!(status(&daemon, "dev")["generation"].as_u64(), Some(before));
     let commit = shop.push(&daemon, &[("apps/a/app.txt", "a 2")]);

@@ -80,7 +80,7 @@ fn an_edit_that_builds_the_same_image_changes_nothing() {
     eventually("it is at rest", PATIENCE, || now()["status"] == "Ready");
     assert_eq!((generation(&daemon), shop.await_ready(&daemon)), (first, image));
     assert_eq!(now()["running"]["container_id"], container);
-    assert_eq!(daemon.log().matches("build begins").count(), 1);
+    assert_eq!(daemon.log().matches("build started").count(), 1);
 }
 
 #[test]

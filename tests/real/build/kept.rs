@@ -59,7 +59,7 @@ fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
     let message = shop.await_reason(&daemon, "RegistryUnavailable");
     assert!(message.contains("building Dockerfile") && message.contains(&space.name("nowhere")), "{message}");
     assert!(message.contains("connection refused"), "{message}");
-    eventually("it is tried again", PATIENCE, || daemon.log().matches("build begins").count() > 1);
+    eventually("it is tried again", PATIENCE, || daemon.log().matches("build started").count() > 1);
 }
 
 /// Waits for a container that replaces a removed one. Until a new daemon has reconciled, its status
@@ -81,7 +81,7 @@ fn an_image_that_someone_removed_is_built_again_when_it_is_needed() {
     let daemon = shop.daemon();
     serves_again(&shop);
     shop.await_ready(&daemon);
-    assert_eq!(daemon.log().matches("build begins").count(), 2);
+    assert_eq!(daemon.log().matches("build started").count(), 2);
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn old_images_and_logs_go_and_what_may_be_needed_or_is_foreign_stays() {
     for kept in images[3..].iter().chain([&images[0], &foreign]) {
         assert!(is_there(kept), "{kept} of {images:?}");
     }
-    assert!(daemon.log().contains("removing an image that nobody needs any more"));
+    assert!(daemon.log().contains("removing an unused image"));
     let kept = std::fs::read_dir(&logs).unwrap().count();
     assert!((50..=52).contains(&kept) && logs.join("60.log").exists(), "{kept}");
     // A build that could not start immediately has a number, too.
     let log = daemon.log();
-    let begun = log.lines().rev().find(|line| line.contains("build begins")).unwrap();
+    let begun = log.lines().rev().find(|line| line.contains("build started")).unwrap();
     let number = &serde_json::from_str::<serde_json::Value>(begun).unwrap()["build"];
     assert!(logs.join(format!("{number}.log")).exists(), "the log of dev's last build, {number}");
     let after = connections();

@@ -41,12 +41,15 @@ fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
 
     shop.push(&daemon, &[("build-image.sh", &script(&space, "echo the compiler says no >&2; exit 9"))]);
     let message = shop.await_reason(&daemon, "BuildFailed");
-    let words = "the script ended with exit code 9; its last output: ";
+    let words = "the script exited with code 9; its last output: ";
     assert!(message.contains(words) && message.contains("the compiler says no"), "{message}");
 
     shop.push(&daemon, &[("build-image.sh", "echo nothing made\n")]);
     let message = shop.await_reason(&daemon, "BuildFailed");
-    assert!(message.contains("the script made no image") && message.contains("site:b3"), "{message}");
+    assert!(
+        message.contains("the script did not create the image") && message.contains("site:b3"),
+        "{message}"
+    );
     assert_eq!(serving(&shop), format!("{image} true"));
 
     // For an older image, abide's name is removed and the script's own name stays.
@@ -121,7 +124,10 @@ fn an_image_that_was_merely_there_is_not_taken() {
     let shop = Workshop::new(&space, &files, &fixed);
     let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
     let message = shop.await_reason(&daemon, "BuildFailed");
-    assert!(message.contains(&format!("made no image {name}")) && message.contains("`set -e`"), "{message}");
+    assert!(
+        message.contains(&format!("did not create the image {name}")) && message.contains("`set -e`"),
+        "{message}"
+    );
     assert_eq!(docker(&["inspect", "--format", "{{.Id}}", &name]), before, "it has its name back");
 
     // What the builder finds in its cache has the old ID, and was made by this run all the same.

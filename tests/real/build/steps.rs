@@ -16,7 +16,7 @@ fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_cont
     let image = shop.await_ready(&daemon);
     assert!(content(&space, &image).contains_key("made/bin/sh"));
     for (command, words) in [
-        ("echo why >&2; exit 7", "step 1 ended with exit code 7; its last output: why"),
+        ("echo why >&2; exit 7", "step 1 exited with code 7; its last output: why"),
         ("true", "the output of step 1 (build.tar): "),
         ("echo no tar at all", "the output of step 1 (build.tar): "),
     ] {
@@ -43,8 +43,8 @@ fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit(
     for (command, words) in [
         // All at once: a program that grows slowly can take a minute at its limit, reading its own code
         // again and again.
-        ("dd if=/dev/zero of=/dev/null bs=200M count=1", "more than its memory limit of 48 MiB (`memory`"),
-        ("yes", "more than its output limit of 6 MiB (`max_output`"),
+        ("dd if=/dev/zero of=/dev/null bs=200M count=1", "exceeded its memory limit of 48 MiB (`memory`"),
+        ("yes", "exceeded its output limit of 6 MiB (`max_output`"),
         ("for i in 1 2 3 4 5 6 7 8 9 a b c d e f; do sleep 30 & done; wait", "at its limit of 12 processes"),
     ] {
         shop.push(&daemon, &[("Dockerfile.dist", &step(command))]);
@@ -72,7 +72,7 @@ fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
     let seen = docker(&["inspect", "--format", format, &step]);
     assert!(seen.starts_with("none /abide-step-"), "{seen}");
     let message = shop.await_reason(&daemon, "BuildFailed");
-    assert!(message.contains("longer than its timeout of 6s"), "{message}");
+    assert!(message.contains("exceeded its timeout of 6s"), "{message}");
     eventually("the step's container is gone", PATIENCE, || space.containers().is_empty());
     eventually("the build's directory is gone", PATIENCE, || shop.work_dirs().is_empty());
 }
@@ -118,7 +118,7 @@ fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks()
     }
     let daemon = shop.daemon();
     let message = shop.await_reason(&daemon, "BuildFailed");
-    let words = "abide was killed 2 times while it built this, the last time while step 1: running";
+    let words = "abide was killed 2 times during this build, most recently while step 1: running";
     assert!(message.contains(words), "{message}");
     assert_eq!(daemon.abide(&["sync", "dev"]).code, 0);
     shop.await_ready(&daemon);

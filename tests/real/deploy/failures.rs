@@ -19,7 +19,7 @@ fn is_not_built(scene: &Scene, files: &[(&str, &str)], words: &str) {
     let commit = scene.site.repo.commit_and_push("dev", files);
     assert_eq!(scene.announce("dev").0, 202);
     let view = scene.until("the version is refused", "dev", |view| {
-        let serves = view["message"].as_str().unwrap_or_default().ends_with("goes on serving");
+        let serves = view["message"].as_str().unwrap_or_default().ends_with("keeps serving");
         view["status"] == "Degraded" && view["revision"] == commit.as_str() && serves
     });
     assert_eq!(view["reason"], "BuildFailed", "{view}");

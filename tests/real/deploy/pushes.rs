@@ -15,7 +15,7 @@ fn a_push_to_dev_serves_the_new_version_and_history_says_who_pushed() {
     assert_eq!(scene.page("dev"), "version two");
     assert_eq!(view["image"]["id"], view["running"]["image_id"]);
     assert_eq!(scene.inspect("dev", "{{.Image}}"), view["image"]["id"].as_str().unwrap());
-    assert_eq!(scene.containers(), [scene.container("dev")], "the container before it is gone");
+    assert_eq!(scene.containers(), [scene.container("dev")], "the previous container is gone");
 
     let history = scene.history("dev");
     assert_eq!(history.len(), 2, "{history:?}");

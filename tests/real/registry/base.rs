@@ -43,7 +43,7 @@ fn base_images_are_fetched_with_the_password_of_their_registry_by_either_builder
         shop.repo.commit_and_push("dev", &[("Dockerfile", &dockerfile(&space, &base))]);
         let daemon = shop.daemon_with(&[("DOCKER_BUILDKIT", builder), (VARIABLE, PASSWORD)]);
         let image = shop.await_ready(&daemon);
-        assert_eq!(daemon.log().matches("build begins").count(), number + 1, "{}", daemon.log());
+        assert_eq!(daemon.log().matches("build started").count(), number + 1, "{}", daemon.log());
         let log = build_log(&daemon);
         for told in [daemon.log(), log, docker(&["history", "--no-trunc", &image])] {
             assert!(!told.contains("never-to-be-seen"), "{told}");

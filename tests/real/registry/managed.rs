@@ -113,7 +113,7 @@ fn what_was_pushed_survives_whatever_becomes_of_the_container() {
     std::fs::write(&path, manifest.split("[registry]").next().unwrap()).unwrap();
     eventually("it is named", PATIENCE, || {
         let ran = daemon.abide(&["status"]);
-        (ran.stdout + &ran.stderr).contains("no longer declares it")
+        (ran.stdout + &ran.stderr).contains("no longer in the manifest")
     });
     managed.answers();
 }
@@ -132,7 +132,7 @@ fn a_volume_that_held_what_is_recorded_and_is_gone_is_never_made_anew_empty() {
     let daemon = managed.daemon();
     eventually("it is named", PATIENCE, || {
         let ran = daemon.abide(&["status"]);
-        (ran.stdout + &ran.stderr).contains("which held what was pushed, is gone")
+        (ran.stdout + &ran.stderr).contains("which had pushed images, is missing")
     });
     assert!(try_docker(&["volume", "inspect", &managed.volume]).is_none());
     docker(&["volume", "create", &managed.volume]);
@@ -148,7 +148,7 @@ fn a_foreign_container_of_its_name_is_named_and_left_alone() {
     let daemon = managed.daemon();
     eventually("it is named", PATIENCE, || {
         let ran = daemon.abide(&["status"]);
-        (ran.stdout + &ran.stderr).contains("a container that is not abide's has its name")
+        (ran.stdout + &ran.stderr).contains("an unmanaged container has its name")
     });
     assert_eq!(managed.seen("{{.Id}}"), foreign);
     docker(&["rm", &managed.container]);

@@ -98,7 +98,7 @@ fn what_is_built_is_pushed_to_it_and_pulled_from_it_once_the_engine_trusts_its_a
     shop.authority.be_trusted_for(&shop.host);
     let image = shop.ready(&daemon);
     assert_eq!(image["reference"], format!("{}/{}", shop.host, shop.path));
-    assert_eq!(daemon.log().matches("build begins").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("build started").count(), 1, "{}", daemon.log());
 
     // As on another engine, which has no part of it.
     let digest = image["digest"].as_str().unwrap();
@@ -121,7 +121,7 @@ fn what_is_built_is_pushed_to_it_and_pulled_from_it_once_the_engine_trusts_its_a
     docker(&["rm", "--force", &shop.container]);
     docker(&["volume", "rm", &shop.volume]);
     let daemon = shop.daemon();
-    says(&daemon, "which held what was pushed, is gone");
+    says(&daemon, "which had pushed images, is missing");
     assert!(try_docker(&["volume", "inspect", &shop.volume]).is_none());
 }
 

@@ -60,7 +60,7 @@ fn a_push_that_was_cut_short_is_made_up_for_without_a_second_build() {
             Some(digest.as_str()),
             "{failpoint}"
         );
-        assert_eq!(daemon.log().matches("build begins").count(), number + 2, "{failpoint}: built again");
+        assert_eq!(daemon.log().matches("build started").count(), number + 2, "{failpoint}: built again");
         assert!(daemon.terminate().success());
     }
 }
@@ -108,7 +108,7 @@ fn what_was_promoted_is_pulled_by_digest_where_it_is_not_there() {
         "{}",
         daemon.log()
     );
-    assert_eq!(daemon.log().matches("build begins").count(), 1, "it was built again");
+    assert_eq!(daemon.log().matches("build started").count(), 1, "it was built again");
     // It has a name of abide, so that a plain prune keeps it.
     let names = docker(&["inspect", "--format", "{{.RepoTags}}", &id]);
     assert!(names.contains(&format!("keep-{}", &digest[7..19])), "{names}");
@@ -124,7 +124,7 @@ fn what_the_registry_lost_is_pushed_again() {
     eventually("it is there again", PATIENCE, || shop.registry.digest(&shop.path, &digest).is_some());
     assert_eq!(shop.ready(&daemon), digest);
     assert_eq!(shop.runs(&shop.shop.container), life, "what serves has nothing to do with it");
-    assert_eq!(daemon.log().matches("build begins").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("build started").count(), 1, "{}", daemon.log());
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_is_gone_everywhere_is_built_and_pushed_again() {
     eventually("what is recorded can be had again", PATIENCE, || {
         shop.registry.digest(&shop.path, &shop.ready(&daemon)).is_some()
     });
-    assert_eq!(daemon.log().matches("build begins").count(), 2, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("build started").count(), 2, "{}", daemon.log());
 }
 
 #[test]
@@ -255,5 +255,5 @@ fn a_registry_with_tls_is_known_by_its_certificate() {
     let daemon = shop.shop.daemon_with(&[("SSL_CERT_FILE", certificate.to_str().unwrap())]);
     let digest = shop.ready(&daemon);
     assert_eq!(status(&daemon, "dev")["image"]["digest"], digest.as_str());
-    assert_eq!(daemon.log().matches("build begins").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("build started").count(), 1, "{}", daemon.log());
 }

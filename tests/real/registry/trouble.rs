@@ -20,7 +20,7 @@ fn a_registry_that_is_down_or_frozen_is_named_and_what_serves_goes_on() {
     shop.registry.freeze();
     let serving = second_version(&shop, &daemon);
     let message = shop.says(&daemon, "RegistryUnavailable");
-    assert!(message.contains("nothing has moved for 2s") && message.contains("goes on serving"), "{message}");
+    assert!(message.contains("no progress for 2s") && message.contains("keeps serving"), "{message}");
     assert_eq!(shop.runs(&shop.shop.container), serving);
     shop.registry.thaw();
     let second = shop.ready(&daemon);
@@ -37,7 +37,7 @@ fn a_registry_that_is_down_or_frozen_is_named_and_what_serves_goes_on() {
     let third = shop.ready(&daemon);
     assert_eq!(shop.registry.digest(&shop.path, &third).as_deref(), Some(third.as_str()));
     // Every version was built once, however often it was pushed.
-    assert_eq!(daemon.log().matches("build begins").count(), 3, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("build started").count(), 3, "{}", daemon.log());
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_newer_commit_ends_a_push_that_hangs() {
     let newer = shop.shop.push(&daemon, &[("site.env", "VERSION=3\n")]);
     shop.until(&daemon, "dev", "the newer one is on its way", |status| status["revision"] == newer.as_str());
     crate::common::eventually("the hanging push was cancelled", super::PATIENCE, || {
-        daemon.log().contains("the record no longer wants it")
+        daemon.log().contains("the record no longer needs it")
     });
     shop.registry.thaw();
     shop.ready(&daemon);
@@ -119,7 +119,7 @@ fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
 
     shop.shop.push(&daemon, &[("site.env", "VERSION=2\n")]);
     let message = shop.says(&daemon, "TagMoved");
-    assert!(message.contains(&first) && message.contains("someone else writes there"), "{message}");
+    assert!(message.contains(&first) && message.contains("another client writes to this tag"), "{message}");
     assert_eq!(shop.runs(&shop.shop.container), serving, "it was deployed");
     relay.calm();
     let second = shop.ready(&daemon);

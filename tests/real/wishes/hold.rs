@@ -23,12 +23,12 @@ fn an_edit_while_held_is_shown_and_not_applied_and_what_is_lost_is_made_as_it_wa
 
     spot.declare("env = { MODE = \"two\" }\nmemory = \"64MiB\"");
     let view = spot.until("the difference is shown", |view| {
-        view["message"].as_str().is_some_and(|message| message.contains("would be replaced: env, memory"))
+        view["message"].as_str().is_some_and(|message| message.contains("`resume` would update: env, memory"))
     });
     assert_eq!(view["status"], "Held");
     assert_eq!(spot.container().as_deref(), Some(&*before));
     let diff = daemon.abide(&["diff", "dev"]);
-    assert!(diff.code == 1 && diff.stdout.contains("would be replaced: env, memory"), "{diff:?}");
+    assert!(diff.code == 1 && diff.stdout.contains("`resume` would update: env, memory"), "{diff:?}");
 
     crate::common::docker(&["rm", "--force", &spot.name]);
     eventually("it is made again", PATIENCE, || spot.container().is_some_and(|now| now != before));
@@ -65,7 +65,7 @@ fn a_hold_of_an_environment_on_another_host_keeps_it_as_it_is() {
     pair.until("it is held", is_held);
     pair.declare("env = { MODE = \"two\" }");
     pair.until("the difference is shown", |view| {
-        view["message"].as_str().is_some_and(|message| message.contains("would be replaced: env"))
+        view["message"].as_str().is_some_and(|message| message.contains("`resume` would update: env"))
     });
     assert_eq!(seen(&pair).as_ref(), Some(&before));
     let diff = pair.controller.as_ref().unwrap().abide(&["diff", "prod"]);

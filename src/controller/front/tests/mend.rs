@@ -167,7 +167,7 @@ async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() 
     let new = Backend::start("new").await;
     rig.route("dev", "c-new", new.address);
     let trouble = eventually("it is told", || async { rig.seen("dev").trouble }).await.unwrap();
-    assert!(trouble.contains("nginx refuses"), "{trouble}");
+    assert!(trouble.contains("nginx rejected"), "{trouble}");
     assert_eq!(rig.seen("dev").serves.as_deref(), Some("c-dev"));
     assert_eq!(read(&rig, FILE).unwrap(), good);
     assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("dev"));

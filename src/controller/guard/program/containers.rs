@@ -37,7 +37,7 @@ pub(super) fn keep_group(
     if container.is_up {
         let starts = (container.started_at, sandbox_started);
         if is_left_behind(&starts, before) {
-            println!("restarting container {}: its sandbox was started again", &group.container[..12]);
+            println!("restarting container {}: its sandbox was restarted", &group.container[..12]);
             return post(&group.container, "restart").map(|()| None);
         }
         return Ok(Some(starts));
@@ -127,7 +127,7 @@ pub(super) fn keep_front(front: &Front, groups: &[Group], is_first: bool) -> Res
         return Ok(true);
     }
     if is_news {
-        println!("the proxy learns the addresses of the containers");
+        println!("sending the proxy the addresses of the containers");
         post(&front.container, "kill?signal=HUP")?;
     }
     Ok(false)

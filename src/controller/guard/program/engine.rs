@@ -81,7 +81,7 @@ impl Answer {
         let text = String::from_utf8_lossy(&self.body).into_owned();
         match self.status {
             200..=299 | 304 => Ok(text),
-            status => Err(format!("the engine answers {status}: {}", text.trim())),
+            status => Err(format!("the engine answered {status}: {}", text.trim())),
         }
     }
 }
@@ -109,11 +109,11 @@ pub(super) fn call(method: &str, target: &str, body: Body<'_>) -> Result<Answer,
         send(method, target, body)?.take(LARGEST_ANSWER).read_to_end(&mut answer)?;
         Ok(answer)
     };
-    let answer = read().map_err(|error: io::Error| format!("the engine does not answer: {error}"))?;
+    let answer = read().map_err(|error: io::Error| format!("the engine does not respond: {error}"))?;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
     let head = String::from_utf8_lossy(&answer[..end.unwrap_or(0)]);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| "the engine's answer is not HTTP".to_owned())?;
+    let status = status.ok_or_else(|| "the response of the engine is not HTTP".to_owned())?;
     Ok(Answer { status, body: answer[end.map_or(0, |end| end + 4)..].to_vec() })
 }
 
