@@ -89,7 +89,7 @@ pub(super) fn event(sequence: u64, kind: EventKind, message: &str) -> Event {
 }
 
 fn offline(folder: &Path) -> anyhow::Result<axum::Router> {
-    anyhow::ensure!(!folder.ends_with("locked"), "another abide holds this record");
+    anyhow::ensure!(!folder.ends_with("locked"), "the record is in use by another abide process");
     Ok(fake::Api::of([ready("dev"), ready("prod")]).router())
 }
 
@@ -168,7 +168,7 @@ fn a_record_that_cannot_be_opened_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let said = typed(&format!("status --desired-state {}/locked", folder.path().display()), None);
     assert_eq!(said.exit, Exit::No);
-    assert!(said.talk.contains("caused by: another abide holds this record"), "{}", said.talk);
+    assert!(said.talk.contains("caused by: the record is in use by another abide process"), "{}", said.talk);
 }
 
 #[test]

@@ -71,15 +71,15 @@ pub(super) fn what_to_try(
   push a change       cd {work}
                       sed -i 's/<h1>/<h1>My /' www/index.html
                       git commit -am 'a change' && git push
-  bring it to test    git push origin dev:master
+  deploy it to test   git push origin dev:master
   promote it          {abide} promote test prod
-  look                {abide} status --watch
+  watch               {abide} status --watch
   break something     docker kill dev-server; docker rm -f test-server; docker pause prod-server
   ask why             {abide} why dev
   open the page again {abide} login
   go back             {abide} rollback prod
 
-{head}Ctrl-C ends the demo and removes all that it made. What the loop does:{head:#}
+{head}Ctrl-C ends the demo and removes everything it created. Actions of the controller:{head:#}
 "
     )
 }

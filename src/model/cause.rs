@@ -214,13 +214,16 @@ pub fn advice(words: &str) -> Option<String> {
     let address = address_in(words)?;
     let port = address.port();
     Some(match *said {
-        "port is already allocated" => format!(
-            "{address} is taken by another container; `docker ps --filter publish={port}` shows it ({said})"
-        ),
-        "address already in use" => {
-            format!("{address} is taken by another process; `ss -ltnp` shows it ({said})")
+        "port is already allocated" => {
+            format!("another container uses {address}: `docker ps --filter publish={port}` shows it ({said})")
         }
-        _ => format!("{address} is no address of this host; `ip address` lists those there are ({said})"),
+        "address already in use" => {
+            format!("another process uses {address}: `ss -ltnp` shows it ({said})")
+        }
+        _ => format!(
+            "this host does not have the address {address}: `ip address` lists its addresses \
+            ({said})"
+        ),
     })
 }
 

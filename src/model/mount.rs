@@ -111,7 +111,7 @@ impl AbsolutePath {
     pub fn parse(what: &str, text: &str) -> Result<Self, InvalidMount> {
         let wrong = |rule: String| Err(InvalidMount(rule));
         if text.contains(':') || text.chars().any(char::is_control) {
-            return wrong(format!("must hold neither colons nor control characters in {what}"));
+            return wrong(format!("must contain neither colons nor control characters in {what}"));
         }
         if text.len() > LONGEST_PATH {
             return wrong(format!("must have at most {LONGEST_PATH} bytes in {what}"));
@@ -147,12 +147,12 @@ impl AbsolutePath {
 pub(super) fn plain_path(what: &str, path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
         return Err(format!(
-            "must be absolute in {what}: neither ~, variables nor a folder to start from are known"
+            "must be absolute in {what}: abide does not expand ~, variables or relative paths"
         ));
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {
-        return Err(format!("must not go up with .. in {what}"));
+        return Err(format!("must not contain .. in {what}"));
     }
     Ok(format!("/{}", parts.join("/")))
 }
@@ -210,7 +210,7 @@ impl Mount {
     pub fn creating(self, create: bool) -> Result<Self, InvalidMount> {
         if create && self.volume().is_some() {
             return Err(InvalidMount(
-                "takes `create` for a path of the host only: a volume is always made".to_owned(),
+                "accepts `create` only for a path of the host: volumes are always created".to_owned(),
             ));
         }
         Ok(Self { create, ..self })
@@ -269,7 +269,7 @@ impl FromStr for Mount {
             [source, target] | [source, target, "rw"] => (source, target, false),
             [source, target, "ro"] => (source, target, true),
             _ => {
-                let rule = "must be \"source:target\", with \":ro\" after it where it is only read";
+                let rule = "must be \"source:target\", or \"source:target:ro\" to mount it read-only";
                 return Err(InvalidMount(rule.to_owned()));
             }
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// An error for an invalid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no {what}: {rule}")]
+#[error("invalid {what} `{text}`: must be {rule}")]
 pub struct InvalidName {
     /// The kind of name, for people.
     pub what: &'static str,
@@ -88,55 +88,56 @@ fn is_plain(text: &str, longest: usize, also: &[u8]) -> bool {
 name!(
     /// A named place where one image runs, such as `dev`.
     EnvironmentName, "environment name",
-    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
+    "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
 );
 
 name!(
     /// A repository's name in the manifest; also the last part of its webhook's URL.
     RepositoryName, "repository name",
-    "1 to 63 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    "1 to 63 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_.")
 );
 
 name!(
     /// A container's name, by the Docker Engine's own rule.
     ContainerName, "container name",
-    "2 to 128 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    "2 to 128 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 128, b"-_.") && t.len() >= 2
 );
 
 name!(
     /// A network's name, by the Docker Engine's own rule.
     NetworkName, "network name",
-    "1 to 128 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    "1 to 128 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 128, b"-_.")
 );
 
 name!(
     /// A host name that the proxy serves. Names below `.invalid` are reserved for abide.
     HostName, "host name",
-    "1 to 253 of a-z 0-9 - in parts of 1 to 63 with dots between them, no part beginning or ending with -, not below .invalid",
+    "1 to 253 characters of a-z 0-9 - in parts of 1 to 63 with dots between them, no part beginning or \
+    ending with -, not below .invalid",
     is_host
 );
 
 name!(
     /// The name of another host, in the manifest's `host` and in the token of its agent.
     AgentName, "agent name",
-    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
+    "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
 );
 
 name!(
     /// An operator's name for a token.
     TokenName, "token name",
-    "1 to 63 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    "1 to 63 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_.")
 );
 
 name!(
     /// The public half of a token: its name in logs and lists.
-    TokenId, "token id",
+    TokenId, "token ID",
     "12 lower-case hexadecimal digits, as `abide token list` shows them",
     |t| t.len() == 12 && is_lower_hex(t)
 );
@@ -151,13 +152,14 @@ name!(
 name!(
     /// A branch, without `refs/heads/`. The grammar is the safe part of git's `check-ref-format`.
     BranchName, "branch name",
-    "1 to 244 of A-Z a-z 0-9 - _ . / + @ #, no part beginning with - or ., no `..`, `//`, `.lock`, `@{`",
+    "1 to 244 characters of A-Z a-z 0-9 - _ . / + @ #, no part beginning with - or ., no `..`, `//`, \
+    `.lock`, `@{`",
     is_branch
 );
 
 name!(
     /// A full commit id: 40 (SHA-1) or 64 (SHA-256) lower-case hexadecimal digits, not all zero.
-    CommitId, "commit id",
+    CommitId, "commit ID",
     "40 or 64 lower-case hexadecimal digits (`git rev-parse REV` prints them)",
     |t| matches!(t.len(), 40 | 64) && is_lower_hex(t) && t.bytes().any(|b| b != b'0')
 );

@@ -40,10 +40,10 @@ impl RemoteUrl {
             return refuse("it must have 1 to 2048 characters");
         }
         if text.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
-            return refuse("it has control characters");
+            return refuse("it contains control characters");
         }
         if text.starts_with('-') {
-            return refuse("it begins with -, as an option would");
+            return refuse("it must not begin with -");
         }
         match text.split_once("://") {
             Some(("https", rest)) => http(Transport::Https, "https", rest),
@@ -52,7 +52,7 @@ impl RemoteUrl {
             Some(("file", path)) => local(text, path),
             _ if text.starts_with('/') => local(text, text),
             Some(_) => Err("its scheme must be https, http, ssh or file"),
-            None if text.contains("::") => Err("remote helpers such as ext:: are not used"),
+            None if text.contains("::") => Err("remote helpers such as ext:: are not supported"),
             None => scp_like(text),
         }
     }
@@ -82,7 +82,7 @@ type Parsed = Result<RemoteUrl, &'static str>;
 
 fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
     if rest.contains(['?', '#', ' ', '\\']) {
-        return Err("it must have no query, fragment, space or backslash");
+        return Err("it must not contain a query, fragment, space or backslash");
     }
     let (authority, path) = split_authority(rest)?;
     let (userinfo, host) = match authority.rsplit_once('@') {
@@ -94,7 +94,7 @@ fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
     let shown = format!("{base}{path}");
     let git = match userinfo {
         None => shown.clone(),
-        Some(user) if user.contains(':') => return Err("it must hold no password"),
+        Some(user) if user.contains(':') => return Err("it must not contain a password"),
         // The user stays in the URL: it selects the password in a credential helper.
         Some(user) => {
             check_escapes(user)?;
@@ -107,7 +107,7 @@ fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
 fn ssh(rest: &str) -> Parsed {
     let (authority, path) = split_authority(rest)?;
     if path.starts_with("/-") || path.contains(char::is_whitespace) {
-        return Err("the path of an ssh url must not begin with - nor have blanks");
+        return Err("the path of an ssh URL must not begin with - or contain blanks");
     }
     if let Some((user, _)) = authority.rsplit_once('@') {
         check_ssh_user(user)?;
@@ -125,7 +125,7 @@ fn scp_like(text: &str) -> Parsed {
     check_ssh_user(user)?;
     check_host(host)?;
     if path.is_empty() || path.starts_with('-') || path.contains(char::is_whitespace) {
-        return Err("the path of an ssh url must not be empty, begin with - or have blanks");
+        return Err("the path of an ssh URL must not be empty, begin with - or contain blanks");
     }
     Ok(RemoteUrl { transport: Transport::Ssh, git: text.into(), shown: text.into(), base: None })
 }
@@ -140,7 +140,7 @@ fn local(text: &str, path: &str) -> Parsed {
 fn split_authority(rest: &str) -> Result<(&str, &str), &'static str> {
     match rest.find('/') {
         Some(at) if at > 0 && at + 1 < rest.len() => Ok(rest.split_at(at)),
-        _ => Err("it must name a host and a path"),
+        _ => Err("it must have a host and a path"),
     }
 }
 
@@ -148,9 +148,9 @@ fn split_authority(rest: &str) -> Result<(&str, &str), &'static str> {
 fn check_host(host: &str) -> Result<(), &'static str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or("its host lacks a closing ]")?;
+            let (address, port) = rest.split_once(']').ok_or("its host has no closing ]")?;
             if address.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err("its host is no IPv6 address");
+                return Err("its host is not an IPv6 address");
             }
             ("v6", port.strip_prefix(':').or((!port.is_empty()).then_some("")))
         }
@@ -161,7 +161,7 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     };
     let first_is_plain = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if !first_is_plain || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        return Err("its host must be of A-Z a-z 0-9 . - _, beginning with a letter or digit");
+        return Err("its host must consist of A-Z a-z 0-9 . - _, beginning with a letter or digit");
     }
     match port.map(str::parse::<u16>) {
         None | Some(Ok(1..)) => Ok(()),
@@ -171,11 +171,11 @@ fn check_host(host: &str) -> Result<(), &'static str> {
 
 fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     if user.contains(':') {
-        return Err("ssh takes no password from a url; use a key");
+        return Err("it contains a password, which ssh does not use: use a key");
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._+".contains(&b);
     if user.is_empty() || user.starts_with('-') || !user.bytes().all(plain) {
-        return Err("its user must be of A-Z a-z 0-9 - . _ +, and not begin with -");
+        return Err("its user must consist of A-Z a-z 0-9 - . _ +, and not begin with -");
     }
     Ok(())
 }

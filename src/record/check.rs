@@ -89,7 +89,7 @@ fn check_format(store: &Store, mirrored: &Mirrored) -> Result<bool, OpenError> {
     match (stored, mirrored) {
         (Some(found), _) if found > FORMAT => Err(OpenError::TooNew { what: "this record".into(), found }),
         (None, Mirrored::TooNew(found)) => {
-            Err(OpenError::TooNew { what: "the mirror of this record".into(), found: *found })
+            Err(OpenError::TooNew { what: "the backup file of this record".into(), found: *found })
         }
         (stored, _) => Ok(stored.is_none()),
     }
@@ -107,7 +107,7 @@ fn mend_store(
     let (id, export) = identify(&mut draft, mirrored, is_new, notices)?;
     if let Some(export) = export.filter(|export| export.serial > sound.counters.serial) {
         notices.push(format!(
-            "the store is behind its mirror, which holds write {} where the store ends with {}",
+            "the store is older than its backup file: the backup has write {}, the store ends with {}",
             export.serial, sound.counters.serial
         ));
         draft.counters.serial = export.serial;
@@ -130,12 +130,13 @@ fn identify<'a>(
     let stored = draft.store().get(Kind::Meta, ID)?.and_then(|id| String::from_utf8(id).ok());
     if let Some(id) = stored.filter(|id| is_id(id)) {
         if export.is_some_and(|export| export.id != id) {
-            notices.push("the mirror beside the store is another record's, and was not used".into());
+            notices
+                .push("the backup file beside the store belongs to another record, and was ignored".into());
         }
         return Ok((id.clone(), export.filter(|export| export.id == id)));
     }
     if is_new && export.is_some() {
-        notices.push("the store was empty, and was restored from its mirror".into());
+        notices.push("the store was empty, and was restored from its backup file".into());
     }
     let id = export.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), |export| export.id.clone());
     draft.put_bytes(Kind::Meta, ID.to_vec(), id.clone().into_bytes());
@@ -192,7 +193,7 @@ impl Sound {
     fn take(&mut self, kind: Kind, (key, value): &Pair) -> Result<(), String> {
         match kind {
             Kind::Meta if key == SERIAL => {
-                self.counters.serial = keys::number(value).ok_or("it is no number")?;
+                self.counters.serial = keys::number(value).ok_or("it is not a number")?;
                 Ok(())
             }
             Kind::Meta | Kind::Quarantine => Ok(()),
@@ -251,7 +252,7 @@ impl Sound {
 
     fn take_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let entry: Entry = parse(value)?;
-        let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
+        let (environment, number) = keys::split(key).ok_or("its key is invalid")?;
         agree(entry.generation.0 == number && number > 0)?;
         let kept = HistoryEntry { entry, outcome: None };
         self.history.entry(environment).or_default().insert(Generation(number), kept);
@@ -261,7 +262,7 @@ impl Sound {
     /// Outcomes come after history, as in [`Kind::ALL`].
     fn take_outcome(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let outcome: Outcome = parse(value)?;
-        let (environment, number) = keys::split(key).ok_or("its key makes no sense")?;
+        let (environment, number) = keys::split(key).ok_or("its key is invalid")?;
         let kept = self.history.get_mut(&environment).and_then(|kept| kept.get_mut(&Generation(number)));
         if let Some(kept) = kept {
             kept.outcome = Some(outcome);
@@ -275,7 +276,7 @@ fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
 }
 
 fn agree(agrees: bool) -> Result<(), String> {
-    if agrees { Ok(()) } else { Err("it does not belong under its key".to_owned()) }
+    if agrees { Ok(()) } else { Err("it does not match its key".to_owned()) }
 }
 
 /// Drafts the missing documents of each environment.

@@ -13,14 +13,15 @@ pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 pub enum OpenError {
     /// Another process has it open.
     #[error(
-        "another abide holds this record ({}): stop it, or talk to it instead of opening its store",
+        "the record {} is in use by another abide process: stop it, or connect to it instead of opening \
+        the store",
         .0.display()
     )]
     Busy(PathBuf),
     /// A later version of abide wrote it.
     #[error(
-        "{what} was written by a newer abide (format {found}, this one reads {supported}): \
-         install that version again, or `export` with it and `import` here",
+        "{what} was written by a newer abide (format {found}; this version reads {supported}): install \
+        that version again, or `export` with it and `import` here",
         supported = super::FORMAT
     )]
     TooNew {
@@ -30,12 +31,12 @@ pub enum OpenError {
         found: u32,
     },
     /// The disk has too little space for the writes of an open.
-    #[error("the record cannot be opened because the disk that holds it is full: free some space")]
+    #[error("the disk of the record is full: free some space")]
     DiskFull,
     /// The user that runs abide may not use a file.
     #[error(
-        "permission denied: `{}`. If the folder is this user's, another user's abide left the file behind; as root: \
-         chown -R --reference={dir} {dir}. If it is not, run abide as its owner",
+        "permission denied: `{}`. If this user owns the folder, the file was left by another user's \
+        abide; as root: chown -R --reference={dir} {dir}. Otherwise run abide as the owner of the folder",
         .path.display(),
         dir = .dir.display()
     )]
@@ -56,10 +57,10 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The store could not be opened, and damage is not the cause.
-    #[error("opening the record's store failed")]
+    #[error("failed to open the record's store")]
     Store(#[source] Cause),
     /// The store was opened but could not be checked or repaired.
-    #[error("checking the record failed")]
+    #[error("failed to check the record")]
     Check(#[source] RecordError),
 }
 
@@ -67,11 +68,11 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Nothing was written.
-    #[error("nothing was recorded, because the disk that holds the record is full: free some space")]
+    #[error("nothing was recorded because the disk of the record is full: free some space")]
     DiskFull,
     /// The store failed. It refuses everything until it is reopened, which is tried at once and then
     /// repeatedly.
-    #[error("{doing} the record failed; it is opened again, and what can be repaired is")]
+    #[error("{doing} the record failed; abide reopens and repairs it")]
     Store {
         /// The step: `reading`, `writing`.
         doing: &'static str,
@@ -79,7 +80,7 @@ pub enum RecordError {
         source: Cause,
     },
     /// One document is unreadable; others are not affected.
-    #[error("{what} cannot be read; a restart of abide sets it aside and restores what can be")]
+    #[error("cannot read {what}; a restart of abide sets it aside and restores what it can")]
     Unreadable {
         /// The document.
         what: String,
@@ -88,12 +89,12 @@ pub enum RecordError {
     },
     /// A generation has the highest possible number, which a record never reaches by itself.
     #[error(
-        "nothing was recorded: `{0}` was seen at the highest generation that there is, so there is no next one; \
-         `abide export`, and `abide import` into a new folder, leave that behind"
+        "nothing was recorded: `{0}` has already reached the highest possible generation; `abide \
+        export`, then `abide import` into a new folder, resets it"
     )]
     NoGeneration(EnvironmentName),
     /// The write may or may not have been made.
-    #[error("a write to the record was cut off")]
+    #[error("a write to the record was interrupted")]
     CutOff(#[source] Cause),
 }
 
@@ -102,8 +103,8 @@ pub enum RecordError {
 pub enum WriteError {
     /// The record changed since it was read.
     #[error(
-        "the record of `{environment}` is at generation {actual}, no longer at {expected}: \
-         look at it again"
+        "the record of `{environment}` is at generation {actual}, no longer at {expected}: check it and \
+        try again"
     )]
     Stale {
         /// The environment of the record.
@@ -114,7 +115,7 @@ pub enum WriteError {
         actual: Generation,
     },
     /// Documents of an import contradict each other.
-    #[error("this export is not taken, and nothing was changed: {0}")]
+    #[error("the export was rejected and nothing was changed: {0}")]
     Disagreeing(String),
     /// The store failed.
     #[error(transparent)]

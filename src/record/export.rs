@@ -77,7 +77,7 @@ pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
         let held = desired.hold.as_ref().and_then(|hold| hold.generation);
         if let Some(held) = held.filter(|held| history.iter().all(|kept| kept.entry.generation != *held)) {
             let name = &desired.environment;
-            let why = format!("`{name}`: it is held at generation {held}, which its history does not have");
+            let why = format!("`{name}`: it is held at generation {held}, which is missing in its history");
             return Err(WriteError::Disagreeing(why));
         }
     }
@@ -88,16 +88,16 @@ pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
 pub(super) fn check(export: &Export) -> Result<(), WriteError> {
     let refuse = |why: String| Err(WriteError::Disagreeing(why));
     if export.format != FORMAT {
-        return refuse(format!("its format is {}, and this abide reads {FORMAT}", export.format));
+        return refuse(format!("its format is {}, but this abide reads {FORMAT}", export.format));
     }
     if !is_id(&export.id) {
-        return refuse("its `id` is not 32 hexadecimal digits".to_owned());
+        return refuse("its `id` must have 32 hexadecimal digits".to_owned());
     }
     let mut seen = BTreeSet::new();
     for environment in &export.environments {
         let name = &environment.desired.environment;
         if !seen.insert(name) {
-            return refuse(format!("`{name}` is in it twice"));
+            return refuse(format!("it contains `{name}` twice"));
         }
         if let Some(why) = disagreement(environment) {
             return refuse(format!("`{name}`: {why}"));
@@ -123,7 +123,7 @@ fn disagreement(of: &EnvironmentExport) -> Option<String> {
     }
     let generations: Vec<_> = history.iter().map(|kept| kept.entry.generation).collect();
     if let Some(pair) = generations.windows(2).find(|pair| pair[0] <= pair[1]) {
-        return Some(format!("in its history generation {} comes after {}", pair[1], pair[0]));
+        return Some(format!("its history has generation {} after {}", pair[1], pair[0]));
     }
     let has_zero = generations.contains(&Generation::default());
     has_zero.then(|| "its history has a generation 0".to_owned())

@@ -62,7 +62,7 @@ impl Hearer {
     /// Returns [`RecordError`] if it cannot be read.
     pub fn heard(&self, environment: &EnvironmentName) -> Result<Option<Heard>, RecordError> {
         let key = environment.as_str().as_bytes();
-        self.shared.store.document(Kind::Heard, key, || format!("what was heard of `{environment}`"))
+        self.shared.store.document(Kind::Heard, key, || format!("the report about `{environment}`"))
     }
 }
 
@@ -79,7 +79,7 @@ fn hear(
             continue;
         }
         let key = environment.as_str().as_bytes();
-        let what = || format!("what was heard of `{environment}`");
+        let what = || format!("the report about `{environment}`");
         let before: Option<Heard> = draft.store().document(Kind::Heard, key, what)?;
         let heard = match before {
             Some(before) if before.covers(&report) => before,
@@ -97,7 +97,8 @@ fn is_too_far_ahead(draft: &Draft<'_>, status: &Status) -> Result<bool, RecordEr
     let recorded = draft.desired(environment)?.entry.generation;
     let is_too_far = observed.0.saturating_sub(recorded.0) > FURTHEST_AHEAD;
     if is_too_far {
-        warn!(%environment, %observed, %recorded, "a report is not taken: no record was ever at that generation");
+        warn!(%environment, %observed, %recorded, "rejected a report: the record never had that \
+            generation");
     }
     Ok(is_too_far)
 }
@@ -165,7 +166,7 @@ fn keep_outcome(
     };
     let key = keys::numbered(environment, generation.0);
     let is_kept = draft.store().get(Kind::History, &key)?.is_some();
-    let what = || format!("what became of generation {generation} of `{environment}`");
+    let what = || format!("the outcome of generation {generation} of `{environment}`");
     let may = match draft.store().document::<Outcome>(Kind::Outcomes, &key, what)? {
         None => true,
         Some(Outcome::Failed(_)) if outcome == Outcome::Ready => {
@@ -189,7 +190,7 @@ fn hear_rollback(
 ) -> Result<(), RecordError> {
     let Some((image, revision)) = recorded(draft, environment, &back.image)? else {
         let image = back.image.shown_digest().map(ToString::to_string);
-        warn!(%environment, image, "a rollback is not taken: it leads to an image that was never recorded");
+        warn!(%environment, image, "rejected a rollback: its image was never recorded");
         return Ok(());
     };
     let (note, message) = (cut(back.note), cut(back.message));

@@ -42,10 +42,13 @@ pub(super) fn mend(
     });
     let newest = found.history.values().next_back().map(|kept| &kept.entry);
     let mut told = |from: &str, generation: Generation| {
-        notices.push(format!("took the record of `{environment}` from {from} (generation {generation})"));
+        notices.push(format!(
+            "restored the record of `{environment}` from {from} (generation \
+            {generation})"
+        ));
     };
     let base = if let Some(mirrored) = ahead {
-        told("the mirror", mirrored.desired.entry.generation);
+        told("the backup file", mirrored.desired.entry.generation);
         Some(mirrored.desired.clone())
     } else {
         found.desired.or_else(|| newest.map(|newest| from_history(environment, newest)))

@@ -81,7 +81,7 @@ impl Mirror {
     pub(super) fn remove(&self) -> Result<(), RecordError> {
         match fs::remove_file(&self.desk.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(RecordError::Store { doing: "removing the mirror of", source: error.into() })
+                Err(RecordError::Store { doing: "removing the backup file of", source: error.into() })
             }
             _ => Ok(()),
         }
@@ -93,7 +93,7 @@ impl Drop for Mirror {
         self.desk.work().ending = true;
         self.desk.changed.notify_all();
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::error!("the mirror of the record ended before its time");
+            tracing::error!("the thread that writes the backup file ended early");
         }
     }
 }
@@ -113,7 +113,7 @@ impl Desk {
                 && !work.failed
             {
                 let error: &(dyn std::error::Error + 'static) = error;
-                tracing::warn!(error, "the mirror of the record could not be written; it is tried again");
+                tracing::warn!(error, "cannot write the backup file of the record; retrying");
             }
             work.failed = result.is_err();
             if result.is_ok() {

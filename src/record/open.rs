@@ -94,7 +94,7 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
     let checked = check::check(&store, &mirrored, &mut notices)?;
     keep_unreadable(&dir.join(mirror::FILE), &mirrored, &mut notices)?;
     let mirror = Mirror::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
-        doing: "starting the mirror in",
+        doing: "starting the backup of",
         path: dir.to_owned(),
         source,
     })?;
@@ -182,11 +182,14 @@ impl Handles {
 /// An existing folder is closed to other users too: sled creates its files with the umask's permissions.
 fn make_folder(dir: &Path) -> Result<(), OpenError> {
     let failed = |doing| move |source| OpenError::Io { doing, path: dir.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("making the folder"))?;
-    let metadata = fs::metadata(dir).map_err(failed("looking at the folder"))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("creating the folder"))?;
+    let metadata = fs::metadata(dir).map_err(failed("inspecting the folder"))?;
     if metadata.permissions().mode() & 0o077 != 0 {
         let closed = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(dir, closed).map_err(failed("closing to others the folder"))?;
+        fs::set_permissions(dir, closed).map_err(failed(
+            "removing the permissions of other users from \
+            the folder",
+        ))?;
     }
     Ok(())
 }
@@ -232,6 +235,6 @@ fn keep_unreadable(path: &Path, mirrored: &Mirrored, notices: &mut Vec<String>) 
         path: path.to_owned(),
         source,
     })?;
-    notices.push(format!("the mirror could not be read ({why}) and was set aside as `{}`", kept.display()));
+    notices.push(format!("cannot read the backup file ({why}); it was set aside as `{}`", kept.display()));
     Ok(())
 }

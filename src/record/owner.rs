@@ -28,7 +28,7 @@ impl Owner {
             for path in foreign(&self.dir, folder.uid()) {
                 if let Err(error) = lchown(&path, Some(folder.uid()), Some(folder.gid())) {
                     let path = path.display();
-                    tracing::warn!(%path, %error, "a file of the record cannot be given to its owner");
+                    tracing::warn!(%path, %error, "cannot change the owner of a file of the record");
                 }
             }
         }

@@ -107,7 +107,7 @@ pub(super) fn documents<T: serde::de::DeserializeOwned>(
             Ok(document) => Some(Ok(document)),
             Err(error) => {
                 let key = String::from_utf8_lossy(&key).into_owned();
-                tracing::warn!(kind = kind.name(), key, %error, "left out a document that cannot be read");
+                tracing::warn!(kind = kind.name(), key, %error, "skipped an unreadable document");
                 None
             }
         },

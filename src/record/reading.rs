@@ -28,7 +28,7 @@ pub fn open_to_read(dir: &Path) -> Result<Handles, OpenError> {
 
 fn copy(dir: &Path) -> Result<TempDir, OpenError> {
     let failed = |doing| move |source| OpenError::Io { doing, path: dir.to_owned(), source };
-    let place = tempfile::tempdir().map_err(failed("making a copy of"))?;
+    let place = tempfile::tempdir().map_err(failed("copying"))?;
     match File::open(dir.join(LOCK)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(place),
         Err(source) => return Err(OpenError::Io { doing: "locking", path: dir.join(LOCK), source }),

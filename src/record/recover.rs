@@ -48,18 +48,15 @@ fn without_snapshots(home: &Path, how: &str, notices: &mut Vec<String>) -> Resul
     let dir = home.join(SLED);
     let copy = aside(home);
     copy_folder(&dir, &copy).map_err(|error| failed("copying", &dir, error))?;
-    notices.push(format!(
-        "the store could not be opened ({how}); a copy of its files is kept in `{}`",
-        copy.display()
-    ));
+    notices
+        .push(format!("cannot open the store ({how}); a copy of its files is kept in `{}`", copy.display()));
     remove_snapshots(&dir, "", notices)?;
     match attempt(&dir) {
         Ok(db) => check_pages(home, db, notices),
         Err(Failure::Other(error)) => Err(error),
         Err(Failure::Damaged(_)) => {
             fs::remove_dir_all(&dir).map_err(|error| failed("removing", &dir, error))?;
-            notices
-                .push("the store could not be opened without its snapshot either, and was begun anew".into());
+            notices.push("cannot open the store without its snapshot either; it was created again".into());
             fresh(&dir, &[])
         }
     }
@@ -76,8 +73,8 @@ fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<s
     let (dir, moved) = (home.join(SLED), aside(home));
     fs::rename(&dir, &moved).map_err(|error| failed("setting aside", &dir, error))?;
     notices.push(format!(
-        "parts of the store could not be read; it was set aside as `{}` and begun anew with the {} \
-         documents that could be",
+        "parts of the store are unreadable; it was set aside as `{}` and created again with the {} \
+        readable documents",
         moved.display(),
         pairs.len()
     ));
@@ -145,7 +142,7 @@ fn attempt(dir: &Path) -> Result<sled::Db, Failure> {
 /// Treats a panic of sled as damage: sled asserts instead of reporting errors.
 fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled gave up while reading its files".into())))
+        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked while reading its files".into())))
 }
 
 fn is_locked(error: &sled::Error) -> bool {
@@ -177,7 +174,7 @@ fn remove_snapshots(dir: &Path, ending: &str, notices: &mut Vec<String>) -> Resu
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("snap.") && name.ends_with(ending) {
             fs::remove_file(entry.path()).map_err(|error| failed("removing", &entry.path(), error))?;
-            notices.push(format!("removed the store's snapshot `{name}`, which sled makes anew"));
+            notices.push(format!("removed the store's snapshot `{name}`, which sled recreates"));
         }
     }
     Ok(())

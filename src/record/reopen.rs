@@ -37,7 +37,7 @@ impl Drop for Reopener {
     fn drop(&mut self) {
         self.store.close_watch();
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::error!("the thread that opens a failed record again ended before its time");
+            tracing::error!("the thread that reopens a failed record ended early");
         }
     }
 }
@@ -47,9 +47,9 @@ fn keep(dir: &Path, store: &Store) {
     while store.await_failure() {
         match reopen(dir, store) {
             Ok(notices) => {
-                tracing::warn!("the record failed, and was opened again");
+                tracing::warn!("the record failed and was reopened");
                 for notice in notices {
-                    tracing::warn!(notice, "the record was repaired");
+                    tracing::warn!(notice, "repaired the record");
                 }
                 pause = PAUSES.0;
             }
@@ -57,10 +57,7 @@ fn keep(dir: &Path, store: &Store) {
                 // The store may have opened, and only the check failed.
                 store.note_failure();
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::error!(
-                    error,
-                    "the record failed and cannot be opened again yet; nothing is recorded"
-                );
+                tracing::error!(error, "the record failed and cannot be reopened yet; nothing is recorded");
                 store.await_close(pause);
                 pause = (pause * 2).min(PAUSES.1);
             }

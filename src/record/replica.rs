@@ -170,7 +170,7 @@ fn declare(
     assignment: StoredAssignment,
 ) -> Result<(), RecordError> {
     let key = environment.as_str().as_bytes();
-    let what = || format!("what `{environment}` is declared to be");
+    let what = || format!("the declaration of `{environment}`");
     let before: Option<StoredAssignment> = draft.store().document(Kind::Assigned, key, what)?;
     if before.as_ref() != Some(&assignment) {
         draft.put(Kind::Assigned, key.to_vec(), &assignment)?;

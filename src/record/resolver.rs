@@ -173,7 +173,7 @@ impl Resolver {
         at: Timestamp,
     ) -> Result<bool, RecordError> {
         let (image, recipe) = (Some(image), Some(recipe));
-        let note = Some(format!("how generation {generation} is built was edited"));
+        let note = Some(format!("the build of generation {generation} was edited"));
         let origin = Some(Origin::ManifestEdit);
         let entry = Entry { image, recipe, origin, note, at, ..Entry::default() };
         let environment = environment.clone();

@@ -24,7 +24,7 @@ const TRIED: &[u8] = b"tried";
 
 /// The reason why nothing can be recorded now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nothing can be recorded now: {why}")]
+#[error("cannot write the record: {why}")]
 pub struct WriteTrouble {
     /// Whether space is lacking, which reopening the record does not fix.
     pub is_full: bool,

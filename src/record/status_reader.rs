@@ -47,7 +47,7 @@ impl StatusReader {
     /// Returns [`RecordError`] if it cannot be read.
     pub fn memory(&self, environment: &EnvironmentName) -> Result<Memory, RecordError> {
         let key = environment.as_str().as_bytes();
-        let what = || format!("the loop's memory of `{environment}`");
+        let what = || format!("the reconcile state of `{environment}`");
         Ok(self.store().document(Kind::Memory, key, what)?.unwrap_or_default())
     }
 

@@ -336,7 +336,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         let opened = self.opened();
         if let Some(Err(error)) = opened.as_ref().map(|opened| opened.db.flush()) {
-            tracing::warn!(%error, "the record could not be flushed when it was closed");
+            tracing::warn!(%error, "cannot flush the record while closing it");
         }
     }
 }
@@ -401,7 +401,7 @@ pub(super) fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>, RecordError>
 
 /// The error while the store is being reopened.
 fn closed() -> RecordError {
-    RecordError::Store { doing: "reading", source: "it is being opened again after it failed".into() }
+    RecordError::Store { doing: "reading", source: "it is being reopened after a failure".into() }
 }
 
 fn failed(doing: &'static str, error: sled::Error) -> RecordError {

@@ -60,10 +60,10 @@ pub struct NewToken {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// A valid token has the same name.
-    #[error("a token called `{0}` is in force: choose another name, or revoke it first")]
+    #[error("a valid token named `{0}` already exists: choose another name, or revoke that token first")]
     NameTaken(TokenName),
     /// The system has no random numbers.
-    #[error("the system gave no random numbers")]
+    #[error("the system returned no random numbers")]
     NoRandomness(#[source] Cause),
     /// The store failed.
     #[error(transparent)]

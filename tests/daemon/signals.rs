@@ -44,7 +44,7 @@ fn a_hangup_has_the_manifest_read_although_no_file_of_it_changed() {
     let daemon = place.serve(&[]);
     std::fs::rename(place.path("token"), place.path("away")).unwrap();
     daemon.signal(Signal::HUP);
-    daemon.logs("the edited manifest is not taken");
+    daemon.logs("the edited manifest is invalid");
     let warned = place.abide(&["status"]);
     assert!(warned.stderr.contains("token"), "{}", warned.stderr);
     std::fs::rename(place.path("away"), place.path("token")).unwrap();

@@ -98,7 +98,7 @@ fn a_second_daemon_on_the_same_folder_is_refused_in_words_and_the_first_goes_on(
     let _first = place.serve(&[]);
     let second = place.abide(&["daemon", "--listen", "127.0.0.1:0"]);
     assert_eq!(second.code, 1);
-    assert!(second.stderr.contains("another abide holds this record"), "{}", second.stderr);
+    assert!(second.stderr.contains("is in use by another abide process"), "{}", second.stderr);
     assert_eq!(place.abide(&["status"]).code, 0);
 }
 

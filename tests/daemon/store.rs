@@ -63,14 +63,14 @@ fn a_disk_that_fails_for_a_while_ends_no_recording() {
     assert_eq!(place.push(SECRET, "dev", "b").0, 503);
     assert_eq!(place.abide(&["hold", "dev", "--reason", "x"]).code, 1);
     let ready = || place.get("/readyz");
-    eventually("it is not ready", PATIENCE, || ready().1.contains("recorded"));
+    eventually("it is not ready", PATIENCE, || ready().1.contains("cannot write the record"));
     assert_eq!(ready().0, 503);
 
     fs::remove_file(&broken).unwrap();
     eventually("it records again", PATIENCE, || place.push(SECRET, "dev", "c").0 == 202);
     assert_eq!(place.abide(&["hold", "dev", "--reason", "after it"]).code, 0);
-    eventually("readiness says so", PATIENCE, || !ready().1.contains("recorded"));
-    daemon.logs("opened again");
+    eventually("readiness says so", PATIENCE, || !ready().1.contains("cannot write the record"));
+    daemon.logs("was reopened");
     drop(daemon);
     assert!(place.abide(&["export"]).stdout.contains("after it"));
 }

@@ -254,7 +254,7 @@ fn a_port_that_another_process_has_is_named_with_what_shows_it_and_waited_for() 
     let taken = TcpListener::bind(("127.0.0.1", spot.port)).unwrap();
     let _daemon = spot.daemon();
     assert_eq!(spot.set(&image).code, 0);
-    let words = format!("127.0.0.1:{} is taken by another process; `ss -ltnp` shows it", spot.port);
+    let words = format!("another process uses 127.0.0.1:{}: `ss -ltnp` shows it", spot.port);
     let status = spot.until("the port is told", |status| message(status).contains(&words));
     assert!(!status["next_retry"].is_null() && status["status"] == "Degraded", "{status}");
     drop(taken);

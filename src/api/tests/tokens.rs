@@ -53,7 +53,7 @@ async fn an_agents_token_is_called_by_the_agents_name() {
     let api = api();
     let issued = create(&api, &json!({"role": "agent", "agent": "online"})).await.moved();
     assert_eq!((&issued["name"], &issued["agent"]), (&json!("online"), &json!("online")));
-    create(&api, &json!({"role": "agent", "agent": "online"})).await.refuses(409, "is in force");
+    create(&api, &json!({"role": "agent", "agent": "online"})).await.refuses(409, "already exists");
     create(&api, &json!({"role": "agent", "agent": "online", "name": "online-2"})).await.moved();
 }
 
@@ -64,13 +64,13 @@ async fn what_makes_no_sense_makes_no_token() {
         (json!({"role": "admin"}), 400, "missing `name`"),
         (json!({"name": "x"}), 400, "missing field `role`"),
         (json!({"name": "x", "role": "root"}), 400, "unknown variant `root`"),
-        (json!({"name": "a b", "role": "admin"}), 400, "is no token name"),
+        (json!({"name": "a b", "role": "admin"}), 400, "invalid token name"),
         (json!({"name": "x", "role": "deployer"}), 400, "missing `environments`"),
         (json!({"name": "x", "role": "deployer", "environments": ["prd"]}), 404, "did you mean `prod`?"),
         (json!({"name": "x", "role": "viewer", "environments": ["dev"]}), 400, "is only for a deployer"),
         (json!({"name": "x", "role": "admin", "agent": "online"}), 400, "`agent` is only for an agent"),
         (json!({"name": "x", "role": "agent"}), 400, "missing `agent`: give the name of the agent"),
-        (json!({"role": "agent", "agent": "../x"}), 400, "is no agent name"),
+        (json!({"role": "agent", "agent": "../x"}), 400, "invalid agent name"),
         (json!({"name": "x", "role": "admin", "expires": "soon"}), 400, "invalid `expires`"),
         (json!({"name": "x", "role": "admin", "expires": "0s"}), 400, "more than zero"),
         (json!({"name": "x", "role": "admin", "secret": "x"}), 400, "unknown field `secret`"),

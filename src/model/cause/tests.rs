@@ -99,19 +99,21 @@ fn a_port_that_is_taken_is_told_with_what_shows_who_has_it() {
     for (words, told) in [
         (
             "driver failed programming external connectivity on endpoint x (y): Bind for 0.0.0.0:8080 failed: port is already allocated",
-            "0.0.0.0:8080 is taken by another container; `docker ps --filter publish=8080` shows it (port is already allocated)",
+            "another container uses 0.0.0.0:8080: `docker ps --filter publish=8080` shows it (port is \
+            already allocated)",
         ),
         (
             "Error starting userland proxy: listen tcp4 127.0.0.1:8080: bind: address already in use",
-            "127.0.0.1:8080 is taken by another process; `ss -ltnp` shows it (address already in use)",
+            "another process uses 127.0.0.1:8080: `ss -ltnp` shows it (address already in use)",
         ),
         (
             "failed to bind host port for 0.0.0.0:80:172.18.0.2:8080/tcp: address already in use",
-            "0.0.0.0:80 is taken by another process; `ss -ltnp` shows it (address already in use)",
+            "another process uses 0.0.0.0:80: `ss -ltnp` shows it (address already in use)",
         ),
         (
             "Error starting userland proxy: listen tcp6 [::1]:80: bind: cannot assign requested address",
-            "[::1]:80 is no address of this host; `ip address` lists those there are (cannot assign requested address)",
+            "this host does not have the address [::1]:80: `ip address` lists its addresses (cannot \
+            assign requested address)",
         ),
     ] {
         assert_eq!(advice(words).as_deref(), Some(told));

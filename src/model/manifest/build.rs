@@ -111,7 +111,7 @@ fn read_bounds(table: &Table<'_>) -> Bounds {
 
 fn read_dockerfile(table: &Table<'_>) -> Option<Recipe> {
     for field in table.present(&OF_SCRIPTS) {
-        field.must("goes with `script`, which is not there");
+        field.must("goes with `script`, which is not set");
     }
     let steps = list(table, "step", "a list of [[environment.NAME.build.step]] tables", read_step);
     refuse_equal_outputs(table, &steps);
@@ -152,7 +152,10 @@ fn read_args(table: &Table<'_>) -> BTreeMap<String, String> {
 /// Rejects secrets: build arguments stay readable in the image's history.
 fn read_arg(field: &Field<'_>) -> Option<String> {
     if let toml::de::DeValue::Table(_) = field.value() {
-        field.must("must be a text: build arguments stay in the image, so secrets go into `secrets`");
+        field.must(
+            "must be a text: build arguments are stored in the image, so put secrets into \
+            `secrets`",
+        );
         return None;
     }
     secrets::plain(field)
@@ -170,7 +173,7 @@ fn read_step(field: &Field<'_>) -> Option<BuildStep> {
         }
         (None, Some(_)) => read_dockerfile_step(&table),
         _ => {
-            table.problem("a build step needs one of `archive` and `dockerfile`");
+            table.problem("a build step needs either `archive` or `dockerfile`");
             None
         }
     }
@@ -190,7 +193,7 @@ fn refuse_equal_outputs(table: &Table<'_>, steps: &[BuildStep]) {
     for step in steps {
         let (BuildStep::Archive { output } | BuildStep::Dockerfile { output, .. }) = step;
         if !seen.insert(output) {
-            table.problem(format!("two steps of `{}` make the same file `{output}`", table.path()));
+            table.problem(format!("two steps of `{}` create the same file `{output}`", table.path()));
         }
     }
 }
@@ -217,7 +220,7 @@ fn script_image(text: &str) -> Result<String, String> {
     if grammar::is_image(&text.replace(BUILD_NUMBER, "0")) {
         return Ok(text.to_owned());
     }
-    Err("must be an image that the script makes, such as \"keepwork/dev:b{build_number}\"".to_owned())
+    Err("must be an image that the script creates, such as \"keepwork/dev:b{build_number}\"".to_owned())
 }
 
 fn read_removal(field: &Field<'_>) -> Option<String> {

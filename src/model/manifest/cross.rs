@@ -106,7 +106,7 @@ impl Declared {
     fn is_first(&mut self, field: &Field<'_>) -> bool {
         let here = field.place();
         if let Some(first) = self.first.get(field.path()) {
-            let message = format!("`{}` is declared in {first} already", field.path());
+            let message = format!("`{}` is already declared in {first}", field.path());
             self.duplicates.push(Problem::new(&here.file, Some(here.line), message));
             return false;
         }
@@ -184,7 +184,7 @@ fn containers_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     for (name, draft) in all {
         let Some(container) = &draft.container else { continue };
         if let Some(owner) = owners.get(container) {
-            let message = format!("the container `{container}` is already that of `environment.{owner}`");
+            let message = format!("the container `{container}` already belongs to `environment.{owner}`");
             found.push(places.problem(&format!("environment.{name}.container"), message));
         } else {
             owners.insert(container, name);
@@ -221,8 +221,8 @@ fn images_made_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
         // No two builds have the same number.
         if maker != name && !image.contains(BUILD_NUMBER) {
             let message = format!(
-                "the script of `environment.{maker}` makes `{image}` too: give each its own name, or one with \
-                 {BUILD_NUMBER}"
+                "the script of `environment.{maker}` also creates `{image}`: use different names, or \
+                names with {BUILD_NUMBER}"
             );
             found.push(places.problem(&format!("environment.{name}.build.image"), message));
         }
@@ -236,7 +236,7 @@ fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem>
     let mut found = Vec::new();
     for (name, draft) in &declared.environments {
         let mut say = |path: String, what: String| {
-            found.push(places.problem(&path, format!("{what} is already that of the managed registry")));
+            found.push(places.problem(&path, format!("{what} is already used by the managed registry")));
         };
         if draft.container.as_ref() == Some(&registry.container) {
             say(format!("environment.{name}.container"), format!("the container `{}`", registry.container));
@@ -333,7 +333,7 @@ fn cycle_message(cycle: &[&EnvironmentName]) -> String {
         return format!("`environment.{only}` cannot be promoted from itself");
     }
     let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|name| name.as_str()).collect();
-    format!("the promotions go round in a circle: {}", names.join(" from "))
+    format!("circular promotions: {}", names.join(" from "))
 }
 
 /// Repositories and environments that are referenced but not declared.
@@ -360,11 +360,11 @@ fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
 
 fn lost<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     if let Some(near) = nearest(name, known.clone()) {
-        return format!("there is no {kind} `{name}`; did you mean `{near}`?");
+        return format!("unknown {kind} `{name}`; did you mean `{near}`?");
     }
     let known: Vec<&str> = known.collect();
     if known.is_empty() {
-        return format!("there is no {kind} `{name}`; declare it as `[{kind}.{name}]`");
+        return format!("unknown {kind} `{name}`; declare it as `[{kind}.{name}]`");
     }
-    format!("there is no {kind} `{name}`; declared are {}", known.join(", "))
+    format!("unknown {kind} `{name}`; the manifest declares {}", known.join(", "))
 }

@@ -99,7 +99,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
 fn needs_port(table: &Table<'_>) {
     let published = table.get("publish").filter(|field| !matches!(field.value(), DeValue::Boolean(false)));
     for field in published.into_iter().chain(table.get("hostname")) {
-        field.must("needs a `port`, where the program in the container listens");
+        field.must("needs a `port`, on which the program in the container listens");
     }
 }
 
@@ -125,7 +125,7 @@ fn read_supply(table: &Table<'_>) -> Option<Supply> {
         return read_followed_tag(table, &image);
     }
     if let (None, Some(build)) = (&source, table.get("build")) {
-        build.must("needs a `source` that says what is built");
+        build.must("needs a `source` with the branch to build");
     }
     match (source, promote_from) {
         (Some(source), None) => read_source(&source),
@@ -143,14 +143,14 @@ fn read_supply(table: &Table<'_>) -> Option<Supply> {
 fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
     let field = table.get("push")?;
     if table.get("source").is_none() {
-        field.must("goes with a `source` and its `build`: only what is built here is pushed");
+        field.must("goes with a `source` and its `build`: only images built here are pushed");
     }
     field.parsed("a repository such as \"localhost:5000/keepwork/prod\"", grammar::push_target)
 }
 
 fn read_followed_tag(table: &Table<'_>, image: &Field<'_>) -> Option<Supply> {
     for other in table.present(&["source", "promote_from", "build", "push"]) {
-        other.must("does not go with `image`, which follows a tag in a registry");
+        other.must("does not go with `image`, which tracks a tag in a registry");
     }
     let image = image.parsed("an image such as \"localhost:5000/shop/app:stable\"", grammar::followed_tag)?;
     Some(Supply::Tag { image })
@@ -166,7 +166,7 @@ fn read_source(field: &Field<'_>) -> Option<Supply> {
 fn read_branch(field: &Field<'_>) -> Option<BranchName> {
     let branch: BranchName = field.name()?;
     if branch.as_str().starts_with("refs/") {
-        field.must("must be the branch alone, without refs/heads/");
+        field.must("must be only the branch, without refs/heads/");
     }
     Some(branch)
 }
@@ -178,12 +178,15 @@ fn read_host(table: &Table<'_>) -> Option<AgentName> {
     let host = field.name();
     if table.get("source").is_some() {
         field.must(
-            "does not go with `source`: what is built here runs here; declare an environment with \
-             `promote_from` for the other host",
+            "does not go with `source`: this environment would be built here and run on another host; \
+            declare an environment with `promote_from` for the other host",
         );
     }
     if table.get("hostname").is_some() {
-        field.must("does not go with `hostname`: the front of this machine serves what runs on it; publish a port there");
+        field.must(
+            "does not go with `hostname`: the proxy serves only containers of this host; publish \
+            a port there",
+        );
     }
     host
 }
@@ -199,7 +202,7 @@ fn read_volumes(table: &Table<'_>) -> Vec<Mount> {
     for item in field.items("a list such as [\"dev-log:/var/log/app\"]") {
         let Some(mount) = read_mount(&item) else { continue };
         if !targets.insert(mount.target().clone()) {
-            item.must(format!("mounts over {}, which is mounted already", mount.target()));
+            item.must(format!("mounts over {}, which is already mounted", mount.target()));
         }
         mounts.push(mount);
     }

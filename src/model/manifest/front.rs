@@ -73,7 +73,7 @@ fn read_https(table: &Table<'_>) -> Option<HttpsSpec> {
             Some(HttpsSpec { port: port?, certificate: certificate?, key: key? })
         }
         _ => {
-            table.problem("`front` needs `https`, `certificate` and `key` together, or none of them");
+            table.problem("`front` needs `https`, `certificate` and `key` together, or none of the three");
             None
         }
     }
@@ -99,7 +99,7 @@ fn host_names_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     for (name, draft) in all {
         let Some(host) = &draft.hostname else { continue };
         if let Some(owner) = owners.get(host) {
-            let message = format!("the host name `{host}` is already that of `environment.{owner}`");
+            let message = format!("the host name `{host}` already belongs to `environment.{owner}`");
             found.push(places.problem(&format!("environment.{name}.hostname"), message));
         } else {
             owners.insert(host, name);
@@ -117,8 +117,8 @@ fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: 
         update == Some(Update::StartFirst) && draft.publish.is_some() && !has_front(&draft.host)
     });
     let problem = |(name, _): &Named<'_>| {
-        let message = "`update` = \"start-first\" needs a front that switches from one container to the other: \
-                       add `[front]`, or `publish = false`";
+        let message = "`update` = \"start-first\" needs a proxy that switches between the containers: \
+            add `[front]`, or `publish = false`";
         places.problem(&format!("environment.{name}.update"), message)
     };
     both.map(problem).collect()
@@ -127,7 +127,7 @@ fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: 
 fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let named = all.iter().filter(|(_, draft)| draft.hostname.is_some());
     let problem = |(name, _): &Named<'_>| {
-        let message = "`hostname` needs a front that serves it: add `[front]`, whose keys all have defaults";
+        let message = "`hostname` needs the proxy: add `[front]`, whose keys all have defaults";
         places.problem(&format!("environment.{name}.hostname"), message)
     };
     named.map(problem).collect()
@@ -138,7 +138,7 @@ fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> 
     let mut found = Vec::new();
     let https = front.https.as_ref().map(|https| https.port);
     if https == Some(front.http) {
-        let message = format!("`https` must be another port than `http`, which is {}", front.http);
+        let message = format!("`https` must be a different port than `http`, which is {}", front.http);
         found.push(places.problem("front.https", message));
     }
     for (name, draft) in all {
@@ -149,7 +149,8 @@ fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> 
             _ => continue,
         };
         let message = format!(
-            "the host port {} is `{key}` of the front; publish another, or `publish = false` and a `hostname`",
+            "the host port {} is `{key}` of the proxy: publish another port, or set `publish = false` \
+            and a `hostname`",
             publish.port
         );
         found.push(places.problem(&port_path(places, name), message));

@@ -43,7 +43,7 @@ pub(in crate::model) fn patience(duration: Duration) -> Result<Duration, String>
 /// Checks the stop timeout of a container.
 pub(in crate::model) fn stop_timeout(duration: Duration) -> Result<Duration, String> {
     if duration.subsec_nanos() != 0 {
-        return Err("must be whole seconds: the Docker Engine counts no finer".to_owned());
+        return Err("must be whole seconds, which is the engine's resolution".to_owned());
     }
     short_enough(duration)
 }
@@ -68,7 +68,7 @@ pub(in crate::model) fn port(port: u16) -> Result<u16, String> {
 
 /// Checks a text that is passed to a program.
 pub(in crate::model) fn text(text: String) -> Result<String, String> {
-    if text.contains('\0') { Err("must not hold a NUL character".to_owned()) } else { Ok(text) }
+    if text.contains('\0') { Err("must not contain a NUL character".to_owned()) } else { Ok(text) }
 }
 
 /// Parses a size in bytes: `512MiB`, `1g`, `1073741824`. As in Docker, every unit is a power of 1024.
@@ -141,16 +141,17 @@ pub(in crate::model) fn variable(name: &str) -> Result<(), String> {
     if first && rest {
         return Ok(());
     }
-    Err("cannot name an environment variable: take letters, digits, _ . and -, a digit not first".to_owned())
+    Err("cannot be the name of an environment variable: use letters, digits, _ . and -, not beginning with a \
+        digit".to_owned())
 }
 
 /// Checks the name of the daemon's environment variable that holds a secret.
 pub(in crate::model) fn secret_variable(name: &str) -> Result<String, String> {
     if name.is_empty() || name.contains('.') || name.contains('-') || variable(name).is_err() {
         // The error must not repeat the name: writing the secret itself here is a common mistake.
-        return Err(
-            "must name an environment variable of the daemon, such as \"KEEPWORK_WEBHOOK_SECRET\"".to_owned()
-        );
+        return Err("must be the name of an environment variable of the daemon, such as \
+            \"KEEPWORK_WEBHOOK_SECRET\""
+            .to_owned());
     }
     Ok(name.to_owned())
 }
@@ -161,7 +162,7 @@ pub(super) fn build_id(name: &str) -> Result<(), String> {
     if plain && !name.is_empty() && !name.starts_with('-') {
         return Ok(());
     }
-    Err("cannot be a name in a build: take letters, digits, _ . and -".to_owned())
+    Err("cannot be a name in a build: use letters, digits, _ . and -".to_owned())
 }
 
 /// Checks the name or the number of a stage of a Dockerfile.
@@ -250,7 +251,7 @@ pub(super) fn inside_or_all(text: &str) -> Result<String, String> {
         return Err("must not leave the checkout with ..".to_owned());
     }
     if text.chars().any(char::is_control) {
-        return Err("must not hold control characters".to_owned());
+        return Err("must not contain control characters".to_owned());
     }
     Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
 }
@@ -302,12 +303,12 @@ const OWN_HEADERS: [&str; 5] = ["host", "connection", "content-length", "transfe
 pub(in crate::model) fn header_name(name: &str) -> Result<(), String> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
-        return Err("cannot name a header: take letters, digits and -".to_owned());
+        return Err("cannot be the name of a header: use letters, digits and -".to_owned());
     }
     let own = OWN_HEADERS.iter().find(|own| name.eq_ignore_ascii_case(own));
     match own {
-        Some(&"host") => Err("is not a header to set here: declare it as `host` in `health`".to_owned()),
-        Some(_) => Err("is a header that the probe sets itself".to_owned()),
+        Some(&"host") => Err("cannot be set here: use `host` in `health`".to_owned()),
+        Some(_) => Err("cannot be set here: the probe sets it".to_owned()),
         None => Ok(()),
     }
 }
@@ -333,5 +334,5 @@ pub(in crate::model) fn probe_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(text.to_owned());
     }
-    Err("must be the path of a URL such as \"/\" or \"/healthz?full=1\"".to_owned())
+    Err("must be the path of a URL, such as \"/\" or \"/healthz?full=1\"".to_owned())
 }

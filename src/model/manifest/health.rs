@@ -43,7 +43,7 @@ fn read_table(field: &Field<'_>, port: Option<u16>, default: &HealthSpec) -> Opt
         probe,
     };
     if health.probe.needs_port() && port.is_none() && own_port.is_none() {
-        field.must("needs a `port`, here or in the environment, to connect to");
+        field.must("needs a `port`, here or in the environment");
     }
     if let Err(predicate) = grammar::health(&health) {
         field.must(predicate);
@@ -64,12 +64,12 @@ fn patience(table: &Table<'_>, key: &'static str, default: Duration) -> Duration
 fn read_probe(table: &Table<'_>, has_port: bool, default: &HealthSpec) -> Probe {
     let kinds = table.present(&KINDS);
     if let [_, second, ..] = &kinds[..] {
-        second.problem("`health` takes only one of `http`, `tcp`, `command`, `docker` and `none`");
+        second.problem("`health` accepts only one of `http`, `tcp`, `command`, `docker` and `none`");
     }
     let kind = kinds.first();
     if kind.is_none_or(|kind| kind.key() != "http") {
         for field in table.present(&OF_HTTP) {
-            field.must("goes with `http` alone");
+            field.must("goes only with `http`");
         }
     }
     match kind {
@@ -90,7 +90,7 @@ fn read_kind(kind: &Field<'_>, has_port: bool, default: &HealthSpec) -> Probe {
         _ => {}
     }
     if kind.flag() == Some(false) {
-        kind.must("must be true or left out");
+        kind.must("must be true or omitted");
     }
     let probe = match kind.key() {
         "docker" => Probe::Docker,
@@ -98,7 +98,7 @@ fn read_kind(kind: &Field<'_>, has_port: bool, default: &HealthSpec) -> Probe {
         _ => Probe::Tcp,
     };
     if has_port && !probe.needs_port() {
-        kind.must("does not go with `port`, which only `http` and `tcp` connect to");
+        kind.must("does not go with `port`, which only `http` and `tcp` use");
     }
     probe
 }

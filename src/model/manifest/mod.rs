@@ -77,7 +77,12 @@ pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
     if problems.is_empty() && declared.is_empty() {
         // A file that an editor has just emptied must not count as a request to run nothing.
         let file = files.first().map_or("the manifest", |file| &file.name);
-        problems.push(Problem::new(file, None, "no environment is declared, such as `[environment.dev]`"));
+        problems.push(Problem::new(
+            file,
+            None,
+            "the manifest declares no environment, such as \
+            `[environment.dev]`",
+        ));
     }
     if problems.is_empty() {
         Ok(Parsed { manifest: declared.into_manifest(), places })
@@ -108,11 +113,11 @@ fn not_toml(text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> 
     let start = text.get(..at.start).map_or(0, |before| before.rfind('\n').map_or(0, |end| end + 1));
     let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     match (line.trim_end().strip_suffix('='), named) {
-        (Some(key), _) => format!("`{}` has no value: write one after the `=`", key.trim()),
+        (Some(key), _) => format!("`{}` has no value: add one after the `=`", key.trim()),
         (None, Some(named)) if message == "duplicate key" => {
-            format!("`{named}` is declared twice: remove one, or merge both")
+            format!("`{named}` is declared twice: remove one of them, or merge them")
         }
-        _ => format!("this is not valid TOML: {message}"),
+        _ => format!("invalid TOML: {message}"),
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
         (Some(certificate), Some(key)) => Some(CertificateFiles { certificate: certificate?, key: key? }),
         (None, None) => None,
         _ => {
-            table.problem("`registry` takes `certificate` and `key` together");
+            table.problem("`registry` needs `certificate` and `key` together");
             None
         }
     };
@@ -49,7 +49,8 @@ pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
         publish.is_some_and(|publish| !publish.address.is_some_and(|address| address.is_loopback()));
     if is_open && htpasswd.is_none() {
         table.problem(
-            "`registry` is published beyond this host and needs `htpasswd`: anyone could push to it",
+            "`registry` is reachable from other hosts and needs `htpasswd`: otherwise everyone could \
+            push to it",
         );
     }
     let (image, publish, container, volume) = (image?, publish?, container?, volume?);
@@ -92,7 +93,7 @@ fn read_poll(table: &Table<'_>) -> Option<Duration> {
     let field = table.get("poll")?;
     let poll = field.duration()?;
     if !poll.is_zero() && poll < SHORTEST_POLL {
-        field.must("must be at least \"5s\", or \"0s\" for never");
+        field.must("must be at least \"5s\", or \"0s\" to turn it off");
     }
     Some(poll)
 }

@@ -29,7 +29,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<RepositorySpec> {
     let url = url.parsed("a URL or an absolute path", url::repository_url)?;
     if login.is_some() && !url.starts_with("https://") && !url.starts_with("http://") {
         let path = table.path();
-        table.problem(format!("`{path}` has a `username`, which is only asked for by https:// and http://"));
+        table.problem(format!("`{path}` has a `username`, which only https:// and http:// use"));
     }
     Some(RepositorySpec { url, login, webhook, poll })
 }
@@ -38,7 +38,7 @@ fn read_poll(table: &Table<'_>) -> Duration {
     let Some(field) = table.get("poll") else { return DEFAULT_POLL };
     let Some(poll) = field.duration() else { return DEFAULT_POLL };
     if !poll.is_zero() && poll < SHORTEST_POLL {
-        field.must("must be at least \"5s\", or \"0s\" for never");
+        field.must("must be at least \"5s\", or \"0s\" to turn it off");
     }
     poll
 }

@@ -18,7 +18,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
         }
         [field] => field.parsed("the path of a file", grammar::host_path).map(SecretRef::SecretFile),
         found => {
-            let which = if found.is_empty() { "needs" } else { "takes only" };
+            let which = if found.is_empty() { "needs" } else { "accepts only" };
             table.problem(format!("`{}` {which} one of `secret_env` and `secret_file`", table.path()));
             None
         }
@@ -53,7 +53,7 @@ pub(super) fn plain(field: &Field<'_>) -> Option<String> {
         DeValue::Integer(number) => {
             let found = integer(number);
             if found.is_none() {
-                field.must("is too large a number; put it in quotes");
+                field.must("is too large a number: put it in quotes");
             }
             found.map(|number| number.to_string())
         }

@@ -207,7 +207,7 @@ impl<'a> Field<'a> {
     fn text_as(&self, expected: &str) -> Option<&'a str> {
         match self.value {
             DeValue::String(text) if text.contains('\0') => {
-                self.must("must not hold a NUL character");
+                self.must("must not contain a NUL character");
                 None
             }
             DeValue::String(text) => Some(text),

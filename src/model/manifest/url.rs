@@ -24,12 +24,10 @@ fn advice(text: &str) -> Option<String> {
         Some(("https" | "http", authority))
             if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) =>
         {
-            "must not hold a password: name it by `secret_env` or `secret_file`, beside a `username`"
+            "must not contain a password: put it into `secret_env` or `secret_file`, beside a `username`"
         }
         Some(("file", _)) => "must have an absolute path: file:///srv/git/keepwork.git",
-        None if text.starts_with(['~', '.']) => {
-            "must be absolute: neither ~ nor a folder to start from is known"
-        }
+        None if text.starts_with(['~', '.']) => "must be absolute: abide does not expand ~ or relative paths",
         None if !text.contains([':', ' ']) && !text.is_empty() && !text.starts_with('-') => {
             "must be absolute: a relative path depends on where the daemon was started"
         }

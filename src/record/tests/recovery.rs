@@ -75,7 +75,7 @@ async fn a_second_opener_is_told_who_holds_the_record() {
     let first = open(home.path()).unwrap();
     let error = open(home.path()).err().unwrap();
     assert!(matches!(error, OpenError::Busy(_)), "{error:?}");
-    assert!(error.to_string().contains("another abide holds this record"), "{error}");
+    assert!(error.to_string().contains("is in use by another abide process"), "{error}");
     drop(first);
     open(home.path()).unwrap();
 }
@@ -110,7 +110,7 @@ async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
         fs::write(snapshot, b"garbage").unwrap();
     }
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "could not be opened"), "{:?}", handles.notices);
+    assert!(told(&handles, "cannot open the store"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap(), export);
     assert_eq!(set_aside(home.path()), 1);
 }
@@ -183,7 +183,7 @@ async fn a_lost_store_is_restored_from_its_mirror() {
     let (home, export) = closed().await;
     fs::remove_dir_all(home.path().join("sled")).unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "restored from its mirror"), "{:?}", handles.notices);
+    assert!(told(&handles, "restored from its backup file"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap().environments, export.environments);
 }
 
@@ -204,7 +204,7 @@ async fn a_mirror_of_another_record_restores_nothing() {
     plant(home.path(), Kind::Desired, b"dev", Some(b"spoilt"));
     fs::write(home.path().join("record.json"), serde_json::to_vec(&other).unwrap()).unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "another record's"), "{:?}", handles.notices);
+    assert!(told(&handles, "another record"), "{:?}", handles.notices);
     assert_eq!(handles.id, export.id);
 }
 

@@ -207,6 +207,6 @@ async fn after_the_highest_generation_there_is_none_and_that_is_said() {
     let highest = Status { observed_generation: Generation(u64::MAX), ..status("") };
     record.handles.status_writer.report(&highest, &Memory::default()).await.unwrap();
     let error = record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap_err();
-    assert!(error.to_string().contains("there is no next one"), "{error}");
+    assert!(error.to_string().contains("highest possible generation"), "{error}");
     assert_eq!(record.handles.desired.get(&name("dev")).unwrap().entry.generation, Generation(0));
 }

@@ -263,7 +263,7 @@ async fn an_export_that_contradicts_itself_is_refused_and_changes_nothing() {
         ("twice", |export| export.environments.push(export.environments[0].clone())),
         ("does not begin with", |export| export.environments[0].history.reverse()),
         ("does not begin with", |export| export.environments[0].desired.entry.image = Some(image(9))),
-        ("comes after", |export| {
+        (" after ", |export| {
             let first = export.environments[0].history[0].clone();
             export.environments[0].history.push(first);
         }),
