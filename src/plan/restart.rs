@@ -114,7 +114,7 @@ pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
             format!("was stopped by abide in favor of another container (exit code {code})")
         }
         (Some(EndedBy::Absence), _) => {
-            format!("exited with code {code} while the Docker Engine or abide was not running")
+            format!("exited while the Docker Engine or abide was not running (exit code {code})")
         }
         (Some(EndedBy::Host), _) => {
             format!(

@@ -123,7 +123,10 @@ fn a_version_that_crashes_three_times_soon_after_it_was_ready_is_rolled_back() {
     let view = scene.said("dev", "RolledBack", "RolledBack");
     let message = view["message"].as_str().unwrap();
     assert!(message.contains("crashed 3 times within 10m of becoming ready"), "{message}");
-    assert!(message.contains("exit code 1; its last output:") && message.contains("as told"), "{message}");
+    assert!(
+        message.contains("exited with code 1; its last output:") && message.contains("as told"),
+        "{message}"
+    );
     assert_eq!(image_of(&view), image_of(&first));
     assert!(scene.page("dev").contains("Hello from"), "the page of the first version");
     assert_eq!(scene.containers(), [scene.container("dev")]);

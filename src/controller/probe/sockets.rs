@@ -110,7 +110,7 @@ mod tests {
         };
         let what = "nothing listens on port 4000 in the container";
         assert_eq!(said(&["127.0.0.1:3000"]), format!("{what} (the program listens on 127.0.0.1:3000)"));
-        assert!(said(&["127.0.0.1:4000", "0.0.0.0:1"]).contains("127.0.0.1:4000 alone"));
+        assert!(said(&["127.0.0.1:4000", "0.0.0.0:1"]).contains("only on 127.0.0.1:4000"));
         assert_eq!(said(&[]), format!("{what} (the program does not listen on any port yet)"));
         assert_eq!(nothing_listens(4000, None), what);
     }

@@ -35,7 +35,7 @@ fn a_container_that_stops_answering_is_restarted_and_it_is_said_why() {
     assert!(plan.verdict.message.contains("failed 5 probes in a row: refused"), "{plan:#?}");
     assert!(plan.look_again.is_some(), "a wait for it is not over");
     let plan = world.pass();
-    assert!(plan.verdict.message.contains("which was stopped because it missed 5 probes"), "{plan:#?}");
+    assert!(plan.verdict.message.contains("which was stopped because it failed 5 probes"), "{plan:#?}");
     world.rest();
     assert_eq!(world.take_done(), ["stop", "start"]);
     assert!(world.is_ready_with(1));
@@ -122,7 +122,7 @@ fn a_version_that_hangs_three_times_within_ten_minutes_of_becoming_ready_is_give
     let plan = world.rest();
     assert_eq!(plan.verdict.condition, Condition::RolledBack, "{plan:#?}");
     assert!(
-        plan.verdict.message.contains("the last time it was stopped because it missed 5 probes"),
+        plan.verdict.message.contains("the last time it was stopped because it failed 5 probes"),
         "{plan:#?}"
     );
     assert_eq!(world.only().image, Some(digest(1)));

@@ -111,7 +111,7 @@ fn an_update_that_crashes_goes_back_to_the_old_one_and_shows_its_output_without_
     let world = fails_and_goes_back(Program::crashes_after(3));
     assert_eq!(world.intent.bad[0].reason, Reason::StartFailed);
     let message = world.plan().verdict.message;
-    assert!(message.contains("exit code 1"), "{message}");
+    assert!(message.contains("exited with code 1"), "{message}");
     assert!(message.contains("cannot log in with [redacted]"), "{message}");
 }
 

@@ -232,7 +232,7 @@ async fn an_unreadable_record_is_restored_with_its_hold_from_the_mirror() {
     let (home, export) = closed().await;
     plant(home.path(), Kind::Desired, b"dev", Some(b"not json"));
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "the record of `dev` from the mirror"), "{:?}", handles.notices);
+    assert!(told(&handles, "the record of `dev` from the backup file"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap().environments, export.environments);
 }
 

@@ -88,7 +88,9 @@ fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears
         pair.start_agent();
         let has_said = |words: &str| pair.agent.as_ref().unwrap().log()[ran..].contains(words);
         if !is_controller_there {
-            eventually("the agent goes on alone", PATIENCE, || has_said("repairing the local containers without it"));
+            eventually("the agent goes on alone", PATIENCE, || {
+                has_said("repairing the local containers without it")
+            });
             assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced by what ran before");
             pair.controller = Some(pair.new_controller());
         }

@@ -101,7 +101,7 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
         ("[registry_access.\"a.b\"]\npatience = \"0s\"", "5: `patience` must be more than zero"),
         (
             "[registry_access.\"https://a.b\"]",
-            "4: `https://a.b` is no registry: a host or host:port in lower case, such as registry.example.com:5000",
+            "4: invalid registry `https://a.b`: must be a host or host:port in lower case, such as registry.example.com:5000",
         ),
         ("[registry]\nimage = \"registry:2\"", "4: `registry` needs `managed`, such as `managed = true`"),
         (
