@@ -32,7 +32,7 @@ pub(super) async fn open(
 ) -> Result<Opened, SendError> {
     let uri = request.uri().clone();
     allowed.check_scheme(&uri).map_err(SendError::NotAllowed)?;
-    let authority = uri.authority().ok_or_else(|| SendError::Url("it names no host".to_owned()))?;
+    let authority = uri.authority().ok_or_else(|| SendError::Url("it has no host".to_owned()))?;
     if authority.as_str().contains('@') {
         return Err(SendError::Url("it contains credentials".to_owned()));
     }
@@ -85,7 +85,7 @@ async fn connect(host: &str, port: u16, allowed: Allowed) -> Result<(TcpStream, 
         match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok((stream, address)),
             Ok(Err(error)) => failed = SendError::Failed(error.to_string()),
-            Err(_) => failed = SendError::Failed(format!("{address} does not answer")),
+            Err(_) => failed = SendError::Failed(format!("{address} does not respond")),
         }
     }
     Err(failed)
@@ -102,7 +102,7 @@ async fn exchange(
 ) -> Result<Response<Incoming>, SendError> {
     let uri = request.uri().clone();
     let authority = uri.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
-    let host = authority.parse().map_err(|_| SendError::Url("it names no host".to_owned()))?;
+    let host = authority.parse().map_err(|_| SendError::Url("it has no host".to_owned()))?;
     request.headers_mut().insert(HOST, host);
     if let Some(proxy) = proxy {
         // A forwarding proxy needs the full URL of a request.
@@ -125,6 +125,6 @@ async fn connector(authorities: &[PathBuf]) -> Result<Connector, SendError> {
     // This reads files, which may be slow.
     let made = tokio::task::spawn_blocking(move || Connector::new(&trust, Protocol::Http1)).await;
     let made =
-        made.map_err(|_| SendError::Failed("the certificates of this host cannot be read".to_owned()))?;
+        made.map_err(|_| SendError::Failed("cannot read the CA certificates of this host".to_owned()))?;
     made.map_err(|error| SendError::Failed(chain(&error)))
 }

@@ -78,7 +78,7 @@ pub(crate) struct Opened {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The URL or a header is invalid.
-    #[error("its URL cannot be used: {0}")]
+    #[error("invalid URL: {0}")]
     Url(String),
     /// The URL or the address of its host is not allowed.
     #[error("{0}")]
@@ -93,7 +93,7 @@ pub enum SendError {
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Late(Duration),
     /// The answer is too long.
-    #[error("its answer is longer than {0} bytes")]
+    #[error("its response exceeds {0} bytes")]
     TooLong(usize),
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn read(response: Response<Incoming>, longest: usize) -> Result
         if error.is::<LengthLimitError>() {
             SendError::TooLong(longest)
         } else {
-            SendError::Failed(format!("its answer broke off: {error}"))
+            SendError::Failed(format!("its response was interrupted: {error}"))
         }
     })?;
     Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
@@ -207,7 +207,7 @@ fn target(method: &Method, url: &Uri, response: &Response<Incoming>) -> Result<O
         _ => false,
     };
     let Some(location) = response.headers().get(LOCATION).filter(|_| is_repeated) else { return Ok(None) };
-    let unreadable = || SendError::Redirected("it redirects to an address that cannot be read".to_owned());
+    let unreadable = || SendError::Redirected("it redirects to an invalid address".to_owned());
     let next: Uri = location.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
     let next = if next.authority().is_some() {
         next

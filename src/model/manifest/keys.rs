@@ -195,7 +195,7 @@ pub(super) fn objection(section: &Section, key: &str) -> Option<String> {
     }
     let not_yet = NOT_YET.iter().find(|(title, name, _)| *title == section.title && *name == key);
     if let Some((_, _, why)) = not_yet {
-        return Some(format!("`{key}` is not supported by this version of abide: {why}"));
+        return Some(format!("this version of abide does not support `{key}`: {why}"));
     }
     let shown: String = key.chars().take(80).collect();
     Some(format!("unknown key `{shown}`; {}", advice(section, key)))
@@ -206,9 +206,9 @@ fn advice(section: &Section, key: &str) -> String {
         return format!("did you mean `{near}`?");
     }
     if let Some(other) = SECTIONS.iter().find(|other| !other.title.is_empty() && other.key(key).is_some()) {
-        return format!("it is a key of `{}`", other.title);
+        return format!("it belongs to `{}`", other.title);
     }
-    format!("known here: {}", section.names().collect::<Vec<_>>().join(", "))
+    format!("known keys: {}", section.names().collect::<Vec<_>>().join(", "))
 }
 
 /// The candidate that `text` was most likely meant to be: at most a third of it is mistyped.

@@ -45,17 +45,17 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("comand = [\"dev\"]", "4: unknown key `comand`; did you mean `command`?"),
         ("PORT = 1", "4: unknown key `PORT`; did you mean `port`?"),
         ("\nprmoote_from = \"test\"", "5: unknown key `prmoote_from`; did you mean `promote_from`?"),
-        ("branch = \"dev\"", "4: unknown key `branch`; it is a key of `environment.NAME.source`"),
+        ("branch = \"dev\"", "4: unknown key `branch`; it belongs to `environment.NAME.source`"),
         ("health = { htpt = \"/\" }", "4: unknown key `htpt`; did you mean `http`?"),
         ("[enviroment.test]", "4: unknown key `enviroment`; did you mean `environment`?"),
         (
             "[docker]\nsubnet = 1",
-            "5: unknown key `subnet`; known here: network, holder, build_cache, guard, parallel_updates",
+            "5: unknown key `subnet`; known keys: network, holder, build_cache, guard, parallel_updates",
         ),
         (
             "\"a\\u001b[31m\" = 1",
             &format!(
-                "4: unknown key `a\u{fffd}[31m`; known here: {}",
+                "4: unknown key `a\u{fffd}[31m`; known keys: {}",
                 keys::ENVIRONMENT.names().collect::<Vec<_>>().join(", ")
             ),
         ),
@@ -68,7 +68,7 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
     each_of_dev(&[
         (
             "push = \"localhost:5000/a\"",
-            "4: `push` goes with a `source` and its `build`: only what is built here is pushed",
+            "4: `push` goes with a `source` and its `build`: only images built here are pushed",
         ),
         (
             "image = \"localhost:5000/a\"",
@@ -76,7 +76,7 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
         ),
         (
             "image = \"a:1\"\npromote_from = \"b\"",
-            "5: `promote_from` does not go with `image`, which follows a tag in a registry",
+            "5: `promote_from` does not go with `image`, which tracks a tag in a registry",
         ),
         (
             "[registry_access.\"a.b\"]\nusername = \"alice\"",
@@ -92,11 +92,11 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
         ),
         (
             "[repository.r]\nurl = \"/srv/r\"\nusername = \"u\"\nsecret_env = \"A\"",
-            "4: `repository.r` has a `username`, which is only asked for by https:// and http://",
+            "4: `repository.r` has a `username`, which only https:// and http:// use",
         ),
         (
             "[registry_access.\"a.b\"]\npoll = \"1s\"",
-            "5: `poll` must be at least \"5s\", or \"0s\" for never",
+            "5: `poll` must be at least \"5s\", or \"0s\" to turn it off",
         ),
         ("[registry_access.\"a.b\"]\npatience = \"0s\"", "5: `patience` must be more than zero"),
         (
@@ -106,16 +106,21 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
         ("[registry]\nimage = \"registry:2\"", "4: `registry` needs `managed`, such as `managed = true`"),
         (
             "[registry]\nmanaged = true\npublish = \"0.0.0.0:5000\"",
-            "4: `registry` is published beyond this host and needs `htpasswd`: anyone could push to it",
+            "4: `registry` is reachable from other hosts and needs `htpasswd`: otherwise everyone could \
+            push to it",
         ),
-        ("[registry]\nmanaged = true\nkey = \"/k\"", "4: `registry` takes `certificate` and `key` together"),
+        (
+            "[registry]\nmanaged = true\nkey = \"/k\"",
+            "4: `registry` needs `certificate` and `key` \
+            together",
+        ),
         (
             "[registry]\nmanaged = true\npublish = 8900",
-            "3: the host port 8900 is already that of the managed registry",
+            "3: the host port 8900 is already used by the managed registry",
         ),
         (
             "[registry]\nmanaged = true\ncontainer = \"dev-server\"",
-            "2: the container `dev-server` is already that of the managed registry",
+            "2: the container `dev-server` is already used by the managed registry",
         ),
     ]);
     let source = "source = { repository = \"r\", branch = \"b\" }\n[environment.dev.build]\n[repository.r]\nurl = \"/r\"";
@@ -137,19 +142,21 @@ fn each_of_front(cases: &[(&str, &str)]) {
 
 #[test]
 fn a_front_that_could_not_serve_is_told_with_its_line() {
-    let together = "4: `front` needs `https`, `certificate` and `key` together, or none of them";
+    let together = "4: `front` needs `https`, `certificate` and `key` together, or none of the three";
     each_of_front(&[
         (
             "http = 8900",
-            "3: the host port 8900 is `http` of the front; publish another, or `publish = false` and a `hostname`",
+            "3: the host port 8900 is `http` of the proxy: publish another port, or set `publish = \
+            false` and a `hostname`",
         ),
         (
             "https = 8900\ncertificate = \"/c\"\nkey = \"/k\"",
-            "3: the host port 8900 is `https` of the front; publish another, or `publish = false` and a `hostname`",
+            "3: the host port 8900 is `https` of the proxy: publish another port, or set `publish = \
+            false` and a `hostname`",
         ),
         (
             "https = 80\ncertificate = \"/c\"\nkey = \"/k\"",
-            "5: `https` must be another port than `http`, which is 80",
+            "5: `https` must be a different port than `http`, which is 80",
         ),
         ("https = 443", together),
         ("certificate = \"/c\"\nkey = \"/k\"", together),
@@ -164,20 +171,21 @@ fn a_front_that_could_not_serve_is_told_with_its_line() {
 
 #[test]
 fn a_host_name_needs_a_front_and_one_owner() {
-    let rule = "1 to 253 of a-z 0-9 - in parts of 1 to 63 with dots between them, no part beginning or ending with -, not below .invalid";
+    let rule = "1 to 253 characters of a-z 0-9 - in parts of 1 to 63 with dots between them, no part \
+        beginning or ending with -, not below .invalid";
     each_of_dev(&[
         (
             "hostname = \"a.example\"",
-            "4: `hostname` needs a front that serves it: add `[front]`, whose keys all have defaults",
+            "4: `hostname` needs the proxy: add `[front]`, whose keys all have defaults",
         ),
         (
             "hostname = \"a.example; return 200\"\n[front]",
-            &format!("4: `a.example; return 200` is no host name: {rule}"),
+            &format!("4: invalid host name `a.example; return 200`: must be {rule}"),
         ),
         (
             "hostname = \"a.example\"\n[front]\n[environment.test]\ncontainer = \"test-server\"\nport = 8099\n\
              hostname = \"a.example\"",
-            "9: the host name `a.example` is already that of `environment.dev`",
+            "9: the host name `a.example` already belongs to `environment.dev`",
         ),
     ]);
 }
@@ -185,7 +193,7 @@ fn a_host_name_needs_a_front_and_one_owner() {
 #[test]
 fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
     each_of_dev(&[
-        ("port = 1", "4: `port` is declared twice: remove one, or merge both"),
+        ("port = 1", "4: `port` is declared twice: remove one of them, or merge them"),
         ("publish = \"8900\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
         ("publish = true", &format!("4: `publish` must be {}, not true or false", grammar::PUBLISH)),
         ("publish = \"127.0.0.1:0\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
@@ -193,7 +201,7 @@ fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
         ("publish = 70000", "4: `publish` must be a whole number from 1 to 65535, not 70000"),
         ("command = \"dev\"", "4: `command` must be a list such as [\"dev\"], not a string"),
         ("command = [\n\"a\",\n1]", "6: `command[1]` must be a text in quotes, not a whole number"),
-        ("command = [\"\\u0000\"]", "4: `command[0]` must not hold a NUL character"),
+        ("command = [\"\\u0000\"]", "4: `command[0]` must not contain a NUL character"),
         ("init = \"yes\"", "4: `init` must be true or false, not a string"),
         ("pids = -1", "4: `pids` must be a whole number from 1 to 4194304, not -1"),
         ("memory = \"5MiB\"", "4: `memory` must be at least 6MiB"),
@@ -212,13 +220,13 @@ fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
         ("stop_timeout = \"soon\"", "4: `stop_timeout` must be a duration such as \"30s\" or \"5m\""),
         (
             "stop_timeout = \"1500ms\"",
-            "4: `stop_timeout` must be whole seconds: the Docker Engine counts no finer",
+            "4: `stop_timeout` must be whole seconds, which is the engine's resolution",
         ),
         ("stop_timeout = \"9years\"", "4: `stop_timeout` must be at most a year"),
         (
             "update = \"start-first\"",
-            "4: `update` = \"start-first\" needs a front that switches from one container to the other: add \
-             `[front]`, or `publish = false`",
+            "4: `update` = \"start-first\" needs a proxy that switches between the containers: add \
+            `[front]`, or `publish = false`",
         ),
         ("update = \"rolling\"", "4: `update` must be \"start-first\" or \"stop-first\""),
         ("env = [\"A=1\"]", "4: `env` must be a table, not a list"),
@@ -228,20 +236,23 @@ fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
         ),
         (
             "env = { \"A=B\" = \"c\" }",
-            "4: `A=B` cannot name an environment variable: take letters, digits, _ . and -, a digit not first",
+            "4: `A=B` cannot be the name of an environment variable: use letters, digits, _ . and -, not \
+            beginning with a digit",
         ),
         ("env = { A = {} }", "4: `environment.dev.env.A` needs one of `secret_env` and `secret_file`"),
         (
             "env = { A = { secret_env = \"A\", secret_file = \"/a\" } }",
-            "4: `environment.dev.env.A` takes only one of `secret_env` and `secret_file`",
+            "4: `environment.dev.env.A` accepts only one of `secret_env` and `secret_file`",
         ),
         (
             "env = { A = { secret_env = \"hunter2!\" } }",
-            "4: `secret_env` must name an environment variable of the daemon, such as \"KEEPWORK_WEBHOOK_SECRET\"",
+            "4: `secret_env` must be the name of an environment variable of the daemon, such as \
+            \"KEEPWORK_WEBHOOK_SECRET\"",
         ),
         (
             "env = { A = { secret_file = \"~/a\" } }",
-            "4: `secret_file` must be absolute in the path: neither ~, variables nor a folder to start from are known",
+            "4: `secret_file` must be absolute in the path: abide does not expand ~, variables or \
+            relative paths",
         ),
         (
             "extra_hosts = [\"a\"]",
@@ -259,24 +270,27 @@ fn volumes_that_docker_would_refuse_or_mistake_are_told() {
     each_of_dev(&[
         (
             "volumes = [\"data\"]",
-            "4: `volumes[0]` must be \"source:target\", with \":ro\" after it where it is only read",
+            "4: `volumes[0]` must be \"source:target\", or \"source:target:ro\" to mount it read-only",
         ),
         (
             "volumes = [\"data:/d:z\"]",
-            "4: `volumes[0]` must be \"source:target\", with \":ro\" after it where it is only read",
+            "4: `volumes[0]` must be \"source:target\", or \"source:target:ro\" to mount it read-only",
         ),
         (
             "volumes = [\"./data:/d\"]",
-            "4: `volumes[0]` must be absolute in the source: neither ~, variables nor a folder to start from are known",
+            "4: `volumes[0]` must be absolute in the source: abide does not expand ~, variables or \
+            relative paths",
         ),
         (
             "volumes = [\"~/data:/d\"]",
-            "4: `volumes[0]` must be absolute in the source: neither ~, variables nor a folder to start from are known",
+            "4: `volumes[0]` must be absolute in the source: abide does not expand ~, variables or \
+            relative paths",
         ),
-        ("volumes = [\"/a/../b:/d\"]", "4: `volumes[0]` must not go up with .. in the source"),
+        ("volumes = [\"/a/../b:/d\"]", "4: `volumes[0]` must not contain .. in the source"),
         (
             "volumes = [\"data:d\"]",
-            "4: `volumes[0]` must be absolute in the target: neither ~, variables nor a folder to start from are known",
+            "4: `volumes[0]` must be absolute in the target: abide does not expand ~, variables or \
+            relative paths",
         ),
         (
             "volumes = [{ source = \"data\" }]",
@@ -284,18 +298,18 @@ fn volumes_that_docker_would_refuse_or_mistake_are_told() {
         ),
         (
             "volumes = [{ source = \"data\", target = \"/d\", create = true }]",
-            "4: `volumes[0]` takes `create` for a path of the host only: a volume is always made",
+            "4: `volumes[0]` accepts `create` only for a path of the host: volumes are always created",
         ),
         (
             "volumes = [{ source = \"/srv/a:/b\", target = \"/d\" }]",
-            "4: `volumes[0]` must hold neither colons nor control characters in the source",
+            "4: `volumes[0]` must contain neither colons nor control characters in the source",
         ),
         (
             "volumes = [{ source = \"/srv/../b\", target = \"/d\" }]",
-            "4: `volumes[0]` must not go up with .. in the source",
+            "4: `volumes[0]` must not contain .. in the source",
         ),
         ("volumes = [\"data:/\"]", "4: `volumes[0]` must not mount over the container's root"),
-        ("volumes = [\"aa:/d\",\n\"bb:/d/\"]", "5: `volumes[1]` mounts over /d, which is mounted already"),
+        ("volumes = [\"aa:/d\",\n\"bb:/d/\"]", "5: `volumes[1]` mounts over /d, which is already mounted"),
     ]);
 }
 
@@ -304,27 +318,27 @@ fn a_health_that_says_two_things_or_can_never_come_is_told() {
     each_of_dev(&[
         (
             "health = { http = \"/\", tcp = true }",
-            "4: `health` takes only one of `http`, `tcp`, `command`, `docker` and `none`",
+            "4: `health` accepts only one of `http`, `tcp`, `command`, `docker` and `none`",
         ),
         (
             "health = { http = \"up\" }",
-            "4: `http` must be the path of a URL such as \"/\" or \"/healthz?full=1\"",
+            "4: `http` must be the path of a URL, such as \"/\" or \"/healthz?full=1\"",
         ),
         ("health = { http = true }", "4: `http` must be a path such as \"/\", not true or false"),
-        ("health = { none = false }", "4: `none` must be true or left out"),
+        ("health = { none = false }", "4: `none` must be true or omitted"),
         ("health = { interval = \"0s\" }", "4: `interval` must be more than zero"),
-        ("health = { host = \"a\" }", "4: `host` goes with `http` alone"),
+        ("health = { host = \"a\" }", "4: `host` goes only with `http`"),
         (
             "health = { command = [] }",
             "4: `command` must begin with a program, such as [\"pg_isready\", \"-q\"]",
         ),
         (
             "health = { none = true, port = 1 }",
-            "4: `none` does not go with `port`, which only `http` and `tcp` connect to",
+            "4: `none` does not go with `port`, which only `http` and `tcp` use",
         ),
         (
             "health = { http = \"/\", headers = { Host = \"a\" } }",
-            "4: `Host` is not a header to set here: declare it as `host` in `health`",
+            "4: `Host` cannot be set here: use `host` in `health`",
         ),
         (
             "health = { http = \"/\", headers = { X = \"a\\nb: c\" } }",
@@ -360,11 +374,11 @@ fn what_connects_to_a_port_needs_one() {
     assert!(worker("health = { http = \"/\", port = 9000 }").is_empty());
     assert_eq!(
         worker("health = { http = \"/\" }"),
-        ["m.toml:3: `health` needs a `port`, here or in the environment, to connect to"]
+        ["m.toml:3: `health` needs a `port`, here or in the environment"]
     );
     assert_eq!(
         worker("publish = 80"),
-        ["m.toml:3: `publish` needs a `port`, where the program in the container listens"]
+        ["m.toml:3: `publish` needs a `port`, on which the program in the container listens"]
     );
 }
 
@@ -378,11 +392,11 @@ fn names_that_docker_or_git_would_refuse_are_told() {
                 [repository.r]\nurl = \"/r\"\n";
     let found = told(&[file("m.toml", text)]);
     let starts = [
-        "m.toml:1: `Dev` is no environment name: ",
-        "m.toml:2: `-dev` is no container name: ",
-        "m.toml:8: `--upload-pack=x` is no branch name: ",
-        "m.toml:8: `a/b` is no repository name: ",
-        "m.toml:13: `branch` must be the branch alone, without refs/heads/",
+        "m.toml:1: invalid environment name `Dev`: must be ",
+        "m.toml:2: invalid container name `-dev`: must be ",
+        "m.toml:8: invalid branch name `--upload-pack=x`: must be ",
+        "m.toml:8: invalid repository name `a/b`: must be ",
+        "m.toml:13: `branch` must be only the branch, without refs/heads/",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     assert!(found.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{found:#?}");
@@ -391,7 +405,7 @@ fn names_that_docker_or_git_would_refuse_are_told() {
 #[test]
 fn an_image_comes_from_one_place() {
     each_of_dev(&[
-        ("build = {}", "4: `build` needs a `source` that says what is built"),
+        ("build = {}", "4: `build` needs a `source` with the branch to build"),
         (
             "promote_from = \"test\"\nsource = { repository = \"r\", branch = \"b\" }\nbuild = {}\n[repository.r]\nurl = \"/r\"",
             "4: `promote_from` does not go with `source`: an image is either built from a branch or promoted",
@@ -411,13 +425,11 @@ fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
         ("dockerfile = \".\"", "6: `dockerfile` must be a path inside the checkout, not all of it"),
         ("remove = [\"./\"]", "6: `remove[0]` must be a path inside the checkout, not all of it"),
         ("remove = [\"a/../../b\"]", "6: `remove[0]` must not leave the checkout with .."),
-        (
-            "args = { \"A B\" = \"\" }",
-            "6: `A B` cannot be a name in a build: take letters, digits, _ . and -",
-        ),
+        ("args = { \"A B\" = \"\" }", "6: `A B` cannot be a name in a build: use letters, digits, _ . and -"),
         (
             "args = { A = { secret_env = \"A\" } }",
-            "6: `A` must be a text: build arguments stay in the image, so secrets go into `secrets`",
+            "6: `A` must be a text: build arguments are stored in the image, so put secrets into \
+            `secrets`",
         ),
         (
             "overlay = { from = \"/a\", to = \"a\" }",
@@ -425,7 +437,7 @@ fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
         ),
         (
             "overlay = [{ from = \"a\", to = \"a\" }]",
-            "6: `from` must be absolute in the path: neither ~, variables nor a folder to start from are known",
+            "6: `from` must be absolute in the path: abide does not expand ~, variables or relative paths",
         ),
         ("overlay = [{ from = \"/a/\", to = \"a\" }]", "6: `from` must be the path of a file"),
         (
@@ -433,7 +445,7 @@ fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
             "6: `environment.dev.build.checkout[0]` needs `revision`, such as `revision = \"master\"`",
         ),
         ("timeout = \"0s\"", "6: `timeout` must be more than zero"),
-        ("image = \"a\"", "6: `image` goes with `script`, which is not there"),
+        ("image = \"a\"", "6: `image` goes with `script`, which is not set"),
         (
             "script = [\"./b\"]",
             "5: `environment.dev.build` needs `image`, such as `image = \"keepwork/dev:b{build_number}\"`",
@@ -445,7 +457,8 @@ fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
         ("script = [\"./b\"]\nimage = \"a\"\nargs = {}", "8: `args` does not go with `script`"),
         (
             "script = [\"./b\"]\nimage = \"a b\"",
-            "7: `image` must be an image that the script makes, such as \"keepwork/dev:b{build_number}\"",
+            "7: `image` must be an image that the script creates, such as \
+            \"keepwork/dev:b{build_number}\"",
         ),
     ]);
 }
@@ -453,10 +466,10 @@ fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
 #[test]
 fn steps_that_make_no_file_or_the_same_one_are_told() {
     each_of_build(&[
-        ("[[environment.dev.build.step]]", "6: a build step needs one of `archive` and `dockerfile`"),
+        ("[[environment.dev.build.step]]", "6: a build step needs either `archive` or `dockerfile`"),
         (
             "\nstep = [{ archive = \"a.tar\", dockerfile = \"D\" }]",
-            "7: a build step needs one of `archive` and `dockerfile`",
+            "7: a build step needs either `archive` or `dockerfile`",
         ),
         ("step = [{ archive = \"a.zip\" }]", "6: `archive` must end in .tar.gz, .tgz or .tar"),
         (
@@ -469,7 +482,7 @@ fn steps_that_make_no_file_or_the_same_one_are_told() {
         ),
         (
             "step = [{ archive = \"a.tar\" }, { dockerfile = \"D\", output = \"./a.tar\" }]",
-            "5: two steps of `environment.dev.build` make the same file `a.tar`",
+            "5: two steps of `environment.dev.build` create the same file `a.tar`",
         ),
     ]);
 }
@@ -478,7 +491,7 @@ fn steps_that_make_no_file_or_the_same_one_are_told() {
 fn repositories_and_webhooks_are_told_what_they_lack() {
     each_of_repository(&[
         ("", "4: `repository.r` needs `url`, such as `url = \"https://github.com/tatfook/wikicraft.git\"`"),
-        ("url = \"/r\"\npoll = \"1s\"", "6: `poll` must be at least \"5s\", or \"0s\" for never"),
+        ("url = \"/r\"\npoll = \"1s\"", "6: `poll` must be at least \"5s\", or \"0s\" to turn it off"),
         (
             "url = \"/r\"\nwebhook = { secret_env = \"A\" }",
             "6: `repository.r.webhook` needs `provider`, such as `provider = \"github\"`",
@@ -493,7 +506,7 @@ fn repositories_and_webhooks_are_told_what_they_lack() {
         ),
         (
             "url = \"/r\"\nwebhook = { provider = \"gitea\", secret = \"x\", secret_env = \"A\" }",
-            "6: unknown key `secret`; known here: provider, secret_env, secret_file",
+            "6: unknown key `secret`; known keys: provider, secret_env, secret_file",
         ),
     ]);
 }
@@ -561,7 +574,7 @@ fn the_same_container_or_host_port_is_not_given_twice() {
     assert_eq!(
         told(&[file("m.toml", text)]),
         [
-            "m.toml:6: the container `same` is already that of `environment.a`",
+            "m.toml:6: the container `same` already belongs to `environment.a`",
             "m.toml:7: the host port 1 is already published by `environment.a`",
             "m.toml:12: the host port 1 is already published by `environment.a`",
         ]
@@ -582,10 +595,8 @@ fn two_scripts_do_not_make_the_same_image() {
     };
     assert_eq!(
         both("site:latest"),
-        [
-            "m.toml:14: the script of `environment.a` makes `site:latest` too: give each its own name, or one with \
-          {build_number}"
-        ]
+        ["m.toml:14: the script of `environment.a` also creates `site:latest`: use different names, \
+            or names with {build_number}"]
     );
     assert_eq!(both("site:b{build_number}"), [""; 0]);
 }
@@ -633,15 +644,15 @@ fn promotions_lead_somewhere_and_never_in_a_circle() {
             env("b", "bb", 2, &from("c")),
             env("c", "cc", 3, &from("a")),
         ]),
-        ["m.toml:8: the promotions go round in a circle: a from b from c from a"]
+        ["m.toml:8: circular promotions: a from b from c from a"]
     );
     assert_eq!(
         told_of(&[env("test", "aa", 1, ""), env("prod", "bb", 2, &from("tset"))]),
-        ["m.toml:8: there is no environment `tset`; did you mean `test`?"]
+        ["m.toml:8: unknown environment `tset`; did you mean `test`?"]
     );
     assert_eq!(
         told_of(&[env("prod", "bb", 2, &from("test"))]),
-        ["m.toml:4: there is no environment `test`; declare it as `[environment.test]`"]
+        ["m.toml:4: unknown environment `test`; declare it as `[environment.test]`"]
     );
 }
 
@@ -651,7 +662,7 @@ fn a_source_names_a_repository_that_is_there() {
     let repository = "[repository.keepwork]\nurl = \"/r\"\n";
     assert_eq!(
         told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", repository)]),
-        ["a.toml:4: there is no repository `kepwork`; did you mean `keepwork`?"]
+        ["a.toml:4: unknown repository `kepwork`; did you mean `keepwork`?"]
     );
     // Missing parts may be declared in a file that cannot be read.
     assert_eq!(told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", "[repository")]).len(), 1);
@@ -664,9 +675,9 @@ fn what_two_files_declare_is_told_with_both_places() {
     assert_eq!(
         told(&[file("a.toml", a), file("b.toml", b)]),
         [
-            "b.toml:1: `docker` is declared in a.toml:1 already",
-            "b.toml:2: `repository.r` is declared in a.toml:2 already",
-            "b.toml:5: `environment.dev` is declared in a.toml:4 already",
+            "b.toml:1: `docker` is already declared in a.toml:1",
+            "b.toml:2: `repository.r` is already declared in a.toml:2",
+            "b.toml:5: `environment.dev` is already declared in a.toml:4",
         ]
     );
 }
@@ -675,7 +686,7 @@ fn what_two_files_declare_is_told_with_both_places() {
 fn a_manifest_without_environments_is_no_wish_to_run_nothing() {
     assert_eq!(
         told(&[file("m.toml", "")]),
-        ["m.toml: no environment is declared, such as `[environment.dev]`"]
+        ["m.toml: the manifest declares no environment, such as `[environment.dev]`"]
     );
 }
 
@@ -686,9 +697,9 @@ fn an_environment_with_a_problem_is_still_compared_with_the_others() {
     assert_eq!(
         told(&[file("m.toml", text)]),
         [
-            "m.toml:6: the container `same` is already that of `environment.a`",
-            "m.toml:7: `publish` needs a `port`, where the program in the container listens",
-            "m.toml:8: there is no environment `c`; declared are a",
+            "m.toml:6: the container `same` already belongs to `environment.a`",
+            "m.toml:7: `publish` needs a `port`, on which the program in the container listens",
+            "m.toml:8: unknown environment `c`; the manifest declares a",
         ]
     );
 }
