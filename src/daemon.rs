@@ -172,7 +172,7 @@ impl Daemon {
         let hooks = webhooks(&mut state);
         let listeners = listen(network, listener, unix, state, hooks, &stop)?;
         let version = env!("CARGO_PKG_VERSION");
-        info!(version, %address, scheme, socket = %socket.display(), record = %handles.id, "abide runs");
+        info!(version, %address, scheme, socket = %socket.display(), record = %handles.id, "abide started");
         Ok(Self { handles, controller, address, socket, stop, listeners, running, desk, pages })
     }
 

@@ -140,7 +140,7 @@ impl From<ControllerError> for ApiError {
 pub(super) async fn no_route(uri: Uri, headers: HeaderMap) -> Response {
     let for_browsers = page::guard::no_page(&uri, headers.get(header::ACCEPT));
     for_browsers.unwrap_or_else(|| {
-        let message = format!("there is nothing at `{}`; the API begins with `/api/v1/`", uri.path());
+        let message = format!("unknown path `{}`: the API begins with `/api/v1/`", uri.path());
         ApiError::not_found(message).into_response()
     })
 }

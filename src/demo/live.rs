@@ -65,7 +65,7 @@ pub(super) fn what_to_try(
 {head}dev, test and prod run:{head:#}
   http://127.0.0.1:{dev}/   dev
   http://127.0.0.1:{test}/   test
-  http://127.0.0.1:{prod}/   prod, the very image of test
+  http://127.0.0.1:{prod}/   prod, with the same image as test
 {page}
 {head}Try in another terminal:{head:#}
   push a change       cd {work}
@@ -75,9 +75,9 @@ pub(super) fn what_to_try(
   promote it          {abide} promote test prod
   watch               {abide} status --watch
   break something     docker kill dev-server; docker rm -f test-server; docker pause prod-server
-  ask why             {abide} why dev
+  explain             {abide} why dev
   open the page again {abide} login
-  go back             {abide} rollback prod
+  roll back           {abide} rollback prod
 
 {head}Ctrl-C ends the demo and removes everything it created. Actions of the controller:{head:#}
 "
