@@ -27,8 +27,8 @@ const WORTH_COMPRESSING: usize = 1_024;
 /// Renders a template. An error does not happen for these templates.
 pub(super) fn rendered(template: &impl Template) -> Result<String, ApiError> {
     template.render().map_err(|error| {
-        tracing::error!(%error, "a page could not be rendered");
-        ApiError::unavailable("internal", "the page could not be rendered: see the log")
+        tracing::error!(%error, "cannot render a page");
+        ApiError::unavailable("internal", "cannot render the page: see the log of the daemon")
     })
 }
 
@@ -113,10 +113,10 @@ struct Failure {
 /// The page of an error.
 pub(super) fn failure(visit: &Visit, api: &ApiState, error: &ApiError) -> Response {
     let heading = match error.status {
-        StatusCode::NOT_FOUND => "There is no such thing",
-        StatusCode::FORBIDDEN => "You may not do that",
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::FORBIDDEN => "Not allowed",
         StatusCode::CONFLICT => "Nothing was changed",
-        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => "That request makes no sense here",
+        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => "Invalid request",
         StatusCode::TOO_MANY_REQUESTS => "Too many attempts",
         StatusCode::SERVICE_UNAVAILABLE => "abide cannot answer this now",
         _ => "That did not work",

@@ -146,7 +146,7 @@ fn troubled(overview: &Overview) -> Vec<&EnvironmentView> {
 fn notices(api: &ApiState, overview: &Overview) -> Vec<String> {
     let mut notices: Vec<String> = Vec::new();
     if api.controller.is_none() {
-        notices.push("No daemon runs, so nothing acts on the record.".to_owned());
+        notices.push("No daemon is running, so nothing is deployed or healed.".to_owned());
     }
     let problem = overview.manifest.problem.iter().map(|problem| {
         format!("The edited manifest is not applied, and the last valid one is in use. {}", sentence(problem))

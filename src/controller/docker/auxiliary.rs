@@ -112,14 +112,15 @@ impl AuxiliarySpec {
             return Some(format!("its image is {}, not {expected}", seen.image));
         }
         if !self.command.is_empty() && seen.command != self.command {
-            return Some("it runs another command".to_owned());
+            return Some("it runs a different command".to_owned());
         }
         if matches!(self.network, AuxiliaryNetwork::Host {}) && seen.network_mode != "host" {
-            return Some(format!("it is on the network {}, not on the host's", seen.network_mode));
+            return Some(format!("it uses the network {} instead of the host's", seen.network_mode));
         }
         // Proxies from earlier versions of abide have no such label.
         let made = seen.seen.labels.get(label::SPEC);
-        made.is_some_and(|made| *made != self.fingerprint()).then(|| "it is not as declared".to_owned())
+        made.is_some_and(|made| *made != self.fingerprint())
+            .then(|| "it differs from the manifest".to_owned())
     }
 
     fn body(&self, record: &str) -> ContainerCreateBody {

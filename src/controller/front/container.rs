@@ -24,7 +24,7 @@ const CAPABILITIES: [&str; 6] = ["NET_BIND_SERVICE", "SETUID", "SETGID", "KILL",
 
 impl From<Obstacle> for Trouble {
     fn from(obstacle: Obstacle) -> Self {
-        let words = format!("the front: {obstacle}");
+        let words = format!("the proxy: {obstacle}");
         match obstacle {
             Obstacle::Engine(error) => error.into(),
             Obstacle::Busy => Self::down(words).soon(),
@@ -49,19 +49,19 @@ impl Worker {
             match next? {
                 Next::None(id) => return Ok(id),
                 Next::Keep(id, why) => {
-                    self.waits_for = Some(format!("the front: {why}"));
+                    self.waits_for = Some(format!("the proxy: {why}"));
                     return Ok(id);
                 }
                 Next::Create => self.container.create(&declared, &spec.image).await?,
                 Next::Start(seen) => self.start(spec, &seen).await?,
             }
         }
-        Err(Trouble::down(format!("the container {} does not come to rest", self.front.name)))
+        Err(Trouble::down(format!("the container {} keeps changing", self.front.name)))
     }
 
     fn declared(&self, spec: &FrontSpec) -> Result<AuxiliarySpec, Trouble> {
         let name = ContainerName::new(self.front.name.clone());
-        let name = name.map_err(|error| Trouble::down(format!("the front cannot be named: {error}")))?;
+        let name = name.map_err(|error| Trouble::down(format!("invalid name of the proxy: {error}")))?;
         Ok(AuxiliarySpec {
             role: label::FRONT,
             name,
@@ -112,7 +112,7 @@ impl Worker {
     /// Removes the front after its declaration was removed.
     pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
         for seen in self.container.all().await? {
-            self.container.remove(&seen.seen.id, true, "the manifest declares no front any more").await?;
+            self.container.remove(&seen.seen.id, true, "the proxy is no longer in the manifest").await?;
         }
         self.draining.clear();
         self.container.reset();

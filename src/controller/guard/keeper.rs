@@ -155,7 +155,7 @@ impl Keeper {
 
     async fn remove_all(&self) -> Result<(), EngineError> {
         for guard in self.engine.auxiliaries(&self.record, label::GUARD).await? {
-            info!(container = %guard.seen.name, "removing the guard, which the manifest turns off");
+            info!(container = %guard.seen.name, "the manifest disables the guard; removing it");
             self.engine.remove(&guard.seen.id).await?;
         }
         Ok(())

@@ -72,13 +72,13 @@ pub(super) enum Next {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Obstacle {
     /// A call to the engine failed, which does not prove that the container does not run.
-    #[error("it cannot be looked after: {0}")]
+    #[error("cannot manage it: {0}")]
     Engine(#[from] EngineError),
     /// The engine is busy with it.
-    #[error("the engine is busy with it")]
+    #[error("the engine is restarting or removing it")]
     Busy,
     /// It ended several times in a row, and is started again after this time.
-    #[error("it ended ({why}) and is started again after a pause")]
+    #[error("it exited ({why}); it is restarted after a pause")]
     Pause {
         /// The reason of the last end.
         why: String,
@@ -151,7 +151,7 @@ impl Managed {
                 },
             }
         }
-        Err(Obstacle::Down(format!("its container {} does not come to rest", spec.name)))
+        Err(Obstacle::Down(format!("its container {} keeps changing", spec.name)))
     }
 
     /// Finds the container. Of several, the one with the right name counts, and then the oldest.
@@ -180,12 +180,12 @@ impl Managed {
             Err(EngineError::Conflict(_)) => {
                 let name = &spec.name;
                 return Err(Obstacle::Down(format!(
-                    "a container that is not abide's has its name: docker rename {name} OTHER"
+                    "an unmanaged container has its name: docker rename {name} OTHER"
                 )));
             }
-            Err(error) => return Err(Obstacle::Down(format!("its container cannot be made: {error}"))),
+            Err(error) => return Err(Obstacle::Down(format!("cannot create its container: {error}"))),
         };
-        info!(container = %spec.name, image, "created a container of abide's own");
+        info!(container = %spec.name, image, "created an auxiliary container");
         self.id = Some(id);
         Ok(())
     }
@@ -212,17 +212,17 @@ impl Managed {
     /// Starts the container, unless an earlier start failed and the next attempt is not due.
     pub(super) async fn start(&mut self, id: &str, last: &str) -> Result<(), Obstacle> {
         self.starts.check_due(now()).map_err(Obstacle::Down)?;
-        info!(role = self.role, last, "starting a container of abide's own");
+        info!(role = self.role, last, "starting an auxiliary container");
         let started = self.engine.start(id).await;
-        let started = started.map_err(|error| format!("it cannot be started: {error}"));
+        let started = started.map_err(|error| format!("cannot start it: {error}"));
         self.starts.note(started, now()).map_err(Obstacle::Down)
     }
 
     async fn rename(&self, id: &str, name: &ContainerName) {
         match self.engine.rename(id, name).await {
-            Ok(()) => info!(container = %name, "renamed a container of abide's own back"),
+            Ok(()) => info!(container = %name, "restored the name of an auxiliary container"),
             Err(error) => {
-                warn!(container = %name, %error, "a container of abide's own cannot have its name back")
+                warn!(container = %name, %error, "cannot restore the name of an auxiliary container")
             }
         }
     }
@@ -234,7 +234,7 @@ impl Managed {
         is_stateless: bool,
         why: &str,
     ) -> Result<(), EngineError> {
-        info!(role = self.role, why, "removing a container of abide's own");
+        info!(role = self.role, why, "removing an auxiliary container");
         if is_stateless {
             self.engine.remove_scratch(id).await?;
         } else {
@@ -257,11 +257,11 @@ impl Managed {
         if let Some(pull) = self.pull.as_mut().filter(|pull| pull.task.is_finished()) {
             let why = match (&mut pull.task).await {
                 Ok(Err(error)) => format!(
-                    "its image {name} is not on this host and cannot be pulled: {error}. Bring it here with \
-                     `docker pull` or `docker load`, or name another in the manifest"
+                    "its image {name} is not on this host and cannot be pulled: {error}. Get it with \
+                     `docker pull` or `docker load`, or set another image in the manifest"
                 ),
-                Ok(Ok(())) => format!("its image {name} was pulled and is gone again"),
-                Err(_) => format!("pulling its image {name} ended in a panic, which is a bug of abide"),
+                Ok(Ok(())) => format!("its image {name} was pulled and then removed"),
+                Err(_) => format!("the pull of its image {name} panicked, which is a bug of abide"),
             };
             self.pull = None;
             // The error is reported until the next attempt ends.
@@ -271,12 +271,12 @@ impl Managed {
             self.pulls.check_due(now()).map_err(Obstacle::Down)?;
             self.begin_pull(name);
         }
-        let pulling = || format!("its image {name} is being pulled");
+        let pulling = || format!("pulling its image {name}");
         Err(Obstacle::Down(self.pulls.last().map_or_else(pulling, str::to_owned)))
     }
 
     fn begin_pull(&mut self, name: &str) {
-        info!(role = self.role, image = name, "pulling the image of a container of abide's own");
+        info!(role = self.role, image = name, "pulling the image of an auxiliary container");
         let (engine, registries) = (Arc::clone(&self.engine), Arc::clone(&self.registries));
         let (image, pulled) = (name.to_owned(), Arc::clone(&self.pulled));
         let task = tokio::spawn(async move {

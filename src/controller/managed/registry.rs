@@ -137,7 +137,7 @@ impl RegistryReconciler {
             };
             done.map_err(|why| why.to_string())?;
         }
-        Err(format!("the container {} does not come to rest", spec.name))
+        Err(format!("the container {} keeps changing", spec.name))
     }
 
     /// Creates its volume if it is missing, unless it held data: an empty registry in its place would look
@@ -147,8 +147,8 @@ impl RegistryReconciler {
         let found = self.engine.volumes(BTreeSet::from([volume.to_string()])).await.map_err(words)?;
         if found.is_empty() && self.is_recorded(spec) {
             return Err(format!(
-                "volume {volume}, which held what was pushed, is gone; restore it, or accept an empty one by \
-                 `docker volume create {volume}`"
+                "volume {volume}, which had pushed images, is missing: restore it, or accept an empty \
+                one with `docker volume create {volume}`"
             ));
         }
         self.engine.create_volume(volume.as_str(), &self.record).await.map_err(words)
@@ -177,7 +177,8 @@ impl RegistryReconciler {
         let Some(orphan) = found.first() else { return Ok(()) };
         let name = &orphan.seen.name;
         Err(format!(
-            "the manifest no longer declares it; it goes on as it is. If not wanted: docker rm -f {name}"
+            "it is no longer in the manifest, and keeps running, unmanaged. To remove it: docker rm -f \
+            {name}"
         ))
     }
 
@@ -186,13 +187,13 @@ impl RegistryReconciler {
         match kept {
             Ok(()) => {
                 if trouble.remove(NAME).is_some() {
-                    info!("the managed registry is as declared again");
+                    info!("the managed registry is healthy again");
                 }
             }
             Err(why) => {
                 let sentence = format!("{NAME}: {why}");
                 if trouble.insert(NAME.to_owned(), sentence.clone()).as_ref() != Some(&sentence) {
-                    warn!(why, "the managed registry is not as declared");
+                    warn!(why, "the managed registry has a problem");
                 }
             }
         }
@@ -237,7 +238,7 @@ fn specification(
     undeclared: Vec<Mount>,
 ) -> Result<AuxiliarySpec, String> {
     let mount = |source: &str, target: &str| {
-        Mount::new(source, target).map_err(|error| format!("{source} cannot be mounted: it {error}"))
+        Mount::new(source, target).map_err(|error| format!("cannot mount {source}: it {error}"))
     };
     let mut mounts = vec![mount(spec.volume.as_str(), DATA)?];
     let mut env = BTreeMap::from([("REGISTRY_STORAGE_DELETE_ENABLED".to_owned(), "true".to_owned())]);

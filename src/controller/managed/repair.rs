@@ -31,7 +31,7 @@ pub(super) fn repair(spec: &AuxiliarySpec, seen: &SeenAuxiliary) -> Repair {
     let container = &seen.seen;
     match container.state {
         ContainerState::InTransit => Repair::Wait,
-        ContainerState::Dead => Repair::Recreate("the engine could not remove it".to_owned()),
+        ContainerState::Dead => Repair::Recreate("the engine failed to remove it".to_owned()),
         ContainerState::Paused => Repair::Unpause,
         ContainerState::Created | ContainerState::Exited(_) => Repair::Start,
         ContainerState::Running if !matches!(container.restart_policy.as_str(), "" | "no") => {
