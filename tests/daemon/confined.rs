@@ -125,6 +125,54 @@ fn a_confined_program_sees_nothing_of_its_starter_and_leaves_nothing_running() {
     }
 }
 
+/// Replaces a file as editors and configuration tools do, by a rename.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    write(&new, text);
+    std::fs::rename(new, path).unwrap();
+}
+
+#[test]
+fn a_hidden_file_that_is_replaced_or_appears_while_the_program_runs_stays_hidden() {
+    for user in users() {
+        let place = place();
+        let [tree, secrets] = ["tree", "secrets"].map(|name| place.path().join(name));
+        let [plain, late, linked] = ["plain", "late", "linked"].map(|name| secrets.join(name));
+        write(&tree.join("file"), "in the tree\n");
+        write(&secrets.join("beside"), "what is beside\n");
+        write(&plain, CANARY);
+        // As Kubernetes mounts secrets: a link to a link that changes.
+        write(&secrets.join("version1/linked"), CANARY);
+        std::os::unix::fs::symlink("version1", secrets.join("current")).unwrap();
+        std::os::unix::fs::symlink("current/linked", &linked).unwrap();
+        let script = format!(
+            "touch {tree}/ready; while ! test -e {tree}/go; do sleep 0.05; done; cd {secrets}; \
+             cat plain late linked version*/linked current/linked later/token beside {tree}/file; ls; exit 3",
+            tree = tree.display(),
+            secrets = secrets.display()
+        );
+        std::fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let mut order = order(&script, &tree);
+        order.hidden = [&plain, &late, &linked, &secrets.join("later/token")].map(Into::into).to_vec();
+        let (child, mut socket) = start(&order, user);
+        eventually("the script runs", PATIENCE, || tree.join("ready").exists());
+        replace(&plain, CANARY);
+        write(&late, CANARY);
+        write(&secrets.join("later/token"), CANARY);
+        write(&secrets.join("version2/linked"), CANARY);
+        std::os::unix::fs::symlink("version2", secrets.join("next")).unwrap();
+        std::fs::rename(secrets.join("next"), secrets.join("current")).unwrap();
+        write(&tree.join("go"), "");
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let mut report = Vec::new();
+        socket.read_to_end(&mut report).unwrap();
+        assert_eq!(serde_json::from_slice::<Report>(&report).unwrap(), Report::Ended(3), "{user:?}: {said}");
+        assert!(!said.contains(CANARY), "{user:?}: {said}");
+        assert!(said.contains("what is beside") && said.contains("in the tree"), "{user:?}: {said}");
+    }
+}
+
 #[test]
 fn a_confined_program_ends_at_its_limits_and_with_its_starter() {
     for (index, user) in users().into_iter().enumerate() {
