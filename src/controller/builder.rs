@@ -46,7 +46,7 @@ use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
 use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
 use crate::source::{Mirror, Remote, SourceError};
-use attempts::Attempts;
+pub(crate) use attempts::Attempts;
 pub(crate) use inputs::Inputs;
 use log::BuildLog;
 use outputs::Outputs;
@@ -243,6 +243,8 @@ pub(crate) struct Builder {
     pub(crate) overlays: Overlays,
     /// The step in which the last attempt of a build exceeded its time limit.
     pub(crate) timeouts: Mutex<HashMap<BuildKey, &'static str>>,
+    /// The attempts in progress, and those that may have killed a daemon.
+    pub(crate) attempts: Attempts,
 }
 
 impl Builder {
@@ -357,7 +359,10 @@ impl Builder {
             .map_err(|error| BuildError::not_tried(format!("cannot create the build log: {error}")))?;
         let started = now();
         log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
-        let attempt = self.attempts().begin(key);
+        if self.attempts.is_suspect(key) {
+            progress.say("waiting until it can run alone, because abide was killed while it built this");
+        }
+        let attempt = self.attempts.begin(key).await;
         let mut work = Work::new(self, task, number, progress, &mut log);
         let activity = work.log.activity.clone();
         let ended = |why: &str, limit| {
@@ -454,10 +459,6 @@ impl Builder {
             }
             other => other,
         }
-    }
-
-    fn attempts(&self) -> Attempts {
-        Attempts { dir: self.dirs.attempts.clone() }
     }
 
     fn outputs(&self) -> Outputs {

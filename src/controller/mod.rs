@@ -63,7 +63,7 @@ use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
 use crate::source::SourceError;
-use builder::{Builder, Overlays};
+use builder::{Attempts, Builder, Overlays};
 use docker::Engine;
 pub use docker::EngineFacts;
 use fleet::Fleet;
@@ -184,6 +184,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         desired: settings.desired.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
+        attempts: Attempts::open(settings.dirs.attempts.clone()),
         dirs: settings.dirs,
         copies: Mutex::default(),
         overlays: Overlays::default(),
@@ -362,8 +363,8 @@ impl Controller {
             for container in self.pass.fleet.containers(environment) {
                 let name = &container.name;
                 found.push(format!(
-                    "{environment} now runs on the host of the agent {host}, but its container {name} \
-                    still exists on this host. To remove it: docker rm -f {name}"
+                    "{environment} now runs on the host of the agent {host}, but its container {name} still exists \
+                     on this host. To remove it and keep its volumes: abide forget {environment} --stop"
                 ));
             }
         }
