@@ -38,10 +38,8 @@ impl Pass {
     pub(super) async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, PassError> {
         let planned = self.plan(environment).await?;
         Ok(planned.map(|planned| {
-            let held_back = match plan::held_back(&planned.intent).as_slice() {
-                [] => None,
-                keys => Some(format!("held; `resume` would update: {}", keys.join(", "))),
-            };
+            let held_back = plan::held_back(&planned.intent, planned.observed.recipe.as_ref());
+            let held_back = held_back.into_iter().map(|what| format!("held; {what}"));
             PlanView {
                 environment: environment.clone(),
                 steps: plan::explain::explain(&planned.plan),

@@ -1,6 +1,7 @@
 //! A hold: the container is kept with its image and options until a user resumes.
 
-use super::{Intent, image_id};
+use super::{Intent, image_id, supply};
+use crate::model::build::RecipeKey;
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::Entry;
 use crate::model::memory::Memory;
@@ -18,8 +19,17 @@ pub struct AfterHold {
     pub is_judged_otherwise: bool,
 }
 
-/// Returns the differences that `resume` would apply, as manifest keys and phrases; empty: none.
-pub fn held_back(intent: &Intent) -> Vec<String> {
+/// Returns the differences that `resume` would apply, as clauses; empty: none.
+pub fn held_back(intent: &Intent, recipe: Option<&RecipeKey>) -> Vec<String> {
+    let replaced = Some(replaced(intent)).filter(|keys| !keys.is_empty());
+    let replaced = replaced.map(|keys| format!("`resume` would update: {}", keys.join(", ")));
+    let newest = intent.after_hold.as_ref().map(|after| &after.entry);
+    let is_rebuilt = newest.is_some_and(|newest| supply::is_recipe_edited(intent.supply, newest, recipe));
+    replaced.into_iter().chain(is_rebuilt.then(|| "`resume` would rebuild: build".to_owned())).collect()
+}
+
+/// The manifest keys and phrases under which the container would be replaced.
+fn replaced(intent: &Intent) -> Vec<String> {
     let Some(after) = &intent.after_hold else { return Vec::new() };
     let mut found = Vec::new();
     let (kept, newest) = (&intent.entry, &after.entry);

@@ -324,7 +324,8 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
     let served = serve::plan(intent, observed, &choice, memory, now);
-    let mut plan = volumes::tell(combine(intent, &choice, supplied, served), intent, observed, &choice);
+    let mut plan =
+        volumes::tell(combine(intent, observed, &choice, supplied, served), intent, observed, &choice);
     plan.outcome = plan.outcome.or(succeeded);
     let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
     let plan = notes::hold_back_repeats(plan, intent, &crashes, now);
@@ -360,7 +361,13 @@ impl Half {
 
 /// Combines the statuses: a problem of the serving container comes first, work in progress second,
 /// everything else last.
-fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memory): (Half, Memory)) -> Plan {
+fn combine(
+    intent: &Intent,
+    observed: &Observed,
+    choice: &target::Choice,
+    supply: Half,
+    (serve, memory): (Half, Memory),
+) -> Plan {
     let is_bad = serve.verdict.as_ref().is_some_and(Verdict::is_bad);
     let verdict = match (serve.verdict, supply.verdict) {
         (Some(serve), _) if is_bad => serve,
@@ -369,7 +376,7 @@ fn combine(intent: &Intent, choice: &target::Choice, supply: Half, (serve, memor
         (Some(serve), None) => serve,
         (None, None) => Verdict::new(Condition::Progressing, Reason::Updating, "in progress"),
     };
-    let verdict = said_while_held(intent, verdict);
+    let verdict = said_while_held(intent, observed, verdict);
     let look_again = [serve.look_again, supply.look_again].into_iter().flatten().min();
     Plan {
         differences: supply.differences.into_iter().chain(serve.differences).collect(),
@@ -397,15 +404,13 @@ fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> 
     Verdict { condition, reason: supply.reason, message }
 }
 
-fn said_while_held(intent: &Intent, verdict: Verdict) -> Verdict {
+fn said_while_held(intent: &Intent, observed: &Observed, verdict: Verdict) -> Verdict {
     let at_rest = matches!(verdict.condition, Condition::Ready | Condition::RolledBack)
         || verdict.reason == Reason::NothingRecorded;
     match &intent.hold {
         Some(hold) if at_rest => {
-            let held_back = match held_back(intent).as_slice() {
-                [] => String::new(),
-                keys => format!("; `resume` would update: {}", keys.join(", ")),
-            };
+            let held_back = held_back(intent, observed.recipe.as_ref());
+            let held_back: String = held_back.iter().map(|what| format!("; {what}")).collect();
             let (by, reason, environment) = (&hold.by, &hold.reason, &intent.environment);
             let message =
                 format!("held by {by}: {reason}{held_back}; `abide resume {environment}` ends the hold");

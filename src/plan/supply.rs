@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Half, Intent, Step, SupplyKind, generation_words};
 use crate::model::build::{Acquisition, RecipeKey};
-use crate::model::desired::{Image, Outcome};
+use crate::model::desired::{Entry, Image, Outcome};
 use crate::model::name::{CommitId, Digest};
 use crate::model::observed::{Observed, Shelf};
 use crate::model::reference::ImageRepository;
@@ -88,8 +88,12 @@ pub fn need(intent: &Intent, images: &BTreeSet<Digest>, shelf: &Shelf, recipe: O
 /// Whether the build recipe in the manifest has changed since the recorded image was built or named. An
 /// image without a commit was not built from one, so no edit concerns it.
 pub(super) fn is_edited(intent: &Intent, recipe: Option<&RecipeKey>) -> bool {
-    let entry = &intent.entry;
-    let is_built = intent.supply == SupplyKind::Build && entry.revision.is_some() && entry.image.is_some();
+    is_recipe_edited(intent.supply, &intent.entry, recipe)
+}
+
+/// The same for any entry.
+pub(super) fn is_recipe_edited(supply: SupplyKind, entry: &Entry, recipe: Option<&RecipeKey>) -> bool {
+    let is_built = supply == SupplyKind::Build && entry.revision.is_some() && entry.image.is_some();
     is_built && matches!((&entry.recipe, recipe), (Some(before), Some(now)) if before != now)
 }
 

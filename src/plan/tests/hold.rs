@@ -1,9 +1,11 @@
 //! A hold keeps the container as it is, image and options, and heals it.
 
-use super::world::{World, digest, options};
+use super::world::{World, commit, digest, options};
+use crate::model::build::RecipeKey;
 use crate::model::container::Secret;
+use crate::model::desired::Entry;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{AfterHold, held_back};
+use crate::plan::{AfterHold, SupplyKind, held_back};
 
 /// Image 1 runs and is held.
 fn held() -> World {
@@ -60,7 +62,7 @@ fn a_hold_says_what_resume_would_replace() {
     let entry = world.latest.clone();
     let after = AfterHold { entry, options: Ok(now), is_judged_otherwise: true };
     world.intent.after_hold = Some(Box::new(after));
-    assert_eq!(held_back(&world.intent), ["env", "memory", "health"]);
+    assert_eq!(held_back(&world.intent, None), ["`resume` would update: env, memory, health"]);
     let message = world.plan().verdict.message;
     assert!(
         message.contains("; `resume` would update: env, memory, health; `abide resume dev`"),
@@ -70,7 +72,16 @@ fn a_hold_says_what_resume_would_replace() {
     world.set(2);
     let after = AfterHold { entry: world.latest.clone(), options: Ok(options()), is_judged_otherwise: false };
     world.intent.after_hold = Some(Box::new(after));
-    assert_eq!(held_back(&world.intent), ["image (generation 2 is recorded)"]);
+    assert_eq!(held_back(&world.intent, None), ["`resume` would update: image (generation 2 is recorded)"]);
     world.rest();
     assert_eq!(world.take_done(), [""; 0]);
+
+    let [built, edited] = ["a", "b"].map(|key| RecipeKey(key.to_owned()));
+    let entry = Entry { revision: Some(commit(2)), recipe: Some(built.clone()), ..world.latest.clone() };
+    world.intent.supply = SupplyKind::Build;
+    world.intent.entry = entry.clone();
+    let after = AfterHold { entry, options: Ok(options()), is_judged_otherwise: false };
+    world.intent.after_hold = Some(Box::new(after));
+    assert_eq!(held_back(&world.intent, Some(&built)), [""; 0]);
+    assert_eq!(held_back(&world.intent, Some(&edited)), ["`resume` would rebuild: build"]);
 }

@@ -54,6 +54,10 @@ fn an_edit_is_built_of_the_same_commit_also_while_no_daemon_runs_and_held_ones_k
         now["sync"] == now["observed_sync"] && now["status"] == "Held"
     });
     assert_eq!((generation(&daemon), shop.await_held(&daemon)), (first + 2, image));
+    let message = status(&daemon, "dev")["message"].to_string();
+    assert!(message.contains("a test; `resume` would rebuild: build; `abide resume dev`"), "{message}");
+    let diff = daemon.abide(&["diff", "dev"]);
+    assert!(diff.code == 1 && diff.stdout.contains("held; `resume` would rebuild: build"), "{diff:?}");
     assert_eq!(daemon.abide(&["resume", "dev"]).code, 0);
     assert_eq!(label(&await_edit(&shop, &daemon, first + 3), "who"), "four");
 
