@@ -45,7 +45,7 @@ pub(super) struct Said {
 pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
     let settled = facts.settled();
     let warnings = facts.warnings(&settled);
-    let said = facts.with_head(settled);
+    let said = facts.unless_watched(facts.with_head(settled));
     let Facts { spec, mark: _, desired, status, presence, look: _ } = facts;
     let Desired { environment, entry, hold, sync, .. } = desired;
     EnvironmentView {
@@ -243,6 +243,18 @@ impl Facts<'_> {
         let message = format!("{what}{why}; until then: {}", settled.message);
         let next_retry = trouble.map(|trouble| trouble.next_retry);
         Said { next_retry, ..Said::progressing(Reason::HeadUnknown, message, Some(since)) }
+    }
+
+    /// Adjusts the status if no daemon runs: it is only the last one that a daemon saw.
+    fn unless_watched(&self, said: Said) -> Said {
+        if self.look.is_some() {
+            return said;
+        }
+        let message = format!("no daemon runs, so nothing watches it; last seen: {}", said.message);
+        match said.condition {
+            Condition::Ready => Said::progressing(Reason::Unknown, message, said.since),
+            _ => Said { message, next_retry: None, ..said },
+        }
     }
 
     /// The pending query to git or the registry, as a clause, and its start.

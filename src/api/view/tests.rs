@@ -48,6 +48,18 @@ fn before_the_first_pass_nothing_is_known() {
 }
 
 #[test]
+fn without_a_daemon_the_last_status_is_told_as_the_last_and_ready_is_none() {
+    let unwatched = |status| seen(desired(4), Some(status), |facts| facts.look = None);
+    let view = unwatched(status("dev", 4));
+    assert_eq!((view.status, view.reason), (Condition::Progressing, Reason::Unknown), "{view:?}");
+    assert_eq!(view.message, "no daemon runs, so nothing watches it; last seen: all as recorded");
+    let failed = Status { condition: Condition::Degraded, reason: Reason::BuildFailed, ..status("dev", 4) };
+    let view = unwatched(Status { next_retry: Some(at(99)), ..failed });
+    assert_eq!((view.status, view.reason, view.next_retry), (Condition::Degraded, Reason::BuildFailed, None));
+    assert!(view.message.starts_with("no daemon runs"), "{view:?}");
+}
+
+#[test]
 fn an_environment_whose_agent_is_not_connected_is_never_ready() {
     let mut spec = manifest().manifest.environments[&name("dev")].clone();
     spec.host = Some(AgentName::new("online").unwrap());
