@@ -17,6 +17,7 @@ mod server;
 mod tests;
 mod tunnel;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -30,6 +31,8 @@ use tracing::{info, warn};
 use crate::controller::{self, MountPolicy, Settings, StateDirs};
 use crate::daemon::systemd::{self, StopSignals};
 use crate::model::container::Secret;
+use crate::model::link::LeftThere;
+use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::record::{self, Handles, SESSIONS};
 use crate::secret;
@@ -207,8 +210,16 @@ fn mount_policy(policy: &Arc<Policy>) -> MountPolicy {
 fn reporter(handles: &Handles, refusals: Refusals, controller: controller::Controller) -> Reporter {
     let (seen, replica) = (controller.clone(), handles.replica.clone());
     let is_observed: IsObserved = Box::new(move |environment| seen.look(environment).is_observed);
-    let left: ListLeft =
-        Box::new(move || controller.left(&replica.kept().ok()?.environments.into_keys().collect()));
+    let status = handles.status.clone();
+    let left: ListLeft = Box::new(move || {
+        let containers = controller.left(&replica.kept().ok()?.environments.into_keys().collect())?;
+        let volumes_of = |name: &EnvironmentName| {
+            let volumes = status.memory(name).unwrap_or_default().volumes;
+            (name.clone(), volumes.into_iter().collect())
+        };
+        let volumes = containers.keys().map(volumes_of).collect();
+        Some(LeftThere { containers, volumes, runs: BTreeSet::new() })
+    });
     Reporter {
         instance: handles.id.clone(),
         status: handles.status.clone(),

@@ -131,7 +131,7 @@ impl Assigner {
     ) -> Option<(Assignment, BTreeMap<EnvironmentName, Refusal>)> {
         let policy = Arc::clone(&self.policy);
         let sort = move || {
-            let Assignment { network, environments, misread: _ } = assignment;
+            let Assignment { network, environments, forget, misread: _ } = assignment;
             let (mut allowed, mut refused) = (Vec::new(), BTreeMap::new());
             for assigned in environments {
                 match policy.objection(&network, &assigned.spec, &images(&assigned)) {
@@ -145,7 +145,7 @@ impl Assigner {
                     }
                 }
             }
-            (Assignment { network, environments: allowed, misread: Vec::new() }, refused)
+            (Assignment { network, environments: allowed, forget, misread: Vec::new() }, refused)
         };
         // Checking paths reads the disk.
         tokio::task::spawn_blocking(sort)

@@ -182,6 +182,7 @@ impl Link {
         self.reporter.assigned(&assignment);
         self.assigner.take(assignment).await?;
         self.grant.give();
+        self.reporter.settled();
         self.reporter.ring();
         Ok(())
     }

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::assign::{Refusal, Refusals};
 use super::server::{AskError, Asker};
 use crate::model::error::chain;
-use crate::model::link::{Assignment, Heard, Left, Receipt, Report, Reported};
+use crate::model::link::{Assignment, Heard, LeftThere, Receipt, Report, Reported};
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason, Status};
 use crate::record::{Bell, Bells, DesiredReader, RecordError, StatusReader};
@@ -48,7 +48,7 @@ pub(super) struct Reporter {
 
 pub(super) type IsObserved = Box<dyn Fn(&EnvironmentName) -> bool + Send + Sync>;
 /// Returns `None` while the containers of this host are unknown.
-pub(super) type ListLeft = Box<dyn Fn() -> Option<Left> + Send + Sync>;
+pub(super) type ListLeft = Box<dyn Fn() -> Option<LeftThere> + Send + Sync>;
 
 /// The progress of the controller's acknowledgements.
 #[derive(Debug, Default)]
@@ -58,7 +58,10 @@ pub(super) struct State {
     /// The environments that changed since the last report.
     changed: BTreeSet<EnvironmentName>,
     /// The leftovers in the last report.
-    left: Option<Left>,
+    left: Option<LeftThere>,
+    /// Whether this host runs what the controller assigned in this session. Until then, nobody can tell what
+    /// is left.
+    is_settled: bool,
 }
 
 /// The reason why reporting in a session ended.
@@ -95,6 +98,11 @@ impl Reporter {
             state.heard.insert(environment.clone(), before.remove(environment).unwrap_or_default());
             state.changed.insert(environment.clone());
         }
+    }
+
+    /// Notes that the assignment is stored and handed to the loop.
+    pub(super) fn settled(&self) {
+        self.state().is_settled = true;
     }
 
     /// Requests a report about news that no wakeup covers.
@@ -170,13 +178,15 @@ impl Reporter {
             epoch,
             sequence,
             environments,
-            left,
+            left: left.as_ref().map(|left| left.containers.clone()),
+            left_volumes: left.map(|left| left.volumes),
         })
     }
 
     /// The leftovers on this host, if they differ from the last report.
-    fn news_of_left(&self) -> Option<Left> {
-        let left = (self.left)()?;
+    fn news_of_left(&self) -> Option<LeftThere> {
+        let is_settled = self.state().is_settled;
+        let left = is_settled.then(|| (self.left)()).flatten()?;
         let mut state = self.state();
         let is_news = state.left.as_ref() != Some(&left);
         state.left = Some(left.clone());

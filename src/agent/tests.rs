@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use super::assign::{Assigner, Refusals};
 use super::policy::Policy;
 use super::reporter;
-use crate::model::desired::{Entry, GoBack, Hold, Image, Origin, Outcome};
+use crate::model::desired::{Entry, Forget, GoBack, Hold, Image, LeftOn, Origin, Outcome};
 use crate::model::event::{Event, EventKind};
-use crate::model::link::{Assigned, Assignment, Heard, Report, Reported, ToAgent};
+use crate::model::link::{Assigned, Assignment, ForgetThere, Heard, Report, Reported, ToAgent};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
@@ -138,7 +138,8 @@ fn assignment(of: &Handles) -> Assignment {
     let heard = of.hearer.heard(&prod()).unwrap();
     let environments = vec![Assigned { spec: spec(), desired, held, heard }];
     // As decoded from the wire.
-    let sent = Assignment { network: NetworkName::default(), environments, misread: Vec::new() };
+    let sent =
+        Assignment { network: NetworkName::default(), environments, forget: Vec::new(), misread: Vec::new() };
     serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap()
 }
 
@@ -229,13 +230,51 @@ async fn what_is_not_assigned_any_more_is_forgotten_but_for_its_record() {
     let replica = &agent.handles.replica;
     replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
     assert_eq!(replica.kept().unwrap().environments.len(), 1);
-    let none =
-        || Assignment { network: NetworkName::default(), environments: Vec::new(), misread: Vec::new() };
+    let none = || Assignment {
+        network: NetworkName::default(),
+        environments: Vec::new(),
+        forget: Vec::new(),
+        misread: Vec::new(),
+    };
     replica.accept(none(), BTreeSet::from([prod()])).await.unwrap();
     assert_eq!(replica.kept().unwrap().environments.len(), 1, "what is refused stays as it was");
     replica.accept(none(), BTreeSet::new()).await.unwrap();
     assert_eq!(replica.kept().unwrap().environments.len(), 0);
     assert_eq!(agent.handles.desired.get(&prod()).unwrap().entry.generation, Generation(1));
+}
+
+#[tokio::test]
+async fn a_request_to_forget_is_noted_where_it_is_meant_and_withdrawn_if_the_environment_comes_back() {
+    let (controller, agent) = (home(), home());
+    let replica = &agent.handles.replica;
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let request = Forget { stop: true, left: Some(LeftOn::default()), by: "alice".into(), at: at(2) };
+    controller.handles.writer.forget(&prod(), request).await.unwrap();
+    let requested = || agent.handles.desired.get(&prod()).unwrap().forget;
+    replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
+    assert_eq!(requested(), None, "it is about other hosts than the one that runs it");
+
+    let there = ForgetThere { environment: prod(), stop: true, by: "alice".into(), at: at(2) };
+    let gone = Assignment {
+        network: NetworkName::default(),
+        environments: Vec::new(),
+        forget: vec![there.clone()],
+        misread: Vec::new(),
+    };
+    let gone: Assignment = serde_json::from_slice(&serde_json::to_vec(&gone).unwrap()).unwrap();
+    replica.accept(gone.clone(), BTreeSet::from([prod()])).await.unwrap();
+    assert_eq!(requested(), None, "it is refused here, and keeps running");
+    replica.accept(gone.clone(), BTreeSet::new()).await.unwrap();
+    assert_eq!(requested(), Some(Forget { stop: true, left: None, by: "alice".into(), at: at(2) }));
+
+    replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
+    assert_eq!(requested(), None, "it runs here again");
+    replica.accept(gone, BTreeSet::new()).await.unwrap();
+    assert!(requested().is_some());
+    let mut refused = assignment(&controller.handles);
+    refused.environments.clear();
+    replica.accept(refused, BTreeSet::from([prod()])).await.unwrap();
+    assert_eq!(requested(), None, "an environment that is assigned and refused keeps what it has");
 }
 
 #[tokio::test]
@@ -304,7 +343,14 @@ async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_t
 fn going_back(sequence: u64, back: GoBack) -> Report {
     let status = status(2, Reason::RolledBack);
     let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
-    Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported], left: None }
+    Report {
+        instance: "evil".into(),
+        epoch: 1,
+        sequence,
+        environments: vec![reported],
+        left: None,
+        left_volumes: None,
+    }
 }
 
 #[tokio::test]
@@ -315,7 +361,14 @@ async fn a_report_from_far_above_the_record_is_not_taken_and_one_of_a_later_copy
         let observed_generation = Generation(observed);
         let status = Status { observed_generation, ..status(0, Reason::RecordBehind) };
         let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None };
-        Report { instance: "evil".into(), epoch: 1, sequence, environments: vec![reported], left: None }
+        Report {
+            instance: "evil".into(),
+            epoch: 1,
+            sequence,
+            environments: vec![reported],
+            left: None,
+            left_volumes: None,
+        }
     };
     for (sequence, observed) in [(1, u64::MAX), (2, u64::MAX / 2)] {
         assert_eq!(deliver(&controller.handles, of(sequence, observed)).await, None);
@@ -363,8 +416,14 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
         events: (1..=1_500).map(event).collect(),
         rollback: Some(back),
     };
-    let report =
-        Report { instance: "evil".into(), epoch: 1, sequence: 1, environments: vec![reported], left: None };
+    let report = Report {
+        instance: "evil".into(),
+        epoch: 1,
+        sequence: 1,
+        environments: vec![reported],
+        left: None,
+        left_volumes: None,
+    };
     let heard = deliver(&controller.handles, report).await.unwrap();
     assert_eq!(heard.event, 1_000, "the others come in the next report");
     let status = &controller.handles.status;
@@ -386,7 +445,14 @@ async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
         let status = status(generation, Reason::Updating);
         let outcomes = vec![(Generation(generation), outcome)];
         let reported = Reported { status, outcomes, events: Vec::new(), rollback: None };
-        Report { instance: "one".into(), epoch: 1, sequence, environments: vec![reported], left: None }
+        Report {
+            instance: "one".into(),
+            epoch: 1,
+            sequence,
+            environments: vec![reported],
+            left: None,
+            left_volumes: None,
+        }
     };
     let failed = || Outcome::Failed("the registry has no such image".to_owned());
     let kept = || {
@@ -409,7 +475,7 @@ async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
 fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {
     let reported = reporter::of(&agent.status, &agent.desired, &prod(), heard, &agent.id).unwrap();
     let environments = reported.into_iter().collect();
-    Report { instance: agent.id.clone(), epoch: 1, sequence, environments, left: None }
+    Report { instance: agent.id.clone(), epoch: 1, sequence, environments, left: None, left_volumes: None }
 }
 
 async fn deliver(controller: &Handles, report: Report) -> Option<Heard> {

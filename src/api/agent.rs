@@ -17,6 +17,7 @@ use super::serve::BodyDeadline;
 use crate::model::name::{AgentName, TokenId};
 
 pub(super) use answers::answer;
+pub(super) use desk::LeftOver;
 pub use desk::{Desk, Presence};
 pub(super) use registry::pull;
 pub use registry::{Images, Wanted};

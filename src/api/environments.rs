@@ -7,12 +7,14 @@ use axum::body::Body;
 use axum::extract::State;
 use serde::Deserialize;
 
+use super::agent::LeftOver;
 use super::body::Asked;
 use super::error::ApiError;
 use super::find::Found;
 use super::view::{self, Facts};
 use super::{ApiState, ControllerError};
-use crate::model::desired::{Entry, HistoryEntry};
+use crate::model::access::Token;
+use crate::model::desired::{Entry, Forget, HistoryEntry};
 use crate::model::event::Event;
 use crate::model::link::Question;
 use crate::model::name::{AgentName, EnvironmentName};
@@ -145,6 +147,42 @@ fn is_as_recorded(view: &EnvironmentView) -> bool {
     }
 }
 
+/// The containers that an environment left on a host which does not run it any more.
+pub(super) struct Left {
+    /// The agent on that host; `None`: it is the controller's.
+    pub(super) agent: Option<AgentName>,
+    /// Whether that agent is disconnected.
+    is_away: bool,
+    /// Whether it can never connect, because it has no valid token.
+    pub(super) is_gone: bool,
+    pub(super) containers: Vec<String>,
+    pub(super) volumes: Vec<String>,
+}
+
+impl Left {
+    /// The host, as a clause.
+    pub(super) fn place(&self) -> String {
+        match &self.agent {
+            None => "the controller's host".to_owned(),
+            Some(agent) => format!("the host of the agent {agent}"),
+        }
+    }
+
+    /// When it is removed, if not now.
+    pub(super) fn when(&self) -> &'static str {
+        if self.is_away && !self.is_gone { ", as soon as that agent is connected" } else { "" }
+    }
+
+    /// Whether a request is about this host.
+    fn is_meant_by(&self, request: &Forget) -> bool {
+        match (&request.left, &self.agent) {
+            (None, _) => request.stop,
+            (Some(left), None) => left.here,
+            (Some(left), Some(agent)) => left.agents.contains(agent),
+        }
+    }
+}
+
 impl ApiState {
     /// Requests the plan of an environment on another host.
     async fn plan_there(&self, host: &AgentName, environment: EnvironmentName) -> Result<PlanView, ApiError> {
@@ -181,8 +219,9 @@ impl ApiState {
         match self.facts(name, &state.manifest) {
             Ok(facts) => {
                 let build = self.controller.as_ref().and_then(|controller| controller.building(name));
-                let mut view = view::environment(facts);
-                view.warnings.extend(self.left_elsewhere(name, state.manifest.environments.get(name)));
+                let forget = facts.desired.forget.clone();
+                let view = view::environment(facts);
+                let view = self.with_left(view, state.manifest.environments.get(name), forget.as_ref());
                 Ok(view::with_build(view, build, (self.clock)()))
             }
             // One unreadable document must not hide all other environments.
@@ -194,29 +233,71 @@ impl ApiState {
         }
     }
 
-    /// Warnings of containers on hosts that ran an environment once and do not any more.
-    fn left_elsewhere(&self, name: &EnvironmentName, spec: Option<&EnvironmentSpec>) -> Vec<String> {
+    /// The containers that an environment left on hosts which do not run it any more.
+    pub(super) fn left_elsewhere(&self, name: &EnvironmentName, spec: Option<&EnvironmentSpec>) -> Vec<Left> {
         let host = spec.and_then(|spec| spec.host.as_ref());
-        let here =
-            self.controller.as_ref().filter(|_| host.is_some()).map(|controller| controller.containers(name));
-        let here = here.filter(|containers| !containers.is_empty());
-        let here = here.map(|containers| ("the controller's host".to_owned(), containers));
-        let there = self.desk.left_of(name, host).into_iter();
-        let there = there.map(|(agent, containers)| (format!("the host of the agent {agent}"), containers));
-        let runs_on = match (spec, host) {
+        let here = self.controller.as_ref().filter(|_| spec.is_none() || host.is_some());
+        let here = here.map(|controller| controller.containers(name)).filter(|found| !found.is_empty());
+        let here = here.map(|containers| Left {
+            agent: None,
+            is_away: false,
+            is_gone: false,
+            containers,
+            volumes: Vec::new(),
+        });
+        let there =
+            self.desk.left_of(name, host).into_iter().map(|LeftOver { agent, containers, volumes }| {
+                let is_away = !self.desk.presence(&agent).connected;
+                let is_named = !containers.is_empty();
+                let container = || spec.map_or_else(|| name.to_string(), |spec| spec.container.to_string());
+                let containers = if is_named { containers } else { vec![container()] };
+                let is_gone = is_away && !self.has_token(&agent);
+                Left { agent: Some(agent), is_away, is_gone, containers, volumes }
+            });
+        here.into_iter().chain(there).collect()
+    }
+
+    /// Whether an agent has a valid token.
+    fn has_token(&self, agent: &AgentName) -> bool {
+        let now = (self.clock)();
+        let is_its = |token: &Token| token.role.agent() == Some(agent) && token.is_in_force(now);
+        // If they cannot be read, it may have one.
+        self.tokens.all().map_or(true, |tokens| tokens.iter().any(is_its))
+    }
+
+    /// Adds what the environment left on other hosts to its view: until it is removed, both may serve and
+    /// write.
+    fn with_left(
+        &self,
+        mut view: EnvironmentView,
+        spec: Option<&EnvironmentSpec>,
+        forget: Option<&Forget>,
+    ) -> EnvironmentView {
+        let runs_on = match (spec, spec.and_then(|spec| spec.host.as_ref())) {
             (None, _) => "the manifest does not declare it".to_owned(),
             (Some(_), None) => "it runs on the controller's host".to_owned(),
             (Some(_), Some(host)) => format!("it runs on the host of the agent {host}"),
         };
-        let words = |(place, containers): (String, Vec<String>)| {
-            let names = containers.join(" ");
-            format!(
-                "{name} still has {} on {place}, although {runs_on}: both may serve and write. To remove \
-                the rest, run there: docker rm -f {names}",
-                containers.join(", ")
-            )
-        };
-        here.into_iter().chain(there).map(words).collect()
+        let name = &view.environment;
+        for left in self.left_elsewhere(name, spec) {
+            let (place, containers) = (left.place(), left.containers.join(", "));
+            if forget.is_some_and(|request| left.is_meant_by(request)) {
+                view.forgetting.push(format!("{containers} on {place}{}", left.when()));
+                view.warnings.push(format!(
+                    "{name} still has {containers} on {place}, although {runs_on}: it is to be removed{}",
+                    left.when()
+                ));
+            } else if spec.is_some() || left.agent.is_some() {
+                // The status of an environment that is not declared names its containers here.
+                let note = if left.is_gone { " (that agent has no valid token any more)" } else { "" };
+                view.warnings.push(format!(
+                    "{name} still has {containers} on {place}{note}, although {runs_on}: both may serve and write. `abide \
+                     forget {name} --stop` removes that; or run there: docker rm -f {}",
+                    left.containers.join(" ")
+                ));
+            }
+        }
+        view
     }
 
     /// Collects the facts about one environment.

@@ -70,6 +70,7 @@ pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
         volumes: status.as_ref().map(|status| status.volumes.clone()).unwrap_or_default(),
         running: status.and_then(|status| status.running),
         build: None,
+        forgetting: Vec::new(),
         warnings,
     }
 }

@@ -1,4 +1,4 @@
-//! `abide forget`: removes an environment that left the manifest.
+//! `abide forget`: removes an environment that left the manifest, or what a declared one left on other hosts.
 
 use std::time::Duration;
 
@@ -17,11 +17,16 @@ Examples:
   abide forget old-site --stop --yes
 
 First remove the environment from the manifest. This command removes its record, history and
-events; it keeps and lists the volumes. If the environment has a container, --stop is required.";
+events; it keeps and lists the volumes. If the environment has a container, --stop is required.
+
+If the environment moved to another host and is still in the manifest, --stop removes only the
+containers that it left on its previous hosts. A host whose agent is away is cleared later.";
 
 /// Timeout for the daemon to stop and remove a container.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
+/// The end of the clause about a host that is cleared later.
+const UNTIL_CONNECTED: &str = "is connected";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,8 +44,13 @@ pub(crate) struct ForgetArgs {
 pub(crate) async fn run(args: &ForgetArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Record).await?;
     let name = &args.environment;
-    let what = if args.stop { "container, record and history" } else { "record and history" };
-    if !args.yes && !session.console.agreed_on_a_terminal(&format!("Remove {what} of {name}?"))? {
+    let is_declared = client.environment(name).await.is_ok_and(|view| view.container.is_some());
+    let what = match (is_declared, args.stop) {
+        (true, _) => format!("the containers that {name} left on other hosts"),
+        (false, true) => format!("container, record and history of {name}"),
+        (false, false) => format!("record and history of {name}"),
+    };
+    if !args.yes && !session.console.agreed_on_a_terminal(&format!("Remove {what}?"))? {
         return Err(Failure::No("nothing was removed".to_owned()));
     }
     let moved = client.act(name, "forget", &json!({ "stop": args.stop })).await?;
@@ -57,6 +67,11 @@ async fn until_gone(client: &Client, name: &EnvironmentName) -> Result<(), Failu
         match client.environment(name).await {
             Err(ClientError::Refused { status: 404, .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
+            // A declared environment stays.
+            Ok(view) if view.container.is_some() && view.forgetting.is_empty() => return Ok(()),
+            Ok(view) if view.forgetting.iter().any(|what| what.ends_with(UNTIL_CONNECTED)) => {
+                return Err(Failure::No(format!("not removed yet: {}", view.forgetting.join("; "))));
+            }
             Ok(_) if Instant::now() > deadline => {
                 let why = format!("{name} is not removed yet: `abide events {name}` shows why");
                 return Err(Failure::No(why));

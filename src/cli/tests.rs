@@ -61,6 +61,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         sync: None,
         observed_sync: None,
         volumes: Vec::new(),
+        forgetting: Vec::new(),
         warnings: Vec::new(),
         build: None,
     }

@@ -111,7 +111,11 @@ impl Supervisor {
                 () = stop.cancelled() => break,
                 bell = bells.recv() => self.hear(bell, &tasks),
                 changed = self.manifest.changed() => match changed {
-                    Ok(()) => self.staff(&tasks, &mut workers, &mut followers),
+                    Ok(()) => {
+                        self.staff(&tasks, &mut workers, &mut followers);
+                        // An environment may run again on a host that was to be cleared of it.
+                        self.forget_all(&tasks);
+                    }
                     Err(_) => stop.cancelled().await,
                 },
                 _ = resynced.changed() => {
@@ -167,6 +171,13 @@ impl Supervisor {
         }
     }
 
+    /// Removes what a declared environment left on other hosts, if a user asked for that.
+    fn forget_requested(&self, environment: &EnvironmentName, tasks: &TaskTracker) {
+        if self.pass.desired.get(environment).is_ok_and(|desired| desired.forget.is_some()) {
+            self.forget(environment.clone(), tasks);
+        }
+    }
+
     fn forget(&self, environment: EnvironmentName, tasks: &TaskTracker) {
         let pass = Arc::clone(&self.pass);
         tasks.spawn(async move { forget::forget(&pass, &environment).await });
@@ -182,6 +193,7 @@ impl Supervisor {
             Ok(Bell::Desired(environment)) => {
                 self.wake.ring(&environment);
                 self.announce(&environment);
+                self.forget_requested(&environment, tasks);
             }
             Ok(Bell::Status(_) | Bell::Event(_)) => {}
             Err(_) => {

@@ -1,9 +1,11 @@
 //! The record's documents: the desired state and its history.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::build::RecipeKey;
-use super::name::{CommitId, Digest, EnvironmentName, Generation, InvalidName};
+use super::name::{AgentName, CommitId, Digest, EnvironmentName, Generation, InvalidName};
 use super::reference::{ImageRepository, check_reference};
 use super::status::Reason;
 use super::time::Timestamp;
@@ -51,15 +53,41 @@ pub struct Desired {
     pub forget: Option<Forget>,
 }
 
-/// A request to remove an environment that the manifest no longer declares.
+/// A request to remove an environment that the manifest no longer declares, or the containers that a
+/// declared environment left on other hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forget {
     /// Whether to stop and remove its containers first. Volumes are kept.
     pub stop: bool,
+    /// The hosts to clear of a declared environment, which keeps its record; `None`: the environment is not
+    /// declared, and is removed everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftOn>,
     /// The requester.
     pub by: String,
     /// Time of the request.
     pub at: Timestamp,
+}
+
+/// Hosts that a declared environment left containers on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOn {
+    /// Whether the controller's host is one of them.
+    pub here: bool,
+    /// The agents on the others.
+    pub agents: BTreeSet<AgentName>,
+}
+
+impl LeftOn {
+    /// The same without the host that runs the environment now: `None` is the controller's host.
+    #[must_use]
+    pub fn without(mut self, host: Option<&AgentName>) -> Self {
+        match host {
+            None => self.here = false,
+            Some(agent) => drop(self.agents.remove(agent)),
+        }
+        self
+    }
 }
 
 impl Desired {

@@ -5,7 +5,7 @@
 //! reports everything that it knows of an environment. So repeated, late or lost messages change nothing in
 //! the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,9 +57,25 @@ pub struct Assignment {
     pub network: NetworkName,
     /// Its environments.
     pub environments: Vec<Assigned>,
+    /// Environments that the agent does not run any more, and whose remains users asked to remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forget: Vec<ForgetThere>,
     /// Environments that could not be read completely.
     #[serde(skip)]
     pub misread: Vec<Misread>,
+}
+
+/// A request to remove what is left of an environment on an agent's host. Volumes are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetThere {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// Whether to stop and remove its containers first.
+    pub stop: bool,
+    /// The requester.
+    pub by: String,
+    /// Time of the request.
+    pub at: Timestamp,
 }
 
 /// An agent's environment that breaks the grammar, or that a newer controller declares.
@@ -80,11 +96,15 @@ pub struct Misread {
 struct RawAssignment {
     network: NetworkName,
     environments: Vec<serde_json::Value>,
+    #[serde(default)]
+    forget: Vec<serde_json::Value>,
 }
 
 impl From<RawAssignment> for Assignment {
     fn from(raw: RawAssignment) -> Self {
-        let mut assignment = Self { network: raw.network, environments: Vec::new(), misread: Vec::new() };
+        let forget = raw.forget.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect();
+        let (environments, misread_ones) = (Vec::new(), Vec::new());
+        let mut assignment = Self { network: raw.network, environments, forget, misread: misread_ones };
         for value in raw.environments {
             match Assigned::deserialize(&value) {
                 Ok(assigned) => assignment.environments.push(assigned),
@@ -177,10 +197,34 @@ pub struct Report {
     /// environment; `None`: not known, or as in the report before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
+    /// The volumes of those environments, which outlive their containers; sent with [`Self::left`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_volumes: Option<Left>,
 }
 
 /// The names of containers on a host that does not run their environments, by environment.
 pub type Left = BTreeMap<EnvironmentName, Vec<String>>;
+
+/// What is left on an agent's host of environments that it does not run, according to its reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftThere {
+    /// The containers.
+    pub containers: Left,
+    /// Their volumes.
+    #[serde(default)]
+    pub volumes: Left,
+    /// The environments that the agent reported to run. One that moves while the agent is disconnected is
+    /// still there.
+    #[serde(default)]
+    pub runs: BTreeSet<EnvironmentName>,
+}
+
+impl LeftThere {
+    /// Whether something of an environment is on the host.
+    pub fn has(&self, environment: &EnvironmentName) -> bool {
+        self.containers.contains_key(environment) || self.runs.contains(environment)
+    }
+}
 
 /// The complete knowledge of an agent about one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,6 +60,9 @@ pub struct EnvironmentView {
     /// The running build.
     #[serde(default)]
     pub build: Option<BuildProgress>,
+    /// The hosts that a `forget` still has to clear, as clauses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgetting: Vec<String>,
 }
 
 /// A running build and its time limits.

@@ -19,7 +19,7 @@ use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
 use crate::model::desired::{Desired, Entry, GoBack, HistoryEntry, Outcome};
 use crate::model::event::Event;
-use crate::model::link::Heard;
+use crate::model::link::{Heard, LeftThere};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Status;
@@ -227,6 +227,10 @@ impl Sound {
             Kind::Heard => {
                 parse::<Heard>(value)?;
                 agree(keys::name(key).is_some())
+            }
+            Kind::Left => {
+                parse::<LeftThere>(value)?;
+                agree(keys::agent(key).is_some())
             }
             Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
             Kind::Sessions => agree(parse::<KeptSession>(value)?.hash.as_bytes() == key.as_slice()),

@@ -7,7 +7,7 @@ use super::keys;
 use super::resolver::Resolver;
 use super::store::Kind;
 use crate::model::desired::{Desired, Forget};
-use crate::model::name::EnvironmentName;
+use crate::model::name::{AgentName, EnvironmentName};
 
 /// Documents under the environment's name.
 const PLAIN: [Kind; 6] =
@@ -65,15 +65,44 @@ impl Resolver {
         self.shared.write(work).await
     }
 
-    /// Withdraws the request to forget an environment, because something of it still exists.
+    /// Withdraws the request to forget an environment: something of it still exists, or the hosts that it
+    /// left are clear.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
     pub async fn keep(&self, environment: &EnvironmentName) -> Result<(), RecordError> {
+        self.edit_request(environment, |_| None).await
+    }
+
+    /// Takes the host that runs the environment now out of the request to clear the hosts that it left.
+    /// `None` is the controller's host.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed.
+    pub async fn spare(
+        &self,
+        environment: &EnvironmentName,
+        host: Option<AgentName>,
+    ) -> Result<(), RecordError> {
+        let work = move |request: Forget| {
+            let left = request.left.clone().map(|left| left.without(host.as_ref()));
+            Some(Forget { left, ..request })
+        };
+        self.edit_request(environment, work).await
+    }
+
+    async fn edit_request(
+        &self,
+        environment: &EnvironmentName,
+        edit: impl FnOnce(Forget) -> Option<Forget> + Send + 'static,
+    ) -> Result<(), RecordError> {
         let environment = environment.clone();
         let work = move |draft: &mut Draft<'_>| {
             let mut desired = draft.desired(&environment)?;
-            if desired.forget.take().is_some() {
+            let Some(request) = desired.forget.take() else { return Ok(()) };
+            let edited = edit(request.clone());
+            if edited.as_ref() != Some(&request) {
+                desired.forget = edited;
                 draft.put_desired(&desired)?;
             }
             Ok(())

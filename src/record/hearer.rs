@@ -1,6 +1,6 @@
 //! The handle with which the link to agents stores their reports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -13,11 +13,11 @@ use super::reader::documents;
 use super::resolver::go_back;
 use super::shared::Shared;
 use super::status::{EVENTS_KEPT, changed, cut, happen_after, last_event};
-use super::store::{Kind, encode};
+use super::store::{Kind, Store, encode};
 use crate::model::desired::{Entry, GoBack, Image, Outcome};
 use crate::model::event::Event;
-use crate::model::link::{Heard, Receipt, Report, Reported};
-use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::link::{Heard, LeftThere, Receipt, Report, Reported};
+use crate::model::name::{AgentName, CommitId, EnvironmentName, Generation};
 use crate::model::status::{RunningContainer, Status, VolumeView};
 use crate::model::time::Timestamp;
 
@@ -56,6 +56,23 @@ impl Hearer {
         environments.into_iter().for_each(|environment| self.shared.bells.ring(Bell::Status(environment)));
     }
 
+    /// Stores what an agent reports to be left on its host, so that a restarted controller knows it too.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed.
+    pub async fn note_left(&self, agent: &AgentName, left: LeftThere) -> Result<(), RecordError> {
+        let agent = agent.clone();
+        self.shared.write(move |draft| note_left(draft, &agent, &left)).await
+    }
+
+    /// What agents last reported to be left on their hosts.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if it cannot be read.
+    pub fn left(&self) -> Result<BTreeMap<AgentName, LeftThere>, RecordError> {
+        left(&self.shared.store)
+    }
+
     /// How much the agent of an environment has reported.
     ///
     /// # Errors
@@ -64,6 +81,41 @@ impl Hearer {
         let key = environment.as_str().as_bytes();
         self.shared.store.document(Kind::Heard, key, || format!("the report about `{environment}`"))
     }
+}
+
+/// Reads what agents last reported to be left on their hosts.
+pub(super) fn left(store: &Store) -> Result<BTreeMap<AgentName, LeftThere>, RecordError> {
+    let mut all = BTreeMap::new();
+    for pair in store.pairs(Kind::Left, b"") {
+        let (key, value) = pair?;
+        if let (Some(agent), Ok(left)) = (keys::agent(&key), serde_json::from_slice(&value)) {
+            all.insert(agent, left);
+        }
+    }
+    Ok(all)
+}
+
+fn note_left(draft: &mut Draft<'_>, agent: &AgentName, left: &LeftThere) -> Result<(), RecordError> {
+    let key = agent.as_str().as_bytes();
+    let what = || format!("what is left on the host of the agent {agent}");
+    let before: Option<LeftThere> = draft.store().document(Kind::Left, key, what)?;
+    let before = before.unwrap_or_default();
+    if before == *left {
+        return Ok(());
+    }
+    draft.put(Kind::Left, key.to_vec(), left)?;
+    let names = [&before, left].into_iter().flat_map(|left| left.containers.keys().chain(&left.runs));
+    for environment in names.collect::<BTreeSet<_>>() {
+        let of = |left: &LeftThere| (left.containers.get(environment).cloned(), left.has(environment));
+        if of(&before) == of(left) {
+            continue;
+        }
+        match draft.desired(environment)?.forget {
+            Some(_) => draft.ring_desired(environment),
+            None => draft.ring(Bell::Status(environment.clone())),
+        }
+    }
+    Ok(())
 }
 
 fn hear(

@@ -1,7 +1,7 @@
 //! Keys of the store: `environment`, or `environment \0 number` with the number big-endian, so that the
 //! store's own order is the order of the numbers.
 
-use crate::model::name::EnvironmentName;
+use crate::model::name::{AgentName, EnvironmentName};
 
 /// Ends the name in a numbered key. No name contains it, so a search for `dev` does not find `dev2`.
 const END: u8 = 0;
@@ -23,6 +23,11 @@ pub(super) fn all_of(environment: &EnvironmentName) -> Vec<u8> {
 /// The name in a plain key.
 pub(super) fn name(key: &[u8]) -> Option<EnvironmentName> {
     EnvironmentName::new(std::str::from_utf8(key).ok()?).ok()
+}
+
+/// The agent in a plain key.
+pub(super) fn agent(key: &[u8]) -> Option<AgentName> {
+    AgentName::new(std::str::from_utf8(key).ok()?).ok()
 }
 
 /// The parts of a numbered key.

@@ -1,14 +1,16 @@
 //! Reads the desired state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::error::RecordError;
 use super::export::{self, Export};
 use super::shared::{Shared, WriteTrouble};
 use super::store::{Kind, Store};
-use super::{draft, keys, replica};
+use super::{draft, hearer, keys, replica};
 use crate::model::desired::{Desired, Entry, GoBack};
-use crate::model::name::{EnvironmentName, Generation};
+use crate::model::link::LeftThere;
+use crate::model::name::{AgentName, EnvironmentName, Generation};
 
 /// Reads the record. Asking for an unreadable document by name is an error; lists omit it.
 #[derive(Clone)]
@@ -58,6 +60,14 @@ impl DesiredReader {
     /// Returns [`RecordError`] if it cannot be read.
     pub fn proposed(&self, environment: &EnvironmentName) -> Result<Option<GoBack>, RecordError> {
         replica::proposed(self.store(), environment)
+    }
+
+    /// What agents last reported to be left on their hosts of environments that they do not run.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if it cannot be read.
+    pub fn left(&self) -> Result<BTreeMap<AgentName, LeftThere>, RecordError> {
+        hearer::left(self.store())
     }
 
     /// One generation of an environment, if it is still kept.

@@ -13,8 +13,8 @@ use super::resolver::to_go_back_from;
 use super::shared::Shared;
 use super::store::Kind;
 use super::{generation, keys};
-use crate::model::desired::{Bad, Desired, Entry, GoBack, Image};
-use crate::model::link::{Assigned, Assignment};
+use crate::model::desired::{Bad, Desired, Entry, Forget, GoBack, Image};
+use crate::model::link::{Assigned, Assignment, ForgetThere};
 use crate::model::name::{EnvironmentName, Generation, NetworkName};
 use crate::model::spec::EnvironmentSpec;
 
@@ -143,10 +143,11 @@ pub(super) fn propose(
 fn accept(
     draft: &mut Draft<'_>,
     assignment: Assignment,
-    mut named: BTreeSet<EnvironmentName>,
+    kept: BTreeSet<EnvironmentName>,
 ) -> Result<Accepted, RecordError> {
-    let Assignment { network, environments, misread: _ } = assignment;
-    named.extend(environments.iter().map(|one| one.desired.environment.clone()));
+    let Assignment { network, environments, forget, misread: _ } = assignment;
+    let assigned = environments.iter().map(|one| one.desired.environment.clone());
+    let named: BTreeSet<_> = kept.iter().cloned().chain(assigned).collect();
     for pair in draft.store().pairs(Kind::Assigned, b"") {
         let (key, _) = pair?;
         if keys::name(&key).is_none_or(|name| !named.contains(&name)) {
@@ -158,10 +159,35 @@ fn accept(
         let environment = desired.environment.clone();
         declare(draft, &environment, StoredAssignment { network: network.clone(), spec })?;
         if let Some(why) = take_over(draft, desired, held)? {
+            withdraw_request(draft, &environment)?;
             accepted.not_taken.insert(environment, why);
         }
     }
+    kept.iter().try_for_each(|environment| withdraw_request(draft, environment))?;
+    for request in forget.into_iter().filter(|request| !named.contains(&request.environment)) {
+        request_to_forget(draft, request)?;
+    }
     Ok(accepted)
+}
+
+/// Withdraws the request to forget an environment that this host runs again.
+fn withdraw_request(draft: &mut Draft<'_>, environment: &EnvironmentName) -> Result<(), RecordError> {
+    let desired = draft.desired(environment)?;
+    match desired.forget {
+        Some(_) => draft.put_desired(&Desired { forget: None, ..desired }),
+        None => Ok(()),
+    }
+}
+
+/// Notes the request to remove what this host still has of an environment. The loop carries it out.
+fn request_to_forget(draft: &mut Draft<'_>, request: ForgetThere) -> Result<(), RecordError> {
+    let ForgetThere { environment, stop, by, at } = request;
+    let desired = draft.desired(&environment)?;
+    let forget = Some(Forget { stop, left: None, by, at });
+    if desired.forget != forget {
+        draft.put_desired(&Desired { forget, ..desired })?;
+    }
+    Ok(())
 }
 
 fn declare(
@@ -243,7 +269,8 @@ fn known_images(draft: &Draft<'_>, before: &Desired) -> Result<Vec<Image>, Recor
 fn localized(sent: Desired, known: &[Image]) -> Desired {
     let image = sent.entry.image.map(|image| local(image, known));
     let bad = sent.bad.into_iter().map(|bad| Bad { image: local(bad.image, known), ..bad });
-    Desired { entry: Entry { image, ..sent.entry }, bad: bad.collect(), ..sent }
+    // A request to forget it is about other hosts.
+    Desired { entry: Entry { image, ..sent.entry }, bad: bad.collect(), forget: None, ..sent }
 }
 
 /// The image under its name in this engine. The image ID of another engine means nothing here, unless nothing

@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Proposed,
     /// environment → how much its agent has reported; on a controller.
     Heard,
+    /// agent → what it reported to be left on its host; on a controller.
+    Left,
     /// id → a token, without its secret.
     Tokens,
     /// id → last use of the token.
@@ -61,7 +63,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -76,6 +78,7 @@ impl Kind {
         Self::Assigned,
         Self::Proposed,
         Self::Heard,
+        Self::Left,
         Self::Tokens,
         Self::TokenUses,
         Self::Sessions,
@@ -99,6 +102,7 @@ impl Kind {
             Self::Assigned => "assigned",
             Self::Proposed => "proposed",
             Self::Heard => "heard",
+            Self::Left => "left",
             Self::Tokens => "tokens",
             Self::TokenUses => "token_uses",
             Self::Sessions => "sessions",

@@ -3,6 +3,7 @@
 
 mod away;
 mod end_to_end;
+mod left;
 mod people;
 mod promote;
 mod tokens;

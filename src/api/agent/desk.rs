@@ -10,15 +10,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{ControllerError, LogStream, ManifestState};
-use crate::model::link::{Ask, Hello, Left, Question};
+use crate::model::error::chain;
+use crate::model::link::{Ask, Hello, Left, LeftThere, Question};
+use crate::model::mount::VolumeName;
 use crate::model::name::{AgentName, ContainerName, EnvironmentName};
 use crate::model::time::Timestamp;
-use crate::record::{Bell, Bells, Hearer};
+use crate::record::{Bell, Bells, Hearer, RecordError};
 
 /// How long an agent may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The maximum number of pending questions per agent; more are refused.
 const MOST_QUESTIONS: usize = 32;
+/// The maximum number of names that are kept of what an environment left on a host.
+const MOST_LEFT: usize = 100;
 
 /// The known state of all agents during the life of this process. Cheap to clone.
 #[derive(Clone)]
@@ -28,7 +32,7 @@ pub struct Desk {
     clock: fn() -> Timestamp,
     seats: Arc<Mutex<HashMap<AgentName, Seat>>>,
     /// What agents reported to be on their hosts of environments that they are not given.
-    left: Arc<Mutex<BTreeMap<AgentName, Left>>>,
+    left: Arc<Mutex<BTreeMap<AgentName, LeftThere>>>,
     answers: Arc<Mutex<HashMap<String, Awaited>>>,
     closed: CancellationToken,
     /// The number of documents read to determine when an agent was last seen.
@@ -83,6 +87,15 @@ pub struct Presence {
     pub last_seen: Option<Timestamp>,
 }
 
+/// What an environment left on the host of an agent that does not run it.
+pub(in crate::api) struct LeftOver {
+    pub(in crate::api) agent: AgentName,
+    /// Its containers, with its sandbox; empty if the agent has not named them yet.
+    pub(in crate::api) containers: Vec<String>,
+    /// Its volumes.
+    pub(in crate::api) volumes: Vec<String>,
+}
+
 /// An accepted session. Dropping it ends the session.
 pub(super) struct Session {
     desk: Desk,
@@ -109,7 +122,11 @@ impl Desk {
         manifest: watch::Receiver<Arc<ManifestState>>,
         clock: fn() -> Timestamp,
     ) -> Self {
-        let (seats, answers, left) = Default::default();
+        let (seats, answers) = Default::default();
+        let left = Arc::new(Mutex::new(hearer.left().unwrap_or_else(|error| {
+            warn!(error = %chain(&error), "what agents left on their hosts is unknown until they report again");
+            BTreeMap::new()
+        })));
         let closed = CancellationToken::new();
         #[cfg(test)]
         let looked_up = Arc::default();
@@ -156,22 +173,107 @@ impl Desk {
         }
     }
 
-    /// Notes what is left on the host of an agent.
-    pub(super) fn note_left(&self, agent: &AgentName, mut left: Left) {
+    /// Notes what an agent reports to be left on its host.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if it cannot be stored.
+    pub(super) async fn note_left(
+        &self,
+        agent: &AgentName,
+        mut containers: Left,
+        mut volumes: Left,
+    ) -> Result<(), RecordError> {
         // They are shown to people.
-        left.values_mut().for_each(|names| names.retain(|name| ContainerName::new(name.as_str()).is_ok()));
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.clone(), left);
+        containers
+            .values_mut()
+            .for_each(|names| names.retain(|name| ContainerName::new(name.as_str()).is_ok()));
+        volumes.values_mut().for_each(|names| names.retain(|name| name.parse::<VolumeName>().is_ok()));
+        for names in containers.values_mut().chain(volumes.values_mut()) {
+            names.truncate(MOST_LEFT);
+        }
+        let assigned = self.environments(agent);
+        self.edit_left(agent, |left| {
+            left.runs.retain(|environment| assigned.contains(environment));
+            (left.containers, left.volumes) = (containers, volumes);
+        })
+        .await
     }
 
-    /// The containers of an environment on hosts of agents that do not run it.
+    /// Notes which environments an agent reports to run.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if it cannot be stored.
+    pub(super) async fn note_runs(
+        &self,
+        agent: &AgentName,
+        runs: BTreeSet<EnvironmentName>,
+    ) -> Result<(), RecordError> {
+        self.edit_left(agent, |left| left.runs.extend(runs)).await
+    }
+
+    /// Drops the notes about what an environment left on the host of an agent that has no token any more.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if that cannot be stored.
+    pub(in crate::api) async fn drop_left(
+        &self,
+        agent: &AgentName,
+        environment: &EnvironmentName,
+    ) -> Result<(), RecordError> {
+        self.edit_left(agent, |left| {
+            left.containers.remove(environment);
+            left.volumes.remove(environment);
+            left.runs.remove(environment);
+        })
+        .await
+    }
+
+    async fn edit_left(
+        &self,
+        agent: &AgentName,
+        edit: impl FnOnce(&mut LeftThere),
+    ) -> Result<(), RecordError> {
+        let left = {
+            let mut all = self.left();
+            let left = all.entry(agent.clone()).or_default();
+            let before = left.clone();
+            edit(left);
+            if *left == before {
+                return Ok(());
+            }
+            left.clone()
+        };
+        self.hearer.note_left(agent, left).await
+    }
+
+    /// The containers and volumes of an environment on hosts of agents that do not run it.
     pub(in crate::api) fn left_of(
         &self,
         environment: &EnvironmentName,
         host: Option<&AgentName>,
-    ) -> Vec<(AgentName, Vec<String>)> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Vec<LeftOver> {
+        let left = self.left();
         let elsewhere = left.iter().filter(|(agent, _)| Some(*agent) != host);
-        elsewhere.filter_map(|(agent, left)| Some((agent.clone(), left.get(environment)?.clone()))).collect()
+        let of_it = elsewhere.filter(|(_, left)| left.has(environment)).map(|(agent, left)| {
+            let names = |of: &Left| of.get(environment).cloned().unwrap_or_default();
+            LeftOver {
+                agent: agent.clone(),
+                containers: names(&left.containers),
+                volumes: names(&left.volumes),
+            }
+        });
+        of_it.collect()
+    }
+
+    /// The environments that may have something on the host of an agent.
+    pub(super) fn left_on(&self, agent: &AgentName) -> BTreeSet<EnvironmentName> {
+        let all = self.left();
+        let Some(left) = all.get(agent) else { return BTreeSet::new() };
+        left.containers.keys().chain(&left.runs).cloned().collect()
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeMap<AgentName, LeftThere>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends every session, so that nothing waits for an agent when the controller stops.
@@ -303,11 +405,15 @@ impl Desk {
         answers.remove(id).is_some_and(|awaited| awaited.told.send(answer).is_ok())
     }
 
+    /// Notifies the agent that runs an environment, and those that have something left of it.
     fn ring_for(&self, environment: &EnvironmentName) {
         let host =
             self.manifest.borrow().manifest.environments.get(environment).and_then(|spec| spec.host.clone());
-        if let Some(live) = host.and_then(|host| self.seats().get(&host)?.session.as_ref().map(Live::bell)) {
-            live.notify_one();
+        let with_left = self.left_of(environment, host.as_ref()).into_iter().map(|left| left.agent);
+        let agents: Vec<_> = host.into_iter().chain(with_left).collect();
+        let seats = self.seats();
+        for session in agents.iter().filter_map(|agent| seats.get(agent)?.session.as_ref()) {
+            session.bell.notify_one();
         }
     }
 
@@ -322,12 +428,6 @@ impl Desk {
 
     fn answers(&self) -> MutexGuard<'_, HashMap<String, Awaited>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Live {
-    fn bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.bell)
     }
 }
 

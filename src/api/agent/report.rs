@@ -20,9 +20,13 @@ pub(in crate::api) async fn report(
         return Err(ApiError::conflict("this session is not the agent's current one: start a new session"));
     }
     if let Some(left) = report.left.take() {
-        api.desk.note_left(&caller.agent, left);
+        let volumes = report.left_volumes.take().unwrap_or_default();
+        api.desk.note_left(&caller.agent, left, volumes).await?;
     }
     let environments = api.desk.environments(&caller.agent);
+    let runs = report.environments.iter().filter(|one| one.status.running.is_some());
+    let runs = runs.map(|one| one.status.environment.clone()).filter(|name| environments.contains(name));
+    api.desk.note_runs(&caller.agent, runs.collect()).await?;
     let receipt = api.desk.hearer().hear(environments, report, (api.clock)()).await?;
     Ok(axum::Json(receipt))
 }

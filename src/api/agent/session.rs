@@ -17,10 +17,11 @@ use super::desk::Session;
 use crate::api::ApiState;
 use crate::api::body::Body as Json;
 use crate::api::error::ApiError;
+use crate::model::desired::Forget;
 use crate::model::error::chain;
-use crate::model::link::{Assigned, Assignment, Hello, ToAgent, VERSION};
+use crate::model::link::{Assigned, Assignment, ForgetThere, Hello, ToAgent, VERSION};
 use crate::model::name::{AgentName, EnvironmentName};
-use crate::model::spec::EnvironmentSpec;
+use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::record::RecordError;
 
 /// The interval of keep-alive lines, which are empty. An agent that receives nothing for three
@@ -145,7 +146,27 @@ impl ApiState {
                 self.assigned(name, EnvironmentSpec { mark, ..spec.clone() })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Assignment { network: state.manifest.network.clone(), environments, misread: Vec::new() })
+        let forget = self.to_forget(agent, &state.manifest)?;
+        Ok(Assignment { network: state.manifest.network.clone(), environments, forget, misread: Vec::new() })
+    }
+
+    /// Returns what users asked to remove on the host of an agent, of environments that it does not run.
+    fn to_forget(&self, agent: &AgentName, manifest: &Manifest) -> Result<Vec<ForgetThere>, RecordError> {
+        let mut found = Vec::new();
+        for environment in self.desk.left_on(agent) {
+            let Some(Forget { stop, left, by, at }) = self.desired.get(&environment)?.forget else {
+                continue;
+            };
+            let is_meant = match (manifest.environments.get(&environment), left) {
+                (None, _) => true,
+                (Some(spec), Some(left)) => spec.host.as_ref() != Some(agent) && left.agents.contains(agent),
+                (Some(_), None) => false,
+            };
+            if is_meant {
+                found.push(ForgetThere { environment, stop, by, at });
+            }
+        }
+        Ok(found)
     }
 
     fn assigned(&self, name: &EnvironmentName, spec: EnvironmentSpec) -> Result<Assigned, RecordError> {
