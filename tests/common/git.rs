@@ -17,7 +17,12 @@ impl GitRepo {
     /// The example site, whose images have the label of `space`. `dev` and `master` point to the
     /// same commit.
     pub(crate) fn example(space: &Space) -> Self {
-        let made = repository::create(&space.dir().join("git"), super::site()).unwrap();
+        Self::named(space, "git")
+    }
+
+    /// The same in a folder of this name.
+    pub(crate) fn named(space: &Space, folder: &str) -> Self {
+        let made = repository::create(&space.dir().join(folder), super::site()).unwrap();
         let repo = Self { bare: made.bare, work: made.work };
         let labelled = ["Dockerfile", "Dockerfile.dist"].map(|name| {
             let text = std::fs::read_to_string(repo.work.join(name)).unwrap();

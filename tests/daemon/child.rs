@@ -21,6 +21,8 @@ pub(crate) const SECRET_VARIABLE: &str = "ABIDE_TEST_WEBHOOK_SECRET";
 /// A folder with a manifest of one environment and a repository, without an engine.
 pub(crate) struct Place {
     dir: TempDir,
+    /// The repository that `dev` tracks.
+    bare: PathBuf,
     /// The daemon's port.
     pub(crate) port: u16,
 }
@@ -30,9 +32,9 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let made = repository::create(&dir.path().join("git"), site()).unwrap();
         let [port] = free_ports();
-        let place = Self { dir, port };
+        let place = Self { dir, bare: made.bare, port };
         std::fs::create_dir(place.desired_state()).unwrap();
-        std::fs::write(place.desired_state().join("shop.toml"), place.manifest(&made.bare)).unwrap();
+        std::fs::write(place.desired_state().join("shop.toml"), place.manifest(&place.bare)).unwrap();
         std::fs::write(place.path("token"), "a token of the container\n").unwrap();
         place
     }
@@ -67,6 +69,13 @@ env = {{ TOKEN = {{ secret_file = "{}" }} }}
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.desired_state().join("abide.sock")
+    }
+
+    /// Removes a branch of the repository, so that nothing of it can be built.
+    pub(crate) fn lose_branch(&self, branch: &str) {
+        let mut git = Command::new("git");
+        git.arg("--git-dir").arg(&self.bare).args(["update-ref", "-d", &format!("refs/heads/{branch}")]);
+        assert!(git.status().unwrap().success());
     }
 
     /// Announces a push of an unknown commit whose ID repeats `digit`.

@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
-use crate::child::Place;
-use crate::common::{SECRET, http_get, signed_post};
+use crate::child::{PATIENCE, Place, Running};
+use crate::common::{GitRepo, SECRET, Space, busybox, eventually, http_get, signed_post};
 
 /// The timeout of a sender such as GitHub.
 const SENDERS_PATIENCE: Duration = Duration::from_secs(10);
@@ -64,11 +64,55 @@ fn a_signed_push_gets_through_the_largest_attack() {
     seen.judge();
 }
 
+/// The same with an engine, on which two repositories hang all builds.
+#[test]
+#[ignore = "takes a minute and both processors; run it by hand"]
+fn a_signed_push_gets_through_the_largest_attack_while_two_repositories_hang_their_builds() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    allow_more_files();
+    let place = Place::new();
+    hanging_builds(&place, &space, &base);
+    let daemon = place.serve(&[("DOCKER_HOST", "unix:///var/run/docker.sock")]);
+    let hang = || space.containers().len() == 2;
+    eventually("both builds hang", PATIENCE, hang);
+    let seen =
+        under_attack(&place, &daemon, Attack { held: 4_096, streams: 100, lasts: Duration::from_secs(45) });
+    assert!(hang(), "a build ended: {}", daemon.log());
+    seen.judge();
+}
+
+/// Declares two repositories whose builds never end, in place of those that the engine could build.
+fn hanging_builds(place: &Place, space: &Space, base: &str) {
+    let repositories = ["a", "b"].map(|name| (name, GitRepo::named(space, &format!("hang-{name}"))));
+    let tables = repositories.each_ref().map(|(name, repository)| {
+        let step = format!("FROM {base}\nCMD [\"sleep\", \"4252\"]\n");
+        repository.commit_and_push("dev", &[("Dockerfile.hang", &step)]);
+        format!(
+            "[repository.hang-{name}]\nurl = \"{}\"\npoll = \"5s\"\n[environment.hang-{name}]\ncontainer = \
+             \"{}\"\nport = 80\npublish = false\nsource = {{ repository = \"hang-{name}\", branch = \"dev\" \
+             }}\n[[environment.hang-{name}.build.step]]\ndockerfile = \"Dockerfile.hang\"\noutput = \"x\"\n",
+            repository.url(),
+            space.name(&format!("hang-{name}"))
+        )
+    });
+    let network = format!("[docker]\nnetwork = \"{}\"\n", space.name("abide"));
+    std::fs::write(place.desired_state().join("hang.toml"), network + &tables.concat()).unwrap();
+    place.lose_branch("dev");
+}
+
 fn attack(attack: Attack) -> Seen {
     allow_more_files();
     let place = Place::new();
     let hung = hanging_repositories(&place);
     let daemon = place.serve(&[]);
+    let seen = under_attack(&place, &daemon, attack);
+    assert!(hung.load(Relaxed) >= 2, "git never asked the repositories that hang");
+    seen
+}
+
+/// Attacks a daemon while a signed sender pushes.
+fn under_attack(place: &Place, daemon: &Running, attack: Attack) -> Seen {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
     let runtime = Runtime::new().unwrap();
     // A provider that delivered before is remembered by its network.
@@ -100,7 +144,6 @@ fn attack(attack: Attack) -> Seen {
     is_over.store(true, Relaxed);
     runtime.shutdown_background();
     let memory = daemon.peak_memory();
-    assert!(hung.load(Relaxed) >= 2, "git never asked the repositories that hang");
     Seen { pushes, memory, opened: counts[0].load(Relaxed), streamed: counts[1].load(Relaxed) }
 }
 

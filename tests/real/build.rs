@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Space, Workshop, docker, try_docker};
+use crate::common::{Daemon, Space, Workshop, docker, site_image, try_docker};
 
 /// The timeout for anything on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +25,37 @@ const CANARY: &str = "canary-5a17-never-to-be-seen";
 /// container has the name.
 fn serving(shop: &Workshop) -> String {
     try_docker(&["inspect", "--format", "{{.Image}} {{.State.Running}}", &shop.container]).unwrap_or_default()
+}
+
+/// A Dockerfile of a step that runs this shell command.
+fn step(base: &str, command: &str) -> String {
+    format!("FROM {base}\nCMD [\"sh\", \"-c\", \"{command}\"]\n")
+}
+
+/// A build with these `lines` and a step that makes the file `output` by a shell command, and with `more` in
+/// the Dockerfile of its image.
+fn with_step(space: &Space, lines: &str, output: &str, more: &str, dockerfile: &str) -> Workshop {
+    let site = site_image(space, more);
+    let table = if lines.is_empty() { "" } else { "[environment.dev.build]\n" };
+    let build = format!(
+        "{table}{lines}[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"{output}\""
+    );
+    Workshop::new(space, &[("Dockerfile", &site), ("Dockerfile.dist", dockerfile)], &build)
+}
+
+/// A build by a script, with `more` in the Dockerfile of its image.
+fn with_script(space: &Space, more: &str, script: &str, build: &str) -> (Workshop, Daemon) {
+    let site = site_image(space, more);
+    let shop = Workshop::new(space, &[("Dockerfile", &site), ("build-image.sh", script)], build);
+    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    (shop, daemon)
+}
+
+/// The most memory that a daemon had so far, in KiB.
+fn peak_memory(daemon: &Daemon) -> u64 {
+    let process = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let peak = process.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// The content of an image: each path with its link target or content.

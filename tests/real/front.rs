@@ -76,3 +76,19 @@ fn a_script_of_push_wait_and_promote_is_never_refused_while_the_old_container_dr
         assert_eq!(scene.page("prod"), words);
     }
 }
+
+#[test]
+fn a_frozen_front_is_made_anew_and_the_events_of_what_it_serves_say_so() {
+    let Some((scene, http)) = Scene::fronted(&["dev"]) else { return };
+    scene.ready("dev");
+    let frozen = life(&scene).expect("there is a front");
+    let id = frozen.split(' ').next().unwrap().to_owned();
+    // Whoever lets its first process continue is answered by the next signal.
+    let freeze =
+        std::thread::spawn(move || while try_docker(&["kill", "--signal", "STOP", &id]).is_some() {});
+    goes_live(&scene, http, "served by another front");
+    freeze.join().unwrap();
+    assert_ne!(life(&scene).expect("there is a front"), frozen);
+    let events = scene.abide(&["events", "dev"]).stdout;
+    assert!(events.contains("the proxy's container is being recreated: nginx ignored"), "{events}");
+}

@@ -21,6 +21,7 @@ mod holder;
 mod keepwork;
 #[cfg(debug_assertions)]
 mod load;
+mod names;
 mod registry;
 mod rollback;
 mod verdicts;

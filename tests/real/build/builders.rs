@@ -1,6 +1,6 @@
 //! BuildKit and the classic builder: secrets, caches, output, cancellation.
 
-use super::{CANARY, PATIENCE, content, holds, is_running};
+use super::{CANARY, PATIENCE, content, holds, is_running, peak_memory};
 use crate::common::{Space, Workshop, build_log, busybox, docker, eventually, site_image, status};
 
 #[test]
@@ -117,8 +117,6 @@ fn endless_output_fills_neither_the_disk_nor_the_memory() {
     shop.await_ready(&daemon);
     let log = std::fs::metadata(shop.desired_state.join("record/logs/1.log")).unwrap().len();
     assert!((1_000_000..18_000_000).contains(&log), "{log}");
-    let process = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
-    let peak = process.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kilobytes < 200_000, "{peak}");
+    let peak = peak_memory(&daemon);
+    assert!(peak < 200_000, "{peak} KiB");
 }

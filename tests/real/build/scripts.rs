@@ -1,6 +1,6 @@
 //! A team's own script, and two builds at once.
 
-use super::{CANARY, PATIENCE, content, holds, is_running, serving};
+use super::{CANARY, PATIENCE, content, holds, is_running, serving, with_script};
 use crate::common::{
     Space, Workshop, build_log, busybox, docker, eventually, free_ports, site_image, status,
 };
@@ -26,10 +26,8 @@ fn of_script(space: &Space) -> String {
 #[test]
 fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
     let Some(space) = Space::new() else { return };
-    let (site, good) = (site_image(&space, "COPY site.env /site.env"), script(&space, ""));
-    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &good)];
-    let shop = Workshop::new(&space, &files, &of_script(&space));
-    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    let good = script(&space, "");
+    let (shop, daemon) = with_script(&space, "COPY site.env /site.env", &good, &of_script(&space));
     let image = shop.await_ready(&daemon);
     let made = docker(&["inspect", "--format", "{{.Id}}", &space.name("site:b1")]);
     assert_eq!(image, made);
@@ -67,11 +65,9 @@ fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
 #[test]
 fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
     let Some(space) = Space::new() else { return };
-    let (site, marker) = (site_image(&space, ""), space.name("child"));
+    let marker = space.name("child");
     let slow = script(&space, &format!("sh -c 'sleep 4244; : {marker}' & sh -c 'sleep 4244; : {marker}'"));
-    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &slow)];
-    let shop = Workshop::new(&space, &files, &of_script(&space));
-    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    let (shop, daemon) = with_script(&space, "", &slow, &of_script(&space));
     eventually("the script's children run", PATIENCE, || is_running(&marker));
     // A script that leaves a child behind is not waited for, and the child is killed with it.
     let careless = script(&space, &format!("sh -c 'sleep 4244; : {marker}' &"));
@@ -84,7 +80,7 @@ fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
 #[test]
 fn a_script_sees_nothing_of_the_daemon_and_nothing_of_it_outlives_the_build() {
     let Some(space) = Space::new() else { return };
-    let (site, marker) = (site_image(&space, ""), space.name("left"));
+    let marker = space.name("left");
     let desired_state = space.dir().join("desired-state");
     let secret = space.dir().join("token");
     std::fs::write(&secret, format!("{CANARY}-of-a-file")).unwrap();
@@ -96,11 +92,9 @@ fn a_script_sees_nothing_of_the_daemon_and_nothing_of_it_outlives_the_build() {
          setsid sh -c 'sleep 4249; : {marker}' &\n",
         secret = secret.display()
     );
-    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &script(&space, &more))];
     let build = of_script(&space)
         .replace("secret_env = \"ABIDE_TEST_TOKEN\"", &format!("secret_file = \"{}\"", secret.display()));
-    let shop = Workshop::new(&space, &files, &build);
-    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    let (shop, daemon) = with_script(&space, "", &script(&space, &more), &build);
     shop.await_ready(&daemon);
     let log = build_log(&daemon);
     assert!(log.contains("environments: 0\n") && log.contains("record: work file: \n"), "{log}");
@@ -118,11 +112,8 @@ fn an_image_that_was_merely_there_is_not_taken() {
     docker(&["tag", &base, &space.name("site:b41")]);
     let before = docker(&["inspect", "--format", "{{.Id}}", &name]);
     let careless = format!("docker build --quiet --tag {name} no-such-folder\necho number $BUILD_NUMBER\n");
-    let site = site_image(&space, "");
-    let files = [("Dockerfile", site.as_str()), ("build-image.sh", &careless)];
     let fixed = of_script(&space).replace("site:b{build_number}", "site:fixed");
-    let shop = Workshop::new(&space, &files, &fixed);
-    let daemon = shop.daemon_with(&[("ABIDE_TEST_TOKEN", CANARY)]);
+    let (shop, daemon) = with_script(&space, "", &careless, &fixed);
     let message = shop.await_reason(&daemon, "BuildFailed");
     assert!(
         message.contains(&format!("did not create the image {name}")) && message.contains("`set -e`"),

@@ -1,17 +1,14 @@
 //! Steps before the final image, and leftovers of interrupted ones.
 
-use super::{PATIENCE, content, serving};
-use crate::common::{Space, Workshop, busybox, docker, eventually, site_image};
+use super::{PATIENCE, content, peak_memory, serving, step, with_step};
+use crate::common::{Space, busybox, docker, eventually};
 
 #[test]
 fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_container_alone() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
-    let step = |command: &str| format!("FROM {base}\nCMD [\"sh\", \"-c\", \"{command}\"]\n");
-    let site = site_image(&space, "ADD build.tar /made/");
-    let good = step("tar -cf - /bin/sh");
-    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.tar\"";
-    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &good)], build);
+    let good = step(&base, "tar -cf - /bin/sh");
+    let shop = with_step(&space, "", "build.tar", "ADD build.tar /made/", &good);
     let daemon = shop.daemon();
     let image = shop.await_ready(&daemon);
     assert!(content(&space, &image).contains_key("made/bin/sh"));
@@ -20,7 +17,7 @@ fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_cont
         ("true", "the output of step 1 (build.tar): "),
         ("echo no tar at all", "the output of step 1 (build.tar): "),
     ] {
-        shop.push(&daemon, &[("Dockerfile.dist", &step(command))]);
+        shop.push(&daemon, &[("Dockerfile.dist", &step(&base, command))]);
         let message = shop.await_reason(&daemon, "BuildFailed");
         assert!(message.contains(words), "{command}: {message}");
         assert_eq!(serving(&shop), format!("{image} true"), "{command}");
@@ -32,12 +29,9 @@ fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_cont
 fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
-    let step = |command: &str| format!("FROM {base}\nCMD [\"sh\", \"-c\", \"{command}\"]\n");
-    let build = "[environment.dev.build]\nmemory = \"48MiB\"\npids = 12\nmax_output = \"6MiB\"\n\
-                 [[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
-    let site = site_image(&space, "COPY build.txt /build.txt");
-    let good = step("head -c 6000000 /dev/zero");
-    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &good)], build);
+    let limits = "memory = \"48MiB\"\npids = 12\nmax_output = \"6MiB\"\n";
+    let good = step(&base, "head -c 6000000 /dev/zero");
+    let shop = with_step(&space, limits, "build.txt", "COPY build.txt /build.txt", &good);
     let daemon = shop.daemon();
     let image = shop.await_ready(&daemon);
     for (command, words) in [
@@ -47,7 +41,7 @@ fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit(
         ("yes", "exceeded its output limit of 6 MiB (`max_output`"),
         ("for i in 1 2 3 4 5 6 7 8 9 a b c d e f; do sleep 30 & done; wait", "at its limit of 12 processes"),
     ] {
-        shop.push(&daemon, &[("Dockerfile.dist", &step(command))]);
+        shop.push(&daemon, &[("Dockerfile.dist", &step(&base, command))]);
         let message = shop.await_reason(&daemon, "BuildFailed");
         assert!(message.contains(words), "{command}: {message}");
         assert_eq!(serving(&shop), format!("{image} true"), "{command}");
@@ -56,20 +50,48 @@ fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit(
 }
 
 #[test]
+fn an_archive_that_announces_a_name_of_two_gibibytes_fails_the_build_in_little_memory() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    // Octal, as the shell's `printf` takes it, and with the backslashes doubled for the Dockerfile.
+    let mut header = tar::Header::new_gnu();
+    header.set_path("././@LongLink").unwrap();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(2 << 30);
+    header.set_cksum();
+    let header: String = header.as_bytes().iter().map(|byte| format!("\\\\{byte:03o}")).collect();
+    // The members of a gzip stream are concatenated: 2 MB in all.
+    let bomb = step(
+        &base,
+        &format!(
+            "printf '{header}' | gzip; head -c 16777216 /dev/zero | gzip > /m; for i in $(seq 130); do cat /m; done"
+        ),
+    );
+    let good = step(&base, "tar -czf - /bin/sh");
+    let shop = with_step(&space, "", "build.tar.gz", "ADD build.tar.gz /made/", &good);
+    let daemon = shop.daemon();
+    let image = shop.await_ready(&daemon);
+    shop.push(&daemon, &[("Dockerfile.dist", &bomb)]);
+    let message = shop.await_reason(&daemon, "BuildFailed");
+    assert!(message.contains("a name of 2147483648 bytes"), "{message}");
+    assert_eq!(serving(&shop), format!("{image} true"));
+    let peak = peak_memory(&daemon);
+    eprintln!("peak memory of the daemon: {peak} KiB");
+    assert!(peak < 200_000, "{peak} KiB");
+}
+
+#[test]
 fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     // The output is written before, so that a log driver would have it when the test checks.
-    let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"yes | head -c 1000000; sleep 4242\"]\n");
-    let site = site_image(&space, "");
-    let build = "[environment.dev.build]\ntimeout = \"6s\"\n[[environment.dev.build.step]]\n\
-                 dockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
-    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let slow = step(&base, "yes | head -c 1000000; sleep 4242");
+    let shop = with_step(&space, "timeout = \"6s\"\n", "build.txt", "", &slow);
     let daemon = shop.daemon();
     eventually("the step runs", PATIENCE, || !space.containers().is_empty());
-    let step = space.containers().into_iter().next().unwrap();
+    let running = space.containers().into_iter().next().unwrap();
     let format = "{{.HostConfig.LogConfig.Type}} {{.Name}}";
-    let seen = docker(&["inspect", "--format", format, &step]);
+    let seen = docker(&["inspect", "--format", format, &running]);
     assert!(seen.starts_with("none /abide-step-"), "{seen}");
     let message = shop.await_reason(&daemon, "BuildFailed");
     assert!(message.contains("exceeded its timeout of 6s"), "{message}");
@@ -81,10 +103,8 @@ fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
 fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
-    let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"sleep 2; echo made\"]\n");
-    let site = site_image(&space, "COPY build.txt /build.txt");
-    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
-    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let slow = step(&base, "sleep 2; echo made");
+    let shop = with_step(&space, "", "build.txt", "COPY build.txt /build.txt", &slow);
     let daemon = shop.daemon();
     eventually("the step runs", PATIENCE, || !space.containers().is_empty());
     let left = space.containers();
@@ -100,10 +120,8 @@ fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
 fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
-    let step = format!("FROM {base}\nCMD [\"sh\", \"-c\", \"sleep 3; echo made\"]\n");
-    let site = site_image(&space, "COPY build.txt /build.txt");
-    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
-    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let slow = step(&base, "sleep 3; echo made");
+    let shop = with_step(&space, "", "build.txt", "COPY build.txt /build.txt", &slow);
     for _ in 0..2 {
         let daemon = shop.daemon();
         let is_running = || {
@@ -128,10 +146,7 @@ fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks()
 fn a_daemon_that_ends_in_mid_step_takes_the_container_along() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
-    let step = format!("FROM {base}\nCMD [\"sleep\", \"4245\"]\n");
-    let site = site_image(&space, "");
-    let build = "[[environment.dev.build.step]]\ndockerfile = \"Dockerfile.dist\"\noutput = \"build.txt\"";
-    let shop = Workshop::new(&space, &[("Dockerfile", &site), ("Dockerfile.dist", &step)], build);
+    let shop = with_step(&space, "", "build.txt", "", &step(&base, "sleep 4245"));
     let daemon = shop.daemon();
     eventually("the step runs", PATIENCE, || !space.containers().is_empty());
     assert!(daemon.terminate().success());
