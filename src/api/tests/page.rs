@@ -698,7 +698,7 @@ async fn without_a_daemon_the_board_says_so() {
     site.router = site.api.router().layer(from_fn_with_state(gate, authenticate)).layer(Extension(listener));
     let (_, cookie) = site.visitor("anna", Role::Admin).await;
     let text = site.get("/").cookie(&cookie).send().await.text;
-    assert!(text.contains("No daemon runs"), "{text}");
+    assert!(text.contains("No daemon is running"), "{text}");
 }
 
 #[tokio::test]
