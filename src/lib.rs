@@ -13,9 +13,10 @@
 //! | [`outbound`] | HTTP requests to other hosts: proxies, deadlines, limits | model, tls |
 //! | [`registry`] | credentials, and requests to registries | model, secret, outbound |
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, outbound, context, confined, failpoint |
+//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, outbound, context, acme, confined, failpoint |
 //! | [`api`] | webhooks and the HTTP API | model, record |
 //! | [`cli`] | the command line | model, api (its router, without a daemon) |
+//! | [`acme`] | certificates from an ACME authority for the proxy | model, secret, tls, outbound |
 //! | [`tls`] | certificates, and how clients verify a server | model |
 //! | [`manifest_dir`], [`secret`] | input of users: manifest files, secrets | model, each other |
 //! | [`confined`] | a program isolated from abide: the script of a build | none of the others |
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod acme;
 pub mod agent;
 pub mod api;
 pub mod cli;

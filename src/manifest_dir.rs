@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::container::Secret;
 use crate::model::manifest::{Parsed, Problem, Problems, SourceFile, parse_with_places};
-use crate::model::spec::{Manifest, SecretRef};
+use crate::model::spec::{FrontSpec, Manifest, SecretRef};
 use crate::secret::{self, SecretError};
 
 /// The largest manifest file that is read, in bytes.
@@ -244,9 +244,12 @@ fn overlay_problems(parsed: &Parsed) -> Vec<Problem> {
 }
 
 fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
-    let https = parsed.manifest.front.iter().filter_map(|front| front.https.as_ref());
-    let files = https.flat_map(|https| [("certificate", &https.certificate), ("key", &https.key)]);
-    let problem = |(key, path): (&str, &PathBuf)| {
+    let all = parsed.manifest.front.iter().flat_map(FrontSpec::certificate_files);
+    let files = all.flat_map(|(table, certificate, files)| {
+        let key = format!("{table}.key");
+        [(format!("{table}.{certificate}"), "certificate", &files.certificate), (key, "key", &files.key)]
+    });
+    let problem = |(place, key, path): (String, &str, &PathBuf)| {
         // The file type is checked first, because opening a FIFO would block.
         let readable = |metadata: std::fs::Metadata| match metadata.is_file() {
             true => std::fs::File::open(path).map(|_| true),
@@ -257,7 +260,7 @@ fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
             Ok(false) => format!("the {key} {} is not a regular file", path.display()),
             Err(error) => format!("cannot read the {key} {}: {}", path.display(), error.kind()),
         };
-        Some(parsed.places.problem(&format!("front.{key}"), message))
+        Some(parsed.places.problem(&place, message))
     };
     files.filter_map(problem).collect()
 }

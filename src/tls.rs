@@ -4,6 +4,7 @@
 //! The provider is ring: it needs only a C compiler to build. Every call names it explicitly instead of
 //! installing it, so that another part of the process cannot have installed a different one.
 
+pub mod certificate;
 pub mod client;
 mod expiry;
 pub mod identity;

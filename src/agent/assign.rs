@@ -168,6 +168,7 @@ pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
         environments: here.collect(),
         network: network.clone(),
         guard: policy.guard(),
+        front: policy.front().cloned(),
         ..Manifest::default()
     }
 }

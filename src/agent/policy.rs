@@ -7,12 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::model::desired::Image;
+use crate::model::manifest::{self, SourceFile};
 use crate::model::mount::{AbsolutePath, Mount, MountSource};
-use crate::model::name::NetworkName;
+use crate::model::name::{NetworkName, SiteName};
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvValue, EnvironmentSpec, GuardMode, Publish, SecretRef};
+use crate::model::spec::{EnvValue, EnvironmentSpec, FrontSpec, GuardMode, Publish, SecretRef};
 
 /// Networks that belong to the engine, or mean none.
 const NETWORKS: [&str; 6] = ["host", "none", "default", "bridge", "ingress", "docker_gwbridge"];
@@ -31,6 +33,8 @@ const OWN_VARIABLES: &str = "ABIDE_";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Policy {
     rules: Rules,
+    /// The proxy of this host; `None`: there is none.
+    front: Option<FrontSpec>,
     /// Files and folders of the agent itself.
     own: Vec<PathBuf>,
 }
@@ -59,6 +63,20 @@ struct Rules {
     secret_files: Vec<PathBuf>,
     /// Whether a guard may have the engine's socket; left out: it may.
     guard: Option<bool>,
+    /// Host names that the proxy may serve, `*.` and a name for all below it; left out: any.
+    hostnames: Option<Vec<SiteName>>,
+    /// The proxy. The manifest's own parser reads it.
+    front: Option<Unread>,
+}
+
+/// A value that another parser reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unread;
+
+impl<'de> Deserialize<'de> for Unread {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
 }
 
 /// One port or a range.
@@ -130,7 +148,10 @@ impl Policy {
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(wrong(format!("`{}` is not an absolute path", path.display())));
         }
-        Ok(Self { rules, own })
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let front = manifest::parse_front(&SourceFile { name, text });
+        let front = front.map_err(|problems| wrong(problems.to_string()))?;
+        Ok(Self { rules, front, own })
     }
 
     /// Whether a guard watches the containers while the agent is down.
@@ -138,9 +159,14 @@ impl Policy {
         if self.rules.guard == Some(false) { GuardMode::Off } else { GuardMode::On }
     }
 
+    /// The proxy of this host, which only this host configures: its ports, certificates and account are its own.
+    pub(super) fn front(&self) -> Option<&FrontSpec> {
+        self.front.as_ref()
+    }
+
     /// The policy without a declaration.
     pub(super) fn standard(own: Vec<PathBuf>) -> Self {
-        Self { rules: Rules::default(), own }
+        Self { rules: Rules::default(), front: None, own }
     }
 
     /// Why an environment is not allowed here, in a sentence; `None`: it is allowed. `images`: the images
@@ -155,6 +181,7 @@ impl Policy {
             self.network(network),
             self.image(images),
             spec.volumes.iter().find_map(|mount| self.mount(mount)),
+            spec.hostnames.iter().find_map(|name| self.hostname(name)),
             spec.publish.and_then(|publish| self.port(publish.port).or_else(|| self.address(publish))),
             spec.values().find_map(|value| match value {
                 EnvValue::Secret(secret) => self.secret(secret),
@@ -213,6 +240,14 @@ impl Policy {
         (!fits).then(|| format!("the host port {port}"))
     }
 
+    fn hostname(&self, name: &SiteName) -> Option<String> {
+        if self.front.is_none() {
+            return Some(format!("the host name {name}, because it declares no `[front]` to serve it"));
+        }
+        let allowed = self.rules.hostnames.as_ref()?;
+        (!allowed.iter().any(|allowed| is_below(allowed, name))).then(|| format!("the host name {name}"))
+    }
+
     /// A port without an address is published on all of them.
     fn address(&self, publish: Publish) -> Option<String> {
         let allowed = self.rules.addresses.as_ref()?;
@@ -250,6 +285,15 @@ impl Policy {
             || KERNEL.iter().any(|kernel| path.starts_with(kernel))
             || barred.into_iter().any(|one| one.starts_with(path) || path.starts_with(one))
     }
+}
+
+/// Whether a rule allows a name. A rule with a wildcard allows all names below, at any depth.
+fn is_below(rule: &SiteName, name: &SiteName) -> bool {
+    let ends_with = |base: &str| {
+        let above = name.as_str().strip_suffix(base);
+        above.is_some_and(|above| above.ends_with('.'))
+    };
+    rule == name || rule.wildcard_base().is_some_and(ends_with)
 }
 
 fn refusal(what: String) -> String {

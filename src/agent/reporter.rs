@@ -296,6 +296,7 @@ fn nothing_known(environment: &EnvironmentName) -> Status {
         next_retry: None,
         plan: Vec::new(),
         observed_sync: None,
+        certificate_until: None,
         volumes: Vec::new(),
         warnings: Vec::new(),
         observed_declaration: None,

@@ -46,7 +46,7 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
         }
     }
     type Value = fn(&EnvironmentView, Timestamp) -> Option<u64>;
-    let families: [(&str, &str, &str, Value); 5] = [
+    let families: [(&str, &str, &str, Value); 6] = [
         ("abide_environment_generation", "gauge", "The recorded generation.", |view, _| {
             Some(view.generation.0)
         }),
@@ -65,6 +65,12 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
         ("abide_environment_held", "gauge", "1 if the environment is held.", |view, _| {
             Some(u64::from(view.held.is_some()))
         }),
+        (
+            "abide_certificate_expiry_timestamp_seconds",
+            "gauge",
+            "When the first certificate of the environment's host names expires.",
+            |view, _| view.certificate_expires.map(|at| at.as_millis() / 1000),
+        ),
     ];
     for (name, kind, help, value) in families {
         page.family(name, kind, help);

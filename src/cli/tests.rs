@@ -60,6 +60,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         next_retry: None,
         sync: None,
         observed_sync: None,
+        certificate_expires: None,
         volumes: Vec::new(),
         forgetting: Vec::new(),
         warnings: Vec::new(),

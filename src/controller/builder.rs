@@ -71,6 +71,8 @@ pub struct StateDirs {
     pub previous: PathBuf,
     /// Records of builds in progress, which survive a killed daemon.
     pub attempts: PathBuf,
+    /// Certificates of the proxy, their keys, and the account at their authority.
+    pub certificates: PathBuf,
     /// Paths that no build script may see, in addition to the secret files in the manifest.
     pub hidden: Vec<PathBuf>,
 }
@@ -80,10 +82,10 @@ impl StateDirs {
     /// other directories.
     pub fn of(record: &Path) -> Self {
         let record = std::path::absolute(record).unwrap_or_else(|_| record.to_owned());
-        let [mirrors, work, logs, outputs, guard, previous, attempts] =
-            ["mirrors", "work", "logs", "outputs", "guard", "previous", "attempts"]
+        let [mirrors, work, logs, outputs, guard, previous, attempts, certificates] =
+            ["mirrors", "work", "logs", "outputs", "guard", "previous", "attempts", "certificates"]
                 .map(|name| record.join(name));
-        Self { mirrors, work, logs, outputs, guard, previous, attempts, hidden: vec![record] }
+        Self { mirrors, work, logs, outputs, guard, previous, attempts, certificates, hidden: vec![record] }
     }
 }
 

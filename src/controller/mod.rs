@@ -54,6 +54,7 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::Acme;
 use crate::model::error::chain;
 use crate::model::link::Left;
 use crate::model::look::Look;
@@ -175,6 +176,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         engine_state: engine_state.clone(),
         trouble: Arc::clone(&follow_trouble),
     };
+    let acme = Acme::new(settings.dirs.certificates.clone());
     let previous = PreviousOutput::new(settings.dirs.previous.clone());
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
@@ -191,7 +193,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         timeouts: Mutex::default(),
     });
     let (looks, questions) = Looks::new();
-    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone());
+    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone(), acme);
     let pass = Arc::new(Pass {
         front,
         guard: guard.clone(),

@@ -89,8 +89,10 @@ pub(super) struct Planned {
     pub(super) task: Option<Task>,
     pub(super) job: Option<JobKey>,
     pub(super) plan: Plan,
-    /// The warnings of the entry's build.
+    /// The warnings of the entry's build and of its certificates.
     pub(super) warnings: Vec<String>,
+    /// When the first of its certificates expires.
+    pub(super) certificate_until: Option<Timestamp>,
     /// The mark of the declaration behind the plan.
     pub(super) mark: Option<String>,
     /// The reconcile state before the plan.
@@ -167,12 +169,27 @@ impl Pass {
             Some(task) => Some(self.builder.inputs(task).await),
             None => None,
         };
-        let warnings = self.warnings(inputs.as_ref())?;
+        let mut warnings = self.warnings(inputs.as_ref())?;
+        let certificate = self.front.certificate(environment);
+        warnings.extend(certificate.problem.map(|problem| format!("HTTPS: {problem}")));
+        let certificate_until = certificate.until;
         let build = task.as_ref().zip(inputs);
         let (observed, job) = self.observe(&spec, &intent, &memory, build).await?;
         let plan = plan::plan(&intent, &observed, &memory, now());
         let mark = manifest.mark(environment);
-        Ok(Some(Planned { spec, desired, intent, observed, task, job, plan, warnings, mark, memory }))
+        Ok(Some(Planned {
+            spec,
+            desired,
+            intent,
+            observed,
+            task,
+            job,
+            plan,
+            warnings,
+            certificate_until,
+            mark,
+            memory,
+        }))
     }
 
     /// Waits for the authority to act on the record. Returns whether it only extends to keeping the running
@@ -433,7 +450,7 @@ fn probe_targets(
         address: container.networks.get(network.as_str()).copied().flatten(),
         port: spec.health.port.or(spec.port),
         publish: published.filter(|_| spec.health.port.is_none_or(|port| Some(port) == spec.port)),
-        hostname: spec.hostname.as_ref().map(ToString::to_string),
+        hostname: spec.first_host_name().map(ToString::to_string),
         health: intent.health.clone(),
     };
     running.map(target).collect()

@@ -94,6 +94,8 @@ impl Supervisor {
         tasks.spawn(supervised("engine watcher", stop(), move || watch.clone().run()));
         let front = self.front();
         tasks.spawn(supervised("front", stop(), move || front().run()));
+        let front = self.pass.front.clone();
+        tasks.spawn(supervised("certificates", stop(), move || front.clone().keep_certificates()));
         let sweeper = self.sweeper.clone();
         tasks.spawn(supervised("sweeper", stop(), move || sweeper.clone().run()));
         let registry = self.registry();
@@ -364,6 +366,7 @@ impl Supervisor {
                 next_retry: None,
                 plan: Vec::new(),
                 observed_sync: before.as_ref().and_then(|before| before.observed_sync),
+                certificate_until: None,
                 volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
                 warnings: Vec::new(),
                 observed_declaration: None,

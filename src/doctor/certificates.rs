@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Finding;
-use crate::model::spec::Manifest;
+use crate::model::spec::{FrontSpec, Manifest};
 use crate::tls::expiry;
 
 /// How long before the end of a certificate it is warned of, in days.
@@ -12,9 +12,12 @@ const SOON: i64 = 21;
 const DAY: i64 = 24 * 60 * 60;
 
 pub(super) fn judge(manifest: &Manifest, desired_state: &Path) -> Vec<Finding> {
-    let front = manifest.front.iter().filter_map(|front| front.https.as_ref());
+    let default = |front: &FrontSpec| front.https.as_ref()?.default.clone();
+    let front = manifest.front.iter().flat_map(|front| {
+        default(front).into_iter().chain(front.certificates.iter().map(|one| one.files.clone()))
+    });
     let own = desired_state.join("tls/certificate.pem");
-    let files = front.map(|https| https.certificate.clone()).chain(own.exists().then_some(own));
+    let files = front.map(|files| files.certificate).chain(own.exists().then_some(own));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     files.map(|file| judge_one(&file, expiry(&file), now)).collect()

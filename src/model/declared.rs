@@ -29,9 +29,19 @@ impl Declared {
     /// name, two environments could claim it, and each would rename the other's container forever.
     #[must_use]
     pub fn kept_beside(&self, now: &Self) -> Self {
-        let EnvironmentSpec { container, supply, build, push, host, hostname, mark, .. } = now.spec.clone();
-        let spec =
-            EnvironmentSpec { container, supply, build, push, host, hostname, mark, ..self.spec.clone() };
+        let EnvironmentSpec { container, supply, build, push, host, hostnames, https, mark, .. } =
+            now.spec.clone();
+        let spec = EnvironmentSpec {
+            container,
+            supply,
+            build,
+            push,
+            host,
+            hostnames,
+            https,
+            mark,
+            ..self.spec.clone()
+        };
         Self { spec, ..self.clone() }
     }
 }

@@ -33,4 +33,4 @@ pub mod spec;
 pub mod status;
 pub mod time;
 pub mod view;
-mod wire;
+pub(crate) mod wire;

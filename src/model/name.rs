@@ -122,6 +122,33 @@ name!(
 );
 
 name!(
+    /// A name that the proxy serves: a host name, or `*.` and a host name for all names one level below it.
+    SiteName, "host name",
+    "a host name such as a.example.com, or *.example.com for all names one level below it; in lower case, not below .invalid",
+    |t| is_host(t.strip_prefix("*.").unwrap_or(t))
+);
+
+impl SiteName {
+    /// The host name below which all names are meant; `None`: it is one exact name.
+    pub fn wildcard_base(&self) -> Option<&str> {
+        self.0.strip_prefix("*.")
+    }
+
+    /// Whether everything that `other` names is named by this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let parent = other.0.split_once('.').map(|(_, parent)| parent);
+        self == other
+            || other.wildcard_base().is_none() && self.wildcard_base().is_some_and(|b| parent == Some(b))
+    }
+}
+
+impl From<HostName> for SiteName {
+    fn from(name: HostName) -> Self {
+        Self(name.0)
+    }
+}
+
+name!(
     /// The name of another host, in the manifest's `host` and in the token of its agent.
     AgentName, "agent name",
     "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
@@ -312,6 +339,22 @@ mod tests {
         assert!(HostName::new(&long[..253]).is_ok() && HostName::new(long).is_err());
         for good in ["dev.keepwork.com", "localhost", "xn--bcher-kva.example", "3com.com", "10.0.0.1"] {
             assert!(HostName::new(good).is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_covers_one_level_and_no_other_wildcard() {
+        let name = |text: &str| SiteName::new(text).unwrap();
+        assert!(name("*.a.example").covers(&name("x.a.example")));
+        assert!(name("*.a.example").covers(&name("*.a.example")));
+        for other in ["a.example", "x.y.a.example", "*.x.a.example", "x.b.example"] {
+            assert!(!name("*.a.example").covers(&name(other)), "{other}");
+        }
+        assert!(
+            name("a.example").covers(&name("a.example")) && !name("a.example").covers(&name("*.a.example"))
+        );
+        for bad in ["*", "*.", "**.a", "a.*.b", "x*.a", "*.*.a", "*.front.invalid", "*.a;"] {
+            assert!(SiteName::new(bad).is_err(), "{bad:?} was taken");
         }
     }
 

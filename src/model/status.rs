@@ -35,6 +35,9 @@ pub struct Status {
     /// Warnings that change nothing else, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// When the first of its certificates expires; `None`: it has none, or not for every name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<Timestamp>,
     /// The mark of the declaration that this status describes, from
     /// [`Manifest::mark`](super::spec::Manifest::mark); `None`: not known.
     #[serde(default)]

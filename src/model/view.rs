@@ -57,6 +57,9 @@ pub struct EnvironmentView {
     /// Warnings that change nothing else, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// When the first of the proxy's certificates for it expires; `null`: it has none, or not for every name.
+    #[serde(default)]
+    pub certificate_expires: Option<Timestamp>,
     /// The running build.
     #[serde(default)]
     pub build: Option<BuildProgress>,

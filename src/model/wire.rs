@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error};
 
 use super::manifest::grammar;
+use super::name::SiteName;
 use super::spec::{EnvValue, HealthSpec, RawPublish};
 
 /// Reads a raw value and converts it with `grammar`.
@@ -37,6 +38,21 @@ where
 /// An optional port.
 pub(super) fn optional_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     optional(deserializer, grammar::port)
+}
+
+/// Host names; one name, or `null` for none, as earlier versions wrote them.
+pub(crate) fn site_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SiteName>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Raw {
+        One(SiteName),
+        Many(Vec<SiteName>),
+    }
+    Ok(match Option::<Raw>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Raw::One(name)) => vec![name],
+        Some(Raw::Many(names)) => names,
+    })
 }
 
 /// Arguments.

@@ -284,3 +284,37 @@ fn a_policy_that_everyone_may_change_is_none() {
         assert!(read.map_or_else(|error| error.to_string().contains("chmod o-w"), |_| true));
     }
 }
+
+#[test]
+fn host_names_need_a_front_and_the_policys_consent() {
+    let about =
+        |host: &Host, name: &str| host.about(|spec| spec.hostnames = vec![SiteName::new(name).unwrap()]);
+    let none = Host::new("");
+    assert!(about(&none, "a.example").unwrap().contains("declares no `[front]`"));
+    let any = Host::new("[front]\nhttp = 8080\nacme = { email = \"ops@a.example\" }");
+    assert_eq!(about(&any, "a.example"), None);
+    assert_eq!(any.policy.front().map(|front| front.http), Some(8080));
+    let some = Host::new("hostnames = [\"a.example\", \"*.b.example\"]\n[front]");
+    for (name, is_allowed) in [
+        ("a.example", true),
+        ("x.a.example", false),
+        ("*.a.example", false),
+        ("x.b.example", true),
+        ("x.y.b.example", true),
+        ("*.b.example", true),
+        ("*.x.b.example", true),
+        ("b.example", false),
+        ("evilb.example", false),
+    ] {
+        assert_eq!(about(&some, name).is_none(), is_allowed, "{name}: {:?}", about(&some, name));
+    }
+}
+
+#[test]
+fn a_wrong_front_keeps_the_agent_from_starting() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("policy.toml");
+    std::fs::write(&path, "binds = []\n[front]\nhttps = 443").unwrap();
+    let error = Policy::read(&path, Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("policy.toml:2: `https` needs certificates"), "{error}");
+}

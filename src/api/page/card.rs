@@ -148,7 +148,11 @@ fn source(spec: &EnvironmentSpec) -> String {
 
 /// The address at which an environment serves.
 pub(super) fn address(spec: &EnvironmentSpec, place: &Place<'_>) -> Option<Address> {
-    if let (Some(name), Some(front)) = (&spec.hostname, place.front) {
+    if let (Some(name), Some(_)) = (spec.first_host_name(), &spec.host) {
+        // The ports of the proxy on another host are known there.
+        return Some(Address { shown: name.to_string(), url: Some(format!("http://{name}/")) });
+    }
+    if let (Some(name), Some(front)) = (spec.first_host_name(), place.front) {
         let https = front.https.as_ref().map(|https| https.port);
         let (scheme, port, default) = https.map_or(("http", front.http, 80), |port| ("https", port, 443));
         let port = if port == default { String::new() } else { format!(":{port}") };

@@ -84,7 +84,7 @@ impl Worker {
             match self.attempt(id, &wanted, spec).await? {
                 Attempt::TakenOver => return Ok(()),
                 Attempt::Refused(sockets) => self.refusals.add(sockets, now()),
-                Attempt::Invalid(why) if self.blame_tls(&why) => {}
+                Attempt::Invalid(why) if self.certificates.blame(&self.front.name, &why) => {}
                 Attempt::Invalid(why) => {
                     self.put_back(spec, id).await?;
                     return Err(Trouble::stale(format!(
@@ -227,7 +227,7 @@ impl Worker {
         id: &str,
         configuration: &Configuration,
     ) -> Result<Option<Attempt>, EngineError> {
-        let mut files = self.usable_tls().map(|pair| pair.files.clone()).unwrap_or_default();
+        let mut files = self.certificates.files();
         files.push(file(NEXT, configuration.text.clone().into_bytes()));
         self.engine.place_files(id, FOLDER, &files).await?;
         let next = format!("/{FOLDER}/{NEXT}");
@@ -307,9 +307,7 @@ impl Worker {
         (self.has_drifted, self.silent_tries) = (false, 0);
         self.since.extend(moved.into_iter().map(|environment| (environment, now)));
         self.refusals.taken();
-        if self.usable_tls().map(|pair| &pair.name) == self.tls.as_ref().map(|pair| &pair.name) {
-            self.good_tls = self.tls.clone();
-        }
+        self.certificates.accepted();
         self.remembered = configuration.sites.clone();
         self.accepted = Some(configuration);
         self.tell_guard();
@@ -330,19 +328,6 @@ impl Worker {
         self.front.guard.tell_front(served.map(|(id, accepted)| (id, &network, accepted)));
     }
 
-    /// Returns whether nginx rejects a new certificate. nginx then keeps using the old one.
-    fn blame_tls(&mut self, why: &str) -> bool {
-        let Some(name) = self.usable_tls().map(|pair| pair.name.clone()) else { return false };
-        let is_the_old_one = self.good_tls.as_ref().is_some_and(|good| good.name == name);
-        if is_the_old_one || !why.contains(&name) && !why.contains("SSL") {
-            return false;
-        }
-        warn!(front = %self.front.name, why, "nginx rejected the certificate");
-        let words = format!("nginx rejected the proxy's certificate and key: {why}");
-        self.bad_tls = Some((name, words));
-        true
-    }
-
     /// Restores a configuration that nginx accepts: the one that it serves or served last, otherwise one
     /// without TLS, because only TLS can be wrong.
     pub(super) async fn put_back(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
@@ -353,18 +338,10 @@ impl Worker {
         }
         let refused = self.refusals.sockets();
         let is_good = |accepted: &&Configuration| !refused.iter().any(|socket| listens_on(accepted, socket));
-        let (text, pair) = match self.accepted.as_ref().filter(is_good) {
-            Some(accepted) => {
-                let pairs = self.good_tls.iter().chain(&self.tls);
-                let mut used = pairs.filter(|pair| accepted.text.contains(&pair.name));
-                (accepted.text.clone(), used.next())
-            }
-            None => (self.plain(spec).text, None),
-        };
-        // The certificate of an earlier daemon cannot be copied into a new container.
-        let lacks_pair = text.contains("ssl_certificate") && pair.is_none();
-        let text = if lacks_pair { self.plain(spec).text } else { text };
-        let mut files = pair.map(|pair| pair.files.clone()).unwrap_or_default();
+        let accepted = self.accepted.as_ref().filter(is_good).map(|accepted| accepted.text.clone());
+        // Certificates that only an earlier daemon knew cannot be copied into a new container.
+        let complete = accepted.and_then(|text| self.certificates.files_of(&text).map(|files| (text, files)));
+        let (text, mut files) = complete.unwrap_or_else(|| (self.plain(spec).text, Vec::new()));
         files.push(file(PRESENT, text.into_bytes()));
         Ok(self.engine.place_files(id, FOLDER, &files).await?)
     }

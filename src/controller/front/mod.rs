@@ -16,6 +16,7 @@ mod refused;
 mod render;
 mod site;
 mod tls;
+mod version;
 mod worker;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, watch as channel};
 
 use super::guard::Guard;
 use super::wake::Wake;
+use crate::acme::{Acme, Report};
 use crate::model::front::{FrontSeen, Reach, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
@@ -49,6 +51,8 @@ pub(super) struct Front {
     told: Arc<Mutex<Told>>,
     /// Receives the served configuration.
     guard: Guard,
+    /// Certificates from an authority.
+    acme: Acme,
 }
 
 #[derive(Default)]
@@ -75,10 +79,11 @@ impl Front {
         manifest: channel::Receiver<Arc<Manifest>>,
         wake: Wake,
         guard: Guard,
+        acme: Acme,
     ) -> Self {
         let mark: String = record.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         let name = format!("abide-front-{mark}");
-        Self { name, manifest, wake, bell: Arc::default(), told: Arc::default(), guard }
+        Self { name, manifest, wake, bell: Arc::default(), told: Arc::default(), guard, acme }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -130,9 +135,27 @@ impl Front {
         manifest.environments.get(environment).is_some_and(|spec| Site::of(spec, None).is_some())
     }
 
+    /// Returns the state of the certificates of an environment that come from an authority.
+    pub(super) fn certificate(&self, environment: &EnvironmentName) -> Report {
+        self.acme.report(environment).unwrap_or_default()
+    }
+
     /// Returns the problems of the front as a whole, in sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.told().trouble.clone()
+        let mut warnings = self.told().trouble.clone();
+        warnings.extend(self.acme.trouble());
+        warnings
+    }
+
+    /// Keeps certificates from an authority until dropped.
+    pub(super) async fn keep_certificates(self) {
+        let (bell, wake) = (Arc::clone(&self.bell), self.wake.clone());
+        let changed = move || {
+            bell.notify_one();
+            // Their statuses have the end of each certificate.
+            wake.ring_all();
+        };
+        self.acme.run(changed).await;
     }
 
     /// Reports that a container changed. If it is the front's, or has its name, the worker checks the front.

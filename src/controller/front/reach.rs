@@ -41,7 +41,7 @@ mod tests {
 
     fn sites(container: &str) -> Sites {
         let route = Route { container: container.to_owned(), address: "172.18.0.2:80".parse().unwrap() };
-        let site = Site { hostname: None, publish: None, route: Some(route) };
+        let site = Site { hostnames: Vec::new(), https: None, publish: None, route: Some(route) };
         [(EnvironmentName::new("dev").unwrap(), site)].into()
     }
 

@@ -3,7 +3,7 @@
 //! Every inserted word is a number, an address, or a name whose grammar excludes nginx's special characters.
 //! So no value from a manifest can become a directive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -14,7 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::page;
 use super::site::{Site, Sites, listens};
-use crate::model::spec::Publish;
+use super::version::Version;
+use crate::acme::CHALLENGE_PATH;
+use crate::model::name::SiteName;
+use crate::model::spec::{HttpsMode, Publish};
 
 /// The folder of all of the front's files in its container.
 pub(crate) const FOLDER: &str = "etc/abide-front";
@@ -34,8 +37,12 @@ pub(crate) struct Layout {
     pub(crate) record: String,
     /// The port for host names.
     pub(crate) http: u16,
-    /// The port for host names over TLS, and the name of its files in [`FOLDER`].
-    pub(crate) https: Option<(u16, String)>,
+    /// TLS for host names.
+    pub(crate) tls: Option<TlsLayout>,
+    /// The thumbprint in answers to challenges of an ACME authority.
+    pub(crate) thumbprint: Option<String>,
+    /// nginx's version; `None`: unknown.
+    pub(crate) version: Option<Version>,
     /// How long requests to a replaced container may take.
     pub(crate) drain: Duration,
     /// Whether this host has IPv6.
@@ -47,6 +54,27 @@ pub(crate) struct Layout {
     /// How often somebody else changed the served configuration. Only with a new hash can nginx prove that it
     /// serves the rendered configuration.
     pub(crate) changes: u32,
+}
+
+/// TLS for host names. Certificates are named by their files in [`FOLDER`], without the ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsLayout {
+    /// The port.
+    pub(crate) port: u16,
+    /// The certificate of all names that have none of their own; `None`: unknown names are rejected in the
+    /// handshake.
+    pub(crate) default: Option<String>,
+    /// Certificates of names.
+    pub(crate) by_name: BTreeMap<SiteName, NamedPair>,
+}
+
+/// The certificate of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedPair {
+    /// Its files.
+    pub(crate) pair: String,
+    /// Whether clients trust it, so that they can be redirected to HTTPS.
+    pub(crate) is_trusted: bool,
 }
 
 /// A configuration and its properties.
@@ -167,14 +195,18 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
         ask_about_itself(&mut out, control);
     }
     let by_name = Listens { plain: http_listens(layout), tls: tls_listens(layout) };
-    unknown_host(&mut out, &by_name);
+    unknown_host(&mut out, &by_name, layout);
     for (environment, site) in sites {
         let _ = write!(out, "\n    # {environment}\n");
         let own = Listens { plain: open(layout, site.listens(layout.has_ipv6)), tls: Vec::new() };
-        serve(&mut out, &own, " default_server", "_", environment.as_str(), site);
-        if let Some(hostname) = &site.hostname {
-            serve(&mut out, &by_name, "", hostname.as_str(), environment.as_str(), site);
-        }
+        let on_port =
+            Server { listens: &own, suffix: " default_server", names: "_", certificate: None, site };
+        on_port.write(
+            &mut out,
+            layout,
+            &Content::Program { environment: environment.as_str(), has_hsts: false },
+        );
+        serve_names(&mut out, layout, &by_name, environment.as_str(), site);
     }
     out.push_str("}\n");
     out
@@ -246,17 +278,38 @@ fn forwarded(trusted: &[IpNet]) -> String {
 }
 
 fn tls(out: &mut String, layout: &Layout) {
-    if let Some((_, name)) = &layout.https {
-        let _ = write!(
-            out,
-            "\n    ssl_certificate /{FOLDER}/{name}.crt;\n    ssl_certificate_key /{FOLDER}/{name}.key;\n    \
-             ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_session_cache shared:abide:10m;\n"
-        );
+    let Some(tls) = &layout.tls else { return };
+    out.push('\n');
+    if let Some(pair) = &tls.default {
+        out.push_str(&certificate_lines("    ", pair));
     }
+    out.push_str(TLS_SETTINGS);
 }
 
+fn certificate_lines(indent: &str, pair: &str) -> String {
+    format!(
+        "{indent}ssl_certificate /{FOLDER}/{pair}.crt;\n{indent}ssl_certificate_key /{FOLDER}/{pair}.key;\n"
+    )
+}
+
+/// Mozilla's intermediate settings (guidelines 5.7, without ciphers that need a file of parameters). Tickets
+/// would use one key for as long as nginx runs. A program's own `Strict-Transport-Security` takes precedence.
+const TLS_SETTINGS: &str = "    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:\
+ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
+    ssl_ecdh_curve X25519:prime256v1:secp384r1;
+    ssl_prefer_server_ciphers off;
+    ssl_session_timeout 1d;
+    ssl_session_cache shared:abide:10m;
+    ssl_session_tickets off;
+    map $upstream_http_strict_transport_security $abide_hsts {
+        '' max-age=63072000;
+        default '';
+    }
+";
+
 fn tls_listens(layout: &Layout) -> Vec<SocketAddr> {
-    let port = layout.https.as_ref().map(|(port, _)| *port);
+    let port = layout.tls.as_ref().map(|tls| tls.port);
     let wanted = port.map(|port| listens(Publish { address: None, port }, layout.has_ipv6));
     open(layout, wanted.unwrap_or_default())
 }
@@ -285,37 +338,174 @@ struct Listens {
 }
 
 impl Listens {
+    fn none() -> Self {
+        Self { plain: Vec::new(), tls: Vec::new() }
+    }
+
     /// Without any server, nginx would listen on port 80.
     fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.tls.is_empty()
     }
 
-    fn write(&self, out: &mut String, suffix: &str) {
+    fn plain_only(&self) -> Self {
+        Self { plain: self.plain.clone(), ..Self::none() }
+    }
+
+    fn tls_only(&self) -> Self {
+        Self { tls: self.tls.clone(), ..Self::none() }
+    }
+
+    /// HTTP/2 is a property of a socket, so all servers on it say the same.
+    fn write(&self, out: &mut String, suffix: &str, layout: &Layout) {
+        let has_directive = layout.version.is_some_and(Version::has_http2_directive);
         for socket in &self.plain {
             let _ = writeln!(out, "        listen {socket}{suffix};");
         }
+        let http2 = if has_directive { "" } else { " http2" };
         for socket in &self.tls {
-            let _ = writeln!(out, "        listen {socket} ssl{suffix};");
+            let _ = writeln!(out, "        listen {socket} ssl{http2}{suffix};");
+        }
+        if has_directive && !self.tls.is_empty() {
+            out.push_str("        http2 on;\n");
         }
     }
 }
 
-fn unknown_host(out: &mut String, by_name: &Listens) {
-    if by_name.is_empty() {
+/// Renders what answers requests for names that no environment has. Without a certificate for all names, a
+/// handshake for such a name is rejected.
+fn unknown_host(out: &mut String, by_name: &Listens, layout: &Layout) {
+    let has_default = layout.tls.as_ref().is_some_and(|tls| tls.default.is_some());
+    if !has_default && !by_name.tls.is_empty() {
+        out.push_str("\n    server {\n");
+        by_name.tls_only().write(out, " default_server", layout);
+        out.push_str("        server_name _;\n        ssl_reject_handshake on;\n    }\n");
+    }
+    let listens = if has_default {
+        Listens { plain: by_name.plain.clone(), tls: by_name.tls.clone() }
+    } else {
+        by_name.plain_only()
+    };
+    if listens.is_empty() {
         return;
     }
     out.push_str("\n    server {\n");
-    by_name.write(out, " default_server");
-    let _ = write!(out, "        server_name _;\n        return 404 '{}';\n    }}\n", page::unknown_host());
-}
-
-fn serve(out: &mut String, on: &Listens, suffix: &str, server_name: &str, environment: &str, site: &Site) {
-    if on.is_empty() {
+    listens.write(out, " default_server", layout);
+    out.push_str("        server_name _;\n");
+    if layout.thumbprint.is_none() {
+        let _ = write!(out, "        return 404 '{}';\n    }}\n", page::unknown_host());
         return;
     }
-    out.push_str("    server {\n");
-    on.write(out, suffix);
-    let _ = writeln!(out, "        server_name {server_name};");
+    challenges(out, layout);
+    let _ = write!(
+        out,
+        "        location / {{\n            return 404 '{}';\n        }}\n    }}\n",
+        page::unknown_host()
+    );
+}
+
+/// Renders the answer to challenges of an ACME authority: the same for every token, because only the account's
+/// key makes it valid. It comes before redirects and everything that could stop a request.
+fn challenges(out: &mut String, layout: &Layout) {
+    let Some(thumbprint) = &layout.thumbprint else { return };
+    let pattern = CHALLENGE_PATH.replace('.', "\\.");
+    let _ = write!(
+        out,
+        "        location ^~ {CHALLENGE_PATH} {{\n            \
+         location ~ \"^{pattern}(?<abide_token>[-_A-Za-z0-9]+)$\" {{\n                default_type text/plain;\n                \
+         return 200 \"$abide_token.{thumbprint}\";\n            }}\n            return 404;\n        }}\n"
+    );
+}
+
+/// Renders the servers of an environment's host names: names with the same certificate share them.
+fn serve_names(out: &mut String, layout: &Layout, by_name: &Listens, environment: &str, site: &Site) {
+    let mut groups: BTreeMap<Option<(&str, bool)>, Vec<&SiteName>> = BTreeMap::new();
+    for name in &site.hostnames {
+        let named = layout.tls.as_ref().and_then(|tls| tls.by_name.get(name));
+        groups.entry(named.map(|named| (named.pair.as_str(), named.is_trusted))).or_default().push(name);
+    }
+    let has_default = layout.tls.as_ref().is_some_and(|tls| tls.default.is_some());
+    for (certificate, names) in groups {
+        let names = names.into_iter().map(SiteName::as_str).collect::<Vec<_>>().join(" ");
+        let is_trusted = certificate.is_some_and(|(_, is_trusted)| is_trusted);
+        let has_tls = !by_name.tls.is_empty() && (certificate.is_some() || has_default);
+        let certificate = certificate.map(|(pair, _)| pair);
+        let is_redirected = match site.https {
+            Some(HttpsMode::Required) => certificate.is_none() || is_trusted,
+            Some(HttpsMode::Optional) => false,
+            None => is_trusted,
+        };
+        let listens = match (has_tls, is_redirected) {
+            (true, true) => {
+                let plain = by_name.plain_only();
+                let redirecting =
+                    Server { listens: &plain, suffix: "", names: &names, certificate: None, site };
+                redirecting.write(out, layout, &Content::Redirect);
+                by_name.tls_only()
+            }
+            (true, false) => Listens { plain: by_name.plain.clone(), tls: by_name.tls.clone() },
+            (false, _) => by_name.plain_only(),
+        };
+        let serving = Server { listens: &listens, suffix: "", names: &names, certificate, site };
+        serving.write(out, layout, &Content::Program { environment, has_hsts: has_tls && is_redirected });
+    }
+}
+
+/// A server block.
+struct Server<'a> {
+    listens: &'a Listens,
+    suffix: &'a str,
+    names: &'a str,
+    certificate: Option<&'a str>,
+    site: &'a Site,
+}
+
+/// What a server answers.
+enum Content<'a> {
+    /// The same address over HTTPS.
+    Redirect,
+    /// What the program of an environment answers.
+    Program { environment: &'a str, has_hsts: bool },
+}
+
+impl Server<'_> {
+    fn write(&self, out: &mut String, layout: &Layout, content: &Content<'_>) {
+        if self.listens.is_empty() {
+            return;
+        }
+        out.push_str("    server {\n");
+        self.listens.write(out, self.suffix, layout);
+        let _ = writeln!(out, "        server_name {};", self.names);
+        if let Some(pair) = self.certificate.filter(|_| !self.listens.tls.is_empty()) {
+            out.push_str(&certificate_lines("        ", pair));
+        }
+        let is_by_name = self.suffix.is_empty();
+        if is_by_name && !self.listens.plain.is_empty() {
+            challenges(out, layout);
+        }
+        match content {
+            Content::Redirect => redirect(out, layout),
+            Content::Program { environment, has_hsts } => {
+                if *has_hsts {
+                    out.push_str("        add_header Strict-Transport-Security $abide_hsts always;\n");
+                }
+                program(out, environment, self.site);
+            }
+        }
+        out.push_str("    }\n");
+    }
+}
+
+/// 308 keeps the method and the body of a request.
+fn redirect(out: &mut String, layout: &Layout) {
+    let port = layout.tls.as_ref().map(|tls| tls.port).filter(|port| *port != 443);
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let _ = write!(
+        out,
+        "        location / {{\n            return 308 https://$host{port}$request_uri;\n        }}\n"
+    );
+}
+
+fn program(out: &mut String, environment: &str, site: &Site) {
     match &site.route {
         Some(route) => {
             let _ = write!(
@@ -338,20 +528,21 @@ fn serve(out: &mut String, on: &Listens, suffix: &str, server_name: &str, enviro
             );
         }
     }
-    out.push_str("    }\n");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::front::Route;
-    use crate::model::name::{EnvironmentName, HostName};
+    use crate::model::name::EnvironmentName;
 
     fn layout() -> Layout {
         Layout {
             record: "0123".to_owned(),
             http: 80,
-            https: None,
+            tls: None,
+            thumbprint: None,
+            version: Some(Version(1, 22, 1)),
             drain: Duration::from_secs(30),
             has_ipv6: true,
             refused: BTreeSet::new(),
@@ -362,7 +553,8 @@ mod tests {
 
     fn site(hostname: Option<&str>, publish: Option<Publish>, route: Option<&str>) -> Site {
         Site {
-            hostname: hostname.map(|name| HostName::new(name).unwrap()),
+            hostnames: hostname.map(|name| SiteName::new(name).unwrap()).into_iter().collect(),
+            https: None,
             publish,
             route: route
                 .map(|address| Route { container: "c0ffee".to_owned(), address: address.parse().unwrap() }),
@@ -402,8 +594,50 @@ mod tests {
 
     #[test]
     fn host_names_are_served_over_tls_too() {
-        let layout = Layout { https: Some((443, "tls-77".to_owned())), ..layout() };
-        is_golden("tls", &layout, &three());
+        let tls = TlsLayout { port: 443, default: Some("tls-77".to_owned()), by_name: BTreeMap::new() };
+        is_golden("tls", &Layout { tls: Some(tls), ..layout() }, &three());
+    }
+
+    fn pair(pair: &str, is_trusted: bool) -> NamedPair {
+        NamedPair { pair: pair.to_owned(), is_trusted }
+    }
+
+    fn names(texts: &[&str]) -> Vec<SiteName> {
+        texts.iter().map(|text| SiteName::new(*text).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_name_has_its_certificate_and_is_redirected_once_clients_trust_it() {
+        let mut sites = three();
+        let [dev, prod, test] = ["dev", "prod", "test"].map(|name| EnvironmentName::new(name).unwrap());
+        sites.get_mut(&dev).unwrap().hostnames = names(&["a.example", "b.example", "*.c.example"]);
+        sites.get_mut(&prod).unwrap().https = Some(HttpsMode::Optional);
+        sites.get_mut(&test).unwrap().hostnames = names(&["stand-in.example"]);
+        let by_name = [
+            ("a.example", pair("tls-1", true)),
+            ("b.example", pair("tls-1", true)),
+            ("*.c.example", pair("tls-2", true)),
+            ("keepwork.com", pair("tls-3", true)),
+            ("stand-in.example", pair("tls-4", false)),
+        ];
+        let by_name = by_name.map(|(name, pair)| (SiteName::new(name).unwrap(), pair)).into();
+        let tls = TlsLayout { port: 8443, default: None, by_name };
+        let thumbprint = Some("6XgtThumb_-".to_owned());
+        let layout = Layout { tls: Some(tls), thumbprint, version: Some(Version(1, 27, 0)), ..layout() };
+        is_golden("acme", &layout, &sites);
+    }
+
+    #[test]
+    fn a_certificate_for_all_names_redirects_nobody_unless_it_is_asked_for() {
+        let tls = TlsLayout { port: 443, default: Some("tls-77".to_owned()), by_name: BTreeMap::new() };
+        let layout = Layout { tls: Some(tls), ..layout() };
+        let mut sites = three();
+        assert!(!Configuration::render(&layout, &sites).text.contains("return 308"));
+        let prod = EnvironmentName::new("prod").unwrap();
+        sites.get_mut(&prod).unwrap().https = Some(HttpsMode::Required);
+        let text = Configuration::render(&layout, &sites).text;
+        assert_eq!(text.matches("return 308 https://$host$request_uri;").count(), 1, "{text}");
+        assert_eq!(text.matches("add_header Strict-Transport-Security").count(), 1, "{text}");
     }
 
     #[test]

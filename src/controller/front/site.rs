@@ -6,15 +6,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::front::Route;
-use crate::model::name::{EnvironmentName, HostName};
-use crate::model::spec::{EnvironmentSpec, Publish};
+use crate::model::name::{EnvironmentName, SiteName};
+use crate::model::spec::{EnvironmentSpec, HttpsMode, Publish};
+use crate::model::wire;
 
 /// An environment as served by the front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Site {
-    /// Its host name.
+    /// Its host names.
+    #[serde(
+        default,
+        alias = "hostname",
+        deserialize_with = "wire::site_names",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub(crate) hostnames: Vec<SiteName>,
+    /// Whether clients must use HTTPS for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) hostname: Option<HostName>,
+    pub(crate) https: Option<HttpsMode>,
     /// Its own port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) publish: Option<Publish>,
@@ -30,9 +39,9 @@ impl Site {
     /// Returns the site of a declared environment; `None` if the front does not serve it, because it runs on
     /// another host, or has neither a host name nor a published port.
     pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
-        let (hostname, publish) = (spec.hostname.clone(), spec.publish);
-        let is_served = spec.host.is_none() && (hostname.is_some() || publish.is_some());
-        is_served.then_some(Self { hostname, publish, route })
+        let (hostnames, publish, https) = (spec.hostnames.clone(), spec.publish, spec.https);
+        let is_served = spec.host.is_none() && (!hostnames.is_empty() || publish.is_some());
+        is_served.then_some(Self { hostnames, https, publish, route })
     }
 
     /// Returns the sockets of its own port.
@@ -57,10 +66,10 @@ pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
 /// with a declared one is left out.
 pub(crate) fn keep_orphans(sites: &mut Sites, before: &Sites, is_there: impl Fn(&EnvironmentName) -> bool) {
     let ports: BTreeSet<u16> = sites.values().filter_map(|site| Some(site.publish?.port)).collect();
-    let hosts: BTreeSet<HostName> = sites.values().filter_map(|site| site.hostname.clone()).collect();
+    let hosts: BTreeSet<SiteName> = sites.values().flat_map(|site| site.hostnames.clone()).collect();
     for (environment, site) in before {
         let in_the_way = site.publish.is_some_and(|publish| ports.contains(&publish.port))
-            || site.hostname.as_ref().is_some_and(|host| hosts.contains(host));
+            || site.hostnames.iter().any(|host| hosts.contains(host));
         if !sites.contains_key(environment) && !in_the_way && is_there(environment) {
             sites.insert(environment.clone(), site.clone());
         }
@@ -73,7 +82,8 @@ mod tests {
 
     fn site(hostname: &str, port: u16) -> Site {
         Site {
-            hostname: Some(HostName::new(hostname).unwrap()),
+            hostnames: vec![SiteName::new(hostname).unwrap()],
+            https: None,
             publish: Some(Publish { address: None, port }),
             route: None,
         }
@@ -98,6 +108,14 @@ mod tests {
         let mut now = sites(&[("dev", "dev.example", 8900)]);
         keep_orphans(&mut now, &before, |environment| environment.as_str() != "gone");
         assert_eq!(now, sites(&[("dev", "dev.example", 8900), ("orphan", "orphan.example", 2)]));
+    }
+
+    #[test]
+    fn a_site_of_an_earlier_version_is_read() {
+        let read: Site = serde_json::from_str(r#"{"hostname":"dev.example"}"#).unwrap();
+        assert_eq!(read.hostnames, [SiteName::new("dev.example").unwrap()]);
+        let written = serde_json::to_string(&read).unwrap();
+        assert_eq!(serde_json::from_str::<Site>(&written).unwrap(), read);
     }
 
     #[test]

@@ -17,7 +17,9 @@ use super::reach::{self, Reached};
 use super::refused::Refusals;
 use super::render::{Configuration, Layout};
 use super::site::{self, Site, Sites, listens};
-use super::tls::{self, Pair};
+use super::tls::{self, Certificates};
+use super::version::Version;
+use crate::acme::Wanted;
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::fleet::Fleet;
@@ -99,11 +101,10 @@ pub(crate) struct Worker {
     pub(super) checked: Option<(String, String)>,
     /// The sites that were served when the daemon started, or last: environments without a request keep them.
     pub(super) remembered: Sites,
-    /// The certificate to use.
-    pub(super) tls: Option<Pair>,
-    /// The name of the certificate that nginx rejected, with the error. `good_tls` is used instead.
-    pub(super) bad_tls: Option<(String, String)>,
-    pub(super) good_tls: Option<Pair>,
+    /// The certificates to use.
+    pub(super) certificates: Certificates,
+    /// The container whose nginx was asked for its version, and the version.
+    pub(super) version: Option<(String, Option<Version>)>,
     /// Sockets in use by others.
     pub(super) refusals: Refusals,
     pub(super) draining: Draining,
@@ -124,7 +125,6 @@ pub(crate) struct Worker {
     /// The number of consecutive failures.
     failures: u32,
     trouble: Option<Trouble>,
-    tls_trouble: Option<String>,
 }
 
 impl Worker {
@@ -153,9 +153,8 @@ impl Worker {
             accepted: None,
             checked: None,
             remembered: Sites::new(),
-            tls: None,
-            bad_tls: None,
-            good_tls: None,
+            certificates: Certificates::default(),
+            version: None,
             refusals: Refusals::default(),
             draining: Draining::default(),
             unsettled: Reached::default(),
@@ -167,7 +166,6 @@ impl Worker {
             gate: None,
             failures: 0,
             trouble: None,
-            tls_trouble: None,
         }
     }
 
@@ -245,7 +243,10 @@ impl Worker {
 
     async fn keep(&mut self, manifest: &Manifest) -> Result<(), Trouble> {
         let kept = match &manifest.front {
-            None => self.remove().await,
+            None => {
+                self.front.acme.want(None);
+                self.remove().await
+            }
             Some(spec) => self.serve(spec).await,
         };
         self.note(kept.as_ref().err());
@@ -253,9 +254,10 @@ impl Worker {
     }
 
     async fn serve(&mut self, spec: &FrontSpec) -> Result<(), Trouble> {
-        self.read_tls(spec).await;
+        self.read_certificates(spec).await;
         self.try_refused_again(spec).await;
         let id = self.running(spec).await?;
+        self.ask_version(&id).await;
         self.up_to_date(spec, &id).await?;
         self.make_ready(spec, &id).await;
         Ok(())
@@ -285,7 +287,7 @@ impl Worker {
 
     /// Returns the desired configuration, from current knowledge.
     pub(super) fn wanted(&self, spec: &FrontSpec) -> Configuration {
-        Configuration::render(&self.layout(spec, self.usable_tls()), &self.sites())
+        Configuration::render(&self.layout(spec, true), &self.sites())
     }
 
     /// Returns the configuration that is needed once the announced containers are ready; `None` if there are
@@ -298,21 +300,23 @@ impl Worker {
             let route = Route { container: String::new(), address: *address };
             sites.entry(environment.clone()).and_modify(|site| site.route = Some(route));
         }
-        (!next.is_empty()).then(|| Configuration::render(&self.layout(spec, self.usable_tls()), &sites))
+        (!next.is_empty()).then(|| Configuration::render(&self.layout(spec, true), &sites))
     }
 
     /// Returns the desired configuration without TLS, which is the only part that can be wrong. A new
     /// container starts with it.
     pub(super) fn plain(&self, spec: &FrontSpec) -> Configuration {
-        Configuration::render(&self.layout(spec, None), &self.sites())
+        Configuration::render(&self.layout(spec, false), &self.sites())
     }
 
-    fn layout(&self, spec: &FrontSpec, tls: Option<&Pair>) -> Layout {
-        let https = spec.https.as_ref().zip(tls).map(|(https, pair)| (https.port, pair.name.clone()));
+    fn layout(&self, spec: &FrontSpec, has_tls: bool) -> Layout {
+        let asks_authority = spec.acme.is_some();
         Layout {
             record: self.record.clone(),
             http: spec.http,
-            https,
+            tls: self.certificates.layout().filter(|_| has_tls),
+            thumbprint: self.front.acme.thumbprint().filter(|_| asks_authority),
+            version: self.version.as_ref().and_then(|(_, version)| *version),
             drain: spec.drain,
             has_ipv6: self.has_ipv6,
             refused: self.refusals.sockets(),
@@ -340,24 +344,31 @@ impl Worker {
         sites
     }
 
-    /// Returns the certificate for nginx to use: the old one if nginx rejected the new one.
-    pub(super) fn usable_tls(&self) -> Option<&Pair> {
-        match (&self.tls, &self.bad_tls) {
-            (Some(pair), Some((bad, _))) if pair.name == *bad => self.good_tls.as_ref(),
-            (pair, _) => pair.as_ref(),
-        }
+    async fn read_certificates(&mut self, spec: &FrontSpec) {
+        let manifest = Arc::clone(&self.manifest.borrow());
+        self.front.acme.want(spec.acme.as_ref().map(|acme| Wanted {
+            spec: acme.clone(),
+            http: spec.http,
+            answers: self.answers_challenges(),
+            sets: tls::to_certify(spec, &manifest),
+        }));
+        let issued = self.front.acme.pairs();
+        self.certificates.read(spec, &manifest, &issued).await;
     }
 
-    async fn read_tls(&mut self, spec: &FrontSpec) {
-        self.tls_trouble = None;
-        let Some(https) = &spec.https else {
-            (self.tls, self.bad_tls, self.good_tls) = (None, None, None);
-            return;
-        };
-        match tls::read(https).await {
-            Ok(pair) => self.tls = Some(pair),
-            // The pair that was read before stays in use.
-            Err(why) => self.tls_trouble = Some(why),
+    /// Whether nginx is known to answer the challenges of this host's account.
+    fn answers_challenges(&self) -> bool {
+        let thumbprint = self.front.acme.thumbprint();
+        let served = self.accepted.as_ref().zip(thumbprint);
+        served.is_some_and(|(accepted, thumbprint)| accepted.text.contains(&thumbprint))
+    }
+
+    /// Asks a new container for nginx's version.
+    async fn ask_version(&mut self, id: &str) {
+        if self.version.as_ref().is_none_or(|(asked, _)| asked != id)
+            && let Ok((_, said)) = self.engine.run_in(id, &["nginx", "-v"]).await
+        {
+            self.version = Some((id.to_owned(), Version::read(&said)));
         }
     }
 
@@ -412,16 +423,8 @@ impl Worker {
         let ports = [Some(spec.http), spec.https.as_ref().map(|https| https.port)];
         let refused = ports.into_iter().flatten().filter_map(|port| self.refusals.sentence(port));
         let waiting = self.waits_for.clone();
-        let trouble = trouble.chain(waiting).chain(refused).chain(self.words_of_tls()).collect();
+        let trouble = trouble.chain(waiting).chain(refused).chain(self.certificates.words()).collect();
         self.front.publish(seen.collect(), trouble);
-    }
-
-    fn words_of_tls(&self) -> Option<String> {
-        let refused = || {
-            let (bad, why) = self.bad_tls.as_ref()?;
-            (self.tls.as_ref().map(|pair| &pair.name) == Some(bad)).then(|| why.clone())
-        };
-        self.tls_trouble.clone().or_else(refused)
     }
 
     fn seen(&self, environment: &EnvironmentName, site: &Site, spec: &FrontSpec) -> FrontSeen {
@@ -429,7 +432,7 @@ impl Worker {
         let accepted = self.accepted.as_ref().filter(|_| !is_down);
         let served = accepted.and_then(|accepted| accepted.sites.get(environment));
         let own_port = site.publish.and_then(|publish| self.refusals.sentence(publish.port));
-        let by_name = site.hostname.as_ref().and_then(|_| self.refusals.sentence(spec.http));
+        let by_name = self.refusals.sentence(spec.http).filter(|_| !site.hostnames.is_empty());
         let trouble = self.trouble.as_ref().map(|trouble| trouble.words.clone());
         FrontSeen {
             serves: served.and_then(|site| Some(site.route.as_ref()?.container.clone())),

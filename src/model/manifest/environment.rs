@@ -8,9 +8,9 @@ use toml::de::DeValue;
 use super::table::{Field, Table, integer};
 use super::{build, grammar, health, keys, secrets};
 use crate::model::mount::{InvalidMount, Mount};
-use crate::model::name::{AgentName, BranchName, ContainerName, HostName};
+use crate::model::name::{AgentName, BranchName, ContainerName, SiteName};
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvironmentSpec, Publish, Supply, Update};
+use crate::model::spec::{EnvironmentSpec, HttpsMode, Publish, Supply, Update};
 
 /// The default stop timeout of a container, the same as for `docker stop`.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const DEFAULT_INIT: bool = true;
 pub(super) struct Draft {
     pub(super) container: Option<ContainerName>,
     pub(super) publish: Option<Publish>,
-    pub(super) hostname: Option<HostName>,
+    pub(super) hostnames: Vec<SiteName>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
     /// The agent that runs it.
@@ -43,7 +43,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
     let mut draft = Draft {
         container,
         publish: read_publish(&table, port),
-        hostname: table.get("hostname").and_then(|field| field.name()),
+        hostnames: read_hostnames(&table),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
         host: read_host(&table),
@@ -71,11 +71,13 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         None => table.get("source").map(|_| build::by_default()),
     };
     let push = read_push(table);
+    let https = table.get("https").and_then(|field| field.parsed("\"required\" or \"optional\"", read_https));
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
         port: if has_port { Some(port?) } else { None },
         publish: draft.publish,
-        hostname: draft.hostname.clone(),
+        hostnames: draft.hostnames.clone(),
+        https,
         supply: draft.supply.clone()?,
         command,
         env,
@@ -98,7 +100,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
 /// Notes a problem for each key that needs a port.
 fn needs_port(table: &Table<'_>) {
     let published = table.get("publish").filter(|field| !matches!(field.value(), DeValue::Boolean(false)));
-    for field in published.into_iter().chain(table.get("hostname")) {
+    for field in published.into_iter().chain(table.present(&["hostname", "hostnames", "https"])) {
         field.must("needs a `port`, on which the program in the container listens");
     }
 }
@@ -182,13 +184,35 @@ fn read_host(table: &Table<'_>) -> Option<AgentName> {
             declare an environment with `promote_from` for the other host",
         );
     }
-    if table.get("hostname").is_some() {
-        field.must(
-            "does not go with `hostname`: the proxy serves only containers of this host; publish \
-            a port there",
-        );
-    }
     host
+}
+
+/// Reads the host names: one as `hostname`, or a list as `hostnames`.
+fn read_hostnames(table: &Table<'_>) -> Vec<SiteName> {
+    let one = table.get("hostname");
+    let Some(many) = table.get("hostnames") else {
+        return one.and_then(|field| field.name()).into_iter().collect();
+    };
+    if one.is_some() {
+        many.must("does not go with `hostname`: put every name into the list");
+    }
+    let mut names = Vec::new();
+    for item in many.items("a list such as [\"example.com\", \"www.example.com\"]") {
+        let Some(name) = item.name::<SiteName>() else { continue };
+        if names.contains(&name) {
+            item.must(format!("is there twice: {name}"));
+        }
+        names.push(name);
+    }
+    names
+}
+
+fn read_https(text: &str) -> Result<HttpsMode, String> {
+    match text {
+        "required" => Ok(HttpsMode::Required),
+        "optional" => Ok(HttpsMode::Optional),
+        _ => Err("must be \"required\" or \"optional\"".to_owned()),
+    }
 }
 
 fn read_command(field: &Field<'_>) -> Vec<String> {

@@ -7,17 +7,20 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::cross::{Declared, Named, port_path};
+use super::environment::Draft;
 use super::places::Places;
 use super::problem::Problem;
 use super::table::{Field, Table};
-use super::{grammar, keys};
-use crate::model::name::{AgentName, HostName};
-use crate::model::spec::{FrontSpec, HttpsSpec, Update};
+use super::{acme, grammar, keys};
+use crate::model::name::{AgentName, EnvironmentName, SiteName};
+use crate::model::spec::{CertificateFiles, FrontSpec, HttpsSpec, Update};
 
 /// The default image: the official one.
 const DEFAULT_IMAGE: &str = "nginx";
 /// The default HTTP port.
 const DEFAULT_HTTP: u16 = 80;
+/// The default HTTPS port, if there are certificates.
+const DEFAULT_HTTPS: u16 = 443;
 /// The default time for the last requests to a replaced container.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
@@ -26,12 +29,16 @@ pub(super) fn read(field: &Field<'_>) -> Option<FrontSpec> {
     let image = table.get("image").map(|field| field.parsed("the name of an image", image));
     let http = table.get("http").map(|field| field.port());
     let drain = table.get("drain").map(|field| read_drain(&field));
-    let https = read_https(&table);
+    let acme = table.get("acme").map(|field| acme::read(&field));
+    let certificates = table.get("certificates").map(|field| acme::read_certificates(&field));
+    let https = read_https(&table, acme.is_some() || certificates.is_some());
     let trusted = table.get("trusted_proxies").map(|field| field.items("a list of addresses and networks"));
     Some(FrontSpec {
         image: image.unwrap_or_else(|| Some(DEFAULT_IMAGE.to_owned()))?,
         http: http.unwrap_or(Some(DEFAULT_HTTP))?,
-        https,
+        https: https?,
+        certificates: certificates.unwrap_or_default(),
+        acme: acme.map_or(Some(None), |acme| acme.map(Some))?,
         drain: drain.unwrap_or(Some(DEFAULT_DRAIN))?,
         trusted_proxies: trusted.unwrap_or_default().iter().filter_map(read_network).collect(),
     })
@@ -63,19 +70,36 @@ fn read_network(field: &Field<'_>) -> Option<IpNet> {
     })
 }
 
-/// Reads the port, the certificate and the key: all of them or none.
-fn read_https(table: &Table<'_>) -> Option<HttpsSpec> {
+/// Reads the port, and the certificate of names that have none of their own. `has_more`: there are other
+/// certificates, so the port has a default.
+#[allow(clippy::option_option)]
+fn read_https(table: &Table<'_>, has_more: bool) -> Option<Option<HttpsSpec>> {
     let port = table.get("https").map(|field| field.port());
     let path = |key| table.get(key).map(|field| field.parsed(HOST_FILE, grammar::host_path));
-    match (port, path("certificate"), path("key")) {
-        (None, None, None) => None,
-        (Some(port), Some(certificate), Some(key)) => {
-            Some(HttpsSpec { port: port?, certificate: certificate?, key: key? })
-        }
+    let default = match (path("certificate"), path("key")) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate: certificate?, key: key? }),
         _ => {
-            table.problem("`front` needs `https`, `certificate` and `key` together, or none of the three");
+            table.problem("`front` takes `certificate` and `key` together");
+            return None;
+        }
+    };
+    match port {
+        None if default.is_none() && !has_more => Some(None),
+        Some(_) if default.is_none() && !has_more => {
+            table.problem(
+                "`https` needs certificates: `acme = {}` gets them from Let's Encrypt, and `certificates`, or \
+                 `certificate` and `key`, name files",
+            );
             None
         }
+        None if !has_more => {
+            table.problem(
+                "`front` needs the port `https` with `certificate` and `key`, such as `https = 443`",
+            );
+            None
+        }
+        port => Some(Some(HttpsSpec { port: port.unwrap_or(Some(DEFAULT_HTTPS))?, default })),
     }
 }
 
@@ -85,8 +109,14 @@ const HOST_FILE: &str = "an absolute path of this host";
 pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
     found.extend(ports_wanted_by_two_versions(declared, all, places));
+    // An agent's own policy has the front of its host.
+    let all: Vec<Named<'_>> = all.iter().filter(|(_, draft)| draft.host.is_none()).copied().collect();
+    let all = all.as_slice();
     match &declared.front {
-        Some(Some(front)) => found.extend(ports_of_the_front(front, all, places)),
+        Some(Some(front)) => {
+            found.extend(ports_of_the_front(front, all, places));
+            found.extend(wildcards_without_proof(front, all, places));
+        }
         Some(None) => {}
         None if declared.incomplete => {}
         None => found.extend(host_names_without_front(all, places)),
@@ -95,26 +125,66 @@ pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) 
 }
 
 fn host_names_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
-    let (mut owners, mut found) = (BTreeMap::<&HostName, _>::new(), Vec::new());
+    let (mut owners, mut found) = (BTreeMap::<&SiteName, _>::new(), Vec::new());
     for (name, draft) in all {
-        let Some(host) = &draft.hostname else { continue };
-        if let Some(owner) = owners.get(host) {
-            let message = format!("the host name `{host}` already belongs to `environment.{owner}`");
-            found.push(places.problem(&format!("environment.{name}.hostname"), message));
-        } else {
-            owners.insert(host, name);
+        for host in &draft.hostnames {
+            match owners.get(host) {
+                Some(owner) if owner != name => {
+                    let message = format!("the host name `{host}` already belongs to `environment.{owner}`");
+                    found.push(places.problem(&host_path(places, name), message));
+                }
+                Some(_) => {}
+                None => {
+                    owners.insert(host, *name);
+                }
+            }
         }
     }
     found
+}
+
+/// The path of an environment's host names.
+fn host_path(places: &Places, name: &EnvironmentName) -> String {
+    let one = format!("environment.{name}.hostname");
+    if places.has(&one) { one } else { format!("environment.{name}.hostnames") }
+}
+
+/// Wildcards that an ACME authority would have to certify, without a way to prove them.
+fn wildcards_without_proof(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+    if front.acme.as_ref().is_none_or(|acme| acme.dns.is_some()) || has_default(front) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (name, draft) in all {
+        let is_unproven = |host: &&SiteName| host.wildcard_base().is_some() && !has_certificate(front, host);
+        for host in draft.hostnames.iter().filter(is_unproven) {
+            let message = format!(
+                "a certificate for `{host}` needs proof by DNS: set `dns` in `acme`, or name one in `certificates`"
+            );
+            found.push(places.problem(&host_path(places, name), message));
+        }
+    }
+    found
+}
+
+fn has_default(front: &FrontSpec) -> bool {
+    front.https.as_ref().is_some_and(|https| https.default.is_some())
+}
+
+fn has_certificate(front: &FrontSpec, host: &SiteName) -> bool {
+    front.certificates.iter().flat_map(|one| &one.names).any(|name| name.covers(host))
 }
 
 /// Host ports of environments that update start-first without a proxy: two versions cannot share a host port.
 fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let has_front =
         |host: &Option<AgentName>| host.is_none() && (declared.front.is_some() || declared.incomplete);
+    // An agent refuses host names unless its host has a front.
+    let has_front =
+        |draft: &Draft| has_front(&draft.host) || draft.host.is_some() && !draft.hostnames.is_empty();
     let both = all.iter().filter(|(_, draft)| {
         let update = draft.spec.as_ref().and_then(|spec| spec.update);
-        update == Some(Update::StartFirst) && draft.publish.is_some() && !has_front(&draft.host)
+        update == Some(Update::StartFirst) && draft.publish.is_some() && !has_front(draft)
     });
     let problem = |(name, _): &Named<'_>| {
         let message = "`update` = \"start-first\" needs a proxy that switches between the containers: \
@@ -125,10 +195,10 @@ fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: 
 }
 
 fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
-    let named = all.iter().filter(|(_, draft)| draft.hostname.is_some());
+    let named = all.iter().filter(|(_, draft)| !draft.hostnames.is_empty());
     let problem = |(name, _): &Named<'_>| {
         let message = "`hostname` needs the proxy: add `[front]`, whose keys all have defaults";
-        places.problem(&format!("environment.{name}.hostname"), message)
+        places.problem(&host_path(places, name), message)
     };
     named.map(problem).collect()
 }

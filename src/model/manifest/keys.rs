@@ -10,7 +10,8 @@ mod host;
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
 pub(super) use self::environment::{ENVIRONMENT, HEALTH, MOUNT, SECRET, SOURCE};
 pub(super) use self::host::{
-    DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK, REPOSITORY, ROOT, WEBHOOK,
+    ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK,
+    REPOSITORY, ROOT, WEBHOOK,
 };
 
 /// A kind of table and its keys.
@@ -169,6 +170,9 @@ pub static SECTIONS: &[&Section] = &[
     &OVERLAY,
     &CHECKOUT,
     &FRONT,
+    &CERTIFICATE,
+    &ACME,
+    &ACME_DNS,
     &PAGE,
     &MANAGED_REGISTRY,
     &REGISTRY_ACCESS,

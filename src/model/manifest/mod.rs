@@ -5,6 +5,7 @@
 //! all files together: duplicate names, and references to missing parts. Reading continues after a problem,
 //! so one `check` reports every problem.
 
+mod acme;
 mod build;
 mod cross;
 mod environment;
@@ -30,7 +31,7 @@ pub use self::problem::{Problem, Problems};
 pub use self::schema::schema;
 use self::table::{Field, Source, Table};
 use super::public_url::PublicUrl;
-use super::spec::{GuardMode, HolderImage, Manifest};
+use super::spec::{FrontSpec, GuardMode, HolderImage, Manifest};
 
 /// One file of a manifest, as text.
 #[derive(Clone, Debug)]
@@ -89,6 +90,24 @@ pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
     } else {
         Err(Problems::new(problems))
     }
+}
+
+/// Reads `[front]` from a file with other tables too, such as an agent's policy. The other tables are not
+/// checked. `None`: there is no such table.
+///
+/// # Errors
+/// Returns all [`Problems`] of the table.
+pub fn parse_front(file: &SourceFile) -> Result<Option<FrontSpec>, Problems> {
+    let source = Source::new(file);
+    let (root, errors) = DeTable::parse_recoverable(source.text());
+    for error in &errors {
+        let offset = error.span().map(|span| span.start);
+        source.problem(offset, not_toml(source.text(), error.span(), error.message()));
+    }
+    let field = Table::unchecked_root(&source, root.get_ref()).get("front");
+    let front = field.filter(|_| errors.is_empty()).map(|field| front::read(&field));
+    let (problems, _) = source.finish();
+    if problems.is_empty() { Ok(front.flatten()) } else { Err(Problems::new(problems)) }
 }
 
 /// Reads one file. If its TOML is broken, this reports only that: guesses about the rest would report false

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::grammar;
 use super::keys;
 use super::table::{Field, Table, integer};
-use crate::model::spec::{EnvValue, Login, Manifest, Overlay, Recipe, SecretRef};
+use crate::model::spec::{EnvValue, FrontSpec, Login, Manifest, Overlay, Recipe, SecretRef};
 
 /// Reads the secret that a table names with exactly one of `secret_env` and `secret_file`.
 pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
@@ -137,6 +137,8 @@ impl Manifest {
             let login = access.login.as_ref().map(|login| login.password.clone());
             found.extend(login.map(|password| (format!("registry_access.{host}"), password)));
         }
+        let dns = self.front.iter().filter_map(|front| front.acme.as_ref()?.dns.as_ref());
+        found.extend(dns.flat_map(|dns| secret_values("front.acme.dns.env", &dns.env)));
         found
     }
 
@@ -162,8 +164,8 @@ impl Manifest {
         let overlays = self.overlays().into_iter().map(|(_, overlay)| overlay);
         let others = overlays.filter(|overlay| !own.iter().any(|own| own.from == overlay.from));
         files.extend(others.map(|overlay| overlay.from));
-        let https = self.front.iter().filter_map(|front| front.https.as_ref());
-        files.extend(https.map(|https| https.key.clone()));
+        let certificates = self.front.iter().flat_map(FrontSpec::certificate_files);
+        files.extend(certificates.map(|(_, _, certificate)| certificate.key.clone()));
         if let Some(registry) = &self.registry {
             files.extend(registry.htpasswd.clone());
             files.extend(registry.tls.iter().map(|tls| tls.key.clone()));

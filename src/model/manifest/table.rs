@@ -72,6 +72,11 @@ impl<'a> Table<'a> {
         Self { source, path: String::new(), offset: None, toml, section: &keys::ROOT }.checked()
     }
 
+    /// The top of a file that has other keys too.
+    pub(super) fn unchecked_root(source: &'a Source<'a>, toml: &'a DeTable<'a>) -> Self {
+        Self { source, path: String::new(), offset: None, toml, section: &keys::ROOT }
+    }
+
     fn checked(self) -> Self {
         for key in self.toml.keys() {
             if let Some(objection) = keys::objection(self.section, key.get_ref()) {

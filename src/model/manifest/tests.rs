@@ -106,13 +106,9 @@ fn the_overlays_that_the_shipped_manifest_keeps_in_comments_are_right() {
 
 #[test]
 fn all_else_that_the_shipped_manifest_keeps_in_comments_is_right() {
-    let problems = parse(&[file("k.toml", shipped_with(|_| true))]).unwrap_err();
-    // `host` excludes `hostname`.
-    assert!(
-        problems.iter().all(|problem| problem.message.contains("does not go with `hostname`")),
-        "{problems}"
-    );
-    assert_eq!(problems.iter().count(), 1, "{problems}");
+    let manifest = parse(&[file("k.toml", shipped_with(|_| true))]).unwrap();
+    let on_other_hosts = manifest.environments.values().filter(|spec| spec.host.is_some());
+    assert_eq!(on_other_hosts.map(|spec| spec.hostnames.len()).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -167,23 +163,66 @@ fn a_front_needs_no_more_than_its_name() {
         image: "nginx".into(),
         http: 80,
         https: None,
+        certificates: vec![],
+        acme: None,
         drain: Duration::from_secs(30),
         trusted_proxies: vec![],
     };
     assert_eq!(front(""), plain);
-    let https = Some(HttpsSpec { port: 443, certificate: "/c".into(), key: "/k".into() });
+    let files = |name: &str| CertificateFiles {
+        certificate: format!("/{name}c").into(),
+        key: format!("/{name}k").into(),
+    };
+    let https = Some(HttpsSpec { port: 443, default: Some(files("")) });
+    let names = ["a.example", "*.b.example"].map(|name| name.parse().unwrap()).into();
+    let acme = AcmeSpec {
+        email: Some("a@b.example".into()),
+        directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+        staging: Some("https://acme-staging-v02.api.letsencrypt.org/directory".into()),
+        ca_file: None,
+        profile: Some("shortlived".into()),
+        dns: Some(DnsSpec {
+            command: vec!["/bin/hook".into(), "zone".into()],
+            env: BTreeMap::from([("T".into(), EnvValue::Secret(SecretRef::SecretEnv("TOKEN".into())))]),
+            timeout: Duration::from_secs(120),
+            propagation: Duration::from_secs(5),
+        }),
+        resolver: Some(([1, 1, 1, 1], 53).into()),
+    };
     let trusted_proxies =
         ["10.0.0.7/32", "192.168.0.0/16", "fd00::/8"].map(|network| network.parse().unwrap()).into();
     let full = FrontSpec {
         image: "r:5000/nginx:1".into(),
         http: 81,
         https,
+        certificates: vec![NamedCertificate { names, files: files("1") }],
+        acme: Some(acme),
         drain: Duration::from_secs(1),
         trusted_proxies,
     };
     let lines = "image = \"r:5000/nginx:1\"\nhttp = 81\nhttps = 443\ncertificate = \"/c\"\nkey = \"/k\"\ndrain = \"1s\"\n\
-                 trusted_proxies = [\"10.0.0.7\", \"192.168.3.4/16\", \"fd00::/8\"]";
+                 trusted_proxies = [\"10.0.0.7\", \"192.168.3.4/16\", \"fd00::/8\"]\n\
+                 certificates = [{ names = [\"a.example\", \"*.b.example\"], cert = \"/1c\", key = \"/1k\" }]\n\
+                 [front.acme]\nemail = \"a@b.example\"\nprofile = \"shortlived\"\nresolver = \"1.1.1.1\"\n\
+                 dns = { command = [\"/bin/hook\", \"zone\"], env = { T = { secret_env = \"TOKEN\" } }, propagation = \"5s\" }";
     assert_eq!(front(lines), full);
+}
+
+#[test]
+fn an_authority_has_short_names_and_a_staging_directory_only_where_there_is_one() {
+    let acme = |lines: &str| {
+        let front =
+            parse(&[file("m.toml", format!("{DEV}[front]\nacme = {{ {lines} }}"))]).unwrap().front.unwrap();
+        (front.https.unwrap(), front.acme.unwrap())
+    };
+    let (https, plain) = acme("");
+    assert_eq!((https.port, https.default), (443, None));
+    assert!(plain.directory.contains("acme-v02") && plain.staging.unwrap().contains("staging"));
+    let (_, trial) = acme("directory = \"staging\"");
+    assert!(trial.directory.contains("acme-staging") && trial.staging.is_none());
+    let (_, private) = acme("directory = \"https://ca.example:9000/dir\", ca_file = \"/etc/root.pem\"");
+    assert_eq!((private.directory.as_str(), private.staging), ("https://ca.example:9000/dir", None));
+    assert_eq!(private.ca_file, Some("/etc/root.pem".into()));
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn status(message: &str) -> Status {
         next_retry: None,
         plan: vec![],
         observed_sync: None,
+        certificate_until: None,
         volumes: Vec::new(),
         warnings: Vec::new(),
         observed_declaration: None,

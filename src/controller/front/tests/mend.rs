@@ -128,13 +128,13 @@ async fn a_certificate_that_nginx_does_not_take_stops_nothing_else() {
     rig.no_route("test");
     rig.route("dev", "c-dev", dev.address);
     rig.serves("dev", "c-dev").await;
-    let first = presented(https).expect("TLS is served");
+    let first = presented(https, "dev.example").expect("TLS is served");
 
     let secret = "-----BEGIN PRIVATE KEY-----\nhunter2hunter2\n-----END PRIVATE KEY-----\n";
     std::fs::write(path("key"), secret).unwrap();
     rig.route("dev", "c-new", new.address);
     rig.serves("dev", "c-new").await;
-    assert_eq!(presented(https), Some(first.clone()), "the old certificate goes on");
+    assert_eq!(presented(https, "dev.example"), Some(first.clone()), "the old certificate goes on");
     let warned = eventually("it is told", || async {
         rig.front.warnings().into_iter().find(|words| words.contains("certificate and key"))
     });
@@ -143,7 +143,7 @@ async fn a_certificate_that_nginx_does_not_take_stops_nothing_else() {
 
     self_signed(&path("crt"), &path("key"));
     eventually("the new certificate is served", || async {
-        presented(https).filter(|presented| *presented != first)
+        presented(https, "dev.example").filter(|presented| *presented != first)
     })
     .await
     .unwrap();
@@ -247,19 +247,6 @@ fn self_signed(certificate: &str, key: &str) {
         .stderr(Stdio::null())
         .status();
     assert!(made.unwrap().success(), "openssl makes a certificate");
-}
-
-/// Returns the certificate that a port presents.
-fn presented(port: u16) -> Option<String> {
-    let output = Command::new("openssl")
-        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", "dev.example"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let begin = text.find("-----BEGIN CERTIFICATE")?;
-    Some(text[begin..text.find("-----END CERTIFICATE")?].to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

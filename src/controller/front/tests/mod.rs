@@ -6,7 +6,11 @@
 #[path = "../../../../tests/common/nginx.rs"]
 mod nginx;
 
+#[path = "../../../../tests/common/pebble.rs"]
+mod pebble;
+
 mod backend;
+mod https;
 mod load;
 mod mend;
 mod serve;
@@ -47,6 +51,8 @@ struct Rig {
     wake: Wake,
     worker: Option<DropGuard>,
     _watcher: DropGuard,
+    /// The folder of certificates.
+    _certificates: tempfile::TempDir,
 }
 
 impl Rig {
@@ -57,6 +63,12 @@ impl Rig {
 
     /// Starts the same front with more lines in its table.
     async fn start_with(front_lines: &str) -> Option<Self> {
+        let [http] = free_ports().await;
+        Self::start_on(http, front_lines).await
+    }
+
+    /// Starts it on this port for host names.
+    async fn start_on(http: u16, front_lines: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if std::env::var_os(WITHOUT_DOCKER).is_some() {
             return None;
@@ -67,15 +79,28 @@ impl Rig {
             format!("{:05x}{:03x}{}", moment & 0xf_ffff, (std::process::id() + 97 * count) & 0xfff, count);
         let image = format!("abide-t-front-{record}");
         nginx::nginx_image(&image, &format!("abide.test={record}"));
-        let [http, dev, test] = free_ports().await;
+        let [dev, test] = free_ports().await;
+        let certificates = tempfile::tempdir().unwrap();
         let (manifest, seen) = channel::channel(declared(&image, http, [dev, test], front_lines));
         let wake = Wake::default();
-        let front = Front::new(&record, seen, wake.clone(), Guard::none());
+        let front =
+            Front::new(&record, seen, wake.clone(), Guard::none(), Acme::new(certificates.path().join("c")));
         let _watcher = watch_containers(front.clone());
         let front_lines = front_lines.to_owned();
         let ports = [dev, test];
-        let mut rig =
-            Self { front, manifest, record, image, http, ports, front_lines, wake, worker: None, _watcher };
+        let mut rig = Self {
+            front,
+            manifest,
+            record,
+            image,
+            http,
+            ports,
+            front_lines,
+            wake,
+            worker: None,
+            _watcher,
+            _certificates: certificates,
+        };
         rig.begin();
         Some(rig)
     }
@@ -93,6 +118,8 @@ impl Rig {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(worker.run()).await });
+        let (front, stopped) = (self.front.clone(), stop.clone());
+        tokio::spawn(async move { stopped.run_until_cancelled(front.keep_certificates()).await });
         self.worker = Some(stop.drop_guard());
     }
 
@@ -263,4 +290,17 @@ async fn exchange(port: u16, request: &str) -> std::io::Result<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok(Answer { status: status.unwrap_or(0), head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Returns the certificate that a port presents.
+fn presented(port: u16, name: &str) -> Option<String> {
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", name])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let begin = text.find("-----BEGIN CERTIFICATE")?;
+    Some(text[begin..text.find("-----END CERTIFICATE")?].to_owned())
 }

@@ -17,7 +17,13 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 publishes no port. Two environments cannot publish the same port"),
         Key::new("hostname", Shape::Text).example(r#""dev.keepwork.com""#)
             .meaning("the host name at which the proxy serves the environment, in lower case; needs a \
-                [`front`](#front). Two environments cannot have the same host name"),
+                [`front`](#front) on the host that runs it. Two environments cannot have the same host name. \
+                `\"*.example.com\"` means all names one level below"),
+        Key::new("hostnames", Shape::List("host names")).default("`[]`").example(r#"["keepwork.com", "www.keepwork.com"]"#)
+            .meaning("several host names, in place of `hostname`"),
+        Key::new("https", Shape::Text).default("redirect once a name has a certificate of its own").example(r#""optional""#)
+            .meaning("`\"optional\"`: HTTP is served too, and nothing is redirected to HTTPS. `\"required\"`: \
+                redirects also with the proxy's certificate for all names"),
         Key::new("source", Shape::Table(&SOURCE)).example(r#"{ repository = "keepwork", branch = "dev" }"#)
             .meaning("the branch to build and run: [`environment.NAME.source`](#environmentnamesource). \
                 Without a `build`, abide builds the `Dockerfile` in its root"),
@@ -68,7 +74,7 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
         Key::new("host", Shape::Text).default("this host").example(r#""online""#)
             .meaning("the agent that runs the environment, by the name in its token: `abide agent` on another \
                 host, see [docs/agent.md](../docs/agent.md). Volumes, secrets and published ports are \
-                then those of that host. Cannot be combined with `source` or `hostname`"),
+                then those of that host. Cannot be combined with `source`"),
         Key::new("health", Shape::Table(&HEALTH)).default("`{ tcp = true }`; without a `port`, that it keeps running").example(r#"{ http = "/" }"#)
             .meaning("the health check, which decides when the container is ready: \
                 [`environment.NAME.health`](#environmentnamehealth)"),

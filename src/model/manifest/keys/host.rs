@@ -92,15 +92,24 @@ pub(in crate::model::manifest) static FRONT: Section = Section {
             .default("`80`")
             .example("8080")
             .meaning("the port for host names. A request for another host name gets 404"),
-        Key::new("https", Shape::Port).example("443").meaning(
-            "the port for host names over TLS, in addition to `http`; needs `certificate` and `key`",
-        ),
+        Key::new("https", Shape::Port)
+            .default("`443` with `acme` or `certificates`, else none")
+            .example("443")
+            .meaning("the port for host names over TLS, in addition to `http`; HTTP/2 and HTTP/1.1"),
         Key::new("certificate", Shape::Path("of this host")).example(r#""/etc/abide/keepwork.crt""#).meaning(
-            "the certificate chain in PEM, for all host names. abide loads a new one within a minute",
+            "the certificate chain in PEM, for all host names that have none of their own. abide loads a \
+                new one within a minute. Without it, a handshake for an unknown name is rejected",
         ),
         Key::new("key", Shape::Path("of this host"))
             .example(r#""/etc/abide/keepwork.key""#)
             .meaning("its key in PEM, without a passphrase"),
+        Key::new("certificates", Shape::Tables(&CERTIFICATE))
+            .default("`[]`")
+            .meaning("certificates for some names: [`front.certificates`](#frontcertificates)"),
+        Key::new("acme", Shape::Table(&ACME)).example("{}").meaning(
+            "certificates from Let's Encrypt or another ACME authority, ordered and renewed without \
+                further action: [`front.acme`](#frontacme). The table may be empty",
+        ),
         Key::new("drain", Shape::Duration).default(r#"`"30s"`"#).example(r#""2m""#).meaning(
             "how long requests to a replaced container may take to end; then abide cuts them off and \
                 stops the container",
@@ -112,6 +121,87 @@ pub(in crate::model::manifest) static FRONT: Section = Section {
                 "proxies in front of this one, such as a load balancer that ends TLS: their \
                 `X-Forwarded-Proto`, `-Host` and `-For` are passed on",
             ),
+    ],
+};
+
+pub(in crate::model::manifest) static CERTIFICATE: Section = Section {
+    title: "front.certificates",
+    keys: &[
+        Key::new("names", Shape::List("host names"))
+            .required()
+            .example(r#"["example.com", "*.example.com"]"#)
+            .meaning("the names to use it for"),
+        Key::new("cert", Shape::Path("of this host"))
+            .required()
+            .example(r#""/etc/ssl/example.com.pem""#)
+            .meaning("the certificate chain in PEM. abide loads a new one within a minute"),
+        Key::new("key", Shape::Path("of this host"))
+            .required()
+            .example(r#""/etc/ssl/example.com.key""#)
+            .meaning("its key in PEM, without a passphrase"),
+    ],
+};
+
+pub(in crate::model::manifest) static ACME: Section = Section {
+    title: "front.acme",
+    keys: &[
+        Key::new("email", Shape::Text)
+            .example(r#""ops@example.com""#)
+            .meaning("the address that the authority may write to"),
+        Key::new("directory", Shape::Text)
+            .default(r#"`"letsencrypt"`"#)
+            .example(r#""https://ca.example.com/acme/directory""#)
+            .meaning(
+                "the authority: `\"letsencrypt\"`, `\"staging\"` (Let's Encrypt's, for trials: browsers do \
+                not trust its certificates), or the URL of a directory",
+            ),
+        Key::new("staging", Shape::Text)
+            .default("Let's Encrypt's with `\"letsencrypt\"`, else none")
+            .example(r#""https://ca.example.com/test/directory""#)
+            .meaning(
+                "the URL of a directory to ask first after a failure, because failures there do not count",
+            ),
+        Key::new("ca_file", Shape::Path("of this host"))
+            .example(r#""/etc/ssl/private-root.pem""#)
+            .meaning("the root certificate of a private authority, in addition to this host's"),
+        Key::new("profile", Shape::Text)
+            .default("the authority's")
+            .example(r#""shortlived""#)
+            .meaning("the kind of certificate; Let's Encrypt has `classic`, `tlsserver` and `shortlived`"),
+        Key::new("dns", Shape::Table(&ACME_DNS))
+            .meaning("how to prove names by DNS, which wildcards need: [`front.acme.dns`](#frontacmedns)"),
+        Key::new("resolver", Shape::Text).default("this host's resolver").example(r#""1.1.1.1""#).meaning(
+            "the name server to ask where a name leads, if this host's answers differ from the public \
+                ones",
+        ),
+    ],
+};
+
+pub(in crate::model::manifest) static ACME_DNS: Section = Section {
+    title: "front.acme.dns",
+    keys: &[
+        Key::new("command", Shape::List("texts"))
+            .required()
+            .example(r#"["/usr/local/bin/dns-record"]"#)
+            .meaning(
+                "the program, by its absolute path, that adds and removes TXT records. abide adds `present` \
+                or `cleanup`, the record's name and its value, as lego's `exec` provider does",
+            ),
+        Key::new("env", Shape::Values)
+            .default("`{}`")
+            .example(r#"{ TOKEN = { secret_file = "/etc/abide/dns-token" } }"#)
+            .meaning(
+                "its environment variables; values are texts or secrets as in an environment's `env`. Of the \
+                daemon's own it gets only `PATH`, `HOME`, `LANG`, `TZ` and `TMPDIR`",
+            ),
+        Key::new("timeout", Shape::Duration)
+            .default(r#"`"2m"`"#)
+            .example(r#""5m""#)
+            .meaning("how long one call may take"),
+        Key::new("propagation", Shape::Duration)
+            .default(r#"`"5m"`"#)
+            .example(r#""10m""#)
+            .meaning("how long the zone's name servers may take to serve a new record"),
     ],
 };
 

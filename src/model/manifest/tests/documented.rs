@@ -91,7 +91,8 @@ fn with_a_date(section: &Section, key: &str) -> String {
     };
     let head = match section.title {
         "" => return format!("{key} = 1979-05-27\n"),
-        "docker" | "front" | "page" => format!("[{}]\n", section.title),
+        "docker" | "front" | "page" | "front.acme" | "front.acme.dns" => format!("[{}]\n", section.title),
+        "front.certificates" => "[[front.certificates]]\n".to_owned(),
         "environment.NAME" => "[environment.dev]\n".to_owned(),
         "environment.NAME.env.VARIABLE" => "[environment.dev.env.V]\n".to_owned(),
         "registry" => "[registry]\n".to_owned(),

@@ -142,7 +142,8 @@ fn each_of_front(cases: &[(&str, &str)]) {
 
 #[test]
 fn a_front_that_could_not_serve_is_told_with_its_line() {
-    let together = "4: `front` needs `https`, `certificate` and `key` together, or none of the three";
+    let none = "4: `https` needs certificates: `acme = {}` gets them from Let's Encrypt, and `certificates`, or \
+                `certificate` and `key`, name files";
     each_of_front(&[
         (
             "http = 8900",
@@ -158,8 +159,38 @@ fn a_front_that_could_not_serve_is_told_with_its_line() {
             "https = 80\ncertificate = \"/c\"\nkey = \"/k\"",
             "5: `https` must be a different port than `http`, which is 80",
         ),
-        ("https = 443", together),
-        ("certificate = \"/c\"\nkey = \"/k\"", together),
+        ("https = 443", none),
+        ("https = 443\ncertificate = \"/c\"", "4: `front` takes `certificate` and `key` together"),
+        (
+            "certificate = \"/c\"\nkey = \"/k\"",
+            "4: `front` needs the port `https` with `certificate` and `key`, such as `https = 443`",
+        ),
+        ("acme = { email = \"nobody\" }", "5: `email` must be an e-mail address such as \"ops@example.com\""),
+        (
+            "acme = { directory = \"http://a.b/dir\" }",
+            "5: `directory` must be an https:// URL, \"letsencrypt\" or \"staging\"",
+        ),
+        ("acme = { profile = \"a b\" }", "5: `profile` must be one word such as \"shortlived\""),
+        (
+            "acme = { resolver = \"dns.example\" }",
+            "5: `resolver` must be the address of a name server such as \"1.1.1.1\" or \"127.0.0.1:5353\"",
+        ),
+        (
+            "acme = { dns = { command = [\"hook\"] } }",
+            "5: `command` must begin with the absolute path of a program",
+        ),
+        (
+            "acme = { dns = {} }",
+            "5: `front.acme.dns` needs `command`, such as `command = [\"/usr/local/bin/dns-record\"]`",
+        ),
+        (
+            "certificates = [{ names = [\"a.b\", \"a.b\"], cert = \"/c\", key = \"/k\" }]",
+            "5: `names[1]` has a certificate already: a.b",
+        ),
+        (
+            "certificates = [{ names = [], cert = \"/c\", key = \"/k\" }]",
+            "5: `certificates[0]` needs at least one name in `names`",
+        ),
         ("drain = \"0s\"", "5: `drain` must be more than zero"),
         (
             "image = \"nginx; rm\"",
@@ -171,8 +202,7 @@ fn a_front_that_could_not_serve_is_told_with_its_line() {
 
 #[test]
 fn a_host_name_needs_a_front_and_one_owner() {
-    let rule = "1 to 253 characters of a-z 0-9 - in parts of 1 to 63 with dots between them, no part \
-        beginning or ending with -, not below .invalid";
+    let rule = "a host name such as a.example.com, or *.example.com for all names one level below it; in lower case, not below .invalid";
     each_of_dev(&[
         (
             "hostname = \"a.example\"",
@@ -186,6 +216,19 @@ fn a_host_name_needs_a_front_and_one_owner() {
             "hostname = \"a.example\"\n[front]\n[environment.test]\ncontainer = \"test-server\"\nport = 8099\n\
              hostname = \"a.example\"",
             "9: the host name `a.example` already belongs to `environment.dev`",
+        ),
+        (
+            "hostnames = [\"a.example\", \"a.example\"]\n[front]",
+            "4: `hostnames[1]` is there twice: a.example",
+        ),
+        (
+            "hostname = \"a.example\"\nhostnames = [\"b.example\"]\n[front]",
+            "5: `hostnames` does not go with `hostname`: put every name into the list",
+        ),
+        ("https = \"always\"\n[front]", "4: `https` must be \"required\" or \"optional\""),
+        (
+            "hostnames = [\"b.example\", \"*.a.example\"]\n[front]\nacme = {}",
+            "4: a certificate for `*.a.example` needs proof by DNS: set `dns` in `acme`, or name one in `certificates`",
         ),
     ]);
 }
