@@ -1,6 +1,7 @@
 //! The composition root of the controller process: opens the record, hands out its handles, starts
 //! the controller and the listeners, and stops them in order.
 
+mod channels;
 mod files;
 mod images;
 mod manifest_watch;
@@ -33,6 +34,7 @@ use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
 use crate::api::{self, ApiState, ControllerError, Liveness, LogStream, ManifestState};
 use crate::controller::{self, Controller, Settings, StateDirs};
+use crate::feedback::{self, Feedback};
 use crate::manifest_dir::{self, LoadError, Loaded};
 use crate::model::container::Secret;
 use crate::model::logs::LogOptions;
@@ -121,6 +123,7 @@ pub struct Daemon {
     stop: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
     running: controller::Running,
+    feedback: Feedback,
     desk: Desk,
     pages: Arc<Pages>,
 }
@@ -144,6 +147,13 @@ impl Daemon {
         let mut dirs = state_dirs(&folder);
         dirs.hidden.extend(options.encryption.key_file());
         remove_remains(&dirs.work);
+        // Before the loop, so that each of its reports is known to the outbox.
+        let feedback = feedback::spawn(feedback::Settings {
+            outbox: handles.outbox.clone(),
+            manifest: watched.manifest.clone(),
+            clock,
+        })
+        .await;
         let (controller, running) = controller::spawn(Settings {
             authority: controller::Grant::given(),
             record: handles.id.clone(),
@@ -169,11 +179,12 @@ impl Daemon {
         let listener = Listener { address, is_tls: network.scheme() == "https" };
         let pages = Arc::new(Pages::new(listener));
         state.pages = Arc::clone(&pages);
-        let hooks = webhooks(&mut state);
+        state.notifier = Some(Arc::new(channels::Channels { manifest: state.manifest.clone() }));
+        let hooks = webhooks(&mut state, feedback.tally());
         let listeners = listen(network, listener, unix, state, hooks, &stop)?;
         let version = env!("CARGO_PKG_VERSION");
         info!(version, %address, scheme, socket = %socket.display(), record = %handles.id, "abide started");
-        Ok(Self { handles, controller, address, socket, stop, listeners, running, desk, pages })
+        Ok(Self { handles, controller, address, socket, stop, listeners, running, feedback, desk, pages })
     }
 
     /// Returns a link that signs its first opener in to the web page as `user`, with all permissions. It works once,
@@ -194,6 +205,7 @@ impl Daemon {
             let _ = listener.await;
         }
         self.running.stop().await;
+        self.feedback.stop().await;
         let _ = std::fs::remove_file(&self.socket);
         self.handles.close().await?;
         info!("stopped");
@@ -290,6 +302,8 @@ fn api_state(
         pin: None,
         logs_dir,
         controller,
+        outbox: handles.outbox.clone(),
+        notifier: None,
         more_metrics: None,
         read_manifest: None,
         clock,
@@ -297,12 +311,12 @@ fn api_state(
 }
 
 /// Returns the routes of all webhooks, and adds their counters to `state`.
-fn webhooks(state: &mut ApiState) -> Router {
+fn webhooks(state: &mut ApiState, deliveries: feedback::Tally) -> Router {
     let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
     let of_registries = webhook::registry::routes(inbox.clone(), clock, WebhookLimits::default());
     let hooks = WebhookState::new(inbox, clock, WebhookLimits::default());
     let tally = hooks.tally();
-    state.more_metrics = Some(Arc::new(move || tally.to_string()));
+    state.more_metrics = Some(Arc::new(move || format!("{tally}{}", deliveries.metrics())));
     webhook::routes(hooks).merge(of_registries)
 }
 

@@ -77,6 +77,8 @@ points! {
     Pull = "pull",
     /// Push an image.
     Push = "push",
+    /// Deliver an outgoing item.
+    Deliver = "deliver",
     /// Flush a write of the record to disk; after that it is acknowledged.
     Flush = "flush",
 }

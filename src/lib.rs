@@ -15,6 +15,7 @@
 //! | [`context`] | build contexts: ignore rules, archives, overlays | model |
 //! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, outbound, context, acme, confined, failpoint |
 //! | [`api`] | webhooks and the HTTP API | model, record |
+//! | [`feedback`] | deliveries to forges and channels | model, record, outbound, secret, tls, failpoint |
 //! | [`cli`] | the command line | model, api (its router, without a daemon) |
 //! | [`acme`] | certificates from an ACME authority for the proxy | model, secret, tls, outbound |
 //! | [`tls`] | certificates, and how clients verify a server | model |
@@ -39,6 +40,7 @@ pub mod daemon;
 pub mod demo;
 pub mod doctor;
 pub mod failpoint;
+pub mod feedback;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -26,14 +26,17 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+    /// Another one, which is not negotiated.
+    Other,
 }
 
 impl Protocol {
-    /// Its name in ALPN.
+    /// Its name in ALPN; empty if it is not negotiated.
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
             Self::Http2 => b"h2",
+            Self::Other => b"",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module: its path prefix in `src`, and the modules of this crate that it may name.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("acme", &["model", "secret", "tls", "outbound", "acme"]),
     ("model/", &["model"]),
     ("plan/", &["model", "plan"]),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("fuzz.rs", &["model", "context", "registry", "api", "cli"]),
     ("confined/", &["confined"]),
     ("tls", &["model", "tls"]),
+    ("feedback", &["model", "record", "outbound", "secret", "tls", "failpoint", "feedback"]),
     ("manifest_dir.rs", &["model", "secret"]),
     ("controller/docker/", &["model"]),
     (
@@ -58,7 +59,18 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ),
     (
         "daemon",
-        &["model", "record", "registry", "controller", "api", "tls", "manifest_dir", "daemon", "telemetry"],
+        &[
+            "model",
+            "record",
+            "registry",
+            "controller",
+            "feedback",
+            "api",
+            "tls",
+            "manifest_dir",
+            "daemon",
+            "telemetry",
+        ],
     ),
     ("agent", &["model", "record", "controller", "secret", "tls", "daemon", "agent"]),
     ("doctor", &["model", "controller", "tls", "manifest_dir", "daemon", "doctor"]),

@@ -49,6 +49,7 @@ pub(super) async fn all(
     };
     let mut warnings: Vec<String> = api.manifest.borrow().problem.iter().cloned().collect();
     warnings.extend(api.controller.iter().flat_map(|controller| controller.warnings()));
+    warnings.extend(api.outbox_warnings()?);
     Ok(Json(Overview { environments, warnings, daemon: api.controller.is_some() }))
 }
 

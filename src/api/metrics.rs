@@ -1,5 +1,6 @@
 //! `/metrics` in the Prometheus text format.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::extract::State;
@@ -32,6 +33,7 @@ pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, Api
     page.line("abide_builds_total", &[("result", "built")], builds.built);
     page.line("abide_builds_total", &[("result", "failed")], builds.failed);
     controller(&mut page, &api, now);
+    outbox(&mut page, &api, now)?;
     let more = api.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
     let body = format!("{}{more}", page.text);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response())
@@ -91,6 +93,42 @@ fn controller(page: &mut Page, api: &ApiState, now: Timestamp) {
         page.family("abide_observation_age_seconds", "gauge", "Time since the last full observation.");
         page.line("abide_observation_age_seconds", &[], now.since(observed).as_secs());
     }
+}
+
+/// The items for forges and channels: how many there are, and since when the oldest waits.
+fn outbox(page: &mut Page, api: &ApiState, now: Timestamp) -> Result<(), ApiError> {
+    let items = api.outbox.items()?;
+    let mut targets: BTreeMap<String, (u64, u64, u64)> = api
+        .manifest
+        .borrow()
+        .manifest
+        .outbox_rules()
+        .targets()
+        .iter()
+        .map(|target| (target.to_string(), (0, 0, 0)))
+        .collect();
+    for item in &items {
+        let (waiting, dead, age) = targets.entry(item.target.to_string()).or_default();
+        match item.dead {
+            Some(_) => *dead += 1,
+            None => {
+                *waiting += 1;
+                *age = item.at.map_or(*age, |at| (*age).max(now.since(at).as_secs()));
+            }
+        }
+    }
+    page.family("abide_outbox_items", "gauge", "Outgoing items that are not delivered.");
+    for (target, (waiting, dead, _)) in &targets {
+        page.line("abide_outbox_items", &[("target", target), ("state", "waiting")], *waiting);
+        page.line("abide_outbox_items", &[("target", target), ("state", "dead")], *dead);
+    }
+    page.family("abide_outbox_oldest_seconds", "gauge", "Age of the oldest message that is not delivered.");
+    for (target, (_, _, age)) in &targets {
+        page.line("abide_outbox_oldest_seconds", &[("target", target)], *age);
+    }
+    page.family("abide_outbox_dropped_total", "counter", "Messages dropped because a channel had too many.");
+    page.line("abide_outbox_dropped_total", &[], api.outbox.dropped()?);
+    Ok(())
 }
 
 /// Lines in the Prometheus text format.

@@ -15,6 +15,7 @@ pub mod inbox;
 mod logs;
 mod meta;
 mod metrics;
+mod outbox;
 pub mod page;
 mod routes;
 pub mod serve;
@@ -44,11 +45,11 @@ pub use routes::router;
 use crate::model::credential::Pin;
 use crate::model::logs::LogOptions;
 use crate::model::look::Look;
-use crate::model::name::{CommitId, EnvironmentName};
+use crate::model::name::{ChannelName, CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
-use crate::record::{Bells, DesiredReader, DesiredWriter, StatusReader, TokenReader, TokenWriter};
+use crate::record::{Bells, DesiredReader, DesiredWriter, Outbox, StatusReader, TokenReader, TokenWriter};
 
 /// The shared state of the API. Cheap to clone.
 #[derive(Clone)]
@@ -79,6 +80,10 @@ pub struct ApiState {
     pub logs_dir: PathBuf,
     /// The controller; `None` without a daemon.
     pub controller: Option<Arc<dyn Controller>>,
+    /// The items for forges and channels.
+    pub outbox: Outbox,
+    /// Sends test messages to channels; `None` without a daemon.
+    pub notifier: Option<Arc<dyn Notifier>>,
     /// More lines for `/metrics` in the Prometheus text format, such as the counters of webhooks.
     pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// Reads the manifest again if it was edited; `None` without a daemon.
@@ -162,6 +167,12 @@ pub trait Controller: Send + Sync {
         let _ = environment;
         None
     }
+}
+
+/// Sends test messages.
+pub trait Notifier: Send + Sync {
+    /// Sends a test message to a channel, or with `print` only returns it as text without secrets.
+    fn test(&self, channel: ChannelName, print: bool) -> BoxFuture<'static, Result<String, ControllerError>>;
 }
 
 /// A stream of output.

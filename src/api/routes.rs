@@ -10,7 +10,8 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::access::{Rule, guard};
 use super::{
-    ApiState, agent, environments, error, logs, meta, metrics, page, tokens, transfer, verbs, wait, watch,
+    ApiState, agent, environments, error, logs, meta, metrics, outbox, page, tokens, transfer, verbs, wait,
+    watch,
 };
 
 /// The longest body of a command, in bytes.
@@ -104,6 +105,9 @@ pub(super) fn table() -> Vec<Route> {
         get("/api/v1/export", Look, transfer::export),
         post("/api/v1/import", Administer, transfer::import).taking(LONGEST_IMPORT),
         post("/api/v1/sync", Administer, verbs::sync_all),
+        get("/api/v1/outbox", Look, outbox::list),
+        post("/api/v1/outbox/retry", Administer, outbox::retry),
+        post("/api/v1/notify/{channel}/test", Administer, outbox::test),
         get("/api/v1/tokens", Administer, tokens::list),
         post("/api/v1/tokens", Administer, tokens::create),
         delete("/api/v1/tokens/{token}", Administer, tokens::revoke),

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use super::output::console::Format;
 use super::{
     agent, check, completions, daemon, demo, diff, doctor, events, export, forget, history, hold, import,
-    login, logs, man, promote, resume, rollback, schema, set, status, sync, token, wait, why,
+    login, logs, man, notify, outbox, promote, resume, rollback, schema, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -116,6 +116,10 @@ pub(crate) enum Verb {
     Import(import::ImportArgs),
     /// Print a one-time link to the web page for a user of this host
     Login(login::LoginArgs),
+    /// List messages and commit states that are not delivered, or send them again
+    Outbox(outbox::OutboxArgs),
+    /// Send a test message to a notification channel
+    Notify(notify::NotifyArgs),
     /// Create, list and revoke tokens of users, programs and agents
     Token(token::TokenArgs),
     /// Print a JSON Schema of the manifest for editors
@@ -165,6 +169,7 @@ mod tests {
         let documents = [
             include_str!("../../README.md"),
             include_str!("../../docs/agent.md"),
+            include_str!("../../docs/feedback.md"),
             include_str!("../../docs/install.md"),
             include_str!("../../docs/operations.md"),
         ];
@@ -210,6 +215,9 @@ mod tests {
             "abide token create --role root ci",
             "abide token create --agent online --role admin x",
             "abide token create --agent online --expires soon",
+            "abide outbox retry team",
+            "abide notify test",
+            "abide notify test TEAM",
             "abide daemon --tls-certificate x",
             "abide daemon --tls-certificate x --tls-key y --insecure-http",
         ] {

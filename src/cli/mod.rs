@@ -26,6 +26,8 @@ mod login;
 mod logs;
 mod man;
 mod moved;
+mod notify;
+mod outbox;
 mod output;
 mod promote;
 mod resume;
@@ -159,6 +161,8 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Export(args) => export::run(args, session).await,
         Verb::Import(args) => import::run(args, session).await,
         Verb::Login(args) => login::run(args, session).await,
+        Verb::Outbox(args) => outbox::run(args, session).await,
+        Verb::Notify(args) => notify::run(args, session).await,
         Verb::Token(args) => token::run(args, session).await,
         Verb::Schema(args) => schema::run(args, session),
         Verb::Completions(args) => completions::run(args, session),

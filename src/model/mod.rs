@@ -1,14 +1,17 @@
 //! The data model: pure data, valid by construction. No async, no clock, no IO.
 //!
-//! In reading order: names ([`name`], [`mod@reference`]), the manifest ([`spec`], [`health`]), the desired
+//! In reading order: names ([`name`], [`mod@reference`], [`address`]), the manifest ([`spec`], [`health`],
+//! [`channel`]), the desired
 //! state ([`desired`]), containers ([`container`]) and mounts ([`mount`]), the observed state ([`observed`]),
 //! the reconcile state ([`memory`]), reports ([`status`], [`event`]), builds ([`build`]), permissions
 //! ([`access`], [`credential`]), API answers ([`view`]), messages between hosts ([`link`]), causes of
-//! failures ([`cause`]) and error texts ([`error`]).
+//! failures ([`cause`]), outgoing items ([`outbox`]) and error texts ([`error`]).
 
 pub mod access;
+pub mod address;
 pub mod build;
 pub mod cause;
+pub mod channel;
 pub mod container;
 pub mod credential;
 pub mod declared;
@@ -26,6 +29,7 @@ pub mod memory;
 pub mod mount;
 pub mod name;
 pub mod observed;
+pub mod outbox;
 pub mod public_url;
 pub mod reference;
 pub(crate) mod remote_url;

@@ -100,6 +100,13 @@ name!(
 );
 
 name!(
+    /// The name of a notification channel in the manifest.
+    ChannelName, "channel name",
+    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+);
+
+name!(
     /// A container's name, by the Docker Engine's own rule.
     ContainerName, "container name",
     "2 to 128 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",

@@ -9,11 +9,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+pub use super::channel::{Channel, ChannelSpec};
 pub use super::health::{HealthSpec, Probe};
 use super::mount::{Mount, VolumeName};
 use super::name::{
-    AgentName, BranchName, ContainerName, EnvironmentName, NetworkName, RepositoryName, SiteName,
+    AgentName, BranchName, ChannelName, ContainerName, EnvironmentName, NetworkName, RepositoryName, SiteName,
 };
+use super::outbox::Rules;
 use super::public_url::PublicUrl;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 use super::wire;
@@ -44,6 +46,8 @@ pub struct Manifest {
     pub registry: Option<ManagedRegistry>,
     /// Access to registries, by host. Registries without an entry use Docker's own configuration.
     pub registries: BTreeMap<RegistryHost, RegistryAccess>,
+    /// Notification channels by name.
+    pub channels: BTreeMap<ChannelName, ChannelSpec>,
 }
 
 /// Whether a guard repairs containers while abide is down. The guard is a container of abide with access to
@@ -72,6 +76,17 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// What the record's outbox sends where.
+    pub fn outbox_rules(&self) -> Rules {
+        let channels = self.channels.iter().map(|(name, spec)| (name.clone(), spec.rule()));
+        Rules { channels: channels.collect(), forges: BTreeMap::new() }
+    }
+
+    /// The public URL of the pages, if declared.
+    pub fn page_url(&self) -> Option<String> {
+        self.page.as_ref().map(ToString::to_string)
+    }
+
     /// The repository and branch that the images of an environment are built from, directly or in the
     /// environment that it is promoted from. Returns `None` if they are not built.
     pub fn built_from(&self, environment: &EnvironmentName) -> Option<(&str, &BranchName)> {

@@ -211,3 +211,19 @@ pub struct ErrorView {
     /// A sentence that names the problem and its remedy.
     pub message: String,
 }
+
+/// The result of `outbox retry`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxRetried {
+    /// The number of items that are sent again.
+    pub items: usize,
+    /// The result as a sentence.
+    pub message: String,
+}
+
+/// The result of `notify test`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestSent {
+    /// The channel's response as a sentence, or the message.
+    pub text: String,
+}

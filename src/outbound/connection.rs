@@ -18,7 +18,7 @@ use super::reach::{Allowed, is_private};
 use super::{Opened, SendError};
 use crate::model::error::chain;
 use crate::tls::Protocol;
-use crate::tls::client::{Connector, Trust};
+use crate::tls::client::{Connector, Stream, Trust};
 use crate::tls::proxy::Proxy;
 
 /// The timeout of connecting to one address. A host may have another one that answers.
@@ -50,7 +50,7 @@ pub(super) async fn open(
     let response = if is_plain {
         exchange(stream, request, proxy.as_ref()).await?
     } else {
-        let stream = connector(authorities).await?.secure(&host, stream).await;
+        let stream = connector(authorities, Protocol::Http1).await?.secure(&host, stream).await;
         exchange(stream.map_err(|error| SendError::Failed(chain(&error)))?, request, None).await?
     };
     Ok(Opened { response, is_plain, is_private })
@@ -91,6 +91,21 @@ async fn connect(host: &str, port: u16, allowed: Allowed) -> Result<(TcpStream, 
     Err(failed)
 }
 
+/// Connects to `host:port` for a protocol other than HTTP, in a tunnel if the environment names a proxy for TLS.
+/// `host` is a name, or an address without brackets.
+pub(super) async fn dial(host: &str, port: u16, allowed: Allowed) -> Result<TcpStream, SendError> {
+    match Proxy::of("https", host, port) {
+        Some(proxy) => Ok(through(&proxy, host, port, false, allowed).await?.0),
+        None => Ok(connect(host, port, allowed).await?.0),
+    }
+}
+
+/// Encrypts a connection to `host` for a protocol other than HTTP.
+pub(super) async fn secure(host: &str, stream: TcpStream) -> Result<Stream, SendError> {
+    let stream = connector(&[], Protocol::Other).await?.secure(host, stream).await;
+    stream.map_err(|error| SendError::Failed(chain(&error)))
+}
+
 fn not_public(host: &str) -> SendError {
     SendError::NotAllowed(format!("{host} has no public address"))
 }
@@ -120,10 +135,10 @@ async fn exchange(
 }
 
 /// Trusts the authorities of this host and those in `authorities`.
-async fn connector(authorities: &[PathBuf]) -> Result<Connector, SendError> {
+async fn connector(authorities: &[PathBuf], protocol: Protocol) -> Result<Connector, SendError> {
     let trust = Trust::SystemAnd(authorities.to_vec());
     // This reads files, which may be slow.
-    let made = tokio::task::spawn_blocking(move || Connector::new(&trust, Protocol::Http1)).await;
+    let made = tokio::task::spawn_blocking(move || Connector::new(&trust, protocol)).await;
     let made =
         made.map_err(|_| SendError::Failed("cannot read the CA certificates of this host".to_owned()))?;
     made.map_err(|error| SendError::Failed(chain(&error)))

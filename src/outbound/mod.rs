@@ -17,7 +17,9 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
+use tokio::net::TcpStream;
 
+use crate::tls::client::Stream;
 pub use reach::Allowed;
 pub(crate) use reach::shown;
 
@@ -183,6 +185,23 @@ impl Request {
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
         Ok(request)
     }
+}
+
+/// Connects to `host:port` for a protocol other than HTTP, through the environment's proxy if there is one.
+/// `host` is a name, or an address without brackets.
+///
+/// # Errors
+/// Returns [`SendError`] if no allowed address of the host answers.
+pub async fn dial(host: &str, port: u16, allowed: Allowed) -> Result<TcpStream, SendError> {
+    connection::dial(host, port, allowed).await
+}
+
+/// Encrypts a connection to `host`, whose certificate an authority of this host's list must have signed.
+///
+/// # Errors
+/// Returns [`SendError`] if the certificate is rejected or the handshake fails.
+pub async fn secure(host: &str, stream: TcpStream) -> Result<Stream, SendError> {
+    connection::secure(host, stream).await
 }
 
 /// Reads the whole body of an answer.

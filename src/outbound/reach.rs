@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use hyper::Uri;
 
+use crate::model::address::is_public;
+
 /// The addresses that a request may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
@@ -48,37 +50,7 @@ pub(crate) fn shown(uri: &Uri) -> String {
 
 /// Whether an address belongs to this host, to a private network, or to nobody.
 pub(crate) fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            v4.is_loopback()
-                || v4.is_private()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-                || a == 0
-                // Shared address space of carriers.
-                || (a == 100 && (64..128).contains(&b))
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped().or_else(|| translated(v6)) {
-            Some(v4) => is_private(IpAddr::V4(v4)),
-            None => {
-                v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_multicast()
-                    || v6.is_unique_local()
-                    || v6.is_unicast_link_local()
-            }
-        },
-    }
-}
-
-/// The IPv4 address in an address of the well-known NAT64 prefix, `64:ff9b::/96`.
-fn translated(v6: std::net::Ipv6Addr) -> Option<std::net::Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = v6.segments();
-    let is_nat64 = [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0];
-    let ([w, x], [y, z]) = (high.to_be_bytes(), low.to_be_bytes());
-    is_nat64.then(|| std::net::Ipv4Addr::new(w, x, y, z))
+    !is_public(address)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::draft::{Draft, SERIAL};
 use super::error::{OpenError, RecordError};
 use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
+use super::outgoing;
 use super::replica::StoredAssignment;
 use super::session::KeptSession;
 use super::store::{Kind, Pair, Store};
@@ -22,6 +23,7 @@ use crate::model::event::Event;
 use crate::model::link::{Heard, LeftThere};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
+use crate::model::outbox::{Message, Projection};
 use crate::model::status::Status;
 use crate::model::time::Timestamp;
 
@@ -235,6 +237,17 @@ impl Sound {
             Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
             Kind::Sessions => agree(parse::<KeptSession>(value)?.hash.as_bytes() == key.as_slice()),
             Kind::TokenUses => agree(keys::number(value).is_some()),
+            Kind::Standings => parse::<serde_json::Value>(value).map(drop),
+            Kind::Threads => agree(std::str::from_utf8(value).is_ok()),
+            Kind::Messages => {
+                let Message { target, sequence, .. } = parse(value)?;
+                self.counters.last_message = self.counters.last_message.max(sequence);
+                agree(*key == outgoing::message_key(&target, sequence))
+            }
+            Kind::Projections => {
+                let Projection { target, environment, revision, .. } = parse(value)?;
+                agree(*key == outgoing::state_key(&target, &environment, revision.as_str()))
+            }
             Kind::Builds => {
                 let BuildRecord { key: own, content, .. } = parse(value)?;
                 agree([Some(own), content].iter().flatten().any(|own| own.0.as_bytes() == key.as_slice()))

@@ -1,14 +1,17 @@
 //! A pending write: it reads, decides, and collects lines that are then written in one batch.
 
-use std::sync::MutexGuard;
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
 
 use serde::Serialize;
 
 use super::bell::Bell;
 use super::error::RecordError;
+use super::outgoing;
 use super::store::{Counters, Kind, Line, Store, encode};
 use crate::model::desired::Desired;
 use crate::model::name::EnvironmentName;
+use crate::model::outbox::Rules;
 
 /// The key of the number of the last write that the backup file holds too.
 pub(super) const SERIAL: &[u8] = b"serial";
@@ -21,6 +24,8 @@ pub(super) struct Draft<'a> {
     pub(super) counters: Counters,
     lines: Vec<Line>,
     bells: Vec<Bell>,
+    /// What goes where; `None`: nothing is derived.
+    rules: Option<Arc<Rules>>,
 }
 
 /// The result of a committed draft.
@@ -34,7 +39,44 @@ impl<'a> Draft<'a> {
     pub(super) fn new(store: &'a Store) -> Self {
         let gate = store.gate();
         let counters = *gate;
-        Self { store, gate, counters, lines: Vec::new(), bells: Vec::new() }
+        Self { store, gate, counters, lines: Vec::new(), bells: Vec::new(), rules: None }
+    }
+
+    /// The same draft, which also derives outgoing items by `rules`.
+    pub(super) fn deriving(self, rules: Option<Arc<Rules>>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Derives no outgoing items from this draft.
+    pub(super) fn derive_nothing(&mut self) {
+        self.rules = None;
+    }
+
+    /// The lines so far.
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The value of `key` once the draft is written.
+    pub(super) fn pending(&self, kind: Kind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        let drafted = self.lines.iter().rev().find(|line| line.kind == kind && line.key == key);
+        drafted.map_or_else(|| self.store.get(kind, key), |line| Ok(line.value.clone()))
+    }
+
+    /// The keys that begin with `prefix` and their values once the draft is written, in order.
+    pub(super) fn pending_pairs(
+        &self,
+        kind: Kind,
+        prefix: &[u8],
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, RecordError> {
+        let mut pairs: BTreeMap<_, _> = self.store.pairs(kind, prefix).collect::<Result<_, _>>()?;
+        for line in self.lines.iter().filter(|line| line.kind == kind && line.key.starts_with(prefix)) {
+            match &line.value {
+                Some(value) => drop(pairs.insert(line.key.clone(), value.clone())),
+                None => drop(pairs.remove(&line.key)),
+            }
+        }
+        Ok(pairs)
     }
 
     /// The store as it was when the draft began.
@@ -91,6 +133,9 @@ impl<'a> Draft<'a> {
     pub(super) fn commit(mut self) -> Result<Made, RecordError> {
         if self.lines.is_empty() {
             return Ok(Made::default());
+        }
+        if let Some(rules) = self.rules.take() {
+            outgoing::derive(&mut self, &rules)?;
         }
         if self.lines.iter().any(|line| line.kind.is_mirrored()) {
             self.counters.serial += 1;

@@ -140,6 +140,11 @@ pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), Writ
             draft.remove(kind, key);
         }
     }
+    // Nothing of an imported record is announced.
+    draft.derive_nothing();
+    for pair in draft.store().pairs(Kind::Standings, b"") {
+        draft.remove(Kind::Standings, pair?.0);
+    }
     draft.put_bytes(Kind::Meta, ID.to_vec(), export.id.clone().into_bytes());
     draft.counters.serial = draft.counters.serial.max(export.serial);
     for environment in &export.environments {

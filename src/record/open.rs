@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,7 @@ use super::desired::DesiredWriter;
 use super::error::{OpenError, RecordError};
 use super::hearer::Hearer;
 use super::mirror::{self, Mirror};
+use super::outbox::Outbox;
 use super::owner::{self, Owner};
 use super::reader::DesiredReader;
 use super::recover::{self, SLED};
@@ -63,6 +64,8 @@ pub struct Handles {
     pub token_writer: TokenWriter,
     /// For the HTTP API.
     pub tokens: TokenReader,
+    /// For the deliverer of outgoing items.
+    pub outbox: Outbox,
     /// For everyone who waits for changes.
     pub bells: Bells,
     /// The repairs that were made, in sentences.
@@ -101,7 +104,7 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
     if checked.is_mirror_behind {
         mirror.wake();
     }
-    let (bells, tokens) = (Bells::new(), watch::Sender::new(0));
+    let (bells, tokens, outgoing) = (Bells::new(), watch::Sender::new(0), watch::Sender::new(0));
     let reopener = Reopener::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
         doing: "starting the repair of",
         path: dir.to_owned(),
@@ -115,6 +118,8 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         store,
         bells,
         tokens,
+        outgoing,
+        rules: RwLock::default(),
         written,
         _owner,
         _lock: lock,
@@ -136,6 +141,7 @@ fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
         status: StatusReader { shared: Arc::clone(&shared) },
         token_writer: TokenWriter { shared: Arc::clone(&shared) },
         tokens: TokenReader { shared: Arc::clone(&shared) },
+        outbox: Outbox { shared: Arc::clone(&shared) },
         bells: shared.bells.clone(),
         notices,
         shared,

@@ -1,7 +1,7 @@
 //! The state that all handles share: the store, the wakeups and the backup file.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -16,6 +16,7 @@ use super::reopen::Reopener;
 use super::store::{Kind, Line, Store};
 use crate::failpoint::{self, Point};
 use crate::model::error::chain;
+use crate::model::outbox::Rules;
 
 /// The result of a test write is reused for this long, because any client may ask for it.
 const TRIED_FOR: Duration = Duration::from_secs(1);
@@ -46,6 +47,10 @@ pub(super) struct Shared {
     pub(super) bells: Bells,
     /// Rises with every token that is created or revoked.
     pub(super) tokens: watch::Sender<u64>,
+    /// Rises with every change of an outgoing item.
+    pub(super) outgoing: watch::Sender<u64>,
+    /// What goes where; `None` until the daemon sets it.
+    pub(super) rules: RwLock<Option<Arc<Rules>>>,
     /// The time and the result of the last test write.
     pub(super) written: Mutex<Option<(Instant, Result<(), WriteTrouble>)>>,
     pub(super) _owner: Owner,
@@ -75,7 +80,7 @@ impl Shared {
         &self,
         work: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut draft = Draft::new(&self.store);
+        let mut draft = Draft::new(&self.store).deriving(self.rules());
         let answer = work(&mut draft)?;
         let made = draft.commit()?;
         if made.lines.is_empty() {
@@ -88,8 +93,21 @@ impl Shared {
         if made.lines.iter().any(|line| Kind::is_mirrored(line.kind)) {
             self.mirror.wake();
         }
+        if made.lines.iter().any(|line| matches!(line.kind, Kind::Messages | Kind::Projections)) {
+            self.outgoing.send_modify(|changes| *changes += 1);
+        }
         made.bells.into_iter().for_each(|bell| self.bells.ring(bell));
         Ok(answer)
+    }
+
+    /// What goes where.
+    pub(super) fn rules(&self) -> Option<Arc<Rules>> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets what goes where, for every later write.
+    pub(super) fn set_rules(&self, rules: Arc<Rules>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Some(rules);
     }
 
     /// Checks whether a write reaches the disk, at most once a second.

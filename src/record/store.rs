@@ -57,13 +57,21 @@ pub(super) enum Kind {
     TokenUses,
     /// hash of a session's secret → the session.
     Sessions,
+    /// subject → what was announced of it.
+    Standings,
+    /// channel, sequence → a message.
+    Messages,
+    /// forge, environment, commit → the state of that commit.
+    Projections,
+    /// channel, incident → the channel's name of the incident's first message.
+    Threads,
     /// Unreadable documents.
     Quarantine,
 }
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -82,6 +90,10 @@ impl Kind {
         Self::Tokens,
         Self::TokenUses,
         Self::Sessions,
+        Self::Standings,
+        Self::Messages,
+        Self::Projections,
+        Self::Threads,
         Self::Quarantine,
     ];
 
@@ -106,6 +118,10 @@ impl Kind {
             Self::Tokens => "tokens",
             Self::TokenUses => "token_uses",
             Self::Sessions => "sessions",
+            Self::Standings => "standings",
+            Self::Messages => "messages",
+            Self::Projections => "projections",
+            Self::Threads => "threads",
             Self::Quarantine => "quarantine",
         }
     }
@@ -117,8 +133,8 @@ impl Kind {
 
     /// Whether the kind must survive a loss of power. The loop can rebuild its own state.
     fn is_precious(self) -> bool {
-        use Kind::{Events, Heard, Memory, Outcomes, Status, TokenUses};
-        !matches!(self, Status | Memory | Events | Outcomes | Heard | TokenUses)
+        use Kind::{Events, Heard, Memory, Outcomes, Projections, Status, TokenUses};
+        !matches!(self, Status | Memory | Events | Outcomes | Heard | TokenUses | Projections)
     }
 }
 
@@ -137,6 +153,8 @@ pub(super) struct Counters {
     pub(super) deliveries: usize,
     /// The sequence of the last event.
     pub(super) last_event: u64,
+    /// The sequence of the last outgoing message.
+    pub(super) last_message: u64,
     /// The number of the last write that the backup file holds too.
     pub(super) serial: u64,
 }

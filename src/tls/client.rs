@@ -136,7 +136,9 @@ impl Connector {
             Trust::SystemAnd(files) => builder.with_root_certificates(authorities_with(files)?),
         };
         let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = vec![protocol.alpn().to_vec()];
+        if protocol != Protocol::Other {
+            config.alpn_protocols = vec![protocol.alpn().to_vec()];
+        }
         Ok(Self { config: Arc::new(config), protocol })
     }
 

@@ -36,7 +36,7 @@ const IN: u16 = 0;
 
 /// The expected answer of each route to: no token, a viewer, a deployer of dev who names dev, the
 /// same who names prod, an agent, an admin.
-const EXPECTED: [(&str, &str, [u16; 6]); 31] = [
+const EXPECTED: [(&str, &str, [u16; 6]); 34] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN]),
@@ -59,6 +59,9 @@ const EXPECTED: [(&str, &str, [u16; 6]); 31] = [
     ("GET", "/api/v1/export", [401, IN, IN, IN, 403, IN]),
     ("POST", "/api/v1/import", [401, 403, 403, 403, 403, IN]),
     ("POST", "/api/v1/sync", [401, 403, 403, 403, 403, IN]),
+    ("GET", "/api/v1/outbox", [401, IN, IN, IN, 403, IN]),
+    ("POST", "/api/v1/outbox/retry", [401, 403, 403, 403, 403, IN]),
+    ("POST", "/api/v1/notify/{channel}/test", [401, 403, 403, 403, 403, IN]),
     ("GET", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
     ("POST", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
     ("DELETE", "/api/v1/tokens/{token}", [401, 403, 403, 403, 403, IN]),

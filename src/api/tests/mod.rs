@@ -143,6 +143,7 @@ pub(super) fn manifest() -> ManifestState {
         page: None,
         registry: None,
         registries: BTreeMap::new(),
+        ..Manifest::default()
     };
     ManifestState { manifest, problem: None }
 }
@@ -263,6 +264,8 @@ fn api_with(controller: Option<FakeController>) -> Api {
         bells: handles.bells.clone(),
         logs_dir: home.path().to_owned(),
         controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),
+        outbox: handles.outbox.clone(),
+        notifier: None,
         more_metrics: None,
         read_manifest: None,
         clock: || at(1_000),

@@ -34,7 +34,7 @@ impl ApiState {
     }
 
     /// The end of the sentence: a note if nothing acts on the record now.
-    fn when(&self) -> &'static str {
+    pub(in crate::api) fn when(&self) -> &'static str {
         if self.controller.is_some() {
             ""
         } else {

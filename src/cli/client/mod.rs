@@ -24,9 +24,11 @@ use crate::model::access::Token;
 use crate::model::container::Secret;
 use crate::model::credential::Credential;
 use crate::model::event::Event;
-use crate::model::name::EnvironmentName;
+use crate::model::name::{ChannelName, EnvironmentName};
+use crate::model::outbox::OutboxItem;
 use crate::model::view::{
-    EnvironmentView, ErrorView, HistoryView, IssuedToken, LoginLink, Moved, Overview, PlanView, WaitView,
+    EnvironmentView, ErrorView, HistoryView, IssuedToken, LoginLink, Moved, OutboxRetried, Overview,
+    PlanView, TestSent, WaitView,
 };
 use crate::tls::client::ConnectError;
 
@@ -293,6 +295,25 @@ impl Client {
     /// Creates a token.
     pub(crate) async fn create_token(&self, wanted: &impl Serialize) -> Result<IssuedToken, ClientError> {
         self.post("/tokens", wanted).await
+    }
+
+    /// Returns everything that is not delivered to forges and channels.
+    pub(crate) async fn outbox(&self) -> Result<Vec<OutboxItem>, ClientError> {
+        self.get("/outbox").await
+    }
+
+    /// Sends failed items again.
+    pub(crate) async fn retry_outbox(&self, request: &impl Serialize) -> Result<OutboxRetried, ClientError> {
+        self.post("/outbox/retry", request).await
+    }
+
+    /// Sends a test message to a channel.
+    pub(crate) async fn test_channel(
+        &self,
+        channel: &ChannelName,
+        request: &impl Serialize,
+    ) -> Result<TestSent, ClientError> {
+        self.post(&format!("/notify/{channel}/test"), request).await
     }
 
     /// Returns all tokens.

@@ -9,7 +9,8 @@ use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
-use crate::model::name::{AgentName, EnvironmentName, NetworkName, RepositoryName};
+use crate::model::channel::ChannelSpec;
+use crate::model::name::{AgentName, ChannelName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::public_url::PublicUrl;
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
@@ -28,6 +29,7 @@ pub(super) struct Declared {
     /// Whether the proxy is declared. The inner value is its spec, if it could be read.
     pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
+    channels: BTreeMap<ChannelName, Option<ChannelSpec>>,
     first: BTreeMap<String, Place>,
     duplicates: Vec<Problem>,
     /// Whether a file could not be read. Missing parts may be declared in it.
@@ -102,6 +104,12 @@ impl Declared {
         }
     }
 
+    pub(super) fn add_channel(&mut self, field: &Field<'_>, spec: Option<ChannelSpec>) {
+        if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
+            self.channels.insert(name, spec);
+        }
+    }
+
     /// Whether this path was not declared before; otherwise notes the problem.
     fn is_first(&mut self, field: &Field<'_>) -> bool {
         let here = field.place();
@@ -135,6 +143,7 @@ impl Declared {
             page: self.page,
             registry: self.registry,
             registries: self.registries.into_iter().collect(),
+            channels: self.channels.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
         }
     }
 }
@@ -154,6 +163,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     found.extend(cycles(declared, places));
     if !declared.incomplete {
         found.extend(lost_references(declared, places));
+        found.extend(lost_environments_of_channels(declared, places));
     }
     found
 }
@@ -367,4 +377,18 @@ fn lost<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone
         return format!("unknown {kind} `{name}`; declare it as `[{kind}.{name}]`");
     }
     format!("unknown {kind} `{name}`; the manifest declares {}", known.join(", "))
+}
+
+/// Channels that select an environment that is not declared.
+fn lost_environments_of_channels(declared: &Declared, places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (name, spec) in &declared.channels {
+        let chosen = spec.iter().filter_map(|spec| spec.environments.as_ref()).flatten();
+        for environment in chosen.filter(|chosen| !declared.environments.contains_key(*chosen)) {
+            let known = declared.environments.keys().map(EnvironmentName::as_str);
+            let message = lost("environment", environment.as_str(), known);
+            found.push(places.problem(&format!("notify.{name}.environments"), message));
+        }
+    }
+    found
 }

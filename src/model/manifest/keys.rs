@@ -6,6 +6,7 @@
 mod build;
 mod environment;
 mod host;
+mod services;
 
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
 pub(super) use self::environment::{ENVIRONMENT, HEALTH, MOUNT, SECRET, SOURCE};
@@ -13,6 +14,7 @@ pub(super) use self::host::{
     ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK,
     REPOSITORY, ROOT, WEBHOOK,
 };
+pub(super) use self::services::NOTIFY;
 
 /// A kind of table and its keys.
 #[derive(Debug)]
@@ -177,6 +179,7 @@ pub static SECTIONS: &[&Section] = &[
     &MANAGED_REGISTRY,
     &REGISTRY_ACCESS,
     &REGISTRY_WEBHOOK,
+    &NOTIFY,
     &DOCKER,
 ];
 

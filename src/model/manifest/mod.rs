@@ -13,12 +13,14 @@ mod front;
 pub(super) mod grammar;
 mod health;
 mod keys;
+mod notify;
 mod places;
 mod problem;
 mod registry;
 mod repository;
 mod schema;
 mod secrets;
+mod service;
 mod table;
 mod url;
 
@@ -161,6 +163,10 @@ fn read_root(root: &Table<'_>, declared: &mut Declared) {
     for field in root.named_tables("registry_access") {
         let access = registry::read_access(&field);
         declared.add_registry(&field, access);
+    }
+    for field in root.named_tables("notify") {
+        let spec = notify::read(&field);
+        declared.add_channel(&field, spec);
     }
     if let Some(field) = root.get("docker") {
         declared.add_docker(&field, read_docker(&field));

@@ -133,6 +133,9 @@ impl Manifest {
             let login = spec.login.as_ref().map(|login| login.password.clone());
             found.extend(login.map(|password| (format!("repository.{name}"), password)));
         }
+        for (name, spec) in &self.channels {
+            found.extend(spec.channel.secret().map(|secret| (format!("notify.{name}"), secret.clone())));
+        }
         for (host, access) in &self.registries {
             let login = access.login.as_ref().map(|login| login.password.clone());
             found.extend(login.map(|password| (format!("registry_access.{host}"), password)));

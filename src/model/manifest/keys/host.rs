@@ -1,6 +1,7 @@
 //! The top of a file, and everything that is not part of an environment.
 
 use super::environment::ENVIRONMENT;
+use super::services::NOTIFY;
 use super::{Key, Section, Shape};
 
 pub(in crate::model::manifest) static ROOT: Section = Section {
@@ -13,6 +14,8 @@ pub(in crate::model::manifest) static ROOT: Section = Section {
         Key::new("front", Shape::Table(&FRONT))
             .meaning("the proxy, a managed nginx in front of the environments: [`front`](#front)"),
         Key::new("page", Shape::Table(&PAGE)).meaning("the web page: [`page`](#page)"),
+        Key::new("notify", Shape::TablesBy("name", &NOTIFY))
+            .meaning("a channel for notifications: [`notify.NAME`](#notifyname)"),
         Key::new("docker", Shape::Table(&DOCKER)).meaning("settings for all containers: [`docker`](#docker)"),
         Key::new("registry", Shape::Table(&MANAGED_REGISTRY))
             .meaning("an image registry that abide runs on this host: [`registry`](#registry)"),

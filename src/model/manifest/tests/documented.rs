@@ -95,6 +95,17 @@ fn with_a_date(section: &Section, key: &str) -> String {
         "front.certificates" => "[[front.certificates]]\n".to_owned(),
         "environment.NAME" => "[environment.dev]\n".to_owned(),
         "environment.NAME.env.VARIABLE" => "[environment.dev.env.V]\n".to_owned(),
+        "notify.NAME" => {
+            let kind = match key.as_str() {
+                "kind" => return format!("[notify.t]\n{key} = 1979-05-27\n"),
+                "channel" => "slack",
+                "topic" => "ntfy",
+                "room" => "matrix",
+                "from" | "to" | "username" => "email",
+                _ => "webhook",
+            };
+            format!("[notify.t]\nkind = \"{kind}\"\n")
+        }
         "registry" => "[registry]\n".to_owned(),
         "registry_access.HOST" => "[registry_access.\"a.b:5000\"]\n".to_owned(),
         "registry_access.HOST.webhook" => "[registry_access.\"a.b:5000\".webhook]\n".to_owned(),

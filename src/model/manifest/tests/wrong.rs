@@ -130,6 +130,63 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
     }
 }
 
+/// Does the same as [`each_of_dev`] for lines in a channel's table, from line 5 on.
+#[track_caller]
+fn each_of_channel(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        let found = told(&[file("m.toml", format!("{DEV}[notify.team]\n{lines}\n"))]);
+        assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
+    }
+}
+
+#[test]
+fn a_channel_that_could_not_be_reached_is_told_with_its_line_and_the_remedy() {
+    each_of_channel(&[
+        ("secret_env = \"A\"", "4: `notify.team` needs `kind`, such as `kind = \"slack\"`"),
+        (
+            "kind = \"slak\"\nsecret_env = \"A\"",
+            "5: `kind` must be one of webhook, slack, discord, mattermost, teams, telegram, ntfy, gotify, matrix, \
+             email; did you mean \"slack\"?",
+        ),
+        ("kind = \"slack\"", "4: `notify.team` needs one of `secret_env` and `secret_file`"),
+        (
+            "kind = \"discord\"\nurl = \"https://discord.com/api/webhooks/1/x\"\nsecret_env = \"A\"",
+            "6: `url` is the secret of this kind: name it by `secret_env` or `secret_file`",
+        ),
+        (
+            "kind = \"webhook\"\nsecret_env = \"A\"",
+            "4: `notify.team` needs `url`, such as `url = \"https://example.com\"`",
+        ),
+        (
+            "kind = \"gotify\"\nurl = \"http://10.0.0.7\"\nsecret_env = \"A\"",
+            "6: `url` is a private address: add `allow_private = true` if that is intended",
+        ),
+        (
+            "kind = \"webhook\"\nurl = \"https://user:pw@example.com/x\"\nsecret_env = \"A\"",
+            "6: `url` must not hold a password: name it by `secret_env` or `secret_file`",
+        ),
+        (
+            "kind = \"email\"\nurl = \"mail.example.com\"\nfrom = \"abide\"\nto = []",
+            "6: `url` must be a URL that begins with smtp:// or smtps://\n\
+             m.toml:7: `from` must be an address such as \"ops@example.com\"\n\
+             m.toml:8: `to` must name at least one address",
+        ),
+        (
+            "kind = \"telegram\"\nsecret_env = \"A\"\nroom = \"x\"\nchannel = \"1\"",
+            "7: `room` does not go with kind = \"telegram\"",
+        ),
+        (
+            "kind = \"slack\"\nsecret_env = \"A\"\non = [\"faild\"]",
+            "7: `on[0]` must be one of failed, rolled_back, recovered, ready, waiting_for_approval, rejected, held, \
+             agent_away, certificate; did you mean \"failed\"?",
+        ),
+        (
+            "kind = \"slack\"\nsecret_env = \"A\"\nenvironments = [\"dve\"]",
+            "7: unknown environment `dve`; did you mean `dev`?",
+        ),
+    ]);
+}
+
 /// Does the same as [`each_of_dev`] for lines in the proxy's table, from line 5 on, with more of `dev` before
 /// it.
 #[track_caller]

@@ -1,0 +1,208 @@
+//! Tells forges and people what happens: delivers the items of the record's outbox.
+//!
+//! [`spawn`] starts one lane per target of the manifest. Nothing else waits for a lane, and a lane never changes
+//! the desired state.
+
+mod call;
+mod channel;
+mod content;
+mod http;
+mod lane;
+mod smtp;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::model::error::chain;
+use crate::model::name::ChannelName;
+use crate::model::outbox::{Announcement, Message, News, Rules, Subject, Target};
+use crate::model::spec::Manifest;
+use crate::model::time::Timestamp;
+use crate::record::Outbox;
+use lane::{Clock, Deliver, Lane, Next, Refusal};
+pub use tally::Tally;
+
+/// The longest time between two looks at a lane, in case a wakeup is lost.
+const LOOK: Duration = Duration::from_secs(60);
+/// The pause after the record could not be used.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+/// How long lanes may take to end.
+const LAST_MOMENTS: Duration = Duration::from_secs(3);
+
+/// The input of the deliveries.
+pub struct Settings {
+    /// The outgoing items.
+    pub outbox: Outbox,
+    /// The current manifest.
+    pub manifest: watch::Receiver<Arc<Manifest>>,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// The running deliveries.
+pub struct Feedback {
+    stop: CancellationToken,
+    supervisor: JoinHandle<()>,
+    tally: Tally,
+}
+
+/// Applies the manifest's choices and starts the deliveries. Changes of the record that are made after this
+/// returned are reported.
+pub async fn spawn(settings: Settings) -> Feedback {
+    let (stop, tally) = (CancellationToken::new(), Tally::default());
+    let supervisor = Supervisor {
+        outbox: settings.outbox,
+        manifest: settings.manifest,
+        clock: Arc::new(settings.clock),
+        tally: tally.clone(),
+        stop: stop.clone(),
+    };
+    let rules = supervisor.manifest.borrow().outbox_rules();
+    supervisor.follow(rules).await;
+    Feedback { stop, supervisor: tokio::spawn(supervisor.run()), tally }
+}
+
+impl Feedback {
+    /// The counts of deliveries.
+    pub fn tally(&self) -> Tally {
+        self.tally.clone()
+    }
+
+    /// Ends the deliveries. What is not delivered stays in the record.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(LAST_MOMENTS, self.supervisor).await.is_err() {
+            warn!("a delivery did not end in time; it is repeated after the next start");
+        }
+    }
+}
+
+struct Supervisor {
+    outbox: Outbox,
+    manifest: watch::Receiver<Arc<Manifest>>,
+    clock: Clock,
+    tally: Tally,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    async fn follow(&self, rules: Rules) {
+        if let Err(error) = self.outbox.follow(rules).await {
+            warn!(error = %chain(&error), "the outbox cannot be brought up to date");
+        }
+    }
+
+    /// Runs a lane per target, and starts them again with each edit of the manifest.
+    async fn run(mut self) {
+        loop {
+            let manifest = Arc::clone(&self.manifest.borrow_and_update());
+            let edited = self.stop.child_token();
+            let lanes: Vec<JoinHandle<()>> = lanes_of(&manifest)
+                .into_iter()
+                .map(|(target, deliver)| {
+                    let (outbox, clock, tally) =
+                        (self.outbox.clone(), Arc::clone(&self.clock), self.tally.clone());
+                    let lane = Lane::new(target.clone(), outbox.clone(), deliver, clock, tally);
+                    tokio::spawn(run_lane(lane, target, outbox, Arc::clone(&self.clock), edited.clone()))
+                })
+                .collect();
+            let is_over = tokio::select! {
+                () = self.stop.cancelled() => true,
+                changed = self.manifest.changed() => changed.is_err(),
+            };
+            if is_over {
+                // Without a new manifest, the lanes go on until the stop.
+                self.stop.cancelled().await;
+            }
+            edited.cancel();
+            for lane in lanes {
+                // A panic has already been logged.
+                let _ = lane.await;
+            }
+            if is_over {
+                return;
+            }
+            let rules = self.manifest.borrow().outbox_rules();
+            self.follow(rules).await;
+        }
+    }
+}
+
+async fn run_lane(mut lane: Lane, target: Target, outbox: Outbox, clock: Clock, stop: CancellationToken) {
+    let mut changes = outbox.subscribe();
+    while !stop.is_cancelled() {
+        changes.mark_unchanged();
+        let pause = match lane.step().await {
+            Ok(Next::Again) => {
+                let gap = tokio::time::sleep(lane.gap());
+                tokio::select! { () = gap => {}, () = stop.cancelled() => {} }
+                continue;
+            }
+            Ok(Next::At(at)) => at.since(clock()).min(LOOK),
+            Ok(Next::OnChange) => LOOK,
+            Err(error) => {
+                lane::report(&target, &error);
+                AFTER_ERROR
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = changes.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// The targets of a manifest, and how each is reached.
+fn lanes_of(manifest: &Manifest) -> Vec<(Target, Arc<dyn Deliver>)> {
+    let page = manifest.page_url();
+    let channels = manifest.channels.iter().map(|(name, spec)| {
+        let deliver = channel::deliver(spec.clone(), page.clone());
+        (Target::Channel(name.clone()), deliver)
+    });
+    channels.collect()
+}
+
+/// Sends a test message to a channel, or only shows it. Returns the channel's response or the request, in lines.
+///
+/// # Errors
+/// Returns a sentence without secrets if the message could not be sent.
+pub async fn test(
+    manifest: &Manifest,
+    name: &ChannelName,
+    print: bool,
+    now: Timestamp,
+) -> Result<String, String> {
+    let Some(spec) = manifest.channels.get(name) else {
+        return Err(format!("the manifest declares no channel `{name}`: add `[notify.{name}]`"));
+    };
+    let message = test_message(name, now);
+    if print {
+        return channel::print(spec, manifest.page_url(), &message).map_err(|refusal| refusal.why);
+    }
+    let deliver = channel::deliver(spec.clone(), manifest.page_url());
+    deliver.message(&message, None).await.map_err(|refusal: Refusal| refusal.why)?;
+    Ok(format!("notify.{name} accepted the test message {}", message.id))
+}
+
+fn test_message(name: &ChannelName, now: Timestamp) -> Message {
+    let text = "If you can read this, abide can reach this channel. Markup is shown as text: <b>&amp;</b> *x* @channel <!here>";
+    let announcement = Announcement::new(News::Ready, Subject::Test, text, now);
+    Message {
+        id: format!("msg_{}", uuid::Uuid::new_v4().simple()),
+        sequence: 0,
+        target: Target::Channel(name.clone()),
+        announcement,
+        grouped: Vec::new(),
+        more: 0,
+        attempts: Default::default(),
+    }
+}

@@ -1,0 +1,3 @@
+//! Deliveries against fakes: what is sent after failures, restarts and floods, and how each channel writes it.
+
+mod lanes;

@@ -1,0 +1,567 @@
+//! Outgoing items: states of commits for forges, messages for people, and how far their delivery is.
+//!
+//! A [`Projection`] is the state of one commit in one environment; only its newest state matters. A [`Message`]
+//! reports something that happened; each is delivered at least once, or is dead and visible. [`announce`] and
+//! [`commit`] derive both from the record, so a lost wakeup loses nothing.
+
+pub mod announce;
+pub mod commit;
+pub mod group;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::{Image, Origin};
+use super::name::{
+    AgentName, ChannelName, CommitId, EnvironmentName, Generation, InvalidName, RepositoryName,
+};
+use super::status::Reason;
+use super::time::Timestamp;
+use commit::CommitState;
+
+/// The receiver of an item, by its place in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Target {
+    /// A channel: `notify.NAME`.
+    Channel(ChannelName),
+    /// The forge of a repository: `repository.NAME`.
+    Forge(RepositoryName),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel(name) => write!(f, "notify.{name}"),
+            Self::Forge(name) => write!(f, "repository.{name}"),
+        }
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.split_once('.') {
+            Some(("notify", name)) => ChannelName::new(name).map(Self::Channel),
+            Some(("repository", name)) => RepositoryName::new(name).map(Self::Forge),
+            _ => Err(InvalidName::new(
+                "target",
+                text,
+                "`notify.NAME` or `repository.NAME`, as in the manifest",
+            )),
+        }
+    }
+}
+
+/// The kinds of news that a channel can select with `on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// A version failed, or the environment is not served as recorded.
+    Failed,
+    /// abide rolled back to the last good image.
+    RolledBack,
+    /// An environment that failed is Ready again.
+    Recovered,
+    /// A new generation is Ready.
+    Ready,
+    /// A promotion waits for an approval.
+    WaitingForApproval,
+    /// A promotion was rejected.
+    Rejected,
+    /// An operator holds an environment, or ended the hold.
+    Held,
+    /// An agent is disconnected, or is back.
+    AgentAway,
+    /// A certificate cannot be renewed or ends soon, or is fine again.
+    Certificate,
+}
+
+impl News {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Failed,
+        Self::RolledBack,
+        Self::Recovered,
+        Self::Ready,
+        Self::WaitingForApproval,
+        Self::Rejected,
+        Self::Held,
+        Self::AgentAway,
+        Self::Certificate,
+    ];
+
+    /// The default of `on`: everything that a person has to act on, and its end. A `ready` for each push would
+    /// drown the rest.
+    pub const DEFAULT: [Self; 8] = [
+        Self::Failed,
+        Self::RolledBack,
+        Self::Recovered,
+        Self::WaitingForApproval,
+        Self::Rejected,
+        Self::Held,
+        Self::AgentAway,
+        Self::Certificate,
+    ];
+
+    /// The word in the manifest.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+            Self::Recovered => "recovered",
+            Self::Ready => "ready",
+            Self::WaitingForApproval => "waiting_for_approval",
+            Self::Rejected => "rejected",
+            Self::Held => "held",
+            Self::AgentAway => "agent_away",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+/// The thing that a message is about. Messages about one subject are delivered in order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// An environment.
+    Environment(EnvironmentName),
+    /// An agent.
+    Agent(AgentName),
+    /// The certificate of a host name.
+    Certificate(String),
+    /// Several subjects in one message.
+    Several,
+    /// A test by an operator.
+    Test,
+}
+
+impl Subject {
+    /// The environment, if it is one.
+    pub fn environment(&self) -> Option<&EnvironmentName> {
+        match self {
+            Self::Environment(name) => Some(name),
+            Self::Agent(_) | Self::Certificate(_) | Self::Several | Self::Test => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment(name) => name.fmt(f),
+            Self::Agent(name) => write!(f, "agent {name}"),
+            Self::Certificate(host) => write!(f, "certificate of {host}"),
+            Self::Several => f.write_str("several"),
+            Self::Test => f.write_str("test"),
+        }
+    }
+}
+
+/// A version: a commit, an image, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The generation of the record.
+    #[serde(default)]
+    pub generation: Generation,
+    /// The commit, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<CommitId>,
+    /// The image, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+}
+
+/// Something that happened, as facts. Each channel writes its own text from them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The kind of news.
+    pub news: News,
+    /// A second kind that this is too: a recovery by a new version is also `ready`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also: Option<News>,
+    /// Whether it reports the end of the state that `news` names, such as the end of a hold.
+    #[serde(default)]
+    pub is_end: bool,
+    /// The subject.
+    pub subject: Subject,
+    /// The time of the event.
+    pub at: Timestamp,
+    /// The incident that it belongs to. All messages of an incident share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
+    /// The version in effect.
+    #[serde(default)]
+    pub to: Version,
+    /// The version that failed, of a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Version>,
+    /// The origin of the version in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// The author of the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The reason of the state, as one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The reason as a sentence. It may contain text of strangers, such as the output of a program.
+    pub message: String,
+}
+
+impl Announcement {
+    /// An announcement without a version.
+    pub fn new(news: News, subject: Subject, message: impl Into<String>, at: Timestamp) -> Self {
+        Self {
+            news,
+            also: None,
+            is_end: false,
+            subject,
+            at,
+            incident: None,
+            to: Version::default(),
+            from: None,
+            origin: None,
+            by: None,
+            reason: None,
+            message: message.into(),
+        }
+    }
+
+    /// The dotted name of the event in webhooks.
+    pub fn kind(&self) -> &'static str {
+        match (&self.subject, self.news, self.is_end) {
+            (Subject::Test, ..) => "test",
+            (Subject::Several, ..) => "several",
+            (_, News::Failed, _) => "environment.failed",
+            (_, News::RolledBack, _) => "environment.rolled_back",
+            (_, News::Recovered, _) => "environment.recovered",
+            (_, News::Ready, _) => "environment.ready",
+            (_, News::WaitingForApproval, _) => "environment.waiting_for_approval",
+            (_, News::Rejected, _) => "environment.rejected",
+            (_, News::Held, false) => "environment.held",
+            (_, News::Held, true) => "environment.resumed",
+            (_, News::AgentAway, false) => "agent.away",
+            (_, News::AgentAway, true) => "agent.back",
+            (_, News::Certificate, false) => "certificate.failing",
+            (_, News::Certificate, true) => "certificate.recovered",
+        }
+    }
+
+    /// One line without the reason: `prod was rolled back`.
+    pub fn title(&self) -> String {
+        let subject = &self.subject;
+        match (subject, self.news, self.is_end) {
+            (Subject::Test, ..) => "abide test message".to_owned(),
+            (Subject::Several, ..) => "several messages".to_owned(),
+            (_, News::Failed, _) => format!("{subject} failed"),
+            (_, News::RolledBack, _) => format!("{subject} was rolled back"),
+            (_, News::Recovered, _) => format!("{subject} recovered"),
+            (_, News::Ready, _) => format!("{subject} is ready"),
+            (_, News::WaitingForApproval, _) => format!("{subject} waits for an approval"),
+            (_, News::Rejected, _) => format!("{subject}: the promotion was rejected"),
+            (_, News::Held, false) => format!("{subject} is held"),
+            (_, News::Held, true) => format!("{subject} is resumed"),
+            (_, News::AgentAway, false) => format!("{subject} is disconnected"),
+            (_, News::AgentAway, true) => format!("{subject} is connected again"),
+            (_, News::Certificate, false) => format!("{subject}: needs attention"),
+            (_, News::Certificate, true) => format!("{subject}: is fine again"),
+        }
+    }
+
+    /// Whether something is wrong, is fine again, or neither.
+    pub fn mood(&self) -> Mood {
+        match (self.news, self.is_end) {
+            (News::Recovered | News::Ready, _) | (News::AgentAway | News::Certificate, true) => Mood::Good,
+            (News::Failed | News::RolledBack | News::Rejected, _)
+            | (News::AgentAway | News::Certificate, false) => Mood::Bad,
+            (News::WaitingForApproval | News::Held, _) => Mood::Neutral,
+        }
+    }
+}
+
+/// The weight of a message: a colour, a priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// Fine again.
+    Good,
+    /// Wrong.
+    Bad,
+    /// Neither.
+    Neutral,
+}
+
+/// How far a delivery is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// Failed attempts.
+    pub count: u32,
+    /// The time of the first attempt, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// No attempt before this time.
+    pub next: Timestamp,
+    /// The last failure, as a sentence without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Set once abide gave up: only `outbox retry` or a newer state tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<Timestamp>,
+}
+
+impl Attempts {
+    /// No attempt yet; the first one not before `at`.
+    pub fn from(at: Timestamp) -> Self {
+        Self { next: at, ..Self::default() }
+    }
+
+    /// The state after a failed attempt at `now` that may be repeated. The service asked to wait `asked`.
+    /// Gives up `patience` after the first attempt.
+    #[must_use]
+    pub fn failed(&self, error: String, now: Timestamp, asked: Option<Duration>, patience: Duration) -> Self {
+        let count = self.count.saturating_add(1);
+        let first = self.first.unwrap_or(now);
+        let pause = asked.map_or_else(|| backoff(count), |asked| asked.min(LONGEST_PAUSE));
+        let dead = (now.since(first) >= patience).then_some(now);
+        Self { count, first: Some(first), next: now.after(pause), error: Some(error), dead }
+    }
+
+    /// The state after a permanent failure.
+    #[must_use]
+    pub fn refused(&self, error: String, now: Timestamp) -> Self {
+        let (count, first) = (self.count.saturating_add(1), Some(self.first.unwrap_or(now)));
+        Self { count, first, next: now, error: Some(error), dead: Some(now) }
+    }
+
+    /// Whether an attempt is due.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.dead.is_none() && self.next <= now
+    }
+}
+
+/// The first pause after a failure; it doubles with each further failure.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause, also if a service asks for more.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// How long a message is tried: the schedule of Standard Webhooks is as long.
+pub const MESSAGE_PATIENCE: Duration = Duration::from_secs(72 * 60 * 60);
+/// How long a state of a commit is tried.
+pub const PROJECTION_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The pause after `count` failures: 5 s doubling to an hour.
+pub fn backoff(count: u32) -> Duration {
+    let doublings = count.saturating_sub(1).min(16);
+    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+}
+
+/// A message for one channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id, which stays the same over all attempts. Receivers recognize a repetition by it.
+    pub id: String,
+    /// Its place in the order of its channel.
+    pub sequence: u64,
+    /// The channel.
+    pub target: Target,
+    /// The facts.
+    pub announcement: Announcement,
+    /// The messages that this one replaces: stale ones, or a flood.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grouped: Vec<Grouped>,
+    /// Messages in it that are not listed in `grouped`.
+    #[serde(default)]
+    pub more: u32,
+    /// How far its delivery is.
+    pub attempts: Attempts,
+}
+
+/// A message that another one replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grouped {
+    /// Its id.
+    pub id: String,
+    /// The time of its event.
+    pub at: Timestamp,
+    /// Its title and the beginning of its reason, in one line.
+    pub line: String,
+}
+
+/// The state of one commit in one environment, for one forge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Projection {
+    /// The repository whose forge shows it.
+    pub target: Target,
+    /// The environment, which names the context: `abide/prod`.
+    pub environment: EnvironmentName,
+    /// The commit.
+    pub revision: CommitId,
+    /// The last generation of that commit.
+    pub generation: Generation,
+    /// The true state.
+    pub wanted: CommitState,
+    /// The state that the forge is known to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<CommitState>,
+    /// The deployment on the forge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
+    /// How far its delivery is.
+    pub attempts: Attempts,
+}
+
+/// A deployment on a forge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The generation that it shows: each generation of a commit is a deployment of its own.
+    pub generation: Generation,
+    /// Its id on the forge; `None` while it is being created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The state that the forge is known to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<CommitState>,
+}
+
+impl Projection {
+    /// Whether the forge shows the true state everywhere.
+    pub fn is_shown(&self) -> bool {
+        let deployment = self.deployment.as_ref();
+        let is_deployed = deployment.is_none_or(|deployment| {
+            deployment.generation == self.generation && deployment.shown.as_ref() == Some(&self.wanted)
+        });
+        is_deployed && self.shown.as_ref() == Some(&self.wanted)
+    }
+}
+
+/// The manifest's choices of what goes where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The channels.
+    pub channels: BTreeMap<ChannelName, ChannelRule>,
+    /// The repositories whose forges show the commits of an environment.
+    pub forges: BTreeMap<EnvironmentName, ForgeRule>,
+}
+
+/// The news that a channel gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRule {
+    /// The kinds of news.
+    pub on: BTreeSet<News>,
+    /// The environments; `None`: all.
+    pub environments: Option<BTreeSet<EnvironmentName>>,
+}
+
+/// How a forge shows the commits of an environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgeRule {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Whether the forge shows deployments too.
+    pub deployments: bool,
+}
+
+impl ChannelRule {
+    /// The kind of news as which the channel gets `announcement`; `None`: it does not.
+    pub fn takes(&self, announcement: &Announcement) -> Option<News> {
+        let environment = announcement.subject.environment();
+        let is_chosen = match (&self.environments, environment) {
+            (Some(chosen), Some(environment)) => chosen.contains(environment),
+            (Some(_) | None, None) | (None, Some(_)) => true,
+        };
+        let mut kinds = [Some(announcement.news), announcement.also].into_iter().flatten();
+        kinds.find(|news| is_chosen && self.on.contains(news))
+    }
+}
+
+impl Rules {
+    /// The current targets.
+    pub fn targets(&self) -> BTreeSet<Target> {
+        let channels = self.channels.keys().cloned().map(Target::Channel);
+        let forges = self.forges.values().map(|rule| Target::Forge(rule.repository.clone()));
+        channels.chain(forges).collect()
+    }
+}
+
+/// An item as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxItem {
+    /// The receiver: `notify.NAME` or `repository.NAME`.
+    pub target: Target,
+    /// The message's id, or `ENVIRONMENT/COMMIT` of a state.
+    pub id: String,
+    /// One line for people.
+    pub title: String,
+    /// The time of the event, of a message.
+    pub at: Option<Timestamp>,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// The time of the next attempt; `None`: abide gave up.
+    pub next: Option<Timestamp>,
+    /// The last failure.
+    pub error: Option<String>,
+    /// Since when abide has given up.
+    pub dead: Option<Timestamp>,
+}
+
+impl From<&Message> for OutboxItem {
+    fn from(message: &Message) -> Self {
+        let Message { id, target, announcement, attempts, .. } = message;
+        Self {
+            target: target.clone(),
+            id: id.clone(),
+            title: message.title(),
+            at: Some(announcement.at),
+            attempts: attempts.count,
+            next: attempts.dead.is_none().then_some(attempts.next),
+            error: attempts.error.clone(),
+            dead: attempts.dead,
+        }
+    }
+}
+
+impl From<&Projection> for OutboxItem {
+    fn from(projection: &Projection) -> Self {
+        let Projection { target, environment, revision, wanted, attempts, .. } = projection;
+        Self {
+            target: target.clone(),
+            id: format!("{environment}/{}", revision.short()),
+            title: format!("abide/{environment} is {}: {}", wanted.phase.as_str(), wanted.description),
+            at: None,
+            attempts: attempts.count,
+            next: attempts.dead.is_none().then_some(attempts.next),
+            error: attempts.error.clone(),
+            dead: attempts.dead,
+        }
+    }
+}
+
+impl Message {
+    /// One line: the title of the announcement, or the number of grouped messages.
+    pub fn title(&self) -> String {
+        match self.grouped.len() + usize::try_from(self.more).unwrap_or_default() {
+            0 => self.announcement.title(),
+            count => format!("{count} messages"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

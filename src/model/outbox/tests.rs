@@ -1,0 +1,335 @@
+//! The decision what to announce, and how messages are grouped and retried.
+
+use super::announce::{Facts, GRACE, Standing, announce, grace};
+use super::commit::{self, Phase};
+use super::group::{FLOOD, group, to_group};
+use super::*;
+use crate::model::desired::{Bad, Desired, Entry, Hold, Outcome};
+use crate::model::name::Digest;
+use crate::model::status::{Condition, Status};
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + seconds * 1_000)
+}
+
+fn dev() -> EnvironmentName {
+    EnvironmentName::new("dev").unwrap()
+}
+
+fn commit_id(number: u64) -> CommitId {
+    CommitId::new(format!("{number:040x}")).unwrap()
+}
+
+fn image(number: u64) -> Image {
+    let id = Digest::new(format!("sha256:{number:064x}")).unwrap();
+    Image { reference: None, digest: None, id: Some(id) }
+}
+
+fn status(generation: u64, condition: Condition, reason: Reason, message: &str, since: u64) -> Status {
+    Status {
+        environment: dev(),
+        observed_generation: Generation(generation),
+        condition,
+        reason,
+        message: message.to_owned(),
+        since: at(since),
+        running: None,
+        next_retry: None,
+        plan: Vec::new(),
+        observed_sync: None,
+        volumes: Vec::new(),
+        warnings: Vec::new(),
+        observed_declaration: None,
+    }
+}
+
+/// An environment whose record and status a test changes.
+struct World {
+    desired: Desired,
+    status: Option<Status>,
+    outcome: Option<Outcome>,
+    standing: Standing,
+    ids: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let desired = Desired::empty(dev());
+        Self { desired, status: None, outcome: None, standing: Standing::default(), ids: 0 }
+    }
+
+    fn push(&mut self, number: u64) {
+        let generation = self.desired.entry.generation.next().unwrap();
+        let revision = Some(commit_id(number));
+        let origin = Some(Origin::Push);
+        self.desired.entry = Entry { generation, revision, origin, at: at(number), ..Entry::default() };
+        self.outcome = None;
+    }
+
+    fn roll_back(&mut self, seconds: u64) {
+        let from = self.desired.entry.clone();
+        self.desired.mark_bad(Bad {
+            image: image(from.generation.0),
+            generation: from.generation,
+            revision: from.revision.clone(),
+            reason: Reason::NeverReady,
+            message: "it never answered".to_owned(),
+            at: at(seconds),
+        });
+        self.desired.entry = Entry {
+            generation: from.generation.next().unwrap(),
+            revision: Some(commit_id(1)),
+            origin: Some(Origin::AutomaticRollback),
+            at: at(seconds),
+            ..Entry::default()
+        };
+        self.outcome = None;
+    }
+
+    fn is(&mut self, condition: Condition, reason: Reason, seconds: u64) {
+        let generation = self.desired.entry.generation.0;
+        if condition == Condition::Ready {
+            self.outcome = Some(Outcome::Ready);
+        }
+        self.status = Some(status(generation, condition, reason, "because", seconds));
+    }
+
+    fn news(&mut self) -> Vec<Announcement> {
+        let facts =
+            Facts { desired: &self.desired, status: self.status.as_ref(), outcome: self.outcome.as_ref() };
+        let ids = &mut self.ids;
+        let mut new_id = || {
+            *ids += 1;
+            format!("incident-{ids}")
+        };
+        announce(&mut self.standing, facts, at(999), &mut new_id)
+    }
+
+    fn kinds(&mut self) -> Vec<&'static str> {
+        let news = self.news();
+        // Nothing is announced a second time.
+        assert_eq!(self.news(), Vec::new());
+        news.iter().map(Announcement::kind).collect()
+    }
+
+    fn state(&self) -> Phase {
+        commit::current(&self.desired, self.status.as_ref(), self.outcome.as_ref()).phase
+    }
+}
+
+#[test]
+fn each_generation_is_announced_as_ready_once_whatever_heals_meanwhile() {
+    let mut world = World::new();
+    world.push(1);
+    assert!(world.kinds().is_empty());
+    world.is(Condition::Progressing, Reason::Building, 1);
+    assert!(world.kinds().is_empty());
+    world.is(Condition::Ready, Reason::AsRecorded, 2);
+    assert_eq!(world.kinds(), ["environment.ready"]);
+    world.is(Condition::Progressing, Reason::Updating, 3);
+    world.is(Condition::Ready, Reason::AsRecorded, 4);
+    assert!(world.kinds().is_empty());
+    world.push(2);
+    world.is(Condition::Ready, Reason::AsRecorded, 5);
+    assert_eq!(world.kinds(), ["environment.ready"]);
+}
+
+#[test]
+fn an_incident_is_one_from_its_failure_over_the_rollback_to_the_recovery() {
+    let mut world = World::new();
+    world.push(1);
+    world.is(Condition::Ready, Reason::AsRecorded, 1);
+    world.news();
+    world.push(2);
+    world.is(Condition::Degraded, Reason::NeverReady, 2);
+    let failed = world.news();
+    world.roll_back(3);
+    let back = world.news();
+    assert_eq!(back[0].kind(), "environment.rolled_back");
+    assert_eq!(back[0].from.as_ref().unwrap().revision, Some(commit_id(2)));
+    assert_eq!(back[0].to.revision, Some(commit_id(1)));
+    assert_eq!(back[0].message, "it never answered");
+    world.is(Condition::RolledBack, Reason::RolledBack, 4);
+    assert!(world.kinds().is_empty());
+    world.push(3);
+    world.is(Condition::Ready, Reason::AsRecorded, 5);
+    let recovered = world.news();
+    assert_eq!(recovered[0].kind(), "environment.recovered");
+    assert!(recovered[0].is_end && recovered[0].also == Some(News::Ready));
+    let incidents = [&failed[0], &back[0], &recovered[0]].map(|news| news.incident.clone());
+    assert_eq!(incidents, [(); 3].map(|()| Some("incident-1".to_owned())));
+}
+
+#[test]
+fn one_incident_is_not_announced_for_each_of_its_reasons_but_for_each_version() {
+    let mut world = World::new();
+    world.push(1);
+    world.is(Condition::Degraded, Reason::SourceUnavailable, 1);
+    assert_eq!(world.kinds(), ["environment.failed"]);
+    world.is(Condition::Degraded, Reason::BuildFailed, 2);
+    assert!(world.kinds().is_empty());
+    world.push(2);
+    assert!(world.kinds().is_empty());
+    world.is(Condition::Degraded, Reason::BuildFailed, 3);
+    assert_eq!(world.kinds(), ["environment.failed"]);
+    assert_eq!(world.ids, 1);
+}
+
+#[test]
+fn a_problem_that_may_pass_by_itself_waits_and_a_permanent_one_does_not() {
+    let mut world = World::new();
+    world.push(1);
+    world.is(Condition::Degraded, Reason::EngineUnavailable, 1);
+    assert_eq!(grace(&world.news()[0]), GRACE);
+    world.push(2);
+    world.is(Condition::Degraded, Reason::BuildFailed, 2);
+    assert_eq!(grace(&world.news()[0]), Duration::ZERO);
+}
+
+#[test]
+fn a_hold_and_its_end_are_announced() {
+    let mut world = World::new();
+    world.push(1);
+    world.is(Condition::Ready, Reason::AsRecorded, 1);
+    world.news();
+    let (reason, by) = ("migration".to_owned(), "alice".to_owned());
+    world.desired.hold = Some(Hold { reason, by, since: at(5), generation: Some(Generation(1)) });
+    let held = world.news();
+    assert_eq!((held[0].kind(), held[0].by.as_deref()), ("environment.held", Some("alice")));
+    world.desired.hold = None;
+    let resumed = world.news();
+    assert_eq!((resumed[0].kind(), resumed[0].at), ("environment.resumed", at(999)));
+    assert_eq!(held[0].incident, resumed[0].incident);
+}
+
+#[test]
+fn an_older_record_is_announced_silently() {
+    let mut world = World::new();
+    world.push(1);
+    world.is(Condition::Ready, Reason::AsRecorded, 1);
+    let facts =
+        Facts { desired: &world.desired, status: world.status.as_ref(), outcome: world.outcome.as_ref() };
+    world.standing = Standing::silent(facts);
+    assert!(world.kinds().is_empty());
+    world.is(Condition::Degraded, Reason::CrashLoop, 2);
+    let facts =
+        Facts { desired: &world.desired, status: world.status.as_ref(), outcome: world.outcome.as_ref() };
+    world.standing = Standing::silent(facts);
+    assert!(world.kinds().is_empty());
+    world.is(Condition::Ready, Reason::AsRecorded, 3);
+    assert_eq!(world.kinds(), ["environment.recovered",]);
+}
+
+#[test]
+fn a_commit_succeeds_only_once_ready_and_then_answers_only_for_its_program() {
+    let mut world = World::new();
+    world.push(1);
+    assert_eq!(world.state(), Phase::Pending);
+    for (reason, phase) in [
+        (Reason::HeadUnknown, Phase::Pending),
+        (Reason::Building, Phase::Running),
+        (Reason::AwaitingHealth, Phase::Running),
+    ] {
+        world.is(Condition::Progressing, reason, 1);
+        assert_eq!(world.state(), phase, "{reason:?}");
+    }
+    for (reason, phase) in [(Reason::BuildFailed, Phase::Failure), (Reason::RegistryDenied, Phase::Error)] {
+        world.is(Condition::Degraded, reason, 1);
+        assert_eq!(world.state(), phase, "{reason:?}");
+    }
+    world.is(Condition::Ready, Reason::AsRecorded, 2);
+    assert_eq!(world.state(), Phase::Success);
+    world.is(Condition::Degraded, Reason::EngineUnavailable, 3);
+    assert_eq!(world.state(), Phase::Success);
+    world.is(Condition::Degraded, Reason::CrashLoop, 4);
+    assert_eq!(world.state(), Phase::Failure);
+    world.push(2);
+    // The status still describes the former commit.
+    assert_eq!(world.state(), Phase::Pending);
+    let (reason, by) = ("migration".to_owned(), "alice".to_owned());
+    world.desired.hold = Some(Hold { reason, by, since: at(5), generation: Some(Generation(1)) });
+    let state = commit::current(&world.desired, None, None);
+    assert_eq!((state.phase, state.description.as_str()), (Phase::Pending, "held by alice: migration"));
+}
+
+#[test]
+fn a_former_commit_ends_as_its_generation_did() {
+    let recorded = Entry { generation: Generation(4), revision: Some(commit_id(9)), ..Entry::default() };
+    let end = |outcome: Option<Outcome>, serves| {
+        let state = commit::former(Generation(3), Phase::Running, outcome.as_ref(), &recorded, serves);
+        state.map(|state| (state.phase, state.description))
+    };
+    let failed = Some(Outcome::Failed("it never answered".into()));
+    assert_eq!(end(failed, true), Some((Phase::Failure, "it never answered".to_owned())));
+    let superseded = end(Some(Outcome::Superseded), false).unwrap();
+    assert_eq!(superseded, (Phase::Superseded, "superseded by 000000000000 (generation 4)".to_owned()));
+    assert_eq!(end(Some(Outcome::Ready), true).unwrap().0, Phase::Replaced);
+    assert_eq!(end(Some(Outcome::Ready), false).unwrap().0, Phase::Success);
+    assert_eq!(end(None, true), None);
+}
+
+fn message(sequence: u64, seconds: u64) -> Message {
+    Message {
+        id: format!("msg_{sequence}"),
+        sequence,
+        target: "notify.team".parse().unwrap(),
+        announcement: Announcement::new(News::Failed, Subject::Environment(dev()), "why\nmore", at(seconds)),
+        grouped: Vec::new(),
+        more: 0,
+        attempts: Attempts::from(at(seconds)),
+    }
+}
+
+#[test]
+fn a_flood_and_stale_messages_become_one_and_nothing_is_lost_from_the_count() {
+    let few: Vec<Message> = (1..FLOOD as u64).map(|number| message(number, number)).collect();
+    assert!(to_group(&few, at(10)).is_empty());
+    assert_eq!(to_group(&few, at(2 * 60 * 60)).len(), few.len());
+    let flood: Vec<Message> = (1..=30).map(|number| message(number, number)).collect();
+    let chosen = to_group(&flood, at(40));
+    assert_eq!(chosen.len(), 30);
+    let one = group(&chosen, "msg_g".into(), at(40)).unwrap();
+    assert_eq!((one.grouped.len(), one.more, one.sequence), (20, 10, 30));
+    assert_eq!(one.title(), "30 messages");
+    assert_eq!(one.grouped.last().unwrap().line, "dev failed: why");
+    let next = message(31, 41);
+    let both = group(&[&one, &next], "msg_h".into(), at(42)).unwrap();
+    assert_eq!((both.title().as_str(), both.more), ("31 messages", 11));
+}
+
+#[test]
+fn pauses_double_to_an_hour_and_a_services_own_wish_is_honoured_up_to_that() {
+    let pauses: Vec<u64> = (1..=12).map(|count| backoff(count).as_secs()).collect();
+    assert_eq!(pauses[..4], [5, 10, 20, 40]);
+    assert_eq!(pauses[11], 3600);
+    let attempts = Attempts::from(at(0));
+    let asked = attempts.failed("429".into(), at(0), Some(Duration::from_secs(77)), MESSAGE_PATIENCE);
+    assert_eq!((asked.next, asked.dead), (at(77), None));
+    let asked = attempts.failed("429".into(), at(0), Some(Duration::from_secs(9_999_999)), MESSAGE_PATIENCE);
+    assert_eq!(asked.next, at(3600));
+    let given_up = asked.failed("x".into(), at(72 * 60 * 60), None, MESSAGE_PATIENCE);
+    assert!(given_up.dead.is_some() && !given_up.is_due(at(99_999_999)));
+}
+
+#[test]
+fn a_channel_gets_its_news_of_its_environments() {
+    let rule = ChannelRule { on: [News::Ready].into(), environments: Some([dev()].into()) };
+    let ready = Announcement::new(News::Ready, Subject::Environment(dev()), "", at(0));
+    assert_eq!(rule.takes(&ready), Some(News::Ready));
+    let recovered = Announcement { also: Some(News::Ready), news: News::Recovered, ..ready.clone() };
+    assert_eq!(rule.takes(&recovered), Some(News::Ready));
+    let failed = Announcement { news: News::Failed, ..ready.clone() };
+    assert_eq!(rule.takes(&failed), None);
+    let other = Subject::Environment(EnvironmentName::new("prod").unwrap());
+    assert_eq!(rule.takes(&Announcement { subject: other, ..ready }), None);
+}
+
+#[test]
+fn a_target_is_its_place_in_the_manifest() {
+    for text in ["notify.team", "repository.app"] {
+        let target: Target = text.parse().unwrap();
+        assert_eq!(target.to_string(), text);
+        assert_eq!(serde_json::to_string(&target).unwrap(), format!("\"{text}\""));
+    }
+    assert!("team".parse::<Target>().is_err());
+}

@@ -1,0 +1,309 @@
+//! Derives outgoing items from a pending write, so that they are stored in the same batch as their facts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::draft::Draft;
+use super::error::RecordError;
+use super::keys;
+use super::store::Kind;
+use crate::model::desired::{Desired, Outcome};
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::outbox::announce::{Facts, Standing, announce, grace};
+use crate::model::outbox::commit::{self, CommitState, Phase};
+use crate::model::outbox::{
+    Announcement, Attempts, Deployment, ForgeRule, Message, News, Projection, Rules, Target,
+};
+use crate::model::status::Status;
+use crate::model::time::Timestamp;
+
+/// Messages that are kept of a channel. Beyond it, the oldest informational ones are dropped first.
+pub(super) const MESSAGES_KEPT: usize = 500;
+/// The key of the number of dropped messages.
+pub(super) const DROPPED: &[u8] = b"outbox_dropped";
+
+/// The facts about one environment, as owned documents.
+struct Known {
+    desired: Option<Desired>,
+    status: Option<Status>,
+    outcome: Option<Outcome>,
+}
+
+/// Adds the outgoing items for every environment whose facts the draft changes.
+pub(super) fn derive(draft: &mut Draft<'_>, rules: &Arc<Rules>) -> Result<(), RecordError> {
+    let touched: BTreeSet<EnvironmentName> = draft
+        .lines()
+        .iter()
+        .filter_map(|line| match line.kind {
+            Kind::Desired | Kind::Status => keys::name(&line.key),
+            Kind::Outcomes => keys::split(&line.key).map(|(environment, _)| environment),
+            _ => None,
+        })
+        .collect();
+    for environment in touched {
+        derive_one(draft, rules, &environment)?;
+    }
+    Ok(())
+}
+
+/// Adds the outgoing items for `environment`.
+pub(super) fn derive_one(
+    draft: &mut Draft<'_>,
+    rules: &Rules,
+    environment: &EnvironmentName,
+) -> Result<(), RecordError> {
+    let key = subject_key(environment);
+    let after = known(environment, |kind, key| draft.pending(kind, key))?;
+    let Some(desired) = &after.desired else {
+        draft.remove(Kind::Standings, key);
+        return forget(draft, environment);
+    };
+    let facts = facts(desired, &after);
+    let stored = draft.pending(Kind::Standings, &key)?;
+    let stored: Option<Standing> = stored.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let mut standing = match &stored {
+        Some(standing) => standing.clone(),
+        None => unannounced(draft, environment)?,
+    };
+    let mut new_id = || uuid::Uuid::new_v4().simple().to_string();
+    for announcement in announce(&mut standing, facts, Timestamp::from(SystemTime::now()), &mut new_id) {
+        post(draft, rules, &announcement)?;
+    }
+    if stored.as_ref() != Some(&standing) {
+        draft.put(Kind::Standings, key, &standing)?;
+    }
+    match rules.forges.get(environment) {
+        Some(rule) => project(draft, rule, desired, facts),
+        None => Ok(()),
+    }
+}
+
+/// The standing before this write: what was recorded without being announced stays so.
+fn unannounced(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Standing, RecordError> {
+    let before = known(environment, |kind, key| draft.store().get(kind, key))?;
+    let Some(desired) = &before.desired else { return Ok(Standing::default()) };
+    Ok(Standing::silent(facts(desired, &before)))
+}
+
+fn facts<'a>(desired: &'a Desired, known: &'a Known) -> Facts<'a> {
+    Facts { desired, status: known.status.as_ref(), outcome: known.outcome.as_ref() }
+}
+
+/// The readable facts about an environment. An unreadable document must not block a write.
+fn known(
+    environment: &EnvironmentName,
+    read: impl Fn(Kind, &[u8]) -> Result<Option<Vec<u8>>, RecordError>,
+) -> Result<Known, RecordError> {
+    let key = environment.as_str().as_bytes();
+    let desired = read(Kind::Desired, key)?;
+    let desired: Option<Desired> = desired.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let status = read(Kind::Status, key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let generation = desired.as_ref().map(|desired| desired.entry.generation).unwrap_or_default();
+    let outcome = read(Kind::Outcomes, &keys::numbered(environment, generation.0))?;
+    let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(Known { desired, status, outcome })
+}
+
+// --- messages -------------------------------------------------------------------------------------
+
+/// Adds a message for each channel that takes `announcement`.
+pub(super) fn post(
+    draft: &mut Draft<'_>,
+    rules: &Rules,
+    announcement: &Announcement,
+) -> Result<(), RecordError> {
+    for (name, rule) in &rules.channels {
+        let target = Target::Channel(name.clone());
+        let waiting = waiting_for(draft, &target)?;
+        let is_unsaid = withdraw_unsaid(draft, announcement, &waiting);
+        let Some(news) = rule.takes(announcement) else { continue };
+        // A problem that nobody was told about needs no end, but a new version may still be news.
+        let news = match (is_unsaid, announcement.also) {
+            (false, _) => news,
+            (true, Some(also)) if rule.on.contains(&also) => also,
+            (true, _) => continue,
+        };
+        let told = Announcement { news, also: None, ..announcement.clone() };
+        put_message(draft, &target, told, &waiting)?;
+    }
+    Ok(())
+}
+
+fn put_message(
+    draft: &mut Draft<'_>,
+    target: &Target,
+    announcement: Announcement,
+    waiting: &[Message],
+) -> Result<(), RecordError> {
+    draft.counters.last_message += 1;
+    let sequence = draft.counters.last_message;
+    let due = announcement.at.after(grace(&announcement));
+    let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
+    let attempts = Attempts::from(due);
+    let message = Message {
+        id,
+        sequence,
+        target: target.clone(),
+        announcement,
+        grouped: Vec::new(),
+        more: 0,
+        attempts,
+    };
+    make_room(draft, waiting)?;
+    draft.put(Kind::Messages, message_key(target, sequence), &message)
+}
+
+/// Removes the message of a problem that ended before it was due. Returns whether there was one.
+fn withdraw_unsaid(draft: &mut Draft<'_>, end: &Announcement, waiting: &[Message]) -> bool {
+    let (Some(incident), true) = (&end.incident, end.is_end) else { return false };
+    let of_incident: Vec<&Message> =
+        waiting.iter().filter(|message| message.announcement.incident.as_ref() == Some(incident)).collect();
+    let is_unsaid = |message: &&Message| {
+        message.attempts.count == 0
+            && message.attempts.next > end.at
+            && matches!(message.announcement.news, News::Failed | News::AgentAway)
+    };
+    // An earlier message of the incident was delivered if only some of them are here.
+    let opens = of_incident.first().is_some_and(is_unsaid) && of_incident.len() == 1;
+    let Some(message) = of_incident.first().filter(|_| opens) else { return false };
+    draft.remove(Kind::Messages, message_key(&message.target, message.sequence));
+    true
+}
+
+/// Drops a message if the channel has too many.
+fn make_room(draft: &mut Draft<'_>, waiting: &[Message]) -> Result<(), RecordError> {
+    if waiting.len() < MESSAGES_KEPT {
+        return Ok(());
+    }
+    let is_informational = |message: &&Message| {
+        matches!(message.announcement.news, News::Ready | News::Held) && message.attempts.dead.is_none()
+    };
+    let dropped = waiting.iter().find(is_informational).or(waiting.first());
+    if let Some(message) = dropped {
+        draft.remove(Kind::Messages, message_key(&message.target, message.sequence));
+        let count = super::status::count(draft.store(), DROPPED)? + 1;
+        draft.put_bytes(Kind::Meta, DROPPED.to_vec(), count.to_be_bytes().to_vec());
+    }
+    Ok(())
+}
+
+/// The messages of a channel, with those of the draft.
+fn waiting_for(draft: &Draft<'_>, target: &Target) -> Result<Vec<Message>, RecordError> {
+    let all = draft.pending_pairs(Kind::Messages, &all_of(target))?;
+    Ok(all.values().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect())
+}
+
+// --- states of commits ----------------------------------------------------------------------------
+
+/// Updates the states of the environment's commits.
+fn project(
+    draft: &mut Draft<'_>,
+    rule: &ForgeRule,
+    desired: &Desired,
+    facts: Facts<'_>,
+) -> Result<(), RecordError> {
+    let environment = &desired.environment;
+    let target = Target::Forge(rule.repository.clone());
+    let entry = &desired.entry;
+    let wanted = commit::current(desired, facts.status, facts.outcome);
+    let serves = wanted.phase == Phase::Success;
+    for (key, row) in states_of(draft, &target, environment)? {
+        if Some(&row.revision) == entry.revision.as_ref() {
+            continue;
+        }
+        let outcome = draft.pending(Kind::Outcomes, &keys::numbered(environment, row.generation.0))?;
+        let outcome: Option<Outcome> = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let state = commit::former(row.generation, row.wanted.phase, outcome.as_ref(), entry, serves);
+        let state = state.unwrap_or_else(|| row.wanted.clone());
+        let is_over = !matches!(state.phase, Phase::Pending | Phase::Running | Phase::Success);
+        let is_shown = state == row.wanted && row.is_shown();
+        if is_over && is_shown {
+            draft.remove(Kind::Projections, key);
+        } else {
+            update(draft, key, &row, state, row.generation)?;
+        }
+    }
+    let Some(revision) = &entry.revision else { return Ok(()) };
+    let key = state_key(&target, environment, revision.as_str());
+    let stored = draft.pending(Kind::Projections, &key)?;
+    let stored: Option<Projection> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let row = stored.unwrap_or_else(|| Projection {
+        target,
+        environment: environment.clone(),
+        revision: revision.clone(),
+        generation: Generation::default(),
+        wanted: wanted.clone(),
+        shown: None,
+        deployment: None,
+        attempts: Attempts::default(),
+    });
+    let deployment = match &row.deployment {
+        None if rule.deployments => Some(Deployment { generation: entry.generation, id: None, shown: None }),
+        other => other.clone().filter(|_| rule.deployments),
+    };
+    update(draft, key, &Projection { deployment, ..row }, wanted, entry.generation)
+}
+
+/// Writes a changed state. A state that is new makes a failed delivery possible again.
+fn update(
+    draft: &mut Draft<'_>,
+    key: Vec<u8>,
+    row: &Projection,
+    wanted: CommitState,
+    generation: Generation,
+) -> Result<(), RecordError> {
+    let is_new = row.wanted != wanted || row.generation != generation;
+    let attempts = match (is_new, row.attempts.dead) {
+        (true, Some(_)) => Attempts::default(),
+        _ => row.attempts.clone(),
+    };
+    let next = Projection { wanted, generation, attempts, ..row.clone() };
+    let stored = draft.pending(Kind::Projections, &key)?;
+    let document = super::store::encode(&next)?;
+    if stored.as_ref() != Some(&document) {
+        draft.put_bytes(Kind::Projections, key, document);
+    }
+    Ok(())
+}
+
+fn states_of(
+    draft: &Draft<'_>,
+    target: &Target,
+    environment: &EnvironmentName,
+) -> Result<Vec<(Vec<u8>, Projection)>, RecordError> {
+    let all = draft.pending_pairs(Kind::Projections, &state_key(target, environment, ""))?;
+    Ok(all.into_iter().filter_map(|(key, value)| Some((key, serde_json::from_slice(&value).ok()?))).collect())
+}
+
+/// Removes the states of a forgotten environment.
+fn forget(draft: &mut Draft<'_>, environment: &EnvironmentName) -> Result<(), RecordError> {
+    for (key, value) in draft.pending_pairs(Kind::Projections, b"")? {
+        let row: Option<Projection> = serde_json::from_slice(&value).ok();
+        if row.is_some_and(|row| row.environment == *environment) {
+            draft.remove(Kind::Projections, key);
+        }
+    }
+    Ok(())
+}
+
+// --- keys -----------------------------------------------------------------------------------------
+
+/// The common prefix of a target's items. No name contains the byte at its end.
+pub(super) fn all_of(target: &Target) -> Vec<u8> {
+    let mut key = target.to_string().into_bytes();
+    key.push(0);
+    key
+}
+
+pub(super) fn message_key(target: &Target, sequence: u64) -> Vec<u8> {
+    [all_of(target), sequence.to_be_bytes().to_vec()].concat()
+}
+
+pub(super) fn state_key(target: &Target, environment: &EnvironmentName, revision: &str) -> Vec<u8> {
+    [all_of(target), keys::all_of(environment), revision.as_bytes().to_vec()].concat()
+}
+
+pub(super) fn subject_key(environment: &EnvironmentName) -> Vec<u8> {
+    format!("environment/{environment}").into_bytes()
+}
