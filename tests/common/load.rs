@@ -47,10 +47,15 @@ pub(crate) struct Tally {
 impl Load {
     /// Starts one client for each way.
     pub(crate) fn start(ways: &[Way]) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, ways)
+    }
+
+    /// Starts one client for each way, to another address.
+    pub(crate) fn start_at(address: Ipv4Addr, ways: &[Way]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |way: &Way| {
             let (way, stop) = (*way, Arc::clone(&stop));
-            spawn(move || ask(way, &stop))
+            spawn(move || ask(address, way, &stop))
         };
         let clients = ways.iter().map(client).collect();
         Self { stop, clients }
@@ -77,11 +82,11 @@ impl Drop for Load {
     }
 }
 
-fn ask(way: Way, stop: &AtomicBool) -> Tally {
+fn ask(address: Ipv4Addr, way: Way, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
-        match tally.request(way, &mut kept) {
+        match tally.request(address, way, &mut kept) {
             Ok((200, page)) => *tally.pages.entry(page).or_default() += 1,
             Ok((status, page)) => tally.failed.push((SystemTime::now(), way, format!("{status} {page}"))),
             Err(error) => tally.failed.push((SystemTime::now(), way, error.to_string())),
@@ -92,7 +97,12 @@ fn ask(way: Way, stop: &AtomicBool) -> Tally {
 }
 
 impl Tally {
-    fn request(&mut self, way: Way, kept: &mut Option<Connection>) -> io::Result<(u16, String)> {
+    fn request(
+        &mut self,
+        address: Ipv4Addr,
+        way: Way,
+        kept: &mut Option<Connection>,
+    ) -> io::Result<(u16, String)> {
         if let Some(mut connection) = kept.take() {
             match connection.ask(way) {
                 // A server may close an idle connection at the very moment of the next request, and
@@ -105,7 +115,7 @@ impl Tally {
                 }
             }
         }
-        let mut connection = Connection::open(way)?;
+        let mut connection = Connection::open(address, way)?;
         let done = connection.ask(way).map_err(|error| error.source)?;
         *kept = Some(connection).filter(|connection| way.keeps && connection.stays);
         Ok(done)
@@ -124,8 +134,8 @@ struct AskError {
 }
 
 impl Connection {
-    fn open(way: Way) -> io::Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, way.port))?;
+    fn open(address: Ipv4Addr, way: Way) -> io::Result<Self> {
+        let stream = TcpStream::connect((address, way.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), stays: true })

@@ -3,6 +3,7 @@
 
 mod away;
 mod end_to_end;
+mod front;
 mod left;
 mod people;
 mod promote;
