@@ -17,6 +17,7 @@ use crate::model::access::Token;
 use crate::model::desired::{Entry, Forget, HistoryEntry};
 use crate::model::event::Event;
 use crate::model::link::Question;
+use crate::model::mount::Mount;
 use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::status::{Condition, Reason};
@@ -252,6 +253,12 @@ impl ApiState {
                 let is_named = !containers.is_empty();
                 let container = || spec.map_or_else(|| name.to_string(), |spec| spec.container.to_string());
                 let containers = if is_named { containers } else { vec![container()] };
+                // Until the agent reports what is left, it is what the manifest declares.
+                let declared = spec.into_iter().flat_map(|spec| &spec.volumes).filter_map(Mount::volume);
+                let volumes = match is_named {
+                    true => volumes,
+                    false => declared.map(|volume| volume.as_str().to_owned()).collect(),
+                };
                 let is_gone = is_away && !self.has_token(&agent);
                 Left { agent: Some(agent), is_away, is_gone, containers, volumes }
             });
