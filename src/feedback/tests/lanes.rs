@@ -291,6 +291,7 @@ impl World {
             volumes: Vec::new(),
             warnings: Vec::new(),
             observed_declaration: None,
+            certificate_until: None,
         };
         let before: BTreeSet<String> = self.waiting();
         let writer = self.handles().status_writer.clone();

@@ -40,6 +40,7 @@ fn status(generation: u64, condition: Condition, reason: Reason, message: &str, 
         volumes: Vec::new(),
         warnings: Vec::new(),
         observed_declaration: None,
+        certificate_until: None,
     }
 }
 
