@@ -4,28 +4,32 @@
 //! [`controller`] keeps comparing the running containers with the record, and acts until the two
 //! match.
 //!
-//! | module | purpose | may import |
-//! | --- | --- | --- |
-//! | [`model`] | the data model: pure data | none of the others |
-//! | [`plan`] | the decision, and its explanation | model |
-//! | [`record`] | the store; the only module that names sled | model, failpoint |
-//! | [`source`] | git | model |
-//! | [`outbound`] | HTTP requests to other hosts: proxies, deadlines, limits | model, tls |
-//! | [`registry`] | credentials, and requests to registries | model, secret, outbound |
-//! | [`context`] | build contexts: ignore rules, archives, overlays | model |
-//! | [`controller`] | the reconcile loops; only its child `docker` names bollard | model, plan, record, source, registry, outbound, context, acme, confined, failpoint |
-//! | [`api`] | webhooks and the HTTP API | model, record |
-//! | [`feedback`] | deliveries to forges and channels | model, record, outbound, secret, tls, failpoint |
-//! | [`cli`] | the command line | model, api (its router, without a daemon) |
-//! | [`acme`] | certificates from an ACME authority for the proxy | model, secret, tls, outbound |
-//! | [`tls`] | certificates, and how clients verify a server | model |
-//! | [`manifest_dir`], [`secret`] | input of users: manifest files, secrets | model, each other |
-//! | [`confined`] | a program isolated from abide: the script of a build | none of the others |
-//! | [`doctor`] | checks of this host for everything that abide needs | model, controller, tls, manifest_dir, daemon |
-//! | [`failpoint`] | points at which a test can kill the daemon | none of the others |
-//! | `fuzz` | input from strangers, as functions of bytes; only with the feature `fuzz` | all |
-//! | [`agent`] | the composition root on another host, and the link to the controller | model, record, controller, tls |
-//! | [`daemon`], [`demo`] | composition roots | all |
+//! | module | purpose |
+//! | --- | --- |
+//! | [`model`] | the data model: pure data |
+//! | [`plan`] | the decision, and its explanation |
+//! | [`record`] | the store; the only module that names sled |
+//! | [`source`] | git |
+//! | [`outbound`] | HTTP requests to other hosts: proxies, deadlines, limits |
+//! | [`registry`] | credentials, and requests to registries |
+//! | [`context`] | build contexts: ignore rules, archives, overlays |
+//! | [`controller`] | the reconcile loops; only its child `docker` names bollard |
+//! | [`api`] | webhooks and the HTTP API |
+//! | [`feedback`] | deliveries to forges and channels |
+//! | [`cli`] | the command line |
+//! | [`acme`] | certificates from an ACME authority for the proxy |
+//! | [`tls`] | certificates, and how clients verify a server |
+//! | [`manifest_dir`] | the folder of manifest files, as it is edited |
+//! | [`secret`] | secrets of the manifest |
+//! | [`confined`] | a program isolated from abide: the script of a build |
+//! | [`doctor`] | checks of this host for everything that abide needs |
+//! | [`failpoint`] | points at which a test can kill the daemon |
+//! | [`telemetry`] | the log |
+//! | `fuzz` | input from strangers, as functions of bytes; only with the feature `fuzz` |
+//! | [`agent`] | the composition root on another host, and the link to the controller |
+//! | [`daemon`], [`demo`] | composition roots |
+//!
+//! The table in `docs/ARCHITECTURE.md` states which module may import which.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 

@@ -75,8 +75,8 @@ impl ApiState {
 
 fn unknown(text: &str, names: &BTreeSet<EnvironmentName>) -> String {
     let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
-    let near = |name: &&EnvironmentName| distance(text, name.as_str()) <= TYPING_ERRORS;
-    let meant = names.iter().filter(near).min_by_key(|name| distance(text, name.as_str()));
+    let distance = |name: &EnvironmentName| strsim::osa_distance(&shown, name.as_str());
+    let meant = names.iter().filter(|name| distance(name) <= TYPING_ERRORS).min_by_key(|name| distance(name));
     match meant {
         Some(meant) => format!("unknown environment `{shown}`; did you mean `{meant}`?"),
         None if names.is_empty() => format!("unknown environment `{shown}`; the manifest declares none"),
@@ -87,37 +87,22 @@ fn unknown(text: &str, names: &BTreeSet<EnvironmentName>) -> String {
     }
 }
 
-/// The number of letters to add, remove or change to turn one text into the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut above: Vec<usize> = (0..=other.len()).collect();
-    for (row, letter) in one.chars().enumerate().take(80) {
-        let mut line = vec![row + 1];
-        for (column, with) in other.iter().enumerate() {
-            let changed = above[column] + usize::from(letter != *with);
-            line.push(changed.min(above[column + 1] + 1).min(line[column] + 1));
-        }
-        above = line;
-    }
-    above[other.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn distances_count_letters() {
-        for (one, other, expected) in [
-            ("", "", 0),
-            ("test", "test", 0),
-            ("tset", "test", 2),
-            ("tes", "test", 1),
-            ("", "dev", 3),
-            ("ä", "a", 1),
-        ] {
-            assert_eq!(distance(one, other), expected, "{one} {other}");
-            assert_eq!(distance(other, one), expected, "{other} {one}");
+    fn a_mistyped_name_is_found_and_a_long_one_costs_nothing() {
+        let names = ["dev", "test"].map(|name| EnvironmentName::new(name).unwrap()).into();
+        for (text, expected) in [("tset", "did you mean `test`?"), ("de", "did you mean `dev`?")] {
+            assert!(unknown(text, &names).ends_with(expected), "{}", unknown(text, &names));
+        }
+        for other in ["production", "", &"test".repeat(10_000)] {
+            assert!(
+                unknown(other, &names).ends_with("known environments: dev, test"),
+                "{}",
+                unknown(other, &names)
+            );
         }
     }
 }
