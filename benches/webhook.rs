@@ -23,7 +23,7 @@ use abide::manifest_dir;
 use abide::model::desired::Hint;
 use abide::model::name::{CommitId, EnvironmentName, RepositoryName};
 use abide::model::time::Timestamp;
-use abide::record::{self, Delivery, Handles};
+use abide::record::{self, Handles, Push};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use sled::transaction::{ConflictableTransactionError, Transactional as _};
@@ -93,13 +93,13 @@ fn now() -> Timestamp {
 
 /// The write of a push, without the HTTP request.
 async fn record_alone(handles: &Handles, number: usize) {
-    let delivery = Delivery {
+    let push = Push {
         id: Some(format!("alone-{number}")),
         repository: RepositoryName::new("site").unwrap(),
         hint: Hint { revision: commit(number), by: "github (alice)".to_owned(), at: now() },
     };
     let dev = EnvironmentName::new("dev").unwrap();
-    let outcome = handles.writer.push(delivery, &[dev]).await.unwrap();
+    let outcome = handles.writer.push(push, &[dev]).await.unwrap();
     assert_eq!(outcome.recorded.len(), 1);
 }
 

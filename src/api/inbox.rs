@@ -6,13 +6,13 @@ use tokio::sync::watch;
 
 use super::ManifestState;
 use super::webhook::registry::TagInbox;
-use super::webhook::{Hook, Inbox, RecordOutcome, Recorded, StoreError};
+use super::webhook::{Hook, Inbox, StoreError};
 use crate::model::container::Secret;
-use crate::model::desired::{Hint, TagHint};
+use crate::model::desired::TagHint;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::reference::{RegistryHost, TaggedImage};
 use crate::model::spec::Supply;
-use crate::record::{Delivery, DesiredWriter};
+use crate::record::{DesiredWriter, Push, PushOutcome};
 use crate::secret;
 
 /// The current manifest, and the handle that updates the record.
@@ -75,15 +75,11 @@ impl Inbox for RecordInbox {
         following.map(|(name, _)| name.clone()).collect()
     }
 
-    async fn record(&self, recorded: Recorded) -> Result<RecordOutcome, StoreError> {
-        let delivery = Delivery {
-            id: recorded.id,
-            repository: recorded.repository,
-            hint: Hint { revision: recorded.revision, by: recorded.by, at: recorded.at },
-        };
-        match self.writer.push(delivery, &recorded.environments).await {
-            Ok(outcome) => Ok(RecordOutcome { recorded: outcome.recorded, repeated: outcome.repeated }),
-            Err(error) => Err(StoreError(Box::new(error))),
-        }
+    async fn record(
+        &self,
+        push: Push,
+        environments: Vec<EnvironmentName>,
+    ) -> Result<PushOutcome, StoreError> {
+        self.writer.push(push, &environments).await.map_err(|error| StoreError(Box::new(error)))
     }
 }

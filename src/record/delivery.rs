@@ -19,10 +19,11 @@ pub(super) const REMEMBERED: usize = 24_000;
 /// Deliveries that are removed with each new one. The limit keeps every delivery fast.
 const FORGOTTEN_AT_ONCE: usize = 64;
 
-/// A push as a webhook delivered it.
+/// A push of one branch as a webhook delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// The provider's id of the delivery, if it has one.
+pub struct Push {
+    /// The provider's id of the delivery, if it has one. A later branch of the same delivery has an id of its
+    /// own.
     pub id: Option<String>,
     /// The repository of the webhook. Ids are unique only within one repository's webhook.
     pub repository: RepositoryName,
@@ -30,27 +31,27 @@ pub struct Delivery {
     pub hint: Hint,
 }
 
-/// The result of a delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The result of recording a push.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PushOutcome {
-    /// The environments that will check the branch because of it.
+    /// The environments that did not know the commit, and will check the branch because of it.
     pub recorded: Vec<EnvironmentName>,
     /// Whether a delivery with this id came before.
     pub repeated: bool,
 }
 
 /// Records the delivery, and returns whether it was known already.
-pub(super) fn remember(draft: &mut Draft<'_>, delivery: &Delivery) -> Result<bool, RecordError> {
-    let Some(id) = &delivery.id else { return Ok(false) };
-    let hash = hash(&delivery.repository, id);
+pub(super) fn remember(draft: &mut Draft<'_>, push: &Push) -> Result<bool, RecordError> {
+    let Some(id) = &push.id else { return Ok(false) };
+    let hash = hash(&push.repository, id);
     if draft.store().get(Kind::Deliveries, &hash)?.is_some() {
         return Ok(true);
     }
-    let at = delivery.hint.at.as_millis().to_be_bytes().to_vec();
+    let at = push.hint.at.as_millis().to_be_bytes().to_vec();
     draft.put_bytes(Kind::DeliveryTimes, by_age(&at, &hash), Vec::new());
     draft.put_bytes(Kind::Deliveries, hash, at);
     draft.counters.deliveries += 1;
-    forget(draft, delivery.hint.at)?;
+    forget(draft, push.hint.at)?;
     Ok(false)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::delivery::{self, Delivery, PushOutcome};
+use super::delivery::{self, Push, PushOutcome};
 use super::draft::Draft;
 use super::error::{RecordError, WriteError};
 use super::export::{self, Export};
@@ -56,15 +56,15 @@ impl DesiredWriter {
     /// Returns [`RecordError`] if the write failed; nothing was recorded then.
     pub async fn push(
         &self,
-        delivery: Delivery,
+        push: Push,
         environments: &[EnvironmentName],
     ) -> Result<PushOutcome, RecordError> {
         let environments = environments.to_vec();
         let work = move |draft: &mut Draft<'_>| {
-            let repeated = delivery::remember(draft, &delivery)?;
+            let repeated = delivery::remember(draft, &push)?;
             let mut recorded = Vec::new();
             for environment in environments {
-                if announce(draft, &environment, &delivery.hint)? {
+                if announce(draft, &environment, &push.hint)? {
                     recorded.push(environment);
                 }
             }

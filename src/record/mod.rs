@@ -39,7 +39,7 @@ mod token;
 
 pub use crate::model::desired::GoBack;
 pub use bell::{Bell, Bells};
-pub use delivery::{Delivery, PushOutcome};
+pub use delivery::{Push, PushOutcome};
 pub use desired::{Change, DesiredWriter, Guard};
 pub use error::{OpenError, RecordError, WriteError};
 pub use export::{EnvironmentExport, Export};

@@ -8,7 +8,7 @@ use crate::model::desired::{Desired, Hint, Origin, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, Generation, RepositoryName};
 use crate::model::status::{Condition, Reason, Status};
-use crate::record::{Bell, Delivery};
+use crate::record::{Bell, Push};
 
 fn record_of(api: &Api, environment: &str) -> Desired {
     api.handles.desired.get(&name(environment)).unwrap()
@@ -311,12 +311,12 @@ async fn a_sync_tells_what_git_answers() {
 async fn nothing_is_promoted_while_a_push_is_not_looked_at_unless_it_is_named() {
     let api = api();
     api.ready("test", 4).await;
-    let delivery = Delivery {
+    let push = Push {
         id: None,
         repository: RepositoryName::new("keepwork").unwrap(),
         hint: Hint { revision: commit(5), by: "github (alice)".into(), at: at(999) },
     };
-    api.handles.writer.push(delivery, &[name("test")]).await.unwrap();
+    api.handles.writer.push(push, &[name("test")]).await.unwrap();
     let unnamed = json!({"from": "test", "seen": digest(4).to_string()});
     api.post("prod/promote", unnamed.clone()).await.refuses(409, "git has not answered yet");
     let named = json!({"from": "test", "digest": digest(4).to_string()});

@@ -19,9 +19,11 @@ use super::text::tame;
 use super::{Delivery, Event, RefChange, content};
 use crate::api::serve::Standing;
 use crate::model::container::Secret;
+use crate::model::desired::Hint;
 use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
+use crate::record::{Push, PushOutcome};
 
 /// A webhook to serve.
 #[derive(Clone, Debug)]
@@ -32,35 +34,6 @@ pub struct Hook {
     pub secret: Secret,
     /// The repository, as the manifest names it.
     pub name: RepositoryName,
-}
-
-/// A push to record for the environments that track its branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// The delivery's ID. The second and later branches of one delivery have `/1`, `/2` and so on
-    /// appended, so that none counts as a repetition of the first.
-    pub id: Option<String>,
-    /// The repository.
-    pub repository: RepositoryName,
-    /// The branch.
-    pub branch: BranchName,
-    /// The announced commit.
-    pub revision: CommitId,
-    /// The sender: `github (alice)`.
-    pub by: String,
-    /// When it arrived.
-    pub at: Timestamp,
-    /// The environments that track the branch; at least one.
-    pub environments: Vec<EnvironmentName>,
-}
-
-/// The result of recording a push.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecordOutcome {
-    /// The environments that did not know the commit.
-    pub recorded: Vec<EnvironmentName>,
-    /// Whether the delivery's ID was seen before.
-    pub repeated: bool,
 }
 
 /// Writing the record failed. The cause goes to the log; senders are only asked to retry.
@@ -76,8 +49,12 @@ pub trait Inbox: Clone + Send + Sync + 'static {
     /// Returns the environments that track a branch, as declared now.
     fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName>;
 
-    /// Records a push; it is on disk when this returns.
-    fn record(&self, push: Recorded) -> impl Future<Output = Result<RecordOutcome, StoreError>> + Send;
+    /// Records a push for the environments that track its branch; it is on disk when this returns.
+    fn record(
+        &self,
+        push: Push,
+        environments: Vec<EnvironmentName>,
+    ) -> impl Future<Output = Result<PushOutcome, StoreError>> + Send;
 }
 
 /// The limits of each hook and of all hooks together.
@@ -250,16 +227,10 @@ impl<S: Inbox> WebhookState<S> {
         let mut recorded = Vec::new();
         let mut known = None;
         for (index, (branch, (revision, environments))) in wanted.into_iter().enumerate() {
-            let push = Recorded {
-                id: numbered(delivery.id.as_deref(), index),
-                repository: repository.clone(),
-                branch: branch.clone(),
-                revision: revision.clone(),
-                by: delivery.by.clone(),
-                at,
-                environments,
-            };
-            let outcome = self.inbox.record(push).await.map_err(|error| not_stored(&error))?;
+            let hint = Hint { revision: revision.clone(), by: delivery.by.clone(), at };
+            let id = numbered(delivery.id.as_deref(), index);
+            let push = Push { id, repository: repository.clone(), hint };
+            let outcome = self.inbox.record(push, environments).await.map_err(|error| not_stored(&error))?;
             if outcome.recorded.is_empty() {
                 known = Some(known_already(branch, revision, outcome.repeated));
             }
@@ -309,6 +280,8 @@ impl<S: Inbox> WebhookState<S> {
 type Target<'a> = (&'a CommitId, Vec<EnvironmentName>);
 type Wanted<'a> = BTreeMap<&'a BranchName, Target<'a>>;
 
+/// The second and later branches of one delivery have `/1`, `/2` and so on appended to its id, so that none
+/// counts as a repetition of the first.
 fn numbered(id: Option<&str>, index: usize) -> Option<String> {
     id.map(|id| if index == 0 { id.to_owned() } else { format!("{id}/{index}") })
 }

@@ -37,7 +37,7 @@ use crate::model::name::{BranchName, CommitId};
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
 
-pub use endpoint::{Hook, Inbox, RecordOutcome, Recorded, StoreError, WebhookLimits, WebhookState, routes};
+pub use endpoint::{Hook, Inbox, StoreError, WebhookLimits, WebhookState, routes};
 pub use mac::check_secret;
 pub use tally::Tally;
 

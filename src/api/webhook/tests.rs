@@ -18,6 +18,7 @@ use sha2::Sha256;
 
 use super::*;
 use crate::model::name::{EnvironmentName, RepositoryName};
+use crate::record::{Push, PushOutcome};
 
 const SECRET: &str = "a-secret-that-no-one-published";
 const SIGNING_TOKEN: &str = "whsec_c2l4dGVlbi1ieXRlcy1vci1tb3JlLW9mLWtleQ==";
@@ -235,7 +236,7 @@ struct MemoryInbox {
     hooks: BTreeMap<String, Hook>,
     follows: BTreeMap<String, Vec<EnvironmentName>>,
     heads: Arc<Mutex<BTreeMap<EnvironmentName, CommitId>>>,
-    seen: Arc<Mutex<Vec<Recorded>>>,
+    seen: Arc<Mutex<Vec<Push>>>,
     is_full: bool,
 }
 
@@ -263,7 +264,7 @@ impl MemoryInbox {
         }
     }
 
-    fn seen(&self) -> Vec<Recorded> {
+    fn seen(&self) -> Vec<Push> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -277,7 +278,11 @@ impl Inbox for MemoryInbox {
         self.follows.get(branch.as_str()).cloned().unwrap_or_default()
     }
 
-    async fn record(&self, push: Recorded) -> Result<RecordOutcome, StoreError> {
+    async fn record(
+        &self,
+        push: Push,
+        environments: Vec<EnvironmentName>,
+    ) -> Result<PushOutcome, StoreError> {
         if self.is_full {
             return Err(StoreError("no space left on device".into()));
         }
@@ -285,13 +290,13 @@ impl Inbox for MemoryInbox {
         let repeated = push.id.is_some() && seen.iter().any(|earlier| earlier.id == push.id);
         let mut heads = self.heads.lock().unwrap();
         let mut recorded = Vec::new();
-        for environment in &push.environments {
-            let before = heads.insert(environment.clone(), push.revision.clone());
-            if before.as_ref() != Some(&push.revision) {
+        for environment in &environments {
+            let before = heads.insert(environment.clone(), push.hint.revision.clone());
+            if before.as_ref() != Some(&push.hint.revision) {
                 recorded.push(environment.clone());
             }
         }
         seen.push(push.clone());
-        Ok(RecordOutcome { recorded, repeated })
+        Ok(PushOutcome { recorded, repeated })
     }
 }

@@ -14,7 +14,7 @@ mod writer;
 
 use tempfile::TempDir;
 
-use super::{Change, Delivery, Handles, open};
+use super::{Change, Handles, Push, open};
 use crate::model::desired::{Hint, Hold, Image, Origin};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, RepositoryName};
 use crate::model::time::Timestamp;
@@ -64,9 +64,9 @@ fn hint(number: u64) -> Hint {
     Hint { revision: commit(number), by: format!("github (user {number})"), at: at(number) }
 }
 
-fn delivery(id: &str, number: u64) -> Delivery {
+fn delivery(id: &str, number: u64) -> Push {
     let repository = RepositoryName::new("keepwork").unwrap();
-    Delivery { id: Some(id.to_owned()), repository, hint: hint(number) }
+    Push { id: Some(id.to_owned()), repository, hint: hint(number) }
 }
 
 fn set(number: u64) -> Change {

@@ -36,8 +36,8 @@ async fn a_push_is_recorded_for_who_follows_its_branch() {
         let seen = inbox.seen();
         assert_eq!(seen.len(), 1);
         assert_eq!(seen[0].repository.as_str(), hook);
-        assert_eq!((seen[0].branch.as_str(), seen[0].revision.as_str()), ("dev", COMMIT));
-        assert_eq!((seen[0].by.as_str(), seen[0].at), (format!("{hook} (alice)").as_str(), NOW));
+        assert_eq!(seen[0].hint.revision.as_str(), COMMIT);
+        assert_eq!((seen[0].hint.by.as_str(), seen[0].hint.at), (format!("{hook} (alice)").as_str(), NOW));
     }
 }
 
