@@ -13,8 +13,6 @@ mod clock;
 mod docker;
 mod ends;
 mod fleet;
-mod follow;
-mod follow_registry;
 mod forget;
 mod front;
 mod generations;
@@ -24,14 +22,13 @@ mod inspections;
 mod intent;
 mod jobs;
 mod lives;
-mod looks;
 mod managed;
 mod mount_policy;
 mod mounts;
 mod output;
 mod pass;
-mod paths;
 mod point;
+mod polling;
 mod previous;
 mod probe;
 mod pull;
@@ -46,7 +43,7 @@ mod turns;
 mod wake;
 mod watch;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,12 +65,12 @@ use builder::{Attempts, Builder, Overlays};
 use docker::Engine;
 pub use docker::EngineFacts;
 use fleet::Fleet;
-use follow::FollowTrouble;
 use front::Front;
 use guard::Guard;
 use jobs::Jobs;
-use looks::Looks;
 use pass::{EngineState, Pass};
+use polling::PollErrors;
+use polling::looks::Looks;
 use previous::PreviousOutput;
 use probe::Prober;
 use push::Pusher;
@@ -131,7 +128,7 @@ pub struct Settings {
 pub struct Controller {
     pass: Arc<Pass>,
     wake: Wake,
-    follow_trouble: FollowTrouble,
+    errors: PollErrors,
     resynced: channel::Receiver<Option<Timestamp>>,
     resync: Duration,
 }
@@ -167,14 +164,14 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let registries = Arc::new(Registries::new(settings.manifest.clone()));
     let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
     let guard = Guard::open(&settings.dirs.guard);
-    let follow_trouble = FollowTrouble::default();
+    let errors = PollErrors::default();
     let keeper = guard::Keeper {
         guard: guard.clone(),
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
         manifest: settings.manifest.clone(),
         engine_state: engine_state.clone(),
-        trouble: Arc::clone(&follow_trouble),
+        trouble: Arc::clone(&errors),
     };
     let acme = Acme::new(settings.dirs.certificates.clone());
     let previous = PreviousOutput::new(settings.dirs.previous.clone());
@@ -224,9 +221,8 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         wake: wake.clone(),
         bells: settings.bells,
         manifest: settings.manifest,
-        follow_trouble: Arc::clone(&follow_trouble),
-        registry_followers: follow_registry::RegistryFollowers::default(),
-        announced: HashMap::new(),
+        errors: Arc::clone(&errors),
+        pollers: polling::Pollers::default(),
         questions,
         engine_state: state,
         resynced: announced,
@@ -236,7 +232,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         authority: settings.authority,
         stop: stop.clone(),
     };
-    let controller = Controller { pass, wake, follow_trouble, resynced, resync: settings.resync };
+    let controller = Controller { pass, wake, errors, resynced, resync: settings.resync };
     let supervisor = tokio::spawn(supervisor.run());
     (controller, Running { stop, supervisor, jobs, engine, guard, keeper })
 }
@@ -350,7 +346,7 @@ impl Controller {
             EngineState::Lost(why) => vec![format!("cannot query the Docker Engine: {why}")],
         };
         warnings.extend(self.left_here());
-        let trouble = self.follow_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(trouble.values().cloned());
         warnings.extend(self.pass.front.warnings());
         warnings

@@ -1,7 +1,6 @@
 //! The supervisor: it runs a worker for each environment and a poller for each repository in the manifest.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,22 +15,19 @@ use tracing::{error, info, warn};
 
 use super::authority::Authority;
 use super::clock::now;
-use super::follow::{Findings, FollowTrouble, Follower};
-use super::follow_registry::{RegistryFollowers, Tools};
 use super::forget;
 use super::front;
 use super::guard;
 use super::managed::registry::RegistryReconciler;
 use super::pass::{EngineState, Pass, PassError};
-use super::paths::{self, Paths};
+use super::polling::{Findings, PollErrors, Pollers, Tools};
 use super::sweep::Sweeper;
 use super::wake::Wake;
 use super::watch::Watch;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
-use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
-use crate::model::spec::Manifest;
-use crate::model::spec::{EnvironmentSpec, RepositorySpec, Supply};
+use crate::model::name::EnvironmentName;
+use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
@@ -63,10 +59,8 @@ pub(super) struct Supervisor {
     pub(super) wake: Wake,
     pub(super) bells: Bells,
     pub(super) manifest: channel::Receiver<Arc<Manifest>>,
-    pub(super) follow_trouble: FollowTrouble,
-    pub(super) registry_followers: RegistryFollowers,
-    /// The wakeup of each poller.
-    pub(super) announced: HashMap<RepositoryName, Arc<Notify>>,
+    pub(super) errors: PollErrors,
+    pub(super) pollers: Pollers,
     /// Environments whose head or digest is to be requested at once.
     pub(super) questions: mpsc::Receiver<EnvironmentName>,
     pub(super) engine_state: channel::Sender<EngineState>,
@@ -104,8 +98,7 @@ impl Supervisor {
         tasks.spawn(supervised("guard", stop(), move || keeper.clone().run()));
         let mut bells = self.bells.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
-        let mut followers: HashMap<RepositoryName, (Followed, DropGuard)> = HashMap::new();
-        self.staff(&tasks, &mut workers, &mut followers);
+        self.sync_tasks(&tasks, &mut workers);
         let stop = self.stop.clone();
         let mut resynced = self.resynced.subscribe();
         loop {
@@ -114,7 +107,7 @@ impl Supervisor {
                 bell = bells.recv() => self.hear(bell, &tasks),
                 changed = self.manifest.changed() => match changed {
                     Ok(()) => {
-                        self.staff(&tasks, &mut workers, &mut followers);
+                        self.sync_tasks(&tasks, &mut workers);
                         // An environment may run again on a host that was to be cleared of it.
                         self.forget_all(&tasks);
                     }
@@ -126,11 +119,11 @@ impl Supervisor {
                     self.name_orphans().await;
                     self.forget_all(&tasks);
                 }
-                Some(environment) = self.questions.recv() => self.ring_follower(&environment),
+                Some(environment) = self.questions.recv() => self.ask_poller(&environment),
                 Ok(()) = self.authority.changed() => self.wake.ring_all(),
             }
         }
-        drop((workers, followers));
+        drop(workers);
         tasks.close();
         tasks.wait().await;
     }
@@ -200,8 +193,7 @@ impl Supervisor {
             Ok(Bell::Status(_) | Bell::Event(_)) => {}
             Err(_) => {
                 self.wake.ring_all();
-                self.announced.values().for_each(|announced| announced.notify_one());
-                self.registry_followers.announce_all();
+                self.pollers.announce_all();
             }
         }
     }
@@ -211,30 +203,17 @@ impl Supervisor {
     fn announce(&self, environment: &EnvironmentName) {
         let Ok(desired) = self.pass.desired.get(environment) else { return };
         if desired.hint.is_some() || desired.tag_hint.is_some() || desired.asked.is_some() {
-            self.ring_follower(environment);
+            self.ask_poller(environment);
         }
     }
 
     /// Makes the poller of an environment's branch or tag ask at once.
-    fn ring_follower(&self, environment: &EnvironmentName) {
-        let manifest = self.manifest.borrow();
-        let repository = manifest.environments.get(environment).and_then(|spec| match &spec.supply {
-            Supply::Branch { repository, .. } => Some(repository),
-            _ => None,
-        });
-        if let Some(announced) = repository.and_then(|repository| self.announced.get(repository)) {
-            announced.notify_one();
-        }
-        self.registry_followers.announce(&manifest, environment);
+    fn ask_poller(&self, environment: &EnvironmentName) {
+        self.pollers.announce(&self.manifest.borrow(), environment);
     }
 
     /// Starts the missing tasks of the manifest, and ends those that it no longer has.
-    fn staff(
-        &mut self,
-        tasks: &TaskTracker,
-        workers: &mut HashMap<EnvironmentName, DropGuard>,
-        followers: &mut HashMap<RepositoryName, (Followed, DropGuard)>,
-    ) {
+    fn sync_tasks(&mut self, tasks: &TaskTracker, workers: &mut HashMap<EnvironmentName, DropGuard>) {
         let manifest = self.manifest.borrow_and_update().clone();
         self.adopt(&manifest);
         // Environments of an agent are left to the agent.
@@ -245,23 +224,15 @@ impl Supervisor {
         }
         let here = manifest.environments.iter().filter(|(_, spec)| here(spec));
         self.pass.guard.retain(&here.map(|(environment, _)| environment.clone()).collect());
-        let wanted = followed(&manifest);
-        followers.retain(|repository, (followed, _)| wanted.get(repository) == Some(followed));
-        for (repository, followed) in wanted {
-            if let Entry::Vacant(vacant) = followers.entry(repository) {
-                let guard = self.start_follower(tasks, vacant.key(), &followed);
-                vacant.insert((followed, guard));
-            }
-        }
-        let tools = self.registry_tools();
-        self.registry_followers.staff(&manifest, &tools, tasks, &self.stop);
+        let tools = self.poll_tools();
+        self.pollers.sync_tasks(&manifest, &tools, &self.pass.builder, tasks, &self.stop);
         self.wake.ring_all();
     }
 
     /// Returns a factory for reconcilers of the managed registry.
     fn registry(&self) -> impl Fn() -> RegistryReconciler + Send + use<> {
         let (pass, manifest) = (Arc::clone(&self.pass), self.manifest.clone());
-        let trouble = Arc::clone(&self.follow_trouble);
+        let trouble = Arc::clone(&self.errors);
         move || {
             RegistryReconciler::new(
                 Arc::clone(&pass.engine),
@@ -275,22 +246,18 @@ impl Supervisor {
         }
     }
 
-    fn registry_tools(&self) -> Tools {
+    fn poll_tools(&self) -> Tools {
         Tools {
             registries: Arc::clone(&self.pass.registries),
             desired: self.pass.desired.clone(),
             wake: self.wake.clone(),
-            trouble: Arc::clone(&self.follow_trouble),
-            findings: self.findings(),
-        }
-    }
-
-    fn findings(&self) -> Findings {
-        Findings {
-            looks: self.pass.looks.clone(),
-            desired: self.pass.desired.clone(),
-            resolver: self.pass.resolver.clone(),
-            writer: self.pass.writer.clone(),
+            errors: Arc::clone(&self.errors),
+            findings: Findings {
+                looks: self.pass.looks.clone(),
+                desired: self.pass.desired.clone(),
+                resolver: self.pass.resolver.clone(),
+                writer: self.pass.writer.clone(),
+            },
         }
     }
 
@@ -309,29 +276,6 @@ impl Supervisor {
             pass.prober.forget(&environment);
             pass.turns.leave(&environment);
         });
-        stop.drop_guard()
-    }
-
-    fn start_follower(
-        &mut self,
-        tasks: &TaskTracker,
-        repository: &RepositoryName,
-        followed: &Followed,
-    ) -> DropGuard {
-        let (stop, findings) = (self.stop.child_token(), self.findings());
-        followed.followers.iter().for_each(|(environment, _)| findings.looks.forget(environment));
-        let announced = self.announced.entry(repository.clone()).or_default();
-        let follower = Follower {
-            repository: repository.clone(),
-            url: followed.spec.url.clone(),
-            login: followed.spec.login.clone(),
-            poll: followed.spec.poll,
-            followers: followed.followers.clone(),
-            paths: Arc::new(Paths::new(&self.pass, &followed.spec.url, followed.paths.clone())),
-            announced: Arc::clone(announced),
-            findings,
-        };
-        tasks.spawn(supervised("branch poller", stop.clone(), move || follower.clone().run()));
         stop.drop_guard()
     }
 
@@ -378,32 +322,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// A tracked repository. If it changes, the poller is replaced.
-#[derive(Clone, PartialEq)]
-struct Followed {
-    spec: RepositorySpec,
-    followers: Vec<(EnvironmentName, BranchName)>,
-    /// The patterns of those whose build declares paths.
-    paths: BTreeMap<EnvironmentName, Vec<String>>,
-}
-
-fn followed(manifest: &Manifest) -> HashMap<RepositoryName, Followed> {
-    let mut followed: HashMap<RepositoryName, Followed> = HashMap::new();
-    for (environment, declared) in &manifest.environments {
-        let Supply::Branch { repository, branch } = &declared.supply else { continue };
-        let Some(spec) = manifest.repositories.get(repository) else { continue };
-        let entry = followed.entry(repository.clone());
-        let (followers, paths) = (Vec::new(), BTreeMap::new());
-        let followed = entry.or_insert_with(|| Followed { spec: spec.clone(), followers, paths });
-        let patterns = declared.build.as_ref().map(paths::patterns).unwrap_or_default();
-        if !patterns.is_empty() {
-            followed.paths.insert(environment.clone(), patterns);
-        }
-        followed.followers.push((environment.clone(), branch.clone()));
-    }
-    followed
 }
 
 /// Runs the reconciles of one environment, one after the other.

@@ -9,8 +9,8 @@ use tracing::{info, warn};
 use super::Guard;
 use crate::controller::docker::guard::{GuardOptions, PROGRAM};
 use crate::controller::docker::{Engine, EngineError};
-use crate::controller::follow::FollowTrouble;
 use crate::controller::pass::EngineState;
+use crate::controller::polling::PollErrors;
 use crate::model::container::label;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
@@ -31,7 +31,7 @@ pub(in crate::controller) struct Keeper {
     pub(in crate::controller) record: String,
     pub(in crate::controller) manifest: watch::Receiver<Arc<Manifest>>,
     pub(in crate::controller) engine_state: watch::Receiver<EngineState>,
-    pub(in crate::controller) trouble: FollowTrouble,
+    pub(in crate::controller) trouble: PollErrors,
 }
 
 impl Keeper {

@@ -16,9 +16,9 @@ use super::{Managed, Next, Obstacle};
 use crate::controller::docker::{
     AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, Engine, EngineError, HeldImage,
 };
-use crate::controller::follow::FollowTrouble;
 use crate::controller::guard::Guard;
 use crate::controller::host_file;
+use crate::controller::polling::PollErrors;
 use crate::controller::registries::Registries;
 use crate::model::container::label;
 use crate::model::mount::{AbsolutePath, Mount, VolumeName};
@@ -48,7 +48,7 @@ pub(in crate::controller) struct RegistryReconciler {
     pub(in crate::controller) record: String,
     pub(in crate::controller) desired: DesiredReader,
     pub(in crate::controller) manifest: watch::Receiver<Arc<Manifest>>,
-    pub(in crate::controller) trouble: FollowTrouble,
+    pub(in crate::controller) trouble: PollErrors,
     container: Managed,
     /// Notified when a pull of its image ends.
     pulled: Arc<Notify>,
@@ -62,7 +62,7 @@ impl RegistryReconciler {
         record: String,
         desired: DesiredReader,
         manifest: watch::Receiver<Arc<Manifest>>,
-        trouble: FollowTrouble,
+        trouble: PollErrors,
     ) -> Self {
         let pulled = Arc::new(Notify::new());
         let (of, notified) = (Arc::clone(&engine), Arc::clone(&pulled));

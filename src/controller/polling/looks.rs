@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::clock::now;
+use crate::controller::clock::now;
 use crate::model::look::{Asked, Look, SourceTrouble};
 use crate::model::name::EnvironmentName;
 use crate::model::status::Reason;

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::builder::Builder;
-use super::pass::Pass;
 use crate::context::ignore::IgnoreRules;
+use crate::controller::builder::Builder;
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, EnvironmentName};
 use crate::model::spec::{BuildSpec, BuildStep, Recipe};
 use crate::record::DesiredReader;
 
 /// The relevant paths of the environments of one repository.
-pub(crate) struct Paths {
+pub(super) struct Paths {
     builder: Arc<Builder>,
     desired: DesiredReader,
     url: String,
@@ -23,9 +22,13 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    pub(super) fn new(pass: &Pass, url: &str, patterns: BTreeMap<EnvironmentName, Vec<String>>) -> Self {
-        let (builder, desired) = (Arc::clone(&pass.builder), pass.desired.clone());
-        Self { builder, desired, url: url.to_owned(), patterns, passed: Mutex::default() }
+    pub(super) fn new(
+        builder: Arc<Builder>,
+        desired: DesiredReader,
+        url: String,
+        patterns: BTreeMap<EnvironmentName, Vec<String>>,
+    ) -> Self {
+        Self { builder, desired, url, patterns, passed: Mutex::default() }
     }
 
     /// Whether a branch's head differs from the recorded commit in a path that concerns the environment. If

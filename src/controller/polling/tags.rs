@@ -1,0 +1,143 @@
+//! The tags in one registry, and whether pushed images still exist there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Tools;
+use super::findings::unrecorded;
+use super::looks::Unknown;
+use crate::controller::clock::now;
+use crate::model::desired::Image;
+use crate::model::error::chain;
+use crate::model::look::Asked;
+use crate::model::name::EnvironmentName;
+use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
+use crate::model::spec::{Manifest, Supply};
+use crate::model::status::Reason;
+use crate::model::time::Timestamp;
+use crate::registry::RegistryError;
+
+/// The tracked tags and pushed images of one registry.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tags {
+    pub(super) host: RegistryHost,
+    pub(super) interval: Duration,
+    /// The environments that push there, each with its repository.
+    pub(super) pushers: Vec<(EnvironmentName, ImageRepository)>,
+    /// The environments that track a tag there.
+    pub(super) tracking: Vec<(EnvironmentName, TaggedImage)>,
+}
+
+/// The tracked tags of every registry.
+pub(super) fn all(manifest: &Manifest) -> HashMap<RegistryHost, Tags> {
+    let mut all: HashMap<RegistryHost, Tags> = HashMap::new();
+    let empty = |host: &RegistryHost| Tags {
+        host: host.clone(),
+        interval: manifest.registries.get(host).cloned().unwrap_or_default().poll,
+        pushers: Vec::new(),
+        tracking: Vec::new(),
+    };
+    for (environment, spec) in &manifest.environments {
+        if let Some(repository) = &spec.push {
+            let host = repository.host();
+            let tags = all.entry(host.clone()).or_insert_with(|| empty(host));
+            tags.pushers.push((environment.clone(), repository.clone()));
+        }
+        if let Supply::Tag { image } = &spec.supply {
+            let host = image.repository.host();
+            let tags = all.entry(host.clone()).or_insert_with(|| empty(host));
+            tags.tracking.push((environment.clone(), image.clone()));
+        }
+    }
+    all
+}
+
+impl Tags {
+    /// Asks for the digest of each tag and records it. Returns whether all of them are known now.
+    pub(super) async fn ask(&self, tools: &Tools, pause: Duration) -> bool {
+        let mut all_known = true;
+        for (environment, image) in &self.tracking {
+            let from = now();
+            let found = record(environment, image, from, tools).await;
+            let asked = Asked { from, to: now() };
+            all_known &= tools.findings.note(environment, asked, found, pause).await;
+        }
+        all_known
+    }
+
+    /// Checks whether the recorded images still exist in their registries, and reports errors that keep this
+    /// unknown. Returns whether the answer is known for all images.
+    pub(super) async fn look_for_pushed(&self, tools: &Tools) -> bool {
+        let mut errors = BTreeSet::new();
+        for (environment, repository) in &self.pushers {
+            errors.extend(is_present(environment, repository, tools).await.err());
+        }
+        let (is_known, name) = (errors.is_empty(), format!("registry {}", self.host));
+        let why = errors.into_iter().collect::<Vec<_>>().join("; ");
+        let mut all = tools.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_known {
+            if all.remove(&name).is_some() {
+                info!(registry = %self.host, "registry is reachable again");
+            }
+        } else {
+            let sentence = format!("{name}: {why}");
+            if all.insert(name, sentence.clone()).as_ref() != Some(&sentence) {
+                warn!(registry = %self.host, why, "cannot check the pushed images in the registry");
+            }
+        }
+        is_known
+    }
+}
+
+/// Applies the digest of a tag to the record.
+async fn record(
+    environment: &EnvironmentName,
+    image: &TaggedImage,
+    from: Timestamp,
+    tools: &Tools,
+) -> Result<(), Unknown> {
+    let digest = tools.registries.digest(image).await.map_err(|error| unknown(&error))?;
+    let named = Image { reference: Some(image.repository.to_string()), digest: Some(digest), id: None };
+    let (note, asked) = (format!("tag {image}"), Asked { from, to: now() });
+    let moved = tools.findings.resolver.advance_tag(environment, named, note, asked).await;
+    if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
+        info!(%environment, %generation, tag = %image, "tag updated");
+    }
+    Ok(())
+}
+
+/// Checks whether the recorded image still exists where it was pushed. Registries lose deployed images by
+/// garbage collection or a lost disk, and nobody notices before the next pull.
+async fn is_present(
+    environment: &EnvironmentName,
+    to: &ImageRepository,
+    tools: &Tools,
+) -> Result<(), String> {
+    let desired = tools.desired.get(environment).map_err(|error| chain(&error))?;
+    let Some(Image { reference: Some(reference), digest: Some(digest), .. }) = desired.entry.image else {
+        return Ok(());
+    };
+    if reference != to.to_string() {
+        return Ok(());
+    }
+    let was_lost = tools.registries.is_lost(&reference, &digest);
+    let is_there = tools.registries.look_for(to, &digest).await.map_err(|error| error.to_string())?;
+    if !is_there && !was_lost {
+        warn!(%environment, %reference, %digest, "the recorded image is missing in the registry");
+        tools.wake.ring(environment);
+    }
+    Ok(())
+}
+
+/// The reason why a registry returned no digest for a tag.
+fn unknown(error: &RegistryError) -> Unknown {
+    let (reason, is_answer) = match error {
+        RegistryError::Unavailable { .. } => (Reason::RegistryUnavailable, false),
+        RegistryError::Denied { .. } => (Reason::RegistryDenied, false),
+        RegistryError::NotFound { .. } => (Reason::ImageNotFound, true),
+    };
+    Unknown { reason, message: error.to_string(), is_answer }
+}
