@@ -1,8 +1,8 @@
 //! Removes all that a record owns, for a demo that leaves nothing behind. The reconcile loop never does
 //! this.
 
-use super::builder::tag_prefix;
 use super::docker::{Engine, EngineError, guard, holder};
+use crate::controller::jobs::builder::tag_prefix;
 use crate::model::container::label;
 use crate::model::name::NetworkName;
 

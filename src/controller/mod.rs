@@ -4,44 +4,20 @@
 //! the engine. No code outside this module reaches Docker. [`Controller`] has the requests that others may
 //! make; none of them changes anything.
 
-mod act;
-mod authority;
-mod before;
-mod builder;
+mod cache;
 pub mod cleanup;
 mod clock;
 mod docker;
-mod ends;
-mod fleet;
-mod forget;
+mod environment;
 mod front;
-mod generations;
 mod guard;
 mod host_file;
-mod inspections;
-mod intent;
 mod jobs;
-mod lives;
 mod managed;
-mod mount_policy;
-mod mounts;
-mod output;
-mod pass;
-mod point;
 mod polling;
-mod previous;
-mod probe;
-mod pull;
-mod push;
-mod registries;
-mod remote;
-mod report;
-mod slots;
 mod supervise;
 mod sweep;
-mod turns;
 mod wake;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,28 +37,28 @@ use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
 use crate::source::SourceError;
-use builder::{Attempts, Builder, Overlays};
+use cache::fleet::Fleet;
 use docker::Engine;
 pub use docker::EngineFacts;
-use fleet::Fleet;
+use environment::pass::{EngineState, Pass};
+use environment::previous::PreviousOutput;
+use environment::probe::Prober;
+use environment::turns::Turns;
 use front::Front;
 use guard::Guard;
 use jobs::Jobs;
-use pass::{EngineState, Pass};
+use jobs::builder::{Attempts, Builder, Overlays};
+use jobs::push::Pusher;
+use jobs::registries::Registries;
 use polling::PollErrors;
 use polling::looks::Looks;
-use previous::PreviousOutput;
-use probe::Prober;
-use push::Pusher;
-use registries::Registries;
 use sweep::Sweeper;
-use turns::Turns;
 use wake::Wake;
 
-pub use authority::{Authority, Grant};
-pub use builder::StateDirs;
 pub use clock::now;
-pub use mount_policy::MountPolicy;
+pub use environment::authority::{Authority, Grant};
+pub use environment::mount_policy::MountPolicy;
+pub use jobs::builder::StateDirs;
 
 /// How often every environment is reconciled even without a wakeup.
 pub const RESYNC: Duration = Duration::from_secs(30);

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::builder::{ASIDE, name_of, tag_prefix};
 use super::docker::{Engine, EngineError, FoundImage, Urgency};
 use super::jobs::Jobs;
-use super::pull::keep_name;
+use crate::controller::jobs::builder::{ASIDE, name_of, tag_prefix};
+use crate::controller::jobs::pull::keep_name;
 use crate::model::build::{BuildRecord, BuildResult};
 use crate::model::container::label;
 use crate::model::desired::{HistoryEntry, Image, Outcome};

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use super::clock::now;
 use super::docker::{AuxiliarySpec, Engine, EngineError, HeldImage, SeenAuxiliary};
-use super::pull::pull_declared;
-use super::registries::Registries;
+use crate::controller::jobs::pull::pull_declared;
+use crate::controller::jobs::registries::Registries;
 use crate::model::name::ContainerName;
 use crate::model::observed::ContainerState;
 use crate::model::time::Timestamp;

@@ -18,8 +18,8 @@ use crate::controller::docker::{
 };
 use crate::controller::guard::Guard;
 use crate::controller::host_file;
+use crate::controller::jobs::registries::Registries;
 use crate::controller::polling::PollErrors;
-use crate::controller::registries::Registries;
 use crate::model::container::label;
 use crate::model::mount::{AbsolutePath, Mount, VolumeName};
 use crate::model::name::Digest;

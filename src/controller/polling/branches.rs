@@ -10,7 +10,7 @@ use super::findings::unrecorded;
 use super::looks::Unknown;
 use super::paths::{self, Paths};
 use crate::controller::clock::now;
-use crate::controller::remote::remote;
+use crate::controller::jobs::remote::remote;
 use crate::model::error::chain;
 use crate::model::look::Asked;
 use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};

@@ -17,10 +17,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::builder::Builder;
-use super::registries::Registries;
 use super::supervise::supervised;
 use super::wake::Wake;
+use crate::controller::jobs::builder::Builder;
+use crate::controller::jobs::registries::Registries;
 use crate::model::name::{EnvironmentName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{Manifest, Supply};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::ignore::IgnoreRules;
-use crate::controller::builder::Builder;
+use crate::controller::jobs::builder::Builder;
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, EnvironmentName};
 use crate::model::spec::{BuildSpec, BuildStep, Recipe};

@@ -27,10 +27,10 @@ use tokio::sync::{Notify, watch as channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
+use crate::controller::cache::fleet::Fleet;
 use crate::controller::docker::Engine;
-use crate::controller::fleet::Fleet;
-use crate::controller::pass::EngineState;
-use crate::controller::registries::Registries;
+use crate::controller::environment::pass::EngineState;
+use crate::controller::jobs::registries::Registries;
 use crate::model::manifest::{SourceFile, parse};
 
 /// The timeout on a host that is busy with other tests.

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
-use super::Controller;
-use super::clock::now;
-use super::docker::EngineError;
+use crate::controller::Controller;
+use crate::controller::clock::now;
+use crate::controller::docker::EngineError;
 use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
 use crate::model::observed::{ContainerState, SeenContainer};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tracing::info;
 
-use super::clock::now;
-use super::docker::{Engine, EngineError, holder};
-use super::jobs::JobKey;
 use super::pass::{Pass, Planned};
-use super::pull::{Pull, host_of, pull_declared};
+use crate::controller::clock::now;
+use crate::controller::docker::{Engine, EngineError, holder};
+use crate::controller::jobs::JobKey;
+use crate::controller::jobs::pull::{Pull, host_of, pull_declared};
 use crate::failpoint;
 use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
@@ -23,14 +23,14 @@ use crate::plan::{Need, PlannedStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
 /// A failed step and its error.
-pub(super) struct Failed {
-    pub(super) step: Step,
-    pub(super) why: StepError,
+pub(in crate::controller) struct Failed {
+    pub(in crate::controller) step: Step,
+    pub(in crate::controller) why: StepError,
 }
 
 /// The reason why a step failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StepError {
+pub(in crate::controller) enum StepError {
     /// The engine refused it, or did not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -47,7 +47,7 @@ pub(super) enum StepError {
 
 impl Failed {
     /// The cause of the failure.
-    pub(super) fn cause(&self) -> Cause {
+    pub(in crate::controller) fn cause(&self) -> Cause {
         match &self.why {
             StepError::Engine(error) => error.cause(),
             // The policy belongs to the host.
@@ -88,7 +88,7 @@ fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p Ab
 impl Pass {
     /// Takes the steps of a plan in order, until one fails. Then inspects the containers that were touched
     /// again, so that the next plan never relies on an outdated state.
-    pub(super) async fn act(&self, planned: &Planned) -> Result<(), Failed> {
+    pub(in crate::controller) async fn act(&self, planned: &Planned) -> Result<(), Failed> {
         let mut touched = BTreeSet::new();
         let mut made = Made::default();
         let mut result = Ok(());

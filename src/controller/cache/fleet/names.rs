@@ -108,7 +108,7 @@ pub(super) fn foreign_names(listed: &Listed) -> Vec<(String, NameHolder)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::fleet::tests::seen;
+    use crate::controller::cache::fleet::tests::seen;
 
     fn made_for(environment: &str, name: &str, id: &str) -> SeenContainer {
         let labels = BTreeMap::from([(label::ENVIRONMENT.to_owned(), environment.to_owned())]);

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::docker::Urgency;
 use super::pass::{Pass, PassError, Planned};
-use super::wake::Wake;
+use crate::controller::docker::Urgency;
+use crate::controller::wake::Wake;
 use crate::model::name::EnvironmentName;
 use crate::plan;
 
@@ -22,7 +22,7 @@ fn default_parallel() -> usize {
 
 /// The turns of one host. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Turns {
+pub(in crate::controller) struct Turns {
     wake: Wake,
     queue: Arc<Mutex<Queue>>,
 }
@@ -34,13 +34,13 @@ struct Queue {
 }
 
 impl Turns {
-    pub(super) fn new(wake: Wake) -> Self {
+    pub(in crate::controller) fn new(wake: Wake) -> Self {
         Self { wake, queue: Arc::default() }
     }
 
     /// Takes one of `most` turns. `false`: it waits for one, and gets a wakeup then. Taking a turn again is
     /// allowed.
-    pub(super) fn take(&self, environment: &EnvironmentName, most: usize) -> bool {
+    pub(in crate::controller) fn take(&self, environment: &EnvironmentName, most: usize) -> bool {
         let mut queue = self.queue();
         if queue.updating.contains(environment) {
             return true;
@@ -58,7 +58,7 @@ impl Turns {
     }
 
     /// Returns a turn, or cancels the wait for one. The longest waiting environment gets a wakeup.
-    pub(super) fn leave(&self, environment: &EnvironmentName) {
+    pub(in crate::controller) fn leave(&self, environment: &EnvironmentName) {
         let mut queue = self.queue();
         let waited = queue.waiting.len();
         queue.waiting.retain(|waiting| waiting != environment);
@@ -74,7 +74,7 @@ impl Turns {
 
 impl Pass {
     /// The part of the plan that the environment's turn allows, and its urgency.
-    pub(super) fn in_turn(&self, planned: Planned) -> Result<(Planned, Urgency), PassError> {
+    pub(in crate::controller) fn in_turn(&self, planned: Planned) -> Result<(Planned, Urgency), PassError> {
         let environment = &planned.intent.environment;
         if !plan::takes_turn(&planned.plan, &planned.observed) {
             if plan::gives_turn_back(&planned.plan) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 use tracing::debug;
 
-use super::docker::Engine;
+use crate::controller::docker::Engine;
 use crate::model::logs::{LogOptions, last_lines};
 use crate::model::name::EnvironmentName;
 
@@ -18,18 +18,18 @@ const LINES: usize = 2_000;
 
 /// One file for each environment. Output may contain anything that a program prints, so only the daemon's
 /// user can read the files.
-pub(super) struct PreviousOutput {
+pub(in crate::controller) struct PreviousOutput {
     dir: PathBuf,
 }
 
 impl PreviousOutput {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(in crate::controller) fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
     /// Keeps the end of the output of a container that is about to be removed. A failure does not prevent
     /// the removal.
-    pub(super) async fn keep(&self, engine: &Engine, environment: &EnvironmentName, id: &str) {
+    pub(in crate::controller) async fn keep(&self, engine: &Engine, environment: &EnvironmentName, id: &str) {
         let options = LogOptions { tail: Some(LINES), ..LogOptions::default() };
         let kept = match engine.output_bytes(id, &options).await {
             Ok(output) if output.is_empty() => Ok(()),
@@ -42,7 +42,7 @@ impl PreviousOutput {
     }
 
     /// Returns the kept output, or its last `tail` lines; `None`: none was kept.
-    pub(super) async fn read(
+    pub(in crate::controller) async fn read(
         &self,
         environment: &EnvironmentName,
         tail: Option<usize>,
@@ -58,7 +58,7 @@ impl PreviousOutput {
     }
 
     /// Removes the kept output of an environment that is forgotten.
-    pub(super) fn forget(&self, environment: &EnvironmentName) -> io::Result<()> {
+    pub(in crate::controller) fn forget(&self, environment: &EnvironmentName) -> io::Result<()> {
         match fs::remove_file(self.path(environment)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

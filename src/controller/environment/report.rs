@@ -3,8 +3,8 @@
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::clock::now;
 use super::pass::{Pass, PassError, Planned};
+use crate::controller::clock::now;
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
 use crate::model::name::EnvironmentName;
@@ -13,7 +13,7 @@ use crate::model::time::Timestamp;
 use crate::plan;
 
 impl Pass {
-    pub(super) async fn report(
+    pub(in crate::controller) async fn report(
         &self,
         planned: Planned,
         before: Option<Status>,
@@ -70,7 +70,7 @@ impl Pass {
 
     /// Reports that the engine does not answer, and changes nothing else: this does not show whether the
     /// containers run.
-    pub(super) async fn report_error(
+    pub(in crate::controller) async fn report_error(
         &self,
         environment: &EnvironmentName,
         error: &PassError,
@@ -109,7 +109,12 @@ fn is_acquiring(reason: Reason) -> bool {
 }
 
 /// The status for a plan, with `memory` beside it.
-pub(super) fn status(planned: &Planned, before: Option<&Status>, at: Timestamp, memory: &Memory) -> Status {
+pub(in crate::controller) fn status(
+    planned: &Planned,
+    before: Option<&Status>,
+    at: Timestamp,
+    memory: &Memory,
+) -> Status {
     let verdict = &planned.plan.verdict;
     let same = before
         .filter(|before| before.condition == verdict.condition && before.reason == verdict.reason)

@@ -21,7 +21,7 @@ const LATE: Duration = Duration::from_secs(20);
 
 /// The known ends of containers.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
+pub(in crate::controller) struct Ends {
     /// The start of the period without missed events, by the clock of this host.
     since: Timestamp,
     /// The last signal that a container was sent, with its time, by container.
@@ -31,15 +31,15 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    pub(super) fn witness_from(&mut self, now: Timestamp) {
+    pub(in crate::controller) fn witness_from(&mut self, now: Timestamp) {
         self.since = now;
     }
 
-    pub(super) fn note_signal(&mut self, id: &str, signal: u8, at: Timestamp) {
+    pub(in crate::controller) fn note_signal(&mut self, id: &str, signal: u8, at: Timestamp) {
         self.signals.insert(id.to_owned(), (signal, at));
     }
 
-    pub(super) fn note_end(&mut self, id: &str, at: Timestamp) {
+    pub(in crate::controller) fn note_end(&mut self, id: &str, at: Timestamp) {
         let is_due_to = |(signal, sent): (u8, Timestamp)| {
             let within = if ENDING.contains(&signal) { AFTER_SIGNAL } else { AFTER_OTHER_SIGNAL };
             at <= sent.after(within)
@@ -48,13 +48,13 @@ impl Ends {
         self.ends.insert(id.to_owned(), (at, by_signal));
     }
 
-    pub(super) fn forget(&mut self, id: &str) {
+    pub(in crate::controller) fn forget(&mut self, id: &str) {
         self.signals.remove(id);
         self.ends.remove(id);
     }
 
     /// The known cause of a container's end at `at`.
-    pub(super) fn witness(&self, id: &str, at: Timestamp, now: Timestamp) -> Witness {
+    pub(in crate::controller) fn witness(&self, id: &str, at: Timestamp, now: Timestamp) -> Witness {
         let is_same = |end: &Timestamp| *end <= at.after(SAME_END) && at <= end.after(SAME_END);
         match self.ends.get(id).filter(|(end, _)| is_same(end)) {
             Some((_, true)) => Witness::AfterSignal,

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::authority::Authority;
-use super::builder::{Builder, Inputs, Task};
-use super::clock::now;
-use super::docker::{Engine, EngineError, holder};
-use super::fleet::Fleet;
-use super::front::Front;
-use super::guard::Guard;
 use super::intent;
-use super::jobs::{JobKey, Jobs};
 use super::mount_policy::MountPolicy;
-use super::polling::looks::Looks;
 use super::previous::PreviousOutput;
 use super::probe::{ProbeTarget, Prober};
-use super::push::Pusher;
-use super::registries::Registries;
 use super::turns::Turns;
+use crate::controller::cache::fleet::Fleet;
+use crate::controller::clock::now;
+use crate::controller::docker::{Engine, EngineError, holder};
+use crate::controller::front::Front;
+use crate::controller::guard::Guard;
+use crate::controller::jobs::builder::{Builder, Inputs, Task};
+use crate::controller::jobs::push::Pusher;
+use crate::controller::jobs::registries::Registries;
+use crate::controller::jobs::{JobKey, Jobs};
+use crate::controller::polling::looks::Looks;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
@@ -41,37 +41,37 @@ use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWr
 const ROUNDS: usize = 10;
 
 /// The shared state of reconciles. There is one for each daemon, shared by all workers.
-pub(super) struct Pass {
-    pub(super) engine: Arc<Engine>,
-    pub(super) fleet: Arc<Fleet>,
-    pub(super) jobs: Jobs,
-    pub(super) turns: Turns,
-    pub(super) prober: Prober,
-    pub(super) front: Front,
-    pub(super) guard: Guard,
-    pub(super) builder: Arc<Builder>,
-    pub(super) registries: Arc<Registries>,
-    pub(super) pusher: Pusher,
-    pub(super) previous: PreviousOutput,
-    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
-    pub(super) desired: DesiredReader,
-    pub(super) resolver: Resolver,
-    pub(super) status: StatusReader,
-    pub(super) writer: StatusWriter,
+pub(in crate::controller) struct Pass {
+    pub(in crate::controller) engine: Arc<Engine>,
+    pub(in crate::controller) fleet: Arc<Fleet>,
+    pub(in crate::controller) jobs: Jobs,
+    pub(in crate::controller) turns: Turns,
+    pub(in crate::controller) prober: Prober,
+    pub(in crate::controller) front: Front,
+    pub(in crate::controller) guard: Guard,
+    pub(in crate::controller) builder: Arc<Builder>,
+    pub(in crate::controller) registries: Arc<Registries>,
+    pub(in crate::controller) pusher: Pusher,
+    pub(in crate::controller) previous: PreviousOutput,
+    pub(in crate::controller) manifest: watch::Receiver<Arc<Manifest>>,
+    pub(in crate::controller) desired: DesiredReader,
+    pub(in crate::controller) resolver: Resolver,
+    pub(in crate::controller) status: StatusReader,
+    pub(in crate::controller) writer: StatusWriter,
     /// Whether the containers of the host are known: an unreachable engine does not mean an empty host.
-    pub(super) engine_state: watch::Receiver<EngineState>,
+    pub(in crate::controller) engine_state: watch::Receiver<EngineState>,
     /// Notified when an environment has become ready.
-    pub(super) deployed: Arc<Notify>,
-    pub(super) looks: Looks,
-    pub(super) mount_policy: MountPolicy,
+    pub(in crate::controller) deployed: Arc<Notify>,
+    pub(in crate::controller) looks: Looks,
+    pub(in crate::controller) mount_policy: MountPolicy,
     /// The authority to act on the record.
-    pub(super) authority: watch::Receiver<Authority>,
-    pub(super) record: String,
+    pub(in crate::controller) authority: watch::Receiver<Authority>,
+    pub(in crate::controller) record: String,
 }
 
 /// Whether the known state of the host can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum EngineState {
+pub(in crate::controller) enum EngineState {
     /// The state is not known yet.
     Unasked,
     /// Listed since the connection was made.
@@ -81,27 +81,27 @@ pub(super) enum EngineState {
 }
 
 /// A plan and its complete input.
-pub(super) struct Planned {
-    pub(super) spec: EnvironmentSpec,
-    pub(super) desired: Desired,
-    pub(super) intent: Intent,
-    pub(super) observed: Observed,
-    pub(super) task: Option<Task>,
-    pub(super) job: Option<JobKey>,
-    pub(super) plan: Plan,
+pub(in crate::controller) struct Planned {
+    pub(in crate::controller) spec: EnvironmentSpec,
+    pub(in crate::controller) desired: Desired,
+    pub(in crate::controller) intent: Intent,
+    pub(in crate::controller) observed: Observed,
+    pub(in crate::controller) task: Option<Task>,
+    pub(in crate::controller) job: Option<JobKey>,
+    pub(in crate::controller) plan: Plan,
     /// The warnings of the entry's build and of its certificates.
-    pub(super) warnings: Vec<String>,
+    pub(in crate::controller) warnings: Vec<String>,
     /// When the first of its certificates expires.
-    pub(super) certificate_until: Option<Timestamp>,
+    pub(in crate::controller) certificate_until: Option<Timestamp>,
     /// The mark of the declaration behind the plan.
-    pub(super) mark: Option<String>,
+    pub(in crate::controller) mark: Option<String>,
     /// The reconcile state before the plan.
-    pub(super) memory: Memory,
+    pub(in crate::controller) memory: Memory,
 }
 
 impl Planned {
     /// The address of the program, through the network attachment of `seen`.
-    pub(super) fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
+    pub(in crate::controller) fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
         let address = (*seen.networks.get(network.as_str())?)?;
         Some((address, self.spec.port?).into())
@@ -110,7 +110,7 @@ impl Planned {
 
 /// The reason why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PassError {
+pub(in crate::controller) enum PassError {
     /// The record cannot be read or written.
     #[error("the record")]
     Record(#[from] RecordError),
@@ -122,7 +122,10 @@ pub(super) enum PassError {
 impl Pass {
     /// Reconciles one environment until nothing is left to do now. Returns the latest time to run again, if
     /// something is pending.
-    pub(super) async fn run(&self, environment: &EnvironmentName) -> Result<Option<Timestamp>, PassError> {
+    pub(in crate::controller) async fn run(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<Timestamp>, PassError> {
         for _ in 0..ROUNDS {
             let Some(planned) = self.plan(environment).await? else { return Ok(None) };
             self.tell_of_generations(&planned.desired).await?;
@@ -148,7 +151,10 @@ impl Pass {
 
     // --- snapshot -----------------------------------------------------------------------------
 
-    pub(super) async fn plan(&self, environment: &EnvironmentName) -> Result<Option<Planned>, PassError> {
+    pub(in crate::controller) async fn plan(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<Planned>, PassError> {
         self.engine_is_known().await?;
         let keeps_what_runs = self.is_alone().await;
         // Read after the wait: the controller may have sent another declaration meanwhile.
@@ -297,7 +303,7 @@ impl Pass {
     }
 
     /// The name of the image of sandboxes.
-    pub(super) fn holder_image(&self) -> String {
+    pub(in crate::controller) fn holder_image(&self) -> String {
         match &self.manifest.borrow().holder {
             HolderImage::Named(name) => name.clone(),
             HolderImage::Own | HolderImage::Off => holder::PROGRAM.image(),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::docker::{Engine, EngineError};
-use super::jobs::{Ended, Progress};
 use super::registries::{Registries, Trouble, explained, until_quiet_is_over};
+use crate::controller::docker::{Engine, EngineError};
+use crate::controller::jobs::{Ended, Progress};
 use crate::model::cause;
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
@@ -13,19 +13,19 @@ use crate::model::spec::RegistryAccess;
 use crate::model::status::Reason;
 
 /// An image that is pulled for an environment.
-pub(super) struct Pull {
-    pub(super) engine: Arc<Engine>,
-    pub(super) registries: Arc<Registries>,
-    pub(super) environment: EnvironmentName,
+pub(in crate::controller) struct Pull {
+    pub(in crate::controller) engine: Arc<Engine>,
+    pub(in crate::controller) registries: Arc<Registries>,
+    pub(in crate::controller) environment: EnvironmentName,
     /// The repository as the record names it.
-    pub(super) reference: String,
-    pub(super) digest: Digest,
+    pub(in crate::controller) reference: String,
+    pub(in crate::controller) digest: Digest,
 }
 
 impl Pull {
     /// Pulls it. A digest that the registry does not have is a permanent failure, which the plan doubts
     /// after a while. A registry that does not answer or denies access is a temporary one.
-    pub(super) async fn run(self, progress: Progress) -> Ended {
+    pub(in crate::controller) async fn run(self, progress: Progress) -> Ended {
         match self.pull(&progress).await {
             Ok(image) => Ended::Got(image),
             Err(Trouble::NotThere(message)) => {
@@ -119,7 +119,7 @@ fn no_platform(name: &str, words: &str, there_are: &[String]) -> String {
 
 /// Pulls an image by its name in the manifest: for abide's own containers, which no record names. The tag is
 /// `latest`, if the name has neither a tag nor a digest.
-pub(super) async fn pull_declared(
+pub(in crate::controller) async fn pull_declared(
     engine: &Engine,
     registries: &Registries,
     name: &str,
@@ -130,7 +130,7 @@ pub(super) async fn pull_declared(
 }
 
 /// The registry of an image with a tag, a digest or neither.
-pub(super) fn host_of(name: &str) -> Option<RegistryHost> {
+pub(in crate::controller) fn host_of(name: &str) -> Option<RegistryHost> {
     let name = name.split_once('@').map_or(name, |(name, _)| name);
     let tagged = name.parse::<TaggedImage>().map(|image| image.repository);
     let repository = tagged.or_else(|_| name.parse::<ImageRepository>()).ok()?;
@@ -154,7 +154,7 @@ fn gone_again(error: EngineError) -> EngineError {
 }
 
 /// Repository and tag of the name that keeps a pulled image here.
-pub(super) fn keep_name(environment: &EnvironmentName, digest: &Digest) -> (String, String) {
+pub(in crate::controller) fn keep_name(environment: &EnvironmentName, digest: &Digest) -> (String, String) {
     (format!("abide/{environment}"), format!("keep-{}", digest.short()))
 }
 

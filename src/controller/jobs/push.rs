@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::docker::Engine;
-use super::jobs::{Ended, Progress};
 use super::registries::{Registries, Trouble, explained, until_quiet_is_over};
+use crate::controller::docker::Engine;
+use crate::controller::jobs::{Ended, Progress};
 use crate::model::desired::Image;
 use crate::model::name::Digest;
 use crate::model::reference::{ImageRepository, TaggedImage};
@@ -14,14 +14,19 @@ use crate::registry::RegistryError;
 
 /// Pushes images of this engine.
 #[derive(Clone)]
-pub(super) struct Pusher {
-    pub(super) engine: Arc<Engine>,
-    pub(super) registries: Arc<Registries>,
+pub(in crate::controller) struct Pusher {
+    pub(in crate::controller) engine: Arc<Engine>,
+    pub(in crate::controller) registries: Arc<Registries>,
 }
 
 impl Pusher {
     /// Pushes an image that is here, as a job. No error is a permanent failure of the image.
-    pub(super) async fn run(self, id: Digest, repository: ImageRepository, progress: Progress) -> Ended {
+    pub(in crate::controller) async fn run(
+        self,
+        id: Digest,
+        repository: ImageRepository,
+        progress: Progress,
+    ) -> Ended {
         let pushed = self.push(&id, &repository, &progress).await;
         let pause = self.registries.quiet_for(repository.host()).unwrap_or_default();
         match pushed {
@@ -34,7 +39,7 @@ impl Pusher {
     }
 
     /// Pushes the image `id`, and returns it by the name that every host can pull.
-    pub(super) async fn push(
+    pub(in crate::controller) async fn push(
         &self,
         id: &Digest,
         repository: &ImageRepository,

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::ask::{Answer, Asker};
-use super::clock::now;
-use super::docker::Engine;
-use super::wake::Wake;
+use crate::controller::clock::now;
+use crate::controller::docker::Engine;
+use crate::controller::wake::Wake;
 use crate::model::name::EnvironmentName;
 use crate::model::observed::Readiness;
 use crate::model::spec::{HealthSpec, Probe, Publish};

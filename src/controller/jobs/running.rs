@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use super::clock;
-use super::docker::Urgency;
 use super::slots::Slots;
-use super::wake::Wake;
+use crate::controller::clock;
+use crate::controller::docker::Urgency;
+use crate::controller::wake::Wake;
 use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
 use crate::model::desired::Image;

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::docker::{EngineError, Login, Logins};
+use crate::controller::docker::{EngineError, Login, Logins};
 use crate::model::cause::{self, Cause};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
@@ -23,10 +23,10 @@ use crate::registry::{Client, Credentials, KeyringError, RegistryError};
 const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
 
 /// The pause after a registry's rate limit, if the registry names none.
-pub(super) const RATE_LIMITED: Duration = Duration::from_secs(60);
+pub(in crate::controller) const RATE_LIMITED: Duration = Duration::from_secs(60);
 
 /// The registries of the current manifest.
-pub(super) struct Registries {
+pub(in crate::controller) struct Registries {
     client: Client,
     manifest: watch::Receiver<Arc<Manifest>>,
     /// The images that registries were found to have lost, as `repository@digest`.
@@ -37,7 +37,7 @@ pub(super) struct Registries {
 
 /// The reason why an image could not be pushed or pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(in crate::controller) enum Trouble {
     /// The registry has no such image.
     NotThere(String),
     /// There is no image for this host's platform.
@@ -49,7 +49,7 @@ pub(super) enum Trouble {
 impl Trouble {
     /// Adds the name of the registry if the registry is the cause: the engine often returns only the
     /// registry's answer.
-    pub(super) fn with(self, host: &RegistryHost) -> Self {
+    pub(in crate::controller) fn with(self, host: &RegistryHost) -> Self {
         match self {
             Self::Unavailable(reason @ (Reason::RegistryUnavailable | Reason::RegistryDenied), message)
                 if !message.contains(host.as_str()) =>
@@ -62,12 +62,12 @@ impl Trouble {
 }
 
 impl Registries {
-    pub(super) fn new(manifest: watch::Receiver<Arc<Manifest>>) -> Self {
+    pub(in crate::controller) fn new(manifest: watch::Receiver<Arc<Manifest>>) -> Self {
         Self { client: Client::default(), manifest, lost: Mutex::default(), quiet: Mutex::default() }
     }
 
     /// How to access a registry.
-    pub(super) fn access(&self, host: &RegistryHost) -> RegistryAccess {
+    pub(in crate::controller) fn access(&self, host: &RegistryHost) -> RegistryAccess {
         self.manifest.borrow().registries.get(host).cloned().unwrap_or_default()
     }
 
@@ -79,7 +79,7 @@ impl Registries {
     ///
     /// # Errors
     /// Returns [`Trouble`] if credentials are declared and cannot be read.
-    pub(super) async fn proof(&self, host: &RegistryHost) -> Result<Option<Secret>, Trouble> {
+    pub(in crate::controller) async fn proof(&self, host: &RegistryHost) -> Result<Option<Secret>, Trouble> {
         match self.credentials(host).await {
             Ok(found) => Ok(found.map(|credentials| credentials.engine_header(host))),
             Err(error) => Err(Trouble::Unavailable(Reason::RegistryDenied, error.to_string())),
@@ -87,7 +87,7 @@ impl Registries {
     }
 
     /// The current digest of a tag.
-    pub(super) async fn digest(&self, image: &TaggedImage) -> Result<Digest, RegistryError> {
+    pub(in crate::controller) async fn digest(&self, image: &TaggedImage) -> Result<Digest, RegistryError> {
         let host = image.repository.host();
         self.asked(host, self.client.digest(image, &self.access(host))).await
     }
@@ -114,7 +114,7 @@ impl Registries {
     }
 
     /// Stops requests to a registry for this long.
-    pub(super) fn keep_quiet(&self, host: &RegistryHost, pause: Duration) {
+    pub(in crate::controller) fn keep_quiet(&self, host: &RegistryHost, pause: Duration) {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + pause;
         let known = quiet.entry(host.clone()).or_insert(until);
@@ -122,13 +122,13 @@ impl Registries {
     }
 
     /// The remaining pause of a registry.
-    pub(super) fn quiet_for(&self, host: &RegistryHost) -> Option<Duration> {
+    pub(in crate::controller) fn quiet_for(&self, host: &RegistryHost) -> Option<Duration> {
         let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         quiet.get(host)?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
     /// Returns an error during the pause of a registry.
-    pub(super) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
+    pub(in crate::controller) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
         let Some(left) = self.quiet_for(host) else { return Ok(()) };
         let message = format!("the registry {host} asked to wait another {}", whole_seconds(left));
         Err(Trouble::Unavailable(Reason::RegistryUnavailable, message))
@@ -136,7 +136,7 @@ impl Registries {
 
     /// Pauses requests to a registry after it rejected the engine for too many requests. The engine does not
     /// return the length of the pause, so `question` queries the registry once, which may return it.
-    pub(super) async fn learn_limit<T>(
+    pub(in crate::controller) async fn learn_limit<T>(
         &self,
         host: &RegistryHost,
         error: &EngineError,
@@ -152,14 +152,18 @@ impl Registries {
     }
 
     /// The platforms of an image.
-    pub(super) async fn platforms(&self, repository: &ImageRepository, digest: &Digest) -> Vec<String> {
+    pub(in crate::controller) async fn platforms(
+        &self,
+        repository: &ImageRepository,
+        digest: &Digest,
+    ) -> Vec<String> {
         let host = repository.host();
         let access = self.access(host);
         self.asked(host, self.client.platforms(repository, digest, &access)).await.unwrap_or_default()
     }
 
     /// Queries whether a digest still exists, and remembers the answer.
-    pub(super) async fn look_for(
+    pub(in crate::controller) async fn look_for(
         &self,
         repository: &ImageRepository,
         digest: &Digest,
@@ -175,17 +179,17 @@ impl Registries {
     }
 
     /// Remembers that a registry has this image.
-    pub(super) fn found(&self, repository: &str, digest: &Digest) {
+    pub(in crate::controller) fn found(&self, repository: &str, digest: &Digest) {
         self.losses().remove(&key(repository, digest));
     }
 
     /// Remembers that a registry has lost this image.
-    pub(super) fn lost(&self, repository: &str, digest: &Digest) {
+    pub(in crate::controller) fn lost(&self, repository: &str, digest: &Digest) {
         self.losses().insert(key(repository, digest));
     }
 
     /// Whether a registry is known to have lost this image.
-    pub(super) fn is_lost(&self, repository: &str, digest: &Digest) -> bool {
+    pub(in crate::controller) fn is_lost(&self, repository: &str, digest: &Digest) -> bool {
         self.losses().contains(&key(repository, digest))
     }
 
@@ -241,7 +245,7 @@ impl From<RegistryError> for Trouble {
 
 /// Explains why a transfer ended. If no data moved, `question` queries the registry itself: the engine keeps
 /// retrying without reporting the cause.
-pub(super) async fn explained<T>(
+pub(in crate::controller) async fn explained<T>(
     error: EngineError,
     question: impl Future<Output = Result<T, RegistryError>>,
 ) -> Trouble {
@@ -279,7 +283,7 @@ impl From<EngineError> for Trouble {
 }
 
 /// The same error, with the time of the next request if the registry is rate limiting.
-pub(super) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> Trouble {
+pub(in crate::controller) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> Trouble {
     match (trouble, left) {
         (Trouble::Unavailable(reason, message), Some(left)) => {
             Trouble::Unavailable(reason, format!("{message}; abide retries in {}", whole_seconds(left)))

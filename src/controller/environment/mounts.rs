@@ -12,7 +12,7 @@ use crate::plan::{self, Intent};
 
 impl Pass {
     /// Checks the volumes and the host paths that containers of this environment need.
-    pub(super) async fn observe_mounts(
+    pub(in crate::controller) async fn observe_mounts(
         &self,
         intent: &Intent,
         memory: &Memory,
@@ -27,7 +27,7 @@ impl Pass {
     }
 
     /// Logs each warning once, when it first appears.
-    pub(super) async fn tell_of_warnings(
+    pub(in crate::controller) async fn tell_of_warnings(
         &self,
         before: Option<&Status>,
         status: &Status,

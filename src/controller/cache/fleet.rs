@@ -13,10 +13,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use tracing::warn;
 
-use super::clock::{ahead, now, translated};
-use super::docker::{Engine, EngineError, Listed};
 use super::ends::Ends;
 use super::lives::Lives;
+use crate::controller::clock::{ahead, now, translated};
+use crate::controller::docker::{Engine, EngineError, Listed};
 use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
 use crate::model::mount::AbsolutePath;
@@ -480,7 +480,7 @@ fn ending(output: String) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::controller) mod tests {
     use super::*;
     use crate::model::observed::{EngineHealth, SeenMounts};
 

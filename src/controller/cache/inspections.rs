@@ -7,8 +7,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
-use super::docker::EngineError;
 use super::watch::Watch;
+use crate::controller::docker::EngineError;
 
 /// How long after a timeout a container is inspected again, and how often. The next resync inspects it too.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -16,7 +16,7 @@ const TRIES: usize = 5;
 
 /// The result of an inspection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Inspected {
+pub(in crate::controller) enum Inspected {
     /// The result is known now, or is known to be unknown.
     Known,
     /// An unmanaged container came, left or changed a relevant name.
@@ -27,7 +27,7 @@ pub(super) enum Inspected {
 
 /// The running inspections, one for each container.
 #[derive(Default)]
-pub(super) struct Inspections {
+pub(in crate::controller) struct Inspections {
     running: FuturesUnordered<BoxFuture<'static, (String, Inspected)>>,
     /// The inspected containers, with the names of those that changed again since.
     changed: HashMap<String, Option<Vec<String>>>,
@@ -35,7 +35,7 @@ pub(super) struct Inspections {
 
 impl Inspections {
     /// Starts an inspection of a container, after the running one if there is one.
-    pub(super) fn begin(&mut self, watch: &Watch, id: String, names: Vec<String>) {
+    pub(in crate::controller) fn begin(&mut self, watch: &Watch, id: String, names: Vec<String>) {
         match self.changed.get_mut(&id) {
             Some(again) => again.get_or_insert_default().extend(names),
             None => {
@@ -50,7 +50,7 @@ impl Inspections {
     }
 
     /// Returns the next finished inspection; `None` if none is running.
-    pub(super) async fn next(&mut self, watch: &Watch) -> Option<Inspected> {
+    pub(in crate::controller) async fn next(&mut self, watch: &Watch) -> Option<Inspected> {
         let (id, looked) = self.running.next().await?;
         if let Some(names) = self.changed.remove(&id).flatten() {
             self.begin(watch, id, names);

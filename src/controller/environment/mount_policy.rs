@@ -20,7 +20,10 @@ impl MountPolicy {
     }
 
     /// Why some of `paths` must not be mounted now.
-    pub(super) async fn objections(&self, paths: BTreeSet<AbsolutePath>) -> BTreeMap<AbsolutePath, String> {
+    pub(in crate::controller) async fn objections(
+        &self,
+        paths: BTreeSet<AbsolutePath>,
+    ) -> BTreeMap<AbsolutePath, String> {
         let Some(judge) = self.0.clone().filter(|_| !paths.is_empty()) else { return BTreeMap::new() };
         let unjudged = paths.clone();
         let judged = tokio::task::spawn_blocking(move || {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::clock::translated;
+use crate::controller::clock::translated;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::time::Timestamp;
 
@@ -20,7 +20,7 @@ const LONG: u64 = 50 * 365 * 24 * 60 * 60 * 1000;
 
 /// The last start and end of each container.
 #[derive(Default)]
-pub(super) struct Lives {
+pub(in crate::controller) struct Lives {
     /// The time of the first observed container.
     opened: Option<Timestamp>,
     by_container: HashMap<String, Life>,
@@ -57,7 +57,12 @@ impl Moment {
 impl Lives {
     /// Translates the times of a container that was just observed. `ahead`: how far the clock of this
     /// process is ahead of the engine's.
-    pub(super) fn translate(&mut self, seen: &mut SeenContainer, now: Timestamp, ahead: Duration) {
+    pub(in crate::controller) fn translate(
+        &mut self,
+        seen: &mut SeenContainer,
+        now: Timestamp,
+        ahead: Duration,
+    ) {
         let opened = *self.opened.get_or_insert(now);
         let is_live = self.by_container.contains_key(&seen.id) || now.since(opened) > OPENING;
         let life = self.by_container.entry(seen.id.clone()).or_default();
@@ -74,7 +79,7 @@ impl Lives {
     }
 
     /// Forgets a removed container.
-    pub(super) fn forget(&mut self, id: &str) {
+    pub(in crate::controller) fn forget(&mut self, id: &str) {
         self.by_container.remove(id);
     }
 }
@@ -82,7 +87,7 @@ impl Lives {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::fleet::tests::seen;
+    use crate::controller::cache::fleet::tests::seen;
 
     const DAY: Duration = Duration::from_secs(86_400);
     const NOW: Timestamp = Timestamp::from_millis(1_795_449_600_000);

@@ -8,7 +8,7 @@ use crate::source::{Remote, SourceError};
 ///
 /// # Errors
 /// Fails if the URL is invalid, or the password cannot be read.
-pub(super) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceError> {
+pub(in crate::controller) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceError> {
     let remote = Remote::new(url)?;
     let Some(Login { username, password }) = login else { return Ok(remote) };
     let read = secret::read(password);
@@ -18,7 +18,7 @@ pub(super) fn remote(url: &str, login: Option<&Login>) -> Result<Remote, SourceE
 }
 
 /// The credentials for `url`, if a repository of the manifest declares it.
-pub(super) fn login_at(manifest: &Manifest, url: &str) -> Option<Login> {
+pub(in crate::controller) fn login_at(manifest: &Manifest, url: &str) -> Option<Login> {
     manifest.repositories.values().find(|repository| repository.url == url)?.login.clone()
 }
 

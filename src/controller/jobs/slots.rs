@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 /// Slots for jobs of many origins. One origin never has all of them, so that a hanging repository or
 /// registry does not delay the others. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Slots(Arc<Mutex<State>>);
+pub(in crate::controller) struct Slots(Arc<Mutex<State>>);
 
 struct State {
     /// The maximum for one origin.
@@ -26,20 +26,20 @@ struct Waiting {
 }
 
 /// A slot, which is released when dropped.
-pub(super) struct Slot {
+pub(in crate::controller) struct Slot {
     slots: Slots,
     origin: String,
 }
 
 impl Slots {
     /// `each` slots for every origin, of `all` together.
-    pub(super) fn new(each: usize, all: usize) -> Self {
+    pub(in crate::controller) fn new(each: usize, all: usize) -> Self {
         Self(Arc::new(Mutex::new(State { each, all, held: HashMap::new(), waiting: VecDeque::new() })))
     }
 
     /// Waits for a slot. The origin with the fewest slots is served first; within an origin, the earliest
     /// request.
-    pub(super) async fn acquire(&self, origin: &str) -> Slot {
+    pub(in crate::controller) async fn acquire(&self, origin: &str) -> Slot {
         let (turn, granted) = oneshot::channel();
         self.state().waiting.push_back(Waiting { origin: origin.to_owned(), turn });
         self.grant();

@@ -28,13 +28,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::clock::now;
-use super::docker::{Engine, EngineError};
-use super::jobs::{Ended, Limits, Progress};
 use super::push::Pusher;
 use super::registries::{RATE_LIMITED, Registries, Trouble};
 use super::remote::{login_at, remote};
 use crate::context::ContextError;
+use crate::controller::clock::now;
+use crate::controller::docker::{Engine, EngineError};
+use crate::controller::jobs::{Ended, Limits, Progress};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::cause::{self, Cause};
@@ -51,7 +51,7 @@ pub(crate) use inputs::Inputs;
 use log::BuildLog;
 use outputs::Outputs;
 pub(crate) use overlays::Overlays;
-pub(super) use script::ASIDE;
+pub(in crate::controller) use script::ASIDE;
 use work::Work;
 
 /// The folders of the daemon for data outside the store.
@@ -233,8 +233,8 @@ async fn blocking<T: Send + 'static>(
 /// Builds images for one record on one engine.
 pub(crate) struct Builder {
     pub(crate) engine: Arc<Engine>,
-    pub(super) pusher: Pusher,
-    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
+    pub(in crate::controller) pusher: Pusher,
+    pub(in crate::controller) manifest: watch::Receiver<Arc<Manifest>>,
     pub(crate) record: String,
     pub(crate) desired: DesiredReader,
     pub(crate) status: StatusReader,
@@ -266,7 +266,7 @@ impl Builder {
         }
     }
 
-    pub(super) fn remote(&self, url: &str) -> Result<Remote, SourceError> {
+    pub(in crate::controller) fn remote(&self, url: &str) -> Result<Remote, SourceError> {
         let login = login_at(&self.manifest.borrow(), url);
         remote(url, login.as_ref())
     }
@@ -298,7 +298,7 @@ impl Builder {
         }
     }
 
-    pub(super) fn mirror(&self, remote: Remote) -> Arc<Mirror> {
+    pub(in crate::controller) fn mirror(&self, remote: Remote) -> Arc<Mirror> {
         let name = remote.directory_name();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         let mirror = match copies.get(&name) {
@@ -470,12 +470,12 @@ impl Builder {
 
 /// Returns the name that protects an image from a prune. The name contains the record and the environment,
 /// because the image itself must not: its ID may depend only on its content.
-pub(super) fn name_of(record: &str, environment: &EnvironmentName, key: &BuildKey) -> String {
+pub(in crate::controller) fn name_of(record: &str, environment: &EnvironmentName, key: &BuildKey) -> String {
     format!("abide/{environment}:{}{}", tag_prefix(record), key.short())
 }
 
 /// Returns the prefix of the tags that a record gives to its build images.
-pub(super) fn tag_prefix(record: &str) -> String {
+pub(in crate::controller) fn tag_prefix(record: &str) -> String {
     format!("{}-", record.get(..8).unwrap_or(record))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::docker::holder;
+use crate::controller::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::declared::Declared;
 use crate::model::desired::{Desired, Entry, GoBack};
@@ -12,7 +12,7 @@ use crate::plan::{AfterHold, Intent, SupplyKind};
 use crate::secret;
 
 /// The desired state, for the valid entry.
-pub(super) fn of(
+pub(in crate::controller) fn of(
     declared: &Declared,
     desired: &Desired,
     entry: Entry,
@@ -51,7 +51,7 @@ pub(super) fn of(
 }
 
 /// The declaration from the manifest, or while a hold keeps a container, the one that it was made from.
-pub(super) fn declared(
+pub(in crate::controller) fn declared(
     manifest: &Manifest,
     desired: &Desired,
     entry: &Entry,

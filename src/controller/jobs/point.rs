@@ -1,12 +1,12 @@
 //! The failpoints around steps and jobs.
 
-use super::jobs::JobKey;
+use crate::controller::jobs::JobKey;
 use crate::failpoint::Point;
 use crate::plan::Step;
 
 impl Step {
     /// Every step has a failpoint, so that a test can end the daemon before and after it.
-    pub(super) fn point(&self) -> Point {
+    pub(in crate::controller) fn point(&self) -> Point {
         match self {
             Self::CancelJob => Point::CancelJob,
             Self::Acquire(_) => Point::Acquire,
@@ -35,7 +35,7 @@ impl Step {
 
 impl JobKey {
     /// The failpoint around the work of this job.
-    pub(super) fn point(&self) -> Point {
+    pub(in crate::controller) fn point(&self) -> Point {
         match self {
             Self::Build(_) => Point::Build,
             Self::Pull(_) => Point::Pull,

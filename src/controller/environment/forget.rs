@@ -10,9 +10,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::authority::Authority;
-use super::clock::now;
-use super::docker::EngineError;
 use super::pass::{EngineState, Pass, PassError};
+use crate::controller::clock::now;
+use crate::controller::docker::EngineError;
 use crate::model::desired::{Forget, LeftOn};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Carries out a recorded request to forget `environment`, if there is one. A failed removal is tried again
 /// after the next resync.
-pub(super) async fn forget(pass: &Pass, environment: &EnvironmentName) {
+pub(in crate::controller) async fn forget(pass: &Pass, environment: &EnvironmentName) {
     if let Err(error) = try_to(pass, environment).await {
         warn!(%environment, error = %chain(&error), "cannot remove the environment yet; retrying later");
     }

@@ -9,11 +9,11 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::clock::{now, wall};
-use super::docker::{EngineError, Happening};
 use super::inspections::{Inspected, Inspections};
-use super::pass::{EngineState, Pass};
-use super::wake::Wake;
+use crate::controller::clock::{now, wall};
+use crate::controller::docker::{EngineError, Happening};
+use crate::controller::environment::pass::{EngineState, Pass};
+use crate::controller::wake::Wake;
 use crate::model::time::Timestamp;
 
 /// How far before the connection events are requested, so that none is missed.
@@ -22,19 +22,19 @@ const REWIND: Duration = Duration::from_secs(3);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
 
 #[derive(Clone)]
-pub(super) struct Watch {
-    pub(super) pass: Arc<Pass>,
-    pub(super) wake: Wake,
-    pub(super) engine_state: channel::Sender<EngineState>,
-    pub(super) resynced: channel::Sender<Option<Timestamp>>,
+pub(in crate::controller) struct Watch {
+    pub(in crate::controller) pass: Arc<Pass>,
+    pub(in crate::controller) wake: Wake,
+    pub(in crate::controller) engine_state: channel::Sender<EngineState>,
+    pub(in crate::controller) resynced: channel::Sender<Option<Timestamp>>,
     /// The interval between two resyncs.
-    pub(super) period: Duration,
-    pub(super) stop: CancellationToken,
+    pub(in crate::controller) period: Duration,
+    pub(in crate::controller) stop: CancellationToken,
 }
 
 impl Watch {
     /// Watches until stopped, and reconnects whenever the engine is lost.
-    pub(super) async fn run(self) {
+    pub(in crate::controller) async fn run(self) {
         let mut pause = RETRY.0;
         while !self.stop.is_cancelled() {
             let stop = self.stop.clone();
@@ -145,7 +145,7 @@ impl Watch {
     }
 
     /// Whether the manifest declares a container of this name.
-    pub(super) fn is_declared(&self, name: &str) -> bool {
+    pub(in crate::controller) fn is_declared(&self, name: &str) -> bool {
         let manifest = self.pass.manifest.borrow();
         manifest.environments.values().any(|spec| spec.container.as_str() == name)
     }

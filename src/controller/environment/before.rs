@@ -1,9 +1,9 @@
 //! Notifications about a plan before it is carried out, and previews.
 
-use super::clock::now;
-use super::guard::Group;
 use super::pass::{Pass, PassError, Planned};
 use super::report::status;
+use crate::controller::clock::now;
+use crate::controller::guard::Group;
 use crate::model::desired::Entry;
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Status};
@@ -13,7 +13,7 @@ use crate::plan;
 impl Pass {
     /// Sends the guard the container that is meant to run: the serving one, or without one, the next to
     /// serve.
-    pub(super) fn tell_guard(&self, planned: &Planned) {
+    pub(in crate::controller) fn tell_guard(&self, planned: &Planned) {
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
@@ -24,7 +24,7 @@ impl Pass {
 
     /// Sends the proxy the address of a sandbox whose container is to serve next. If the sandbox cannot be
     /// inspected now, the proxy gets the address once there is a container to switch to.
-    pub(super) async fn announce(&self, planned: &Planned, holder: &str) {
+    pub(in crate::controller) async fn announce(&self, planned: &Planned, holder: &str) {
         let environment = &planned.intent.environment;
         let _ = self.fleet.look(&self.engine, holder).await;
         let holders = self.fleet.holders(environment);
@@ -35,7 +35,10 @@ impl Pass {
     }
 
     /// Returns the plan as it would be now.
-    pub(super) async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, PassError> {
+    pub(in crate::controller) async fn preview(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<PlanView>, PassError> {
         let planned = self.plan(environment).await?;
         Ok(planned.map(|planned| {
             let held_back = plan::held_back(&planned.intent, planned.observed.recipe.as_ref());
@@ -53,7 +56,7 @@ impl Pass {
     /// Withdraws Ready and similar statuses while steps are taken: a container that they stop or start
     /// serves again only once that is observed. The plan's state is stored after the steps, so the stored
     /// state is the earlier one.
-    pub(super) async fn no_longer_ready(
+    pub(in crate::controller) async fn no_longer_ready(
         &self,
         planned: &Planned,
         before: Option<&Status>,
@@ -70,7 +73,7 @@ impl Pass {
 
     /// Notes that an environment has been reconciled. The first time since the process started, even an
     /// unchanged status counts as news, although the store sends no wakeup for it.
-    pub(super) fn observed(&self, environment: &EnvironmentName) {
+    pub(in crate::controller) fn observed(&self, environment: &EnvironmentName) {
         if self.looks.observed(environment) {
             self.writer.ring(environment);
         }
@@ -78,7 +81,7 @@ impl Pass {
 }
 
 /// Describes the origin of a generation in a sentence.
-pub(super) fn record_words(entry: &Entry) -> String {
+pub(in crate::controller) fn record_words(entry: &Entry) -> String {
     let what = match (&entry.revision, &entry.image) {
         (Some(revision), _) => format!("commit {}", revision.short()),
         (None, Some(image)) => {

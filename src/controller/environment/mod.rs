@@ -1,0 +1,16 @@
+//! One environment: the reconcile, from observation to report, and everything that only one environment has.
+
+pub(super) mod act;
+pub(super) mod authority;
+pub(super) mod before;
+pub(super) mod forget;
+pub(super) mod generations;
+pub(super) mod intent;
+pub(super) mod mount_policy;
+pub(super) mod mounts;
+pub(super) mod output;
+pub(super) mod pass;
+pub(super) mod previous;
+pub(super) mod probe;
+pub(super) mod report;
+pub(super) mod turns;
