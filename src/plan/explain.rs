@@ -1,6 +1,6 @@
 //! A plan in sentences, for `diff`, `events`, `why` and logs.
 
-use super::{Need, Plan, PlannedStep, Step, Target};
+use super::{Need, Plan, PlannedStep, RecordStep, Step, Target};
 
 /// Every step as a sentence, in order.
 pub fn explain(plan: &Plan) -> Vec<String> {
@@ -21,22 +21,7 @@ pub fn words(step: &Step) -> String {
         Step::Acquire(Need::Pull { reference, digest }) => format!("pull {reference}@{digest}"),
         Step::Acquire(Need::Push { id, repository }) => format!("push image {} to {repository}", id.short()),
         Step::Acquire(Need::Nothing | Need::Unobtainable { .. }) => "check for the image".to_owned(),
-        Step::RecordImage { generation, image, .. } => {
-            format!("record image {} for generation {generation}", image_words(image))
-        }
-        Step::NoteRecipe { generation, .. } => {
-            format!("record how the image of generation {generation} is built")
-        }
-        Step::RecordEdited { generation, image, .. } => {
-            format!("replace the recorded image of generation {generation} with image {}", image_words(image))
-        }
-        Step::RecordRebuilt { generation, image } => {
-            format!("replace the recorded image of generation {generation} with image {}", image_words(image))
-        }
-        Step::RollBack { from, to, .. } => {
-            let to_image = image_words(&to.image);
-            format!("roll back from generation {from} to image {to_image} of generation {}", to.generation)
-        }
+        Step::Record(step) => record_words(step),
         Step::CreateNetwork => "create the managed network".to_owned(),
         Step::CreateVolume { name } => format!("create volume {name}"),
         Step::CreateFolder { path } => format!("create folder {path}"),
@@ -60,6 +45,27 @@ pub fn words(step: &Step) -> String {
             format!("turn off the restart policy of container {}", short(id))
         }
         Step::Adjust { id, .. } => format!("update the limits of container {}", short(id)),
+    }
+}
+
+fn record_words(step: &RecordStep) -> String {
+    match step {
+        RecordStep::Image { generation, image, .. } => {
+            format!("record image {} for generation {generation}", image_words(image))
+        }
+        RecordStep::Recipe { generation, .. } => {
+            format!("record how the image of generation {generation} is built")
+        }
+        RecordStep::Edited { generation, image, .. } => {
+            format!("replace the recorded image of generation {generation} with image {}", image_words(image))
+        }
+        RecordStep::Rebuilt { generation, image } => {
+            format!("replace the recorded image of generation {generation} with image {}", image_words(image))
+        }
+        RecordStep::RollBack { from, to, .. } => {
+            let to_image = image_words(&to.image);
+            format!("roll back from generation {from} to image {to_image} of generation {}", to.generation)
+        }
     }
 }
 

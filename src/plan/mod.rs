@@ -134,51 +134,8 @@ pub enum Step {
     CancelJob,
     /// Starts a build or pull in the background.
     Acquire(Need),
-    /// Records the image of a generation.
-    RecordImage {
-        /// The generation.
-        generation: Generation,
-        /// The image.
-        image: Image,
-        /// The build recipe of the manifest; `None`: the image was not built here.
-        recipe: Option<RecipeKey>,
-    },
-    /// Notes that the recorded image matches the current build recipe of the manifest.
-    NoteRecipe {
-        /// The generation.
-        generation: Generation,
-        /// The build recipe of the manifest.
-        recipe: RecipeKey,
-    },
-    /// Records a new generation, because the build recipe in the manifest changed and this image was built.
-    RecordEdited {
-        /// The generation that it replaces.
-        generation: Generation,
-        /// The image.
-        image: Image,
-        /// The build recipe of the manifest.
-        recipe: RecipeKey,
-    },
-    /// Records a new generation, because the recorded image was missing and this image was built instead.
-    RecordRebuilt {
-        /// The generation that it replaces.
-        generation: Generation,
-        /// The image.
-        image: Image,
-    },
-    /// Records a new generation that names the last good image, and marks the failed image as bad.
-    RollBack {
-        /// The generation that failed.
-        from: Generation,
-        /// The good state to return to.
-        to: Box<Good>,
-        /// A clause for users.
-        note: String,
-        /// The reason of the failure, in one word.
-        reason: Reason,
-        /// The reason of the failure, in a sentence.
-        message: String,
-    },
+    /// Changes the record.
+    Record(RecordStep),
     /// Creates the managed network.
     CreateNetwork,
     /// Creates a volume that never existed.
@@ -274,6 +231,56 @@ pub enum Step {
         nano_cpus: Option<u64>,
         /// Processes and threads.
         pids: Option<u32>,
+    },
+}
+
+/// A step that changes the record and touches no container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordStep {
+    /// Records the image of a generation.
+    Image {
+        /// The generation.
+        generation: Generation,
+        /// The image.
+        image: Image,
+        /// The build recipe of the manifest; `None`: the image was not built here.
+        recipe: Option<RecipeKey>,
+    },
+    /// Notes that the recorded image matches the current build recipe of the manifest.
+    Recipe {
+        /// The generation.
+        generation: Generation,
+        /// The build recipe of the manifest.
+        recipe: RecipeKey,
+    },
+    /// Records a new generation, because the build recipe in the manifest changed and this image was built.
+    Edited {
+        /// The generation that it replaces.
+        generation: Generation,
+        /// The image.
+        image: Image,
+        /// The build recipe of the manifest.
+        recipe: RecipeKey,
+    },
+    /// Records a new generation, because the recorded image was missing and this image was built instead.
+    Rebuilt {
+        /// The generation that it replaces.
+        generation: Generation,
+        /// The image.
+        image: Image,
+    },
+    /// Records a new generation that names the last good image, and marks the failed image as bad.
+    RollBack {
+        /// The generation that failed.
+        from: Generation,
+        /// The good state to return to.
+        to: Box<Good>,
+        /// A clause for users.
+        note: String,
+        /// The reason of the failure, in one word.
+        reason: Reason,
+        /// The reason of the failure, in a sentence.
+        message: String,
     },
 }
 

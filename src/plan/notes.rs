@@ -173,10 +173,7 @@ fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
 
 /// Whether `step` is about the record and its images, rather than about a container.
 fn is_supply(step: &Step) -> bool {
-    use Step::{Acquire, CancelJob, NoteRecipe, RecordEdited, RecordImage, RecordRebuilt, RollBack};
-    let is_of_images =
-        matches!(step, Acquire(_) | RecordImage { .. } | NoteRecipe { .. } | RecordRebuilt { .. });
-    is_of_images || matches!(step, CancelJob | RecordEdited { .. } | RollBack { .. })
+    matches!(step, Step::CancelJob | Step::Acquire(_) | Step::Record(_))
 }
 
 /// How a step failed.

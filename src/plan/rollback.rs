@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::target::{self, Choice, KeepReason};
-use super::{Half, Intent, Step, Verdict};
+use super::{Half, Intent, RecordStep, Step, Verdict};
 use crate::model::desired::{Bad, Image, Origin};
 use crate::model::memory::{Good, Memory, Refused};
 use crate::model::observed::Observed;
@@ -106,13 +106,13 @@ pub(super) fn destination<'a>(
 pub(super) fn move_record(half: Half, intent: &Intent, good: &Good, refused: &Refused) -> Half {
     let from = intent.entry.generation;
     let why = format!("generation {from} failed ({})", refused.reason.as_str());
-    let step = Step::RollBack {
+    let step = Step::Record(RecordStep::RollBack {
         from,
         to: Box::new(good.clone()),
         note: format!("{why}; rolled back to generation {}", good.generation),
         reason: refused.reason,
         message: refused.message.clone(),
-    };
+    });
     half.then(step, why)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Half, Intent, Step, SupplyKind, generation_words};
+use super::{Half, Intent, RecordStep, Step, SupplyKind, generation_words};
 use crate::model::build::{Acquisition, RecipeKey};
 use crate::model::desired::{Entry, Image, Outcome};
 use crate::model::name::{CommitId, Digest};
@@ -104,7 +104,8 @@ fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
     let is_unknown = entry.recipe.is_none() && entry.image.is_some() && entry.revision.is_some();
     match &observed.recipe {
         Some(recipe) if is_unknown && intent.supply == SupplyKind::Build && intent.hold.is_none() => {
-            let step = Step::NoteRecipe { generation: entry.generation, recipe: recipe.clone() };
+            let step =
+                Step::Record(RecordStep::Recipe { generation: entry.generation, recipe: recipe.clone() });
             half.then(step, "a later edit of the manifest will be compared with it")
         }
         _ => half,
@@ -211,10 +212,16 @@ fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) ->
             let recipe = recipe.clone();
             let is_same = entry.image.as_ref().is_some_and(|recorded| recorded.is_same(image));
             let (step, why) = if is_same {
-                (Step::NoteRecipe { generation, recipe }, "the edit does not change the built image")
+                (
+                    Step::Record(RecordStep::Recipe { generation, recipe }),
+                    "the edit does not change the built image",
+                )
             } else {
                 let image = image.clone();
-                (Step::RecordEdited { generation, image, recipe }, "its `build` was edited in the manifest")
+                (
+                    Step::Record(RecordStep::Edited { generation, image, recipe }),
+                    "its `build` was edited in the manifest",
+                )
             };
             let message = format!("the image of the edited {} is available", words(intent));
             Half::say(Condition::Progressing, Reason::Updating, message).then(step, why)
@@ -259,11 +266,11 @@ fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> Half {
     let generation = intent.entry.generation;
     let is_other = intent.entry.image.as_ref().is_some_and(|recorded| !recorded.is_same(image));
     let (step, why) = if is_other {
-        let step = Step::RecordRebuilt { generation, image: image.clone() };
+        let step = Step::Record(RecordStep::Rebuilt { generation, image: image.clone() });
         (step, "the recorded image was removed; this one was built from the same inputs")
     } else {
         (
-            Step::RecordImage { generation, image: image.clone(), recipe },
+            Step::Record(RecordStep::Image { generation, image: image.clone(), recipe }),
             "the image of this generation is now known",
         )
     };

@@ -1,7 +1,7 @@
 //! Updates of many environments run in waves: which plans have to wait for a turn, and the plan of an
 //! environment that waits.
 
-use super::{Plan, Step, Verdict, target};
+use super::{Plan, RecordStep, Step, Verdict, target};
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, Observed};
 use crate::model::status::{Condition, Reason};
@@ -41,7 +41,9 @@ impl Plan {
         self.steps.retain(|planned| {
             matches!(
                 planned.step,
-                Step::CancelJob | Step::Acquire(_) | Step::RecordImage { .. } | Step::RecordRebuilt { .. }
+                Step::CancelJob
+                    | Step::Acquire(_)
+                    | Step::Record(RecordStep::Image { .. } | RecordStep::Rebuilt { .. })
             )
         });
         if !self.verdict.is_bad() {

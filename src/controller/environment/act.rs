@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::pass::{Pass, Planned};
 use crate::controller::clock::now;
-use crate::controller::docker::{Engine, EngineError, holder};
+use crate::controller::docker::{EngineError, holder};
 use crate::controller::jobs::JobKey;
 use crate::controller::jobs::pull::{Pull, host_of, pull_declared};
 use crate::failpoint;
@@ -19,7 +19,7 @@ use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::name::NetworkName;
 use crate::model::observed::Observed;
 use crate::model::spec::HolderImage;
-use crate::plan::{Need, PlannedStep, Step, Target, explain};
+use crate::plan::{Need, PlannedStep, RecordStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
 
 /// A failed step and its error.
@@ -132,11 +132,7 @@ impl Pass {
                 self.acquire(planned, need);
                 Ok(())
             }
-            Step::RecordImage { .. }
-            | Step::NoteRecipe { .. }
-            | Step::RecordEdited { .. }
-            | Step::RecordRebuilt { .. }
-            | Step::RollBack { .. } => Ok(self.record(planned, step).await?),
+            Step::Record(step) => Ok(self.record(planned, step).await?),
             Step::CreateHolder { name, spec } => {
                 let id = self.engine.create_holder(name, spec, &self.holder_image()).await?;
                 touched.insert(id.clone());
@@ -181,75 +177,55 @@ impl Pass {
                 touched.insert(id.clone());
                 Ok(self.engine.restart(id, planned.spec.stop_timeout).await?)
             }
-            _ => Ok(self.engine_step(planned, step, touched).await?),
-        }
-    }
-
-    async fn engine_step(
-        &self,
-        planned: &Planned,
-        step: &Step,
-        touched: &mut BTreeSet<String>,
-    ) -> Result<(), EngineError> {
-        let engine: &Engine = &self.engine;
-        let network = self.network(planned);
-        match step {
             Step::CreateNetwork => {
                 self.fleet.forget_things();
-                engine.create_network(&network, &self.record).await
+                Ok(self.engine.create_network(&self.network(planned), &self.record).await?)
             }
-            Step::LoadHolder => {
-                self.fleet.forget_things();
-                let choice = self.manifest.borrow().holder.clone();
-                match choice {
-                    HolderImage::Named(name) => pull_declared(engine, &self.registries, &name).await,
-                    HolderImage::Own | HolderImage::Off => engine.load_program(&holder::PROGRAM).await,
-                }
-            }
-            Step::CreateVolume { name } => engine.create_volume(name, &self.record).await,
+            Step::LoadHolder => Ok(self.load_holder().await?),
+            Step::CreateVolume { name } => Ok(self.engine.create_volume(name, &self.record).await?),
             Step::Stop { id } => {
                 touched.insert(id.clone());
-                engine.stop(id, planned.spec.stop_timeout).await
+                Ok(self.engine.stop(id, planned.spec.stop_timeout).await?)
             }
             Step::Remove { id } => {
                 touched.insert(id.clone());
-                if planned.observed.holders.iter().any(|holder| holder.id == *id) {
-                    return engine.remove_scratch(id).await;
-                }
-                self.previous.keep(engine, &planned.desired.environment, id).await;
-                engine.remove(id).await
+                Ok(self.remove(planned, id).await?)
             }
             Step::Rename { id, name } => {
                 touched.insert(id.clone());
-                engine.rename(id, name).await
+                Ok(self.engine.rename(id, name).await?)
             }
             Step::Unpause { id } => {
                 touched.insert(id.clone());
-                engine.unpause(id).await
+                Ok(self.engine.unpause(id).await?)
             }
             Step::Connect { id } => {
                 touched.insert(id.clone());
-                engine.connect(id, &network, &planned.spec.container).await
+                let network = self.network(planned);
+                Ok(self.engine.connect(id, &network, &planned.spec.container).await?)
             }
             Step::Adjust { id, memory, nano_cpus, pids } => {
                 touched.insert(id.clone());
-                engine.adjust(id, *memory, *nano_cpus, *pids).await
+                Ok(self.engine.adjust(id, *memory, *nano_cpus, *pids).await?)
             }
-            Step::CancelJob
-            | Step::Acquire(_)
-            | Step::RecordImage { .. }
-            | Step::NoteRecipe { .. }
-            | Step::RecordEdited { .. }
-            | Step::RecordRebuilt { .. }
-            | Step::RollBack { .. }
-            | Step::CreateFolder { .. }
-            | Step::Restart { .. }
-            | Step::CreateHolder { .. }
-            | Step::StartHolder { .. }
-            | Step::Announce { .. }
-            | Step::Create { .. }
-            | Step::Start { .. } => Ok(()),
         }
+    }
+
+    async fn load_holder(&self) -> Result<(), EngineError> {
+        self.fleet.forget_things();
+        let choice = self.manifest.borrow().holder.clone();
+        match choice {
+            HolderImage::Named(name) => pull_declared(&self.engine, &self.registries, &name).await,
+            HolderImage::Own | HolderImage::Off => self.engine.load_program(&holder::PROGRAM).await,
+        }
+    }
+
+    async fn remove(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
+        if planned.observed.holders.iter().any(|holder| holder.id == *id) {
+            return self.engine.remove_scratch(id).await;
+        }
+        self.previous.keep(&self.engine, &planned.desired.environment, id).await;
+        self.engine.remove(id).await
     }
 
     /// The managed network of a plan's containers.
@@ -304,29 +280,31 @@ impl Pass {
                     pusher.run(id, repository, progress)
                 });
             }
-            _ => {}
+            // There is nothing to bring, or the inputs of the build are not known yet.
+            (Need::Nothing | Need::Unobtainable { .. }, ..)
+            | (Need::Build { .. } | Need::Rebuild { .. } | Need::Pull { .. } | Need::Push { .. }, ..) => {}
         }
     }
 
-    async fn record(&self, planned: &Planned, step: &Step) -> Result<(), RecordError> {
+    async fn record(&self, planned: &Planned, step: &RecordStep) -> Result<(), RecordError> {
         let environment = &planned.intent.environment;
         match step {
-            Step::RecordImage { generation, image, recipe } => {
+            RecordStep::Image { generation, image, recipe } => {
                 let (image, recipe) = (image.clone(), recipe.clone());
                 self.resolver.resolve_built(environment, *generation, image, recipe).await?;
             }
-            Step::NoteRecipe { generation, recipe } => {
+            RecordStep::Recipe { generation, recipe } => {
                 self.resolver.note_recipe(environment, *generation, recipe.clone()).await?;
             }
-            Step::RecordEdited { generation, image, recipe } => {
+            RecordStep::Edited { generation, image, recipe } => {
                 let (image, recipe) = (image.clone(), recipe.clone());
                 self.resolver.edited(environment, *generation, image, recipe, now()).await?;
             }
-            Step::RecordRebuilt { generation, image } => {
+            RecordStep::Rebuilt { generation, image } => {
                 let note = Some(format!("the image of generation {generation} was removed"));
                 self.resolver.rebuilt(environment, *generation, image.clone(), note, now()).await?;
             }
-            Step::RollBack { from, to, note, reason, message } => {
+            RecordStep::RollBack { from, to, note, reason, message } => {
                 let back = GoBack {
                     from: *from,
                     image: to.image.clone(),
@@ -338,7 +316,6 @@ impl Pass {
                 };
                 self.resolver.roll_back(environment, back).await?;
             }
-            _ => {}
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::controller::jobs::JobKey;
 use crate::failpoint::Point;
-use crate::plan::Step;
+use crate::plan::{RecordStep, Step};
 
 impl Step {
     /// Every step has a failpoint, so that a test can end the daemon before and after it.
@@ -10,9 +10,9 @@ impl Step {
         match self {
             Self::CancelJob => Point::CancelJob,
             Self::Acquire(_) => Point::Acquire,
-            Self::RecordImage { .. } | Self::NoteRecipe { .. } => Point::RecordImage,
-            Self::RecordRebuilt { .. } | Self::RecordEdited { .. } => Point::RecordRebuilt,
-            Self::RollBack { .. } => Point::RollBack,
+            Self::Record(RecordStep::Image { .. } | RecordStep::Recipe { .. }) => Point::RecordImage,
+            Self::Record(RecordStep::Rebuilt { .. } | RecordStep::Edited { .. }) => Point::RecordRebuilt,
+            Self::Record(RecordStep::RollBack { .. }) => Point::RollBack,
             Self::CreateNetwork => Point::CreateNetwork,
             Self::CreateVolume { .. } => Point::CreateVolume,
             Self::CreateFolder { .. } => Point::CreateFolder,

@@ -28,24 +28,28 @@ impl World {
                 self.observed.burst_since.get_or_insert(self.now);
             }
             Step::Acquire(need) => self.begin(need),
-            Step::RecordImage { generation, image, recipe }
+            Step::Record(RecordStep::Image { generation, image, recipe })
                 if *generation == self.intent.entry.generation =>
             {
                 self.intent.entry.image = Some(image.clone());
                 self.intent.entry.recipe.clone_from(recipe);
                 self.latest = self.intent.entry.clone();
             }
-            Step::RecordRebuilt { generation, image } if *generation == self.intent.entry.generation => {
+            Step::Record(RecordStep::Rebuilt { generation, image })
+                if *generation == self.intent.entry.generation =>
+            {
                 let entry = self.intent.entry.clone();
                 let is_rollback = entry.origin == Some(Origin::AutomaticRollback);
                 let origin = if is_rollback { Origin::AutomaticRollback } else { Origin::Rebuild };
                 self.record(entry.revision, Some(image.clone()), origin);
             }
-            Step::NoteRecipe { generation, recipe } if *generation == self.intent.entry.generation => {
+            Step::Record(RecordStep::Recipe { generation, recipe })
+                if *generation == self.intent.entry.generation =>
+            {
                 self.intent.entry.recipe = Some(recipe.clone());
                 self.latest = self.intent.entry.clone();
             }
-            Step::RecordEdited { generation, image, recipe }
+            Step::Record(RecordStep::Edited { generation, image, recipe })
                 if *generation == self.intent.entry.generation =>
             {
                 let revision = self.intent.entry.revision.clone();
@@ -53,11 +57,15 @@ impl World {
                 self.intent.entry.recipe = Some(recipe.clone());
                 self.latest = self.intent.entry.clone();
             }
-            Step::RollBack { from, to, reason, message, .. } => self.roll_back(*from, to, *reason, message),
-            Step::RecordImage { .. }
-            | Step::NoteRecipe { .. }
-            | Step::RecordEdited { .. }
-            | Step::RecordRebuilt { .. } => return Err("stale".to_owned()),
+            Step::Record(RecordStep::RollBack { from, to, reason, message, .. }) => {
+                self.roll_back(*from, to, *reason, message)
+            }
+            Step::Record(
+                RecordStep::Image { .. }
+                | RecordStep::Recipe { .. }
+                | RecordStep::Edited { .. }
+                | RecordStep::Rebuilt { .. },
+            ) => return Err("stale".to_owned()),
             _ if self.inert => {}
             Step::CreateNetwork => self.observed.network = NetworkPresence::Ours,
             Step::CreateVolume { name } => {

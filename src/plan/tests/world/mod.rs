@@ -28,7 +28,9 @@ use crate::model::spec::{HealthSpec, Probe, Publish, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
-use crate::plan::{Failure, Intent, Need, Plan, Step, SupplyKind, Target, after_failure, is_news, plan};
+use crate::plan::{
+    Failure, Intent, Need, Plan, RecordStep, Step, SupplyKind, Target, after_failure, is_news, plan,
+};
 pub(super) use front::Front;
 use network::Made;
 
@@ -287,7 +289,7 @@ impl World {
         self.intent.entry.at = at;
     }
 
-    /// The record is rolled back, as by [`Step::RollBack`].
+    /// The record is rolled back, as by [`RecordStep::RollBack`].
     fn roll_back(&mut self, from: Generation, to: &Good, reason: Reason, message: &str) {
         let failed = self.intent.entry.clone();
         assert_eq!(from, failed.generation, "a rollback of another generation");
@@ -601,11 +603,11 @@ pub(super) fn kind(step: &Step) -> &'static str {
     match step {
         Step::CancelJob => "cancel",
         Step::Acquire(_) => "acquire",
-        Step::RecordImage { .. } => "record",
-        Step::NoteRecipe { .. } => "note recipe",
-        Step::RecordEdited { .. } => "record edited",
-        Step::RecordRebuilt { .. } => "record rebuilt",
-        Step::RollBack { .. } => "roll back",
+        Step::Record(RecordStep::Image { .. }) => "record",
+        Step::Record(RecordStep::Recipe { .. }) => "note recipe",
+        Step::Record(RecordStep::Edited { .. }) => "record edited",
+        Step::Record(RecordStep::Rebuilt { .. }) => "record rebuilt",
+        Step::Record(RecordStep::RollBack { .. }) => "roll back",
         Step::CreateNetwork => "network",
         Step::CreateVolume { .. } => "volume",
         Step::CreateFolder { .. } => "folder",
