@@ -20,10 +20,10 @@ use super::managed::registry::RegistryReconciler;
 use super::polling::{Findings, PollErrors, Pollers, Tools};
 use super::sweep::Sweeper;
 use super::wake::Wake;
-use crate::controller::cache::watch::Watch;
+use crate::controller::cache::watch::{EngineState, Watch};
 use crate::controller::environment::authority::Authority;
 use crate::controller::environment::forget;
-use crate::controller::environment::pass::{EngineState, Pass, PassError};
+use crate::controller::environment::pass::{Pass, PassError};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
@@ -77,7 +77,11 @@ impl Supervisor {
     pub(super) async fn run(mut self) {
         let tasks = TaskTracker::new();
         let watch = Watch {
-            pass: Arc::clone(&self.pass),
+            engine: Arc::clone(&self.pass.engine),
+            fleet: Arc::clone(&self.pass.fleet),
+            front: self.pass.front.clone(),
+            manifest: self.manifest.clone(),
+            record: self.pass.record.clone(),
             wake: self.wake.clone(),
             engine_state: self.engine_state.clone(),
             resynced: self.resynced.clone(),

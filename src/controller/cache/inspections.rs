@@ -60,7 +60,7 @@ impl Inspections {
 }
 
 async fn look(watch: &Watch, id: &str, names: &[String]) -> Inspected {
-    let (fleet, engine) = (&watch.pass.fleet, &watch.pass.engine);
+    let (fleet, engine) = (&watch.fleet, &watch.engine);
     for _ in 0..TRIES {
         match fleet.look(engine, id).await {
             Ok(Some(environment)) => {

@@ -9,11 +9,13 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::fleet::Fleet;
 use super::inspections::{Inspected, Inspections};
 use crate::controller::clock::{now, wall};
-use crate::controller::docker::{EngineError, Happening};
-use crate::controller::environment::pass::{EngineState, Pass};
+use crate::controller::docker::{Engine, EngineError, Happening};
+use crate::controller::front::Front;
 use crate::controller::wake::Wake;
+use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 
 /// How far before the connection events are requested, so that none is missed.
@@ -21,9 +23,25 @@ const REWIND: Duration = Duration::from_secs(3);
 /// The first and the longest pause between attempts to reach the engine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
 
+/// Whether the known state of the host can be trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum EngineState {
+    /// The state is not known yet.
+    Unasked,
+    /// Listed since the connection was made.
+    Known,
+    /// The engine does not answer, with the error.
+    Lost(EngineError),
+}
+
 #[derive(Clone)]
 pub(in crate::controller) struct Watch {
-    pub(in crate::controller) pass: Arc<Pass>,
+    pub(in crate::controller) engine: Arc<Engine>,
+    pub(in crate::controller) fleet: Arc<Fleet>,
+    pub(in crate::controller) front: Front,
+    pub(in crate::controller) manifest: channel::Receiver<Arc<Manifest>>,
+    /// The ID of the record, which identifies managed containers.
+    pub(in crate::controller) record: String,
     pub(in crate::controller) wake: Wake,
     pub(in crate::controller) engine_state: channel::Sender<EngineState>,
     pub(in crate::controller) resynced: channel::Sender<Option<Timestamp>>,
@@ -46,7 +64,7 @@ impl Watch {
             self.engine_state.send_replace(EngineState::Lost(lost));
             self.resynced.send_replace(None);
             self.wake.ring_all();
-            self.pass.engine.reconnect().await;
+            self.engine.reconnect().await;
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(RETRY.1);
         }
@@ -54,23 +72,23 @@ impl Watch {
 
     /// Connects, lists everything, and follows events until the connection is lost.
     async fn watch(&self) -> Result<std::convert::Infallible, EngineError> {
-        let (pass, engine) = (&self.pass, &self.pass.engine);
+        let (engine, fleet) = (&self.engine, &self.fleet);
         engine.ping().await?;
         // The engine compares it with its own clock.
         let since = wall().as_millis().saturating_sub(u64::try_from(REWIND.as_millis()).unwrap_or(0)) / 1000;
         let mut happenings = Box::pin(engine.happenings(Some(since)).await?);
-        pass.fleet.witness_from(now());
-        pass.fleet.forget_things();
-        pass.fleet.resync(engine, true).await?;
-        engine.remove_left_steps(&pass.record).await?;
-        info!(containers = pass.fleet.count(), "connected to the Docker Engine and listed its containers");
+        fleet.witness_from(now());
+        fleet.forget_things();
+        fleet.resync(engine, true).await?;
+        engine.remove_left_steps(&self.record).await?;
+        info!(containers = fleet.count(), "connected to the Docker Engine and listed its containers");
         self.engine_state.send_replace(EngineState::Known);
         self.resynced.send_replace(Some(now()));
         self.wake.ring_all();
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + self.period, self.period);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut looks, mut is_foreign) = (Inspections::default(), false);
-        for id in pass.fleet.expected() {
+        for id in fleet.expected() {
             looks.begin(self, id, Vec::new());
         }
         let mut resyncing: Option<BoxFuture<'_, Result<(), EngineError>>> = None;
@@ -106,29 +124,29 @@ impl Watch {
         if !error.is_slow() {
             return Err(error);
         }
-        self.pass.engine.ping().await?;
+        self.engine.ping().await?;
         warn!(%error, "the Docker Engine is slow; keeping the last known state");
         Ok(())
     }
 
     fn hear(&self, happening: Happening, looks: &mut Inspections) {
-        let fleet = &self.pass.fleet;
+        let fleet = &self.fleet;
         debug!(?happening, "event");
         match happening {
             Happening::Signal { id, signal, at } => {
-                self.pass.front.hear(&id, &[]);
+                self.front.hear(&id, &[]);
                 fleet.note_signal(&id, signal, at);
             }
-            Happening::Inside { id } => self.pass.front.hear(&id, &[]),
+            Happening::Inside { id } => self.front.hear(&id, &[]),
             Happening::Container { id, names, died_at } => {
-                self.pass.front.hear(&id, &names);
+                self.front.hear(&id, &names);
                 if let Some(at) = died_at {
                     fleet.note_end(&id, at);
                 }
                 looks.begin(self, id, names);
             }
             Happening::ImageCame => {
-                self.pass.front.hear_of_images();
+                self.front.hear_of_images();
                 self.wake.ring_all();
             }
             Happening::ImageGone { id } if fleet.forget_image(&id) => self.wake.ring_all(),
@@ -146,23 +164,23 @@ impl Watch {
 
     /// Whether the manifest declares a container of this name.
     pub(in crate::controller) fn is_declared(&self, name: &str) -> bool {
-        let manifest = self.pass.manifest.borrow();
+        let manifest = self.manifest.borrow();
         manifest.environments.values().any(|spec| spec.container.as_str() == name)
     }
 
     fn is_managed_network(&self, name: &str) -> bool {
-        self.pass.manifest.borrow().network.as_str() == name
+        self.manifest.borrow().network.as_str() == name
     }
 
     fn is_declared_volume(&self, name: &str) -> bool {
-        let manifest = self.pass.manifest.borrow();
+        let manifest = self.manifest.borrow();
         let mut mounts = manifest.environments.values().flat_map(|spec| &spec.volumes);
         mounts.any(|mount| mount.volume().is_some_and(|volume| volume.as_str() == name))
     }
 
     /// Lists everything; `is_foreign`: because of an unmanaged container.
     async fn resync(&self, is_foreign: bool) -> Result<(), EngineError> {
-        for environment in self.pass.fleet.resync(&self.pass.engine, false).await? {
+        for environment in self.fleet.resync(&self.engine, false).await? {
             self.wake.ring(&environment);
         }
         self.resynced.send_replace(Some(now()));

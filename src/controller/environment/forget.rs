@@ -10,7 +10,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::authority::Authority;
-use super::pass::{EngineState, Pass, PassError};
+use super::pass::{Pass, PassError};
+use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::EngineError;
 use crate::model::desired::{Forget, LeftOn};

@@ -13,6 +13,7 @@ use super::previous::PreviousOutput;
 use super::probe::{ProbeTarget, Prober};
 use super::turns::Turns;
 use crate::controller::cache::fleet::Fleet;
+use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError, holder};
 use crate::controller::front::Front;
@@ -67,17 +68,6 @@ pub(in crate::controller) struct Pass {
     /// The authority to act on the record.
     pub(in crate::controller) authority: watch::Receiver<Authority>,
     pub(in crate::controller) record: String,
-}
-
-/// Whether the known state of the host can be trusted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::controller) enum EngineState {
-    /// The state is not known yet.
-    Unasked,
-    /// Listed since the connection was made.
-    Known,
-    /// The engine does not answer, with the error.
-    Lost(EngineError),
 }
 
 /// A plan and its complete input.

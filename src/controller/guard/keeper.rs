@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Guard;
+use crate::controller::cache::watch::EngineState;
 use crate::controller::docker::guard::{GuardOptions, PROGRAM};
 use crate::controller::docker::{Engine, EngineError};
-use crate::controller::environment::pass::EngineState;
 use crate::controller::polling::PollErrors;
 use crate::model::container::label;
 use crate::model::name::ContainerName;

@@ -28,8 +28,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::controller::cache::fleet::Fleet;
+use crate::controller::cache::watch::EngineState;
 use crate::controller::docker::Engine;
-use crate::controller::environment::pass::EngineState;
 use crate::controller::jobs::registries::Registries;
 use crate::model::manifest::{SourceFile, parse};
 
