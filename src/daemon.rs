@@ -175,6 +175,8 @@ impl Daemon {
         state.read_manifest = Some(watched.read);
         let desk = state.desk.clone();
         tokio::spawn(desk.clone().dispatch(handles.bells.clone()));
+        let agents = desk.clone();
+        controller.watch_promotions(move |agent| agents.presence(agent).connected);
         state.pin = network.pin();
         let listener = Listener { address, is_tls: network.scheme() == "https" };
         let pages = Arc::new(Pages::new(listener));

@@ -147,7 +147,11 @@ impl Reporter {
     }
 
     fn hear(&self, bell: Bell) {
-        let (Bell::Desired(environment) | Bell::Status(environment) | Bell::Event(environment)) = bell;
+        let environment = match bell {
+            Bell::Desired(environment) | Bell::Status(environment) | Bell::Event(environment) => environment,
+            // The controller judges promotions, and agents collect no evidence.
+            Bell::Evidence(_) => return,
+        };
         self.state().changed.insert(environment);
     }
 

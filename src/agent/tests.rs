@@ -47,6 +47,7 @@ fn set(number: u64) -> Change {
         image: Some(image(number)),
         origin: Origin::Set,
         by,
+        token: None,
         note: None,
         at: at(number),
         hold: None,
@@ -84,6 +85,8 @@ fn spec() -> EnvironmentSpec {
         host: None,
         mark: None,
         push: None,
+        gates: Default::default(),
+        verify: None,
     }
 }
 

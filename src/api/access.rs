@@ -23,6 +23,7 @@ pub(super) use session::Session;
 
 use super::error::ApiError;
 use crate::model::access::{Role, Token};
+use crate::model::evidence::Person;
 use crate::model::name::EnvironmentName;
 
 /// The caller and its permissions.
@@ -44,7 +45,7 @@ impl Access {
 
     /// The holder of a token. The record then names the token and the address, in a form that is
     /// not a valid user name on this host.
-    fn of_token(token: Token, from: Option<SocketAddr>, lease: Lease) -> Self {
+    pub(super) fn of_token(token: Token, from: Option<SocketAddr>, lease: Lease) -> Self {
         let from = from.map_or_else(|| "socket".to_owned(), |from| from.ip().to_canonical().to_string());
         Self {
             role: token.role,
@@ -67,6 +68,11 @@ impl Access {
     /// The caller's name for the record: `alice`, or `token ci (192.0.2.7)`.
     pub fn by(&self) -> &str {
         &self.by
+    }
+
+    /// The caller as the author of a change or of evidence.
+    pub fn person(&self) -> Person {
+        Person { by: self.by.clone(), token: self.lease.as_ref().map(|lease| lease.id().clone()) }
     }
 
     /// The token of the caller, if it used one.
@@ -94,6 +100,8 @@ pub(super) enum Rule {
     Look,
     /// To change the environment that the path names.
     Move,
+    /// To approve and reject the images of the environment that the path names.
+    Judge,
     /// To do everything.
     Administer,
     /// To be an agent.
@@ -109,6 +117,7 @@ impl Rule {
             Self::Anyone => true,
             Self::Look => role.may_look(),
             Self::Move => environment.is_some_and(|environment| role.may_move(environment)),
+            Self::Judge => environment.is_some_and(|environment| role.may_judge(environment)),
             Self::Administer => role.may_administer(),
             Self::Agent => role.agent().is_some(),
             Self::Local => access.is_local(),
@@ -133,7 +142,7 @@ pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, nex
         audit(&access, &parts.method, route, environment.as_ref(), StatusCode::FORBIDDEN);
         return ApiError::forbidden().into_response();
     }
-    if !matches!(rule, Rule::Move | Rule::Administer) {
+    if !matches!(rule, Rule::Move | Rule::Judge | Rule::Administer) {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let method = parts.method.clone();

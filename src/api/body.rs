@@ -40,6 +40,17 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Asked<T> {
     }
 }
 
+/// The caller and its permissions.
+pub(super) struct Caller(pub(super) Access);
+
+impl FromRequestParts<ApiState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
+        parts.extensions.get::<Access>().cloned().map(Self).ok_or_else(ApiError::unauthorized)
+    }
+}
+
 /// The caller's name, as the server determined it.
 pub(super) struct By(pub(super) String);
 

@@ -11,6 +11,7 @@ use super::agent::LeftOver;
 use super::body::Asked;
 use super::error::ApiError;
 use super::find::Found;
+use super::gates::rejection_words;
 use super::view::{self, Facts};
 use super::{ApiState, ControllerError};
 use crate::model::access::Token;
@@ -72,7 +73,7 @@ pub(super) async fn history(
 }
 
 fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
-    let Entry { generation, revision, image, recipe: _, origin, by, note, at } = entry;
+    let Entry { generation, revision, image, recipe: _, origin, by, token: _, note, at } = entry;
     HistoryView { generation, image, revision, origin, by, note, at, outcome }
 }
 
@@ -223,7 +224,11 @@ impl ApiState {
                 let build = self.controller.as_ref().and_then(|controller| controller.building(name));
                 let forget = facts.desired.forget.clone();
                 let view = view::environment(facts);
-                let view = self.with_left(view, state.manifest.environments.get(name), forget.as_ref());
+                let mut view = self.with_left(view, state.manifest.environments.get(name), forget.as_ref());
+                if let Some(image) = &view.image {
+                    view.warnings.extend(self.rejection_of(image)?.as_ref().map(rejection_words));
+                }
+                view.waiting = self.waiting(name, &state.manifest)?;
                 Ok(view::with_build(view, build, (self.clock)()))
             }
             // One unreadable document must not hide all other environments.

@@ -68,6 +68,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// A gate of the promotion is closed.
+    pub(super) fn gates_closed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "gates-closed", message)
+    }
+
     /// The request is valid, but not for this thing.
     pub(super) fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", message)

@@ -48,7 +48,7 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
         }
     }
     type Value = fn(&EnvironmentView, Timestamp) -> Option<u64>;
-    let families: [(&str, &str, &str, Value); 6] = [
+    let families: [(&str, &str, &str, Value); 7] = [
         ("abide_environment_generation", "gauge", "The recorded generation.", |view, _| {
             Some(view.generation.0)
         }),
@@ -72,6 +72,12 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
             "gauge",
             "When the first certificate of the environment's host names expires.",
             |view, _| view.certificate_expires.map(|at| at.as_millis() / 1000),
+        ),
+        (
+            "abide_environment_promotion_waiting",
+            "gauge",
+            "1 if a promotion to the environment waits for a gate.",
+            |view, _| Some(u64::from(view.waiting.is_some())),
         ),
     ];
     for (name, kind, help, value) in families {

@@ -11,6 +11,7 @@ mod body;
 mod environments;
 mod error;
 mod find;
+mod gates;
 pub mod inbox;
 mod logs;
 mod meta;

@@ -10,8 +10,8 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::access::{Rule, guard};
 use super::{
-    ApiState, agent, environments, error, logs, meta, metrics, outbox, page, tokens, transfer, verbs, wait,
-    watch,
+    ApiState, agent, environments, error, gates, logs, meta, metrics, outbox, page, tokens, transfer, verbs,
+    wait, watch,
 };
 
 /// The longest body of a command, in bytes.
@@ -81,7 +81,7 @@ fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, h
 
 /// Returns all routes.
 pub(super) fn table() -> Vec<Route> {
-    use Rule::{Administer, Agent, Anyone, Local, Look, Move};
+    use Rule::{Administer, Agent, Anyone, Judge, Local, Look, Move};
     vec![
         get("/healthz", Anyone, meta::healthz),
         get("/readyz", Anyone, meta::readyz),
@@ -93,6 +93,10 @@ pub(super) fn table() -> Vec<Route> {
         get("/api/v1/environments/{environment}/plan", Look, environments::plan),
         get("/api/v1/environments/{environment}/logs", Look, logs::logs),
         get("/api/v1/environments/{environment}/wait", Look, wait::wait),
+        get("/api/v1/environments/{environment}/evidence", Look, gates::evidence),
+        post("/api/v1/environments/{environment}/approve", Judge, verbs::approve),
+        post("/api/v1/environments/{environment}/reject", Judge, verbs::reject),
+        post("/api/v1/environments/{environment}/withdraw", Judge, verbs::withdraw),
         post("/api/v1/environments/{environment}/set", Move, verbs::set),
         post("/api/v1/environments/{environment}/promote", Move, verbs::promote),
         post("/api/v1/environments/{environment}/rollback", Move, verbs::rollback),

@@ -21,6 +21,7 @@ use crate::record::NewToken;
 enum RoleWord {
     Viewer,
     Deployer,
+    Tester,
     Admin,
     Agent,
 }
@@ -32,7 +33,7 @@ pub(super) struct Wanted {
     /// Its name; the default for an agent's token is the name of the agent.
     name: Option<TokenName>,
     role: RoleWord,
-    /// The environments of a deployer.
+    /// The environments of a deployer or tester.
     #[serde(default)]
     environments: Vec<EnvironmentName>,
     /// The agent, for a token of an agent.
@@ -120,8 +121,8 @@ fn name(wanted: &Wanted) -> Result<TokenName, ApiError> {
 fn role(api: &ApiState, wanted: Wanted) -> Result<Role, ApiError> {
     let Wanted { role, environments, agent, .. } = wanted;
     let only = |what: &str, role: &str| Err(ApiError::bad_request(format!("`{what}` is only for {role}")));
-    if !environments.is_empty() && !matches!(role, RoleWord::Deployer) {
-        return only("environments", "a deployer");
+    if !environments.is_empty() && !matches!(role, RoleWord::Deployer | RoleWord::Tester) {
+        return only("environments", "a deployer or a tester");
     }
     if agent.is_some() && !matches!(role, RoleWord::Agent) {
         return only("agent", "an agent");
@@ -135,6 +136,13 @@ fn role(api: &ApiState, wanted: Wanted) -> Result<Role, ApiError> {
         (RoleWord::Deployer, _) => {
             environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
             Ok(Role::Deployer { environments: environments.into_iter().collect() })
+        }
+        (RoleWord::Tester, _) if environments.is_empty() => Err(ApiError::bad_request(
+            "missing `environments`: name those whose images the tester may approve and reject",
+        )),
+        (RoleWord::Tester, _) => {
+            environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
+            Ok(Role::Tester { environments: environments.into_iter().collect() })
         }
         (RoleWord::Agent, Some(agent)) => Ok(Role::Agent { agent }),
         (RoleWord::Agent, None) => Err(ApiError::bad_request("missing `agent`: give the name of the agent")),

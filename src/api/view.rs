@@ -72,6 +72,7 @@ pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
         running: status.and_then(|status| status.running),
         build: None,
         forgetting: Vec::new(),
+        waiting: None,
         warnings,
     }
 }

@@ -134,7 +134,7 @@ impl Watcher {
 impl Rung {
     fn add(&mut self, bell: Bell) {
         match bell {
-            Bell::Desired(name) | Bell::Status(name) => self.views.insert(name),
+            Bell::Desired(name) | Bell::Status(name) | Bell::Evidence(name) => self.views.insert(name),
             Bell::Event(name) => self.events.insert(name),
         };
     }

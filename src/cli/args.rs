@@ -6,8 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::console::Format;
 use super::{
-    agent, check, completions, daemon, demo, diff, doctor, events, export, forget, history, hold, import,
-    login, logs, man, notify, outbox, promote, resume, rollback, schema, set, status, sync, token, wait, why,
+    agent, approve, check, completions, daemon, demo, diff, doctor, events, evidence, export, forget,
+    history, hold, import, login, logs, man, notify, outbox, promote, reject, resume, rollback, schema, set,
+    status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -78,6 +79,8 @@ pub(crate) enum Verb {
     Why(why::WhyArgs),
     /// List the generations of an environment and their outcomes
     History(history::HistoryArgs),
+    /// List approvals and other evidence, and what promotions wait for
+    Evidence(evidence::EvidenceArgs),
     /// List the actions of the controller
     Events(events::EventsArgs),
     /// Print the output of the container or of a build
@@ -88,6 +91,10 @@ pub(crate) enum Verb {
     Set(set::SetArgs),
     /// Record for one environment the exact image that another runs healthy
     Promote(promote::PromoteArgs),
+    /// Approve the image of an environment for promotions
+    Approve(approve::ApproveArgs),
+    /// Reject the image of an environment, so that it is promoted nowhere
+    Reject(reject::RejectArgs),
     /// Record the last good generation again and hold the environment there
     Rollback(rollback::RollbackArgs),
     /// Keep an environment unchanged; pushes are recorded but not applied
@@ -170,6 +177,7 @@ mod tests {
             include_str!("../../README.md"),
             include_str!("../../docs/agent.md"),
             include_str!("../../docs/feedback.md"),
+            include_str!("../../docs/promotion-gates.md"),
             include_str!("../../docs/install.md"),
             include_str!("../../docs/operations.md"),
         ];

@@ -23,11 +23,14 @@ pub(crate) struct HoldArgs {
     /// Reason to record with the change
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    #[command(flatten)]
+    seen: moved::Seen,
 }
 
 pub(crate) async fn run(args: &HoldArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Record).await?;
-    let moved = client.act(&args.environment, "hold", &json!({ "reason": args.reason })).await?;
+    let request = args.seen.with(json!({ "reason": args.reason }));
+    let moved = client.act(&args.environment, "hold", &request).await?;
     moved::report(&mut session.console, &moved)?;
     Ok(Exit::Done)
 }

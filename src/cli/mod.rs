@@ -5,6 +5,7 @@
 //! `output`. It never touches the store while a daemon has it open.
 
 mod agent;
+mod approve;
 mod args;
 mod check;
 pub(crate) mod client;
@@ -16,6 +17,7 @@ mod doctor;
 mod doorbell;
 mod entry;
 mod events;
+mod evidence;
 mod exit;
 mod export;
 mod forget;
@@ -30,6 +32,7 @@ mod notify;
 mod outbox;
 mod output;
 mod promote;
+mod reject;
 mod resume;
 mod rollback;
 mod schema;
@@ -142,11 +145,14 @@ async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Status(args) => status::run(args, session).await,
         Verb::Why(args) => why::run(args, session).await,
         Verb::History(args) => history::run(args, session).await,
+        Verb::Evidence(args) => evidence::run(args, session).await,
         Verb::Events(args) => events::run(args, session).await,
         Verb::Logs(args) => logs::run(args, session).await,
         Verb::Diff(args) => diff::run(args, session).await,
         Verb::Set(args) => set::run(args, session).await,
         Verb::Promote(args) => promote::run(args, session).await,
+        Verb::Approve(args) => approve::run(args, session).await,
+        Verb::Reject(args) => reject::run(args, session).await,
         Verb::Rollback(args) => rollback::run(args, session).await,
         Verb::Hold(args) => hold::run(args, session).await,
         Verb::Resume(args) => resume::run(args, session).await,

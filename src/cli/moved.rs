@@ -6,6 +6,24 @@ use super::output::console::Console;
 use super::output::text::one_line;
 use crate::model::view::Moved;
 
+/// The generation that the user looked at before the command.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Seen {
+    /// Refuse unless the environment is still at this generation
+    #[arg(long, value_name = "GENERATION")]
+    pub(crate) seen: Option<u64>,
+}
+
+impl Seen {
+    /// Adds the generation to a request, if one was given. An earlier daemon does not know the key.
+    pub(crate) fn with(self, mut request: serde_json::Value) -> serde_json::Value {
+        if let (Some(seen), Some(fields)) = (self.seen, request.as_object_mut()) {
+            fields.insert("seen".to_owned(), seen.into());
+        }
+        request
+    }
+}
+
 /// Prints the daemon's answer.
 pub(crate) fn report(console: &mut Console, moved: &Moved) -> io::Result<()> {
     if console.is_json() { console.json(moved) } else { console.data(&sentence(moved)) }

@@ -16,11 +16,14 @@ const EXAMPLES: &str = "\
 Examples:
   abide promote test prod
   abide promote test prod --yes --wait
+  abide promote test prod --note \"for the fair\"
   abide promote test prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
 Shows the change and asks for confirmation. Promotes only the image shown: if FROM runs another
 image by then, the daemon refuses. It also refuses while a push to FROM is not processed yet, or a
-newer generation of FROM is in progress, unless --digest names the image.";
+newer generation of FROM is in progress, unless --digest names the image. If a gate of TO is closed,
+it prints what the promotion waits for. An admin passes closed gates with --override and a reason,
+which is recorded.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -33,6 +36,18 @@ pub(crate) struct PromoteArgs {
     /// newer pending]
     #[arg(long)]
     digest: Option<Digest>,
+    /// Note to record with the change
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Pass closed gates; for admins, with --reason
+    #[arg(long = "override", requires = "reason")]
+    overrides: bool,
+    /// Reason to record for passing the gates
+    #[arg(long, value_name = "TEXT", requires = "overrides")]
+    reason: Option<String>,
+    /// Refuse unless TO is still at this generation
+    #[arg(long, value_name = "GENERATION")]
+    seen: Option<u64>,
     /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
@@ -49,10 +64,26 @@ pub(crate) struct PromoteArgs {
 #[derive(Serialize)]
 struct Request<'a> {
     from: &'a EnvironmentName,
-    /// The image that the question shows and the user agrees to.
-    seen: &'a Digest,
+    /// The generation of TO that the user looked at; without one, the image that the question shows.
+    seen: Seen<'a>,
+    /// That image, beside a generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<&'a Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
+    overrides: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Seen<'a> {
+    Target(u64),
+    Image(&'a Digest),
 }
 
 pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exit, Failure> {
@@ -64,7 +95,15 @@ pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exi
     if !args.yes && !agreed(args, &seen, session)? {
         return Err(Failure::No("nothing was changed".to_owned()));
     }
-    let request = Request { from: &args.from, seen: &seen, digest: args.digest.as_ref() };
+    let request = Request {
+        from: &args.from,
+        seen: args.seen.map_or(Seen::Image(&seen), Seen::Target),
+        image: args.seen.map(|_| &seen),
+        digest: args.digest.as_ref(),
+        note: args.note.as_deref(),
+        overrides: args.overrides,
+        reason: args.reason.as_deref(),
+    };
     let moved = client.act(&args.to, "promote", &request).await?;
     moved::report(&mut session.console, &moved)?;
     let generation = args.generation.map_or(moved.generation, Generation);

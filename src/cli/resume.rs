@@ -20,12 +20,14 @@ pub(crate) struct ResumeArgs {
     /// Environment to resume
     environment: EnvironmentName,
     #[command(flatten)]
+    seen: moved::Seen,
+    #[command(flatten)]
     see: SeeThrough,
 }
 
 pub(crate) async fn run(args: &ResumeArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(args.see.need("resume --wait")).await?;
-    let moved = client.act(&args.environment, "resume", &json!({})).await?;
+    let moved = client.act(&args.environment, "resume", &args.seen.with(json!({}))).await?;
     moved::report(&mut session.console, &moved)?;
     args.see.to(session, &client, &args.environment, &Goal::default()).await
 }

@@ -29,6 +29,8 @@ pub(crate) struct RollbackArgs {
     /// Reason to record with the change
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    seen: moved::Seen,
     /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
@@ -44,10 +46,13 @@ struct Request<'a> {
     to: Option<Generation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<u64>,
 }
 
 pub(crate) async fn run(args: &RollbackArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let request = Request { to: args.to.map(Generation), reason: args.reason.as_deref() };
+    let request =
+        Request { to: args.to.map(Generation), reason: args.reason.as_deref(), seen: args.seen.seen };
     let client = session.client(args.see.need("rollback --wait")).await?;
     let environment = &args.environment;
     let to = args.to.map_or_else(|| "its last good generation".to_owned(), |to| format!("generation {to}"));

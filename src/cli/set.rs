@@ -34,6 +34,8 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
+    seen: moved::Seen,
+    #[command(flatten)]
     see: SeeThrough,
     /// With --wait: wait for this image, by its digest or its ID
     #[arg(long, requires = "wait")]
@@ -73,6 +75,8 @@ struct Request<'a> {
     commit: Option<&'a CommitId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<u64>,
 }
 
 pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, Failure> {
@@ -83,8 +87,12 @@ pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, F
             `abide set {name} --commit SHA` for a commit of its branch"
         )));
     }
-    let request =
-        Request { image: args.image.as_ref(), commit: args.commit.as_ref(), reason: args.reason.as_deref() };
+    let request = Request {
+        image: args.image.as_ref(),
+        commit: args.commit.as_ref(),
+        reason: args.reason.as_deref(),
+        seen: args.seen.seen,
+    };
     let client = session.client(args.see.need("set --wait")).await?;
     let moved = client.act(&args.environment, "set", &request).await?;
     moved::report(&mut session.console, &moved)?;

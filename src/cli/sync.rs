@@ -22,6 +22,9 @@ Clears earlier failures and retries now every step that waits for its next attem
 pub(crate) struct SyncArgs {
     /// Environment to check [default: all]
     environment: Option<EnvironmentName>,
+    /// Refuse unless the environment is still at this generation
+    #[arg(long, value_name = "GENERATION", requires = "environment")]
+    seen: Option<u64>,
     #[command(flatten)]
     see: SeeThrough,
     #[command(flatten)]
@@ -31,7 +34,7 @@ pub(crate) struct SyncArgs {
 pub(crate) async fn run(args: &SyncArgs, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client(Need::Daemon("sync")).await?;
     let moved = if let Some(environment) = &args.environment {
-        let moved = client.act(environment, "sync", &json!({})).await?;
+        let moved = client.act(environment, "sync", &moved::Seen { seen: args.seen }.with(json!({}))).await?;
         moved::report(&mut session.console, &moved)?;
         vec![moved]
     } else {

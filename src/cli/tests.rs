@@ -34,7 +34,7 @@ fn commit() -> CommitId {
     CommitId::new("5f0c".repeat(10)).unwrap()
 }
 
-fn image() -> Image {
+pub(super) fn image() -> Image {
     Image { reference: Some("shop/web".into()), digest: None, id: Some(digest()) }
 }
 
@@ -65,6 +65,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         forgetting: Vec::new(),
         warnings: Vec::new(),
         build: None,
+        waiting: None,
     }
 }
 

@@ -24,14 +24,16 @@ A token is printed once; only its hash is stored. Pass it in ABIDE_TOKEN or a fi
 never on a command line. If the server created its own certificate, the token ends with a pin: a dot
 and the SHA-256 of the server's public key. A client then accepts only that server.
 
-Roles: a viewer reads; a deployer also changes the listed environments; an admin may do everything;
-an agent runs the environments that the manifest assigns to its host.";
+Roles: a viewer reads; a deployer also changes the listed environments; a tester also approves and
+rejects the images of the listed environments; an admin may do everything; an agent runs the
+environments that the manifest assigns to its host.";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
   abide token create --agent online > online.token
   abide token create --role viewer --expires 30d dashboard
-  abide token create --role deployer --environment dev,test ci";
+  abide token create --role deployer --environment dev,test ci
+  abide token create --role tester --environment test anna";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -67,9 +69,9 @@ struct CreateArgs {
     /// Role of a user or program
     #[arg(long)]
     role: Option<RoleWord>,
-    /// Environments that a deployer may change
+    /// Environments that a deployer may change, or whose images a tester may approve
     #[arg(long, value_name = "ENV", value_delimiter = ',', conflicts_with = "agent")]
-    #[arg(required_if_eq("role", "deployer"))]
+    #[arg(required_if_eq_any([("role", "deployer"), ("role", "tester")]))]
     environment: Vec<EnvironmentName>,
     /// Token lifetime, such as 90d [default: until revoked]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -80,6 +82,7 @@ struct CreateArgs {
 enum RoleWord {
     Viewer,
     Deployer,
+    Tester,
     Admin,
 }
 
@@ -88,6 +91,7 @@ impl RoleWord {
         match self {
             Self::Viewer => "viewer",
             Self::Deployer => "deployer",
+            Self::Tester => "tester",
             Self::Admin => "admin",
         }
     }

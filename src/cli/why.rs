@@ -98,7 +98,7 @@ struct Link {
 
 fn chain(evidence: &Evidence, now: Timestamp) -> Vec<Link> {
     let link = |label, lines| Link { label, lines };
-    vec![
+    let mut chain = vec![
         link("event", vec![event(evidence, now)]),
         link("record", record(evidence, now)),
         link("difference", differences(evidence, now)),
@@ -106,7 +106,12 @@ fn chain(evidence: &Evidence, now: Timestamp) -> Vec<Link> {
         link("result", result(evidence, now)),
         link("next retry", vec![next_retry(&evidence.environment, now)]),
         link("warning", evidence.warnings.clone()),
-    ]
+    ];
+    // Only an environment with gates has this part.
+    if let Some(waiting) = &evidence.environment.waiting {
+        chain.push(link("promotion", vec![waiting.clone()]));
+    }
+    chain
 }
 
 /// The last change of the record, with its original message.

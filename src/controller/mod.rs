@@ -15,6 +15,7 @@ mod host_file;
 mod jobs;
 mod managed;
 mod polling;
+mod promoter;
 mod supervise;
 mod sweep;
 mod wake;
@@ -31,7 +32,7 @@ use crate::acme::Acme;
 use crate::model::error::chain;
 use crate::model::link::Left;
 use crate::model::look::Look;
-use crate::model::name::{BranchName, CommitId, EnvironmentName};
+use crate::model::name::{AgentName, BranchName, CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
@@ -108,6 +109,8 @@ pub struct Controller {
     errors: PollErrors,
     resynced: channel::Receiver<Option<Timestamp>>,
     resync: Duration,
+    bells: Bells,
+    stop: CancellationToken,
 }
 
 /// The running reconcile loop, for the code that ends it.
@@ -196,7 +199,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let supervisor = supervise::Supervisor {
         pass: Arc::clone(&pass),
         wake: wake.clone(),
-        bells: settings.bells,
+        bells: settings.bells.clone(),
         manifest: settings.manifest,
         errors: Arc::clone(&errors),
         pollers: polling::Pollers::default(),
@@ -209,7 +212,8 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         authority: settings.authority,
         stop: stop.clone(),
     };
-    let controller = Controller { pass, wake, errors, resynced, resync: settings.resync };
+    let (resync, bells) = (settings.resync, settings.bells);
+    let controller = Controller { pass, wake, errors, resynced, resync, bells, stop: stop.clone() };
     let supervisor = tokio::spawn(supervisor.run());
     (controller, Running { stop, supervisor, jobs, engine, guard, keeper })
 }
@@ -239,6 +243,19 @@ impl Controller {
     /// Returns a sentence if the engine or the record does not answer.
     pub async fn preview(&self, environment: &EnvironmentName) -> Result<Option<PlanView>, String> {
         self.pass.preview(environment).await.map_err(|error| chain(&error))
+    }
+
+    /// Starts to collect evidence for promotions, and to promote what the manifest declares so. For the daemon:
+    /// agents do neither. `connected` reports whether an agent is connected.
+    pub fn watch_promotions(&self, connected: impl Fn(&AgentName) -> bool + Send + Sync + 'static) {
+        let (pass, bells, stop) = (Arc::clone(&self.pass), self.bells.clone(), self.stop.clone());
+        let connected: promoter::Connected = Arc::new(connected);
+        let stopped = stop.clone();
+        let begin = move || {
+            let (pass, connected) = (Arc::clone(&pass), Arc::clone(&connected));
+            promoter::Promoter::new(pass, bells.subscribe(), connected, stopped.clone()).run()
+        };
+        tokio::spawn(supervise::supervised("evidence of promotions", stop, begin));
     }
 
     /// The time of the last complete resync; `None`: never, or not since the engine was lost.

@@ -194,7 +194,7 @@ impl Supervisor {
                 self.announce(&environment);
                 self.forget_requested(&environment, tasks);
             }
-            Ok(Bell::Status(_) | Bell::Event(_)) => {}
+            Ok(Bell::Status(_) | Bell::Evidence(_) | Bell::Event(_)) => {}
             Err(_) => {
                 self.wake.ring_all();
                 self.pollers.announce_all();

@@ -154,6 +154,7 @@ async fn promote(handles: &Handles, from: &EnvironmentName, to: &EnvironmentName
         image: tested.image,
         origin: Origin::Promotion,
         by: Some("demo".to_owned()),
+        token: None,
         note: Some(format!("from {from} generation {}", tested.generation)),
         at: std::time::SystemTime::now().into(),
         hold: None,

@@ -20,6 +20,11 @@ pub enum Role {
         /// The environments; at least one.
         environments: BTreeSet<EnvironmentName>,
     },
+    /// Reads everything, and approves and rejects the images of these environments.
+    Tester {
+        /// The environments; at least one.
+        environments: BTreeSet<EnvironmentName>,
+    },
     /// Has every permission of an operator: changes every environment, imports records, issues tokens.
     Admin,
     /// Acts for one host, which gets only its environments in the manifest.
@@ -40,7 +45,17 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::Deployer { environments } => environments.contains(environment),
-            Self::Viewer | Self::Agent { .. } => false,
+            Self::Viewer | Self::Tester { .. } | Self::Agent { .. } => false,
+        }
+    }
+
+    /// Whether the role may approve and reject the images of `environment`. A deployer may not: whoever moves an
+    /// image is not who confirms it.
+    pub fn may_judge(&self, environment: &EnvironmentName) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Tester { environments } => environments.contains(environment),
+            Self::Viewer | Self::Deployer { .. } | Self::Agent { .. } => false,
         }
     }
 
@@ -62,6 +77,10 @@ impl fmt::Display for Role {
             Self::Deployer { environments } => {
                 let names: Vec<_> = environments.iter().map(EnvironmentName::as_str).collect();
                 write!(f, "deployer of {}", names.join(", "))
+            }
+            Self::Tester { environments } => {
+                let names: Vec<_> = environments.iter().map(EnvironmentName::as_str).collect();
+                write!(f, "tester of {}", names.join(", "))
             }
             Self::Admin => f.write_str("admin"),
             Self::Agent { agent } => write!(f, "agent {agent}"),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::build::RecipeKey;
-use super::name::{AgentName, CommitId, Digest, EnvironmentName, Generation, InvalidName};
+use super::name::{AgentName, CommitId, Digest, EnvironmentName, Generation, InvalidName, TokenId};
 use super::reference::{ImageRepository, check_reference};
 use super::status::Reason;
 use super::time::Timestamp;
@@ -162,6 +162,9 @@ pub struct Entry {
     /// The author of the change: a delivery's provider, a local user, a token.
     #[serde(default)]
     pub by: Option<String>,
+    /// The token of the author, if one was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
     /// One clause for people, such as `from test generation 4`.
     #[serde(default)]
     pub note: Option<String>,
@@ -195,6 +198,11 @@ impl Image {
             (Some(a), Some(b)) => a == b,
             _ => self.id.is_some() && self.id == other.id,
         }
+    }
+
+    /// Whether `digest` names the image, as its ID or in a registry.
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        self.id.as_ref() == Some(digest) || self.digest.as_ref() == Some(digest)
     }
 
     /// The same image, with its name and digest in a registry.

@@ -3,7 +3,7 @@
 //! In reading order: names ([`name`], [`mod@reference`], [`address`]), the manifest ([`spec`], [`health`],
 //! [`channel`]), the desired
 //! state ([`desired`]), containers ([`container`]) and mounts ([`mount`]), the observed state ([`observed`]),
-//! the reconcile state ([`memory`]), reports ([`status`], [`event`]), builds ([`build`]), permissions
+//! gates of promotions ([`gates`]) and evidence for them ([`evidence`]), the reconcile state ([`memory`]), reports ([`status`], [`event`]), builds ([`build`]), permissions
 //! ([`access`], [`credential`]), API answers ([`view`]), messages between hosts ([`link`]), causes of
 //! failures ([`cause`]), outgoing items ([`outbox`]) and error texts ([`error`]).
 
@@ -18,7 +18,9 @@ pub mod declared;
 pub mod desired;
 pub mod error;
 pub mod event;
+pub mod evidence;
 pub mod front;
+pub mod gates;
 pub mod health;
 pub mod holder;
 pub mod link;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use super::channel::{Channel, ChannelSpec};
+use super::gates::{Gates, VerifySpec};
 pub use super::health::{HealthSpec, Probe};
 use super::mount::{Mount, VolumeName};
 use super::name::{
@@ -85,6 +86,36 @@ impl Manifest {
     /// The public URL of the pages, if declared.
     pub fn page_url(&self) -> Option<String> {
         self.page.as_ref().map(ToString::to_string)
+    }
+
+    /// The environments that the images of `environment` come through: itself, the source of its promotions,
+    /// and so on.
+    pub fn came_through(&self, environment: &EnvironmentName) -> Vec<EnvironmentName> {
+        let mut way = vec![environment.clone()];
+        while let Some(from) = way.last().and_then(|last| self.promoted_from(last)) {
+            // The declared promotions could form a cycle.
+            if way.contains(from) {
+                break;
+            }
+            way.push(from.clone());
+        }
+        way
+    }
+
+    /// The environment that `environment` is promoted from.
+    pub fn promoted_from(&self, environment: &EnvironmentName) -> Option<&EnvironmentName> {
+        match &self.environments.get(environment)?.supply {
+            Supply::Promotion { from } => Some(from),
+            Supply::Branch { .. } | Supply::Tag { .. } | Supply::Manual => None,
+        }
+    }
+
+    /// The environments that are promoted from `environment`, with their declarations.
+    pub fn promoted_to<'a>(
+        &'a self,
+        environment: &'a EnvironmentName,
+    ) -> impl Iterator<Item = (&'a EnvironmentName, &'a EnvironmentSpec)> {
+        self.environments.iter().filter(move |(name, _)| self.promoted_from(name) == Some(environment))
     }
 
     /// The repository and branch that the images of an environment are built from, directly or in the
@@ -376,6 +407,12 @@ pub struct EnvironmentSpec {
     /// The repository to push a built image to.
     #[serde(skip)]
     pub push: Option<ImageRepository>,
+    /// The gates of promotions to it. They are judged on the controller, so never sent to agents.
+    #[serde(skip)]
+    pub gates: Gates,
+    /// The check of each new version. Agents run none.
+    #[serde(skip)]
+    pub verify: Option<VerifySpec>,
     /// The agent that runs it; `None`: the daemon on this host.
     #[serde(default)]
     pub host: Option<AgentName>,

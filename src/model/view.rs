@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::access::Token;
 use super::container::Secret;
 use super::desired::{Hold, Image, Origin, Outcome};
+use super::evidence::{Evidence, GateAnswer};
 use super::name::{CommitId, EnvironmentName, Generation};
 use super::status::{Condition, Reason, RunningContainer, VolumeView};
 use super::time::Timestamp;
@@ -66,6 +67,9 @@ pub struct EnvironmentView {
     /// The hosts that a `forget` still has to clear, as clauses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgetting: Vec<String>,
+    /// What a promotion to it waits for, as a sentence; `null`: nothing waits for a gate.
+    #[serde(default)]
+    pub waiting: Option<String>,
 }
 
 /// A running build and its time limits.
@@ -100,6 +104,52 @@ pub struct HistoryView {
     pub at: Timestamp,
     /// Its outcome; `null` while in progress.
     pub outcome: Option<Outcome>,
+}
+
+/// The state of a promotion from one environment to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromotionView {
+    /// The source.
+    pub from: EnvironmentName,
+    /// The target.
+    pub to: EnvironmentName,
+    /// The generation of the source.
+    pub generation: Generation,
+    /// Its image.
+    pub image: Option<Image>,
+    /// Its commit.
+    pub revision: Option<CommitId>,
+    /// Why the source cannot be promoted now, whatever the gates; `null`: it runs healthy.
+    pub problem: Option<String>,
+    /// Whether the target names this image already.
+    pub there: bool,
+    /// Whether abide promotes on its own once every gate is open.
+    pub auto: bool,
+    /// Whether every gate is open.
+    pub open: bool,
+    /// The declared gates, and a rejection if there is one.
+    pub gates: Vec<GateAnswer>,
+    /// The state as a sentence.
+    pub message: String,
+    /// The time at which time alone changes a gate.
+    pub next_change: Option<Timestamp>,
+}
+
+/// The answer of `GET /api/v1/environments/<env>/evidence`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceView {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its image.
+    pub image: Option<Image>,
+    /// The evidence about its images, oldest first.
+    pub evidence: Vec<Evidence>,
+    /// The promotion to it; `null` if it takes none.
+    pub into: Option<PromotionView>,
+    /// The promotions from it.
+    pub onward: Vec<PromotionView>,
 }
 
 /// The answer to a command that changes the record.

@@ -7,10 +7,11 @@
 //!
 //! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve` gets it running,
 //! `restart` decides when to restart, `rollback` gives a version up, `difference` compares options, and
-//! [`explain`] describes the plan.
+//! [`explain`] describes the plan. Apart from these, [`gates`] judges promotions.
 
 mod difference;
 pub mod explain;
+pub mod gates;
 mod hold;
 mod notes;
 mod restart;

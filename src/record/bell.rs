@@ -14,6 +14,8 @@ pub enum Bell {
     Desired(EnvironmentName),
     /// The status, or the outcome of a generation.
     Status(EnvironmentName),
+    /// Evidence about an image of this environment.
+    Evidence(EnvironmentName),
     /// A new event, or a repetition of the last one.
     Event(EnvironmentName),
 }

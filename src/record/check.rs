@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::draft::{Draft, SERIAL};
 use super::error::{OpenError, RecordError};
+use super::evidence;
 use super::export::{self, Export, ID, is_id};
 use super::mend::{Found, mend};
 use super::outgoing;
@@ -20,6 +21,7 @@ use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
 use crate::model::desired::{Desired, Entry, GoBack, HistoryEntry, Outcome};
 use crate::model::event::Event;
+use crate::model::evidence::Evidence;
 use crate::model::link::{Heard, LeftThere};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
@@ -234,6 +236,15 @@ impl Sound {
                 parse::<LeftThere>(value)?;
                 agree(keys::agent(key).is_some())
             }
+            Kind::Evidence | Kind::Rejections => {
+                let Evidence { sequence, environment, .. } = parse(value)?;
+                self.counters.last_evidence = self.counters.last_evidence.max(sequence);
+                agree(keys::split(key) == Some((environment, sequence)))
+            }
+            Kind::Soak => {
+                parse::<Vec<Evidence>>(value)?;
+                agree(keys::name(key).is_some())
+            }
             Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
             Kind::Sessions => agree(parse::<KeptSession>(value)?.hash.as_bytes() == key.as_slice()),
             Kind::TokenUses => agree(keys::number(value).is_some()),
@@ -319,7 +330,12 @@ fn mend_environments(
             is_spoiled: sound.spoiled.contains(&environment),
             is_behind: is_mirror_ahead,
         };
-        let mended = mend(&environment, found, mirrored.get(&environment).copied());
+        let mirrored = mirrored.get(&environment).copied();
+        let trusts_mirror = is_mirror_ahead || found.is_spoiled || found.desired.is_none();
+        if let Some(mirrored) = mirrored.filter(|_| trusts_mirror) {
+            evidence::restore(draft, &mirrored.evidence, is_mirror_ahead)?;
+        }
+        let mended = mend(&environment, found, mirrored);
         if let Some(desired) = mended.desired.filter(|desired| before.as_ref() != Some(desired)) {
             draft.put_desired_silently(&desired)?;
         }

@@ -10,13 +10,15 @@ use super::shared::Shared;
 use super::store::Kind;
 use super::{generation, keys};
 use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin, TagHint};
-use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::name::{CommitId, EnvironmentName, Generation, TokenId};
 use crate::model::time::Timestamp;
 
 /// Updates the record. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct DesiredWriter {
     pub(super) shared: Arc<Shared>,
+    /// The generation that the environment to change must still have.
+    pub(super) seen: Option<Generation>,
 }
 
 /// A change by an operator or a promotion.
@@ -30,6 +32,8 @@ pub struct Change {
     pub origin: Origin,
     /// The author.
     pub by: Option<String>,
+    /// The token of the author, if one was used.
+    pub token: Option<TokenId>,
     /// One clause for people.
     pub note: Option<String>,
     /// The time of the change.
@@ -49,6 +53,13 @@ pub struct Guard {
 }
 
 impl DesiredWriter {
+    /// A writer whose next changes of an environment are refused unless its record is at this generation.
+    /// `None`: at any.
+    #[must_use]
+    pub fn seeing(&self, seen: Option<Generation>) -> Self {
+        Self { shared: Arc::clone(&self.shared), seen }
+    }
+
     /// Records a push for each environment that may not know it yet, without a new generation. A push is only
     /// a hint: the branch head that git reports decides what runs.
     ///
@@ -130,8 +141,8 @@ impl DesiredWriter {
     /// history cannot be held; the hold then names none.
     ///
     /// # Errors
-    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
-    pub async fn hold(&self, environment: &EnvironmentName, hold: Hold) -> Result<Desired, RecordError> {
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn hold(&self, environment: &EnvironmentName, hold: Hold) -> Result<Desired, WriteError> {
         let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
             let generation = match hold.generation {
                 Some(generation) if is_kept(draft, &desired.environment, generation)? => Some(generation),
@@ -146,13 +157,13 @@ impl DesiredWriter {
     /// Ends a hold. Does nothing without a hold.
     ///
     /// # Errors
-    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    /// Returns [`WriteError`] if nothing was recorded.
     pub async fn resume(
         &self,
         environment: &EnvironmentName,
         at: Timestamp,
         by: Option<&str>,
-    ) -> Result<Desired, RecordError> {
+    ) -> Result<Desired, WriteError> {
         let by = by.unwrap_or("someone").to_owned();
         let work = move |_: &mut Draft<'_>, desired: &mut Desired| {
             if let Some(hold) = desired.hold.take() {
@@ -168,13 +179,13 @@ impl DesiredWriter {
     /// also asked for the head or digest.
     ///
     /// # Errors
-    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    /// Returns [`WriteError`] if nothing was recorded.
     pub async fn sync(
         &self,
         environment: &EnvironmentName,
         at: Timestamp,
         asks: bool,
-    ) -> Result<Desired, RecordError> {
+    ) -> Result<Desired, WriteError> {
         let work = move |_: &mut Draft<'_>, desired: &mut Desired| {
             desired.sync = Some(at);
             desired.asked = asks.then_some(at).or(desired.asked);
@@ -200,13 +211,15 @@ impl DesiredWriter {
     }
 
     /// Lets `change` edit the record of `environment`, and writes it if it differs.
-    async fn edit<E: From<RecordError> + Send + 'static>(
+    async fn edit(
         &self,
         environment: &EnvironmentName,
-        change: impl FnOnce(&mut Draft<'_>, &mut Desired) -> Result<(), E> + Send + 'static,
-    ) -> Result<Desired, E> {
-        let environment = environment.clone();
+        change: impl FnOnce(&mut Draft<'_>, &mut Desired) -> Result<(), WriteError> + Send + 'static,
+    ) -> Result<Desired, WriteError> {
+        let (environment, seen) = (environment.clone(), self.seen);
         let work = move |draft: &mut Draft<'_>| {
+            let guard = seen.map(|generation| Guard { environment: environment.clone(), generation });
+            check(draft, guard.as_slice())?;
             let before = draft.desired(&environment)?;
             let mut desired = before.clone();
             change(draft, &mut desired)?;
@@ -221,10 +234,10 @@ impl DesiredWriter {
 
 impl Change {
     /// The record assigns the generation.
-    fn into_entry(self) -> Entry {
-        let Self { revision, image, origin, by, note, at, hold: _ } = self;
+    pub(super) fn into_entry(self) -> Entry {
+        let Self { revision, image, origin, by, token, note, at, hold: _ } = self;
         let (generation, origin) = (Generation::default(), Some(origin));
-        Entry { generation, revision, image, recipe: None, origin, by, note, at }
+        Entry { generation, revision, image, recipe: None, origin, by, token, note, at }
     }
 }
 
@@ -250,7 +263,7 @@ fn is_kept(
     Ok(draft.store().get(Kind::History, &key)?.is_some())
 }
 
-fn check(draft: &Draft<'_>, guards: &[Guard]) -> Result<(), WriteError> {
+pub(super) fn check(draft: &Draft<'_>, guards: &[Guard]) -> Result<(), WriteError> {
     for Guard { environment, generation: expected } in guards {
         let actual = draft.desired(environment)?.entry.generation;
         if actual != *expected {

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::bell::Bell;
 use super::draft::Draft;
 use super::error::{RecordError, WriteError};
+use super::evidence;
 use super::store::{Kind, Store};
 use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
+use crate::model::evidence::Evidence;
 use crate::model::name::{EnvironmentName, Generation};
 
 /// The key of the record's id.
@@ -36,6 +38,9 @@ pub struct EnvironmentExport {
     pub desired: Desired,
     /// The kept generations, newest first; the first is the current one.
     pub history: Vec<HistoryEntry>,
+    /// The evidence about its images, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Evidence>,
 }
 
 /// Takes an export. Writers wait only while bytes are copied.
@@ -45,6 +50,7 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
     let id = store.get(Kind::Meta, ID)?.unwrap_or_default();
     let read = |kind| store.pairs(kind, b"").collect::<Result<BTreeMap<_, _>, _>>();
     let (desired, history, outcomes) = (read(Kind::Desired)?, read(Kind::History)?, read(Kind::Outcomes)?);
+    let found = evidence::all(store)?;
     drop(gate);
 
     let mut histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>> = BTreeMap::new();
@@ -54,10 +60,12 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
         let outcome = outcomes.get(key).and_then(|outcome| serde_json::from_slice(outcome).ok());
         histories.entry(environment).or_default().push(HistoryEntry { entry, outcome });
     }
+    let mut found = evidence::by_environment(found);
     let documents = desired.values().filter_map(|bytes| serde_json::from_slice::<Desired>(bytes).ok());
     let environments = documents
         .map(|desired| EnvironmentExport {
             history: histories.remove(&desired.environment).unwrap_or_default(),
+            evidence: found.remove(&desired.environment).unwrap_or_default(),
             desired,
         })
         .collect();
@@ -69,9 +77,12 @@ pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
 /// backed up.
 pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
     check(export)?;
-    for EnvironmentExport { desired, history } in &export.environments {
+    for EnvironmentExport { desired, history, evidence } in &export.environments {
         let of_history = history.iter().filter_map(|kept| kept.entry.image.as_ref());
-        if let Err(error) = desired.images(None).chain(of_history).try_for_each(Image::check_name) {
+        let of_evidence = evidence.iter().map(|found| &found.image);
+        if let Err(error) =
+            desired.images(None).chain(of_history).chain(of_evidence).try_for_each(Image::check_name)
+        {
             return Err(WriteError::Disagreeing(format!("`{}`: {error}", desired.environment)));
         }
         let held = desired.hold.as_ref().and_then(|hold| hold.generation);
@@ -112,7 +123,10 @@ pub(super) fn is_id(id: &str) -> bool {
 }
 
 fn disagreement(of: &EnvironmentExport) -> Option<String> {
-    let EnvironmentExport { desired, history } = of;
+    let EnvironmentExport { desired, history, evidence } = of;
+    if evidence.iter().any(|found| found.environment != desired.environment) {
+        return Some("it has evidence about another environment".to_owned());
+    }
     let current = desired.entry.generation;
     let newest = history.first().map(|first| &first.entry);
     if current == Generation::default() {
@@ -131,10 +145,10 @@ fn disagreement(of: &EnvironmentExport) -> Option<String> {
 
 /// Drafts the replacement of the whole record with `export`.
 pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), WriteError> {
-    for kind in [Kind::Desired, Kind::History, Kind::Outcomes] {
+    for kind in Kind::EXPORTED {
         for pair in draft.store().pairs(kind, b"") {
             let (key, _) = pair?;
-            if let Some(environment) = keys::name(&key) {
+            if let Some(environment) = keys::name(&key).filter(|_| kind == Kind::Desired) {
                 draft.ring(Bell::Desired(environment));
             }
             draft.remove(kind, key);
@@ -150,6 +164,7 @@ pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), Writ
     for environment in &export.environments {
         draft.put_desired(&environment.desired)?;
         put_history(draft, &environment.desired.environment, &environment.history)?;
+        evidence::restore(draft, &environment.evidence, true)?;
     }
     Ok(())
 }

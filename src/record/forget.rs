@@ -10,10 +10,11 @@ use crate::model::desired::{Desired, Forget};
 use crate::model::name::{AgentName, EnvironmentName};
 
 /// Documents under the environment's name.
-const PLAIN: [Kind; 6] =
-    [Kind::Desired, Kind::Status, Kind::Memory, Kind::Assigned, Kind::Proposed, Kind::Heard];
+const PLAIN: [Kind; 7] =
+    [Kind::Desired, Kind::Status, Kind::Memory, Kind::Assigned, Kind::Proposed, Kind::Heard, Kind::Soak];
 /// Documents under the environment's name and a number.
-const NUMBERED: [Kind; 4] = [Kind::History, Kind::Outcomes, Kind::Events, Kind::BuildLog];
+const NUMBERED: [Kind; 6] =
+    [Kind::History, Kind::Outcomes, Kind::Events, Kind::BuildLog, Kind::Evidence, Kind::Rejections];
 
 impl DesiredWriter {
     /// Records the request to forget an environment. The loop removes it.

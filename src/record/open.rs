@@ -132,7 +132,7 @@ fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
     let shared = Arc::new(shared);
     Handles {
         id,
-        writer: DesiredWriter { shared: Arc::clone(&shared) },
+        writer: DesiredWriter { shared: Arc::clone(&shared), seen: None },
         resolver: Resolver { shared: Arc::clone(&shared), proposes: false },
         replica: Replica { shared: Arc::clone(&shared) },
         hearer: Hearer { shared: Arc::clone(&shared) },

@@ -100,7 +100,7 @@ impl DesiredReader {
         export::take(self.store())
     }
 
-    fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Store {
         &self.shared.store
     }
 }

@@ -163,7 +163,7 @@ pub(super) fn changed(
     Ok((stored.as_deref() != Some(document.as_slice())).then_some(document))
 }
 
-fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
+pub(super) fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
     let last = last_event(draft.store(), &event.environment)?;
     happen_after(draft, last, event).map(drop)
 }

@@ -51,6 +51,12 @@ pub(super) enum Kind {
     Heard,
     /// agent → what it reported to be left on its host; on a controller.
     Left,
+    /// environment, number → evidence about an image, except for rejections.
+    Evidence,
+    /// environment, number → a rejection of an image.
+    Rejections,
+    /// environment → how long its latest images were healthy.
+    Soak,
     /// id → a token, without its secret.
     Tokens,
     /// id → last use of the token.
@@ -71,7 +77,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -87,6 +93,9 @@ impl Kind {
         Self::Proposed,
         Self::Heard,
         Self::Left,
+        Self::Evidence,
+        Self::Rejections,
+        Self::Soak,
         Self::Tokens,
         Self::TokenUses,
         Self::Sessions,
@@ -96,6 +105,10 @@ impl Kind {
         Self::Threads,
         Self::Quarantine,
     ];
+
+    /// The kinds that an export has, and that an import replaces.
+    pub(super) const EXPORTED: [Self; 6] =
+        [Self::Desired, Self::History, Self::Outcomes, Self::Evidence, Self::Rejections, Self::Soak];
 
     /// The tree's name in the store.
     pub(super) fn name(self) -> &'static str {
@@ -115,6 +128,9 @@ impl Kind {
             Self::Proposed => "proposed",
             Self::Heard => "heard",
             Self::Left => "left",
+            Self::Evidence => "evidence",
+            Self::Rejections => "rejections",
+            Self::Soak => "soak",
             Self::Tokens => "tokens",
             Self::TokenUses => "token_uses",
             Self::Sessions => "sessions",
@@ -128,13 +144,13 @@ impl Kind {
 
     /// Whether the kind is part of the backup file.
     pub(super) fn is_mirrored(self) -> bool {
-        matches!(self, Self::Desired | Self::History | Self::Outcomes)
+        matches!(self, Self::Desired | Self::History | Self::Outcomes | Self::Evidence | Self::Rejections)
     }
 
     /// Whether the kind must survive a loss of power. The loop can rebuild its own state.
     fn is_precious(self) -> bool {
-        use Kind::{Events, Heard, Memory, Outcomes, Projections, Status, TokenUses};
-        !matches!(self, Status | Memory | Events | Outcomes | Heard | TokenUses | Projections)
+        use Kind::{Events, Heard, Memory, Outcomes, Projections, Soak, Status, TokenUses};
+        !matches!(self, Status | Memory | Events | Outcomes | Heard | Soak | TokenUses | Projections)
     }
 }
 
@@ -155,6 +171,8 @@ pub(super) struct Counters {
     pub(super) last_event: u64,
     /// The sequence of the last outgoing message.
     pub(super) last_message: u64,
+    /// The number of the last piece of evidence.
+    pub(super) last_evidence: u64,
     /// The number of the last write that the backup file holds too.
     pub(super) serial: u64,
 }

@@ -15,6 +15,7 @@ mod engine;
 #[cfg(debug_assertions)]
 mod failpoints;
 mod front;
+mod gates;
 mod guard;
 mod heal;
 mod holder;

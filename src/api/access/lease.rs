@@ -22,9 +22,9 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A token that was valid when the client sent it.
 #[derive(Clone)]
 pub struct Lease {
-    pub(super) id: TokenId,
-    pub(super) tokens: TokenReader,
-    pub(super) clock: fn() -> Timestamp,
+    pub(in crate::api) id: TokenId,
+    pub(in crate::api) tokens: TokenReader,
+    pub(in crate::api) clock: fn() -> Timestamp,
 }
 
 impl Lease {

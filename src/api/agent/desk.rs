@@ -161,7 +161,7 @@ impl Desk {
             tokio::select! {
                 bell = bells.recv() => match bell {
                     Ok(Bell::Desired(environment)) => self.ring_for(&environment),
-                    Ok(Bell::Status(_) | Bell::Event(_)) => {}
+                    Ok(Bell::Status(_) | Bell::Evidence(_) | Bell::Event(_)) => {}
                     Err(RecvError::Lagged(_)) => self.ring_all(),
                     Err(RecvError::Closed) => return,
                 },

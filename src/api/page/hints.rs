@@ -72,7 +72,7 @@ impl Hints {
     async fn hear(&mut self, names: &mut BTreeSet<String>) -> Option<()> {
         tokio::select! {
             bell = self.bells.recv() => match bell {
-                Ok(Bell::Desired(name) | Bell::Status(name) | Bell::Event(name)) => {
+                Ok(Bell::Desired(name) | Bell::Status(name) | Bell::Evidence(name) | Bell::Event(name)) => {
                     if self.only.as_ref().is_none_or(|only| *only == name) {
                         names.insert(name.to_string());
                     }

@@ -35,42 +35,46 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const IN: u16 = 0;
 
 /// The expected answer of each route to: no token, a viewer, a deployer of dev who names dev, the
-/// same who names prod, an agent, an admin.
-const EXPECTED: [(&str, &str, [u16; 6]); 34] = [
-    ("GET", "/healthz", [IN, IN, IN, IN, IN, IN]),
-    ("GET", "/readyz", [IN, IN, IN, IN, IN, IN]),
-    ("GET", "/metrics", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments/{environment}", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments/{environment}/history", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments/{environment}/events", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments/{environment}/plan", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments/{environment}/logs", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/environments/{environment}/wait", [401, IN, IN, IN, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/set", [401, 403, IN, 403, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/promote", [401, 403, IN, 403, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/rollback", [401, 403, IN, 403, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/hold", [401, 403, IN, 403, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/resume", [401, 403, IN, 403, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/sync", [401, 403, IN, 403, 403, IN]),
-    ("POST", "/api/v1/environments/{environment}/forget", [401, 403, 403, 403, 403, IN]),
-    ("GET", "/api/v1/events", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/watch", [401, IN, IN, IN, 403, IN]),
-    ("GET", "/api/v1/export", [401, IN, IN, IN, 403, IN]),
-    ("POST", "/api/v1/import", [401, 403, 403, 403, 403, IN]),
-    ("POST", "/api/v1/sync", [401, 403, 403, 403, 403, IN]),
-    ("GET", "/api/v1/outbox", [401, IN, IN, IN, 403, IN]),
-    ("POST", "/api/v1/outbox/retry", [401, 403, 403, 403, 403, IN]),
-    ("POST", "/api/v1/notify/{channel}/test", [401, 403, 403, 403, 403, IN]),
-    ("GET", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
-    ("POST", "/api/v1/tokens", [401, 403, 403, 403, 403, IN]),
-    ("DELETE", "/api/v1/tokens/{token}", [401, 403, 403, 403, 403, IN]),
-    ("GET", "/api/v1/agent/self", [401, 403, 403, 403, IN, 403]),
-    ("POST", "/api/v1/agent/session", [401, 403, 403, 403, IN, 403]),
-    ("POST", "/api/v1/agent/report", [401, 403, 403, 403, IN, 403]),
-    ("POST", "/api/v1/agent/answers/{id}", [401, 403, 403, 403, IN, 403]),
-    ("POST", "/api/v1/login", [401, 403, 403, 403, 403, 403]),
-    ("GET", "/v2/{*path}", [401, 403, 403, 403, IN, 403]),
+/// same who names prod, an agent, an admin, a tester of dev who names dev, the same who names prod.
+const EXPECTED: [(&str, &str, [u16; 8]); 38] = [
+    ("GET", "/healthz", [IN, IN, IN, IN, IN, IN, IN, IN]),
+    ("GET", "/readyz", [IN, IN, IN, IN, IN, IN, IN, IN]),
+    ("GET", "/metrics", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/history", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/events", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/plan", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/logs", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/wait", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/evidence", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("POST", "/api/v1/environments/{environment}/approve", [401, 403, 403, 403, 403, IN, IN, 403]),
+    ("POST", "/api/v1/environments/{environment}/reject", [401, 403, 403, 403, 403, IN, IN, 403]),
+    ("POST", "/api/v1/environments/{environment}/withdraw", [401, 403, 403, 403, 403, IN, IN, 403]),
+    ("POST", "/api/v1/environments/{environment}/set", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/promote", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/rollback", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/hold", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/resume", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/sync", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/forget", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("GET", "/api/v1/events", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/watch", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/export", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("POST", "/api/v1/import", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/sync", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("GET", "/api/v1/outbox", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("POST", "/api/v1/outbox/retry", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/notify/{channel}/test", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("GET", "/api/v1/tokens", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/tokens", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("DELETE", "/api/v1/tokens/{token}", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("GET", "/api/v1/agent/self", [401, 403, 403, 403, IN, 403, 403, 403]),
+    ("POST", "/api/v1/agent/session", [401, 403, 403, 403, IN, 403, 403, 403]),
+    ("POST", "/api/v1/agent/report", [401, 403, 403, 403, IN, 403, 403, 403]),
+    ("POST", "/api/v1/agent/answers/{id}", [401, 403, 403, 403, IN, 403, 403, 403]),
+    ("GET", "/v2/{*path}", [401, 403, 403, 403, IN, 403, 403, 403]),
+    ("POST", "/api/v1/login", [401, 403, 403, 403, 403, 403, 403, 403]),
 ];
 
 /// The API as a network client sees it.
@@ -146,6 +150,8 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
     let of_dev = door.token("deployer", deployer(&["dev", "test"])).await.1;
     let online = door.token("online", agent("online")).await.1;
     let admin = door.token("admin", Role::Admin).await.1;
+    let environments = ["dev", "test"].map(name).into();
+    let tester = door.token("tester", Role::Tester { environments }).await.1;
     let askers = [
         (None, "dev"),
         (Some(&viewer), "dev"),
@@ -153,6 +159,8 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
         (Some(&of_dev), "prod"),
         (Some(&online), "dev"),
         (Some(&admin), "prod"),
+        (Some(&tester), "dev"),
+        (Some(&tester), "prod"),
     ];
     let mut wrong = Vec::new();
     for (method, path, expected) in EXPECTED {
@@ -417,6 +425,7 @@ async fn what_the_controller_is_denied_is_no_absence_to_an_agent() {
                 image: Some(image),
                 origin: Origin::Set,
                 by: None,
+                token: None,
                 note: None,
                 at: at(0),
                 hold: None,

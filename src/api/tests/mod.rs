@@ -1,6 +1,7 @@
 //! The API over a real record, with the shared helpers of its tests.
 
 mod access;
+mod gates;
 mod page;
 mod read;
 mod stream;
@@ -22,9 +23,10 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::access::Access;
+use super::access::{Access, Lease};
 use super::agent::Desk;
 use super::{ApiState, Controller, ControllerError, Liveness, LogStream, ManifestState, router};
+use crate::model::access::Token;
 use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::logs::LogOptions;
 use crate::model::memory::Memory;
@@ -114,6 +116,8 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         },
         build: None,
         push: None,
+        gates: Default::default(),
+        verify: None,
         host: None,
         mark: None,
     }
@@ -287,7 +291,18 @@ impl Api {
     }
 
     async fn ask(&self, method: Method, path: &str, body: String) -> Answer {
-        let request = Request::builder().method(method).uri(path).extension(Access::local("alice"));
+        self.ask_with(Access::local("alice"), method, path, body).await
+    }
+
+    /// Does the same with a token.
+    async fn ask_as(&self, token: &Token, method: Method, path: &str, body: String) -> Answer {
+        let lease =
+            Lease { id: token.id.clone(), tokens: self.handles.tokens.clone(), clock: self.state.clock };
+        self.ask_with(Access::of_token(token.clone(), None, lease), method, path, body).await
+    }
+
+    async fn ask_with(&self, access: Access, method: Method, path: &str, body: String) -> Answer {
+        let request = Request::builder().method(method).uri(path).extension(access);
         let response = self.router().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -301,6 +316,7 @@ impl Api {
             image: Some(image(number)),
             origin: Origin::Set,
             by: None,
+            token: None,
             note: None,
             at: at(number),
             hold: None,

@@ -67,7 +67,11 @@ async fn what_makes_no_sense_makes_no_token() {
         (json!({"name": "a b", "role": "admin"}), 400, "invalid token name"),
         (json!({"name": "x", "role": "deployer"}), 400, "missing `environments`"),
         (json!({"name": "x", "role": "deployer", "environments": ["prd"]}), 404, "did you mean `prod`?"),
-        (json!({"name": "x", "role": "viewer", "environments": ["dev"]}), 400, "is only for a deployer"),
+        (
+            json!({"name": "x", "role": "viewer", "environments": ["dev"]}),
+            400,
+            "is only for a deployer or a tester",
+        ),
         (json!({"name": "x", "role": "admin", "agent": "online"}), 400, "`agent` is only for an agent"),
         (json!({"name": "x", "role": "agent"}), 400, "missing `agent`: give the name of the agent"),
         (json!({"role": "agent", "agent": "../x"}), 400, "invalid agent name"),

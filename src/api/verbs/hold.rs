@@ -22,12 +22,17 @@ use crate::record::RecordError;
 pub(in crate::api) struct HoldBody {
     /// The reason, as free text.
     reason: String,
+    /// The generation that the client saw.
+    seen: Option<Generation>,
 }
 
-/// No options.
+/// Options of `resume`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::api) struct Nothing {}
+pub(in crate::api) struct ResumeBody {
+    /// The generation that the client saw.
+    seen: Option<Generation>,
+}
 
 /// `POST /api/v1/environments/{environment}/hold`
 pub(in crate::api) async fn hold(
@@ -43,6 +48,7 @@ pub(in crate::api) async fn hold(
         ));
     };
     let name = &found.name;
+    api.seen(name, body.seen)?;
     let (before, status, memory) =
         (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
     let generation = match kept(&before, status.as_ref(), &memory) {
@@ -51,7 +57,7 @@ pub(in crate::api) async fn hold(
         kept => kept,
     };
     let hold = Hold { reason, by, since: (api.clock)(), generation };
-    let desired = api.writer.hold(name, hold).await?;
+    let desired = api.writer.seeing(body.seen).hold(name, hold).await?;
     let what = match desired.hold.as_ref().and_then(|hold| hold.generation) {
         Some(generation) => format!("`{name}` is held at generation {generation}"),
         None => format!("`{name}` is held; no version of it was ever ready, so nothing is started"),
@@ -83,11 +89,12 @@ pub(in crate::api) async fn resume(
     State(api): State<ApiState>,
     found: Found,
     By(by): By,
-    Body(Nothing {}): Body<Nothing>,
+    Body(body): Body<ResumeBody>,
 ) -> Result<Json<Moved>, ApiError> {
     let name = &found.name;
+    api.seen(name, body.seen)?;
     let was_held = api.desired.get(name)?.hold.is_some();
-    let desired = api.writer.resume(name, (api.clock)(), Some(&by)).await?;
+    let desired = api.writer.seeing(body.seen).resume(name, (api.clock)(), Some(&by)).await?;
     let generation = desired.entry.generation;
     let message = if was_held {
         format!("`{name}` is resumed; generation {generation} takes effect{}", api.when())

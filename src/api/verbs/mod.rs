@@ -3,6 +3,7 @@
 
 mod forget;
 mod hold;
+mod judge;
 mod promote;
 mod rollback;
 mod set;
@@ -10,6 +11,7 @@ mod sync;
 
 pub(super) use forget::forget;
 pub(super) use hold::{hold, resume};
+pub(super) use judge::{approve, reject, withdraw};
 pub(super) use promote::promote;
 pub(super) use rollback::rollback;
 pub(super) use set::set;
@@ -17,8 +19,10 @@ pub(super) use sync::{sync, sync_all};
 
 use super::ApiState;
 use super::error::ApiError;
-use crate::model::desired::{Desired, Image};
+use crate::model::desired::{Desired, Image, Origin};
+use crate::model::name::{Digest, EnvironmentName, Generation};
 use crate::model::view::Moved;
+use crate::record::Guard;
 
 impl ApiState {
     /// The answer to a change that created a generation; its sentence begins with `what`.
@@ -33,6 +37,24 @@ impl ApiState {
         moved(desired, true, format!("{what} is recorded as generation {generation} of `{name}`{until}"))
     }
 
+    /// The guard for the generation that the client looked at, after a first check whose answer says what is
+    /// true now.
+    fn seen(&self, name: &EnvironmentName, seen: Option<Generation>) -> Result<Vec<Guard>, ApiError> {
+        let Some(seen) = seen else { return Ok(Vec::new()) };
+        let entry = self.desired.get(name)?.entry;
+        if entry.generation != seen {
+            let origin = entry.origin.map_or("a change", Origin::as_str);
+            let by = entry.by.map_or_else(String::new, |by| format!(" by {by}"));
+            let image = entry.image.as_ref().map_or_else(String::new, |image| format!(", {}", shown(image)));
+            return Err(ApiError::conflict(format!(
+                "nothing was changed: you looked at generation {seen} of `{name}`, and it is at generation {} now \
+                 ({origin}{by} at {}{image})",
+                entry.generation, entry.at
+            )));
+        }
+        Ok(vec![Guard { environment: name.clone(), generation: seen }])
+    }
+
     /// The end of the sentence: a note if nothing acts on the record now.
     pub(in crate::api) fn when(&self) -> &'static str {
         if self.controller.is_some() {
@@ -42,6 +64,10 @@ impl ApiState {
             one starts"
         }
     }
+}
+
+fn parse_digest(text: Option<&str>) -> Result<Option<Digest>, ApiError> {
+    text.map(Digest::new).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn moved(desired: &Desired, changed: bool, message: String) -> Moved {

@@ -7,16 +7,20 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::{moved, shown};
+use super::{moved, parse_digest, reason, shown};
 use crate::api::ApiState;
-use crate::api::body::{Body, By};
+use crate::api::access::Access;
+use crate::api::body::{Body, Caller};
 use crate::api::error::ApiError;
 use crate::api::find::Found;
 use crate::model::desired::{Desired, Entry, HistoryEntry, Image, Origin, Outcome};
-use crate::model::name::{AgentName, CommitId, Digest, EnvironmentName, Generation};
+use crate::model::evidence::{Evidence, Person};
+use crate::model::gates::Gates;
+use crate::model::name::{AgentName, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::view::Moved;
+use crate::plan::gates::{Candidate, are_open, closed, judge, sentence};
 use crate::record::{Change, Guard};
 
 /// Options of `promote`.
@@ -27,58 +31,143 @@ pub(in crate::api) struct Promote {
     from: String,
     /// The image to promote, even if FROM has another one in progress.
     digest: Option<String>,
-    /// The image that the client saw there.
-    seen: Option<String>,
+    /// The image that the client saw there, or the generation of the target that it saw.
+    seen: Option<Seen>,
+    /// A note, as free text.
+    note: Option<String>,
+    /// Whether to pass closed gates. Only an admin may, with a reason.
+    #[serde(default, rename = "override")]
+    overrides: bool,
+    /// The reason for that, as free text.
+    reason: Option<String>,
+    /// The image that the client saw there, besides a generation.
+    image: Option<String>,
+}
+
+/// What the client saw.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Seen {
+    /// The generation of the target.
+    Target(Generation),
+    /// The image of the source.
+    Image(String),
 }
 
 /// `POST /api/v1/environments/{environment}/promote`; the path names the target environment.
 pub(in crate::api) async fn promote(
     State(api): State<ApiState>,
     found: Found,
-    By(by): By,
+    Caller(caller): Caller,
     Body(body): Body<Promote>,
 ) -> Result<Json<Moved>, ApiError> {
     let from = api.find(&body.from)?.name;
     check_source(&found, &from)?;
     api.fresh_manifest().await;
-    let meant = digest(body.digest.as_deref())?;
+    let (target, image) = match body.seen {
+        Some(Seen::Target(generation)) => (Some(generation), body.image),
+        Some(Seen::Image(image)) => (None, Some(image)),
+        None => (None, body.image),
+    };
+    let mut guards = api.seen(&found.name, target)?;
+    let meant = parse_digest(body.digest.as_deref())?;
     let source = api.desired.get(&from)?.entry;
     let serving = api.serving(&from, meant.as_ref())?;
+    let image_seen = parse_digest(image.as_deref())?;
     let image = &serving.image;
     if let Some(host) = found.host() {
         check_reach(&from, image, host)?;
     }
-    for seen in [meant, digest(body.seen.as_deref())?].iter().flatten() {
+    for seen in [meant, image_seen].iter().flatten() {
         check_seen(&from, image, seen)?;
     }
     if let Some(unchanged) = api.is_there_already(&found.name, &serving)? {
         return Ok(Json(unchanged));
     }
+    let overriding = overriding(&caller, body.overrides, reason(body.reason)?)?;
+    let (candidate, gates) = api.judged(&from, &found.name, &serving, &caller)?;
+    let (now, to) = ((api.clock)(), found.name.clone());
+    // What is closed now goes into the note; whether anything is decides the check at the time of writing.
+    let closed = closed(&judge(&gates, &candidate, &api.desired.evidence_to_judge(&from)?, now));
+    let passed = overriding.as_ref().filter(|_| !closed.is_empty());
+    let note = note(&from, serving.entry.generation, reason(body.note)?, passed.map(|why| (why, &closed)));
+    let person = caller.person();
+    let message = passed.map(|why| format!("{} overrode the gates ({closed}): {why}", person.by));
+    let Person { by, token } = person;
     let change = Change {
-        revision: serving.revision.clone(),
+        revision: serving.entry.revision.clone(),
         image: Some(image.clone()),
         origin: Origin::Promotion,
         by: Some(by),
-        note: Some(format!("from {from} generation {}", serving.generation)),
-        at: (api.clock)(),
+        token,
+        note: Some(note),
+        at: now,
         hold: None,
     };
-    let guard = Guard { environment: from.clone(), generation: source.generation };
-    let desired = api.writer.submit(&found.name, change, &[guard]).await?;
-    Ok(Json(api.recorded(&desired, &format!("{} of `{from}`", shown(image)))))
+    guards.push(Guard { environment: from.clone(), generation: source.generation });
+    let is_overridden = overriding.is_some();
+    let judge = move |evidence: &[Evidence]| {
+        let answers = judge(&gates, &candidate, evidence, now);
+        if is_overridden || are_open(&answers) {
+            return Ok(());
+        }
+        Err(ApiError::gates_closed(format!("nothing was changed: {}", sentence(&to, &answers))))
+    };
+    let desired = api.writer.promote(&found.name, &from, change, &guards, message, judge).await?;
+    let what = format!("{} of `{from}`", shown(image));
+    let past = if is_overridden && !closed.is_empty() {
+        format!(", past its gates ({closed}),")
+    } else {
+        String::new()
+    };
+    Ok(Json(api.recorded(&desired, &format!("{what}{past}"))))
+}
+
+/// The reason to pass closed gates; `None`: they are not to be passed.
+fn overriding(caller: &Access, overrides: bool, why: Option<String>) -> Result<Option<String>, ApiError> {
+    if !overrides {
+        return Ok(None);
+    }
+    if !caller.role().may_administer() {
+        return Err(ApiError::forbidden());
+    }
+    let why =
+        why.ok_or_else(|| ApiError::bad_request("give a `reason` for passing the gates: it is recorded"))?;
+    Ok(Some(why))
+}
+
+/// The note of the generation.
+fn note(
+    from: &EnvironmentName,
+    generation: Generation,
+    note: Option<String>,
+    passed: Option<(&String, &String)>,
+) -> String {
+    let mut words = format!("from {from} generation {generation}");
+    if let Some((why, closed)) = passed {
+        words.push_str(&format!("; past its gates ({closed}): {why}"));
+    }
+    if let Some(note) = note {
+        words.push_str(&format!("; {note}"));
+    }
+    words
 }
 
 /// The version that an environment runs healthy.
-struct Serving {
-    generation: Generation,
-    revision: Option<CommitId>,
-    image: Image,
+pub(in crate::api) struct Serving {
+    /// The generation that names it.
+    pub(in crate::api) entry: Entry,
+    pub(in crate::api) image: Image,
 }
 
 impl ApiState {
     /// Returns the version that `from` runs healthy. While a push is unprocessed or a newer
     /// generation is in progress, the client must name this image explicitly.
-    fn serving(&self, from: &EnvironmentName, meant: Option<&Digest>) -> Result<Serving, ApiError> {
+    pub(in crate::api) fn serving(
+        &self,
+        from: &EnvironmentName,
+        meant: Option<&Digest>,
+    ) -> Result<Serving, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
         let facts = self.facts(from, &state.manifest)?;
         let refuse = |why: String| Err(ApiError::conflict(format!("cannot promote `{from}`: {why}")));
@@ -90,9 +179,8 @@ impl ApiState {
                 refuse(format!("{what}; wait for it (`abide wait {from}`), or name the image with --digest"))
             }
             (_, _, Condition::Ready) => {
-                let Entry { generation, revision, .. } = facts.desired.entry.clone();
                 let image = healthy_image(&facts.desired, status, is_here)?;
-                Ok(Serving { generation, revision, image })
+                Ok(Serving { entry: facts.desired.entry.clone(), image })
             }
             (_, Some(meant), Condition::Progressing) => {
                 let history = self.status.history(from)?;
@@ -103,6 +191,21 @@ impl ApiState {
             }
             _ => refuse(format!("its status is {}: {}", settled.condition.as_str(), settled.message)),
         }
+    }
+
+    /// The candidate of a promotion that `caller` asks for, and the gates that it has to pass.
+    fn judged(
+        &self,
+        from: &EnvironmentName,
+        to: &EnvironmentName,
+        serving: &Serving,
+        caller: &Access,
+    ) -> Result<(Candidate, Gates), ApiError> {
+        let state = Arc::clone(&self.manifest.borrow());
+        let mut candidate = self.candidate((from, to), &serving.entry, &serving.image, &state.manifest)?;
+        (candidate.by, candidate.is_healthy) = (Some(caller.person()), true);
+        let gates = state.manifest.environments.get(to).map(|spec| spec.gates.clone()).unwrap_or_default();
+        Ok((candidate, gates))
     }
 
     /// Returns the answer if `to` already runs this image or is updating to it; nothing is recorded
@@ -134,19 +237,10 @@ fn still_serving(
     meant: &Digest,
 ) -> Option<Serving> {
     let ready = history.iter().find(|kept| kept.outcome == Some(Outcome::Ready))?;
-    let Entry { generation, revision, image, .. } = &ready.entry;
-    let image = image.clone().filter(|image| has_digest(image, meant))?;
+    let image = ready.entry.image.clone().filter(|image| image.has_digest(meant))?;
     let running = status.running.as_ref()?;
     let runs_it = !is_here || running.image_id.is_some() && running.image_id == image.id;
-    runs_it.then(|| Serving { generation: *generation, revision: revision.clone(), image })
-}
-
-fn digest(text: Option<&str>) -> Result<Option<Digest>, ApiError> {
-    text.map(Digest::new).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
-}
-
-fn has_digest(image: &Image, digest: &Digest) -> bool {
-    image.id.as_ref() == Some(digest) || image.digest.as_ref() == Some(digest)
+    runs_it.then(|| Serving { entry: ready.entry.clone(), image })
 }
 
 /// Checks that the target's manifest allows promotions from this environment.
@@ -159,7 +253,7 @@ fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> 
                 `{from}`"
         ))),
         Supply::Branch { .. } | Supply::Tag { .. } | Supply::Manual => Err(ApiError::unprocessable(format!(
-            "`{to}` does not accept promotions: its manifest has no `promote_from`"
+            "`{to}` does not accept promotions: its manifest has no `promote` or `promote_from`"
         ))),
     }
 }
@@ -196,8 +290,8 @@ fn check_reach(from: &EnvironmentName, image: &Image, host: &AgentName) -> Resul
 }
 
 /// Checks that the image to promote is the one that the caller saw.
-fn check_seen(from: &EnvironmentName, image: &Image, seen: &Digest) -> Result<(), ApiError> {
-    if has_digest(image, seen) {
+pub(super) fn check_seen(from: &EnvironmentName, image: &Image, seen: &Digest) -> Result<(), ApiError> {
+    if image.has_digest(seen) {
         return Ok(());
     }
     let runs = image.shown_digest().map_or_else(|| "another image".to_owned(), Digest::to_string);

@@ -6,10 +6,11 @@ use serde::Deserialize;
 
 use super::{reason, shown};
 use crate::api::ApiState;
-use crate::api::body::{Body, By};
+use crate::api::body::{Body, Caller};
 use crate::api::error::ApiError;
 use crate::api::find::Found;
 use crate::model::desired::{Entry, HistoryEntry, Hold, Image, Origin, Outcome};
+use crate::model::evidence::Person;
 use crate::model::name::Generation;
 use crate::model::view::Moved;
 use crate::record::{Change, Guard};
@@ -22,17 +23,22 @@ pub(in crate::api) struct Rollback {
     to: Option<Generation>,
     /// The reason, as free text.
     reason: Option<String>,
+    /// The generation that the client saw.
+    seen: Option<Generation>,
 }
 
 /// `POST /api/v1/environments/{environment}/rollback`
 pub(in crate::api) async fn rollback(
     State(api): State<ApiState>,
     found: Found,
-    By(by): By,
+    Caller(caller): Caller,
     Body(body): Body<Rollback>,
 ) -> Result<Json<Moved>, ApiError> {
     found.declared()?;
+    api.seen(&found.name, body.seen)?;
+    let Person { by, token } = caller.person();
     let current = api.desired.get(&found.name)?.entry;
+    let seen = body.seen.unwrap_or(current.generation);
     let history = api.status.history(&found.name)?;
     let target = match body.to {
         Some(to) => exactly(&history, &current, to),
@@ -51,11 +57,12 @@ pub(in crate::api) async fn rollback(
         image: Some(image.clone()),
         origin: Origin::Rollback,
         by: Some(by.clone()),
+        token,
         note: Some(reason.clone()),
         at,
         hold: Some(Hold { reason, by, since: at, generation: None }),
     };
-    let guard = Guard { environment: found.name.clone(), generation: current.generation };
+    let guard = Guard { environment: found.name.clone(), generation: seen };
     let desired = api.writer.submit(&found.name, change, &[guard]).await?;
     let what = format!("{} of generation {}", shown(&image), target.generation);
     let mut moved = api.recorded(&desired, &what);

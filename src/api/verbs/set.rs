@@ -6,11 +6,14 @@ use serde::Deserialize;
 
 use super::{reason, shown};
 use crate::api::ApiState;
-use crate::api::body::{Body, By};
+use crate::api::access::Access;
+use crate::api::body::{Body, Caller};
 use crate::api::error::ApiError;
 use crate::api::find::Found;
+use crate::api::gates::rejection_words;
 use crate::model::desired::{Image, Origin};
-use crate::model::name::{CommitId, Digest};
+use crate::model::evidence::Person;
+use crate::model::name::{CommitId, Digest, Generation};
 use crate::model::reference::check_reference;
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::view::Moved;
@@ -29,20 +32,25 @@ pub(in crate::api) struct Set {
     commit: Option<String>,
     /// The reason, as free text.
     reason: Option<String>,
+    /// The generation that the client saw.
+    seen: Option<Generation>,
 }
 
 /// `POST /api/v1/environments/{environment}/set`
 pub(in crate::api) async fn set(
     State(api): State<ApiState>,
     found: Found,
-    By(by): By,
+    Caller(caller): Caller,
     Body(body): Body<Set>,
 ) -> Result<Json<Moved>, ApiError> {
     let spec = found.declared()?;
+    let guards = api.seen(&found.name, body.seen)?;
+    let why = reason(body.reason)?;
     let (revision, image, what) = match (body.image, body.commit) {
         (Some(image), None) => {
             let image = parse_image(&image)?;
             check_reach(&found, &image)?;
+            check_gates(&api, &found, &image, &caller, why.as_deref())?;
             let what = shown(&image);
             (None, Some(image), what)
         }
@@ -55,10 +63,35 @@ pub(in crate::api) async fn set(
         _ => return Err(ApiError::bad_request("give either an `image` or a `commit`")),
     };
     let at = (api.clock)();
-    let (by, note) = (Some(by), reason(body.reason)?);
-    let change = Change { revision, image, origin: Origin::Set, by, note, at, hold: None };
-    let desired = api.writer.submit(&found.name, change, &[]).await?;
+    let Person { by, token } = caller.person();
+    let (by, origin, note, hold) = (Some(by), Origin::Set, why, None);
+    let change = Change { revision, image, origin, by, token, note, at, hold };
+    let desired = api.writer.submit(&found.name, change, &guards).await?;
     Ok(Json(api.recorded(&desired, &what)))
+}
+
+/// Checks that nobody gets around the gates of promotions: only an admin sets an image there, with a reason
+/// for the record.
+fn check_gates(
+    api: &ApiState,
+    found: &Found,
+    image: &Image,
+    caller: &Access,
+    why: Option<&str>,
+) -> Result<(), ApiError> {
+    let spec = found.declared()?;
+    let Supply::Promotion { from } = &spec.supply else { return Ok(()) };
+    let rejected = api.rejection_of(image)?;
+    let is_free = !spec.gates.is_gated() && rejected.is_none();
+    if is_free || (caller.role().may_administer() && why.is_some()) {
+        return Ok(());
+    }
+    let (to, rejected) = (&found.name, rejected.as_ref().map(rejection_words));
+    let what = rejected.unwrap_or_else(|| format!("`{to}` takes images through its gates"));
+    Err(ApiError::gates_closed(format!(
+        "{what}: `abide promote {from} {to}` goes through them, `abide rollback {to}` passes them, and an admin can \
+         set an image with a `--reason`"
+    )))
 }
 
 /// Checks that another host can pull the image.

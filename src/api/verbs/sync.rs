@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::moved;
 use crate::api::ApiState;
+use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::find::Found;
 use crate::model::desired::Desired;
 use crate::model::look::SourceTrouble;
-use crate::model::name::{CommitId, Digest, EnvironmentName};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
 use crate::model::view::Moved;
 use crate::record::{Bell, RecordError};
@@ -23,10 +25,23 @@ use crate::record::{Bell, RecordError};
 /// How long git and the registries may take before the command answers without them.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Options of `sync`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct SyncBody {
+    /// The generation that the client saw.
+    seen: Option<Generation>,
+}
+
 /// `POST /api/v1/environments/{environment}/sync`
-pub(in crate::api) async fn sync(State(api): State<ApiState>, found: Found) -> Result<Json<Moved>, ApiError> {
+pub(in crate::api) async fn sync(
+    State(api): State<ApiState>,
+    found: Found,
+    Body(body): Body<SyncBody>,
+) -> Result<Json<Moved>, ApiError> {
     found.declared()?;
-    let mut moved = api.sync(&[found.name]).await?;
+    api.seen(&found.name, body.seen)?;
+    let mut moved = api.sync(&[found.name], body.seen).await?;
     moved.pop().map(Json).ok_or_else(|| {
         ApiError::unavailable(
             "not-synced",
@@ -40,18 +55,22 @@ pub(in crate::api) async fn sync(State(api): State<ApiState>, found: Found) -> R
 pub(in crate::api) async fn sync_all(State(api): State<ApiState>) -> Result<Json<Vec<Moved>>, ApiError> {
     api.fresh_manifest().await;
     let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
-    Ok(Json(api.sync(&declared).await?))
+    Ok(Json(api.sync(&declared, None).await?))
 }
 
 impl ApiState {
     /// Requests a reconcile of each of `names`, and reports the answers of git and the registries.
-    async fn sync(&self, names: &[EnvironmentName]) -> Result<Vec<Moved>, ApiError> {
+    async fn sync(
+        &self,
+        names: &[EnvironmentName],
+        seen: Option<Generation>,
+    ) -> Result<Vec<Moved>, ApiError> {
         self.fresh_manifest().await;
         let bells = self.bells.subscribe();
         let (mut before, mut asked) = (Vec::new(), BTreeSet::new());
         for name in names {
             let asks = self.controller.is_some() && self.follows(name).is_some();
-            let desired = self.writer.sync(name, (self.clock)(), asks).await?;
+            let desired = self.writer.seeing(seen).sync(name, (self.clock)(), asks).await?;
             asked.extend(asks.then(|| name.clone()));
             before.push(desired);
         }

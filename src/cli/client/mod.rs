@@ -27,8 +27,8 @@ use crate::model::event::Event;
 use crate::model::name::{ChannelName, EnvironmentName};
 use crate::model::outbox::OutboxItem;
 use crate::model::view::{
-    EnvironmentView, ErrorView, HistoryView, IssuedToken, LoginLink, Moved, OutboxRetried, Overview,
-    PlanView, TestSent, WaitView,
+    EnvironmentView, ErrorView, EvidenceView, HistoryView, IssuedToken, LoginLink, Moved, OutboxRetried,
+    Overview, PlanView, TestSent, WaitView,
 };
 use crate::tls::client::ConnectError;
 
@@ -234,6 +234,11 @@ impl Client {
     /// Returns one environment with the global warnings.
     pub(crate) async fn overview_of(&self, name: &EnvironmentName) -> Result<Overview, ClientError> {
         self.get(&format!("/environments?environment={name}")).await
+    }
+
+    /// Returns the evidence about the images of an environment, and the state of its promotions.
+    pub(crate) async fn evidence(&self, name: &EnvironmentName) -> Result<EvidenceView, ClientError> {
+        self.get(&format!("/environments/{name}/evidence")).await
     }
 
     /// Returns the generations of an environment, newest first.

@@ -48,6 +48,9 @@ pub(crate) struct StepRun<'a> {
     pub(crate) pids: u32,
     /// The longest accepted output, in bytes.
     pub(crate) max_output: u64,
+    /// The network of another container that it joins (`container:ID`), and the program and its arguments in
+    /// place of the image's own; `None`: its own network, and what the image runs.
+    pub(crate) joins: Option<(String, Vec<String>)>,
 }
 
 /// How a step's container ended.
@@ -213,7 +216,12 @@ async fn ran_out_of_memory(docker: &Docker, id: &str, code: i64) -> Result<bool>
 /// Describes the container. It has no log driver, because the engine would keep a second copy of a tarball in
 /// its log.
 fn body(step: &StepRun<'_>) -> ContainerCreateBody {
+    let (network, command) = step.joins.clone().unzip();
+    let (program, arguments) =
+        command.map(|mut words| (words.drain(..1.min(words.len())).collect(), words)).unzip();
     ContainerCreateBody {
+        entrypoint: program,
+        cmd: arguments,
         image: Some(step.image.to_owned()),
         labels: Some(step.labels.clone().into_iter().collect()),
         attach_stdout: Some(true),
@@ -221,6 +229,7 @@ fn body(step: &StepRun<'_>) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             init: Some(true),
+            network_mode: network,
             memory: Some(signed(step.memory)),
             // No additional swap.
             memory_swap: Some(signed(step.memory)),

@@ -174,6 +174,7 @@ async fn what_is_wrong_with_one_repository_keeps_no_other_from_being_followed() 
         image: Some(image),
         origin: Origin::Set,
         by: None,
+        token: None,
         note: None,
         at: now(),
         hold: None,

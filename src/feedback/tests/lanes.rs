@@ -263,6 +263,7 @@ impl World {
             image: None,
             origin: Origin::Push,
             by: None,
+            token: None,
             note: None,
             at: self.at(),
             hold: None,

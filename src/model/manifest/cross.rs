@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::environment::Draft;
-use super::front;
 use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::table::Field;
+use super::{front, gates};
 use crate::model::channel::ChannelSpec;
 use crate::model::name::{AgentName, ChannelName, EnvironmentName, NetworkName, RepositoryName};
 use crate::model::public_url::PublicUrl;
@@ -122,6 +122,11 @@ impl Declared {
         true
     }
 
+    /// The readable part of an environment.
+    pub(super) fn environment(&self, name: &EnvironmentName) -> Option<&Draft> {
+        self.environments.get(name)
+    }
+
     /// Whether no environment is declared.
     pub(super) fn is_empty(&self) -> bool {
         self.environments.is_empty()
@@ -161,6 +166,7 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
     found.extend(images_made_twice(&all, places));
     found.extend(taken_from_the_registry(declared, places));
     found.extend(cycles(declared, places));
+    found.extend(gates::problems(declared, &all, places));
     if !declared.incomplete {
         found.extend(lost_references(declared, places));
         found.extend(lost_environments_of_channels(declared, places));
@@ -268,6 +274,12 @@ pub(super) fn port_path(places: &Places, name: &EnvironmentName) -> String {
     if places.has(&publish) { publish } else { format!("environment.{name}.port") }
 }
 
+/// The path of the key that names the source of an environment's promotions.
+fn promotion_path(places: &Places, name: &EnvironmentName) -> String {
+    let short = format!("environment.{name}.promote_from");
+    if places.has(&short) { short } else { format!("environment.{name}.promote.from") }
+}
+
 /// Whether one host could not publish both ports.
 fn overlap(a: &Publish, b: &Publish) -> bool {
     let covers = |one: IpAddr, other: IpAddr| one.is_unspecified() && one.is_ipv4() == other.is_ipv4();
@@ -309,8 +321,7 @@ fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
             continue;
         };
         let cycle = &walk[start..];
-        let path = format!("environment.{}.promote_from", cycle[0]);
-        found.push(places.problem(&path, cycle_message(cycle)));
+        found.push(places.problem(&promotion_path(places, cycle[0]), cycle_message(cycle)));
     }
     found
 }
@@ -360,7 +371,7 @@ fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
                 let known = declared.environments.keys().map(EnvironmentName::as_str);
                 let message =
                     lost("environment", from.as_str(), known.filter(|known| *known != name.as_str()));
-                found.push(places.problem(&format!("environment.{name}.promote_from"), message));
+                found.push(places.problem(&promotion_path(places, name), message));
             }
             _ => {}
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
-use super::{build, grammar, health, keys, secrets};
+use super::{build, gates, grammar, health, keys, secrets};
+use crate::model::gates::Gates;
 use crate::model::mount::{InvalidMount, Mount};
 use crate::model::name::{AgentName, BranchName, ContainerName, SiteName};
 use crate::model::reference::ImageRepository;
@@ -28,6 +29,8 @@ pub(super) struct Draft {
     pub(super) volumes: Vec<Mount>,
     /// The agent that runs it.
     pub(super) host: Option<AgentName>,
+    /// The gates of its promotions.
+    pub(super) gates: Gates,
     /// The complete environment; `None` if something required is missing or wrong.
     pub(super) spec: Option<EnvironmentSpec>,
 }
@@ -47,6 +50,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
         supply: read_supply(&table),
         volumes: read_volumes(&table),
         host: read_host(&table),
+        gates: gates::read(&table),
         spec: None,
     };
     draft.spec = read_spec(&table, &draft, port);
@@ -72,6 +76,7 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     };
     let push = read_push(table);
     let https = table.get("https").and_then(|field| field.parsed("\"required\" or \"optional\"", read_https));
+    let verify = gates::read_verify(table);
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
         port: if has_port { Some(port?) } else { None },
@@ -92,6 +97,8 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
         health,
         build,
         push,
+        gates: draft.gates.clone(),
+        verify,
         host: draft.host.clone(),
         mark: None,
     })
@@ -122,7 +129,7 @@ fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
 
 /// Reads the source of the image: exactly one, and a build only with a source.
 fn read_supply(table: &Table<'_>) -> Option<Supply> {
-    let (source, promote_from) = (table.get("source"), table.get("promote_from"));
+    let (source, promote_from) = (table.get("source"), read_promotion(table));
     if let Some(image) = table.get("image") {
         return read_followed_tag(table, &image);
     }
@@ -150,8 +157,19 @@ fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
     field.parsed("a repository such as \"localhost:5000/keepwork/prod\"", grammar::push_target)
 }
 
+/// Reads the key that names the source of promotions: `promote_from`, or `from` of `promote`.
+fn read_promotion<'a>(table: &Table<'a>) -> Option<Field<'a>> {
+    let (short, promote) = (table.get("promote_from"), table.get("promote"));
+    if let (Some(_), Some(promote)) = (&short, &promote) {
+        promote.must("does not go with `promote_from`: name the environment as `from` in it");
+        return short;
+    }
+    let Some(promote) = promote else { return short };
+    promote.table(&keys::PROMOTE)?.required("from")
+}
+
 fn read_followed_tag(table: &Table<'_>, image: &Field<'_>) -> Option<Supply> {
-    for other in table.present(&["source", "promote_from", "build", "push"]) {
+    for other in table.present(&["source", "promote_from", "promote", "build", "push"]) {
         other.must("does not go with `image`, which tracks a tag in a registry");
     }
     let image = image.parsed("an image such as \"localhost:5000/shop/app:stable\"", grammar::followed_tag)?;

@@ -5,11 +5,13 @@
 
 mod build;
 mod environment;
+mod gates;
 mod host;
 mod services;
 
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
 pub(super) use self::environment::{ENVIRONMENT, HEALTH, MOUNT, SECRET, SOURCE};
+pub(super) use self::gates::{FREEZE, PROMOTE, VERIFY, WINDOW};
 pub(super) use self::host::{
     ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK,
     REPOSITORY, ROOT, WEBHOOK,
@@ -164,6 +166,10 @@ pub static SECTIONS: &[&Section] = &[
     &WEBHOOK,
     &ENVIRONMENT,
     &SOURCE,
+    &PROMOTE,
+    &WINDOW,
+    &FREEZE,
+    &VERIFY,
     &SECRET,
     &MOUNT,
     &HEALTH,

@@ -10,6 +10,7 @@ mod build;
 mod cross;
 mod environment;
 mod front;
+mod gates;
 pub(super) mod grammar;
 mod health;
 mod keys;

@@ -428,3 +428,45 @@ fn problems_of_all_files_come_together() {
     let lines = |file: &str| found.iter().filter(|(name, _)| name == file).count();
     assert!(lines("a.toml") >= 1 && lines("b.toml") == 3, "{found:?}");
 }
+
+#[test]
+fn gates_are_read_and_their_mark_changes_with_each_of_them_but_auto() {
+    let prod = |lines: &str| {
+        let source = "verify = { command = [\"/smoke\", \"{url}\"] }\n";
+        let text = format!(
+            "{DEV}{source}[environment.prod]\ncontainer = \"prod\"\nport = 8088\npromote = {lines}\n"
+        );
+        let manifest = parse(&[file("m.toml", text)]).unwrap();
+        environment(&manifest, "prod")
+    };
+    let plain = prod("{ from = \"dev\" }");
+    assert_eq!(plain.supply, prod("{ from = \"dev\", approvals = 1 }").supply);
+    assert!(!plain.gates.is_gated() && !prod("{ from = \"dev\", auto = true }").gates.is_gated());
+    assert_eq!(plain.gates.mark(), prod("{ from = \"dev\", auto = true }").gates.mark());
+    let window = |days: &str, hours: &str| {
+        format!(
+            "{{ from = \"dev\", windows = [{{ days = \"{days}\", hours = \"{hours}\", zone = \"Europe/Berlin\" }}] }}"
+        )
+    };
+    let different = [
+        "{ from = \"dev\", approvals = 1 }".to_owned(),
+        "{ from = \"dev\", approvals = 2 }".to_owned(),
+        "{ from = \"dev\", approvals = 1, by = [\"qa\"] }".to_owned(),
+        "{ from = \"dev\", approvals = 1, others_only = true }".to_owned(),
+        "{ from = \"dev\", soak = \"30m\" }".to_owned(),
+        "{ from = \"dev\", verified = true }".to_owned(),
+        "{ from = \"dev\", freezes = [{ from = \"2026-12-20\", to = \"2027-01-04\" }] }".to_owned(),
+        window("mon-thu", "09:00-16:00"),
+        window("mon-fri", "09:00-16:00"),
+        window("mon-thu", "09:00-17:00"),
+    ];
+    let marks: BTreeSet<_> = different
+        .iter()
+        .map(|lines| prod(lines))
+        .inspect(|spec| assert!(spec.gates.is_gated()))
+        .map(|spec| spec.gates.mark())
+        .collect();
+    assert_eq!(marks.len(), different.len());
+    let week_end = prod(&window("fri-mon", "22:00-06:00")).gates.windows;
+    assert_eq!(week_end[0].days.len(), 4);
+}

@@ -4,6 +4,7 @@ mod causes;
 mod clock;
 mod edits;
 mod failures;
+mod gates;
 mod health;
 mod hold;
 mod network;

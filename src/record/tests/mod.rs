@@ -75,6 +75,7 @@ fn set(number: u64) -> Change {
         image: Some(image(number)),
         origin: Origin::Set,
         by: Some("alice".into()),
+        token: None,
         note: None,
         at: at(number),
         hold: None,

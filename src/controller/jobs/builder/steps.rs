@@ -106,7 +106,8 @@ impl Work<'_> {
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
         let Bounds { memory, pids, max_output, .. } = self.task.spec.bounds;
         let memory = limits::memory(memory);
-        let step = StepRun { image: image.as_str(), name: &name, labels, memory, pids, max_output };
+        let step =
+            StepRun { image: image.as_str(), name: &name, labels, memory, pids, max_output, joins: None };
         let log = &mut *self.log;
         let ran = self.builder.engine.run_for_output(step, &mut file, &mut |bytes| log.bytes(bytes)).await;
         match ran.map_err(|error| BuildError::of_run(error).during(&format!("running step {number}")))? {

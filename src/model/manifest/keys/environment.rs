@@ -1,6 +1,7 @@
 //! `[environment.NAME]` and its tables, except for `build`.
 
 use super::build::BUILD;
+use super::gates::{PROMOTE, VERIFY};
 use super::{Key, Section, Shape};
 
 pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
@@ -29,7 +30,13 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 Without a `build`, abide builds the `Dockerfile` in its root"),
         Key::new("promote_from", Shape::Text).example(r#""test""#)
             .meaning("the environment to promote from with `abide promote`. Cannot be combined with `source`. \
-                Without `source`, `image` and `promote_from`, only `abide set` updates the record"),
+                Without `source`, `image`, `promote_from` and `promote`, only `abide set` updates the record"),
+        Key::new("promote", Shape::Table(&PROMOTE)).example(r#"{ from = "test", approvals = 1 }"#)
+            .meaning("the same with gates, which must be open before an image may be promoted: \
+                [`environment.NAME.promote`](#environmentnamepromote). Cannot be combined with `promote_from`"),
+        Key::new("verify", Shape::Table(&VERIFY)).example(r#"{ command = ["/smoke", "{url}"] }"#)
+            .meaning("a check that abide runs once against each new version: \
+                [`environment.NAME.verify`](#environmentnameverify). Not for environments with a `host`"),
         Key::new("image", Shape::Text).example(r#""localhost:5000/shop/app:stable""#)
             .meaning("the registry tag to follow, instead of a `source`: abide pulls the tag's image by digest \
                 and runs it. abide queries the registry at its `poll` interval, and when the registry \

@@ -111,6 +111,8 @@ fn with_a_date(section: &Section, key: &str) -> String {
         "registry_access.HOST.webhook" => "[registry_access.\"a.b:5000\".webhook]\n".to_owned(),
         title if title.starts_with("repository") => format!("[{}]\n", title.replace("NAME", "r")),
         title if title.ends_with(".source") => "[environment.dev.source]\n".to_owned(),
+        title if title.ends_with(".promote") => "[environment.dev.promote]\n".to_owned(),
+        title if title.ends_with(".verify") => "[environment.dev.verify]\n".to_owned(),
         title if title.ends_with(".health") => "[environment.dev.health]\n".to_owned(),
         title if title.ends_with(".build") => format!("{dev}[environment.dev.build]\n"),
         title => format!("{dev}[[{}]]\n", title.replace("NAME", "dev")),

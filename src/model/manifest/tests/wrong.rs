@@ -803,3 +803,94 @@ fn an_environment_with_a_problem_is_still_compared_with_the_others() {
         ]
     );
 }
+
+/// Does the same as [`each_of_dev`] for an environment that is promoted from `dev`, from line 7 on.
+#[track_caller]
+fn each_of_promotion(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        let text = format!("{DEV}[environment.prod]\ncontainer = \"prod\"\nport = 8088\n{lines}\n");
+        let found = told(&[file("m.toml", text)]);
+        assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
+    }
+}
+
+#[test]
+fn gates_that_mean_nothing_or_could_never_open_are_told() {
+    let zone = "must be a time zone such as \"Asia/Shanghai\" or \"UTC\"; this host knows no `Mars/Olympus`";
+    let hours = "7: `hours` must be hours such as \"09:00-16:00\"";
+    let window =
+        |hours: &str| format!("promote = {{ from = \"dev\", windows = [{{ {hours}, zone = \"UTC\" }}] }}");
+    each_of_promotion(&[
+        (
+            "promote = { approvals = 1 }",
+            "7: `environment.prod.promote` needs `from`, such as `from = \"test\"`",
+        ),
+        (
+            "promote_from = \"dev\"\npromote = { from = \"dev\" }",
+            "8: `promote` does not go with `promote_from`: name the environment as `from` in it",
+        ),
+        ("promote = { from = \"dve\" }", "7: there is no environment `dve`; did you mean `dev`?"),
+        ("promote = { from = \"prod\" }", "7: `environment.prod` cannot be promoted from itself"),
+        (
+            "promote = { from = \"dev\", by = [\"qa\"] }",
+            "7: `by` goes with `approvals`, the number of people who must approve, such as `approvals = 1`",
+        ),
+        (
+            "promote = { from = \"dev\", approvals = 2, by = [\"qa\"] }",
+            "7: `approvals` is 2, and `by` names only 1: every person counts once, so it would never be enough",
+        ),
+        ("promote = { from = \"dev\", soak = \"0s\" }", "7: `soak` must be more than zero"),
+        ("promote = { from = \"dev\", aproval = 1 }", "7: unknown key `aproval`; did you mean `approvals`?"),
+        (
+            "promote = { from = \"dev\", verified = true }",
+            "7: `verified` needs a check to pass: give `environment.dev` a `verify`",
+        ),
+        (
+            "promote = { from = \"dev\", checks = [\"ci/build\"] }",
+            "7: `checks` cannot be met: this version of abide does not ask a forge for the checks of a commit. \
+             Leave it out, and protect the branch in the forge instead",
+        ),
+        (
+            "promote = { from = \"dev\", windows = [{ zone = \"Mars/Olympus\" }] }",
+            &format!("7: `zone` {zone}"),
+        ),
+        (
+            "promote = { from = \"dev\", windows = [{ hours = \"09:00-16:00\" }] }",
+            "7: `environment.prod.promote.windows[0]` needs `zone`, such as `zone = \"Asia/Shanghai\"`",
+        ),
+        (&window("days = \"mon-fry\""), "7: `days` must be days such as \"mon-thu\" or \"mon, wed\""),
+        (&window("hours = \"9-16\""), hours),
+        (&window("hours = \"09:00-25:00\""), hours),
+        (
+            &window("hours = \"09:00-09:00\""),
+            "7: `hours` must end at another time than it begins; for the whole day, leave it out",
+        ),
+        (
+            "promote = { from = \"dev\", freezes = [{ from = \"2027-01-04\", to = \"2026-12-20\" }] }",
+            "7: `freezes[0]` must end after it begins",
+        ),
+        (
+            "promote = { from = \"dev\", freezes = [{ from = \"Christmas\", to = \"2027-01-04\" }] }",
+            "7: `from` must be a date in quotes such as \"2026-12-20\" or \"2026-12-20 18:00\"",
+        ),
+    ]);
+    each_of_dev(&[
+        (
+            "verify = { command = [\"true\"] }\nhost = \"online\"",
+            "4: `verify` does not go with `host`: an agent runs no checks. Verify an environment on this host, and \
+             promote from it",
+        ),
+        (
+            "verify = { image = \"a\" }",
+            "4: `environment.dev.verify` needs `command`, such as `command = [\"/smoke\", \"--url\", \"{url}\"]`",
+        ),
+    ]);
+    let text = "[environment.a]\ncontainer = \"an\"\nverify = { command = [\"curl\", \"{url}/up\"] }\n";
+    assert_eq!(
+        told(&[file("m.toml", text)]),
+        ["m.toml:3: `verify` names {url}, and the environment has no `port` that it could stand for"]
+    );
+    let refused = "7: `signed_by` cannot be met: this version of abide does not verify signatures of images. Leave it \
+                   out, and let the `verify` of the source check them instead";
+    each_of_promotion(&[("promote = { from = \"dev\", signed_by = \"k.pub\" }", refused)]);
+}

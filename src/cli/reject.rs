@@ -1,0 +1,44 @@
+//! `abide reject`: blocks the image of an environment, or withdraws that.
+
+use serde_json::json;
+
+use super::exit::{Exit, Failure};
+use super::moved;
+use super::session::{Need, Session};
+use crate::model::name::{Digest, EnvironmentName};
+
+const EXAMPLES: &str = "\
+Examples:
+  abide reject test --reason broken
+  abide reject test --reason \"the logo is gone\"
+  abide reject test --withdraw --reason \"it was the browser's cache\"
+
+The rejected image is promoted nowhere, and the reason is shown wherever it runs, until somebody who
+may approve withdraws the rejection. Rollbacks are still possible.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RejectArgs {
+    /// Environment whose image to reject
+    environment: EnvironmentName,
+    /// Reason to record; required unless --withdraw is given
+    #[arg(long, value_name = "TEXT", required_unless_present = "withdraw")]
+    reason: Option<String>,
+    /// Withdraw the rejection of the image
+    #[arg(long)]
+    withdraw: bool,
+    /// Image to reject, by digest or ID [default: the recorded one]
+    #[arg(long)]
+    digest: Option<Digest>,
+    #[command(flatten)]
+    seen: moved::Seen,
+}
+
+pub(crate) async fn run(args: &RejectArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let client = session.client(Need::Record).await?;
+    let verb = if args.withdraw { "withdraw" } else { "reject" };
+    let request = args.seen.with(json!({ "reason": args.reason, "digest": args.digest }));
+    let moved = client.act(&args.environment, verb, &request).await?;
+    moved::report(&mut session.console, &moved)?;
+    Ok(Exit::Done)
+}
