@@ -9,6 +9,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod authority;
+mod browser;
 mod busybox;
 mod daemon;
 mod docker;
@@ -32,6 +33,7 @@ mod watcher;
 mod workshop;
 
 pub(crate) use authority::{Authority, Certificate};
+pub(crate) use browser::{Browser, axe};
 pub(crate) use busybox::busybox;
 pub(crate) use daemon::{Daemon, Ran, abide, abide_with};
 pub(crate) use docker::{Space, docker, try_docker};

@@ -77,6 +77,11 @@ impl Standard {
         Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())
     }
 
+    /// Starts a daemon at a fixed address, such as that of an earlier one.
+    pub(crate) fn daemon_at(&self, listen: &str) -> Daemon {
+        Daemon::start_at(&self.desired_state, listen, &[(SECRET_VARIABLE, SECRET)])
+    }
+
     /// Runs one command, with or without a daemon.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         abide(&self.desired_state, arguments)

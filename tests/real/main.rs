@@ -23,6 +23,7 @@ mod keepwork;
 #[cfg(debug_assertions)]
 mod load;
 mod names;
+mod page;
 mod registry;
 mod rollback;
 mod verdicts;

@@ -1,0 +1,159 @@
+//! The web page in a real browser, as developers, testers and operators use it.
+
+use crate::common::{Browser, PATIENCE, Scene, axe, eventually};
+
+/// The sign that a page follows changes.
+const LIVE: &str = "#live";
+
+/// Returns a link that signs its opener in.
+fn login_link(scene: &Scene) -> String {
+    scene.abide(&["login"]).stdout.trim().to_owned()
+}
+
+/// Signs a browser in as a user of this host, and returns the address of the page.
+fn signed_in(scene: &Scene, browser: &Browser) -> String {
+    let link = login_link(scene);
+    browser.open(&link);
+    browser.until("the board is shown", "nav a[aria-current=page]", |text| text == "Board");
+    link.split_once("/login").unwrap().0.to_owned()
+}
+
+/// Creates a token of a role that needs no environment.
+fn token(scene: &Scene, role: &str, name: &str) -> String {
+    scene.abide(&["token", "create", "--role", role, name]).stdout.trim().to_owned()
+}
+
+/// Signs in with a token in the form of the login page.
+fn sign_in_with(browser: &Browser, token: &str) {
+    browser.fill("#token", token);
+    browser.click("#login button");
+}
+
+#[test]
+fn a_push_goes_live_on_the_open_page_without_a_reload() {
+    let Some(browser) = Browser::start() else { return };
+    let Some(scene) = Scene::dev() else { return };
+    signed_in(&scene, &browser);
+    browser.until("the board is live", LIVE, |text| text == "Live");
+    browser.script("window.isTheSamePage = true; document.querySelector('.env h3 a').focus()");
+    let commit = scene.deploy("dev", "dev", "a new page");
+    browser.until("the new commit is on the board, and ready", ".env", |text| {
+        text.contains(&commit[..7]) && text.contains("Ready") && text.contains("gen 2")
+    });
+    assert_eq!(browser.script("return window.isTheSamePage"), true, "the page was loaded anew");
+    assert_eq!(browser.script("return document.activeElement.textContent"), "dev", "the focus was lost");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
+#[test]
+fn an_operator_rolls_back_and_resumes_and_a_stale_form_changes_nothing() {
+    let Some(browser) = Browser::start() else { return };
+    let Some(scene) = Scene::dev() else { return };
+    scene.deploy("dev", "dev", "a page that someone regrets");
+    let root = signed_in(&scene, &browser);
+    browser.open(&format!("{root}/environments/dev"));
+    browser.click("#rollback-fold summary");
+    browser.fill("#rollback input[name=reason]", "the page is wrong");
+    browser.click("#rollback button");
+    browser.until("the rollback is confirmed", "[role=status]", |text| text.contains("generation 3"));
+    let view = scene.until("dev is held at the first page", "dev", |view| !view["held"].is_null());
+    assert_eq!(view["generation"], 3);
+    eventually("the first page is served", PATIENCE, || scene.page("dev") != "a page that someone regrets");
+    let newest = scene.history("dev").remove(0);
+    assert_eq!(newest["origin"], "rollback", "{newest}");
+    assert!(newest["by"].as_str().unwrap().contains("page"), "{newest}");
+
+    browser.click("#resume-fold summary");
+    // Someone else resumes first, and pushes.
+    scene.abide(&["resume", "dev"]);
+    scene.abide(&["set", "dev", "--commit", &scene.site.repo.head("dev")]);
+    let generation = scene.view("dev")["generation"].clone();
+    browser.script("document.querySelector('#resume').requestSubmit()");
+    browser.until("the form is refused", "main", |text| text.contains("Nothing was changed"));
+    assert_eq!(scene.view("dev")["generation"], generation);
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
+#[test]
+fn everything_works_without_scripts_and_a_deep_link_survives_the_login() {
+    let Some(browser) = Browser::without_scripts() else { return };
+    let Some(scene) = Scene::dev() else { return };
+    let root = login_link(&scene).split_once("/login").unwrap().0.to_owned();
+    let admin = token(&scene, "admin", "ops");
+    browser.open(&format!("{root}/environments/dev"));
+    assert!(browser.url().contains("/login?next="), "{}", browser.url());
+    sign_in_with(&browser, "abide_not_a_token");
+    browser.until("a wrong token is refused", "[role=alert]", |text| text.contains("neither a valid token"));
+    sign_in_with(&browser, &admin);
+    browser.until("the page of the link is shown", "h1", |text| text == "dev");
+    assert!(browser.url().ends_with("/environments/dev"), "{}", browser.url());
+
+    browser.click("#hold-fold summary");
+    browser.fill("#hold input[name=reason]", "a demo at noon");
+    browser.click("#hold button");
+    let view = scene.until("dev is held", "dev", |view| !view["held"].is_null());
+    assert!(view["held"].to_string().contains("a demo at noon"), "{view}");
+    browser.until("the hold is shown with its reason", "main", |text| text.contains("a demo at noon"));
+    browser.click("#resume-fold summary");
+    browser.click("#resume button");
+    scene.until("dev is not held any more", "dev", |view| view["held"].is_null());
+
+    browser.click("header form button");
+    browser.until("the visitor is signed out", "[role=status]", |text| text.contains("signed out"));
+    browser.open(&format!("{root}/environments/dev"));
+    assert!(browser.url().contains("/login?next="), "{}", browser.url());
+}
+
+#[test]
+fn an_open_page_notices_the_end_of_its_session_and_of_the_daemon() {
+    let Some(browser) = Browser::start() else { return };
+    let Some(scene) = Scene::dev() else { return };
+    let root = login_link(&scene).split_once("/login").unwrap().0.to_owned();
+    let viewer = token(&scene, "viewer", "screen");
+    browser.open(&format!("{root}/login"));
+    sign_in_with(&browser, &viewer);
+    browser.until("the board is live", LIVE, |text| text == "Live");
+    browser.open(&format!("{root}/environments/dev"));
+    assert!(browser.try_text("#hold").is_none(), "a viewer sees no form");
+    browser.until("the page is live", LIVE, |text| text == "Live");
+
+    let Scene { daemon, site, space } = scene;
+    let listen = format!("127.0.0.1:{}", daemon.port());
+    assert!(daemon.terminate().success());
+    browser.until("the page says that it is cut off", LIVE, |text| text == "Not live");
+    let daemon = site.daemon_at(&listen);
+    let scene = Scene { daemon, site, space };
+    browser.until("the page is live again, with the same session", LIVE, |text| text == "Live");
+    assert!(browser.url().ends_with("/environments/dev"), "{}", browser.url());
+
+    scene.abide(&["token", "revoke", "screen"]);
+    browser.until("the page says that its session has ended", LIVE, |text| text.starts_with("Signed out"));
+    browser.open(&format!("{root}/"));
+    assert!(browser.url().contains("/login?next="), "{}", browser.url());
+}
+
+#[test]
+fn every_page_meets_the_accessibility_rules_and_fits_narrow_screens() {
+    let Some(browser) = Browser::start() else { return };
+    let Some(axe) = axe() else { return };
+    let Some(scene) = Scene::new(&["dev", "test", "prod"], |manifest| manifest) else { return };
+    ["dev", "test"].map(|name| scene.ready(name));
+    let root = login_link(&scene).split_once("/login").unwrap().0.to_owned();
+    let check = |page: &str| {
+        for (width, colours) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
+            browser.screen(width, colours);
+            browser.open(&format!("{root}{page}"));
+            let found = browser.violations(&axe);
+            assert!(found.is_empty(), "{page} at {width} pixels, {colours}: {found:#?}");
+        }
+        browser.screen(320, "light");
+        assert_eq!(browser.overflow(), 0, "{page} scrolls sideways at 320 pixels");
+        browser.screen(1280, "light");
+    };
+    check("/login");
+    signed_in(&scene, &browser);
+    for page in ["/", "/environments/dev", "/environments/prod", "/promotions/prod"] {
+        check(page);
+    }
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
