@@ -51,6 +51,9 @@ pub mod fuzz;
 pub mod manifest_dir;
 pub mod model;
 pub mod outbound;
+#[cfg(test)]
+#[path = "../tests/common/pebble.rs"]
+mod pebble;
 pub mod plan;
 pub mod record;
 pub mod registry;

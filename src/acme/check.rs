@@ -53,7 +53,7 @@ pub(super) async fn leads_here(name: &str, port: u16, thumbprint: &str, server: 
                 ));
             }
             Answer::Refused => {
-                doubt = Some(format!("{name}: {address}:{port} refuses connections from here"))
+                doubt = Some(format!("{name}: {address}:{port} refuses connections from here"));
             }
             Answer::Nothing(why) => {
                 doubt = Some(format!("{name}: {address}:{port} cannot be reached from here: {why}"));

@@ -1,15 +1,13 @@
 //! Certificates from a real authority: pebble, with its own name server. A proxy of the test stands before it
 //! for what pebble lacks: rate limits and advice when to renew.
 
-#[path = "../../tests/common/pebble.rs"]
-mod pebble;
 #[path = "tests/rig.rs"]
 mod rig;
 
 use std::time::Duration;
 
 use super::*;
-use pebble::Pebble;
+use crate::pebble::Pebble;
 use rig::Rig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +143,7 @@ async fn an_order_is_taken_up_again_wherever_it_was_left() {
         let mut rig = Rig::new(&pebble);
         rig.hold_after(path);
         rig.want(&[("prod", &[&name])]);
-        rig.until(&format!("{path} was asked for"), |rig| rig.is_held()).await;
+        rig.until(&format!("{path} was asked for"), Rig::is_held).await;
         rig.crash();
         rig.hold_after("");
         rig.restart();

@@ -2,7 +2,7 @@
 //!
 //! The tests in the modules `acme` and `front` include this file too, so it uses nothing of this folder.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::print_stderr)]
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};

@@ -67,7 +67,7 @@ fn two_environments_exchange_names_and_ports_in_one_edit_with_and_without_a_daem
     daemon = spot.daemon();
     await_served(&daemon, first);
     let all = docker(&["ps", "--all", "--format", "{{.Names}}"]);
-    let mut names: Vec<_> = all.lines().filter(|name| name.starts_with(&space.prefix())).collect();
+    let mut names: Vec<_> = all.lines().filter(|name| name.starts_with(space.prefix())).collect();
     names.retain(|name| name.starts_with(&left) || name.starts_with(&right));
     names.sort_unstable();
     let nets = [&left, &right].map(|name| format!("{name}.net"));

@@ -137,7 +137,9 @@ fn every_page_meets_the_accessibility_rules_and_fits_narrow_screens() {
     let Some(browser) = Browser::start() else { return };
     let Some(axe) = axe() else { return };
     let Some(scene) = Scene::new(&["dev", "test", "prod"], |manifest| manifest) else { return };
-    ["dev", "test"].map(|name| scene.ready(name));
+    for name in ["dev", "test"] {
+        scene.ready(name);
+    }
     let root = login_link(&scene).split_once("/login").unwrap().0.to_owned();
     let check = |page: &str| {
         for (width, colours) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {

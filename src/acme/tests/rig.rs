@@ -21,9 +21,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::{Acme, Pair, Wanted, now};
-use super::pebble::Pebble;
 use crate::model::name::{EnvironmentName, SiteName};
 use crate::model::spec::{AcmeSpec, DnsSpec};
+use crate::pebble::Pebble;
 use crate::tls::Protocol;
 use crate::tls::client::{Connector, Trust};
 use crate::tls::identity::{Files, Identity};

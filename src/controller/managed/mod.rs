@@ -222,7 +222,7 @@ impl Managed {
         match self.engine.rename(id, name).await {
             Ok(()) => info!(container = %name, "restored the name of an auxiliary container"),
             Err(error) => {
-                warn!(container = %name, %error, "cannot restore the name of an auxiliary container")
+                warn!(container = %name, %error, "cannot restore the name of an auxiliary container");
             }
         }
     }

@@ -157,7 +157,7 @@ impl Deliver for ToRemote {
             Generation,
             Vec<CommitState>,
         )| {
-            (&*environment, &*revision, *generation) == (&row.environment, &row.revision, row.generation)
+            (environment, revision, *generation) == (&row.environment, &row.revision, row.generation)
         };
         if deployment.generation != row.generation || deployment.id.is_none() {
             let made = Deployment { generation: row.generation, id: Some("1".into()), shown: None };

@@ -4,8 +4,8 @@ use crate::tls::Protocol;
 use crate::tls::client::{Connector, Trust};
 
 use super::backend::Backend;
-use super::pebble::Pebble;
 use super::*;
+use crate::pebble::Pebble;
 
 /// One request over TLS to a name at this host.
 struct Client {

@@ -6,9 +6,6 @@
 #[path = "../../../../tests/common/nginx.rs"]
 mod nginx;
 
-#[path = "../../../../tests/common/pebble.rs"]
-mod pebble;
-
 mod backend;
 mod https;
 mod load;
