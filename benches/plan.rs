@@ -151,13 +151,14 @@ fn options(variables: usize) -> ContainerOptions {
         init: true,
         stop_timeout_seconds: 10,
         network: NetworkName::default(),
+        run: Default::default(),
+        files: Vec::new(),
     }
 }
 
 /// The container as the engine describes it after `spec` was created and started.
 fn container(spec: &ContainerSpec) -> SeenContainer {
     let options = &spec.options;
-    let published = options.publish.into_iter().collect();
     SeenContainer {
         id: "c".repeat(64),
         name: options.name.to_string(),
@@ -168,8 +169,10 @@ fn container(spec: &ContainerSpec) -> SeenContainer {
         started_at: Some(NOW),
         command: options.command.clone().unwrap_or_default(),
         env: options.env.clone(),
-        published: options.port.map(|port| (format!("{port}/tcp"), published)).into_iter().collect(),
+        published: options.ports().map(|port| port.canonical().to_string()).collect(),
         mounts: SeenMounts::default(),
+        settings: Default::default(),
+        attachments: options.attachments(),
         extra_hosts: Vec::new(),
         memory: None,
         nano_cpus: None,

@@ -3,12 +3,14 @@
 //! It also checks facts outside the text: every secret is readable and every overlay exists. These
 //! problems are reported together with those of the text, by file and line.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::model::container::Secret;
+use crate::model::env_file::EnvFile;
 use crate::model::manifest::{Parsed, Problem, Problems, SourceFile, parse_with_places};
 use crate::model::spec::{FrontSpec, Manifest, SecretRef};
 use crate::secret::{self, SecretError};
@@ -99,6 +101,7 @@ pub fn load_with(
 ) -> Result<Loaded, LoadError> {
     let (parsed, stamp) = read_folder(folder)?;
     let mut found = secret_problems(&parsed, read_secret);
+    found.extend(env_file_problems(&parsed));
     found.extend(overlay_problems(&parsed));
     found.extend(certificate_problems(&parsed));
     if found.is_empty() {
@@ -143,7 +146,8 @@ fn read_all(folder: &Path, names: &[OsString]) -> Result<Parsed, Problems> {
         // The declarations of an unreadable file would seem to be missing in the others.
         return Err(Problems::new(unread));
     }
-    parse_with_places(&files)
+    let folder = std::path::absolute(folder).ok();
+    parse_with_places(&files, folder.as_deref().and_then(Path::to_str))
 }
 
 fn shown(name: &OsString) -> String {
@@ -210,6 +214,14 @@ fn secret_problems(
         }
     }
     found
+}
+
+fn env_file_problems(parsed: &Parsed) -> Vec<Problem> {
+    let problem = |(place, file): (String, EnvFile)| {
+        let error = secret::read_env_file(&file, &mut BTreeMap::new()).err()?;
+        Some(parsed.places.problem(&place, error.to_string()))
+    };
+    parsed.manifest.env_files().into_iter().filter_map(problem).collect()
 }
 
 /// Returns why a webhook's secret is too weak.

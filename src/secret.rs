@@ -1,9 +1,12 @@
 //! Reads named secrets from the environment and from files.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::model::container::Secret;
+use crate::model::env_file::{self, EnvFile, InvalidEnvFile};
 use crate::model::spec::{EnvValue, SecretRef};
 
 /// The longest secret file that is read, in bytes.
@@ -27,7 +30,15 @@ pub enum SecretError {
         /// The path.
         path: String,
         /// The kind of error.
-        kind: std::io::ErrorKind,
+        kind: ErrorKind,
+    },
+    /// The file does not hold environment variables.
+    #[error("the file of variables {path} is not understood: {problem}")]
+    NoVariables {
+        /// The path.
+        path: String,
+        /// The problem, with its line.
+        problem: InvalidEnvFile,
     },
     /// The file is not UTF-8 text.
     #[error("the secret in {0} is not UTF-8 text")]
@@ -51,6 +62,19 @@ pub fn read(named: &SecretRef) -> Result<Secret, SecretError> {
         return Err(SecretError::Empty(place));
     }
     Ok(Secret::new(value))
+}
+
+/// Adds the variables of a file to `all`. A file that may be missing then adds none.
+///
+/// # Errors
+/// [`SecretError`] if it is missing, too large, not text, or not a file of variables.
+pub fn read_env_file(file: &EnvFile, all: &mut BTreeMap<String, Secret>) -> Result<(), SecretError> {
+    let text = match read_file(&file.path) {
+        Err(SecretError::Unreadable { kind: ErrorKind::NotFound, .. }) if !file.required => return Ok(()),
+        read => read?,
+    };
+    let shown = || file.path.display().to_string();
+    env_file::read(&text, all).map_err(|problem| SecretError::NoVariables { path: shown(), problem })
 }
 
 fn read_file(path: &Path) -> Result<String, SecretError> {

@@ -1,5 +1,5 @@
 //! The policy of this host, which applies whatever a controller assigns: a compromised controller must not
-//! own the hosts of its agents. Privileges and the host's namespaces cannot be requested at all.
+//! own the hosts of its agents. Options that reach beyond the container need a rule that allows them by name.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,8 +13,10 @@ use crate::model::desired::Image;
 use crate::model::manifest::{self, SourceFile};
 use crate::model::mount::{AbsolutePath, Mount, MountSource};
 use crate::model::name::{NetworkName, SiteName};
+use crate::model::options::Right;
+use crate::model::ports::PortMapping;
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvValue, EnvironmentSpec, FrontSpec, GuardMode, Publish, SecretRef};
+use crate::model::spec::{EnvValue, EnvironmentSpec, FrontSpec, GuardMode, SecretRef};
 
 /// Networks that belong to the engine, or mean none.
 const NETWORKS: [&str; 6] = ["host", "none", "default", "bridge", "ingress", "docker_gwbridge"];
@@ -63,6 +65,36 @@ struct Rules {
     secret_files: Vec<PathBuf>,
     /// Whether a guard may have the engine's socket; left out: it may.
     guard: Option<bool>,
+    /// Whether containers may have all rights of root on the host.
+    #[serde(default)]
+    privileged: bool,
+    /// Capabilities beyond the usual ones, such as `"NET_ADMIN"`; left out: none.
+    #[serde(default)]
+    capabilities: Vec<String>,
+    /// Devices of the host, and device rules; left out: none.
+    #[serde(default)]
+    devices: Vec<String>,
+    /// Whether containers may use GPUs.
+    #[serde(default)]
+    gpus: bool,
+    /// Namespaces of the host: `"pid"`, `"ipc"`, `"cgroup"`, `"user"`; left out: none.
+    #[serde(default)]
+    host_namespaces: Vec<String>,
+    /// Security options that take a protection away; left out: none.
+    #[serde(default)]
+    security_opt: Vec<String>,
+    /// Kernel parameters; left out: none.
+    #[serde(default)]
+    sysctls: Vec<String>,
+    /// Logging drivers that send output elsewhere; left out: none.
+    #[serde(default)]
+    logging: Vec<String>,
+    /// Labels of containers, which other programs may obey; left out: none.
+    #[serde(default)]
+    labels: Vec<String>,
+    /// OCI runtimes; left out: none.
+    #[serde(default)]
+    runtimes: Vec<String>,
     /// Host names that the proxy may serve, `*.` and a name for all below it; left out: any.
     hostnames: Option<Vec<SiteName>>,
     /// The proxy. The manifest's own parser reads it.
@@ -182,7 +214,13 @@ impl Policy {
             self.image(images),
             spec.volumes.iter().find_map(|mount| self.mount(mount)),
             spec.hostnames.iter().find_map(|name| self.hostname(name)),
-            spec.publish.and_then(|publish| self.port(publish.port).or_else(|| self.address(publish))),
+            spec.publish
+                .and_then(|publish| self.port(publish.port).or_else(|| self.address(publish.address))),
+            spec.run.ports.iter().find_map(|port| self.mapping(port)),
+            spec.run.networks.keys().find_map(|network| self.network(network)),
+            spec.run.secrets.values().find_map(|file| self.secret(&file.secret)),
+            spec.run.env_files.iter().find_map(|file| self.secret(&SecretRef::SecretFile(file.path.clone()))),
+            spec.run.settings.rights().iter().find_map(|(right, name)| self.right(*right, name)),
             spec.values().find_map(|value| match value {
                 EnvValue::Secret(secret) => self.secret(secret),
                 EnvValue::Plain(_) => None,
@@ -248,11 +286,40 @@ impl Policy {
         (!allowed.iter().any(|allowed| is_below(allowed, name))).then(|| format!("the host name {name}"))
     }
 
+    /// All ports that a mapping may take have to be allowed, for it may take any of them.
+    fn mapping(&self, mapping: &PortMapping) -> Option<String> {
+        let port = match (mapping.host_range(), &self.rules.ports) {
+            (None, Some(_)) => Some("any free host port".to_owned()),
+            (None, None) => None,
+            (Some((first, last)), _) => (first..=last).find_map(|port| self.port(port)),
+        };
+        port.or_else(|| self.address(mapping.address))
+    }
+
     /// A port without an address is published on all of them.
-    fn address(&self, publish: Publish) -> Option<String> {
+    fn address(&self, address: Option<IpAddr>) -> Option<String> {
         let allowed = self.rules.addresses.as_ref()?;
-        let address = publish.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         (!allowed.contains(&address)).then(|| format!("ports on the address {address}"))
+    }
+
+    /// A privileged container has every right, but the settings beside it are judged all the same.
+    fn right(&self, right: Right, name: &str) -> Option<String> {
+        let rules = &self.rules;
+        let listed = |allowed: &[String]| allowed.iter().any(|allowed| fits(name, allowed));
+        let (is_allowed, what) = match right {
+            Right::Privileged => (rules.privileged, "privileged containers".to_owned()),
+            Right::Capability => (listed(&rules.capabilities), format!("the capability `{name}`")),
+            Right::Device => (listed(&rules.devices), format!("the device `{name}`")),
+            Right::Gpu => (rules.gpus, "GPUs".to_owned()),
+            Right::HostNamespace => (listed(&rules.host_namespaces), format!("the host's {name} namespace")),
+            Right::SecurityOption => (listed(&rules.security_opt), format!("the security option `{name}`")),
+            Right::Sysctl => (listed(&rules.sysctls), format!("the kernel parameter `{name}`")),
+            Right::Logging => (listed(&rules.logging), format!("the logging driver `{name}`")),
+            Right::Label => (listed(&rules.labels), format!("the label `{name}`")),
+            Right::Runtime => (listed(&rules.runtimes), format!("the runtime `{name}`")),
+        };
+        (!is_allowed).then_some(what)
     }
 
     fn secret(&self, secret: &SecretRef) -> Option<String> {

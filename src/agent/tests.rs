@@ -62,6 +62,7 @@ fn spec() -> EnvironmentSpec {
         publish: None,
         hostnames: Vec::new(),
         https: None,
+        run: Default::default(),
         supply: Supply::Manual,
         command: None,
         env: Default::default(),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use super::Finding;
 use crate::controller::EngineFacts;
+use crate::model::ports::{PortMapping, Protocol};
 use crate::model::spec::Manifest;
 
 /// Finds ports that somebody else has. `is_taken` tries one.
@@ -15,9 +16,10 @@ pub(super) fn judge(
 ) -> Vec<Finding> {
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
-    let published = here.filter_map(|(name, spec)| {
-        let publish = spec.publish?;
-        Some((format!("environment {name}"), publish.address.unwrap_or(any), publish.port))
+    let published = here.flat_map(|(name, spec)| {
+        let further = spec.run.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        let all = spec.publish.into_iter().chain(further.filter_map(PortMapping::publish));
+        all.map(move |publish| (format!("environment {name}"), publish.address.unwrap_or(any), publish.port))
     });
     let front = manifest.front.iter().flat_map(|front| {
         let https = front.https.as_ref().map(|https| https.port);

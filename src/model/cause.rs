@@ -31,6 +31,8 @@ pub enum Cause {
     Engine,
     /// The host lacks something, such as disk space or memory.
     Host,
+    /// The engine or the host does not accept an option that the manifest declares.
+    Option,
     /// Another program or container uses a host port.
     Port,
     /// Someone removed, stopped or killed the object.
@@ -61,6 +63,34 @@ const OF_HOST: [&str; 9] = [
 /// Error texts of the engine if it cannot publish a port.
 const OF_PORT: [&str; 3] =
     ["port is already allocated", "address already in use", "cannot assign requested address"];
+/// Error texts of the engine if it does not accept an option. It finds many of them only at the start.
+const OF_OPTION: [&str; 25] = [
+    "open /proc/sys/",
+    "user configured subnets",
+    "no configured subnet or ip range contain",
+    "duplicate mount point",
+    "error gathering device information",
+    "device access at",
+    "could not select device driver",
+    "unknown or invalid runtime",
+    "unknown runtime",
+    "wrong rlimit value",
+    "error setting rlimit",
+    "separate kernel namespace",
+    "not allowed in host",
+    "write sysctl key",
+    "invalid --security-opt",
+    "seccomp profile",
+    "apparmor profile",
+    "unknown capability",
+    "unable to apply caps",
+    "initialize logging driver",
+    "log opt",
+    "conflicting options",
+    "range of cpus is from",
+    "requested cpus are not available",
+    "less than memory reservation",
+];
 /// Error texts of the engine if someone removed or changed the object meanwhile.
 const OF_HAND: [&str; 9] = [
     "no such container",
@@ -103,6 +133,7 @@ pub fn of_start(words: &str) -> Cause {
     let is_network_gone = words.contains("network ") && words.contains("not found");
     match () {
         () if says(&OF_PORT) => Cause::Port,
+        () if says(&OF_OPTION) => Cause::Option,
         () if says(&OF_HOST) => Cause::Host,
         () if says(&OF_HAND) || is_network_gone => Cause::Hand,
         () if says(&OF_VERSION) || words.contains("exec: \"") && says(&OF_EXEC) => Cause::Version,

@@ -8,7 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::mount::Mount;
 use super::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use super::spec::Publish;
+use super::network::Attachments;
+use super::secret_file::WrittenFile;
+use super::spec::{PortMapping, Publish, RunOptions};
 
 /// Labels that abide sets on the objects that it creates.
 pub mod label {
@@ -103,6 +105,29 @@ pub struct ContainerOptions {
     pub stop_timeout_seconds: u32,
     /// The network that it joins, with its name as alias.
     pub network: NetworkName,
+    /// Further options, by compose's names.
+    pub run: RunOptions,
+    /// The files of secrets.
+    pub files: Vec<WrittenFile>,
+}
+
+impl ContainerOptions {
+    /// The values that are never shown.
+    pub fn secret_values(&self) -> impl Iterator<Item = &Secret> {
+        let of_env = self.secrets.iter().filter_map(|name| self.env.get(name));
+        of_env.chain(self.files.iter().map(|file| &file.content))
+    }
+
+    /// Its names and addresses in all networks.
+    pub fn attachments(&self) -> Attachments {
+        self.run.attachments(&self.network, &self.name)
+    }
+
+    /// All published ports: that of the program, and the further ones.
+    pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
+        let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
+        own.into_iter().chain(self.run.ports.iter().cloned())
+    }
 }
 
 /// A container as abide creates it.
@@ -151,6 +176,10 @@ impl ContainerSpec {
             extra_hosts: &'a Vec<String>,
             init: bool,
             network: &'a NetworkName,
+            #[serde(skip_serializing_if = "RunOptions::is_default")]
+            run: &'a RunOptions,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            files: Vec<&'a str>,
         }
         let options = &self.options;
         let of = Fingerprint {
@@ -163,6 +192,8 @@ impl ContainerSpec {
             extra_hosts: &options.extra_hosts,
             init: options.init,
             network: &options.network,
+            run: &options.run,
+            files: options.files.iter().map(|file| file.content.expose()).collect(),
         };
         let text = serde_json::to_vec(&of).unwrap_or_default();
         hex::encode(Sha256::digest(text))

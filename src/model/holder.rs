@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::container::{ContainerOptions, label};
 use super::name::{ContainerName, EnvironmentName, NetworkName};
-use super::spec::Publish;
+use super::network::Attachments;
+use super::spec::{PortMapping, Publish, RunOptions};
 
 /// A sandbox as abide creates it. It owns the network options that the container itself would have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct HolderSpec {
     pub network: NetworkName,
     /// Its alias in that network.
     pub alias: ContainerName,
+    /// The further options that belong to the sandbox.
+    pub run: RunOptions,
 }
 
 impl HolderSpec {
@@ -43,7 +46,19 @@ impl HolderSpec {
             extra_hosts: options.extra_hosts.clone(),
             network: options.network.clone(),
             alias: options.name.clone(),
+            run: options.run.of_sandbox(),
         }
+    }
+
+    /// Its names and addresses in all networks.
+    pub fn attachments(&self) -> Attachments {
+        self.run.attachments(&self.network, &self.alias)
+    }
+
+    /// All published ports.
+    pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
+        let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
+        own.into_iter().chain(self.run.ports.iter().cloned())
     }
 
     /// A hash of every option whose change needs a new sandbox, stored in the label [`label::SPEC`]. It
@@ -59,9 +74,11 @@ impl HolderSpec {
             extra_hosts: &'a Vec<String>,
             network: &'a NetworkName,
             alias: &'a ContainerName,
+            #[serde(skip_serializing_if = "RunOptions::is_default")]
+            run: &'a RunOptions,
         }
-        let Self { port, publish, extra_hosts, network, alias, .. } = self;
-        let of = Fingerprint { port: *port, publish, extra_hosts, network, alias };
+        let Self { port, publish, extra_hosts, network, alias, run, .. } = self;
+        let of = Fingerprint { port: *port, publish, extra_hosts, network, alias, run };
         hex::encode(Sha256::digest(serde_json::to_vec(&of).unwrap_or_default()))
     }
 

@@ -47,8 +47,109 @@ pub enum MountSource {
 pub struct Mount {
     source: MountSource,
     target: AbsolutePath,
-    read_only: bool,
-    create: bool,
+    options: MountOptions,
+}
+
+/// The options of a mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MountOptions {
+    /// Whether the container only reads.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Whether abide creates the host folder if it is missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create: bool,
+    /// Whether other environments may write to the source too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// Whether someone else creates the volume.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// Whether a new volume stays empty, instead of getting the image's files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nocopy: bool,
+    /// The SELinux label that the engine gives to a path of the host; `None`: it keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<Relabel>,
+    /// Whether mounts below it reach the host or come from there; `None`: the engine's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagation: Option<Propagation>,
+}
+
+/// A new SELinux label for a path of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Relabel {
+    /// All containers may use the path.
+    #[serde(rename = "z")]
+    Shared,
+    /// Only this container may use the path.
+    #[serde(rename = "Z")]
+    Private,
+}
+
+/// The valid labels, for problems.
+pub const RELABEL: &str = "\"z\" (for all containers) or \"Z\" (for this one)";
+
+impl Relabel {
+    /// As the engine writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "z",
+            Self::Private => "Z",
+        }
+    }
+}
+
+impl FromStr for Relabel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "z" => Ok(Self::Shared),
+            "Z" => Ok(Self::Private),
+            _ => Err(format!("must be {RELABEL}")),
+        }
+    }
+}
+
+/// The propagation of mounts below a mount, in the kernel's word.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Propagation(String);
+
+/// The valid words of a propagation, for problems.
+pub const PROPAGATION: &str = "\"private\", \"rprivate\", \"shared\", \"rshared\", \"slave\" or \"rslave\"";
+
+impl Propagation {
+    /// As the engine writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Propagation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if ["private", "rprivate", "shared", "rshared", "slave", "rslave"].contains(&text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("must be {PROPAGATION}"))
+    }
+}
+
+impl TryFrom<String> for Propagation {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Propagation> for String {
+    fn from(propagation: Propagation) -> Self {
+        propagation.0
+    }
 }
 
 /// The JSON form of a mount.
@@ -56,10 +157,8 @@ pub struct Mount {
 struct RawMount {
     source: String,
     target: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    read_only: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    create: bool,
+    #[serde(flatten)]
+    options: MountOptions,
 }
 
 impl VolumeName {
@@ -189,31 +288,38 @@ impl Mount {
         if target.as_str() == "/" {
             return Err(InvalidMount("must not mount over the container's root".to_owned()));
         }
-        Ok(Self { source, target, read_only: false, create: false })
+        Ok(Self { source, target, options: MountOptions::default() })
     }
 
     /// Mounts a volume at a path; both were checked before.
     pub fn of_volume(volume: VolumeName, target: AbsolutePath) -> Self {
-        Self { source: MountSource::Volume(volume), target, read_only: false, create: false }
+        Self { source: MountSource::Volume(volume), target, options: MountOptions::default() }
     }
 
     /// The same mount, read-only or not.
     #[must_use]
     pub fn read_only(self, read_only: bool) -> Self {
-        Self { read_only, ..self }
+        let options = MountOptions { read_only, ..self.options };
+        Self { options, ..self }
     }
 
-    /// The same mount; with `create`, abide creates the host folder if it is missing.
+    /// The same mount with these options.
     ///
     /// # Errors
-    /// Returns [`InvalidMount`] for a volume, which abide creates anyway.
-    pub fn creating(self, create: bool) -> Result<Self, InvalidMount> {
-        if create && self.volume().is_some() {
-            return Err(InvalidMount(
-                "accepts `create` only for a path of the host: volumes are always created".to_owned(),
-            ));
-        }
-        Ok(Self { create, ..self })
+    /// Returns [`InvalidMount`] for an option that a mount of its kind does not have.
+    pub fn with(self, options: MountOptions) -> Result<Self, InvalidMount> {
+        // The engine labels its volumes itself.
+        let selinux = options.selinux.filter(|_| self.volume().is_none());
+        let options = MountOptions { selinux, ..options };
+        let MountOptions { create, external, nocopy, propagation, .. } = &options;
+        let wrong = match self.volume() {
+            Some(_) if *create => "accepts `create` only for a path of the host: volumes are always created",
+            Some(_) if propagation.is_some() => "accepts `propagation` only for a path of the host",
+            None if *external => "accepts `external` only for a volume: abide creates no path of the host",
+            None if *nocopy => "accepts `nocopy` only for a volume",
+            _ => return Ok(Self { options, ..self }),
+        };
+        Err(InvalidMount(wrong.to_owned()))
     }
 
     /// The source.
@@ -228,12 +334,27 @@ impl Mount {
 
     /// Whether the mount is read-only.
     pub fn is_read_only(&self) -> bool {
-        self.read_only
+        self.options.read_only
     }
 
     /// Whether abide creates the host folder if it is missing.
     pub fn creates(&self) -> bool {
-        self.create
+        self.options.create
+    }
+
+    /// Whether other environments may write to the source too.
+    pub fn is_shared(&self) -> bool {
+        self.options.shared
+    }
+
+    /// Whether someone else creates the volume.
+    pub fn is_external(&self) -> bool {
+        self.options.external
+    }
+
+    /// The options.
+    pub fn options(&self) -> &MountOptions {
+        &self.options
     }
 
     /// The volume's name; `None` if a path of the host is mounted.
@@ -252,35 +373,58 @@ impl Mount {
         }
     }
 
-    /// The mount as the engine reports it, without the `create` option.
+    /// The mount as the engine reports it, without the options that are only abide's.
     #[must_use]
     pub fn as_mounted(&self) -> Self {
-        Self { create: false, ..self.clone() }
+        let options = MountOptions { create: false, shared: false, external: false, ..self.options.clone() };
+        Self { options, ..self.clone() }
     }
 }
 
-/// Parses `source:target[:ro|rw]`.
+/// Parses `source:target[:options]`, with options such as `ro` between commas.
 impl FromStr for Mount {
     type Err = InvalidMount;
 
     fn from_str(text: &str) -> Result<Self, InvalidMount> {
-        let parts: Vec<&str> = text.trim().split(':').collect();
-        let (source, target, read_only) = match parts[..] {
-            [source, target] | [source, target, "rw"] => (source, target, false),
-            [source, target, "ro"] => (source, target, true),
-            _ => {
-                let rule = "must be \"source:target\", or \"source:target:ro\" to mount it read-only";
-                return Err(InvalidMount(rule.to_owned()));
-            }
+        let rule = || {
+            InvalidMount(
+                "must be \"source:target\", or \"source:target:ro\" to mount it read-only".to_owned(),
+            )
         };
-        Ok(Self::new(source, target)?.read_only(read_only))
+        let parts: Vec<&str> = text.trim().split(':').collect();
+        let (source, target, words) = match parts[..] {
+            [source, target] => (source, target, ""),
+            [source, target, words] if !words.is_empty() => (source, target, words),
+            _ => return Err(rule()),
+        };
+        let mut options = MountOptions::default();
+        for word in words.split(',').filter(|_| !words.is_empty()) {
+            match word {
+                "ro" => options.read_only = true,
+                "nocopy" => options.nocopy = true,
+                // The default, and words that mean something on other systems only.
+                "rw" | "cached" | "delegated" | "consistent" => {}
+                "z" => options.selinux = Some(Relabel::Shared),
+                "Z" => options.selinux = Some(Relabel::Private),
+                word => options.propagation = Some(word.parse().map_err(|_| rule())?),
+            }
+        }
+        Self::new(source, target)?.with(options)
     }
 }
 
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let read_only = if self.read_only { ":ro" } else { "" };
-        write!(f, "{}:{}{read_only}", self.source.as_str(), self.target.as_str())
+        write!(f, "{}:{}", self.source.as_str(), self.target.as_str())?;
+        let MountOptions { read_only, nocopy, propagation, selinux, .. } = &self.options;
+        let words = [
+            read_only.then_some("ro"),
+            nocopy.then_some("nocopy"),
+            propagation.as_ref().map(Propagation::as_str),
+            selinux.map(Relabel::as_str),
+        ];
+        let words: Vec<&str> = words.into_iter().flatten().collect();
+        if words.is_empty() { Ok(()) } else { write!(f, ":{}", words.join(",")) }
     }
 }
 
@@ -288,14 +432,14 @@ impl TryFrom<RawMount> for Mount {
     type Error = InvalidMount;
 
     fn try_from(raw: RawMount) -> Result<Self, InvalidMount> {
-        Self::new(&raw.source, &raw.target)?.read_only(raw.read_only).creating(raw.create)
+        Self::new(&raw.source, &raw.target)?.with(raw.options)
     }
 }
 
 impl From<Mount> for RawMount {
     fn from(mount: Mount) -> Self {
-        let Mount { source, target, read_only, create } = mount;
-        Self { source: source.as_str().to_owned(), target: target.0, read_only, create }
+        let Mount { source, target, options } = mount;
+        Self { source: source.as_str().to_owned(), target: target.0, options }
     }
 }
 
@@ -376,13 +520,34 @@ mod tests {
     fn json_is_what_earlier_versions_wrote_and_read() {
         let plain: Mount = "data:/data".parse().unwrap();
         assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"source":"data","target":"/data"}"#);
-        let made = Mount::new("/srv/x", "/data").unwrap().read_only(true).creating(true).unwrap();
+        let made = Mount::new("/srv/x", "/data").unwrap();
+        let made =
+            made.with(MountOptions { read_only: true, create: true, ..MountOptions::default() }).unwrap();
         let json = r#"{"source":"/srv/x","target":"/data","read_only":true,"create":true}"#;
         assert_eq!(serde_json::to_string(&made).unwrap(), json);
         assert_eq!(serde_json::from_str::<Mount>(json).unwrap(), made);
         assert!(
             serde_json::from_str::<Mount>(r#"{"source":"data","target":"/data","create":true}"#).is_err()
         );
+    }
+
+    #[test]
+    fn options_are_read_from_a_text_and_belong_to_one_kind_of_mount() {
+        let read = |text: &str| text.parse::<Mount>().map(|mount| mount.to_string());
+        assert_eq!(read("/a:/b:rslave,ro").unwrap(), "/a:/b:ro,rslave");
+        assert_eq!(read("data:/b:nocopy").unwrap(), "data:/b:nocopy");
+        assert_eq!(read("data:/b:cached").unwrap(), "data:/b");
+        assert_eq!(read("/a:/b:Z,ro").unwrap(), "/a:/b:ro,Z");
+        assert_eq!(read("data:/b:z").unwrap(), "data:/b");
+        for text in ["data:/b:rslave", "/a:/b:nocopy", "/a:/b:", "/a:/b:x", "/a:/b:ro:rw"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        let kind =
+            |source: &str, options: MountOptions| Mount::new(source, "/data").unwrap().with(options).is_ok();
+        let shared = MountOptions { shared: true, ..MountOptions::default() };
+        assert!(kind("data", shared.clone()) && kind("/data", shared));
+        let external = MountOptions { external: true, ..MountOptions::default() };
+        assert!(kind("data", external.clone()) && !kind("/data", external));
     }
 
     #[test]

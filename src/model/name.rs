@@ -121,6 +121,13 @@ name!(
 );
 
 name!(
+    /// A further name of a container in a network.
+    NetworkAlias, "alias",
+    "1 to 253 of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
+    |t| is_plain(t, 253, b"-_.")
+);
+
+name!(
     /// A host name that the proxy serves. Names below `.invalid` are reserved for abide.
     HostName, "host name",
     "1 to 253 characters of a-z 0-9 - in parts of 1 to 63 with dots between them, no part beginning or \

@@ -10,8 +10,9 @@ use super::container::{Exit, Secret};
 use super::front::FrontSeen;
 use super::mount::{AbsolutePath, Mount, VolumeName};
 use super::name::{Digest, EnvironmentName};
+use super::network::Attachments;
+use super::options::Settings;
 use super::reference::ImageRepository;
-use super::spec::Publish;
 use super::time::Timestamp;
 
 /// The observed state of one environment's host.
@@ -129,10 +130,14 @@ pub struct SeenContainer {
     pub command: Vec<String>,
     /// All environment variables, including the image's.
     pub env: BTreeMap<String, Secret>,
-    /// Published ports by container port (`8900/tcp`).
-    pub published: BTreeMap<String, Vec<Publish>>,
+    /// Published ports as [`PortMapping`](super::ports::PortMapping)s, or as the engine describes them.
+    pub published: BTreeSet<String>,
     /// Its mounts.
     pub mounts: SeenMounts,
+    /// Its names and addresses in its networks.
+    pub attachments: Attachments,
+    /// Its settings.
+    pub settings: Settings,
     /// `host:address` lines.
     pub extra_hosts: Vec<String>,
     /// Memory limit in bytes.
@@ -179,6 +184,8 @@ impl SeenContainer {
         self.published.clone_from(&holder.published);
         self.extra_hosts.clone_from(&holder.extra_hosts);
         self.networks.clone_from(&holder.networks);
+        self.attachments.clone_from(&holder.attachments);
+        self.settings = self.settings.beside(&holder.settings);
         self
     }
 }

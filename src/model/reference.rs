@@ -182,13 +182,15 @@ impl fmt::Display for ImageRepository {
 
 text_form!(ImageRepository);
 
-/// A repository and a tag in it. A tag may change its image.
+/// A repository and a tag in it. A tag may change its image, unless a digest pins it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaggedImage {
     /// The repository.
     pub repository: ImageRepository,
+    /// The tag; empty only with a digest.
     tag: String,
+    digest: Option<Digest>,
 }
 
 impl TaggedImage {
@@ -197,10 +199,15 @@ impl TaggedImage {
         &self.tag
     }
 
+    /// The digest that pins the image; the tag is then only a remark.
+    pub fn pinned(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
     /// The tag that keeps one pushed image in its registry. Each image has its own tag, so that the
     /// registry's garbage collection never removes a deployed image.
     pub fn keeping(repository: ImageRepository, id: &Digest) -> Self {
-        Self { repository, tag: pushed_tag(id) }
+        Self { repository, tag: pushed_tag(id), digest: None }
     }
 }
 
@@ -215,20 +222,37 @@ impl FromStr for TaggedImage {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let rule = "host/path:tag, such as registry.example.com:5000/keepwork/prod:stable";
         let wrong = || InvalidName::new("tagged image", text, rule);
-        let (repository, tag) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (text, digest) = match text.split_once('@') {
+            Some((text, digest)) => (text, Some(digest.parse().map_err(|_| wrong())?)),
+            None => (text, None),
+        };
+        // A colon before a slash belongs to the port of the registry.
+        let tagged = text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+        let (repository, tag) = match (tagged, &digest) {
+            (Some(tagged), _) => tagged,
+            (None, Some(_)) => {
+                let repository = text.parse().map_err(|_| wrong())?;
+                return Ok(Self { repository, tag: String::new(), digest });
+            }
+            (None, None) => return Err(wrong()),
+        };
         let first = tag.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
         let rest = tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if !first || !rest || tag.len() > LONGEST.2 {
             return Err(wrong());
         }
         let repository = repository.parse().map_err(|_| wrong())?;
-        Ok(Self { repository, tag: tag.to_owned() })
+        Ok(Self { repository, tag: tag.to_owned(), digest })
     }
 }
 
 impl fmt::Display for TaggedImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.repository, self.tag)
+        write!(f, "{}", self.repository)?;
+        if !self.tag.is_empty() {
+            write!(f, ":{}", self.tag)?;
+        }
+        self.digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
     }
 }
 

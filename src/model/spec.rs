@@ -1,7 +1,7 @@
 //! The checked values of a manifest.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ use super::mount::{Mount, VolumeName};
 use super::name::{
     AgentName, BranchName, ChannelName, ContainerName, EnvironmentName, NetworkName, RepositoryName, SiteName,
 };
+pub use super::options::RunOptions;
 use super::outbox::Rules;
+pub use super::ports::{PortMapping, Publish};
 use super::public_url::PublicUrl;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 use super::wire;
@@ -366,6 +368,9 @@ pub struct EnvironmentSpec {
     /// Whether clients must use HTTPS for these names; `None`: once there is a certificate of the name's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub https: Option<HttpsMode>,
+    /// Further options of its containers, by compose's names.
+    #[serde(default, skip_serializing_if = "RunOptions::is_default")]
+    pub run: RunOptions,
     /// The source of its image.
     pub supply: Supply,
     /// Arguments after the image's entrypoint; `None`: the image's own.
@@ -467,25 +472,6 @@ pub enum Supply {
     },
     /// Only `abide set` changes it.
     Manual,
-}
-
-/// A host port, on one address or on all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "RawPublish")]
-pub struct Publish {
-    /// The host address; `None`: all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<IpAddr>,
-    /// The host port.
-    pub port: u16,
-}
-
-/// The JSON form of a host port.
-#[derive(Deserialize)]
-pub(super) struct RawPublish {
-    #[serde(default)]
-    pub(super) address: Option<IpAddr>,
-    pub(super) port: u16,
 }
 
 /// The value of an environment variable.

@@ -154,6 +154,8 @@ pub enum Reason {
     VolumeMissing,
     /// A host path to mount is missing.
     BindSourceMissing,
+    /// The engine or the host does not accept an option that the manifest declares.
+    OptionRefused,
     /// A secret cannot be read.
     SecretMissing,
     /// The Docker Engine does not answer, or an engine call failed.
@@ -209,6 +211,7 @@ impl Reason {
             Self::NameConflict => "NameConflict",
             Self::VolumeMissing => "VolumeMissing",
             Self::BindSourceMissing => "BindSourceMissing",
+            Self::OptionRefused => "OptionRefused",
             Self::SecretMissing => "SecretMissing",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::NotInManifest => "NotInManifest",
@@ -264,6 +267,7 @@ impl Reason {
         Self::NameConflict,
         Self::VolumeMissing,
         Self::BindSourceMissing,
+        Self::OptionRefused,
         Self::SecretMissing,
         Self::EngineUnavailable,
         Self::NotInManifest,
@@ -314,6 +318,7 @@ impl Reason {
             | Self::NameConflict
             | Self::VolumeMissing
             | Self::BindSourceMissing
+            | Self::OptionRefused
             | Self::SecretMissing
             | Self::EngineUnavailable
             | Self::FrontUnavailable

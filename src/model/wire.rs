@@ -9,7 +9,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 use super::manifest::grammar;
 use super::name::SiteName;
-use super::spec::{EnvValue, HealthSpec, RawPublish};
+use super::ports::RawPublish;
+use super::spec::{EnvValue, HealthSpec};
 
 /// Reads a raw value and converts it with `grammar`.
 fn parsed<'de, D, Raw, Value>(

@@ -4,12 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::container::{ContainerSpec, label};
+use crate::model::holder::HolderSpec;
 use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::observed::{HolderState, SeenContainer, SeenMounts};
-use crate::model::spec::Publish;
 
 /// The differences that require a new container. Empty: this is the container.
 pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
@@ -25,10 +24,6 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     if let Some(command) = options.command.as_ref().filter(|command| **command != seen.command) {
         differs("the command", words(&seen.command), words(command));
     }
-    let (is, should) = (published(seen), wanted_publish(spec));
-    if is != should {
-        differs("the published port", words(&is), words(&should));
-    }
     let is = seen_mounts(spec, &seen.mounts);
     let should = sorted(&spec.mounts().map(Mount::as_mounted).collect::<Vec<_>>());
     if is != should {
@@ -37,13 +32,11 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     if !seen.mounts.others.is_empty() {
         differs("the list of other mounts", words(&seen.mounts.others), words::<String>(&[]));
     }
-    let (is, should) = (sorted(&seen.extra_hosts), sorted(&options.extra_hosts));
-    if is != should {
-        differs("the list of extra hosts", words(&is), words(&should));
-    }
     if seen.init != options.init {
         differs("init", seen.init.to_string(), options.init.to_string());
     }
+    differences.extend(network(&HolderSpec::of(options), seen));
+    differences.extend(options.run.settings.differences(&seen.settings));
     differences.extend(variables(spec, seen));
     differences.extend(limits_taken_back(spec, seen));
     if seen.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone) {
@@ -51,6 +44,38 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     }
     if differences.is_empty() && seen.labels.get(label::SPEC) != Some(&spec.fingerprint()) {
         differences.push("an option is set that is no longer declared".to_owned());
+    }
+    differences
+}
+
+/// Whether a sandbox has the options of `spec`, but for its network, which can be connected again.
+pub(super) fn is_sandbox(spec: &HolderSpec, seen: &SeenContainer) -> bool {
+    let settings = spec.run.settings.differences(&seen.settings.of_sandbox());
+    network(spec, seen).is_empty() && settings.is_empty()
+}
+
+/// The differences in the options that a sandbox has in place of its container, but for its settings.
+fn network(spec: &HolderSpec, seen: &SeenContainer) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut differs = |what: &str, is: String, should: String| {
+        differences.push(format!("{what} is {is}, should be {should}"));
+    };
+    let should: BTreeSet<String> = spec.ports().map(|port| port.canonical().to_string()).collect();
+    if seen.published != should {
+        differs("the list of published ports", list(&seen.published), list(&should));
+    }
+    let (is, should) = (sorted(&seen.extra_hosts), sorted(&spec.extra_hosts));
+    if is != should {
+        differs("the list of extra hosts", words(&is), words(&should));
+    }
+    for (network, attachment) in spec.attachments() {
+        match seen.attachments.get(&network) {
+            Some(seen) if attachment.is_met(seen) => {}
+            Some(_) => differences.push(format!("its names or addresses in the network {network} differ")),
+            // It can be connected to the managed network again as it is.
+            None if network == spec.network => {}
+            None => differences.push(format!("it is not connected to the network {network}")),
+        }
     }
     differences
 }
@@ -99,23 +124,8 @@ fn shown(limit: Option<u64>) -> String {
     limit.map_or("none".to_owned(), |limit| limit.to_string())
 }
 
-fn published(seen: &SeenContainer) -> Vec<String> {
-    let bindings = seen.published.iter();
-    let all = bindings.flat_map(|(port, hosts)| hosts.iter().map(move |host| binding(host, port)));
-    sorted(&all.collect::<Vec<_>>())
-}
-
-fn wanted_publish(spec: &ContainerSpec) -> Vec<String> {
-    let Some(port) = spec.options.port.map(|port| format!("{port}/tcp")) else { return Vec::new() };
-    spec.options.publish.iter().map(|host| binding(host, &port)).collect()
-}
-
-/// `0.0.0.0` and no address are the same to the engine.
-fn binding(host: &Publish, port: &str) -> String {
-    match host.address.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
-        Some(address) => format!("{address}:{} to {port}", host.port),
-        None => format!("{} to {port}", host.port),
-    }
+fn list<'t>(items: impl IntoIterator<Item = &'t String>) -> String {
+    words(&items.into_iter().collect::<Vec<_>>())
 }
 
 fn sorted<T: Clone + Ord>(items: &[T]) -> Vec<T> {

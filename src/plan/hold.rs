@@ -66,6 +66,8 @@ fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> 
         init,
         stop_timeout_seconds,
         network,
+        run,
+        files: _,
     } = kept;
     let compared = [
         ("command", *command != now.command),
@@ -81,7 +83,8 @@ fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> 
         ("stop_timeout", *stop_timeout_seconds != now.stop_timeout_seconds),
         ("network", *network != now.network),
     ];
-    compared.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    let edited = compared.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key);
+    edited.chain(run.edited(&now.run)).collect()
 }
 
 /// Whether a hold keeps this container as it is, even if its options should differ by now: one of its

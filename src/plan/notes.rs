@@ -215,7 +215,7 @@ pub fn after_failure(
         memory.refused = Some(Refused {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
-            reason: Reason::StartFailed,
+            reason: if cause == Cause::Option { Reason::OptionRefused } else { Reason::StartFailed },
             message: format!("cannot start the new container: {message}"),
             of_the_host: !cause.is_verdict(),
             retry_at: None,
@@ -243,10 +243,13 @@ fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a Str
     match (step, cause) {
         (_, Cause::Engine | Cause::Hand) => None,
         (Step::Start { replacement, .. } | Step::StartHolder { replacement, .. }, _) => replacement.as_ref(),
-        (Step::Create { .. }, Cause::Version) => plan.steps.iter().find_map(|planned| match &planned.step {
-            Step::Start { container: Target::Created, replacement } => replacement.as_ref(),
-            _ => None,
-        }),
+        (Step::Create { .. }, Cause::Version)
+        | (Step::Create { .. } | Step::CreateHolder { .. }, Cause::Option) => {
+            plan.steps.iter().find_map(|planned| match &planned.step {
+                Step::Start { container: Target::Created, replacement } => replacement.as_ref(),
+                _ => None,
+            })
+        }
         _ => None,
     }
 }
@@ -276,6 +279,7 @@ fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
     match (step, failure.cause) {
         (_, Cause::Host) if is_missing_source(failure.message) => Reason::BindSourceMissing,
         (_, Cause::Engine) => Reason::EngineUnavailable,
+        (_, Cause::Option) => Reason::OptionRefused,
         (Step::Start { .. } | Step::StartHolder { .. }, Cause::Hand) => Reason::Interrupted,
         (Step::Start { .. } | Step::StartHolder { .. }, _) | (Step::Create { .. }, Cause::Version) => {
             Reason::StartFailed

@@ -21,7 +21,8 @@ pub(super) fn undeclared(
     memory: &Memory,
 ) -> Vec<Mount> {
     let paths = of_image(image, observed);
-    let open = paths.into_iter().filter(|path| declared_at(options, path).is_none());
+    let is_open = |path: &AbsolutePath| declared_at(options, path).is_none() && !is_in_memory(options, path);
+    let open = paths.into_iter().filter(is_open);
     open.filter_map(|path| Some(Mount::of_volume(memory.homes.get(&path)?.clone(), path))).collect()
 }
 
@@ -29,7 +30,7 @@ pub(super) fn undeclared(
 /// else the one of another container, else a new one.
 pub(super) fn settle(memory: &mut Memory, intent: &Intent, observed: &Observed) {
     let Ok(options) = &intent.options else { return };
-    for path in all_paths(observed) {
+    for path in all_paths(observed).into_iter().filter(|path| !is_in_memory(options, path)) {
         let found = match declared_at(options, &path) {
             None => home(&path, options, observed, memory),
             // Data that was written there before the manifest declared another volume must not be lost.
@@ -79,12 +80,17 @@ pub fn sources_needed(intent: &Intent, observed: &Observed) -> BTreeSet<Absolute
 }
 
 /// Whether a replacement runs beside the previous container. Unless the manifest declares it, this is so if
-/// a proxy switches between the two and they do not write to the same volume.
+/// a proxy switches between the two and they neither write to the same volume nor publish the same port.
 pub fn is_start_first(intent: &Intent, observed: &Observed) -> bool {
     match intent.update {
         Some(update) => update == Update::StartFirst,
-        None => intent.drain.is_some() && !has_any(intent, observed),
+        None => intent.drain.is_some() && !has_any(intent, observed) && !is_exclusive(intent),
     }
+}
+
+/// Whether a container publishes ports itself, beside the one that a proxy has, or has a fixed address.
+fn is_exclusive(intent: &Intent) -> bool {
+    intent.options.as_ref().is_ok_and(|options| options.run.is_exclusive())
 }
 
 /// Whether an environment has a volume, declared or not: two versions would write to it at once.
@@ -104,6 +110,11 @@ fn of_image(image: &Digest, observed: &Observed) -> BTreeSet<AbsolutePath> {
 fn all_paths(observed: &Observed) -> BTreeSet<AbsolutePath> {
     let of_images = observed.image_volumes.values().flatten();
     of_images.chain(observed.containers.iter().flat_map(|seen| &seen.mounts.of_image)).cloned().collect()
+}
+
+/// Whether the container has a file system in memory at a path, above a volume of the image.
+fn is_in_memory(options: &ContainerOptions, path: &AbsolutePath) -> bool {
+    options.run.settings.memory_paths().any(|at| at == *path)
 }
 
 fn declared_at<'o>(options: &'o ContainerOptions, path: &AbsolutePath) -> Option<&'o Mount> {

@@ -23,6 +23,7 @@ mod keepwork;
 #[cfg(debug_assertions)]
 mod load;
 mod names;
+mod options;
 mod page;
 mod registry;
 mod rollback;

@@ -148,6 +148,8 @@ fn make_as_an_earlier_version(spot: &Spot, image: &str) {
         init: true,
         stop_timeout_seconds: 10,
         network: NetworkName::new(&spot.network).unwrap(),
+        run: Default::default(),
+        files: Vec::new(),
     };
     let (image_id, generation) = (Digest::new(image).unwrap(), Generation(2));
     let spec = ContainerSpec { image: image_id, options, undeclared: Vec::new(), generation, revision: None };

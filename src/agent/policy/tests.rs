@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
@@ -311,10 +312,64 @@ fn host_names_need_a_front_and_the_policys_consent() {
 }
 
 #[test]
+fn further_ports_are_held_to_the_same_lists() {
+    let host = Host::new("ports = [\"8000-8099\"]\naddresses = [\"127.0.0.1\"]");
+    let about = |port: &str| {
+        host.about(|spec| {
+            spec.publish = None;
+            spec.run.ports = vec![port.parse().unwrap()];
+        })
+    };
+    assert_eq!(about("127.0.0.1:8000:1/udp"), None);
+    assert_eq!(about("127.0.0.1:8000-8099:1"), None);
+    for bad in ["127.0.0.1:8090-8100:1", "127.0.0.1::1", "8000:1", "127.0.0.1:22:1"] {
+        assert!(about(bad).is_some(), "{bad} was allowed");
+    }
+}
+
+#[test]
 fn a_wrong_front_keeps_the_agent_from_starting() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("policy.toml");
     std::fs::write(&path, "binds = []\n[front]\nhttps = 443").unwrap();
     let error = Policy::read(&path, Vec::new()).unwrap_err().to_string();
     assert!(error.contains("policy.toml:2: `https` needs certificates"), "{error}");
+}
+
+#[test]
+fn options_that_reach_beyond_the_container_are_allowed_by_name_alone() {
+    let closed = Host::new("");
+    let open = Host::new(
+        "privileged = true\ncapabilities = [\"NET_*\"]\ndevices = [\"/dev/dri/*\"]\ngpus = true\n\
+         host_namespaces = [\"pid\"]\nsecurity_opt = [\"seccomp=unconfined\"]\nsysctls = [\"net.*\"]\n\
+         logging = [\"syslog\"]\nlabels = [\"traefik.*\"]\nruntimes = [\"nvidia\"]",
+    );
+    let about = |host: &Host, settings: &serde_json::Value| {
+        host.about(|spec| spec.run.settings = serde_json::from_value(settings.clone()).unwrap())
+    };
+    for (good, bad) in [
+        (json!({ "privileged": true }), json!({ "userns_mode": "host" })),
+        (json!({ "cap_add": ["NET_ADMIN"] }), json!({ "cap_add": ["NET_ADMIN", "SYS_ADMIN"] })),
+        (json!({ "devices": ["/dev/dri/card0"] }), json!({ "devices": ["/dev/sda"] })),
+        (json!({ "gpus": "all" }), json!({ "device_cgroup_rules": ["c 1:3 rwm"] })),
+        (json!({ "pid": "host" }), json!({ "ipc": "host" })),
+        (
+            json!({ "security_opt": ["seccomp=unconfined"] }),
+            json!({ "security_opt": ["apparmor=unconfined"] }),
+        ),
+        (json!({ "sysctls": { "net.core.somaxconn": 1 } }), json!({ "sysctls": { "kernel.sem": 1 } })),
+        (json!({ "logging": { "driver": "syslog" } }), json!({ "logging": { "driver": "gelf" } })),
+        (
+            json!({ "labels": { "traefik.enable": "true" } }),
+            json!({ "labels": { "ofelia.enabled": "true" } }),
+        ),
+        (json!({ "runtime": "nvidia" }), json!({ "runtime": "kata" })),
+    ] {
+        assert_eq!(about(&open, &good), None, "{good}");
+        assert!(about(&closed, &good).unwrap().contains("does not allow"), "{good} was allowed");
+        assert!(about(&open, &bad).is_some() && about(&closed, &bad).is_some(), "{bad} was allowed");
+    }
+    let harmless =
+        json!({ "cap_drop": ["ALL"], "read_only": true, "security_opt": ["no-new-privileges"], "user": "1" });
+    assert_eq!(about(&closed, &harmless), None);
 }

@@ -95,6 +95,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         publish: Some(Publish { address: None, port: 18900 }),
         hostnames: Vec::new(),
         https: None,
+        run: Default::default(),
         supply,
         command: None,
         env: BTreeMap::new(),

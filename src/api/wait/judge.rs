@@ -223,6 +223,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::NameConflict
         | Reason::VolumeMissing
         | Reason::BindSourceMissing
+        | Reason::OptionRefused
         | Reason::SecretMissing
         | Reason::Pushing
         | Reason::RegistryUnavailable

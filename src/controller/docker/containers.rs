@@ -1,27 +1,29 @@
 //! Containers: list, inspect, create, start, stop, read the output.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, NetworkingConfig, PortBinding, PortMap,
     RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, RestartContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 
-use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, within};
+use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, networks, settings, within};
 use crate::model::container::ContainerSpec;
 use crate::model::logs::LogOptions;
 use crate::model::name::{ContainerName, NetworkName};
+use crate::model::network::Attachments;
 use crate::model::observed::SeenContainer;
-use crate::model::spec::Publish;
+use crate::model::ports::PortMapping;
+use crate::model::secret_file::WrittenFile;
 
 /// One line of the list of all containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +82,13 @@ impl Engine {
     ) -> Result<String> {
         let docker = self.docker().await?;
         let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
-        let call = docker.create_container(Some(options), create_body(spec, holder));
-        Ok(within("create a container", SLOW, call).await?.id)
+        let call = docker.create_container(Some(options), create_body(spec, holder)?);
+        let id = within("create a container", SLOW, call).await?.id;
+        if holder.is_none() {
+            let options = &spec.options;
+            self.attach(&id, &options.record, &options.network, &options.attachments()).await?;
+        }
+        Ok(id)
     }
 
     /// Starts a container. Succeeds if it already runs.
@@ -90,21 +97,31 @@ impl Engine {
         within("start a container", SLOW, docker.start_container(id, None)).await
     }
 
-    /// Starts a container that has run before. If its network was removed since, the container is connected
-    /// to the network that has the name now, because the engine keeps asking for the removed one.
-    pub(crate) async fn start_again(
-        &self,
-        id: &str,
-        network: &NetworkName,
-        alias: &ContainerName,
-    ) -> Result<()> {
+    /// Starts a container that has run before. If one of its networks was removed since, the container is
+    /// connected to the network that has the name now, because the engine keeps asking for the removed one.
+    pub(crate) async fn start_again(&self, id: &str, record: &str, attachments: &Attachments) -> Result<()> {
         match self.start(id).await {
             Err(EngineError::NotFound(words)) if words.starts_with("network ") => {
-                self.connect(id, network, alias).await?;
+                for (network, attachment) in attachments {
+                    self.create_network(network, record).await?;
+                    self.connect(id, network, attachment).await?;
+                }
                 self.start(id).await
             }
             started => started,
         }
+    }
+
+    /// Writes files into a container that was not started yet.
+    pub(crate) async fn write_files(&self, id: &str, files: &[WrittenFile]) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let docker = self.docker().await?;
+        let archive = archived(files).map_err(|error| EngineError::Refused(error.to_string()))?;
+        let upload = UploadToContainerOptionsBuilder::default().path("/").build();
+        let call = docker.upload_to_container(id, Some(upload), bollard::body_full(Bytes::from(archive)));
+        within("write the secrets of a container", SLOW, call).await
     }
 
     /// Stops a container: SIGTERM, then SIGKILL after the container's own timeout. Succeeds if the container
@@ -262,7 +279,7 @@ pub(super) fn always_restart() -> RestartPolicy {
     RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None }
 }
 
-fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBody {
+fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> Result<ContainerCreateBody> {
     let options = &spec.options;
     let body = ContainerCreateBody {
         image: Some(spec.image.to_string()),
@@ -271,7 +288,10 @@ fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBod
         labels: Some(spec.labels().into_iter().collect()),
         stop_timeout: Some(i64::from(options.stop_timeout_seconds)),
         host_config: Some(HostConfig {
-            mounts: Some(spec.mounts().map(mounts::to_engine).collect()),
+            mounts: Some(
+                spec.mounts().filter(|it| mounts::to_bind(it).is_none()).map(mounts::to_engine).collect(),
+            ),
+            binds: Some(spec.mounts().filter_map(mounts::to_bind).collect()),
             restart_policy: Some(no_restarts()),
             memory: options.memory.map(signed),
             nano_cpus: options.nano_cpus.map(signed),
@@ -282,8 +302,8 @@ fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> ContainerCreateBod
         ..Default::default()
     };
     match holder {
-        Some(holder) => joined_to(body, holder),
-        None => connected(body, spec),
+        Some(holder) => settings::give_to(&options.run.settings.of_container(), joined_to(body, holder)),
+        None => settings::give_to(&options.run.settings, connected(body, spec)),
     }
 }
 
@@ -297,12 +317,13 @@ fn joined_to(mut body: ContainerCreateBody, holder: &str) -> ContainerCreateBody
 
 fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCreateBody {
     let options = &spec.options;
+    let attachments = options.attachments();
     let network = Network {
-        port: options.port,
-        publish: options.publish,
+        exposed: options.port,
+        ports: options.ports().collect(),
         extra_hosts: &options.extra_hosts,
         network: &options.network,
-        alias: &options.name,
+        attachments: &attachments,
     };
     network.give_to(&mut body);
     body
@@ -310,28 +331,51 @@ fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCr
 
 /// The network settings of a container, or of the holder that it joins.
 pub(super) struct Network<'a> {
-    pub(super) port: Option<u16>,
-    pub(super) publish: Option<Publish>,
+    pub(super) exposed: Option<u16>,
+    pub(super) ports: Vec<PortMapping>,
     pub(super) extra_hosts: &'a [String],
     pub(super) network: &'a NetworkName,
-    pub(super) alias: &'a ContainerName,
+    pub(super) attachments: &'a Attachments,
 }
 
 impl Network<'_> {
     pub(super) fn give_to(&self, body: &mut ContainerCreateBody) {
-        let port = self.port.map(|port| format!("{port}/tcp"));
-        let endpoint =
-            EndpointSettings { aliases: Some(vec![self.alias.to_string()]), ..EndpointSettings::default() };
-        let endpoints = HashMap::from([(self.network.to_string(), endpoint)]);
-        let binding = self.publish.map(|publish| {
-            let host_ip = publish.address.map(|address| address.to_string());
-            vec![PortBinding { host_ip, host_port: Some(publish.port.to_string()) }]
-        });
-        body.exposed_ports = port.clone().map(|port| vec![port]);
+        // The engine takes one network here; the container is connected to the others before its start.
+        let own = self.attachments.get(self.network).cloned().unwrap_or_default();
+        let endpoints = HashMap::from([(self.network.to_string(), networks::endpoint(&own))]);
+        // The engine publishes a port only if it is exposed too.
+        let own = self.exposed.map(|port| format!("{port}/tcp"));
+        let exposed = own.into_iter().chain(self.ports.iter().map(PortMapping::container_port));
+        body.exposed_ports = Some(exposed.collect::<BTreeSet<_>>().into_iter().collect());
         body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
         let host = body.host_config.get_or_insert_default();
-        host.port_bindings = port.zip(binding).map(|(port, binding)| HashMap::from([(port, Some(binding))]));
+        host.port_bindings = Some(bindings(&self.ports));
         host.network_mode = Some(self.network.to_string());
         host.extra_hosts = Some(self.extra_hosts.to_vec());
     }
+}
+
+fn bindings(ports: &[PortMapping]) -> PortMap {
+    let mut bindings = PortMap::new();
+    for port in ports {
+        let host_ip = port.address.map(|address| address.to_string());
+        let binding = PortBinding { host_ip, host_port: Some(port.host_port()) };
+        bindings.entry(port.container_port()).or_default().get_or_insert_default().push(binding);
+    }
+    bindings
+}
+
+/// Returns an archive of files. The engine makes missing folders above them.
+fn archived(files: &[WrittenFile]) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for WrittenFile { file, content } in files {
+        let content = content.expose().as_bytes();
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(file.mode);
+        header.set_uid(file.uid.into());
+        header.set_gid(file.gid.into());
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, file.in_archive(), content)?;
+    }
+    archive.into_inner()
 }

@@ -1,23 +1,25 @@
 //! Converts the engine's answers to the data model.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum as Word,
-    HealthStatusEnum, HostConfig, NetworkSettings, PortMap,
+    EndpointSettings, HealthStatusEnum, HostConfig, NetworkSettings, PortMap,
 };
 
-use super::mounts;
+use super::{mounts, settings};
 use crate::model::container::{Exit, Secret};
 use crate::model::name::Digest;
+use crate::model::network::{Attachment, Attachments};
 use crate::model::observed::{ContainerState, EngineHealth, HolderState, Joined, SeenContainer};
-use crate::model::spec::Publish;
+use crate::model::ports::PortMapping;
 use crate::model::time::Timestamp;
 
 /// Converts an inspected container.
 pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
     let mounts = mounts::seen(&inspected);
+    let settings = settings::seen(&inspected);
     let config = inspected.config.unwrap_or_default();
     let host = inspected.host_config.unwrap_or_default();
     let state = inspected.state.unwrap_or_default();
@@ -35,12 +37,14 @@ pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
         env: variables(config.env.unwrap_or_default()),
         published: published(host.port_bindings.clone().unwrap_or_default()),
         mounts,
+        settings,
         extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
         memory: positive(host.memory),
         nano_cpus: positive(host.nano_cpus),
         pids: positive(host.pids_limit).and_then(|pids| u32::try_from(pids).ok()),
         init: host.init.unwrap_or(false),
         restart_policy: restart_policy(&host),
+        attachments: inspected.network_settings.as_ref().map(attachments).unwrap_or_default(),
         networks: inspected.network_settings.map(networks).unwrap_or_default(),
         joined: joined(&host),
         last_output: None,
@@ -86,17 +90,16 @@ fn variables(env: Vec<String>) -> BTreeMap<String, Secret> {
         .collect()
 }
 
-fn published(ports: PortMap) -> BTreeMap<String, Vec<Publish>> {
-    let host_port = |binding: bollard::models::PortBinding| {
-        let address = binding.host_ip.and_then(|ip| ip.parse::<IpAddr>().ok());
-        Some(Publish { address, port: binding.host_port?.parse().ok()? })
+fn published(ports: PortMap) -> BTreeSet<String> {
+    let text = |port: &str, binding: bollard::models::PortBinding| {
+        let (address, host) = (binding.host_ip.unwrap_or_default(), binding.host_port.unwrap_or_default());
+        let text = format!("{address}:{host}:{port}");
+        text.parse().map_or(text, |mapping: PortMapping| mapping.canonical().to_string())
     };
-    ports
-        .into_iter()
-        .map(|(port, bindings)| {
-            (port, bindings.unwrap_or_default().into_iter().filter_map(host_port).collect())
-        })
-        .collect()
+    let all = ports.iter().flat_map(|(port, bindings)| {
+        bindings.iter().flatten().map(move |binding| text(port, binding.clone()))
+    });
+    all.collect()
 }
 
 /// Returns the holder whose network namespace the container joins, as far as its own inspect shows.
@@ -113,6 +116,20 @@ fn positive(limit: Option<i64>) -> Option<u64> {
 fn restart_policy(host: &HostConfig) -> String {
     let name = host.restart_policy.as_ref().and_then(|policy| policy.name);
     name.map(|name| name.to_string()).unwrap_or_default()
+}
+
+fn attachments(settings: &NetworkSettings) -> Attachments {
+    let attachment = |(name, endpoint): (&String, &EndpointSettings)| {
+        let aliases = endpoint.aliases.iter().flatten().filter_map(|alias| alias.parse().ok());
+        let fixed = endpoint.ipam_config.as_ref();
+        let attachment = Attachment {
+            aliases: aliases.collect(),
+            ipv4_address: fixed.and_then(|fixed| fixed.ipv4_address.as_ref()?.parse().ok()),
+            ipv6_address: fixed.and_then(|fixed| fixed.ipv6_address.as_ref()?.parse().ok()),
+        };
+        Some((name.parse().ok()?, attachment))
+    };
+    settings.networks.iter().flatten().filter_map(attachment).collect()
 }
 
 fn networks(settings: NetworkSettings) -> BTreeMap<String, Option<IpAddr>> {

@@ -5,7 +5,7 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 
 use super::containers::{Network, no_restarts};
 use super::program::Program;
-use super::{Engine, Result, SLOW, within};
+use super::{Engine, Result, SLOW, settings, within};
 use crate::model::holder::HolderSpec;
 use crate::model::name::ContainerName;
 
@@ -26,12 +26,14 @@ impl Engine {
     ) -> Result<String> {
         let docker = self.docker().await?;
         let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
-        let call = docker.create_container(Some(options), create_body(spec, image));
-        Ok(within("create a sandbox", SLOW, call).await?.id)
+        let call = docker.create_container(Some(options), create_body(spec, image)?);
+        let id = within("create a sandbox", SLOW, call).await?.id;
+        self.attach(&id, &spec.record, &spec.network, &spec.attachments()).await?;
+        Ok(id)
     }
 }
 
-fn create_body(spec: &HolderSpec, image: &str) -> ContainerCreateBody {
+fn create_body(spec: &HolderSpec, image: &str) -> Result<ContainerCreateBody> {
     let mut body = ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(spec.labels().into_iter().collect()),
@@ -40,15 +42,16 @@ fn create_body(spec: &HolderSpec, image: &str) -> ContainerCreateBody {
         host_config: Some(HostConfig { restart_policy: Some(no_restarts()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()
     };
+    let attachments = spec.attachments();
     let network = Network {
-        port: spec.port,
-        publish: spec.publish,
+        exposed: spec.port,
+        ports: spec.ports().collect(),
         extra_hosts: &spec.extra_hosts,
         network: &spec.network,
-        alias: &spec.alias,
+        attachments: &attachments,
     };
     network.give_to(&mut body);
-    body
+    settings::give_to(&spec.run.settings, body)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod networks;
 mod program;
 mod reach;
 mod session;
+mod settings;
 mod step;
 mod transfer;
 mod vitals;

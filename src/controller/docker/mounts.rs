@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HostConfig, Mount as EngineMount, MountPoint, MountType,
+    ContainerCreateBody, ContainerInspectResponse, HostConfig, Mount as EngineMount, MountBindOptions,
+    MountPoint, MountType, MountVolumeOptions,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use bytes::Bytes;
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, step, within};
 use crate::model::container::label;
-use crate::model::mount::{AbsolutePath, Mount, MountSource, REFUSED_SOURCE};
+use crate::model::mount::{AbsolutePath, Mount, MountOptions, MountSource, Propagation, REFUSED_SOURCE};
 use crate::model::observed::SeenMounts;
 
 /// The ID of an image that no engine has. The engine checks mounts first, so it never creates a container
@@ -33,8 +34,22 @@ pub(super) fn to_engine(mount: &Mount) -> EngineMount {
         source: Some(mount.source().as_str().to_owned()),
         target: Some(mount.target().to_string()),
         read_only: Some(mount.is_read_only()),
+        bind_options: mount.options().propagation.as_ref().map(propagated),
+        volume_options: mount
+            .options()
+            .nocopy
+            .then(|| MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
         ..EngineMount::default()
     }
+}
+
+/// Converts a mount that needs an SELinux label: the engine's structure has no place for it.
+pub(super) fn to_bind(mount: &Mount) -> Option<String> {
+    mount.options().selinux.map(|_| mount.to_string())
+}
+
+fn propagated(propagation: &Propagation) -> MountBindOptions {
+    MountBindOptions { propagation: propagation.as_str().parse().ok(), ..MountBindOptions::default() }
 }
 
 /// Returns the mounts of an inspected container. Earlier versions of abide set them with `Binds`.
@@ -67,16 +82,20 @@ pub(super) fn seen(inspected: &ContainerInspectResponse) -> SeenMounts {
 
 /// Parses `source:target[:options]`, the format in which the engine keeps binds.
 fn of_bind(bind: &str) -> Option<Mount> {
-    let mut parts = bind.splitn(3, ':');
-    let (source, target) = (parts.next()?, parts.next()?);
-    let read_only = parts.next().is_some_and(|options| options.split(',').any(|option| option == "ro"));
-    Some(Mount::new(source, target).ok()?.read_only(read_only))
+    bind.parse().ok()
 }
 
 fn of_mount(mount: &EngineMount) -> Option<Mount> {
     let found = Mount::new(mount.source.as_deref()?, mount.target.as_deref()?).ok()?;
     let is_alike = to_engine(&found).typ == mount.typ;
-    is_alike.then(|| found.read_only(mount.read_only.unwrap_or(false)))
+    let propagation = mount.bind_options.as_ref().and_then(|options| options.propagation);
+    let options = MountOptions {
+        read_only: mount.read_only.unwrap_or(false),
+        nocopy: mount.volume_options.as_ref().and_then(|options| options.no_copy).unwrap_or(false),
+        propagation: propagation.and_then(|word| word.to_string().parse().ok()),
+        ..MountOptions::default()
+    };
+    found.with(options).ok().filter(|_| is_alike)
 }
 
 impl EngineError {

@@ -3,14 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bollard::models::{
-    EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
-    VolumeCreateRequest,
+    EndpointIpamConfig, EndpointSettings, NetworkConnectRequest, NetworkCreateRequest,
+    NetworkDisconnectRequest, VolumeCreateRequest,
 };
 use bollard::query_parameters::{ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions};
 
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::label;
-use crate::model::name::{ContainerName, NetworkName};
+use crate::model::name::NetworkName;
+use crate::model::network::{Attachment, Attachments};
 
 /// The state of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,22 +84,37 @@ impl Engine {
         }
     }
 
-    /// Connects a container to the network under `alias`. First it cuts a connection to a removed network of
+    /// Connects a container to the network with its names. First it cuts a connection to a removed network of
     /// that name, because the engine keeps referring to it.
-    pub(crate) async fn connect(&self, id: &str, network: &NetworkName, alias: &ContainerName) -> Result<()> {
+    pub(crate) async fn connect(
+        &self,
+        id: &str,
+        network: &NetworkName,
+        attachment: &Attachment,
+    ) -> Result<()> {
         let docker = self.docker().await?;
         let cut = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
         // Usually there is nothing to cut, which the engine reports as an error.
         let _ =
             within("disconnect a container", QUICK, docker.disconnect_network(network.as_str(), cut)).await;
-        let request = NetworkConnectRequest {
-            container: id.to_owned(),
-            endpoint_config: Some(EndpointSettings {
-                aliases: Some(vec![alias.to_string()]),
-                ..EndpointSettings::default()
-            }),
-        };
+        let request =
+            NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(endpoint(attachment)) };
         within("connect a container", QUICK, docker.connect_network(network.as_str(), request)).await
+    }
+
+    /// Connects a new container to all networks but `managed`, in which it was created.
+    pub(crate) async fn attach(
+        &self,
+        id: &str,
+        record: &str,
+        managed: &NetworkName,
+        attachments: &Attachments,
+    ) -> Result<()> {
+        for (network, attachment) in attachments.iter().filter(|(network, _)| *network != managed) {
+            self.create_network(network, record).await?;
+            self.connect(id, network, attachment).await?;
+        }
+        Ok(())
     }
 
     /// Returns those of `names` that exist in the engine.
@@ -153,5 +169,20 @@ impl Engine {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// Converts names and addresses for the engine.
+pub(super) fn endpoint(attachment: &Attachment) -> EndpointSettings {
+    let Attachment { aliases, ipv4_address, ipv6_address } = attachment;
+    let fixed = EndpointIpamConfig {
+        ipv4_address: ipv4_address.map(|address| address.to_string()),
+        ipv6_address: ipv6_address.map(|address| address.to_string()),
+        ..EndpointIpamConfig::default()
+    };
+    EndpointSettings {
+        aliases: Some(aliases.iter().map(ToString::to_string).collect()),
+        ipam_config: attachment.is_exclusive().then_some(fixed),
+        ..EndpointSettings::default()
     }
 }

@@ -17,7 +17,8 @@ use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::name::NetworkName;
-use crate::model::observed::Observed;
+use crate::model::network::Attachments;
+use crate::model::observed::{ContainerState, Observed};
 use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, RecordStep, Step, Target, explain};
 use crate::record::{GoBack, RecordError};
@@ -142,8 +143,7 @@ impl Pass {
             Step::StartHolder { holder, .. } => {
                 let id = of(holder, made.holder.as_ref())?;
                 touched.insert(id.clone());
-                let network = self.network(planned);
-                Ok(self.engine.start_again(&id, &network, &planned.spec.container).await?)
+                Ok(self.engine.start_again(&id, &self.record, &self.attachments(planned)).await?)
             }
             Step::Announce { holder } => {
                 let id = of(holder, made.holder.as_ref())?;
@@ -159,13 +159,19 @@ impl Pass {
                 Ok(())
             }
             Step::Start { container: container @ Target::Created, .. } => {
-                Ok(self.engine.start(&of(container, made.container.as_ref())?).await?)
+                let id = of(container, made.container.as_ref())?;
+                self.write_secrets(planned, &id).await?;
+                Ok(self.engine.start(&id).await?)
             }
             Step::Start { container: Target::Seen(id), .. } => {
                 self.judge(mounted_in(planned, id)).await?;
                 touched.insert(id.clone());
-                let network = self.network(planned);
-                Ok(self.engine.start_again(id, &network, &planned.spec.container).await?)
+                let mut seen = planned.observed.containers.iter();
+                // If abide was killed before the first start, the files may be missing.
+                if seen.any(|seen| seen.id == *id && seen.state == ContainerState::Created) {
+                    self.write_secrets(planned, id).await?;
+                }
+                Ok(self.engine.start_again(id, &self.record, &self.attachments(planned)).await?)
             }
             Step::CreateFolder { path } => {
                 self.judge(std::iter::once(path)).await?;
@@ -202,7 +208,8 @@ impl Pass {
             Step::Connect { id } => {
                 touched.insert(id.clone());
                 let network = self.network(planned);
-                Ok(self.engine.connect(id, &network, &planned.spec.container).await?)
+                let attachment = self.attachments(planned).remove(&network).unwrap_or_default();
+                Ok(self.engine.connect(id, &network, &attachment).await?)
             }
             Step::Adjust { id, memory, nano_cpus, pids } => {
                 touched.insert(id.clone());
@@ -226,6 +233,19 @@ impl Pass {
         }
         self.previous.keep(&self.engine, &planned.desired.environment, id).await;
         self.engine.remove(id).await
+    }
+
+    async fn write_secrets(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
+        let files = planned.intent.options.as_ref().map_or(&[][..], |options| &options.files);
+        self.engine.write_files(id, files).await
+    }
+
+    /// The names and addresses of a plan's containers. If a secret cannot be read, only the name is known.
+    fn attachments(&self, planned: &Planned) -> Attachments {
+        match &planned.intent.options {
+            Ok(options) => options.attachments(),
+            Err(_) => planned.spec.run.attachments(&self.network(planned), &planned.spec.container),
+        }
     }
 
     /// The managed network of a plan's containers.

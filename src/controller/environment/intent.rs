@@ -7,7 +7,8 @@ use crate::model::container::{ContainerOptions, Secret};
 use crate::model::declared::Declared;
 use crate::model::desired::{Desired, Entry, GoBack};
 use crate::model::memory::Memory;
-use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, Supply};
+use crate::model::secret_file::WrittenFile;
+use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, RunOptions, Supply};
 use crate::plan::{AfterHold, Intent, SupplyKind};
 use crate::secret;
 
@@ -80,37 +81,53 @@ fn after_hold(
 }
 
 fn resolved(declared: &Declared, desired: &Desired, record: &str) -> Result<ContainerOptions, String> {
-    variables(&declared.spec).map(|env| options(declared, desired, env, record))
+    let (variables, files) = (variables(&declared.spec)?, files(&declared.spec)?);
+    Ok(ContainerOptions { files, ..options(declared, desired, variables, record) })
 }
 
-fn variables(spec: &EnvironmentSpec) -> Result<BTreeMap<String, Secret>, String> {
-    let read = spec.env.iter().map(|(name, value)| match secret::value(value) {
-        Ok(value) => Ok((name.clone(), value)),
-        Err(error) => Err(format!("environment variable {name}: {error}")),
+/// The variables of a container: those of files first, and what `env` declares over them.
+fn variables(spec: &EnvironmentSpec) -> Result<Variables, String> {
+    let mut values = BTreeMap::new();
+    for file in &spec.run.env_files {
+        secret::read_env_file(file, &mut values).map_err(|error| error.to_string())?;
+    }
+    // A file of variables mostly holds passwords.
+    let mut secrets: BTreeSet<String> = values.keys().cloned().collect();
+    for (name, value) in &spec.env {
+        let read = secret::value(value).map_err(|error| format!("environment variable {name}: {error}"))?;
+        values.insert(name.clone(), read);
+        match value {
+            EnvValue::Secret(_) => secrets.insert(name.clone()),
+            // Values in the manifest are not secret.
+            EnvValue::Plain(_) => secrets.remove(name),
+        };
+    }
+    Ok(Variables { values, secrets })
+}
+
+fn files(spec: &EnvironmentSpec) -> Result<Vec<WrittenFile>, String> {
+    let read = spec.run.secrets.iter().map(|(name, file)| match secret::read(&file.secret) {
+        Ok(content) => Ok(WrittenFile { file: file.clone(), content }),
+        Err(error) => Err(format!("secret {name}: {error}")),
     });
     read.collect()
 }
 
-/// The variables whose values are stored elsewhere. Values in the manifest are not secret.
-fn secret_names(spec: &EnvironmentSpec) -> BTreeSet<String> {
-    let is_secret = |(_, value): &(&String, &EnvValue)| matches!(value, EnvValue::Secret(_));
-    spec.env.iter().filter(is_secret).map(|(name, _)| name.clone()).collect()
+/// The values of environment variables, and the names of those that are stored elsewhere.
+struct Variables {
+    values: BTreeMap<String, Secret>,
+    secrets: BTreeSet<String>,
 }
 
-fn options(
-    declared: &Declared,
-    desired: &Desired,
-    env: BTreeMap<String, Secret>,
-    record: &str,
-) -> ContainerOptions {
+fn options(declared: &Declared, desired: &Desired, variables: Variables, record: &str) -> ContainerOptions {
     let spec = &declared.spec;
     ContainerOptions {
         environment: desired.environment.clone(),
         record: record.to_owned(),
         name: spec.container.clone(),
         command: spec.command.clone(),
-        env,
-        secrets: secret_names(spec),
+        env: variables.values,
+        secrets: variables.secrets,
         port: spec.port,
         // With a proxy, the proxy has the port.
         publish: spec.publish.filter(|_| !declared.fronted),
@@ -122,6 +139,9 @@ fn options(
         init: spec.init,
         stop_timeout_seconds: u32::try_from(spec.stop_timeout.as_secs()).unwrap_or(u32::MAX),
         network: declared.network.clone(),
+        // The variables of the files are in `env` already.
+        run: RunOptions { env_files: Vec::new(), ..spec.run.clone() },
+        files: Vec::new(),
     }
 }
 

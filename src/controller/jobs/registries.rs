@@ -88,6 +88,9 @@ impl Registries {
 
     /// The current digest of a tag.
     pub(in crate::controller) async fn digest(&self, image: &TaggedImage) -> Result<Digest, RegistryError> {
+        if let Some(pinned) = image.pinned() {
+            return Ok(pinned.clone());
+        }
         let host = image.repository.host();
         self.asked(host, self.client.digest(image, &self.access(host))).await
     }

@@ -36,6 +36,20 @@ fn a_start_that_fails_is_told_apart_by_whose_doing_it_is() {
         ),
         ("ttrpc: closed: transport is closing: unavailable", Cause::Engine),
         ("something that no engine said before", Cause::Unknown),
+        (
+            "error gathering device information while adding custom device \"/dev/x\": no such file or directory",
+            Cause::Option,
+        ),
+        ("could not select device driver \"\" with capabilities: [[gpu]]", Cause::Option),
+        ("wrong rlimit value: RLIMIT_ZZ", Cause::Option),
+        ("error during container init: open /proc/sys/net/x: no such file or directory", Cause::Option),
+        ("sysctl \"kernel.sem\" is not in a separate kernel namespace", Cause::Option),
+        ("Unknown runtime specified kata", Cause::Option),
+        (
+            "failed to initialize logging driver: dial tcp 127.0.0.1:1: connect: connection refused",
+            Cause::Option,
+        ),
+        ("Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", Cause::Option),
     ] {
         assert_eq!(of_start(words), cause, "{words}");
     }

@@ -1,7 +1,6 @@
 //! Checks across all files: duplicate names and references to missing parts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::environment::Draft;
 use super::keys::nearest;
@@ -14,7 +13,7 @@ use crate::model::name::{AgentName, ChannelName, EnvironmentName, NetworkName, R
 use crate::model::public_url::PublicUrl;
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
-    BUILD_NUMBER, FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, Publish, Recipe,
+    BUILD_NUMBER, FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, PortMapping, Recipe,
     RegistryAccess, RepositorySpec, Supply,
 };
 
@@ -211,17 +210,25 @@ fn containers_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
 
 /// Host ports that two environments publish on the same address.
 fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
-    let mut by_port: BTreeMap<u16, Vec<(&EnvironmentName, &Publish)>> = BTreeMap::new();
+    let mut taken: Vec<(&EnvironmentName, PortMapping)> = Vec::new();
     let mut found = Vec::new();
     for (name, draft) in all {
-        let Some(publish) = &draft.publish else { continue };
-        let owners = by_port.entry(publish.port).or_default();
-        if let Some((owner, _)) = owners.iter().find(|(_, taken)| overlap(taken, publish)) {
-            let port = publish.port;
-            let message = format!("the host port {port} is already published by `environment.{owner}`");
-            found.push(places.problem(&port_path(places, name), message));
-        } else {
-            owners.push((name, publish));
+        for port in draft.all_ports() {
+            let owner = taken.iter().find(|(_, other)| other.conflicts(&port));
+            match owner {
+                Some((owner, _)) if owner == name => {
+                    let message = format!("the host port {} is published twice", port.host_port());
+                    found.push(places.problem(&port_path(places, (name, draft), &port), message));
+                }
+                Some((owner, _)) => {
+                    let message = format!(
+                        "the host port {} is already published by `environment.{owner}`",
+                        port.host_port()
+                    );
+                    found.push(places.problem(&port_path(places, (name, draft), &port), message));
+                }
+                None => taken.push((name, port)),
+            }
         }
     }
     found
@@ -257,8 +264,9 @@ fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem>
         if draft.container.as_ref() == Some(&registry.container) {
             say(format!("environment.{name}.container"), format!("the container `{}`", registry.container));
         }
-        if draft.publish.as_ref().is_some_and(|publish| overlap(publish, &registry.publish)) {
-            say(port_path(places, name), format!("the host port {}", registry.publish.port));
+        let own = PortMapping::of_port(registry.publish.port, registry.publish);
+        if let Some(port) = draft.all_ports().find(|port| port.conflicts(&own)) {
+            say(port_path(places, (name, draft), &port), format!("the host port {}", registry.publish.port));
         }
         if draft.volumes.iter().any(|mount| mount.volume() == Some(&registry.volume) && !mount.is_read_only())
         {
@@ -268,38 +276,35 @@ fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem>
     found
 }
 
-/// The path of an environment's host port: `publish`, or `port` as its default.
-pub(super) fn port_path(places: &Places, name: &EnvironmentName) -> String {
-    let publish = format!("environment.{name}.publish");
-    if places.has(&publish) { publish } else { format!("environment.{name}.port") }
-}
-
 /// The path of the key that names the source of an environment's promotions.
 fn promotion_path(places: &Places, name: &EnvironmentName) -> String {
     let short = format!("environment.{name}.promote_from");
     if places.has(&short) { short } else { format!("environment.{name}.promote.from") }
 }
 
-/// Whether one host could not publish both ports.
-fn overlap(a: &Publish, b: &Publish) -> bool {
-    let covers = |one: IpAddr, other: IpAddr| one.is_unspecified() && one.is_ipv4() == other.is_ipv4();
-    let addresses = match (a.address, b.address) {
-        (Some(one), Some(other)) => one == other || covers(one, other) || covers(other, one),
-        _ => true,
+/// The path of an environment's host port: in `ports`, or `publish`, or `port` as its default.
+pub(super) fn port_path(places: &Places, (name, draft): Named<'_>, port: &PortMapping) -> String {
+    let keys = match draft.ports.contains(port) {
+        true => ["ports", "ports"],
+        false => ["publish", "port"],
     };
-    a.port == b.port && addresses
+    let paths = keys.map(|key| format!("environment.{name}.{key}"));
+    let [first, second] = paths;
+    if places.has(&first) { first } else { second }
 }
 
-/// Volumes that two environments write: two independent writers would destroy the data.
+/// Volumes that two environments write: unless both know of it, two independent writers would destroy the
+/// data.
 fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let (mut writers, mut found) = (BTreeMap::new(), Vec::new());
     for (name, draft) in all {
         for mount in draft.volumes.iter().filter(|mount| !mount.is_read_only()) {
             let source = mount.source().as_str();
-            let writer = *writers.entry(source).or_insert(name);
-            if writer != name {
+            let (writer, is_shared) = *writers.entry(source).or_insert((name, mount.is_shared()));
+            if writer != name && !(is_shared && mount.is_shared()) {
                 let message = format!(
-                    "`{source}` is already written by `environment.{writer}`; mount it with :ro in one of them"
+                    "`{source}` is already written by `environment.{writer}`; mount it with :ro in one of them, \
+                     or declare `shared = true` in both"
                 );
                 found.push(places.problem(&format!("environment.{name}.volumes"), message));
             }

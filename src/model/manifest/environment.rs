@@ -6,12 +6,13 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{Field, Table, integer};
-use super::{build, gates, grammar, health, keys, secrets};
+use super::{build, gates, grammar, health, keys, options, secrets};
 use crate::model::gates::Gates;
-use crate::model::mount::{InvalidMount, Mount};
+use crate::model::mount::{InvalidMount, Mount, MountOptions, PROPAGATION, RELABEL};
 use crate::model::name::{AgentName, BranchName, ContainerName, SiteName};
+use crate::model::ports::Protocol;
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvironmentSpec, HttpsMode, Publish, Supply, Update};
+use crate::model::spec::{EnvironmentSpec, HttpsMode, PortMapping, Publish, RunOptions, Supply, Update};
 
 /// The default stop timeout of a container, the same as for `docker stop`.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ const DEFAULT_INIT: bool = true;
 pub(super) struct Draft {
     pub(super) container: Option<ContainerName>,
     pub(super) publish: Option<Publish>,
+    /// Further published ports.
+    pub(super) ports: Vec<PortMapping>,
     pub(super) hostnames: Vec<SiteName>,
     pub(super) supply: Option<Supply>,
     pub(super) volumes: Vec<Mount>,
@@ -35,6 +38,15 @@ pub(super) struct Draft {
     pub(super) spec: Option<EnvironmentSpec>,
 }
 
+impl Draft {
+    /// All published ports of the container.
+    pub(super) fn all_ports(&self) -> impl Iterator<Item = PortMapping> {
+        // The port of the program makes no difference to the host.
+        let own = self.publish.map(|publish| PortMapping::of_port(publish.port, publish));
+        own.into_iter().chain(self.ports.iter().cloned())
+    }
+}
+
 pub(super) fn read(field: &Field<'_>) -> Draft {
     let Some(table) = field.table(&keys::ENVIRONMENT) else { return Draft::default() };
     let container = table.required("container").and_then(|field| field.name());
@@ -43,9 +55,11 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
         needs_port(&table);
     }
     let port = port.flatten();
+    let ports = options::ports(&table);
     let mut draft = Draft {
         container,
-        publish: read_publish(&table, port),
+        publish: read_publish(&table, port, &ports),
+        ports,
         hostnames: read_hostnames(&table),
         supply: read_supply(&table),
         volumes: read_volumes(&table),
@@ -77,12 +91,21 @@ fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<Envi
     let push = read_push(table);
     let https = table.get("https").and_then(|field| field.parsed("\"required\" or \"optional\"", read_https));
     let verify = gates::read_verify(table);
+    let run = RunOptions {
+        ports: draft.ports.clone(),
+        env_files: options::env_files(table),
+        secrets: secrets::files(table),
+        aliases: options::aliases(table),
+        networks: options::networks(table),
+        settings: options::settings(table, &draft.volumes),
+    };
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
         port: if has_port { Some(port?) } else { None },
         publish: draft.publish,
         hostnames: draft.hostnames.clone(),
         https,
+        run,
         supply: draft.supply.clone()?,
         command,
         env,
@@ -112,10 +135,12 @@ fn needs_port(table: &Table<'_>) {
     }
 }
 
-/// Reads the host port; the default is the container's port.
-fn read_publish(table: &Table<'_>, port: Option<u16>) -> Option<Publish> {
+/// Reads the host port; the default is the container's port, unless `ports` publishes that.
+fn read_publish(table: &Table<'_>, port: Option<u16>, ports: &[PortMapping]) -> Option<Publish> {
     let all = |port| Publish { address: None, port };
-    let Some(field) = table.get("publish") else { return port.map(all) };
+    let is_listed =
+        |port: &u16| ports.iter().any(|listed| listed.container == *port && listed.protocol == Protocol::Tcp);
+    let Some(field) = table.get("publish") else { return port.filter(|port| !is_listed(port)).map(all) };
     match field.value() {
         DeValue::Boolean(false) => None,
         DeValue::Integer(_) => field.port().map(all),
@@ -202,6 +227,7 @@ fn read_host(table: &Table<'_>) -> Option<AgentName> {
             declare an environment with `promote_from` for the other host",
         );
     }
+    options::none_from_folder(table);
     host
 }
 
@@ -255,14 +281,25 @@ fn read_volumes(table: &Table<'_>) -> Vec<Mount> {
 fn read_mount(item: &Field<'_>) -> Option<Mount> {
     if !matches!(item.value(), DeValue::Table(_)) {
         let expected = "a text \"source:target\" or a table { source = \"...\", target = \"...\" }";
-        return item.parsed(expected, grammar::mount);
+        return item.parsed(expected, |text| match text.split_once(':') {
+            Some((source, rest)) => grammar::mount(&format!("{}:{rest}", item.from_folder(source))),
+            None => grammar::mount(text),
+        });
     }
     let table = item.table(&keys::MOUNT)?;
     let source = table.required("source").and_then(|field| field.text());
     let target = table.required("target").and_then(|field| field.text());
     let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or(false);
-    let (read_only, create) = (flag("read_only"), flag("create"));
-    let mount = Mount::new(source?, target?).and_then(|mount| mount.read_only(read_only).creating(create));
+    let options = MountOptions {
+        read_only: flag("read_only"),
+        create: flag("create"),
+        shared: flag("shared"),
+        external: flag("external"),
+        nocopy: flag("nocopy"),
+        selinux: table.get("selinux").and_then(|field| field.parsed(RELABEL, str::parse)),
+        propagation: table.get("propagation").and_then(|field| field.parsed(PROPAGATION, str::parse)),
+    };
+    let mount = Mount::new(&item.from_folder(source?), target?).and_then(|mount| mount.with(options));
     mount.map_err(|error: InvalidMount| item.must(error.to_string())).ok()
 }
 

@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::table::{Field, Table};
 use super::{acme, grammar, keys};
 use crate::model::name::{AgentName, EnvironmentName, SiteName};
+use crate::model::ports::Protocol;
 use crate::model::spec::{CertificateFiles, FrontSpec, HttpsSpec, Update};
 
 /// The default image: the official one.
@@ -184,14 +185,24 @@ fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: 
         |draft: &Draft| has_front(&draft.host) || draft.host.is_some() && !draft.hostnames.is_empty();
     let both = all.iter().filter(|(_, draft)| {
         let update = draft.spec.as_ref().and_then(|spec| spec.update);
-        update == Some(Update::StartFirst) && draft.publish.is_some() && !has_front(draft)
+        let needs_front = draft.publish.is_some() && !has_front(draft);
+        update == Some(Update::StartFirst) && (needs_front || has_fixed_port(draft))
     });
-    let problem = |(name, _): &Named<'_>| {
-        let message = "`update` = \"start-first\" needs a proxy that switches between the containers: \
-            add `[front]`, or `publish = false`";
+    let problem = |(name, draft): &Named<'_>| {
+        let message = if has_fixed_port(draft) {
+            "`update` = \"start-first\" does not go with `ports`: two containers cannot publish one host port"
+        } else {
+            "`update` = \"start-first\" needs a proxy that switches between the containers: \
+             add `[front]`, or `publish = false`"
+        };
         places.problem(&format!("environment.{name}.update"), message)
     };
     both.map(problem).collect()
+}
+
+/// Whether a container publishes a certain host port itself, with or without a proxy.
+fn has_fixed_port(draft: &Draft) -> bool {
+    draft.ports.iter().any(|port| port.publish().is_some())
 }
 
 fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
@@ -212,18 +223,20 @@ fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> 
         found.push(places.problem("front.https", message));
     }
     for (name, draft) in all {
-        let Some(publish) = &draft.publish else { continue };
-        let key = match publish.port {
-            port if port == front.http => "http",
-            port if Some(port) == https => "https",
-            _ => continue,
-        };
-        let message = format!(
-            "the host port {} is `{key}` of the proxy: publish another port, or set `publish = false` \
-            and a `hostname`",
-            publish.port
-        );
-        found.push(places.problem(&port_path(places, name), message));
+        let all = draft.all_ports().filter(|port| port.protocol == Protocol::Tcp);
+        for (port, publish) in all.filter_map(|port| port.publish().map(|publish| (port, publish))) {
+            let key = match publish.port {
+                port if port == front.http => "http",
+                port if Some(port) == https => "https",
+                _ => continue,
+            };
+            let message = format!(
+                "the host port {} is `{key}` of the proxy: publish another port, or set `publish = false` \
+                 and a `hostname`",
+                publish.port
+            );
+            found.push(places.problem(&port_path(places, (name, draft), &port), message));
+        }
     }
     found
 }

@@ -74,15 +74,19 @@ pub(in crate::model) fn text(text: String) -> Result<String, String> {
 /// Parses a size in bytes: `512MiB`, `1g`, `1073741824`. As in Docker, every unit is a power of 1024.
 pub(super) fn memory(text: &str) -> Result<u64, String> {
     let wrong = || "must be a size such as \"512MiB\", \"1g\" or a number of bytes".to_owned();
+    memory_bytes(bytes(text).ok_or_else(wrong)?)
+}
+
+/// Parses a size of any number of bytes.
+pub(in crate::model) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let unit = power_of_1024(unit.trim()).ok_or_else(wrong)?;
-    let bytes = match number.parse::<u64>() {
+    let unit = power_of_1024(unit.trim())?;
+    match number.parse::<u64>() {
         Ok(whole) => whole.checked_mul(unit),
         Err(_) => number.parse::<f64>().ok().and_then(|part| fraction(part, unit)),
-    };
-    memory_bytes(bytes.ok_or_else(wrong)?)
+    }
 }
 
 /// Checks a memory limit against the engine's limits.

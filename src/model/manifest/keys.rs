@@ -10,7 +10,9 @@ mod host;
 mod services;
 
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
-pub(super) use self::environment::{ENVIRONMENT, HEALTH, MOUNT, SECRET, SOURCE};
+pub(super) use self::environment::{
+    ENV_FILE, ENVIRONMENT, HEALTH, MOUNT, NETWORK, PORT, SECRET, SECRET_FILE, SOURCE,
+};
 pub(super) use self::gates::{FREEZE, PROMOTE, VERIFY, WINDOW};
 pub(super) use self::host::{
     ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK,
@@ -71,6 +73,8 @@ pub enum Shape {
     List(&'static str),
     /// A table with free keys, whose values are texts, numbers, `true`, `false` or secrets.
     Values,
+    /// A table whose keys have a grammar of their own.
+    AnyTable,
     /// A table.
     Table(&'static Section),
     /// A list of tables.
@@ -151,7 +155,7 @@ impl Shape {
             Self::Duration => "duration".to_owned(),
             Self::Size => "size".to_owned(),
             Self::List(label) => format!("list of {label}"),
-            Self::Values | Self::Table(_) => "table".to_owned(),
+            Self::Values | Self::AnyTable | Self::Table(_) => "table".to_owned(),
             Self::Tables(_) => "list of tables".to_owned(),
             Self::TablesBy(label, _) => format!("tables by {label}"),
             Self::OneOf(label, _) => (*label).to_owned(),
@@ -171,6 +175,10 @@ pub static SECTIONS: &[&Section] = &[
     &FREEZE,
     &VERIFY,
     &SECRET,
+    &PORT,
+    &ENV_FILE,
+    &SECRET_FILE,
+    &NETWORK,
     &MOUNT,
     &HEALTH,
     &BUILD,

@@ -15,6 +15,7 @@ pub(super) mod grammar;
 mod health;
 mod keys;
 mod notify;
+mod options;
 mod places;
 mod problem;
 mod registry;
@@ -59,19 +60,20 @@ pub struct Parsed {
 /// # Errors
 /// Returns all [`Problems`], ordered by file and line.
 pub fn parse(files: &[SourceFile]) -> Result<Manifest, Problems> {
-    parse_with_places(files).map(|parsed| parsed.manifest)
+    parse_with_places(files, None).map(|parsed| parsed.manifest)
 }
 
-/// Does the same as [`parse`], and keeps the place of each part.
+/// Does the same as [`parse`], and keeps the place of each part. `folder`: the manifest's own, an absolute
+/// path.
 ///
 /// # Errors
 /// Returns all [`Problems`], ordered by file and line.
-pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
+pub fn parse_with_places(files: &[SourceFile], folder: Option<&str>) -> Result<Parsed, Problems> {
     let mut declared = Declared::default();
     let mut problems = Vec::new();
     let mut places = Places::default();
     for file in files {
-        let source = Source::new(file);
+        let source = Source::new(file, folder);
         read_file(&source, &mut declared);
         let (found, at) = source.finish();
         problems.extend(found);
@@ -101,7 +103,7 @@ pub fn parse_with_places(files: &[SourceFile]) -> Result<Parsed, Problems> {
 /// # Errors
 /// Returns all [`Problems`] of the table.
 pub fn parse_front(file: &SourceFile) -> Result<Option<FrontSpec>, Problems> {
-    let source = Source::new(file);
+    let source = Source::new(file, None);
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in &errors {
         let offset = error.span().map(|span| span.start);

@@ -67,6 +67,7 @@ fn typed(shape: &Shape) -> Value {
             let value = [json!({ "type": ["string", "number", "boolean"] }), reference(&SECRET)];
             json!({ "type": "object", "additionalProperties": { "anyOf": value } })
         }
+        Shape::AnyTable => json!({ "type": "object" }),
         Shape::Table(section) => reference(section),
         Shape::Tables(section) => json!({ "type": "array", "items": reference(section) }),
         Shape::TablesBy(_, section) => json!({

@@ -8,6 +8,9 @@ use toml::de::DeValue;
 use super::grammar;
 use super::keys;
 use super::table::{Field, Table, integer};
+use crate::model::env_file::EnvFile;
+use crate::model::mount::AbsolutePath;
+use crate::model::secret_file::{self, SecretFile};
 use crate::model::spec::{EnvValue, FrontSpec, Login, Manifest, Overlay, Recipe, SecretRef};
 
 /// Reads the secret that a table names with exactly one of `secret_env` and `secret_file`.
@@ -66,6 +69,53 @@ pub(super) fn plain(field: &Field<'_>) -> Option<String> {
     }
 }
 
+/// Reads the secrets that a container gets as files, by name.
+pub(super) fn files(table: &Table<'_>) -> BTreeMap<String, SecretFile> {
+    let field = table.get("secrets");
+    let entries = field.iter().flat_map(|field| field.entries());
+    let files: BTreeMap<_, _> =
+        entries.filter_map(|entry| Some((entry.key().to_owned(), file(&entry)?))).collect();
+    let is_read_only =
+        table.get("read_only").is_some_and(|field| matches!(field.value(), DeValue::Boolean(true)));
+    if let (Some(field), true, false) = (&field, is_read_only, files.is_empty()) {
+        field.must("does not go with `read_only`: the files could not be written; mount them with `volumes`");
+    }
+    files
+}
+
+fn file(entry: &Field<'_>) -> Option<SecretFile> {
+    if let Err(predicate) = grammar::build_id(entry.key()) {
+        entry.must(predicate);
+    }
+    let table = entry.table(&keys::SECRET_FILE)?;
+    let number = |key| table.get(key).map(|field: Field<'_>| field.whole(0, u64::from(u32::MAX)));
+    let owner = |key| number(key).flatten().and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
+    let mode = table.get("mode").and_then(|field| mode(&field)).unwrap_or(secret_file::READABLE);
+    let target = table.get("target").map_or(Some(entry.key()), |field| field.text())?;
+    let target =
+        if target.starts_with('/') { target.to_owned() } else { format!("{}/{target}", secret_file::FOLDER) };
+    let target = AbsolutePath::parse("`target`", &target).map_err(|error| entry.must(error.to_string())).ok();
+    let (uid, gid) = (owner("uid"), owner("gid"));
+    Some(SecretFile { secret: read(&table)?, target: target?, mode, uid, gid })
+}
+
+/// Reads the mode of a file: as text in octal digits, or as a number such as `0o400`.
+fn mode(field: &Field<'_>) -> Option<u32> {
+    const EXPECTED: &str = "the mode of a file such as \"0400\"";
+    let octal = |text: &str| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    match field.value() {
+        DeValue::Integer(number) => {
+            let mode =
+                integer(number).and_then(|mode| u32::try_from(mode).ok()).filter(|mode| *mode <= 0o777);
+            if mode.is_none() {
+                field.must(format!("must be {EXPECTED}"));
+            }
+            mode
+        }
+        _ => field.parsed(EXPECTED, |text| octal(text).ok_or_else(|| format!("must be {EXPECTED}"))),
+    }
+}
+
 /// Reads BuildKit secrets by id.
 pub(super) fn build_secrets(field: &Field<'_>) -> BTreeMap<String, SecretRef> {
     let read = |entry: Field<'_>| {
@@ -118,6 +168,8 @@ impl Manifest {
             let at = format!("environment.{name}");
             found.extend(secret_values(&format!("{at}.env"), &spec.env));
             found.extend(secret_values(&format!("{at}.health.headers"), &spec.health.headers));
+            let place = |name: &String| format!("{at}.secrets.{name}");
+            found.extend(spec.run.secrets.iter().map(|(name, file)| (place(name), file.secret.clone())));
             match spec.build.as_ref().map(|build| &build.recipe) {
                 Some(Recipe::Dockerfile { secrets, .. }) => {
                     let place = |id: &String| format!("{at}.build.secrets.{id}");
@@ -157,6 +209,15 @@ impl Manifest {
         of_git.chain(of_registries).collect()
     }
 
+    /// Every file of environment variables on this host, with the dotted path of its place.
+    pub fn env_files(&self) -> Vec<(String, EnvFile)> {
+        let here = self.environments.iter().filter(|(_, spec)| spec.host.is_none());
+        let files = here.flat_map(|(name, spec)| {
+            spec.run.env_files.iter().map(move |file| (format!("environment.{name}.env_file"), file.clone()))
+        });
+        files.collect()
+    }
+
     /// The files of this host that hold secrets of any kind, but for the sources of `own` overlays.
     pub fn secret_files(&self, own: &[Overlay]) -> Vec<PathBuf> {
         let named = self.secrets().into_iter().filter_map(|(_, named)| match named {
@@ -164,6 +225,7 @@ impl Manifest {
             SecretRef::SecretEnv(_) => None,
         });
         let mut files: Vec<PathBuf> = named.collect();
+        files.extend(self.env_files().into_iter().map(|(_, file)| file.path));
         let overlays = self.overlays().into_iter().map(|(_, overlay)| overlay);
         let others = overlays.filter(|overlay| !own.iter().any(|own| own.from == overlay.from));
         files.extend(others.map(|overlay| overlay.from));

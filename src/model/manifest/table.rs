@@ -12,11 +12,14 @@ use super::keys::{self, Section};
 use super::places::{Place, Places};
 use super::problem::Problem;
 use super::{SourceFile, grammar};
+use crate::model::mount::AbsolutePath;
 use crate::model::name::InvalidName;
 
 /// A file that is being read, and its problems so far.
 pub(super) struct Source<'a> {
     name: &'a str,
+    /// The folder of the manifest, from which relative paths of the host begin.
+    folder: Option<&'a str>,
     text: &'a str,
     /// The offsets of all lines except the first.
     line_starts: Vec<usize>,
@@ -25,12 +28,12 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(file: &'a SourceFile) -> Self {
+    pub(super) fn new(file: &'a SourceFile, folder: Option<&'a str>) -> Self {
         // Some editors write a byte order mark, which does not belong to the text.
         let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
         let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
         let (problems, places) = (RefCell::default(), RefCell::default());
-        Self { name: &file.name, text, line_starts, problems, places }
+        Self { name: &file.name, folder, text, line_starts, problems, places }
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -178,6 +181,16 @@ impl<'a> Field<'a> {
     /// Notes that the value has the wrong type.
     pub(super) fn wrong(&self, expected: &str) {
         self.must(format!("must be {expected}, not {}", type_of(self.value)));
+    }
+
+    /// A path of the host: one that begins with `./` or `../` is relative to the manifest's folder.
+    pub(super) fn from_folder(&self, path: &str) -> String {
+        match self.source.folder.filter(|_| path.starts_with("./") || path.starts_with("../")) {
+            Some(folder) => {
+                AbsolutePath::cleaned(&format!("{folder}/{path}")).map_or(path.to_owned(), String::from)
+            }
+            None => path.to_owned(),
+        }
     }
 
     /// The raw TOML value, for keys that accept several types.

@@ -62,6 +62,85 @@ fn a_health_check_is_what_is_declared_and_a_worker_has_only_to_keep_running() {
 }
 
 #[test]
+fn ports_are_published_beside_the_one_of_the_program() {
+    let texts =
+        |spec: &EnvironmentSpec| spec.run.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let spec =
+        dev("ports = [\"8443:443\", 53, { target = 53, published = \"5300-5301\", protocol = \"udp\" }]");
+    assert_eq!(
+        (texts(&spec).as_str(), spec.publish.unwrap().port),
+        ("8443:443/tcp 53/tcp 5300-5301:53/udp", 8900)
+    );
+    let spec = dev("ports = [\"127.0.0.1:80-81:8900-8901\"]");
+    assert_eq!((texts(&spec).as_str(), spec.publish), ("127.0.0.1:80:8900/tcp 127.0.0.1:81:8901/tcp", None));
+    let table = dev("ports = [{ target = \"1-2\", published = \"3-4\", host_ip = \"::1\" }]");
+    assert_eq!(texts(&table), "[::1]:3:1/tcp [::1]:4:2/tcp");
+}
+
+#[test]
+fn paths_may_begin_at_the_folder_of_the_manifest() {
+    let text =
+        format!("{DEV}volumes = [\"./a.conf:/etc/a.conf:ro\", \"../data:/data\"]\nenv_file = \"./x.env\"\n");
+    let parsed = parse_with_places(&[file("m.toml", text)], Some("/srv/state")).unwrap();
+    let spec = environment(&parsed.manifest, "dev");
+    let mounts: Vec<String> = spec.volumes.iter().map(ToString::to_string).collect();
+    assert_eq!(mounts, ["/srv/state/a.conf:/etc/a.conf:ro", "/srv/data:/data"]);
+    assert_eq!(spec.run.env_files[0].path, PathBuf::from("/srv/state/x.env"));
+    let elsewhere = format!("{DEV}host = \"online\"\nenv_file = \"./x.env\"\n");
+    let problems = parse_with_places(&[file("m.toml", elsewhere)], Some("/srv/state")).unwrap_err();
+    assert!(problems.to_string().contains("`env_file` must be an absolute path beside `host`"), "{problems}");
+}
+
+#[test]
+fn two_environments_write_one_volume_if_both_know_of_it() {
+    let two = |a: &str, b: &str| {
+        let text = |name: &str, port: u16, shared: &str| {
+            format!(
+                "[environment.{name}]\ncontainer = \"the-{name}\"\nport = {port}\n\
+                 volumes = [{{ source = \"data\", target = \"/data\"{shared} }}]\n"
+            )
+        };
+        parse(&[file("m.toml", text("a", 1, a) + &text("b", 2, b))])
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let shared = ", shared = true";
+    assert_eq!(two(shared, shared), Ok(()));
+    assert!(two(shared, "").unwrap_err().contains("declare `shared = true` in both"));
+    assert!(two("", shared).is_err());
+}
+
+#[test]
+fn an_image_may_be_pinned_by_its_digest() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    for (image, tag) in [(format!("nginx:1.28@{digest}"), "1.28"), (format!("localhost:5000/a@{digest}"), "")]
+    {
+        let Supply::Tag { image: read } = dev(&format!("image = \"{image}\"")).supply else {
+            panic!("{image}")
+        };
+        assert_eq!((read.tag(), read.pinned().map(ToString::to_string)), (tag, Some(digest.clone())));
+        assert_eq!(read.to_string().parse::<crate::model::reference::TaggedImage>().as_ref(), Ok(&read));
+    }
+}
+
+#[test]
+fn secrets_and_networks_are_what_compose_means_by_them() {
+    let run = dev(
+        "secrets = { db = { secret_env = \"DB\" }, key = { secret_file = \"/k\", target = \"sub/key\", mode = 0o400, uid = 7 } }\n\
+         aliases = [\"db\"]\nnetworks = { back = { aliases = [\"x\"], ipv4_address = \"10.0.0.9\" } }",
+    ).run;
+    let (db, key) = (&run.secrets["db"], &run.secrets["key"]);
+    assert_eq!((db.target.as_str(), db.mode, db.uid), ("/run/secrets/db", 0o444, 0));
+    assert_eq!((key.target.as_str(), key.mode, key.uid), ("/run/secrets/sub/key", 0o400, 7));
+    let all = run.attachments(&"abide".parse().unwrap(), &"shop-db".parse().unwrap());
+    let names = |network: &str| {
+        all[&network.parse().unwrap()].aliases.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((names("abide").as_str(), names("back").as_str()), ("db shop-db", "x"));
+    assert!(run.is_exclusive() && !dev("networks = [\"back\"]").run.is_exclusive());
+}
+
+#[test]
 fn the_shipped_manifest_is_the_procedure_of_keepwork() {
     let manifest = parse(&[file("keepwork.toml", SHIPPED)]).unwrap();
     let facts = |name: &str| {
@@ -348,7 +427,7 @@ fn secrets_and_overlays_are_listed_with_their_places() {
          overlay = [\n{{ from = \"/a\", to = \"a\" }},\n{{ from = \"/b\", to = \"b\" }}]\n\
          [repository.r]\nurl = \"https://h/r.git\"\nusername = \"u\"\nsecret_env = \"G\"\nwebhook = {{ provider = \"gitea\", secret_file = \"/s\" }}\n"
     );
-    let parsed = parse_with_places(&[file("m.toml", text)]).unwrap();
+    let parsed = parse_with_places(&[file("m.toml", text)], None).unwrap();
     let line = |path: &str| parsed.places.find(path).map(|place| place.line);
     let secrets: Vec<_> =
         parsed.manifest.secrets().into_iter().map(|(path, _)| (line(&path), path)).collect();

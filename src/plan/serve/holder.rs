@@ -8,7 +8,7 @@ use crate::model::holder::HolderSpec;
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, HolderState, SeenContainer};
-use crate::plan::{Half, Step, Target};
+use crate::plan::{Half, Step, Target, difference};
 
 /// The network namespace of a container that is about to be created.
 pub(super) struct Namespace {
@@ -56,7 +56,7 @@ impl Pass<'_> {
             return (half, Namespace { joins: None, is_down: false });
         }
         let wanted = HolderSpec::of(&spec.options);
-        if let Some(holder) = self.fitting(&wanted.fingerprint()) {
+        if let Some(holder) = self.fitting(&wanted) {
             let is_down = holder.state != ContainerState::Running;
             return (half, Namespace { joins: Some(Target::Seen(holder.id.clone())), is_down });
         }
@@ -71,10 +71,13 @@ impl Pass<'_> {
         (half, Namespace { joins: Some(Target::Created), is_down: true })
     }
 
-    /// The sandbox that a new container can join. Of several, a running one.
-    fn fitting(&self, fingerprint: &str) -> Option<&SeenContainer> {
+    /// The sandbox that a new container can join. Of several, a running one. Its label alone is no proof: a
+    /// user may have created it again with other options.
+    fn fitting(&self, wanted: &HolderSpec) -> Option<&SeenContainer> {
+        let fingerprint = wanted.fingerprint();
         let fits = |holder: &&SeenContainer| {
-            holder.labels.get(label::SPEC).is_some_and(|of| of == fingerprint)
+            holder.labels.get(label::SPEC) == Some(&fingerprint)
+                && difference::is_sandbox(wanted, holder)
                 && !matches!(holder.state, ContainerState::Dead | ContainerState::InTransit)
                 && !self.is_taken(holder)
         };
@@ -117,8 +120,7 @@ impl Pass<'_> {
 
     /// Removes the remaining sandboxes before the first container is created, except for the one it joins.
     pub(super) fn remove_unfit_holders(&self, half: Half, spec: &ContainerSpec, memory: &Memory) -> Half {
-        let fingerprint = HolderSpec::of(&spec.options).fingerprint();
-        let fit = self.fitting(&fingerprint).filter(|_| self.has_holders(memory));
+        let fit = self.fitting(&HolderSpec::of(&spec.options)).filter(|_| self.has_holders(memory));
         self.remove_holders(half, |holder| fit.is_some_and(|fit| fit.id == holder.id))
     }
 

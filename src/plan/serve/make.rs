@@ -4,7 +4,7 @@ use super::Pass;
 use super::parts::{start_replacement, start_seen, stop, stop_running};
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
-use crate::model::mount::{Mount, VolumeName};
+use crate::model::mount::Mount;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, SeenContainer};
 use crate::model::status::{Condition, Reason};
@@ -115,9 +115,13 @@ impl Pass<'_> {
     /// The prerequisites of containers, as steps; or the status if they cannot be met.
     fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<Half, Verdict> {
         let mut half = self.network_first(Half::default());
-        for name in spec.mounts().filter_map(|mount| mount.volume()).map(VolumeName::as_str) {
+        let volumes = spec.mounts().filter_map(|mount| Some((mount.volume()?.as_str(), mount.is_external())));
+        for (name, is_external) in volumes {
             if self.observed.volumes.contains(name) {
                 continue;
+            }
+            if is_external {
+                return Err(external_volume_missing(name));
             }
             if memory.volumes.contains(name) {
                 return Err(volume_missing(name));
@@ -158,6 +162,14 @@ fn volume_missing(name: &str) -> Verdict {
     let message = format!(
         "volume {name}, which had data, is missing: restore it, or accept an empty one with `docker \
         volume create {name}`"
+    );
+    Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
+}
+
+fn external_volume_missing(name: &str) -> Verdict {
+    let message = format!(
+        "volume {name}, which is declared as `external`, does not exist; `docker volume create {name}` makes an \
+         empty one"
     );
     Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
 }

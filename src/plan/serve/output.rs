@@ -20,9 +20,7 @@ pub(super) fn last_output(options: &ContainerOptions, container: &SeenContainer)
 /// Returns the output of a program or its health check in one line, without the values of its secret
 /// variables.
 pub(super) fn without_secrets(options: Option<&ContainerOptions>, output: &str) -> String {
-    let secrets = options.iter().flat_map(|options| {
-        options.secrets.iter().filter_map(|name| options.env.get(name)).map(Secret::expose)
-    });
+    let secrets = options.iter().flat_map(|options| options.secret_values().map(Secret::expose));
     presentable(&redacted(output, secrets))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::world::{Mode, Program, World, digest};
-use crate::model::mount::{AbsolutePath, Mount, VolumeName};
+use crate::model::mount::{AbsolutePath, Mount, MountOptions, VolumeName};
 use crate::model::observed::ContainerState;
 use crate::model::status::{Condition, Reason};
 use crate::plan::{Plan, Step};
@@ -211,7 +211,10 @@ fn an_environment_whose_image_has_a_volume_changes_places_stop_first() {
 }
 
 fn bind(world: &mut World, create: bool) {
-    let mount = Mount::new("/srv/app", "/srv").unwrap().creating(create).unwrap();
+    let mount = Mount::new("/srv/app", "/srv")
+        .unwrap()
+        .with(MountOptions { create, ..MountOptions::default() })
+        .unwrap();
     world.edit(|options| options.volumes.push(mount));
 }
 

@@ -106,6 +106,8 @@ fn with_a_date(section: &Section, key: &str) -> String {
             };
             format!("[notify.t]\nkind = \"{kind}\"\n")
         }
+        "environment.NAME.secrets.SECRET" => "[environment.dev.secrets.s]\n".to_owned(),
+        "environment.NAME.networks.NETWORK" => "[environment.dev.networks.n]\n".to_owned(),
         "registry" => "[registry]\n".to_owned(),
         "registry_access.HOST" => "[registry_access.\"a.b:5000\"]\n".to_owned(),
         "registry_access.HOST.webhook" => "[registry_access.\"a.b:5000\".webhook]\n".to_owned(),

@@ -373,7 +373,7 @@ fn volumes_that_docker_would_refuse_or_mistake_are_told() {
             "4: `volumes[0]` must be \"source:target\", or \"source:target:ro\" to mount it read-only",
         ),
         (
-            "volumes = [\"data:/d:z\"]",
+            "volumes = [\"data:/d:y\"]",
             "4: `volumes[0]` must be \"source:target\", or \"source:target:ro\" to mount it read-only",
         ),
         (
@@ -722,7 +722,9 @@ fn one_volume_has_one_writer() {
     };
     assert_eq!(
         of("data:/x", "data:/y"),
-        ["m.toml:8: `data` is already written by `environment.a`; mount it with :ro in one of them"]
+        [
+            "m.toml:8: `data` is already written by `environment.a`; mount it with :ro in one of them, or declare `shared = true` in both"
+        ]
     );
     assert_eq!(of("/srv/data:/x", "/srv/data/:/y").len(), 1);
     assert!(of("data:/x", "data:/y:ro").is_empty());
@@ -893,4 +895,80 @@ fn gates_that_mean_nothing_or_could_never_open_are_told() {
     let refused = "7: `signed_by` cannot be met: this version of abide does not verify signatures of images. Leave it \
                    out, and let the `verify` of the source check them instead";
     each_of_promotion(&[("promote = { from = \"dev\", signed_by = \"k.pub\" }", refused)]);
+}
+
+#[test]
+fn wrong_ports_are_told_with_their_line() {
+    let form = "must be \"container\", \"host:container\" or \"address:host:container\", with a range such as \
+                \"8000-8009\" for a port and \"/udp\" after it for UDP";
+    each_of_dev(&[
+        ("ports = \"80\"", "4: `ports` must be a list such as [\"8080:80\", \"53:53/udp\"], not a string"),
+        ("ports = [\"http\"]", &format!("4: `ports[0]` {form}")),
+        ("ports = [\"1:1\",\n\"a.b:1:2\"]", &format!("5: `ports[1]` {form}")),
+        ("ports = [\"80:80/sctp\"]", "4: `ports[0]` must be for the protocol tcp or udp"),
+        ("ports = [\"1-3:1-2\"]", "4: `ports[0]` must have ranges of the same length"),
+        (
+            "ports = [{ published = 1 }]",
+            "4: `environment.dev.ports[0]` needs `target`, such as `target = 53`",
+        ),
+        ("ports = [{ target = 1, protocol = \"x\" }]", "4: `protocol` must be \"tcp\" or \"udp\""),
+        (
+            "ports = [{ target = 1, app_protocol = \"http\" }]",
+            "4: unknown key `app_protocol`; did you mean `protocol`?",
+        ),
+        ("ports = [\"8900:1\"]", "4: the host port 8900 is published twice"),
+        (
+            "ports = [\"1:1\"]\nupdate = \"start-first\"\npublish = false",
+            "5: `update` = \"start-first\" does not go with `ports`: two containers cannot publish one host port",
+        ),
+        (
+            "[environment.b]\ncontainer = \"b-b\"\nports = [\"8900:1\"]",
+            "6: the host port 8900 is already published by `environment.dev`",
+        ),
+    ]);
+}
+
+#[test]
+fn mounts_and_files_of_variables_that_cannot_be_are_told() {
+    let absolute = "must be absolute in the source: abide does not expand ~, variables or relative paths";
+    each_of_dev(&[
+        ("volumes = [\"./a:/b\"]", &format!("4: `volumes[0]` {absolute}")),
+        (
+            "volumes = [{ source = \"/a\", target = \"/b\", external = true }]",
+            "4: `volumes[0]` accepts `external` only for a volume: abide creates no path of the host",
+        ),
+        (
+            "volumes = [{ source = \"/a\", target = \"/b\", propagation = \"x\" }]",
+            "4: `propagation` must be \"private\", \"rprivate\", \"shared\", \"rshared\", \"slave\" or \"rslave\"",
+        ),
+        ("env_file = 1", "4: `env_file` must be a path or a list of paths, not a whole number"),
+        (
+            "env_file = [{ required = true }]",
+            "4: `environment.dev.env_file[0]` needs `path`, such as `path = \"./shop.env\"`",
+        ),
+    ]);
+}
+
+#[test]
+fn secrets_and_networks_that_cannot_be_are_told() {
+    each_of_dev(&[
+        (
+            "secrets = { db = { target = \"/x\" } }",
+            "4: `environment.dev.secrets.db` needs one of `secret_env` and `secret_file`",
+        ),
+        (
+            "secrets = { db = { secret_env = \"X\", mode = \"0999\" } }",
+            "4: `mode` must be the mode of a file such as \"0400\"",
+        ),
+        (
+            "read_only = true\nsecrets = { db = { secret_env = \"X\" } }",
+            "5: `secrets` does not go with `read_only`: the files could not be written; mount them with `volumes`",
+        ),
+        (
+            "networks = \"a\"",
+            "4: `networks` must be a list of networks, or a table of networks by name, not a string",
+        ),
+        ("networks = [\"host\"]", "4: the network `host` is the engine's own: declare another one"),
+        ("networks = { a = { ipv4_address = \"x\" } }", "4: `ipv4_address` must be an address"),
+    ]);
 }

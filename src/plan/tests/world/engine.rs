@@ -254,11 +254,7 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
         started_at: None,
         command: options.command.clone().unwrap_or_default(),
         env: options.env.clone(),
-        published: options
-            .publish
-            .iter()
-            .map(|host| (format!("{}/tcp", options.port.unwrap()), vec![*host]))
-            .collect(),
+        published: options.ports().map(|port| port.canonical().to_string()).collect(),
         mounts: SeenMounts {
             asked: spec.mounts().map(Mount::as_mounted).collect(),
             volumes: spec
@@ -267,6 +263,8 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
                 .collect(),
             ..SeenMounts::default()
         },
+        settings: options.run.settings.clone(),
+        attachments: options.attachments(),
         extra_hosts: options.extra_hosts.clone(),
         memory: options.memory,
         nano_cpus: options.nano_cpus,

@@ -24,7 +24,7 @@ use crate::model::observed::{
     ContainerState, HolderState, NameHolder, NetworkPresence, Observed, Owner, Readiness, SeenContainer,
     SeenMounts,
 };
-use crate::model::spec::{HealthSpec, Probe, Publish, Update};
+use crate::model::spec::{HealthSpec, Probe, Publish, RunOptions, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
@@ -72,6 +72,8 @@ pub(super) fn options() -> ContainerOptions {
         init: true,
         stop_timeout_seconds: 10,
         network: NetworkName::new("abide").unwrap(),
+        run: RunOptions::default(),
+        files: Vec::new(),
     }
 }
 

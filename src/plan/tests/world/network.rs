@@ -96,9 +96,11 @@ impl World {
     pub(super) fn join(&self, own: SeenContainer, holder: String) -> SeenContainer {
         assert!(self.observed.holders.iter().any(|seen| seen.id == holder), "no holder {holder}: {self:?}");
         SeenContainer {
-            published: BTreeMap::new(),
+            published: BTreeSet::new(),
             extra_hosts: Vec::new(),
             networks: BTreeMap::new(),
+            attachments: BTreeMap::new(),
+            settings: own.settings.of_container(),
             joined: Some(Joined { holder, state: HolderState::Gone }),
             ..own
         }
@@ -165,8 +167,7 @@ fn has_process(container: &SeenContainer) -> bool {
 }
 
 fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Timestamp) -> SeenContainer {
-    let published =
-        spec.publish.iter().map(|host| (format!("{}/tcp", spec.port.unwrap()), vec![*host])).collect();
+    let published = spec.ports().map(|port| port.canonical().to_string()).collect();
     SeenContainer {
         id,
         name: name.to_string(),
@@ -179,6 +180,8 @@ fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Time
         env: BTreeMap::new(),
         published,
         mounts: SeenMounts::default(),
+        settings: spec.run.settings.clone(),
+        attachments: spec.attachments(),
         extra_hosts: spec.extra_hosts.clone(),
         memory: None,
         nano_cpus: None,

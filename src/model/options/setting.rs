@@ -1,0 +1,157 @@
+//! One table of the settings that abide passes to the engine: the manifest key of each, its place in the
+//! engine's API, its accepted and canonical forms, how it is compared, and what it may take from the host.
+
+use serde_json::Value;
+
+use super::form::{self, Form};
+
+/// A setting of a container.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its manifest key.
+    pub key: &'static str,
+    /// Its place in the engine's API.
+    pub field: Field,
+    /// Its values.
+    pub(super) form: Form,
+    /// The container that gets it.
+    pub(super) owner: Owner,
+    /// When it is compared.
+    pub(super) compared: Compared,
+    /// The right that it needs on a host of an agent.
+    pub(super) needs: Option<Needs>,
+}
+
+/// A place in the engine's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// A field of `Config`, which the request to create a container has at its top.
+    Config(&'static str),
+    /// A field of `HostConfig`.
+    Host(&'static str),
+}
+
+/// The container that gets a setting, if there is a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The container that runs the program.
+    Container,
+    /// The sandbox: the engine refuses the setting for the container, or ignores it there.
+    Sandbox,
+    /// The sandbox for names that begin with `net.`, which belong to its namespace, and the container for all
+    /// others.
+    ByNamespace,
+}
+
+/// When a setting is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// Always: neither an image nor the engine sets it.
+    Always,
+    /// If it is declared. In a table, only the declared entries are compared.
+    IfDeclared,
+}
+
+/// A right that a host may deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// All rights of root on the host.
+    Privileged,
+    /// A capability.
+    Capability,
+    /// A device of the host.
+    Device,
+    /// GPUs.
+    Gpu,
+    /// A namespace of the host.
+    HostNamespace,
+    /// A security option that takes a protection away.
+    SecurityOption,
+    /// A kernel parameter.
+    Sysctl,
+    /// A logging driver that sends output elsewhere.
+    Logging,
+    /// A label, which other programs on the host may obey.
+    Label,
+    /// An OCI runtime.
+    Runtime,
+}
+
+/// A right, and the names in a value that need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needs {
+    pub(super) right: Right,
+    pub(super) names: fn(&Value) -> Vec<String>,
+}
+
+use self::Compared::{Always, IfDeclared};
+use self::Field::{Config, Host};
+use self::Owner::{ByNamespace, Container, Sandbox};
+
+const fn setting(key: &'static str, field: Field, form: Form, owner: Owner, compared: Compared) -> Setting {
+    Setting { key, field, form, owner, compared, needs: None }
+}
+
+impl Setting {
+    const fn needs(self, right: Right, names: fn(&Value) -> Vec<String>) -> Self {
+        Self { needs: Some(Needs { right, names }), ..self }
+    }
+}
+
+/// All settings, in the order of the manual.
+pub static SETTINGS: &[Setting] = &[
+    setting("entrypoint", Config("Entrypoint"), Form::Words(form::text), Container, IfDeclared),
+    setting("user", Config("User"), Form::Text(form::user), Container, IfDeclared),
+    setting("working_dir", Config("WorkingDir"), Form::Text(form::folder), Container, IfDeclared),
+    setting("container_hostname", Config("Hostname"), Form::Text(form::hostname), Sandbox, IfDeclared),
+    setting("domainname", Config("Domainname"), Form::Text(form::hostname), Sandbox, Always),
+    setting("labels", Config("Labels"), Form::Map(form::label), Container, IfDeclared)
+        .needs(Right::Label, form::keys),
+    setting("stop_signal", Config("StopSignal"), Form::Text(form::signal), Container, IfDeclared),
+    setting("tty", Config("Tty"), Form::Flag, Container, Always),
+    setting("stdin_open", Config("OpenStdin"), Form::Flag, Container, Always),
+    setting("read_only", Host("ReadonlyRootfs"), Form::Flag, Container, Always),
+    setting("tmpfs", Host("Tmpfs"), Form::Tmpfs, Container, Always),
+    setting("shm_size", Host("ShmSize"), Form::Size, Container, IfDeclared),
+    setting("logging", Host("LogConfig"), Form::Logging, Container, IfDeclared)
+        .needs(Right::Logging, form::remote_driver),
+    setting("ulimits", Host("Ulimits"), Form::Ulimits, Container, IfDeclared),
+    setting("sysctls", Host("Sysctls"), Form::Map(form::sysctl), ByNamespace, Always)
+        .needs(Right::Sysctl, form::keys),
+    setting("oom_score_adj", Host("OomScoreAdj"), Form::Number(-1000, 1000), Container, IfDeclared),
+    setting("cpu_shares", Host("CpuShares"), Form::Number(2, 262_144), Container, IfDeclared),
+    setting("cpuset", Host("CpusetCpus"), Form::Text(form::cpuset), Container, IfDeclared),
+    setting("mem_reservation", Host("MemoryReservation"), Form::Size, Container, IfDeclared),
+    setting("cap_add", Host("CapAdd"), Form::Set(form::capability), Container, Always)
+        .needs(Right::Capability, form::added_capabilities),
+    setting("cap_drop", Host("CapDrop"), Form::Set(form::capability), Container, Always),
+    setting("security_opt", Host("SecurityOpt"), Form::Security, Container, Always)
+        .needs(Right::SecurityOption, form::weakened),
+    setting("privileged", Host("Privileged"), Form::Flag, Container, Always)
+        .needs(Right::Privileged, form::if_true),
+    setting("group_add", Host("GroupAdd"), Form::Set(form::group), Container, Always),
+    setting("devices", Host("Devices"), Form::Devices, Container, Always)
+        .needs(Right::Device, form::device_paths),
+    setting(
+        "device_cgroup_rules",
+        Host("DeviceCgroupRules"),
+        Form::Set(form::device_rule),
+        Container,
+        Always,
+    )
+    .needs(Right::Device, form::items),
+    setting("gpus", Host("DeviceRequests"), Form::Gpus, Container, Always).needs(Right::Gpu, form::any),
+    setting("runtime", Host("Runtime"), Form::Text(form::name), Container, IfDeclared)
+        .needs(Right::Runtime, form::items),
+    setting("pid", Host("PidMode"), Form::Text(form::pid_mode), Container, Always)
+        .needs(Right::HostNamespace, |value| form::of_host(value, "pid")),
+    setting("ipc", Host("IpcMode"), Form::Text(form::ipc_mode), Container, IfDeclared)
+        .needs(Right::HostNamespace, |value| form::of_host(value, "ipc")),
+    setting("cgroup", Host("CgroupnsMode"), Form::Text(form::cgroup_mode), Container, IfDeclared)
+        .needs(Right::HostNamespace, |value| form::of_host(value, "cgroup")),
+    setting("userns_mode", Host("UsernsMode"), Form::Text(form::host), Container, Always)
+        .needs(Right::HostNamespace, |value| form::of_host(value, "user")),
+    setting("dns", Host("Dns"), Form::Words(form::address), Sandbox, Always),
+    setting("dns_search", Host("DnsSearch"), Form::Words(form::search_domain), Sandbox, Always),
+    setting("dns_opt", Host("DnsOptions"), Form::Words(form::word), Sandbox, Always),
+];

@@ -1,0 +1,429 @@
+//! Container options by compose's names, on a real engine: created, read back, kept, and repaired.
+
+use serde_json::Value;
+
+use crate::common::{
+    Daemon, Life, PATIENCE, SITE_PORT, Space, Spot, docker, eventually, eventually_some, free_ports,
+    http_get, made_image, try_docker,
+};
+
+/// Returns the ID of a container of an environment.
+type Which = fn(&Spot) -> Option<String>;
+
+/// The container that runs the program.
+fn program(spot: &Spot) -> Option<String> {
+    spot.container()
+}
+
+/// The sandbox that it joins.
+fn sandbox(spot: &Spot) -> Option<String> {
+    let mode = try_docker(&["container", "inspect", "--format", "{{.HostConfig.NetworkMode}}", &spot.name])?;
+    mode.strip_prefix("container:").map(str::to_owned)
+}
+
+/// An environment that is ready, with its daemon.
+struct Kept {
+    daemon: Daemon,
+    spot: Spot,
+    _space: Space,
+}
+
+impl Kept {
+    /// Returns the environment once it is ready with these lines; `None` if the tests on Docker are disabled.
+    fn new(lines: &str) -> Option<Self> {
+        Self::edited(lines, |manifest| manifest)
+    }
+
+    /// The same, with files beside the manifest. `FOLDER` stands for their folder.
+    fn with_files(lines: &str, files: &[(&str, &str)]) -> Option<Self> {
+        let write = |folder: &std::path::Path| {
+            for (name, text) in files {
+                std::fs::write(folder.join(name), text).unwrap();
+            }
+        };
+        Self::prepared(lines, write, |manifest| manifest)
+    }
+
+    /// The same, with an edit of the whole manifest.
+    fn edited(lines: &str, edit: impl FnOnce(String) -> String) -> Option<Self> {
+        Self::prepared(lines, |_| {}, edit)
+    }
+
+    fn prepared(
+        lines: &str,
+        prepare: impl FnOnce(&std::path::Path),
+        edit: impl FnOnce(String) -> String,
+    ) -> Option<Self> {
+        let space = Space::new()?;
+        let spot = Spot::new(&space, lines);
+        prepare(&spot.desired_state);
+        let folder = spot.desired_state.display().to_string();
+        let path = spot.desired_state.join("spot.toml");
+        let manifest = std::fs::read_to_string(&path).unwrap().replace("FOLDER", &folder);
+        std::fs::write(&path, edit(manifest)).unwrap();
+        let image = made_image(&space, "site", "");
+        let daemon = Daemon::start(&spot.desired_state, &[("ABIDE_RESYNC", "1s")]);
+        assert_eq!(spot.set(&image).code, 0);
+        spot.await_ready();
+        Some(Self { daemon, spot, _space: space })
+    }
+
+    /// Asserts that a reconcile finds nothing to do, with this daemon and with the next one.
+    fn is_at_rest(self) -> Self {
+        let Self { daemon, spot, _space } = self;
+        let life = Life::of(&spot.name);
+        let has_nothing_to_do = || {
+            assert_eq!(spot.abide(&["sync", "dev"]).code, 0);
+            spot.until("the sync was acted upon", |status| status["sync"] == status["observed_sync"]);
+            let diff = spot.abide(&["diff", "dev"]);
+            assert_eq!(diff.code, 0, "{}", diff.stdout);
+            assert_eq!(Life::of(&spot.name), life);
+        };
+        has_nothing_to_do();
+        daemon.kill();
+        let daemon = Daemon::start(&spot.desired_state, &[("ABIDE_RESYNC", "1s")]);
+        has_nothing_to_do();
+        Self { daemon, spot, _space }
+    }
+
+    /// Creates a container again by hand, with its labels, its image and its network, and without the rest.
+    fn recreate_by_hand(self, container: &str) -> Self {
+        self.recreate_with(container, &[])
+    }
+
+    /// The same with some other options.
+    fn recreate_with(self, container: &str, options: &[&str]) -> Self {
+        let Self { daemon, spot, _space } = self;
+        // The daemon would create it first.
+        daemon.kill();
+        let inspected: Value = serde_json::from_str(&docker(&["container", "inspect", container])).unwrap();
+        let of = &inspected[0];
+        let labels = of["Config"]["Labels"].as_object().unwrap().iter();
+        let ours = labels.filter(|(name, _)| name.starts_with("abide."));
+        let labels: Vec<String> =
+            ours.map(|(name, value)| format!("{name}={}", value.as_str().unwrap())).collect();
+        let name = of["Name"].as_str().unwrap().trim_start_matches('/');
+        docker(&["rm", "--force", container]);
+        let network = of["HostConfig"]["NetworkMode"].as_str().unwrap();
+        let mut run = vec!["run", "--detach", "--name", name, "--network", network];
+        run.extend(options);
+        if of["HostConfig"]["Init"] == true {
+            run.push("--init");
+        }
+        run.extend(labels.iter().flat_map(|label| ["--label", label.as_str()]));
+        run.push(of["Image"].as_str().unwrap());
+        docker(&run);
+        let daemon = Daemon::start(&spot.desired_state, &[("ABIDE_RESYNC", "1s")]);
+        Self { daemon, spot, _space }
+    }
+
+    /// The reasons of all steps so far.
+    fn steps(&self) -> String {
+        self.daemon.abide(&["events", "dev", "--limit", "1000"]).stdout
+    }
+
+    /// Waits until a value of `docker inspect` is the expected one, in a container other than `before`.
+    fn until_inspected(&self, which: Which, format: &str, expected: &str, before: Option<&str>) {
+        let mut last = None;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually_some("the option is there", PATIENCE, || {
+                let id = which(&self.spot).filter(|id| before != Some(id.as_str()))?;
+                last = try_docker(&["container", "inspect", "--format", format, &id]);
+                last.as_deref().filter(|last| *last == expected).map(|_| ())
+            });
+        }));
+        assert!(found.is_ok(), "{format} is {last:?}, should be {expected}: {}", self.steps());
+    }
+}
+
+#[test]
+fn further_ports_are_published_kept_and_published_again() {
+    let [tcp, udp] = free_ports();
+    let lines = format!("ports = [\"127.0.0.1:{tcp}:{SITE_PORT}\", \"127.0.0.1:{udp}:53/udp\", \"9999\"]");
+    let Some(kept) = Kept::new(&lines) else { return };
+    let is_served = || http_get(tcp, "/").is_ok_and(|(status, page)| status == 200 && page == "site");
+    assert!(is_served());
+    let bindings = "{{json .HostConfig.PortBindings}}";
+    let holder = sandbox(&kept.spot).unwrap();
+    let expected = docker(&["container", "inspect", "--format", bindings, &holder]);
+    for part in [
+        format!("\"{SITE_PORT}/tcp\":[{{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"{}\"}}", kept.spot.port),
+        format!("{{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"{tcp}\"}}"),
+        format!("\"53/udp\":[{{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"{udp}\"}}]"),
+        "\"9999/tcp\":[{\"HostIp\":\"\",\"HostPort\":\"\"}]".to_owned(),
+    ] {
+        assert!(expected.contains(&part), "{part}: {expected}");
+    }
+    let kept = kept.is_at_rest();
+    let kept = kept.recreate_by_hand(&holder);
+    kept.until_inspected(sandbox, bindings, &expected, Some(&holder));
+    kept.spot.until("it is ready again", |status| status["status"] == "Ready");
+    assert!(is_served());
+    let kept = kept.is_at_rest();
+    kept.spot.declare("");
+    let own =
+        format!("{{\"{SITE_PORT}/tcp\":[{{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"{}\"}}]}}", kept.spot.port);
+    kept.until_inspected(sandbox, bindings, &own, None);
+    kept.spot.until("it is ready without them", |status| status["status"] == "Ready");
+    kept.is_at_rest();
+}
+
+/// Options of the container, and what the engine shows of each: a format and the expected text.
+const OF_CONTAINER: [(&str, &str, &str); 22] = [
+    (
+        "entrypoint = [\"/site\", \"serve\", \"--root\", \"/www\", \"--port\", \"8080\"]",
+        "{{len .Config.Entrypoint}}",
+        "6",
+    ),
+    ("user = \"1000:1000\"", "{{.Config.User}}", "1000:1000"),
+    ("working_dir = \"/www/../www/\"", "{{.Config.WorkingDir}}", "/www"),
+    ("labels = { \"com.example.a\" = 1 }", "{{index .Config.Labels \"com.example.a\"}}", "1"),
+    ("stop_signal = \"int\"", "{{.Config.StopSignal}}", "SIGINT"),
+    ("stdin_open = true", "{{.Config.OpenStdin}}", "true"),
+    ("read_only = true", "{{.HostConfig.ReadonlyRootfs}}", "true"),
+    ("tmpfs = [\"/scratch:size=1m\"]", "{{json .HostConfig.Tmpfs}}", "{\"/scratch\":\"size=1m\"}"),
+    ("shm_size = \"32m\"", "{{.HostConfig.ShmSize}}", "33554432"),
+    (
+        "logging = { driver = \"json-file\", options = { max-size = \"1m\" } }",
+        "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}",
+        "json-file 1m",
+    ),
+    (
+        "ulimits = { nofile = { soft = 512, hard = 1024 } }",
+        "{{range .HostConfig.Ulimits}}{{.Name}} {{.Soft}} {{.Hard}}{{end}}",
+        "nofile 512 1024",
+    ),
+    ("oom_score_adj = 100", "{{.HostConfig.OomScoreAdj}}", "100"),
+    ("cpu_shares = 512", "{{.HostConfig.CpuShares}}", "512"),
+    ("cpuset = \"0\"", "{{.HostConfig.CpusetCpus}}", "0"),
+    ("mem_reservation = \"16m\"", "{{.HostConfig.MemoryReservation}}", "16777216"),
+    ("cap_add = [\"cap_net_admin\"]", "{{json .HostConfig.CapAdd}}", "[\"NET_ADMIN\"]"),
+    ("cap_drop = [\"MKNOD\"]", "{{json .HostConfig.CapDrop}}", "[\"MKNOD\"]"),
+    (
+        "security_opt = [\"no-new-privileges:true\"]",
+        "{{json .HostConfig.SecurityOpt}}",
+        "[\"no-new-privileges\"]",
+    ),
+    ("group_add = [\"44\"]", "{{json .HostConfig.GroupAdd}}", "[\"44\"]"),
+    (
+        "devices = [\"/dev/null:/dev/nothing:r\"]",
+        "{{range .HostConfig.Devices}}{{.PathOnHost}} {{.PathInContainer}} {{.CgroupPermissions}}{{end}}",
+        "/dev/null /dev/nothing r",
+    ),
+    ("device_cgroup_rules = [\"c 1:3 rwm\"]", "{{json .HostConfig.DeviceCgroupRules}}", "[\"c 1:3 rwm\"]"),
+    ("ipc = \"shareable\"", "{{.HostConfig.IpcMode}}", "shareable"),
+];
+
+/// The same for the sandbox, which has the network namespace.
+const OF_SANDBOX: [(&str, &str, &str); 6] = [
+    ("container_hostname = \"web-1\"", "{{.Config.Hostname}}", "web-1"),
+    ("domainname = \"example.test\"", "{{.Config.Domainname}}", "example.test"),
+    ("dns = [\"127.0.0.1\"]", "{{json .HostConfig.Dns}}", "[\"127.0.0.1\"]"),
+    ("dns_search = [\"example.test\"]", "{{json .HostConfig.DnsSearch}}", "[\"example.test\"]"),
+    ("dns_opt = [\"ndots:2\"]", "{{json .HostConfig.DnsOptions}}", "[\"ndots:2\"]"),
+    (
+        "sysctls = { \"net.core.somaxconn\" = 512 }",
+        "{{json .HostConfig.Sysctls}}",
+        "{\"net.core.somaxconn\":\"512\"}",
+    ),
+];
+
+fn lines(options: &[(&str, &str, &str)]) -> String {
+    options.iter().map(|(line, ..)| format!("{line}\n")).collect()
+}
+
+/// A table of options goes to the engine, is read back, is created again by hand without them, and is repaired.
+#[track_caller]
+fn each_is_kept(options: &[(&str, &str, &str)], which: Which) {
+    let Some(kept) = Kept::new(&lines(options)) else { return };
+    let all_are_there = |kept: &Kept, before: Option<&str>| {
+        for (_, format, expected) in options {
+            kept.until_inspected(which, format, expected, before);
+        }
+        kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    };
+    all_are_there(&kept, None);
+    let kept = kept.is_at_rest();
+    let before = which(&kept.spot).unwrap();
+    let kept = kept.recreate_by_hand(&before);
+    all_are_there(&kept, Some(&before));
+    let kept = kept.is_at_rest();
+    let declared = which(&kept.spot).unwrap();
+    kept.spot.declare("");
+    let (_, format, expected) = options[1];
+    eventually_some("it is made without them", PATIENCE, || {
+        let id = which(&kept.spot).filter(|id| *id != declared)?;
+        (try_docker(&["container", "inspect", "--format", format, &id])? != expected).then_some(())
+    });
+    kept.spot.until("it is ready without them", |status| status["status"] == "Ready");
+    kept.is_at_rest();
+}
+
+#[test]
+fn every_option_of_a_container_is_read_back_kept_and_repaired() {
+    each_is_kept(&OF_CONTAINER, program);
+}
+
+#[test]
+fn every_option_of_a_sandbox_is_read_back_kept_and_repaired() {
+    each_is_kept(&OF_SANDBOX, sandbox);
+}
+
+#[test]
+fn without_a_sandbox_the_container_has_all_of_them() {
+    let options = format!("{}{}", lines(&OF_CONTAINER), lines(&OF_SANDBOX));
+    let Some(kept) =
+        Kept::edited(&options, |manifest| manifest.replace("[docker]\n", "[docker]\nholder = false\n"))
+    else {
+        return;
+    };
+    assert_eq!(sandbox(&kept.spot), None);
+    for (_, format, expected) in OF_CONTAINER.iter().chain(&OF_SANDBOX) {
+        kept.until_inspected(program, format, expected, None);
+    }
+    kept.is_at_rest();
+}
+
+#[test]
+fn a_right_that_a_hand_gave_is_taken_back() {
+    let Some(kept) = Kept::new("") else { return };
+    let name = kept.spot.name.clone();
+    let kept = kept.recreate_with(&name, &["--cap-add", "NET_ADMIN", "--pid", "host"]);
+    kept.until_inspected(program, "{{json .HostConfig.CapAdd}} {{.HostConfig.PidMode}}", "null", None);
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    kept.is_at_rest();
+}
+
+#[test]
+fn an_option_that_the_engine_refuses_has_a_name_and_stops_nothing() {
+    let Some(kept) = Kept::new("") else { return };
+    let serves = Life::of(&kept.spot.name);
+    for (line, words) in [
+        // At the start.
+        ("devices = [\"/dev/abide-t-none\"]", "/dev/abide-t-none"),
+        ("gpus = \"all\"", "could not select device driver"),
+        // At creation.
+        ("runtime = \"abide-t-none\"", "abide-t-none"),
+        // The sandbox's, at the start.
+        ("sysctls = { \"net.abide_t\" = 1 }", "abide_t"),
+    ] {
+        kept.spot.declare(line);
+        kept.spot.until(line, |status| {
+            let says = status["message"].as_str().is_some_and(|message| message.contains(words));
+            status["reason"] == "OptionRefused" && status["status"] == "Degraded" && says
+        });
+        assert_eq!(kept.spot.page().as_deref(), Some("site"), "{line}");
+    }
+    kept.spot.declare("");
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    assert_eq!(Life::of(&kept.spot.name).map(|life| life.id), serves.map(|life| life.id));
+    kept.is_at_rest();
+}
+
+#[test]
+fn a_file_of_variables_and_a_mounted_file_lie_beside_the_manifest() {
+    let Some(kept) = Kept::with_files(
+        "env_file = [\"./shop.env\", { path = \"./none.env\", required = false }]\nenv = { B = \"own\" }\n\
+         volumes = [\"./note.txt:/www/note.txt:ro\"]",
+        &[("shop.env", "A=from-the-file\nB=lost\n"), ("note.txt", "a note")],
+    ) else {
+        return;
+    };
+    let env = "{{range .Config.Env}}{{println .}}{{end}}";
+    let of = |kept: &Kept| docker(&["container", "inspect", "--format", env, &kept.spot.name]);
+    let is_there = |text: &str, value: &str| text.lines().any(|line| line == value);
+    let first = of(&kept);
+    assert!(is_there(&first, "A=from-the-file") && is_there(&first, "B=own"), "{first}");
+    assert_eq!(http_get(kept.spot.port, "/note.txt").unwrap(), (200, "a note".to_owned()));
+    let kept = kept.is_at_rest();
+    let before = kept.spot.container();
+    std::fs::write(kept.spot.desired_state.join("shop.env"), "A=edited\n").unwrap();
+    assert_eq!(kept.spot.abide(&["sync", "dev"]).code, 0);
+    kept.until_inspected(program, "{{index .Config.Env 0}}", "A=edited", before.as_deref());
+    kept.spot.until("it is ready with it", |status| status["status"] == "Ready");
+    assert!(!kept.steps().contains("from-the-file"), "{}", kept.steps());
+    kept.is_at_rest();
+}
+
+#[test]
+fn an_external_volume_is_awaited_and_options_of_mounts_are_kept() {
+    let Some(kept) = Kept::new("") else { return };
+    let volume = format!("{}-external", kept.spot.name);
+    let folder = kept.spot.desired_state.display().to_string();
+    kept.spot.declare(&format!(
+        "volumes = [{{ source = \"{volume}\", target = \"/data\", external = true, nocopy = true }}, \
+         {{ source = \"{folder}\", target = \"/state\", read_only = true, propagation = \"private\" }}, \
+         \"{folder}:/labelled:ro,z\"]"
+    ));
+    kept.spot.until("it waits for the volume", |status| {
+        status["reason"] == "VolumeMissing"
+            && status["message"].as_str().is_some_and(|message| message.contains(&volume))
+    });
+    assert_eq!(kept.spot.page().as_deref(), Some("site"));
+    docker(&["volume", "create", &volume]);
+    kept.until_inspected(
+        program,
+        "{{range .HostConfig.Mounts}}{{with .VolumeOptions}}{{.NoCopy}}{{end}}{{with .BindOptions}} {{.Propagation}}{{end}}{{end}}",
+        "true private",
+        None,
+    );
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    let kept = kept.is_at_rest();
+    let before = kept.spot.container().unwrap();
+    let kept = kept.recreate_by_hand(&before);
+    kept.until_inspected(program, "{{len .HostConfig.Mounts}} {{len .HostConfig.Binds}}", "2 1", None);
+    kept.spot.until("it is ready again", |status| status["status"] == "Ready");
+    kept.is_at_rest();
+}
+
+#[test]
+fn a_secret_is_a_file_in_the_container_and_a_new_one_replaces_it() {
+    let lines = "secrets = { note = { secret_file = \"FOLDER/secret\", target = \"/www/note.txt\", mode = \"0404\" } }";
+    let Some(kept) = Kept::with_files(lines, &[("secret", "the first secret\n")]) else { return };
+    let note = |kept: &Kept| http_get(kept.spot.port, "/note.txt").ok().map(|(_, text)| text);
+    assert_eq!(note(&kept).as_deref(), Some("the first secret"));
+    let kept = kept.is_at_rest();
+    let before = kept.spot.container().unwrap();
+    // A restart keeps the file.
+    docker(&["kill", &before]);
+    eventually("it is started again", PATIENCE, || note(&kept).as_deref() == Some("the first secret"));
+    assert_eq!(kept.spot.container().as_ref(), Some(&before));
+    std::fs::write(kept.spot.desired_state.join("secret"), "the second\n").unwrap();
+    assert_eq!(kept.spot.abide(&["sync", "dev"]).code, 0);
+    eventually("it has the new secret", PATIENCE, || note(&kept).as_deref() == Some("the second"));
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    assert!(!kept.steps().contains("the first secret"));
+    kept.is_at_rest();
+}
+
+#[test]
+fn further_networks_names_and_addresses_are_kept_and_connected_again() {
+    let Some(kept) = Kept::new("") else { return };
+    let (back, fixed) = (format!("{}-back", kept.spot.name), format!("{}-fixed", kept.spot.name));
+    docker(&["network", "create", "--subnet", "10.213.77.0/24", &fixed]);
+    kept.spot.declare(&format!(
+        "aliases = [\"shop\"]\nnetworks = {{ {back} = {{ aliases = [\"web\"] }}, {fixed} = {{ ipv4_address = \"10.213.77.9\" }} }}"
+    ));
+    let network = &kept.spot.network;
+    let format = format!(
+        "{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{index .Aliases 1}}}}{{{{end}}}} \
+         {{{{with index .NetworkSettings.Networks \"{back}\"}}}}{{{{index .Aliases 0}}}}{{{{end}}}} \
+         {{{{with index .NetworkSettings.Networks \"{fixed}\"}}}}{{{{.IPAMConfig.IPv4Address}}}}{{{{end}}}}"
+    );
+    let expected = "shop web 10.213.77.9";
+    kept.until_inspected(sandbox, &format, expected, None);
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    let kept = kept.is_at_rest();
+    for gone in [&back, &fixed] {
+        docker(&["network", "disconnect", gone, &sandbox(&kept.spot).unwrap()]);
+        kept.until_inspected(sandbox, &format, expected, None);
+        kept.spot.until("it is ready again", |status| status["status"] == "Ready");
+    }
+    let steps = kept.steps();
+    assert!(steps.contains(&format!("it is not connected to the network {back}")), "{steps}");
+    let kept = kept.is_at_rest();
+    kept.spot.declare("");
+    kept.until_inspected(sandbox, "{{len .NetworkSettings.Networks}}", "1", None);
+    kept.spot.until("it is ready without them", |status| status["status"] == "Ready");
+    kept.is_at_rest();
+}
