@@ -29,13 +29,14 @@ use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
 use crate::api::agent::Desk;
 use crate::api::inbox::RecordInbox;
-use crate::api::page::{Listener, Pages};
+use crate::api::page::{Commits, Listener, Pages};
 use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
 use crate::api::{self, ApiState, ControllerError, Liveness, LogStream, ManifestState};
 use crate::controller::{self, Controller, Settings, StateDirs};
 use crate::feedback::{self, Feedback};
 use crate::manifest_dir::{self, LoadError, Loaded};
+use crate::model::commits::{CommitLine, Comparison};
 use crate::model::container::Secret;
 use crate::model::logs::LogOptions;
 use crate::model::look::Look;
@@ -179,7 +180,8 @@ impl Daemon {
         controller.watch_promotions(move |agent| agents.presence(agent).connected);
         state.pin = network.pin();
         let listener = Listener { address, is_tls: network.scheme() == "https" };
-        let pages = Arc::new(Pages::new(listener));
+        let history = Arc::new(History { controller: controller.clone() });
+        let pages = Arc::new(Pages::new(listener, history));
         state.pages = Arc::clone(&pages);
         state.notifier = Some(Arc::new(channels::Channels { manifest: state.manifest.clone() }));
         let hooks = webhooks(&mut state, feedback.tally());
@@ -340,6 +342,34 @@ fn listen(
     let limits = files::allow_connections();
     let unix = tokio::spawn(serve::serve_unix(unix, local, limits, stop.clone()));
     Ok(vec![network.serve(public, limits, stop)?, unix])
+}
+
+/// The history of repositories as the web page sees it.
+struct History {
+    controller: Controller,
+}
+
+impl Commits for History {
+    fn lines(
+        &self,
+        environment: EnvironmentName,
+        commits: Vec<CommitId>,
+    ) -> BoxFuture<'static, Result<Vec<CommitLine>, ControllerError>> {
+        let controller = self.controller.clone();
+        Box::pin(
+            async move { controller.commit_lines(&environment, &commits).await.map_err(ControllerError) },
+        )
+    }
+
+    fn compare(
+        &self,
+        environment: EnvironmentName,
+        old: CommitId,
+        new: CommitId,
+    ) -> BoxFuture<'static, Result<Comparison, ControllerError>> {
+        let controller = self.controller.clone();
+        Box::pin(async move { controller.compare(&environment, &old, &new).await.map_err(ControllerError) })
+    }
 }
 
 /// The controller as the API sees it.

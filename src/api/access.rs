@@ -72,7 +72,9 @@ impl Access {
 
     /// The caller as the author of a change or of evidence.
     pub fn person(&self) -> Person {
-        Person { by: self.by.clone(), token: self.lease.as_ref().map(|lease| lease.id().clone()) }
+        let of_lease = self.lease.as_ref().map(|lease| lease.id().clone());
+        let of_session = || self.session.as_ref().and_then(|session| session.token.clone());
+        Person { by: self.by.clone(), token: of_lease.or_else(of_session) }
     }
 
     /// The token of the caller, if it used one.

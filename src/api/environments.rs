@@ -22,7 +22,7 @@ use crate::model::mount::Mount;
 use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::status::{Condition, Reason};
-use crate::model::view::{EnvironmentView, HistoryView, Overview, PlanView};
+use crate::model::view::{BuildProgress, EnvironmentView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
 
 /// The longest plan accepted from an agent, in bytes.
@@ -72,7 +72,7 @@ pub(super) async fn history(
     Ok(Json(kept.into_iter().map(history_view).collect()))
 }
 
-fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
+pub(super) fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
     let Entry { generation, revision, image, recipe: _, origin, by, token: _, note, at } = entry;
     HistoryView { generation, image, revision, origin, by, note, at, outcome }
 }
@@ -218,10 +218,18 @@ impl ApiState {
 
     /// Returns one environment.
     pub(super) fn view(&self, name: &EnvironmentName) -> Result<EnvironmentView, RecordError> {
+        let (view, build) = self.view_apart_from_build(name)?;
+        Ok(view::with_build(view, build, (self.clock)()))
+    }
+
+    /// Returns one environment and its running build, whose duration is not part of any sentence.
+    pub(super) fn view_apart_from_build(
+        &self,
+        name: &EnvironmentName,
+    ) -> Result<(EnvironmentView, Option<BuildProgress>), RecordError> {
         let state = Arc::clone(&self.manifest.borrow());
         match self.facts(name, &state.manifest) {
             Ok(facts) => {
-                let build = self.controller.as_ref().and_then(|controller| controller.building(name));
                 let forget = facts.desired.forget.clone();
                 let view = view::environment(facts);
                 let mut view = self.with_left(view, state.manifest.environments.get(name), forget.as_ref());
@@ -229,12 +237,12 @@ impl ApiState {
                     view.warnings.extend(self.rejection_of(image)?.as_ref().map(rejection_words));
                 }
                 view.waiting = self.waiting(name, &state.manifest)?;
-                Ok(view::with_build(view, build, (self.clock)()))
+                Ok((view, self.controller.as_ref().and_then(|controller| controller.building(name))))
             }
             // One unreadable document must not hide all other environments.
             Err(error @ RecordError::Unreadable { .. }) => {
                 let spec = state.manifest.environments.get(name);
-                Ok(view::unreadable(spec, name.clone(), error.to_string()))
+                Ok((view::unreadable(spec, name.clone(), error.to_string()), None))
             }
             Err(error) => Err(error),
         }

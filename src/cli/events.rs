@@ -13,6 +13,7 @@ use super::session::{Need, Session};
 use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
+use crate::model::why;
 
 /// Number of events to request while following: more than a burst, fewer than the daemon keeps.
 const NEWS: usize = 1000;
@@ -103,9 +104,8 @@ fn table(events: &[Event], now: Timestamp, width: Option<usize>) -> String {
 }
 
 /// The message on one line, with its number of repeats.
-pub(crate) fn sentence(event: &Event) -> String {
-    let message = one_line(&event.message);
-    if event.count > 1 { format!("{message} ({} times)", event.count) } else { message }
+fn sentence(event: &Event) -> String {
+    one_line(&why::sentence(event))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme::Acme;
+use crate::model::commits::{CommitLine, Comparison};
 use crate::model::error::chain;
 use crate::model::link::Left;
 use crate::model::look::Look;
@@ -300,6 +301,33 @@ impl Controller {
         patiently(self.pass.builder.has_commit(&url, commit)).await
     }
 
+    /// Returns those of `commits` that the mirror of an environment's repository has.
+    ///
+    /// # Errors
+    /// Returns a sentence if git cannot determine that now.
+    pub async fn commit_lines(
+        &self,
+        environment: &EnvironmentName,
+        commits: &[CommitId],
+    ) -> Result<Vec<CommitLine>, String> {
+        let (url, _) = self.built_from(environment)?;
+        patiently(self.pass.builder.commit_lines(&url, commits)).await
+    }
+
+    /// Compares two versions of an environment's repository.
+    ///
+    /// # Errors
+    /// Returns a sentence if the mirror does not have both.
+    pub async fn compare(
+        &self,
+        environment: &EnvironmentName,
+        old: &CommitId,
+        new: &CommitId,
+    ) -> Result<Comparison, String> {
+        let (url, _) = self.built_from(environment)?;
+        patiently(self.pass.builder.compare(&url, old, new)).await
+    }
+
     /// The repository and branch that the images of an environment are built from.
     fn built_from(&self, environment: &EnvironmentName) -> Result<(String, BranchName), String> {
         let manifest = self.pass.manifest.borrow();
@@ -370,7 +398,7 @@ impl Controller {
 }
 
 /// Returns git's answer, unless the mirror is busy for too long.
-async fn patiently(answer: impl Future<Output = Result<bool, SourceError>>) -> Result<bool, String> {
+async fn patiently<T>(answer: impl Future<Output = Result<T, SourceError>>) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE_WITH_MIRRORS, answer).await {
         Ok(answer) => answer.map_err(|error| chain(&error)),
         Err(_) => Err("the git mirror of the repository is busy".to_owned()),

@@ -45,3 +45,51 @@ impl Declared {
         Self { spec, ..self.clone() }
     }
 }
+
+/// Returns the keys of the manifest that make the containers of two environments differ, whatever image they run.
+/// Variables of `env` are not among them.
+pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'static str> {
+    // A new field has to be compared here, or to be named as one that concerns other things than the containers.
+    let EnvironmentSpec {
+        container: _,
+        port,
+        publish: _,
+        hostnames: _,
+        https: _,
+        supply: _,
+        command,
+        env: _,
+        volumes,
+        extra_hosts,
+        memory,
+        nano_cpus,
+        pids,
+        init,
+        stop_timeout,
+        update,
+        health,
+        run,
+        gates: _,
+        verify: _,
+        build: _,
+        push: _,
+        host,
+        mark: _,
+    } = one;
+    let differs = [
+        ("port", *port != other.port),
+        ("command", *command != other.command),
+        ("volumes", *volumes != other.volumes),
+        ("extra_hosts", *extra_hosts != other.extra_hosts),
+        ("memory", *memory != other.memory),
+        ("cpus", *nano_cpus != other.nano_cpus),
+        ("pids", *pids != other.pids),
+        ("init", *init != other.init),
+        ("stop_timeout", *stop_timeout != other.stop_timeout),
+        ("update", *update != other.update),
+        ("health", *health != other.health),
+        ("run", *run != other.run),
+        ("host", *host != other.host),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}

@@ -3,15 +3,17 @@
 //! In reading order: names ([`name`], [`mod@reference`], [`address`]), the manifest ([`spec`], [`health`],
 //! [`channel`]), the desired
 //! state ([`desired`]), containers ([`container`]) and mounts ([`mount`]), the observed state ([`observed`]),
-//! gates of promotions ([`gates`]) and evidence for them ([`evidence`]), the reconcile state ([`memory`]), reports ([`status`], [`event`]), builds ([`build`]), permissions
-//! ([`access`], [`credential`]), API answers ([`view`]), messages between hosts ([`link`]), causes of
-//! failures ([`cause`]), outgoing items ([`outbox`]) and error texts ([`error`]).
+//! gates of promotions ([`gates`]) and evidence for them ([`evidence`]), the reconcile state ([`memory`]),
+//! reports ([`status`], [`event`]), builds ([`build`]), permissions ([`access`], [`credential`]), API answers
+//! ([`view`]), explanations of states ([`why`]), commits ([`commits`]), messages between hosts ([`link`]),
+//! causes of failures ([`cause`]), outgoing items ([`outbox`]) and error texts ([`error`]).
 
 pub mod access;
 pub mod address;
 pub mod build;
 pub mod cause;
 pub mod channel;
+pub mod commits;
 pub mod container;
 pub mod credential;
 pub mod declared;
@@ -44,4 +46,5 @@ pub mod spec;
 pub mod status;
 pub mod time;
 pub mod view;
+pub mod why;
 pub(crate) mod wire;

@@ -16,6 +16,7 @@ mod history;
 mod layout;
 mod lfs;
 mod listing;
+mod log;
 mod mirror;
 mod remote;
 mod submodules;

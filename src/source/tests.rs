@@ -3,6 +3,7 @@
 mod fixture;
 mod hostile;
 mod http;
+mod log;
 mod mirrors;
 mod more;
 mod remotes;

@@ -8,12 +8,15 @@ use futures::FutureExt as _;
 use super::lease::{LOOK_AGAIN, Leased};
 use crate::model::access::Holder;
 use crate::model::credential::SessionSecret;
+use crate::model::name::TokenId;
 use crate::model::time::Timestamp;
 use crate::record::{RecordError, TokenReader};
 
 /// A session that was valid when the client sent its cookie.
 #[derive(Clone)]
 pub(in crate::api) struct Session {
+    /// The token whose permissions it has; `None` for a user of this host.
+    pub(in crate::api) token: Option<TokenId>,
     pub(in crate::api) secret: SessionSecret,
     pub(in crate::api) tokens: TokenReader,
     pub(in crate::api) clock: fn() -> Timestamp,

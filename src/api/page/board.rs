@@ -14,21 +14,26 @@ use super::card::{Card, Place};
 use super::frame::Frame;
 use super::guard::Visit;
 use super::lanes::{Group, Step, groups};
+use super::promotion::{ahead, pair};
 use super::status::urgency;
 use super::text::{Clock, sentence};
+use super::timeline;
 use crate::api::ApiState;
 use crate::api::body::Asked;
 use crate::api::error::ApiError;
 use crate::model::desired::{Desired, HistoryEntry, Outcome};
-use crate::model::name::{EnvironmentName, Generation};
-use crate::model::spec::Manifest;
+use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::model::time::Timestamp;
 use crate::model::view::EnvironmentView;
+use crate::record::RecordError;
 
 /// Above this number of environments, lanes have one row each, and the board has a search field.
 const MANY: usize = 30;
 /// The most environments in trouble that are shown with a sentence; the others are named.
 const MOST_TROUBLED: usize = 20;
+/// The most environments in the timeline.
+const MOST_LANES: usize = 8;
 /// The cards in one row of a lane.
 const IN_A_ROW: usize = 3;
 
@@ -68,6 +73,8 @@ pub(super) struct Overview {
     pub(super) recorded: BTreeMap<EnvironmentName, Desired>,
     /// The history of those in trouble, newest first.
     histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>>,
+    /// The first lane and its environments, for the timeline.
+    first: Option<(String, Vec<EnvironmentName>)>,
 }
 
 impl Overview {
@@ -76,15 +83,34 @@ impl Overview {
         api.apart(move |api| {
             let recorded = api.desired.all()?.into_iter();
             let recorded = recorded.map(|desired| (desired.environment.clone(), desired)).collect();
-            let views: Vec<EnvironmentView> = api.views()?.into_iter().collect();
+            let views = api.names()?;
+            let views = views.iter().map(|name| {
+                let (view, build) = api.view_apart_from_build(name)?;
+                Ok::<_, RecordError>(EnvironmentView { build, ..view })
+            });
+            let views: Vec<EnvironmentView> = views.collect::<Result<_, _>>()?;
             let mut histories = BTreeMap::new();
             for view in views.iter().filter(|view| urgency(view).is_some()).take(MOST_TROUBLED) {
                 histories.insert(view.environment.clone(), api.status.history(&view.environment)?);
             }
-            Ok(Self { manifest, views, recorded, histories })
+            let first = first_lane(&manifest.manifest, &views);
+            for name in first.iter().flat_map(|(_, names)| names) {
+                if !histories.contains_key(name) {
+                    histories.insert(name.clone(), api.status.history(name)?);
+                }
+            }
+            Ok(Self { manifest, views, recorded, histories, first })
         })
         .await
     }
+}
+
+/// The first lane, else the only environment.
+fn first_lane(manifest: &Manifest, views: &[EnvironmentView]) -> Option<(String, Vec<EnvironmentName>)> {
+    let groups = groups(manifest, views.iter().map(|view| &view.environment));
+    let is_single = views.len() == 1;
+    let lane = groups.into_iter().find(|group| group.steps.len() > 1 || is_single)?;
+    Some((lane.title, lane.steps.into_iter().map(|step| step.name).take(MOST_LANES).collect()))
 }
 
 /// `GET /?q=&status=&host=`
@@ -95,17 +121,28 @@ pub(in crate::api) async fn board(
 ) -> Result<Response, ApiError> {
     let overview = Overview::read(&api).await?;
     let clock = Clock((api.clock)());
-    let place = Place { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref() };
     let manifest = &overview.manifest.manifest;
-    let cards: BTreeMap<EnvironmentName, Card> = overview
-        .views
-        .iter()
-        .map(|view| {
-            let (spec, desired) =
-                (manifest.environments.get(&view.environment), overview.recorded.get(&view.environment));
-            (view.environment.clone(), Card::new(view, spec, desired, &place))
-        })
-        .collect();
+    let place = Place { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref() };
+    let promotions = promotions(&overview);
+    let commits =
+        overview.views.iter().filter_map(|view| Some((view.environment.clone(), view.revision.clone()?)));
+    api.pages
+        .history
+        .learn(
+            manifest,
+            commits,
+            promotions.iter().map(|(to, pair)| (to.clone(), pair.0.clone(), pair.1.clone())),
+        )
+        .await;
+    let card = |view: &EnvironmentView| {
+        let name = &view.environment;
+        let (spec, desired) = (manifest.environments.get(name), overview.recorded.get(name));
+        let commit = view.revision.as_ref().and_then(|commit| api.pages.history.line(commit));
+        let compared = promotions.get(name).and_then(|(old, new)| api.pages.history.compared(old, new));
+        let ahead = compared.map(|compared| ahead(&compared));
+        (name.clone(), Card { ahead, ..Card::new(view, spec, desired, commit, &place) })
+    };
+    let cards: BTreeMap<EnvironmentName, Card> = overview.views.iter().map(card).collect();
 
     let troubled = troubled(&overview);
     let title = match troubled.len() {
@@ -129,6 +166,7 @@ pub(in crate::api) async fn board(
         })?);
     } else {
         parts.extend(lanes(&visit, clock, manifest, &cards, is_large)?);
+        parts.extend(drawn(&overview, clock)?);
     }
     let page = Board { frame, query, is_large, is_empty: cards.is_empty(), parts };
     answer::page(&visit, &page)
@@ -140,6 +178,27 @@ fn troubled(overview: &Overview) -> Vec<&EnvironmentView> {
         overview.views.iter().filter_map(|view| Some((urgency(view)?, view))).collect();
     troubled.sort_by_key(|(urgency, view)| (*urgency, view.since.unwrap_or_default()));
     troubled.into_iter().map(|(_, view)| view).collect()
+}
+
+/// The timeline of the first lane.
+fn drawn(overview: &Overview, clock: Clock) -> Result<Option<Safe<String>>, ApiError> {
+    let Some((title, names)) = &overview.first else { return Ok(None) };
+    let lane = |name: &EnvironmentName| -> Option<(String, &[HistoryEntry])> {
+        Some((name.to_string(), overview.histories.get(name)?.as_slice()))
+    };
+    let lanes: Vec<_> = names.iter().filter_map(lane).collect();
+    let lanes: Vec<_> = lanes.iter().map(|(name, history)| timeline::Lane { name, history }).collect();
+    timeline::timeline("timeline", &format!("What ran when · {title}"), &lanes, clock.0)
+}
+
+/// The commits that each promotion would replace and bring.
+fn promotions(overview: &Overview) -> BTreeMap<EnvironmentName, (CommitId, CommitId)> {
+    let views: BTreeMap<_, _> = overview.views.iter().map(|view| (&view.environment, view)).collect();
+    let of = |(to, spec): (&EnvironmentName, &EnvironmentSpec)| {
+        let Supply::Promotion { from } = &spec.supply else { return None };
+        Some((to.clone(), pair(views.get(from)?, views.get(to)?)?))
+    };
+    overview.manifest.manifest.environments.iter().filter_map(of).collect()
 }
 
 /// What concerns all environments.

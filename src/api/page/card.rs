@@ -2,6 +2,7 @@
 
 use super::status::Badge;
 use super::text::sentence;
+use crate::model::commits::CommitLine;
 use crate::model::desired::{Desired, Origin};
 use crate::model::name::{CommitId, Digest};
 use crate::model::spec::{EnvironmentSpec, FrontSpec, Supply};
@@ -23,6 +24,10 @@ pub(super) struct Card {
     pub(super) badge: Badge,
     /// The commit's subject, or the image.
     pub(super) subject: String,
+    /// The author of the commit.
+    pub(super) author: Option<String>,
+    /// How far the environment that it is promoted from is ahead.
+    pub(super) ahead: Option<String>,
     /// A further sentence, if the badge does not say enough.
     pub(super) message: Option<String>,
     /// The short commit or digest.
@@ -51,8 +56,10 @@ impl Card {
         view: &EnvironmentView,
         spec: Option<&EnvironmentSpec>,
         desired: Option<&Desired>,
+        commit: Option<CommitLine>,
         place: &Place<'_>,
     ) -> Self {
+        let (title, author) = commit.map(|line| (line.subject, line.author)).unzip();
         let badge = Badge::of(view);
         let entry = desired.map(|desired| &desired.entry);
         let at = entry.map(|entry| entry.at).filter(|_| view.generation.0 > 0);
@@ -66,7 +73,9 @@ impl Card {
         Self {
             name: view.environment.to_string(),
             badge,
-            subject: subject(view),
+            subject: title.filter(|title| !title.is_empty()).unwrap_or_else(|| subject(view)),
+            author: author.filter(|author| !author.is_empty()),
+            ahead: None,
             message: message(view),
             version: version(view),
             generation: view.generation.0,

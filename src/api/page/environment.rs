@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::StreamExt as _;
 
+use super::act::{self, Act, Form, Noted, Notice, Typed};
 use super::answer::{self, part};
 use super::board::last_good;
 use super::card::{Address, Place, address, moved, short_name};
@@ -17,7 +18,9 @@ use super::guard::Visit;
 use super::lanes::shown;
 use super::status::{Badge, urgency};
 use super::text::{Clock, cut, sentence};
+use super::why;
 use crate::api::ApiState;
+use crate::api::body::Asked;
 use crate::api::error::ApiError;
 use crate::api::find::Found;
 use crate::model::desired::{HistoryEntry, Image, Outcome};
@@ -48,8 +51,10 @@ pub(in crate::api) async fn environment(
     visit: Visit,
     State(api): State<ApiState>,
     found: Found,
+    Asked(noted): Asked<Noted>,
 ) -> Result<Response, ApiError> {
     let name = found.name.clone();
+    let (evidence, tail) = tokio::join!(why::evidence(&api, &name), tail(&api, &found));
     let seen = Seen::read(&api, &name).await?;
     let view = &seen.view;
     let badge = Badge::of(view);
@@ -59,14 +64,21 @@ pub(in crate::api) async fn environment(
     let clock = frame.clock;
     let manifest = Arc::clone(&api.manifest.borrow());
     let place = Place { host: &visit.site.host, front: manifest.manifest.front.as_ref() };
-    let tail = tail(&api, &found).await;
+    let revisions = seen.history.iter().take(GENERATIONS).filter_map(|kept| kept.entry.revision.clone());
+    let revisions = revisions.map(|commit| (name.clone(), commit)).collect::<Vec<_>>();
+    api.pages.history.learn(&manifest.manifest, revisions, []).await;
     let good = last_good(&seen.history, view.generation);
     let parts = Parts {
         head: part(&Head { clock, name: name.as_str(), badge, view })?,
-        said: part(&Banner::new(clock, view, good))?,
+        said: part(&Banner::new(clock, view, good, visit.may_move(&name) && found.spec().is_some()))?,
+        why: why::why(clock, &evidence?)?,
+        acts: acts(&visit, &found, &seen, is_bad)?,
         tail: part(&Tail { name: name.as_str(), tail })?,
-        history: part(&History { clock, rows: rows(&seen.history, view, GENERATIONS) })?,
+        history: part(&History { clock, rows: rows(&api, &seen.history, view, GENERATIONS) })?,
         facts: part(&Facts {
+            root: &visit.site.prefix,
+            name: name.as_str(),
+            is_promoted: found.spec().is_some_and(|spec| matches!(spec.supply, Supply::Promotion { .. })),
             clock,
             view,
             rows: facts(&manifest.manifest, found.spec(), view),
@@ -74,7 +86,8 @@ pub(in crate::api) async fn environment(
         })?,
         events: part(&Events { clock, events: &seen.events })?,
     };
-    answer::page(&visit, &Page { frame, parts })
+    let notice = act::notice(&noted, view, &seen.history);
+    answer::page(&visit, &Page { may_move: visit.may_move(&name), frame, notice, parts })
 }
 
 /// What the record has about one environment.
@@ -92,7 +105,8 @@ impl Seen {
             let history = api.status.history(&name)?;
             let mut events = api.status.events(Some(&name), None, EVENTS)?;
             events.reverse();
-            Ok(Self { view: api.view(&name)?, history, events })
+            let (view, build) = api.view_apart_from_build(&name)?;
+            Ok(Self { view: EnvironmentView { build, ..view }, history, events })
         })
         .await
     }
@@ -102,12 +116,16 @@ impl Seen {
 #[template(path = "environment.html")]
 struct Page {
     frame: Frame,
+    notice: Option<Notice>,
+    may_move: bool,
     parts: Parts,
 }
 
 struct Parts {
     head: Safe<String>,
     said: Safe<String>,
+    why: Safe<String>,
+    acts: Option<Safe<String>>,
     tail: Safe<String>,
     history: Safe<String>,
     facts: Safe<String>,
@@ -133,10 +151,12 @@ struct Banner<'a> {
     message: String,
     good: Option<Generation>,
     warnings: Vec<String>,
+    may_move: bool,
+    is_bad: bool,
 }
 
 impl<'a> Banner<'a> {
-    fn new(clock: Clock, view: &'a EnvironmentView, good: Option<Generation>) -> Self {
+    fn new(clock: Clock, view: &'a EnvironmentView, good: Option<Generation>, may_move: bool) -> Self {
         let look = match view.status {
             Condition::Degraded | Condition::Blocked => "bad",
             Condition::RolledBack => "warn",
@@ -144,8 +164,30 @@ impl<'a> Banner<'a> {
             Condition::Ready | Condition::Progressing => "calm",
         };
         let warnings = view.warnings.iter().map(|warning| sentence(warning)).collect();
-        Self { clock, view, look, message: sentence(&view.message), good, warnings }
+        let (message, is_bad) = (sentence(&view.message), urgency(view).is_some());
+        let good = good.filter(|_| is_bad);
+        Self { clock, view, look, message, good, warnings, may_move, is_bad }
     }
+}
+
+#[derive(Template)]
+#[template(path = "acts.html")]
+struct Acts {
+    acts: Vec<Form>,
+    /// Whether the first form is the remedy.
+    is_bad: bool,
+}
+
+/// The forms that the visitor may send and that the state of the environment allows.
+fn acts(visit: &Visit, found: &Found, seen: &Seen, is_bad: bool) -> Result<Option<Safe<String>>, ApiError> {
+    if !visit.may_move(&found.name) || found.spec().is_none() {
+        return Ok(None);
+    }
+    let all = [Act::Resume, Act::Rollback, Act::Hold, Act::Set, Act::Sync];
+    let (view, root) = (&seen.view, visit.site.prefix.as_str());
+    let form = |act| Form::new(act, root, view, &seen.history, found.spec(), Typed::default());
+    let acts = all.into_iter().map(form).filter(|form| form.is_possible(view)).collect();
+    part(&Acts { acts, is_bad }).map(Some)
 }
 
 #[derive(Template)]
@@ -203,6 +245,7 @@ struct History {
 pub(super) struct HistoryRow {
     pub(super) generation: u64,
     pub(super) is_current: bool,
+    pub(super) subject: Option<String>,
     pub(super) badge: Badge,
     pub(super) version: String,
     pub(super) image: Option<String>,
@@ -213,7 +256,12 @@ pub(super) struct HistoryRow {
 }
 
 /// The rows of a history, newest first.
-pub(super) fn rows(history: &[HistoryEntry], view: &EnvironmentView, most: usize) -> Vec<HistoryRow> {
+pub(super) fn rows(
+    api: &ApiState,
+    history: &[HistoryEntry],
+    view: &EnvironmentView,
+    most: usize,
+) -> Vec<HistoryRow> {
     let row = |kept: &HistoryEntry| {
         let entry = &kept.entry;
         let is_current = entry.generation == view.generation;
@@ -228,6 +276,11 @@ pub(super) fn rows(history: &[HistoryEntry], view: &EnvironmentView, most: usize
         HistoryRow {
             generation: entry.generation.0,
             is_current,
+            subject: entry
+                .revision
+                .as_ref()
+                .and_then(|id| api.pages.history.line(id))
+                .map(|line| line.subject),
             badge,
             version: entry.revision.as_ref().map_or_else(String::new, |id| id.short().to_owned()),
             image: entry.image.as_ref().and_then(Image::shown_digest).map(|digest| digest.short().to_owned()),
@@ -243,6 +296,9 @@ pub(super) fn rows(history: &[HistoryEntry], view: &EnvironmentView, most: usize
 #[derive(Template)]
 #[template(path = "environment-facts.html")]
 struct Facts<'a> {
+    root: &'a str,
+    name: &'a str,
+    is_promoted: bool,
     clock: Clock,
     view: &'a EnvironmentView,
     rows: Vec<(&'static str, String)>,

@@ -18,6 +18,11 @@ impl Fields {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
+
+    /// The value of a field that is not empty.
+    pub(super) fn filled(&self, name: &str) -> Option<String> {
+        self.get(name).map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned)
+    }
 }
 
 impl FromRequest<ApiState> for Fields {

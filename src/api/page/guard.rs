@@ -115,7 +115,13 @@ fn access_of(api: &ApiState, secret: &SessionSecret, from: Option<&str>) -> Opti
     match found {
         Ok(found) => {
             let (session, token) = found?;
-            let held = Held { secret: secret.clone(), tokens: api.tokens.clone(), clock: api.clock };
+            let of_token = token.as_ref().map(|token| token.id.clone());
+            let held = Held {
+                token: of_token,
+                secret: secret.clone(),
+                tokens: api.tokens.clone(),
+                clock: api.clock,
+            };
             let from = from.unwrap_or("socket");
             let (role, by) = match (&session.holder, token) {
                 (Holder::Token { .. }, Some(token)) => {

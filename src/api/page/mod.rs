@@ -3,10 +3,12 @@
 //! The handlers call the same functions as the API, in process. They show what the record, the manifest and git have,
 //! and nothing else. [`guard`] decides who may see a page; the cookie of a session opens no other route.
 
+mod act;
 mod answer;
 mod assets;
 mod board;
 mod card;
+mod commits;
 mod environment;
 mod form;
 mod frame;
@@ -16,23 +18,32 @@ mod hints;
 mod lanes;
 mod login;
 mod one_time;
+mod promotion;
 mod site;
 mod status;
 pub(crate) mod text;
+mod timeline;
+mod why;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use commits::Commits;
+
+pub(super) use act::{hold, promote, resume, rollback, set, sync};
 pub(super) use assets::asset;
 pub(super) use board::board;
 pub(super) use environment::environment;
 pub(super) use hints::hints;
 pub(super) use login::{login, login_form, login_link, logout};
+pub(super) use promotion::promotion;
 
 use crate::model::container::Secret;
 use crate::model::public_url::PublicUrl;
+use commits::KnownCommits;
 use one_time::Codes;
 
 /// The listener that received a request; an extension of every request that came over the network.
@@ -57,12 +68,14 @@ pub struct Pages {
     /// The network listener; `None` without a daemon.
     listener: Option<Listener>,
     codes: Codes,
+    /// What is known of commits.
+    history: KnownCommits,
 }
 
 impl Pages {
-    /// The pages of a daemon that listens on `listener`.
-    pub fn new(listener: Listener) -> Self {
-        Self { listener: Some(listener), ..Self::default() }
+    /// The pages of a daemon that listens on `listener`, with the history of its repositories.
+    pub fn new(listener: Listener, history: Arc<dyn Commits>) -> Self {
+        Self { listener: Some(listener), codes: Codes::default(), history: KnownCommits::new(history) }
     }
 
     /// The address of the page for users of this host, with a slash at its end; `None` without a daemon.

@@ -9,19 +9,22 @@ use axum::http::{HeaderMap, Method, Request, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::{Extension, Router};
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::access::{agent, deployer};
 use super::{Api, FakeController, api, at, manifest, name, status};
+use crate::api::ControllerError;
 use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
-use crate::api::page::{Listener, Pages};
+use crate::api::page::{Commits, Listener, Pages};
 use crate::api::routes::table;
 use crate::api::serve::Peer;
 use crate::model::access::{Deed, Role, Token};
+use crate::model::commits::{CommitLine, Comparison};
 use crate::model::credential::Credential;
-use crate::model::name::TokenName;
+use crate::model::name::{CommitId, EnvironmentName, TokenName};
 use crate::model::public_url::PublicUrl;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
@@ -31,6 +34,28 @@ use crate::record::NewToken;
 const LOCAL: &str = "abide.localhost:8080";
 /// The host of the public URL.
 const PUBLIC: &str = "ci.example.com";
+
+/// A repository without any commit that is asked for.
+struct NoHistory;
+
+impl Commits for NoHistory {
+    fn lines(
+        &self,
+        _: EnvironmentName,
+        _: Vec<CommitId>,
+    ) -> BoxFuture<'static, Result<Vec<CommitLine>, ControllerError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn compare(
+        &self,
+        _: EnvironmentName,
+        _: CommitId,
+        _: CommitId,
+    ) -> BoxFuture<'static, Result<Comparison, ControllerError>> {
+        Box::pin(std::future::ready(Err(ControllerError("the mirror has neither of them".to_owned()))))
+    }
+}
 
 struct Site {
     api: Api,
@@ -56,7 +81,7 @@ fn site(url: Option<&str>, listen: &str, is_tls: bool, host: &'static str) -> Si
     api.state.manifest = receiver;
     api.manifest = sender;
     let listener = Listener { address: listen.parse().unwrap(), is_tls };
-    api.state.pages = Arc::new(Pages::new(listener));
+    api.state.pages = Arc::new(Pages::new(listener, Arc::new(NoHistory)));
     let gate = Gate::new(&api.state);
     let router = api.router().layer(from_fn_with_state(gate, authenticate)).layer(Extension(listener));
     Site { api, router, host }
@@ -599,6 +624,13 @@ async fn every_page_is_for_whom_it_is() {
     let expected = [
         ("GET", "/", [303, 0, 0, 0, 0]),
         ("GET", "/environments/{environment}", [303, 0, 0, 0, 0]),
+        ("GET", "/promotions/{environment}", [303, 0, 0, 0, 0]),
+        ("POST", "/environments/{environment}/promote", [303, 403, 0, 403, 0]),
+        ("POST", "/environments/{environment}/rollback", [303, 403, 0, 403, 0]),
+        ("POST", "/environments/{environment}/hold", [303, 403, 0, 403, 0]),
+        ("POST", "/environments/{environment}/resume", [303, 403, 0, 403, 0]),
+        ("POST", "/environments/{environment}/set", [303, 403, 0, 403, 0]),
+        ("POST", "/environments/{environment}/sync", [303, 403, 0, 403, 0]),
         ("GET", "/hints", [401, 0, 0, 0, 0]),
         ("GET", "/assets/{name}", [0, 0, 0, 0, 0]),
         ("GET", "/login", [0, 0, 0, 0, 0]),
@@ -631,6 +663,166 @@ async fn every_page_is_for_whom_it_is() {
             assert!(is_right, "{method} {path} as {cookie:?}: {found}, not {status}");
         }
     }
+}
+
+// The forms.
+
+/// The generation of an environment now.
+fn generation(site: &Site, environment: &str) -> u64 {
+    site.api.handles.desired.get(&name(environment)).unwrap().entry.generation.0
+}
+
+#[tokio::test]
+async fn a_rollback_is_recorded_and_said_once_from_the_record() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", deployer(&["dev"])).await;
+    site.api.ready("dev", 3).await;
+    let page = site.get("/environments/dev").cookie(&cookie).send().await.text;
+    assert!(page.contains("<option value=\"2\" selected>"), "{page}");
+    let form = "seen=3&to=1&reason=out%20of%20memory%20%3Cb%3E";
+    let answer = site.post("/environments/dev/rollback", form).cookie(&cookie).send().await;
+    assert_eq!((answer.status, answer.header("location")), (303, "/environments/dev?moved=4"));
+    let desired = site.api.handles.desired.get(&name("dev")).unwrap();
+    assert_eq!(desired.entry.by.as_deref(), Some("token anna (192.0.2.7, page)"));
+    assert_eq!(desired.entry.note.as_deref(), Some("rolled back to generation 1: out of memory <b>"));
+    assert!(desired.hold.is_some());
+    let page = site.get("/environments/dev?moved=4").cookie(&cookie).send().await.text;
+    assert!(page.contains("dev: generation 4 is recorded, rolled back by anna"), "{page}");
+    assert!(page.contains("out of memory &lt;b&gt;") && page.contains("Resume dev"), "{page}");
+    let page = site.get("/environments/dev?moved=99").cookie(&cookie).send().await.text;
+    assert!(!page.contains("is recorded, "), "the record has no such generation");
+}
+
+#[tokio::test]
+async fn a_form_sent_twice_or_late_changes_nothing_and_keeps_what_was_typed() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", Role::Admin).await;
+    site.api.ready("dev", 3).await;
+    let send = async |form: &str| site.post("/environments/dev/rollback", form).cookie(&cookie).send().await;
+    assert_eq!(send("seen=3&to=1&reason=slow").await.status, 303);
+    let again = send("seen=3&to=1&reason=slow%20%22quoted%22").await;
+    assert_eq!((again.status, generation(&site, "dev")), (409, 4));
+    assert!(again.text.contains("Nothing was changed."), "{}", again.text);
+    assert!(again.text.contains("You saw generation 3, image 000000000000"), "{}", again.text);
+    assert!(
+        again.text.contains("Now it is generation 4") && again.text.contains("rolled back by you"),
+        "{}",
+        again.text
+    );
+    assert!(again.text.contains("value=\"slow &quot;quoted&quot;\""), "{}", again.text);
+    assert!(again.text.contains("name=\"seen\" value=\"4\""), "{}", again.text);
+    assert_eq!(send("to=1").await.status, 400, "the form must say what was seen");
+    assert_eq!(send("seen=x&to=1").await.status, 400);
+    assert_eq!(generation(&site, "dev"), 4);
+}
+
+#[tokio::test]
+async fn a_hold_needs_a_reason_and_a_resume_ends_it() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", Role::Admin).await;
+    site.api.ready("dev", 1).await;
+    let refused = site.post("/environments/dev/hold", "seen=1&reason=%20").cookie(&cookie).send().await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text.contains("issing `reason`"), "{}", refused.text);
+    let held = site.post("/environments/dev/hold", "seen=1&reason=demo").cookie(&cookie).send().await;
+    assert_eq!(held.header("location"), "/environments/dev?did=hold");
+    let page = site.get("/environments/dev?did=hold").cookie(&cookie).send().await.text;
+    assert!(page.contains("dev is held"), "{page}");
+    let resumed = site.post("/environments/dev/resume", "seen=1").cookie(&cookie).send().await;
+    assert_eq!(resumed.header("location"), "/environments/dev?did=resume");
+    assert!(site.api.handles.desired.get(&name("dev")).unwrap().hold.is_none());
+    let page = site.get("/environments/dev?did=hold").cookie(&cookie).send().await.text;
+    assert!(!page.contains("dev is held"), "a notice is made from the record: {page}");
+}
+
+#[tokio::test]
+async fn a_commit_or_an_image_is_set_as_the_environment_is_supplied() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", Role::Admin).await;
+    site.api.ready("dev", 1).await;
+    let page = site.get("/environments/dev").cookie(&cookie).send().await.text;
+    assert!(page.contains("name=\"commit\"") && !page.contains("name=\"image\""));
+    let page = site.get("/environments/lab").cookie(&cookie).send().await.text;
+    assert!(page.contains("name=\"image\"") && !page.contains("name=\"commit\""));
+    let commit = "a".repeat(40);
+    let set =
+        site.post("/environments/dev/set", &format!("seen=1&commit={commit}")).cookie(&cookie).send().await;
+    assert_eq!(set.header("location"), "/environments/dev?moved=2");
+    let wrong =
+        site.post("/environments/lab/set", "seen=0&image=nginx%3Alatest").cookie(&cookie).send().await;
+    assert_eq!(wrong.status, 400);
+    assert!(
+        wrong.text.contains("has no digest") && wrong.text.contains("value=\"nginx:latest\""),
+        "{}",
+        wrong.text
+    );
+}
+
+#[tokio::test]
+async fn a_promotion_is_guarded_by_what_was_seen_on_both_sides() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", deployer(&["prod"])).await;
+    site.api.ready("test", 2).await;
+    let page = site.get("/promotions/prod").cookie(&cookie).send().await;
+    assert_eq!(page.status, 200);
+    let digest = format!("sha256:{:064x}", 2);
+    assert!(page.text.contains(&format!("name=\"digest\" value=\"{digest}\"")), "{}", page.text);
+    assert!(page.text.contains("The two versions cannot be compared"), "{}", page.text);
+    let old = format!("from=test&seen=0&digest=sha256%3A{:064x}", 1);
+    let stale = site.post("/environments/prod/promote", &old).cookie(&cookie).send().await;
+    assert_eq!((stale.status, generation(&site, "prod")), (409, 0));
+    assert!(stale.text.contains("href=\"/promotions/prod\""), "{}", stale.text);
+    let form = format!("from=test&seen=0&digest={}", digest.replace(':', "%3A"));
+    let done = site.post("/environments/prod/promote", &form).cookie(&cookie).send().await;
+    assert_eq!(done.header("location"), "/environments/prod?moved=1");
+    let twice = site.post("/environments/prod/promote", &form).cookie(&cookie).send().await;
+    assert_eq!((twice.status, generation(&site, "prod")), (409, 1));
+    let page = site.get("/promotions/prod").cookie(&cookie).send().await.text;
+    assert!(page.contains("prod has this image already, as generation 1."), "{page}");
+    assert_eq!(site.get("/promotions/dev").cookie(&cookie).send().await.status, 404);
+}
+
+#[tokio::test]
+async fn whoever_may_only_look_gets_no_forms() {
+    let site = local();
+    site.api.ready("test", 2).await;
+    let (_, viewer) = site.visitor("viewer", Role::Viewer).await;
+    let (_, of_dev) = site.visitor("deployer", deployer(&["dev"])).await;
+    for cookie in [&viewer, &of_dev] {
+        for path in ["/environments/test", "/promotions/prod"] {
+            let text = site.get(path).cookie(cookie).send().await.text;
+            assert_eq!(text.matches("<form").count(), 1, "only the logout: {path}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_differences_of_the_manifest_are_names_and_never_values() {
+    let site = local();
+    site.api.ready("test", 1).await;
+    let mut declared = manifest();
+    let secret = crate::model::spec::EnvValue::Plain("s3cret".to_owned());
+    let prod = declared.manifest.environments.get_mut(&name("prod")).unwrap();
+    prod.env.insert("API_KEY".to_owned(), secret);
+    prod.memory = Some(512 << 20);
+    site.api.manifest.send_replace(Arc::new(declared));
+    let (_, cookie) = site.visitor("anna", Role::Viewer).await;
+    let text = site.get("/promotions/prod").cookie(&cookie).send().await.text;
+    assert!(text.contains("<code>env.API_KEY</code>") && text.contains("<code>memory</code>"), "{text}");
+    assert!(!text.contains("s3cret"));
+}
+
+#[tokio::test]
+async fn the_chain_of_causes_is_on_the_page() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", Role::Viewer).await;
+    site.api.ready("dev", 1).await;
+    site.api.report(&hostile("dev")).await;
+    let text = site.get("/environments/dev").cookie(&cookie).send().await.text;
+    for label in ["Event", "Record", "Difference", "Step", "Result", "Next retry"] {
+        assert!(text.contains(&format!("<span class=\"k\">{label}</span>")), "{label}: {text}");
+    }
+    assert!(text.contains("to do: start it"), "{text}");
 }
 
 fn hostile(environment: &str) -> Status {

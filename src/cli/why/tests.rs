@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::cli::tests::{NOW, event, generation, ready, view};
-use crate::model::status::Reason;
+use crate::model::event::EventKind;
+use crate::model::status::{Condition, Reason};
+use crate::model::view::{EnvironmentView, PlanView};
 
 fn evidence(environment: EnvironmentView) -> Evidence {
     let plan = PlanView {

@@ -38,6 +38,7 @@ use crate::controller::jobs::{Ended, Limits, Progress};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::cause::{self, Cause};
+use crate::model::commits::{CommitLine, Comparison};
 use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
@@ -296,6 +297,31 @@ impl Builder {
             Err(SourceError::NoSuchCommit { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns those of `commits` that the mirror has.
+    ///
+    /// # Errors
+    /// [`SourceError`] if git cannot answer.
+    pub(crate) async fn commit_lines(
+        &self,
+        url: &str,
+        commits: &[CommitId],
+    ) -> Result<Vec<CommitLine>, SourceError> {
+        self.mirror(self.remote(url)?).commit_lines(commits).await
+    }
+
+    /// Compares two versions of a repository.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the mirror does not have both.
+    pub(crate) async fn compare(
+        &self,
+        url: &str,
+        old: &CommitId,
+        new: &CommitId,
+    ) -> Result<Comparison, SourceError> {
+        self.mirror(self.remote(url)?).compare(old, new).await
     }
 
     pub(in crate::controller) fn mirror(&self, remote: Remote) -> Arc<Mirror> {

@@ -1,0 +1,396 @@
+//! A promotion before it happens: what runs, what would run, the commits between them, what is not part of it, and the
+//! form.
+
+use std::sync::Arc;
+
+use askama::Template;
+use askama::filters::Safe;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::act::shown_image;
+use super::answer::{self, part};
+use super::board::counted;
+use super::card::{Address, Place, address};
+use super::commits::Forge;
+use super::frame::Frame;
+use super::guard::Visit;
+use super::status::Badge;
+use super::text::{Clock, sentence};
+use crate::api::ApiState;
+use crate::api::error::ApiError;
+use crate::api::find::Found;
+use crate::model::build::BuildRecord;
+use crate::model::commits::{CommitLine, Comparison};
+use crate::model::declared;
+use crate::model::desired::Image;
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::spec::{EnvironmentSpec, Supply};
+use crate::model::status::Condition;
+use crate::model::time::Timestamp;
+use crate::model::view::EnvironmentView;
+
+/// The builds that are searched for the one that made the image.
+const BUILDS: usize = 50;
+
+/// `GET /promotions/{environment}`; the path names the target.
+pub(in crate::api) async fn promotion(
+    visit: Visit,
+    State(api): State<ApiState>,
+    found: Found,
+) -> Result<Response, ApiError> {
+    let to = found.name.clone();
+    let spec = found.declared()?;
+    let Supply::Promotion { from } = &spec.supply else {
+        return Err(ApiError::not_found(format!(
+            "`{to}` takes no promotions: its manifest has no `promote_from`"
+        )));
+    };
+    let from = from.clone();
+    let (source, target) = {
+        let (from, to) = (from.clone(), to.clone());
+        api.apart(move |api| Ok((api.view_apart_from_build(&from)?.0, api.view_apart_from_build(&to)?.0)))
+            .await?
+    };
+    let manifest = Arc::clone(&api.manifest.borrow());
+    let manifest = &manifest.manifest;
+    let commits: Vec<_> = [&source, &target]
+        .into_iter()
+        .filter_map(|view| Some((view.environment.clone(), view.revision.clone()?)))
+        .collect();
+    api.pages.history.learn(manifest, commits, []).await;
+    let compared = compare(&api, &source, &target).await;
+    let build = build_of(&api, &from, source.image.as_ref()).await?;
+    let place = Place { host: &visit.site.host, front: manifest.front.as_ref() };
+    let from_spec = manifest.environments.get(&from);
+    let title = format!("Promote {from} to {to}");
+    let frame = Frame::new(&visit, &api, &title, "").live(None);
+    let (clock, root) = (frame.clock, visit.site.prefix.as_str());
+    let forge = Forge::of(manifest, &to);
+    let site = from_spec.and_then(|spec| address(spec, &place));
+    let side = |view: &EnvironmentView| Side::new(&api, view);
+    let is_same = is_same(&source, &target);
+    let can = source.status == Condition::Ready && !is_same;
+    let sides = part(&Sides { clock, root, now: side(&target), next: side(&source), site })?;
+    let parts = vec![
+        part(&Commits::new(clock, compared, forge.as_ref(), &source, &target))?,
+        part(&Apart {
+            root,
+            to: to.as_str(),
+            differences: from_spec.map(|from| differences(from, spec)).unwrap_or_default(),
+        })?,
+    ];
+    let evidence = part(&Evidence { clock, rows: evidence(&source, build.as_ref()) })?;
+    let form = part(&PromoteForm {
+        root,
+        from: from.as_str(),
+        to: to.as_str(),
+        digest: source
+            .image
+            .as_ref()
+            .and_then(Image::shown_digest)
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        seen: target.generation,
+        next: shown_image(source.image.as_ref()),
+        now: shown_image(target.image.as_ref()),
+        deadline: humantime::format_duration(spec.health.start_deadline).to_string(),
+        obstacle: obstacle(&source, is_same, &target),
+        held: target.held.is_some(),
+        may_move: visit.may_move(&to),
+        can,
+    })?;
+    answer::page(
+        &visit,
+        &Page { frame, title, may_move: visit.may_move(&to) && can, sides, parts, evidence, form },
+    )
+}
+
+/// Whether the target has the image already.
+fn is_same(source: &EnvironmentView, target: &EnvironmentView) -> bool {
+    match (&source.image, &target.image) {
+        (Some(source), Some(target)) => source.is_same(target),
+        _ => false,
+    }
+}
+
+/// Why nothing can be promoted now.
+fn obstacle(source: &EnvironmentView, is_same: bool, target: &EnvironmentView) -> Option<String> {
+    let (from, to) = (&source.environment, &target.environment);
+    if is_same {
+        return Some(format!("{to} has this image already, as generation {}.", target.generation));
+    }
+    if let Some(waiting) = &target.waiting {
+        return Some(sentence(waiting));
+    }
+    if source.status != Condition::Ready {
+        return Some(format!(
+            "{from} is {}, and only a Ready version can be promoted. {}",
+            source.status.as_str(),
+            sentence(&source.message)
+        ));
+    }
+    None
+}
+
+async fn compare(
+    api: &ApiState,
+    source: &EnvironmentView,
+    target: &EnvironmentView,
+) -> Result<Arc<Comparison>, String> {
+    match (&target.revision, &source.revision) {
+        (Some(old), Some(new)) if old == new => Ok(Arc::default()),
+        (Some(old), Some(new)) => api.pages.history.compare(&target.environment, old, new).await,
+        (None, _) => Err(format!("the commit of {} is not known", target.environment)),
+        (_, None) => Err(format!("the commit of {} is not known", source.environment)),
+    }
+}
+
+/// The build that made an image.
+async fn build_of(
+    api: &ApiState,
+    environment: &EnvironmentName,
+    image: Option<&Image>,
+) -> Result<Option<BuildRecord>, ApiError> {
+    let Some(image) = image.cloned() else { return Ok(None) };
+    let environment = environment.clone();
+    api.apart(move |api| {
+        let builds = api.status.builds(&environment, BUILDS)?.into_iter();
+        Ok(builds.into_iter().find(|build| matches!(&build.result, crate::model::build::BuildResult::Built(built) if built.is_same(&image))))
+    })
+    .await
+}
+
+/// The keys of the manifest that differ between two environments; never their values.
+fn differences(from: &EnvironmentSpec, to: &EnvironmentSpec) -> Vec<String> {
+    let mut keys: Vec<String> = declared::differing_keys(from, to).into_iter().map(str::to_owned).collect();
+    let names = from.env.keys().chain(to.env.keys()).collect::<std::collections::BTreeSet<_>>();
+    let differing = names.into_iter().filter(|name| from.env.get(*name) != to.env.get(*name));
+    keys.extend(differing.map(|name| format!("env.{name}")));
+    keys
+}
+
+#[derive(Template)]
+#[template(path = "promotion.html")]
+struct Page {
+    frame: Frame,
+    title: String,
+    may_move: bool,
+    sides: Safe<String>,
+    parts: Vec<Safe<String>>,
+    evidence: Safe<String>,
+    form: Safe<String>,
+}
+
+/// One of two versions.
+struct Side {
+    name: String,
+    badge: Badge,
+    subject: String,
+    version: String,
+    image: String,
+    generation: Generation,
+    since: Option<Timestamp>,
+}
+
+impl Side {
+    fn new(api: &ApiState, view: &EnvironmentView) -> Self {
+        let line = view.revision.as_ref().and_then(|commit| api.pages.history.line(commit));
+        let reference = view.image.as_ref().and_then(|image| image.reference.clone());
+        Self {
+            name: view.environment.to_string(),
+            badge: Badge::of(view),
+            subject: line.map(|line| line.subject).or(reference).unwrap_or_default(),
+            version: view.revision.as_ref().map(|id| id.short().to_owned()).unwrap_or_default(),
+            image: shown_image(view.image.as_ref()),
+            generation: view.generation,
+            since: view.since,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "promotion-sides.html")]
+struct Sides<'a> {
+    clock: Clock,
+    root: &'a str,
+    now: Side,
+    next: Side,
+    site: Option<Address>,
+}
+
+#[derive(Template)]
+#[template(path = "promotion-commits.html")]
+struct Commits {
+    clock: Clock,
+    heading: String,
+    compare: Option<(String, String)>,
+    rows: Vec<CommitRow>,
+    /// The number of commits that are not listed.
+    more: usize,
+    problem: Option<String>,
+    target: String,
+}
+
+struct CommitRow {
+    is_new: bool,
+    line: CommitLine,
+    url: Option<String>,
+}
+
+impl Commits {
+    fn new(
+        clock: Clock,
+        compared: Result<Arc<Comparison>, String>,
+        forge: Option<&Forge>,
+        source: &EnvironmentView,
+        target: &EnvironmentView,
+    ) -> Self {
+        let compare = match (forge, &target.revision, &source.revision) {
+            (Some(forge), Some(old), Some(new)) if old != new => {
+                Some((forge.compare(old, new), forge.host.clone()))
+            }
+            _ => None,
+        };
+        let target = target.environment.to_string();
+        match compared {
+            Err(why) => Self {
+                clock,
+                heading: "Commits".to_owned(),
+                compare,
+                rows: Vec::new(),
+                more: 0,
+                problem: Some(why),
+                target,
+            },
+            Ok(compared) => {
+                let row = |is_new: bool| {
+                    move |line: &CommitLine| CommitRow {
+                        is_new,
+                        url: forge.map(|forge| forge.commit(&line.id)),
+                        line: line.clone(),
+                    }
+                };
+                let rows: Vec<_> = compared
+                    .added
+                    .iter()
+                    .map(row(true))
+                    .chain(compared.removed.iter().map(row(false)))
+                    .collect();
+                let more = (compared.added_count + compared.removed_count).saturating_sub(rows.len());
+                Self { clock, heading: heading(&compared), compare, rows, more, problem: None, target }
+            }
+        }
+    }
+}
+
+fn heading(compared: &Comparison) -> String {
+    let (added, removed) = (compared.added_count, compared.removed_count);
+    let come = |count: usize| if count == 1 { "comes in" } else { "come in" };
+    let go = |count: usize| if count == 1 { "goes out" } else { "go out" };
+    match (added, removed) {
+        (0, 0) => "The same commit".to_owned(),
+        (added, 0) => format!("{} {}", counted(added, "commit", "commits"), come(added)),
+        (0, removed) => format!("{} {}", counted(removed, "commit", "commits"), go(removed)),
+        (added, removed) => {
+            format!("{} {}, {removed} {}", counted(added, "commit", "commits"), come(added), go(removed))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "promotion-apart.html")]
+struct Apart<'a> {
+    root: &'a str,
+    to: &'a str,
+    differences: Vec<String>,
+}
+
+#[derive(Template)]
+#[template(path = "promotion-evidence.html")]
+struct Evidence {
+    clock: Clock,
+    rows: Vec<EvidenceRow>,
+}
+
+struct EvidenceRow {
+    look: &'static str,
+    class: &'static str,
+    text: String,
+    since: Option<Timestamp>,
+}
+
+/// What is known about the image.
+fn evidence(source: &EnvironmentView, build: Option<&BuildRecord>) -> Vec<EvidenceRow> {
+    let name = &source.environment;
+    let good = |text: String, since| EvidenceRow { look: "ready", class: "yes", text, since };
+    let open = |text: String| EvidenceRow { look: "unsure", class: "soft", text, since: None };
+    let mut rows = Vec::new();
+    let runs = source.running.as_ref().and_then(|running| running.image_id.as_ref());
+    let recorded = source.image.as_ref().and_then(|image| image.id.as_ref());
+    let restarts = source.running.as_ref().map_or(0, |running| running.restarts);
+    let restarted = match restarts {
+        0 => "without a restart".to_owned(),
+        count => {
+            format!("with {}", counted(usize::try_from(count).unwrap_or(usize::MAX), "restart", "restarts"))
+        }
+    };
+    rows.push(match (source.status, runs, recorded) {
+        (Condition::Ready, Some(runs), Some(recorded)) if runs == recorded => {
+            good(format!("{name} runs exactly this image, {restarted}, Ready for"), source.since)
+        }
+        (Condition::Ready, ..) => good(format!("{name} is Ready with it, {restarted}, for"), source.since),
+        _ => EvidenceRow {
+            look: "degraded",
+            class: "no",
+            text: format!("{name} is {}", source.status.as_str()),
+            since: None,
+        },
+    });
+    rows.push(match build {
+        Some(build) => {
+            let seconds = build.finished.since(build.started).as_secs();
+            let took = humantime::format_duration(std::time::Duration::from_secs(seconds));
+            good(format!("Built once, as build {}, in {took}", build.number), None)
+        }
+        None => open("No build of this record made it".to_owned()),
+    });
+    rows.push(match source.image.as_ref().and_then(|image| image.digest.as_ref()) {
+        Some(digest) => good(format!("In a registry under {}", Digest::short(digest)), None),
+        None => open("Only on the engine that built it, in no registry".to_owned()),
+    });
+    rows
+}
+
+#[derive(Template)]
+#[template(path = "promotion-form.html")]
+struct PromoteForm<'a> {
+    root: &'a str,
+    from: &'a str,
+    to: &'a str,
+    digest: String,
+    seen: Generation,
+    next: String,
+    now: String,
+    deadline: String,
+    obstacle: Option<String>,
+    held: bool,
+    may_move: bool,
+    can: bool,
+}
+
+/// Used by the board: the number of commits that a promotion brings.
+pub(super) fn ahead(compared: &Comparison) -> String {
+    match (compared.added_count, compared.removed_count) {
+        (0, 0) => "same commit".to_owned(),
+        (added, 0) => format!("{} ahead", counted(added, "commit", "commits")),
+        (0, removed) => format!("{} behind", counted(removed, "commit", "commits")),
+        (added, removed) => format!("{added} ahead, {removed} behind"),
+    }
+}
+
+/// The revisions that a promotion would replace and bring, if both are known and differ.
+pub(super) fn pair(source: &EnvironmentView, target: &EnvironmentView) -> Option<(CommitId, CommitId)> {
+    let (old, new) = (target.revision.clone()?, source.revision.clone()?);
+    (old != new).then_some((old, new))
+}
