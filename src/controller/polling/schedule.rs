@@ -38,7 +38,7 @@ impl Pause<'_> {
     pub(super) async fn until_next(&self, failures: u32, recheck: Option<Duration>) {
         let regular = match failures {
             0 => Some(self.interval).filter(|interval| !interval.is_zero()),
-            failures => return tokio::time::sleep(self.after_failure(failures)).await,
+            failures => Some(self.after_failure(failures)),
         };
         match recheck.into_iter().chain(regular).min() {
             Some(pause) => tokio::time::sleep(pause).await,
