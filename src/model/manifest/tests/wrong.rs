@@ -831,7 +831,7 @@ fn gates_that_mean_nothing_or_could_never_open_are_told() {
             "promote_from = \"dev\"\npromote = { from = \"dev\" }",
             "8: `promote` does not go with `promote_from`: name the environment as `from` in it",
         ),
-        ("promote = { from = \"dve\" }", "7: there is no environment `dve`; did you mean `dev`?"),
+        ("promote = { from = \"dve\" }", "7: unknown environment `dve`; did you mean `dev`?"),
         ("promote = { from = \"prod\" }", "7: `environment.prod` cannot be promoted from itself"),
         (
             "promote = { from = \"dev\", by = [\"qa\"] }",
