@@ -6,6 +6,7 @@
 mod call;
 mod channel;
 mod content;
+mod forge;
 mod http;
 mod lane;
 mod smtp;
@@ -13,6 +14,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::model::error::chain;
-use crate::model::name::ChannelName;
+use crate::model::name::{ChannelName, EnvironmentName};
 use crate::model::outbox::{Announcement, Message, News, Rules, Subject, Target};
-use crate::model::spec::Manifest;
+use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::time::Timestamp;
 use crate::record::Outbox;
 use lane::{Clock, Deliver, Lane, Next, Refusal};
@@ -168,7 +170,27 @@ fn lanes_of(manifest: &Manifest) -> Vec<(Target, Arc<dyn Deliver>)> {
         let deliver = channel::deliver(spec.clone(), page.clone());
         (Target::Channel(name.clone()), deliver)
     });
-    channels.collect()
+    let forges = manifest.repositories.iter().filter_map(|(name, spec)| {
+        let deliver = forge::deliver(spec.forge.clone()?, places(manifest));
+        Some((Target::Forge(name.clone()), deliver))
+    });
+    channels.chain(forges).collect()
+}
+
+/// What forges show of each environment.
+fn places(manifest: &Manifest) -> BTreeMap<EnvironmentName, forge::Place> {
+    let scheme = match manifest.front.as_ref().and_then(|front| front.https.as_ref()) {
+        Some(_) => "https",
+        None => "http",
+    };
+    let place = |(name, spec): (&EnvironmentName, &EnvironmentSpec)| {
+        let page =
+            manifest.page_url().map(|page| format!("{}/environments/{name}", page.trim_end_matches('/')));
+        let url = spec.first_host_name().map(|hostname| format!("{scheme}://{hostname}"));
+        let branch = manifest.built_in(name).map(|(_, branch)| branch.clone());
+        (name.clone(), forge::Place { page, url, branch })
+    };
+    manifest.environments.iter().map(place).collect()
 }
 
 /// Sends a test message to a channel, or only shows it. Returns the channel's response or the request, in lines.

@@ -10,6 +10,7 @@ mod expiry;
 pub mod identity;
 mod pinned;
 pub mod proxy;
+mod sign;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use expiry::expiry;
+pub use sign::sign_rs256;
 
 /// The protocol within TLS, negotiated by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,6 +51,11 @@ impl Call {
         Self::new(Method::PUT, url, body).header("content-type", "application/json")
     }
 
+    /// A question.
+    pub(super) fn get(url: Secret) -> Self {
+        Self::new(Method::GET, url, String::new())
+    }
+
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, Secret::new(value)));
         self
@@ -156,6 +161,10 @@ impl Answer {
         }
         let date = httpdate::parse_http_date(value).ok()?;
         Some(date.duration_since(self.at).unwrap_or_default())
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {

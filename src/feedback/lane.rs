@@ -45,7 +45,6 @@ pub(super) trait Deliver: Send + Sync {
 }
 
 /// The result of one step of a projection.
-#[cfg_attr(not(test), expect(dead_code, reason = "no forge is connected yet"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     /// The commit's status shows this state.

@@ -22,6 +22,7 @@ pub mod env_file;
 pub mod error;
 pub mod event;
 pub mod evidence;
+pub mod forge;
 pub mod front;
 pub mod gates;
 pub mod health;

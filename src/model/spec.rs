@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use super::channel::{Channel, ChannelSpec};
+pub use super::forge::ForgeSpec;
 use super::gates::{Gates, VerifySpec};
 pub use super::health::{HealthSpec, Probe};
 use super::mount::{Mount, VolumeName};
@@ -17,7 +18,7 @@ use super::name::{
     AgentName, BranchName, ChannelName, ContainerName, EnvironmentName, NetworkName, RepositoryName, SiteName,
 };
 pub use super::options::RunOptions;
-use super::outbox::Rules;
+use super::outbox::{ForgeRule, Rules};
 pub use super::ports::{PortMapping, Publish};
 use super::public_url::PublicUrl;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
@@ -82,7 +83,18 @@ impl Manifest {
     /// What the record's outbox sends where.
     pub fn outbox_rules(&self) -> Rules {
         let channels = self.channels.iter().map(|(name, spec)| (name.clone(), spec.rule()));
-        Rules { channels: channels.collect(), forges: BTreeMap::new() }
+        let forges = self.environments.keys().filter_map(|name| {
+            let (repository, forge) = self.forge_of(name)?;
+            let rule = ForgeRule { repository: repository.clone(), deployments: forge.deployments };
+            Some((name.clone(), rule))
+        });
+        Rules { channels: channels.collect(), forges: forges.collect() }
+    }
+
+    /// The repository whose forge shows the commits of an environment, and that forge.
+    pub fn forge_of(&self, environment: &EnvironmentName) -> Option<(&RepositoryName, &ForgeSpec)> {
+        let (repository, _) = self.built_in(environment)?;
+        Some((repository, self.repositories.get(repository)?.forge.as_ref()?))
     }
 
     /// The public URL of the pages, if declared.
@@ -123,13 +135,19 @@ impl Manifest {
     /// The repository and branch that the images of an environment are built from, directly or in the
     /// environment that it is promoted from. Returns `None` if they are not built.
     pub fn built_from(&self, environment: &EnvironmentName) -> Option<(&str, &BranchName)> {
+        let (repository, branch) = self.built_in(environment)?;
+        Some((&self.repositories.get(repository)?.url, branch))
+    }
+
+    /// The same with the repository's name.
+    pub fn built_in(&self, environment: &EnvironmentName) -> Option<(&RepositoryName, &BranchName)> {
         let mut environment = environment;
         // The declared promotions could form a cycle.
         for _ in 0..self.environments.len() {
             match &self.environments.get(environment)?.supply {
                 Supply::Promotion { from } => environment = from,
                 Supply::Branch { repository, branch } => {
-                    return Some((&self.repositories.get(repository)?.url, branch));
+                    return Some((repository, branch));
                 }
                 Supply::Tag { .. } | Supply::Manual => return None,
             }
@@ -313,6 +331,8 @@ pub struct RepositorySpec {
     pub webhook: Option<WebhookSpec>,
     /// The interval of polling branch heads; zero: never. Default 60 s.
     pub poll: Duration,
+    /// Where abide reports the state of commits; `None`: nowhere.
+    pub forge: Option<ForgeSpec>,
 }
 
 /// A webhook. Its URL determines the provider, which is never guessed from headers.

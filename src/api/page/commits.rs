@@ -260,7 +260,13 @@ mod tests {
 
     fn forge(url: &str) -> Option<Forge> {
         let mut manifest = manifest().manifest;
-        let spec = RepositorySpec { url: url.to_owned(), login: None, webhook: None, poll: Duration::ZERO };
+        let spec = RepositorySpec {
+            url: url.to_owned(),
+            login: None,
+            webhook: None,
+            poll: Duration::ZERO,
+            forge: None,
+        };
         manifest.repositories.insert(RepositoryName::new("keepwork").unwrap(), spec);
         Forge::of(&manifest, &name("prod"))
     }

@@ -141,7 +141,7 @@ async fn an_announced_commit_that_git_shows_late_is_asked_for_again_without_poll
     let url = repository.to_str().unwrap().to_owned();
     let branches = Branches {
         repository: RepositoryName::new("shop").unwrap(),
-        spec: RepositorySpec { url, webhook: None, poll: Duration::ZERO, login: None },
+        spec: RepositorySpec { url, webhook: None, poll: Duration::ZERO, login: None, forge: None },
         tracking: vec![(name("shop"), BranchName::new("dev").unwrap())],
         paths: BTreeMap::new(),
     };

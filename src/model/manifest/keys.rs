@@ -18,7 +18,7 @@ pub(super) use self::host::{
     ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK,
     REPOSITORY, ROOT, WEBHOOK,
 };
-pub(super) use self::services::NOTIFY;
+pub(super) use self::services::{FORGE, FORGE_APP, FORGE_TOKEN, NOTIFY};
 
 /// A kind of table and its keys.
 #[derive(Debug)]
@@ -168,6 +168,9 @@ pub static SECTIONS: &[&Section] = &[
     &ROOT,
     &REPOSITORY,
     &WEBHOOK,
+    &FORGE,
+    &FORGE_TOKEN,
+    &FORGE_APP,
     &ENVIRONMENT,
     &SOURCE,
     &PROMOTE,

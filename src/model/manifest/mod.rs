@@ -9,6 +9,7 @@ mod acme;
 mod build;
 mod cross;
 mod environment;
+mod forge;
 mod front;
 mod gates;
 pub(super) mod grammar;

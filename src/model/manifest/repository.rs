@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table::{Field, Table};
-use super::{keys, secrets, url};
+use super::{forge, keys, secrets, url};
 use crate::model::spec::{Provider, RepositorySpec, WebhookSpec};
 
 /// The default interval of polling branch heads.
@@ -25,13 +25,17 @@ pub(super) fn read(field: &Field<'_>) -> Option<RepositorySpec> {
     let webhook = table.get("webhook").and_then(|hook| read_webhook(&hook));
     let poll = read_poll(&table);
     let login = secrets::login(&table);
-    let url = table.required("url")?;
-    let url = url.parsed("a URL or an absolute path", url::repository_url)?;
+    let url = table.required("url");
+    let url = url.and_then(|field| field.parsed("a URL or an absolute path", url::repository_url));
+    let forge = table.get("forge").map(|field| forge::read(&field, url.as_deref()));
+    let url = url?;
+    // Without it after a problem, the manifest is invalid anyway.
+    let forge = forge.flatten();
     if login.is_some() && !url.starts_with("https://") && !url.starts_with("http://") {
         let path = table.path();
         table.problem(format!("`{path}` has a `username`, which only https:// and http:// use"));
     }
-    Some(RepositorySpec { url, login, webhook, poll })
+    Some(RepositorySpec { url, login, webhook, poll, forge })
 }
 
 fn read_poll(table: &Table<'_>) -> Duration {

@@ -9,6 +9,7 @@ use super::grammar;
 use super::keys;
 use super::table::{Field, Table, integer};
 use crate::model::env_file::EnvFile;
+use crate::model::forge::ForgeToken;
 use crate::model::mount::AbsolutePath;
 use crate::model::secret_file::{self, SecretFile};
 use crate::model::spec::{EnvValue, FrontSpec, Login, Manifest, Overlay, Recipe, SecretRef};
@@ -184,6 +185,15 @@ impl Manifest {
         for (name, spec) in &self.repositories {
             let login = spec.login.as_ref().map(|login| login.password.clone());
             found.extend(login.map(|password| (format!("repository.{name}"), password)));
+        }
+        for (name, spec) in &self.repositories {
+            let token = spec.forge.as_ref().map(|forge| match &forge.token {
+                ForgeToken::Token(secret) => (format!("repository.{name}.forge.token"), secret.clone()),
+                ForgeToken::App { key_file, .. } => {
+                    (format!("repository.{name}.forge.app"), SecretRef::SecretFile(key_file.clone()))
+                }
+            });
+            found.extend(token);
         }
         for (name, spec) in &self.channels {
             found.extend(spec.channel.secret().map(|secret| (format!("notify.{name}"), secret.clone())));

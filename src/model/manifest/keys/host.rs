@@ -1,7 +1,7 @@
 //! The top of a file, and everything that is not part of an environment.
 
 use super::environment::ENVIRONMENT;
-use super::services::NOTIFY;
+use super::services::{FORGE, NOTIFY};
 use super::{Key, Section, Shape};
 
 pub(in crate::model::manifest) static ROOT: Section = Section {
@@ -46,6 +46,9 @@ pub(in crate::model::manifest) static REPOSITORY: Section = Section {
             .meaning("the file with the password or token"),
         Key::new("webhook", Shape::Table(&WEBHOOK)).default("none: branches are only polled").meaning(
             "the provider that announces pushes: [`repository.NAME.webhook`](#repositorynamewebhook)",
+        ),
+        Key::new("forge", Shape::Table(&FORGE)).default("none: nothing is reported").meaning(
+            "where abide reports the state of commits: [`repository.NAME.forge`](#repositorynameforge)",
         ),
         Key::new("poll", Shape::Duration).default(r#"`"60s"`"#).example(r#""5m""#).meaning(
             "how often abide polls the branches, so that a lost webhook costs a minute and not a \

@@ -1,4 +1,4 @@
-//! Services on other hosts that abide calls: channels for notifications.
+//! Services on other hosts that abide calls: forges, and channels for notifications.
 
 use super::{Key, Section, Shape};
 
@@ -68,5 +68,73 @@ pub(in crate::model::manifest) static NOTIFY: Section = Section {
             .default("`false`")
             .example("true")
             .meaning("whether the server may have a private address, such as one of the local network"),
+    ],
+};
+
+pub(in crate::model::manifest) static FORGE: Section = Section {
+    title: "repository.NAME.forge",
+    keys: &[
+        Key::new("kind", Shape::Text).required().example(r#""github""#).meaning(
+            "`\"github\"` (also Enterprise Server), `\"gitlab\"`, `\"gitea\"`, `\"forgejo\"`, \
+                `\"bitbucket\"` (Cloud) or `\"bitbucket-server\"` (Data Center)",
+        ),
+        Key::new("api", Shape::Text)
+            .default("of github.com, gitlab.com, bitbucket.org and codeberg.org; otherwise *required*")
+            .example(r#""https://ghe.example.com/api/v3""#)
+            .meaning("the base of the API"),
+        Key::new("repository", Shape::Text)
+            .default("from the repository's `url`, if that is a URL of the forge")
+            .example(r#""owner/name""#)
+            .meaning("the repository's name there; on GitLab with all groups"),
+        Key::new("token", Shape::Table(&FORGE_TOKEN))
+            .default("one of the two is *required*")
+            .example(r#"{ secret_env = "FORGE_TOKEN" }"#)
+            .meaning("a token: [`repository.NAME.forge.token`](#repositorynameforgetoken)"),
+        Key::new("app", Shape::Table(&FORGE_APP))
+            .default("one of the two is *required*")
+            .example(r#"{ id = "Iv1.0123456789abcdef", key_file = "/etc/abide/app.pem" }"#)
+            .meaning("a GitHub App that is installed on the repository: [`repository.NAME.forge.app`](#repositorynameforgeapp)"),
+        Key::new("statuses", Shape::Flag)
+            .default("`true`")
+            .example("false")
+            .meaning("whether each commit gets a status `abide/ENVIRONMENT`"),
+        Key::new("deployments", Shape::Flag)
+            .default("`true` on GitHub and GitLab")
+            .example("false")
+            .meaning("whether deployments are shown; only on GitHub and GitLab"),
+        Key::new("allow_private", Shape::Flag)
+            .default("`false`")
+            .example("true")
+            .meaning("whether the forge may have a private address, such as one of the local network"),
+    ],
+};
+
+pub(in crate::model::manifest) static FORGE_TOKEN: Section = Section {
+    title: "repository.NAME.forge.token",
+    keys: &[
+        Key::new("secret_env", Shape::Text)
+            .default("one of the two is *required*")
+            .example(r#""FORGE_TOKEN""#)
+            .meaning(
+                "the daemon's environment variable with the token; of Bitbucket Cloud, also `e-mail:token`",
+            ),
+        Key::new("secret_file", Shape::Path("of this host"))
+            .default("one of the two is *required*")
+            .example(r#""/etc/abide/forge-token""#)
+            .meaning("the file with the token; abide reads it for each request"),
+    ],
+};
+
+pub(in crate::model::manifest) static FORGE_APP: Section = Section {
+    title: "repository.NAME.forge.app",
+    keys: &[
+        Key::new("id", Shape::OneOf("text or number", &[Shape::Text, Shape::Number]))
+            .required()
+            .example(r#""Iv1.0123456789abcdef""#)
+            .meaning("the client id or the app id"),
+        Key::new("key_file", Shape::Path("of this host"))
+            .required()
+            .example(r#""/etc/abide/app.pem""#)
+            .meaning("the file with its private key in PEM"),
     ],
 };

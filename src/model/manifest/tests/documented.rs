@@ -111,6 +111,14 @@ fn with_a_date(section: &Section, key: &str) -> String {
         "registry" => "[registry]\n".to_owned(),
         "registry_access.HOST" => "[registry_access.\"a.b:5000\"]\n".to_owned(),
         "registry_access.HOST.webhook" => "[registry_access.\"a.b:5000\".webhook]\n".to_owned(),
+        title if title.starts_with("repository.NAME.forge") => {
+            let kind = if key == "kind" { "" } else { "kind = \"github\"\n" };
+            let table = title.replace("NAME", "r");
+            match title {
+                "repository.NAME.forge" => format!("[{table}]\n{kind}"),
+                _ => format!("[repository.r.forge]\nkind = \"github\"\n[{table}]\n"),
+            }
+        }
         title if title.starts_with("repository") => format!("[{}]\n", title.replace("NAME", "r")),
         title if title.ends_with(".source") => "[environment.dev.source]\n".to_owned(),
         title if title.ends_with(".promote") => "[environment.dev.promote]\n".to_owned(),

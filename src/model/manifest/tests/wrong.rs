@@ -130,6 +130,49 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
     }
 }
 
+#[test]
+fn a_forge_that_cannot_be_known_is_told_with_what_to_write() {
+    let token = "token = { secret_env = \"A\" }";
+    let forge = |url: &str, forge: &str| format!("url = \"{url}\"\nforge = {{ {forge} }}");
+    each_of_repository(&[
+        (
+            &forge("https://github.com/a/b", &format!("kind = \"githup\", {token}")),
+            "6: `kind` must be one of github, gitlab, gitea, forgejo, bitbucket, bitbucket-server; did you mean \
+             \"github\"?",
+        ),
+        (
+            &forge("https://git.example.com/a/b", &format!("kind = \"gitea\", {token}")),
+            "6: `repository.r.forge` needs `api`, such as `api = \"https://git.example.com/api/v1\"`: the \
+             repository's URL does not tell it",
+        ),
+        (
+            &forge("/srv/r.git", &format!("kind = \"github\", api = \"https://api.github.com\", {token}")),
+            "6: `repository.r.forge` needs `repository`, such as `repository = \"owner/name\"`: the repository's \
+             URL does not tell it",
+        ),
+        (
+            &forge("https://github.com/a/b", "kind = \"github\""),
+            "6: `repository.r.forge` needs one of `token` and `app`, such as `token = { secret_env = \
+             \"FORGE_TOKEN\" }`",
+        ),
+        (
+            &forge(
+                "https://git.example.com/a/b",
+                &format!("kind = \"gitea\", api = \"http://10.0.0.7/api/v1\", {token}"),
+            ),
+            "6: `api` is a private address: add `allow_private = true` if that is intended",
+        ),
+        (
+            &forge("https://codeberg.org/a/b", &format!("kind = \"forgejo\", deployments = true, {token}")),
+            "6: `deployments` is only known to github and gitlab: remove it",
+        ),
+        (
+            &forge("https://gitlab.com/a/b", "kind = \"gitlab\", app = { id = 1, key_file = \"/k\" }"),
+            "6: `app` is only known to github: name a `token`",
+        ),
+    ]);
+}
+
 /// Does the same as [`each_of_dev`] for lines in a channel's table, from line 5 on.
 #[track_caller]
 fn each_of_channel(cases: &[(&str, &str)]) {

@@ -1,0 +1,228 @@
+//! Forges: the status of a commit for each environment, and deployments.
+//!
+//! Forges show the last write and know nothing of its order, so one lane writes one state at a time, after it
+//! compared the state with what the forge shows. A step that was cut off is therefore found or safely repeated.
+
+mod bitbucket;
+mod gitea;
+mod github;
+mod gitlab;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::call::{self, Answer, Call};
+use super::channel::read;
+use super::content::cut;
+use super::lane::{Deliver, Refusal, Shown};
+use crate::model::container::Secret;
+use crate::model::forge::{ForgeKind, ForgeSpec};
+use crate::model::name::{BranchName, EnvironmentName};
+use crate::model::outbox::commit::{CommitState, Phase};
+use crate::model::outbox::{Deployment, Message, Projection};
+
+/// What a forge shows of an environment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    /// The page of the environment.
+    pub(super) page: Option<String>,
+    /// The URL at which the environment is served.
+    pub(super) url: Option<String>,
+    /// The branch that it is built from.
+    pub(super) branch: Option<BranchName>,
+}
+
+/// A forge and how it is reached.
+pub(super) struct Forge {
+    spec: ForgeSpec,
+    places: BTreeMap<EnvironmentName, Place>,
+    /// The token of a GitHub App.
+    app: github::AppToken,
+}
+
+/// How a forge is reached.
+pub(super) fn deliver(spec: ForgeSpec, places: BTreeMap<EnvironmentName, Place>) -> Arc<dyn Deliver> {
+    Arc::new(Forge { spec, places, app: github::AppToken::default() })
+}
+
+/// A status as a forge shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Remote {
+    /// The forge's own word.
+    state: String,
+    description: String,
+}
+
+impl Deliver for Forge {
+    fn message<'a>(
+        &'a self,
+        _: &'a Message,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Option<String>, Refusal>> {
+        Box::pin(std::future::ready(Err(Refusal::permanent("a forge gets no messages"))))
+    }
+
+    fn project<'a>(&'a self, row: &'a Projection) -> BoxFuture<'a, Result<Shown, Refusal>> {
+        Box::pin(async move {
+            if row.shown.as_ref() != Some(&row.wanted) {
+                if self.spec.statuses && row.wanted.phase != Phase::Replaced {
+                    self.show_status(row).await?;
+                }
+                return Ok(Shown::Status(row.wanted.clone()));
+            }
+            let known = row.deployment.as_ref().filter(|known| known.generation == row.generation);
+            match known.and_then(|known| known.id.as_deref()) {
+                None => self.create(row).await.map(Shown::Created),
+                Some(id) => {
+                    self.show_deployment(row, id).await?;
+                    Ok(Shown::Deployment(row.wanted.clone()))
+                }
+            }
+        })
+    }
+}
+
+impl Forge {
+    async fn show_status(&self, row: &Projection) -> Result<(), Refusal> {
+        let wanted = self.wanted(&row.wanted);
+        if self.shown(row).await?.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        match self.spec.kind {
+            ForgeKind::Github => github::show(self, row, &wanted).await,
+            ForgeKind::Gitlab => gitlab::show(self, row, &wanted).await,
+            ForgeKind::Gitea => gitea::show(self, row, &wanted).await,
+            ForgeKind::Bitbucket => bitbucket::show_cloud(self, row, &wanted).await,
+            ForgeKind::BitbucketServer => bitbucket::show_server(self, row, &wanted).await,
+        }
+    }
+
+    async fn shown(&self, row: &Projection) -> Result<Option<Remote>, Refusal> {
+        match self.spec.kind {
+            ForgeKind::Github => github::shown(self, row).await,
+            ForgeKind::Gitlab => gitlab::shown(self, row).await,
+            ForgeKind::Gitea => gitea::shown(self, row).await,
+            ForgeKind::Bitbucket => bitbucket::shown_cloud(self, row).await,
+            ForgeKind::BitbucketServer => bitbucket::shown_server(self, row).await,
+        }
+    }
+
+    /// The state in the forge's own words.
+    fn wanted(&self, state: &CommitState) -> Remote {
+        use Phase::{Error, Failure, Pending, Replaced, Running, Success, Superseded};
+        let (word, longest) = match self.spec.kind {
+            ForgeKind::Github | ForgeKind::Gitea => {
+                let word = match state.phase {
+                    Pending | Running => "pending",
+                    Success | Replaced => "success",
+                    Failure => "failure",
+                    Error | Superseded => "error",
+                };
+                (word, 140)
+            }
+            ForgeKind::Gitlab => {
+                let word = match state.phase {
+                    Pending => "pending",
+                    Running => "running",
+                    Success | Replaced => "success",
+                    Failure | Error => "failed",
+                    Superseded => "canceled",
+                };
+                (word, 255)
+            }
+            ForgeKind::Bitbucket | ForgeKind::BitbucketServer => {
+                let is_cloud = self.spec.kind == ForgeKind::Bitbucket;
+                let word = match state.phase {
+                    Pending | Running => "INPROGRESS",
+                    Success | Replaced => "SUCCESSFUL",
+                    Failure | Error => "FAILED",
+                    Superseded if is_cloud => "STOPPED",
+                    Superseded => "CANCELLED",
+                };
+                (word, 250)
+            }
+        };
+        Remote { state: word.to_owned(), description: line(&state.description, longest) }
+    }
+
+    async fn create(&self, row: &Projection) -> Result<Deployment, Refusal> {
+        let generation = row.generation;
+        let nothing = Deployment { generation, id: None, shown: Some(row.wanted.clone()) };
+        // A deployment that never began is not created only to be closed.
+        if matches!(row.wanted.phase, Phase::Superseded | Phase::Replaced) {
+            return Ok(nothing);
+        }
+        let id = match self.spec.kind {
+            ForgeKind::Github => github::create(self, row).await?,
+            ForgeKind::Gitlab if row.wanted.phase == Phase::Pending => return Ok(nothing),
+            ForgeKind::Gitlab => gitlab::create(self, row).await?,
+            ForgeKind::Gitea | ForgeKind::Bitbucket | ForgeKind::BitbucketServer => return Ok(nothing),
+        };
+        Ok(Deployment { generation, id: Some(id), shown: None })
+    }
+
+    async fn show_deployment(&self, row: &Projection, id: &str) -> Result<(), Refusal> {
+        match self.spec.kind {
+            ForgeKind::Github => github::show_deployment(self, row, id).await,
+            ForgeKind::Gitlab => gitlab::show_deployment(self, row, id).await,
+            ForgeKind::Gitea | ForgeKind::Bitbucket | ForgeKind::BitbucketServer => Ok(()),
+        }
+    }
+
+    fn place(&self, row: &Projection) -> Place {
+        self.places.get(&row.environment).cloned().unwrap_or_default()
+    }
+
+    /// A URL below the API.
+    fn url(&self, path: &str) -> Secret {
+        Secret::new(format!("{}{path}", self.spec.api))
+    }
+
+    /// `call` with the credentials of this forge.
+    async fn send(&self, call: Call) -> Result<Answer, Refusal> {
+        let call = call.allowing_private(self.spec.allow_private).header("accept", "application/json");
+        let call = match self.spec.kind {
+            ForgeKind::Github => return github::send(self, call).await,
+            ForgeKind::Gitlab => call.secret_header("private-token", self.token().await?),
+            ForgeKind::Gitea => {
+                let token = self.token().await?;
+                call.secret_header("authorization", Secret::new(format!("token {}", token.expose())))
+                    .hiding(&token)
+            }
+            ForgeKind::Bitbucket | ForgeKind::BitbucketServer => {
+                bitbucket::authorized(call, &self.token().await?)
+            }
+        };
+        call::send(call).await
+    }
+
+    async fn token(&self) -> Result<Secret, Refusal> {
+        read(self.spec.secret().cloned()).await
+    }
+}
+
+/// The context of an environment's statuses.
+fn context(row: &Projection) -> String {
+    format!("abide/{}", row.environment)
+}
+
+/// `text` in one line of at most `longest` characters.
+fn line(text: &str, longest: usize) -> String {
+    let words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    cut(&words.split_whitespace().collect::<Vec<_>>().join(" "), longest)
+}
+
+/// The rules that all forges share, with what 404 really means.
+fn judged(answer: &Answer, what: &str) -> Result<(), Refusal> {
+    match answer.status {
+        404 => Err(Refusal::denied(format!(
+            "{} answers 404: {what} does not exist, or the token may not see it",
+            answer.place
+        ))),
+        _ => answer.accepted(),
+    }
+}
