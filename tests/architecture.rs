@@ -130,7 +130,8 @@ fn modules() -> Vec<Module> {
     let section = section.split("\n#").next().unwrap_or(section);
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
-        let [module, _, imports] = cells[..] else { panic!("a row has other cells: {line}") };
+        assert_eq!(cells.len(), 3, "a row has other cells: {line}");
+        let (module, imports) = (cells[0], cells[2]);
         let prefix = module.trim_matches('`').to_owned();
         let imports = imports.split(", ").filter(|name| *name != "nothing").map(str::to_owned).collect();
         Module { prefix, imports }

@@ -69,7 +69,7 @@ impl Kept {
     }
 
     /// Asserts that a reconcile finds nothing to do, with this daemon and with the next one.
-    fn is_at_rest(self) -> Self {
+    fn at_rest(self) -> Self {
         let Self { daemon, spot, _space } = self;
         let life = Life::of(&spot.name);
         let has_nothing_to_do = || {
@@ -154,18 +154,18 @@ fn further_ports_are_published_kept_and_published_again() {
     ] {
         assert!(expected.contains(&part), "{part}: {expected}");
     }
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     let kept = kept.recreate_by_hand(&holder);
     kept.until_inspected(sandbox, bindings, &expected, Some(&holder));
     kept.spot.until("it is ready again", |status| status["status"] == "Ready");
     assert!(is_served());
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     kept.spot.declare("");
     let own =
         format!("{{\"{SITE_PORT}/tcp\":[{{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"{}\"}}]}}", kept.spot.port);
     kept.until_inspected(sandbox, bindings, &own, None);
     kept.spot.until("it is ready without them", |status| status["status"] == "Ready");
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 /// Options of the container, and what the engine shows of each: a format and the expected text.
@@ -243,11 +243,11 @@ fn each_is_kept(options: &[(&str, &str, &str)], which: Which) {
         kept.spot.until("it is ready", |status| status["status"] == "Ready");
     };
     all_are_there(&kept, None);
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     let before = which(&kept.spot).unwrap();
     let kept = kept.recreate_by_hand(&before);
     all_are_there(&kept, Some(&before));
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     let declared = which(&kept.spot).unwrap();
     kept.spot.declare("");
     let (_, format, expected) = options[1];
@@ -256,7 +256,7 @@ fn each_is_kept(options: &[(&str, &str, &str)], which: Which) {
         (try_docker(&["container", "inspect", "--format", format, &id])? != expected).then_some(())
     });
     kept.spot.until("it is ready without them", |status| status["status"] == "Ready");
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn without_a_sandbox_the_container_has_all_of_them() {
     for (_, format, expected) in OF_CONTAINER.iter().chain(&OF_SANDBOX) {
         kept.until_inspected(program, format, expected, None);
     }
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_right_that_a_hand_gave_is_taken_back() {
     let kept = kept.recreate_with(&name, &["--cap-add", "NET_ADMIN", "--pid", "host"]);
     kept.until_inspected(program, "{{json .HostConfig.CapAdd}} {{.HostConfig.PidMode}}", "null", None);
     kept.spot.until("it is ready", |status| status["status"] == "Ready");
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn an_option_that_the_engine_refuses_has_a_name_and_stops_nothing() {
     kept.spot.declare("");
     kept.spot.until("it is ready", |status| status["status"] == "Ready");
     assert_eq!(Life::of(&kept.spot.name).map(|life| life.id), serves.map(|life| life.id));
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -335,14 +335,14 @@ fn a_file_of_variables_and_a_mounted_file_lie_beside_the_manifest() {
     let first = of(&kept);
     assert!(is_there(&first, "A=from-the-file") && is_there(&first, "B=own"), "{first}");
     assert_eq!(http_get(kept.spot.port, "/note.txt").unwrap(), (200, "a note".to_owned()));
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     let before = kept.spot.container();
     std::fs::write(kept.spot.desired_state.join("shop.env"), "A=edited\n").unwrap();
     assert_eq!(kept.spot.abide(&["sync", "dev"]).code, 0);
     kept.until_inspected(program, "{{index .Config.Env 0}}", "A=edited", before.as_deref());
     kept.spot.until("it is ready with it", |status| status["status"] == "Ready");
     assert!(!kept.steps().contains("from-the-file"), "{}", kept.steps());
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -368,12 +368,12 @@ fn an_external_volume_is_awaited_and_options_of_mounts_are_kept() {
         None,
     );
     kept.spot.until("it is ready", |status| status["status"] == "Ready");
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     let before = kept.spot.container().unwrap();
     let kept = kept.recreate_by_hand(&before);
     kept.until_inspected(program, "{{len .HostConfig.Mounts}} {{len .HostConfig.Binds}}", "2 1", None);
     kept.spot.until("it is ready again", |status| status["status"] == "Ready");
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_secret_is_a_file_in_the_container_and_a_new_one_replaces_it() {
     let Some(kept) = Kept::with_files(lines, &[("secret", "the first secret\n")]) else { return };
     let note = |kept: &Kept| http_get(kept.spot.port, "/note.txt").ok().map(|(_, text)| text);
     assert_eq!(note(&kept).as_deref(), Some("the first secret"));
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     let before = kept.spot.container().unwrap();
     // A restart keeps the file.
     docker(&["kill", &before]);
@@ -393,7 +393,7 @@ fn a_secret_is_a_file_in_the_container_and_a_new_one_replaces_it() {
     eventually("it has the new secret", PATIENCE, || note(&kept).as_deref() == Some("the second"));
     kept.spot.until("it is ready", |status| status["status"] == "Ready");
     assert!(!kept.steps().contains("the first secret"));
-    kept.is_at_rest();
+    kept.at_rest();
 }
 
 #[test]
@@ -413,7 +413,7 @@ fn further_networks_names_and_addresses_are_kept_and_connected_again() {
     let expected = "shop web 10.213.77.9";
     kept.until_inspected(sandbox, &format, expected, None);
     kept.spot.until("it is ready", |status| status["status"] == "Ready");
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     for gone in [&back, &fixed] {
         docker(&["network", "disconnect", gone, &sandbox(&kept.spot).unwrap()]);
         kept.until_inspected(sandbox, &format, expected, None);
@@ -421,9 +421,9 @@ fn further_networks_names_and_addresses_are_kept_and_connected_again() {
     }
     let steps = kept.steps();
     assert!(steps.contains(&format!("it is not connected to the network {back}")), "{steps}");
-    let kept = kept.is_at_rest();
+    let kept = kept.at_rest();
     kept.spot.declare("");
     kept.until_inspected(sandbox, "{{len .NetworkSettings.Networks}}", "1", None);
     kept.spot.until("it is ready without them", |status| status["status"] == "Ready");
-    kept.is_at_rest();
+    kept.at_rest();
 }

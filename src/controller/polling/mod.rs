@@ -54,7 +54,7 @@ enum Remote {
 /// The questions of a poller. If they change, the poller is replaced.
 #[derive(Clone, PartialEq)]
 enum Source {
-    Branches(Branches),
+    Branches(Box<Branches>),
     Tags(Tags),
 }
 
@@ -80,7 +80,7 @@ impl Pollers {
         needed.extend(
             branches::all(manifest)
                 .into_iter()
-                .map(|(name, branches)| (Remote::Repository(name), Source::Branches(branches))),
+                .map(|(name, branches)| (Remote::Repository(name), Source::Branches(Box::new(branches)))),
         );
         needed.extend(
             tags::all(manifest).into_iter().map(|(host, tags)| (Remote::Registry(host), Source::Tags(tags))),

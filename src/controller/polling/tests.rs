@@ -148,7 +148,7 @@ async fn an_announced_commit_that_git_shows_late_is_asked_for_again_without_poll
     let hint = Hint { revision: CommitId::new(&new).unwrap(), by: "github (alice)".to_owned(), at: now() };
     let push = Push { id: None, repository: branches.repository.clone(), hint };
     handles.writer.push(push, &[name("shop")]).await.unwrap();
-    let poller = poller(Source::Branches(branches), &handles);
+    let poller = poller(Source::Branches(Box::new(branches)), &handles);
     let late = async {
         // The head that git shows first is recorded, and the hint stays.
         while handles.desired.get(&name("shop")).unwrap().head.is_none() {

@@ -121,7 +121,7 @@ impl Promoter {
         let promoted = self.pass.resolver.promote(to, from, change, &guards, judge).await;
         match &promoted {
             Ok(desired) => {
-                info!(environment = %to, %from, generation = %desired.entry.generation, "promoted")
+                info!(environment = %to, %from, generation = %desired.entry.generation, "promoted");
             }
             Err(NotPromoted::Record(error)) => {
                 warn!(environment = %to, error = chain(error), "a promotion could not be recorded");

@@ -20,17 +20,22 @@ use crate::model::name::{CommitId, Generation};
 use crate::model::outbox::Attempts;
 use crate::model::spec::SecretRef;
 
+/// Method, path with query, headers of interest, body.
+type Received = (Method, String, Vec<(String, String)>, Value);
+/// Status, headers, body, and whether the write is stored all the same.
+type Planned = (u16, Vec<(&'static str, String)>, String, bool);
+
 /// What a fake forge stores, and what it does with the next write.
 #[derive(Default)]
 struct Fake {
     /// Each request: method, path with query, headers of interest, body.
-    requests: Vec<(Method, String, Vec<(String, String)>, Value)>,
+    requests: Vec<Received>,
     /// (context or key, state, description), oldest first.
     statuses: Vec<(String, String, String)>,
     deployments: Vec<Value>,
     deployment_statuses: Vec<(u64, Value)>,
     /// An answer instead of the next write: status, headers, body; and whether the write is stored all the same.
-    next: Vec<(u16, Vec<(&'static str, String)>, String, bool)>,
+    next: Vec<Planned>,
 }
 
 impl Fake {

@@ -227,7 +227,7 @@ fn read_host(table: &Table<'_>) -> Option<AgentName> {
             declare an environment with `promote_from` for the other host",
         );
     }
-    options::none_from_folder(table);
+    options::none_in_folder(table);
     host
 }
 
@@ -282,7 +282,7 @@ fn read_mount(item: &Field<'_>) -> Option<Mount> {
     if !matches!(item.value(), DeValue::Table(_)) {
         let expected = "a text \"source:target\" or a table { source = \"...\", target = \"...\" }";
         return item.parsed(expected, |text| match text.split_once(':') {
-            Some((source, rest)) => grammar::mount(&format!("{}:{rest}", item.from_folder(source))),
+            Some((source, rest)) => grammar::mount(&format!("{}:{rest}", item.in_folder(source))),
             None => grammar::mount(text),
         });
     }
@@ -299,7 +299,7 @@ fn read_mount(item: &Field<'_>) -> Option<Mount> {
         selinux: table.get("selinux").and_then(|field| field.parsed(RELABEL, str::parse)),
         propagation: table.get("propagation").and_then(|field| field.parsed(PROPAGATION, str::parse)),
     };
-    let mount = Mount::new(&item.from_folder(source?), target?).and_then(|mount| mount.with(options));
+    let mount = Mount::new(&item.in_folder(source?), target?).and_then(|mount| mount.with(options));
     mount.map_err(|error: InvalidMount| item.must(error.to_string())).ok()
 }
 

@@ -37,7 +37,7 @@ fn port(item: &Field<'_>) -> Option<Vec<PortMapping>> {
     }
     let table = item.table(&keys::PORT)?;
     let target = table.required("target").and_then(|field| range(&field));
-    let host = table.get("published").map(|field| Some(range(&field)?));
+    let host = table.get("published").map(|field| range(&field));
     let address = table.get("host_ip").map(|field| field.parsed(ADDRESS, address));
     let protocol = table.get("protocol").map(|field| field.parsed(PROTOCOL, protocol));
     let host = host.map_or(Some(None), |range| range.map(Some))?;
@@ -74,7 +74,7 @@ pub(super) fn env_files(table: &Table<'_>) -> Vec<EnvFile> {
 
 fn env_file(item: &Field<'_>) -> Option<EnvFile> {
     let path = |field: &Field<'_>| {
-        field.parsed("the path of a file", |text| grammar::host_path(&field.from_folder(text)))
+        field.parsed("the path of a file", |text| grammar::host_path(&field.in_folder(text)))
     };
     if !matches!(item.value(), DeValue::Table(_)) {
         return path(item).map(|path| EnvFile { path, required: true });
@@ -86,7 +86,7 @@ fn env_file(item: &Field<'_>) -> Option<EnvFile> {
 }
 
 /// Rejects paths that begin at the manifest's folder, for an environment on a host that does not have it.
-pub(super) fn none_from_folder(table: &Table<'_>) {
+pub(super) fn none_in_folder(table: &Table<'_>) {
     let is_relative = |value: &DeValue<'_>| match value {
         DeValue::String(text) => text.starts_with("./") || text.starts_with("../"),
         _ => false,

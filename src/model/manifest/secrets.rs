@@ -73,7 +73,7 @@ pub(super) fn plain(field: &Field<'_>) -> Option<String> {
 /// Reads the secrets that a container gets as files, by name.
 pub(super) fn files(table: &Table<'_>) -> BTreeMap<String, SecretFile> {
     let field = table.get("secrets");
-    let entries = field.iter().flat_map(|field| field.entries());
+    let entries = field.iter().flat_map(Field::entries);
     let files: BTreeMap<_, _> =
         entries.filter_map(|entry| Some((entry.key().to_owned(), file(&entry)?))).collect();
     let is_read_only =

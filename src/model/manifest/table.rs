@@ -184,7 +184,7 @@ impl<'a> Field<'a> {
     }
 
     /// A path of the host: one that begins with `./` or `../` is relative to the manifest's folder.
-    pub(super) fn from_folder(&self, path: &str) -> String {
+    pub(super) fn in_folder(&self, path: &str) -> String {
         match self.source.folder.filter(|_| path.starts_with("./") || path.starts_with("../")) {
             Some(folder) => {
                 AbsolutePath::cleaned(&format!("{folder}/{path}")).map_or(path.to_owned(), String::from)

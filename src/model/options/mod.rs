@@ -5,6 +5,8 @@
 //! two values are compared as they are.
 
 mod form;
+mod right;
+mod rule;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -152,7 +154,7 @@ impl Settings {
     /// Reads the settings of an existing container: `read` returns a field of the engine's answer.
     pub fn of_engine(read: impl Fn(Field) -> Option<Value>) -> Self {
         let value =
-            |setting: &'static Setting| Some((setting.key, setting.form.from_engine(&read(setting.field)?)?));
+            |setting: &'static Setting| Some((setting.key, setting.form.read_engine(&read(setting.field)?)?));
         Self(SETTINGS.iter().filter_map(value).collect())
     }
 

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::form::{self, Form};
+use super::form::Form;
+use super::{right, rule};
 
 /// A setting of a container.
 #[derive(Debug)]
@@ -100,58 +101,58 @@ impl Setting {
 
 /// All settings, in the order of the manual.
 pub static SETTINGS: &[Setting] = &[
-    setting("entrypoint", Config("Entrypoint"), Form::Words(form::text), Container, IfDeclared),
-    setting("user", Config("User"), Form::Text(form::user), Container, IfDeclared),
-    setting("working_dir", Config("WorkingDir"), Form::Text(form::folder), Container, IfDeclared),
-    setting("container_hostname", Config("Hostname"), Form::Text(form::hostname), Sandbox, IfDeclared),
-    setting("domainname", Config("Domainname"), Form::Text(form::hostname), Sandbox, Always),
-    setting("labels", Config("Labels"), Form::Map(form::label), Container, IfDeclared)
-        .needs(Right::Label, form::keys),
-    setting("stop_signal", Config("StopSignal"), Form::Text(form::signal), Container, IfDeclared),
+    setting("entrypoint", Config("Entrypoint"), Form::Words(rule::text), Container, IfDeclared),
+    setting("user", Config("User"), Form::Text(rule::user), Container, IfDeclared),
+    setting("working_dir", Config("WorkingDir"), Form::Text(rule::folder), Container, IfDeclared),
+    setting("container_hostname", Config("Hostname"), Form::Text(rule::hostname), Sandbox, IfDeclared),
+    setting("domainname", Config("Domainname"), Form::Text(rule::hostname), Sandbox, Always),
+    setting("labels", Config("Labels"), Form::Map(rule::label), Container, IfDeclared)
+        .needs(Right::Label, right::keys),
+    setting("stop_signal", Config("StopSignal"), Form::Text(rule::signal), Container, IfDeclared),
     setting("tty", Config("Tty"), Form::Flag, Container, Always),
     setting("stdin_open", Config("OpenStdin"), Form::Flag, Container, Always),
     setting("read_only", Host("ReadonlyRootfs"), Form::Flag, Container, Always),
     setting("tmpfs", Host("Tmpfs"), Form::Tmpfs, Container, Always),
     setting("shm_size", Host("ShmSize"), Form::Size, Container, IfDeclared),
     setting("logging", Host("LogConfig"), Form::Logging, Container, IfDeclared)
-        .needs(Right::Logging, form::remote_driver),
+        .needs(Right::Logging, right::remote_driver),
     setting("ulimits", Host("Ulimits"), Form::Ulimits, Container, IfDeclared),
-    setting("sysctls", Host("Sysctls"), Form::Map(form::sysctl), ByNamespace, Always)
-        .needs(Right::Sysctl, form::keys),
+    setting("sysctls", Host("Sysctls"), Form::Map(rule::sysctl), ByNamespace, Always)
+        .needs(Right::Sysctl, right::keys),
     setting("oom_score_adj", Host("OomScoreAdj"), Form::Number(-1000, 1000), Container, IfDeclared),
     setting("cpu_shares", Host("CpuShares"), Form::Number(2, 262_144), Container, IfDeclared),
-    setting("cpuset", Host("CpusetCpus"), Form::Text(form::cpuset), Container, IfDeclared),
+    setting("cpuset", Host("CpusetCpus"), Form::Text(rule::cpuset), Container, IfDeclared),
     setting("mem_reservation", Host("MemoryReservation"), Form::Size, Container, IfDeclared),
-    setting("cap_add", Host("CapAdd"), Form::Set(form::capability), Container, Always)
-        .needs(Right::Capability, form::added_capabilities),
-    setting("cap_drop", Host("CapDrop"), Form::Set(form::capability), Container, Always),
+    setting("cap_add", Host("CapAdd"), Form::Set(rule::capability), Container, Always)
+        .needs(Right::Capability, right::added_capabilities),
+    setting("cap_drop", Host("CapDrop"), Form::Set(rule::capability), Container, Always),
     setting("security_opt", Host("SecurityOpt"), Form::Security, Container, Always)
-        .needs(Right::SecurityOption, form::weakened),
+        .needs(Right::SecurityOption, right::weakened),
     setting("privileged", Host("Privileged"), Form::Flag, Container, Always)
-        .needs(Right::Privileged, form::if_true),
-    setting("group_add", Host("GroupAdd"), Form::Set(form::group), Container, Always),
+        .needs(Right::Privileged, right::if_true),
+    setting("group_add", Host("GroupAdd"), Form::Set(rule::group), Container, Always),
     setting("devices", Host("Devices"), Form::Devices, Container, Always)
-        .needs(Right::Device, form::device_paths),
+        .needs(Right::Device, right::device_paths),
     setting(
         "device_cgroup_rules",
         Host("DeviceCgroupRules"),
-        Form::Set(form::device_rule),
+        Form::Set(rule::device_rule),
         Container,
         Always,
     )
-    .needs(Right::Device, form::items),
-    setting("gpus", Host("DeviceRequests"), Form::Gpus, Container, Always).needs(Right::Gpu, form::any),
-    setting("runtime", Host("Runtime"), Form::Text(form::name), Container, IfDeclared)
-        .needs(Right::Runtime, form::items),
-    setting("pid", Host("PidMode"), Form::Text(form::pid_mode), Container, Always)
-        .needs(Right::HostNamespace, |value| form::of_host(value, "pid")),
-    setting("ipc", Host("IpcMode"), Form::Text(form::ipc_mode), Container, IfDeclared)
-        .needs(Right::HostNamespace, |value| form::of_host(value, "ipc")),
-    setting("cgroup", Host("CgroupnsMode"), Form::Text(form::cgroup_mode), Container, IfDeclared)
-        .needs(Right::HostNamespace, |value| form::of_host(value, "cgroup")),
-    setting("userns_mode", Host("UsernsMode"), Form::Text(form::host), Container, Always)
-        .needs(Right::HostNamespace, |value| form::of_host(value, "user")),
-    setting("dns", Host("Dns"), Form::Words(form::address), Sandbox, Always),
-    setting("dns_search", Host("DnsSearch"), Form::Words(form::search_domain), Sandbox, Always),
-    setting("dns_opt", Host("DnsOptions"), Form::Words(form::word), Sandbox, Always),
+    .needs(Right::Device, right::items),
+    setting("gpus", Host("DeviceRequests"), Form::Gpus, Container, Always).needs(Right::Gpu, right::any),
+    setting("runtime", Host("Runtime"), Form::Text(rule::name), Container, IfDeclared)
+        .needs(Right::Runtime, right::items),
+    setting("pid", Host("PidMode"), Form::Text(rule::pid_mode), Container, Always)
+        .needs(Right::HostNamespace, |value| right::of_host(value, "pid")),
+    setting("ipc", Host("IpcMode"), Form::Text(rule::ipc_mode), Container, IfDeclared)
+        .needs(Right::HostNamespace, |value| right::of_host(value, "ipc")),
+    setting("cgroup", Host("CgroupnsMode"), Form::Text(rule::cgroup_mode), Container, IfDeclared)
+        .needs(Right::HostNamespace, |value| right::of_host(value, "cgroup")),
+    setting("userns_mode", Host("UsernsMode"), Form::Text(rule::host), Container, Always)
+        .needs(Right::HostNamespace, |value| right::of_host(value, "user")),
+    setting("dns", Host("Dns"), Form::Words(rule::address), Sandbox, Always),
+    setting("dns_search", Host("DnsSearch"), Form::Words(rule::search_domain), Sandbox, Always),
+    setting("dns_opt", Host("DnsOptions"), Form::Words(rule::word), Sandbox, Always),
 ];

@@ -98,7 +98,7 @@ fn every_setting_has_one_canonical_form_which_the_engine_gives_back() {
         assert_eq!(found, canonical, "{key} = {raw}");
         assert_eq!(read(key, &canonical).as_ref(), Ok(&canonical), "{key} is read as it is written");
         let engine = setting.form.to_engine(&canonical);
-        let seen = setting.form.from_engine(&engine);
+        let seen = setting.form.read_engine(&engine);
         assert!(setting.form.is_met(seen.as_ref(), &canonical), "{key}: {engine} is read as {seen:?}");
         tried.insert(key);
     }

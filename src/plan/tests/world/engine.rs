@@ -58,7 +58,7 @@ impl World {
                 self.latest = self.intent.entry.clone();
             }
             Step::Record(RecordStep::RollBack { from, to, reason, message, .. }) => {
-                self.roll_back(*from, to, *reason, message)
+                self.roll_back(*from, to, *reason, message);
             }
             Step::Record(
                 RecordStep::Image { .. }
