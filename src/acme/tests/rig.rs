@@ -375,9 +375,8 @@ async fn pass_on(
         if std::mem::take(&mut proxy.loses_account) {
             return Ok(problem(StatusCode::BAD_REQUEST, "accountDoesNotExist", "unknown account", None));
         }
-        proxy.orders += 1;
-        proxy.replaced.extend(replaces.clone());
         if let Some(seconds) = proxy.refuses_for {
+            proxy.orders += 1;
             let told = "too many certificates already issued";
             return Ok(problem(StatusCode::TOO_MANY_REQUESTS, "rateLimited", told, Some(seconds)));
         }
@@ -390,6 +389,11 @@ async fn pass_on(
     let mut body = body.collect().await?.to_bytes();
     let is_held = {
         let mut proxy = proxy.lock().unwrap();
+        // A request that pebble refused for its nonce is sent again, and is no other order.
+        if is_order && head.status.is_success() {
+            proxy.orders += 1;
+            proxy.replaced.extend(replaces.clone());
+        }
         let holds =
             !proxy.hold_after.is_empty() && path.starts_with(&proxy.hold_after) && head.status.is_success();
         proxy.is_held |= holds;
