@@ -12,7 +12,9 @@ use abide::model::container::{ContainerOptions, ContainerSpec, Secret};
 use abide::model::desired::{Entry, Image};
 use abide::model::memory::{Good, Memory};
 use abide::model::name::{ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use abide::model::observed::{ContainerState, EngineHealth, Observed, Readiness, SeenContainer, SeenMounts};
+use abide::model::observed::{
+    ContainerState, EngineHealth, Observed, ObservedContainer, ObservedMounts, Readiness,
+};
 use abide::model::spec::{HealthSpec, Publish, Update};
 use abide::model::status::Condition;
 use abide::model::time::Timestamp;
@@ -157,9 +159,9 @@ fn options(variables: usize) -> ContainerOptions {
 }
 
 /// The container as the engine describes it after `spec` was created and started.
-fn container(spec: &ContainerSpec) -> SeenContainer {
+fn container(spec: &ContainerSpec) -> ObservedContainer {
     let options = &spec.options;
-    SeenContainer {
+    ObservedContainer {
         id: "c".repeat(64),
         name: options.name.to_string(),
         image: Some(spec.image.clone()),
@@ -170,7 +172,7 @@ fn container(spec: &ContainerSpec) -> SeenContainer {
         command: options.command.clone().unwrap_or_default(),
         env: options.env.clone(),
         published: options.ports().map(|port| port.canonical().to_string()).collect(),
-        mounts: SeenMounts::default(),
+        mounts: ObservedMounts::default(),
         settings: Default::default(),
         attachments: options.attachments(),
         extra_hosts: Vec::new(),

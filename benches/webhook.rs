@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use abide::api::ManifestState;
 use abide::api::inbox::RecordInbox;
-use abide::api::serve::{Limits, serve_tcp};
+use abide::api::serve::{ServeLimits, serve_tcp};
 use abide::api::webhook::{WebhookLimits, WebhookState, routes};
 use abide::manifest_dir;
 use abide::model::desired::Hint;
@@ -83,7 +83,7 @@ async fn serve(folder: &Path, handles: &Handles, stop: CancellationToken) -> Soc
     let router = routes(WebhookState::new(inbox, now, WebhookLimits::default()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve_tcp(listener, router, Limits::default(), stop));
+    tokio::spawn(serve_tcp(listener, router, ServeLimits::default(), stop));
     address
 }
 

@@ -37,8 +37,8 @@ use crate::model::time::Timestamp;
 use crate::record::{self, Handles, SESSIONS};
 use crate::secret;
 use answers::Answers;
-use assign::{Assigner, Refusals};
-use link::{Link, Told};
+use assign::{Assigner, RefusedEnvironments};
+use link::{ControllerLink, LastReported};
 use policy::Policy;
 use reporter::{IsObserved, ListLeft, Reporter};
 use server::Server;
@@ -49,7 +49,7 @@ const POLICY: &str = "policy.toml";
 
 /// The options of an agent.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct AgentOptions {
     /// The folder of its record and its policy.
     pub folder: PathBuf,
     /// The controller, such as `https://ci.example.com`.
@@ -77,7 +77,7 @@ pub struct Options {
 ///
 /// # Errors
 /// Returns an error with a message for users if the agent cannot be started.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     // This comes first, so that a signal during the start still ends the agent in order.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let agent = Agent::start(options).await?;
@@ -102,7 +102,7 @@ pub struct Agent {
     pub handles: Handles,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
-    running: controller::Running,
+    running: controller::ShutdownHandle,
 }
 
 impl Agent {
@@ -111,7 +111,7 @@ impl Agent {
     /// # Errors
     /// Fails on the folder of a controller, a record that another agent holds, an invalid policy, or a port
     /// in use.
-    pub async fn start(options: Options) -> anyhow::Result<Self> {
+    pub async fn start(options: AgentOptions) -> anyhow::Result<Self> {
         let server = Server::new(&options.server, &options.token, options.ca.as_deref())?;
         warn_of_an_open_token(&options);
         let policy = Arc::new(read_policy(&options)?);
@@ -145,7 +145,7 @@ impl Agent {
             resync: options.resync,
             mount_policy: mount_policy(&policy),
         });
-        let refusals = Refusals::default();
+        let refusals = RefusedEnvironments::default();
         let assigner =
             Assigner { replica: handles.replica.clone(), policy, manifests, refusals: refusals.clone() };
         let reporter = Arc::new(reporter(&handles, refusals, controller.clone()));
@@ -153,7 +153,7 @@ impl Agent {
         let stop = CancellationToken::new();
         info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide \
             agent started");
-        let link = Link {
+        let link = ControllerLink {
             server,
             instance,
             epoch,
@@ -161,7 +161,7 @@ impl Agent {
             assigner,
             reporter,
             answers,
-            told: Told::default(),
+            told: LastReported::default(),
             grant: grant.clone(),
         };
         let alone = go_on_alone(grant, options.alone_after, stop.clone());
@@ -207,7 +207,11 @@ fn mount_policy(policy: &Arc<Policy>) -> MountPolicy {
     MountPolicy::new(move |path| policy.bind(path))
 }
 
-fn reporter(handles: &Handles, refusals: Refusals, controller: controller::Controller) -> Reporter {
+fn reporter(
+    handles: &Handles,
+    refusals: RefusedEnvironments,
+    controller: controller::Controller,
+) -> Reporter {
     let (seen, replica) = (controller.clone(), handles.replica.clone());
     let is_observed: IsObserved = Box::new(move |environment| seen.look(environment).is_observed);
     let status = handles.status.clone();
@@ -255,13 +259,13 @@ fn refuse_controllers(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn warn_of_an_open_token(options: &Options) {
+fn warn_of_an_open_token(options: &AgentOptions) {
     if let Some(why) = options.token_file.as_deref().and_then(secret::exposure) {
         warn!("{why}");
     }
 }
 
-fn read_policy(options: &Options) -> anyhow::Result<Policy> {
+fn read_policy(options: &AgentOptions) -> anyhow::Result<Policy> {
     let own: Vec<_> = std::iter::once(options.folder.clone()).chain(options.token_file.clone()).collect();
     match &options.policy {
         Some(path) => Ok(Policy::read(path, own)?),

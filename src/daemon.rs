@@ -27,9 +27,9 @@ use tracing::{info, warn};
 use crate::api::access::Access;
 use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
-use crate::api::agent::Desk;
+use crate::api::agent::AgentHub;
 use crate::api::inbox::RecordInbox;
-use crate::api::page::{Commits, Listener, Pages};
+use crate::api::page::{Commits, PageListener, Pages};
 use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
 use crate::api::{self, ApiState, ControllerError, Liveness, LogStream, ManifestState};
@@ -39,20 +39,20 @@ use crate::manifest_dir::{self, LoadError, Loaded};
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::container::Secret;
 use crate::model::logs::LogOptions;
-use crate::model::look::Look;
+use crate::model::look::PollStatus;
 use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{self, Handles};
-use crate::registry::Client;
-use images::Registries;
+use crate::registry::RegistryClient;
+use images::TunnelRegistries;
+use network::BoundListener;
 pub use network::Encryption;
-use network::Network;
 use systemd::StopSignals;
 
 /// Options of a daemon.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct DaemonOptions {
     /// The folder of the manifest, the record and the socket.
     pub desired_state: PathBuf,
     /// The address of webhooks and the API.
@@ -93,7 +93,7 @@ fn listed(error: LoadError) -> anyhow::Error {
 ///
 /// # Errors
 /// It cannot be started; the error is a sentence for users.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     // First, so that a signal during the start still stops the daemon in order.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let daemon = Daemon::start(options).await?;
@@ -123,9 +123,9 @@ pub struct Daemon {
     socket: PathBuf,
     stop: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
-    running: controller::Running,
+    running: controller::ShutdownHandle,
     feedback: Feedback,
-    desk: Desk,
+    desk: AgentHub,
     pages: Arc<Pages>,
 }
 
@@ -134,11 +134,11 @@ impl Daemon {
     ///
     /// # Errors
     /// An invalid manifest, a record that another daemon holds, an address in use.
-    pub async fn start(options: Options) -> anyhow::Result<Self> {
+    pub async fn start(options: DaemonOptions) -> anyhow::Result<Self> {
         let folder = options.desired_state;
         let loaded = load_manifest(&folder)?;
         let handles = open_record(&folder)?;
-        let network = Network::open(options.listen, &options.encryption, &folder).await?;
+        let network = BoundListener::open(options.listen, &options.encryption, &folder).await?;
         let socket = socket_path(&folder);
         let unix = serve::bind_unix(&socket)?;
         let (address, scheme) = (network.address()?, network.scheme());
@@ -179,7 +179,7 @@ impl Daemon {
         let agents = desk.clone();
         controller.watch_promotions(move |agent| agents.presence(agent).connected);
         state.pin = network.pin();
-        let listener = Listener { address, is_tls: network.scheme() == "https" };
+        let listener = PageListener { address, is_tls: network.scheme() == "https" };
         let history = Arc::new(History { controller: controller.clone() });
         let pages = Arc::new(Pages::new(listener, history));
         state.pages = Arc::clone(&pages);
@@ -283,17 +283,17 @@ fn clock() -> Timestamp {
 }
 
 fn images(manifest: &watch::Receiver<Arc<ManifestState>>) -> Arc<dyn api::agent::Images> {
-    Arc::new(Registries { client: Client::default(), manifest: manifest.clone() })
+    Arc::new(TunnelRegistries { client: RegistryClient::default(), manifest: manifest.clone() })
 }
 
 fn api_state(
     handles: &Handles,
     manifest: watch::Receiver<Arc<ManifestState>>,
     logs_dir: PathBuf,
-    controller: Option<Arc<dyn api::Controller>>,
+    controller: Option<Arc<dyn api::ControllerApi>>,
 ) -> ApiState {
     ApiState {
-        desk: Desk::new(handles.hearer.clone(), manifest.clone(), clock),
+        desk: AgentHub::new(handles.hearer.clone(), manifest.clone(), clock),
         images: controller.is_some().then(|| images(&manifest)),
         manifest,
         writer: handles.writer.clone(),
@@ -327,8 +327,8 @@ fn webhooks(state: &mut ApiState, deliveries: feedback::Tally) -> Router {
 /// Serves everything: on the socket for local users, and on the network for tokens. Webhooks are
 /// outside of that access control, because they authenticate themselves.
 fn listen(
-    network: Network,
-    listener: Listener,
+    network: BoundListener,
+    listener: PageListener,
     unix: UnixListener,
     state: ApiState,
     hooks: Router,
@@ -379,7 +379,7 @@ struct Loop {
     notices: Vec<String>,
 }
 
-impl api::Controller for Loop {
+impl api::ControllerApi for Loop {
     fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
         self.controller.containers(environment)
     }
@@ -409,7 +409,7 @@ impl api::Controller for Loop {
         Liveness { engine: observed.is_some(), observed, resync: self.controller.resync() }
     }
 
-    fn look(&self, environment: &EnvironmentName) -> Look {
+    fn look(&self, environment: &EnvironmentName) -> PollStatus {
         self.controller.look(environment)
     }
 

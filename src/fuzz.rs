@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
-use crate::api::webhook::{self, Delivery, Event};
+use crate::api::webhook::{self, VerifiedDelivery, WebhookEvent};
 use crate::cli::client::sse::{Parser, ServerEvent};
 use crate::context::ignore::IgnoreRules;
 use crate::context::pack::check_archive;
@@ -31,10 +31,10 @@ use crate::model::time::Timestamp;
 use crate::registry::{challenge, client, platforms, retry_after};
 
 /// A target by its name, as `fuzz/` and its corpus name it.
-pub type Target = (&'static str, fn(&[u8]));
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [FuzzTarget; 8] = [
     ("webhook", webhook),
     ("manifest", manifest),
     ("link", link),
@@ -124,14 +124,14 @@ fn prove(provider: Provider, headers: &mut HeaderMap, body: &[u8]) {
     }
 }
 
-fn is_tame(delivery: &Delivery) {
-    let Delivery { id, repository, by, event } = delivery;
+fn is_tame(delivery: &VerifiedDelivery) {
+    let VerifiedDelivery { id, repository, by, event } = delivery;
     assert!(id.as_ref().is_none_or(|id| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic())));
     assert!(repository.as_deref().is_none_or(is_safe_to_show) && is_safe_to_show(by));
     match event {
-        Event::Ping => {}
-        Event::Ignored(reason) => assert!(is_safe_to_show(reason), "{reason:?}"),
-        Event::Push(changes) => {
+        WebhookEvent::Ping => {}
+        WebhookEvent::Ignored(reason) => assert!(is_safe_to_show(reason), "{reason:?}"),
+        WebhookEvent::Push(changes) => {
             assert!(!changes.is_empty());
             for change in changes {
                 assert!(is_safe_to_show(&change.raw_ref), "{change:?}");

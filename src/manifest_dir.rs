@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::container::Secret;
 use crate::model::env_file::EnvFile;
-use crate::model::manifest::{Parsed, Problem, Problems, SourceFile, parse_with_places};
+use crate::model::manifest::{ParsedManifest, Problem, Problems, SourceFile, parse_with_places};
 use crate::model::spec::{FrontSpec, Manifest, SecretRef};
 use crate::secret::{self, SecretError};
 
@@ -43,7 +43,7 @@ pub struct Loaded {
     /// The declarations.
     pub manifest: Manifest,
     /// The folder's state just before it was read.
-    pub stamp: Stamp,
+    pub stamp: FolderStamp,
 }
 
 /// Why a desired-state folder has no usable manifest.
@@ -120,7 +120,7 @@ pub fn load_text(folder: &Path) -> Result<Manifest, LoadError> {
     read_folder(folder).map(|(parsed, _)| parsed.manifest)
 }
 
-fn read_folder(folder: &Path) -> Result<(Parsed, Stamp), LoadError> {
+fn read_folder(folder: &Path) -> Result<(ParsedManifest, FolderStamp), LoadError> {
     // Taken first, so that an edit during the read changes the next stamp.
     let stamp = stamp(folder);
     let names = manifest_files(folder).map_err(|source| match source.kind() {
@@ -134,7 +134,7 @@ fn read_folder(folder: &Path) -> Result<(Parsed, Stamp), LoadError> {
     Ok((parsed, stamp))
 }
 
-fn read_all(folder: &Path, names: &[OsString]) -> Result<Parsed, Problems> {
+fn read_all(folder: &Path, names: &[OsString]) -> Result<ParsedManifest, Problems> {
     let (mut files, mut unread) = (Vec::new(), Vec::new());
     for name in names {
         match read_file(&folder.join(name)) {
@@ -198,7 +198,7 @@ fn read_file(path: &Path) -> Result<String, Problem> {
 }
 
 fn secret_problems(
-    parsed: &Parsed,
+    parsed: &ParsedManifest,
     read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
 ) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -216,7 +216,7 @@ fn secret_problems(
     found
 }
 
-fn env_file_problems(parsed: &Parsed) -> Vec<Problem> {
+fn env_file_problems(parsed: &ParsedManifest) -> Vec<Problem> {
     let problem = |(place, file): (String, EnvFile)| {
         let error = secret::read_env_file(&file, &mut BTreeMap::new()).err()?;
         Some(parsed.places.problem(&place, error.to_string()))
@@ -241,7 +241,7 @@ fn place_of(named: &SecretRef) -> String {
     }
 }
 
-fn overlay_problems(parsed: &Parsed) -> Vec<Problem> {
+fn overlay_problems(parsed: &ParsedManifest) -> Vec<Problem> {
     let mut found = Vec::new();
     for (path, overlay) in parsed.manifest.overlays() {
         let from = overlay.from.display();
@@ -255,7 +255,7 @@ fn overlay_problems(parsed: &Parsed) -> Vec<Problem> {
     found
 }
 
-fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
+fn certificate_problems(parsed: &ParsedManifest) -> Vec<Problem> {
     let all = parsed.manifest.front.iter().flat_map(FrontSpec::certificate_files);
     let files = all.flat_map(|(table, certificate, files)| {
         let key = format!("{table}.key");
@@ -280,7 +280,7 @@ fn certificate_problems(parsed: &Parsed) -> Vec<Problem> {
 /// The metadata of a folder's manifest files. A different stamp means that the manifest may have
 /// changed; a stamp is cheap enough to take every few seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<FileStamp>);
+pub struct FolderStamp(Vec<FileStamp>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileStamp {
@@ -296,7 +296,7 @@ struct FileStamp {
 
 /// Returns the state of `folder`'s manifest files. A folder or file that cannot be inspected counts
 /// as absent; [`load`] reports the reason.
-pub fn stamp(folder: &Path) -> Stamp {
+pub fn stamp(folder: &Path) -> FolderStamp {
     let names = manifest_files(folder).unwrap_or_default();
     let stamp_of = |name: OsString| {
         let found = std::fs::metadata(folder.join(&name)).ok()?;
@@ -308,7 +308,7 @@ pub fn stamp(folder: &Path) -> Stamp {
             changed: (found.ctime(), found.ctime_nsec()),
         })
     };
-    Stamp(names.into_iter().filter_map(stamp_of).collect())
+    FolderStamp(names.into_iter().filter_map(stamp_of).collect())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::server::{Asker, Body, streamed, whole};
+use super::server::{BoxBody, ControllerClient, streamed, whole};
 use crate::controller::Controller;
 use crate::model::link::{Ask, FAILED, Question};
 use crate::model::name::EnvironmentName;
@@ -32,7 +32,7 @@ impl Answers {
     }
 
     /// Starts to answer in the background. The answer ends with its connection.
-    pub(super) fn begin(&self, asker: Asker, ask: Ask) {
+    pub(super) fn begin(&self, asker: ControllerClient, ask: Ask) {
         let answers = self.clone();
         self.tasks.spawn(async move {
             let _permit = answers.permits.acquire().await;
@@ -48,7 +48,7 @@ impl Answers {
         });
     }
 
-    async fn to(&self, environment: &EnvironmentName, question: Question) -> Result<Body, String> {
+    async fn to(&self, environment: &EnvironmentName, question: Question) -> Result<BoxBody, String> {
         match question {
             Question::Plan => {
                 let plan = self.controller.preview(environment).await?;

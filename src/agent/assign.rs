@@ -14,7 +14,7 @@ use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
-use crate::record::{Kept, NotTaken, RecordError, Replica};
+use crate::record::{KeptAssignment, RecordError, Replica, ReplicaRejection};
 
 /// Applies assignments.
 pub(super) struct Assigner {
@@ -22,12 +22,12 @@ pub(super) struct Assigner {
     pub(super) policy: Arc<Policy>,
     /// The manifest of the reconcile loop.
     pub(super) manifests: watch::Sender<Arc<Manifest>>,
-    pub(super) refusals: Refusals,
+    pub(super) refusals: RefusedEnvironments,
 }
 
 /// The refused part of the assignment, by environment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refusals(Arc<Mutex<BTreeMap<EnvironmentName, Refusal>>>);
+pub(super) struct RefusedEnvironments(Arc<Mutex<BTreeMap<EnvironmentName, Refusal>>>);
 
 /// The reason why an assigned environment is refused. Its containers keep running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Refusal {
     pub(super) since: Timestamp,
 }
 
-impl Refusals {
+impl RefusedEnvironments {
     /// The refusal of an environment, if it is refused.
     pub(super) fn of(&self, environment: &EnvironmentName) -> Option<Refusal> {
         self.all().get(environment).cloned()
@@ -156,8 +156,8 @@ impl Assigner {
 }
 
 /// Returns the manifest for the reconcile loop of this host, from the stored assignment.
-pub(super) fn manifest(kept: Kept, policy: &Policy) -> Manifest {
-    let Kept { network, environments } = kept;
+pub(super) fn manifest(kept: KeptAssignment, policy: &Policy) -> Manifest {
+    let KeptAssignment { network, environments } = kept;
     let allowed =
         environments.into_iter().filter(|(_, spec)| policy.objection(&network, spec, &[]).is_none());
     let here = allowed.map(|(name, spec)| {
@@ -208,9 +208,9 @@ impl Refusal {
         Self { reason, message, generation, mark, since: SystemTime::now().into() }
     }
 
-    fn of_record(environment: &EnvironmentName, why: NotTaken, of: Option<&Sent>) -> Self {
+    fn of_record(environment: &EnvironmentName, why: ReplicaRejection, of: Option<&Sent>) -> Self {
         let (generation, message) = match why {
-            NotTaken::Behind { here, sent } => (
+            ReplicaRejection::Behind { here, sent } => (
                 here,
                 format!(
                     "the record is at generation {sent}, but this host is at generation {here} and keeps \
@@ -218,7 +218,7 @@ impl Refusal {
                     `abide set` to record what {environment} should run, as a later generation"
                 ),
             ),
-            NotTaken::Forked(generation) => (
+            ReplicaRejection::Forked(generation) => (
                 generation,
                 format!(
                     "generation {generation} of the record differs from the one on this host, which \

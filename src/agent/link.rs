@@ -13,7 +13,7 @@ use super::answers::Answers;
 use super::assign::Assigner;
 use super::lines::Lines;
 use super::reporter::{ReportError, Reporter};
-use super::server::{AskError, Asker, Server};
+use super::server::{AskError, ControllerClient, Server};
 use crate::controller::Grant;
 use crate::model::error::chain;
 use crate::model::link::{Assignment, Hello, ToAgent, VERSION};
@@ -31,17 +31,17 @@ const PAUSE_AFTER_OUTRANKED: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// Maintains the link.
-pub(super) struct Link {
+pub(super) struct ControllerLink {
     pub(super) server: Server,
     pub(super) instance: String,
     /// The number of the first session.
     pub(super) epoch: u64,
     /// Sends requests to the controller, while the link is up.
-    pub(super) up: watch::Sender<Option<Asker>>,
+    pub(super) up: watch::Sender<Option<ControllerClient>>,
     pub(super) assigner: Assigner,
     pub(super) reporter: Arc<Reporter>,
     pub(super) answers: Answers,
-    pub(super) told: Told,
+    pub(super) told: LastReported,
     /// Allows acting on the record once the controller has answered.
     pub(super) grant: Grant,
 }
@@ -49,9 +49,9 @@ pub(super) struct Link {
 /// The last logged reason for a missing link. A repeated reason is not logged with every attempt; a new
 /// reason is, such as the controller's new key after its restart.
 #[derive(Debug, Default)]
-pub(super) struct Told(Option<String>);
+pub(super) struct LastReported(Option<String>);
 
-impl Told {
+impl LastReported {
     fn is_news(&mut self, why: &str, failures: u32) -> bool {
         let last = self.0.replace(why.to_owned());
         failures <= 1 || last.as_deref() != Some(why)
@@ -84,7 +84,7 @@ enum End {
     Report(#[source] ReportError),
 }
 
-impl Link {
+impl ControllerLink {
     /// Maintains the link until stopped.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0;
@@ -153,7 +153,7 @@ impl Link {
     }
 
     /// Handles the controller's messages until the stream ends.
-    async fn listen(&self, mut lines: Lines<hyper::body::Incoming>, asker: &Asker) -> End {
+    async fn listen(&self, mut lines: Lines<hyper::body::Incoming>, asker: &ControllerClient) -> End {
         loop {
             let line = match tokio::time::timeout(SILENCE, lines.next()).await {
                 Ok(Ok(Some(line))) => line,
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_once_and_so_is_the_next() {
-        let mut told = Told::default();
+        let mut told = LastReported::default();
         assert!(told.is_news("the controller ended the session", 1));
         assert!(told.is_news("another key", 2));
         assert!(!told.is_news("another key", 3));

@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
-use super::assign::{Refusal, Refusals};
-use super::server::{AskError, Asker};
+use super::assign::{Refusal, RefusedEnvironments};
+use super::server::{AskError, ControllerClient};
 use crate::model::error::chain;
-use crate::model::link::{Assignment, Heard, LeftThere, Receipt, Report, Reported};
+use crate::model::link::{Assignment, LeftThere, Receipt, Report, ReportCursor, Reported};
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason, Status};
-use crate::record::{Bell, Bells, DesiredReader, RecordError, StatusReader};
+use crate::record::{DesiredReader, RecordError, StatusReader, Wakeup, Wakeups};
 
 /// Changes that come within this time are reported together.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
@@ -35,9 +35,9 @@ pub(super) struct Reporter {
     pub(super) instance: String,
     pub(super) status: StatusReader,
     pub(super) desired: DesiredReader,
-    pub(super) bells: Bells,
-    pub(super) refusals: Refusals,
-    pub(super) state: Mutex<State>,
+    pub(super) bells: Wakeups,
+    pub(super) refusals: RefusedEnvironments,
+    pub(super) state: Mutex<ReporterState>,
     /// Notified about news that no wakeup of the record covers.
     pub(super) news: Notify,
     /// Whether an environment has been reconciled since this process started.
@@ -52,9 +52,9 @@ pub(super) type ListLeft = Box<dyn Fn() -> Option<LeftThere> + Send + Sync>;
 
 /// The progress of the controller's acknowledgements.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct ReporterState {
     /// By environment of the last assignment.
-    heard: BTreeMap<EnvironmentName, Heard>,
+    heard: BTreeMap<EnvironmentName, ReportCursor>,
     /// The environments that changed since the last report.
     changed: BTreeSet<EnvironmentName>,
     /// The leftovers in the last report.
@@ -79,7 +79,7 @@ impl Reporter {
     /// Begins a session. Acknowledgements from an earlier session do not count, because the controller may
     /// have been replaced since.
     pub(super) fn begin(&self) {
-        *self.state() = State::default();
+        *self.state() = ReporterState::default();
     }
 
     /// Notes the assignment, and how much the controller has acknowledged of it. Everything in it is
@@ -111,7 +111,7 @@ impl Reporter {
     }
 
     /// Reports for as long as a session lasts, and returns why it ended.
-    pub(super) async fn run(self: Arc<Self>, asker: Asker, epoch: u64) -> ReportError {
+    pub(super) async fn run(self: Arc<Self>, asker: ControllerClient, epoch: u64) -> ReportError {
         let mut bells = self.bells.subscribe();
         let mut sequence = 0;
         // No wakeup covers containers that belong to no environment of this host.
@@ -146,11 +146,13 @@ impl Reporter {
         }
     }
 
-    fn hear(&self, bell: Bell) {
+    fn hear(&self, bell: Wakeup) {
         let environment = match bell {
-            Bell::Desired(environment) | Bell::Status(environment) | Bell::Event(environment) => environment,
+            Wakeup::Desired(environment) | Wakeup::Status(environment) | Wakeup::Event(environment) => {
+                environment
+            }
             // The controller judges promotions, and agents collect no evidence.
-            Bell::Evidence(_) => return,
+            Wakeup::Evidence(_) => return,
         };
         self.state().changed.insert(environment);
     }
@@ -197,7 +199,11 @@ impl Reporter {
         is_news.then_some(left)
     }
 
-    fn of(&self, environment: &EnvironmentName, heard: &Heard) -> Result<Option<Reported>, RecordError> {
+    fn of(
+        &self,
+        environment: &EnvironmentName,
+        heard: &ReportCursor,
+    ) -> Result<Option<Reported>, RecordError> {
         let refusal = self.refusals.of(environment);
         let reported = of(&self.status, &self.desired, environment, heard, &self.instance)?;
         Ok(match (reported, refusal) {
@@ -215,7 +221,7 @@ impl Reporter {
         })
     }
 
-    async fn send(&self, asker: &Asker, report: &Report) -> Result<Receipt, AskError> {
+    async fn send(&self, asker: &ControllerClient, report: &Report) -> Result<Receipt, AskError> {
         let response = asker.post("/api/v1/agent/report", report).await?;
         let receipt = http_body_util::Limited::new(response.into_body(), LONGEST_RECEIPT).collect().await;
         // An invalid receipt acknowledges nothing; the next report repeats the content.
@@ -234,7 +240,7 @@ impl Reporter {
         state.changed.extend(full.map(|one| one.status.environment.clone()));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReporterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -249,13 +255,13 @@ pub(super) fn of(
     status: &StatusReader,
     desired: &DesiredReader,
     environment: &EnvironmentName,
-    heard: &Heard,
+    heard: &ReportCursor,
     instance: &str,
 ) -> Result<Option<Reported>, RecordError> {
     let Some(said) = status.status(environment)? else { return Ok(None) };
     let history = status.history(environment)?.into_iter().take(OUTCOMES);
     let outcomes = history.filter_map(|kept| Some((kept.entry.generation, kept.outcome?))).collect();
-    let heard = if heard.instance == instance { heard.clone() } else { Heard::default() };
+    let heard = if heard.instance == instance { heard.clone() } else { ReportCursor::default() };
     // The last acknowledged event may have happened again since.
     let after = heard.event.saturating_sub(1);
     let mut events = status.events(Some(environment), Some(after), usize::MAX)?;

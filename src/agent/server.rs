@@ -40,7 +40,7 @@ const FRAME: u32 = 256 * 1024;
 const LONGEST_REFUSAL: usize = 16 * 1024;
 
 /// A body that is sent to the controller.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type BoxBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The address of the controller, and the agent's credentials.
 pub(super) struct Server {
@@ -120,12 +120,12 @@ impl Server {
     }
 
     /// Connects.
-    pub(super) async fn dial(&self) -> io::Result<Line> {
+    pub(super) async fn dial(&self) -> io::Result<ControllerConnection> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the connection timed out");
         tokio::time::timeout(PATIENCE * 2, self.connect()).await.map_err(late)?
     }
 
-    async fn connect(&self) -> io::Result<Line> {
+    async fn connect(&self) -> io::Result<ControllerConnection> {
         match &self.tls {
             Some(connector) => {
                 let stream = connector.connect(&self.host, self.port).await.map_err(io::Error::other)?;
@@ -139,7 +139,7 @@ impl Server {
         }
     }
 
-    async fn speak<S>(&self, stream: S) -> io::Result<Line>
+    async fn speak<S>(&self, stream: S) -> io::Result<ControllerConnection>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -162,15 +162,15 @@ impl Server {
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.token.expose()));
         let mut bearer = bearer.map_err(|_| io::Error::other("the token contains invalid characters"))?;
         bearer.set_sensitive(true);
-        let asker = Asker { sender, bearer, base: self.url.clone() };
-        Ok(Line { asker, _connection: HangUp(ended) })
+        let asker = ControllerClient { sender, bearer, base: self.url.clone() };
+        Ok(ControllerConnection { asker, _connection: HangUp(ended) })
     }
 }
 
 /// A connection, for as long as this lives.
-pub(super) struct Line {
+pub(super) struct ControllerConnection {
     /// Sends requests on it.
-    pub(super) asker: Asker,
+    pub(super) asker: ControllerClient,
     _connection: HangUp,
 }
 
@@ -184,8 +184,8 @@ impl Drop for HangUp {
 
 /// Sends requests to the controller. Cheap to clone; requests do not wait for each other.
 #[derive(Clone)]
-pub(super) struct Asker {
-    sender: SendRequest<Body>,
+pub(super) struct ControllerClient {
+    sender: SendRequest<BoxBody>,
     bearer: HeaderValue,
     base: String,
 }
@@ -212,7 +212,7 @@ pub(super) enum AskError {
     Unsendable(#[source] hyper::http::Error),
 }
 
-impl Asker {
+impl ControllerClient {
     /// Posts a document.
     pub(super) async fn post<T: Serialize>(
         &self,
@@ -231,7 +231,7 @@ impl Asker {
         method: Method,
         path: &str,
         headers: HeaderMap,
-        body: Body,
+        body: BoxBody,
     ) -> Result<Response<Incoming>, AskError> {
         let response = tokio::time::timeout(PATIENCE, self.ask(method, path, headers, body));
         let response = response.await.map_err(|_| AskError::Silent)??;
@@ -251,7 +251,7 @@ impl Asker {
         method: Method,
         path: &str,
         headers: HeaderMap,
-        body: Body,
+        body: BoxBody,
     ) -> Result<Response<Incoming>, AskError> {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base)).body(body);
         let mut request = request.map_err(AskError::Unsendable)?;
@@ -264,12 +264,12 @@ impl Asker {
 }
 
 /// A complete body.
-pub(super) fn whole(bytes: Bytes) -> Body {
+pub(super) fn whole(bytes: Bytes) -> BoxBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A streamed body.
-pub(super) fn streamed<S>(pieces: S) -> Body
+pub(super) fn streamed<S>(pieces: S) -> BoxBody
 where
     S: TryStream<Ok = Bytes, Error = io::Error> + Send + 'static,
     S: futures::Stream<Item = Result<Bytes, io::Error>>,

@@ -8,17 +8,17 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::assign::{Assigner, Refusals};
+use super::assign::{Assigner, RefusedEnvironments};
 use super::policy::Policy;
 use super::reporter;
-use crate::model::desired::{Entry, Forget, GoBack, Hold, Image, LeftOn, Origin, Outcome};
+use crate::model::desired::{Entry, Forget, Hold, Image, LeftOn, Origin, Outcome, RollbackRequest};
 use crate::model::event::{Event, EventKind};
-use crate::model::link::{Assigned, Assignment, ForgetThere, Heard, Report, Reported, ToAgent};
+use crate::model::link::{Assigned, Assignment, ForgetThere, Report, ReportCursor, Reported, ToAgent};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
-use crate::record::{Change, Handles, NotTaken, open};
+use crate::record::{Change, Handles, ReplicaRejection, open};
 
 fn prod() -> EnvironmentName {
     EnvironmentName::new("prod").unwrap()
@@ -105,7 +105,7 @@ fn home() -> Home {
 /// The environments that an agent's loop runs after it applied `line`, and why others are refused.
 async fn taken(agent: &Home, line: &str) -> (Vec<String>, Vec<String>) {
     let (manifests, manifest) = watch::channel(Arc::new(Manifest::default()));
-    let refusals = Refusals::default();
+    let refusals = RefusedEnvironments::default();
     let policy = Arc::new(Policy::standard(Vec::new()));
     let replica = agent.handles.replica.clone();
     let assigner = Assigner { replica, policy, manifests, refusals: refusals.clone() };
@@ -194,7 +194,7 @@ async fn a_copy_takes_what_is_newer_knows_images_by_its_own_names_and_never_goes
     let third = assignment(&controller.handles);
     assert!(take(&third).await.is_empty());
     assert_eq!(copied().image, Some(pulled(1)), "an image that was met is known at once");
-    let behind = NotTaken::Behind { here: Generation(3), sent: Generation(1) };
+    let behind = ReplicaRejection::Behind { here: Generation(3), sent: Generation(1) };
     assert_eq!(take(&first).await.get(&prod()), Some(&behind));
     assert_eq!(copied().generation, Generation(3));
 
@@ -203,7 +203,7 @@ async fn a_copy_takes_what_is_newer_knows_images_by_its_own_names_and_never_goes
         fork.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
     }
     let forked = take(&assignment(&fork.handles)).await;
-    assert_eq!(forked.get(&prod()), Some(&NotTaken::Forked(Generation(3))));
+    assert_eq!(forked.get(&prod()), Some(&ReplicaRejection::Forked(Generation(3))));
     assert_eq!(copied().image, Some(pulled(1)));
 }
 
@@ -299,7 +299,7 @@ async fn a_rollback_is_proposed_by_the_copy_and_recorded_once() {
         controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
     }
     agent.handles.replica.accept(assignment(&controller.handles), BTreeSet::new()).await.unwrap();
-    let back = GoBack {
+    let back = RollbackRequest {
         from: Generation(2),
         image: pulled(1),
         revision: None,
@@ -313,7 +313,7 @@ async fn a_rollback_is_proposed_by_the_copy_and_recorded_once() {
     assert_eq!(here.entry.generation, Generation(2), "the copy does not move by itself");
     agent.handles.status_writer.report(&status(2, Reason::RolledBack), &Default::default()).await.unwrap();
     for sequence in [1, 1, 2, 3] {
-        deliver(&controller.handles, report(&agent.handles, &Heard::default(), sequence)).await;
+        deliver(&controller.handles, report(&agent.handles, &ReportCursor::default(), sequence)).await;
     }
     let recorded = controller.handles.desired.get(&prod()).unwrap();
     assert_eq!(recorded.entry.generation, Generation(3));
@@ -328,7 +328,7 @@ async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_t
     for number in [1, 2] {
         controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
     }
-    let back = |image: Image| GoBack {
+    let back = |image: Image| RollbackRequest {
         from: Generation(2),
         image,
         revision: Some(CommitId::new("a".repeat(40)).unwrap()),
@@ -346,7 +346,7 @@ async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_t
     assert_eq!((recorded().image, recorded().revision), (Some(image(1)), None), "as it was recorded");
 }
 
-fn going_back(sequence: u64, back: GoBack) -> Report {
+fn going_back(sequence: u64, back: RollbackRequest) -> Report {
     let status = status(2, Reason::RolledBack);
     let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
     Report {
@@ -407,7 +407,7 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
         running: Some(running),
         ..status(2, Reason::NeverReady)
     };
-    let back = GoBack {
+    let back = RollbackRequest {
         from: Generation(2),
         image: image(1),
         revision: None,
@@ -478,13 +478,13 @@ async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
     assert_eq!(kept(), [None, Some(failed()), Some(Outcome::Ready)], "its time is over");
 }
 
-fn report(agent: &Handles, heard: &Heard, sequence: u64) -> Report {
+fn report(agent: &Handles, heard: &ReportCursor, sequence: u64) -> Report {
     let reported = reporter::of(&agent.status, &agent.desired, &prod(), heard, &agent.id).unwrap();
     let environments = reported.into_iter().collect();
     Report { instance: agent.id.clone(), epoch: 1, sequence, environments, left: None, left_volumes: None }
 }
 
-async fn deliver(controller: &Handles, report: Report) -> Option<Heard> {
+async fn deliver(controller: &Handles, report: Report) -> Option<ReportCursor> {
     let bytes = serde_json::to_vec(&report).unwrap();
     // A truncated document is invalid, and so changes nothing.
     assert!(serde_json::from_slice::<Report>(&bytes[..bytes.len() - 1]).is_err());
@@ -550,7 +550,7 @@ proptest! {
         let runtime = runtime();
         let (controller, agent) = (home(), home());
         runtime.block_on(async {
-            let (mut heard, mut sent) = (Heard::default(), Vec::new());
+            let (mut heard, mut sent) = (ReportCursor::default(), Vec::new());
             agent.handles.status_writer.report(&status(0, Reason::Unknown), &Default::default()).await.unwrap();
             for happening in happenings {
                 match happening {

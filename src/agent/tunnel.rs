@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::server::{Asker, Body, whole};
+use super::server::{BoxBody, ControllerClient, whole};
 
 /// How long a request waits for a link that is down: an interruption of a second should delay a pull by no
 /// more than that second. Engines wait longer for the first byte of a registry.
@@ -36,12 +36,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Tunnel {
     listener: TcpListener,
     address: SocketAddr,
-    link: watch::Receiver<Option<Asker>>,
+    link: watch::Receiver<Option<ControllerClient>>,
 }
 
 impl Tunnel {
     /// Listens on a port of the loopback address; zero: any that is free.
-    pub(super) async fn bind(port: u16, link: watch::Receiver<Option<Asker>>) -> std::io::Result<Self> {
+    pub(super) async fn bind(
+        port: u16,
+        link: watch::Receiver<Option<ControllerClient>>,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address, link })
@@ -73,7 +76,7 @@ impl Tunnel {
     }
 }
 
-async fn serve(stream: TcpStream, address: SocketAddr, link: watch::Receiver<Option<Asker>>) {
+async fn serve(stream: TcpStream, address: SocketAddr, link: watch::Receiver<Option<ControllerClient>>) {
     let service = service_fn(move |request| {
         let link = link.clone();
         async move { Ok::<_, Infallible>(answer(request, address, link).await) }
@@ -90,8 +93,8 @@ async fn serve(stream: TcpStream, address: SocketAddr, link: watch::Receiver<Opt
 async fn answer(
     request: Request<Incoming>,
     address: SocketAddr,
-    link: watch::Receiver<Option<Asker>>,
-) -> Response<Body> {
+    link: watch::Receiver<Option<ControllerClient>>,
+) -> Response<BoxBody> {
     if let Some(refusal) = refusal(&request, address) {
         return refusal;
     }
@@ -119,7 +122,7 @@ async fn answer(
 
 /// Only pulls, and only from this host itself, are allowed: a web page that reaches the address under
 /// another host name is not an engine.
-fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<Body>> {
+fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<BoxBody>> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let local = [address.to_string(), format!("localhost:{}", address.port())];
     if !local.iter().any(|local| local == host) {
@@ -143,19 +146,19 @@ fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<
 }
 
 /// The link, once it is up.
-async fn up(mut link: watch::Receiver<Option<Asker>>) -> Option<Asker> {
+async fn up(mut link: watch::Receiver<Option<ControllerClient>>) -> Option<ControllerClient> {
     let up = tokio::time::timeout(WAIT_FOR_LINK, link.wait_for(Option::is_some)).await;
     up.ok()?.ok()?.clone()
 }
 
-fn passed_on(response: Response<Incoming>) -> Response<Body> {
+fn passed_on(response: Response<Incoming>) -> Response<BoxBody> {
     let (mut parts, body) = response.into_parts();
     parts.version = hyper::Version::HTTP_11;
     OF_ONE_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
     Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync())
 }
 
-fn said(status: StatusCode, words: &'static str) -> Response<Body> {
+fn said(status: StatusCode, words: &'static str) -> Response<BoxBody> {
     let mut response = Response::new(whole(words.into()));
     *response.status_mut() = status;
     let headers = [("docker-distribution-api-version", "registry/2.0"), ("content-type", "application/json")];

@@ -2,7 +2,7 @@
 //!
 //! [`socket::name_caller`] and [`gate::authenticate`] identify the caller and store it as an
 //! [`Access`] in the request's extensions. `guard` runs before every route and compares that with
-//! the route's `Rule`. A request without an [`Access`] is refused.
+//! the route's `AccessRule`. A request without an [`Access`] is refused.
 
 mod failures;
 pub mod gate;
@@ -18,8 +18,8 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-pub use lease::Lease;
-pub(super) use session::Session;
+pub use lease::TokenGuard;
+pub(super) use session::SessionAccess;
 
 use super::error::ApiError;
 use crate::model::access::{Role, Token};
@@ -32,9 +32,9 @@ pub struct Access {
     role: Role,
     by: String,
     /// The token of the caller; `None` for a caller on this host's socket.
-    lease: Option<Lease>,
+    lease: Option<TokenGuard>,
     /// The session of the caller; `None` unless a browser's cookie gave the access.
-    session: Option<Session>,
+    session: Option<SessionAccess>,
 }
 
 impl Access {
@@ -45,7 +45,7 @@ impl Access {
 
     /// The holder of a token. The record then names the token and the address, in a form that is
     /// not a valid user name on this host.
-    pub(super) fn of_token(token: Token, from: Option<SocketAddr>, lease: Lease) -> Self {
+    pub(super) fn of_token(token: Token, from: Option<SocketAddr>, lease: TokenGuard) -> Self {
         let from = from.map_or_else(|| "socket".to_owned(), |from| from.ip().to_canonical().to_string());
         Self {
             role: token.role,
@@ -56,7 +56,7 @@ impl Access {
     }
 
     /// The holder of a session of the web page.
-    pub(super) fn of_session(role: Role, by: String, session: Session) -> Self {
+    pub(super) fn of_session(role: Role, by: String, session: SessionAccess) -> Self {
         Self { role, by, lease: None, session: Some(session) }
     }
 
@@ -78,12 +78,12 @@ impl Access {
     }
 
     /// The token of the caller, if it used one.
-    pub fn lease(&self) -> Option<&Lease> {
+    pub fn lease(&self) -> Option<&TokenGuard> {
         self.lease.as_ref()
     }
 
     /// The session of the caller, if a browser's cookie gave the access.
-    pub(super) fn session(&self) -> Option<&Session> {
+    pub(super) fn session(&self) -> Option<&SessionAccess> {
         self.session.as_ref()
     }
 
@@ -95,7 +95,7 @@ impl Access {
 
 /// The permission that a route requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum AccessRule {
     /// None.
     Anyone,
     /// To read.
@@ -112,7 +112,7 @@ pub(super) enum Rule {
     Local,
 }
 
-impl Rule {
+impl AccessRule {
     pub(super) fn allows(self, access: &Access, environment: Option<&EnvironmentName>) -> bool {
         let role = access.role();
         match self {
@@ -133,8 +133,8 @@ pub(super) struct NotLetIn;
 
 /// Passes a request to its handler if `rule` allows it. Refusals use constant texts, which reveal
 /// neither what was wrong with the token nor what exists behind the route.
-pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, next: Next) -> Response {
-    if rule == Rule::Anyone {
+pub(super) async fn guard(rule: AccessRule, route: &'static str, request: Request, next: Next) -> Response {
+    if rule == AccessRule::Anyone {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
@@ -144,7 +144,7 @@ pub(super) async fn guard(rule: Rule, route: &'static str, request: Request, nex
         audit(&access, &parts.method, route, environment.as_ref(), StatusCode::FORBIDDEN);
         return ApiError::forbidden().into_response();
     }
-    if !matches!(rule, Rule::Move | Rule::Judge | Rule::Administer) {
+    if !matches!(rule, AccessRule::Move | AccessRule::Judge | AccessRule::Administer) {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let method = parts.method.clone();

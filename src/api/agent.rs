@@ -11,16 +11,16 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use serde::Serialize;
 
-use super::access::{Access, Lease};
+use super::access::{Access, TokenGuard};
 use super::error::ApiError;
 use super::serve::BodyDeadline;
 use crate::model::name::{AgentName, TokenId};
 
 pub(super) use answers::answer;
 pub(super) use desk::LeftOver;
-pub use desk::{Desk, Presence};
+pub use desk::{AgentHub, Presence};
 pub(super) use registry::pull;
-pub use registry::{Images, Wanted};
+pub use registry::{Images, TunnelRequest};
 pub(super) use report::report;
 pub(super) use session::session;
 
@@ -30,7 +30,7 @@ pub struct AgentCaller {
     /// The name of its host in the manifest.
     pub agent: AgentName,
     /// Its token. Everything that is open for the agent ends with it; answers end automatically.
-    pub lease: Lease,
+    pub lease: TokenGuard,
     deadline: Option<BodyDeadline>,
 }
 
@@ -59,12 +59,12 @@ impl<S: Sync> FromRequestParts<S> for AgentCaller {
 
 /// The identity of an agent, as the controller knows it.
 #[derive(Serialize)]
-pub(super) struct Itself {
+pub(super) struct AgentIdentity {
     agent: AgentName,
     token: TokenId,
 }
 
 /// `GET /api/v1/agent/self`: lets an agent check whether its token is valid, and for which agent.
-pub(super) async fn itself(caller: AgentCaller) -> Json<Itself> {
-    Json(Itself { agent: caller.agent, token: caller.lease.id().clone() })
+pub(super) async fn itself(caller: AgentCaller) -> Json<AgentIdentity> {
+    Json(AgentIdentity { agent: caller.agent, token: caller.lease.id().clone() })
 }

@@ -12,9 +12,9 @@ use super::access::Access;
 use super::error::ApiError;
 
 /// A JSON body. An empty body counts as an empty object, because most commands need no more.
-pub(super) struct Body<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
@@ -27,9 +27,9 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
 }
 
 /// The query of a URL.
-pub(super) struct Asked<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequestParts<ApiState> for Asked<T> {
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {

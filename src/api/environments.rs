@@ -8,11 +8,11 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use super::agent::LeftOver;
-use super::body::Asked;
+use super::body::QueryParams;
 use super::error::ApiError;
-use super::find::Found;
+use super::find::FoundEnvironment;
 use super::gates::rejection_words;
-use super::view::{self, Facts};
+use super::view::{self, EnvironmentFacts};
 use super::{ApiState, ControllerError};
 use crate::model::access::Token;
 use crate::model::desired::{Entry, Forget, HistoryEntry};
@@ -43,7 +43,7 @@ pub(super) struct OverviewQuery {
 /// `GET /api/v1/environments?environment=`
 pub(super) async fn all(
     State(api): State<ApiState>,
-    Asked(query): Asked<OverviewQuery>,
+    QueryParams(query): QueryParams<OverviewQuery>,
 ) -> Result<Json<Overview>, ApiError> {
     let environments = match query.environment {
         None => api.apart(ApiState::views).await?,
@@ -58,7 +58,7 @@ pub(super) async fn all(
 /// `GET /api/v1/environments/{environment}`
 pub(super) async fn one(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
 ) -> Result<Json<EnvironmentView>, ApiError> {
     Ok(Json(api.view(&found.name)?))
 }
@@ -66,7 +66,7 @@ pub(super) async fn one(
 /// `GET /api/v1/environments/{environment}/history`
 pub(super) async fn history(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
 ) -> Result<Json<Vec<HistoryView>>, ApiError> {
     let kept = api.status.history(&found.name)?;
     Ok(Json(kept.into_iter().map(history_view).collect()))
@@ -90,8 +90,8 @@ pub(super) struct EventsQuery {
 /// `GET /api/v1/environments/{environment}/events?after=&limit=`
 pub(super) async fn events(
     State(api): State<ApiState>,
-    found: Found,
-    Asked(query): Asked<EventsQuery>,
+    found: FoundEnvironment,
+    QueryParams(query): QueryParams<EventsQuery>,
 ) -> Result<Json<Vec<Event>>, ApiError> {
     api.events(Some(&found.name), &query)
 }
@@ -99,13 +99,16 @@ pub(super) async fn events(
 /// `GET /api/v1/events?after=&limit=`
 pub(super) async fn all_events(
     State(api): State<ApiState>,
-    Asked(query): Asked<EventsQuery>,
+    QueryParams(query): QueryParams<EventsQuery>,
 ) -> Result<Json<Vec<Event>>, ApiError> {
     api.events(None, &query)
 }
 
 /// `GET /api/v1/environments/{environment}/plan`
-pub(super) async fn plan(State(api): State<ApiState>, found: Found) -> Result<Json<PlanView>, ApiError> {
+pub(super) async fn plan(
+    State(api): State<ApiState>,
+    found: FoundEnvironment,
+) -> Result<Json<PlanView>, ApiError> {
     api.fresh_manifest().await;
     let found = api.find(found.name.as_str())?;
     let plan = match (found.spec(), found.host()) {
@@ -326,12 +329,12 @@ impl ApiState {
         &self,
         name: &EnvironmentName,
         manifest: &'a Manifest,
-    ) -> Result<Facts<'a>, RecordError> {
+    ) -> Result<EnvironmentFacts<'a>, RecordError> {
         let spec = manifest.environments.get(name);
         // The status comes first: a change of the record between the two reads then makes the older
         // status outdated.
         let status = self.status.status(name)?;
-        Ok(Facts {
+        Ok(EnvironmentFacts {
             spec,
             mark: manifest.mark(name),
             desired: self.desired.get(name)?,

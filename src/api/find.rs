@@ -16,12 +16,12 @@ use crate::record::RecordError;
 const TYPING_ERRORS: usize = 2;
 
 /// The environment that the URL names; it is declared in the manifest or recorded.
-pub(super) struct Found {
+pub(super) struct FoundEnvironment {
     pub(super) name: EnvironmentName,
     manifest: Arc<ManifestState>,
 }
 
-impl Found {
+impl FoundEnvironment {
     /// Its declaration; `None` if it is no longer in the manifest.
     pub(super) fn spec(&self) -> Option<&EnvironmentSpec> {
         self.manifest.manifest.environments.get(&self.name)
@@ -41,7 +41,7 @@ impl Found {
     }
 }
 
-impl FromRequestParts<ApiState> for Found {
+impl FromRequestParts<ApiState> for FoundEnvironment {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
@@ -57,11 +57,11 @@ impl ApiState {
     ///
     /// # Errors
     /// Not found, with the most similar name, or all names.
-    pub(super) fn find(&self, text: &str) -> Result<Found, ApiError> {
+    pub(super) fn find(&self, text: &str) -> Result<FoundEnvironment, ApiError> {
         let manifest = Arc::clone(&self.manifest.borrow());
         let names = self.names()?;
         match names.iter().find(|name| name.as_str() == text) {
-            Some(name) => Ok(Found { name: name.clone(), manifest }),
+            Some(name) => Ok(FoundEnvironment { name: name.clone(), manifest }),
             None => Err(ApiError::not_found(unknown(text, &names))),
         }
     }

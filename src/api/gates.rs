@@ -7,7 +7,7 @@ use axum::extract::State;
 
 use super::ApiState;
 use super::error::ApiError;
-use super::find::Found;
+use super::find::FoundEnvironment;
 use crate::model::desired::{Entry, Image};
 use crate::model::evidence::{Evidence, Person};
 use crate::model::name::EnvironmentName;
@@ -19,7 +19,7 @@ use crate::record::RecordError;
 /// `GET /api/v1/environments/{environment}/evidence`
 pub(super) async fn evidence(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
 ) -> Result<Json<EvidenceView>, ApiError> {
     let name = found.name;
     let view = api.apart(move |api| api.evidence_view(&name)).await?;

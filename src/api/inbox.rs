@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::ManifestState;
 use super::webhook::registry::TagInbox;
-use super::webhook::{Hook, Inbox, StoreError};
+use super::webhook::{Inbox, StoreError, WebhookConfig};
 use crate::model::container::Secret;
 use crate::model::desired::TagHint;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
@@ -52,7 +52,7 @@ impl TagInbox for RecordInbox {
 }
 
 impl Inbox for RecordInbox {
-    fn hook(&self, repository: &str) -> Option<Hook> {
+    fn hook(&self, repository: &str) -> Option<WebhookConfig> {
         let name = RepositoryName::new(repository).ok()?;
         let state = self.manifest.borrow();
         let webhook = state.manifest.repositories.get(&name)?.webhook.as_ref()?;
@@ -62,7 +62,7 @@ impl Inbox for RecordInbox {
             tracing::error!(repository = %name, %error, "cannot read the webhook's secret");
             Secret::default()
         });
-        Some(Hook { provider: webhook.provider, secret, name })
+        Some(WebhookConfig { provider: webhook.provider, secret, name })
     }
 
     fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName> {

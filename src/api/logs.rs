@@ -6,9 +6,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::body::Asked;
+use super::body::QueryParams;
 use super::error::ApiError;
-use super::find::Found;
+use super::find::FoundEnvironment;
 use super::tail::{self, Follow};
 use super::{ApiState, LogStream};
 use crate::model::link::Question;
@@ -40,8 +40,8 @@ pub(super) struct LogsQuery {
 /// `GET /api/v1/environments/{environment}/logs?follow=&tail=&since=&previous=&build=&number=`
 pub(super) async fn logs(
     State(api): State<ApiState>,
-    found: Found,
-    Asked(query): Asked<LogsQuery>,
+    found: FoundEnvironment,
+    QueryParams(query): QueryParams<LogsQuery>,
 ) -> Result<Response, ApiError> {
     let stream = if query.build || query.number.is_some() {
         build_log(&api, &found.name, &query).await?

@@ -26,7 +26,7 @@ const CONDITIONS: [Condition; 6] = [
 /// `GET /metrics`
 pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, ApiError> {
     let now = (api.clock)();
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     environments(&mut page, &api.apart(ApiState::views).await?, now);
     let builds = api.status.build_counts()?;
     page.family("abide_builds_total", "counter", "Finished builds, by result.");
@@ -39,7 +39,7 @@ pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, Api
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response())
 }
 
-fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
+fn environments(page: &mut MetricsPage, views: &[EnvironmentView], now: Timestamp) {
     page.family("abide_environment_status", "gauge", "1 for the current status of the environment.");
     for view in views {
         for condition in CONDITIONS {
@@ -90,7 +90,7 @@ fn environments(page: &mut Page, views: &[EnvironmentView], now: Timestamp) {
     }
 }
 
-fn controller(page: &mut Page, api: &ApiState, now: Timestamp) {
+fn controller(page: &mut MetricsPage, api: &ApiState, now: Timestamp) {
     let Some(controller) = &api.controller else { return };
     let liveness = controller.alive();
     page.family("abide_engine_up", "gauge", "1 if the Docker Engine responds.");
@@ -102,7 +102,7 @@ fn controller(page: &mut Page, api: &ApiState, now: Timestamp) {
 }
 
 /// The items for forges and channels: how many there are, and since when the oldest waits.
-fn outbox(page: &mut Page, api: &ApiState, now: Timestamp) -> Result<(), ApiError> {
+fn outbox(page: &mut MetricsPage, api: &ApiState, now: Timestamp) -> Result<(), ApiError> {
     let items = api.outbox.items()?;
     let mut targets: BTreeMap<String, (u64, u64, u64)> = api
         .manifest
@@ -139,11 +139,11 @@ fn outbox(page: &mut Page, api: &ApiState, now: Timestamp) -> Result<(), ApiErro
 
 /// Lines in the Prometheus text format.
 #[derive(Default)]
-struct Page {
+struct MetricsPage {
     text: String,
 }
 
-impl Page {
+impl MetricsPage {
     /// Starts a metric family.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn no_label_ends_early() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         page.line("x", &[("a", "one\n\"two\"\\")], 3);
         assert_eq!(page.text, "x{a=\"one\\n\\\"two\\\"\\\\\"} 3\n");
     }

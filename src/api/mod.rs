@@ -2,7 +2,7 @@
 //! access to Docker.
 //!
 //! [`router`] returns all routes, each behind a rule ([`access`]) for who may use it. Data that
-//! only the controller has comes through [`Controller`]; without a daemon, the same routes work on
+//! only the controller has comes through [`ControllerApi`]; without a daemon, the same routes work on
 //! the record itself.
 
 pub mod access;
@@ -45,12 +45,12 @@ pub use routes::router;
 
 use crate::model::credential::Pin;
 use crate::model::logs::LogOptions;
-use crate::model::look::Look;
+use crate::model::look::PollStatus;
 use crate::model::name::{ChannelName, CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
-use crate::record::{Bells, DesiredReader, DesiredWriter, Outbox, StatusReader, TokenReader, TokenWriter};
+use crate::record::{DesiredReader, DesiredWriter, Outbox, StatusReader, TokenReader, TokenWriter, Wakeups};
 
 /// The shared state of the API. Cheap to clone.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ pub struct ApiState {
     /// Reads tokens.
     pub tokens: TokenReader,
     /// Receives the reports of agents.
-    pub desk: agent::Desk,
+    pub desk: agent::AgentHub,
     /// The source of images for agents; `None` without a daemon.
     pub images: Option<Arc<dyn agent::Images>>,
     /// The server's key, if the server created its own; new tokens carry it as a pin.
@@ -76,11 +76,11 @@ pub struct ApiState {
     /// The state of the web page.
     pub pages: Arc<page::Pages>,
     /// Wakeups for the event stream.
-    pub bells: Bells,
+    pub bells: Wakeups,
     /// The folder of build logs, `<number>.log`.
     pub logs_dir: PathBuf,
     /// The controller; `None` without a daemon.
-    pub controller: Option<Arc<dyn Controller>>,
+    pub controller: Option<Arc<dyn ControllerApi>>,
     /// The items for forges and channels.
     pub outbox: Outbox,
     /// Sends test messages to channels; `None` without a daemon.
@@ -106,7 +106,7 @@ pub struct ManifestState {
 }
 
 /// Questions that only the controller can answer.
-pub trait Controller: Send + Sync {
+pub trait ControllerApi: Send + Sync {
     /// Returns the current plan of an environment without executing it.
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>>;
 
@@ -124,9 +124,9 @@ pub trait Controller: Send + Sync {
     fn warnings(&self) -> Vec<String>;
 
     /// Returns the known head of the branch or tag that an environment tracks.
-    fn look(&self, environment: &EnvironmentName) -> Look {
+    fn look(&self, environment: &EnvironmentName) -> PollStatus {
         let _ = environment;
-        Look { is_observed: true, ..Look::default() }
+        PollStatus { is_observed: true, ..PollStatus::default() }
     }
 
     /// Queries git or the registry immediately for the head that an environment tracks.

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 
 use super::ApiState;
-use super::body::Body;
+use super::body::JsonBody;
 use super::error::ApiError;
 use crate::model::name::ChannelName;
 use crate::model::outbox::{OutboxItem, Target};
@@ -33,7 +33,7 @@ pub(super) struct RetryBody {
 /// `POST /api/v1/outbox/retry`
 pub(super) async fn retry(
     State(api): State<ApiState>,
-    Body(RetryBody { target }): Body<RetryBody>,
+    JsonBody(RetryBody { target }): JsonBody<RetryBody>,
 ) -> Result<Json<OutboxRetried>, ApiError> {
     let target: Option<Target> = match target.map(|target| target.parse()) {
         None => None,
@@ -62,7 +62,7 @@ pub(super) struct TestBody {
 pub(super) async fn test(
     State(api): State<ApiState>,
     Path(channel): Path<String>,
-    Body(TestBody { print }): Body<TestBody>,
+    JsonBody(TestBody { print }): JsonBody<TestBody>,
 ) -> Result<Json<TestSent>, ApiError> {
     let channel = ChannelName::new(channel).map_err(|error| ApiError::unprocessable(error.to_string()))?;
     api.fresh_manifest().await;

@@ -8,7 +8,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::access::{Rule, guard};
+use super::access::{AccessRule, guard};
 use super::{
     ApiState, agent, environments, error, gates, logs, meta, metrics, outbox, page, tokens, transfer, verbs,
     wait, watch,
@@ -23,18 +23,24 @@ const LONGEST_REPORT: usize = 16 << 20;
 const LONGEST_IMPORT: usize = 64 << 20;
 
 /// One route.
-pub(super) struct Route {
+pub(super) struct ApiRoute {
     pub(super) method: Method,
     pub(super) path: &'static str,
-    pub(super) rule: Rule,
+    pub(super) rule: AccessRule,
     handler: MethodRouter<ApiState>,
     longest_body: usize,
     /// Whether browsers show it, signed in by a cookie.
     pub(super) is_page: bool,
 }
 
-impl Route {
-    fn new<H, T>(filter: MethodFilter, method: Method, path: &'static str, rule: Rule, handler: H) -> Self
+impl ApiRoute {
+    fn new<H, T>(
+        filter: MethodFilter,
+        method: Method,
+        path: &'static str,
+        rule: AccessRule,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, ApiState>,
         T: 'static,
@@ -67,21 +73,21 @@ impl Route {
     }
 }
 
-fn get<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, handler: H) -> Route {
-    Route::new(MethodFilter::GET, Method::GET, path, rule, handler)
+fn get<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: AccessRule, handler: H) -> ApiRoute {
+    ApiRoute::new(MethodFilter::GET, Method::GET, path, rule, handler)
 }
 
-fn post<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, handler: H) -> Route {
-    Route::new(MethodFilter::POST, Method::POST, path, rule, handler)
+fn post<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: AccessRule, handler: H) -> ApiRoute {
+    ApiRoute::new(MethodFilter::POST, Method::POST, path, rule, handler)
 }
 
-fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: Rule, handler: H) -> Route {
-    Route::new(MethodFilter::DELETE, Method::DELETE, path, rule, handler)
+fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: AccessRule, handler: H) -> ApiRoute {
+    ApiRoute::new(MethodFilter::DELETE, Method::DELETE, path, rule, handler)
 }
 
 /// Returns all routes.
-pub(super) fn table() -> Vec<Route> {
-    use Rule::{Administer, Agent, Anyone, Judge, Local, Look, Move};
+pub(super) fn table() -> Vec<ApiRoute> {
+    use AccessRule::{Administer, Agent, Anyone, Judge, Local, Look, Move};
     vec![
         get("/healthz", Anyone, meta::healthz),
         get("/readyz", Anyone, meta::readyz),

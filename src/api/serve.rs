@@ -30,10 +30,10 @@ use tokio_util::task::TaskTracker;
 use admission::Admission;
 pub use admission::Standing;
 pub use deadline::BodyDeadline;
-use http::Served;
-use progress::Progress;
+use http::HttpConnection;
+use progress::ProgressGuard;
 pub use unix::{ServeError, bind_unix};
-use wire::{Opened, Wire};
+use wire::{OpenedStream, Wire};
 
 /// The pause after the first failed `accept`; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Limits on the resources of peers.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ServeLimits {
     /// The time limit for a handshake, for the headers of a request, and for an idle connection
     /// between two requests (10 s each).
     pub header_read: Duration,
@@ -66,7 +66,7 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServeLimits {
     fn default() -> Self {
         Self {
             header_read: Duration::from_secs(10),
@@ -92,7 +92,12 @@ pub struct Peer {
 
 /// Serves `router` on a TCP socket until `shutdown` is cancelled and the connections have ended, or
 /// the grace period is over.
-pub async fn serve_tcp(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+pub async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    limits: ServeLimits,
+    shutdown: CancellationToken,
+) {
     serve(listener, Wire::Plain, router, limits, shutdown).await;
 }
 
@@ -101,14 +106,19 @@ pub async fn serve_tls(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     router: Router,
-    limits: Limits,
+    limits: ServeLimits,
     shutdown: CancellationToken,
 ) {
     serve(listener, Wire::Tls(acceptor), router, limits, shutdown).await;
 }
 
 /// Serves `router` on a Unix socket; see [`serve_tcp`].
-pub async fn serve_unix(listener: UnixListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+pub async fn serve_unix(
+    listener: UnixListener,
+    router: Router,
+    limits: ServeLimits,
+    shutdown: CancellationToken,
+) {
     serve(listener, Wire::Plain, router, limits, shutdown).await;
 }
 
@@ -144,14 +154,15 @@ async fn serve<L: Listener>(
     listener: L,
     wire: Wire,
     router: Router,
-    limits: Limits,
+    limits: ServeLimits,
     shutdown: CancellationToken,
 ) {
     let admission = Admission::new(limits.strangers, limits.known);
     let connections = TaskTracker::new();
     while let Some((stream, peer)) = shutdown.run_until_cancelled(next(&listener, &admission)).await {
         let standing = admission.admit(&peer);
-        let served = Served { peer, standing, router: router.clone(), limits, shutdown: shutdown.clone() };
+        let served =
+            HttpConnection { peer, standing, router: router.clone(), limits, shutdown: shutdown.clone() };
         connections.spawn(connection(stream, wire.clone(), served));
     }
     // The listener closes first, so that no client waits for an answer that will not come.
@@ -186,12 +197,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Opens a connection within the time limit of headers, and serves it. It runs as a separate task,
 /// so that a slow handshake does not delay other connections.
-async fn connection<S>(stream: S, wire: Wire, served: Served)
+async fn connection<S>(stream: S, wire: Wire, served: HttpConnection)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (shutdown, standing) = (served.shutdown.clone(), served.standing.clone());
-    let stream = Progress::new(stream, standing.clone(), served.limits.answer);
+    let stream = ProgressGuard::new(stream, standing.clone(), served.limits.answer);
     let opening = tokio::time::timeout(served.limits.header_read, wire.open(stream));
     let opened = tokio::select! {
         opened = opening => opened,
@@ -201,8 +212,8 @@ where
     let peer = served.peer;
     let serving = async {
         match opened {
-            Ok(Ok((Opened::Plain(stream), version))) => served.serve(stream, version).await,
-            Ok(Ok((Opened::Tls(stream), version))) => served.serve(stream, version).await,
+            Ok(Ok((OpenedStream::Plain(stream), version))) => served.serve(stream, version).await,
+            Ok(Ok((OpenedStream::Tls(stream), version))) => served.serve(stream, version).await,
             // A peer can cause this at will, so it is not logged by default.
             Ok(Err(error)) => tracing::debug!(%error, ?peer, "client closed before the handshake finished"),
             Err(_) => {}

@@ -31,7 +31,7 @@ pub(super) enum Follow {
     Until(Box<dyn Fn() -> bool + Send>),
 }
 
-struct Reading {
+struct TailReader {
     file: File,
     follow: Follow,
     silent_for: Duration,
@@ -46,7 +46,7 @@ pub(super) async fn open(path: &Path, tail: Option<usize>, follow: Follow) -> io
     if let Some(lines) = tail {
         seek_to_last(&mut file, lines).await?;
     }
-    let reading = Reading { file, follow, silent_for: Duration::ZERO };
+    let reading = TailReader { file, follow, silent_for: Duration::ZERO };
     let pieces = unfold(reading, |mut reading| async move {
         let piece = reading.next().await.transpose()?;
         Some((piece, reading))
@@ -54,7 +54,7 @@ pub(super) async fn open(path: &Path, tail: Option<usize>, follow: Follow) -> io
     Ok(pieces.boxed())
 }
 
-impl Reading {
+impl TailReader {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             // Checked before reading, so that the following read includes all that was written

@@ -7,9 +7,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::ApiState;
-use super::body::{Body, By};
+use super::body::{By, JsonBody};
 use super::error::ApiError;
-use crate::model::access::{Deed, Role, Token};
+use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::name::{AgentName, EnvironmentName, TokenId, TokenName};
 use crate::model::time::Timestamp;
 use crate::model::view::IssuedToken;
@@ -29,7 +29,7 @@ enum RoleWord {
 /// The token to create.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct CreateTokenRequest {
     /// Its name; the default for an agent's token is the name of the agent.
     name: Option<TokenName>,
     role: RoleWord,
@@ -51,13 +51,13 @@ pub(super) async fn list(State(api): State<ApiState>) -> Result<Json<Vec<Token>>
 pub(super) async fn create(
     State(api): State<ApiState>,
     By(by): By,
-    Body(wanted): Body<Wanted>,
+    JsonBody(wanted): JsonBody<CreateTokenRequest>,
 ) -> Result<Response, ApiError> {
     let now = (api.clock)();
     let expires = wanted.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
     let (name, role) = (name(&wanted)?, role(&api, wanted)?);
     let new = NewToken { name, role, expires };
-    let (about, credential) = api.token_writer.create(new, Deed { at: now, by }).await?;
+    let (about, credential) = api.token_writer.create(new, AuditStamp { at: now, by }).await?;
     tracing::info!(token = %about.id, name = %about.name, role = %about.role, by = about.created.by, "token \
         created");
     let credential = api.pin.map_or(credential.clone(), |pin| credential.pinned(pin));
@@ -73,7 +73,7 @@ pub(super) async fn revoke(
 ) -> Result<Json<Token>, ApiError> {
     let at = (api.clock)();
     let id = find(&api, &text, at)?;
-    let revoked = api.token_writer.revoke(&id, Deed { at, by }).await?;
+    let revoked = api.token_writer.revoke(&id, AuditStamp { at, by }).await?;
     let token = revoked.ok_or_else(|| unknown(&text))?;
     if let Some(deed) = token.revoked.as_ref().filter(|deed| deed.at == at) {
         tracing::info!(token = %token.id, name = %token.name, by = deed.by, "token revoked");
@@ -111,15 +111,15 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     Ok(now.after(duration))
 }
 
-fn name(wanted: &Wanted) -> Result<TokenName, ApiError> {
+fn name(wanted: &CreateTokenRequest) -> Result<TokenName, ApiError> {
     let of_agent = wanted.agent.as_ref().and_then(|agent| TokenName::new(agent.as_str()).ok());
     wanted.name.clone().or(of_agent).ok_or_else(|| {
         ApiError::bad_request("missing `name`: the record shows it beside each change made with the token")
     })
 }
 
-fn role(api: &ApiState, wanted: Wanted) -> Result<Role, ApiError> {
-    let Wanted { role, environments, agent, .. } = wanted;
+fn role(api: &ApiState, wanted: CreateTokenRequest) -> Result<Role, ApiError> {
+    let CreateTokenRequest { role, environments, agent, .. } = wanted;
     let only = |what: &str, role: &str| Err(ApiError::bad_request(format!("`{what}` is only for {role}")));
     if !environments.is_empty() && !matches!(role, RoleWord::Deployer | RoleWord::Tester) {
         return only("environments", "a deployer or a tester");

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::ApiState;
-use super::body::Body;
+use super::body::JsonBody;
 use super::error::ApiError;
 use crate::model::name::EnvironmentName;
 use crate::record::Export;
@@ -27,7 +27,7 @@ pub(super) struct Imported {
 /// `POST /api/v1/import`
 pub(super) async fn import(
     State(api): State<ApiState>,
-    Body(export): Body<Export>,
+    JsonBody(export): JsonBody<Export>,
 ) -> Result<Json<Imported>, ApiError> {
     let environments: Vec<_> =
         export.environments.iter().map(|environment| environment.desired.environment.clone()).collect();

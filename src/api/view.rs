@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::agent::Presence;
 use crate::model::desired::Desired;
-use crate::model::look::{Look, SourceTrouble};
+use crate::model::look::{PollStatus, SourceTrouble};
 use crate::model::name::{AgentName, CommitId, EnvironmentName};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
@@ -16,7 +16,7 @@ use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, EnvironmentView};
 
 /// The known facts about an environment.
-pub(super) struct Facts<'a> {
+pub(super) struct EnvironmentFacts<'a> {
     /// Its declaration; `None` if it is no longer in the manifest.
     pub(super) spec: Option<&'a EnvironmentSpec>,
     /// The fingerprint of that declaration.
@@ -26,12 +26,12 @@ pub(super) struct Facts<'a> {
     /// The presence of the agent that runs it, if any.
     pub(super) presence: Option<Presence>,
     /// The known head of the branch or tag that it tracks; `None` without a daemon.
-    pub(super) look: Option<Look>,
+    pub(super) look: Option<PollStatus>,
 }
 
 /// The condition, the reason, the message, its start, and the time of the next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct StatusView {
     pub(super) condition: Condition,
     pub(super) reason: Reason,
     pub(super) message: String,
@@ -42,11 +42,11 @@ pub(super) struct Said {
 }
 
 /// Returns the view of an environment.
-pub(super) fn environment(facts: Facts<'_>) -> EnvironmentView {
+pub(super) fn environment(facts: EnvironmentFacts<'_>) -> EnvironmentView {
     let settled = facts.settled();
     let warnings = facts.warnings(&settled);
     let said = facts.unless_watched(facts.with_head(settled));
-    let Facts { spec, mark: _, desired, status, presence, look: _ } = facts;
+    let EnvironmentFacts { spec, mark: _, desired, status, presence, look: _ } = facts;
     let Desired { environment, entry, hold, sync, .. } = desired;
     EnvironmentView {
         environment,
@@ -97,12 +97,12 @@ pub(super) fn unreadable(
     why: String,
 ) -> EnvironmentView {
     let desired = Desired::empty(name);
-    let facts = Facts { spec, mark: None, desired, status: None, presence: None, look: None };
+    let facts = EnvironmentFacts { spec, mark: None, desired, status: None, presence: None, look: None };
     let view = environment(facts);
     EnvironmentView { status: Condition::Blocked, reason: Reason::Unknown, message: why, ..view }
 }
 
-impl Said {
+impl StatusView {
     fn progressing(reason: Reason, message: String, since: Option<Timestamp>) -> Self {
         let condition = Condition::Progressing;
         Self { condition, reason, message, since, next_retry: None, is_of_source: false }
@@ -144,43 +144,45 @@ impl Said {
     }
 }
 
-impl Facts<'_> {
+impl EnvironmentFacts<'_> {
     /// The status without regard to a head that is still unknown.
-    pub(super) fn settled(&self) -> Said {
+    pub(super) fn settled(&self) -> StatusView {
         let host = self.host();
         if let (Some(host), Some(Presence { connected: false, last_seen })) = (host, self.presence) {
             return self.of_status().of_the_away(host, last_seen);
         }
         let said = self.of_status();
         match self.trouble() {
-            Some(trouble) if said.reason == Reason::NothingRecorded && self.desired.hold.is_none() => Said {
-                condition: Condition::Degraded,
-                reason: trouble.reason,
-                message: trouble.message.clone(),
-                since: Some(trouble.since),
-                next_retry: Some(trouble.next_retry),
-                is_of_source: true,
-            },
+            Some(trouble) if said.reason == Reason::NothingRecorded && self.desired.hold.is_none() => {
+                StatusView {
+                    condition: Condition::Degraded,
+                    reason: trouble.reason,
+                    message: trouble.message.clone(),
+                    since: Some(trouble.since),
+                    next_retry: Some(trouble.next_retry),
+                    is_of_source: true,
+                }
+            }
             _ => said,
         }
     }
 
-    fn of_status(&self) -> Said {
+    fn of_status(&self) -> StatusView {
         let Some(status) = &self.status else {
             let reason = if self.spec.is_some() { Reason::Unknown } else { Reason::NotInManifest };
             let message = match self.host() {
                 Some(host) => format!("the agent {host} has not reported it yet"),
                 None => "not reconciled yet".to_owned(),
             };
-            return Said::progressing(reason, message, None);
+            return StatusView::progressing(reason, message, None);
         };
         if self.spec.is_none() && status.reason != Reason::NotInManifest {
             let message = "it is no longer in the manifest".to_owned();
-            return Said { reason: Reason::NotInManifest, message, ..Said::of_status(status) };
+            return StatusView { reason: Reason::NotInManifest, message, ..StatusView::of_status(status) };
         }
         match self.moved_since(status) {
-            Some((reason, message, since)) => Said::progressing(reason, message, since),
-            None => Said::of_status(status),
+            Some((reason, message, since)) => StatusView::progressing(reason, message, since),
+            None => StatusView::of_status(status),
         }
     }
 
@@ -230,7 +232,7 @@ impl Facts<'_> {
 
     /// Adjusts the status while the answer to an announced push or to a query is pending. A held
     /// environment keeps its status, because the answer would not be applied.
-    fn with_head(&self, settled: Said) -> Said {
+    fn with_head(&self, settled: StatusView) -> StatusView {
         let Some((what, since)) = self.unanswered().filter(|_| self.desired.hold.is_none()) else {
             return settled;
         };
@@ -245,18 +247,18 @@ impl Facts<'_> {
         let why = trouble.map_or_else(String::new, |trouble| format!(" ({})", trouble.message));
         let message = format!("{what}{why}; until then: {}", settled.message);
         let next_retry = trouble.map(|trouble| trouble.next_retry);
-        Said { next_retry, ..Said::progressing(Reason::HeadUnknown, message, Some(since)) }
+        StatusView { next_retry, ..StatusView::progressing(Reason::HeadUnknown, message, Some(since)) }
     }
 
     /// Adjusts the status if no daemon runs: it is only the last one that a daemon saw.
-    fn unless_watched(&self, said: Said) -> Said {
+    fn unless_watched(&self, said: StatusView) -> StatusView {
         if self.look.is_some() {
             return said;
         }
         let message = format!("no daemon runs, so nothing watches it; last seen: {}", said.message);
         match said.condition {
-            Condition::Ready => Said::progressing(Reason::Unknown, message, said.since),
-            _ => Said { message, next_retry: None, ..said },
+            Condition::Ready => StatusView::progressing(Reason::Unknown, message, said.since),
+            _ => StatusView { message, next_retry: None, ..said },
         }
     }
 
@@ -293,7 +295,7 @@ impl Facts<'_> {
     }
 
     /// Warnings beyond the status.
-    fn warnings(&self, settled: &Said) -> Vec<String> {
+    fn warnings(&self, settled: &StatusView) -> Vec<String> {
         let trouble = self.trouble().filter(|_| !settled.is_of_source);
         let of_source = trouble.map(|trouble| {
             format!("{}; environments that track it keep their current version", trouble.message)

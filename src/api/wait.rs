@@ -12,15 +12,15 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::body::Asked;
+use super::body::QueryParams;
 use super::error::ApiError;
-use super::find::Found;
+use super::find::FoundEnvironment;
 use super::{ApiState, view};
 use crate::model::desired::{Desired, Entry, HistoryEntry};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 use crate::model::view::WaitView;
-use judge::{Carrier, Evidence, Wish, judge};
+use judge::{GoalGeneration, WaitEvidence, WaitGoal, judge};
 
 /// The number of generations whose commits are compared with the goal.
 const LOOKED_THROUGH: usize = 20;
@@ -46,8 +46,8 @@ pub(super) struct WaitQuery {
 /// `GET /api/v1/environments/{environment}/wait?commit=&digest=&generation=&held=&asked=`
 pub(super) async fn wait(
     State(api): State<ApiState>,
-    found: Found,
-    Asked(query): Asked<WaitQuery>,
+    found: FoundEnvironment,
+    QueryParams(query): QueryParams<WaitQuery>,
 ) -> Result<Json<WaitView>, ApiError> {
     let wish = query.wish()?;
     let asked = match &query.asked {
@@ -58,7 +58,7 @@ pub(super) async fn wait(
     let carrier = api.carrier(name, &wish).await?;
     let state = Arc::clone(&api.manifest.borrow());
     let facts = api.facts(name, &state.manifest)?;
-    let evidence = Evidence {
+    let evidence = WaitEvidence {
         settled: facts.settled(),
         unanswered: facts.unanswered().map(|(what, _)| what),
         follows: api.follows(name),
@@ -75,9 +75,9 @@ pub(super) async fn wait(
 }
 
 impl WaitQuery {
-    fn wish(&self) -> Result<Wish, ApiError> {
+    fn wish(&self) -> Result<WaitGoal, ApiError> {
         let wrong = |error: crate::model::name::InvalidName| ApiError::bad_request(error.to_string());
-        Ok(Wish {
+        Ok(WaitGoal {
             commit: self.commit.as_deref().map(CommitId::new).transpose().map_err(wrong)?,
             digest: self.digest.as_deref().map(Digest::new).transpose().map_err(wrong)?,
             generation: self.generation.map(Generation),
@@ -98,9 +98,9 @@ impl ApiState {
     }
 
     /// Returns the newest generation that satisfies the goal.
-    async fn carrier(&self, name: &EnvironmentName, wish: &Wish) -> Result<Carrier, ApiError> {
+    async fn carrier(&self, name: &EnvironmentName, wish: &WaitGoal) -> Result<GoalGeneration, ApiError> {
         if wish.is_plain() {
-            return Ok(Carrier::Current);
+            return Ok(GoalGeneration::Current);
         }
         let Desired { entry: current, passed_over, .. } = self.desired.get(name)?;
         let history = self.status.history(name)?;
@@ -112,11 +112,11 @@ impl ApiState {
         if let Some(head) = head
             && compared.carries(&head).await == Some(true)
         {
-            return Ok(Carrier::Current);
+            return Ok(GoalGeneration::Current);
         }
         match compared.carries(&current).await {
-            Some(true) => return Ok(Carrier::Current),
-            None => return Ok(Carrier::Unknown),
+            Some(true) => return Ok(GoalGeneration::Current),
+            None => return Ok(GoalGeneration::Unknown),
             Some(false) => {}
         }
         let mut seen = BTreeSet::from([current.revision.clone()]);
@@ -125,10 +125,10 @@ impl ApiState {
             if compared.carries_exactly(&kept.entry)
                 || is_new && compared.carries(&kept.entry).await == Some(true)
             {
-                return Ok(Carrier::earlier(kept));
+                return Ok(GoalGeneration::earlier(kept));
             }
         }
-        Ok(Carrier::None)
+        Ok(GoalGeneration::None)
     }
 }
 
@@ -136,7 +136,7 @@ impl ApiState {
 struct Compared<'a> {
     api: &'a ApiState,
     name: &'a EnvironmentName,
-    wish: &'a Wish,
+    wish: &'a WaitGoal,
     /// The generation of the goal, unless it is the current one.
     target: Option<&'a Entry>,
 }
@@ -172,7 +172,7 @@ impl Compared<'_> {
 
     /// The same without comparing the history of commits.
     fn carries_exactly(&self, entry: &Entry) -> bool {
-        let Wish { commit, digest, generation, held: _ } = self.wish;
+        let WaitGoal { commit, digest, generation, held: _ } = self.wish;
         commit.as_ref().is_none_or(|commit| entry.revision.as_ref() == Some(commit))
             && digest.as_ref().is_none_or(|digest| has_image(entry, digest))
             && generation.is_none_or(|generation| entry.generation == generation)
@@ -195,7 +195,7 @@ fn has_image(entry: &Entry, wanted: &Digest) -> bool {
     image.is_some_and(|image| image.id.as_ref() == Some(wanted) || image.digest.as_ref() == Some(wanted))
 }
 
-impl Carrier {
+impl GoalGeneration {
     fn earlier(kept: &HistoryEntry) -> Self {
         Self::Earlier { generation: kept.entry.generation, outcome: kept.outcome.clone() }
     }

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::{ApiState, ManifestState};
 use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
-use crate::record::{Bell, RecordError};
+use crate::record::{RecordError, Wakeup};
 
 /// The interval of keep-alive messages, so that no proxy closes a quiet connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -36,7 +36,7 @@ pub(super) async fn watch(
 }
 
 struct Watcher {
-    bells: BellReceiver<Bell>,
+    bells: BellReceiver<Wakeup>,
     manifest: Receiver<Arc<ManifestState>>,
     api: ApiState,
     /// The sequence number of the last event sent, by environment.
@@ -132,10 +132,10 @@ impl Watcher {
 }
 
 impl Rung {
-    fn add(&mut self, bell: Bell) {
+    fn add(&mut self, bell: Wakeup) {
         match bell {
-            Bell::Desired(name) | Bell::Status(name) | Bell::Evidence(name) => self.views.insert(name),
-            Bell::Event(name) => self.events.insert(name),
+            Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name) => self.views.insert(name),
+            Wakeup::Event(name) => self.events.insert(name),
         };
     }
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::exit::{Exit, Failure};
-use super::session::Session;
-use crate::agent::Options;
+use super::exit::{CliError, CliExit};
+use super::session::CliSession;
+use crate::agent::AgentOptions;
 use crate::model::container::Secret;
 
 const EXAMPLES: &str = "\
@@ -39,15 +39,15 @@ pub(crate) struct AgentArgs {
     resync: Duration,
 }
 
-pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &AgentArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let server = session.server().ok_or_else(|| {
-        Failure::Usage(
+        CliError::Usage(
             "missing --server: give the URL of the controller, such as --server \
             https://ci.example.com"
                 .to_owned(),
         )
     })?;
-    let options = Options {
+    let options = AgentOptions {
         folder: session.desired_state.clone(),
         server: server.to_owned(),
         token: token(args, session)?,
@@ -59,14 +59,14 @@ pub(crate) async fn run(args: &AgentArgs, session: &mut Session) -> Result<Exit,
         engine: None,
         alone_after: args.alone_after,
     };
-    (session.entry.agent)(session.verbosity, options).await.map_err(Failure::Service)?;
-    Ok(Exit::Done)
+    (session.entry.agent)(session.verbosity, options).await.map_err(CliError::Service)?;
+    Ok(CliExit::Done)
 }
 
-fn token(args: &AgentArgs, session: &Session) -> Result<Secret, Failure> {
+fn token(args: &AgentArgs, session: &CliSession) -> Result<Secret, CliError> {
     let Some(path) = &args.token_file else {
         return session.token().cloned().ok_or_else(|| {
-            Failure::Usage(
+            CliError::Usage(
                 "missing token: set ABIDE_TOKEN or --token-file; `abide token create` on the controller \
                 creates one"
                     .to_owned(),
@@ -74,6 +74,6 @@ fn token(args: &AgentArgs, session: &Session) -> Result<Secret, Failure> {
         });
     };
     let text = std::fs::read_to_string(path);
-    let text = text.map_err(|source| Failure::Input { path: path.display().to_string(), source })?;
+    let text = text.map_err(|source| CliError::Input { path: path.display().to_string(), source })?;
     Ok(Secret::new(text.trim()))
 }

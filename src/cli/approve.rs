@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
 
@@ -33,8 +33,8 @@ pub(crate) struct ApproveArgs {
     seen: moved::Seen,
 }
 
-pub(crate) async fn run(args: &ApproveArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+pub(crate) async fn run(args: &ApproveArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Record).await?;
     let environment = &args.environment;
     // The image that is approved is the one that this command shows.
     let view = client.environment(environment).await?;
@@ -43,5 +43,5 @@ pub(crate) async fn run(args: &ApproveArgs, session: &mut Session) -> Result<Exi
     let request = args.seen.with(json!({ "note": args.note, "digest": digest }));
     let moved = client.act(environment, "approve", &request).await?;
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

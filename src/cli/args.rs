@@ -36,7 +36,7 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     /// The command to run.
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) verb: Commands,
 }
 
 /// Options of every command.
@@ -72,7 +72,7 @@ pub(crate) struct Globals {
 /// All commands: first those that read, then those that update the record, then those that run
 /// something.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum Commands {
     /// Show the desired and the running version, since when, and why
     Status(status::StatusArgs),
     /// Explain the state: event, record, difference, step, result, next retry

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::entry::CheckSummary;
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::output::text::{counted, one_line};
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::view::EnvironmentView;
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ pub(crate) struct CheckArgs {}
 
 /// The output of `-o json`.
 #[derive(Serialize)]
-struct Findings<'a> {
+struct CheckOutput<'a> {
     #[serde(flatten)]
     summary: &'a CheckSummary,
     problems: &'a [String],
@@ -36,7 +36,7 @@ struct Findings<'a> {
 /// Timeout for the daemon's warnings, which are optional.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(_: &CheckArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(_: &CheckArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let (summary, problems) = match (session.entry.check)(&session.desired_state) {
         Ok(summary) => (summary, Vec::new()),
         Err(problems) => (CheckSummary::default(), problems),
@@ -44,7 +44,7 @@ pub(crate) async fn run(_: &CheckArgs, session: &mut Session) -> Result<Exit, Fa
     let warnings = tokio::time::timeout(PATIENCE, warnings(session)).await.unwrap_or_default();
     if session.console.is_json() {
         let (summary, problems, warnings) = (&summary, &problems, &warnings);
-        session.console.json(&Findings { summary, problems, warnings })?;
+        session.console.json(&CheckOutput { summary, problems, warnings })?;
     } else if problems.is_empty() {
         session.console.data(&praise(&summary))?;
     } else {
@@ -52,14 +52,14 @@ pub(crate) async fn run(_: &CheckArgs, session: &mut Session) -> Result<Exit, Fa
     }
     warnings.iter().for_each(|warning| session.console.talk(&format!("warning: {}", one_line(warning))));
     if problems.is_empty() {
-        return Ok(Exit::Done);
+        return Ok(CliExit::Done);
     }
-    Err(Failure::No(format!("invalid manifest: {}", counted(problems.len(), "problem", "problems"))))
+    Err(CliError::No(format!("invalid manifest: {}", counted(problems.len(), "problem", "problems"))))
 }
 
 /// The running daemon's warnings about its environments; empty without a daemon.
-async fn warnings(session: &mut Session) -> Vec<String> {
-    let Ok(client) = session.client(Need::Daemon("check")).await else { return Vec::new() };
+async fn warnings(session: &mut CliSession) -> Vec<String> {
+    let Ok(client) = session.client(Requirement::Daemon("check")).await else { return Vec::new() };
     let Ok(overview) = client.overview().await else { return Vec::new() };
     let of = |view: EnvironmentView| {
         let warnings = view.warnings.into_iter();

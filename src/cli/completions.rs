@@ -4,8 +4,8 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::args::Cli;
-use super::exit::{Exit, Failure};
-use super::session::Session;
+use super::exit::{CliError, CliExit};
+use super::session::CliSession;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,10 +19,10 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionsArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &CompletionsArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     // The script goes to memory first, because the generator panics if its output is a closed pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "abide", &mut script);
     session.console.raw(&script)?;
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

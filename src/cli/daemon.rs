@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::exit::{Exit, Failure};
-use super::session::Session;
-use crate::daemon::{Encryption, Options};
+use super::exit::{CliError, CliExit};
+use super::session::CliSession;
+use crate::daemon::{DaemonOptions, Encryption};
 use crate::tls::identity::Files;
 
 const EXAMPLES: &str = "\
@@ -42,15 +42,15 @@ pub(crate) struct DaemonArgs {
     resync: Duration,
 }
 
-pub(crate) async fn run(args: &DaemonArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let options = Options {
+pub(crate) async fn run(args: &DaemonArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let options = DaemonOptions {
         desired_state: session.desired_state.clone(),
         listen: args.listen,
         encryption: encryption(args),
         resync: args.resync,
     };
-    (session.entry.daemon)(session.verbosity, options).await.map_err(Failure::Service)?;
-    Ok(Exit::Done)
+    (session.entry.daemon)(session.verbosity, options).await.map_err(CliError::Service)?;
+    Ok(CliExit::Done)
 }
 
 fn encryption(args: &DaemonArgs) -> Encryption {

@@ -1,7 +1,7 @@
 //! `abide demo`: runs dev, test and prod from an example repository.
 
-use super::exit::{Exit, Failure};
-use super::session::Session;
+use super::exit::{CliError, CliExit};
+use super::session::CliSession;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +19,7 @@ pub(crate) struct DemoArgs {
     port_offset: u16,
 }
 
-pub(crate) async fn run(args: &DemoArgs, session: &mut Session) -> Result<Exit, Failure> {
-    (session.entry.demo)(args.port_offset).await.map_err(Failure::Service)?;
-    Ok(Exit::Done)
+pub(crate) async fn run(args: &DemoArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    (session.entry.demo)(args.port_offset).await.map_err(CliError::Service)?;
+    Ok(CliExit::Done)
 }

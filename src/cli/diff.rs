@@ -1,10 +1,10 @@
 //! `abide diff`: lists the steps of the current plan.
 
-use super::client::{Client, ClientError};
-use super::exit::{Exit, Failure};
+use super::client::{ApiClient, ClientError};
+use super::exit::{CliError, CliExit};
 use super::output::style::{BOLD, paint};
 use super::output::text::one_line;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::name::EnvironmentName;
 use crate::model::view::PlanView;
 
@@ -23,8 +23,8 @@ pub(crate) struct DiffArgs {
     environment: Option<EnvironmentName>,
 }
 
-pub(crate) async fn run(args: &DiffArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Daemon("diff")).await?;
+pub(crate) async fn run(args: &DiffArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Daemon("diff")).await?;
     let plans = plans(&client, args.environment.as_ref()).await?;
     if session.console.is_json() {
         session.console.json(&plans)?;
@@ -32,10 +32,10 @@ pub(crate) async fn run(args: &DiffArgs, session: &mut Session) -> Result<Exit, 
         let text: String = plans.iter().map(render).collect();
         session.console.data(&text)?;
     }
-    Ok(if plans.iter().all(is_as_recorded) { Exit::Done } else { Exit::No })
+    Ok(if plans.iter().all(is_as_recorded) { CliExit::Done } else { CliExit::No })
 }
 
-async fn plans(client: &Client, only: Option<&EnvironmentName>) -> Result<Vec<PlanView>, ClientError> {
+async fn plans(client: &ApiClient, only: Option<&EnvironmentName>) -> Result<Vec<PlanView>, ClientError> {
     if let Some(environment) = only {
         return Ok(vec![client.plan(environment).await?]);
     }

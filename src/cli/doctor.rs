@@ -1,8 +1,8 @@
 //! `abide doctor`: what on this host would keep abide from working.
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::output::text::{counted, one_line};
-use super::session::Session;
+use super::session::CliSession;
 use crate::doctor::{Finding, Severity};
 
 const EXAMPLES: &str = "\
@@ -19,7 +19,7 @@ certificates, and changes nothing. Run it as the user that abide runs as. Exit c
 pub(crate) struct DoctorArgs {}
 
 /// Runs the verb.
-pub(crate) async fn run(_: &DoctorArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(_: &DoctorArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let findings = (session.entry.doctor)(session.desired_state.clone()).await;
     if session.console.is_json() {
         session.console.json(&findings)?;
@@ -29,8 +29,8 @@ pub(crate) async fn run(_: &DoctorArgs, session: &mut Session) -> Result<Exit, F
         }
     }
     match findings.iter().filter(|finding| finding.severity == Severity::Problem).count() {
-        0 => Ok(Exit::Done),
-        count => Err(Failure::No(format!("this host has {}", counted(count, "problem", "problems")))),
+        0 => Ok(CliExit::Done),
+        count => Err(CliError::No(format!("this host has {}", counted(count, "problem", "problems")))),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::client::{Client, ClientError, Watch};
+use super::client::{ApiClient, ClientError, EventStream};
 use super::output::console::Console;
 use crate::model::name::EnvironmentName;
 
@@ -19,15 +19,15 @@ const WITHOUT_STREAM: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_millis(150);
 
 /// Resolves when the state may have changed.
-pub(crate) struct Doorbell<'a> {
-    client: &'a Client,
+pub(crate) struct ChangeWatcher<'a> {
+    client: &'a ApiClient,
     only: Option<&'a EnvironmentName>,
-    watch: Option<Watch>,
+    watch: Option<EventStream>,
 }
 
-impl<'a> Doorbell<'a> {
+impl<'a> ChangeWatcher<'a> {
     /// Watches `only`, or all environments.
-    pub(crate) fn new(client: &'a Client, only: Option<&'a EnvironmentName>) -> Self {
+    pub(crate) fn new(client: &'a ApiClient, only: Option<&'a EnvironmentName>) -> Self {
         Self { client, only, watch: None }
     }
 
@@ -65,12 +65,12 @@ impl<'a> Doorbell<'a> {
 
 /// Tolerates a restarting daemon once it has answered, and reports it once.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
+pub(crate) struct Reconnect {
     answered: bool,
     lost: Option<ClientError>,
 }
 
-impl Patience {
+impl Reconnect {
     /// Returns the answer, or `None` while the daemon is temporarily unreachable.
     ///
     /// # Errors

@@ -22,9 +22,9 @@ pub struct Entrypoints {
     /// The same on a copy of the record, so that nothing in the folder is created or changed.
     pub offline_reading_router: fn(&Path) -> anyhow::Result<axum::Router>,
     /// Runs the controller; takes the number of `-v`.
-    pub daemon: fn(u8, crate::daemon::Options) -> Service,
+    pub daemon: fn(u8, crate::daemon::DaemonOptions) -> Service,
     /// Runs an agent; takes the number of `-v`.
-    pub agent: fn(u8, crate::agent::Options) -> Service,
+    pub agent: fn(u8, crate::agent::AgentOptions) -> Service,
     /// Runs the demo; takes the number to add to every port, in case a port is in use.
     pub demo: fn(u16) -> Service,
     /// Reads a manifest. The error lists every problem, each as `file:line: sentence`.
@@ -56,12 +56,12 @@ pub(super) fn of_this_build() -> Entrypoints {
     }
 }
 
-async fn run_daemon(verbosity: u8, options: crate::daemon::Options) -> anyhow::Result<()> {
+async fn run_daemon(verbosity: u8, options: crate::daemon::DaemonOptions) -> anyhow::Result<()> {
     crate::telemetry::start(verbosity);
     crate::daemon::run(options).await
 }
 
-async fn run_agent(verbosity: u8, options: crate::agent::Options) -> anyhow::Result<()> {
+async fn run_agent(verbosity: u8, options: crate::agent::AgentOptions) -> anyhow::Result<()> {
     crate::telemetry::start(verbosity);
     crate::agent::run(options).await
 }

@@ -2,14 +2,14 @@
 
 use std::io;
 
-use super::client::Client;
-use super::doorbell::{Doorbell, Patience};
-use super::exit::{Exit, Failure};
+use super::client::ApiClient;
+use super::doorbell::{ChangeWatcher, Reconnect};
+use super::exit::{CliError, CliExit};
 use super::output::console::Console;
 use super::output::style::{self, DIM, paint};
-use super::output::table::{Cell, Table};
+use super::output::table::{Cell, TextTable};
 use super::output::text::{ago, one_line};
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::event::Event;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
@@ -39,8 +39,8 @@ pub(crate) struct EventsArgs {
     limit: usize,
 }
 
-pub(crate) async fn run(args: &EventsArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let need = if args.follow { Need::Daemon("events --follow") } else { Need::Reading };
+pub(crate) async fn run(args: &EventsArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let need = if args.follow { Requirement::Daemon("events --follow") } else { Requirement::Reading };
     let client = session.client(need).await?;
     let only = args.environment.as_ref();
     if args.follow {
@@ -53,18 +53,18 @@ pub(crate) async fn run(args: &EventsArgs, session: &mut Session) -> Result<Exit
         let table = table(&events, session.now(), session.console.screen().width);
         session.console.data(&table)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 /// Also prints every later event, until the reader closes the output or the daemon refuses.
 async fn follow(
     console: &mut Console,
-    client: &Client,
+    client: &ApiClient,
     only: Option<&EnvironmentName>,
     limit: usize,
-) -> Result<Exit, Failure> {
-    let mut bell = Doorbell::new(client, only);
-    let mut patience = Patience::default();
+) -> Result<CliExit, CliError> {
+    let mut bell = ChangeWatcher::new(client, only);
+    let mut patience = Reconnect::default();
     // At least one event, to know where new events start; `--limit 0` does not print it.
     let past = patience.bear(client.events(only, None, limit.max(1)).await, console)?.unwrap_or_default();
     let mut last = past.last().map(|event| event.sequence);
@@ -91,7 +91,7 @@ fn line(event: &Event) -> String {
 }
 
 fn table(events: &[Event], now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(["WHEN", "ENVIRONMENT", "KIND", "MESSAGE"]);
+    let mut table = TextTable::new(["WHEN", "ENVIRONMENT", "KIND", "MESSAGE"]);
     for event in events {
         table.row([
             ago(now, event.at).into(),

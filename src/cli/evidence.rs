@@ -1,9 +1,9 @@
 //! `abide evidence`: lists what is known about the images of an environment, and what promotions wait for.
 
-use super::exit::{Exit, Failure};
-use super::output::table::{Cell, Table};
+use super::exit::{CliError, CliExit};
+use super::output::table::{Cell, TextTable};
 use super::output::text::{ago, one_line, safe_lines};
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::desired::Image;
 use crate::model::evidence::{CheckState, Evidence, Finding, Person};
 use crate::model::name::{Digest, EnvironmentName};
@@ -25,8 +25,8 @@ pub(crate) struct EvidenceArgs {
     environment: EnvironmentName,
 }
 
-pub(crate) async fn run(args: &EvidenceArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Reading).await?;
+pub(crate) async fn run(args: &EvidenceArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Reading).await?;
     let view = client.evidence(&args.environment).await?;
     if session.console.is_json() {
         session.console.json(&view)?;
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &EvidenceArgs, session: &mut Session) -> Result<Ex
         let text = render(&view, session.now(), session.console.screen().width);
         session.console.data(&text)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 fn render(view: &EvidenceView, now: Timestamp, width: Option<usize>) -> String {
@@ -56,7 +56,7 @@ fn render(view: &EvidenceView, now: Timestamp, width: Option<usize>) -> String {
 }
 
 fn table(evidence: &[Evidence], now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(["WHEN", "KIND", "GENERATION", "IMAGE", "BY", "WHAT"]);
+    let mut table = TextTable::new(["WHEN", "KIND", "GENERATION", "IMAGE", "BY", "WHAT"]);
     for found in evidence {
         table.row([
             ago(now, found.at).into(),

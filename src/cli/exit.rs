@@ -10,7 +10,7 @@ use crate::manifest_dir::LoadError;
 
 /// The exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub(crate) enum CliExit {
     /// The command succeeded.
     Done,
     /// The command failed, or its result is negative.
@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     Unreachable,
 }
 
-impl Exit {
+impl CliExit {
     /// The numeric exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -33,15 +33,15 @@ impl Exit {
     }
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<CliExit> for ExitCode {
+    fn from(exit: CliExit) -> Self {
         Self::from(exit.code())
     }
 }
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum CliError {
     /// The daemon refused the request, or the request failed.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -76,17 +76,17 @@ pub(crate) enum Failure {
     Service(anyhow::Error),
 }
 
-impl Failure {
+impl CliError {
     /// The exit code for this failure.
-    pub(crate) fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> CliExit {
         match self {
             Self::Client(error) => error.exit(),
-            Self::Usage(_) | Self::Input { .. } => Exit::Usage,
+            Self::Usage(_) | Self::Input { .. } => CliExit::Usage,
             // The reader closed the output because it has read enough, as `head` does.
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => CliExit::Done,
             // An unusable folder or manifest is wrong input; a record that cannot be opened is not.
-            Self::Record { source, .. } if source.chain().any(<dyn Error>::is::<LoadError>) => Exit::Usage,
-            Self::No(_) | Self::Output(_) | Self::Record { .. } | Self::Service(_) => Exit::No,
+            Self::Record { source, .. } if source.chain().any(<dyn Error>::is::<LoadError>) => CliExit::Usage,
+            Self::No(_) | Self::Output(_) | Self::Record { .. } | Self::Service(_) => CliExit::No,
         }
     }
 
@@ -107,33 +107,33 @@ mod tests {
     use super::*;
     use crate::model::view::ErrorView;
 
-    fn refused(status: u16, error: &str) -> Exit {
+    fn refused(status: u16, error: &str) -> CliExit {
         let view = ErrorView { error: error.into(), message: "no".into() };
-        Failure::from(ClientError::Refused { status, view }).exit()
+        CliError::from(ClientError::Refused { status, view }).exit()
     }
 
     #[test]
     fn refusals_have_the_exit_code_of_their_kind() {
         for status in [400, 404, 422] {
-            assert_eq!(refused(status, "x"), Exit::Usage, "{status}");
+            assert_eq!(refused(status, "x"), CliExit::Usage, "{status}");
         }
-        assert_eq!(refused(409, "conflict"), Exit::No);
-        assert_eq!(refused(401, "unauthorized"), Exit::No);
-        assert_eq!(refused(500, "internal"), Exit::No);
-        assert_eq!(refused(503, "store"), Exit::No);
-        assert_eq!(refused(503, "no-daemon"), Exit::Unreachable);
+        assert_eq!(refused(409, "conflict"), CliExit::No);
+        assert_eq!(refused(401, "unauthorized"), CliExit::No);
+        assert_eq!(refused(500, "internal"), CliExit::No);
+        assert_eq!(refused(503, "store"), CliExit::No);
+        assert_eq!(refused(503, "no-daemon"), CliExit::Unreachable);
     }
 
     #[test]
     fn a_reader_that_has_gone_is_no_failure() {
-        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit(), Exit::Done);
-        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).exit(), Exit::No);
+        assert_eq!(CliError::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit(), CliExit::Done);
+        assert_eq!(CliError::from(io::Error::from(io::ErrorKind::StorageFull)).exit(), CliExit::No);
     }
 
     #[test]
     fn the_chain_of_causes_is_told_once_and_in_order() {
         let cause = anyhow::anyhow!("the disk is full").context("the store does not open");
-        let failure = Failure::Record { folder: "state".into(), source: cause };
+        let failure = CliError::Record { folder: "state".into(), source: cause };
         let expected = [
             "error: cannot use the record in state",
             "caused by: the store does not open",
@@ -145,14 +145,14 @@ mod tests {
     #[test]
     fn a_manifest_folder_that_is_not_there_is_wrong_input() {
         let source = anyhow::Error::from(LoadError::NoFolder { folder: "x".into() });
-        assert_eq!(Failure::Record { folder: "x".into(), source }.exit(), Exit::Usage);
+        assert_eq!(CliError::Record { folder: "x".into(), source }.exit(), CliExit::Usage);
         let source = anyhow::anyhow!("the store does not open");
-        assert_eq!(Failure::Record { folder: "x".into(), source }.exit(), Exit::No);
+        assert_eq!(CliError::Record { folder: "x".into(), source }.exit(), CliExit::No);
     }
 
     #[test]
     fn the_codes_are_those_that_scripts_know() {
-        let codes = [Exit::Done, Exit::No, Exit::Usage, Exit::Unreachable].map(Exit::code);
+        let codes = [CliExit::Done, CliExit::No, CliExit::Usage, CliExit::Unreachable].map(CliExit::code);
         assert_eq!(codes, [0, 1, 2, 3]);
     }
 }

@@ -1,7 +1,7 @@
 //! `abide export`: prints the whole record as JSON.
 
-use super::exit::{Exit, Failure};
-use super::session::{Need, Session};
+use super::exit::{CliError, CliExit};
+use super::session::{CliSession, Requirement};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,12 +13,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ExportArgs {}
 
-pub(crate) async fn run(_: &ExportArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Reading).await?;
+pub(crate) async fn run(_: &ExportArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Reading).await?;
     let export = client.export().await?;
     session.console.raw(&export)?;
     if !export.ends_with(b"\n") {
         session.console.raw(b"\n")?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

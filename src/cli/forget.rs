@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::client::{Client, ClientError};
-use super::exit::{Exit, Failure};
+use super::client::{ApiClient, ClientError};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::name::EnvironmentName;
 
 const EXAMPLES: &str = "\
@@ -41,8 +41,8 @@ pub(crate) struct ForgetArgs {
     yes: bool,
 }
 
-pub(crate) async fn run(args: &ForgetArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+pub(crate) async fn run(args: &ForgetArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Record).await?;
     let name = &args.environment;
     let is_declared = client.environment(name).await.is_ok_and(|view| view.container.is_some());
     let what = match (is_declared, args.stop) {
@@ -51,17 +51,17 @@ pub(crate) async fn run(args: &ForgetArgs, session: &mut Session) -> Result<Exit
         (false, false) => format!("record and history of {name}"),
     };
     if !args.yes && !session.console.agreed_on_a_terminal(&format!("Remove {what}?"))? {
-        return Err(Failure::No("nothing was removed".to_owned()));
+        return Err(CliError::No("nothing was removed".to_owned()));
     }
     let moved = client.act(name, "forget", &json!({ "stop": args.stop })).await?;
     if client.overview().await?.daemon {
         until_gone(&client, name).await?;
     }
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
-async fn until_gone(client: &Client, name: &EnvironmentName) -> Result<(), Failure> {
+async fn until_gone(client: &ApiClient, name: &EnvironmentName) -> Result<(), CliError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match client.environment(name).await {
@@ -70,11 +70,11 @@ async fn until_gone(client: &Client, name: &EnvironmentName) -> Result<(), Failu
             // A declared environment stays.
             Ok(view) if view.container.is_some() && view.forgetting.is_empty() => return Ok(()),
             Ok(view) if view.forgetting.iter().any(|what| what.ends_with(UNTIL_CONNECTED)) => {
-                return Err(Failure::No(format!("not removed yet: {}", view.forgetting.join("; "))));
+                return Err(CliError::No(format!("not removed yet: {}", view.forgetting.join("; "))));
             }
             Ok(_) if Instant::now() > deadline => {
                 let why = format!("{name} is not removed yet: `abide events {name}` shows why");
-                return Err(Failure::No(why));
+                return Err(CliError::No(why));
             }
             Ok(_) => sleep(PAUSE).await,
         }

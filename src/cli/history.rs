@@ -1,10 +1,10 @@
 //! `abide history`: lists the generations of an environment.
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::output::style;
-use super::output::table::{Cell, Table};
+use super::output::table::{Cell, TextTable};
 use super::output::text::ago;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::desired::{Image, Origin, Outcome};
 use crate::model::name::{CommitId, Digest, EnvironmentName};
 use crate::model::time::Timestamp;
@@ -24,8 +24,8 @@ pub(crate) struct HistoryArgs {
     environment: EnvironmentName,
 }
 
-pub(crate) async fn run(args: &HistoryArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Reading).await?;
+pub(crate) async fn run(args: &HistoryArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Reading).await?;
     let history = client.history(&args.environment).await?;
     if session.console.is_json() {
         session.console.json(&history)?;
@@ -35,12 +35,12 @@ pub(crate) async fn run(args: &HistoryArgs, session: &mut Session) -> Result<Exi
         let table = table(&history, session.now(), session.console.screen().width);
         session.console.data(&table)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 fn table(history: &[HistoryView], now: Timestamp, width: Option<usize>) -> String {
     let mut table =
-        Table::new(["GENERATION", "WHEN", "ORIGIN", "BY", "REVISION", "IMAGE", "OUTCOME", "NOTE"]);
+        TextTable::new(["GENERATION", "WHEN", "ORIGIN", "BY", "REVISION", "IMAGE", "OUTCOME", "NOTE"]);
     for view in history {
         table.row([
             view.generation.to_string().into(),

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::name::EnvironmentName;
 
 const EXAMPLES: &str = "\
@@ -27,10 +27,10 @@ pub(crate) struct HoldArgs {
     seen: moved::Seen,
 }
 
-pub(crate) async fn run(args: &HoldArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+pub(crate) async fn run(args: &HoldArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Record).await?;
     let request = args.seen.with(json!({ "reason": args.reason }));
     let moved = client.act(&args.environment, "hold", &request).await?;
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

@@ -4,8 +4,8 @@ use std::io::{self, Read as _};
 
 use serde_json::Value;
 
-use super::exit::{Exit, Failure};
-use super::session::{Need, Session};
+use super::exit::{CliError, CliExit};
+use super::session::{CliSession, Requirement};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,16 +24,16 @@ pub(crate) struct ImportArgs {
     yes: bool,
 }
 
-pub(crate) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &ImportArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let export = read(&args.file)?;
     // Input that is not JSON is refused here, because here the error can name the file.
     let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&export);
-    parsed.map_err(|error| Failure::Usage(format!("{} is not valid JSON: {error}", args.file)))?;
-    let client = session.client(Need::Record).await?;
+    parsed.map_err(|error| CliError::Usage(format!("{} is not valid JSON: {error}", args.file)))?;
+    let client = session.client(Requirement::Record).await?;
     let question = "Replace the whole record with the imported one?";
     // Standard input carries the record, so it cannot also carry an answer.
     if !args.yes && args.file != "-" && !session.console.agreed_on_a_terminal(question)? {
-        return Err(Failure::No("nothing was imported".to_owned()));
+        return Err(CliError::No("nothing was imported".to_owned()));
     }
     let answer = client.import(export).await?;
     if session.console.is_json() {
@@ -41,16 +41,16 @@ pub(crate) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit
     } else {
         session.console.data(&sentence(&answer))?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
-fn read(file: &str) -> Result<Vec<u8>, Failure> {
+fn read(file: &str) -> Result<Vec<u8>, CliError> {
     if file != "-" {
-        return std::fs::read(file).map_err(|source| Failure::Input { path: file.to_owned(), source });
+        return std::fs::read(file).map_err(|source| CliError::Input { path: file.to_owned(), source });
     }
     let mut text = Vec::new();
     let read = io::stdin().lock().read_to_end(&mut text);
-    read.map_err(|source| Failure::Input { path: "standard input".to_owned(), source })?;
+    read.map_err(|source| CliError::Input { path: "standard input".to_owned(), source })?;
     Ok(text)
 }
 

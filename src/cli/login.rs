@@ -1,7 +1,7 @@
 //! `abide login`: a one-time link to the web page.
 
-use super::exit::{Exit, Failure};
-use super::session::{Need, Session};
+use super::exit::{CliError, CliExit};
+use super::session::{CliSession, Requirement};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,18 +17,18 @@ Users without access to the socket sign in with a token: abide token create.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct LoginArgs {}
 
-pub(crate) async fn run(_: &LoginArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Daemon("login")).await?;
+pub(crate) async fn run(_: &LoginArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Daemon("login")).await?;
     let link = client.login_link().await?;
     let console = &mut session.console;
     if console.is_json() {
         console.json(&link)?;
-        return Ok(Exit::Done);
+        return Ok(CliExit::Done);
     }
     console.data(link.url.expose())?;
     if link.local_url != link.url {
         console.talk(&format!("or, on the daemon's host: {}", link.local_url.expose()));
     }
     console.talk(&format!("The link works once, within {} s.", link.valid_seconds));
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

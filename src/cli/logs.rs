@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::output::text::OutputFilter;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -65,8 +65,8 @@ fn parse_since(text: &str) -> Result<Since, String> {
         .map_err(|_| "must be a duration, such as `10m`, or a time in RFC 3339".to_owned())
 }
 
-pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Daemon("logs")).await?;
+pub(crate) async fn run(args: &LogsArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Daemon("logs")).await?;
     let mut pieces = client.logs(&args.environment, &query(args, session.now())).await?;
     let mut filter = OutputFilter::default();
     while let Some(piece) = pieces.next().await {
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &LogsArgs, session: &mut Session) -> Result<Exit, 
             session.console.raw(&filter.filter(&piece))?;
         }
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 fn query(args: &LogsArgs, now: Timestamp) -> String {

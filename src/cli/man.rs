@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::CommandFactory as _;
 
 use super::args::Cli;
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,8 +20,8 @@ pub(crate) struct ManArgs {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &ManArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &ManArgs) -> Result<CliExit, CliError> {
     let written = clap_mangen::generate_to(Cli::command(), &args.folder);
-    written.map_err(|error| Failure::No(format!("cannot write to {}: {error}", args.folder.display())))?;
-    Ok(Exit::Done)
+    written.map_err(|error| CliError::No(format!("cannot write to {}: {error}", args.folder.display())))?;
+    Ok(CliExit::Done)
 }

@@ -54,10 +54,10 @@ use tokio::runtime::Runtime;
 
 pub use entry::{CheckSummary, Entrypoints, Service};
 
-use args::{Cli, Globals, Verb};
-use exit::{Exit, Failure};
+use args::{Cli, Commands, Globals};
+use exit::{CliError, CliExit};
 use output::console::Console;
-use session::Session;
+use session::CliSession;
 
 use crate::model::container::Secret;
 use crate::model::spec::SecretRef;
@@ -85,9 +85,9 @@ pub fn main_with(entry: Entrypoints) -> ExitCode {
     }
     let console = Console::of_process(cli.globals.output);
     let mut session = match token(&cli.globals) {
-        Ok(token) => Session::new(&cli.globals, token, entry, console),
+        Ok(token) => CliSession::new(&cli.globals, token, entry, console),
         Err(failure) => {
-            let mut session = Session::new(&cli.globals, None, entry, console);
+            let mut session = CliSession::new(&cli.globals, None, entry, console);
             return conclude(Err(failure), &mut session).into();
         }
     };
@@ -99,21 +99,21 @@ pub fn main_with(entry: Entrypoints) -> ExitCode {
 
 /// Reads the token from the named file, else from the environment. A value that is not valid text
 /// is kept, so that the client rejects it by name instead of ignoring it.
-fn token(globals: &Globals) -> Result<Option<Secret>, Failure> {
+fn token(globals: &Globals) -> Result<Option<Secret>, CliError> {
     if let Some(path) = &globals.token_file {
         let token = secret::read(&SecretRef::SecretFile(path.clone()));
-        return token.map(Some).map_err(|error| Failure::Usage(error.to_string()));
+        return token.map(Some).map_err(|error| CliError::Usage(error.to_string()));
     }
     let token = std::env::var_os("ABIDE_TOKEN").filter(|token| !token.is_empty());
     Ok(token.map(|token| Secret::new(token.to_string_lossy())))
 }
 
-fn run(verb: &Verb, session: &mut Session) -> Exit {
+fn run(verb: &Commands, session: &mut CliSession) -> CliExit {
     // Services set up their own logging.
-    if !matches!(verb, Verb::Daemon(_) | Verb::Agent(_) | Verb::Demo(_)) {
+    if !matches!(verb, Commands::Daemon(_) | Commands::Agent(_) | Commands::Demo(_)) {
         (session.entry.telemetry)(session.verbosity);
     }
-    let outcome = runtime(verb).map_err(|error| Failure::Service(error.into())).and_then(|runtime| {
+    let outcome = runtime(verb).map_err(|error| CliError::Service(error.into())).and_then(|runtime| {
         let outcome = runtime.block_on(perform(verb, session));
         runtime.shutdown_timeout(LAST_MOMENTS);
         outcome
@@ -121,57 +121,57 @@ fn run(verb: &Verb, session: &mut Session) -> Exit {
     conclude(outcome, session)
 }
 
-fn runtime(verb: &Verb) -> std::io::Result<Runtime> {
+fn runtime(verb: &Commands) -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if !matches!(verb, Verb::Daemon(_) | Verb::Agent(_) | Verb::Demo(_)) {
+    if !matches!(verb, Commands::Daemon(_) | Commands::Agent(_) | Commands::Demo(_)) {
         builder.worker_threads(THREADS_OF_A_QUESTION);
     }
     builder.thread_stack_size(STACK).enable_all().build()
 }
 
 /// The one place that prints errors.
-fn conclude(outcome: Result<Exit, Failure>, session: &mut Session) -> Exit {
+fn conclude(outcome: Result<CliExit, CliError>, session: &mut CliSession) -> CliExit {
     outcome.unwrap_or_else(|failure| {
         let exit = failure.exit();
-        if exit != Exit::Done {
+        if exit != CliExit::Done {
             failure.lines().iter().for_each(|line| session.console.talk(line));
         }
         exit
     })
 }
 
-async fn perform(verb: &Verb, session: &mut Session) -> Result<Exit, Failure> {
+async fn perform(verb: &Commands, session: &mut CliSession) -> Result<CliExit, CliError> {
     match verb {
-        Verb::Status(args) => status::run(args, session).await,
-        Verb::Why(args) => why::run(args, session).await,
-        Verb::History(args) => history::run(args, session).await,
-        Verb::Evidence(args) => evidence::run(args, session).await,
-        Verb::Events(args) => events::run(args, session).await,
-        Verb::Logs(args) => logs::run(args, session).await,
-        Verb::Diff(args) => diff::run(args, session).await,
-        Verb::Set(args) => set::run(args, session).await,
-        Verb::Promote(args) => promote::run(args, session).await,
-        Verb::Approve(args) => approve::run(args, session).await,
-        Verb::Reject(args) => reject::run(args, session).await,
-        Verb::Rollback(args) => rollback::run(args, session).await,
-        Verb::Hold(args) => hold::run(args, session).await,
-        Verb::Resume(args) => resume::run(args, session).await,
-        Verb::Sync(args) => sync::run(args, session).await,
-        Verb::Forget(args) => forget::run(args, session).await,
-        Verb::Wait(args) => wait::run(args, session).await,
-        Verb::Daemon(args) => daemon::run(args, session).await,
-        Verb::Agent(args) => agent::run(args, session).await,
-        Verb::Demo(args) => demo::run(args, session).await,
-        Verb::Check(args) => check::run(args, session).await,
-        Verb::Doctor(args) => doctor::run(args, session).await,
-        Verb::Export(args) => export::run(args, session).await,
-        Verb::Import(args) => import::run(args, session).await,
-        Verb::Login(args) => login::run(args, session).await,
-        Verb::Outbox(args) => outbox::run(args, session).await,
-        Verb::Notify(args) => notify::run(args, session).await,
-        Verb::Token(args) => token::run(args, session).await,
-        Verb::Schema(args) => schema::run(args, session),
-        Verb::Completions(args) => completions::run(args, session),
-        Verb::Man(args) => man::run(args),
+        Commands::Status(args) => status::run(args, session).await,
+        Commands::Why(args) => why::run(args, session).await,
+        Commands::History(args) => history::run(args, session).await,
+        Commands::Evidence(args) => evidence::run(args, session).await,
+        Commands::Events(args) => events::run(args, session).await,
+        Commands::Logs(args) => logs::run(args, session).await,
+        Commands::Diff(args) => diff::run(args, session).await,
+        Commands::Set(args) => set::run(args, session).await,
+        Commands::Promote(args) => promote::run(args, session).await,
+        Commands::Approve(args) => approve::run(args, session).await,
+        Commands::Reject(args) => reject::run(args, session).await,
+        Commands::Rollback(args) => rollback::run(args, session).await,
+        Commands::Hold(args) => hold::run(args, session).await,
+        Commands::Resume(args) => resume::run(args, session).await,
+        Commands::Sync(args) => sync::run(args, session).await,
+        Commands::Forget(args) => forget::run(args, session).await,
+        Commands::Wait(args) => wait::run(args, session).await,
+        Commands::Daemon(args) => daemon::run(args, session).await,
+        Commands::Agent(args) => agent::run(args, session).await,
+        Commands::Demo(args) => demo::run(args, session).await,
+        Commands::Check(args) => check::run(args, session).await,
+        Commands::Doctor(args) => doctor::run(args, session).await,
+        Commands::Export(args) => export::run(args, session).await,
+        Commands::Import(args) => import::run(args, session).await,
+        Commands::Login(args) => login::run(args, session).await,
+        Commands::Outbox(args) => outbox::run(args, session).await,
+        Commands::Notify(args) => notify::run(args, session).await,
+        Commands::Token(args) => token::run(args, session).await,
+        Commands::Schema(args) => schema::run(args, session),
+        Commands::Completions(args) => completions::run(args, session),
+        Commands::Man(args) => man::run(args),
     }
 }

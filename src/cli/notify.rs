@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
-use super::session::{Need, Session};
+use super::exit::{CliError, CliExit};
+use super::session::{CliSession, Requirement};
 use crate::model::name::ChannelName;
 
 const EXAMPLES: &str = "\
@@ -37,14 +37,14 @@ struct TestArgs {
     print: bool,
 }
 
-pub(crate) async fn run(args: &NotifyArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &NotifyArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let NotifyVerb::Test(args) = &args.verb;
-    let client = session.client(Need::Daemon("notify test")).await?;
+    let client = session.client(Requirement::Daemon("notify test")).await?;
     let sent = client.test_channel(&args.channel, &json!({ "print": args.print })).await?;
     if session.console.is_json() {
         session.console.json(&sent)?;
     } else {
         session.console.data(&sent.text)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

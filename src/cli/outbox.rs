@@ -3,11 +3,11 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::output::style;
-use super::output::table::{Cell, Table};
+use super::output::table::{Cell, TextTable};
 use super::output::text::{ago, ahead};
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::desired::Outcome;
 use crate::model::outbox::{OutboxItem, Target};
 use crate::model::time::Timestamp;
@@ -41,15 +41,15 @@ struct RetryArgs {
     target: Option<Target>,
 }
 
-pub(crate) async fn run(args: &OutboxArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &OutboxArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     match &args.verb {
         None => list(session).await,
         Some(OutboxVerb::Retry(args)) => retry(args, session).await,
     }
 }
 
-async fn list(session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Reading).await?;
+async fn list(session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Reading).await?;
     let items = client.outbox().await?;
     if session.console.is_json() {
         session.console.json(&items)?;
@@ -59,22 +59,22 @@ async fn list(session: &mut Session) -> Result<Exit, Failure> {
         let table = table(&items, session.now(), session.console.screen().width);
         session.console.data(&table)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
-async fn retry(args: &RetryArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+async fn retry(args: &RetryArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Record).await?;
     let retried = client.retry_outbox(&json!({ "target": args.target })).await?;
     if session.console.is_json() {
         session.console.json(&retried)?;
     } else {
         session.console.data(&retried.message)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 fn table(items: &[OutboxItem], now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(["TARGET", "STATE", "ATTEMPTS", "NEXT", "AT", "ITEM", "ERROR"]);
+    let mut table = TextTable::new(["TARGET", "STATE", "ATTEMPTS", "NEXT", "AT", "ITEM", "ERROR"]);
     for item in items {
         let state = match (item.dead, item.attempts) {
             (Some(_), _) => Cell::styled("dead", style::outcome(Some(&Outcome::Failed(String::new())))),

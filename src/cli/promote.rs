@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
 use super::output::style;
-use super::output::table::{Cell, Table};
-use super::session::Session;
+use super::output::table::{Cell, TextTable};
+use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::desired::Image;
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
@@ -62,7 +62,7 @@ pub(crate) struct PromoteArgs {
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct PromoteBody<'a> {
     from: &'a EnvironmentName,
     /// The generation of TO that the user looked at; without one, the image that the question shows.
     seen: Seen<'a>,
@@ -86,16 +86,16 @@ enum Seen<'a> {
     Image(&'a Digest),
 }
 
-pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &PromoteArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(args.see.need("promote --wait")).await?;
     let from = client.environment(&args.from).await?;
     let to = client.environment(&args.to).await?;
     let seen = digest(args, &from)?;
     session.console.talk_block(&comparison(&from, &to));
     if !args.yes && !agreed(args, &seen, session)? {
-        return Err(Failure::No("nothing was changed".to_owned()));
+        return Err(CliError::No("nothing was changed".to_owned()));
     }
-    let request = Request {
+    let request = PromoteBody {
         from: &args.from,
         seen: args.seen.map_or(Seen::Image(&seen), Seen::Target),
         image: args.seen.map(|_| &seen),
@@ -113,17 +113,16 @@ pub(crate) async fn run(args: &PromoteArgs, session: &mut Session) -> Result<Exi
 }
 
 /// The digest to compare and record: the argument if given, else the one that FROM runs.
-fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, Failure> {
+fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, CliError> {
     let shown = from.image.as_ref().and_then(Image::shown_digest);
-    args.digest
-        .clone()
-        .or_else(|| shown.cloned())
-        .ok_or_else(|| Failure::No(format!("{} has no image to promote: {}", from.environment, from.message)))
+    args.digest.clone().or_else(|| shown.cloned()).ok_or_else(|| {
+        CliError::No(format!("{} has no image to promote: {}", from.environment, from.message))
+    })
 }
 
 /// The versions of both environments, side by side.
 fn comparison(from: &EnvironmentView, to: &EnvironmentView) -> String {
-    let mut table = Table::new(["", "ENVIRONMENT", "GEN", "STATUS", "REVISION", "IMAGE"]);
+    let mut table = TextTable::new(["", "ENVIRONMENT", "GEN", "STATUS", "REVISION", "IMAGE"]);
     for (side, view) in [("from", from), ("to", to)] {
         table.row([
             side.into(),
@@ -137,10 +136,10 @@ fn comparison(from: &EnvironmentView, to: &EnvironmentView) -> String {
     table.render(None)
 }
 
-fn agreed(args: &PromoteArgs, digest: &Digest, session: &mut Session) -> Result<bool, Failure> {
+fn agreed(args: &PromoteArgs, digest: &Digest, session: &mut CliSession) -> Result<bool, CliError> {
     if !session.console.screen().input_is_terminal {
         let advice = "cannot ask for confirmation without a terminal: pass --yes to promote anyway";
-        return Err(Failure::Usage(advice.to_owned()));
+        return Err(CliError::Usage(advice.to_owned()));
     }
     let question = format!("Promote {} from {} to {}?", digest.short(), args.from, args.to);
     Ok(session.console.confirm(&question)?)

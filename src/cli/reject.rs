@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::name::{Digest, EnvironmentName};
 
 const EXAMPLES: &str = "\
@@ -34,11 +34,11 @@ pub(crate) struct RejectArgs {
     seen: moved::Seen,
 }
 
-pub(crate) async fn run(args: &RejectArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+pub(crate) async fn run(args: &RejectArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Record).await?;
     let verb = if args.withdraw { "withdraw" } else { "reject" };
     let request = args.seen.with(json!({ "reason": args.reason, "digest": args.digest }));
     let moved = client.act(&args.environment, verb, &request).await?;
     moved::report(&mut session.console, &moved)?;
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

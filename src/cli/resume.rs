@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::Session;
+use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::name::EnvironmentName;
 
@@ -25,7 +25,7 @@ pub(crate) struct ResumeArgs {
     see: SeeThrough,
 }
 
-pub(crate) async fn run(args: &ResumeArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &ResumeArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(args.see.need("resume --wait")).await?;
     let moved = client.act(&args.environment, "resume", &args.seen.with(json!({}))).await?;
     moved::report(&mut session.console, &moved)?;

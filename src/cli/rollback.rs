@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::Session;
+use super::session::CliSession;
 use super::wait::{Goal, SeeThrough, WishArgs};
 use crate::model::name::{EnvironmentName, Generation};
 
@@ -41,7 +41,7 @@ pub(crate) struct RollbackArgs {
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct RollbackBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<Generation>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,14 +50,14 @@ struct Request<'a> {
     seen: Option<u64>,
 }
 
-pub(crate) async fn run(args: &RollbackArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &RollbackArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let request =
-        Request { to: args.to.map(Generation), reason: args.reason.as_deref(), seen: args.seen.seen };
+        RollbackBody { to: args.to.map(Generation), reason: args.reason.as_deref(), seen: args.seen.seen };
     let client = session.client(args.see.need("rollback --wait")).await?;
     let environment = &args.environment;
     let to = args.to.map_or_else(|| "its last good generation".to_owned(), |to| format!("generation {to}"));
     if !args.yes && !session.console.agreed_on_a_terminal(&format!("Roll {environment} back to {to}?"))? {
-        return Err(Failure::No("nothing was changed".to_owned()));
+        return Err(CliError::No("nothing was changed".to_owned()));
     }
     let moved = client.act(environment, "rollback", &request).await?;
     moved::report(&mut session.console, &moved)?;

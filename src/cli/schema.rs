@@ -1,7 +1,7 @@
 //! `abide schema`: a JSON Schema of the manifest, for editors.
 
-use super::exit::{Exit, Failure};
-use super::session::Session;
+use super::exit::{CliError, CliExit};
+use super::session::CliSession;
 use crate::model::manifest;
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,7 @@ line of a manifest file is `#:schema ./manifest.schema.json`. `abide check` chec
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SchemaArgs {}
 
-pub(crate) fn run(_: &SchemaArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) fn run(_: &SchemaArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     session.console.json(&manifest::schema())?;
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
 use super::args::Globals;
-use super::client::{Address, Client, ClientError, HttpAddress, Transport};
+use super::client::{Address, ApiClient, ApiTransport, ClientError, HttpAddress};
 use super::entry::Entrypoints;
-use super::exit::Failure;
+use super::exit::CliError;
 use super::output::console::Console;
 use crate::model::container::Secret;
 use crate::model::credential::Credential;
@@ -22,7 +22,7 @@ const SOCKET: &str = "abide.sock";
 
 /// The server that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum Requirement {
     /// The record is enough: without a daemon, this process opens it.
     Record,
     /// The record is enough and is only read: without a daemon, this process opens a copy.
@@ -32,7 +32,7 @@ pub(crate) enum Need {
 }
 
 /// One run of one command.
-pub(crate) struct Session {
+pub(crate) struct CliSession {
     /// The console for output and questions.
     pub(crate) console: Console,
     /// The services that a command can start.
@@ -46,7 +46,7 @@ pub(crate) struct Session {
     clock: fn() -> Timestamp,
 }
 
-impl Session {
+impl CliSession {
     /// Creates a session from the global options.
     pub(crate) fn new(
         globals: &Globals,
@@ -91,28 +91,28 @@ impl Session {
     /// it.
     ///
     /// # Errors
-    /// [`Failure`] if neither is available.
-    pub(crate) async fn client(&mut self, need: Need) -> Result<Client, Failure> {
+    /// [`CliError`] if neither is available.
+    pub(crate) async fn client(&mut self, need: Requirement) -> Result<ApiClient, CliError> {
         let transport = match self.server.as_deref().map(Address::parse).transpose()? {
             Some(Address::Http(address)) => self.in_the_clear(address)?,
             Some(Address::Https(address)) => {
                 let place = format!("https://{}", address.authority);
                 let connector = Connector::new(&self.trust(), Protocol::Http1);
                 let connector = connector.map_err(|source| ClientError::Insecure { place, source })?;
-                Transport::Https(address, connector)
+                ApiTransport::Https(address, connector)
             }
-            Some(Address::Unix(path)) => Transport::Unix(path),
+            Some(Address::Unix(path)) => ApiTransport::Unix(path),
             None => self.at_the_socket(need).await?,
         };
-        Ok(Client::new(transport, self.token.as_ref())?)
+        Ok(ApiClient::new(transport, self.token.as_ref())?)
     }
 
     /// A token is as valuable as the access it grants, so it does not leave this host unencrypted.
-    fn in_the_clear(&self, address: HttpAddress) -> Result<Transport, ClientError> {
+    fn in_the_clear(&self, address: HttpAddress) -> Result<ApiTransport, ClientError> {
         if self.token.is_some() && !address.is_local() {
             return Err(ClientError::PlainToken { place: format!("http://{}", address.authority) });
         }
-        Ok(Transport::Http(address))
+        Ok(ApiTransport::Http(address))
     }
 
     /// How the daemon is verified: a token with a pin was made for exactly one server.
@@ -125,10 +125,10 @@ impl Session {
         }
     }
 
-    async fn at_the_socket(&mut self, need: Need) -> Result<Transport, Failure> {
+    async fn at_the_socket(&mut self, need: Requirement) -> Result<ApiTransport, CliError> {
         let socket = self.desired_state.join(SOCKET);
         match UnixStream::connect(&socket).await {
-            Ok(_) => Ok(Transport::Unix(socket)),
+            Ok(_) => Ok(ApiTransport::Unix(socket)),
             Err(error) if is_nobody(&error) => self.without_daemon(need, &socket.display().to_string()),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let group = group_of(&socket);
@@ -140,18 +140,18 @@ impl Session {
         }
     }
 
-    fn without_daemon(&mut self, need: Need, place: &str) -> Result<Transport, Failure> {
-        if let Need::Daemon(verb) = need {
+    fn without_daemon(&mut self, need: Requirement, place: &str) -> Result<ApiTransport, CliError> {
+        if let Requirement::Daemon(verb) = need {
             return Err(ClientError::NeedsDaemon { verb, place: place.to_owned() }.into());
         }
         let folder = self.desired_state.clone();
         let router = match need {
-            Need::Reading => (self.entry.offline_reading_router)(&folder),
-            Need::Record | Need::Daemon(_) => (self.entry.offline_router)(&folder),
+            Requirement::Reading => (self.entry.offline_reading_router)(&folder),
+            Requirement::Record | Requirement::Daemon(_) => (self.entry.offline_router)(&folder),
         };
-        let router = router.map_err(|source| Failure::Record { folder, source })?;
+        let router = router.map_err(|source| CliError::Record { folder, source })?;
         self.console.talk("no daemon is running; using the record directly");
-        Ok(Transport::InProcess(router))
+        Ok(ApiTransport::InProcess(router))
     }
 }
 

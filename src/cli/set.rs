@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::Session;
+use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 
@@ -68,7 +68,7 @@ impl FromStr for PinnedImage {
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct SetBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<&'a PinnedImage>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,15 +79,15 @@ struct Request<'a> {
     seen: Option<u64>,
 }
 
-pub(crate) async fn run(args: &SetArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &SetArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     if args.image.is_none() && args.commit.is_none() {
         let name = &args.environment;
-        return Err(Failure::Usage(format!(
+        return Err(CliError::Usage(format!(
             "missing image or commit for {name}: use `abide set {name} NAME@sha256:...` for an image, or \
             `abide set {name} --commit SHA` for a commit of its branch"
         )));
     }
-    let request = Request {
+    let request = SetBody {
         image: args.image.as_ref(),
         commit: args.commit.as_ref(),
         reason: args.reason.as_deref(),

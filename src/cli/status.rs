@@ -5,12 +5,12 @@ mod detail;
 mod tests;
 mod watch;
 
-use super::client::{Client, ClientError};
-use super::exit::{Exit, Failure};
+use super::client::{ApiClient, ClientError};
+use super::exit::{CliError, CliExit};
 use super::output::style;
-use super::output::table::{Cell, Table};
+use super::output::table::{Cell, TextTable};
 use super::output::text::ago;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::desired::Image;
 use crate::model::name::{CommitId, Digest, EnvironmentName};
 use crate::model::time::Timestamp;
@@ -39,13 +39,13 @@ pub(crate) struct StatusArgs {
     watch: bool,
 }
 
-pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &StatusArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let only = args.environment.as_ref();
     if args.watch {
-        let client = session.client(Need::Daemon("status --watch")).await?;
+        let client = session.client(Requirement::Daemon("status --watch")).await?;
         return watch::watch(session, &client, only).await;
     }
-    let client = session.client(Need::Reading).await?;
+    let client = session.client(Requirement::Reading).await?;
     let overview = look(&client, only).await?;
     if session.console.is_json() {
         session.console.json(&overview.environments)?;
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut Session) -> Result<Exit
     for warning in warnings(&overview) {
         session.console.talk(&format!("warning: {warning}"));
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 /// The global warnings, then those of each environment with its name.
@@ -69,7 +69,7 @@ fn warnings(overview: &Overview) -> Vec<String> {
 }
 
 /// Reads all environments or one; the daemon rejects an unknown name.
-async fn look(client: &Client, only: Option<&EnvironmentName>) -> Result<Overview, ClientError> {
+async fn look(client: &ApiClient, only: Option<&EnvironmentName>) -> Result<Overview, ClientError> {
     match only {
         None => client.overview().await,
         Some(environment) => client.overview_of(environment).await,
@@ -87,7 +87,7 @@ fn render(overview: &Overview, in_detail: bool, now: Timestamp, width: Option<us
 }
 
 fn table(views: &[EnvironmentView], now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         "ENVIRONMENT",
         "STATUS",
         "GEN",

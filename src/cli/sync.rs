@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::moved;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use super::wait::{self, SeeThrough, WishArgs};
 use crate::model::name::EnvironmentName;
 
@@ -31,8 +31,8 @@ pub(crate) struct SyncArgs {
     wish: WishArgs,
 }
 
-pub(crate) async fn run(args: &SyncArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Daemon("sync")).await?;
+pub(crate) async fn run(args: &SyncArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Daemon("sync")).await?;
     let moved = if let Some(environment) = &args.environment {
         let moved = client.act(environment, "sync", &moved::Seen { seen: args.seen }.with(json!({}))).await?;
         moved::report(&mut session.console, &moved)?;
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &SyncArgs, session: &mut Session) -> Result<Exit, 
         let environments: Vec<_> = moved.into_iter().map(|moved| moved.environment).collect();
         let (goal, timeout) = (args.wish.goal(), args.see.timeout);
         wait::until_all_ready(session, &client, &environments, &goal, timeout).await?;
-        return Ok(Exit::Done);
+        return Ok(CliExit::Done);
     }
-    Ok(if all_asked { Exit::Done } else { Exit::No })
+    Ok(if all_asked { CliExit::Done } else { CliExit::No })
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::args::Cli;
 use super::entry::{CheckSummary, Entrypoints};
-use super::exit::Exit;
+use super::exit::CliExit;
 use super::output::console::{Console, testing};
-use super::session::Session;
+use super::session::CliSession;
 use crate::model::container::Secret;
 use crate::model::desired::{Image, Origin, Outcome};
 use crate::model::event::{Event, EventKind};
@@ -120,7 +120,7 @@ fn entry() -> Entrypoints {
 
 /// The result of a command line.
 struct Outcomes {
-    exit: Exit,
+    exit: CliExit,
     data: String,
     talk: String,
 }
@@ -139,9 +139,9 @@ fn typed(line: &str, answers: Option<&'static str>) -> Outcomes {
     Outcomes { exit, data: data.text(), talk: talk.text() }
 }
 
-fn run_with(cli: &Cli, console: Console) -> Exit {
+fn run_with(cli: &Cli, console: Console) -> CliExit {
     let token = Some(Secret::new("s3cret"));
-    super::run(&cli.verb, &mut Session::new(&cli.globals, token, entry(), console))
+    super::run(&cli.verb, &mut CliSession::new(&cli.globals, token, entry(), console))
 }
 
 fn in_folder(folder: &tempfile::TempDir, line: &str) -> Outcomes {
@@ -152,7 +152,7 @@ fn in_folder(folder: &tempfile::TempDir, line: &str) -> Outcomes {
 fn without_a_daemon_the_record_itself_is_read_and_that_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let said = in_folder(&folder, "status");
-    assert_eq!(said.exit, Exit::Done);
+    assert_eq!(said.exit, CliExit::Done);
     assert_eq!(said.talk, "no daemon is running; using the record directly\n");
     assert!(said.data.starts_with("ENVIRONMENT  STATUS"), "{}", said.data);
 }
@@ -162,7 +162,7 @@ fn a_socket_that_a_killed_daemon_left_behind_is_no_daemon() {
     let folder = tempfile::tempdir().unwrap();
     drop(std::os::unix::net::UnixListener::bind(folder.path().join("abide.sock")).unwrap());
     let said = in_folder(&folder, "status dev");
-    assert_eq!(said.exit, Exit::Done);
+    assert_eq!(said.exit, CliExit::Done);
     assert!(said.talk.contains("no daemon is running"), "{}", said.talk);
 }
 
@@ -170,7 +170,7 @@ fn a_socket_that_a_killed_daemon_left_behind_is_no_daemon() {
 fn a_record_that_cannot_be_opened_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let said = typed(&format!("status --desired-state {}/locked", folder.path().display()), None);
-    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.exit, CliExit::No);
     assert!(said.talk.contains("caused by: the record is in use by another abide process"), "{}", said.talk);
 }
 
@@ -179,7 +179,7 @@ fn verbs_that_need_the_loop_say_how_to_start_it() {
     let folder = tempfile::tempdir().unwrap();
     for line in ["sync", "wait dev", "diff", "logs dev", "why dev", "events -f", "status --watch"] {
         let said = in_folder(&folder, line);
-        assert_eq!(said.exit, Exit::Unreachable, "{line}");
+        assert_eq!(said.exit, CliExit::Unreachable, "{line}");
         assert!(said.talk.contains("abide daemon") && said.data.is_empty(), "{line}: {}", said.talk);
     }
 }
@@ -191,7 +191,7 @@ fn a_named_server_that_does_not_answer_is_never_replaced_by_the_record() {
         listener.local_addr().unwrap().port()
     };
     let said = typed(&format!("status --server http://127.0.0.1:{port}"), None);
-    assert_eq!((said.exit, said.data.as_str()), (Exit::Unreachable, ""));
+    assert_eq!((said.exit, said.data.as_str()), (CliExit::Unreachable, ""));
     assert!(said.talk.starts_with("error: cannot reach the daemon"), "{}", said.talk);
     assert!(said.talk.contains("\ncaused by: "), "{}", said.talk);
 }
@@ -199,7 +199,7 @@ fn a_named_server_that_does_not_answer_is_never_replaced_by_the_record() {
 #[test]
 fn an_address_that_cannot_be_used_is_bad_usage() {
     let said = typed("status --server ftp://abide.example", None);
-    assert_eq!(said.exit, Exit::Usage);
+    assert_eq!(said.exit, CliExit::Usage);
     assert!(said.talk.contains("must begin with `https://`"), "{}", said.talk);
 }
 
@@ -207,7 +207,7 @@ fn an_address_that_cannot_be_used_is_bad_usage() {
 fn a_token_is_not_sent_in_the_clear_to_another_machine() {
     // An address reserved for documentation: the command must not even try to connect.
     let said = typed("status --server http://192.0.2.1:8080", None);
-    assert_eq!(said.exit, Exit::Usage);
+    assert_eq!(said.exit, CliExit::Usage);
     assert!(said.talk.contains("refusing to send the token to http://192.0.2.1:8080"), "{}", said.talk);
     assert!(!said.talk.contains("s3cret"), "{}", said.talk);
 }
@@ -218,7 +218,7 @@ fn a_token_that_is_not_taken_is_told_from_one_that_is_missing() {
     let refusal = json!({ "error": "unauthorized", "message": "show a token" });
     daemon.answer("GET /api/v1/environments", 401, &refusal);
     let said = daemon.typed("status", None);
-    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.exit, CliExit::No);
     assert!(said.talk.contains("rejected the token: unknown, expired or revoked"), "{}", said.talk);
 }
 
@@ -270,16 +270,16 @@ fn json_is_an_array_for_one_environment_too() {
 fn an_unknown_environment_is_bad_input_in_the_words_of_the_daemon() {
     let daemon = Daemon::with([ready("dev")]);
     let said = daemon.typed("status dve", None);
-    assert_eq!(said.exit, Exit::Usage);
+    assert_eq!(said.exit, CliExit::Usage);
     assert_eq!(said.talk, "error: nothing at GET /api/v1/environments?environment=dve\n");
 }
 
 #[test]
 fn the_token_goes_with_every_request_over_the_socket_and_over_tcp() {
     let daemon = Daemon::with([ready("dev")]);
-    assert_eq!(daemon.typed("status dev", None).exit, Exit::Done);
+    assert_eq!(daemon.typed("status dev", None).exit, CliExit::Done);
     let over_tcp = typed(&format!("status dev --server http://{}", daemon.listens()), None);
-    assert_eq!(over_tcp.exit, Exit::Done, "{}", over_tcp.talk);
+    assert_eq!(over_tcp.exit, CliExit::Done, "{}", over_tcp.talk);
     let asked = "GET /api/v1/environments?environment=dev [Bearer s3cret] ";
     assert_eq!(daemon.asked(), [asked, asked]);
 }
@@ -313,7 +313,7 @@ fn posted(daemon: &Daemon) -> Vec<String> {
 fn a_promotion_without_terminal_and_without_yes_moves_nothing() {
     let daemon = promotable();
     let said = daemon.typed("promote test prod", None);
-    assert_eq!(said.exit, Exit::Usage);
+    assert_eq!(said.exit, CliExit::Usage);
     assert!(said.talk.contains("--yes"), "{}", said.talk);
     assert_eq!(posted(&daemon), Vec::<String>::new());
 }
@@ -322,7 +322,7 @@ fn a_promotion_without_terminal_and_without_yes_moves_nothing() {
 fn a_promotion_that_is_declined_moves_nothing() {
     let daemon = promotable();
     for answer in ["n\n", "\n", "", "yikes\n"] {
-        assert_eq!(daemon.typed("promote test prod", Some(answer)).exit, Exit::No, "{answer:?}");
+        assert_eq!(daemon.typed("promote test prod", Some(answer)).exit, CliExit::No, "{answer:?}");
     }
     assert_eq!(posted(&daemon), Vec::<String>::new());
 }
@@ -331,7 +331,7 @@ fn a_promotion_that_is_declined_moves_nothing() {
 fn a_promotion_sends_the_digest_that_was_shown() {
     let daemon = promotable();
     let said = daemon.typed("promote test prod", Some("y\n"));
-    assert_eq!((said.exit, said.data.as_str()), (Exit::Done, "prod generation 5: moved\n"));
+    assert_eq!((said.exit, said.data.as_str()), (CliExit::Done, "prod generation 5: moved\n"));
     assert!(said.talk.contains("Promote ab12ab12ab12 from test to prod? [y/N]"), "{}", said.talk);
     let body = json!({ "from": "test", "seen": digest() });
     let expected = format!("POST /api/v1/environments/prod/promote [Bearer s3cret] {body}");
@@ -347,7 +347,7 @@ fn a_promotion_that_is_refused_is_a_no() {
     let refusal = json!({ "error": "conflict", "message": "test runs another image" });
     daemon.answer("POST /api/v1/environments/prod/promote", 409, &refusal);
     let said = daemon.typed("promote test prod --yes", None);
-    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.exit, CliExit::No);
     assert!(said.talk.ends_with("error: test runs another image\n"), "{}", said.talk);
 }
 
@@ -355,14 +355,14 @@ fn a_promotion_that_is_refused_is_a_no() {
 fn a_promotion_can_be_seen_through_to_the_end() {
     let daemon = promotable();
     let said = daemon.typed("promote test prod --yes --wait", None);
-    assert_eq!(said.exit, Exit::Done);
+    assert_eq!(said.exit, CliExit::Done);
     assert!(said.talk.contains("\nprod generation 4: Ready"), "{}", said.talk);
     let mut failed = view("prod", Condition::RolledBack, Reason::RolledBack);
     failed.generation = Generation(6);
     failed.observed_generation = Some(Generation(6));
     daemon.show(&failed);
     let said = daemon.typed("promote test prod --yes --wait", None);
-    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.exit, CliExit::No);
     assert!(said.talk.contains("error: prod generation 6: RolledBack"), "{}", said.talk);
 }
 
@@ -405,10 +405,10 @@ fn all_environments_are_synced_at_once() {
     let daemon = Daemon::with([ready("dev"), ready("prod")]);
     daemon.answer("POST /api/v1/sync", 200, &json!([moved("dev"), moved("prod")]));
     let said = daemon.typed("sync --wait", None);
-    assert_eq!((said.exit, said.data.lines().count()), (Exit::Done, 2), "{}", said.talk);
+    assert_eq!((said.exit, said.data.lines().count()), (CliExit::Done, 2), "{}", said.talk);
     daemon.show(&view("prod", Condition::Blocked, Reason::NameConflict));
     let said = daemon.typed("sync --wait -o json", None);
-    assert_eq!((said.exit, said.json()[1]["environment"].clone()), (Exit::No, json!("prod")));
+    assert_eq!((said.exit, said.json()[1]["environment"].clone()), (CliExit::No, json!("prod")));
     assert!(said.talk.contains("prod generation 4: Blocked (NameConflict)"), "{}", said.talk);
 }
 
@@ -417,7 +417,7 @@ fn waiting_ends_when_the_stream_rings() {
     let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Building)]);
     daemon.once_watched(&ready("dev"));
     let said = daemon.typed("wait dev --timeout 30s", None);
-    assert_eq!(said.exit, Exit::Done, "{}", said.talk);
+    assert_eq!(said.exit, CliExit::Done, "{}", said.talk);
     assert_eq!(said.talk, "dev generation 4: Progressing (Building): generation 4 runs\n");
     assert_eq!(said.data, "dev generation 4: Ready (AsRecorded): generation 4 runs\n");
 }
@@ -433,7 +433,7 @@ fn waiting_looks_again_where_there_is_no_stream() {
 fn waiting_gives_up_at_the_timeout_and_names_what_it_saw() {
     let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Pulling)]);
     let said = daemon.typed("wait dev --timeout 50ms", None);
-    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.exit, CliExit::No);
     assert!(said.talk.contains("error: timed out: dev generation 4: Progressing (Pulling)"), "{}", said.talk);
 }
 
@@ -447,7 +447,7 @@ fn logs_lose_what_a_terminal_obeys_unless_they_are_wanted_raw() {
         daemon.answer_text(path, "a\u{1b}[31mred\u{7}");
         let cli = Cli::try_parse_from(daemon.words(typed)).unwrap();
         let (console, data, _) = testing::console(cli.globals.output, None);
-        assert_eq!(run_with(&cli, console), Exit::Done);
+        assert_eq!(run_with(&cli, console), CliExit::Done);
         assert_eq!(String::from_utf8(data.bytes().to_vec()).unwrap(), expected, "{typed}");
     }
 }
@@ -471,9 +471,9 @@ fn an_import_of_nothing_or_of_no_json_is_bad_input() {
     let daemon = Daemon::with([ready("dev")]);
     let file = daemon.folder().join("record.json");
     let line = format!("import {}", file.display());
-    assert_eq!(daemon.typed(&line, None).exit, Exit::Usage);
+    assert_eq!(daemon.typed(&line, None).exit, CliExit::Usage);
     std::fs::write(&file, "format: 1").unwrap();
-    assert_eq!(daemon.typed(&line, None).exit, Exit::Usage);
+    assert_eq!(daemon.typed(&line, None).exit, CliExit::Usage);
     assert_eq!(posted(&daemon), Vec::<String>::new());
 }
 
@@ -484,10 +484,10 @@ fn a_difference_is_told_and_ends_with_one() {
         |steps: &[&str]| json!({ "environment": "dev", "differences": [], "steps": steps, "message": "" });
     daemon.answer("GET /api/v1/environments/dev/plan", 200, &plan(&[]));
     let same = daemon.typed("diff", None);
-    assert_eq!((same.exit, same.data.as_str()), (Exit::Done, "dev  nothing to do\n"));
+    assert_eq!((same.exit, same.data.as_str()), (CliExit::Done, "dev  nothing to do\n"));
     daemon.answer("GET /api/v1/environments/dev/plan", 200, &plan(&["start dev-server"]));
     let other = daemon.typed("diff dev -o json", None);
-    assert_eq!((other.exit, other.json()[0]["steps"][0].clone()), (Exit::No, json!("start dev-server")));
+    assert_eq!((other.exit, other.json()[0]["steps"][0].clone()), (CliExit::No, json!("start dev-server")));
 }
 
 #[test]
@@ -504,7 +504,7 @@ fn followed_events_are_each_printed_once() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].clone())
         .collect();
     assert_eq!(sequences, [json!(7), json!(9)]);
-    assert_eq!(said.exit, Exit::Usage, "{}", said.talk);
+    assert_eq!(said.exit, CliExit::Usage, "{}", said.talk);
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn a_reader_that_has_gone_ends_a_verb_well() {
     let daemon = Daemon::with([ready("dev")]);
     for line in ["status", "status dev -o json", "status --watch", "completions bash"] {
         let cli = Cli::try_parse_from(daemon.words(line)).unwrap();
-        assert_eq!(run_with(&cli, testing::closed(cli.globals.output)), Exit::Done, "{line}");
+        assert_eq!(run_with(&cli, testing::closed(cli.globals.output)), CliExit::Done, "{line}");
     }
 }
 
@@ -531,7 +531,7 @@ fn a_manifest_is_praised_or_every_problem_named() {
     let good = typed("check --desired-state good", None);
     assert_eq!(good.data, "the manifest is valid: 2 environments (dev, prod), 0 repositories\n");
     let bad = typed("check --desired-state bad", None);
-    assert_eq!(bad.exit, Exit::No);
+    assert_eq!(bad.exit, CliExit::No);
     assert_eq!(bad.data, "a.toml:3: unknown key `prot`; did you mean `port`?\n");
     assert_eq!(bad.talk, "error: invalid manifest: 1 problem\n");
     let json = typed("check --desired-state bad -o json", None).json();
@@ -541,9 +541,9 @@ fn a_manifest_is_praised_or_every_problem_named() {
 #[test]
 fn services_get_their_options_and_their_errors_are_told() {
     let said = typed("daemon --listen 127.0.0.1:9", None);
-    assert_eq!(said.exit, Exit::No);
+    assert_eq!(said.exit, CliExit::No);
     assert_eq!(said.talk, "error: cannot listen\ncaused by: 127.0.0.1:9 is taken\n");
-    assert_eq!(typed("demo --port-offset 100", None).exit, Exit::Done);
+    assert_eq!(typed("demo --port-offset 100", None).exit, CliExit::Done);
 }
 
 #[test]

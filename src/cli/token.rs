@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, CliExit};
 use super::output::style;
-use super::output::table::{Cell, Table};
+use super::output::table::{Cell, TextTable};
 use super::output::text::ago;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::access::Token;
 use crate::model::credential::Credential;
 use crate::model::name::{AgentName, EnvironmentName, TokenName};
@@ -68,7 +68,7 @@ struct CreateArgs {
     agent: Option<AgentName>,
     /// Role of a user or program
     #[arg(long)]
-    role: Option<RoleWord>,
+    role: Option<RoleArg>,
     /// Environments that a deployer may change, or whose images a tester may approve
     #[arg(long, value_name = "ENV", value_delimiter = ',', conflicts_with = "agent")]
     #[arg(required_if_eq_any([("role", "deployer"), ("role", "tester")]))]
@@ -79,14 +79,14 @@ struct CreateArgs {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum RoleWord {
+enum RoleArg {
     Viewer,
     Deployer,
     Tester,
     Admin,
 }
 
-impl RoleWord {
+impl RoleArg {
     fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -110,7 +110,7 @@ fn duration(text: &str) -> Result<String, humantime::DurationError> {
     humantime::parse_duration(text).map(|_| text.to_owned())
 }
 
-pub(crate) async fn run(args: &TokenArgs, session: &mut Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &TokenArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     match &args.command {
         Command::Create(args) => create(args, session).await,
         Command::List => list(session).await,
@@ -118,8 +118,8 @@ pub(crate) async fn run(args: &TokenArgs, session: &mut Session) -> Result<Exit,
     }
 }
 
-async fn create(args: &CreateArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let role = args.role.map_or("agent", RoleWord::as_str);
+async fn create(args: &CreateArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let role = args.role.map_or("agent", RoleArg::as_str);
     let wanted = json!({
         "name": args.name,
         "role": role,
@@ -127,7 +127,7 @@ async fn create(args: &CreateArgs, session: &mut Session) -> Result<Exit, Failur
         "environments": args.environment,
         "expires": args.expires,
     });
-    let client = session.client(Need::Record).await?;
+    let client = session.client(Requirement::Record).await?;
     let issued = client.create_token(&wanted).await?;
     if session.console.is_json() {
         session.console.json(&issued)?;
@@ -140,7 +140,7 @@ async fn create(args: &CreateArgs, session: &mut Session) -> Result<Exit, Failur
             session.console.talk_block(&format!("\nPaste this on the agent's host, as root:\n{line}"));
         }
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 /// The command that stores the token on the agent's host and starts the agent of the package.
@@ -166,8 +166,8 @@ fn told(issued: &IssuedToken) -> String {
     format!("token {name} ({id}): {role}; valid until {until}; {known}. It is shown only once:")
 }
 
-async fn list(session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Reading).await?;
+async fn list(session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Reading).await?;
     let tokens = client.tokens().await?;
     if session.console.is_json() {
         session.console.json(&tokens)?;
@@ -177,22 +177,22 @@ async fn list(session: &mut Session) -> Result<Exit, Failure> {
         let table = table(&tokens, session.now(), session.console.screen().width);
         session.console.data(&table)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
-async fn revoke(which: &str, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Record).await?;
+async fn revoke(which: &str, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Record).await?;
     let token = client.revoke_token(which).await?;
     if session.console.is_json() {
         session.console.json(&token)?;
     } else {
         session.console.data(&format!("token {} ({}) is revoked", token.name, token.id))?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
 fn table(tokens: &[Token], now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(["ID", "NAME", "STATE", "USED", "EXPIRES", "MADE", "BY", "ROLE"]);
+    let mut table = TextTable::new(["ID", "NAME", "STATE", "USED", "EXPIRES", "MADE", "BY", "ROLE"]);
     for token in tokens {
         let (state, colour) = state(token, now);
         table.row([
@@ -226,7 +226,7 @@ fn day(moment: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::cli::tests::NOW;
-    use crate::model::access::{Deed, Role};
+    use crate::model::access::{AuditStamp, Role};
     use crate::model::name::TokenId;
     use std::time::Duration;
 
@@ -235,7 +235,7 @@ mod tests {
             id: TokenId::new("0123456789ab").unwrap(),
             name: TokenName::new(name).unwrap(),
             role,
-            created: Deed { at: NOW, by: "alice".into() },
+            created: AuditStamp { at: NOW, by: "alice".into() },
             expires: None,
             used: None,
             revoked: None,
@@ -259,7 +259,7 @@ mod tests {
         let mut old = token("old", Role::Viewer);
         old.expires = Some(NOW);
         let mut gone = token("online", Role::Agent { agent: AgentName::new("online").unwrap() });
-        gone.revoked = Some(Deed { at: NOW, by: "token ops (192.0.2.7)".into() });
+        gone.revoked = Some(AuditStamp { at: NOW, by: "token ops (192.0.2.7)".into() });
         gone.used = Some(NOW);
         let text = table(&[ci.clone(), old, gone], NOW, None);
         let text = anstream::adapter::strip_str(&text).to_string();

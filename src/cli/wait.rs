@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::client::Client;
-use super::doorbell::{Doorbell, Patience};
-use super::exit::{Exit, Failure};
+use super::client::ApiClient;
+use super::doorbell::{ChangeWatcher, Reconnect};
+use super::exit::{CliError, CliExit};
 use super::output::console::Console;
 use super::output::text::one_line;
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
@@ -86,20 +86,20 @@ pub(crate) struct SeeThrough {
 
 impl SeeThrough {
     /// The server that `verb` needs: the record may be enough unless the command waits.
-    pub(crate) fn need(self, verb: &'static str) -> Need {
-        if self.wait { Need::Daemon(verb) } else { Need::Record }
+    pub(crate) fn need(self, verb: &'static str) -> Requirement {
+        if self.wait { Requirement::Daemon(verb) } else { Requirement::Record }
     }
 
     /// Waits for `goal` if requested.
     pub(crate) async fn to(
         self,
-        session: &mut Session,
-        client: &Client,
+        session: &mut CliSession,
+        client: &ApiClient,
         environment: &EnvironmentName,
         goal: &Goal,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<CliExit, CliError> {
         if !self.wait {
-            return Ok(Exit::Done);
+            return Ok(CliExit::Done);
         }
         let deadline = Instant::now() + self.timeout;
         let ended = until_end(&mut session.console, client, environment, goal, deadline).await?;
@@ -110,8 +110,8 @@ impl SeeThrough {
     }
 }
 
-pub(crate) async fn run(args: &WaitArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Daemon("wait")).await?;
+pub(crate) async fn run(args: &WaitArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Daemon("wait")).await?;
     let (goal, deadline) = (args.wish.goal(), Instant::now() + args.timeout);
     let ended = until_end(&mut session.console, &client, &args.environment, &goal, deadline).await?;
     let view = &ended.environment;
@@ -151,47 +151,47 @@ impl Goal {
 }
 
 /// Returns `Done` if the goal was reached, else a failure that names the end.
-fn into_result(ended: &WaitView) -> Result<Exit, Failure> {
+fn into_result(ended: &WaitView) -> Result<CliExit, CliError> {
     match ended.state {
-        WaitState::Reached => Ok(Exit::Done),
-        WaitState::Ended | WaitState::Waiting => Err(Failure::No(sentence(ended))),
+        WaitState::Reached => Ok(CliExit::Done),
+        WaitState::Ended | WaitState::Waiting => Err(CliError::No(sentence(ended))),
     }
 }
 
 /// Waits for several environments in turn, all within `timeout`.
 pub(crate) async fn until_all_ready(
-    session: &mut Session,
-    client: &Client,
+    session: &mut CliSession,
+    client: &ApiClient,
     environments: &[EnvironmentName],
     goal: &Goal,
     timeout: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let deadline = Instant::now() + timeout;
     let mut failed = Vec::new();
     for environment in environments {
         let ended = until_end(&mut session.console, client, environment, goal, deadline).await;
         match ended.and_then(|ended| into_result(&ended)) {
             Ok(_) => {}
-            Err(Failure::No(sentence)) => failed.push(sentence),
+            Err(CliError::No(sentence)) => failed.push(sentence),
             Err(other) => return Err(other),
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::No(failed.join("; "))) }
+    if failed.is_empty() { Ok(()) } else { Err(CliError::No(failed.join("; "))) }
 }
 
 /// Waits until one environment reaches `goal` or fails, and prints progress to standard error.
 ///
 /// # Errors
-/// [`Failure`] at the deadline, or if the first request fails. Later failures are retried, because
+/// [`CliError`] at the deadline, or if the first request fails. Later failures are retried, because
 /// the daemon may be restarting.
 async fn until_end(
     console: &mut Console,
-    client: &Client,
+    client: &ApiClient,
     environment: &EnvironmentName,
     goal: &Goal,
     deadline: Instant,
-) -> Result<WaitView, Failure> {
-    let mut vigil = Vigil { console, last: None, told: String::new(), patience: Patience::default() };
+) -> Result<WaitView, CliError> {
+    let mut vigil = Vigil { console, last: None, told: String::new(), patience: Reconnect::default() };
     match timeout_at(deadline, vigil.keep(client, environment, goal)).await {
         Ok(end) => end,
         Err(_) => Err(vigil.timed_out(environment)),
@@ -203,17 +203,17 @@ struct Vigil<'a> {
     console: &'a mut Console,
     last: Option<WaitView>,
     told: String,
-    patience: Patience,
+    patience: Reconnect,
 }
 
 impl Vigil<'_> {
     async fn keep(
         &mut self,
-        client: &Client,
+        client: &ApiClient,
         environment: &EnvironmentName,
         goal: &Goal,
-    ) -> Result<WaitView, Failure> {
-        let mut bell = Doorbell::new(client, Some(environment));
+    ) -> Result<WaitView, CliError> {
+        let mut bell = ChangeWatcher::new(client, Some(environment));
         loop {
             let asked = self.last.as_ref().map(|last| last.asked);
             let answer = client.wait(environment, &goal.query(asked)).await;
@@ -238,11 +238,11 @@ impl Vigil<'_> {
         }
     }
 
-    fn timed_out(self, environment: &EnvironmentName) -> Failure {
+    fn timed_out(self, environment: &EnvironmentName) -> CliError {
         match (self.patience.into_lost(), self.last) {
             (Some(error), _) => error.into(),
-            (None, Some(seen)) => Failure::No(format!("timed out: {}", sentence(&seen))),
-            (None, None) => Failure::No(format!("timed out before the status of {environment} was known")),
+            (None, Some(seen)) => CliError::No(format!("timed out: {}", sentence(&seen))),
+            (None, None) => CliError::No(format!("timed out before the status of {environment} was known")),
         }
     }
 }
@@ -271,7 +271,7 @@ mod tests {
     use crate::cli::tests::{digest, ready, view};
     use crate::model::status::Reason;
 
-    fn ended(view: EnvironmentView, message: &str) -> Failure {
+    fn ended(view: EnvironmentView, message: &str) -> CliError {
         let (state, asked) = (WaitState::Ended, Timestamp::default());
         into_result(&WaitView { state, message: message.into(), asked, environment: view }).unwrap_err()
     }
@@ -281,7 +281,7 @@ mod tests {
         let held = view("dev", Condition::Held, Reason::HeldByPerson);
         let failure = ended(held, "generation 4 runs");
         assert_eq!(failure.to_string(), "dev generation 4: Held (HeldByPerson): generation 4 runs");
-        assert_eq!(failure.exit(), Exit::No);
+        assert_eq!(failure.exit(), CliExit::No);
         let other = ended(ready("dev"), "generation 3, which had image ab12, was replaced").to_string();
         assert!(other.contains("Ready (AsRecorded): generation 3, which had image ab12"), "{other}");
     }

@@ -3,16 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use super::client::Client;
-use super::exit::{Exit, Failure};
+use super::client::ApiClient;
+use super::exit::{CliError, CliExit};
 use super::output::style::{BOLD, paint};
 use super::output::text::{ago, ahead, one_line};
-use super::session::{Need, Session};
+use super::session::{CliSession, Requirement};
 use super::status::headline;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::Overview;
-use crate::model::why::{Evidence, LOOKED_THROUGH, Line, Piece, chain};
+use crate::model::why::{LOOKED_THROUGH, Line, Piece, WhyEvidence, chain};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,8 +28,8 @@ pub(crate) struct WhyArgs {
     environment: EnvironmentName,
 }
 
-pub(crate) async fn run(args: &WhyArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let client = session.client(Need::Daemon("why")).await?;
+pub(crate) async fn run(args: &WhyArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    let client = session.client(Requirement::Daemon("why")).await?;
     let evidence = gather(&client, &args.environment).await?;
     if session.console.is_json() {
         session.console.json(&evidence)?;
@@ -37,13 +37,13 @@ pub(crate) async fn run(args: &WhyArgs, session: &mut Session) -> Result<Exit, F
         let text = render(&evidence, session.now());
         session.console.data(&text)?;
     }
-    Ok(Exit::Done)
+    Ok(CliExit::Done)
 }
 
-async fn gather(client: &Client, name: &EnvironmentName) -> Result<Evidence, Failure> {
+async fn gather(client: &ApiClient, name: &EnvironmentName) -> Result<WhyEvidence, CliError> {
     let Overview { mut environments, mut warnings, .. } = client.overview_of(name).await?;
     let environment =
-        environments.pop().ok_or_else(|| Failure::No(format!("nothing is known about {name}")))?;
+        environments.pop().ok_or_else(|| CliError::No(format!("nothing is known about {name}")))?;
     warnings.extend(environment.warnings.iter().cloned());
     let generation = environment.generation;
     let record = client.history(name).await?.into_iter().find(|view| view.generation == generation);
@@ -52,10 +52,10 @@ async fn gather(client: &Client, name: &EnvironmentName) -> Result<Evidence, Fai
         Ok(plan) => (Some(plan), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    Ok(Evidence { environment, record, plan, plan_error, warnings, events })
+    Ok(WhyEvidence { environment, record, plan, plan_error, warnings, events })
 }
 
-fn render(evidence: &Evidence, now: Timestamp) -> String {
+fn render(evidence: &WhyEvidence, now: Timestamp) -> String {
     let mut text = headline(&evidence.environment, now);
     for link in chain(evidence) {
         for (index, line) in link.lines.iter().enumerate() {

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::UnshareFlags;
 
-use super::{INIT, MARK, PROGRAM, Report, init, privileges};
+use super::{INIT, MARK, PROGRAM, ScriptReport, init, privileges};
 
 pub(super) fn run() -> ExitCode {
     match enter() {
@@ -21,7 +21,7 @@ pub(super) fn run() -> ExitCode {
 }
 
 fn refused(step: &str, error: &io::Error) -> ExitCode {
-    init::report(&Report::NotConfined(format!("{step}: {error}")));
+    init::report(&ScriptReport::NotConfined(format!("{step}: {error}")));
     ExitCode::FAILURE
 }
 

@@ -14,7 +14,7 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit, wait,
 };
 
-use super::{Order, Report, privileges, view, watch};
+use super::{ScriptOrder, ScriptReport, privileges, view, watch};
 
 /// Processes beyond the limit that a user may start before the watch sees them.
 const SLACK: u64 = 64;
@@ -36,7 +36,7 @@ pub(super) fn run() -> ExitCode {
             }
             Err(report) => Some(report),
         },
-        Err(error) => Some(Report::NotConfined(format!("read the order: {error}"))),
+        Err(error) => Some(ScriptReport::NotConfined(format!("read the order: {error}"))),
     };
     if let Some(report) = &report {
         self::report(report);
@@ -46,7 +46,7 @@ pub(super) fn run() -> ExitCode {
 }
 
 /// Sends the report. A closed socket is ignored.
-pub(super) fn report(report: &Report) {
+pub(super) fn report(report: &ScriptReport) {
     let sent = connection().and_then(|mut socket| {
         let mut line = serde_json::to_vec(report)?;
         line.push(b'\n');
@@ -59,15 +59,15 @@ fn connection() -> io::Result<UnixStream> {
     Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
-fn prepare() -> io::Result<(Order, BufReader<UnixStream>)> {
+fn prepare() -> io::Result<(ScriptOrder, BufReader<UnixStream>)> {
     let mut socket = BufReader::new(connection()?);
     let mut line = String::new();
     socket.read_line(&mut line)?;
     Ok((serde_json::from_str(&line)?, socket))
 }
 
-fn start(order: &Order) -> Result<Pid, Report> {
-    let refused = |step: &str, error: io::Error| Report::NotConfined(format!("{step}: {error}"));
+fn start(order: &ScriptOrder) -> Result<Pid, ScriptReport> {
+    let refused = |step: &str, error: io::Error| ScriptReport::NotConfined(format!("{step}: {error}"));
     view::narrow(order).map_err(|(step, error)| refused(&step, error))?;
     privileges::give_up().map_err(|error| refused("give up capabilities", error))?;
     // After that, for a change of capabilities may undo both.
@@ -82,16 +82,16 @@ fn start(order: &Order) -> Result<Pid, Report> {
         .envs(order.env.iter().map(|(name, value)| (name, value)))
         .current_dir(&order.directory);
     let child = command.stdin(Stdio::null()).spawn();
-    let child = child.map_err(|error| Report::NotStarted(error.to_string()))?;
+    let child = child.map_err(|error| ScriptReport::NotStarted(error.to_string()))?;
     privileges::hurry().map_err(|error| refused("hurry", error))?;
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)
-        .ok_or_else(|| Report::NotStarted("it has no process ID".to_owned()))
+        .ok_or_else(|| ScriptReport::NotStarted("it has no process ID".to_owned()))
 }
 
 /// The kernel counts for each user but root, so it holds before the watch looks.
-fn limit_processes(order: &Order) -> io::Result<()> {
+fn limit_processes(order: &ScriptOrder) -> io::Result<()> {
     if getuid().is_root() {
         return Ok(());
     }
@@ -104,30 +104,30 @@ fn limit_processes(order: &Order) -> io::Result<()> {
 }
 
 /// Waits for all processes that end here, orphans included, until the program is among them.
-fn wait_for(program: Pid, order: &Order, tell: &Sender<Option<Report>>) {
+fn wait_for(program: Pid, order: &ScriptOrder, tell: &Sender<Option<ScriptReport>>) {
     let report = loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((ended, status))) if ended == program => {
                 break match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Report::Ended(code),
-                    (None, Some(signal)) => Report::Signal(signal),
+                    (Some(code), _) => ScriptReport::Ended(code),
+                    (None, Some(signal)) => ScriptReport::Signal(signal),
                     (None, None) => continue,
                 };
             }
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => break Report::NotStarted(format!("cannot wait for it: {error}")),
+            Err(error) => break ScriptReport::NotStarted(format!("cannot wait for it: {error}")),
         }
     };
     // A program that can start no more processes often ends by itself, before the watch looks again.
     let report = match (watch::exceeded(order), report) {
-        (Some(limit), Report::Ended(1..) | Report::Signal(_)) => Report::Exceeded(limit),
+        (Some(limit), ScriptReport::Ended(1..) | ScriptReport::Signal(_)) => ScriptReport::Exceeded(limit),
         (_, report) => report,
     };
     let _ = tell.send(Some(report));
 }
 
 /// Waits until the other side of the socket is gone.
-fn await_end(mut socket: impl Read, tell: &Sender<Option<Report>>) {
+fn await_end(mut socket: impl Read, tell: &Sender<Option<ScriptReport>>) {
     let mut ignored = [0; 64];
     while socket.read(&mut ignored).is_ok_and(|length| length > 0) {}
     let _ = tell.send(None);

@@ -5,7 +5,7 @@
 //! program must not see, gives up its capabilities, starts the program, watches its limits and
 //! reports. When process 1 ends, the kernel ends every process of the namespace, whatever session or
 //! group it moved to. The two sides are connected by a socket, which is standard input of both stages.
-//! The starter sends an [`Order`] over it and gets a [`Report`]; if the socket closes, process 1 ends.
+//! The starter sends an [`ScriptOrder`] over it and gets a [`ScriptReport`]; if the socket closes, process 1 ends.
 
 mod enter;
 mod init;
@@ -32,7 +32,7 @@ pub const ARGUMENTS: [&str; 2] = [MARK, ENTER];
 
 /// What to run, and what it may see and use.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
+pub struct ScriptOrder {
     /// The program.
     pub program: OsString,
     /// Its arguments.
@@ -51,7 +51,7 @@ pub struct Order {
 
 /// How it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
+pub enum ScriptReport {
     /// The program ended by itself with this exit code.
     Ended(i32),
     /// A signal ended the program.
@@ -64,7 +64,7 @@ pub enum Report {
     NotConfined(String),
 }
 
-/// A limit of an [`Order`].
+/// A limit of an [`ScriptOrder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Limit {
     /// Of memory.

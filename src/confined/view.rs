@@ -17,7 +17,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
 };
 
-use super::Order;
+use super::ScriptOrder;
 
 /// The most entries that a folder with a hidden name keeps. A fuller folder is hidden as a whole.
 const MOST_ENTRIES: usize = 4096;
@@ -26,7 +26,7 @@ const MOST_ENTRIES: usize = 4096;
 ///
 /// # Errors
 /// Returns the failed operation, and its error.
-pub(super) fn narrow(order: &Order) -> Result<(), (String, io::Error)> {
+pub(super) fn narrow(order: &ScriptOrder) -> Result<(), (String, io::Error)> {
     let at = |step: &str| {
         let step = step.to_owned();
         move |error| (step, error)

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
-use super::{Limit, Order, Report};
+use super::{Limit, ScriptOrder, ScriptReport};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(100);
@@ -26,10 +26,10 @@ struct Use {
 }
 
 /// Reports the first limit that is exceeded.
-pub(super) fn watch(order: &Order, tell: &Sender<Option<Report>>) {
+pub(super) fn watch(order: &ScriptOrder, tell: &Sender<Option<ScriptReport>>) {
     loop {
         if let Some(limit) = exceeded(order) {
-            let _ = tell.send(Some(Report::Exceeded(limit)));
+            let _ = tell.send(Some(ScriptReport::Exceeded(limit)));
             return;
         }
         thread::sleep(EVERY);
@@ -37,7 +37,7 @@ pub(super) fn watch(order: &Order, tell: &Sender<Option<Report>>) {
 }
 
 /// The limit that is exceeded now.
-pub(super) fn exceeded(order: &Order) -> Option<Limit> {
+pub(super) fn exceeded(order: &ScriptOrder) -> Option<Limit> {
     let processes = processes();
     // Cheap, and soon true of a program that starts others without end.
     if processes.len() as u64 > u64::from(order.pids) {

@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::archive;
 use super::error::ContextError;
-use super::pack::{Limits, Packing};
+use super::pack::{PackLimits, Packing};
 use super::tree;
 
 /// The first bytes of every gzip stream.
@@ -19,7 +19,7 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const END_BLOCK: u64 = 512;
 
 /// Checks the output file of a step. If its name ends in `.tar`, `.tar.gz` or `.tgz`, it must be a complete
-/// archive with at least one entry, and unpack to no more than the default [`Limits`]. As with `ADD`, its
+/// archive with at least one entry, and unpack to no more than the default [`PackLimits`]. As with `ADD`, its
 /// content decides whether it is compressed. Any other file must not be empty.
 ///
 /// # Errors
@@ -32,8 +32,8 @@ pub fn check_archive(path: &Path) -> Result<(), ContextError> {
     if Packing::by_name(path)?.is_none() {
         return Ok(());
     }
-    let mut archive = Watched { inner: unpacked(file).map_err(ContextError::read(path))?, zeros: 0 };
-    let entries = read_through(&mut archive, Limits::default()).map_err(|e| broken(path, e))?;
+    let mut archive = ZeroCounter { inner: unpacked(file).map_err(ContextError::read(path))?, zeros: 0 };
+    let entries = read_through(&mut archive, PackLimits::default()).map_err(|e| broken(path, e))?;
     if archive.zeros < END_BLOCK {
         return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
     }
@@ -53,7 +53,7 @@ fn unpacked(file: File) -> io::Result<Box<dyn Read>> {
 }
 
 /// Reads to the end of the file and not only of the tar: a checksum may follow.
-fn read_through(archive: &mut Watched, limits: Limits) -> io::Result<usize> {
+fn read_through(archive: &mut ZeroCounter, limits: PackLimits) -> io::Result<usize> {
     let mut bounded = archive.take(limits.bytes);
     let entries = archive::count_entries(&mut bounded, limits.files)?;
     io::copy(&mut bounded, &mut io::sink())?;
@@ -62,12 +62,12 @@ fn read_through(archive: &mut Watched, limits: Limits) -> io::Result<usize> {
 
 /// Counts the zeros at the end of the input. A tar that was truncated between two entries only lacks these
 /// zeros.
-struct Watched {
+struct ZeroCounter {
     inner: Box<dyn Read>,
     zeros: u64,
 }
 
-impl Read for Watched {
+impl Read for ZeroCounter {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let taken = self.inner.read(buffer)?;
         let bytes = buffer.get(..taken).unwrap_or_default();

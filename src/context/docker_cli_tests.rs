@@ -17,7 +17,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::ignore::{IgnoreRules, clean};
-use super::pack::{Limits, pack};
+use super::pack::{PackLimits, pack};
 
 /// The default number of cases. It is small because each case runs the CLI once, for a tenth of a second.
 const CASES: u32 = 30;
@@ -117,7 +117,7 @@ fn compare(
     prop_assume!(context.path().join(dockerfile).is_file());
     let theirs = engine.build(context.path(), dockerfile);
     let mut tar = Vec::new();
-    let ours = pack(context.path(), dockerfile, &[], Limits::default(), &mut tar);
+    let ours = pack(context.path(), dockerfile, &[], PackLimits::default(), &mut tar);
     match (theirs, ours) {
         (Ok(theirs), Ok(_)) => {
             let rules = IgnoreRules::parse(&lines.join("\n")).unwrap();

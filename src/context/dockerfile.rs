@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Excludes its own stages, `scratch`, and names that cannot be determined.
 pub fn bases(text: &str, args: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut reading =
-        Reading { args, declared: BTreeMap::new(), stages: BTreeSet::new(), found: BTreeSet::new() };
+        DockerfileReader { args, declared: BTreeMap::new(), stages: BTreeSet::new(), found: BTreeSet::new() };
     for instruction in instructions(text) {
         reading.take(&instruction);
     }
     reading.found
 }
 
-struct Reading<'a> {
+struct DockerfileReader<'a> {
     args: &'a BTreeMap<String, String>,
     /// Arguments that are declared before the first `FROM`.
     declared: BTreeMap<String, String>,
@@ -21,7 +21,7 @@ struct Reading<'a> {
     found: BTreeSet<String>,
 }
 
-impl Reading<'_> {
+impl DockerfileReader<'_> {
     fn take(&mut self, instruction: &str) {
         let mut words = instruction.split_whitespace();
         let Some(name) = words.next() else { return };

@@ -13,11 +13,11 @@
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
     pub(super) text: String,
-    shape: Shape,
+    shape: GlobShape,
 }
 
 #[derive(Clone, Debug)]
-enum Shape {
+enum GlobShape {
     /// The exact path.
     Exact,
     /// `head**`: paths that begin with the head.
@@ -30,7 +30,7 @@ enum Shape {
 
 #[derive(Clone, Debug)]
 struct Expression {
-    tokens: Vec<Token>,
+    tokens: Vec<GlobToken>,
     /// The literal text at the beginning of every match, which rejects most paths quickly.
     head: String,
     /// The literal text at the end of every match.
@@ -38,7 +38,7 @@ struct Expression {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+enum GlobToken {
     Literal(char),
     /// `?`
     One,
@@ -75,10 +75,10 @@ impl Glob {
     /// Whether `path` itself matches; the caller handles its parents.
     pub(super) fn matches(&self, path: &str) -> bool {
         match &self.shape {
-            Shape::Exact => path == self.text,
-            Shape::Prefix(head) => path.starts_with(head.as_str()),
-            Shape::Suffix(tail) => path.ends_with(tail.as_str()) || tail.strip_prefix('/') == Some(path),
-            Shape::Expression(expression) => expression.matches(path),
+            GlobShape::Exact => path == self.text,
+            GlobShape::Prefix(head) => path.starts_with(head.as_str()),
+            GlobShape::Suffix(tail) => path.ends_with(tail.as_str()) || tail.strip_prefix('/') == Some(path),
+            GlobShape::Expression(expression) => expression.matches(path),
         }
     }
 
@@ -86,39 +86,39 @@ impl Glob {
     pub(super) fn may_match_below(&self, directory: &str) -> bool {
         let below = format!("{directory}/");
         match &self.shape {
-            Shape::Exact => self.text.starts_with(&below),
-            Shape::Prefix(head) => head.starts_with(&below) || below.starts_with(head.as_str()),
-            Shape::Suffix(_) => true,
-            Shape::Expression(expression) => expression.may_match_after(&below),
+            GlobShape::Exact => self.text.starts_with(&below),
+            GlobShape::Prefix(head) => head.starts_with(&below) || below.starts_with(head.as_str()),
+            GlobShape::Suffix(_) => true,
+            GlobShape::Expression(expression) => expression.may_match_after(&below),
         }
     }
 }
 
 /// Docker's choice of comparison, quirks included.
-fn shape(text: &str, tokens: Vec<Token>) -> Shape {
-    let plain = |tokens: &[Token]| tokens.iter().all(|t| matches!(t, Token::Literal(_)));
+fn shape(text: &str, tokens: Vec<GlobToken>) -> GlobShape {
+    let plain = |tokens: &[GlobToken]| tokens.iter().all(|t| matches!(t, GlobToken::Literal(_)));
     // Docker uses an expression after the first bracket or escape, even if it changes nothing.
     let bracketed = text.contains(['[', ']', '\\']);
     match tokens.as_slice() {
-        [] => Shape::Exact,
-        _ if bracketed => Shape::Expression(Expression::new(tokens)),
-        all if plain(all) => Shape::Exact,
-        [head @ .., Token::Rest] if plain(head) && !head.is_empty() => Shape::Prefix(literal(head)),
+        [] => GlobShape::Exact,
+        _ if bracketed => GlobShape::Expression(Expression::new(tokens)),
+        all if plain(all) => GlobShape::Exact,
+        [head @ .., GlobToken::Rest] if plain(head) && !head.is_empty() => GlobShape::Prefix(literal(head)),
         // Here the slash of `**/` belongs to the tail: `**/foo` does not match `barfoo` as a suffix.
-        [Token::Directories | Token::Rest, tail @ ..] if plain(tail) => {
-            Shape::Suffix(text.strip_prefix("**").unwrap_or_default().to_owned())
+        [GlobToken::Directories | GlobToken::Rest, tail @ ..] if plain(tail) => {
+            GlobShape::Suffix(text.strip_prefix("**").unwrap_or_default().to_owned())
         }
-        _ => Shape::Expression(Expression::new(tokens)),
+        _ => GlobShape::Expression(Expression::new(tokens)),
     }
 }
 
-fn literal<'a>(tokens: impl IntoIterator<Item = &'a Token>) -> String {
-    let chars = tokens.into_iter().map_while(|t| if let Token::Literal(c) = t { Some(*c) } else { None });
+fn literal<'a>(tokens: impl IntoIterator<Item = &'a GlobToken>) -> String {
+    let chars = tokens.into_iter().map_while(|t| if let GlobToken::Literal(c) = t { Some(*c) } else { None });
     chars.collect()
 }
 
 impl Expression {
-    fn new(tokens: Vec<Token>) -> Self {
+    fn new(tokens: Vec<GlobToken>) -> Self {
         let head = literal(&tokens);
         let tail = literal(tokens.iter().rev()).chars().rev().collect();
         Self { tokens, head, tail }
@@ -156,7 +156,7 @@ fn start(length: usize) -> Vec<bool> {
     reached
 }
 
-impl Token {
+impl GlobToken {
     /// The positions between the characters of `path` that this token reaches from the positions `from`.
     fn step(&self, path: &[char], from: &[bool]) -> Vec<bool> {
         let mut reached = Vec::with_capacity(from.len());
@@ -197,30 +197,30 @@ impl Token {
 
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
-fn tokens(pattern: &str) -> Result<Vec<Token>, &'static str> {
+fn tokens(pattern: &str) -> Result<Vec<GlobToken>, &'static str> {
     let mut chars = pattern.chars().peekable();
     let mut tokens = Vec::new();
     while let Some(c) = chars.next() {
         tokens.push(match c {
             '*' => stars(&mut chars),
-            '?' => Token::One,
+            '?' => GlobToken::One,
             '[' => class(&mut chars)?,
-            '\\' => Token::Literal(chars.next().ok_or(LONE_BACKSLASH)?),
-            other => Token::Literal(other),
+            '\\' => GlobToken::Literal(chars.next().ok_or(LONE_BACKSLASH)?),
+            other => GlobToken::Literal(other),
         });
     }
     Ok(tokens)
 }
 
-fn stars(chars: &mut Chars<'_>) -> Token {
+fn stars(chars: &mut Chars<'_>) -> GlobToken {
     if chars.next_if_eq(&'*').is_none() {
-        return Token::Any;
+        return GlobToken::Any;
     }
     chars.next_if_eq(&'/');
-    if chars.peek().is_some() { Token::Directories } else { Token::Rest }
+    if chars.peek().is_some() { GlobToken::Directories } else { GlobToken::Rest }
 }
 
-fn class(chars: &mut Chars<'_>) -> Result<Token, &'static str> {
+fn class(chars: &mut Chars<'_>) -> Result<GlobToken, &'static str> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     while ranges.is_empty() || chars.next_if_eq(&']').is_none() {
@@ -231,7 +231,7 @@ fn class(chars: &mut Chars<'_>) -> Result<Token, &'static str> {
         }
         ranges.push((from, to));
     }
-    Ok(Token::Class { negated, ranges })
+    Ok(GlobToken::Class { negated, ranges })
 }
 
 fn class_char(chars: &mut Chars<'_>) -> Result<char, &'static str> {

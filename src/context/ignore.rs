@@ -11,18 +11,18 @@ use super::glob::Glob;
 /// that is).
 #[derive(Clone, Debug, Default)]
 pub struct IgnoreRules {
-    rules: Vec<Rule>,
+    rules: Vec<IgnoreRule>,
 }
 
 #[derive(Clone, Debug)]
-struct Rule {
+struct IgnoreRule {
     exception: bool,
     glob: Glob,
 }
 
 /// The result of the rules for one path. The result for a directory is the starting point for its children.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct IgnoreMatch {
     /// Whether the path itself is ignored.
     pub(super) ignored: bool,
     /// Which rules matched, in order.
@@ -50,7 +50,8 @@ impl IgnoreRules {
             if line.starts_with(b"#") {
                 continue;
             }
-            let rule = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8").and_then(Rule::parse);
+            let rule =
+                std::str::from_utf8(line).map_err(|_| "the line is not UTF-8").and_then(IgnoreRule::parse);
             match rule {
                 Ok(rule) => rules.extend(rule),
                 Err(rule) => return Err(refused(index + 1, line, rule)),
@@ -62,7 +63,7 @@ impl IgnoreRules {
     /// Whether the file or directory at `path` (relative to the context, parts separated by single slashes)
     /// is ignored.
     pub fn is_ignored(&self, path: &str) -> bool {
-        let mut verdict = Verdict::default();
+        let mut verdict = IgnoreMatch::default();
         for (end, _) in path.match_indices('/') {
             verdict = self.judge(path.get(..end).unwrap_or_default(), &verdict);
         }
@@ -81,7 +82,7 @@ impl IgnoreRules {
     }
 
     /// The result for `path`, given the result `parent` of its parent (the default at the top).
-    pub(super) fn judge(&self, path: &str, parent: &Verdict) -> Verdict {
+    pub(super) fn judge(&self, path: &str, parent: &IgnoreMatch) -> IgnoreMatch {
         let mut ignored = false;
         let mut matched = Vec::with_capacity(self.rules.len());
         for (index, rule) in self.rules.iter().enumerate() {
@@ -92,11 +93,11 @@ impl IgnoreRules {
             }
             matched.push(hit);
         }
-        Verdict { ignored, matched }
+        IgnoreMatch { ignored, matched }
     }
 }
 
-impl Rule {
+impl IgnoreRule {
     /// Parses one line; `None` if it contains no rule.
     fn parse(line: &str) -> Result<Option<Self>, &'static str> {
         let line = line.trim();

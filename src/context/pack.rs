@@ -12,7 +12,7 @@ pub use super::check::check_archive;
 use super::error::ContextError;
 use super::ignore::IgnoreRules;
 use super::tree;
-use super::walk::{Entry, Kind, Listing};
+use super::walk::{EntryKind, TreeEntries, TreeEntry};
 use super::write::{self, write};
 
 /// The maximum length of a Dockerfile or an ignore file: 1 MiB, far more than people write.
@@ -20,7 +20,7 @@ const LARGEST_RECIPE: u64 = 1 << 20;
 
 /// The limits of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct PackLimits {
     /// Entries: files, directories and links.
     pub files: usize,
     /// Total content of all files, in bytes.
@@ -29,7 +29,7 @@ pub struct Limits {
     pub depth: usize,
 }
 
-impl Default for Limits {
+impl Default for PackLimits {
     /// Far above the largest repositories, and far below the disk or memory of a small host: a listing takes
     /// some 200 bytes per entry.
     fn default() -> Self {
@@ -75,7 +75,7 @@ pub fn pack(
     context: &Path,
     dockerfile: &str,
     extra: &[ExtraFile],
-    limits: Limits,
+    limits: PackLimits,
     out: impl Write,
 ) -> Result<Packed, ContextError> {
     write(&list(context, dockerfile, extra, limits)?, out)
@@ -87,7 +87,7 @@ pub fn pack(
 ///
 /// # Errors
 /// Returns the errors of [`pack`].
-pub fn fingerprint(context: &Path, dockerfile: &str, limits: Limits) -> Result<String, ContextError> {
+pub fn fingerprint(context: &Path, dockerfile: &str, limits: PackLimits) -> Result<String, ContextError> {
     write::fingerprint(&list(context, dockerfile, &[], limits)?)
 }
 
@@ -95,8 +95,8 @@ pub fn fingerprint(context: &Path, dockerfile: &str, limits: Limits) -> Result<S
 ///
 /// # Errors
 /// Returns the errors of [`archive`].
-pub fn fingerprint_tree(tree: &Path, limits: Limits) -> Result<String, ContextError> {
-    write::fingerprint(&Listing::of(tree, &IgnoreRules::default(), None, limits)?)
+pub fn fingerprint_tree(tree: &Path, limits: PackLimits) -> Result<String, ContextError> {
+    write::fingerprint(&TreeEntries::of(tree, &IgnoreRules::default(), None, limits)?)
 }
 
 /// The text of the Dockerfile that [`pack`] sends.
@@ -116,11 +116,11 @@ fn list(
     context: &Path,
     dockerfile: &str,
     extra: &[ExtraFile],
-    limits: Limits,
-) -> Result<Listing, ContextError> {
+    limits: PackLimits,
+) -> Result<TreeEntries, ContextError> {
     let recipe = find_recipe(context, dockerfile)?;
     let rules = rules(context, dockerfile)?;
-    let mut listing = Listing::of(context, &rules, None, limits)?;
+    let mut listing = TreeEntries::of(context, &rules, None, limits)?;
     for file in extra {
         put_extra(&mut listing, context, file)?;
     }
@@ -140,7 +140,7 @@ pub fn resolve_dockerfile(context: &Path, dockerfile: &str) -> Result<String, Co
     let recipe = find_recipe(context, dockerfile)?;
     let path = context.join(&recipe);
     let entry = match tree::lstat(&path)? {
-        Some(found) => Entry::read(&path, &recipe, &found)?,
+        Some(found) => TreeEntry::read(&path, &recipe, &found)?,
         None => None,
     };
     check_recipe(dockerfile, entry.as_ref().map(|entry| &entry.kind))?;
@@ -156,13 +156,13 @@ pub fn resolve_dockerfile(context: &Path, dockerfile: &str) -> Result<String, Co
 /// # Errors
 /// Returns an error if the name has another ending, if an entry cannot be packed, if the content exceeds the
 /// limits, or if `output` cannot be written.
-pub fn archive(tree: &Path, output: &Path, limits: Limits) -> Result<Packed, ContextError> {
+pub fn archive(tree: &Path, output: &Path, limits: PackLimits) -> Result<Packed, ContextError> {
     let packing =
         Packing::by_name(output)?.ok_or_else(|| ContextError::ArchiveName { path: output.into() })?;
     let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // List before the file is created, or the archive would contain itself.
     let listing =
-        Listing::of(tree, &IgnoreRules::default(), place_in(tree, parent, output).as_deref(), limits)?;
+        TreeEntries::of(tree, &IgnoreRules::default(), place_in(tree, parent, output).as_deref(), limits)?;
     let failed = || ContextError::write(output);
     let file = NamedTempFile::new_in(parent).map_err(failed())?;
     let packed = match packing {
@@ -191,7 +191,7 @@ impl Packing {
     }
 }
 
-fn write_compressed(listing: &Listing, file: &File, output: &Path) -> Result<Packed, ContextError> {
+fn write_compressed(listing: &TreeEntries, file: &File, output: &Path) -> Result<Packed, ContextError> {
     // Fast compression: the engine on this host unpacks the archive at once. The header has neither time nor
     // name, so that the bytes are always the same.
     let mut gzip = GzBuilder::new().mtime(0).write(BufWriter::new(file), Compression::fast());
@@ -235,20 +235,20 @@ fn read_ignore_file(context: &Path, name: &str) -> Result<Option<Vec<u8>>, Conte
     Ok(Some(bytes))
 }
 
-fn put_extra(listing: &mut Listing, context: &Path, extra: &ExtraFile) -> Result<(), ContextError> {
+fn put_extra(listing: &mut TreeEntries, context: &Path, extra: &ExtraFile) -> Result<(), ContextError> {
     let (_, found) = tree::open_file(&extra.source, OFlags::NOFOLLOW)?;
     let place = tree::place(context, &extra.path)?;
     let path = place.strip_prefix(context).unwrap_or(&place).to_path_buf();
     if tree::lstat(&place)?.is_some_and(|there| there.is_dir()) {
         return Err(ContextError::NotAFile { path });
     }
-    let entry = Entry::read(&extra.source, &path, &found)?;
+    let entry = TreeEntry::read(&extra.source, &path, &found)?;
     // Its time is that of this build, which would make the archives of equal content differ.
-    entry.map_or(Ok(()), |entry| listing.put(path, Entry { modified: None, ..entry }))
+    entry.map_or(Ok(()), |entry| listing.put(path, TreeEntry { modified: None, ..entry }))
 }
 
 /// Adds a file that the rules may have ignored.
-fn put_from_tree(listing: &mut Listing, context: &Path, relative: &Path) -> Result<(), ContextError> {
+fn put_from_tree(listing: &mut TreeEntries, context: &Path, relative: &Path) -> Result<(), ContextError> {
     let path = context.join(relative);
     if listing.entries.contains_key(relative) || relative.as_os_str().is_empty() {
         return Ok(());
@@ -256,14 +256,14 @@ fn put_from_tree(listing: &mut Listing, context: &Path, relative: &Path) -> Resu
     let Some(found) = tree::lstat(&path)?.filter(|found| found.is_file() || found.is_symlink()) else {
         return Ok(());
     };
-    let entry = Entry::read(&path, relative, &found)?;
+    let entry = TreeEntry::read(&path, relative, &found)?;
     entry.map_or(Ok(()), |entry| listing.put(relative.to_path_buf(), entry))
 }
 
-fn check_recipe(dockerfile: &str, kind: Option<&Kind>) -> Result<(), ContextError> {
+fn check_recipe(dockerfile: &str, kind: Option<&EntryKind>) -> Result<(), ContextError> {
     match kind {
-        Some(Kind::File { size, .. }) if *size <= LARGEST_RECIPE => Ok(()),
-        Some(Kind::File { .. }) => Err(unusable(dockerfile, "is larger than 1 MiB")),
+        Some(EntryKind::File { size, .. }) if *size <= LARGEST_RECIPE => Ok(()),
+        Some(EntryKind::File { .. }) => Err(unusable(dockerfile, "is larger than 1 MiB")),
         Some(_) => Err(unusable(dockerfile, "is not a regular file")),
         None => Err(unusable(dockerfile, "is not in the context")),
     }

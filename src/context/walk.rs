@@ -6,40 +6,42 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::ContextError;
-use super::ignore::{IgnoreRules, Verdict};
-use super::pack::Limits;
+use super::ignore::{IgnoreMatch, IgnoreRules};
+use super::pack::PackLimits;
 use super::tree::{self, file_mode};
 
 /// One entry of a future archive.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) kind: Kind,
+pub(super) struct TreeEntry {
+    pub(super) kind: EntryKind,
     /// Seconds since the epoch; `None` if the time has no meaning. It is then written as the newest time of
     /// all.
     pub(super) modified: Option<u64>,
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     Directory,
     Link { target: PathBuf },
     File { source: PathBuf, size: u64, mode: u32 },
 }
 
-impl Entry {
+impl TreeEntry {
     /// Reads the entry at `path`, whose metadata is `found`. Returns `None` for a socket, because it belongs
     /// to a running program and has no content. Errors name the path `shown`.
     pub(super) fn read(path: &Path, shown: &Path, found: &Metadata) -> Result<Option<Self>, ContextError> {
         let of_file = u64::try_from(found.mtime()).unwrap_or(0);
         let (kind, modified) = match found.file_type() {
             // A directory's own time only reflects its last new entry.
-            t if t.is_dir() => (Kind::Directory, None),
-            t if t.is_symlink() => {
-                (Kind::Link { target: fs::read_link(path).map_err(ContextError::read(path))? }, Some(of_file))
-            }
-            t if t.is_file() => {
-                (Kind::File { source: path.into(), size: found.len(), mode: file_mode(found) }, Some(of_file))
-            }
+            t if t.is_dir() => (EntryKind::Directory, None),
+            t if t.is_symlink() => (
+                EntryKind::Link { target: fs::read_link(path).map_err(ContextError::read(path))? },
+                Some(of_file),
+            ),
+            t if t.is_file() => (
+                EntryKind::File { source: path.into(), size: found.len(), mode: file_mode(found) },
+                Some(of_file),
+            ),
             t if t.is_socket() => return Ok(None),
             t => return Err(ContextError::SpecialFile { path: shown.into(), kind: special(t) }),
         };
@@ -47,7 +49,7 @@ impl Entry {
     }
 
     fn size(&self) -> u64 {
-        if let Kind::File { size, .. } = self.kind { size } else { 0 }
+        if let EntryKind::File { size, .. } = self.kind { size } else { 0 }
     }
 }
 
@@ -57,22 +59,22 @@ fn special(file_type: FileType) -> &'static str {
 
 /// The entries by path. Paths sort by their parts, so a directory comes before its content.
 #[derive(Debug)]
-pub(super) struct Listing {
-    pub(super) entries: BTreeMap<PathBuf, Entry>,
+pub(super) struct TreeEntries {
+    pub(super) entries: BTreeMap<PathBuf, TreeEntry>,
     bytes: u64,
-    limits: Limits,
+    limits: PackLimits,
 }
 
-impl Listing {
+impl TreeEntries {
     /// Lists the tree at `root`, without ignored entries and without the file `skipped`.
     pub(super) fn of(
         root: &Path,
         rules: &IgnoreRules,
         skipped: Option<&Path>,
-        limits: Limits,
+        limits: PackLimits,
     ) -> Result<Self, ContextError> {
         let mut listing = Self { entries: BTreeMap::new(), bytes: 0, limits };
-        let mut ahead = vec![(PathBuf::new(), Verdict::default())];
+        let mut ahead = vec![(PathBuf::new(), IgnoreMatch::default())];
         while let Some((directory, verdict)) = ahead.pop() {
             listing.check_depth(&directory)?;
             for name in names(&root.join(&directory))? {
@@ -93,15 +95,15 @@ impl Listing {
         root: &Path,
         relative: &Path,
         rules: &IgnoreRules,
-        parent: &Verdict,
-    ) -> Result<Option<Verdict>, ContextError> {
+        parent: &IgnoreMatch,
+    ) -> Result<Option<IgnoreMatch>, ContextError> {
         let path = root.join(relative);
         let text = tree::rule_text(relative);
         let verdict = rules.judge(&text, parent);
         let found = fs::symlink_metadata(&path).map_err(ContextError::read(&path))?;
         let enter = found.is_dir() && (!verdict.ignored || rules.may_contain_exceptions(&text));
         if !verdict.ignored
-            && let Some(entry) = Entry::read(&path, relative, &found)?
+            && let Some(entry) = TreeEntry::read(&path, relative, &found)?
         {
             self.put(relative.to_path_buf(), entry)?;
         }
@@ -109,7 +111,7 @@ impl Listing {
     }
 
     /// Adds an entry, or replaces the entry at the same path.
-    pub(super) fn put(&mut self, path: PathBuf, entry: Entry) -> Result<(), ContextError> {
+    pub(super) fn put(&mut self, path: PathBuf, entry: TreeEntry) -> Result<(), ContextError> {
         self.bytes = self.bytes.saturating_add(entry.size());
         let replaced = self.entries.insert(path, entry);
         self.bytes = self.bytes.saturating_sub(replaced.map_or(0, |old| old.size()));

@@ -14,7 +14,7 @@ use tar::{Builder, EntryType, Header};
 use super::error::ContextError;
 use super::pack::Packed;
 use super::tree;
-use super::walk::{Entry, Kind, Listing};
+use super::walk::{EntryKind, TreeEntries, TreeEntry};
 
 /// The space for a name in a tar header. A longer name gets its own entry before the header.
 const NAME_ROOM: usize = 100;
@@ -23,7 +23,7 @@ const NAME_ROOM: usize = 100;
 ///
 /// # Errors
 /// Returns an error if a file can no longer be read or shrank, or if `out` cannot be written.
-pub(super) fn write(listing: &Listing, out: impl Write) -> Result<Packed, ContextError> {
+pub(super) fn write(listing: &TreeEntries, out: impl Write) -> Result<Packed, ContextError> {
     let mut tar = Builder::new(Hashing::new(out));
     let newest = listing.newest();
     for (path, entry) in &listing.entries {
@@ -37,16 +37,16 @@ pub(super) fn write(listing: &Listing, out: impl Write) -> Result<Packed, Contex
 ///
 /// # Errors
 /// Returns an error if a file can no longer be read or shrank.
-pub(super) fn fingerprint(listing: &Listing) -> Result<String, ContextError> {
+pub(super) fn fingerprint(listing: &TreeEntries) -> Result<String, ContextError> {
     let mut hash = Hashing::new(io::sink());
     for (path, entry) in listing.entries.iter().filter(|(path, _)| !path.starts_with(".git")) {
         match &entry.kind {
-            Kind::Directory => describe(&mut hash, "directory", path, 0)?,
-            Kind::Link { target } => {
+            EntryKind::Directory => describe(&mut hash, "directory", path, 0)?,
+            EntryKind::Link { target } => {
                 describe(&mut hash, "link", path, 0)?;
                 describe(&mut hash, "to", target, 0)?;
             }
-            Kind::File { source, size, mode } => {
+            EntryKind::File { source, size, mode } => {
                 describe(&mut hash, if mode & 0o100 == 0 { "file" } else { "program" }, path, *size)?;
                 let (file, _) = tree::open_file(source, OFlags::NOFOLLOW)?;
                 let mut content = file.take(*size);
@@ -70,7 +70,7 @@ fn describe(out: &mut impl Write, kind: &str, path: &Path, size: u64) -> Result<
 fn append<W: Write>(
     tar: &mut Builder<W>,
     path: &Path,
-    entry: &Entry,
+    entry: &TreeEntry,
     newest: u64,
 ) -> Result<(), ContextError> {
     let name = path.as_os_str().as_bytes();
@@ -80,19 +80,19 @@ fn append<W: Write>(
     header.set_size(0);
     header.set_mtime(entry.modified.unwrap_or(newest));
     match &entry.kind {
-        Kind::Directory => {
+        EntryKind::Directory => {
             header.set_entry_type(EntryType::Directory);
             header.set_mode(0o755);
             append_named(tar, &mut header, &[name, b"/"].concat(), io::empty()).map_err(output)
         }
-        Kind::Link { target } => {
+        EntryKind::Link { target } => {
             header.set_entry_type(EntryType::Symlink);
             header.set_mode(0o777);
             let target = target.as_os_str().as_bytes();
             set_link(tar, &mut header, target).map_err(output)?;
             append_named(tar, &mut header, name, io::empty()).map_err(output)
         }
-        Kind::File { source, size, mode } => {
+        EntryKind::File { source, size, mode } => {
             header.set_entry_type(EntryType::Regular);
             header.set_mode(*mode);
             header.set_size(*size);

@@ -31,32 +31,32 @@ use tokio_util::sync::CancellationToken;
 use crate::acme::Acme;
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::error::chain;
-use crate::model::link::Left;
-use crate::model::look::Look;
+use crate::model::link::Leftovers;
+use crate::model::look::PollStatus;
 use crate::model::name::{AgentName, BranchName, CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
-use crate::record::{Bells, DesiredReader, Resolver, StatusReader, StatusWriter};
+use crate::record::{DesiredReader, Resolver, StatusReader, StatusWriter, Wakeups};
 use crate::source::SourceError;
-use cache::fleet::Fleet;
+use cache::fleet::ContainerCache;
 use cache::watch::EngineState;
 use docker::Engine;
 pub use docker::EngineFacts;
-use environment::pass::Pass;
+use environment::pass::Reconciler;
 use environment::previous::PreviousOutput;
 use environment::probe::Prober;
 use environment::turns::Turns;
-use front::Front;
+use front::FrontHandle;
 use guard::Guard;
 use jobs::Jobs;
-use jobs::builder::{Attempts, Builder, Overlays};
+use jobs::builder::{BuildAttempts, Builder, Overlays};
 use jobs::push::Pusher;
 use jobs::registries::Registries;
 use polling::PollErrors;
-use polling::looks::Looks;
-use sweep::Sweeper;
-use wake::Wake;
+use polling::looks::PollState;
+use sweep::ImagePruner;
+use wake::WakeQueue;
 
 pub use clock::now;
 pub use environment::authority::{Authority, Grant};
@@ -84,7 +84,7 @@ pub struct Settings {
     /// Writes statuses.
     pub writer: StatusWriter,
     /// Notifies about record changes.
-    pub bells: Bells,
+    pub bells: Wakeups,
     /// The current manifest.
     pub manifest: channel::Receiver<Arc<Manifest>>,
     /// The folders for builds.
@@ -105,35 +105,35 @@ pub struct Settings {
 /// The running reconcile loop, for clients that only read.
 #[derive(Clone)]
 pub struct Controller {
-    pass: Arc<Pass>,
-    wake: Wake,
+    pass: Arc<Reconciler>,
+    wake: WakeQueue,
     errors: PollErrors,
     resynced: channel::Receiver<Option<Timestamp>>,
     resync: Duration,
-    bells: Bells,
+    bells: Wakeups,
     stop: CancellationToken,
 }
 
 /// The running reconcile loop, for the code that ends it.
-pub struct Running {
+pub struct ShutdownHandle {
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
     jobs: Jobs,
     engine: Arc<Engine>,
     guard: Guard,
-    keeper: guard::Keeper,
+    keeper: guard::GuardReconciler,
 }
 
 /// Starts the reconcile loop.
-pub fn spawn(settings: Settings) -> (Controller, Running) {
-    let wake = Wake::default();
+pub fn spawn(settings: Settings) -> (Controller, ShutdownHandle) {
+    let wake = WakeQueue::default();
     let engine = Arc::new(Engine::new(settings.engine).pulling_from(settings.registry));
-    let fleet = Arc::new(Fleet::new(settings.record.clone()));
+    let fleet = Arc::new(ContainerCache::new(settings.record.clone()));
     let jobs = Jobs::new(wake.clone());
     let (state, engine_state) = channel::channel(EngineState::Unasked);
     let (announced, resynced) = channel::channel(None);
     let deployed = Arc::new(Notify::new());
-    let sweeper = Sweeper {
+    let sweeper = ImagePruner {
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
         desired: settings.desired.clone(),
@@ -146,7 +146,7 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let pusher = Pusher { engine: Arc::clone(&engine), registries: Arc::clone(&registries) };
     let guard = Guard::open(&settings.dirs.guard);
     let errors = PollErrors::default();
-    let keeper = guard::Keeper {
+    let keeper = guard::GuardReconciler {
         guard: guard.clone(),
         engine: Arc::clone(&engine),
         record: settings.record.clone(),
@@ -164,15 +164,16 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
         desired: settings.desired.clone(),
         status: settings.status.clone(),
         writer: settings.writer.clone(),
-        attempts: Attempts::open(settings.dirs.attempts.clone()),
+        attempts: BuildAttempts::open(settings.dirs.attempts.clone()),
         dirs: settings.dirs,
         copies: Mutex::default(),
         overlays: Overlays::default(),
         timeouts: Mutex::default(),
     });
-    let (looks, questions) = Looks::new();
-    let front = Front::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone(), acme);
-    let pass = Arc::new(Pass {
+    let (looks, questions) = PollState::new();
+    let front =
+        FrontHandle::new(&settings.record, settings.manifest.clone(), wake.clone(), guard.clone(), acme);
+    let pass = Arc::new(Reconciler {
         front,
         guard: guard.clone(),
         prober: Prober::new(Arc::clone(&engine), wake.clone()),
@@ -216,10 +217,10 @@ pub fn spawn(settings: Settings) -> (Controller, Running) {
     let (resync, bells) = (settings.resync, settings.bells);
     let controller = Controller { pass, wake, errors, resynced, resync, bells, stop: stop.clone() };
     let supervisor = tokio::spawn(supervisor.run());
-    (controller, Running { stop, supervisor, jobs, engine, guard, keeper })
+    (controller, ShutdownHandle { stop, supervisor, jobs, engine, guard, keeper })
 }
 
-impl Running {
+impl ShutdownHandle {
     /// Ends the reconcile loop: builds and pulls are cancelled, no container is touched, and from now on the
     /// engine restarts the containers that are meant to run.
     pub async fn stop(self) {
@@ -265,7 +266,7 @@ impl Controller {
     }
 
     /// The known state of the branch or tag that an environment tracks.
-    pub fn look(&self, environment: &EnvironmentName) -> Look {
+    pub fn look(&self, environment: &EnvironmentName) -> PollStatus {
         self.pass.looks.of(environment)
     }
 
@@ -347,7 +348,7 @@ impl Controller {
 
     /// The names of containers on this host whose environments are not in `ours`, by environment; `None`:
     /// the containers of the host are unknown.
-    pub fn left(&self, ours: &BTreeSet<EnvironmentName>) -> Option<Left> {
+    pub fn left(&self, ours: &BTreeSet<EnvironmentName>) -> Option<Leftovers> {
         if *self.pass.engine_state.borrow() != EngineState::Known {
             return None;
         }

@@ -20,14 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::cache::watch::EngineState;
-use super::environment::pass::Pass;
+use super::environment::pass::Reconciler;
 use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::status::{Condition, Status};
 use crate::model::time::Timestamp;
-use crate::record::{Bell, RecordError};
+use crate::record::{RecordError, Wakeup};
 use soak::Soaking;
 
 /// The interval of looking at the clock.
@@ -38,8 +38,8 @@ pub(super) type Connected = Arc<dyn Fn(&AgentName) -> bool + Send + Sync>;
 
 /// The task. It belongs to the daemon: agents neither promote nor verify.
 pub(super) struct Promoter {
-    pub(super) pass: Arc<Pass>,
-    pub(super) bells: Receiver<Bell>,
+    pub(super) pass: Arc<Reconciler>,
+    pub(super) bells: Receiver<Wakeup>,
     pub(super) connected: Connected,
     pub(super) stop: CancellationToken,
     state: State,
@@ -84,8 +84,8 @@ pub(super) struct Healthy {
 
 impl Promoter {
     pub(super) fn new(
-        pass: Arc<Pass>,
-        bells: Receiver<Bell>,
+        pass: Arc<Reconciler>,
+        bells: Receiver<Wakeup>,
         connected: Connected,
         stop: CancellationToken,
     ) -> Self {
@@ -103,11 +103,11 @@ impl Promoter {
             tokio::select! {
                 () = stop.cancelled() => return,
                 bell = self.bells.recv() => match bell {
-                    Ok(Bell::Desired(name) | Bell::Status(name) | Bell::Evidence(name)) => {
+                    Ok(Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name)) => {
                         self.state.changed.insert(name);
                         continue;
                     }
-                    Ok(Bell::Event(_)) => continue,
+                    Ok(Wakeup::Event(_)) => continue,
                     Err(RecvError::Lagged(_)) => { self.look_at_all(); continue }
                     Err(RecvError::Closed) => return,
                 },

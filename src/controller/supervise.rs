@@ -17,13 +17,13 @@ use super::clock::now;
 use super::front;
 use super::guard;
 use super::managed::registry::RegistryReconciler;
-use super::polling::{Findings, PollErrors, Pollers, Tools};
-use super::sweep::Sweeper;
-use super::wake::Wake;
-use crate::controller::cache::watch::{EngineState, Watch};
+use super::polling::{PollErrors, PollResults, Pollers, Tools};
+use super::sweep::ImagePruner;
+use super::wake::WakeQueue;
+use crate::controller::cache::watch::{EngineState, EngineWatcher};
 use crate::controller::environment::authority::Authority;
 use crate::controller::environment::forget;
-use crate::controller::environment::pass::{Pass, PassError};
+use crate::controller::environment::pass::{PassError, Reconciler};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
@@ -31,7 +31,7 @@ use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
-use crate::record::{Bell, Bells};
+use crate::record::{Wakeup, Wakeups};
 
 /// The maximum interval between reconciles, whatever the wakeups: secret files and overlays change without
 /// one.
@@ -55,9 +55,9 @@ where
 }
 
 pub(super) struct Supervisor {
-    pub(super) pass: Arc<Pass>,
-    pub(super) wake: Wake,
-    pub(super) bells: Bells,
+    pub(super) pass: Arc<Reconciler>,
+    pub(super) wake: WakeQueue,
+    pub(super) bells: Wakeups,
     pub(super) manifest: channel::Receiver<Arc<Manifest>>,
     pub(super) errors: PollErrors,
     pub(super) pollers: Pollers,
@@ -65,8 +65,8 @@ pub(super) struct Supervisor {
     pub(super) questions: mpsc::Receiver<EnvironmentName>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
-    pub(super) sweeper: Sweeper,
-    pub(super) guard_keeper: guard::Keeper,
+    pub(super) sweeper: ImagePruner,
+    pub(super) guard_keeper: guard::GuardReconciler,
     pub(super) resync: Duration,
     pub(super) authority: channel::Receiver<Authority>,
     pub(super) stop: CancellationToken,
@@ -76,7 +76,7 @@ impl Supervisor {
     /// Runs workers and pollers until stopped, then waits for each to end.
     pub(super) async fn run(mut self) {
         let tasks = TaskTracker::new();
-        let watch = Watch {
+        let watch = EngineWatcher {
             engine: Arc::clone(&self.pass.engine),
             fleet: Arc::clone(&self.pass.fleet),
             front: self.pass.front.clone(),
@@ -133,12 +133,12 @@ impl Supervisor {
     }
 
     /// Returns a factory for workers of the proxy.
-    fn front(&self) -> impl Fn() -> front::Worker + Send + use<> {
+    fn front(&self) -> impl Fn() -> front::FrontReconciler + Send + use<> {
         let (pass, resync) = (Arc::clone(&self.pass), self.resync);
         move || {
             let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
             let engine_state = pass.engine_state.clone();
-            front::Worker::new(
+            front::FrontReconciler::new(
                 pass.front.clone(),
                 engine,
                 Arc::clone(&pass.registries),
@@ -182,19 +182,19 @@ impl Supervisor {
         tasks.spawn(async move { forget::forget(&pass, &environment).await });
     }
 
-    fn hear(&self, bell: Result<Bell, RecvError>, tasks: &TaskTracker) {
+    fn hear(&self, bell: Result<Wakeup, RecvError>, tasks: &TaskTracker) {
         match bell {
-            Ok(Bell::Desired(environment))
+            Ok(Wakeup::Desired(environment))
                 if !self.manifest.borrow().environments.contains_key(&environment) =>
             {
                 self.forget(environment, tasks);
             }
-            Ok(Bell::Desired(environment)) => {
+            Ok(Wakeup::Desired(environment)) => {
                 self.wake.ring(&environment);
                 self.announce(&environment);
                 self.forget_requested(&environment, tasks);
             }
-            Ok(Bell::Status(_) | Bell::Evidence(_) | Bell::Event(_)) => {}
+            Ok(Wakeup::Status(_) | Wakeup::Evidence(_) | Wakeup::Event(_)) => {}
             Err(_) => {
                 self.wake.ring_all();
                 self.pollers.announce_all();
@@ -256,7 +256,7 @@ impl Supervisor {
             desired: self.pass.desired.clone(),
             wake: self.wake.clone(),
             errors: Arc::clone(&self.errors),
-            findings: Findings {
+            findings: PollResults {
                 looks: self.pass.looks.clone(),
                 desired: self.pass.desired.clone(),
                 resolver: self.pass.resolver.clone(),
@@ -267,7 +267,7 @@ impl Supervisor {
 
     fn start_worker(&self, tasks: &TaskTracker, environment: &EnvironmentName) -> DropGuard {
         let stop = self.stop.child_token();
-        let worker = Worker {
+        let worker = ReconcileLoop {
             pass: Arc::clone(&self.pass),
             bell: self.wake.bell(environment),
             environment: environment.clone(),
@@ -329,13 +329,13 @@ impl Supervisor {
 }
 
 /// Runs the reconciles of one environment, one after the other.
-struct Worker {
-    pass: Arc<Pass>,
+struct ReconcileLoop {
+    pass: Arc<Reconciler>,
     bell: Arc<Notify>,
     environment: EnvironmentName,
 }
 
-impl Worker {
+impl ReconcileLoop {
     async fn run(self) {
         let mut failures = 0;
         loop {

@@ -34,7 +34,7 @@ const AT_THE_LATEST: Duration = Duration::from_secs(30 * 60);
 
 /// Prunes each time an environment has become ready.
 #[derive(Clone)]
-pub(super) struct Sweeper {
+pub(super) struct ImagePruner {
     pub(super) engine: Arc<Engine>,
     pub(super) record: String,
     pub(super) desired: DesiredReader,
@@ -55,7 +55,7 @@ enum SweepError {
     Engine(#[from] EngineError),
 }
 
-impl Sweeper {
+impl ImagePruner {
     /// Prunes whenever an environment has become ready.
     pub(super) async fn run(self) {
         let mut pruned_after = None;
@@ -134,7 +134,7 @@ impl Sweeper {
     async fn take_names(
         &self,
         image: &FoundImage,
-        given: &BTreeMap<String, Given>,
+        given: &BTreeMap<String, NamedImage>,
         is_building: bool,
     ) -> Result<(), SweepError> {
         let prefix = tag_prefix(&self.record);
@@ -156,7 +156,7 @@ impl Sweeper {
     }
 
     /// The names that this record gave to images.
-    fn given(&self) -> Result<BTreeMap<String, Given>, SweepError> {
+    fn given(&self) -> Result<BTreeMap<String, NamedImage>, SweepError> {
         let mut given = BTreeMap::new();
         for environment in self.environments()? {
             for build in self.status.builds(&environment, usize::MAX)? {
@@ -198,13 +198,13 @@ impl Sweeper {
 }
 
 /// An image that abide named, and its names in registries, which are removed with that name.
-struct Given {
+struct NamedImage {
     id: Digest,
     along: Vec<String>,
 }
 
 /// The name that keeps the image of a build here.
-fn built(record: &str, build: &BuildRecord) -> Option<(String, Given)> {
+fn built(record: &str, build: &BuildRecord) -> Option<(String, NamedImage)> {
     let BuildResult::Built(Image { id: Some(id), .. }) = &build.result else { return None };
     let along = build.pushed.keys().map(|to| format!("{to}:{}", pushed_tag(id))).collect();
     let name = match &build.content {
@@ -212,16 +212,16 @@ fn built(record: &str, build: &BuildRecord) -> Option<(String, Given)> {
         // The name from an earlier version.
         None => format!("{OURS}{}:{}", build.environment, build.key.short()),
     };
-    Some((name, Given { id: id.clone(), along }))
+    Some((name, NamedImage { id: id.clone(), along }))
 }
 
 /// The name that keeps a pulled image here.
-fn pulled(environment: &EnvironmentName, image: Option<Image>) -> Option<(String, Given)> {
+fn pulled(environment: &EnvironmentName, image: Option<Image>) -> Option<(String, NamedImage)> {
     let Image { reference, digest, id } = image?;
     let (digest, id) = (digest?, id?);
     let (name, tag) = keep_name(environment, &digest);
     let along = reference.map(|reference| format!("{reference}@{digest}")).into_iter().collect();
-    Some((format!("{name}:{tag}"), Given { id, along }))
+    Some((format!("{name}:{tag}"), NamedImage { id, along }))
 }
 
 /// Whether abide gave the name: a local one, or the one under which it pushed the image.

@@ -11,11 +11,11 @@ use crate::model::name::EnvironmentName;
 
 /// The wakeup queue: one wakeup for each environment.
 #[derive(Clone, Default)]
-pub(crate) struct Wake {
+pub(crate) struct WakeQueue {
     bells: Arc<Mutex<HashMap<EnvironmentName, Arc<Notify>>>>,
 }
 
-impl Wake {
+impl WakeQueue {
     fn bells(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Arc<Notify>>> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,7 +42,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_rings_are_one_wake() {
-        let (wake, dev) = (Wake::default(), EnvironmentName::new("dev").unwrap());
+        let (wake, dev) = (WakeQueue::default(), EnvironmentName::new("dev").unwrap());
         let bell = wake.bell(&dev);
         (0..1000).for_each(|_| wake.ring(&dev));
         bell.notified().await;
@@ -52,7 +52,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_ring_before_anyone_waits_is_not_lost() {
-        let (wake, dev) = (Wake::default(), EnvironmentName::new("dev").unwrap());
+        let (wake, dev) = (WakeQueue::default(), EnvironmentName::new("dev").unwrap());
         wake.ring(&dev);
         wake.bell(&dev).notified().await;
     }

@@ -11,17 +11,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api::{ManifestState, ReadManifest};
-use crate::manifest_dir::{self, Loaded, Stamp};
+use crate::manifest_dir::{self, FolderStamp, Loaded};
 use crate::model::spec::Manifest;
 
 /// How often the folder is checked. SIGHUP triggers a check immediately.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A caller that waits until pending edits are processed.
-type Waiting = oneshot::Sender<()>;
+type ReloadWaiter = oneshot::Sender<()>;
 
 /// The watched manifest.
-pub(super) struct Watched {
+pub(super) struct WatchedManifest {
     /// For the controller: valid manifests only.
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     /// For the API: also the problem of the newest edit.
@@ -31,7 +31,7 @@ pub(super) struct Watched {
 }
 
 /// Starts the watch.
-pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> Watched {
+pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> WatchedManifest {
     let state = ManifestState { manifest: loaded.manifest.clone(), problem: None };
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
@@ -42,10 +42,10 @@ pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> 
     let watch = ManifestWatch { folder, stamp: loaded.stamp, hangup, asked, manifests, states };
     let stop = stop.clone();
     tokio::spawn(async move { stop.run_until_cancelled(watch.run()).await });
-    Watched { manifest, states: shown, read: reading(ask) }
+    WatchedManifest { manifest, states: shown, read: reading(ask) }
 }
 
-fn reading(ask: mpsc::Sender<Waiting>) -> ReadManifest {
+fn reading(ask: mpsc::Sender<ReloadWaiter>) -> ReadManifest {
     Arc::new(move || {
         let ask = ask.clone();
         Box::pin(async move {
@@ -60,9 +60,9 @@ fn reading(ask: mpsc::Sender<Waiting>) -> ReadManifest {
 
 struct ManifestWatch {
     folder: PathBuf,
-    stamp: Stamp,
+    stamp: FolderStamp,
     hangup: Option<Signal>,
-    asked: mpsc::Receiver<Waiting>,
+    asked: mpsc::Receiver<ReloadWaiter>,
     manifests: watch::Sender<Arc<Manifest>>,
     states: watch::Sender<Arc<ManifestState>>,
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::api::serve::{self, Limits};
+use crate::api::serve::{self, ServeLimits};
 use crate::model::credential::Pin;
 use crate::tls::identity::{Files, Identity, pin_in};
 
@@ -47,14 +47,14 @@ pub(super) fn pin(desired_state: &Path) -> Option<Pin> {
 }
 
 /// The bound address and its identity.
-pub(super) struct Network {
+pub(super) struct BoundListener {
     listener: TcpListener,
     identity: Option<Identity>,
     /// Whether the user supplied the files, which may then change.
     is_given: bool,
 }
 
-impl Network {
+impl BoundListener {
     /// Binds `listen`, and reads or creates the certificate.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Network {
     pub(super) fn serve(
         self,
         router: Router,
-        limits: Limits,
+        limits: ServeLimits,
         stop: &CancellationToken,
     ) -> anyhow::Result<JoinHandle<()>> {
         let stop = stop.clone();

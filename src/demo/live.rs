@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::repository::ExampleRepository;
 use crate::model::container::Secret;
 use crate::model::event::{Event, EventKind};
-use crate::record::{Bell, Handles};
+use crate::record::{Handles, Wakeup};
 
 /// Prints a paragraph. A closed output must not leave containers behind.
 pub(super) fn say(text: &str) {
@@ -25,7 +25,7 @@ pub(super) async fn events(handles: Handles) -> anyhow::Result<()> {
             say(&line(&event));
         }
         // After any wakeup, or a missed one, the events are read again.
-        while !matches!(bells.recv().await, Ok(Bell::Event(_)) | Err(_)) {}
+        while !matches!(bells.recv().await, Ok(Wakeup::Event(_)) | Err(_)) {}
     }
 }
 

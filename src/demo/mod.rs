@@ -16,13 +16,13 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::controller::RESYNC;
-use crate::daemon::{Daemon, Encryption, Options};
+use crate::daemon::{Daemon, DaemonOptions, Encryption};
 use crate::model::container::Secret;
 use crate::model::desired::Origin;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
 use crate::model::status::Condition;
-use crate::record::{Change, Guard, Handles};
+use crate::record::{Change, Handles, Precondition};
 use live::say;
 use repository::{ExampleRepository, ManifestWords};
 
@@ -52,7 +52,7 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (desired_state, encryption) = (folder.clone(), Encryption::default());
-    let daemon = Daemon::start(Options { desired_state, listen, encryption, resync: RESYNC }).await?;
+    let daemon = Daemon::start(DaemonOptions { desired_state, listen, encryption, resync: RESYNC }).await?;
     let handles = daemon.handles.clone();
     let link = daemon.login_link("demo", LINK_LIFETIME);
     let told = tokio::select! {
@@ -159,7 +159,7 @@ async fn promote(handles: &Handles, from: &EnvironmentName, to: &EnvironmentName
         at: std::time::SystemTime::now().into(),
         hold: None,
     };
-    let seen = |environment: &EnvironmentName, generation: Generation| Guard {
+    let seen = |environment: &EnvironmentName, generation: Generation| Precondition {
         environment: environment.clone(),
         generation,
     };

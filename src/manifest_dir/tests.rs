@@ -197,5 +197,5 @@ fn a_stamp_changes_with_every_edit_and_only_then() {
     assert_ne!(replaced, added);
     fs::remove_file(path).unwrap();
     assert_ne!(added, stamp(dir.path()));
-    assert_eq!(stamp(&dir.path().join("absent")), Stamp::default());
+    assert_eq!(stamp(&dir.path().join("absent")), FolderStamp::default());
 }

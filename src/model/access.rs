@@ -99,13 +99,13 @@ pub struct Token {
     #[serde(flatten)]
     pub role: Role,
     /// The time and the author of its creation.
-    pub created: Deed,
+    pub created: AuditStamp,
     /// The time at which it expires; `null`: never.
     pub expires: Option<Timestamp>,
     /// The time of its last use, to the hour; `null`: never used.
     pub used: Option<Timestamp>,
     /// The time and the author of its revocation; `null`: not revoked.
-    pub revoked: Option<Deed>,
+    pub revoked: Option<AuditStamp>,
 }
 
 impl Token {
@@ -166,7 +166,7 @@ impl Session {
 
 /// The time and the author of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deed {
+pub struct AuditStamp {
     /// The time.
     pub at: Timestamp,
     /// The author, with the origin of the request.

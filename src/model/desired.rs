@@ -236,7 +236,7 @@ pub struct Bad {
 
 /// An automatic rollback: its start, its target and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GoBack {
+pub struct RollbackRequest {
     /// The generation that failed.
     pub from: Generation,
     /// The good image to return to.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::remote_url::{RemoteUrl, Transport};
+use super::remote_url::{GitTransport, RemoteUrl};
 use super::spec::SecretRef;
 
 /// Where abide reports the state of commits.
@@ -89,7 +89,7 @@ impl ForgeKind {
     /// a path.
     pub fn repository_of(self, url: &str) -> Option<String> {
         let remote = RemoteUrl::parse(url).ok()?;
-        if remote.transport == Transport::File {
+        if remote.transport == GitTransport::File {
             return None;
         }
         let path = match remote.git.split_once("://") {

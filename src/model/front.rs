@@ -29,14 +29,14 @@ pub struct FrontSeen {
     /// The reason why the proxy cannot reach the desired state, as a sentence.
     pub trouble: Option<String>,
     /// The containers that requests may still be passed to, or be under way to.
-    pub reach: Reach,
+    pub reach: ProxyTargets,
     /// Whether somebody else changed what it serves, which is not put right yet.
     pub has_drifted: bool,
 }
 
 /// The containers that the front may still send requests to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
+pub enum ProxyTargets {
     /// It cannot be told which, so it may be any.
     #[default]
     Any,
@@ -44,7 +44,7 @@ pub enum Reach {
     Only(BTreeSet<String>),
 }
 
-impl Reach {
+impl ProxyTargets {
     /// Whether requests may be at this container.
     pub fn may_include(&self, container: &str) -> bool {
         match self {

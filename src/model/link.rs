@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::desired::{Desired, Entry, GoBack, Image, Outcome};
+use super::desired::{Desired, Entry, Image, Outcome, RollbackRequest};
 use super::event::Event;
 use super::logs::LogOptions;
 use super::name::{EnvironmentName, Generation, InvalidName, NetworkName};
@@ -137,7 +137,7 @@ pub struct Assigned {
     pub held: Option<Entry>,
     /// How much of it the controller has received so far.
     #[serde(default)]
-    pub heard: Option<Heard>,
+    pub heard: Option<ReportCursor>,
 }
 
 /// The raw form of an agent's environment.
@@ -148,7 +148,7 @@ struct RawAssigned {
     #[serde(default)]
     held: Option<Entry>,
     #[serde(default)]
-    heard: Option<Heard>,
+    heard: Option<ReportCursor>,
 }
 
 impl TryFrom<RawAssigned> for Assigned {
@@ -196,23 +196,23 @@ pub struct Report {
     /// The names of containers on the agent's host of environments that it is not given any more, by
     /// environment; `None`: not known, or as in the report before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left: Option<Left>,
+    pub left: Option<Leftovers>,
     /// The volumes of those environments, which outlive their containers; sent with [`Self::left`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left_volumes: Option<Left>,
+    pub left_volumes: Option<Leftovers>,
 }
 
 /// The names of containers on a host that does not run their environments, by environment.
-pub type Left = BTreeMap<EnvironmentName, Vec<String>>;
+pub type Leftovers = BTreeMap<EnvironmentName, Vec<String>>;
 
 /// What is left on an agent's host of environments that it does not run, according to its reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftThere {
     /// The containers.
-    pub containers: Left,
+    pub containers: Leftovers,
     /// Their volumes.
     #[serde(default)]
-    pub volumes: Left,
+    pub volumes: Leftovers,
     /// The environments that the agent reported to run. One that moves while the agent is disconnected is
     /// still there.
     #[serde(default)]
@@ -240,12 +240,12 @@ pub struct Reported {
     pub events: Vec<Event>,
     /// An automatic rollback, already done on the host, for the controller to record.
     #[serde(default)]
-    pub rollback: Option<GoBack>,
+    pub rollback: Option<RollbackRequest>,
 }
 
 /// How much of one environment the controller has received.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct ReportCursor {
     /// The instance of the agent's record.
     pub instance: String,
     /// The epoch of the session.
@@ -260,7 +260,7 @@ pub struct Heard {
     pub at: Timestamp,
 }
 
-impl Heard {
+impl ReportCursor {
     /// Whether a report contains nothing new.
     pub fn covers(&self, report: &Report) -> bool {
         self.instance == report.instance && (self.epoch, self.sequence) >= (report.epoch, report.sequence)
@@ -280,7 +280,7 @@ impl Heard {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// By environment.
-    pub heard: BTreeMap<EnvironmentName, Heard>,
+    pub heard: BTreeMap<EnvironmentName, ReportCursor>,
 }
 
 #[cfg(test)]

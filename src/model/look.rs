@@ -16,14 +16,14 @@ const AHEAD: Duration = Duration::from_secs(60);
 /// The time of a query for the head of a branch or the digest of a tag. The answer is valid for this time
 /// only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct QueryPeriod {
     /// The time of the query.
     pub from: Timestamp,
     /// The time of the answer.
     pub to: Timestamp,
 }
 
-impl Asked {
+impl QueryPeriod {
     /// Whether the answer covers a request at the time `wish`. A request from the far future was noted before
     /// the clock was set back. It counts as covered, because it would stay open until then otherwise. A
     /// request shortly after the answer came while the answer was being recorded, so it stays open.
@@ -39,7 +39,7 @@ impl Asked {
 }
 
 /// A query that was answered at once.
-impl From<Timestamp> for Asked {
+impl From<Timestamp> for QueryPeriod {
     fn from(at: Timestamp) -> Self {
         Self { from: at, to: at }
     }
@@ -47,7 +47,7 @@ impl From<Timestamp> for Asked {
 
 /// The state of the queries for one environment's branch or tag, since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct PollStatus {
     /// The time of the last answered query; `None` if none was answered.
     pub answered: Option<Timestamp>,
     /// The time of the last query that failed.
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn an_answer_covers_what_was_wished_before_the_question_was_sent() {
         let at = Timestamp::from_millis;
-        let asked = Asked { from: at(10), to: at(20) };
+        let asked = QueryPeriod { from: at(10), to: at(20) };
         let covered = [(9, true), (10, true), (11, false), (20, false), (21, false), (60_021, true)];
         for (wish, expected) in covered {
             assert_eq!(asked.covers(at(wish)), expected, "{wish}");
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn an_answer_soon_after_an_announcement_is_not_final() {
         let at = Timestamp::from_millis;
-        let asked = Asked { from: at(20_000), to: at(20_100) };
+        let asked = QueryPeriod { from: at(20_000), to: at(20_100) };
         let settled = [(4_999, true), (5_000, true), (5_001, false), (20_050, false), (20_200, false)];
         for (hint, expected) in settled.into_iter().chain([(80_101, true)]) {
             assert_eq!(asked.settles(at(hint)), expected, "{hint}");

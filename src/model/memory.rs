@@ -37,7 +37,7 @@ pub struct Memory {
     /// A difference that remains after repeated reconciles.
     pub repeat: Option<Repeat>,
     /// Engine calls that fail repeatedly.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<EngineBackoff>,
     /// A replacement whose trial was ended by something other than itself.
     pub interrupted: Option<Interrupted>,
     /// Containers that were replaced while they served requests, and the deadline of their last requests.
@@ -174,7 +174,7 @@ pub struct NoHolder {
 
 /// Calls that fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct EngineBackoff {
     /// The generation of the calls. A newer one is tried at once.
     pub generation: Generation,
     /// The reason, as one word.

@@ -19,9 +19,9 @@ use super::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// The managed containers of this environment.
-    pub containers: Vec<SeenContainer>,
+    pub containers: Vec<ObservedContainer>,
     /// The sandboxes of this environment.
-    pub holders: Vec<SeenContainer>,
+    pub holders: Vec<ObservedContainer>,
     /// Whether the sandbox image is on the engine.
     pub holder_image: bool,
     /// The proxy's state for this environment; `None` if no proxy serves it or nothing is known yet.
@@ -43,7 +43,7 @@ pub struct Observed {
     /// Whether the managed network exists.
     pub network: NetworkPresence,
     /// Whether the required registry has the recorded image.
-    pub shelf: Shelf,
+    pub shelf: RegistryPresence,
     /// The manifest's current recipe; `None` if nothing is built on this host, or an overlay file cannot be
     /// read.
     pub recipe: Option<RecipeKey>,
@@ -61,7 +61,7 @@ pub struct Observed {
 
 /// The presence of the recorded image in registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shelf {
+pub struct RegistryPresence {
     /// The registry that it should be pulled from no longer has it.
     pub is_lost: bool,
     /// The repository that it still has to be pushed to; `None` if there is nothing to push.
@@ -111,7 +111,7 @@ impl NameHolder {
 
 /// A managed container, reduced to the options that abide sets.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SeenContainer {
+pub struct ObservedContainer {
     /// The engine's id.
     pub id: String,
     /// The name, without the leading slash.
@@ -133,7 +133,7 @@ pub struct SeenContainer {
     /// Published ports as [`PortMapping`](super::ports::PortMapping)s, or as the engine describes them.
     pub published: BTreeSet<String>,
     /// Its mounts.
-    pub mounts: SeenMounts,
+    pub mounts: ObservedMounts,
     /// Its names and addresses in its networks.
     pub attachments: Attachments,
     /// Its settings.
@@ -160,10 +160,10 @@ pub struct SeenContainer {
     pub labels: BTreeMap<String, String>,
 }
 
-impl SeenContainer {
+impl ObservedContainer {
     /// Whether its network namespace still exists, so that it can be started.
     pub fn has_namespace(&self) -> bool {
-        self.joined.as_ref().is_none_or(|joined| joined.state != HolderState::Gone)
+        self.joined.as_ref().is_none_or(|joined| joined.state != SandboxState::Gone)
     }
 
     /// The same container with the network options of its sandbox, which is one of `holders`.
@@ -172,14 +172,14 @@ impl SeenContainer {
         let Some(joined) = &mut self.joined else { return self };
         let holder = holders.iter().find(|holder| holder.id == joined.holder);
         let Some(holder) = holder.filter(|holder| holder.state != ContainerState::Dead) else {
-            joined.state = HolderState::Gone;
+            joined.state = SandboxState::Gone;
             return self;
         };
         joined.state = match holder.state {
-            ContainerState::Running if holder.started_at > self.started_at => HolderState::Anew,
-            ContainerState::Running => HolderState::Holds,
-            ContainerState::Paused => HolderState::Paused,
-            _ => HolderState::Down,
+            ContainerState::Running if holder.started_at > self.started_at => SandboxState::Anew,
+            ContainerState::Running => SandboxState::Holds,
+            ContainerState::Paused => SandboxState::Paused,
+            _ => SandboxState::Down,
         };
         self.published.clone_from(&holder.published);
         self.extra_hosts.clone_from(&holder.extra_hosts);
@@ -192,7 +192,7 @@ impl SeenContainer {
 
 /// The mounts of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SeenMounts {
+pub struct ObservedMounts {
     /// The mounts that it was created with.
     pub asked: Vec<Mount>,
     /// Mounts among them that abide never creates, as the engine describes them.
@@ -204,7 +204,7 @@ pub struct SeenMounts {
     pub of_image: BTreeSet<AbsolutePath>,
 }
 
-impl SeenMounts {
+impl ObservedMounts {
     /// All mounts: the requested ones, and the volumes that the engine added.
     pub fn all(&self) -> Vec<Mount> {
         let is_asked = |path: &AbsolutePath| self.asked.iter().any(|mount| mount.target() == path);
@@ -225,12 +225,12 @@ pub struct Joined {
     /// Its id.
     pub holder: String,
     /// Its state.
-    pub state: HolderState,
+    pub state: SandboxState,
 }
 
 /// The state of a sandbox, relative to the container that joined it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HolderState {
+pub enum SandboxState {
     /// It has been running since before the container started: both share the namespace.
     Holds,
     /// It was restarted after the container started. The container is still in the old namespace.

@@ -9,7 +9,7 @@ const LONGEST: usize = 2048;
 
 /// The transport of a remote. Git is allowed this transport only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
+pub(crate) enum GitTransport {
     Https,
     /// Only if the configured URL itself uses it.
     Http,
@@ -20,7 +20,7 @@ pub(crate) enum Transport {
 /// A parsed URL.
 #[derive(Clone)]
 pub(crate) struct RemoteUrl {
-    pub(crate) transport: Transport,
+    pub(crate) transport: GitTransport,
     /// For git.
     pub(crate) git: String,
     /// For people: without user and password. An ssh URL keeps its user, which is not secret.
@@ -46,8 +46,8 @@ impl RemoteUrl {
             return refuse("it must not begin with -");
         }
         match text.split_once("://") {
-            Some(("https", rest)) => http(Transport::Https, "https", rest),
-            Some(("http", rest)) => http(Transport::Http, "http", rest),
+            Some(("https", rest)) => http(GitTransport::Https, "https", rest),
+            Some(("http", rest)) => http(GitTransport::Http, "http", rest),
             Some(("ssh", rest)) => ssh(rest),
             Some(("file", path)) => local(text, path),
             _ if text.starts_with('/') => local(text, text),
@@ -63,24 +63,24 @@ impl RemoteUrl {
     pub(crate) fn host(&self) -> Option<String> {
         let rest = self.git.split_once("://").map_or(self.git.as_str(), |(_, rest)| rest);
         let authority = match self.transport {
-            Transport::File => return None,
+            GitTransport::File => return None,
             // `user@host:path`
-            Transport::Ssh if !self.git.contains("://") => rest.split(':').next().unwrap_or_default(),
+            GitTransport::Ssh if !self.git.contains("://") => rest.split(':').next().unwrap_or_default(),
             _ => rest.split('/').next().unwrap_or_default(),
         };
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
         let own = match self.transport {
-            Transport::Https => ":443",
-            Transport::Http => ":80",
-            Transport::Ssh | Transport::File => ":22",
+            GitTransport::Https => ":443",
+            GitTransport::Http => ":80",
+            GitTransport::Ssh | GitTransport::File => ":22",
         };
         Some(host.strip_suffix(own).map_or(host.clone(), str::to_owned))
     }
 }
 
-type Parsed = Result<RemoteUrl, &'static str>;
+type ParsedUrl = Result<RemoteUrl, &'static str>;
 
-fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
+fn http(transport: GitTransport, scheme: &str, rest: &str) -> ParsedUrl {
     if rest.contains(['?', '#', ' ', '\\']) {
         return Err("it must not contain a query, fragment, space or backslash");
     }
@@ -104,7 +104,7 @@ fn http(transport: Transport, scheme: &str, rest: &str) -> Parsed {
     Ok(RemoteUrl { transport, git, shown, base: Some(base) })
 }
 
-fn ssh(rest: &str) -> Parsed {
+fn ssh(rest: &str) -> ParsedUrl {
     let (authority, path) = split_authority(rest)?;
     if path.starts_with("/-") || path.contains(char::is_whitespace) {
         return Err("the path of an ssh URL must not begin with - or contain blanks");
@@ -114,11 +114,11 @@ fn ssh(rest: &str) -> Parsed {
     }
     check_host(authority.rsplit_once('@').map_or(authority, |(_, host)| host))?;
     let git = format!("ssh://{authority}{path}");
-    Ok(RemoteUrl { transport: Transport::Ssh, shown: git.clone(), git, base: None })
+    Ok(RemoteUrl { transport: GitTransport::Ssh, shown: git.clone(), git, base: None })
 }
 
 /// `user@host:path`, ssh without a scheme.
-fn scp_like(text: &str) -> Parsed {
+fn scp_like(text: &str) -> ParsedUrl {
     const RULE: &str = "it must be https://, http://, ssh://, user@host:path, file:// or an absolute path";
     let (user, rest) = text.split_once('@').ok_or(RULE)?;
     let (host, path) = rest.split_once(':').ok_or(RULE)?;
@@ -127,14 +127,14 @@ fn scp_like(text: &str) -> Parsed {
     if path.is_empty() || path.starts_with('-') || path.contains(char::is_whitespace) {
         return Err("the path of an ssh URL must not be empty, begin with - or contain blanks");
     }
-    Ok(RemoteUrl { transport: Transport::Ssh, git: text.into(), shown: text.into(), base: None })
+    Ok(RemoteUrl { transport: GitTransport::Ssh, git: text.into(), shown: text.into(), base: None })
 }
 
-fn local(text: &str, path: &str) -> Parsed {
+fn local(text: &str, path: &str) -> ParsedUrl {
     if !Path::new(path).is_absolute() {
         return Err("a path must be absolute (file:///path or /path)");
     }
-    Ok(RemoteUrl { transport: Transport::File, git: text.into(), shown: text.into(), base: None })
+    Ok(RemoteUrl { transport: GitTransport::File, git: text.into(), shown: text.into(), base: None })
 }
 
 fn split_authority(rest: &str) -> Result<(&str, &str), &'static str> {
@@ -251,14 +251,14 @@ mod tests {
     #[test]
     fn every_usual_kind_of_url_is_taken() {
         for (good, transport) in [
-            ("https://github.com/tatfook/wikicraft.git", Transport::Https),
-            ("https://host:8443/a/b", Transport::Https),
-            ("http://127.0.0.1:3000/x.git", Transport::Http),
-            ("http://[::1]:3000/x.git", Transport::Http),
-            ("ssh://git@host:2222/a/b.git", Transport::Ssh),
-            ("git@github.com:a/b.git", Transport::Ssh),
-            ("file:///srv/git/a.git", Transport::File),
-            ("/srv/git/with space/a.git", Transport::File),
+            ("https://github.com/tatfook/wikicraft.git", GitTransport::Https),
+            ("https://host:8443/a/b", GitTransport::Https),
+            ("http://127.0.0.1:3000/x.git", GitTransport::Http),
+            ("http://[::1]:3000/x.git", GitTransport::Http),
+            ("ssh://git@host:2222/a/b.git", GitTransport::Ssh),
+            ("git@github.com:a/b.git", GitTransport::Ssh),
+            ("file:///srv/git/a.git", GitTransport::File),
+            ("/srv/git/with space/a.git", GitTransport::File),
         ] {
             let url = RemoteUrl::parse(good).unwrap_or_else(|e| panic!("{good}: {e}"));
             assert_eq!((url.transport, url.shown.as_str()), (transport, good));

@@ -227,7 +227,7 @@ impl Reason {
 
 /// The way out of a state that is not Ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
+pub enum ResolvedBy {
     /// abide tries or checks again by itself.
     ByItself,
     /// An operator has to push, promote, set, sync, resume or declare something.
@@ -280,7 +280,7 @@ impl Reason {
     ];
 
     /// The way out of this reason.
-    pub fn ends(self) -> Ends {
+    pub fn ends(self) -> ResolvedBy {
         match self {
             // Permanent failures of the recorded state, which only a change of the record or the manifest can
             // end.
@@ -292,7 +292,7 @@ impl Reason {
             | Self::NotInManifest
             | Self::RolledBack
             | Self::PolicyRefused
-            | Self::RecordBehind => Ends::BySomeone,
+            | Self::RecordBehind => ResolvedBy::BySomeone,
             Self::AsRecorded
             | Self::HeadUnknown
             | Self::Building
@@ -323,7 +323,7 @@ impl Reason {
             | Self::EngineUnavailable
             | Self::FrontUnavailable
             | Self::AgentAway
-            | Self::Unknown => Ends::ByItself,
+            | Self::Unknown => ResolvedBy::ByItself,
         }
     }
 }

@@ -154,7 +154,7 @@ pub struct EvidenceView {
 
 /// The answer to a command that changes the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct RecordChange {
     /// The environment.
     pub environment: EnvironmentName,
     /// Its current generation.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::desired::{Image, Origin};
 use super::event::{Event, EventKind};
 use super::name::{CommitId, Digest};
-use super::status::{Condition, Ends};
+use super::status::{Condition, ResolvedBy};
 use super::time::Timestamp;
 use super::view::{EnvironmentView, HistoryView, PlanView};
 
@@ -15,7 +15,7 @@ pub const LOOKED_THROUGH: usize = 200;
 
 /// The data that the chain is built from.
 #[derive(Clone, Debug, Serialize)]
-pub struct Evidence {
+pub struct WhyEvidence {
     /// The environment.
     pub environment: EnvironmentView,
     /// The current generation.
@@ -32,7 +32,7 @@ pub struct Evidence {
 
 /// One part of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct ChainLink {
     /// Its name: `event`, `record`, `difference`, `step`, `result`, `next retry`, `warning` or `promotion`.
     pub label: &'static str,
     /// Whether it reports a failure.
@@ -72,12 +72,12 @@ pub fn sentence(event: &Event) -> String {
 }
 
 /// Returns the chain. Links may be empty.
-pub fn chain(evidence: &Evidence) -> Vec<Link> {
+pub fn chain(evidence: &WhyEvidence) -> Vec<ChainLink> {
     let is_failed = matches!(
         evidence.environment.status,
         Condition::Degraded | Condition::Blocked | Condition::RolledBack
     );
-    let link = |label, is_bad, lines| Link { label, is_bad, lines };
+    let link = |label, is_bad, lines| ChainLink { label, is_bad, lines };
     let mut chain = vec![
         link("event", false, vec![event(evidence)]),
         link("record", false, record(evidence)),
@@ -95,13 +95,13 @@ pub fn chain(evidence: &Evidence) -> Vec<Link> {
 }
 
 /// The last change of the record, with its original message.
-fn event(evidence: &Evidence) -> Line {
+fn event(evidence: &WhyEvidence) -> Line {
     let of_record = newest(evidence, EventKind::Record);
     let event = of_record.or_else(|| evidence.events.last());
     event.map_or_else(|| Line::text("none recorded"), Line::told)
 }
 
-fn record(evidence: &Evidence) -> Vec<Line> {
+fn record(evidence: &WhyEvidence) -> Vec<Line> {
     let Some(view) = &evidence.record else { return vec![Line::text("nothing was ever recorded")] };
     let origin = view.origin.map_or("unknown origin", Origin::as_str);
     let by = view.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
@@ -119,7 +119,7 @@ fn record(evidence: &Evidence) -> Vec<Line> {
 }
 
 /// The current differences; else the last difference found for this generation.
-fn differences(evidence: &Evidence) -> Vec<Line> {
+fn differences(evidence: &WhyEvidence) -> Vec<Line> {
     match (&evidence.plan, &evidence.plan_error) {
         (Some(plan), _) if !plan.differences.is_empty() => plan.differences.iter().map(Line::text).collect(),
         (None, Some(error)) => vec![Line::text(format!("cannot be computed: {error}"))],
@@ -128,7 +128,7 @@ fn differences(evidence: &Evidence) -> Vec<Line> {
 }
 
 /// The steps to take now; else the last steps taken for this generation.
-fn steps(evidence: &Evidence) -> Vec<Line> {
+fn steps(evidence: &WhyEvidence) -> Vec<Line> {
     match &evidence.plan {
         Some(plan) if !plan.steps.is_empty() => {
             plan.steps.iter().map(|step| Line::text(format!("to do: {step}"))).collect()
@@ -137,7 +137,7 @@ fn steps(evidence: &Evidence) -> Vec<Line> {
     }
 }
 
-fn result(evidence: &Evidence) -> Vec<Line> {
+fn result(evidence: &WhyEvidence) -> Vec<Line> {
     let view = &evidence.environment;
     let mut lines =
         vec![Line::text(format!("{} ({}): {}", view.status.as_str(), view.reason.as_str(), view.message))];
@@ -159,20 +159,22 @@ fn next_retry(view: &EnvironmentView) -> Line {
             format!("none until the next version; `abide set {name}` with the failed version retries it")
         }
         (None, Condition::Degraded | Condition::Blocked) => match view.reason.ends() {
-            Ends::ByItself => "automatic: it is reconciled after every change and every minute".to_owned(),
-            Ends::BySomeone => format!("none: someone has to act; then `abide sync {name}` retries"),
+            ResolvedBy::ByItself => {
+                "automatic: it is reconciled after every change and every minute".to_owned()
+            }
+            ResolvedBy::BySomeone => format!("none: someone has to act; then `abide sync {name}` retries"),
         },
     };
     Line::text(words)
 }
 
 /// The newest event of `kind` since the record changed.
-fn past(evidence: &Evidence, kind: EventKind) -> Option<Line> {
+fn past(evidence: &WhyEvidence, kind: EventKind) -> Option<Line> {
     let moved_at = evidence.record.as_ref().map(|view| view.at);
     let event = newest(evidence, kind).filter(|event| moved_at.is_none_or(|moved| event.at >= moved));
     event.map(Line::told)
 }
 
-fn newest(evidence: &Evidence, kind: EventKind) -> Option<&Event> {
+fn newest(evidence: &WhyEvidence, kind: EventKind) -> Option<&Event> {
     evidence.events.iter().rev().find(|event| event.kind == kind)
 }

@@ -8,10 +8,10 @@ use std::fmt::Debug;
 use crate::model::container::{ContainerSpec, label};
 use crate::model::holder::HolderSpec;
 use crate::model::mount::{AbsolutePath, Mount};
-use crate::model::observed::{HolderState, SeenContainer, SeenMounts};
+use crate::model::observed::{ObservedContainer, ObservedMounts, SandboxState};
 
 /// The differences that require a new container. Empty: this is the container.
-pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+pub(super) fn structural(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
     let options = &spec.options;
     let mut differences = Vec::new();
     let mut differs = |what: &str, is: String, should: String| {
@@ -39,7 +39,7 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
     differences.extend(options.run.settings.differences(&seen.settings));
     differences.extend(variables(spec, seen));
     differences.extend(limits_taken_back(spec, seen));
-    if seen.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone) {
+    if seen.joined.as_ref().is_some_and(|joined| joined.state == SandboxState::Gone) {
         differences.push("its sandbox is missing".to_owned());
     }
     if differences.is_empty() && seen.labels.get(label::SPEC) != Some(&spec.fingerprint()) {
@@ -49,13 +49,13 @@ pub(super) fn structural(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<Stri
 }
 
 /// Whether a sandbox has the options of `spec`, but for its network, which can be connected again.
-pub(super) fn is_sandbox(spec: &HolderSpec, seen: &SeenContainer) -> bool {
+pub(super) fn is_sandbox(spec: &HolderSpec, seen: &ObservedContainer) -> bool {
     let settings = spec.run.settings.differences(&seen.settings.of_sandbox());
     network(spec, seen).is_empty() && settings.is_empty()
 }
 
 /// The differences in the options that a sandbox has in place of its container, but for its settings.
-fn network(spec: &HolderSpec, seen: &SeenContainer) -> Vec<String> {
+fn network(spec: &HolderSpec, seen: &ObservedContainer) -> Vec<String> {
     let mut differences = Vec::new();
     let mut differs = |what: &str, is: String, should: String| {
         differences.push(format!("{what} is {is}, should be {should}"));
@@ -80,14 +80,14 @@ fn network(spec: &HolderSpec, seen: &SeenContainer) -> Vec<String> {
     differences
 }
 
-fn variables(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+fn variables(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
     let declared = spec.options.env.iter();
     let differing = declared.filter(|(name, value)| seen.env.get(*name) != Some(value));
     differing.map(|(name, _)| format!("the environment variable {name} has a different value")).collect()
 }
 
 /// The differing limits, and the restart policy: the engine can set these in place.
-pub(super) fn limits(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+pub(super) fn limits(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
     let options = &spec.options;
     let mut differences = Vec::new();
     let mut compare = |what: &str, is: Option<u64>, should: Option<u64>| {
@@ -103,13 +103,13 @@ pub(super) fn limits(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> 
 }
 
 /// Returns the difference in the restart policy, if the engine would restart the container too.
-pub(super) fn restarts(seen: &SeenContainer) -> Option<String> {
+pub(super) fn restarts(seen: &ObservedContainer) -> Option<String> {
     let is_ours = matches!(seen.restart_policy.as_str(), "" | "no");
     (!is_ours).then(|| format!("the engine's restart policy is `{}`, should be `no`", seen.restart_policy))
 }
 
 /// Limits that are no longer declared. The engine can change a limit in place, but not remove it.
-fn limits_taken_back(spec: &ContainerSpec, seen: &SeenContainer) -> Vec<String> {
+fn limits_taken_back(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
     let options = &spec.options;
     let taken_back = [
         ("memory", options.memory.is_none() && seen.memory.is_some()),
@@ -145,7 +145,7 @@ fn mounts(items: &[Mount]) -> String {
 
 /// The mounts as `spec` compares them. If the engine mounted a volume of its own at one of the image's
 /// `VOLUME` lines, as it did for earlier versions of abide, that counts like a requested mount.
-fn seen_mounts(spec: &ContainerSpec, seen: &SeenMounts) -> Vec<Mount> {
+fn seen_mounts(spec: &ContainerSpec, seen: &ObservedMounts) -> Vec<Mount> {
     let is_asked = |path: &AbsolutePath| seen.asked.iter().any(|mount| mount.target() == path);
     let unasked = spec.undeclared.iter().map(Mount::target).filter(|path| !is_asked(path));
     let of_engine =

@@ -5,7 +5,7 @@ use crate::model::build::RecipeKey;
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::Entry;
 use crate::model::memory::Memory;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::plan::target;
 
 /// The state that would be enforced without the hold.
@@ -90,7 +90,7 @@ fn edited(kept: &ContainerOptions, now: &ContainerOptions) -> Vec<&'static str> 
 /// Whether a hold keeps this container as it is, even if its options should differ by now: one of its
 /// secrets may have been changed since. A container that lost its network for good cannot be kept.
 pub(super) fn is_kept(
-    container: &SeenContainer,
+    container: &ObservedContainer,
     spec: &ContainerSpec,
     intent: &Intent,
     memory: &Memory,

@@ -41,7 +41,7 @@ use crate::model::status::{Condition, Reason, VolumeView};
 use crate::model::time::Timestamp;
 
 pub use hold::{AfterHold, held_back};
-pub use notes::{Failure, after_failure};
+pub use notes::{StepFailure, after_failure};
 pub use restart::backoff;
 pub use serving::{is_news, serving};
 pub use supply::{Need, need};
@@ -104,7 +104,7 @@ pub struct Plan {
     /// The steps, in order.
     pub steps: Vec<PlannedStep>,
     /// The status of the environment.
-    pub verdict: Verdict,
+    pub verdict: PlannedStatus,
     /// When to reconcile again even without a wakeup.
     pub look_again: Option<Timestamp>,
     /// The ID of the container that gets the proxy's traffic, if there is a proxy.
@@ -296,7 +296,7 @@ pub enum Target {
 
 /// The status of an environment, as planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PlannedStatus {
     /// A word from the closed set of conditions.
     pub condition: Condition,
     /// The reason, in one word.
@@ -305,7 +305,7 @@ pub struct Verdict {
     pub message: String,
 }
 
-impl Verdict {
+impl PlannedStatus {
     pub(crate) fn new(condition: Condition, reason: Reason, message: impl Into<String>) -> Self {
         Self { condition, reason, message: message.into() }
     }
@@ -342,18 +342,18 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
 
 /// A partial plan: either for bringing the image, or for getting a container running.
 #[derive(Debug, Default)]
-struct Half {
+struct PartialPlan {
     differences: Vec<String>,
     steps: Vec<PlannedStep>,
-    verdict: Option<Verdict>,
+    verdict: Option<PlannedStatus>,
     look_again: Option<Timestamp>,
     outcome: Option<(Generation, Outcome)>,
     serving: Option<String>,
 }
 
-impl Half {
+impl PartialPlan {
     fn say(condition: Condition, reason: Reason, message: impl Into<String>) -> Self {
-        Self { verdict: Some(Verdict::new(condition, reason, message)), ..Self::default() }
+        Self { verdict: Some(PlannedStatus::new(condition, reason, message)), ..Self::default() }
     }
 
     fn then(mut self, step: Step, reason: impl Into<String>) -> Self {
@@ -373,16 +373,16 @@ fn combine(
     intent: &Intent,
     observed: &Observed,
     choice: &target::Choice,
-    supply: Half,
-    (serve, memory): (Half, Memory),
+    supply: PartialPlan,
+    (serve, memory): (PartialPlan, Memory),
 ) -> Plan {
-    let is_bad = serve.verdict.as_ref().is_some_and(Verdict::is_bad);
+    let is_bad = serve.verdict.as_ref().is_some_and(PlannedStatus::is_bad);
     let verdict = match (serve.verdict, supply.verdict) {
         (Some(serve), _) if is_bad => serve,
         (Some(serve), Some(supply)) => while_serving(&supply, choice, &serve),
         (None, Some(supply)) => supply,
         (Some(serve), None) => serve,
-        (None, None) => Verdict::new(Condition::Progressing, Reason::Updating, "in progress"),
+        (None, None) => PlannedStatus::new(Condition::Progressing, Reason::Updating, "in progress"),
     };
     let verdict = said_while_held(intent, observed, verdict);
     let look_again = [serve.look_again, supply.look_again].into_iter().flatten().min();
@@ -400,7 +400,7 @@ fn combine(
 }
 
 /// An environment is not reported as blocked as long as a container serves.
-fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> Verdict {
+fn while_serving(supply: &PlannedStatus, choice: &target::Choice, serve: &PlannedStatus) -> PlannedStatus {
     let condition = match (supply.condition, serve.condition) {
         (Condition::Blocked, Condition::Ready | Condition::RolledBack) => Condition::Degraded,
         (condition, _) => condition,
@@ -409,10 +409,10 @@ fn while_serving(supply: &Verdict, choice: &target::Choice, serve: &Verdict) -> 
         Condition::Ready => format!("{}; {} keeps serving", supply.message, choice.words()),
         _ => format!("{}; {}", supply.message, serve.message),
     };
-    Verdict { condition, reason: supply.reason, message }
+    PlannedStatus { condition, reason: supply.reason, message }
 }
 
-fn said_while_held(intent: &Intent, observed: &Observed, verdict: Verdict) -> Verdict {
+fn said_while_held(intent: &Intent, observed: &Observed, verdict: PlannedStatus) -> PlannedStatus {
     let at_rest = matches!(verdict.condition, Condition::Ready | Condition::RolledBack)
         || verdict.reason == Reason::NothingRecorded;
     match &intent.hold {
@@ -422,7 +422,7 @@ fn said_while_held(intent: &Intent, observed: &Observed, verdict: Verdict) -> Ve
             let (by, reason, environment) = (&hold.by, &hold.reason, &intent.environment);
             let message =
                 format!("held by {by}: {reason}{held_back}; `abide resume {environment}` ends the hold");
-            Verdict::new(Condition::Held, Reason::HeldByPerson, message)
+            PlannedStatus::new(Condition::Held, Reason::HeldByPerson, message)
         }
         _ => verdict,
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::explain::explain;
 use super::restart::{LONGEST, backoff};
-use super::{Intent, Plan, REPEATS_BEFORE_GIVING_UP, Step, Target, Verdict};
+use super::{Intent, Plan, PlannedStatus, REPEATS_BEFORE_GIVING_UP, Step, Target};
 use crate::model::cause::Cause;
-use crate::model::memory::{Crashes, Memory, NoHolder, Refused, Repeat, Trouble};
+use crate::model::memory::{Crashes, EngineBackoff, Memory, NoHolder, Refused, Repeat};
 use crate::model::mount::REFUSED_SOURCE;
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
@@ -99,7 +99,7 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashe
             Reason::BindSourceMissing => Condition::Blocked,
             _ => Condition::Degraded,
         };
-        plan.verdict = Verdict::new(condition, trouble.reason, message);
+        plan.verdict = PlannedStatus::new(condition, trouble.reason, message);
     }
     plan
 }
@@ -125,7 +125,7 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashe
     hold_back(&mut plan, next_retry, now, |step| {
         is_named && (is_supply(step) || is_paced(step, &crashes, before))
     });
-    plan.verdict = Verdict::new(
+    plan.verdict = PlannedStatus::new(
         Condition::Degraded,
         Reason::NotConverging,
         format!("unchanged after {count} attempts: {difference}"),
@@ -178,7 +178,7 @@ fn is_supply(step: &Step) -> bool {
 
 /// How a step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure<'a> {
+pub struct StepFailure<'a> {
     /// The cause.
     pub cause: Cause,
     /// The error, in a sentence.
@@ -194,11 +194,11 @@ pub struct Failure<'a> {
 pub fn after_failure(
     plan: &Plan,
     step: &Step,
-    failure: Failure<'_>,
+    failure: StepFailure<'_>,
     intent: &Intent,
     now: Timestamp,
 ) -> Memory {
-    let Failure { cause, message } = failure;
+    let StepFailure { cause, message } = failure;
     // A failed step did not act on the difference: it has its own backoff.
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
     // A container whose stop was not reached still runs: if it ends later, that is its own doing.
@@ -226,7 +226,7 @@ pub fn after_failure(
     let count = memory.trouble.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
     // If a user removed something, it is created again at once the first time.
     let failures = if cause == Cause::Hand { count } else { count + 1 };
-    memory.trouble = Some(Trouble {
+    memory.trouble = Some(EngineBackoff {
         generation: intent.entry.generation,
         reason: trouble_reason(step, failure),
         message: message.to_owned(),
@@ -256,8 +256,8 @@ fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a Str
 
 /// Whether the failure shows that sandboxes do not work on this engine. These failures do not: a port in
 /// use, a cause that would keep any container from starting, and a removal by a user.
-fn no_holder(step: &Step, failure: Failure<'_>, now: Timestamp) -> Option<NoHolder> {
-    let Failure { cause, message } = failure;
+fn no_holder(step: &Step, failure: StepFailure<'_>, now: Timestamp) -> Option<NoHolder> {
+    let StepFailure { cause, message } = failure;
     let tells = match step {
         Step::LoadHolder => !matches!(cause, Cause::Engine | Cause::Host),
         // A sandbox that ran before shows that sandboxes do work.
@@ -275,7 +275,7 @@ fn is_missing_source(words: &str) -> bool {
         || (words.contains("error mounting") && words.contains("no such file or directory"))
 }
 
-fn trouble_reason(step: &Step, failure: Failure<'_>) -> Reason {
+fn trouble_reason(step: &Step, failure: StepFailure<'_>) -> Reason {
     match (step, failure.cause) {
         (_, Cause::Host) if is_missing_source(failure.message) => Reason::BindSourceMissing,
         (_, Cause::Engine) => Reason::EngineUnavailable,

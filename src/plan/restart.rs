@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::model::cause::EndedBy;
 use crate::model::container::Exit;
 use crate::model::memory::{CountedExit, Crashes, Stopped};
-use crate::model::observed::SeenContainer;
+use crate::model::observed::ObservedContainer;
 use crate::model::time::Timestamp;
 
 /// The first delay.
@@ -43,7 +43,7 @@ fn fraction(seed: &str, count: u32) -> f64 {
 /// container's end could be zero, or a day.
 pub(super) fn count(
     crashes: &Crashes,
-    container: &SeenContainer,
+    container: &ObservedContainer,
     exit: &Exit,
     by: Option<EndedBy>,
     now: Timestamp,
@@ -72,21 +72,21 @@ pub(super) fn count(
 
 /// The time to restart a container that no longer answers. After its last start, it gets the delay that it
 /// would have after a crash. It keeps running meanwhile, because it may recover.
-pub(super) fn due(crashes: &Crashes, container: &SeenContainer) -> Timestamp {
+pub(super) fn due(crashes: &Crashes, container: &ObservedContainer) -> Timestamp {
     let started = container.started_at.unwrap_or(container.created_at);
     let started = crashes.tried.map_or(started, |tried| tried.max(started));
     started.after(backoff(crashes.count.saturating_add(1), &container.id))
 }
 
 /// The notes for stopping `container` to start it again.
-pub(super) fn stopping(crashes: &Crashes, container: &SeenContainer, why: &str) -> Crashes {
+pub(super) fn stopping(crashes: &Crashes, container: &ObservedContainer, why: &str) -> Crashes {
     let stopped = Some(Stopped { container: container.id.clone(), why: why.to_owned() });
     Crashes { stopped, ..crashes.clone() }
 }
 
 /// The notes after `container` is started again at `now`. If the start fails or changes nothing, it counts
 /// as a crash: each next attempt waits longer.
-pub(super) fn started(crashes: &Crashes, container: &SeenContainer, now: Timestamp) -> Crashes {
+pub(super) fn started(crashes: &Crashes, container: &ObservedContainer, now: Timestamp) -> Crashes {
     let count = crashes.count.saturating_add(u32::from(crashes.tried.is_some()));
     let delay = backoff(count.saturating_add(1), &container.id);
     let restarts = crashes.restarts.saturating_add(1);

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::target::{self, Choice, KeepReason};
-use super::{Half, Intent, RecordStep, Step, Verdict};
+use super::{Intent, PartialPlan, PlannedStatus, RecordStep, Step};
 use crate::model::desired::{Bad, Image, Origin};
 use crate::model::memory::{Good, Memory, Refused};
 use crate::model::observed::Observed;
@@ -103,7 +103,7 @@ pub(super) fn destination<'a>(
 }
 
 /// Adds the step that rolls the record back.
-pub(super) fn move_record(half: Half, intent: &Intent, good: &Good, refused: &Refused) -> Half {
+pub(super) fn move_record(half: PartialPlan, intent: &Intent, good: &Good, refused: &Refused) -> PartialPlan {
     let from = intent.entry.generation;
     let why = format!("generation {from} failed ({})", refused.reason.as_str());
     let step = Step::Record(RecordStep::RollBack {
@@ -117,9 +117,9 @@ pub(super) fn move_record(half: Half, intent: &Intent, good: &Good, refused: &Re
 }
 
 /// The status during a rollback.
-pub(super) fn said_on_the_way(refused: &Refused, verdict: &Verdict) -> Verdict {
+pub(super) fn said_on_the_way(refused: &Refused, verdict: &PlannedStatus) -> PlannedStatus {
     let message = format!("{}; {}", refused.message, verdict.message);
-    Verdict::new(Condition::Progressing, Reason::RolledBack, message)
+    PlannedStatus::new(Condition::Progressing, Reason::RolledBack, message)
 }
 
 /// The reason for the rollback, if the record names the result of one.

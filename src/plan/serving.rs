@@ -6,26 +6,30 @@ use super::target;
 use crate::model::desired::Outcome;
 use crate::model::memory::{Good, Memory};
 use crate::model::name::Generation;
-use crate::model::observed::{ContainerState, Observed, SeenContainer};
+use crate::model::observed::{ContainerState, Observed, ObservedContainer};
 use crate::model::time::Timestamp;
 
 /// Whether a container of this environment may have requests.
 ///
 /// Behind a proxy, this is every container that the proxy passes requests to, or may still pass them to.
 /// Without a proxy, it is every running container.
-pub(super) fn may_serve(container: &SeenContainer, intent: &Intent, observed: &Observed) -> bool {
+pub(super) fn may_serve(container: &ObservedContainer, intent: &Intent, observed: &Observed) -> bool {
     let has_process = matches!(container.state, ContainerState::Running | ContainerState::Paused);
     has_process && container.has_namespace() && may_be_reached(container, intent, observed)
 }
 
-fn may_be_reached(container: &SeenContainer, intent: &Intent, observed: &Observed) -> bool {
+fn may_be_reached(container: &ObservedContainer, intent: &Intent, observed: &Observed) -> bool {
     let front = || observed.front.as_ref();
     intent.drain.is_none() || front().is_none_or(|front| front.reach.may_include(&container.id))
 }
 
 /// The serving container: the one that the proxy passes traffic to. Without a proxy, or if its state is
 /// unknown, it is the container that became ready; otherwise any running one.
-pub fn serving<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) -> Option<&'o SeenContainer> {
+pub fn serving<'o>(
+    intent: &Intent,
+    observed: &'o Observed,
+    memory: &Memory,
+) -> Option<&'o ObservedContainer> {
     let front = observed.front.as_ref().filter(|_| intent.drain.is_some());
     let served = front.and_then(|front| front.serves.as_ref());
     let running = observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Half, Intent, RecordStep, Step, SupplyKind, generation_words};
+use super::{Intent, PartialPlan, RecordStep, Step, SupplyKind, generation_words};
 use crate::model::build::{Acquisition, RecipeKey};
 use crate::model::desired::{Entry, Image, Outcome};
 use crate::model::name::{CommitId, Digest};
-use crate::model::observed::{Observed, Shelf};
+use crate::model::observed::{Observed, RegistryPresence};
 use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -60,7 +60,12 @@ pub(super) const GONE_FOR: Duration = Duration::from_secs(300);
 
 /// Returns the missing part of the valid entry, for an engine that holds `images`, the registry presence in
 /// `shelf`, and the build recipe `recipe` of the manifest.
-pub fn need(intent: &Intent, images: &BTreeSet<Digest>, shelf: &Shelf, recipe: Option<&RecipeKey>) -> Need {
+pub fn need(
+    intent: &Intent,
+    images: &BTreeSet<Digest>,
+    shelf: &RegistryPresence,
+    recipe: Option<&RecipeKey>,
+) -> Need {
     let entry = &intent.entry;
     let build = entry.revision.clone().filter(|_| intent.supply == SupplyKind::Build);
     match (&entry.image, build) {
@@ -99,7 +104,7 @@ pub(super) fn is_recipe_edited(supply: SupplyKind, entry: &Entry, recipe: Option
 
 /// Adds the step that notes the build recipe of the manifest, if none is known. Later edits are compared
 /// with it.
-fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
+fn note_recipe(intent: &Intent, observed: &Observed, half: PartialPlan) -> PartialPlan {
     let entry = &intent.entry;
     let is_unknown = entry.recipe.is_none() && entry.image.is_some() && entry.revision.is_some();
     match &observed.recipe {
@@ -113,7 +118,7 @@ fn note_recipe(intent: &Intent, observed: &Observed, half: Half) -> Half {
 }
 
 /// Plans the steps and the status for the missing part of the valid entry.
-pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half {
+pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> PartialPlan {
     let need = need(intent, &observed.images, &observed.shelf, observed.recipe.as_ref());
     let half = match &need {
         Need::Nothing => note_recipe(intent, observed, nothing_to_bring(intent)),
@@ -124,25 +129,25 @@ pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Half
     if !observed.superseded_job {
         return half;
     }
-    let cancelled = Half::default().then(Step::CancelJob, "the record no longer needs it");
-    Half { steps: cancelled.steps.into_iter().chain(half.steps).collect(), ..half }
+    let cancelled = PartialPlan::default().then(Step::CancelJob, "the record no longer needs it");
+    PartialPlan { steps: cancelled.steps.into_iter().chain(half.steps).collect(), ..half }
 }
 
-fn nothing_to_bring(intent: &Intent) -> Half {
+fn nothing_to_bring(intent: &Intent) -> PartialPlan {
     if intent.entry.image.is_some() {
-        return Half::default();
+        return PartialPlan::default();
     }
     let environment = &intent.environment;
     match intent.supply {
         SupplyKind::Build => {
             let words = "nothing is recorded yet; querying git for the head of the branch";
-            Half::say(Condition::Progressing, Reason::NothingRecorded, words)
+            PartialPlan::say(Condition::Progressing, Reason::NothingRecorded, words)
         }
         SupplyKind::Tag => {
             let words = "nothing is recorded yet; querying the registry for the tag";
-            Half::say(Condition::Progressing, Reason::NothingRecorded, words)
+            PartialPlan::say(Condition::Progressing, Reason::NothingRecorded, words)
         }
-        SupplyKind::Named => Half::say(
+        SupplyKind::Named => PartialPlan::say(
             Condition::Blocked,
             Reason::NothingRecorded,
             format!(
@@ -153,7 +158,7 @@ fn nothing_to_bring(intent: &Intent) -> Half {
     }
 }
 
-fn unobtainable(intent: &Intent, id: &Digest) -> Half {
+fn unobtainable(intent: &Intent, id: &Digest) -> PartialPlan {
     let words = format!(
         "image {} of generation {} is not in this engine, and no registry or build has it: promote or \
         set {} again",
@@ -162,15 +167,15 @@ fn unobtainable(intent: &Intent, id: &Digest) -> Half {
         intent.environment
     );
     let failed = Outcome::Failed(words.clone());
-    let half = Half::say(Condition::Blocked, Reason::ImageNotFound, words);
-    Half { outcome: Some((intent.entry.generation, failed)), ..half }
+    let half = PartialPlan::say(Condition::Blocked, Reason::ImageNotFound, words);
+    PartialPlan { outcome: Some((intent.entry.generation, failed)), ..half }
 }
 
-fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> Half {
+fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> PartialPlan {
     let begin = |why: &str| begin(intent, observed, need, why, now);
     match &observed.acquisition {
         Acquisition::NotNeeded | Acquisition::Untried => begin(what_is_missing(need)),
-        Acquisition::Running { step } => Half::say(
+        Acquisition::Running { step } => PartialPlan::say(
             Condition::Progressing,
             progress_reason(need),
             format!("{} {}: {step}", doing(need), words(intent)),
@@ -184,9 +189,11 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
             begin("the registry may have the image by now")
         }
         Acquisition::Failed { reason, message, at } => {
-            let half = Half::say(Condition::Degraded, *reason, message.clone());
-            let half =
-                Half { outcome: Some((intent.entry.generation, Outcome::Failed(message.clone()))), ..half };
+            let half = PartialPlan::say(Condition::Degraded, *reason, message.clone());
+            let half = PartialPlan {
+                outcome: Some((intent.entry.generation, Outcome::Failed(message.clone()))),
+                ..half
+            };
             match reason {
                 Reason::ImageNotFound => half.look_again_at(at.after(GONE_FOR)),
                 _ => half,
@@ -194,14 +201,14 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> H
         }
         Acquisition::Unavailable { retry_at, .. } if now >= *retry_at => begin("the retry is due"),
         Acquisition::Unavailable { reason, message, retry_at } => {
-            Half::say(Condition::Degraded, *reason, message.clone()).look_again_at(*retry_at)
+            PartialPlan::say(Condition::Degraded, *reason, message.clone()).look_again_at(*retry_at)
         }
     }
 }
 
 /// Like [`bring`], for a recorded image that is here. A generation that became ready remains ready, whatever
 /// the result of the edit.
-fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> Half {
+fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> PartialPlan {
     let entry = &intent.entry;
     let generation = entry.generation;
     let mut half = match (&observed.acquisition, &observed.recipe) {
@@ -224,7 +231,7 @@ fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) ->
                 )
             };
             let message = format!("the image of the edited {} is available", words(intent));
-            Half::say(Condition::Progressing, Reason::Updating, message).then(step, why)
+            PartialPlan::say(Condition::Progressing, Reason::Updating, message).then(step, why)
         }
         _ => bring(intent, observed, need, now),
     };
@@ -232,23 +239,23 @@ fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) ->
     if !half.steps.is_empty() {
         half.differences.push(format!("the `build` of {} was edited in the manifest", words(intent)));
     }
-    Half { outcome: None, ..half }
+    PartialPlan { outcome: None, ..half }
 }
 
-fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Timestamp) -> Half {
+fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Timestamp) -> PartialPlan {
     let (reason, what) = (progress_reason(need), words(intent));
     if observed.burst_since.is_some() {
         let begins = intent.entry.at.after(SETTLE);
         if now < begins {
             let message = format!("{what} is next, after pushes settle");
-            return Half::say(Condition::Progressing, reason, message).look_again_at(begins);
+            return PartialPlan::say(Condition::Progressing, reason, message).look_again_at(begins);
         }
     }
     if observed.superseded_job {
         // The cancelled job sends a wakeup when it has ended. Starting a job before that would run two.
-        return Half::say(Condition::Progressing, reason, format!("{what} is next"));
+        return PartialPlan::say(Condition::Progressing, reason, format!("{what} is next"));
     }
-    Half::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
+    PartialPlan::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
         .then(Step::Acquire(need.clone()), why)
 }
 
@@ -262,7 +269,7 @@ fn built_by(observed: &Observed, need: &Need) -> Option<RecipeKey> {
     observed.recipe.clone().filter(|_| matches!(need, Need::Build { .. }))
 }
 
-fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> Half {
+fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> PartialPlan {
     let generation = intent.entry.generation;
     let is_other = intent.entry.image.as_ref().is_some_and(|recorded| !recorded.is_same(image));
     let (step, why) = if is_other {
@@ -274,7 +281,7 @@ fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> Half {
             "the image of this generation is now known",
         )
     };
-    Half::say(
+    PartialPlan::say(
         Condition::Progressing,
         Reason::Updating,
         format!("the image of {} is available", words(intent)),

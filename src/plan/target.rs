@@ -1,12 +1,14 @@
 //! Choosing what to enforce: the recorded version, else the last good one, else an existing container.
 
-use super::{Intent, Verdict, difference, generation_words, hold, image_id, rollback, serving, volumes};
+use super::{
+    Intent, PlannedStatus, difference, generation_words, hold, image_id, rollback, serving, volumes,
+};
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
 use crate::model::memory::{Good, Memory};
 use crate::model::mount::Mount;
 use crate::model::name::Digest;
-use crate::model::observed::{ContainerState, Observed, SeenContainer};
+use crate::model::observed::{ContainerState, Observed, ObservedContainer};
 
 /// The state to enforce now.
 #[derive(Clone, Debug)]
@@ -38,7 +40,7 @@ pub(super) enum KeepReason {
     /// A secret of its options cannot be read; the sentence names it.
     NoOptions(String),
     /// Its replacement cannot be made until an operator acts.
-    Blocked(Verdict),
+    Blocked(PlannedStatus),
     /// Its replacement may be an old version, because the record may be an old copy.
     OldCopy,
 }
@@ -85,11 +87,15 @@ fn meanwhile(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
 /// A serving container that no note mentions, while no noted container exists. The notes are older than the
 /// container then, such as in a folder that was restored from a copy, so the good version in them is older
 /// than the serving one and must not replace it.
-fn serves_unnoted<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) -> Option<&'o SeenContainer> {
+fn serves_unnoted<'o>(
+    intent: &Intent,
+    observed: &'o Observed,
+    memory: &Memory,
+) -> Option<&'o ObservedContainer> {
     if observed.containers.iter().any(|seen| readiness(seen, memory).is_some()) {
         return None;
     }
-    let is_silent = |seen: &SeenContainer| {
+    let is_silent = |seen: &ObservedContainer| {
         observed.probes.get(&seen.id).is_some_and(|seen| seen.misses > 0 && seen.answering_since.is_none())
     };
     let serving = observed.containers.iter().filter(|seen| {
@@ -105,7 +111,7 @@ fn serves_unnoted<'o>(intent: &Intent, observed: &'o Observed, memory: &Memory) 
 fn kept_in_doubt(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Choice> {
     let wanted = wanted(intent, observed, memory);
     let is_wanted =
-        |seen: &SeenContainer| wanted.as_ref().is_some_and(|wanted| is_it(seen, wanted, intent, memory));
+        |seen: &ObservedContainer| wanted.as_ref().is_some_and(|wanted| is_it(seen, wanted, intent, memory));
     let ran = observed.containers.iter().filter(|_| intent.keeps_what_runs).filter(|seen| {
         seen.started_at.is_some() && seen.has_namespace() && seen.state != ContainerState::Dead
     });
@@ -173,13 +179,13 @@ fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
 
 /// Whether this is a managed container with exactly these options. A container that the engine calls dead
 /// does not count.
-pub(super) fn is_made_as(container: &SeenContainer, spec: &ContainerSpec) -> bool {
+pub(super) fn is_made_as(container: &ObservedContainer, spec: &ContainerSpec) -> bool {
     container.state != ContainerState::Dead && difference::structural(spec, container).is_empty()
 }
 
 /// Whether this is the container that `spec` asks for: it has exactly these options, or a hold keeps it.
 pub(super) fn is_it(
-    container: &SeenContainer,
+    container: &ObservedContainer,
     spec: &ContainerSpec,
     intent: &Intent,
     memory: &Memory,
@@ -188,22 +194,22 @@ pub(super) fn is_it(
 }
 
 /// Whether it is the container that became ready last.
-pub(super) fn is_proven(container: &SeenContainer, memory: &Memory) -> bool {
+pub(super) fn is_proven(container: &ObservedContainer, memory: &Memory) -> bool {
     memory.good.as_ref().is_some_and(|good| good.container == container.id)
 }
 
 /// The readiness note of a container, whether or not it serves yet.
-pub(super) fn readiness<'m>(container: &SeenContainer, memory: &'m Memory) -> Option<&'m Good> {
+pub(super) fn readiness<'m>(container: &ObservedContainer, memory: &'m Memory) -> Option<&'m Good> {
     [&memory.good, &memory.next].into_iter().flatten().find(|good| good.container == container.id)
 }
 
 /// The best container to serve in place of another one. Excluded are containers that were never started,
 /// that lost their network for good, or whose version was rolled back.
 pub(super) fn to_go_back_to<'a>(
-    containers: impl Iterator<Item = &'a SeenContainer>,
+    containers: impl Iterator<Item = &'a ObservedContainer>,
     intent: &Intent,
     memory: &Memory,
-) -> Option<&'a SeenContainer> {
+) -> Option<&'a ObservedContainer> {
     let could = containers
         .filter(|container| container.state != ContainerState::Created && container.has_namespace());
     best(
@@ -212,7 +218,7 @@ pub(super) fn to_go_back_to<'a>(
     )
 }
 
-fn is_of_bad_image(container: &SeenContainer, intent: &Intent) -> bool {
+fn is_of_bad_image(container: &ObservedContainer, intent: &Intent) -> bool {
     let image = Image { reference: None, digest: None, id: container.image.clone() };
     rollback::is_bad(intent, &image)
 }
@@ -221,7 +227,7 @@ fn keep(observed: &Observed, memory: &Memory, why: KeepReason) -> Choice {
     best(observed.containers.iter(), memory).map_or(Choice::Nothing, |container| kept(container, why))
 }
 
-fn kept(container: &SeenContainer, why: KeepReason) -> Choice {
+fn kept(container: &ObservedContainer, why: KeepReason) -> Choice {
     Choice::Keep { id: container.id.clone(), why }
 }
 
@@ -229,9 +235,9 @@ fn kept(container: &SeenContainer, why: KeepReason) -> Choice {
 /// never started, and the older of two equal ones. The ID makes the choice independent of the order in which
 /// the engine lists them.
 pub(super) fn best<'a>(
-    containers: impl Iterator<Item = &'a SeenContainer>,
+    containers: impl Iterator<Item = &'a ObservedContainer>,
     memory: &Memory,
-) -> Option<&'a SeenContainer> {
+) -> Option<&'a ObservedContainer> {
     containers.filter(|container| container.state != ContainerState::Dead).min_by_key(|container| {
         let rank = match container.state {
             _ if is_proven(container, memory) => 0,

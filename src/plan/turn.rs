@@ -1,7 +1,7 @@
 //! Updates of many environments run in waves: which plans have to wait for a turn, and the plan of an
 //! environment that waits.
 
-use super::{Plan, RecordStep, Step, Verdict, target};
+use super::{Plan, PlannedStatus, RecordStep, Step, target};
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, Observed};
 use crate::model::status::{Condition, Reason};
@@ -27,7 +27,7 @@ pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
 
 /// Whether an environment no longer needs its turn, because no part of its update is in progress.
 pub fn gives_turn_back(plan: &Plan) -> bool {
-    let Verdict { condition, reason, .. } = &plan.verdict;
+    let PlannedStatus { condition, reason, .. } = &plan.verdict;
     let is_acquiring = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing);
     *condition != Condition::Progressing || is_acquiring
 }
@@ -51,7 +51,7 @@ impl Plan {
                 "the update is queued: {most} environments are being updated (`parallel_updates` of \
                 `[docker]`)"
             );
-            self.verdict = Verdict::new(Condition::Progressing, Reason::Updating, message);
+            self.verdict = PlannedStatus::new(Condition::Progressing, Reason::Updating, message);
         }
         Self { memory, outcome: None, ..self }
     }

@@ -9,7 +9,7 @@ use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::memory::Memory;
 use crate::model::mount::{AbsolutePath, Mount, VolumeName};
 use crate::model::name::Digest;
-use crate::model::observed::{Observed, SeenContainer};
+use crate::model::observed::{Observed, ObservedContainer};
 use crate::model::spec::Update;
 use crate::model::status::VolumeView;
 
@@ -49,7 +49,7 @@ fn home(
     observed: &Observed,
     memory: &Memory,
 ) -> Option<VolumeName> {
-    let has = |seen: &SeenContainer| seen.mounts.volumes.get(path).cloned();
+    let has = |seen: &ObservedContainer| seen.mounts.volumes.get(path).cloned();
     let proven = observed.containers.iter().find(|seen| target::is_proven(seen, memory));
     let other = || target::best(observed.containers.iter().filter(|seen| has(seen).is_some()), memory);
     let known = proven.and_then(has).or_else(|| memory.homes.get(path).cloned());
@@ -59,7 +59,7 @@ fn home(
 
 /// The volume that the engine itself created at a path, for a container that was created without one.
 fn made_by_engine(path: &AbsolutePath, observed: &Observed, memory: &Memory) -> Option<VolumeName> {
-    let is_asked = |seen: &SeenContainer| seen.mounts.asked.iter().any(|mount| mount.target() == path);
+    let is_asked = |seen: &ObservedContainer| seen.mounts.asked.iter().any(|mount| mount.target() == path);
     let made =
         observed.containers.iter().filter(|seen| !is_asked(seen) && seen.mounts.volumes.contains_key(path));
     target::best(made, memory).and_then(|seen| seen.mounts.volumes.get(path).cloned())

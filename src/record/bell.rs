@@ -9,7 +9,7 @@ const UNHEARD: usize = 1024;
 
 /// Something was written, and is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bell {
+pub enum Wakeup {
     /// The desired state: the record of this environment.
     Desired(EnvironmentName),
     /// The status, or the outcome of a generation.
@@ -22,23 +22,23 @@ pub enum Bell {
 
 /// Hands out subscriptions to wakeups.
 #[derive(Clone, Debug)]
-pub struct Bells {
-    sender: broadcast::Sender<Bell>,
+pub struct Wakeups {
+    sender: broadcast::Sender<Wakeup>,
 }
 
-impl Bells {
+impl Wakeups {
     pub(super) fn new() -> Self {
         Self { sender: broadcast::Sender::new(UNHEARD) }
     }
 
     /// Receives every wakeup from now on. A subscriber that gets a lag error has missed some, and should
     /// check every environment.
-    pub fn subscribe(&self) -> broadcast::Receiver<Bell> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Wakeup> {
         self.sender.subscribe()
     }
 
     /// Sending without subscribers is fine: a new subscriber checks everything first.
-    pub(super) fn ring(&self, bell: Bell) {
+    pub(super) fn ring(&self, bell: Wakeup) {
         let _heard_by = self.sender.send(bell);
     }
 }

@@ -11,18 +11,18 @@ use super::draft::{Draft, SERIAL};
 use super::error::{OpenError, RecordError};
 use super::evidence;
 use super::export::{self, Export, ID, is_id};
-use super::mend::{Found, mend};
+use super::mend::{StoredDocuments, mend};
 use super::outgoing;
 use super::replica::StoredAssignment;
 use super::session::KeptSession;
-use super::store::{Kind, Pair, Store};
-use super::token::Kept;
+use super::store::{DocumentKind, KeyValue, Store};
+use super::token::StoredToken;
 use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
-use crate::model::desired::{Desired, Entry, GoBack, HistoryEntry, Outcome};
+use crate::model::desired::{Desired, Entry, HistoryEntry, Outcome, RollbackRequest};
 use crate::model::event::Event;
 use crate::model::evidence::Evidence;
-use crate::model::link::{Heard, LeftThere};
+use crate::model::link::{LeftThere, ReportCursor};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::outbox::{Message, Projection};
@@ -87,7 +87,7 @@ pub(super) fn check(
 
 /// Whether the store is new. Documents of a later version are left alone.
 fn check_format(store: &Store, mirrored: &Mirrored) -> Result<bool, OpenError> {
-    let stored = store.get(Kind::Meta, FORMAT_KEY).map_err(OpenError::Check)?;
+    let stored = store.get(DocumentKind::Meta, FORMAT_KEY).map_err(OpenError::Check)?;
     let stored =
         stored.as_deref().and_then(keys::number).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
     match (stored, mirrored) {
@@ -117,7 +117,7 @@ fn mend_store(
         draft.counters.serial = export.serial;
     }
     mend_environments(&mut draft, sound, export, notices)?;
-    draft.put_bytes(Kind::Meta, FORMAT_KEY.to_vec(), u64::from(FORMAT).to_be_bytes().to_vec());
+    draft.put_bytes(DocumentKind::Meta, FORMAT_KEY.to_vec(), u64::from(FORMAT).to_be_bytes().to_vec());
     let made = draft.commit()?;
     store.flush(&made.lines)?;
     Ok(id)
@@ -131,7 +131,7 @@ fn identify<'a>(
     notices: &mut Vec<String>,
 ) -> Result<(String, Option<&'a Export>), RecordError> {
     let export = if let Mirrored::Export(export) = mirrored { Some(export) } else { None };
-    let stored = draft.store().get(Kind::Meta, ID)?.and_then(|id| String::from_utf8(id).ok());
+    let stored = draft.store().get(DocumentKind::Meta, ID)?.and_then(|id| String::from_utf8(id).ok());
     if let Some(id) = stored.filter(|id| is_id(id)) {
         if export.is_some_and(|export| export.id != id) {
             notices
@@ -143,7 +143,7 @@ fn identify<'a>(
         notices.push("the store was empty, and was restored from its backup file".into());
     }
     let id = export.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), |export| export.id.clone());
-    draft.put_bytes(Kind::Meta, ID.to_vec(), id.clone().into_bytes());
+    draft.put_bytes(DocumentKind::Meta, ID.to_vec(), id.clone().into_bytes());
     Ok((id, export))
 }
 
@@ -160,7 +160,7 @@ struct Sound {
 /// Reads every document, and drafts moving each unreadable one into quarantine.
 fn set_aside(draft: &mut Draft<'_>, notices: &mut Vec<String>) -> Result<Sound, RecordError> {
     let mut sound = Sound::default();
-    for kind in Kind::ALL {
+    for kind in DocumentKind::ALL {
         for pair in draft.store().pairs(kind, b"") {
             let pair = pair?;
             if let Err(why) = sound.take(kind, &pair) {
@@ -177,7 +177,12 @@ fn set_aside(draft: &mut Draft<'_>, notices: &mut Vec<String>) -> Result<Sound, 
     Ok(sound)
 }
 
-fn quarantine(draft: &mut Draft<'_>, kind: Kind, (key, value): Pair, why: &str) -> Result<(), RecordError> {
+fn quarantine(
+    draft: &mut Draft<'_>,
+    kind: DocumentKind,
+    (key, value): KeyValue,
+    why: &str,
+) -> Result<(), RecordError> {
     let at = Timestamp::from(SystemTime::now());
     let document = json!({
         "tree": kind.name(),
@@ -187,83 +192,85 @@ fn quarantine(draft: &mut Draft<'_>, kind: Kind, (key, value): Pair, why: &str) 
         "at": at,
     });
     let place = [kind.name().as_bytes(), &[0], &at.as_millis().to_be_bytes(), &key].concat();
-    draft.put(Kind::Quarantine, place, &document)?;
+    draft.put(DocumentKind::Quarantine, place, &document)?;
     draft.remove(kind, key);
     Ok(())
 }
 
 impl Sound {
     /// Adds a document if it is valid under its key.
-    fn take(&mut self, kind: Kind, (key, value): &Pair) -> Result<(), String> {
+    fn take(&mut self, kind: DocumentKind, (key, value): &KeyValue) -> Result<(), String> {
         match kind {
-            Kind::Meta if key == SERIAL => {
+            DocumentKind::Meta if key == SERIAL => {
                 self.counters.serial = keys::number(value).ok_or("it is not a number")?;
                 Ok(())
             }
-            Kind::Meta | Kind::Quarantine => Ok(()),
-            Kind::Desired => self.take_desired(key, value),
-            Kind::History => self.take_entry(key, value),
-            Kind::Outcomes => self.take_outcome(key, value),
-            Kind::Deliveries => {
+            DocumentKind::Meta | DocumentKind::Quarantine => Ok(()),
+            DocumentKind::Desired => self.take_desired(key, value),
+            DocumentKind::History => self.take_entry(key, value),
+            DocumentKind::Outcomes => self.take_outcome(key, value),
+            DocumentKind::Deliveries => {
                 agree(keys::number(value).is_some())?;
                 self.counters.deliveries += 1;
                 Ok(())
             }
-            Kind::DeliveryTimes => agree(key.len() > 8),
-            Kind::Status => agree(Some(parse::<Status>(value)?.environment) == keys::name(key)),
-            Kind::Memory => {
+            DocumentKind::DeliveryTimes => agree(key.len() > 8),
+            DocumentKind::Status => agree(Some(parse::<Status>(value)?.environment) == keys::name(key)),
+            DocumentKind::Memory => {
                 parse::<Memory>(value)?;
                 agree(keys::name(key).is_some())
             }
-            Kind::Events => {
+            DocumentKind::Events => {
                 let Event { sequence, environment, .. } = parse(value)?;
                 self.counters.last_event = self.counters.last_event.max(sequence);
                 agree(keys::split(key) == Some((environment, sequence)))
             }
-            Kind::Assigned => {
+            DocumentKind::Assigned => {
                 parse::<StoredAssignment>(value)?;
                 agree(keys::name(key).is_some())
             }
-            Kind::Proposed => {
-                parse::<GoBack>(value)?;
+            DocumentKind::Proposed => {
+                parse::<RollbackRequest>(value)?;
                 agree(keys::name(key).is_some())
             }
-            Kind::Heard => {
-                parse::<Heard>(value)?;
+            DocumentKind::Heard => {
+                parse::<ReportCursor>(value)?;
                 agree(keys::name(key).is_some())
             }
-            Kind::Left => {
+            DocumentKind::Left => {
                 parse::<LeftThere>(value)?;
                 agree(keys::agent(key).is_some())
             }
-            Kind::Evidence | Kind::Rejections => {
+            DocumentKind::Evidence | DocumentKind::Rejections => {
                 let Evidence { sequence, environment, .. } = parse(value)?;
                 self.counters.last_evidence = self.counters.last_evidence.max(sequence);
                 agree(keys::split(key) == Some((environment, sequence)))
             }
-            Kind::Soak => {
+            DocumentKind::Soak => {
                 parse::<Vec<Evidence>>(value)?;
                 agree(keys::name(key).is_some())
             }
-            Kind::Tokens => agree(parse::<Kept>(value)?.token.id.as_str().as_bytes() == key.as_slice()),
-            Kind::Sessions => agree(parse::<KeptSession>(value)?.hash.as_bytes() == key.as_slice()),
-            Kind::TokenUses => agree(keys::number(value).is_some()),
-            Kind::Standings => parse::<serde_json::Value>(value).map(drop),
-            Kind::Threads => agree(std::str::from_utf8(value).is_ok()),
-            Kind::Messages => {
+            DocumentKind::Tokens => {
+                agree(parse::<StoredToken>(value)?.token.id.as_str().as_bytes() == key.as_slice())
+            }
+            DocumentKind::Sessions => agree(parse::<KeptSession>(value)?.hash.as_bytes() == key.as_slice()),
+            DocumentKind::TokenUses => agree(keys::number(value).is_some()),
+            DocumentKind::Standings => parse::<serde_json::Value>(value).map(drop),
+            DocumentKind::Threads => agree(std::str::from_utf8(value).is_ok()),
+            DocumentKind::Messages => {
                 let Message { target, sequence, .. } = parse(value)?;
                 self.counters.last_message = self.counters.last_message.max(sequence);
                 agree(*key == outgoing::message_key(&target, sequence))
             }
-            Kind::Projections => {
+            DocumentKind::Projections => {
                 let Projection { target, environment, revision, .. } = parse(value)?;
                 agree(*key == outgoing::state_key(&target, &environment, revision.as_str()))
             }
-            Kind::Builds => {
+            DocumentKind::Builds => {
                 let BuildRecord { key: own, content, .. } = parse(value)?;
                 agree([Some(own), content].iter().flatten().any(|own| own.0.as_bytes() == key.as_slice()))
             }
-            Kind::BuildLog => {
+            DocumentKind::BuildLog => {
                 let BuildRecord { environment, number, .. } = parse(value)?;
                 agree(keys::split(key) == Some((environment, number)))
             }
@@ -287,7 +294,7 @@ impl Sound {
         Ok(())
     }
 
-    /// Outcomes come after history, as in [`Kind::ALL`].
+    /// Outcomes come after history, as in [`DocumentKind::ALL`].
     fn take_outcome(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let outcome: Outcome = parse(value)?;
         let (environment, number) = keys::split(key).ok_or("its key is invalid")?;
@@ -324,7 +331,7 @@ fn mend_environments(
     let environments: BTreeSet<_> = stored.chain(mirrored.keys().map(|name| (*name).clone())).collect();
     for environment in environments {
         let before = sound.desired.remove(&environment);
-        let found = Found {
+        let found = StoredDocuments {
             desired: before.clone(),
             history: sound.history.remove(&environment).unwrap_or_default(),
             is_spoiled: sound.spoiled.contains(&environment),

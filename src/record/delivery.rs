@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
-use super::store::Kind;
+use super::store::DocumentKind;
 use crate::model::desired::Hint;
 use crate::model::name::{EnvironmentName, RepositoryName};
 use crate::model::time::Timestamp;
@@ -44,12 +44,12 @@ pub struct PushOutcome {
 pub(super) fn remember(draft: &mut Draft<'_>, push: &Push) -> Result<bool, RecordError> {
     let Some(id) = &push.id else { return Ok(false) };
     let hash = hash(&push.repository, id);
-    if draft.store().get(Kind::Deliveries, &hash)?.is_some() {
+    if draft.store().get(DocumentKind::Deliveries, &hash)?.is_some() {
         return Ok(true);
     }
     let at = push.hint.at.as_millis().to_be_bytes().to_vec();
-    draft.put_bytes(Kind::DeliveryTimes, by_age(&at, &hash), Vec::new());
-    draft.put_bytes(Kind::Deliveries, hash, at);
+    draft.put_bytes(DocumentKind::DeliveryTimes, by_age(&at, &hash), Vec::new());
+    draft.put_bytes(DocumentKind::Deliveries, hash, at);
     draft.counters.deliveries += 1;
     forget(draft, push.hint.at)?;
     Ok(false)
@@ -57,7 +57,7 @@ pub(super) fn remember(draft: &mut Draft<'_>, push: &Push) -> Result<bool, Recor
 
 /// Removes the oldest deliveries if they are too old or too many.
 fn forget(draft: &mut Draft<'_>, now: Timestamp) -> Result<(), RecordError> {
-    let oldest = draft.store().pairs(Kind::DeliveryTimes, b"").take(FORGOTTEN_AT_ONCE);
+    let oldest = draft.store().pairs(DocumentKind::DeliveryTimes, b"").take(FORGOTTEN_AT_ONCE);
     for pair in oldest {
         let (key, _) = pair?;
         let Some((at, hash)) = key.split_at_checked(8) else { continue };
@@ -65,8 +65,8 @@ fn forget(draft: &mut Draft<'_>, now: Timestamp) -> Result<(), RecordError> {
         if draft.counters.deliveries <= REMEMBERED && now.since(at) <= REMEMBERED_FOR {
             break;
         }
-        draft.remove(Kind::Deliveries, hash.to_vec());
-        draft.remove(Kind::DeliveryTimes, key);
+        draft.remove(DocumentKind::Deliveries, hash.to_vec());
+        draft.remove(DocumentKind::DeliveryTimes, key);
         draft.counters.deliveries = draft.counters.deliveries.saturating_sub(1);
     }
     Ok(())

@@ -6,8 +6,8 @@ use super::delivery::{self, Push, PushOutcome};
 use super::draft::Draft;
 use super::error::{RecordError, WriteError};
 use super::export::{self, Export};
-use super::shared::Shared;
-use super::store::Kind;
+use super::shared::RecordInner;
+use super::store::DocumentKind;
 use super::{generation, keys};
 use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin, TagHint};
 use crate::model::name::{CommitId, EnvironmentName, Generation, TokenId};
@@ -16,7 +16,7 @@ use crate::model::time::Timestamp;
 /// Updates the record. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct DesiredWriter {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
     /// The generation that the environment to change must still have.
     pub(super) seen: Option<Generation>,
 }
@@ -45,7 +45,7 @@ pub struct Change {
 
 /// A condition: the change is refused if the record of `environment` is no longer at `generation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Guard {
+pub struct Precondition {
     /// The environment that was inspected; it need not be the one that changes.
     pub environment: EnvironmentName,
     /// The observed generation.
@@ -119,7 +119,7 @@ impl DesiredWriter {
         &self,
         environment: &EnvironmentName,
         change: Change,
-        guards: &[Guard],
+        guards: &[Precondition],
     ) -> Result<Desired, WriteError> {
         let guards = guards.to_vec();
         let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
@@ -218,7 +218,7 @@ impl DesiredWriter {
     ) -> Result<Desired, WriteError> {
         let (environment, seen) = (environment.clone(), self.seen);
         let work = move |draft: &mut Draft<'_>| {
-            let guard = seen.map(|generation| Guard { environment: environment.clone(), generation });
+            let guard = seen.map(|generation| Precondition { environment: environment.clone(), generation });
             check(draft, guard.as_slice())?;
             let before = draft.desired(&environment)?;
             let mut desired = before.clone();
@@ -260,11 +260,11 @@ fn is_kept(
     generation: Generation,
 ) -> Result<bool, RecordError> {
     let key = keys::numbered(environment, generation.0);
-    Ok(draft.store().get(Kind::History, &key)?.is_some())
+    Ok(draft.store().get(DocumentKind::History, &key)?.is_some())
 }
 
-pub(super) fn check(draft: &Draft<'_>, guards: &[Guard]) -> Result<(), WriteError> {
-    for Guard { environment, generation: expected } in guards {
+pub(super) fn check(draft: &Draft<'_>, guards: &[Precondition]) -> Result<(), WriteError> {
+    for Precondition { environment, generation: expected } in guards {
         let actual = draft.desired(environment)?.entry.generation;
         if actual != *expected {
             return Err(WriteError::Stale { environment: environment.clone(), expected: *expected, actual });

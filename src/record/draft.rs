@@ -5,10 +5,10 @@ use std::sync::{Arc, MutexGuard};
 
 use serde::Serialize;
 
-use super::bell::Bell;
+use super::bell::Wakeup;
 use super::error::RecordError;
 use super::outgoing;
-use super::store::{Counters, Kind, Line, Store, encode};
+use super::store::{BatchLine, Counters, DocumentKind, Store, encode};
 use crate::model::desired::Desired;
 use crate::model::name::EnvironmentName;
 use crate::model::outbox::Rules;
@@ -22,17 +22,17 @@ pub(super) struct Draft<'a> {
     gate: MutexGuard<'a, Counters>,
     /// The counters' values after the lines are written.
     pub(super) counters: Counters,
-    lines: Vec<Line>,
-    bells: Vec<Bell>,
+    lines: Vec<BatchLine>,
+    bells: Vec<Wakeup>,
     /// What goes where; `None`: nothing is derived.
     rules: Option<Arc<Rules>>,
 }
 
 /// The result of a committed draft.
 #[derive(Default)]
-pub(super) struct Made {
-    pub(super) lines: Vec<Line>,
-    pub(super) bells: Vec<Bell>,
+pub(super) struct Committed {
+    pub(super) lines: Vec<BatchLine>,
+    pub(super) bells: Vec<Wakeup>,
 }
 
 impl<'a> Draft<'a> {
@@ -53,12 +53,12 @@ impl<'a> Draft<'a> {
     }
 
     /// The lines so far.
-    pub(super) fn lines(&self) -> &[Line] {
+    pub(super) fn lines(&self) -> &[BatchLine] {
         &self.lines
     }
 
     /// The value of `key` once the draft is written.
-    pub(super) fn pending(&self, kind: Kind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+    pub(super) fn pending(&self, kind: DocumentKind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
         let drafted = self.lines.iter().rev().find(|line| line.kind == kind && line.key == key);
         drafted.map_or_else(|| self.store.get(kind, key), |line| Ok(line.value.clone()))
     }
@@ -66,7 +66,7 @@ impl<'a> Draft<'a> {
     /// The keys that begin with `prefix` and their values once the draft is written, in order.
     pub(super) fn pending_pairs(
         &self,
-        kind: Kind,
+        kind: DocumentKind,
         prefix: &[u8],
     ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, RecordError> {
         let mut pairs: BTreeMap<_, _> = self.store.pairs(kind, prefix).collect::<Result<_, _>>()?;
@@ -98,12 +98,12 @@ impl<'a> Draft<'a> {
 
     /// Writes the record of an environment without a wakeup.
     pub(super) fn put_desired_silently(&mut self, desired: &Desired) -> Result<(), RecordError> {
-        self.put(Kind::Desired, desired.environment.as_str().as_bytes().to_vec(), desired)
+        self.put(DocumentKind::Desired, desired.environment.as_str().as_bytes().to_vec(), desired)
     }
 
     pub(super) fn put<T: Serialize>(
         &mut self,
-        kind: Kind,
+        kind: DocumentKind,
         key: Vec<u8>,
         document: &T,
     ) -> Result<(), RecordError> {
@@ -111,45 +111,45 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    pub(super) fn put_bytes(&mut self, kind: Kind, key: Vec<u8>, value: Vec<u8>) {
-        self.lines.push(Line { kind, key, value: Some(value) });
+    pub(super) fn put_bytes(&mut self, kind: DocumentKind, key: Vec<u8>, value: Vec<u8>) {
+        self.lines.push(BatchLine { kind, key, value: Some(value) });
     }
 
-    pub(super) fn remove(&mut self, kind: Kind, key: Vec<u8>) {
-        self.lines.push(Line { kind, key, value: None });
+    pub(super) fn remove(&mut self, kind: DocumentKind, key: Vec<u8>) {
+        self.lines.push(BatchLine { kind, key, value: None });
     }
 
     /// Sends `bell` once everything is on disk.
-    pub(super) fn ring(&mut self, bell: Bell) {
+    pub(super) fn ring(&mut self, bell: Wakeup) {
         self.bells.push(bell);
     }
 
     /// Sends a wakeup for the record of `environment`.
     pub(super) fn ring_desired(&mut self, environment: &EnvironmentName) {
-        self.ring(Bell::Desired(environment.clone()));
+        self.ring(Wakeup::Desired(environment.clone()));
     }
 
     /// Writes all lines or none. A draft without lines writes nothing and sends no wakeup.
-    pub(super) fn commit(mut self) -> Result<Made, RecordError> {
+    pub(super) fn commit(mut self) -> Result<Committed, RecordError> {
         if self.lines.is_empty() {
-            return Ok(Made::default());
+            return Ok(Committed::default());
         }
         if let Some(rules) = self.rules.take() {
             outgoing::derive(&mut self, &rules)?;
         }
         if self.lines.iter().any(|line| line.kind.is_mirrored()) {
             self.counters.serial += 1;
-            self.put_bytes(Kind::Meta, SERIAL.to_vec(), self.counters.serial.to_be_bytes().to_vec());
+            self.put_bytes(DocumentKind::Meta, SERIAL.to_vec(), self.counters.serial.to_be_bytes().to_vec());
         }
         self.store.write(&self.lines)?;
         *self.gate = self.counters;
-        Ok(Made { lines: self.lines, bells: self.bells })
+        Ok(Committed { lines: self.lines, bells: self.bells })
     }
 }
 
 /// The record of `environment` in `store`.
 pub(super) fn desired(store: &Store, environment: &EnvironmentName) -> Result<Desired, RecordError> {
     let key = environment.as_str().as_bytes();
-    let found = store.document(Kind::Desired, key, || format!("the record of `{environment}`"))?;
+    let found = store.document(DocumentKind::Desired, key, || format!("the record of `{environment}`"))?;
     Ok(found.unwrap_or_else(|| Desired::empty(environment.clone())))
 }

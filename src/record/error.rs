@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::model::name::{EnvironmentName, Generation};
 
 /// A cause whose type stays private to this module.
-pub(super) type Cause = Box<dyn StdError + Send + Sync>;
+pub(super) type BoxedCause = Box<dyn StdError + Send + Sync>;
 
 /// The reason why the record could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub enum OpenError {
     },
     /// The store could not be opened, and damage is not the cause.
     #[error("failed to open the record's store")]
-    Store(#[source] Cause),
+    Store(#[source] BoxedCause),
     /// The store was opened but could not be checked or repaired.
     #[error("failed to check the record")]
     Check(#[source] RecordError),
@@ -77,7 +77,7 @@ pub enum RecordError {
         /// The step: `reading`, `writing`.
         doing: &'static str,
         /// The cause.
-        source: Cause,
+        source: BoxedCause,
     },
     /// One document is unreadable; others are not affected.
     #[error("cannot read {what}; a restart of abide sets it aside and restores what it can")]
@@ -85,7 +85,7 @@ pub enum RecordError {
         /// The document.
         what: String,
         /// The cause.
-        source: Cause,
+        source: BoxedCause,
     },
     /// A generation has the highest possible number, which a record never reaches by itself.
     #[error(
@@ -95,7 +95,7 @@ pub enum RecordError {
     NoGeneration(EnvironmentName),
     /// The write may or may not have been made.
     #[error("a write to the record was interrupted")]
-    CutOff(#[source] Cause),
+    CutOff(#[source] BoxedCause),
 }
 
 /// The reason why a change was not recorded.
@@ -129,7 +129,7 @@ impl From<RecordError> for OpenError {
 }
 
 impl RecordError {
-    pub(super) fn unreadable(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+    pub(super) fn unreadable(what: impl Into<String>, source: impl Into<BoxedCause>) -> Self {
         Self::Unreadable { what: what.into(), source: source.into() }
     }
 }

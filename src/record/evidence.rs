@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::bell::Bell;
-use super::desired::{Change, DesiredWriter, Guard, check};
+use super::bell::Wakeup;
+use super::desired::{Change, DesiredWriter, Precondition, check};
 use super::draft::Draft;
 use super::error::{RecordError, WriteError};
 use super::reader::{DesiredReader, documents};
 use super::resolver::Resolver;
 use super::status::{StatusWriter, cut, happen};
-use super::store::{Kind, Store};
+use super::store::{DocumentKind, Store};
 use super::{generation, keys};
 use crate::model::desired::{Desired, Image};
 use crate::model::event::{Event, EventKind};
@@ -51,7 +51,7 @@ impl DesiredWriter {
         &self,
         evidence: Evidence,
         message: String,
-        guards: &[Guard],
+        guards: &[Precondition],
     ) -> Result<Evidence, WriteError> {
         let guards = guards.to_vec();
         let work = move |draft: &mut Draft<'_>| {
@@ -77,7 +77,7 @@ impl DesiredWriter {
     ) -> Result<usize, RecordError> {
         let environment = environment.clone();
         let work = move |draft: &mut Draft<'_>| {
-            let stored = of(draft.store(), Kind::Rejections, &environment)?;
+            let stored = of(draft.store(), DocumentKind::Rejections, &environment)?;
             let meant: Vec<_> =
                 stored.into_iter().filter(|found| found.is_rejection() && is_meant(found)).collect();
             for rejected in &meant {
@@ -103,7 +103,7 @@ impl DesiredWriter {
         environment: &EnvironmentName,
         from: &EnvironmentName,
         change: Change,
-        guards: &[Guard],
+        guards: &[Precondition],
         message: Option<String>,
         judge: impl FnOnce(&[Evidence]) -> Result<(), E> + Send + 'static,
     ) -> Result<Desired, E>
@@ -134,7 +134,7 @@ impl Resolver {
         environment: &EnvironmentName,
         from: &EnvironmentName,
         change: Change,
-        guards: &[Guard],
+        guards: &[Precondition],
         judge: impl FnOnce(&[Evidence]) -> Result<(), E> + Send + 'static,
     ) -> Result<Desired, E>
     where
@@ -178,7 +178,7 @@ impl StatusWriter {
                 soak(stored, soaked);
             }
             for (environment, soaks) in changed {
-                draft.put(Kind::Soak, environment.as_str().as_bytes().to_vec(), &soaks)?;
+                draft.put(DocumentKind::Soak, environment.as_str().as_bytes().to_vec(), &soaks)?;
             }
             Ok(())
         };
@@ -218,7 +218,7 @@ fn promote<E: From<WriteError> + From<RecordError>>(
     environment: &EnvironmentName,
     from: &EnvironmentName,
     change: Change,
-    guards: &[Guard],
+    guards: &[Precondition],
     judge: impl FnOnce(&[Evidence]) -> Result<(), E>,
 ) -> Result<Desired, E> {
     check(draft, guards)?;
@@ -265,22 +265,26 @@ fn add(draft: &mut Draft<'_>, mut evidence: Evidence) -> Result<Evidence, Record
     Ok(evidence)
 }
 
-fn kind(evidence: &Evidence) -> Kind {
+fn kind(evidence: &Evidence) -> DocumentKind {
     match evidence.finding {
-        Finding::Rejected { .. } => Kind::Rejections,
-        Finding::Healthy { .. } => Kind::Soak,
-        _ => Kind::Evidence,
+        Finding::Rejected { .. } => DocumentKind::Rejections,
+        Finding::Healthy { .. } => DocumentKind::Soak,
+        _ => DocumentKind::Evidence,
     }
 }
 
 fn put(draft: &mut Draft<'_>, evidence: &Evidence) -> Result<(), RecordError> {
     draft.put(kind(evidence), keys::numbered(&evidence.environment, evidence.sequence), evidence)?;
-    draft.ring(Bell::Evidence(evidence.environment.clone()));
+    draft.ring(Wakeup::Evidence(evidence.environment.clone()));
     Ok(())
 }
 
 /// Removes the oldest evidence beyond [`KEPT`], but no rejection in effect.
-fn make_room(draft: &mut Draft<'_>, kind: Kind, environment: &EnvironmentName) -> Result<(), RecordError> {
+fn make_room(
+    draft: &mut Draft<'_>,
+    kind: DocumentKind,
+    environment: &EnvironmentName,
+) -> Result<(), RecordError> {
     let stored = of(draft.store(), kind, environment)?;
     let surplus = (stored.len() + 1).saturating_sub(KEPT);
     for old in stored.iter().filter(|found| !found.is_rejection()).take(surplus) {
@@ -300,25 +304,29 @@ fn tell(
 }
 
 /// The readable documents of one kind, in order.
-fn of(store: &Store, kind: Kind, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
+fn of(
+    store: &Store,
+    kind: DocumentKind,
+    environment: &EnvironmentName,
+) -> Result<Vec<Evidence>, RecordError> {
     documents(store, kind, &keys::all_of(environment)).collect()
 }
 
 fn soaks(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
     let what = || format!("the healthy times of `{environment}`");
-    Ok(store.document(Kind::Soak, environment.as_str().as_bytes(), what)?.unwrap_or_default())
+    Ok(store.document(DocumentKind::Soak, environment.as_str().as_bytes(), what)?.unwrap_or_default())
 }
 
 fn evidence(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
     let mut found = soaks(store, environment)?;
-    found.extend(of(store, Kind::Evidence, environment)?);
-    found.extend(of(store, Kind::Rejections, environment)?);
+    found.extend(of(store, DocumentKind::Evidence, environment)?);
+    found.extend(of(store, DocumentKind::Rejections, environment)?);
     found.sort_by_key(|found| found.sequence);
     Ok(found)
 }
 
 fn rejections(store: &Store) -> Result<Vec<Evidence>, RecordError> {
-    let all = documents::<Evidence>(store, Kind::Rejections, b"");
+    let all = documents::<Evidence>(store, DocumentKind::Rejections, b"");
     all.filter(|found| found.as_ref().map_or(true, Evidence::is_rejection)).collect()
 }
 
@@ -332,10 +340,10 @@ fn to_judge(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence
 /// Everything that is readable, for an export.
 pub(super) fn all(store: &Store) -> Result<Vec<Evidence>, RecordError> {
     let mut found: Vec<Evidence> = Vec::new();
-    for soaks in documents::<Vec<Evidence>>(store, Kind::Soak, b"") {
+    for soaks in documents::<Vec<Evidence>>(store, DocumentKind::Soak, b"") {
         found.extend(soaks?);
     }
-    for kind in [Kind::Evidence, Kind::Rejections] {
+    for kind in [DocumentKind::Evidence, DocumentKind::Rejections] {
         for document in documents(store, kind, b"") {
             found.push(document?);
         }
@@ -371,8 +379,8 @@ pub(super) fn restore(
     }
     let Some(environment) = healthy.first().map(|found| &found.environment) else { return Ok(()) };
     let key = environment.as_str().as_bytes().to_vec();
-    if is_newer || draft.store().get(Kind::Soak, &key)?.is_none() {
-        draft.put(Kind::Soak, key, &healthy)?;
+    if is_newer || draft.store().get(DocumentKind::Soak, &key)?.is_none() {
+        draft.put(DocumentKind::Soak, key, &healthy)?;
     }
     Ok(())
 }

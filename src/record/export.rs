@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::bell::Bell;
+use super::bell::Wakeup;
 use super::draft::Draft;
 use super::error::{RecordError, WriteError};
 use super::evidence;
-use super::store::{Kind, Store};
+use super::store::{DocumentKind, Store};
 use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
 use crate::model::evidence::Evidence;
@@ -47,9 +47,10 @@ pub struct EnvironmentExport {
 pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
     let gate = store.gate();
     let serial = gate.serial;
-    let id = store.get(Kind::Meta, ID)?.unwrap_or_default();
+    let id = store.get(DocumentKind::Meta, ID)?.unwrap_or_default();
     let read = |kind| store.pairs(kind, b"").collect::<Result<BTreeMap<_, _>, _>>();
-    let (desired, history, outcomes) = (read(Kind::Desired)?, read(Kind::History)?, read(Kind::Outcomes)?);
+    let (desired, history, outcomes) =
+        (read(DocumentKind::Desired)?, read(DocumentKind::History)?, read(DocumentKind::Outcomes)?);
     let found = evidence::all(store)?;
     drop(gate);
 
@@ -145,21 +146,21 @@ fn disagreement(of: &EnvironmentExport) -> Option<String> {
 
 /// Drafts the replacement of the whole record with `export`.
 pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), WriteError> {
-    for kind in Kind::EXPORTED {
+    for kind in DocumentKind::EXPORTED {
         for pair in draft.store().pairs(kind, b"") {
             let (key, _) = pair?;
-            if let Some(environment) = keys::name(&key).filter(|_| kind == Kind::Desired) {
-                draft.ring(Bell::Desired(environment));
+            if let Some(environment) = keys::name(&key).filter(|_| kind == DocumentKind::Desired) {
+                draft.ring(Wakeup::Desired(environment));
             }
             draft.remove(kind, key);
         }
     }
     // Nothing of an imported record is announced.
     draft.derive_nothing();
-    for pair in draft.store().pairs(Kind::Standings, b"") {
-        draft.remove(Kind::Standings, pair?.0);
+    for pair in draft.store().pairs(DocumentKind::Standings, b"") {
+        draft.remove(DocumentKind::Standings, pair?.0);
     }
-    draft.put_bytes(Kind::Meta, ID.to_vec(), export.id.clone().into_bytes());
+    draft.put_bytes(DocumentKind::Meta, ID.to_vec(), export.id.clone().into_bytes());
     draft.counters.serial = draft.counters.serial.max(export.serial);
     for environment in &export.environments {
         draft.put_desired(&environment.desired)?;
@@ -178,9 +179,9 @@ pub(super) fn put_history(
     for HistoryEntry { entry, outcome } in history {
         let key = keys::numbered(environment, entry.generation.0);
         if let Some(outcome) = outcome {
-            draft.put::<Outcome>(Kind::Outcomes, key.clone(), outcome)?;
+            draft.put::<Outcome>(DocumentKind::Outcomes, key.clone(), outcome)?;
         }
-        draft.put(Kind::History, key, entry)?;
+        draft.put(DocumentKind::History, key, entry)?;
     }
     Ok(())
 }

@@ -5,16 +5,29 @@ use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
 use super::resolver::Resolver;
-use super::store::Kind;
+use super::store::DocumentKind;
 use crate::model::desired::{Desired, Forget};
 use crate::model::name::{AgentName, EnvironmentName};
 
 /// Documents under the environment's name.
-const PLAIN: [Kind; 7] =
-    [Kind::Desired, Kind::Status, Kind::Memory, Kind::Assigned, Kind::Proposed, Kind::Heard, Kind::Soak];
+const PLAIN: [DocumentKind; 7] = [
+    DocumentKind::Desired,
+    DocumentKind::Status,
+    DocumentKind::Memory,
+    DocumentKind::Assigned,
+    DocumentKind::Proposed,
+    DocumentKind::Heard,
+    DocumentKind::Soak,
+];
 /// Documents under the environment's name and a number.
-const NUMBERED: [Kind; 6] =
-    [Kind::History, Kind::Outcomes, Kind::Events, Kind::BuildLog, Kind::Evidence, Kind::Rejections];
+const NUMBERED: [DocumentKind; 6] = [
+    DocumentKind::History,
+    DocumentKind::Outcomes,
+    DocumentKind::Events,
+    DocumentKind::BuildLog,
+    DocumentKind::Evidence,
+    DocumentKind::Rejections,
+];
 
 impl DesiredWriter {
     /// Records the request to forget an environment. The loop removes it.

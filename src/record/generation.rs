@@ -3,7 +3,7 @@
 use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
-use super::store::Kind;
+use super::store::DocumentKind;
 use crate::model::build::RecipeKey;
 use crate::model::desired::{Desired, Entry, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
@@ -37,7 +37,7 @@ fn inherited(desired: &Desired, entry: &Entry) -> Option<RecipeKey> {
 fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Generation, RecordError> {
     let key = environment.as_str().as_bytes();
     // An unreadable status must not block a change.
-    let status = draft.store().get(Kind::Status, key)?;
+    let status = draft.store().get(DocumentKind::Status, key)?;
     let status = status.and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
     Ok(status.map(|status| status.observed_generation).unwrap_or_default())
 }
@@ -45,7 +45,7 @@ fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Gene
 /// Writes the current entry into history, where it stays after the next generation.
 pub(super) fn put(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
     let key = keys::numbered(&desired.environment, desired.entry.generation.0);
-    draft.put(Kind::History, key, &desired.entry)
+    draft.put(DocumentKind::History, key, &desired.entry)
 }
 
 /// Marks a generation without an outcome as superseded, unless it is held and so still desired. The loop
@@ -53,9 +53,10 @@ pub(super) fn put(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), Record
 fn supersede(draft: &mut Draft<'_>, desired: &Desired, before: Generation) -> Result<(), RecordError> {
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let key = keys::numbered(&desired.environment, before.0);
-    let is_open = before != Generation::default() && draft.store().get(Kind::Outcomes, &key)?.is_none();
+    let is_open =
+        before != Generation::default() && draft.store().get(DocumentKind::Outcomes, &key)?.is_none();
     if is_open && held != Some(before) {
-        draft.put(Kind::Outcomes, key, &Outcome::Superseded)?;
+        draft.put(DocumentKind::Outcomes, key, &Outcome::Superseded)?;
     }
     Ok(())
 }
@@ -68,15 +69,15 @@ fn prune(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
     for generation in stored.into_iter().take(surplus) {
         if held != Some(generation) {
             let key = keys::numbered(&desired.environment, generation.0);
-            draft.remove(Kind::History, key.clone());
-            draft.remove(Kind::Outcomes, key);
+            draft.remove(DocumentKind::History, key.clone());
+            draft.remove(DocumentKind::Outcomes, key);
         }
     }
     Ok(())
 }
 
 fn generations(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Vec<Generation>, RecordError> {
-    let pairs = draft.store().pairs(Kind::History, &keys::all_of(environment));
+    let pairs = draft.store().pairs(DocumentKind::History, &keys::all_of(environment));
     pairs
         .filter_map(|pair| match pair {
             Ok((key, _)) => keys::split(&key).map(|(_, number)| Ok(Generation(number))),

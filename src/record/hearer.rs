@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::bell::Bell;
+use super::bell::Wakeup;
 use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
 use super::reader::documents;
 use super::resolver::go_back;
-use super::shared::Shared;
+use super::shared::RecordInner;
 use super::status::{EVENTS_KEPT, changed, cut, happen_after, last_event};
-use super::store::{Kind, Store, encode};
-use crate::model::desired::{Entry, GoBack, Image, Outcome};
+use super::store::{DocumentKind, Store, encode};
+use crate::model::desired::{Entry, Image, Outcome, RollbackRequest};
 use crate::model::event::Event;
-use crate::model::link::{Heard, LeftThere, Receipt, Report, Reported};
+use crate::model::link::{LeftThere, Receipt, Report, ReportCursor, Reported};
 use crate::model::name::{AgentName, CommitId, EnvironmentName, Generation};
 use crate::model::status::{RunningContainer, Status, VolumeView};
 use crate::model::time::Timestamp;
@@ -32,11 +32,11 @@ const VOLUMES_KEPT: usize = 100;
 
 /// Stores the reports of agents. It can write only what the environment's own loop could write on this host.
 #[derive(Clone)]
-pub struct Hearer {
-    pub(super) shared: Arc<Shared>,
+pub struct ReportWriter {
+    pub(super) shared: Arc<RecordInner>,
 }
 
-impl Hearer {
+impl ReportWriter {
     /// Stores the parts of a report about `environments` and ignores all others. Repeated parts change
     /// nothing, in whatever order reports arrive.
     ///
@@ -53,7 +53,7 @@ impl Hearer {
 
     /// Sends a wakeup for environments whose agent connected or disconnected.
     pub fn tell_of_presence(&self, environments: impl IntoIterator<Item = EnvironmentName>) {
-        environments.into_iter().for_each(|environment| self.shared.bells.ring(Bell::Status(environment)));
+        environments.into_iter().for_each(|environment| self.shared.bells.ring(Wakeup::Status(environment)));
     }
 
     /// Stores what an agent reports to be left on its host, so that a restarted controller knows it too.
@@ -77,16 +77,16 @@ impl Hearer {
     ///
     /// # Errors
     /// Returns [`RecordError`] if it cannot be read.
-    pub fn heard(&self, environment: &EnvironmentName) -> Result<Option<Heard>, RecordError> {
+    pub fn heard(&self, environment: &EnvironmentName) -> Result<Option<ReportCursor>, RecordError> {
         let key = environment.as_str().as_bytes();
-        self.shared.store.document(Kind::Heard, key, || format!("the report about `{environment}`"))
+        self.shared.store.document(DocumentKind::Heard, key, || format!("the report about `{environment}`"))
     }
 }
 
 /// Reads what agents last reported to be left on their hosts.
 pub(super) fn left(store: &Store) -> Result<BTreeMap<AgentName, LeftThere>, RecordError> {
     let mut all = BTreeMap::new();
-    for pair in store.pairs(Kind::Left, b"") {
+    for pair in store.pairs(DocumentKind::Left, b"") {
         let (key, value) = pair?;
         if let (Some(agent), Ok(left)) = (keys::agent(&key), serde_json::from_slice(&value)) {
             all.insert(agent, left);
@@ -98,12 +98,12 @@ pub(super) fn left(store: &Store) -> Result<BTreeMap<AgentName, LeftThere>, Reco
 fn note_left(draft: &mut Draft<'_>, agent: &AgentName, left: &LeftThere) -> Result<(), RecordError> {
     let key = agent.as_str().as_bytes();
     let what = || format!("what is left on the host of the agent {agent}");
-    let before: Option<LeftThere> = draft.store().document(Kind::Left, key, what)?;
+    let before: Option<LeftThere> = draft.store().document(DocumentKind::Left, key, what)?;
     let before = before.unwrap_or_default();
     if before == *left {
         return Ok(());
     }
-    draft.put(Kind::Left, key.to_vec(), left)?;
+    draft.put(DocumentKind::Left, key.to_vec(), left)?;
     let names = [&before, left].into_iter().flat_map(|left| left.containers.keys().chain(&left.runs));
     for environment in names.collect::<BTreeSet<_>>() {
         let of = |left: &LeftThere| (left.containers.get(environment).cloned(), left.has(environment));
@@ -112,7 +112,7 @@ fn note_left(draft: &mut Draft<'_>, agent: &AgentName, left: &LeftThere) -> Resu
         }
         match draft.desired(environment)?.forget {
             Some(_) => draft.ring_desired(environment),
-            None => draft.ring(Bell::Status(environment.clone())),
+            None => draft.ring(Wakeup::Status(environment.clone())),
         }
     }
     Ok(())
@@ -132,7 +132,7 @@ fn hear(
         }
         let key = environment.as_str().as_bytes();
         let what = || format!("the report about `{environment}`");
-        let before: Option<Heard> = draft.store().document(Kind::Heard, key, what)?;
+        let before: Option<ReportCursor> = draft.store().document(DocumentKind::Heard, key, what)?;
         let heard = match before {
             Some(before) if before.covers(&report) => before,
             _ if is_too_far_ahead(draft, &reported.status)? => continue,
@@ -158,28 +158,28 @@ fn is_too_far_ahead(draft: &Draft<'_>, status: &Status) -> Result<bool, RecordEr
 fn hear_one(
     draft: &mut Draft<'_>,
     reported: Reported,
-    before: Option<Heard>,
+    before: Option<ReportCursor>,
     report: &Report,
     at: Timestamp,
-) -> Result<Heard, RecordError> {
+) -> Result<ReportCursor, RecordError> {
     let Reported { status, outcomes, events, rollback } = reported;
     let environment = status.environment.clone();
     let same = before.filter(|before| before.instance == report.instance).unwrap_or_default();
     let (instance, epoch, sequence) = (report.instance.clone(), report.epoch, report.sequence);
-    let mut heard = Heard { instance, epoch, sequence, at, ..same };
+    let mut heard = ReportCursor { instance, epoch, sequence, at, ..same };
     keep_events(draft, &environment, events, &mut heard)?;
     for (generation, outcome) in outcomes {
         keep_outcome(draft, &environment, generation, outcome)?;
     }
     let key = environment.as_str().as_bytes();
-    if let Some(line) = changed(draft.store(), Kind::Status, key, encode(&bounded(status))?)? {
-        draft.put_bytes(Kind::Status, key.to_vec(), line);
-        draft.ring(Bell::Status(environment.clone()));
+    if let Some(line) = changed(draft.store(), DocumentKind::Status, key, encode(&bounded(status))?)? {
+        draft.put_bytes(DocumentKind::Status, key.to_vec(), line);
+        draft.ring(Wakeup::Status(environment.clone()));
     }
     if let Some(back) = rollback {
         hear_rollback(draft, &environment, back)?;
     }
-    draft.put(Kind::Heard, key.to_vec(), &heard)?;
+    draft.put(DocumentKind::Heard, key.to_vec(), &heard)?;
     Ok(heard)
 }
 
@@ -187,7 +187,7 @@ fn keep_events(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     events: Vec<Event>,
-    heard: &mut Heard,
+    heard: &mut ReportCursor,
 ) -> Result<(), RecordError> {
     let mut last = last_event(draft.store(), environment)?;
     // Events beyond the limit come in the next report.
@@ -217,9 +217,9 @@ fn keep_outcome(
         other => other,
     };
     let key = keys::numbered(environment, generation.0);
-    let is_kept = draft.store().get(Kind::History, &key)?.is_some();
+    let is_kept = draft.store().get(DocumentKind::History, &key)?.is_some();
     let what = || format!("the outcome of generation {generation} of `{environment}`");
-    let may = match draft.store().document::<Outcome>(Kind::Outcomes, &key, what)? {
+    let may = match draft.store().document::<Outcome>(DocumentKind::Outcomes, &key, what)? {
         None => true,
         Some(Outcome::Failed(_)) if outcome == Outcome::Ready => {
             draft.desired(environment)?.entry.generation == generation
@@ -227,8 +227,8 @@ fn keep_outcome(
         Some(_) => false,
     };
     if is_kept && may {
-        draft.put(Kind::Outcomes, key, &outcome)?;
-        draft.ring(Bell::Status(environment.clone()));
+        draft.put(DocumentKind::Outcomes, key, &outcome)?;
+        draft.ring(Wakeup::Status(environment.clone()));
     }
     Ok(())
 }
@@ -238,7 +238,7 @@ fn keep_outcome(
 fn hear_rollback(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
-    back: GoBack,
+    back: RollbackRequest,
 ) -> Result<(), RecordError> {
     let Some((image, revision)) = recorded(draft, environment, &back.image)? else {
         let image = back.image.shown_digest().map(ToString::to_string);
@@ -246,7 +246,7 @@ fn hear_rollback(
         return Ok(());
     };
     let (note, message) = (cut(back.note), cut(back.message));
-    go_back(draft, environment, GoBack { image, revision, note, message, ..back }).map(drop)
+    go_back(draft, environment, RollbackRequest { image, revision, note, message, ..back }).map(drop)
 }
 
 /// The image as this record knows it, and its commit.
@@ -255,7 +255,8 @@ fn recorded(
     environment: &EnvironmentName,
     image: &Image,
 ) -> Result<Option<(Image, Option<CommitId>)>, RecordError> {
-    let mut entries = documents::<Entry>(draft.store(), Kind::History, &keys::all_of(environment)).rev();
+    let mut entries =
+        documents::<Entry>(draft.store(), DocumentKind::History, &keys::all_of(environment)).rev();
     let known = entries.find_map(|entry| match entry {
         Ok(Entry { image: Some(known), revision, .. }) => {
             known.is_same(image).then_some(Ok((known, revision)))

@@ -7,7 +7,7 @@ use crate::model::desired::{Desired, Entry, HistoryEntry, Origin};
 use crate::model::name::{EnvironmentName, Generation};
 
 /// The documents of an environment that remain in the store.
-pub(super) struct Found {
+pub(super) struct StoredDocuments {
     pub(super) desired: Option<Desired>,
     pub(super) history: BTreeMap<Generation, HistoryEntry>,
     /// Whether some of its documents had to be set aside.
@@ -31,7 +31,7 @@ pub(super) struct Mended {
 /// generation of the result is the newest of its history.
 pub(super) fn mend(
     environment: &EnvironmentName,
-    found: Found,
+    found: StoredDocuments,
     mirrored: Option<&EnvironmentExport>,
 ) -> Mended {
     let mut notices = Vec::new();
@@ -60,10 +60,10 @@ pub(super) fn mend(
         told("history", newest.generation);
         desired.entry = newest.clone();
     }
-    let mut known = Known { history: &found.history, better: BTreeMap::new() };
+    let mut known = KnownHistory { history: &found.history, better: BTreeMap::new() };
     match mirrored {
-        Some(mirrored) if ahead.is_some() => known.add(&mirrored.history, Trust::Mirror),
-        Some(mirrored) if found.is_spoiled => known.add(&mirrored.history, Trust::Store),
+        Some(mirrored) if ahead.is_some() => known.add(&mirrored.history, MergePriority::Mirror),
+        Some(mirrored) if found.is_spoiled => known.add(&mirrored.history, MergePriority::Store),
         _ => {}
     }
     known.add_current(&desired.entry);
@@ -81,27 +81,28 @@ fn from_history(environment: &EnvironmentName, newest: &Entry) -> Desired {
 
 /// The side that wins if both know a generation.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trust {
+enum MergePriority {
     Store,
     Mirror,
 }
 
 /// The stored history and its corrections.
-struct Known<'a> {
+struct KnownHistory<'a> {
     history: &'a BTreeMap<Generation, HistoryEntry>,
     better: BTreeMap<Generation, HistoryEntry>,
 }
 
-impl Known<'_> {
+impl KnownHistory<'_> {
     /// Adds the backup file's history. An outcome that only one side knows is kept.
-    fn add(&mut self, mirrored: &[HistoryEntry], trust: Trust) {
+    fn add(&mut self, mirrored: &[HistoryEntry], trust: MergePriority) {
         for mirrored in mirrored {
             let generation = mirrored.entry.generation;
             let Some(stored) = self.history.get(&generation) else {
                 self.better.insert(generation, mirrored.clone());
                 continue;
             };
-            let (first, second) = if trust == Trust::Store { (stored, mirrored) } else { (mirrored, stored) };
+            let (first, second) =
+                if trust == MergePriority::Store { (stored, mirrored) } else { (mirrored, stored) };
             let outcome = first.outcome.clone().or_else(|| second.outcome.clone());
             let merged = HistoryEntry { entry: first.entry.clone(), outcome };
             if merged != *stored {

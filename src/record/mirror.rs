@@ -21,20 +21,20 @@ const GATHERED_FOR: Duration = Duration::from_millis(200);
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Keeps the backup file up to date until dropped.
-pub(super) struct Mirror {
-    desk: Arc<Desk>,
+pub(super) struct BackupWriter {
+    desk: Arc<BackupQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Desk {
+struct BackupQueue {
     path: PathBuf,
     store: Arc<Store>,
-    work: Mutex<Work>,
+    work: Mutex<BackupState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Work {
+struct BackupState {
     /// Changes that were requested.
     asked: u64,
     /// Requested changes that are in the file.
@@ -49,11 +49,11 @@ struct Work {
     ending: bool,
 }
 
-impl Mirror {
-    /// Starts the thread. Nothing is written until [`Mirror::wake`].
+impl BackupWriter {
+    /// Starts the thread. Nothing is written until [`BackupWriter::wake`].
     pub(super) fn start(dir: &Path, store: Arc<Store>) -> io::Result<Self> {
         let work = Mutex::default();
-        let desk = Arc::new(Desk { path: dir.join(FILE), store, work, changed: Condvar::new() });
+        let desk = Arc::new(BackupQueue { path: dir.join(FILE), store, work, changed: Condvar::new() });
         let at_desk = Arc::clone(&desk);
         let thread = thread::Builder::new().name("record-mirror".into()).spawn(move || at_desk.keep())?;
         Ok(Self { desk, thread: Some(thread) })
@@ -88,7 +88,7 @@ impl Mirror {
     }
 }
 
-impl Drop for Mirror {
+impl Drop for BackupWriter {
     fn drop(&mut self) {
         self.desk.work().ending = true;
         self.desk.changed.notify_all();
@@ -98,8 +98,8 @@ impl Drop for Mirror {
     }
 }
 
-impl Desk {
-    fn work(&self) -> MutexGuard<'_, Work> {
+impl BackupQueue {
+    fn work(&self) -> MutexGuard<'_, BackupState> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,7 +3,7 @@
 //! This is the only module that names sled. [`open`] repairs the damage of a crash and returns narrow
 //! handles: webhooks and operators update the record through a [`DesiredWriter`], the reconcile loop has a
 //! [`Resolver`] and a [`StatusWriter`], administrators have a [`TokenWriter`], and everyone else has readers.
-//! Every write is on disk before it returns, and sends a [`Bell`] after that.
+//! Every write is on disk before it returns, and sends a [`Wakeup`] after that.
 
 mod bell;
 mod check;
@@ -38,19 +38,19 @@ mod store;
 mod tests;
 mod token;
 
-pub use crate::model::desired::GoBack;
-pub use bell::{Bell, Bells};
+pub use crate::model::desired::RollbackRequest;
+pub use bell::{Wakeup, Wakeups};
 pub use delivery::{Push, PushOutcome};
-pub use desired::{Change, DesiredWriter, Guard};
+pub use desired::{Change, DesiredWriter, Precondition};
 pub use error::{OpenError, RecordError, WriteError};
 pub use evidence::Soaked;
 pub use export::{EnvironmentExport, Export};
-pub use hearer::Hearer;
+pub use hearer::ReportWriter;
 pub use open::{Handles, open};
 pub use outbox::Outbox;
 pub use reader::DesiredReader;
 pub use reading::open_to_read;
-pub use replica::{Accepted, Kept, NotTaken, Replica, SESSIONS};
+pub use replica::{Accepted, KeptAssignment, Replica, ReplicaRejection, SESSIONS};
 pub use resolver::Resolver;
 pub use session::NewSession;
 pub use shared::WriteTrouble;

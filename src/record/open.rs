@@ -12,20 +12,20 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::bell::Bells;
+use super::bell::Wakeups;
 use super::check::{self, Mirrored};
 use super::desired::DesiredWriter;
 use super::error::{OpenError, RecordError};
-use super::hearer::Hearer;
-use super::mirror::{self, Mirror};
+use super::hearer::ReportWriter;
+use super::mirror::{self, BackupWriter};
 use super::outbox::Outbox;
-use super::owner::{self, Owner};
+use super::owner::{self, OwnershipGuard};
 use super::reader::DesiredReader;
 use super::recover::{self, SLED};
 use super::reopen::Reopener;
 use super::replica::Replica;
 use super::resolver::Resolver;
-use super::shared::Shared;
+use super::shared::RecordInner;
 use super::status::StatusWriter;
 use super::status_reader::StatusReader;
 use super::store::{RESERVE, Store, free_space};
@@ -53,7 +53,7 @@ pub struct Handles {
     /// For an agent, whose record is the copy of another.
     pub replica: Replica,
     /// For the link to agents.
-    pub hearer: Hearer,
+    pub hearer: ReportWriter,
     /// For everyone.
     pub desired: DesiredReader,
     /// For the reconcile loop.
@@ -67,10 +67,10 @@ pub struct Handles {
     /// For the deliverer of outgoing items.
     pub outbox: Outbox,
     /// For everyone who waits for changes.
-    pub bells: Bells,
+    pub bells: Wakeups,
     /// The repairs that were made, in sentences.
     pub notices: Vec<String>,
-    shared: Arc<Shared>,
+    shared: Arc<RecordInner>,
 }
 
 /// Opens the record in the folder `dir` and repairs the damage of a crash or a bad disk. Creates the folder
@@ -96,7 +96,7 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
     let store = Arc::new(Store::new(db, &dir.join(SLED), reserve).map_err(OpenError::Check)?);
     let checked = check::check(&store, &mirrored, &mut notices)?;
     keep_unreadable(&dir.join(mirror::FILE), &mirrored, &mut notices)?;
-    let mirror = Mirror::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
+    let mirror = BackupWriter::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
         doing: "starting the backup of",
         path: dir.to_owned(),
         source,
@@ -104,15 +104,15 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
     if checked.is_mirror_behind {
         mirror.wake();
     }
-    let (bells, tokens, outgoing) = (Bells::new(), watch::Sender::new(0), watch::Sender::new(0));
+    let (bells, tokens, outgoing) = (Wakeups::new(), watch::Sender::new(0), watch::Sender::new(0));
     let reopener = Reopener::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
         doing: "starting the repair of",
         path: dir.to_owned(),
         source,
     })?;
-    let _owner = Owner::of(dir);
+    let _owner = OwnershipGuard::of(dir);
     let written = Mutex::default();
-    let shared = Shared {
+    let shared = RecordInner {
         mirror,
         _reopener: reopener,
         store,
@@ -128,14 +128,14 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
     Ok(deal(checked.id, shared, notices))
 }
 
-fn deal(id: String, shared: Shared, notices: Vec<String>) -> Handles {
+fn deal(id: String, shared: RecordInner, notices: Vec<String>) -> Handles {
     let shared = Arc::new(shared);
     Handles {
         id,
         writer: DesiredWriter { shared: Arc::clone(&shared), seen: None },
         resolver: Resolver { shared: Arc::clone(&shared), proposes: false },
         replica: Replica { shared: Arc::clone(&shared) },
-        hearer: Hearer { shared: Arc::clone(&shared) },
+        hearer: ReportWriter { shared: Arc::clone(&shared) },
         desired: DesiredReader { shared: Arc::clone(&shared) },
         status_writer: StatusWriter { shared: Arc::clone(&shared) },
         status: StatusReader { shared: Arc::clone(&shared) },
@@ -173,8 +173,8 @@ impl Handles {
     /// Replaces the record of an environment with an unreadable document.
     #[cfg(test)]
     pub(crate) fn spoil(&self, environment: &crate::model::name::EnvironmentName) {
-        let (kind, key) = (super::store::Kind::Desired, environment.as_str().as_bytes().to_vec());
-        let line = super::store::Line { kind, key, value: Some(b"spoilt".to_vec()) };
+        let (kind, key) = (super::store::DocumentKind::Desired, environment.as_str().as_bytes().to_vec());
+        let line = super::store::BatchLine { kind, key, value: Some(b"spoilt".to_vec()) };
         self.shared.store.write(&[line]).unwrap();
     }
 

@@ -10,9 +10,9 @@ use super::draft::Draft;
 use super::error::RecordError;
 use super::outgoing::{self, DROPPED, all_of, message_key, state_key};
 use super::reader::documents;
-use super::shared::Shared;
+use super::shared::RecordInner;
 use super::status::count;
-use super::store::Kind;
+use super::store::DocumentKind;
 use crate::model::name::EnvironmentName;
 use crate::model::outbox::{
     Announcement, Attempts, Message, News, OutboxItem, Projection, Rules, Subject, Target,
@@ -25,7 +25,7 @@ const DEAD_KEPT: usize = 100;
 /// Reads outgoing items and records their delivery. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct Outbox {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 /// What was announced of a subject that is no environment.
@@ -49,10 +49,11 @@ impl Outbox {
         self.shared.set_rules(Arc::clone(&rules));
         let work = move |draft: &mut Draft<'_>| {
             withdraw(draft, &rules.targets())?;
-            let environments = draft.store().pairs(Kind::Desired, b"").filter_map(|pair| match pair {
-                Ok((key, _)) => super::keys::name(&key).map(Ok),
-                Err(error) => Some(Err(error)),
-            });
+            let environments =
+                draft.store().pairs(DocumentKind::Desired, b"").filter_map(|pair| match pair {
+                    Ok((key, _)) => super::keys::name(&key).map(Ok),
+                    Err(error) => Some(Err(error)),
+                });
             for environment in environments.collect::<Result<BTreeSet<EnvironmentName>, RecordError>>()? {
                 outgoing::derive_one(draft, &rules, &environment)?;
             }
@@ -71,7 +72,7 @@ impl Outbox {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn messages(&self, target: &Target) -> Result<Vec<Message>, RecordError> {
-        documents(&self.shared.store, Kind::Messages, &all_of(target)).collect()
+        documents(&self.shared.store, DocumentKind::Messages, &all_of(target)).collect()
     }
 
     /// The states of commits for a forge.
@@ -79,7 +80,7 @@ impl Outbox {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn projections(&self, target: &Target) -> Result<Vec<Projection>, RecordError> {
-        documents(&self.shared.store, Kind::Projections, &all_of(target)).collect()
+        documents(&self.shared.store, DocumentKind::Projections, &all_of(target)).collect()
     }
 
     /// The text by which a channel knows the first message of an incident; `None` if it gave none.
@@ -87,7 +88,7 @@ impl Outbox {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn thread(&self, target: &Target, incident: &str) -> Result<Option<String>, RecordError> {
-        let found = self.shared.store.get(Kind::Threads, &thread_key(target, incident))?;
+        let found = self.shared.store.get(DocumentKind::Threads, &thread_key(target, incident))?;
         Ok(found.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 
@@ -98,14 +99,14 @@ impl Outbox {
     pub async fn delivered(&self, message: &Message, thread: Option<String>) -> Result<(), RecordError> {
         let message = message.clone();
         let work = move |draft: &mut Draft<'_>| {
-            draft.remove(Kind::Messages, message_key(&message.target, message.sequence));
+            draft.remove(DocumentKind::Messages, message_key(&message.target, message.sequence));
             if let Some(incident) = &message.announcement.incident {
                 let key = thread_key(&message.target, incident);
                 match thread {
-                    _ if message.announcement.is_end => draft.remove(Kind::Threads, key),
+                    _ if message.announcement.is_end => draft.remove(DocumentKind::Threads, key),
                     // Later messages refer to the first one.
-                    Some(thread) if draft.store().get(Kind::Threads, &key)?.is_none() => {
-                        draft.put_bytes(Kind::Threads, key, thread.into_bytes());
+                    Some(thread) if draft.store().get(DocumentKind::Threads, &key)?.is_none() => {
+                        draft.put_bytes(DocumentKind::Threads, key, thread.into_bytes());
                     }
                     Some(_) | None => {}
                 }
@@ -124,8 +125,8 @@ impl Outbox {
         let work = move |draft: &mut Draft<'_>| {
             let key = message_key(&message.target, message.sequence);
             // It may have been withdrawn meanwhile.
-            if draft.store().get(Kind::Messages, &key)?.is_some() {
-                draft.put(Kind::Messages, key, &message)?;
+            if draft.store().get(DocumentKind::Messages, &key)?.is_some() {
+                draft.put(DocumentKind::Messages, key, &message)?;
                 remove_surplus(draft, &message.target)?;
             }
             Ok(())
@@ -141,8 +142,8 @@ impl Outbox {
         let keys: Vec<Vec<u8>> =
             messages.iter().map(|message| message_key(&message.target, message.sequence)).collect();
         let work = move |draft: &mut Draft<'_>| {
-            keys.into_iter().for_each(|key| draft.remove(Kind::Messages, key));
-            draft.put(Kind::Messages, message_key(&group.target, group.sequence), &group)
+            keys.into_iter().for_each(|key| draft.remove(DocumentKind::Messages, key));
+            draft.put(DocumentKind::Messages, message_key(&group.target, group.sequence), &group)
         };
         self.shared.write(work).await
     }
@@ -160,7 +161,9 @@ impl Outbox {
         let key = state_key(&row.target, &row.environment, row.revision.as_str());
         let work = move |draft: &mut Draft<'_>| {
             let what = || "the state of a commit".to_owned();
-            let Some(mut row) = draft.store().document::<Projection>(Kind::Projections, &key, what)? else {
+            let Some(mut row) =
+                draft.store().document::<Projection>(DocumentKind::Projections, &key, what)?
+            else {
                 return Ok(());
             };
             change(&mut row);
@@ -170,10 +173,10 @@ impl Outbox {
                 && !is_current
                 && row.wanted.phase != crate::model::outbox::commit::Phase::Success
             {
-                draft.remove(Kind::Projections, key);
+                draft.remove(DocumentKind::Projections, key);
                 return Ok(());
             }
-            draft.put(Kind::Projections, key, &row)
+            draft.put(DocumentKind::Projections, key, &row)
         };
         self.shared.write(work).await
     }
@@ -194,16 +197,16 @@ impl Outbox {
         let work = move |draft: &mut Draft<'_>| {
             let key = format!("{}/{subject}", news.as_str()).into_bytes();
             let stored: Option<Raised> =
-                draft.store().document(Kind::Standings, &key, || "what was announced".to_owned())?;
+                draft.store().document(DocumentKind::Standings, &key, || "what was announced".to_owned())?;
             let announcement = match (stored, problem) {
                 (None, Some(problem)) => {
                     let raised = Raised { incident: uuid::Uuid::new_v4().simple().to_string(), since: at };
-                    draft.put(Kind::Standings, key, &raised)?;
+                    draft.put(DocumentKind::Standings, key, &raised)?;
                     let incident = Some(raised.incident);
                     Announcement { incident, ..Announcement::new(news, subject, problem, at) }
                 }
                 (Some(raised), None) => {
-                    draft.remove(Kind::Standings, key);
+                    draft.remove(DocumentKind::Standings, key);
                     let lasted = humantime::format_duration(std::time::Duration::from_secs(
                         at.since(raised.since).as_secs(),
                     ));
@@ -223,10 +226,10 @@ impl Outbox {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn items(&self) -> Result<Vec<OutboxItem>, RecordError> {
-        let messages = documents::<Message>(&self.shared.store, Kind::Messages, b"");
+        let messages = documents::<Message>(&self.shared.store, DocumentKind::Messages, b"");
         let mut items: Vec<OutboxItem> =
             messages.map(|message| Ok(OutboxItem::from(&message?))).collect::<Result<_, RecordError>>()?;
-        for row in documents::<Projection>(&self.shared.store, Kind::Projections, b"") {
+        for row in documents::<Projection>(&self.shared.store, DocumentKind::Projections, b"") {
             let row = row?;
             if !row.is_shown() {
                 items.push(OutboxItem::from(&row));
@@ -253,16 +256,24 @@ impl Outbox {
             let prefix = target.as_ref().map(all_of).unwrap_or_default();
             let mut retried = 0;
             let is_waiting = |attempts: &Attempts| attempts.dead.is_some() || attempts.count > 0;
-            for (key, value) in draft.pending_pairs(Kind::Messages, &prefix)? {
+            for (key, value) in draft.pending_pairs(DocumentKind::Messages, &prefix)? {
                 let message: Option<Message> = serde_json::from_slice(&value).ok();
                 let Some(message) = message.filter(|message| is_waiting(&message.attempts)) else { continue };
-                draft.put(Kind::Messages, key, &Message { attempts: Attempts::from(now), ..message })?;
+                draft.put(
+                    DocumentKind::Messages,
+                    key,
+                    &Message { attempts: Attempts::from(now), ..message },
+                )?;
                 retried += 1;
             }
-            for (key, value) in draft.pending_pairs(Kind::Projections, &prefix)? {
+            for (key, value) in draft.pending_pairs(DocumentKind::Projections, &prefix)? {
                 let row: Option<Projection> = serde_json::from_slice(&value).ok();
                 let Some(row) = row.filter(|row| is_waiting(&row.attempts)) else { continue };
-                draft.put(Kind::Projections, key, &Projection { attempts: Attempts::from(now), ..row })?;
+                draft.put(
+                    DocumentKind::Projections,
+                    key,
+                    &Projection { attempts: Attempts::from(now), ..row },
+                )?;
                 retried += 1;
             }
             Ok(retried)
@@ -277,7 +288,7 @@ fn thread_key(target: &Target, incident: &str) -> Vec<u8> {
 
 /// Removes the items of targets other than `targets`.
 fn withdraw(draft: &mut Draft<'_>, targets: &BTreeSet<Target>) -> Result<(), RecordError> {
-    for kind in [Kind::Messages, Kind::Projections, Kind::Threads] {
+    for kind in [DocumentKind::Messages, DocumentKind::Projections, DocumentKind::Threads] {
         for (key, _) in draft.pending_pairs(kind, b"")? {
             let target = key.split(|byte| *byte == 0).next().unwrap_or_default();
             let target = std::str::from_utf8(target).ok().and_then(|text| text.parse::<Target>().ok());
@@ -291,7 +302,7 @@ fn withdraw(draft: &mut Draft<'_>, targets: &BTreeSet<Target>) -> Result<(), Rec
 
 /// Removes the oldest dead messages beyond [`DEAD_KEPT`].
 fn remove_surplus(draft: &mut Draft<'_>, target: &Target) -> Result<(), RecordError> {
-    let all = draft.pending_pairs(Kind::Messages, &all_of(target))?;
+    let all = draft.pending_pairs(DocumentKind::Messages, &all_of(target))?;
     let is_dead = |value: &Vec<u8>| {
         serde_json::from_slice::<Message>(value).is_ok_and(|message| message.attempts.dead.is_some())
     };
@@ -299,9 +310,9 @@ fn remove_surplus(draft: &mut Draft<'_>, target: &Target) -> Result<(), RecordEr
         all.into_iter().filter(|(_, value)| is_dead(value)).map(|(key, _)| key).collect();
     let surplus = dead.len().saturating_sub(DEAD_KEPT);
     for key in dead.into_iter().take(surplus) {
-        draft.remove(Kind::Messages, key);
+        draft.remove(DocumentKind::Messages, key);
         let dropped = count(draft.store(), DROPPED)? + 1;
-        draft.put_bytes(Kind::Meta, DROPPED.to_vec(), dropped.to_be_bytes().to_vec());
+        draft.put_bytes(DocumentKind::Meta, DROPPED.to_vec(), dropped.to_be_bytes().to_vec());
     }
     Ok(())
 }

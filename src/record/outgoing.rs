@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
-use super::store::Kind;
+use super::store::DocumentKind;
 use crate::model::desired::{Desired, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::outbox::announce::{Facts, Standing, announce, grace};
@@ -36,8 +36,8 @@ pub(super) fn derive(draft: &mut Draft<'_>, rules: &Arc<Rules>) -> Result<(), Re
         .lines()
         .iter()
         .filter_map(|line| match line.kind {
-            Kind::Desired | Kind::Status => keys::name(&line.key),
-            Kind::Outcomes => keys::split(&line.key).map(|(environment, _)| environment),
+            DocumentKind::Desired | DocumentKind::Status => keys::name(&line.key),
+            DocumentKind::Outcomes => keys::split(&line.key).map(|(environment, _)| environment),
             _ => None,
         })
         .collect();
@@ -56,11 +56,11 @@ pub(super) fn derive_one(
     let key = subject_key(environment);
     let after = known(environment, |kind, key| draft.pending(kind, key))?;
     let Some(desired) = &after.desired else {
-        draft.remove(Kind::Standings, key);
+        draft.remove(DocumentKind::Standings, key);
         return forget(draft, environment);
     };
     let facts = facts(desired, &after);
-    let stored = draft.pending(Kind::Standings, &key)?;
+    let stored = draft.pending(DocumentKind::Standings, &key)?;
     let stored: Option<Standing> = stored.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
     let mut standing = match &stored {
         Some(standing) => standing.clone(),
@@ -71,7 +71,7 @@ pub(super) fn derive_one(
         post(draft, rules, &announcement)?;
     }
     if stored.as_ref() != Some(&standing) {
-        draft.put(Kind::Standings, key, &standing)?;
+        draft.put(DocumentKind::Standings, key, &standing)?;
     }
     match rules.forges.get(environment) {
         Some(rule) => project(draft, rule, desired, facts),
@@ -93,14 +93,14 @@ fn facts<'a>(desired: &'a Desired, known: &'a Known) -> Facts<'a> {
 /// The readable facts about an environment. An unreadable document must not block a write.
 fn known(
     environment: &EnvironmentName,
-    read: impl Fn(Kind, &[u8]) -> Result<Option<Vec<u8>>, RecordError>,
+    read: impl Fn(DocumentKind, &[u8]) -> Result<Option<Vec<u8>>, RecordError>,
 ) -> Result<Known, RecordError> {
     let key = environment.as_str().as_bytes();
-    let desired = read(Kind::Desired, key)?;
+    let desired = read(DocumentKind::Desired, key)?;
     let desired: Option<Desired> = desired.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let status = read(Kind::Status, key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let status = read(DocumentKind::Status, key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let generation = desired.as_ref().map(|desired| desired.entry.generation).unwrap_or_default();
-    let outcome = read(Kind::Outcomes, &keys::numbered(environment, generation.0))?;
+    let outcome = read(DocumentKind::Outcomes, &keys::numbered(environment, generation.0))?;
     let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     Ok(Known { desired, status, outcome })
 }
@@ -151,7 +151,7 @@ fn put_message(
         attempts,
     };
     make_room(draft, waiting)?;
-    draft.put(Kind::Messages, message_key(target, sequence), &message)
+    draft.put(DocumentKind::Messages, message_key(target, sequence), &message)
 }
 
 /// Removes the message of a problem that ended before it was due. Returns whether there was one.
@@ -167,7 +167,7 @@ fn withdraw_unsaid(draft: &mut Draft<'_>, end: &Announcement, waiting: &[Message
     // An earlier message of the incident was delivered if only some of them are here.
     let opens = of_incident.first().is_some_and(is_unsaid) && of_incident.len() == 1;
     let Some(message) = of_incident.first().filter(|_| opens) else { return false };
-    draft.remove(Kind::Messages, message_key(&message.target, message.sequence));
+    draft.remove(DocumentKind::Messages, message_key(&message.target, message.sequence));
     true
 }
 
@@ -181,16 +181,16 @@ fn make_room(draft: &mut Draft<'_>, waiting: &[Message]) -> Result<(), RecordErr
     };
     let dropped = waiting.iter().find(is_informational).or(waiting.first());
     if let Some(message) = dropped {
-        draft.remove(Kind::Messages, message_key(&message.target, message.sequence));
+        draft.remove(DocumentKind::Messages, message_key(&message.target, message.sequence));
         let count = super::status::count(draft.store(), DROPPED)? + 1;
-        draft.put_bytes(Kind::Meta, DROPPED.to_vec(), count.to_be_bytes().to_vec());
+        draft.put_bytes(DocumentKind::Meta, DROPPED.to_vec(), count.to_be_bytes().to_vec());
     }
     Ok(())
 }
 
 /// The messages of a channel, with those of the draft.
 fn waiting_for(draft: &Draft<'_>, target: &Target) -> Result<Vec<Message>, RecordError> {
-    let all = draft.pending_pairs(Kind::Messages, &all_of(target))?;
+    let all = draft.pending_pairs(DocumentKind::Messages, &all_of(target))?;
     Ok(all.values().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect())
 }
 
@@ -212,21 +212,22 @@ fn project(
         if Some(&row.revision) == entry.revision.as_ref() {
             continue;
         }
-        let outcome = draft.pending(Kind::Outcomes, &keys::numbered(environment, row.generation.0))?;
+        let outcome =
+            draft.pending(DocumentKind::Outcomes, &keys::numbered(environment, row.generation.0))?;
         let outcome: Option<Outcome> = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let state = commit::former(row.generation, row.wanted.phase, outcome.as_ref(), entry, serves);
         let state = state.unwrap_or_else(|| row.wanted.clone());
         let is_over = !matches!(state.phase, Phase::Pending | Phase::Running | Phase::Success);
         let is_shown = state == row.wanted && row.is_shown();
         if is_over && is_shown {
-            draft.remove(Kind::Projections, key);
+            draft.remove(DocumentKind::Projections, key);
         } else {
             update(draft, key, &row, state, row.generation)?;
         }
     }
     let Some(revision) = &entry.revision else { return Ok(()) };
     let key = state_key(&target, environment, revision.as_str());
-    let stored = draft.pending(Kind::Projections, &key)?;
+    let stored = draft.pending(DocumentKind::Projections, &key)?;
     let stored: Option<Projection> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let row = stored.unwrap_or_else(|| Projection {
         target,
@@ -259,10 +260,10 @@ fn update(
         _ => row.attempts.clone(),
     };
     let next = Projection { wanted, generation, attempts, ..row.clone() };
-    let stored = draft.pending(Kind::Projections, &key)?;
+    let stored = draft.pending(DocumentKind::Projections, &key)?;
     let document = super::store::encode(&next)?;
     if stored.as_ref() != Some(&document) {
-        draft.put_bytes(Kind::Projections, key, document);
+        draft.put_bytes(DocumentKind::Projections, key, document);
     }
     Ok(())
 }
@@ -272,16 +273,16 @@ fn states_of(
     target: &Target,
     environment: &EnvironmentName,
 ) -> Result<Vec<(Vec<u8>, Projection)>, RecordError> {
-    let all = draft.pending_pairs(Kind::Projections, &state_key(target, environment, ""))?;
+    let all = draft.pending_pairs(DocumentKind::Projections, &state_key(target, environment, ""))?;
     Ok(all.into_iter().filter_map(|(key, value)| Some((key, serde_json::from_slice(&value).ok()?))).collect())
 }
 
 /// Removes the states of a forgotten environment.
 fn forget(draft: &mut Draft<'_>, environment: &EnvironmentName) -> Result<(), RecordError> {
-    for (key, value) in draft.pending_pairs(Kind::Projections, b"")? {
+    for (key, value) in draft.pending_pairs(DocumentKind::Projections, b"")? {
         let row: Option<Projection> = serde_json::from_slice(&value).ok();
         if row.is_some_and(|row| row.environment == *environment) {
-            draft.remove(Kind::Projections, key);
+            draft.remove(DocumentKind::Projections, key);
         }
     }
     Ok(())

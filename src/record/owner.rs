@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use super::error::OpenError;
 
 /// On drop, gives the files that were created meanwhile to the owner of the record's folder.
-pub(super) struct Owner {
+pub(super) struct OwnershipGuard {
     dir: PathBuf,
 }
 
-impl Owner {
+impl OwnershipGuard {
     /// Gives away the files created so far; the drop gives away the rest.
     pub(super) fn of(dir: &Path) -> Self {
         let owner = Self { dir: dir.to_owned() };
@@ -35,7 +35,7 @@ impl Owner {
     }
 }
 
-impl Drop for Owner {
+impl Drop for OwnershipGuard {
     fn drop(&mut self) {
         self.give();
     }

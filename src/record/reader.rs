@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use super::error::RecordError;
 use super::export::{self, Export};
-use super::shared::{Shared, WriteTrouble};
-use super::store::{Kind, Store};
+use super::shared::{RecordInner, WriteTrouble};
+use super::store::{DocumentKind, Store};
 use super::{draft, hearer, keys, replica};
-use crate::model::desired::{Desired, Entry, GoBack};
+use crate::model::desired::{Desired, Entry, RollbackRequest};
 use crate::model::link::LeftThere;
 use crate::model::name::{AgentName, EnvironmentName, Generation};
 
 /// Reads the record. Asking for an unreadable document by name is an error; lists omit it.
 #[derive(Clone)]
 pub struct DesiredReader {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 impl DesiredReader {
@@ -43,7 +43,7 @@ impl DesiredReader {
     /// # Errors
     /// Returns [`RecordError`] if it cannot be read.
     pub fn try_read(&self) -> Result<(), RecordError> {
-        self.store().pairs(Kind::Desired, b"").next().transpose().map(drop)
+        self.store().pairs(DocumentKind::Desired, b"").next().transpose().map(drop)
     }
 
     /// Every environment that has a record, ordered by name.
@@ -51,14 +51,14 @@ impl DesiredReader {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn all(&self) -> Result<Vec<Desired>, RecordError> {
-        documents(self.store(), Kind::Desired, b"").collect()
+        documents(self.store(), DocumentKind::Desired, b"").collect()
     }
 
     /// The automatic rollback of an environment that is pending on the controller. Only agents have one.
     ///
     /// # Errors
     /// Returns [`RecordError`] if it cannot be read.
-    pub fn proposed(&self, environment: &EnvironmentName) -> Result<Option<GoBack>, RecordError> {
+    pub fn proposed(&self, environment: &EnvironmentName) -> Result<Option<RollbackRequest>, RecordError> {
         replica::proposed(self.store(), environment)
     }
 
@@ -81,7 +81,7 @@ impl DesiredReader {
     ) -> Result<Option<Entry>, RecordError> {
         let key = keys::numbered(environment, generation.0);
         let what = || format!("generation {generation} of `{environment}`");
-        self.store().document(Kind::History, &key, what)
+        self.store().document(DocumentKind::History, &key, what)
     }
 
     /// The kept generations of an environment, newest first.
@@ -89,7 +89,7 @@ impl DesiredReader {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn history(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, RecordError> {
-        documents(self.store(), Kind::History, &keys::all_of(environment)).rev().collect()
+        documents(self.store(), DocumentKind::History, &keys::all_of(environment)).rev().collect()
     }
 
     /// The whole record at one moment.
@@ -108,7 +108,7 @@ impl DesiredReader {
 /// The readable documents under `prefix`; iterates from either end.
 pub(super) fn documents<T: serde::de::DeserializeOwned>(
     store: &Store,
-    kind: Kind,
+    kind: DocumentKind,
     prefix: &[u8],
 ) -> impl DoubleEndedIterator<Item = Result<T, RecordError>> + use<T> {
     store.pairs(kind, prefix).filter_map(move |pair| match pair {

@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use super::error::OpenError;
-use super::store::{Kind, is_disk_full};
+use super::store::{DocumentKind, is_disk_full};
 
 /// The folder of sled's files, in the record's folder.
 pub(super) const SLED: &str = "sled";
@@ -25,7 +25,7 @@ const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The reason why one attempt failed.
-enum Failure {
+enum OpenFailure {
     /// The files are damaged, and how.
     Damaged(String),
     /// Another error, which no repair fixes.
@@ -38,8 +38,8 @@ pub(super) fn open_sled(home: &Path, notices: &mut Vec<String>) -> Result<sled::
     remove_snapshots(&dir, ".generating", notices)?;
     match attempt(&dir) {
         Ok(db) => check_pages(home, db, notices),
-        Err(Failure::Other(error)) => Err(error),
-        Err(Failure::Damaged(how)) => without_snapshots(home, &how, notices),
+        Err(OpenFailure::Other(error)) => Err(error),
+        Err(OpenFailure::Damaged(how)) => without_snapshots(home, &how, notices),
     }
 }
 
@@ -53,8 +53,8 @@ fn without_snapshots(home: &Path, how: &str, notices: &mut Vec<String>) -> Resul
     remove_snapshots(&dir, "", notices)?;
     match attempt(&dir) {
         Ok(db) => check_pages(home, db, notices),
-        Err(Failure::Other(error)) => Err(error),
-        Err(Failure::Damaged(_)) => {
+        Err(OpenFailure::Other(error)) => Err(error),
+        Err(OpenFailure::Damaged(_)) => {
             fs::remove_dir_all(&dir).map_err(|error| failed("removing", &dir, error))?;
             notices.push("cannot open the store without its snapshot either; it was created again".into());
             fresh(&dir, &[])
@@ -81,13 +81,13 @@ fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<s
     fresh(&dir, &pairs)
 }
 
-type Document = (Kind, sled::IVec, sled::IVec);
+type SledDocument = (DocumentKind, sled::IVec, sled::IVec);
 
 /// Everything that is readable from either end of each tree, and whether that is complete.
-fn salvage(db: &sled::Db) -> (Vec<Document>, bool) {
+fn salvage(db: &sled::Db) -> (Vec<SledDocument>, bool) {
     let mut documents = Vec::new();
     let mut is_whole = true;
-    for kind in Kind::ALL {
+    for kind in DocumentKind::ALL {
         let Ok(tree) = db.open_tree(kind.name()) else {
             is_whole = false;
             continue;
@@ -112,10 +112,10 @@ fn readable(
     (read, true)
 }
 
-fn fresh(dir: &Path, documents: &[Document]) -> Result<sled::Db, OpenError> {
+fn fresh(dir: &Path, documents: &[SledDocument]) -> Result<sled::Db, OpenError> {
     let db = attempt(dir).map_err(|failure| match failure {
-        Failure::Damaged(how) => OpenError::Store(how.into()),
-        Failure::Other(error) => error,
+        OpenFailure::Damaged(how) => OpenError::Store(how.into()),
+        OpenFailure::Other(error) => error,
     })?;
     let restore = || -> sled::Result<()> {
         for (kind, key, value) in documents {
@@ -127,7 +127,7 @@ fn fresh(dir: &Path, documents: &[Document]) -> Result<sled::Db, OpenError> {
     Ok(db)
 }
 
-fn attempt(dir: &Path) -> Result<sled::Db, Failure> {
+fn attempt(dir: &Path) -> Result<sled::Db, OpenFailure> {
     let every = u64::try_from(HOUSEKEEPING.as_millis()).unwrap_or(u64::MAX);
     let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(every));
     for _ in 1..LOCK_TRIES {
@@ -149,17 +149,17 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
-fn classify(dir: &Path, error: sled::Error) -> Failure {
+fn classify(dir: &Path, error: sled::Error) -> OpenFailure {
     use io::ErrorKind::{InvalidData, UnexpectedEof};
     match error {
-        sled::Error::Corruption { .. } => Failure::Damaged("its files are damaged".to_owned()),
-        sled::Error::ReportableBug(what) => Failure::Damaged(what),
+        sled::Error::Corruption { .. } => OpenFailure::Damaged("its files are damaged".to_owned()),
+        sled::Error::ReportableBug(what) => OpenFailure::Damaged(what),
         sled::Error::Io(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
-            Failure::Damaged(error.to_string())
+            OpenFailure::Damaged(error.to_string())
         }
-        error if is_locked(&error) => Failure::Other(OpenError::Busy(dir.to_owned())),
-        sled::Error::Io(error) => Failure::Other(failed("opening the store in", dir, error)),
-        error => Failure::Other(OpenError::Store(error.into())),
+        error if is_locked(&error) => OpenFailure::Other(OpenError::Busy(dir.to_owned())),
+        sled::Error::Io(error) => OpenFailure::Other(failed("opening the store in", dir, error)),
+        error => OpenFailure::Other(OpenError::Store(error.into())),
     }
 }
 

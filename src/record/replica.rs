@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::bell::Bell;
+use super::bell::Wakeup;
 use super::draft::Draft;
 use super::error::RecordError;
 use super::reader::documents;
 use super::resolver::to_go_back_from;
-use super::shared::Shared;
-use super::store::Kind;
+use super::shared::RecordInner;
+use super::store::DocumentKind;
 use super::{generation, keys};
-use crate::model::desired::{Bad, Desired, Entry, Forget, GoBack, Image};
+use crate::model::desired::{Bad, Desired, Entry, Forget, Image, RollbackRequest};
 use crate::model::link::{Assigned, Assignment, ForgetThere};
 use crate::model::name::{EnvironmentName, Generation, NetworkName};
 use crate::model::spec::EnvironmentSpec;
@@ -27,19 +27,19 @@ pub const SESSIONS: u64 = 1 << 20;
 /// Applies the assignments of a controller. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct Replica {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 /// The result of an assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     /// Environments whose record was rejected, and why. They keep running unchanged.
-    pub not_taken: BTreeMap<EnvironmentName, NotTaken>,
+    pub not_taken: BTreeMap<EnvironmentName, ReplicaRejection>,
 }
 
 /// The reason why the record of an environment is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum ReplicaRejection {
     /// It is older than the copy.
     Behind {
         /// The generation of the copy.
@@ -60,7 +60,7 @@ pub(super) struct StoredAssignment {
 
 /// The last assignment to this host.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct KeptAssignment {
     /// The managed network.
     pub network: NetworkName,
     /// The declared environments.
@@ -86,9 +86,9 @@ impl Replica {
     ///
     /// # Errors
     /// Returns [`RecordError`] if it cannot be read.
-    pub fn kept(&self) -> Result<Kept, RecordError> {
-        let mut kept = Kept::default();
-        for pair in self.shared.store.pairs(Kind::Assigned, b"") {
+    pub fn kept(&self) -> Result<KeptAssignment, RecordError> {
+        let mut kept = KeptAssignment::default();
+        for pair in self.shared.store.pairs(DocumentKind::Assigned, b"") {
             let (key, value) = pair?;
             let stored = serde_json::from_slice::<StoredAssignment>(&value);
             if let (Some(name), Ok(stored)) = (keys::name(&key), stored) {
@@ -106,9 +106,9 @@ impl Replica {
     /// Returns [`RecordError`] if the write failed; the number must not be used then.
     pub async fn next_epoch(&self, at_least: u64) -> Result<u64, RecordError> {
         let work = move |draft: &mut Draft<'_>| {
-            let last = draft.store().get(Kind::Meta, EPOCH)?.as_deref().and_then(keys::number);
+            let last = draft.store().get(DocumentKind::Meta, EPOCH)?.as_deref().and_then(keys::number);
             let epoch = last.map_or(at_least, |last| last.saturating_add(SESSIONS).max(at_least));
-            draft.put_bytes(Kind::Meta, EPOCH.to_vec(), epoch.to_be_bytes().to_vec());
+            draft.put_bytes(DocumentKind::Meta, EPOCH.to_vec(), epoch.to_be_bytes().to_vec());
             Ok(epoch)
         };
         self.shared.write(work).await
@@ -119,9 +119,9 @@ impl Replica {
 pub(super) fn proposed(
     store: &super::store::Store,
     environment: &EnvironmentName,
-) -> Result<Option<GoBack>, RecordError> {
+) -> Result<Option<RollbackRequest>, RecordError> {
     let key = environment.as_str().as_bytes();
-    store.document(Kind::Proposed, key, || format!("the rollback of `{environment}`"))
+    store.document(DocumentKind::Proposed, key, || format!("the rollback of `{environment}`"))
 }
 
 /// Notes a rollback for the controller. Returns `false` if the record does not allow it, under the same
@@ -129,13 +129,13 @@ pub(super) fn proposed(
 pub(super) fn propose(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
-    back: &GoBack,
+    back: &RollbackRequest,
 ) -> Result<bool, RecordError> {
     let desired = draft.desired(environment)?;
     if to_go_back_from(&desired, back.from, &back.image).is_none() {
         return Ok(false);
     }
-    draft.put(Kind::Proposed, environment.as_str().as_bytes().to_vec(), back)?;
+    draft.put(DocumentKind::Proposed, environment.as_str().as_bytes().to_vec(), back)?;
     draft.ring_desired(environment);
     Ok(true)
 }
@@ -148,10 +148,10 @@ fn accept(
     let Assignment { network, environments, forget, misread: _ } = assignment;
     let assigned = environments.iter().map(|one| one.desired.environment.clone());
     let named: BTreeSet<_> = kept.iter().cloned().chain(assigned).collect();
-    for pair in draft.store().pairs(Kind::Assigned, b"") {
+    for pair in draft.store().pairs(DocumentKind::Assigned, b"") {
         let (key, _) = pair?;
         if keys::name(&key).is_none_or(|name| !named.contains(&name)) {
-            draft.remove(Kind::Assigned, key);
+            draft.remove(DocumentKind::Assigned, key);
         }
     }
     let mut accepted = Accepted::default();
@@ -197,10 +197,10 @@ fn declare(
 ) -> Result<(), RecordError> {
     let key = environment.as_str().as_bytes();
     let what = || format!("the declaration of `{environment}`");
-    let before: Option<StoredAssignment> = draft.store().document(Kind::Assigned, key, what)?;
+    let before: Option<StoredAssignment> = draft.store().document(DocumentKind::Assigned, key, what)?;
     if before.as_ref() != Some(&assignment) {
-        draft.put(Kind::Assigned, key.to_vec(), &assignment)?;
-        draft.ring(Bell::Desired(environment.clone()));
+        draft.put(DocumentKind::Assigned, key.to_vec(), &assignment)?;
+        draft.ring(Wakeup::Desired(environment.clone()));
     }
     Ok(())
 }
@@ -210,14 +210,14 @@ fn take_over(
     draft: &mut Draft<'_>,
     sent: Desired,
     held: Option<Entry>,
-) -> Result<Option<NotTaken>, RecordError> {
+) -> Result<Option<ReplicaRejection>, RecordError> {
     let before = draft.desired(&sent.environment)?;
     let here = before.entry.generation;
     if sent.entry.generation < here {
-        return Ok(Some(NotTaken::Behind { here, sent: sent.entry.generation }));
+        return Ok(Some(ReplicaRejection::Behind { here, sent: sent.entry.generation }));
     }
     if sent.entry.generation == here && !is_same_wish(&before.entry, &sent.entry) {
-        return Ok(Some(NotTaken::Forked(here)));
+        return Ok(Some(ReplicaRejection::Forked(here)));
     }
     let known = known_images(draft, &before)?;
     let desired = localized(sent, &known);
@@ -226,7 +226,7 @@ fn take_over(
     }
     if desired.entry.generation > here {
         generation::put(draft, &desired)?;
-        draft.remove(Kind::Proposed, desired.environment.as_str().as_bytes().to_vec());
+        draft.remove(DocumentKind::Proposed, desired.environment.as_str().as_bytes().to_vec());
     }
     if let Some(held) = held.filter(|held| held.generation < desired.entry.generation) {
         keep_held(draft, &desired.environment, held, &known)?;
@@ -252,17 +252,17 @@ fn keep_held(
     known: &[Image],
 ) -> Result<(), RecordError> {
     let key = keys::numbered(environment, held.generation.0);
-    if held.generation == Generation::default() || draft.store().get(Kind::History, &key)?.is_some() {
+    if held.generation == Generation::default() || draft.store().get(DocumentKind::History, &key)?.is_some() {
         return Ok(());
     }
     let image = held.image.map(|image| local(image, known));
-    draft.put(Kind::History, key, &Entry { image, ..held })
+    draft.put(DocumentKind::History, key, &Entry { image, ..held })
 }
 
 /// The images that the copy has seen, under their names in this engine.
 fn known_images(draft: &Draft<'_>, before: &Desired) -> Result<Vec<Image>, RecordError> {
     let prefix = keys::all_of(&before.environment);
-    let entries = documents::<Entry>(draft.store(), Kind::History, &prefix).rev();
+    let entries = documents::<Entry>(draft.store(), DocumentKind::History, &prefix).rev();
     entries.filter_map(|entry| entry.map(|entry| entry.image).transpose()).collect()
 }
 

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::error::RecordError;
-use super::shared::Shared;
-use super::store::Kind;
+use super::shared::RecordInner;
+use super::store::DocumentKind;
 use super::{generation, keys, replica};
 use crate::model::build::RecipeKey;
-use crate::model::desired::{Bad, Desired, Entry, GoBack, Image, Origin, Outcome, TagHint};
-use crate::model::look::Asked;
+use crate::model::desired::{Bad, Desired, Entry, Image, Origin, Outcome, RollbackRequest, TagHint};
+use crate::model::look::QueryPeriod;
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
 /// Completes the record with results from git and the engine.
 #[derive(Clone)]
 pub struct Resolver {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
     /// Whether another record decides. A rollback is then only proposed to it.
     pub(super) proposes: bool,
 }
@@ -40,7 +40,7 @@ impl Resolver {
         &self,
         environment: &EnvironmentName,
         head: &CommitId,
-        asked: impl Into<Asked>,
+        asked: impl Into<QueryPeriod>,
     ) -> Result<Option<Generation>, RecordError> {
         let (environment, head, asked) = (environment.clone(), head.clone(), asked.into());
         self.shared.write(move |draft| advance(draft, &environment, &head, asked)).await
@@ -55,7 +55,7 @@ impl Resolver {
     pub async fn no_head(
         &self,
         environment: &EnvironmentName,
-        asked: Asked,
+        asked: QueryPeriod,
         is_answered: bool,
     ) -> Result<(), RecordError> {
         let environment = environment.clone();
@@ -73,7 +73,7 @@ impl Resolver {
         &self,
         environment: &EnvironmentName,
         head: &CommitId,
-        asked: impl Into<Asked>,
+        asked: impl Into<QueryPeriod>,
     ) -> Result<bool, RecordError> {
         let (environment, head, asked) = (environment.clone(), head.clone(), asked.into());
         self.shared.write(move |draft| pass_over(draft, &environment, &head, asked)).await
@@ -90,7 +90,7 @@ impl Resolver {
         environment: &EnvironmentName,
         image: Image,
         note: String,
-        asked: impl Into<Asked>,
+        asked: impl Into<QueryPeriod>,
     ) -> Result<Option<Generation>, RecordError> {
         let (environment, asked) = (environment.clone(), asked.into());
         self.shared.write(move |draft| advance_tag(draft, &environment, image, note, asked)).await
@@ -186,7 +186,11 @@ impl Resolver {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed; nothing was recorded then.
-    pub async fn roll_back(&self, environment: &EnvironmentName, back: GoBack) -> Result<bool, RecordError> {
+    pub async fn roll_back(
+        &self,
+        environment: &EnvironmentName,
+        back: RollbackRequest,
+    ) -> Result<bool, RecordError> {
         let environment = environment.clone();
         if self.proposes {
             return self.shared.write(move |draft| replica::propose(draft, &environment, &back)).await;
@@ -199,7 +203,7 @@ fn advance(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     head: &CommitId,
-    asked: Asked,
+    asked: QueryPeriod,
 ) -> Result<Option<Generation>, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
@@ -223,7 +227,7 @@ fn pass_over(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
     head: &CommitId,
-    asked: Asked,
+    asked: QueryPeriod,
 ) -> Result<bool, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
@@ -239,7 +243,7 @@ fn advance_tag(
     environment: &EnvironmentName,
     image: Image,
     note: String,
-    asked: Asked,
+    asked: QueryPeriod,
 ) -> Result<Option<Generation>, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
@@ -265,7 +269,7 @@ fn advance_tag(
 fn without_head(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
-    asked: Asked,
+    asked: QueryPeriod,
     is_answered: bool,
 ) -> Result<(), RecordError> {
     let before = draft.desired(environment)?;
@@ -314,13 +318,13 @@ fn resolve(
         return Ok(false);
     }
     let what = || format!("generation {generation} of `{environment}`");
-    let Some(mut entry) = draft.store().document::<Entry>(Kind::History, &key, what)? else {
+    let Some(mut entry) = draft.store().document::<Entry>(DocumentKind::History, &key, what)? else {
         return Ok(false);
     };
     let taken = complete(&mut entry, image);
     if taken == Taken::Changed {
         entry.recipe = recipe.or(entry.recipe);
-        draft.put(Kind::History, key, &entry)?;
+        draft.put(DocumentKind::History, key, &entry)?;
         draft.ring_desired(environment);
     }
     Ok(taken != Taken::Other)
@@ -391,9 +395,9 @@ fn rebuild(
 pub(super) fn go_back(
     draft: &mut Draft<'_>,
     environment: &EnvironmentName,
-    back: GoBack,
+    back: RollbackRequest,
 ) -> Result<bool, RecordError> {
-    let GoBack { from, image, revision, note, reason, message, at } = back;
+    let RollbackRequest { from, image, revision, note, reason, message, at } = back;
     let mut desired = draft.desired(environment)?;
     let Some(failed) = to_go_back_from(&desired, from, &image) else { return Ok(false) };
     let outcome = Outcome::Failed(message.clone());
@@ -403,7 +407,7 @@ pub(super) fn go_back(
     let entry = Entry { revision, image: Some(image), origin, note: Some(note), at, ..Entry::default() };
     generation::begin(draft, &mut desired, entry)?;
     // This must come second: starting a generation marks the previous one as superseded.
-    draft.put(Kind::Outcomes, keys::numbered(environment, from.0), &outcome)?;
+    draft.put(DocumentKind::Outcomes, keys::numbered(environment, from.0), &outcome)?;
     draft.put_desired(&desired)?;
     Ok(true)
 }

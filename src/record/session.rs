@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::draft::Draft;
 use super::error::RecordError;
 use super::reader::documents;
-use super::store::{Kind, Store};
+use super::store::{DocumentKind, Store};
 use super::token::{TokenError, no_randomness};
 use super::{TokenReader, TokenWriter};
 use crate::model::access::{Holder, Session};
@@ -63,7 +63,7 @@ impl TokenWriter {
         let kept = KeptSession { session: session.clone(), hash: hex::encode(secret.hash()) };
         let work = move |draft: &mut Draft<'_>| {
             make_room(draft, &kept.session.holder, now)?;
-            Ok::<_, TokenError>(draft.put(Kind::Sessions, kept.hash.clone().into_bytes(), &kept)?)
+            Ok::<_, TokenError>(draft.put(DocumentKind::Sessions, kept.hash.clone().into_bytes(), &kept)?)
         };
         self.write(work).await?;
         Ok((session, secret))
@@ -79,7 +79,7 @@ impl TokenWriter {
             let Some(mut kept) = kept(draft.store(), &key)? else { return Ok(()) };
             if is_news(&kept.session, at) {
                 kept.session.used = at;
-                draft.put(Kind::Sessions, key, &kept)?;
+                draft.put(DocumentKind::Sessions, key, &kept)?;
             }
             Ok(())
         };
@@ -93,10 +93,10 @@ impl TokenWriter {
     pub async fn end_session(&self, id: &SessionId) -> Result<Option<Session>, RecordError> {
         let id = id.clone();
         let work = move |draft: &mut Draft<'_>| {
-            for found in documents::<KeptSession>(draft.store(), Kind::Sessions, b"") {
+            for found in documents::<KeptSession>(draft.store(), DocumentKind::Sessions, b"") {
                 let KeptSession { session, hash } = found?;
                 if session.id == id {
-                    draft.remove(Kind::Sessions, hash.into_bytes());
+                    draft.remove(DocumentKind::Sessions, hash.into_bytes());
                     return Ok(Some(session));
                 }
             }
@@ -121,7 +121,7 @@ impl TokenReader {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn sessions(&self, now: Timestamp) -> Result<Vec<Session>, RecordError> {
-        let all = documents::<KeptSession>(&self.shared.store, Kind::Sessions, b"");
+        let all = documents::<KeptSession>(&self.shared.store, DocumentKind::Sessions, b"");
         let all = all.map(|kept| kept.map(|kept| kept.session));
         let mut all: Vec<Session> = all.collect::<Result<_, _>>()?;
         all.retain(|session| session.is_in_force(now));
@@ -138,10 +138,10 @@ impl TokenReader {
 /// Removes sessions that have ended, and the oldest ones of a holder with too many.
 fn make_room(draft: &mut Draft<'_>, holder: &Holder, now: Timestamp) -> Result<(), RecordError> {
     let mut of_holder = Vec::new();
-    for found in documents::<KeptSession>(draft.store(), Kind::Sessions, b"") {
+    for found in documents::<KeptSession>(draft.store(), DocumentKind::Sessions, b"") {
         let KeptSession { session, hash } = found?;
         if !session.is_in_force(now) {
-            draft.remove(Kind::Sessions, hash.into_bytes());
+            draft.remove(DocumentKind::Sessions, hash.into_bytes());
         } else if session.holder == *holder {
             of_holder.push((session.created, hash));
         }
@@ -149,13 +149,13 @@ fn make_room(draft: &mut Draft<'_>, holder: &Holder, now: Timestamp) -> Result<(
     of_holder.sort();
     let surplus = (of_holder.len() + 1).saturating_sub(MOST_OF_ONE);
     for (_, hash) in of_holder.into_iter().take(surplus) {
-        draft.remove(Kind::Sessions, hash.into_bytes());
+        draft.remove(DocumentKind::Sessions, hash.into_bytes());
     }
     Ok(())
 }
 
 fn kept(store: &Store, key: &[u8]) -> Result<Option<KeptSession>, RecordError> {
-    store.document(Kind::Sessions, key, || "a session".to_owned())
+    store.document(DocumentKind::Sessions, key, || "a session".to_owned())
 }
 
 fn is_news(session: &Session, now: Timestamp) -> bool {

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::bell::Bells;
+use super::bell::Wakeups;
 use super::draft::Draft;
 use super::error::RecordError;
-use super::mirror::Mirror;
-use super::owner::Owner;
+use super::mirror::BackupWriter;
+use super::owner::OwnershipGuard;
 use super::reopen::Reopener;
-use super::store::{Kind, Line, Store};
+use super::store::{BatchLine, DocumentKind, Store};
 use crate::failpoint::{self, Point};
 use crate::model::error::chain;
 use crate::model::outbox::Rules;
@@ -40,11 +40,11 @@ impl WriteTrouble {
 
 /// Fields are dropped in order: the backup file is written a last time while the store is still open, and the
 /// lock is released last.
-pub(super) struct Shared {
-    pub(super) mirror: Mirror,
+pub(super) struct RecordInner {
+    pub(super) mirror: BackupWriter,
     pub(super) _reopener: Reopener,
     pub(super) store: Arc<Store>,
-    pub(super) bells: Bells,
+    pub(super) bells: Wakeups,
     /// Rises with every token that is created or revoked.
     pub(super) tokens: watch::Sender<u64>,
     /// Rises with every change of an outgoing item.
@@ -53,13 +53,13 @@ pub(super) struct Shared {
     pub(super) rules: RwLock<Option<Arc<Rules>>>,
     /// The time and the result of the last test write.
     pub(super) written: Mutex<Option<(Instant, Result<(), WriteTrouble>)>>,
-    pub(super) _owner: Owner,
+    pub(super) _owner: OwnershipGuard,
     pub(super) _lock: File,
     /// The folder, if it is a copy for reading.
     pub(super) copy: OnceLock<TempDir>,
 }
 
-impl Shared {
+impl RecordInner {
     /// Lets `work` draft a write, commits it, and returns once it is on disk and the wakeups are sent. The
     /// write completes even if the caller stops waiting.
     pub(super) async fn write<T, E>(
@@ -90,10 +90,14 @@ impl Shared {
         failpoint::before(Point::Flush);
         self.store.flush(&made.lines)?;
         failpoint::after(Point::Flush);
-        if made.lines.iter().any(|line| Kind::is_mirrored(line.kind)) {
+        if made.lines.iter().any(|line| DocumentKind::is_mirrored(line.kind)) {
             self.mirror.wake();
         }
-        if made.lines.iter().any(|line| matches!(line.kind, Kind::Messages | Kind::Projections)) {
+        if made
+            .lines
+            .iter()
+            .any(|line| matches!(line.kind, DocumentKind::Messages | DocumentKind::Projections))
+        {
             self.outgoing.send_modify(|changes| *changes += 1);
         }
         made.bells.into_iter().for_each(|bell| self.bells.ring(bell));
@@ -129,7 +133,7 @@ impl Shared {
     fn write_for_its_own_sake(&self) -> Result<(), RecordError> {
         let gate = self.store.gate();
         let value = Some(gate.serial.to_be_bytes().to_vec());
-        let lines = [Line { kind: Kind::Meta, key: TRIED.to_vec(), value }];
+        let lines = [BatchLine { kind: DocumentKind::Meta, key: TRIED.to_vec(), value }];
         self.store.write(&lines)?;
         drop(gate);
         self.store.flush(&lines)

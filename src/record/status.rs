@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::bell::Bell;
+use super::bell::Wakeup;
 use super::draft::Draft;
 use super::error::RecordError;
 use super::keys;
-use super::shared::Shared;
-use super::store::{Kind, Store, encode};
+use super::shared::RecordInner;
+use super::store::{DocumentKind, Store, encode};
 use crate::model::build::{BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
 use crate::model::event::{Event, EventKind};
@@ -31,7 +31,7 @@ pub(super) const BUILDS_FAILED: &[u8] = b"builds_failed";
 /// Writes the loop's results and observations. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct StatusWriter {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 impl StatusWriter {
@@ -43,8 +43,8 @@ impl StatusWriter {
     pub async fn report(&self, status: &Status, memory: &Memory) -> Result<(), RecordError> {
         let key = status.environment.as_str().as_bytes();
         let store = &self.shared.store;
-        let status_line = changed(store, Kind::Status, key, encode(status)?)?;
-        let memory_line = changed(store, Kind::Memory, key, encode(memory)?)?;
+        let status_line = changed(store, DocumentKind::Status, key, encode(status)?)?;
+        let memory_line = changed(store, DocumentKind::Memory, key, encode(memory)?)?;
         if status_line.is_none() && memory_line.is_none() {
             return Ok(());
         }
@@ -52,11 +52,11 @@ impl StatusWriter {
         let work = move |draft: &mut Draft<'_>| {
             let key = environment.as_str().as_bytes().to_vec();
             if let Some(memory) = memory_line {
-                draft.put_bytes(Kind::Memory, key.clone(), memory);
+                draft.put_bytes(DocumentKind::Memory, key.clone(), memory);
             }
             if let Some(status) = status_line {
-                draft.put_bytes(Kind::Status, key, status);
-                draft.ring(Bell::Status(environment));
+                draft.put_bytes(DocumentKind::Status, key, status);
+                draft.ring(Wakeup::Status(environment));
             }
             Ok(())
         };
@@ -69,10 +69,10 @@ impl StatusWriter {
     /// [`RecordError`] where it could not be written.
     pub async fn notes(&self, environment: &EnvironmentName, memory: &Memory) -> Result<(), RecordError> {
         let key = environment.as_str().as_bytes().to_vec();
-        let line = changed(&self.shared.store, Kind::Memory, &key, encode(memory)?)?;
+        let line = changed(&self.shared.store, DocumentKind::Memory, &key, encode(memory)?)?;
         let Some(line) = line else { return Ok(()) };
         let work = move |draft: &mut Draft<'_>| {
-            draft.put_bytes(Kind::Memory, key, line);
+            draft.put_bytes(DocumentKind::Memory, key, line);
             Ok(())
         };
         self.shared.write(work).await
@@ -80,7 +80,7 @@ impl StatusWriter {
 
     /// Sends a wakeup for an environment whose status depends on something outside the store.
     pub fn ring(&self, environment: &EnvironmentName) {
-        self.shared.bells.ring(Bell::Status(environment.clone()));
+        self.shared.bells.ring(Wakeup::Status(environment.clone()));
     }
 
     /// Records the outcome of a generation. A generation that was removed gets none.
@@ -96,11 +96,11 @@ impl StatusWriter {
         let environment = environment.clone();
         let work = move |draft: &mut Draft<'_>| {
             let key = keys::numbered(&environment, generation.0);
-            let is_kept = draft.store().get(Kind::History, &key)?.is_some();
-            let line = changed(draft.store(), Kind::Outcomes, &key, encode(&outcome)?)?;
+            let is_kept = draft.store().get(DocumentKind::History, &key)?.is_some();
+            let line = changed(draft.store(), DocumentKind::Outcomes, &key, encode(&outcome)?)?;
             if let (true, Some(line)) = (is_kept, line) {
-                draft.put_bytes(Kind::Outcomes, key, line);
-                draft.ring(Bell::Status(environment));
+                draft.put_bytes(DocumentKind::Outcomes, key, line);
+                draft.ring(Wakeup::Status(environment));
             }
             Ok(())
         };
@@ -139,7 +139,7 @@ impl StatusWriter {
     pub async fn next_build_number(&self, taken: u64) -> Result<u64, RecordError> {
         let work = move |draft: &mut Draft<'_>| {
             let next = count(draft.store(), BUILD_NUMBER)?.max(taken) + 1;
-            draft.put_bytes(Kind::Meta, BUILD_NUMBER.to_vec(), next.to_be_bytes().to_vec());
+            draft.put_bytes(DocumentKind::Meta, BUILD_NUMBER.to_vec(), next.to_be_bytes().to_vec());
             Ok(next)
         };
         self.shared.write(work).await
@@ -155,7 +155,7 @@ pub(super) fn cut(mut text: String) -> String {
 /// The document, if it differs from the stored one.
 pub(super) fn changed(
     store: &Store,
-    kind: Kind,
+    kind: DocumentKind,
     key: &[u8],
     document: Vec<u8>,
 ) -> Result<Option<Vec<u8>>, RecordError> {
@@ -180,49 +180,49 @@ pub(super) fn happen_after(
         }
         _ => {
             draft.counters.last_event += 1;
-            forget_oldest(draft, Kind::Events, &event.environment, EVENTS_KEPT, |_, _| Ok(()))?;
+            forget_oldest(draft, DocumentKind::Events, &event.environment, EVENTS_KEPT, |_, _| Ok(()))?;
             Event { sequence: draft.counters.last_event, ..event }
         }
     };
-    draft.put(Kind::Events, keys::numbered(&event.environment, event.sequence), &event)?;
-    draft.ring(Bell::Event(event.environment.clone()));
+    draft.put(DocumentKind::Events, keys::numbered(&event.environment, event.sequence), &event)?;
+    draft.ring(Wakeup::Event(event.environment.clone()));
     Ok(event)
 }
 
 pub(super) fn last_event(store: &Store, environment: &EnvironmentName) -> Result<Option<Event>, RecordError> {
-    let last = store.pairs(Kind::Events, &keys::all_of(environment)).next_back().transpose()?;
+    let last = store.pairs(DocumentKind::Events, &keys::all_of(environment)).next_back().transpose()?;
     Ok(last.and_then(|(_, value)| serde_json::from_slice(&value).ok()))
 }
 
 fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
     count_build(draft, build)?;
-    forget_oldest(draft, Kind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
-    draft.put(Kind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
+    forget_oldest(draft, DocumentKind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
+    draft.put(DocumentKind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
     // The latest build of its content is also removed last.
     for key in [Some(&build.key), build.content.as_ref()].into_iter().flatten() {
-        draft.put(Kind::Builds, key.0.clone().into_bytes(), build)?;
+        draft.put(DocumentKind::Builds, key.0.clone().into_bytes(), build)?;
     }
-    draft.ring(Bell::Status(build.environment.clone()));
+    draft.ring(Wakeup::Status(build.environment.clone()));
     Ok(())
 }
 
 /// Counts a build result once. The log of builds is bounded, so it cannot serve as a count.
 fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
     let logged = keys::numbered(&build.environment, build.number);
-    if build.reused.is_none() && draft.store().get(Kind::BuildLog, &logged)?.is_none() {
+    if build.reused.is_none() && draft.store().get(DocumentKind::BuildLog, &logged)?.is_none() {
         let counter = match build.result {
             BuildResult::Built(_) => BUILDS_BUILT,
             BuildResult::Failed(_) => BUILDS_FAILED,
         };
         let count = count(draft.store(), counter)? + 1;
-        draft.put_bytes(Kind::Meta, counter.to_vec(), count.to_be_bytes().to_vec());
+        draft.put_bytes(DocumentKind::Meta, counter.to_vec(), count.to_be_bytes().to_vec());
     }
     Ok(())
 }
 
-/// A number of [`Kind::Meta`]; zero if it was never written.
+/// A number of [`DocumentKind::Meta`]; zero if it was never written.
 pub(super) fn count(store: &Store, counter: &[u8]) -> Result<u64, RecordError> {
-    Ok(store.get(Kind::Meta, counter)?.as_deref().and_then(keys::number).unwrap_or_default())
+    Ok(store.get(DocumentKind::Meta, counter)?.as_deref().and_then(keys::number).unwrap_or_default())
 }
 
 /// Removes the inputs of a build that leaves the log, unless they were built again since.
@@ -231,9 +231,9 @@ fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError>
     for key in [Some(&logged.key), logged.content.as_ref()].into_iter().flatten() {
         let key = key.0.clone().into_bytes();
         let latest: Option<BuildRecord> =
-            draft.store().document(Kind::Builds, &key, || format!("build {}", logged.number))?;
+            draft.store().document(DocumentKind::Builds, &key, || format!("build {}", logged.number))?;
         if latest.is_some_and(|latest| latest.number == logged.number) {
-            draft.remove(Kind::Builds, key);
+            draft.remove(DocumentKind::Builds, key);
         }
     }
     Ok(())
@@ -242,7 +242,7 @@ fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError>
 /// Makes room for one more document of `environment` if it has `kept` already.
 fn forget_oldest(
     draft: &mut Draft<'_>,
-    kind: Kind,
+    kind: DocumentKind,
     environment: &EnvironmentName,
     kept: usize,
     mut forgotten: impl FnMut(&mut Draft<'_>, &[u8]) -> Result<(), RecordError>,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::error::RecordError;
 use super::keys;
 use super::reader::documents;
-use super::shared::Shared;
+use super::shared::RecordInner;
 use super::status::{BUILDS_BUILT, BUILDS_FAILED, count};
-use super::store::{Kind, Store};
+use super::store::{DocumentKind, Store};
 use crate::model::build::{BuildKey, BuildRecord};
 use crate::model::desired::{Entry, HistoryEntry};
 use crate::model::event::Event;
@@ -19,7 +19,7 @@ use crate::model::status::Status;
 /// error; lists omit it.
 #[derive(Clone)]
 pub struct StatusReader {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 /// Counts of build results.
@@ -38,7 +38,7 @@ impl StatusReader {
     /// Returns [`RecordError`] if it cannot be read.
     pub fn status(&self, environment: &EnvironmentName) -> Result<Option<Status>, RecordError> {
         let key = environment.as_str().as_bytes();
-        self.store().document(Kind::Status, key, || format!("the status of `{environment}`"))
+        self.store().document(DocumentKind::Status, key, || format!("the status of `{environment}`"))
     }
 
     /// The reconcile state of an environment; empty if the loop stored none.
@@ -48,7 +48,7 @@ impl StatusReader {
     pub fn memory(&self, environment: &EnvironmentName) -> Result<Memory, RecordError> {
         let key = environment.as_str().as_bytes();
         let what = || format!("the reconcile state of `{environment}`");
-        Ok(self.store().document(Kind::Memory, key, what)?.unwrap_or_default())
+        Ok(self.store().document(DocumentKind::Memory, key, what)?.unwrap_or_default())
     }
 
     /// The kept generations of an environment and their outcomes, newest first.
@@ -56,10 +56,11 @@ impl StatusReader {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn history(&self, environment: &EnvironmentName) -> Result<Vec<HistoryEntry>, RecordError> {
-        let entries = documents::<Entry>(self.store(), Kind::History, &keys::all_of(environment)).rev();
+        let entries =
+            documents::<Entry>(self.store(), DocumentKind::History, &keys::all_of(environment)).rev();
         let with_outcome = |entry: Entry| {
             let key = keys::numbered(environment, entry.generation.0);
-            let outcome = self.store().get(Kind::Outcomes, &key)?;
+            let outcome = self.store().get(DocumentKind::Outcomes, &key)?;
             let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             Ok(HistoryEntry { entry, outcome })
         };
@@ -78,7 +79,7 @@ impl StatusReader {
     ) -> Result<Vec<Event>, RecordError> {
         let prefix = environment.map(keys::all_of).unwrap_or_default();
         let is_wanted = |event: &Event| after.is_none_or(|after| event.sequence > after);
-        let newest_first = documents::<Event>(self.store(), Kind::Events, &prefix).rev();
+        let newest_first = documents::<Event>(self.store(), DocumentKind::Events, &prefix).rev();
         let wanted = newest_first.filter(|event| event.as_ref().map_or(true, is_wanted));
         // The events of one environment are ordered by sequence; those of several are sorted below.
         let at_most = if environment.is_some() { limit } else { usize::MAX };
@@ -94,7 +95,7 @@ impl StatusReader {
     /// # Errors
     /// Returns [`RecordError`] if it cannot be read.
     pub fn build(&self, key: &BuildKey) -> Result<Option<BuildRecord>, RecordError> {
-        self.store().document(Kind::Builds, key.0.as_bytes(), || format!("build {}", key.short()))
+        self.store().document(DocumentKind::Builds, key.0.as_bytes(), || format!("build {}", key.short()))
     }
 
     /// The newest `limit` builds of an environment, newest first.
@@ -106,7 +107,10 @@ impl StatusReader {
         environment: &EnvironmentName,
         limit: usize,
     ) -> Result<Vec<BuildRecord>, RecordError> {
-        documents(self.store(), Kind::BuildLog, &keys::all_of(environment)).rev().take(limit).collect()
+        documents(self.store(), DocumentKind::BuildLog, &keys::all_of(environment))
+            .rev()
+            .take(limit)
+            .collect()
     }
 
     /// The number of builds of this record with each result, since the record began.

@@ -20,7 +20,7 @@ pub(super) const RESERVE: u64 = 2 << 20;
 
 /// The kinds of documents; each has its own tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum DocumentKind {
     /// The format, the record's id, the last build number.
     Meta,
     /// environment → desired state.
@@ -75,7 +75,7 @@ pub(super) enum Kind {
     Quarantine,
 }
 
-impl Kind {
+impl DocumentKind {
     /// All kinds, in the order of their trees.
     pub(super) const ALL: [Self; 26] = [
         Self::Meta,
@@ -149,14 +149,14 @@ impl Kind {
 
     /// Whether the kind must survive a loss of power. The loop can rebuild its own state.
     fn is_precious(self) -> bool {
-        use Kind::{Events, Heard, Memory, Outcomes, Projections, Soak, Status, TokenUses};
+        use DocumentKind::{Events, Heard, Memory, Outcomes, Projections, Soak, Status, TokenUses};
         !matches!(self, Status | Memory | Events | Outcomes | Heard | Soak | TokenUses | Projections)
     }
 }
 
 /// One line of a batch. Without a value, it removes the key.
-pub(super) struct Line {
-    pub(super) kind: Kind,
+pub(super) struct BatchLine {
+    pub(super) kind: DocumentKind,
     pub(super) key: Vec<u8>,
     pub(super) value: Option<Vec<u8>>,
 }
@@ -178,37 +178,38 @@ pub(super) struct Counters {
 }
 
 /// A key and its value.
-pub(super) type Pair = (Vec<u8>, Vec<u8>);
+pub(super) type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// The store, which is reopened after a failure.
 pub(super) struct Store {
     /// `None` while it is being reopened.
-    opened: RwLock<Option<Opened>>,
+    opened: RwLock<Option<OpenStore>>,
     dir: PathBuf,
     reserve: AtomicU64,
     gate: Mutex<Counters>,
-    watch: Mutex<Watch>,
+    watch: Mutex<StoreHealth>,
     on_change: Condvar,
 }
 
 /// The condition that the reopening thread waits for.
 #[derive(Default)]
-struct Watch {
+struct StoreHealth {
     /// Something failed since the store was opened. sled then refuses everything.
     failed: bool,
     /// The record is being closed.
     closing: bool,
 }
 
-struct Opened {
+struct OpenStore {
     db: sled::Db,
     trees: Vec<sled::Tree>,
     log: File,
 }
 
-impl Opened {
+impl OpenStore {
     fn new(db: sled::Db, dir: &Path) -> Result<Self, RecordError> {
-        let opened: Result<Vec<_>, _> = Kind::ALL.iter().map(|kind| db.open_tree(kind.name())).collect();
+        let opened: Result<Vec<_>, _> =
+            DocumentKind::ALL.iter().map(|kind| db.open_tree(kind.name())).collect();
         let trees = opened.map_err(|error| failed("opening", error))?;
         let log = File::open(dir.join("db")).map_err(|error| failed_io("opening", error))?;
         Ok(Self { db, trees, log })
@@ -219,7 +220,7 @@ impl Store {
     /// `dir` is the folder of sled's files. Everything in `db` was found readable before.
     pub(super) fn new(db: sled::Db, dir: &Path, reserve: u64) -> Result<Self, RecordError> {
         Ok(Self {
-            opened: RwLock::new(Some(Opened::new(db, dir)?)),
+            opened: RwLock::new(Some(OpenStore::new(db, dir)?)),
             dir: dir.to_owned(),
             reserve: reserve.into(),
             gate: Mutex::default(),
@@ -236,7 +237,7 @@ impl Store {
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         // Close the old one first: sled locks its files.
         *opened = None;
-        *opened = Some(Opened::new(open()?, &self.dir)?);
+        *opened = Some(OpenStore::new(open()?, &self.dir)?);
         self.watch().failed = false;
         Ok(())
     }
@@ -271,7 +272,7 @@ impl Store {
         self.on_change.notify_all();
     }
 
-    fn watch(&self) -> MutexGuard<'_, Watch> {
+    fn watch(&self) -> MutexGuard<'_, StoreHealth> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -280,7 +281,7 @@ impl Store {
         failed(doing, error)
     }
 
-    fn opened(&self) -> RwLockReadGuard<'_, Option<Opened>> {
+    fn opened(&self) -> RwLockReadGuard<'_, Option<OpenStore>> {
         self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -290,7 +291,7 @@ impl Store {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+    pub(super) fn get(&self, kind: DocumentKind, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
         let found = self.tree(kind)?.get(key).map_err(|error| self.noted("reading", error))?;
         Ok(found.map(|value| value.to_vec()))
     }
@@ -298,7 +299,7 @@ impl Store {
     /// The document under `key`; an error names it with `what`.
     pub(super) fn document<T: DeserializeOwned>(
         &self,
-        kind: Kind,
+        kind: DocumentKind,
         key: &[u8],
         what: impl FnOnce() -> String,
     ) -> Result<Option<T>, RecordError> {
@@ -307,7 +308,7 @@ impl Store {
     }
 
     /// Keys that begin with `prefix` and their values, in order; iterates from either end.
-    pub(super) fn pairs(&self, kind: Kind, prefix: &[u8]) -> Pairs {
+    pub(super) fn pairs(&self, kind: DocumentKind, prefix: &[u8]) -> Pairs {
         match self.tree(kind) {
             Ok(tree) => Pairs { pairs: Some(tree.scan_prefix(prefix)), failed: false },
             Err(_) => Pairs { pairs: None, failed: false },
@@ -315,7 +316,7 @@ impl Store {
     }
 
     /// Writes all of `lines` or none. They are on disk only after [`Store::flush`].
-    pub(super) fn write(&self, lines: &[Line]) -> Result<(), RecordError> {
+    pub(super) fn write(&self, lines: &[BatchLine]) -> Result<(), RecordError> {
         self.make_sure_of_space()?;
         let opened = self.opened();
         let opened = opened.as_ref().ok_or_else(closed)?;
@@ -336,7 +337,7 @@ impl Store {
 
     /// Flushes everything written so far. The kinds of `lines` decide whether it must survive a loss of
     /// power.
-    pub(super) fn flush(&self, lines: &[Line]) -> Result<(), RecordError> {
+    pub(super) fn flush(&self, lines: &[BatchLine]) -> Result<(), RecordError> {
         let opened = self.opened();
         let opened = opened.as_ref().ok_or_else(closed)?;
         opened.db.flush().map_err(|error| self.noted("writing", error))?;
@@ -359,7 +360,7 @@ impl Store {
         self.reserve.store(u64::MAX, Relaxed);
     }
 
-    fn tree(&self, kind: Kind) -> Result<sled::Tree, RecordError> {
+    fn tree(&self, kind: DocumentKind) -> Result<sled::Tree, RecordError> {
         let opened = self.opened();
         Ok(opened.as_ref().ok_or_else(closed)?.trees[kind as usize].clone())
     }
@@ -393,7 +394,7 @@ impl Pairs {
     fn step(
         &mut self,
         next: impl FnOnce(&mut sled::Iter) -> Option<sled::Result<(sled::IVec, sled::IVec)>>,
-    ) -> Option<Result<Pair, RecordError>> {
+    ) -> Option<Result<KeyValue, RecordError>> {
         if self.failed {
             return None;
         }
@@ -405,7 +406,7 @@ impl Pairs {
         Some(self.checked(pair))
     }
 
-    fn checked(&mut self, pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Pair, RecordError> {
+    fn checked(&mut self, pair: sled::Result<(sled::IVec, sled::IVec)>) -> Result<KeyValue, RecordError> {
         self.failed = pair.is_err();
         let (key, value) = pair.map_err(|error| failed("reading", error))?;
         Ok((key.to_vec(), value.to_vec()))
@@ -413,7 +414,7 @@ impl Pairs {
 }
 
 impl Iterator for Pairs {
-    type Item = Result<Pair, RecordError>;
+    type Item = Result<KeyValue, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step(sled::Iter::next)

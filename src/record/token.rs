@@ -13,12 +13,12 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
 use super::draft::Draft;
-use super::error::{Cause, RecordError};
+use super::error::{BoxedCause, RecordError};
 use super::keys;
 use super::reader::documents;
-use super::shared::Shared;
-use super::store::{Kind, Store};
-use crate::model::access::{Deed, Role, Token};
+use super::shared::RecordInner;
+use super::store::{DocumentKind, Store};
+use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::credential::Credential;
 use crate::model::name::{TokenId, TokenName};
 use crate::model::time::Timestamp;
@@ -30,14 +30,14 @@ const USE_NOTED_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// A token as stored.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredToken {
     #[serde(flatten)]
     pub(super) token: Token,
     /// The SHA-256 of its text, in hexadecimal digits.
     hash: String,
 }
 
-impl Kept {
+impl StoredToken {
     fn has_hash(&self, hash: &[u8]) -> bool {
         // Both are hashes, so the length of a common prefix reveals nothing about the token. Comparing in
         // constant time costs nothing, though.
@@ -64,7 +64,7 @@ pub enum TokenError {
     NameTaken(TokenName),
     /// The system has no random numbers.
     #[error("the system returned no random numbers")]
-    NoRandomness(#[source] Cause),
+    NoRandomness(#[source] BoxedCause),
     /// The store failed.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -73,7 +73,7 @@ pub enum TokenError {
 /// Creates and revokes tokens. Every method returns once the write is on disk.
 #[derive(Clone)]
 pub struct TokenWriter {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 impl TokenWriter {
@@ -81,12 +81,16 @@ impl TokenWriter {
     ///
     /// # Errors
     /// Returns [`TokenError`] if no token was created.
-    pub async fn create(&self, new: NewToken, created: Deed) -> Result<(Token, Credential), TokenError> {
+    pub async fn create(
+        &self,
+        new: NewToken,
+        created: AuditStamp,
+    ) -> Result<(Token, Credential), TokenError> {
         let (id, secret) = random()?;
         let credential = Credential::new(id.clone(), secret);
         let NewToken { name, role, expires } = new;
         let token = Token { id, name, role, created, expires, used: None, revoked: None };
-        let kept = Kept { token: token.clone(), hash: hex::encode(credential.hash()) };
+        let kept = StoredToken { token: token.clone(), hash: hex::encode(credential.hash()) };
         self.write(move |draft| put_new(draft, &kept)).await?;
         Ok((token, credential))
     }
@@ -96,7 +100,7 @@ impl TokenWriter {
     ///
     /// # Errors
     /// Returns [`RecordError`] if nothing was revoked.
-    pub async fn revoke(&self, id: &TokenId, revoked: Deed) -> Result<Option<Token>, RecordError> {
+    pub async fn revoke(&self, id: &TokenId, revoked: AuditStamp) -> Result<Option<Token>, RecordError> {
         let id = id.clone();
         let work = move |draft: &mut Draft<'_>| {
             let Some(mut kept) = kept(draft.store(), &id)? else { return Ok(None) };
@@ -118,7 +122,7 @@ impl TokenWriter {
         let work = move |draft: &mut Draft<'_>| {
             let is_known = kept(draft.store(), &id)?.is_some();
             if is_known && is_news(last_use(draft.store(), &id)?, at) {
-                draft.put_bytes(Kind::TokenUses, key(&id), at.as_millis().to_be_bytes().to_vec());
+                draft.put_bytes(DocumentKind::TokenUses, key(&id), at.as_millis().to_be_bytes().to_vec());
             }
             Ok(())
         };
@@ -143,7 +147,7 @@ impl TokenWriter {
 /// Reads and verifies tokens.
 #[derive(Clone)]
 pub struct TokenReader {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RecordInner>,
 }
 
 impl TokenReader {
@@ -153,7 +157,7 @@ impl TokenReader {
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn all(&self) -> Result<Vec<Token>, RecordError> {
         let mut all = Vec::new();
-        for kept in documents::<Kept>(&self.shared.store, Kind::Tokens, b"") {
+        for kept in documents::<StoredToken>(&self.shared.store, DocumentKind::Tokens, b"") {
             all.push(self.with_use(kept?.token)?);
         }
         all.sort_by(|one, other| (one.created.at, &one.id).cmp(&(other.created.at, &other.id)));
@@ -206,20 +210,20 @@ fn random() -> Result<(TokenId, [u8; 32]), TokenError> {
     Ok((id, secret))
 }
 
-pub(super) fn no_randomness(error: impl Into<Cause>) -> TokenError {
+pub(super) fn no_randomness(error: impl Into<BoxedCause>) -> TokenError {
     TokenError::NoRandomness(error.into())
 }
 
-fn put_new(draft: &mut Draft<'_>, new: &Kept) -> Result<(), TokenError> {
+fn put_new(draft: &mut Draft<'_>, new: &StoredToken) -> Result<(), TokenError> {
     let now = new.token.created.at;
-    for old in documents::<Kept>(draft.store(), Kind::Tokens, b"") {
+    for old in documents::<StoredToken>(draft.store(), DocumentKind::Tokens, b"") {
         let old = old?.token;
         if old.is_in_force(now) && old.name == new.token.name {
             return Err(TokenError::NameTaken(old.name));
         }
         if is_forgotten(&old, now) {
-            draft.remove(Kind::Tokens, key(&old.id));
-            draft.remove(Kind::TokenUses, key(&old.id));
+            draft.remove(DocumentKind::Tokens, key(&old.id));
+            draft.remove(DocumentKind::TokenUses, key(&old.id));
         }
     }
     Ok(put(draft, new)?)
@@ -232,16 +236,16 @@ fn is_forgotten(token: &Token, now: Timestamp) -> bool {
     ended.is_some_and(|ended| now.since(ended) > LISTED_FOR)
 }
 
-fn put(draft: &mut Draft<'_>, kept: &Kept) -> Result<(), RecordError> {
-    draft.put(Kind::Tokens, key(&kept.token.id), kept)
+fn put(draft: &mut Draft<'_>, kept: &StoredToken) -> Result<(), RecordError> {
+    draft.put(DocumentKind::Tokens, key(&kept.token.id), kept)
 }
 
-fn kept(store: &Store, id: &TokenId) -> Result<Option<Kept>, RecordError> {
-    store.document(Kind::Tokens, &key(id), || format!("token {id}"))
+fn kept(store: &Store, id: &TokenId) -> Result<Option<StoredToken>, RecordError> {
+    store.document(DocumentKind::Tokens, &key(id), || format!("token {id}"))
 }
 
 fn last_use(store: &Store, id: &TokenId) -> Result<Option<Timestamp>, RecordError> {
-    let found = store.get(Kind::TokenUses, &key(id))?;
+    let found = store.get(DocumentKind::TokenUses, &key(id))?;
     Ok(found.as_deref().and_then(keys::number).map(Timestamp::from_millis))
 }
 

@@ -9,12 +9,12 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use super::challenge::{self, Challenge};
-use super::connect::{self, Answer};
+use super::connect::{self, RegistryResponse};
 use super::error::RegistryError;
 use super::keyring::{Credentials, Keyring};
 use super::platforms;
 use super::retry_after;
-use super::token::{self, TokenError};
+use super::token::{self, TokenServiceError};
 use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, TaggedImage};
 use crate::model::spec::RegistryAccess;
@@ -34,11 +34,11 @@ pub(super) const REDIRECTS: usize = 3;
 
 /// Queries registries.
 #[derive(Clone, Debug, Default)]
-pub struct Client {
+pub struct RegistryClient {
     keyring: Keyring,
 }
 
-impl Client {
+impl RegistryClient {
     /// Creates a client that finds its credentials in `keyring`.
     pub fn new(keyring: Keyring) -> Self {
         Self { keyring }
@@ -89,7 +89,7 @@ impl Client {
         digest: &Digest,
         access: &RegistryAccess,
     ) -> Result<Vec<String>, RegistryError> {
-        let question = Question { repository, reference: digest.as_str() };
+        let question = ManifestQuery { repository, reference: digest.as_str() };
         let ask = async {
             let credentials = self.keyring.credentials(repository.host(), access).await;
             let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
@@ -107,7 +107,7 @@ impl Client {
         reference: &str,
         access: &RegistryAccess,
     ) -> Result<Digest, RegistryError> {
-        let question = Question { repository, reference };
+        let question = ManifestQuery { repository, reference };
         match tokio::time::timeout(DEADLINE, self.manifest(&question, access)).await {
             Ok(answer) => answer,
             Err(_) => Err(question.late()),
@@ -116,7 +116,7 @@ impl Client {
 
     async fn manifest(
         &self,
-        question: &Question<'_>,
+        question: &ManifestQuery<'_>,
         access: &RegistryAccess,
     ) -> Result<Digest, RegistryError> {
         let host = question.repository.host();
@@ -141,20 +141,20 @@ impl Client {
 }
 
 /// A query for a manifest.
-pub(super) struct Question<'a> {
+pub(super) struct ManifestQuery<'a> {
     pub(super) repository: &'a ImageRepository,
     /// A tag or digest.
     pub(super) reference: &'a str,
 }
 
-impl Question<'_> {
+impl ManifestQuery<'_> {
     /// The answer, if the manifest exists.
     async fn ask(
         &self,
         method: Method,
         access: &RegistryAccess,
         credentials: Option<&Credentials>,
-    ) -> Result<Answer, RegistryError> {
+    ) -> Result<RegistryResponse, RegistryError> {
         let (address, mut answer) = self.first(&method, access).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             let proof = self.proof(&answer, credentials).await?;
@@ -172,7 +172,11 @@ impl Question<'_> {
 
     /// The first answer, and the address that gave it. This host's own registries may use TLS or not, and
     /// nothing declares which: a TLS server answers a plain request with 400.
-    async fn first(&self, method: &Method, access: &RegistryAccess) -> Result<(Uri, Answer), RegistryError> {
+    async fn first(
+        &self,
+        method: &Method,
+        access: &RegistryAccess,
+    ) -> Result<(Uri, RegistryResponse), RegistryError> {
         let is_plain = access.plain_http || self.repository.host().is_loopback();
         if is_plain {
             let address = self.address("http", &self.manifest_part())?;
@@ -206,7 +210,7 @@ impl Question<'_> {
         method: &Method,
         address: Uri,
         proof: Option<HeaderValue>,
-    ) -> Result<Answer, RegistryError> {
+    ) -> Result<RegistryResponse, RegistryError> {
         let mut from: Option<Allowed> = None;
         let (mut address, mut proof) = (address, proof);
         for _ in 0..=REDIRECTS {
@@ -227,7 +231,7 @@ impl Question<'_> {
 
     pub(super) async fn proof(
         &self,
-        refused: &Answer,
+        refused: &RegistryResponse,
         credentials: Option<&Credentials>,
     ) -> Result<HeaderValue, RegistryError> {
         let nothing = || self.denied("it requires credentials, and none are configured".to_owned());
@@ -239,8 +243,8 @@ impl Question<'_> {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository.path()));
                 let bearer = token::bearer(&realm, service.as_deref(), &scope, credentials, refused.reach);
                 bearer.await.map_err(|error| match error {
-                    TokenError::Unavailable(why, retry_after) => self.put_off(why, retry_after),
-                    TokenError::Denied(why) => self.denied(why),
+                    TokenServiceError::Unavailable(why, retry_after) => self.put_off(why, retry_after),
+                    TokenServiceError::Denied(why) => self.denied(why),
                 })
             }
             (Some(Challenge::Basic), _) => Err(nothing()),
@@ -249,7 +253,7 @@ impl Question<'_> {
     }
 
     /// The digest in the registry's header.
-    fn told(&self, answer: &Answer) -> Result<Option<Digest>, RegistryError> {
+    fn told(&self, answer: &RegistryResponse) -> Result<Option<Digest>, RegistryError> {
         let Some(told) = answer.headers.get(DIGEST) else { return Ok(None) };
         let digest = told.to_str().ok().and_then(|text| Digest::new(text).ok());
         digest.map(Some).ok_or_else(|| self.unavailable("it reports an invalid digest".to_owned()))

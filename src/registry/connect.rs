@@ -16,7 +16,7 @@ const LONGEST_ANSWER: usize = 4 << 20;
 const CERTIFICATES: &str = "/etc/docker/certs.d";
 
 /// A complete answer.
-pub(super) struct Answer {
+pub(super) struct RegistryResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -28,10 +28,13 @@ pub(super) struct Answer {
 ///
 /// # Errors
 /// Returns the failure, as a clause.
-pub(super) async fn ask(request: Request<Full<Bytes>>, from: Option<Allowed>) -> Result<Answer, String> {
+pub(super) async fn ask(
+    request: Request<Full<Bytes>>,
+    from: Option<Allowed>,
+) -> Result<RegistryResponse, String> {
     let (reach, response) = open(request, from).await?;
     let answer = outbound::read(response, LONGEST_ANSWER).await.map_err(|error| error.to_string())?;
-    Ok(Answer { status: answer.status, headers: answer.headers, body: answer.body, reach })
+    Ok(RegistryResponse { status: answer.status, headers: answer.headers, body: answer.body, reach })
 }
 
 /// Sends `request` to the host of its URL. The caller reads the answer's body as it arrives. `from` limits the

@@ -2,7 +2,7 @@
 //!
 //! Images themselves move between engine and registry. abide only sends small queries: which digest does a
 //! tag have, and does a digest still exist. [`Keyring`] finds the credentials in the manifest or in Docker's
-//! own configuration; [`Client`] sends the queries.
+//! own configuration; [`RegistryClient`] sends the queries.
 
 pub(crate) mod challenge;
 pub(crate) mod client;
@@ -17,7 +17,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
+pub use client::RegistryClient;
 pub use error::RegistryError;
 pub use keyring::{Credentials, Keyring, KeyringError};
-pub use pass::Wanted;
+pub use pass::RegistryRequest;

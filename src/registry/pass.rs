@@ -6,8 +6,8 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
-use super::client::{Client, DEADLINE, Question, REDIRECTS, redirect};
-use super::connect::{self, Answer};
+use super::client::{DEADLINE, ManifestQuery, REDIRECTS, RegistryClient, redirect};
+use super::connect::{self, RegistryResponse};
 use super::error::RegistryError;
 use crate::model::reference::ImageRepository;
 use crate::model::spec::RegistryAccess;
@@ -18,7 +18,7 @@ const PASSED: [hyper::header::HeaderName; 2] = [ACCEPT, RANGE];
 
 /// One request for a part of a repository.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct RegistryRequest {
     /// `GET` or `HEAD`.
     pub method: Method,
     /// The repository.
@@ -29,7 +29,7 @@ pub struct Wanted {
     pub headers: HeaderMap,
 }
 
-impl Client {
+impl RegistryClient {
     /// Sends `wanted`, with credentials if the registry requires them, and follows redirects. The registry
     /// must begin its answer within 15 s. The body arrives as fast as it is read.
     ///
@@ -37,10 +37,10 @@ impl Client {
     /// Returns [`RegistryError`] if the registry gives no answer. A negative answer is not an error.
     pub async fn pass(
         &self,
-        wanted: &Wanted,
+        wanted: &RegistryRequest,
         access: &RegistryAccess,
     ) -> Result<Response<Incoming>, RegistryError> {
-        let question = Question { repository: &wanted.repository, reference: &wanted.part };
+        let question = ManifestQuery { repository: &wanted.repository, reference: &wanted.part };
         match tokio::time::timeout(DEADLINE, self.passed(wanted, &question, access)).await {
             Ok(answer) => answer,
             Err(_) => Err(question.unavailable("it sent an empty response".to_owned())),
@@ -49,8 +49,8 @@ impl Client {
 
     async fn passed(
         &self,
-        wanted: &Wanted,
-        question: &Question<'_>,
+        wanted: &RegistryRequest,
+        question: &ManifestQuery<'_>,
         access: &RegistryAccess,
     ) -> Result<Response<Incoming>, RegistryError> {
         let (address, reach, answer) = first(wanted, question, access).await?;
@@ -60,7 +60,7 @@ impl Client {
         let credentials = self.keyring().credentials(wanted.repository.host(), access).await;
         let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
         let headers = answer.headers().clone();
-        let refused = Answer { status: answer.status(), headers, body: Bytes::new(), reach };
+        let refused = RegistryResponse { status: answer.status(), headers, body: Bytes::new(), reach };
         let proof = question.proof(&refused, credentials.as_ref()).await?;
         send(wanted, question, address, Some(proof)).await.map(|(_, answer)| answer)
     }
@@ -68,8 +68,8 @@ impl Client {
 
 /// The first answer, and the address that gave it, as for abide's own queries.
 async fn first(
-    wanted: &Wanted,
-    question: &Question<'_>,
+    wanted: &RegistryRequest,
+    question: &ManifestQuery<'_>,
     access: &RegistryAccess,
 ) -> Result<(Uri, Allowed, Response<Incoming>), RegistryError> {
     if access.plain_http || wanted.repository.host().is_loopback() {
@@ -87,8 +87,8 @@ async fn first(
 /// Sends the request and follows redirects. Redirected requests have no credentials, because those are for
 /// this host only.
 async fn send(
-    wanted: &Wanted,
-    question: &Question<'_>,
+    wanted: &RegistryRequest,
+    question: &ManifestQuery<'_>,
     mut address: Uri,
     mut proof: Option<HeaderValue>,
 ) -> Result<(Allowed, Response<Incoming>), RegistryError> {

@@ -5,11 +5,11 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Index {
     #[serde(default)]
-    manifests: Vec<Entry>,
+    manifests: Vec<IndexEntry>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct IndexEntry {
     platform: Option<Platform>,
 }
 

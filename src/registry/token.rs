@@ -18,7 +18,7 @@ use crate::outbound::{AGENT, Allowed, shown};
 
 /// The reason why no token was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum TokenError {
+pub(super) enum TokenServiceError {
     /// The token service does not answer. It may have sent a `Retry-After`.
     Unavailable(String, Option<Duration>),
     /// The token service refuses to issue a token.
@@ -26,7 +26,7 @@ pub(super) enum TokenError {
 }
 
 #[derive(Deserialize)]
-struct Given {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
 }
@@ -44,26 +44,29 @@ pub(super) async fn bearer(
     scope: &str,
     credentials: Option<&Credentials>,
     from: Allowed,
-) -> Result<HeaderValue, TokenError> {
-    let denied = TokenError::Denied;
+) -> Result<HeaderValue, TokenServiceError> {
+    let denied = TokenServiceError::Denied;
     let realm: Uri = realm.parse().map_err(|_| denied("its token service has no address".to_owned()))?;
     let request = request(&realm, service, scope, credentials);
     let request = request.ok_or_else(|| denied("cannot query its token service".to_owned()))?;
     let shown = shown(&realm);
     let put_off = |why: String, retry_after| {
-        TokenError::Unavailable(format!("its token service {shown}: {why}"), retry_after)
+        TokenServiceError::Unavailable(format!("its token service {shown}: {why}"), retry_after)
     };
     let at_service = |why: String| put_off(why, None);
     let answer = connect::ask(request, Some(from)).await.map_err(at_service)?;
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-            return Err(TokenError::Denied(format!("its token service {shown} answered {}", answer.status)));
+            return Err(TokenServiceError::Denied(format!(
+                "its token service {shown} answered {}",
+                answer.status
+            )));
         }
         status => return Err(put_off(format!("it answered {status}"), retry_after::read(&answer.headers))),
     }
     // The parser's message would repeat secrets.
-    let given: Given = serde_json::from_slice(&answer.body)
+    let given: TokenResponse = serde_json::from_slice(&answer.body)
         .map_err(|_| at_service("its response has no token".to_owned()))?;
     let token = given.token.or(given.access_token).filter(|token| !token.is_empty());
     token

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::error::SourceError;
-use super::mirror::Mirror;
+use super::mirror::GitMirror;
 use crate::model::name::{BranchName, CommitId};
 
 /// The maximum number of compared entries. Two commits that differ in more, even if only in empty
@@ -14,12 +14,12 @@ const MOST_ENTRIES: usize = 500_000;
 /// The maximum duration of a comparison. Two commits of one repository differ little.
 const LONGEST: Duration = Duration::from_secs(30);
 
-impl Mirror {
+impl GitMirror {
     /// Whether a path that `counts` differs between `from` and `to`, the head of `branch`. If the mirror no
     /// longer has `from`, every path counts as different.
     ///
     /// # Errors
-    /// Returns the errors of [`Mirror::ensure`], and [`SourceError`] if the two cannot be compared.
+    /// Returns the errors of [`GitMirror::ensure`], and [`SourceError`] if the two cannot be compared.
     pub async fn touches(
         &self,
         from: &CommitId,

@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 
 use super::error::SourceError;
-use super::remote::Login;
+use super::remote::GitLogin;
 use super::remote::Remote;
-use crate::model::remote_url::Transport;
+use crate::model::remote_url::GitTransport;
 
 /// The maximum standard output that is collected, in bytes: a listing of some 800,000 branches.
 const LONGEST_OUTPUT: usize = 64 << 20;
@@ -190,7 +190,7 @@ impl Git {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.command.kill_on_drop(true).process_group(0);
         let child = self.command.spawn().map_err(SourceError::NoGit)?;
-        let group = Group::of(&child);
+        let group = GitProcessGroup::of(&child);
         let ended = tokio::time::timeout(self.limit, watch(child, group, sink)).await;
         let Ok(ended) = ended else { return Err(self.timed_out()) };
         let ended = ended.map_err(SourceError::io("read the output of git"))?;
@@ -258,11 +258,11 @@ fn settings_for(remote: &Remote) -> Vec<(String, String)> {
         settings.push((format!("fsck.{flaw}"), "ignore".to_owned()));
     }
     let allowed: &[&str] = match remote.url.transport {
-        Transport::Https => &["https"],
+        GitTransport::Https => &["https"],
         // A server may redirect from http to https, but never back.
-        Transport::Http => &["http", "https"],
-        Transport::Ssh => &["ssh"],
-        Transport::File => &["file"],
+        GitTransport::Http => &["http", "https"],
+        GitTransport::Ssh => &["ssh"],
+        GitTransport::File => &["file"],
     };
     settings.extend(allowed.iter().map(|t| (format!("protocol.{t}.allow"), "always".to_owned())));
     settings.push((format!("remote.{}.url", Git::REMOTE), remote.url.git.clone()));
@@ -285,9 +285,9 @@ fn pass_settings(command: &mut Command, settings: &[(String, String)]) {
 
 /// The process group of a call. Git starts helpers (remote-https, index-pack, ssh) that would outlive it.
 /// Dropping this ends them all.
-struct Group(Option<Pid>);
+struct GitProcessGroup(Option<Pid>);
 
-impl Group {
+impl GitProcessGroup {
     fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
     }
@@ -306,20 +306,20 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for GitProcessGroup {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-struct Ended {
+struct GitExit {
     status: ExitStatus,
     stopped: bool,
     stderr: Vec<u8>,
 }
 
 /// Reads both pipes until git ends, or until `sink` stops it.
-async fn watch<S>(mut child: Child, group: Group, sink: S) -> io::Result<Ended>
+async fn watch<S>(mut child: Child, group: GitProcessGroup, sink: S) -> io::Result<GitExit>
 where
     S: FnMut(&[u8]) -> ControlFlow<()> + Send,
 {
@@ -344,7 +344,7 @@ where
         }
     };
     group.release();
-    Ok(Ended { status, stopped, stderr: tail })
+    Ok(GitExit { status, stopped, stderr: tail })
 }
 
 /// The reason why a pipe is no longer read.
@@ -384,7 +384,7 @@ fn keep_tail(tail: &mut Vec<u8>, chunk: &[u8]) -> ControlFlow<()> {
 }
 
 /// Git's standard error as one line for people: no control characters, no credentials.
-fn readable(stderr: &[u8], login: Option<&Login>) -> String {
+fn readable(stderr: &[u8], login: Option<&GitLogin>) -> String {
     const LONGEST: usize = 600;
     // The first word may be the rest of a truncated URL, which would no longer be recognized as one.
     let whole = match stderr.iter().position(u8::is_ascii_whitespace) {
@@ -437,7 +437,8 @@ mod tests {
 
     #[test]
     fn a_password_is_taken_out_even_where_it_stands_alone() {
-        let login = Login { user: "u".to_owned(), password: crate::model::container::Secret::new("canary") };
+        let login =
+            GitLogin { user: "u".to_owned(), password: crate::model::container::Secret::new("canary") };
         let line = readable(b"remote: bad login canary", Some(&login));
         assert_eq!(line, "remote: bad login [redacted]");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::error::SourceError;
 use super::git::Git;
 use super::layout::{in_background, settle};
-use super::mirror::Mirror;
+use super::mirror::GitMirror;
 use super::remote::Remote;
 use crate::model::name::{BranchName, CommitId};
 use crate::model::time::Timestamp;
@@ -13,7 +13,7 @@ use crate::model::time::Timestamp;
 /// The maximum number of tags that are copied: the newest ones.
 const MOST_TAGS: &str = "--count=1000";
 
-impl Mirror {
+impl GitMirror {
     /// Makes `tree/.git` a repository with the history of `commit` as the head of `branch`, and with the tags
     /// in that history. It has no remote, so neither a URL nor a credential gets into an image. Returns each
     /// tag with its object.

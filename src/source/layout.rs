@@ -18,8 +18,8 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::commit::Summary;
 use super::error::SourceError;
-use super::listing::Listing;
-use super::mirror::{Mirror, SCRATCH_PREFIX};
+use super::listing::TreeListing;
+use super::mirror::{GitMirror, SCRATCH_PREFIX};
 use super::submodules::Gitlink;
 use crate::model::name::CommitId;
 use crate::model::time::Timestamp;
@@ -51,7 +51,7 @@ pub struct Tree {
     pub author: String,
 }
 
-impl Mirror {
+impl GitMirror {
     /// Writes the tree of `commit` into `into`, which must be missing or empty. The commit is fetched first
     /// if the mirror does not have it. Files have mode 0644 or 0755 and the commit's time, independent of the
     /// user and the moment, so that Docker's cache stays valid. After an error (or if the future is dropped),
@@ -59,7 +59,7 @@ impl Mirror {
     ///
     /// # Errors
     /// Returns [`SourceError::TooLarge`] and [`SourceError::Unusable`] before anything is written,
-    /// [`SourceError::NotEmpty`], and all errors of [`Mirror::ensure`].
+    /// [`SourceError::NotEmpty`], and all errors of [`GitMirror::ensure`].
     pub async fn lay_out(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
         if self.lfs {
             self.require_lfs().await?;
@@ -113,7 +113,7 @@ impl Mirror {
     }
 
     async fn judge(&self, commit: &CommitId, into: &Path) -> Result<Vec<Gitlink>, SourceError> {
-        let mut listing = Listing::new(self.limits, into.as_os_str().len());
+        let mut listing = TreeListing::new(self.limits, into.as_os_str().len());
         // With the directories: git walks those that hold nothing as well, and must not do so unseen.
         let list =
             self.git("list a tree").args(["ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit.as_str()]);

@@ -5,13 +5,13 @@
 
 use super::error::SourceError;
 use super::git::Git;
-use super::mirror::Mirror;
-use crate::model::remote_url::{RemoteUrl, Transport};
+use super::mirror::GitMirror;
+use crate::model::remote_url::{GitTransport, RemoteUrl};
 
 /// The maximum size in bytes of fetched files that are kept for the next build.
 const KEPT: u64 = 4 << 30;
 
-impl Mirror {
+impl GitMirror {
     /// Reports that `git-lfs` is not installed. Git itself only reports an error about the first file.
     pub(super) async fn require_lfs(&self) -> Result<(), SourceError> {
         let version = Git::new("check for git-lfs", &self.remote).args(["lfs", "version"]).run().await?;
@@ -51,10 +51,10 @@ impl Mirror {
 fn endpoint(url: &RemoteUrl) -> String {
     let git = url.git.trim_end_matches('/');
     match url.transport {
-        Transport::Https | Transport::Http if git.ends_with(".git") => format!("{git}/info/lfs"),
-        Transport::Https | Transport::Http => format!("{git}.git/info/lfs"),
-        Transport::File if git.starts_with('/') => format!("file://{git}"),
-        Transport::Ssh | Transport::File => git.to_owned(),
+        GitTransport::Https | GitTransport::Http if git.ends_with(".git") => format!("{git}/info/lfs"),
+        GitTransport::Https | GitTransport::Http => format!("{git}.git/info/lfs"),
+        GitTransport::File if git.starts_with('/') => format!("file://{git}"),
+        GitTransport::Ssh | GitTransport::File => git.to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::model::name::CommitId;
 
 /// The maximum size of a tree. A few kilobytes of packed objects can describe a billion files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TreeLimits {
     /// Files, links and submodules (default 200,000).
     pub files: u64,
     /// Directories (default 200,000). Git walks those that hold nothing as well.
@@ -20,7 +20,7 @@ pub struct Limits {
     pub depth: usize,
 }
 
-impl Default for Limits {
+impl Default for TreeLimits {
     fn default() -> Self {
         Self { files: 200_000, directories: 200_000, bytes: 4 << 30, depth: 128 }
     }
@@ -34,28 +34,28 @@ const NAME_MAX: usize = 255;
 
 /// The reason why a tree is rejected.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum TreeRejection {
     TooLarge(u64, &'static str),
     Unusable(String, &'static str),
 }
 
 /// Parses the output of `git ls-tree -r -t -l -z` as it arrives.
 #[derive(Debug)]
-pub(super) struct Listing {
-    limits: Limits,
+pub(super) struct TreeListing {
+    limits: TreeLimits,
     /// The length in bytes of the path of the target directory.
     prefix: usize,
     pending: Vec<u8>,
     files: u64,
     directories: u64,
     bytes: u64,
-    verdict: Option<Verdict>,
+    verdict: Option<TreeRejection>,
     /// Submodules: commits of other repositories.
     pub(super) gitlinks: Vec<Gitlink>,
 }
 
-impl Listing {
-    pub(super) fn new(limits: Limits, prefix: usize) -> Self {
+impl TreeListing {
+    pub(super) fn new(limits: TreeLimits, prefix: usize) -> Self {
         let (pending, gitlinks) = (Vec::new(), Vec::new());
         Self { limits, prefix, pending, files: 0, directories: 0, bytes: 0, verdict: None, gitlinks }
     }
@@ -86,13 +86,13 @@ impl Listing {
         let commit = commit.clone();
         match self.verdict {
             None => Ok(()),
-            Some(Verdict::TooLarge(limit, what)) => Err(SourceError::TooLarge { commit, limit, what }),
-            Some(Verdict::Unusable(path, rule)) => Err(SourceError::Unusable { commit, path, rule }),
+            Some(TreeRejection::TooLarge(limit, what)) => Err(SourceError::TooLarge { commit, limit, what }),
+            Some(TreeRejection::Unusable(path, rule)) => Err(SourceError::Unusable { commit, path, rule }),
         }
     }
 
     /// Checks one entry: `mode SP type SP object SP+ size TAB path`.
-    fn judge(&mut self, entry: &[u8]) -> Option<Verdict> {
+    fn judge(&mut self, entry: &[u8]) -> Option<TreeRejection> {
         let tab = entry.iter().position(|b| *b == b'\t')?;
         let (facts, path) = (&entry[..tab], &entry[tab + 1..]);
         let mut facts = facts.split(|b| *b == b' ').filter(|fact| !fact.is_empty());
@@ -100,7 +100,7 @@ impl Listing {
         if mode == Some(b"040000") {
             self.directories += 1;
             return match self.directories > self.limits.directories {
-                true => Some(Verdict::TooLarge(self.limits.directories, "directories")),
+                true => Some(TreeRejection::TooLarge(self.limits.directories, "directories")),
                 false => self.judge_path(path),
             };
         }
@@ -114,10 +114,10 @@ impl Listing {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
         if self.files > self.limits.files {
-            return Some(Verdict::TooLarge(self.limits.files, "files"));
+            return Some(TreeRejection::TooLarge(self.limits.files, "files"));
         }
         if self.bytes > self.limits.bytes {
-            return Some(Verdict::TooLarge(self.limits.bytes, "bytes"));
+            return Some(TreeRejection::TooLarge(self.limits.bytes, "bytes"));
         }
         if is_link && !(1..PATH_MAX as u64).contains(&size) {
             return Some(unusable(path, "is a link whose target is empty or too long for this host"));
@@ -125,7 +125,7 @@ impl Listing {
         self.judge_path(path)
     }
 
-    fn judge_path(&self, path: &[u8]) -> Option<Verdict> {
+    fn judge_path(&self, path: &[u8]) -> Option<TreeRejection> {
         let mut depth = 0;
         for name in path.split(|b| *b == b'/') {
             depth += 1;
@@ -137,15 +137,15 @@ impl Listing {
             }
         }
         if depth > self.limits.depth {
-            return Some(Verdict::TooLarge(self.limits.depth as u64, "directories one within another"));
+            return Some(TreeRejection::TooLarge(self.limits.depth as u64, "directories one within another"));
         }
         // Plus one for the slash between the two.
         (self.prefix + 1 + path.len() >= PATH_MAX).then(|| unusable(path, "is too long for this host"))
     }
 }
 
-fn unusable(path: &[u8], rule: &'static str) -> Verdict {
-    Verdict::Unusable(shown(&String::from_utf8_lossy(path)), rule)
+fn unusable(path: &[u8], rule: &'static str) -> TreeRejection {
+    TreeRejection::Unusable(shown(&String::from_utf8_lossy(path)), rule)
 }
 
 #[cfg(test)]
@@ -156,8 +156,8 @@ mod tests {
         format!("{mode} blob {} {size:>7}\t{path}\0", "a".repeat(40))
     }
 
-    fn judged(limits: Limits, listing: &str, piece: usize) -> Option<Verdict> {
-        let mut read = Listing::new(limits, 20);
+    fn judged(limits: TreeLimits, listing: &str, piece: usize) -> Option<TreeRejection> {
+        let mut read = TreeListing::new(limits, 20);
         for chunk in listing.as_bytes().chunks(piece) {
             if read.take(chunk).is_break() {
                 break;
@@ -170,13 +170,13 @@ mod tests {
     fn a_listing_is_judged_the_same_in_whatever_pieces_it_comes() {
         let listing =
             entry("100644", "5", "a\nb") + &entry("160000", "-", "sub") + &entry("100755", "6", "c");
-        let limits = Limits { files: 3, directories: 0, bytes: 11, depth: 1 };
+        let limits = TreeLimits { files: 3, directories: 0, bytes: 11, depth: 1 };
         for piece in 1..listing.len() {
             assert_eq!(judged(limits, &listing, piece), None);
-            let less = Limits { bytes: 10, ..limits };
-            assert_eq!(judged(less, &listing, piece), Some(Verdict::TooLarge(10, "bytes")));
-            let fewer = Limits { files: 2, ..limits };
-            assert_eq!(judged(fewer, &listing, piece), Some(Verdict::TooLarge(2, "files")));
+            let less = TreeLimits { bytes: 10, ..limits };
+            assert_eq!(judged(less, &listing, piece), Some(TreeRejection::TooLarge(10, "bytes")));
+            let fewer = TreeLimits { files: 2, ..limits };
+            assert_eq!(judged(fewer, &listing, piece), Some(TreeRejection::TooLarge(2, "files")));
         }
     }
 
@@ -184,11 +184,11 @@ mod tests {
     fn directories_are_counted_apart_and_bounded_although_they_hold_nothing() {
         let listing =
             entry("040000", "-", "a") + &entry("040000", "-", "a/b") + &entry("100644", "5", "a/b/c");
-        let limits = Limits { files: 1, directories: 2, bytes: 5, depth: 3 };
+        let limits = TreeLimits { files: 1, directories: 2, bytes: 5, depth: 3 };
         for piece in [1, 7, listing.len()] {
             assert_eq!(judged(limits, &listing, piece), None);
-            let fewer = Limits { directories: 1, ..limits };
-            assert_eq!(judged(fewer, &listing, piece), Some(Verdict::TooLarge(1, "directories")));
+            let fewer = TreeLimits { directories: 1, ..limits };
+            assert_eq!(judged(fewer, &listing, piece), Some(TreeRejection::TooLarge(1, "directories")));
         }
         assert!(judged(limits, &entry("040000", "-", "a/../b"), 64).is_some());
     }
@@ -200,18 +200,22 @@ mod tests {
         let deep = "d/".repeat(200) + "x";
         for path in ["../x", "a/../../b", "a//b", "/x", ".git/config", "sub/.GIT/hooks/x", &long, &far, &deep]
         {
-            let limits = Limits { depth: if path == far { 1000 } else { 128 }, ..Limits::default() };
+            let limits = TreeLimits { depth: if path == far { 1000 } else { 128 }, ..TreeLimits::default() };
             assert!(judged(limits, &entry("100644", "1", path), 4096).is_some(), "{path}");
         }
         for path in [".gitignore", ".github/x", "a..b", "...", "git"] {
-            assert_eq!(judged(Limits::default(), &entry("100644", "1", path), 4096), None);
+            assert_eq!(judged(TreeLimits::default(), &entry("100644", "1", path), 4096), None);
         }
     }
 
     #[test]
     fn a_link_needs_a_target_that_fits() {
         for (size, fits) in [("0", false), ("1", true), ("4095", true), ("4096", false)] {
-            assert_eq!(judged(Limits::default(), &entry("120000", size, "l"), 64).is_none(), fits, "{size}");
+            assert_eq!(
+                judged(TreeLimits::default(), &entry("120000", size, "l"), 64).is_none(),
+                fits,
+                "{size}"
+            );
         }
     }
 }

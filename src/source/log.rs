@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::commit::shown;
 use super::error::SourceError;
-use super::mirror::Mirror;
+use super::mirror::GitMirror;
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::name::CommitId;
 use crate::model::time::Timestamp;
@@ -27,7 +27,7 @@ enum Side {
     New,
 }
 
-impl Mirror {
+impl GitMirror {
     /// Returns the commits of `ids` that the mirror has.
     ///
     /// # Errors

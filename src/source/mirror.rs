@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
 use super::git::{Finished, Git};
-use super::listing::Limits;
+use super::listing::TreeLimits;
 use super::remote::Remote;
 use crate::model::name::{BranchName, CommitId};
 
@@ -31,19 +31,19 @@ pub(super) const SCRATCH_PREFIX: &str = "abide-scratch-";
 
 /// A bare repository in its own directory. Each directory must have only one value of this type, or several
 /// that were derived from one: the value ensures that only one operation runs at a time.
-pub struct Mirror {
+pub struct GitMirror {
     pub(super) dir: PathBuf,
     pub(super) remote: Remote,
-    pub(super) limits: Limits,
+    pub(super) limits: TreeLimits,
     /// Whether a checkout fetches files in Git LFS.
     pub(super) lfs: bool,
     turn: Arc<Mutex<()>>,
 }
 
-impl Mirror {
+impl GitMirror {
     /// The mirror of `remote` in `dir`, an absolute path. Nothing is read or created before the first use.
     pub fn open(dir: PathBuf, remote: Remote) -> Self {
-        Self { dir, remote, limits: Limits::default(), lfs: false, turn: Arc::default() }
+        Self { dir, remote, limits: TreeLimits::default(), lfs: false, turn: Arc::default() }
     }
 
     /// The same mirror with another password. Both share one lock.
@@ -55,7 +55,7 @@ impl Mirror {
 
     /// The same mirror with other limits on the trees that it checks out.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
+    pub fn with_limits(self, limits: TreeLimits) -> Self {
         Self { limits, ..self }
     }
 
@@ -85,7 +85,7 @@ impl Mirror {
     /// it does not have is not an ancestor.
     ///
     /// # Errors
-    /// Returns the errors of [`Mirror::ensure`] for `commit`, if the mirror does not have it yet.
+    /// Returns the errors of [`GitMirror::ensure`] for `commit`, if the mirror does not have it yet.
     pub async fn contains(
         &self,
         commit: &CommitId,
@@ -110,7 +110,7 @@ impl Mirror {
         self.turn.lock().await
     }
 
-    /// Does the same as [`Mirror::ensure`] for a caller that holds the lock.
+    /// Does the same as [`GitMirror::ensure`] for a caller that holds the lock.
     pub(super) async fn bring_or_mend(
         &self,
         commit: &CommitId,
@@ -231,7 +231,7 @@ impl Mirror {
     }
 }
 
-impl fmt::Debug for Mirror {
+impl fmt::Debug for GitMirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mirror").field("dir", &self.dir).field("remote", &self.remote).finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@
 //! the transports, credential helpers, ssh agents and LFS that the daemon's user has configured. abide needs
 //! git 2.31 or later.
 //!
-//! A [`Remote`] returns the heads of branches. A [`Mirror`] keeps a bare copy of it on disk and checks out
+//! A [`Remote`] returns the heads of branches. A [`GitMirror`] keeps a bare copy of it on disk and checks out
 //! the tree of one commit as plain files. [`SourceError::is_transient`] distinguishes a permanent failure
 //! ("the commit does not exist") from a temporary one ("nobody answered").
 
@@ -26,7 +26,7 @@ mod tests;
 
 pub use error::SourceError;
 pub use layout::Tree;
-pub use listing::Limits;
-pub use mirror::Mirror;
+pub use listing::TreeLimits;
+pub use mirror::GitMirror;
 pub use remote::{Remote, Timeouts};
 pub use submodules::{Gitlink, Submodules};

@@ -31,7 +31,7 @@ impl Default for Timeouts {
 
 /// The credentials for a remote.
 #[derive(Clone)]
-pub(super) struct Login {
+pub(super) struct GitLogin {
     pub(super) user: String,
     pub(super) password: Secret,
 }
@@ -40,7 +40,7 @@ pub(super) struct Login {
 #[derive(Clone)]
 pub struct Remote {
     pub(super) url: RemoteUrl,
-    pub(super) login: Option<Login>,
+    pub(super) login: Option<GitLogin>,
     pub(super) timeouts: Timeouts,
 }
 
@@ -57,7 +57,7 @@ impl Remote {
     /// The same remote with a name and a password for its host. Only HTTP uses them.
     #[must_use]
     pub fn with_login(self, user: String, password: Secret) -> Self {
-        Self { login: Some(Login { user, password }), ..self }
+        Self { login: Some(GitLogin { user, password }), ..self }
     }
 
     /// The same remote with the name and password of `other`, if both have the same host.

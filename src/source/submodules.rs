@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::SourceError;
-use super::mirror::Mirror;
+use super::mirror::GitMirror;
 use super::remote::Remote;
 use crate::model::name::CommitId;
-use crate::model::remote_url::{RemoteUrl, Transport};
+use crate::model::remote_url::{GitTransport, RemoteUrl};
 
 /// A commit of another repository in a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,17 +87,17 @@ impl Submodules {
 fn is_allowed(url: &RemoteUrl, is_relative: bool, parent: &RemoteUrl, declared: &[Remote]) -> bool {
     let is_declared = declared.iter().any(|known| known.url.git == url.git);
     match url.transport {
-        Transport::File => {
+        GitTransport::File => {
             let folder = |url: &RemoteUrl| Path::new(&url.git).parent().map(Path::to_owned);
             let is_beside =
-                is_relative && parent.transport == Transport::File && folder(url) == folder(parent);
+                is_relative && parent.transport == GitTransport::File && folder(url) == folder(parent);
             is_declared || is_beside
         }
         // Plain HTTP is allowed only if the manifest itself uses it for that host.
-        Transport::Http => all(parent, declared)
-            .any(|known| known.transport == Transport::Http && known.host() == url.host()),
-        Transport::Https | Transport::Ssh => all(parent, declared)
-            .any(|known| known.transport != Transport::File && known.host() == url.host()),
+        GitTransport::Http => all(parent, declared)
+            .any(|known| known.transport == GitTransport::Http && known.host() == url.host()),
+        GitTransport::Https | GitTransport::Ssh => all(parent, declared)
+            .any(|known| known.transport != GitTransport::File && known.host() == url.host()),
     }
 }
 
@@ -125,7 +125,7 @@ fn join(parent: &str, relative: &str) -> String {
     format!("{base}{separator}{rest}")
 }
 
-impl Mirror {
+impl GitMirror {
     /// The `.gitmodules` of a commit that the mirror has.
     ///
     /// # Errors

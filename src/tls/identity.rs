@@ -189,20 +189,20 @@ impl Identity {
         }
     }
 
-    pub(super) fn follower(self) -> Follower {
-        Follower { taken: Arc::clone(&self.contents), refused: None, identity: self }
+    pub(super) fn follower(self) -> CertificateReloader {
+        CertificateReloader { taken: Arc::clone(&self.contents), refused: None, identity: self }
     }
 }
 
 /// The last observed contents of the files.
-pub(super) struct Follower {
+pub(super) struct CertificateReloader {
     identity: Identity,
     taken: Arc<Contents>,
     /// Contents that were unusable, and whether that was logged.
     refused: Option<(Option<Contents>, bool)>,
 }
 
-impl Follower {
+impl CertificateReloader {
     pub(super) fn look(&mut self) {
         let files = &self.identity.files;
         let read = files.read();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use abide::confined::{ARGUMENTS, Limit, Order, Report};
+use abide::confined::{ARGUMENTS, Limit, ScriptOrder, ScriptReport};
 
 use crate::common::eventually;
 
@@ -29,8 +29,8 @@ fn users() -> Vec<Option<u32>> {
     [None].into_iter().filter(|_| is_root || others_may).chain(nobody).collect()
 }
 
-fn order(script: &str, directory: &Path) -> Order {
-    Order {
+fn order(script: &str, directory: &Path) -> ScriptOrder {
+    ScriptOrder {
         program: "sh".into(),
         arguments: vec!["-c".into(), script.into()],
         env: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
@@ -42,7 +42,7 @@ fn order(script: &str, directory: &Path) -> Order {
 }
 
 /// Starts the first stage as `user`, with the canary in its environment.
-fn start(order: &Order, user: Option<u32>) -> (Child, UnixStream) {
+fn start(order: &ScriptOrder, user: Option<u32>) -> (Child, UnixStream) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let mut command = Command::new(program());
     command.args(ARGUMENTS).env_clear().env("CANARY", CANARY).stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -70,7 +70,7 @@ fn program() -> std::path::PathBuf {
 }
 
 /// What came of it, and what the program wrote.
-fn run(order: &Order, user: Option<u32>) -> (Report, String) {
+fn run(order: &ScriptOrder, user: Option<u32>) -> (ScriptReport, String) {
     let (child, mut socket) = start(order, user);
     let output = child.wait_with_output().unwrap();
     let mut report = Vec::new();
@@ -114,7 +114,7 @@ fn a_confined_program_sees_nothing_of_its_starter_and_leaves_nothing_running() {
         let mut order = order(&script, &tree);
         order.hidden = ["record", "secret", "not-there"].map(|name| place.path().join(name).into()).to_vec();
         let (report, said) = run(&order, user);
-        assert_eq!(report, Report::Ended(3), "{user:?}: {said}");
+        assert_eq!(report, ScriptReport::Ended(3), "{user:?}: {said}");
         assert!(said.contains("in the tree") && !said.contains(CANARY), "{user:?}: {said}");
         assert!(!said.contains("db\n") && said.contains("work"), "{user:?}: {said}");
         assert!(!said.lines().any(|line| line.ends_with(":1")), "an environment is seen: {said}");
@@ -167,7 +167,11 @@ fn a_hidden_file_that_is_replaced_or_appears_while_the_program_runs_stays_hidden
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let mut report = Vec::new();
         socket.read_to_end(&mut report).unwrap();
-        assert_eq!(serde_json::from_slice::<Report>(&report).unwrap(), Report::Ended(3), "{user:?}: {said}");
+        assert_eq!(
+            serde_json::from_slice::<ScriptReport>(&report).unwrap(),
+            ScriptReport::Ended(3),
+            "{user:?}: {said}"
+        );
         assert!(!said.contains(CANARY), "{user:?}: {said}");
         assert!(said.contains("what is beside") && said.contains("in the tree"), "{user:?}: {said}");
     }
@@ -179,12 +183,12 @@ fn a_confined_program_ends_at_its_limits_and_with_its_starter() {
         let place = place();
         let mut of_memory = order("head -c 300000000 /dev/zero | tail -c 300000000 | sleep 60", place.path());
         of_memory.memory = 100 << 20;
-        assert_eq!(run(&of_memory, user).0, Report::Exceeded(Limit::Memory), "{user:?}");
+        assert_eq!(run(&of_memory, user).0, ScriptReport::Exceeded(Limit::Memory), "{user:?}");
         let mut of_pids = order("while :; do sleep 60 & done", place.path());
         of_pids.pids = 50;
-        assert_eq!(run(&of_pids, user).0, Report::Exceeded(Limit::Pids), "{user:?}");
-        let nothing = Order { program: "./not-there".into(), ..order("", place.path()) };
-        assert!(matches!(run(&nothing, user).0, Report::NotStarted(_)), "{user:?}");
+        assert_eq!(run(&of_pids, user).0, ScriptReport::Exceeded(Limit::Pids), "{user:?}");
+        let nothing = ScriptOrder { program: "./not-there".into(), ..order("", place.path()) };
+        assert!(matches!(run(&nothing, user).0, ScriptReport::NotStarted(_)), "{user:?}");
 
         let marker = format!("orphan-{}-{index}", std::process::id());
         let endless = order(&format!("setsid sh -c 'sleep 4248; : {marker}'"), place.path());

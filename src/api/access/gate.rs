@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::Instant;
 
 use super::failures::Failures;
-use super::lease::{Lease, Leased};
+use super::lease::{RevocableBody, TokenGuard};
 use super::{Access, NotLetIn};
 use crate::api::ApiState;
 use crate::api::error::ApiError;
@@ -94,7 +94,7 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
     let shown = shown(request.headers());
     let token = shown.as_ref().and_then(|shown| gate.verify(shown));
     let lease = token.map(|token| {
-        let lease = Lease { id: token.id.clone(), tokens: gate.tokens.clone(), clock: gate.clock };
+        let lease = TokenGuard { id: token.id.clone(), tokens: gate.tokens.clone(), clock: gate.clock };
         request.extensions_mut().insert(Access::of_token(token, peer, lease.clone()));
         if let Some(standing) = request.extensions().get::<Standing>() {
             standing.prove();
@@ -108,7 +108,7 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
     match lease {
         // A complete answer is sent whole, for example to a client that revokes its own token.
         Some(lease) if response.body().size_hint().exact().is_none() => {
-            response.map(|body| Body::new(Leased::new(body, lease)))
+            response.map(|body| Body::new(RevocableBody::new(body, lease)))
         }
         _ => response,
     }

@@ -21,13 +21,13 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// A token that was valid when the client sent it.
 #[derive(Clone)]
-pub struct Lease {
+pub struct TokenGuard {
     pub(in crate::api) id: TokenId,
     pub(in crate::api) tokens: TokenReader,
     pub(in crate::api) clock: fn() -> Timestamp,
 }
 
-impl Lease {
+impl TokenGuard {
     /// The token's public half.
     pub fn id(&self) -> &TokenId {
         &self.id
@@ -55,13 +55,13 @@ impl Lease {
 }
 
 /// An answer that breaks off when the token becomes invalid.
-pub(in crate::api) struct Leased {
+pub(in crate::api) struct RevocableBody {
     body: Body,
     ended: BoxFuture<'static, ()>,
 }
 
-impl Leased {
-    pub(super) fn new(body: Body, lease: Lease) -> Self {
+impl RevocableBody {
+    pub(super) fn new(body: Body, lease: TokenGuard) -> Self {
         Self::until(body, lease.ended().boxed())
     }
 
@@ -71,7 +71,7 @@ impl Leased {
     }
 }
 
-impl HttpBody for Leased {
+impl HttpBody for RevocableBody {
     type Data = Bytes;
     type Error = axum::Error;
 

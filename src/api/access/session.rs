@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures::FutureExt as _;
 
-use super::lease::{LOOK_AGAIN, Leased};
+use super::lease::{LOOK_AGAIN, RevocableBody};
 use crate::model::access::Holder;
 use crate::model::credential::SessionSecret;
 use crate::model::name::TokenId;
@@ -14,7 +14,7 @@ use crate::record::{RecordError, TokenReader};
 
 /// A session that was valid when the client sent its cookie.
 #[derive(Clone)]
-pub(in crate::api) struct Session {
+pub(in crate::api) struct SessionAccess {
     /// The token whose permissions it has; `None` for a user of this host.
     pub(in crate::api) token: Option<TokenId>,
     pub(in crate::api) secret: SessionSecret,
@@ -22,10 +22,10 @@ pub(in crate::api) struct Session {
     pub(in crate::api) clock: fn() -> Timestamp,
 }
 
-impl Session {
+impl SessionAccess {
     /// Makes an answer break off when the session ends.
-    pub(in crate::api) fn bind(self, body: Body) -> Leased {
-        Leased::until(body, self.ended().boxed())
+    pub(in crate::api) fn bind(self, body: Body) -> RevocableBody {
+        RevocableBody::until(body, self.ended().boxed())
     }
 
     /// Returns once the session is no longer valid.

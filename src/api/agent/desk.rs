@@ -11,11 +11,11 @@ use tracing::{info, warn};
 
 use crate::api::{ControllerError, LogStream, ManifestState};
 use crate::model::error::chain;
-use crate::model::link::{Ask, Hello, Left, LeftThere, Question};
+use crate::model::link::{Ask, Hello, LeftThere, Leftovers, Question};
 use crate::model::mount::VolumeName;
 use crate::model::name::{AgentName, ContainerName, EnvironmentName};
 use crate::model::time::Timestamp;
-use crate::record::{Bell, Bells, Hearer, RecordError};
+use crate::record::{RecordError, ReportWriter, Wakeup, Wakeups};
 
 /// How long an agent may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -26,11 +26,11 @@ const MOST_LEFT: usize = 100;
 
 /// The known state of all agents during the life of this process. Cheap to clone.
 #[derive(Clone)]
-pub struct Desk {
-    hearer: Hearer,
+pub struct AgentHub {
+    hearer: ReportWriter,
     manifest: watch::Receiver<Arc<ManifestState>>,
     clock: fn() -> Timestamp,
-    seats: Arc<Mutex<HashMap<AgentName, Seat>>>,
+    seats: Arc<Mutex<HashMap<AgentName, AgentConnection>>>,
     /// What agents reported to be on their hosts of environments that they are not given.
     left: Arc<Mutex<BTreeMap<AgentName, LeftThere>>>,
     answers: Arc<Mutex<HashMap<String, Awaited>>>,
@@ -42,14 +42,14 @@ pub struct Desk {
 
 /// An agent that is or was connected.
 #[derive(Default)]
-struct Seat {
-    session: Option<Live>,
+struct AgentConnection {
+    session: Option<ActiveSession>,
     last_seen: Option<Timestamp>,
     /// Whether [`Self::last_seen`] was read from the record.
     is_looked_up: bool,
 }
 
-impl Seat {
+impl AgentConnection {
     /// The presence of the agent if it is known without the record.
     fn presence(&self, clock: fn() -> Timestamp) -> Option<Presence> {
         match (&self.session, self.last_seen) {
@@ -61,7 +61,7 @@ impl Seat {
 }
 
 /// The active session of an agent.
-struct Live {
+struct ActiveSession {
     instance: String,
     epoch: u64,
     bell: Arc<Notify>,
@@ -72,11 +72,11 @@ struct Live {
 /// A pending question: its requester and its agent.
 struct Awaited {
     agent: AgentName,
-    told: oneshot::Sender<Answer>,
+    told: oneshot::Sender<AgentAnswer>,
 }
 
 /// An agent's answer: a stream of output, or a sentence why there is none.
-pub(super) type Answer = Result<LogStream, ControllerError>;
+pub(super) type AgentAnswer = Result<LogStream, ControllerError>;
 
 /// Whether an agent is reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +97,8 @@ pub(in crate::api) struct LeftOver {
 }
 
 /// An accepted session. Dropping it ends the session.
-pub(super) struct Session {
-    desk: Desk,
+pub(super) struct AgentSession {
+    desk: AgentHub,
     pub(super) agent: AgentName,
     epoch: u64,
     /// Notified when something may have changed for the agent.
@@ -115,10 +115,10 @@ pub(super) struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outranked;
 
-impl Desk {
+impl AgentHub {
     /// Creates the state without any connected agent.
     pub fn new(
-        hearer: Hearer,
+        hearer: ReportWriter,
         manifest: watch::Receiver<Arc<ManifestState>>,
         clock: fn() -> Timestamp,
     ) -> Self {
@@ -144,24 +144,24 @@ impl Desk {
     }
 
     /// Returns the writer that stores the reports of agents.
-    pub(super) fn hearer(&self) -> &Hearer {
+    pub(super) fn hearer(&self) -> &ReportWriter {
         &self.hearer
     }
 
     /// Notifies each agent of changes until the desk is closed. One task serves all agents, so that
     /// a wakeup reaches only the agents that it concerns instead of a thousand.
-    pub async fn dispatch(self, bells: Bells) {
+    pub async fn dispatch(self, bells: Wakeups) {
         let closed = self.closed.clone();
         closed.run_until_cancelled(self.listen(bells)).await;
     }
 
-    async fn listen(&self, bells: Bells) {
+    async fn listen(&self, bells: Wakeups) {
         let (mut bells, mut manifest) = (bells.subscribe(), self.manifest.clone());
         loop {
             tokio::select! {
                 bell = bells.recv() => match bell {
-                    Ok(Bell::Desired(environment)) => self.ring_for(&environment),
-                    Ok(Bell::Status(_) | Bell::Evidence(_) | Bell::Event(_)) => {}
+                    Ok(Wakeup::Desired(environment)) => self.ring_for(&environment),
+                    Ok(Wakeup::Status(_) | Wakeup::Evidence(_) | Wakeup::Event(_)) => {}
                     Err(RecvError::Lagged(_)) => self.ring_all(),
                     Err(RecvError::Closed) => return,
                 },
@@ -180,8 +180,8 @@ impl Desk {
     pub(super) async fn note_left(
         &self,
         agent: &AgentName,
-        mut containers: Left,
-        mut volumes: Left,
+        mut containers: Leftovers,
+        mut volumes: Leftovers,
     ) -> Result<(), RecordError> {
         // They are shown to people.
         containers
@@ -255,7 +255,7 @@ impl Desk {
         let left = self.left();
         let elsewhere = left.iter().filter(|(agent, _)| Some(*agent) != host);
         let of_it = elsewhere.filter(|(_, left)| left.has(environment)).map(|(agent, left)| {
-            let names = |of: &Left| of.get(environment).cloned().unwrap_or_default();
+            let names = |of: &Leftovers| of.get(environment).cloned().unwrap_or_default();
             LeftOver {
                 agent: agent.clone(),
                 containers: names(&left.containers),
@@ -316,7 +316,7 @@ impl Desk {
     /// Accepts a session. If two agents use one token, the one with the higher epoch stays, so that
     /// they do not disconnect each other in turn. The same agent takes over from its own stale
     /// session.
-    pub(super) fn enter(&self, agent: AgentName, hello: &Hello) -> Result<Session, Outranked> {
+    pub(super) fn enter(&self, agent: AgentName, hello: &Hello) -> Result<AgentSession, Outranked> {
         let mut seats = self.seats();
         let seat = seats.entry(agent.clone()).or_default();
         if let Some(live) = seat.session.take_if(|live| live.epoch < hello.epoch) {
@@ -329,7 +329,7 @@ impl Desk {
         }
         let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
         let (bell, superseded) = (Arc::new(Notify::new()), CancellationToken::new());
-        seat.session = Some(Live {
+        seat.session = Some(ActiveSession {
             instance: hello.instance.clone(),
             epoch: hello.epoch,
             bell: Arc::clone(&bell),
@@ -340,7 +340,7 @@ impl Desk {
         info!(%agent, epoch = hello.epoch, software = %hello.software.escape_debug(), "agent connected");
         self.hearer.tell_of_presence(self.environments(&agent));
         let (desk, closed) = (self.clone(), self.closed.clone());
-        Ok(Session { desk, agent, epoch: hello.epoch, bell, questions, superseded, closed })
+        Ok(AgentSession { desk, agent, epoch: hello.epoch, bell, questions, superseded, closed })
     }
 
     /// Returns whether this is the active session of an agent; others are ignored.
@@ -363,7 +363,7 @@ impl Desk {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (told, answer) = oneshot::channel();
         self.answers().insert(id.clone(), Awaited { agent: agent.clone(), told });
-        let forget = Forget { desk: self, id: id.clone() };
+        let forget = QuestionGuard { desk: self, id: id.clone() };
         self.put(agent, Ask { id, environment, question })?;
         let answered = tokio::time::timeout(PATIENCE, answer).await;
         drop(forget);
@@ -397,7 +397,7 @@ impl Desk {
     }
 
     /// Delivers an answer. Returns `false` if nobody waits for it, or not from this agent.
-    pub(super) fn answer(&self, agent: &AgentName, id: &str, answer: Answer) -> bool {
+    pub(super) fn answer(&self, agent: &AgentName, id: &str, answer: AgentAnswer) -> bool {
         let mut answers = self.answers();
         if answers.get(id).is_none_or(|awaited| awaited.agent != *agent) {
             return false;
@@ -422,7 +422,7 @@ impl Desk {
         seats.values().filter_map(|seat| seat.session.as_ref()).for_each(|live| live.bell.notify_one());
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<AgentName, Seat>> {
+    fn seats(&self) -> MutexGuard<'_, HashMap<AgentName, AgentConnection>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -432,18 +432,18 @@ impl Desk {
 }
 
 /// Removes a question when dropped, answered or not.
-struct Forget<'a> {
-    desk: &'a Desk,
+struct QuestionGuard<'a> {
+    desk: &'a AgentHub,
     id: String,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
         self.desk.answers().remove(&self.id);
     }
 }
 
-impl Drop for Session {
+impl Drop for AgentSession {
     fn drop(&mut self) {
         let mut seats = self.desk.seats();
         if let Some(seat) = seats.get_mut(&self.agent)

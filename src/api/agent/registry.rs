@@ -34,12 +34,12 @@ const ANSWERED: [header::HeaderName; 7] = [
 /// Access to registries.
 pub trait Images: Send + Sync {
     /// Requests something from the registry of a repository, and streams its answer.
-    fn fetch(&self, wanted: Wanted) -> BoxFuture<'static, Result<Response, ControllerError>>;
+    fn fetch(&self, wanted: TunnelRequest) -> BoxFuture<'static, Result<Response, ControllerError>>;
 }
 
 /// A request of an engine to a registry.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct TunnelRequest {
     /// `GET` or `HEAD`.
     pub method: Method,
     /// The recorded repository.
@@ -64,7 +64,7 @@ pub(in crate::api) async fn pull(
     let (mut absent, mut trouble) = (None, None);
     for repository in api.repositories(&caller.agent, name)? {
         let headers = headers.clone();
-        let wanted = Wanted { method: method.clone(), repository, part: part.to_owned(), headers };
+        let wanted = TunnelRequest { method: method.clone(), repository, part: part.to_owned(), headers };
         match images.fetch(wanted).await {
             Ok(found) => match found.status() {
                 StatusCode::NOT_FOUND => absent = Some(found),

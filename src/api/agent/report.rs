@@ -4,7 +4,7 @@ use axum::extract::State;
 
 use super::AgentCaller;
 use crate::api::ApiState;
-use crate::api::body::Body;
+use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
 use crate::model::link::{Receipt, Report};
 
@@ -14,7 +14,7 @@ use crate::model::link::{Receipt, Report};
 pub(in crate::api) async fn report(
     State(api): State<ApiState>,
     caller: AgentCaller,
-    Body(mut report): Body<Report>,
+    JsonBody(mut report): JsonBody<Report>,
 ) -> Result<axum::Json<Receipt>, ApiError> {
     if !api.desk.is_live(&caller.agent, &report.instance, report.epoch) {
         return Err(ApiError::conflict("this session is not the agent's current one: start a new session"));

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::AgentCaller;
-use super::desk::Session;
+use super::desk::AgentSession;
 use crate::api::ApiState;
-use crate::api::body::Body as Json;
+use crate::api::body::JsonBody as Json;
 use crate::api::error::ApiError;
 use crate::model::desired::Forget;
 use crate::model::error::chain;
@@ -66,7 +66,7 @@ pub(in crate::api) async fn session(
 
 struct Talk {
     api: ApiState,
-    session: Session,
+    session: AgentSession,
     /// The last assignment sent; an equal one is not sent again.
     told: Option<Arc<Assignment>>,
     beat: Instant,
@@ -85,7 +85,7 @@ impl Talk {
             return Some(line);
         }
         loop {
-            let Session { bell, questions, superseded, closed, .. } = &mut self.session;
+            let AgentSession { bell, questions, superseded, closed, .. } = &mut self.session;
             tokio::select! {
                 // The end of the session takes precedence over pending messages.
                 biased;

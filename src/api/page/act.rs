@@ -15,17 +15,17 @@ use super::form::Fields;
 use super::frame::Frame;
 use super::guard::Visit;
 use super::status::Badge;
-use super::text::{Clock, cut, sentence};
+use super::text::{PageClock, cut, sentence};
 use crate::api::ApiState;
-use crate::api::body::{Body, By, Caller};
+use crate::api::body::{By, Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::api::verbs;
 use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
 use crate::model::name::{Digest, EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::time::Timestamp;
-use crate::model::view::{EnvironmentView, Moved};
+use crate::model::view::{EnvironmentView, RecordChange};
 
 /// The most generations to choose from.
 const CHOICES: usize = 20;
@@ -216,7 +216,7 @@ pub(super) struct Notice {
 pub(in crate::api) async fn rollback(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -237,7 +237,7 @@ pub(in crate::api) async fn rollback(
 pub(in crate::api) async fn hold(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     By(by): By,
     fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -256,7 +256,7 @@ pub(in crate::api) async fn hold(
 pub(in crate::api) async fn resume(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     By(by): By,
     fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -275,7 +275,7 @@ pub(in crate::api) async fn resume(
 pub(in crate::api) async fn set(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -296,7 +296,7 @@ pub(in crate::api) async fn set(
 pub(in crate::api) async fn sync(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let sent = Sent::new(Act::Sync, &found, fields);
@@ -308,7 +308,7 @@ pub(in crate::api) async fn sync(
 pub(in crate::api) async fn promote(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -329,12 +329,14 @@ pub(in crate::api) async fn promote(
 }
 
 /// The options of a command. Its own type decides what is valid.
-fn body<T: DeserializeOwned>(mut options: Value) -> Result<Body<T>, ApiError> {
+fn body<T: DeserializeOwned>(mut options: Value) -> Result<JsonBody<T>, ApiError> {
     if let Some(options) = options.as_object_mut() {
         options.retain(|_, value| !value.is_null());
     }
     let options = serde_json::from_value(options);
-    options.map(Body).map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")))
+    options
+        .map(JsonBody)
+        .map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")))
 }
 
 /// A form that was sent.
@@ -345,7 +347,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn new(act: Act, found: &Found, fields: Fields) -> Self {
+    fn new(act: Act, found: &FoundEnvironment, fields: Fields) -> Self {
         Self { act, name: found.name.clone(), fields }
     }
 
@@ -371,11 +373,11 @@ impl Sent {
         self,
         visit: &Visit,
         api: &ApiState,
-        done: Result<Json<Moved>, ApiError>,
+        done: Result<Json<RecordChange>, ApiError>,
     ) -> Result<Response, ApiError> {
         let path = format!("/environments/{}", self.name);
         match done {
-            Ok(Json(Moved { generation, changed, .. })) => {
+            Ok(Json(RecordChange { generation, changed, .. })) => {
                 let query = match self.act {
                     Act::Hold | Act::Resume | Act::Sync => format!("did={}", self.act.word()),
                     Act::Promote | Act::Rollback | Act::Set if changed => format!("moved={generation}"),
@@ -468,7 +470,7 @@ impl Now {
 #[template(path = "refused.html")]
 struct Refused {
     frame: Frame,
-    clock: Clock,
+    clock: PageClock,
     heading: String,
     message: String,
     saw: Option<String>,

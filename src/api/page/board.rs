@@ -10,16 +10,16 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::answer::{self, part};
-use super::card::{Card, Place};
+use super::card::{Card, CardPlace};
 use super::frame::Frame;
 use super::guard::Visit;
-use super::lanes::{Group, Step, groups};
+use super::lanes::{Group, LaneStage, groups};
 use super::promotion::{ahead, pair};
 use super::status::urgency;
-use super::text::{Clock, sentence};
+use super::text::{PageClock, sentence};
 use super::timeline;
 use crate::api::ApiState;
-use crate::api::body::Asked;
+use crate::api::body::QueryParams;
 use crate::api::error::ApiError;
 use crate::model::desired::{Desired, HistoryEntry, Outcome};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
@@ -67,7 +67,7 @@ impl BoardQuery {
 }
 
 /// The state of every environment at one moment.
-pub(super) struct Overview {
+pub(super) struct BoardOverview {
     pub(super) manifest: Arc<crate::api::ManifestState>,
     pub(super) views: Vec<EnvironmentView>,
     pub(super) recorded: BTreeMap<EnvironmentName, Desired>,
@@ -77,7 +77,7 @@ pub(super) struct Overview {
     first: Option<(String, Vec<EnvironmentName>)>,
 }
 
-impl Overview {
+impl BoardOverview {
     async fn read(api: &ApiState) -> Result<Self, ApiError> {
         let manifest = Arc::clone(&api.manifest.borrow());
         api.apart(move |api| {
@@ -117,12 +117,12 @@ fn first_lane(manifest: &Manifest, views: &[EnvironmentView]) -> Option<(String,
 pub(in crate::api) async fn board(
     visit: Visit,
     State(api): State<ApiState>,
-    Asked(query): Asked<BoardQuery>,
+    QueryParams(query): QueryParams<BoardQuery>,
 ) -> Result<Response, ApiError> {
-    let overview = Overview::read(&api).await?;
-    let clock = Clock((api.clock)());
+    let overview = BoardOverview::read(&api).await?;
+    let clock = PageClock((api.clock)());
     let manifest = &overview.manifest.manifest;
-    let place = Place { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref() };
+    let place = CardPlace { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref() };
     let promotions = promotions(&overview);
     let commits =
         overview.views.iter().filter_map(|view| Some((view.environment.clone(), view.revision.clone()?)));
@@ -173,7 +173,7 @@ pub(in crate::api) async fn board(
 }
 
 /// The environments that someone should look at, the most urgent first, then the oldest trouble.
-fn troubled(overview: &Overview) -> Vec<&EnvironmentView> {
+fn troubled(overview: &BoardOverview) -> Vec<&EnvironmentView> {
     let mut troubled: Vec<_> =
         overview.views.iter().filter_map(|view| Some((urgency(view)?, view))).collect();
     troubled.sort_by_key(|(urgency, view)| (*urgency, view.since.unwrap_or_default()));
@@ -181,7 +181,7 @@ fn troubled(overview: &Overview) -> Vec<&EnvironmentView> {
 }
 
 /// The timeline of the first lane.
-fn drawn(overview: &Overview, clock: Clock) -> Result<Option<Safe<String>>, ApiError> {
+fn drawn(overview: &BoardOverview, clock: PageClock) -> Result<Option<Safe<String>>, ApiError> {
     let Some((title, names)) = &overview.first else { return Ok(None) };
     let lane = |name: &EnvironmentName| -> Option<(String, &[HistoryEntry])> {
         Some((name.to_string(), overview.histories.get(name)?.as_slice()))
@@ -192,7 +192,7 @@ fn drawn(overview: &Overview, clock: Clock) -> Result<Option<Safe<String>>, ApiE
 }
 
 /// The commits that each promotion would replace and bring.
-fn promotions(overview: &Overview) -> BTreeMap<EnvironmentName, (CommitId, CommitId)> {
+fn promotions(overview: &BoardOverview) -> BTreeMap<EnvironmentName, (CommitId, CommitId)> {
     let views: BTreeMap<_, _> = overview.views.iter().map(|view| (&view.environment, view)).collect();
     let of = |(to, spec): (&EnvironmentName, &EnvironmentSpec)| {
         let Supply::Promotion { from } = &spec.supply else { return None };
@@ -202,7 +202,7 @@ fn promotions(overview: &Overview) -> BTreeMap<EnvironmentName, (CommitId, Commi
 }
 
 /// What concerns all environments.
-fn notices(api: &ApiState, overview: &Overview) -> Vec<String> {
+fn notices(api: &ApiState, overview: &BoardOverview) -> Vec<String> {
     let mut notices: Vec<String> = Vec::new();
     if api.controller.is_none() {
         notices.push("No daemon is running, so nothing is deployed or healed.".to_owned());
@@ -218,7 +218,7 @@ fn notices(api: &ApiState, overview: &Overview) -> Vec<String> {
 
 fn lanes(
     visit: &Visit,
-    clock: Clock,
+    clock: PageClock,
     manifest: &Manifest,
     cards: &BTreeMap<EnvironmentName, Card>,
     is_large: bool,
@@ -315,7 +315,7 @@ struct Notices {
 #[template(path = "trouble.html")]
 struct Trouble<'a> {
     root: &'a str,
-    clock: Clock,
+    clock: PageClock,
     heading: String,
     rows: Vec<TroubleRow<'a>>,
     /// Further names.
@@ -335,8 +335,8 @@ struct TroubleRow<'a> {
 impl<'a> Trouble<'a> {
     fn new(
         visit: &'a Visit,
-        clock: Clock,
-        overview: &'a Overview,
+        clock: PageClock,
+        overview: &'a BoardOverview,
         cards: &'a BTreeMap<EnvironmentName, Card>,
         troubled: &[&'a EnvironmentView],
     ) -> Self {
@@ -385,7 +385,7 @@ pub(super) fn last_good(history: &[HistoryEntry], current: Generation) -> Option
 #[template(path = "lane.html")]
 struct Lane<'a> {
     root: &'a str,
-    clock: Clock,
+    clock: PageClock,
     id: &'a str,
     title: &'a str,
     about: &'a str,
@@ -410,12 +410,12 @@ enum Between {
 impl<'a> Lane<'a> {
     fn new(
         root: &'a str,
-        clock: Clock,
+        clock: PageClock,
         group: &'a Group,
         cards: &'a BTreeMap<EnvironmentName, Card>,
     ) -> Self {
         let mut rows: Vec<Vec<LaneStep<'a>>> = Vec::new();
-        let mut before: Option<&Step> = None;
+        let mut before: Option<&LaneStage> = None;
         for step in &group.steps {
             let follows = before.is_some_and(|before| step.from.as_ref() == Some(&before.name));
             let is_full = rows.last().is_none_or(|row| row.len() >= IN_A_ROW);
@@ -441,7 +441,7 @@ impl<'a> Lane<'a> {
 #[template(path = "free.html")]
 struct Free<'a> {
     root: &'a str,
-    clock: Clock,
+    clock: PageClock,
     heading: &'a str,
     cards: Vec<&'a Card>,
 }
@@ -450,7 +450,7 @@ struct Free<'a> {
 #[template(path = "rows.html")]
 struct Rows<'a> {
     root: &'a str,
-    clock: Clock,
+    clock: PageClock,
     id: &'a str,
     heading: String,
     open: bool,

@@ -11,7 +11,7 @@ use crate::model::time::Timestamp;
 use crate::model::view::EnvironmentView;
 
 /// What links to running sites need to know.
-pub(super) struct Place<'a> {
+pub(super) struct CardPlace<'a> {
     /// The host by which the browser reached the page.
     pub(super) host: &'a str,
     /// The proxy in front of the environments.
@@ -36,7 +36,7 @@ pub(super) struct Card {
     /// What happened last, and when.
     pub(super) last: Option<(&'static str, Timestamp)>,
     pub(super) by: Option<String>,
-    pub(super) address: Option<Address>,
+    pub(super) address: Option<CardAddress>,
     /// Where its versions come from.
     pub(super) source: String,
     pub(super) host: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Card {
 
 /// The address of a running site.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct CardAddress {
     pub(super) shown: String,
     /// `None` if browsers cannot be sent there.
     pub(super) url: Option<String>,
@@ -57,7 +57,7 @@ impl Card {
         spec: Option<&EnvironmentSpec>,
         desired: Option<&Desired>,
         commit: Option<CommitLine>,
-        place: &Place<'_>,
+        place: &CardPlace<'_>,
     ) -> Self {
         let (title, author) = commit.map(|line| (line.subject, line.author)).unzip();
         let badge = Badge::of(view);
@@ -156,20 +156,20 @@ fn source(spec: &EnvironmentSpec) -> String {
 }
 
 /// The address at which an environment serves.
-pub(super) fn address(spec: &EnvironmentSpec, place: &Place<'_>) -> Option<Address> {
+pub(super) fn address(spec: &EnvironmentSpec, place: &CardPlace<'_>) -> Option<CardAddress> {
     if let (Some(name), Some(_)) = (spec.first_host_name(), &spec.host) {
         // The ports of the proxy on another host are known there.
-        return Some(Address { shown: name.to_string(), url: Some(format!("http://{name}/")) });
+        return Some(CardAddress { shown: name.to_string(), url: Some(format!("http://{name}/")) });
     }
     if let (Some(name), Some(front)) = (spec.first_host_name(), place.front) {
         let https = front.https.as_ref().map(|https| https.port);
         let (scheme, port, default) = https.map_or(("http", front.http, 80), |port| ("https", port, 443));
         let port = if port == default { String::new() } else { format!(":{port}") };
-        return Some(Address { shown: name.to_string(), url: Some(format!("{scheme}://{name}{port}/")) });
+        return Some(CardAddress { shown: name.to_string(), url: Some(format!("{scheme}://{name}{port}/")) });
     }
     let publish = spec.publish.as_ref()?;
     if let Some(host) = &spec.host {
-        return Some(Address { shown: format!("port {} of {host}", publish.port), url: None });
+        return Some(CardAddress { shown: format!("port {} of {host}", publish.port), url: None });
     }
     let port = publish.port;
     let shown = |host: &str| format!("{host}:{port}");
@@ -180,15 +180,15 @@ pub(super) fn address(spec: &EnvironmentSpec, place: &Place<'_>) -> Option<Addre
             let is_here = place.host == "localhost"
                 || place.host == "abide.localhost"
                 || place.host.starts_with("127.");
-            Address { url: is_here.then(|| format!("http://{text}:{port}/")), shown: shown(&text) }
+            CardAddress { url: is_here.then(|| format!("http://{text}:{port}/")), shown: shown(&text) }
         }
         Some(ip) if !ip.is_unspecified() => {
             let text = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-            Address { url: Some(format!("http://{text}:{port}/")), shown: shown(&text) }
+            CardAddress { url: Some(format!("http://{text}:{port}/")), shown: shown(&text) }
         }
         _ => {
             let host = if place.host == "abide.localhost" { "localhost" } else { place.host };
-            Address { url: Some(format!("http://{host}:{port}/")), shown: format!("port {port}") }
+            CardAddress { url: Some(format!("http://{host}:{port}/")), shown: format!("port {port}") }
         }
     };
     Some(address)

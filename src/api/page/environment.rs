@@ -12,17 +12,17 @@ use futures::StreamExt as _;
 use super::act::{self, Act, Form, Noted, Notice, Typed};
 use super::answer::{self, part};
 use super::board::last_good;
-use super::card::{Address, Place, address, moved, short_name};
+use super::card::{CardAddress, CardPlace, address, moved, short_name};
 use super::frame::Frame;
 use super::guard::Visit;
 use super::lanes::shown;
 use super::status::{Badge, urgency};
-use super::text::{Clock, cut, sentence};
+use super::text::{PageClock, cut, sentence};
 use super::why;
 use crate::api::ApiState;
-use crate::api::body::Asked;
+use crate::api::body::QueryParams;
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::event::{Event, EventKind};
 use crate::model::link::Question;
@@ -50,8 +50,8 @@ const LONGEST_LINE: usize = 2_000;
 pub(in crate::api) async fn environment(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
-    Asked(noted): Asked<Noted>,
+    found: FoundEnvironment,
+    QueryParams(noted): QueryParams<Noted>,
 ) -> Result<Response, ApiError> {
     let name = found.name.clone();
     let (evidence, tail) = tokio::join!(why::evidence(&api, &name), tail(&api, &found));
@@ -63,7 +63,7 @@ pub(in crate::api) async fn environment(
     let frame = Frame::new(&visit, &api, &title, "").live(Some(name.as_str())).troubled(is_bad);
     let clock = frame.clock;
     let manifest = Arc::clone(&api.manifest.borrow());
-    let place = Place { host: &visit.site.host, front: manifest.manifest.front.as_ref() };
+    let place = CardPlace { host: &visit.site.host, front: manifest.manifest.front.as_ref() };
     let revisions = seen.history.iter().take(GENERATIONS).filter_map(|kept| kept.entry.revision.clone());
     let revisions = revisions.map(|commit| (name.clone(), commit)).collect::<Vec<_>>();
     api.pages.history.learn(&manifest.manifest, revisions, []).await;
@@ -135,7 +135,7 @@ struct Parts {
 #[derive(Template)]
 #[template(path = "environment-head.html")]
 struct Head<'a> {
-    clock: Clock,
+    clock: PageClock,
     name: &'a str,
     badge: Badge,
     view: &'a EnvironmentView,
@@ -144,7 +144,7 @@ struct Head<'a> {
 #[derive(Template)]
 #[template(path = "environment-said.html")]
 struct Banner<'a> {
-    clock: Clock,
+    clock: PageClock,
     view: &'a EnvironmentView,
     /// The class of the banner.
     look: &'static str,
@@ -156,7 +156,7 @@ struct Banner<'a> {
 }
 
 impl<'a> Banner<'a> {
-    fn new(clock: Clock, view: &'a EnvironmentView, good: Option<Generation>, may_move: bool) -> Self {
+    fn new(clock: PageClock, view: &'a EnvironmentView, good: Option<Generation>, may_move: bool) -> Self {
         let look = match view.status {
             Condition::Degraded | Condition::Blocked => "bad",
             Condition::RolledBack => "warn",
@@ -179,7 +179,12 @@ struct Acts {
 }
 
 /// The forms that the visitor may send and that the state of the environment allows.
-fn acts(visit: &Visit, found: &Found, seen: &Seen, is_bad: bool) -> Result<Option<Safe<String>>, ApiError> {
+fn acts(
+    visit: &Visit,
+    found: &FoundEnvironment,
+    seen: &Seen,
+    is_bad: bool,
+) -> Result<Option<Safe<String>>, ApiError> {
     if !visit.may_move(&found.name) || found.spec().is_none() {
         return Ok(None);
     }
@@ -198,7 +203,7 @@ struct Tail<'a> {
 }
 
 /// The last lines of an environment's output, or why there are none.
-async fn tail(api: &ApiState, found: &Found) -> Result<Vec<String>, String> {
+async fn tail(api: &ApiState, found: &FoundEnvironment) -> Result<Vec<String>, String> {
     let options = LogOptions { follow: false, tail: Some(TAIL), since: None, previous: false };
     let name = found.name.clone();
     let asking = async {
@@ -237,7 +242,7 @@ fn lines(output: &[u8]) -> Vec<String> {
 #[derive(Template)]
 #[template(path = "environment-history.html")]
 struct History {
-    clock: Clock,
+    clock: PageClock,
     rows: Vec<HistoryRow>,
 }
 
@@ -299,10 +304,10 @@ struct Facts<'a> {
     root: &'a str,
     name: &'a str,
     is_promoted: bool,
-    clock: Clock,
+    clock: PageClock,
     view: &'a EnvironmentView,
     rows: Vec<(&'static str, String)>,
-    address: Option<Address>,
+    address: Option<CardAddress>,
 }
 
 /// What is declared and what runs.
@@ -378,7 +383,7 @@ pub(super) fn cpus_in_words(nano: u64) -> String {
 #[derive(Template)]
 #[template(path = "environment-events.html")]
 struct Events<'a> {
-    clock: Clock,
+    clock: PageClock,
     events: &'a [Event],
 }
 

@@ -2,7 +2,7 @@
 
 use super::assets::{ASSETS, Assets};
 use super::guard::Visit;
-use super::text::Clock;
+use super::text::PageClock;
 use crate::api::ApiState;
 
 /// The values of the base layout.
@@ -24,7 +24,7 @@ pub(super) struct Frame {
     pub(super) assets: &'static Assets,
     pub(super) host: String,
     pub(super) version: &'static str,
-    pub(super) clock: Clock,
+    pub(super) clock: PageClock,
 }
 
 impl Frame {
@@ -46,7 +46,7 @@ impl Frame {
             assets: &ASSETS,
             host: visit.site.host.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            clock: Clock((api.clock)()),
+            clock: PageClock((api.clock)()),
         }
     }
 

@@ -9,10 +9,10 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::site::Site;
+use super::site::PageSite;
 use super::{answer, headers};
 use crate::api::ApiState;
-use crate::api::access::{Access, Rule, Session as Held, audit, environment};
+use crate::api::access::{Access, AccessRule, SessionAccess, audit, environment};
 use crate::api::error::ApiError;
 use crate::api::serve::{Peer, Standing};
 use crate::model::access::{Holder, Role, Session};
@@ -23,7 +23,7 @@ use crate::record::TokenReader;
 /// One request to a page, as its handler sees it.
 #[derive(Clone)]
 pub(in crate::api) struct Visit {
-    pub(super) site: Site,
+    pub(super) site: PageSite,
     /// The visitor; `None` before the login.
     pub(super) access: Option<Access>,
     /// The session of the cookie.
@@ -39,7 +39,7 @@ pub(in crate::api) struct Visit {
 }
 
 impl Visit {
-    fn of(site: Site, parts: &Parts) -> Self {
+    fn of(site: PageSite, parts: &Parts) -> Self {
         let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let takes_gzip = text(header::ACCEPT_ENCODING).is_some_and(takes_gzip);
         let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.address);
@@ -116,7 +116,7 @@ fn access_of(api: &ApiState, secret: &SessionSecret, from: Option<&str>) -> Opti
         Ok(found) => {
             let (session, token) = found?;
             let of_token = token.as_ref().map(|token| token.id.clone());
-            let held = Held {
+            let held = SessionAccess {
                 token: of_token,
                 secret: secret.clone(),
                 tokens: api.tokens.clone(),
@@ -153,14 +153,14 @@ fn note_use(api: &ApiState, secret: SessionSecret) {
 
 /// Passes a request to its page if `rule` allows it, and dresses every answer.
 pub(in crate::api) async fn guard(
-    rule: Rule,
+    rule: AccessRule,
     route: &'static str,
     api: ApiState,
     request: Request,
     next: Next,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    let Some(site) = Site::of(&api, &parts) else { return misdirected() };
+    let Some(site) = PageSite::of(&api, &parts) else { return misdirected() };
     let is_https = site.is_public_https;
     let mut visit = Visit::of(site, &parts);
     visit.sign_in(&api, &mut parts).await;
@@ -171,7 +171,7 @@ pub(in crate::api) async fn guard(
             parts.extensions.insert(Arc::clone(&visit));
             let (method, named) = (parts.method.clone(), environment(&mut parts).await);
             let response = next.run(Request::from_parts(parts, body)).await;
-            if let (Rule::Move | Rule::Administer, Some(access)) = (rule, &visit.access) {
+            if let (AccessRule::Move | AccessRule::Administer, Some(access)) = (rule, &visit.access) {
                 audit(access, &method, route, named.as_ref(), response.status());
             }
             response
@@ -189,12 +189,17 @@ pub(in crate::api) async fn guard(
 }
 
 /// Why the request does not reach its page.
-async fn refusal(rule: Rule, route: &'static str, visit: &Visit, parts: &mut Parts) -> Option<Response> {
+async fn refusal(
+    rule: AccessRule,
+    route: &'static str,
+    visit: &Visit,
+    parts: &mut Parts,
+) -> Option<Response> {
     if !visit.site.is_own_request(parts) {
         tracing::info!(route, from = visit.from, "refused: a page of another site sent this request");
         return Some(ApiError::another_site().into_response());
     }
-    if rule == Rule::Anyone {
+    if rule == AccessRule::Anyone {
         return None;
     }
     let Some(access) = &visit.access else {

@@ -17,10 +17,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
-use crate::api::body::Asked;
+use crate::api::body::QueryParams;
 use crate::api::{ApiState, ManifestState};
 use crate::model::name::EnvironmentName;
-use crate::record::Bell;
+use crate::record::Wakeup;
 
 /// The interval of comments, so that no proxy closes a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -36,7 +36,10 @@ pub(in crate::api) struct HintsQuery {
 }
 
 /// `GET /hints?environment=`
-pub(in crate::api) async fn hints(State(api): State<ApiState>, Asked(query): Asked<HintsQuery>) -> Response {
+pub(in crate::api) async fn hints(
+    State(api): State<ApiState>,
+    QueryParams(query): QueryParams<HintsQuery>,
+) -> Response {
     let mut manifest = api.manifest.clone();
     manifest.mark_unchanged();
     let hints = Hints { bells: api.bells.subscribe(), manifest, only: query.environment };
@@ -50,7 +53,7 @@ pub(in crate::api) async fn hints(State(api): State<ApiState>, Asked(query): Ask
 }
 
 struct Hints {
-    bells: BellReceiver<Bell>,
+    bells: BellReceiver<Wakeup>,
     manifest: Receiver<Arc<ManifestState>>,
     only: Option<EnvironmentName>,
 }
@@ -72,7 +75,7 @@ impl Hints {
     async fn hear(&mut self, names: &mut BTreeSet<String>) -> Option<()> {
         tokio::select! {
             bell = self.bells.recv() => match bell {
-                Ok(Bell::Desired(name) | Bell::Status(name) | Bell::Evidence(name) | Bell::Event(name)) => {
+                Ok(Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name) | Wakeup::Event(name)) => {
                     if self.only.as_ref().is_none_or(|only| *only == name) {
                         names.insert(name.to_string());
                     }

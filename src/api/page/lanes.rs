@@ -15,12 +15,12 @@ pub(super) struct Group {
     pub(super) title: String,
     /// The repository without credentials, or nothing.
     pub(super) about: String,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<LaneStage>,
 }
 
 /// One environment of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct LaneStage {
     pub(super) name: EnvironmentName,
     /// The environment that it is promoted from.
     pub(super) from: Option<EnvironmentName>,
@@ -65,7 +65,7 @@ fn source(manifest: &Manifest, name: &EnvironmentName) -> (u8, String) {
 }
 
 /// Roots without followers first, then each root with everything that is promoted from it.
-fn in_order(manifest: &Manifest, names: &[EnvironmentName]) -> Vec<Step> {
+fn in_order(manifest: &Manifest, names: &[EnvironmentName]) -> Vec<LaneStage> {
     let from = |name: &EnvironmentName| match manifest.environments.get(name).map(|spec| &spec.supply) {
         Some(Supply::Promotion { from }) if names.contains(from) => Some(from.clone()),
         _ => None,
@@ -82,13 +82,13 @@ fn in_order(manifest: &Manifest, names: &[EnvironmentName]) -> Vec<Step> {
                 names.iter().filter(|next| from(next).as_ref() == Some(&name)).cloned().collect();
             next.reverse();
             open.extend(next);
-            steps.push(Step { from: from(&name), name });
+            steps.push(LaneStage { from: from(&name), name });
         }
     }
     // A cycle of promotions has no root.
     for name in names {
         if !steps.iter().any(|step| step.name == *name) {
-            steps.push(Step { name: name.clone(), from: from(name) });
+            steps.push(LaneStage { name: name.clone(), from: from(name) });
         }
     }
     steps

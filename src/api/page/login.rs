@@ -18,7 +18,7 @@ use super::one_time::VALID_FOR;
 use super::site::safe_next;
 use crate::api::ApiState;
 use crate::api::access::NotLetIn;
-use crate::api::body::{Asked, By};
+use crate::api::body::{By, QueryParams};
 use crate::api::error::ApiError;
 use crate::model::access::{Holder, Role};
 use crate::model::container::Secret;
@@ -61,7 +61,7 @@ pub(in crate::api) struct LoginQuery {
 pub(in crate::api) async fn login_form(
     visit: Visit,
     State(api): State<ApiState>,
-    Asked(query): Asked<LoginQuery>,
+    QueryParams(query): QueryParams<LoginQuery>,
 ) -> Result<Response, ApiError> {
     let next = query.next.as_deref().and_then(safe_next).unwrap_or("/");
     if visit.session.is_some() {

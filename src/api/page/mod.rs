@@ -48,14 +48,14 @@ use one_time::Codes;
 
 /// The listener that received a request; an extension of every request that came over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct PageListener {
     /// Its address.
     pub address: SocketAddr,
     /// Whether it uses TLS.
     pub is_tls: bool,
 }
 
-impl Listener {
+impl PageListener {
     /// Whether only programs of this host can connect.
     fn is_local(&self) -> bool {
         self.address.ip().to_canonical().is_loopback()
@@ -66,7 +66,7 @@ impl Listener {
 #[derive(Debug, Default)]
 pub struct Pages {
     /// The network listener; `None` without a daemon.
-    listener: Option<Listener>,
+    listener: Option<PageListener>,
     codes: Codes,
     /// What is known of commits.
     history: KnownCommits,
@@ -74,7 +74,7 @@ pub struct Pages {
 
 impl Pages {
     /// The pages of a daemon that listens on `listener`, with the history of its repositories.
-    pub fn new(listener: Listener, history: Arc<dyn Commits>) -> Self {
+    pub fn new(listener: PageListener, history: Arc<dyn Commits>) -> Self {
         Self { listener: Some(listener), codes: Codes::default(), history: KnownCommits::new(history) }
     }
 
@@ -83,7 +83,7 @@ impl Pages {
     /// Programs on other ports of `localhost` get its cookies, because ports do not separate them. No other program
     /// gets those of `abide.localhost`, which browsers resolve by themselves.
     fn local_url(&self) -> Option<String> {
-        let Listener { address, is_tls } = self.listener?;
+        let PageListener { address, is_tls } = self.listener?;
         let scheme = if is_tls { "https" } else { "http" };
         let ip = address.ip().to_canonical();
         let is_reached_locally = ip.is_loopback() || ip.is_unspecified();

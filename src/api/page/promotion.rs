@@ -11,15 +11,15 @@ use axum::response::Response;
 use super::act::shown_image;
 use super::answer::{self, part};
 use super::board::counted;
-use super::card::{Address, Place, address};
+use super::card::{CardAddress, CardPlace, address};
 use super::commits::Forge;
 use super::frame::Frame;
 use super::guard::Visit;
 use super::status::Badge;
-use super::text::{Clock, sentence};
+use super::text::{PageClock, sentence};
 use crate::api::ApiState;
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::build::BuildRecord;
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::declared;
@@ -37,7 +37,7 @@ const BUILDS: usize = 50;
 pub(in crate::api) async fn promotion(
     visit: Visit,
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
 ) -> Result<Response, ApiError> {
     let to = found.name.clone();
     let spec = found.declared()?;
@@ -61,7 +61,7 @@ pub(in crate::api) async fn promotion(
     api.pages.history.learn(manifest, commits, []).await;
     let compared = compare(&api, &source, &target).await;
     let build = build_of(&api, &from, source.image.as_ref()).await?;
-    let place = Place { host: &visit.site.host, front: manifest.front.as_ref() };
+    let place = CardPlace { host: &visit.site.host, front: manifest.front.as_ref() };
     let from_spec = manifest.environments.get(&from);
     let title = format!("Promote {from} to {to}");
     let frame = Frame::new(&visit, &api, &title, "").live(None);
@@ -212,17 +212,17 @@ impl Side {
 #[derive(Template)]
 #[template(path = "promotion-sides.html")]
 struct Sides<'a> {
-    clock: Clock,
+    clock: PageClock,
     root: &'a str,
     now: Side,
     next: Side,
-    site: Option<Address>,
+    site: Option<CardAddress>,
 }
 
 #[derive(Template)]
 #[template(path = "promotion-commits.html")]
 struct Commits {
-    clock: Clock,
+    clock: PageClock,
     heading: String,
     compare: Option<(String, String)>,
     rows: Vec<CommitRow>,
@@ -240,7 +240,7 @@ struct CommitRow {
 
 impl Commits {
     fn new(
-        clock: Clock,
+        clock: PageClock,
         compared: Result<Arc<Comparison>, String>,
         forge: Option<&Forge>,
         source: &EnvironmentView,
@@ -309,7 +309,7 @@ struct Apart<'a> {
 #[derive(Template)]
 #[template(path = "promotion-evidence.html")]
 struct Evidence {
-    clock: Clock,
+    clock: PageClock,
     rows: Vec<EvidenceRow>,
 }
 

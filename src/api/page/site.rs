@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
-use super::Listener;
+use super::PageListener;
 use crate::api::ApiState;
 use crate::model::container::Secret;
 use crate::model::credential::SessionSecret;
@@ -18,7 +18,7 @@ const MOST_COOKIES: usize = 4;
 
 /// The site of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::api) struct Site {
+pub(in crate::api) struct PageSite {
     /// Precedes every path: empty, or such as `/abide`.
     pub(super) prefix: String,
     /// The host that the browser asked for, to show it.
@@ -31,12 +31,12 @@ pub(in crate::api) struct Site {
     is_secure: bool,
 }
 
-impl Site {
+impl PageSite {
     /// The site of a request; `None` if the host that it names is not one of this listener. Such a request comes from
     /// a page whose host name was made to point to this host.
     pub(super) fn of(api: &ApiState, parts: &Parts) -> Option<Self> {
         let public = api.manifest.borrow().manifest.page.clone();
-        let listener = parts.extensions.get::<Listener>();
+        let listener = parts.extensions.get::<PageListener>();
         let asked = asked_host(parts);
         let host = asked.as_deref().and_then(host_and_port).map(|(host, _)| host.trim_end_matches('.'));
         let host = host.map(str::to_ascii_lowercase).unwrap_or_default();
@@ -44,7 +44,7 @@ impl Site {
             return Some(Self::public(&public, host));
         }
         // The kernel has named the user of a Unix socket, and browsers cannot connect to one.
-        if listener.is_some_and(Listener::is_local) && !is_local_name(&host) {
+        if listener.is_some_and(PageListener::is_local) && !is_local_name(&host) {
             return None;
         }
         let is_secure = listener.is_some_and(|listener| listener.is_tls);
@@ -68,7 +68,7 @@ impl Site {
 
     /// Whether a request that changes something comes from a page of this site.
     ///
-    /// A browser sends `Sec-Fetch-Site` to trustworthy origins, and `Origin` with every POST. A request with neither
+    /// A browser sends `Sec-Fetch-PageSite` to trustworthy origins, and `Origin` with every POST. A request with neither
     /// does not come from a browser that this page supports.
     pub(super) fn is_own_request(&self, parts: &Parts) -> bool {
         if matches!(parts.method, Method::GET | Method::HEAD) {

@@ -68,9 +68,9 @@ const AGE_UP_TO: u64 = 90 * MINUTE;
 
 /// The time at which a page is rendered. Writes `<time>` elements, whose words the script keeps up to date.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(pub(super) Timestamp);
+pub(super) struct PageClock(pub(super) Timestamp);
 
-impl Clock {
+impl PageClock {
     /// A moment in the past: `12 min ago`, then `03:02`, then `24 Nov 09:12`.
     pub(super) fn ago(&self, at: &Timestamp) -> Safe<String> {
         element(*at, "ago", &moment(self.0, *at))
@@ -190,9 +190,9 @@ mod tests {
 
     #[test]
     fn the_words_of_times_do_not_count_as_a_change() {
-        let (one, other) = (Clock(Timestamp::from_millis(0)), Clock(Timestamp::from_millis(60_000)));
+        let (one, other) = (PageClock(Timestamp::from_millis(0)), PageClock(Timestamp::from_millis(60_000)));
         let at = Timestamp::from_millis(0);
-        let page = |clock: Clock, name: &str| format!("<p>{name} {} x</p>", clock.ago(&at).0);
+        let page = |clock: PageClock, name: &str| format!("<p>{name} {} x</p>", clock.ago(&at).0);
         assert_ne!(page(one, "dev"), page(other, "dev"));
         assert_eq!(without_words_of_times(&page(one, "dev")), without_words_of_times(&page(other, "dev")));
         assert_ne!(without_words_of_times(&page(one, "dev")), without_words_of_times(&page(one, "test")));

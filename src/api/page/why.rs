@@ -7,12 +7,12 @@ use askama::filters::Safe;
 use axum::extract::State;
 
 use super::answer::part;
-use super::text::{Clock, cut};
+use super::text::{PageClock, cut};
 use crate::api::ApiState;
 use crate::api::environments::{history_view, plan};
 use crate::api::error::ApiError;
 use crate::model::name::EnvironmentName;
-use crate::model::why::{Evidence, LOOKED_THROUGH, Line, Link, Piece, chain};
+use crate::model::why::{ChainLink, LOOKED_THROUGH, Line, Piece, WhyEvidence, chain};
 
 /// How long the plan may take; the chain does without then.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST: usize = 1_000;
 
 /// Collects the data of the chain.
-pub(super) async fn evidence(api: &ApiState, name: &EnvironmentName) -> Result<Evidence, ApiError> {
+pub(super) async fn evidence(api: &ApiState, name: &EnvironmentName) -> Result<WhyEvidence, ApiError> {
     let found = api.find(name.as_str())?;
     let asked = tokio::time::timeout(PATIENCE, plan(State(api.clone()), found)).await;
     let (plan, plan_error) = match asked {
@@ -37,7 +37,7 @@ pub(super) async fn evidence(api: &ApiState, name: &EnvironmentName) -> Result<E
         let events = api.status.events(Some(&name), None, LOOKED_THROUGH)?;
         let history = api.status.history(&name)?.into_iter();
         let record = history.map(history_view).find(|view| view.generation == environment.generation);
-        Ok(Evidence { environment, record, plan, plan_error, warnings, events })
+        Ok(WhyEvidence { environment, record, plan, plan_error, warnings, events })
     })
     .await
 }
@@ -45,13 +45,13 @@ pub(super) async fn evidence(api: &ApiState, name: &EnvironmentName) -> Result<E
 #[derive(Template)]
 #[template(path = "why.html")]
 struct Why<'a> {
-    clock: Clock,
-    links: &'a [Link],
+    clock: PageClock,
+    links: &'a [ChainLink],
 }
 
 impl Why<'_> {
     /// The label with a capital letter.
-    fn label(link: &Link) -> String {
+    fn label(link: &ChainLink) -> String {
         let mut letters = link.label.chars();
         letters
             .next()
@@ -68,7 +68,7 @@ impl Why<'_> {
 }
 
 /// The chain as a part of a page.
-pub(super) fn why(clock: Clock, evidence: &Evidence) -> Result<Safe<String>, ApiError> {
+pub(super) fn why(clock: PageClock, evidence: &WhyEvidence) -> Result<Safe<String>, ApiError> {
     let mut links = chain(evidence);
     links.retain(|link| !link.lines.is_empty());
     part(&Why { clock, links: &links })

@@ -54,11 +54,11 @@ pub(super) struct Admission {
     units: [u32; POOLS],
     /// The maximum number of connections of authenticated clients.
     known: usize,
-    table: Mutex<Table>,
+    table: Mutex<ConnectionTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionTable {
     pools: [Connections; POOLS],
     /// The pool of each connection, and its place in the pool.
     places: HashMap<u64, (Pool, u64)>,
@@ -75,7 +75,7 @@ struct Connections {
     used: u32,
     /// The connections, longest silent first.
     strangers: BTreeMap<u64, Stranger>,
-    networks: HashMap<IpAddr, Network>,
+    networks: HashMap<IpAddr, ClientNetwork>,
     /// The networks, the one that holds the most last.
     by_units: BTreeSet<(u32, IpAddr)>,
 }
@@ -88,7 +88,7 @@ struct Stranger {
 }
 
 #[derive(Default)]
-struct Network {
+struct ClientNetwork {
     units: u32,
     connections: BTreeSet<u64>,
 }
@@ -133,12 +133,12 @@ impl Admission {
         pools.into_iter().any(|pool| table.evict(pool))
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
+impl ConnectionTable {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next

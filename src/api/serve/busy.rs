@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Counts the active requests of one connection.
 #[derive(Clone, Default)]
-pub(super) struct Activity {
+pub(super) struct RequestCounter {
     requests: Arc<watch::Sender<Requests>>,
 }
 
@@ -32,7 +32,7 @@ struct Requests {
     unsent: BTreeMap<u64, Instant>,
 }
 
-impl Activity {
+impl RequestCounter {
     /// Counts another request until the returned value is dropped. If `most` requests are
     /// unanswered already, the oldest of them is cancelled.
     pub(super) fn begin(&self, most: Option<usize>) -> Busy {
@@ -94,7 +94,7 @@ impl Activity {
 
 /// An active request.
 pub(super) struct Busy {
-    activity: Activity,
+    activity: RequestCounter,
     id: u64,
     displaced: CancellationToken,
 }

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::admission::Standing;
-use super::busy::Activity;
+use super::busy::RequestCounter;
 use super::deadline::Deadline;
 use super::wire::Version;
-use super::{Limits, Peer};
+use super::{Peer, ServeLimits};
 
 /// The maximum number of concurrent requests on one HTTP/2 connection. An agent has a few, and one
 /// for each layer that its engine pulls.
@@ -35,16 +35,16 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection to serve.
-pub(super) struct Served {
+pub(super) struct HttpConnection {
     pub(super) peer: Peer,
     pub(super) standing: Standing,
     pub(super) router: Router,
-    pub(super) limits: Limits,
+    pub(super) limits: ServeLimits,
     /// Stops the connection.
     pub(super) shutdown: CancellationToken,
 }
 
-impl Served {
+impl HttpConnection {
     /// Serves the router on a connection until it ends, or until `shutdown` and the grace period
     /// are over.
     pub(super) async fn serve<S>(self, stream: S, version: Version)
@@ -91,7 +91,7 @@ impl Served {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (limits, shutdown, standing) = (self.limits, self.shutdown.clone(), self.standing.clone());
-        let activity = Activity::default();
+        let activity = RequestCounter::default();
         let on_request = activity.clone();
         let service = service_fn(move |request| self.answer_or_give_way(&on_request, request));
         // Resets beyond hyper's own limits end the connection: 20 for streams not accepted yet,
@@ -120,7 +120,7 @@ impl Served {
     /// Answers a request, unless newer requests of an unauthenticated client displace it.
     fn answer_or_give_way(
         &self,
-        activity: &Activity,
+        activity: &RequestCounter,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
         let is_known = self.standing.is_proven();
@@ -165,7 +165,7 @@ impl Served {
 }
 
 /// Returns once an unauthenticated client leaves an answer unread for too long.
-async fn stalled(activity: &Activity, standing: &Standing, limit: Duration) {
+async fn stalled(activity: &RequestCounter, standing: &Standing, limit: Duration) {
     activity.stalled_for(limit).await;
     if standing.is_proven() {
         std::future::pending::<()>().await;

@@ -16,7 +16,7 @@ const NOTED_EVERY: Duration = Duration::from_millis(100);
 
 /// Fails a write that makes no progress for as long as an unauthenticated client may leave an
 /// answer unread.
-pub(super) struct Progress<S> {
+pub(super) struct ProgressGuard<S> {
     stream: S,
     standing: Standing,
     limit: Duration,
@@ -26,7 +26,7 @@ pub(super) struct Progress<S> {
     noted: Instant,
 }
 
-impl<S> Progress<S> {
+impl<S> ProgressGuard<S> {
     pub(super) fn new(stream: S, standing: Standing, limit: Duration) -> Self {
         Self { stream, standing, limit, timer: None, noted: Instant::now() }
     }
@@ -46,7 +46,7 @@ impl<S> Progress<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ProgressGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -63,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ProgressGuard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -19,12 +19,12 @@ mod http2;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Deadlines that a test can wait for.
-pub(in crate::api) fn hasty() -> Limits {
-    Limits {
+pub(in crate::api) fn hasty() -> ServeLimits {
+    ServeLimits {
         header_read: Duration::from_millis(300),
         body: Duration::from_millis(300),
         grace: Duration::from_millis(200),
-        ..Limits::default()
+        ..ServeLimits::default()
     }
 }
 
@@ -37,7 +37,7 @@ pub(in crate::api) struct Server {
 
 impl Server {
     /// Starts a server with TLS.
-    async fn start_tls(router: Router, limits: Limits, acceptor: TlsAcceptor) -> Self {
+    async fn start_tls(router: Router, limits: ServeLimits, acceptor: TlsAcceptor) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -45,7 +45,7 @@ impl Server {
         Self { address, shutdown, done: Some(done) }
     }
 
-    pub(in crate::api) async fn start(router: Router, limits: Limits) -> Self {
+    pub(in crate::api) async fn start(router: Router, limits: ServeLimits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -214,13 +214,13 @@ async fn what_is_neither_http_nor_its_preface_is_refused() {
 }
 
 /// Limits that close no connection for being idle.
-fn patient() -> Limits {
-    Limits { header_read: PATIENCE * 10, ..hasty() }
+fn patient() -> ServeLimits {
+    ServeLimits { header_read: PATIENCE * 10, ..hasty() }
 }
 
 #[tokio::test]
 async fn whoever_holds_all_connections_makes_room_for_a_new_one() {
-    let server = Server::start(router(), Limits { strangers: 12, ..patient() }).await;
+    let server = Server::start(router(), ServeLimits { strangers: 12, ..patient() }).await;
     let mut held = Vec::new();
     for begin in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"].repeat(10) {
         let mut stream = server.connect().await;
@@ -257,7 +257,7 @@ async fn the_network_that_holds_most_makes_room_for_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let elsewhere = Elsewhere { listener, addresses: std::sync::Mutex::new(addresses.into_iter()) };
-    let limits = Limits { strangers: 40, ..patient() };
+    let limits = ServeLimits { strangers: 40, ..patient() };
     let shutdown = CancellationToken::new();
     let done = tokio::spawn(serve(elsewhere, Wire::Plain, router(), limits, shutdown.clone()));
     let server = Server { address, shutdown, done: Some(done) };
@@ -286,7 +286,7 @@ fn long_page() -> Router {
 
 #[tokio::test]
 async fn an_answer_that_is_not_read_ends_its_connection_unless_its_reader_is_known() {
-    let limits = Limits { answer: Duration::from_millis(300), ..patient() };
+    let limits = ServeLimits { answer: Duration::from_millis(300), ..patient() };
     let server = Server::start(long_page(), limits).await;
     let mut streams = [server.connect().await, server.connect().await];
     for (stream, path) in streams.iter_mut().zip(["/long", "/known"]) {

@@ -34,26 +34,26 @@ pub(super) enum Wire {
 }
 
 /// A connection that is ready for HTTP.
-pub(super) enum Opened<S> {
-    Plain(Begun<S>),
-    Tls(Box<TlsStream<Begun<S>>>),
+pub(super) enum OpenedStream<S> {
+    Plain(StartedStream<S>),
+    Tls(Box<TlsStream<StartedStream<S>>>),
 }
 
 impl Wire {
     /// Detects the protocol, and completes the handshake if the connection uses TLS. The caller
     /// sets the deadline.
-    pub(super) async fn open<S>(&self, stream: S) -> io::Result<(Opened<S>, Version)>
+    pub(super) async fn open<S>(&self, stream: S) -> io::Result<(OpenedStream<S>, Version)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match self {
             Self::Plain => {
-                let begun = Begun::read(stream, |start| !PREFACE.starts_with(start)).await?;
+                let begun = StartedStream::read(stream, |start| !PREFACE.starts_with(start)).await?;
                 let version = if begun.start() == PREFACE { Version::Http2 } else { Version::Http1 };
-                Ok((Opened::Plain(begun), version))
+                Ok((OpenedStream::Plain(begun), version))
             }
             Self::Tls(acceptor) => {
-                let mut begun = Begun::read(stream, |start| !start.is_empty()).await?;
+                let mut begun = StartedStream::read(stream, |start| !start.is_empty()).await?;
                 if begun.start().first().is_some_and(|first| *first != HANDSHAKE) {
                     begun.write_all(IN_THE_CLEAR).await?;
                     begun.shutdown().await?;
@@ -63,7 +63,7 @@ impl Wire {
                 let stream = acceptor.accept(begun).await?;
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let version = if is_http2 { Version::Http2 } else { Version::Http1 };
-                Ok((Opened::Tls(Box::new(stream)), version))
+                Ok((OpenedStream::Tls(Box::new(stream)), version))
             }
         }
     }
@@ -77,7 +77,7 @@ pub(super) enum Version {
 }
 
 /// A stream that replays its inspected first bytes.
-pub(super) struct Begun<S> {
+pub(super) struct StartedStream<S> {
     stream: S,
     start: [u8; PREFACE.len()],
     length: usize,
@@ -85,7 +85,7 @@ pub(super) struct Begun<S> {
     again: usize,
 }
 
-impl<S: AsyncRead + Unpin> Begun<S> {
+impl<S: AsyncRead + Unpin> StartedStream<S> {
     /// Reads until `is_enough`, the length of a preface, or the end.
     async fn read(mut stream: S, is_enough: impl Fn(&[u8]) -> bool) -> io::Result<Self> {
         let (mut start, mut length) = ([0; PREFACE.len()], 0);
@@ -99,13 +99,13 @@ impl<S: AsyncRead + Unpin> Begun<S> {
     }
 }
 
-impl<S> Begun<S> {
+impl<S> StartedStream<S> {
     fn start(&self) -> &[u8] {
         &self.start[..self.length]
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StartedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -121,7 +121,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StartedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

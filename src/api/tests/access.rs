@@ -17,10 +17,10 @@ use tower::ServiceExt as _;
 use super::{Api, api, at, name};
 use crate::api::ControllerError;
 use crate::api::access::gate::{Gate, authenticate};
-use crate::api::agent::{Images, Wanted};
+use crate::api::agent::{Images, TunnelRequest};
 use crate::api::routes::table;
 use crate::api::serve::Peer;
-use crate::model::access::{Deed, Role, Token};
+use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::credential::{Credential, Pin};
 use crate::model::desired::{Image, Origin};
 use crate::model::link::{Hello, VERSION};
@@ -100,7 +100,7 @@ impl Door {
 
     async fn token_until(&self, called: &str, role: Role, expires: Option<Timestamp>) -> (Token, Credential) {
         let new = NewToken { name: TokenName::new(called).unwrap(), role, expires };
-        let deed = Deed { at: at(0), by: "alice".into() };
+        let deed = AuditStamp { at: at(0), by: "alice".into() };
         self.api.handles.token_writer.create(new, deed).await.unwrap()
     }
 
@@ -207,7 +207,12 @@ async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
     let door = door();
     let (good, credential) = door.token("good", Role::Admin).await;
     let (revoked, of_revoked) = door.token("revoked", Role::Admin).await;
-    door.api.handles.token_writer.revoke(&revoked.id, Deed { at: at(1), by: "alice".into() }).await.unwrap();
+    door.api
+        .handles
+        .token_writer
+        .revoke(&revoked.id, AuditStamp { at: at(1), by: "alice".into() })
+        .await
+        .unwrap();
     let of_expired = door.token_until("expired", Role::Admin, Some(at(1_000))).await.1;
     let whole = credential.bearer().expose().to_owned();
     let wrong: Vec<Vec<String>> = vec![
@@ -328,7 +333,12 @@ async fn a_stream_ends_when_its_token_is_revoked_and_others_go_on() {
     let open = async |credential| door.ask(Method::GET, "/api/v1/watch", 7, &[bearer(credential)]).await;
     let (stream, others) = (open(&viewer).await, open(&other).await);
     let others = tokio::spawn(breaks_off(others));
-    door.api.handles.token_writer.revoke(&token.id, Deed { at: at(1), by: "alice".into() }).await.unwrap();
+    door.api
+        .handles
+        .token_writer
+        .revoke(&token.id, AuditStamp { at: at(1), by: "alice".into() })
+        .await
+        .unwrap();
     assert!(breaks_off(stream).await);
     assert!(!others.is_finished());
     assert_eq!(door.status("GET", "/api/v1/watch", Some(&viewer)).await, 401);
@@ -394,7 +404,7 @@ async fn the_id_of_an_agents_record_has_a_longest_length() {
 struct FakeImages(BTreeMap<&'static str, u16>);
 
 impl Images for FakeImages {
-    fn fetch(&self, wanted: Wanted) -> BoxFuture<'static, Result<Response, ControllerError>> {
+    fn fetch(&self, wanted: TunnelRequest) -> BoxFuture<'static, Result<Response, ControllerError>> {
         let status = self.0[wanted.repository.host().as_str()];
         let answer = Response::builder().status(status).body(Body::empty()).unwrap();
         async move { Ok(answer) }.boxed()

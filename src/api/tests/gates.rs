@@ -6,7 +6,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::{Answer, Api, api, at, digest, image, name};
-use crate::model::access::{Deed, Role, Token};
+use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::gates::Gates;
 use crate::model::name::{Generation, TokenName};
 use crate::record::{NewToken, Soaked};
@@ -31,7 +31,7 @@ fn approvals(approvals: u32) -> Gates {
 
 async fn token(api: &Api, called: &str, role: Role) -> Token {
     let new = NewToken { name: TokenName::new(called).unwrap(), role, expires: None };
-    api.handles.token_writer.create(new, Deed { at: at(0), by: "alice".into() }).await.unwrap().0
+    api.handles.token_writer.create(new, AuditStamp { at: at(0), by: "alice".into() }).await.unwrap().0
 }
 
 fn tester() -> Role {
@@ -129,7 +129,7 @@ async fn whoever_moved_an_image_neither_confirms_it_nor_overrules_its_rejection(
     act(&api, &carol, "test/approve", json!({})).await.refuses(409, "you pushed, set or promoted this image");
     act(&api, &as_tester, "test/approve", json!({})).await.moved();
     // The one who approved is no other person for the promotion.
-    api.handles.token_writer.revoke(&as_tester.id, Deed { at: at(1), by: "x".into() }).await.unwrap();
+    api.handles.token_writer.revoke(&as_tester.id, AuditStamp { at: at(1), by: "x".into() }).await.unwrap();
     let again = token(&api, "carol2", Role::Admin).await;
     act(&api, &again, "prod/promote", json!({"from": "test"})).await.refuses(409, "0 of 1 approval");
     act(&api, &carol, "prod/promote", json!({"from": "test"})).await.moved();

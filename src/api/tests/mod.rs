@@ -23,9 +23,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::access::{Access, Lease};
-use super::agent::Desk;
-use super::{ApiState, Controller, ControllerError, Liveness, LogStream, ManifestState, router};
+use super::access::{Access, TokenGuard};
+use super::agent::AgentHub;
+use super::{ApiState, ControllerApi, ControllerError, Liveness, LogStream, ManifestState, router};
 use crate::model::access::Token;
 use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::logs::LogOptions;
@@ -167,7 +167,7 @@ impl Default for FakeController {
     }
 }
 
-impl Controller for FakeController {
+impl ControllerApi for FakeController {
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
         async move {
             if environment.as_str() == "lab" {
@@ -256,7 +256,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
     let handles = open(&home.path().join("record")).unwrap();
     let (manifest, receiver) = watch::channel(Arc::new(manifest()));
     let state = ApiState {
-        desk: Desk::new(handles.hearer.clone(), receiver.clone(), || at(1_000)),
+        desk: AgentHub::new(handles.hearer.clone(), receiver.clone(), || at(1_000)),
         images: None,
         manifest: receiver,
         writer: handles.writer.clone(),
@@ -268,7 +268,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
         pages: Arc::default(),
         bells: handles.bells.clone(),
         logs_dir: home.path().to_owned(),
-        controller: controller.map(|controller| Arc::new(controller) as Arc<dyn Controller>),
+        controller: controller.map(|controller| Arc::new(controller) as Arc<dyn ControllerApi>),
         outbox: handles.outbox.clone(),
         notifier: None,
         more_metrics: None,
@@ -298,7 +298,7 @@ impl Api {
     /// Does the same with a token.
     async fn ask_as(&self, token: &Token, method: Method, path: &str, body: String) -> Answer {
         let lease =
-            Lease { id: token.id.clone(), tokens: self.handles.tokens.clone(), clock: self.state.clock };
+            TokenGuard { id: token.id.clone(), tokens: self.handles.tokens.clone(), clock: self.state.clock };
         self.ask_with(Access::of_token(token.clone(), None, lease), method, path, body).await
     }
 

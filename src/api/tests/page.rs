@@ -18,10 +18,10 @@ use super::{Api, FakeController, api, at, manifest, name, status};
 use crate::api::ControllerError;
 use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
-use crate::api::page::{Commits, Listener, Pages};
+use crate::api::page::{Commits, PageListener, Pages};
 use crate::api::routes::table;
 use crate::api::serve::Peer;
-use crate::model::access::{Deed, Role, Token};
+use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::credential::Credential;
 use crate::model::name::{CommitId, EnvironmentName, TokenName};
@@ -80,7 +80,7 @@ fn site(url: Option<&str>, listen: &str, is_tls: bool, host: &'static str) -> Si
     let (sender, receiver) = watch::channel(Arc::new(declared));
     api.state.manifest = receiver;
     api.manifest = sender;
-    let listener = Listener { address: listen.parse().unwrap(), is_tls };
+    let listener = PageListener { address: listen.parse().unwrap(), is_tls };
     api.state.pages = Arc::new(Pages::new(listener, Arc::new(NoHistory)));
     let gate = Gate::new(&api.state);
     let router = api.router().layer(from_fn_with_state(gate, authenticate)).layer(Extension(listener));
@@ -110,7 +110,7 @@ impl Site {
 
     async fn token(&self, called: &str, role: Role, expires: Option<Timestamp>) -> (Token, Credential) {
         let new = NewToken { name: TokenName::new(called).unwrap(), role, expires };
-        self.api.handles.token_writer.create(new, Deed { at: at(0), by: "alice".into() }).await.unwrap()
+        self.api.handles.token_writer.create(new, AuditStamp { at: at(0), by: "alice".into() }).await.unwrap()
     }
 
     /// Signs in and returns the cookie as browsers send it.
@@ -233,7 +233,7 @@ async fn a_session_ends_with_its_token_and_not_before() {
     let site = local();
     let (token, cookie) = site.visitor("anna", Role::Viewer).await;
     let (_, other) = site.visitor("bob", Role::Viewer).await;
-    let deed = Deed { at: at(1_000), by: "alice".into() };
+    let deed = AuditStamp { at: at(1_000), by: "alice".into() };
     site.api.handles.token_writer.revoke(&token.id, deed).await.unwrap();
     assert_eq!(site.get("/").cookie(&cookie).send().await.status, 303);
     assert_eq!(site.get("/").cookie(&other).send().await.status, 200);
@@ -248,7 +248,7 @@ async fn an_open_stream_ends_with_the_session() {
         assert_eq!(stream.status(), 200);
         assert_eq!(stream.headers()["x-accel-buffering"], "no");
         if end == "revoke" {
-            let deed = Deed { at: at(1_000), by: "alice".into() };
+            let deed = AuditStamp { at: at(1_000), by: "alice".into() };
             site.api.handles.token_writer.revoke(&token.id, deed).await.unwrap();
         } else {
             site.post("/logout", "").cookie(&cookie).send().await;
@@ -505,7 +505,7 @@ async fn a_name_that_was_made_to_point_here_gets_no_page() {
 async fn whatever_is_wrong_at_the_login_the_answer_is_the_same() {
     let site = local();
     let (revoked, of_revoked) = site.token("revoked", Role::Admin, None).await;
-    let deed = Deed { at: at(1), by: "alice".into() };
+    let deed = AuditStamp { at: at(1), by: "alice".into() };
     site.api.handles.token_writer.revoke(&revoked.id, deed).await.unwrap();
     let (_, of_agent) = site.token("agent", agent("online"), None).await;
     let (_, of_expired) = site.token("expired", Role::Admin, Some(at(1_000))).await;
@@ -886,7 +886,7 @@ async fn without_a_daemon_the_board_says_so() {
     let mut site = local();
     site.api.state.controller = None;
     let gate = Gate::new(&site.api.state);
-    let listener = Listener { address: "127.0.0.1:8080".parse().unwrap(), is_tls: false };
+    let listener = PageListener { address: "127.0.0.1:8080".parse().unwrap(), is_tls: false };
     site.router = site.api.router().layer(from_fn_with_state(gate, authenticate)).layer(Extension(listener));
     let (_, cookie) = site.visitor("anna", Role::Admin).await;
     let text = site.get("/").cookie(&cookie).send().await.text;

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::{Answer, Api, api, at};
-use crate::model::access::{Deed, Role};
+use crate::model::access::{AuditStamp, Role};
 use crate::model::credential::{Credential, Pin};
 
 const PATH: &str = "/api/v1/tokens";
@@ -25,7 +25,7 @@ async fn a_token_is_told_once_and_never_again() {
     let text = issued["token"].as_str().unwrap();
     let credential = Credential::parse(text).unwrap();
     let token = api.handles.tokens.verify(&credential, at(1_000)).unwrap().unwrap();
-    assert_eq!(token.created, Deed { at: at(1_000), by: "alice".into() });
+    assert_eq!(token.created, AuditStamp { at: at(1_000), by: "alice".into() });
     assert_eq!(token.expires, Some(at(1_000 + 90 * 24 * 60 * 60)));
     assert!(matches!(&token.role, Role::Deployer { environments } if environments.len() == 2));
     let listed = api.get(PATH).await;

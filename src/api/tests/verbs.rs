@@ -8,7 +8,7 @@ use crate::model::desired::{Desired, Hint, Origin, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, Generation, RepositoryName};
 use crate::model::status::{Condition, Reason, Status};
-use crate::record::{Bell, Push};
+use crate::record::{Push, Wakeup};
 
 fn record_of(api: &Api, environment: &str) -> Desired {
     api.handles.desired.get(&name(environment)).unwrap()
@@ -282,7 +282,7 @@ fn answer(api: &Api, head: Option<CommitId>) {
     let (desired, resolver) = (handles.desired.clone(), handles.resolver.clone());
     tokio::spawn(async move {
         while let Ok(bell) = bells.recv().await {
-            let Bell::Desired(name) = bell else { continue };
+            let Wakeup::Desired(name) = bell else { continue };
             let Some(asked) = desired.get(&name).unwrap().asked else { continue };
             match &head {
                 Some(head) => drop(resolver.advance_head(&name, head, asked).await.unwrap()),

@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use super::moved;
 use crate::api::ApiState;
-use crate::api::body::{Body, By};
+use crate::api::body::{By, JsonBody};
 use crate::api::environments::Left;
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Forget, LeftOn};
 use crate::model::name::EnvironmentName;
-use crate::model::view::Moved;
+use crate::model::view::RecordChange;
 
 /// Options of `forget`.
 #[derive(Debug, Deserialize)]
@@ -29,10 +29,10 @@ pub(in crate::api) struct ForgetBody {
 /// `POST /api/v1/environments/{environment}/forget`
 pub(in crate::api) async fn forget(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     By(by): By,
-    Body(ForgetBody { stop }): Body<ForgetBody>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(ForgetBody { stop }): JsonBody<ForgetBody>,
+) -> Result<Json<RecordChange>, ApiError> {
     let name = &found.name;
     let all = api.left_elsewhere(name, found.spec());
     let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|left| left.is_gone);

@@ -6,14 +6,14 @@ use serde::Deserialize;
 
 use super::{moved, reason};
 use crate::api::ApiState;
-use crate::api::body::{Body, By};
+use crate::api::body::{By, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Desired, Hold, Outcome};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::{Condition, Status};
-use crate::model::view::Moved;
+use crate::model::view::RecordChange;
 use crate::record::RecordError;
 
 /// Options of `hold`.
@@ -37,10 +37,10 @@ pub(in crate::api) struct ResumeBody {
 /// `POST /api/v1/environments/{environment}/hold`
 pub(in crate::api) async fn hold(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     By(by): By,
-    Body(body): Body<HoldBody>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<HoldBody>,
+) -> Result<Json<RecordChange>, ApiError> {
     let Some(reason) = reason(Some(body.reason))? else {
         return Err(ApiError::bad_request(
             "missing `reason`: it is shown to everyone who finds the \
@@ -87,10 +87,10 @@ fn last_ready(api: &ApiState, name: &EnvironmentName) -> Result<Option<Generatio
 /// `POST /api/v1/environments/{environment}/resume`
 pub(in crate::api) async fn resume(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     By(by): By,
-    Body(body): Body<ResumeBody>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<ResumeBody>,
+) -> Result<Json<RecordChange>, ApiError> {
     let name = &found.name;
     api.seen(name, body.seen)?;
     let was_held = api.desired.get(name)?.hold.is_some();

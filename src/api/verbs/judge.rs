@@ -10,14 +10,14 @@ use serde::Deserialize;
 use super::{moved, parse_digest, reason, shown};
 use crate::api::ApiState;
 use crate::api::access::Access;
-use crate::api::body::{Body, Caller};
+use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Entry, Image};
 use crate::model::evidence::{Evidence, Finding, Person, Withdrawal};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Manifest};
-use crate::model::view::Moved;
+use crate::model::view::RecordChange;
 use crate::plan::gates::shares;
 
 /// Options of `approve`.
@@ -35,10 +35,10 @@ pub(in crate::api) struct Approve {
 /// `POST /api/v1/environments/{environment}/approve`
 pub(in crate::api) async fn approve(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
-    Body(body): Body<Approve>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<Approve>,
+) -> Result<Json<RecordChange>, ApiError> {
     let name = &found.name;
     found.declared()?;
     api.fresh_manifest().await;
@@ -122,10 +122,10 @@ pub(in crate::api) struct Reject {
 /// `POST /api/v1/environments/{environment}/reject`
 pub(in crate::api) async fn reject(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
-    Body(body): Body<Reject>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<Reject>,
+) -> Result<Json<RecordChange>, ApiError> {
     let Some(why) = reason(body.reason)? else {
         return Err(ApiError::bad_request("give a `reason`: whoever made the image wants to know"));
     };
@@ -164,10 +164,10 @@ pub(in crate::api) struct Withdraw {
 /// `POST /api/v1/environments/{environment}/withdraw`
 pub(in crate::api) async fn withdraw(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
-    Body(body): Body<Withdraw>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<Withdraw>,
+) -> Result<Json<RecordChange>, ApiError> {
     let name = &found.name;
     api.seen(name, body.seen)?;
     let rejected = api.rejected(name, body.digest.as_deref())?;

@@ -21,12 +21,12 @@ use super::ApiState;
 use super::error::ApiError;
 use crate::model::desired::{Desired, Image, Origin};
 use crate::model::name::{Digest, EnvironmentName, Generation};
-use crate::model::view::Moved;
-use crate::record::Guard;
+use crate::model::view::RecordChange;
+use crate::record::Precondition;
 
 impl ApiState {
     /// The answer to a change that created a generation; its sentence begins with `what`.
-    fn recorded(&self, desired: &Desired, what: &str) -> Moved {
+    fn recorded(&self, desired: &Desired, what: &str) -> RecordChange {
         let (name, generation) = (&desired.environment, desired.entry.generation);
         let until = match &desired.hold {
             Some(hold) if hold.generation != Some(generation) => {
@@ -39,7 +39,7 @@ impl ApiState {
 
     /// The guard for the generation that the client looked at, after a first check whose answer says what is
     /// true now.
-    fn seen(&self, name: &EnvironmentName, seen: Option<Generation>) -> Result<Vec<Guard>, ApiError> {
+    fn seen(&self, name: &EnvironmentName, seen: Option<Generation>) -> Result<Vec<Precondition>, ApiError> {
         let Some(seen) = seen else { return Ok(Vec::new()) };
         let entry = self.desired.get(name)?.entry;
         if entry.generation != seen {
@@ -52,7 +52,7 @@ impl ApiState {
                 entry.generation, entry.at
             )));
         }
-        Ok(vec![Guard { environment: name.clone(), generation: seen }])
+        Ok(vec![Precondition { environment: name.clone(), generation: seen }])
     }
 
     /// The end of the sentence: a note if nothing acts on the record now.
@@ -70,9 +70,9 @@ fn parse_digest(text: Option<&str>) -> Result<Option<Digest>, ApiError> {
     text.map(Digest::new).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-fn moved(desired: &Desired, changed: bool, message: String) -> Moved {
+fn moved(desired: &Desired, changed: bool, message: String) -> RecordChange {
     let (environment, generation) = (desired.environment.clone(), desired.entry.generation);
-    Moved { environment, generation, changed, message, failed: false }
+    RecordChange { environment, generation, changed, message, failed: false }
 }
 
 /// The longest reason, in bytes; each is stored with its generation.

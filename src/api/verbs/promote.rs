@@ -10,18 +10,18 @@ use serde::Deserialize;
 use super::{moved, parse_digest, reason, shown};
 use crate::api::ApiState;
 use crate::api::access::Access;
-use crate::api::body::{Body, Caller};
+use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Desired, Entry, HistoryEntry, Image, Origin, Outcome};
 use crate::model::evidence::{Evidence, Person};
 use crate::model::gates::Gates;
 use crate::model::name::{AgentName, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
 use crate::model::status::{Condition, Reason, Status};
-use crate::model::view::Moved;
+use crate::model::view::RecordChange;
 use crate::plan::gates::{Candidate, are_open, closed, judge, sentence};
-use crate::record::{Change, Guard};
+use crate::record::{Change, Precondition};
 
 /// Options of `promote`.
 #[derive(Debug, Deserialize)]
@@ -57,10 +57,10 @@ enum Seen {
 /// `POST /api/v1/environments/{environment}/promote`; the path names the target environment.
 pub(in crate::api) async fn promote(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
-    Body(body): Body<Promote>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<Promote>,
+) -> Result<Json<RecordChange>, ApiError> {
     let from = api.find(&body.from)?.name;
     check_source(&found, &from)?;
     api.fresh_manifest().await;
@@ -104,7 +104,7 @@ pub(in crate::api) async fn promote(
         at: now,
         hold: None,
     };
-    guards.push(Guard { environment: from.clone(), generation: source.generation });
+    guards.push(Precondition { environment: from.clone(), generation: source.generation });
     let is_overridden = overriding.is_some();
     let judge = move |evidence: &[Evidence]| {
         let answers = judge(&gates, &candidate, evidence, now);
@@ -210,7 +210,11 @@ impl ApiState {
 
     /// Returns the answer if `to` already runs this image or is updating to it; nothing is recorded
     /// then.
-    fn is_there_already(&self, to: &EnvironmentName, serving: &Serving) -> Result<Option<Moved>, ApiError> {
+    fn is_there_already(
+        &self,
+        to: &EnvironmentName,
+        serving: &Serving,
+    ) -> Result<Option<RecordChange>, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
         let facts = self.facts(to, &state.manifest)?;
         let (settled, entry) = (facts.settled(), &facts.desired.entry);
@@ -244,7 +248,7 @@ fn still_serving(
 }
 
 /// Checks that the target's manifest allows promotions from this environment.
-fn check_source(target: &Found, from: &EnvironmentName) -> Result<(), ApiError> {
+fn check_source(target: &FoundEnvironment, from: &EnvironmentName) -> Result<(), ApiError> {
     let to = &target.name;
     match &target.declared()?.supply {
         Supply::Promotion { from: declared } if declared == from => Ok(()),

@@ -6,14 +6,14 @@ use serde::Deserialize;
 
 use super::{reason, shown};
 use crate::api::ApiState;
-use crate::api::body::{Body, Caller};
+use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Entry, HistoryEntry, Hold, Image, Origin, Outcome};
 use crate::model::evidence::Person;
 use crate::model::name::Generation;
-use crate::model::view::Moved;
-use crate::record::{Change, Guard};
+use crate::model::view::RecordChange;
+use crate::record::{Change, Precondition};
 
 /// Options of `rollback`.
 #[derive(Debug, Deserialize)]
@@ -30,10 +30,10 @@ pub(in crate::api) struct Rollback {
 /// `POST /api/v1/environments/{environment}/rollback`
 pub(in crate::api) async fn rollback(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
-    Body(body): Body<Rollback>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<Rollback>,
+) -> Result<Json<RecordChange>, ApiError> {
     found.declared()?;
     api.seen(&found.name, body.seen)?;
     let Person { by, token } = caller.person();
@@ -62,7 +62,7 @@ pub(in crate::api) async fn rollback(
         at,
         hold: Some(Hold { reason, by, since: at, generation: None }),
     };
-    let guard = Guard { environment: found.name.clone(), generation: seen };
+    let guard = Precondition { environment: found.name.clone(), generation: seen };
     let desired = api.writer.submit(&found.name, change, &[guard]).await?;
     let what = format!("{} of generation {}", shown(&image), target.generation);
     let mut moved = api.recorded(&desired, &what);

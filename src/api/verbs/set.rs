@@ -7,16 +7,16 @@ use serde::Deserialize;
 use super::{reason, shown};
 use crate::api::ApiState;
 use crate::api::access::Access;
-use crate::api::body::{Body, Caller};
+use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::api::gates::rejection_words;
 use crate::model::desired::{Image, Origin};
 use crate::model::evidence::Person;
 use crate::model::name::{CommitId, Digest, Generation};
 use crate::model::reference::check_reference;
 use crate::model::spec::{EnvironmentSpec, Supply};
-use crate::model::view::Moved;
+use crate::model::view::RecordChange;
 use crate::record::Change;
 
 /// The longest image reference, in bytes.
@@ -39,10 +39,10 @@ pub(in crate::api) struct Set {
 /// `POST /api/v1/environments/{environment}/set`
 pub(in crate::api) async fn set(
     State(api): State<ApiState>,
-    found: Found,
+    found: FoundEnvironment,
     Caller(caller): Caller,
-    Body(body): Body<Set>,
-) -> Result<Json<Moved>, ApiError> {
+    JsonBody(body): JsonBody<Set>,
+) -> Result<Json<RecordChange>, ApiError> {
     let spec = found.declared()?;
     let guards = api.seen(&found.name, body.seen)?;
     let why = reason(body.reason)?;
@@ -74,7 +74,7 @@ pub(in crate::api) async fn set(
 /// for the record.
 fn check_gates(
     api: &ApiState,
-    found: &Found,
+    found: &FoundEnvironment,
     image: &Image,
     caller: &Access,
     why: Option<&str>,
@@ -95,7 +95,7 @@ fn check_gates(
 }
 
 /// Checks that another host can pull the image.
-fn check_reach(found: &Found, image: &Image) -> Result<(), ApiError> {
+fn check_reach(found: &FoundEnvironment, image: &Image) -> Result<(), ApiError> {
     match found.host() {
         Some(host) if image.digest.is_none() => Err(ApiError::unprocessable(format!(
             "the agent {host} runs `{}` and cannot use image IDs of this host: name the image as in its \
@@ -108,7 +108,7 @@ fn check_reach(found: &Found, image: &Image) -> Result<(), ApiError> {
 
 /// A commit that git does not have would fail only later, out of the caller's sight. If git does not
 /// answer now, the commit is recorded, and the build tries again until it does.
-async fn check_commit(api: &ApiState, found: &Found, commit: &CommitId) -> Result<(), ApiError> {
+async fn check_commit(api: &ApiState, found: &FoundEnvironment, commit: &CommitId) -> Result<(), ApiError> {
     let Some(controller) = &api.controller else { return Ok(()) };
     match controller.has_commit(found.name.clone(), commit.clone()).await {
         Ok(false) => Err(ApiError::unprocessable(format!(

@@ -12,15 +12,15 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::moved;
 use crate::api::ApiState;
-use crate::api::body::Body;
+use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
-use crate::api::find::Found;
+use crate::api::find::FoundEnvironment;
 use crate::model::desired::Desired;
 use crate::model::look::SourceTrouble;
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
-use crate::model::view::Moved;
-use crate::record::{Bell, RecordError};
+use crate::model::view::RecordChange;
+use crate::record::{RecordError, Wakeup};
 
 /// How long git and the registries may take before the command answers without them.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,9 +36,9 @@ pub(in crate::api) struct SyncBody {
 /// `POST /api/v1/environments/{environment}/sync`
 pub(in crate::api) async fn sync(
     State(api): State<ApiState>,
-    found: Found,
-    Body(body): Body<SyncBody>,
-) -> Result<Json<Moved>, ApiError> {
+    found: FoundEnvironment,
+    JsonBody(body): JsonBody<SyncBody>,
+) -> Result<Json<RecordChange>, ApiError> {
     found.declared()?;
     api.seen(&found.name, body.seen)?;
     let mut moved = api.sync(&[found.name], body.seen).await?;
@@ -52,7 +52,9 @@ pub(in crate::api) async fn sync(
 }
 
 /// `POST /api/v1/sync`
-pub(in crate::api) async fn sync_all(State(api): State<ApiState>) -> Result<Json<Vec<Moved>>, ApiError> {
+pub(in crate::api) async fn sync_all(
+    State(api): State<ApiState>,
+) -> Result<Json<Vec<RecordChange>>, ApiError> {
     api.fresh_manifest().await;
     let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
     Ok(Json(api.sync(&declared, None).await?))
@@ -64,7 +66,7 @@ impl ApiState {
         &self,
         names: &[EnvironmentName],
         seen: Option<Generation>,
-    ) -> Result<Vec<Moved>, ApiError> {
+    ) -> Result<Vec<RecordChange>, ApiError> {
         self.fresh_manifest().await;
         let bells = self.bells.subscribe();
         let (mut before, mut asked) = (Vec::new(), BTreeSet::new());
@@ -89,12 +91,12 @@ impl ApiState {
     }
 
     /// Waits until every query was answered, or cannot be answered.
-    async fn answered(&self, mut asked: BTreeSet<EnvironmentName>, mut bells: Receiver<Bell>) {
+    async fn answered(&self, mut asked: BTreeSet<EnvironmentName>, mut bells: Receiver<Wakeup>) {
         let is_open = |name: &EnvironmentName| self.desired.get(name).is_ok_and(|now| now.asked.is_some());
         asked.retain(is_open);
         while !asked.is_empty() {
             match bells.recv().await {
-                Ok(Bell::Desired(name)) if asked.contains(&name) && !is_open(&name) => {
+                Ok(Wakeup::Desired(name)) if asked.contains(&name) && !is_open(&name) => {
                     asked.remove(&name);
                 }
                 Ok(_) => {}
@@ -105,7 +107,7 @@ impl ApiState {
     }
 
     /// The result of a sync so far.
-    fn synced(&self, before: &Desired) -> Result<Moved, RecordError> {
+    fn synced(&self, before: &Desired) -> Result<RecordChange, RecordError> {
         let name = &before.environment;
         let now = self.desired.get(name)?;
         let look = self.controller.as_ref().map(|controller| controller.look(name));
@@ -115,7 +117,7 @@ impl ApiState {
             Some(who) => answer(who, before, &now, trouble.as_ref()),
         };
         let message = format!("`{name}` is being reconciled{what}{}", self.when());
-        Ok(Moved { failed, ..moved(&now, true, message) })
+        Ok(RecordChange { failed, ..moved(&now, true, message) })
     }
 
     /// Applies a pending edit of the manifest before an environment is looked up.

@@ -17,21 +17,25 @@ fn hint() -> Hint {
     Hint { revision, by: "github (alice)".into(), at: at(20) }
 }
 
-fn observed() -> Look {
-    Look { is_observed: true, ..Look::default() }
+fn observed() -> PollStatus {
+    PollStatus { is_observed: true, ..PollStatus::default() }
 }
 
-fn trouble(reason: Reason) -> Look {
+fn trouble(reason: Reason) -> PollStatus {
     let trouble = SourceTrouble { reason, message: DOWN.into(), since: at(3), next_retry: at(30) };
-    Look { trouble: Some(trouble), ..observed() }
+    PollStatus { trouble: Some(trouble), ..observed() }
 }
 
 /// The view of `dev`, which tracks a branch, after `change`.
-fn seen(desired: Desired, status: Option<Status>, change: impl FnOnce(&mut Facts<'_>)) -> EnvironmentView {
+fn seen(
+    desired: Desired,
+    status: Option<Status>,
+    change: impl FnOnce(&mut EnvironmentFacts<'_>),
+) -> EnvironmentView {
     let manifest = manifest().manifest;
     let spec = manifest.environments.get(&name("dev"));
     let mark = manifest.mark(&name("dev"));
-    let mut facts = Facts { spec, mark, desired, status, presence: None, look: Some(observed()) };
+    let mut facts = EnvironmentFacts { spec, mark, desired, status, presence: None, look: Some(observed()) };
     change(&mut facts);
     environment(facts)
 }
@@ -64,7 +68,7 @@ fn an_environment_whose_agent_is_not_connected_is_never_ready() {
     let mut spec = manifest().manifest.environments[&name("dev")].clone();
     spec.host = Some(AgentName::new("online").unwrap());
     let away = |last_seen, status| {
-        let facts = Facts {
+        let facts = EnvironmentFacts {
             spec: Some(&spec),
             mark: None,
             desired: desired(4),
@@ -109,7 +113,7 @@ fn what_moved_since_the_last_pass_is_not_ready_yet() {
     let (condition, reason, message) = said(&desired(4), Some(edited));
     assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating), "{message}");
     let before_the_start = seen(desired(4), Some(status("dev", 4)), |facts| {
-        facts.look = Some(Look::default());
+        facts.look = Some(PollStatus::default());
     });
     assert_eq!((before_the_start.status, before_the_start.reason), (Condition::Progressing, Reason::Unknown));
 }
@@ -174,21 +178,21 @@ fn from_the_hint_until_the_answer_the_head_is_unknown() {
         );
     }
     let late = seen(hinted.clone(), Some(status("dev", 4)), |facts| {
-        facts.look = Some(Look { answered: Some(at(21)), ..observed() });
+        facts.look = Some(PollStatus { answered: Some(at(21)), ..observed() });
     });
     assert_eq!((late.status, late.reason), (Condition::Progressing, Reason::HeadUnknown));
     assert!(late.message.contains("git does not show it yet"), "{}", late.message);
     let mut asked = desired(4);
     asked.asked = Some(at(21));
     assert_eq!(said(&asked, Some(status("dev", 4))).1, Reason::HeadUnknown);
-    let promoted = |facts: &mut Facts<'_>| facts.spec.map(|_| ());
+    let promoted = |facts: &mut EnvironmentFacts<'_>| facts.spec.map(|_| ());
     let prod = manifest().manifest;
     let view = seen(hinted.clone(), Some(status("dev", 4)), |facts| {
         promoted(facts);
         facts.spec = None;
     });
     assert_ne!(view.reason, Reason::HeadUnknown);
-    let facts = Facts {
+    let facts = EnvironmentFacts {
         spec: prod.environments.get(&name("prod")),
         mark: None,
         desired: hinted,
@@ -207,7 +211,7 @@ fn a_hint_of_a_tag_counts_where_a_tag_is_followed() {
     assert_eq!(said(&tagged, Some(status("dev", 4))).0, Condition::Ready, "dev follows a branch");
     let mut spec = manifest().manifest.environments[&name("dev")].clone();
     spec.supply = Supply::Tag { image: "localhost:5000/app:stable".parse().unwrap() };
-    let facts = Facts {
+    let facts = EnvironmentFacts {
         spec: Some(&spec),
         mark: None,
         desired: tagged,
@@ -248,7 +252,7 @@ fn a_source_that_gives_no_first_head_is_the_reason_and_beside_something_that_ser
 fn a_git_that_does_not_answer_leaves_an_announced_head_unknown_and_hides_no_trouble() {
     let mut hinted = desired(4);
     hinted.hint = Some(hint());
-    let down = |facts: &mut Facts<'_>| facts.look = Some(trouble(Reason::SourceUnreachable));
+    let down = |facts: &mut EnvironmentFacts<'_>| facts.look = Some(trouble(Reason::SourceUnreachable));
     let view = seen(hinted.clone(), Some(status("dev", 4)), down);
     assert_eq!((view.status, view.reason), (Condition::Progressing, Reason::HeadUnknown));
     assert!(view.message.contains(DOWN), "{}", view.message);

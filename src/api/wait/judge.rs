@@ -1,8 +1,8 @@
 //! Decides whether a goal is reached, pending or unreachable. Pure.
 
-use crate::api::view::Said;
+use crate::api::view::StatusView;
 use crate::model::desired::{Hold, Outcome};
-use crate::model::look::{Look, SourceTrouble};
+use crate::model::look::{PollStatus, SourceTrouble};
 use crate::model::name::{CommitId, Digest, Generation};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -10,7 +10,7 @@ use crate::model::view::WaitState;
 
 /// The goal; if it is empty, everything that was recorded, declared and pushed when the wait began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct WaitGoal {
     pub(super) commit: Option<CommitId>,
     pub(super) digest: Option<Digest>,
     pub(super) generation: Option<Generation>,
@@ -18,7 +18,7 @@ pub(super) struct Wish {
     pub(super) held: bool,
 }
 
-impl Wish {
+impl WaitGoal {
     pub(super) fn is_plain(&self) -> bool {
         self.commit.is_none() && self.digest.is_none() && self.generation.is_none()
     }
@@ -34,7 +34,7 @@ impl Wish {
 
 /// The generation that satisfies the goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Carrier {
+pub(super) enum GoalGeneration {
     /// The newest one.
     Current,
     /// An earlier one, with its outcome.
@@ -47,14 +47,14 @@ pub(super) enum Carrier {
 
 /// The input of the decision.
 #[derive(Clone, Debug)]
-pub(super) struct Evidence {
+pub(super) struct WaitEvidence {
     /// The status without regard to a head that is still unknown.
-    pub(super) settled: Said,
+    pub(super) settled: StatusView,
     /// The pending query to git or the registry, as a clause.
     pub(super) unanswered: Option<String>,
     /// The source of the head; `None` if nothing is tracked.
     pub(super) follows: Option<&'static str>,
-    pub(super) look: Look,
+    pub(super) look: PollStatus,
     /// When the wait began.
     pub(super) asked: Timestamp,
     pub(super) hold: Option<Hold>,
@@ -64,11 +64,11 @@ pub(super) struct Evidence {
     pub(super) running: bool,
     /// Why a newer edit of the manifest is rejected.
     pub(super) problem: Option<String>,
-    pub(super) carrier: Carrier,
+    pub(super) carrier: GoalGeneration,
 }
 
 /// Returns the decision and its reason.
-pub(super) fn judge(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
+pub(super) fn judge(wish: &WaitGoal, evidence: &WaitEvidence) -> (WaitState, String) {
     let said = evidence.settled.message.clone();
     if let Some(held) = of_a_hold(wish, evidence) {
         return held;
@@ -85,32 +85,32 @@ pub(super) fn judge(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
         return plain(evidence);
     }
     match &evidence.carrier {
-        Carrier::Current => of_status(&evidence.settled),
-        Carrier::Unknown => {
+        GoalGeneration::Current => of_status(&evidence.settled),
+        GoalGeneration::Unknown => {
             (WaitState::Waiting, format!("whether this generation has {} is not known yet", wish.words()))
         }
-        Carrier::Earlier { generation, outcome } => {
+        GoalGeneration::Earlier { generation, outcome } => {
             (WaitState::Ended, became_of(wish, *generation, outcome, evidence))
         }
-        Carrier::None => not_there(wish, evidence),
+        GoalGeneration::None => not_there(wish, evidence),
     }
 }
 
 /// A hold is an end, because only a user ends it. If the hold has already ended, `Held` is only the
 /// result of the last reconcile and does not predict the next.
-fn of_a_hold(wish: &Wish, evidence: &Evidence) -> Option<(WaitState, String)> {
+fn of_a_hold(wish: &WaitGoal, evidence: &WaitEvidence) -> Option<(WaitState, String)> {
     if evidence.settled.condition != Condition::Held {
         return None;
     }
     let message = evidence.settled.message.clone();
     let Some(hold) = &evidence.hold else { return Some((WaitState::Waiting, message)) };
-    let keeps_it = hold.generation == Some(evidence.current) && evidence.carrier == Carrier::Current;
+    let keeps_it = hold.generation == Some(evidence.current) && evidence.carrier == GoalGeneration::Current;
     let is_reached = wish.held && evidence.running && keeps_it;
     Some((if is_reached { WaitState::Reached } else { WaitState::Ended }, message))
 }
 
 /// Every push or edit before the wait began counts, so the current head must be known first.
-fn plain(evidence: &Evidence) -> (WaitState, String) {
+fn plain(evidence: &WaitEvidence) -> (WaitState, String) {
     if let Some(problem) = &evidence.problem {
         return (WaitState::Ended, format!("the edited manifest is invalid: {problem}"));
     }
@@ -128,7 +128,7 @@ fn plain(evidence: &Evidence) -> (WaitState, String) {
     }
 }
 
-impl Evidence {
+impl WaitEvidence {
     /// Whether the head is known as of the beginning of the wait.
     fn is_answered(&self) -> bool {
         self.look.answered.is_some_and(|answered| answered >= self.asked) && self.unanswered.is_none()
@@ -141,7 +141,7 @@ impl Evidence {
     }
 }
 
-fn of_status(said: &Said) -> (WaitState, String) {
+fn of_status(said: &StatusView) -> (WaitState, String) {
     let state = match said.condition {
         Condition::Ready => WaitState::Reached,
         Condition::Progressing => WaitState::Waiting,
@@ -157,7 +157,12 @@ fn of_status(said: &Said) -> (WaitState, String) {
 }
 
 /// The outcome of a goal that a later generation does not satisfy.
-fn became_of(wish: &Wish, generation: Generation, outcome: &Option<Outcome>, evidence: &Evidence) -> String {
+fn became_of(
+    wish: &WaitGoal,
+    generation: Generation,
+    outcome: &Option<Outcome>,
+    evidence: &WaitEvidence,
+) -> String {
     let (what, current) = (wish.words(), evidence.current);
     match outcome {
         Some(Outcome::Failed(why)) => {
@@ -175,7 +180,7 @@ fn became_of(wish: &Wish, generation: Generation, outcome: &Option<Outcome>, evi
 }
 
 /// No recorded generation satisfies the goal: it may still come, unless nothing can bring it.
-fn not_there(wish: &Wish, evidence: &Evidence) -> (WaitState, String) {
+fn not_there(wish: &WaitGoal, evidence: &WaitEvidence) -> (WaitState, String) {
     let what = wish.words();
     if wish.generation.is_some_and(|wanted| wanted <= evidence.current) {
         return (

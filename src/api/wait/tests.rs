@@ -2,15 +2,15 @@
 
 use super::judge::*;
 use crate::api::tests::{at, hold};
-use crate::api::view::Said;
+use crate::api::view::StatusView;
 use crate::model::desired::Outcome;
-use crate::model::look::{Look, SourceTrouble};
+use crate::model::look::{PollStatus, SourceTrouble};
 use crate::model::name::{CommitId, Generation};
 use crate::model::status::{Condition, Reason};
 use crate::model::view::WaitState::{self, Ended, Reached, Waiting};
 
-fn evidence(condition: Condition, reason: Reason) -> Evidence {
-    let settled = Said {
+fn evidence(condition: Condition, reason: Reason) -> WaitEvidence {
+    let settled = StatusView {
         condition,
         reason,
         message: "said".into(),
@@ -18,39 +18,39 @@ fn evidence(condition: Condition, reason: Reason) -> Evidence {
         next_retry: None,
         is_of_source: false,
     };
-    Evidence {
+    WaitEvidence {
         settled,
         unanswered: None,
         follows: Some("git"),
-        look: Look { answered: Some(at(10)), is_observed: true, ..Look::default() },
+        look: PollStatus { answered: Some(at(10)), is_observed: true, ..PollStatus::default() },
         asked: at(10),
         hold: None,
         current: Generation(4),
         running: true,
         problem: None,
-        carrier: Carrier::Current,
+        carrier: GoalGeneration::Current,
     }
 }
 
-fn ready() -> Evidence {
+fn ready() -> WaitEvidence {
     evidence(Condition::Ready, Reason::AsRecorded)
 }
 
-fn state(wish: &Wish, evidence: &Evidence) -> WaitState {
+fn state(wish: &WaitGoal, evidence: &WaitEvidence) -> WaitState {
     judge(wish, evidence).0
 }
 
-fn plainly(evidence: &Evidence) -> WaitState {
-    state(&Wish::default(), evidence)
+fn plainly(evidence: &WaitEvidence) -> WaitState {
+    state(&WaitGoal::default(), evidence)
 }
 
-fn commit() -> Wish {
-    Wish { commit: Some(CommitId::new("c".repeat(40)).unwrap()), ..Wish::default() }
+fn commit() -> WaitGoal {
+    WaitGoal { commit: Some(CommitId::new("c".repeat(40)).unwrap()), ..WaitGoal::default() }
 }
 
-fn in_trouble(reason: Reason) -> Look {
+fn in_trouble(reason: Reason) -> PollStatus {
     let trouble = SourceTrouble { reason, message: "no".into(), since: at(1), next_retry: at(9) };
-    Look { failed: Some(at(10)), trouble: Some(trouble), is_observed: true, answered: None }
+    PollStatus { failed: Some(at(10)), trouble: Some(trouble), is_observed: true, answered: None }
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_plain_wait_asks_for_the_head_first() {
     }
     // Git answered that the branch does not exist, so nothing newer can be meant.
     let mut deleted = ready();
-    deleted.look = Look { answered: Some(at(11)), ..in_trouble(Reason::BranchMissing) };
+    deleted.look = PollStatus { answered: Some(at(11)), ..in_trouble(Reason::BranchMissing) };
     assert_eq!(plainly(&deleted), Reached);
     let mut problem = ready();
     problem.problem = Some("line 3".into());
@@ -133,7 +133,7 @@ fn a_source_that_never_gave_a_head_ends_every_wait_for_one() {
         evidence.settled.next_retry = Some(at(60));
         evidence.look = in_trouble(reason);
         assert_eq!(plainly(&evidence), Ended, "{reason:?}");
-        evidence.carrier = Carrier::None;
+        evidence.carrier = GoalGeneration::None;
         assert_eq!(state(&commit(), &evidence), Ended, "{reason:?}");
     }
 }
@@ -141,9 +141,9 @@ fn a_source_that_never_gave_a_head_ends_every_wait_for_one() {
 #[test]
 fn a_wish_is_reached_by_the_generation_that_has_it_alone() {
     assert_eq!(state(&commit(), &ready()), Reached, "whatever git is asked meanwhile");
-    let with = |carrier| Evidence { carrier, ..ready() };
-    assert_eq!(state(&commit(), &with(Carrier::None)), Waiting, "it may still be pushed");
-    assert_eq!(state(&commit(), &with(Carrier::Unknown)), Waiting);
+    let with = |carrier| WaitEvidence { carrier, ..ready() };
+    assert_eq!(state(&commit(), &with(GoalGeneration::None)), Waiting, "it may still be pushed");
+    assert_eq!(state(&commit(), &with(GoalGeneration::Unknown)), Waiting);
     let failed = Some(Outcome::Failed("exit code 1".into()));
     for (outcome, words) in [
         (failed, "exit code 1"),
@@ -151,20 +151,24 @@ fn a_wish_is_reached_by_the_generation_that_has_it_alone() {
         (Some(Outcome::Ready), "replaced by generation 4"),
         (None, "replaced by generation 4"),
     ] {
-        let evidence = with(Carrier::Earlier { generation: Generation(3), outcome });
+        let evidence = with(GoalGeneration::Earlier { generation: Generation(3), outcome });
         let (state, message) = judge(&commit(), &evidence);
         assert_eq!(state, Ended);
         assert!(message.contains(words) && message.contains("commit cccccccccccc"), "{message}");
     }
     let failing = evidence(Condition::Degraded, Reason::BuildFailed);
     assert_eq!(state(&commit(), &failing), Ended);
-    assert_eq!(state(&commit(), &Evidence { carrier: Carrier::None, ..failing }), Waiting, "a fix may come");
+    assert_eq!(
+        state(&commit(), &WaitEvidence { carrier: GoalGeneration::None, ..failing }),
+        Waiting,
+        "a fix may come"
+    );
 }
 
 #[test]
 fn a_generation_that_is_not_there_yet_may_come_and_one_that_is_passed_does_not() {
-    let of = |generation| Wish { generation: Some(Generation(generation)), ..Wish::default() };
-    let none = Evidence { carrier: Carrier::None, ..ready() };
+    let of = |generation| WaitGoal { generation: Some(Generation(generation)), ..WaitGoal::default() };
+    let none = WaitEvidence { carrier: GoalGeneration::None, ..ready() };
     assert_eq!(state(&of(5), &none), Waiting);
     assert_eq!(state(&of(3), &none), Ended);
 }
@@ -175,11 +179,11 @@ fn a_hold_is_an_end_until_someone_ends_it_and_success_only_for_who_held_it() {
     assert_eq!(plainly(&held), Waiting, "it was resumed a moment ago");
     held.hold = Some(hold());
     assert_eq!(plainly(&held), Ended);
-    let rolled_back = Wish { generation: Some(Generation(4)), held: true, ..Wish::default() };
+    let rolled_back = WaitGoal { generation: Some(Generation(4)), held: true, ..WaitGoal::default() };
     assert_eq!(state(&rolled_back, &held), Ended, "another generation is kept");
     held.hold.as_mut().unwrap().generation = Some(Generation(4));
     assert_eq!(state(&rolled_back, &held), Reached);
-    assert_eq!(state(&Wish { held: false, ..rolled_back.clone() }, &held), Ended);
+    assert_eq!(state(&WaitGoal { held: false, ..rolled_back.clone() }, &held), Ended);
     held.running = false;
     assert_eq!(state(&rolled_back, &held), Ended);
 }

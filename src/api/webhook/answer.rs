@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// The result of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum WebhookResponse {
     /// Stored on disk.
     Recorded(Vec<EnvironmentName>),
     /// Authentic, but already known.
@@ -40,7 +40,7 @@ pub(super) enum Answer {
 }
 
 #[derive(Serialize)]
-struct Words<'a> {
+struct WebhookMessage<'a> {
     status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     environments: Option<&'a [EnvironmentName]>,
@@ -48,7 +48,7 @@ struct Words<'a> {
     reason: Option<&'a str>,
 }
 
-impl Answer {
+impl WebhookResponse {
     /// The word for the log and for the answer's `status`.
     pub(super) fn word(&self) -> &'static str {
         match self {
@@ -125,13 +125,13 @@ fn not_read(error: IntakeError) -> StatusCode {
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for WebhookResponse {
     fn into_response(self) -> Response {
         let environments = match &self {
             Self::Recorded(environments) => Some(environments.as_slice()),
             _ => None,
         };
-        let words = Words { status: self.word(), environments, reason: self.reason() };
+        let words = WebhookMessage { status: self.word(), environments, reason: self.reason() };
         let mut response = (self.status(), Json(words)).into_response();
         if let Some(wait) = self.retry_after() {
             // Rounded up to whole seconds, so that the sender never retries too early.

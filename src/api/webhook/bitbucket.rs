@@ -4,83 +4,83 @@
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use super::payload::{self, Field};
+use super::payload::{self, Optional};
 use super::proof::Proof;
-use super::refs::{self, Target};
+use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
-use super::{Delivery, Event, RefChange, Rejection, mac};
+use super::{RefChange, Rejection, VerifiedDelivery, WebhookEvent, mac};
 use crate::model::container::Secret;
 
 /// The payload of both products: Cloud has `push.changes`, Data Center has `changes`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Payload {
-    push: Field<Push>,
-    changes: Field<Vec<Field<ServerChange>>>,
-    repository: Field<Repository>,
-    actor: Field<Actor>,
+struct BitbucketPayload {
+    push: Optional<Push>,
+    changes: Optional<Vec<Optional<ServerChange>>>,
+    repository: Optional<BitbucketRepository>,
+    actor: Optional<BitbucketUser>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Push {
-    changes: Field<Vec<Field<CloudChange>>>,
+    changes: Optional<Vec<Optional<CloudChange>>>,
 }
 
 /// `new` is `null` if the reference was deleted.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CloudChange {
-    new: Field<CloudRef>,
-    old: Field<CloudRef>,
-    closed: Field<bool>,
+    new: Optional<CloudRef>,
+    old: Optional<CloudRef>,
+    closed: Optional<bool>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CloudRef {
     #[serde(rename = "type")]
-    kind: Field<String>,
-    name: Field<String>,
-    target: Field<CloudTarget>,
+    kind: Optional<String>,
+    name: Optional<String>,
+    target: Optional<CloudTarget>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CloudTarget {
-    hash: Field<String>,
+    hash: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ServerChange {
     #[serde(rename = "ref")]
-    reference: Field<ServerRef>,
+    reference: Optional<ServerRef>,
     #[serde(rename = "toHash")]
-    to_hash: Field<String>,
+    to_hash: Optional<String>,
     #[serde(rename = "type")]
-    kind: Field<String>,
+    kind: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ServerRef {
-    id: Field<String>,
+    id: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Repository {
-    full_name: Field<String>,
-    slug: Field<String>,
+struct BitbucketRepository {
+    full_name: Optional<String>,
+    slug: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Actor {
-    nickname: Field<String>,
-    display_name: Field<String>,
-    name: Field<String>,
+struct BitbucketUser {
+    nickname: Optional<String>,
+    display_name: Optional<String>,
+    name: Optional<String>,
 }
 
 /// The proof is a MAC over the raw body. The header carries SHA-1 at GitHub, but SHA-256 here.
@@ -89,9 +89,9 @@ pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejec
 }
 
 /// Reads an authentic delivery.
-pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
-    let payload: Payload = payload::parse(text)?;
-    Ok(Delivery {
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<VerifiedDelivery, Rejection> {
+    let payload: BitbucketPayload = payload::parse(text)?;
+    Ok(VerifiedDelivery {
         id: delivery_id(headers, &["x-request-uuid", "x-request-id"]),
         repository: payload.repository_name().map(tame),
         by: sender("bitbucket", payload.person()),
@@ -99,7 +99,7 @@ pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rej
     })
 }
 
-impl Payload {
+impl BitbucketPayload {
     fn repository_name(&self) -> Option<&str> {
         let repository = self.repository.get()?;
         repository.full_name.text().or_else(|| repository.slug.text())
@@ -107,14 +107,14 @@ impl Payload {
 
     fn person(&self) -> Option<&str> {
         let actor = self.actor.get()?;
-        [&actor.nickname, &actor.name, &actor.display_name].into_iter().find_map(Field::text)
+        [&actor.nickname, &actor.name, &actor.display_name].into_iter().find_map(Optional::text)
     }
 }
 
-fn event(headers: &HeaderMap, payload: &Payload) -> Event {
+fn event(headers: &HeaderMap, payload: &BitbucketPayload) -> WebhookEvent {
     let name = headers.get("x-event-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
     match name {
-        "diagnostics:ping" => Event::Ping,
+        "diagnostics:ping" => WebhookEvent::Ping,
         "repo:push" => pushed(payload.push.get().and_then(|push| push.changes.get()), cloud_change),
         "repo:refs_changed" => pushed(payload.changes.get(), server_change),
         other => refs::other_event(other),
@@ -122,19 +122,22 @@ fn event(headers: &HeaderMap, payload: &Payload) -> Event {
 }
 
 /// Returns every readable change. An unreadable change does not discard the others.
-fn pushed<T>(changes: Option<&Vec<Field<T>>>, read: impl Fn(&T) -> Result<RefChange, String>) -> Event {
+fn pushed<T>(
+    changes: Option<&Vec<Optional<T>>>,
+    read: impl Fn(&T) -> Result<RefChange, String>,
+) -> WebhookEvent {
     let mut unreadable = None;
     let mut taken = Vec::new();
-    for change in changes.into_iter().flatten().filter_map(Field::get) {
+    for change in changes.into_iter().flatten().filter_map(Optional::get) {
         match read(change) {
             Ok(change) => taken.push(change),
             Err(reason) => unreadable = Some(reason),
         }
     }
     match unreadable {
-        _ if !taken.is_empty() => Event::Push(taken),
-        Some(reason) => Event::Ignored(reason),
-        None => Event::Ignored("the payload has no reference".to_owned()),
+        _ if !taken.is_empty() => WebhookEvent::Push(taken),
+        Some(reason) => WebhookEvent::Ignored(reason),
+        None => WebhookEvent::Ignored("the payload has no reference".to_owned()),
     }
 }
 
@@ -148,7 +151,7 @@ fn cloud_change(change: &CloudChange) -> Result<RefChange, String> {
     };
     let target = change.new.get().and_then(|new| new.target.get());
     let closed = change.closed.get().copied().unwrap_or_default();
-    let target = Target {
+    let target = CommitTarget {
         after: target.and_then(|target| target.hash.text()),
         deleted: change.new.get().is_none() && closed,
     };
@@ -158,6 +161,6 @@ fn cloud_change(change: &CloudChange) -> Result<RefChange, String> {
 fn server_change(change: &ServerChange) -> Result<RefChange, String> {
     let id = change.reference.get().and_then(|reference| reference.id.text());
     let id = id.ok_or("the payload has no reference")?;
-    let target = Target { after: change.to_hash.text(), deleted: change.kind.text() == Some("DELETE") };
+    let target = CommitTarget { after: change.to_hash.text(), deleted: change.kind.text() == Some("DELETE") };
     refs::change(id, target)
 }

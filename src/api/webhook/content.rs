@@ -6,7 +6,7 @@ use super::Rejection;
 
 /// A content type that some provider sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum BodyFormat {
     /// `application/json`.
     Json,
     /// `application/x-www-form-urlencoded`, with the JSON as its parameter `payload`.
@@ -19,7 +19,7 @@ pub(super) enum Content {
 /// [`Rejection::UnsupportedMediaType`] for every other type, for a character set other than UTF-8,
 /// and for an encoding such as gzip: no provider compresses, and decompression is an attack
 /// surface.
-pub(super) fn kind(headers: &HeaderMap) -> Result<Content, Rejection> {
+pub(super) fn kind(headers: &HeaderMap) -> Result<BodyFormat, Rejection> {
     let refused = Rejection::UnsupportedMediaType;
     let identity = |value: &axum::http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
@@ -35,8 +35,8 @@ pub(super) fn kind(headers: &HeaderMap) -> Result<Content, Rejection> {
         return Err(refused("its character set is not UTF-8"));
     }
     match essence.trim().to_ascii_lowercase().as_str() {
-        "application/json" => Ok(Content::Json),
-        "application/x-www-form-urlencoded" => Ok(Content::Form),
+        "application/json" => Ok(BodyFormat::Json),
+        "application/x-www-form-urlencoded" => Ok(BodyFormat::Form),
         _ => Err(refused("it is neither JSON nor a form")),
     }
 }
@@ -55,8 +55,8 @@ fn is_harmless_parameter(parameter: &str) -> bool {
 /// [`Rejection::UnsupportedMediaType`] for a form too.
 pub(super) fn json_only(headers: &HeaderMap) -> Result<(), Rejection> {
     match kind(headers)? {
-        Content::Json => Ok(()),
-        Content::Form => Err(Rejection::UnsupportedMediaType("this provider sends only JSON")),
+        BodyFormat::Json => Ok(()),
+        BodyFormat::Form => Err(Rejection::UnsupportedMediaType("this provider sends only JSON")),
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn json_only(headers: &HeaderMap) -> Result<(), Rejection> {
 mod tests {
     use super::*;
 
-    fn kind_of(headers: &[(&'static str, &'static str)]) -> Option<Content> {
+    fn kind_of(headers: &[(&'static str, &'static str)]) -> Option<BodyFormat> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
@@ -77,10 +77,10 @@ mod tests {
         for json in
             ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
         {
-            assert_eq!(kind_of(&[("content-type", json)]), Some(Content::Json), "{json}");
+            assert_eq!(kind_of(&[("content-type", json)]), Some(BodyFormat::Json), "{json}");
         }
         let form = "application/x-www-form-urlencoded";
-        assert_eq!(kind_of(&[("content-type", form)]), Some(Content::Form));
+        assert_eq!(kind_of(&[("content-type", form)]), Some(BodyFormat::Form));
         for other in ["text/plain", "multipart/form-data; boundary=x", "application/json; charset=utf-16", ""]
         {
             assert_eq!(kind_of(&[("content-type", other)]), None, "{other}");
@@ -94,6 +94,6 @@ mod tests {
         let json = ("content-type", "application/json");
         assert_eq!(kind_of(&[json, ("content-encoding", "gzip")]), None);
         assert_eq!(kind_of(&[json, ("content-encoding", "identity"), ("content-encoding", "br")]), None);
-        assert_eq!(kind_of(&[json, ("content-encoding", "identity")]), Some(Content::Json));
+        assert_eq!(kind_of(&[json, ("content-encoding", "identity")]), Some(BodyFormat::Json));
     }
 }

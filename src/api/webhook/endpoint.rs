@@ -9,14 +9,14 @@ use axum::extract::{Path, Request, State};
 use axum::routing::post;
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::answer::WebhookResponse;
 use super::bucket::{Bucket, Rate};
 use super::intake::Intake;
 use super::proof::Arriving;
-use super::refusals::Refusals;
+use super::refusals::RefusalLog;
 use super::tally::Tally;
 use super::text::tame;
-use super::{Delivery, Event, RefChange, content};
+use super::{RefChange, VerifiedDelivery, WebhookEvent, content};
 use crate::api::serve::Standing;
 use crate::model::container::Secret;
 use crate::model::desired::Hint;
@@ -27,7 +27,7 @@ use crate::record::{Push, PushOutcome};
 
 /// A webhook to serve.
 #[derive(Clone, Debug)]
-pub struct Hook {
+pub struct WebhookConfig {
     /// The provider that sends it.
     pub provider: Provider,
     /// The shared secret.
@@ -44,7 +44,7 @@ pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 /// The destination of deliveries: the only thing that webhooks can act on.
 pub trait Inbox: Clone + Send + Sync + 'static {
     /// Returns the hook of a repository by the last part of its URL, as declared now.
-    fn hook(&self, repository: &str) -> Option<Hook>;
+    fn hook(&self, repository: &str) -> Option<WebhookConfig>;
 
     /// Returns the environments that track a branch, as declared now.
     fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName>;
@@ -96,7 +96,7 @@ pub struct WebhookState<S> {
     /// declared hook.
     buckets: Arc<Mutex<BTreeMap<RepositoryName, Bucket>>>,
     tally: Tally,
-    refusals: Refusals,
+    refusals: RefusalLog,
 }
 
 impl<S: Inbox> WebhookState<S> {
@@ -109,7 +109,7 @@ impl<S: Inbox> WebhookState<S> {
             rate: Rate { burst: limits.burst, per_second: limits.per_second },
             buckets: Arc::default(),
             tally: Tally::default(),
-            refusals: Refusals::default(),
+            refusals: RefusalLog::default(),
         }
     }
 
@@ -121,7 +121,7 @@ impl<S: Inbox> WebhookState<S> {
 
 /// Returns the route of every webhook. Other paths are left to the router that it is merged into.
 pub fn routes<S: Inbox>(state: WebhookState<S>) -> Router {
-    let hook = post(receive::<S>).fallback(async || Answer::NotPost);
+    let hook = post(receive::<S>).fallback(async || WebhookResponse::NotPost);
     Router::new().route("/webhooks/{repository}", hook).with_state(state)
 }
 
@@ -130,9 +130,9 @@ async fn receive<S: Inbox>(
     State(state): State<WebhookState<S>>,
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
     request: Request,
-) -> Answer {
+) -> WebhookResponse {
     let name = path.map(|Path(name)| name).unwrap_or_default();
-    let mut known = Known::default();
+    let mut known = DeliveryFacts::default();
     let answer = match take(&state, &name, request, &mut known).await {
         Ok(answer) | Err(answer) => answer,
     };
@@ -143,11 +143,11 @@ async fn receive<S: Inbox>(
 
 /// The known parts of a delivery at the end of its processing.
 #[derive(Default)]
-struct Known {
+struct DeliveryFacts {
     /// The repository of its hook, even if it is not authentic.
     repository: Option<RepositoryName>,
     /// The content of an authentic delivery.
-    delivery: Option<Delivery>,
+    delivery: Option<VerifiedDelivery>,
 }
 
 /// Processes a delivery. Leaves its known parts in `known`, for the log and the counters.
@@ -155,16 +155,16 @@ async fn take<S: Inbox>(
     state: &WebhookState<S>,
     name: &str,
     request: Request,
-    known: &mut Known,
-) -> Result<Answer, Answer> {
+    known: &mut DeliveryFacts,
+) -> Result<WebhookResponse, WebhookResponse> {
     let (parts, body) = request.into_parts();
-    content::kind(&parts.headers).map_err(Answer::Rejected)?;
-    let body = state.intake.admit(&parts.headers, body).await.map_err(Answer::NotRead)?;
+    content::kind(&parts.headers).map_err(WebhookResponse::Rejected)?;
+    let body = state.intake.admit(&parts.headers, body).await.map_err(WebhookResponse::NotRead)?;
     let hook = state.inbox.hook(name);
     known.repository = hook.as_ref().map(|hook| hook.name.clone());
     let now = (state.clock)();
-    let arriving = hook.ok_or(Answer::Unknown).and_then(|hook| {
-        Arriving::new(hook.provider, &hook.secret, &parts.headers, now).map_err(Answer::Rejected)
+    let arriving = hook.ok_or(WebhookResponse::Unknown).and_then(|hook| {
+        Arriving::new(hook.provider, &hook.secret, &parts.headers, now).map_err(WebhookResponse::Rejected)
     });
     let mut arriving = match arriving {
         Ok(arriving) => arriving,
@@ -178,26 +178,26 @@ async fn take<S: Inbox>(
         Some(standing) => standing.delivers(),
         None => {}
     }
-    state.intake.read_into(&mut arriving, body).await.map_err(Answer::NotRead)?;
-    known.delivery = Some(arriving.finish(&parts.headers).map_err(Answer::Rejected)?);
+    state.intake.read_into(&mut arriving, body).await.map_err(WebhookResponse::NotRead)?;
+    known.delivery = Some(arriving.finish(&parts.headers).map_err(WebhookResponse::Rejected)?);
     if let Some(standing) = parts.extensions.get::<Standing>() {
         standing.prove();
     }
-    let Known { repository: Some(repository), delivery: Some(delivery) } = &*known else {
-        return Err(Answer::Unknown);
+    let DeliveryFacts { repository: Some(repository), delivery: Some(delivery) } = &*known else {
+        return Err(WebhookResponse::Unknown);
     };
     // Only authentic deliveries count, so that others cannot use up the limit of the real sender.
     state.spend(repository)?;
     match &delivery.event {
-        Event::Ping => Ok(Answer::Pong),
-        Event::Ignored(reason) => Ok(Answer::Ignored(reason.clone())),
-        Event::Push(changes) => state.push(repository, delivery, changes, now).await,
+        WebhookEvent::Ping => Ok(WebhookResponse::Pong),
+        WebhookEvent::Ignored(reason) => Ok(WebhookResponse::Ignored(reason.clone())),
+        WebhookEvent::Push(changes) => state.push(repository, delivery, changes, now).await,
     }
 }
 
 impl<S: Inbox> WebhookState<S> {
     /// Writes one line for each authentic delivery, and for some of the others.
-    fn log(&self, name: &str, delivery: Option<&Delivery>, answer: &Answer) {
+    fn log(&self, name: &str, delivery: Option<&VerifiedDelivery>, answer: &WebhookResponse) {
         let left_out = match delivery {
             Some(_) => Some(0),
             None => self.refusals.admit(Instant::now()),
@@ -207,11 +207,11 @@ impl<S: Inbox> WebhookState<S> {
         }
     }
 
-    fn spend(&self, repository: &RepositoryName) -> Result<(), Answer> {
+    fn spend(&self, repository: &RepositoryName) -> Result<(), WebhookResponse> {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(repository.clone()).or_insert_with(|| Bucket::full(self.rate, now));
-        bucket.take(self.rate, now).map_err(Answer::TooMany)
+        bucket.take(self.rate, now).map_err(WebhookResponse::TooMany)
     }
 
     /// Records every tracked branch. The first failure ends this: the sender retries, and the
@@ -219,10 +219,10 @@ impl<S: Inbox> WebhookState<S> {
     async fn push(
         &self,
         repository: &RepositoryName,
-        delivery: &Delivery,
+        delivery: &VerifiedDelivery,
         changes: &[RefChange],
         at: Timestamp,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<WebhookResponse, WebhookResponse> {
         let (wanted, reason) = self.wanted(repository, changes);
         let mut recorded = Vec::new();
         let mut known = None;
@@ -239,15 +239,19 @@ impl<S: Inbox> WebhookState<S> {
         recorded.sort_unstable();
         recorded.dedup();
         Ok(match known {
-            _ if !recorded.is_empty() => Answer::Recorded(recorded),
-            Some(known) => Answer::Repeated(known),
-            None => Answer::Ignored(reason),
+            _ if !recorded.is_empty() => WebhookResponse::Recorded(recorded),
+            Some(known) => WebhookResponse::Repeated(known),
+            None => WebhookResponse::Ignored(reason),
         })
     }
 
     /// Returns the tracked branches, each with its last commit, and why others were left out.
-    fn wanted<'a>(&self, repository: &RepositoryName, changes: &'a [RefChange]) -> (Wanted<'a>, String) {
-        let mut wanted = Wanted::new();
+    fn wanted<'a>(
+        &self,
+        repository: &RepositoryName,
+        changes: &'a [RefChange],
+    ) -> (PushesByBranch<'a>, String) {
+        let mut wanted = PushesByBranch::new();
         let mut left_out = String::from("the delivery has no pushed commits");
         for change in changes {
             match self.follow(repository, change) {
@@ -262,7 +266,7 @@ impl<S: Inbox> WebhookState<S> {
         &self,
         repository: &RepositoryName,
         change: &'a RefChange,
-    ) -> Result<(&'a BranchName, Target<'a>), String> {
+    ) -> Result<(&'a BranchName, TrackedCommit<'a>), String> {
         let branch = change.branch.as_ref();
         let branch =
             branch.ok_or_else(|| format!("`{}` is not a branch that can be tracked", change.raw_ref))?;
@@ -277,8 +281,8 @@ impl<S: Inbox> WebhookState<S> {
     }
 }
 
-type Target<'a> = (&'a CommitId, Vec<EnvironmentName>);
-type Wanted<'a> = BTreeMap<&'a BranchName, Target<'a>>;
+type TrackedCommit<'a> = (&'a CommitId, Vec<EnvironmentName>);
+type PushesByBranch<'a> = BTreeMap<&'a BranchName, TrackedCommit<'a>>;
 
 /// The second and later branches of one delivery have `/1`, `/2` and so on appended to its id, so that none
 /// counts as a repetition of the first.
@@ -295,14 +299,14 @@ fn known_already(branch: &BranchName, revision: &CommitId, repeated: bool) -> St
     }
 }
 
-fn not_stored(error: &StoreError) -> Answer {
+fn not_stored(error: &StoreError) -> WebhookResponse {
     let cause = &error.0;
     tracing::error!(%cause, "{error} failed; asking the sender to retry");
-    Answer::NotStored
+    WebhookResponse::NotStored
 }
 
 /// Writes one line without any unchecked text of the sender.
-fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer, left_out: Option<u64>) {
+fn log(name: &str, delivery: Option<&VerifiedDelivery>, answer: &WebhookResponse, left_out: Option<u64>) {
     let webhook = tame(name);
     let status = answer.status().as_u16();
     let outcome = answer.word();
@@ -310,16 +314,16 @@ fn log(name: &str, delivery: Option<&Delivery>, answer: &Answer, left_out: Optio
     let by = delivery.map(|delivery| delivery.by.as_str());
     let sent_for = delivery.and_then(|delivery| delivery.repository.as_deref());
     let detail = match answer {
-        Answer::Recorded(environments) => {
+        WebhookResponse::Recorded(environments) => {
             let names: Vec<_> = environments.iter().map(EnvironmentName::as_str).collect();
             names.join(" ")
         }
-        Answer::Repeated(reason) | Answer::Ignored(reason) => reason.clone(),
-        Answer::Rejected(rejection) => rejection.to_string(),
-        Answer::NotRead(error) => error.to_string(),
-        Answer::Unknown => "unknown webhook".to_owned(),
-        Answer::TooMany(_) => "too many deliveries".to_owned(),
-        Answer::Pong | Answer::NotStored | Answer::NotPost => String::new(),
+        WebhookResponse::Repeated(reason) | WebhookResponse::Ignored(reason) => reason.clone(),
+        WebhookResponse::Rejected(rejection) => rejection.to_string(),
+        WebhookResponse::NotRead(error) => error.to_string(),
+        WebhookResponse::Unknown => "unknown webhook".to_owned(),
+        WebhookResponse::TooMany(_) => "too many deliveries".to_owned(),
+        WebhookResponse::Pong | WebhookResponse::NotStored | WebhookResponse::NotPost => String::new(),
     };
     tracing::info!(webhook, status, id, by, sent_for, detail, left_out, "webhook {outcome}");
 }

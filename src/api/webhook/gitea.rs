@@ -3,11 +3,11 @@
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use super::payload::{self, Field};
+use super::payload::{self, Optional};
 use super::proof::Proof;
-use super::refs::{self, Target};
+use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
-use super::{Delivery, Event, Rejection, mac};
+use super::{Rejection, VerifiedDelivery, WebhookEvent, mac};
 use crate::model::container::Secret;
 
 /// By precedence: the sender's own header first, then those of its ancestors. Their `X-Hub-*` and
@@ -18,27 +18,27 @@ const DELIVERIES: [&str; 3] = ["x-forgejo-delivery", "x-gitea-delivery", "x-gogs
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Payload {
+struct GiteaPayload {
     #[serde(rename = "ref")]
-    reference: Field<String>,
-    ref_type: Field<String>,
-    after: Field<String>,
-    repository: Field<Repository>,
-    pusher: Field<Person>,
-    sender: Field<Person>,
+    reference: Optional<String>,
+    ref_type: Optional<String>,
+    after: Optional<String>,
+    repository: Optional<GiteaRepository>,
+    pusher: Optional<GiteaUser>,
+    sender: Optional<GiteaUser>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Repository {
-    full_name: Field<String>,
+struct GiteaRepository {
+    full_name: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Person {
-    login: Field<String>,
-    username: Field<String>,
+struct GiteaUser {
+    login: Optional<String>,
+    username: Optional<String>,
 }
 
 /// The proof is a MAC over the JSON text. The first signature header present decides. An empty one,
@@ -53,9 +53,9 @@ pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejec
 }
 
 /// Reads an authentic delivery.
-pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
-    let payload: Payload = payload::parse(text)?;
-    Ok(Delivery {
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<VerifiedDelivery, Rejection> {
+    let payload: GiteaPayload = payload::parse(text)?;
+    Ok(VerifiedDelivery {
         id: delivery_id(headers, &DELIVERIES),
         repository: payload.repository.get().and_then(|r| r.full_name.text()).map(tame),
         by: sender("gitea", payload.person()),
@@ -63,20 +63,20 @@ pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rej
     })
 }
 
-impl Payload {
+impl GiteaPayload {
     fn person(&self) -> Option<&str> {
         [&self.pusher, &self.sender]
             .into_iter()
-            .filter_map(Field::get)
+            .filter_map(Optional::get)
             .find_map(|person| person.login.text().or_else(|| person.username.text()))
     }
 }
 
-fn event(headers: &HeaderMap, payload: &Payload) -> Event {
+fn event(headers: &HeaderMap, payload: &GiteaPayload) -> WebhookEvent {
     let header = EVENTS.iter().find_map(|name| headers.get(*name));
-    let target = Target { after: payload.after.text(), deleted: false };
+    let target = CommitTarget { after: payload.after.text(), deleted: false };
     match header.and_then(|value| value.to_str().ok()).unwrap_or_default() {
-        "ping" => Event::Ping,
+        "ping" => WebhookEvent::Ping,
         "push" => refs::push(payload.reference.text(), target),
         "delete" => deletion(payload),
         other => refs::other_event(other),
@@ -84,12 +84,12 @@ fn event(headers: &HeaderMap, payload: &Payload) -> Event {
 }
 
 /// A deletion is a separate event, and names the branch without `refs/heads/`.
-fn deletion(payload: &Payload) -> Event {
+fn deletion(payload: &GiteaPayload) -> WebhookEvent {
     let kind = match payload.ref_type.text() {
         Some("branch") => "heads",
         Some("tag") => "tags",
-        _ => return Event::Ignored("the payload does not name the deleted reference".to_owned()),
+        _ => return WebhookEvent::Ignored("the payload does not name the deleted reference".to_owned()),
     };
     let reference = payload.reference.text().map(|name| format!("refs/{kind}/{name}"));
-    refs::push(reference.as_deref(), Target { after: None, deleted: true })
+    refs::push(reference.as_deref(), CommitTarget { after: None, deleted: true })
 }

@@ -3,38 +3,38 @@
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use super::payload::{self, Field};
+use super::payload::{self, Optional};
 use super::proof::Proof;
-use super::refs::{self, Target};
+use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
-use super::{Delivery, Event, Rejection, mac};
+use super::{Rejection, VerifiedDelivery, WebhookEvent, mac};
 use crate::model::container::Secret;
 
 /// The fields used of a push. `head_commit` and `commits` are ignored, because they are capped and
 /// may be empty.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Payload {
+struct GithubPayload {
     #[serde(rename = "ref")]
-    reference: Field<String>,
-    after: Field<String>,
-    deleted: Field<bool>,
-    repository: Field<Repository>,
-    pusher: Field<Person>,
-    sender: Field<Person>,
+    reference: Optional<String>,
+    after: Optional<String>,
+    deleted: Optional<bool>,
+    repository: Optional<GithubRepository>,
+    pusher: Optional<GithubUser>,
+    sender: Optional<GithubUser>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Repository {
-    full_name: Field<String>,
+struct GithubRepository {
+    full_name: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Person {
-    name: Field<String>,
-    login: Field<String>,
+struct GithubUser {
+    name: Optional<String>,
+    login: Optional<String>,
 }
 
 /// The proof is a MAC over the raw body, even of a form. The SHA-1 signature in `X-Hub-Signature`
@@ -44,9 +44,9 @@ pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejec
 }
 
 /// Reads an authentic delivery.
-pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
-    let payload: Payload = payload::parse(text)?;
-    Ok(Delivery {
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<VerifiedDelivery, Rejection> {
+    let payload: GithubPayload = payload::parse(text)?;
+    Ok(VerifiedDelivery {
         id: delivery_id(headers, &["x-github-delivery"]),
         repository: payload.repository.get().and_then(|r| r.full_name.text()).map(tame),
         by: sender("github", payload.person()),
@@ -54,19 +54,19 @@ pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rej
     })
 }
 
-impl Payload {
+impl GithubPayload {
     fn person(&self) -> Option<&str> {
         let pusher = self.pusher.get().and_then(|person| person.name.text());
         pusher.or_else(|| self.sender.get().and_then(|person| person.login.text()))
     }
 }
 
-fn event(headers: &HeaderMap, payload: &Payload) -> Event {
+fn event(headers: &HeaderMap, payload: &GithubPayload) -> WebhookEvent {
     let name = headers.get("x-github-event").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let deleted = payload.deleted.get().copied().unwrap_or_default();
     match name {
-        "ping" => Event::Ping,
-        "push" => refs::push(payload.reference.text(), Target { after: payload.after.text(), deleted }),
+        "ping" => WebhookEvent::Ping,
+        "push" => refs::push(payload.reference.text(), CommitTarget { after: payload.after.text(), deleted }),
         other => refs::other_event(other),
     }
 }

@@ -5,11 +5,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::payload::{self, Field};
+use super::payload::{self, Optional};
 use super::proof::Proof;
-use super::refs::{self, Target};
+use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
-use super::{Delivery, Event, Rejection, mac};
+use super::{Rejection, VerifiedDelivery, WebhookEvent, mac};
 use crate::model::container::Secret;
 use crate::model::time::Timestamp;
 
@@ -28,22 +28,22 @@ const MOST_SIGNATURES: usize = 8;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Payload {
-    object_kind: Field<String>,
-    event_name: Field<String>,
+struct GitlabPayload {
+    object_kind: Optional<String>,
+    event_name: Optional<String>,
     #[serde(rename = "ref")]
-    reference: Field<String>,
-    after: Field<String>,
-    checkout_sha: Field<String>,
-    project: Field<Project>,
-    user_username: Field<String>,
-    user_name: Field<String>,
+    reference: Optional<String>,
+    after: Optional<String>,
+    checkout_sha: Optional<String>,
+    project: Optional<Project>,
+    user_username: Optional<String>,
+    user_name: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Project {
-    path_with_namespace: Field<String>,
+    path_with_namespace: Optional<String>,
 }
 
 /// The proof is a signature, or a token if there is no signature.
@@ -55,10 +55,10 @@ pub(super) fn proof(secret: &Secret, headers: &HeaderMap, now: Timestamp) -> Res
 }
 
 /// Reads an authentic delivery.
-pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<Delivery, Rejection> {
-    let payload: Payload = payload::parse(text)?;
-    Ok(Delivery {
-        // Not `X-Gitlab-Event-UUID`: hooks that another hook triggers share it.
+pub(super) fn delivery(headers: &HeaderMap, text: &[u8]) -> Result<VerifiedDelivery, Rejection> {
+    let payload: GitlabPayload = payload::parse(text)?;
+    Ok(VerifiedDelivery {
+        // Not `X-Gitlab-WebhookEvent-UUID`: hooks that another hook triggers share it.
         id: delivery_id(headers, &["idempotency-key", "webhook-id"]),
         repository: payload.project.get().and_then(|p| p.path_with_namespace.text()).map(tame),
         by: sender("gitlab", payload.user_username.text().or_else(|| payload.user_name.text())),
@@ -134,7 +134,7 @@ fn demand_token(secret: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
 
 /// Determines the event from the body. The header is not covered by a signature. For all events of
 /// a whole instance it is `System Hook`, and the body then has only `event_name`.
-fn event(payload: &Payload) -> Event {
+fn event(payload: &GitlabPayload) -> WebhookEvent {
     let kind = payload.object_kind.text().or_else(|| payload.event_name.text());
     match kind.unwrap_or_default() {
         "push" | "tag_push" => refs::push(payload.reference.text(), target(payload)),
@@ -144,7 +144,7 @@ fn event(payload: &Payload) -> Event {
 
 /// `after` may be a tag object; `checkout_sha` is the commit, and `null` if the commit no longer
 /// exists.
-fn target(payload: &Payload) -> Target<'_> {
+fn target(payload: &GitlabPayload) -> CommitTarget<'_> {
     let after = payload.after.text();
-    Target { after: payload.checkout_sha.text().or(after), deleted: after.is_some_and(refs::is_zeros) }
+    CommitTarget { after: payload.checkout_sha.text().or(after), deleted: after.is_some_and(refs::is_zeros) }
 }

@@ -1,6 +1,6 @@
 //! Webhooks: pushes that git hosting services announce, with a proof of the sender.
 //!
-//! [`read`] is pure: it takes headers and body and returns a [`Delivery`] or a [`Rejection`]. The
+//! [`read`] is pure: it takes headers and body and returns a [`VerifiedDelivery`] or a [`Rejection`]. The
 //! provider is fixed by the hook's URL and never guessed, because several providers send each
 //! other's headers. abide treats nothing in a payload as an address or a command: a push is only a
 //! hint that a branch may have changed, and abide then queries git.
@@ -37,13 +37,13 @@ use crate::model::name::{BranchName, CommitId};
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
 
-pub use endpoint::{Hook, Inbox, StoreError, WebhookLimits, WebhookState, routes};
+pub use endpoint::{Inbox, StoreError, WebhookConfig, WebhookLimits, WebhookState, routes};
 pub use mac::check_secret;
 pub use tally::Tally;
 
 /// A delivery whose sender has proven to know the hook's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub struct VerifiedDelivery {
     /// The sender's ID of the delivery, the same for a redelivery. At most 128 visible ASCII
     /// characters. No signature covers it, so it alone never decides whether a delivery is new.
     pub id: Option<String>,
@@ -52,12 +52,12 @@ pub struct Delivery {
     /// The user who pushed, for the record: `github (alice)`. Safe to show.
     pub by: String,
     /// The event.
-    pub event: Event,
+    pub event: WebhookEvent,
 }
 
 /// The event that a delivery reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum WebhookEvent {
     /// The hook was created, or a user pressed its test button.
     Ping,
     /// References changed; at least one.
@@ -106,7 +106,7 @@ pub fn read(
     headers: &HeaderMap,
     body: &[u8],
     now: Timestamp,
-) -> Result<Delivery, Rejection> {
+) -> Result<VerifiedDelivery, Rejection> {
     let mut arriving = proof::Arriving::new(provider, secret, headers, now)?;
     arriving.push(body);
     arriving.finish(headers)
@@ -121,7 +121,7 @@ pub(crate) fn read_in_pieces(
     body: &[u8],
     now: Timestamp,
     size: usize,
-) -> Result<Delivery, Rejection> {
+) -> Result<VerifiedDelivery, Rejection> {
     let mut arriving = proof::Arriving::new(provider, secret, headers, now)?;
     body.chunks(size).for_each(|piece| arriving.push(piece));
     arriving.finish(headers)

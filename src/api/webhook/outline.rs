@@ -55,7 +55,7 @@ const DEEPEST: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Outline {
     /// The open objects and arrays.
-    open: Vec<Level>,
+    open: Vec<JsonLevel>,
     string: Option<Text>,
     /// The number of open levels outside the member that is being dropped.
     dropping: Option<usize>,
@@ -65,7 +65,7 @@ pub(super) struct Outline {
 }
 
 #[derive(Debug)]
-enum Level {
+enum JsonLevel {
     Array,
     Object {
         /// Whether the next string is a member's name.
@@ -157,7 +157,7 @@ impl Outline {
 
     fn begin_string(&mut self) {
         let (mut is_name, start) = (false, self.kept.len());
-        if let Some(Level::Object { is_name_next: is_next @ true, is_empty }) = self.open.last_mut() {
+        if let Some(JsonLevel::Object { is_name_next: is_next @ true, is_empty }) = self.open.last_mut() {
             (*is_next, is_name) = (false, true);
             if !*is_empty {
                 self.keep(b",");
@@ -188,7 +188,7 @@ impl Outline {
         if !is_kept {
             self.kept.truncate(text.start);
             self.dropping = Some(self.open.len());
-        } else if let Some(Level::Object { is_empty, .. }) = self.open.last_mut() {
+        } else if let Some(JsonLevel::Object { is_empty, .. }) = self.open.last_mut() {
             *is_empty = false;
         }
     }
@@ -197,8 +197,8 @@ impl Outline {
     fn outside(&mut self, byte: u8) -> usize {
         match byte {
             b'"' if !self.open.is_empty() => self.begin_string(),
-            b'{' => self.begin(Level::Object { is_name_next: true, is_empty: true }, byte),
-            b'[' if !self.open.is_empty() => self.begin(Level::Array, byte),
+            b'{' => self.begin(JsonLevel::Object { is_name_next: true, is_empty: true }, byte),
+            b'[' if !self.open.is_empty() => self.begin(JsonLevel::Array, byte),
             b'}' | b']' => self.end(byte),
             b',' if !self.open.is_empty() => self.separate(),
             // Keeps two numbers from merging into one.
@@ -212,7 +212,7 @@ impl Outline {
         1
     }
 
-    fn begin(&mut self, level: Level, byte: u8) {
+    fn begin(&mut self, level: JsonLevel, byte: u8) {
         if self.is_begun && self.open.is_empty() {
             self.wrong = Some("there is text after the JSON object");
         } else if self.open.len() >= DEEPEST {
@@ -229,7 +229,7 @@ impl Outline {
             self.dropping = None;
         }
         match (self.open.pop(), byte) {
-            (Some(Level::Object { .. }), b'}') | (Some(Level::Array), b']') => self.keep(&[byte]),
+            (Some(JsonLevel::Object { .. }), b'}') | (Some(JsonLevel::Array), b']') => self.keep(&[byte]),
             _ => self.wrong = Some("it is not valid JSON"),
         }
     }
@@ -240,7 +240,7 @@ impl Outline {
         }
         match self.open.last_mut() {
             // The next stored member writes the comma.
-            Some(Level::Object { is_name_next, .. }) => *is_name_next = true,
+            Some(JsonLevel::Object { is_name_next, .. }) => *is_name_next = true,
             _ => self.keep(b","),
         }
     }

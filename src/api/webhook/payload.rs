@@ -8,22 +8,22 @@ use super::Rejection;
 /// An optional field. A missing field, `null` and an unexpected type all count as missing:
 /// templates and versions of providers differ, so an unknown format is ignored, not an error.
 #[derive(Debug)]
-pub(super) struct Field<T>(Option<T>);
+pub(super) struct Optional<T>(Option<T>);
 
-impl<T> Default for Field<T> {
+impl<T> Default for Optional<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<T> Field<T> {
+impl<T> Optional<T> {
     /// The value, if it was sent in the expected type.
     pub(super) fn get(&self) -> Option<&T> {
         self.0.as_ref()
     }
 }
 
-impl Field<String> {
+impl Optional<String> {
     /// The text, if it was sent.
     pub(super) fn text(&self) -> Option<&str> {
         self.0.as_deref()
@@ -37,7 +37,7 @@ enum Lenient<T> {
     Other(IgnoredAny),
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Optional<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match Lenient::deserialize(deserializer)? {
             Lenient::Expected(value) => Self(Some(value)),
@@ -77,14 +77,14 @@ mod tests {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Sample {
-        name: Field<String>,
-        inner: Field<Inner>,
+        name: Optional<String>,
+        inner: Optional<Inner>,
     }
 
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Inner {
-        name: Field<String>,
+        name: Optional<String>,
     }
 
     fn name_in(text: &str) -> Result<Option<String>, Rejection> {

@@ -4,10 +4,10 @@ use axum::http::HeaderMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::content::{self, Content};
+use super::content::{self, BodyFormat};
 use super::form::Form;
 use super::outline::Outline;
-use super::{Delivery, Rejection, bitbucket, check_secret, gitea, github, gitlab};
+use super::{Rejection, VerifiedDelivery, bitbucket, check_secret, gitea, github, gitlab};
 use crate::model::container::Secret;
 use crate::model::spec::Provider;
 use crate::model::time::Timestamp;
@@ -82,7 +82,7 @@ impl Arriving {
             Provider::Github | Provider::Gitea => content::kind(headers)?,
             Provider::Gitlab | Provider::Bitbucket => {
                 content::json_only(headers)?;
-                Content::Json
+                BodyFormat::Json
             }
         };
         let proof = match provider {
@@ -91,7 +91,7 @@ impl Arriving {
             Provider::Gitea => gitea::proof(secret, headers)?,
             Provider::Bitbucket => bitbucket::proof(secret, headers)?,
         };
-        let form = (content == Content::Form).then(Form::default);
+        let form = (content == BodyFormat::Form).then(Form::default);
         Ok(Self { provider, proof, form, outline: Outline::default() })
     }
 
@@ -117,7 +117,7 @@ impl Arriving {
     ///
     /// # Errors
     /// A [`Rejection`]: the proof is checked first.
-    pub(super) fn finish(self, headers: &HeaderMap) -> Result<Delivery, Rejection> {
+    pub(super) fn finish(self, headers: &HeaderMap) -> Result<VerifiedDelivery, Rejection> {
         let is_whole = self.form.is_none_or(Form::finish);
         let refused = "the form must have exactly one complete `payload`";
         if !is_whole && matches!(self.proof, Proof::Mac { of_text: true, .. }) {

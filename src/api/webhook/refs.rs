@@ -1,12 +1,12 @@
 //! References in payloads.
 
 use super::text::tame;
-use super::{Event, RefChange};
+use super::{RefChange, WebhookEvent};
 use crate::model::name::{BranchName, CommitId};
 
 /// The target of a reference after a push, according to the payload.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct CommitTarget<'a> {
     /// The commit, perhaps all zeros.
     pub after: Option<&'a str>,
     /// Whether the payload marks it as deleted.
@@ -15,7 +15,7 @@ pub(super) struct Target<'a> {
 
 /// Returns the change of the full reference `reference`, or why it is ignored, as a clause for
 /// users.
-pub(super) fn change(reference: &str, target: Target<'_>) -> Result<RefChange, String> {
+pub(super) fn change(reference: &str, target: CommitTarget<'_>) -> Result<RefChange, String> {
     let branch = reference.strip_prefix("refs/heads/").and_then(|name| BranchName::new(name).ok());
     let revision = match &branch {
         Some(_) => revision(target)?,
@@ -26,7 +26,7 @@ pub(super) fn change(reference: &str, target: Target<'_>) -> Result<RefChange, S
 
 /// Returns the commit of a branch, or `None` if it was deleted. A branch marked as deleted counts
 /// as deleted even if the payload names a commit, so nothing is started for it.
-fn revision(target: Target<'_>) -> Result<Option<CommitId>, String> {
+fn revision(target: CommitTarget<'_>) -> Result<Option<CommitId>, String> {
     match target.after {
         _ if target.deleted => Ok(None),
         Some(after) if is_zeros(after) => Ok(None),
@@ -41,19 +41,19 @@ pub(super) fn is_zeros(text: &str) -> bool {
 }
 
 /// A push of one reference, or an ignored event with its reason.
-pub(super) fn push(reference: Option<&str>, target: Target<'_>) -> Event {
+pub(super) fn push(reference: Option<&str>, target: CommitTarget<'_>) -> WebhookEvent {
     let Some(reference) = reference else {
-        return Event::Ignored("the payload has no reference".to_owned());
+        return WebhookEvent::Ignored("the payload has no reference".to_owned());
     };
     match change(reference, target) {
-        Ok(change) => Event::Push(vec![change]),
-        Err(reason) => Event::Ignored(reason),
+        Ok(change) => WebhookEvent::Push(vec![change]),
+        Err(reason) => WebhookEvent::Ignored(reason),
     }
 }
 
 /// An ignored event of another kind.
-pub(super) fn other_event(name: &str) -> Event {
-    Event::Ignored(format!("event `{}` does not change a branch", tame(name)))
+pub(super) fn other_event(name: &str) -> WebhookEvent {
+    WebhookEvent::Ignored(format!("event `{}` does not change a branch", tame(name)))
 }
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
     const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
 
     fn change_to(reference: &str, after: &str) -> Result<RefChange, String> {
-        change(reference, Target { after: Some(after), deleted: false })
+        change(reference, CommitTarget { after: Some(after), deleted: false })
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
         for after in malformed {
             assert!(change_to("refs/heads/dev", after).is_err(), "{after:?}");
         }
-        let deleted = change("refs/heads/dev", Target { after: Some(COMMIT), deleted: true });
+        let deleted = change("refs/heads/dev", CommitTarget { after: Some(COMMIT), deleted: true });
         assert_eq!(deleted.unwrap().revision, None);
     }
 }

@@ -11,17 +11,17 @@ const RATE: Rate = Rate { burst: 20, per_second: 1 };
 
 /// Decides which refusals are logged. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
-pub(super) struct Refusals {
-    state: Arc<Mutex<State>>,
+pub(super) struct RefusalLog {
+    state: Arc<Mutex<LogBudget>>,
 }
 
 #[derive(Default)]
-struct State {
+struct LogBudget {
     bucket: Option<Bucket>,
     left_out: u64,
 }
 
-impl Refusals {
+impl RefusalLog {
     /// Returns whether to log another refusal; if so, the number of lines omitted since the last
     /// one.
     pub(super) fn admit(&self, now: Instant) -> Option<u64> {
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_flood_leaves_few_lines_and_their_number() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
+        let (refusals, now) = (RefusalLog::default(), Instant::now());
         let logged = (0..1_000).filter(|_| refusals.clone().admit(now).is_some()).count();
         assert_eq!(logged, 20);
         assert_eq!(refusals.admit(now + Duration::from_secs(1)), Some(980));

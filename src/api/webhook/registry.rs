@@ -14,13 +14,13 @@ use axum::routing::post;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::answer::WebhookResponse;
 use super::content;
 use super::endpoint::{StoreError, WebhookLimits};
 use super::intake::Intake;
 use super::mac;
-use super::payload::{self, Field};
-use super::refusals::Refusals;
+use super::payload::{self, Optional};
+use super::refusals::RefusalLog;
 use super::text::tame;
 use super::{Rejection, check_secret};
 use crate::api::serve::Standing;
@@ -63,30 +63,30 @@ pub trait TagInbox: Clone + Send + Sync + 'static {
 }
 
 #[derive(Clone)]
-struct Hooks<S> {
+struct RegistryHooks<S> {
     inbox: S,
     clock: fn() -> Timestamp,
     intake: Intake,
-    refusals: Refusals,
+    refusals: RefusalLog,
 }
 
 /// Returns the routes of all registries.
 pub fn routes<S: TagInbox>(inbox: S, clock: fn() -> Timestamp, limits: WebhookLimits) -> Router {
     let intake = Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory);
-    let hook = post(receive::<S>).fallback(async || Answer::NotPost);
-    Router::new().route("/webhooks/registry/{host}", hook).with_state(Hooks {
+    let hook = post(receive::<S>).fallback(async || WebhookResponse::NotPost);
+    Router::new().route("/webhooks/registry/{host}", hook).with_state(RegistryHooks {
         inbox,
         clock,
         intake,
-        refusals: Refusals::default(),
+        refusals: RefusalLog::default(),
     })
 }
 
 async fn receive<S: TagInbox>(
-    State(hooks): State<Hooks<S>>,
+    State(hooks): State<RegistryHooks<S>>,
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
     request: Request,
-) -> Answer {
+) -> WebhookResponse {
     let host = path.map(|Path(host)| host).unwrap_or_default();
     let mut is_proven = false;
     let (Ok(answer) | Err(answer)) = hooks.take(&host, request, &mut is_proven).await;
@@ -97,12 +97,17 @@ async fn receive<S: TagInbox>(
     answer
 }
 
-impl<S: TagInbox> Hooks<S> {
+impl<S: TagInbox> RegistryHooks<S> {
     /// Checks the token before it reads the body.
-    async fn take(&self, host: &str, request: Request, is_proven: &mut bool) -> Result<Answer, Answer> {
+    async fn take(
+        &self,
+        host: &str,
+        request: Request,
+        is_proven: &mut bool,
+    ) -> Result<WebhookResponse, WebhookResponse> {
         let (parts, body) = request.into_parts();
-        check_kind(&parts.headers).map_err(Answer::Rejected)?;
-        let body = self.intake.admit(&parts.headers, body).await.map_err(Answer::NotRead)?;
+        check_kind(&parts.headers).map_err(WebhookResponse::Rejected)?;
+        let body = self.intake.admit(&parts.headers, body).await.map_err(WebhookResponse::NotRead)?;
         let host = match self.prove(host, &parts.headers) {
             Ok(host) => host,
             Err(refused) => {
@@ -115,23 +120,27 @@ impl<S: TagInbox> Hooks<S> {
             standing.prove();
         }
         let mut envelope = Vec::new();
-        self.intake.read_into(&mut envelope, body).await.map_err(Answer::NotRead)?;
-        let envelope: Envelope = payload::parse(&envelope).map_err(Answer::Rejected)?;
+        self.intake.read_into(&mut envelope, body).await.map_err(WebhookResponse::NotRead)?;
+        let envelope: Envelope = payload::parse(&envelope).map_err(WebhookResponse::Rejected)?;
         self.announce(&host, envelope).await
     }
 
     /// Returns the registry, if the request has its token.
-    fn prove(&self, host: &str, headers: &HeaderMap) -> Result<RegistryHost, Answer> {
+    fn prove(&self, host: &str, headers: &HeaderMap) -> Result<RegistryHost, WebhookResponse> {
         let host = host.parse::<RegistryHost>().ok();
         let token = host.as_ref().and_then(|host| self.inbox.token(host));
         // An unknown registry causes the same work and the same answer.
         let is_known = token.is_some();
         prove(&token.unwrap_or_else(|| Secret::new("undeclared registry")), headers)
-            .map_err(Answer::Rejected)?;
-        host.filter(|_| is_known).ok_or(Answer::Unknown)
+            .map_err(WebhookResponse::Rejected)?;
+        host.filter(|_| is_known).ok_or(WebhookResponse::Unknown)
     }
 
-    async fn announce(&self, host: &RegistryHost, envelope: Envelope) -> Result<Answer, Answer> {
+    async fn announce(
+        &self,
+        host: &RegistryHost,
+        envelope: Envelope,
+    ) -> Result<WebhookResponse, WebhookResponse> {
         let (mut news, mut is_followed) = (BTreeSet::new(), false);
         for event in envelope.events.get().into_iter().flatten().take(MOST_EVENTS) {
             let Some((image, digest)) = event.pushed(host) else { continue };
@@ -145,9 +154,9 @@ impl<S: TagInbox> Hooks<S> {
             news.extend(recorded);
         }
         Ok(match (news.is_empty(), is_followed) {
-            (false, _) => Answer::Recorded(news.into_iter().collect()),
-            (true, true) => Answer::Repeated("the pushed image is already known".to_owned()),
-            (true, false) => Answer::Ignored("no environment tracks the pushed tag".to_owned()),
+            (false, _) => WebhookResponse::Recorded(news.into_iter().collect()),
+            (true, true) => WebhookResponse::Repeated("the pushed image is already known".to_owned()),
+            (true, false) => WebhookResponse::Ignored("no environment tracks the pushed tag".to_owned()),
         })
     }
 }
@@ -175,41 +184,41 @@ fn prove(token: &Secret, headers: &HeaderMap) -> Result<(), Rejection> {
     }
 }
 
-fn not_stored(error: &StoreError) -> Answer {
+fn not_stored(error: &StoreError) -> WebhookResponse {
     tracing::error!(error = %crate::model::error::chain(error), "failed to record a registry notification");
-    Answer::NotStored
+    WebhookResponse::NotStored
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Envelope {
-    events: Field<Vec<Event>>,
+    events: Optional<Vec<RegistryEvent>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Event {
-    action: Field<String>,
-    target: Field<Target>,
-    actor: Field<Actor>,
+struct RegistryEvent {
+    action: Optional<String>,
+    target: Optional<EventTarget>,
+    actor: Optional<RegistryActor>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Target {
-    media_type: Field<String>,
-    digest: Field<String>,
-    repository: Field<String>,
-    tag: Field<String>,
+struct EventTarget {
+    media_type: Optional<String>,
+    digest: Optional<String>,
+    repository: Optional<String>,
+    tag: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Actor {
-    name: Field<String>,
+struct RegistryActor {
+    name: Optional<String>,
 }
 
-impl Event {
+impl RegistryEvent {
     /// The pushed tag and its claimed digest.
     fn pushed(&self, host: &RegistryHost) -> Option<(TaggedImage, Digest)> {
         let target = self.target.get()?;

@@ -76,7 +76,7 @@ impl Sent {
         self.headers[name].to_str().unwrap().to_owned()
     }
 
-    fn read(&self, provider: Provider) -> Result<Delivery, Rejection> {
+    fn read(&self, provider: Provider) -> Result<VerifiedDelivery, Rejection> {
         read(provider, &Secret::new(SECRET), &self.headers, &self.body, NOW)
     }
 
@@ -233,7 +233,7 @@ fn every_push() -> Vec<(Provider, Value, Send)> {
 /// The environments that track branches, and the recorded pushes.
 #[derive(Clone, Default)]
 struct MemoryInbox {
-    hooks: BTreeMap<String, Hook>,
+    hooks: BTreeMap<String, WebhookConfig>,
     follows: BTreeMap<String, Vec<EnvironmentName>>,
     heads: Arc<Mutex<BTreeMap<EnvironmentName, CommitId>>>,
     seen: Arc<Mutex<Vec<Push>>>,
@@ -250,8 +250,11 @@ impl MemoryInbox {
             ("bitbucket", Provider::Bitbucket),
         ];
         let hook = |(name, provider): (&str, Provider)| {
-            let hook =
-                Hook { provider, secret: Secret::new(SECRET), name: RepositoryName::new(name).unwrap() };
+            let hook = WebhookConfig {
+                provider,
+                secret: Secret::new(SECRET),
+                name: RepositoryName::new(name).unwrap(),
+            };
             (name.to_owned(), hook)
         };
         let follow = |branch: &str, environment: &str| {
@@ -270,7 +273,7 @@ impl MemoryInbox {
 }
 
 impl Inbox for MemoryInbox {
-    fn hook(&self, repository: &str) -> Option<Hook> {
+    fn hook(&self, repository: &str) -> Option<WebhookConfig> {
         self.hooks.get(repository).cloned()
     }
 

@@ -16,9 +16,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use address::{Address, HttpAddress};
-pub(crate) use transport::Transport;
+pub(crate) use transport::ApiTransport;
 
-use super::exit::Exit;
+use super::exit::CliExit;
 use super::output::text::{one_line, shorten};
 use crate::model::access::Token;
 use crate::model::container::Secret;
@@ -27,8 +27,8 @@ use crate::model::event::Event;
 use crate::model::name::{ChannelName, EnvironmentName};
 use crate::model::outbox::OutboxItem;
 use crate::model::view::{
-    EnvironmentView, ErrorView, EvidenceView, HistoryView, IssuedToken, LoginLink, Moved, OutboxRetried,
-    Overview, PlanView, TestSent, WaitView,
+    EnvironmentView, ErrorView, EvidenceView, HistoryView, IssuedToken, LoginLink, OutboxRetried, Overview,
+    PlanView, RecordChange, TestSent, WaitView,
 };
 use crate::tls::client::ConnectError;
 
@@ -167,25 +167,25 @@ pub(crate) enum ClientError {
 
 impl ClientError {
     /// The exit code of this error.
-    pub(crate) fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> CliExit {
         match self {
-            Self::Address { .. } | Self::Token | Self::PlainToken { .. } => Exit::Usage,
-            Self::Insecure { source, .. } if source.is_passing() => Exit::Unreachable,
+            Self::Address { .. } | Self::Token | Self::PlainToken { .. } => CliExit::Usage,
+            Self::Insecure { source, .. } if source.is_passing() => CliExit::Unreachable,
             Self::NeedsDaemon { .. }
             | Self::NotInGroup { .. }
             | Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::Exchange { .. }
-            | Self::Body { .. } => Exit::Unreachable,
-            Self::Refused { status: 400 | 404 | 422, .. } => Exit::Usage,
-            Self::Refused { status: 503, view } if view.error == "no-daemon" => Exit::Unreachable,
+            | Self::Body { .. } => CliExit::Unreachable,
+            Self::Refused { status: 400 | 404 | 422, .. } => CliExit::Usage,
+            Self::Refused { status: 503, view } if view.error == "no-daemon" => CliExit::Unreachable,
             Self::Insecure { .. }
             | Self::NoToken { .. }
             | Self::BadToken { .. }
             | Self::Refused { .. }
             | Self::Foreign { .. }
             | Self::Shape { .. }
-            | Self::Stream { .. } => Exit::No,
+            | Self::Stream { .. } => CliExit::No,
         }
     }
 
@@ -194,24 +194,24 @@ impl ClientError {
         match self {
             Self::Refused { status, .. } => *status >= 500,
             Self::Foreign { status, .. } => status.is_server_error(),
-            other => other.exit() == Exit::Unreachable,
+            other => other.exit() == CliExit::Unreachable,
         }
     }
 }
 
 /// Sends requests to the API.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    transport: Transport,
+pub(crate) struct ApiClient {
+    transport: ApiTransport,
     authorization: Option<HeaderValue>,
 }
 
-impl Client {
+impl ApiClient {
     /// Creates a client that sends `token` with every request.
     ///
     /// # Errors
     /// [`ClientError::Token`] if the token does not fit into a header.
-    pub(crate) fn new(transport: Transport, token: Option<&Secret>) -> Result<Self, ClientError> {
+    pub(crate) fn new(transport: ApiTransport, token: Option<&Secret>) -> Result<Self, ClientError> {
         let authorization = token.map(bearer).transpose()?;
         Ok(Self { transport, authorization })
     }
@@ -272,12 +272,12 @@ impl Client {
         name: &EnvironmentName,
         verb: &str,
         body: &impl Serialize,
-    ) -> Result<Moved, ClientError> {
+    ) -> Result<RecordChange, ClientError> {
         self.post(&format!("/environments/{name}/{verb}"), body).await
     }
 
     /// Requests a reconcile of every environment.
-    pub(crate) async fn sync_all(&self) -> Result<Vec<Moved>, ClientError> {
+    pub(crate) async fn sync_all(&self) -> Result<Vec<RecordChange>, ClientError> {
         self.post("/sync", &serde_json::json!({})).await
     }
 
@@ -346,10 +346,10 @@ impl Client {
     }
 
     /// Opens the stream of events.
-    pub(crate) async fn watch(&self) -> Result<Watch, ClientError> {
+    pub(crate) async fn watch(&self) -> Result<EventStream, ClientError> {
         let body = self.accepted(Method::GET, "/watch", Body::empty()).await?;
         let pieces = body.into_data_stream().boxed();
-        Ok(Watch { place: self.transport.place(), pieces, parser: sse::Parser::default() })
+        Ok(EventStream { place: self.transport.place(), pieces, parser: sse::Parser::default() })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -439,13 +439,13 @@ fn bearer(token: &Secret) -> Result<HeaderValue, ClientError> {
 }
 
 /// The daemon's stream of events.
-pub(crate) struct Watch {
+pub(crate) struct EventStream {
     place: String,
     pieces: BoxStream<'static, Result<Bytes, axum::Error>>,
     parser: sse::Parser,
 }
 
-impl Watch {
+impl EventStream {
     /// Returns the environment of the next event, or `None` once the stream has ended.
     ///
     /// Dropping the returned future loses nothing.

@@ -6,7 +6,7 @@ use tokio::net::UnixListener;
 use super::*;
 
 /// A client of a server that sends `answer` byte for byte to one request and closes the connection.
-fn client_of(answer: &'static str) -> (Client, tempfile::TempDir) {
+fn client_of(answer: &'static str) -> (ApiClient, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
@@ -17,7 +17,7 @@ fn client_of(answer: &'static str) -> (Client, tempfile::TempDir) {
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
-    (Client::new(Transport::Unix(path), None).unwrap(), folder)
+    (ApiClient::new(ApiTransport::Unix(path), None).unwrap(), folder)
 }
 
 async fn error_of(answer: &'static str) -> ClientError {
@@ -31,7 +31,7 @@ async fn what_is_no_abide_is_named_as_that() {
     let error = error_of(answer).await;
     let text = error.to_string();
     assert!(text.contains("502 Bad Gateway") && text.contains("<h1>\u{fffd}[2J</h1>"), "{text}");
-    assert_eq!(error.exit(), Exit::No);
+    assert_eq!(error.exit(), CliExit::No);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn an_answer_of_another_shape_is_named_as_that() {
 async fn a_connection_that_breaks_is_an_unreachable_daemon() {
     for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"environments\"", "garbage\r\n\r\n"] {
         let error = error_of(answer).await;
-        assert_eq!(error.exit(), Exit::Unreachable, "{answer:?}: {error:?}");
+        assert_eq!(error.exit(), CliExit::Unreachable, "{answer:?}: {error:?}");
         assert!(error.is_passing());
     }
 }
@@ -70,10 +70,10 @@ async fn a_watch_tells_of_whom_something_is_said_and_ends_with_the_stream() {
 #[test]
 fn a_token_is_never_shown() {
     let token = Secret::new("hunter2");
-    let transport = Transport::Unix("/nowhere".into());
-    let client = Client::new(transport.clone(), Some(&token)).unwrap();
+    let transport = ApiTransport::Unix("/nowhere".into());
+    let client = ApiClient::new(transport.clone(), Some(&token)).unwrap();
     assert!(!format!("{client:?}").contains("hunter2"));
-    let error = Client::new(transport, Some(&Secret::new("hunter2\n"))).unwrap_err();
+    let error = ApiClient::new(transport, Some(&Secret::new("hunter2\n"))).unwrap_err();
     assert!(!format!("{error:?} {error}").contains("hunter2"));
-    assert_eq!(error.exit(), Exit::Usage);
+    assert_eq!(error.exit(), CliExit::Usage);
 }

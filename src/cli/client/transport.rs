@@ -23,7 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The way to the API.
 #[derive(Clone, Debug)]
-pub(crate) enum Transport {
+pub(crate) enum ApiTransport {
     /// The daemon's socket.
     Unix(PathBuf),
     /// The daemon's TCP port.
@@ -34,7 +34,7 @@ pub(crate) enum Transport {
     InProcess(axum::Router),
 }
 
-impl Transport {
+impl ApiTransport {
     /// The server, for messages.
     pub(crate) fn place(&self) -> String {
         match self {

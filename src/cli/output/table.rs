@@ -51,12 +51,12 @@ impl From<String> for Cell {
 
 /// Rows under headers. Every row has as many cells as there are headers.
 #[derive(Clone, Debug)]
-pub(crate) struct Table<const N: usize> {
+pub(crate) struct TextTable<const N: usize> {
     header: [&'static str; N],
     rows: Vec<[Cell; N]>,
 }
 
-impl<const N: usize> Table<N> {
+impl<const N: usize> TextTable<N> {
     /// A table without rows.
     pub(crate) fn new(header: [&'static str; N]) -> Self {
         Self { header, rows: Vec::new() }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_no_line_ends_in_spaces() {
-        let mut table = Table::new(["NAME", "SIZE", "NOTE"]);
+        let mut table = TextTable::new(["NAME", "SIZE", "NOTE"]);
         table.row(["dev".into(), "10".into(), "first".into()]);
         table.row(["production".into(), "9".into(), "".into()]);
         let expected = "NAME        SIZE  NOTE\ndev         10    first\nproduction  9\n";
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn only_the_last_column_is_cut_to_the_terminal() {
-        let mut table = Table::new(["ENVIRONMENT", "MESSAGE"]);
+        let mut table = TextTable::new(["ENVIRONMENT", "MESSAGE"]);
         table.row(["dev".into(), "0123456789".repeat(8).as_str().into()]);
         let text = plain(&table.render(Some(60)));
         let cut = format!("dev          {}012345…", "0123456789".repeat(4));
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn on_a_narrow_terminal_a_long_message_is_wrapped_below_its_row() {
-        let mut table = Table::new(["ENVIRONMENT", "MESSAGE"]);
+        let mut table = TextTable::new(["ENVIRONMENT", "MESSAGE"]);
         table.row(["dev".into(), "the image of generation 7 is pulled from its registry".into()]);
         table.row(["test".into(), "ready".into()]);
         let expected = "ENVIRONMENT  MESSAGE\ndev\n  the image of generation 7 is\n  pulled from its registry\n\
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn styles_do_not_change_the_alignment() {
-        let mut table = Table::new(["A", "B"]);
+        let mut table = TextTable::new(["A", "B"]);
         table.row([Cell::styled("x", BOLD), "y".into()]);
         table.row(["wide".into(), "z".into()]);
         let text = table.render(None);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn letters_beyond_ascii_count_once() {
-        let mut table = Table::new(["A", "B"]);
+        let mut table = TextTable::new(["A", "B"]);
         table.row(["äöü".into(), "x".into()]);
         table.row(["abc".into(), "y".into()]);
         assert_eq!(plain(&table.render(None)), "A    B\näöü  x\nabc  y\n");
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn wide_letters_take_two_columns() {
-        let mut table = Table::new(["A", "B"]);
+        let mut table = TextTable::new(["A", "B"]);
         table.row(["开发".into(), "x".into()]);
         table.row(["test".into(), "y".into()]);
         assert_eq!(plain(&table.render(None)), "A     B\n开发  x\ntest  y\n");
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_cell_never_breaks_the_line() {
-        let mut table = Table::new(["A"]);
+        let mut table = TextTable::new(["A"]);
         table.row(["one\ntwo\u{1b}[2J".into()]);
         assert_eq!(table.render(None).lines().count(), 2);
     }

@@ -112,7 +112,7 @@ fn another_image_than_the_recorded_one_is_pointed_out() {
 #[test]
 fn a_watch_prints_a_line_only_where_something_changed() {
     let (mut console, data, _) = testing::console(Format::Table, None);
-    let mut seen = watch::Seen::default();
+    let mut seen = watch::PrintedStates::default();
     seen.print_changes(&mut console, vec![ready("dev"), ready("prod")], NOW).unwrap();
     let failed = view("prod", Condition::Degraded, Reason::CrashLoop);
     seen.print_changes(&mut console, vec![ready("dev"), failed], NOW).unwrap();

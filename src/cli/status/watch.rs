@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::{look, render};
-use crate::cli::client::Client;
-use crate::cli::doorbell::{Doorbell, Patience};
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::client::ApiClient;
+use crate::cli::doorbell::{ChangeWatcher, Reconnect};
+use crate::cli::exit::{CliError, CliExit};
 use crate::cli::output::console::Console;
 use crate::cli::output::style::{self, DIM, paint};
 use crate::cli::output::text::one_line;
-use crate::cli::session::Session;
+use crate::cli::session::CliSession;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, Overview};
@@ -18,13 +18,13 @@ use crate::model::view::{EnvironmentView, Overview};
 /// Shows the state at every change, until the reader closes the output: in place on a terminal,
 /// else as one line for each changed environment.
 pub(crate) async fn watch(
-    session: &mut Session,
-    client: &Client,
+    session: &mut CliSession,
+    client: &ApiClient,
     only: Option<&EnvironmentName>,
-) -> Result<Exit, Failure> {
-    let mut bell = Doorbell::new(client, only);
-    let mut patience = Patience::default();
-    let mut seen = Seen::default();
+) -> Result<CliExit, CliError> {
+    let mut bell = ChangeWatcher::new(client, only);
+    let mut patience = Reconnect::default();
+    let mut seen = PrintedStates::default();
     loop {
         let answer = look(client, only).await;
         let now = session.now();
@@ -50,9 +50,9 @@ fn redraw(console: &mut Console, overview: &Overview, in_detail: bool, now: Time
 
 /// The last printed state of each environment.
 #[derive(Default)]
-pub(super) struct Seen(BTreeMap<EnvironmentName, EnvironmentView>);
+pub(super) struct PrintedStates(BTreeMap<EnvironmentName, EnvironmentView>);
 
-impl Seen {
+impl PrintedStates {
     pub(super) fn print_changes(
         &mut self,
         console: &mut Console,

@@ -6,7 +6,7 @@ use crate::model::event::EventKind;
 use crate::model::status::{Condition, Reason};
 use crate::model::view::{EnvironmentView, PlanView};
 
-fn evidence(environment: EnvironmentView) -> Evidence {
+fn evidence(environment: EnvironmentView) -> WhyEvidence {
     let plan = PlanView {
         environment: environment.environment.clone(),
         differences: Vec::new(),
@@ -14,7 +14,7 @@ fn evidence(environment: EnvironmentView) -> Evidence {
         message: String::new(),
         differs: false,
     };
-    Evidence {
+    WhyEvidence {
         environment,
         record: Some(generation(4, "push")),
         plan: Some(plan),
@@ -29,7 +29,7 @@ fn evidence(environment: EnvironmentView) -> Evidence {
     }
 }
 
-fn plain(evidence: &Evidence) -> String {
+fn plain(evidence: &WhyEvidence) -> String {
     anstream::adapter::strip_str(&render(evidence, NOW)).to_string()
 }
 

@@ -30,12 +30,12 @@ fn write_file(root: &Path, path: impl AsRef<Path>, content: &str) {
 
 fn packed(context: &Path, extra: &[ExtraFile]) -> Vec<u8> {
     let mut tar = Vec::new();
-    pack(context, "Dockerfile", extra, Limits::default(), &mut tar).unwrap();
+    pack(context, "Dockerfile", extra, PackLimits::default(), &mut tar).unwrap();
     tar
 }
 
 fn refusal(context: &Path, dockerfile: &str) -> String {
-    pack(context, dockerfile, &[], Limits::default(), io::sink()).unwrap_err().to_string()
+    pack(context, dockerfile, &[], PackLimits::default(), io::sink()).unwrap_err().to_string()
 }
 
 /// Each name with a short description of its entry.
@@ -95,7 +95,7 @@ fn the_ignore_file_beside_the_dockerfile_comes_first() {
     write_file(context.path(), ".dockerignore", "a");
     write_file(context.path(), "ci/Dockerfile.dist.dockerignore", "b\nci\n.dockerignore");
     let mut tar = Vec::new();
-    pack(context.path(), "ci/Dockerfile.dist", &[], Limits::default(), &mut tar).unwrap();
+    pack(context.path(), "ci/Dockerfile.dist", &[], PackLimits::default(), &mut tar).unwrap();
     assert_eq!(names(&tar), [".dockerignore", "Dockerfile", "a", "ci/Dockerfile.dist"]);
     assert_eq!(
         names(&packed(context.path(), &[])),
@@ -106,7 +106,7 @@ fn the_ignore_file_beside_the_dockerfile_comes_first() {
 #[test]
 fn a_bad_ignore_file_is_named_with_its_line() {
     let context = context(&[(".dockerignore", "a\n[b")]);
-    let error = pack(context.path(), "Dockerfile", &[], Limits::default(), io::sink()).unwrap_err();
+    let error = pack(context.path(), "Dockerfile", &[], PackLimits::default(), io::sink()).unwrap_err();
     assert_eq!(error.to_string(), r#"cannot use the ignore file ".dockerignore""#);
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("line 2, "), "{source}");
@@ -147,7 +147,7 @@ fn a_dockerfile_may_be_a_link_within_the_context() {
     symlink("docker/prod", context.path().join("Dockerfile.prod")).unwrap();
     assert_eq!(resolve_dockerfile(context.path(), "Dockerfile.prod").unwrap(), "docker/prod");
     let mut tar = Vec::new();
-    pack(context.path(), "Dockerfile.prod", &[], Limits::default(), &mut tar).unwrap();
+    pack(context.path(), "Dockerfile.prod", &[], PackLimits::default(), &mut tar).unwrap();
     assert_eq!(names(&tar), [".dockerignore", "Dockerfile", "Dockerfile.prod", "docker/prod"]);
 }
 
@@ -165,7 +165,7 @@ fn an_extra_file_overrides_and_is_never_ignored() {
     symlink("/etc", context.path().join("etc")).unwrap();
     fs::create_dir(context.path().join("dir")).unwrap();
     for path in ["../x", "/x", "etc/x", "dir", "."] {
-        let refused = pack(context.path(), "Dockerfile", &[extra(path)], Limits::default(), io::sink());
+        let refused = pack(context.path(), "Dockerfile", &[extra(path)], PackLimits::default(), io::sink());
         assert!(refused.is_err(), "{path}");
     }
 }
@@ -232,19 +232,19 @@ fn a_limit_that_is_broken_names_the_biggest_offenders() {
     let context = context(&[("big/one", "12345678"), ("big/two", "1"), ("a/b/c/d", "")]);
     let sparse = File::create(context.path().join("sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
-    let with = |limits: Limits| {
+    let with = |limits: PackLimits| {
         let refused = pack(context.path(), "Dockerfile", &[], limits, io::sink()).unwrap_err();
         assert!(matches!(refused, ContextError::TooLarge { .. }), "{refused}");
         refused.to_string()
     };
-    let message = with(Limits::default());
+    let message = with(PackLimits::default());
     assert!(message.contains(r#""sparse" (1099511627776 bytes)"#), "{message}");
-    let message = with(Limits { files: 3, bytes: u64::MAX, ..Limits::default() });
+    let message = with(PackLimits { files: 3, bytes: u64::MAX, ..PackLimits::default() });
     assert!(message.contains("more than 3 files; most are in "), "{message}");
-    let message = with(Limits { depth: 2, bytes: u64::MAX, ..Limits::default() });
+    let message = with(PackLimits { depth: 2, bytes: u64::MAX, ..PackLimits::default() });
     assert!(message.contains(r#"more than 2 deep, below "a/b/c""#), "{message}");
     write_file(context.path(), ".dockerignore", "sparse\na");
-    let exact = Limits { files: 6, bytes: 12 + 9 + 8, depth: 1 };
+    let exact = PackLimits { files: 6, bytes: 12 + 9 + 8, depth: 1 };
     pack(context.path(), "Dockerfile", &[], exact, io::sink()).unwrap();
 }
 
@@ -253,7 +253,7 @@ fn the_digest_is_that_of_the_stream() {
     use sha2::{Digest as _, Sha256};
     let context = context(&[("a", "b")]);
     let mut tar = Vec::new();
-    let told = pack(context.path(), "Dockerfile", &[], Limits::default(), &mut tar).unwrap();
+    let told = pack(context.path(), "Dockerfile", &[], PackLimits::default(), &mut tar).unwrap();
     let digest = hex::encode(Sha256::digest(&tar));
     assert_eq!(told, Packed { files: 2, bytes: tar.len().try_into().unwrap(), digest });
 }
@@ -262,7 +262,7 @@ fn the_digest_is_that_of_the_stream() {
 fn an_output_that_fails_is_told() {
     let context = context(&[]);
     let mut room = [0_u8; 700];
-    let refused = pack(context.path(), "Dockerfile", &[], Limits::default(), room.as_mut_slice());
+    let refused = pack(context.path(), "Dockerfile", &[], PackLimits::default(), room.as_mut_slice());
     assert!(matches!(refused, Err(ContextError::Output { .. })), "{refused:?}");
 }
 
@@ -271,9 +271,9 @@ fn a_checkout_is_archived_whole_but_for_the_archive_itself() {
     for name in ["build.tar.gz", "build.tgz", "build.tar"] {
         let tree = context(&[("a/b", "c"), (".dockerignore", "*")]);
         let output = tree.path().join(name);
-        let first = archive(tree.path(), &output, Limits::default()).unwrap();
+        let first = archive(tree.path(), &output, PackLimits::default()).unwrap();
         let bytes = fs::read(&output).unwrap();
-        let second = archive(tree.path(), &output, Limits::default()).unwrap();
+        let second = archive(tree.path(), &output, PackLimits::default()).unwrap();
         assert_eq!(first, second, "{name}");
         assert_eq!(bytes, fs::read(&output).unwrap(), "{name}");
         check_archive(&output).unwrap();
@@ -287,7 +287,7 @@ fn a_checkout_is_archived_whole_but_for_the_archive_itself() {
 fn an_archive_by_another_name_is_refused() {
     let tree = context(&[]);
     for name in ["build.zip", "tar", "build.tar.xz", ".."] {
-        let refused = archive(tree.path(), &tree.path().join(name), Limits::default());
+        let refused = archive(tree.path(), &tree.path().join(name), PackLimits::default());
         assert!(matches!(refused, Err(ContextError::ArchiveName { .. })), "{name}");
     }
 }
@@ -352,8 +352,8 @@ fn a_fingerprint_is_of_content_alone() {
     write("a", "1");
     write("notes.md", "1");
     write(".git/index", "1");
-    let of = || fingerprint(root, "Dockerfile", Limits::default()).unwrap();
-    let whole = || fingerprint_tree(root, Limits::default()).unwrap();
+    let of = || fingerprint(root, "Dockerfile", PackLimits::default()).unwrap();
+    let whole = || fingerprint_tree(root, PackLimits::default()).unwrap();
     let (first, all) = (of(), whole());
     File::open(root.join("a")).unwrap().set_modified(UNIX_EPOCH).unwrap();
     write("notes.md", "2");

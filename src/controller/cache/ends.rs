@@ -21,7 +21,7 @@ const LATE: Duration = Duration::from_secs(20);
 
 /// The known ends of containers.
 #[derive(Debug, Default)]
-pub(in crate::controller) struct Ends {
+pub(in crate::controller) struct ExitLog {
     /// The start of the period without missed events, by the clock of this host.
     since: Timestamp,
     /// The last signal that a container was sent, with its time, by container.
@@ -30,7 +30,7 @@ pub(in crate::controller) struct Ends {
     ends: HashMap<String, (Timestamp, bool)>,
 }
 
-impl Ends {
+impl ExitLog {
     pub(in crate::controller) fn witness_from(&mut self, now: Timestamp) {
         self.since = now;
     }
@@ -74,8 +74,8 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
-    fn ends() -> Ends {
-        let mut ends = Ends::default();
+    fn ends() -> ExitLog {
+        let mut ends = ExitLog::default();
         ends.witness_from(at(1000));
         ends
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tracing::warn;
 
-use super::ends::Ends;
+use super::ends::ExitLog;
 use super::lives::Lives;
 use crate::controller::clock::{ahead, now, translated};
 use crate::controller::docker::{Engine, EngineError, Listed};
@@ -21,7 +21,7 @@ use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
 use crate::model::mount::AbsolutePath;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{ContainerState, NameHolder, NetworkPresence, SeenContainer};
+use crate::model::observed::{ContainerState, NameHolder, NetworkPresence, ObservedContainer};
 use crate::model::time::Timestamp;
 use names::foreign_names;
 
@@ -44,15 +44,15 @@ const LOOKS_AT_ONCE: usize = 8;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The relevant containers of one host.
-pub(crate) struct Fleet {
+pub(crate) struct ContainerCache {
     record: String,
-    known: Mutex<Known>,
+    known: Mutex<CachedContainers>,
 }
 
 #[derive(Default)]
-struct Known {
+struct CachedContainers {
     /// The managed containers by ID, as last inspected.
-    ours: HashMap<String, (EnvironmentName, SeenContainer)>,
+    ours: HashMap<String, (EnvironmentName, ObservedContainer)>,
     /// The listed summary of managed containers, to detect changes without an inspect.
     listed: HashMap<String, (Vec<String>, String)>,
     /// The number of inspections and lists that were started.
@@ -62,7 +62,7 @@ struct Known {
     /// The logged errors of failed inspections, by container, with the environment if it is known.
     unseen: HashMap<String, (Option<EnvironmentName>, EngineError)>,
     /// The known ends of managed containers.
-    ends: Ends,
+    ends: ExitLog,
     /// Names of unmanaged containers.
     foreign: HashMap<String, NameHolder>,
     /// Environments that left the manifest, each with the environment that took over its containers.
@@ -79,34 +79,34 @@ struct Known {
     lives: Lives,
 }
 
-impl Fleet {
+impl ContainerCache {
     pub(crate) fn new(record: String) -> Self {
         Self { record, known: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, CachedContainers> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The managed containers of one environment that run its images. Each has the network attachment of its
     /// sandbox in place of its own.
-    pub(crate) fn containers(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+    pub(crate) fn containers(&self, environment: &EnvironmentName) -> Vec<ObservedContainer> {
         let (holders, containers) = self.by_role(environment);
         containers.into_iter().map(|container| container.with_holder(&holders)).collect()
     }
 
     /// The sandboxes of one environment.
-    pub(crate) fn holders(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+    pub(crate) fn holders(&self, environment: &EnvironmentName) -> Vec<ObservedContainer> {
         self.by_role(environment).0
     }
 
     /// All managed containers of one environment, each application before its sandbox.
-    pub(crate) fn all_of(&self, environment: &EnvironmentName) -> Vec<SeenContainer> {
+    pub(crate) fn all_of(&self, environment: &EnvironmentName) -> Vec<ObservedContainer> {
         let (holders, containers) = self.by_role(environment);
         containers.into_iter().chain(holders).collect()
     }
 
-    fn by_role(&self, environment: &EnvironmentName) -> (Vec<SeenContainer>, Vec<SeenContainer>) {
+    fn by_role(&self, environment: &EnvironmentName) -> (Vec<ObservedContainer>, Vec<ObservedContainer>) {
         let known = self.known();
         let ours = known.ours.values().filter(|(of, _)| of == environment).map(|(_, seen)| seen.clone());
         ours.partition(|seen| seen.labels.get(label::ROLE).is_some_and(|role| role == label::HOLDER))
@@ -149,9 +149,13 @@ impl Fleet {
     }
 
     /// The external causes of the ends of `containers`.
-    pub(crate) fn ended_by(&self, containers: &[SeenContainer], now: Timestamp) -> BTreeMap<String, EndedBy> {
+    pub(crate) fn ended_by(
+        &self,
+        containers: &[ObservedContainer],
+        now: Timestamp,
+    ) -> BTreeMap<String, EndedBy> {
         let known = self.known();
-        let by = |seen: &SeenContainer| {
+        let by = |seen: &ObservedContainer| {
             let ContainerState::Exited(exit) = &seen.state else { return None };
             let witness = known.ends.witness(&seen.id, exit.at, now);
             Some((seen.id.clone(), cause::of_exit(exit, seen.memory.is_some(), witness)?))
@@ -449,7 +453,7 @@ fn summary(listed: &Listed) -> (Vec<String>, String) {
     (listed.names.clone(), listed.state.clone())
 }
 
-impl Known {
+impl CachedContainers {
     fn begin_look(&mut self) -> u64 {
         self.looks += 1;
         self.looks
@@ -482,10 +486,10 @@ fn ending(output: String) -> String {
 #[cfg(test)]
 pub(in crate::controller) mod tests {
     use super::*;
-    use crate::model::observed::{EngineHealth, SeenMounts};
+    use crate::model::observed::{EngineHealth, ObservedMounts};
 
-    pub(in crate::controller) fn seen(id: &str) -> SeenContainer {
-        SeenContainer {
+    pub(in crate::controller) fn seen(id: &str) -> ObservedContainer {
+        ObservedContainer {
             id: id.to_owned(),
             name: "dev-server".to_owned(),
             image: None,
@@ -496,7 +500,7 @@ pub(in crate::controller) mod tests {
             command: Vec::new(),
             env: BTreeMap::new(),
             published: Default::default(),
-            mounts: SeenMounts::default(),
+            mounts: ObservedMounts::default(),
             settings: Default::default(),
             attachments: Default::default(),
             extra_hosts: Vec::new(),
@@ -514,7 +518,7 @@ pub(in crate::controller) mod tests {
 
     #[test]
     fn a_list_forgets_what_is_gone_and_not_what_was_made_since_it_was_asked_for() {
-        let (fleet, dev) = (Fleet::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
+        let (fleet, dev) = (ContainerCache::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
         let look = |id: &str| {
             let mut known = fleet.known();
             let number = known.begin_look();
@@ -544,7 +548,7 @@ pub(in crate::controller) mod tests {
 
     #[test]
     fn an_answer_that_a_later_look_overtook_is_not_taken() {
-        let mut known = Known::default();
+        let mut known = CachedContainers::default();
         let (early, late, other) = (known.begin_look(), known.begin_look(), known.begin_look());
         assert!(known.take("a", late));
         assert!(!known.take("a", early), "the state before a start would replace the one after it");
@@ -554,7 +558,7 @@ pub(in crate::controller) mod tests {
 
     #[test]
     fn a_container_that_is_gone_is_not_brought_back_by_an_earlier_look() {
-        let mut known = Known::default();
+        let mut known = CachedContainers::default();
         let (early, late) = (known.begin_look(), known.begin_look());
         known.take("a", late);
         known.forget("a");
@@ -563,7 +567,7 @@ pub(in crate::controller) mod tests {
 
     #[test]
     fn one_slow_answer_is_the_trouble_of_one_container_and_a_lost_connection_is_the_engines() {
-        let (fleet, dev) = (Fleet::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
+        let (fleet, dev) = (ContainerCache::new("record".to_owned()), EnvironmentName::new("dev").unwrap());
         let slow = EngineError::Deadline { call: "inspect a container", within: Duration::from_secs(30) };
         assert_eq!(fleet.keep("a", Some(dev.clone()), slow.clone()), Ok(None));
         assert_eq!(fleet.unseen(&dev), Some(slow.clone()), "what is not known is taken for known");

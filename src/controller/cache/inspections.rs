@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
-use super::watch::Watch;
+use super::watch::EngineWatcher;
 use crate::controller::docker::EngineError;
 
 /// How long after a timeout a container is inspected again, and how often. The next resync inspects it too.
@@ -35,7 +35,7 @@ pub(in crate::controller) struct Inspections {
 
 impl Inspections {
     /// Starts an inspection of a container, after the running one if there is one.
-    pub(in crate::controller) fn begin(&mut self, watch: &Watch, id: String, names: Vec<String>) {
+    pub(in crate::controller) fn begin(&mut self, watch: &EngineWatcher, id: String, names: Vec<String>) {
         match self.changed.get_mut(&id) {
             Some(again) => again.get_or_insert_default().extend(names),
             None => {
@@ -50,7 +50,7 @@ impl Inspections {
     }
 
     /// Returns the next finished inspection; `None` if none is running.
-    pub(in crate::controller) async fn next(&mut self, watch: &Watch) -> Option<Inspected> {
+    pub(in crate::controller) async fn next(&mut self, watch: &EngineWatcher) -> Option<Inspected> {
         let (id, looked) = self.running.next().await?;
         if let Some(names) = self.changed.remove(&id).flatten() {
             self.begin(watch, id, names);
@@ -59,7 +59,7 @@ impl Inspections {
     }
 }
 
-async fn look(watch: &Watch, id: &str, names: &[String]) -> Inspected {
+async fn look(watch: &EngineWatcher, id: &str, names: &[String]) -> Inspected {
     let (fleet, engine) = (&watch.fleet, &watch.engine);
     for _ in 0..TRIES {
         match fleet.look(engine, id).await {
@@ -96,7 +96,7 @@ mod tests {
     use tokio::sync::watch as channel;
 
     use super::*;
-    use crate::controller::{Controller, Running, Settings, StateDirs, spawn};
+    use crate::controller::{Controller, Settings, ShutdownHandle, StateDirs, spawn};
     use crate::model::spec::Manifest;
     use crate::record;
 
@@ -221,7 +221,7 @@ mod tests {
         home: &std::path::Path,
         engine: String,
         handles: &record::Handles,
-    ) -> (Controller, Running) {
+    ) -> (Controller, ShutdownHandle) {
         let (_, manifest) = channel::channel(Arc::new(Manifest::default()));
         spawn(Settings {
             authority: crate::controller::Grant::given(),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::controller::clock::translated;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::time::Timestamp;
 
 /// How long after its start a process may observe containers for the first time that existed before it.
@@ -59,7 +59,7 @@ impl Lives {
     /// process is ahead of the engine's.
     pub(in crate::controller) fn translate(
         &mut self,
-        seen: &mut SeenContainer,
+        seen: &mut ObservedContainer,
         now: Timestamp,
         ahead: Duration,
     ) {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn started(lives: &mut Lives, id: &str, told: Timestamp, ahead: Duration) -> Option<Timestamp> {
-        let mut container = SeenContainer { started_at: Some(told), ..seen(id) };
+        let mut container = ObservedContainer { started_at: Some(told), ..seen(id) };
         lives.translate(&mut container, NOW, ahead);
         container.started_at
     }

@@ -9,12 +9,12 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::fleet::Fleet;
+use super::fleet::ContainerCache;
 use super::inspections::{Inspected, Inspections};
 use crate::controller::clock::{now, wall};
 use crate::controller::docker::{Engine, EngineError, Happening};
-use crate::controller::front::Front;
-use crate::controller::wake::Wake;
+use crate::controller::front::FrontHandle;
+use crate::controller::wake::WakeQueue;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 
@@ -35,14 +35,14 @@ pub(in crate::controller) enum EngineState {
 }
 
 #[derive(Clone)]
-pub(in crate::controller) struct Watch {
+pub(in crate::controller) struct EngineWatcher {
     pub(in crate::controller) engine: Arc<Engine>,
-    pub(in crate::controller) fleet: Arc<Fleet>,
-    pub(in crate::controller) front: Front,
+    pub(in crate::controller) fleet: Arc<ContainerCache>,
+    pub(in crate::controller) front: FrontHandle,
     pub(in crate::controller) manifest: channel::Receiver<Arc<Manifest>>,
     /// The ID of the record, which identifies managed containers.
     pub(in crate::controller) record: String,
-    pub(in crate::controller) wake: Wake,
+    pub(in crate::controller) wake: WakeQueue,
     pub(in crate::controller) engine_state: channel::Sender<EngineState>,
     pub(in crate::controller) resynced: channel::Sender<Option<Timestamp>>,
     /// The interval between two resyncs.
@@ -50,7 +50,7 @@ pub(in crate::controller) struct Watch {
     pub(in crate::controller) stop: CancellationToken,
 }
 
-impl Watch {
+impl EngineWatcher {
     /// Watches until stopped, and reconnects whenever the engine is lost.
     pub(in crate::controller) async fn run(self) {
         let mut pause = RETRY.0;

@@ -15,7 +15,7 @@ use super::{Engine, QUICK, Result, SLOW, convert, within};
 use crate::model::container::label;
 use crate::model::mount::Mount;
 use crate::model::name::{ContainerName, Digest};
-use crate::model::observed::SeenContainer;
+use crate::model::observed::ObservedContainer;
 use crate::model::spec::Publish;
 
 /// The specification of such a container.
@@ -86,7 +86,7 @@ pub(crate) enum AuxiliaryNetwork {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeenAuxiliary {
     /// The properties that are checked in every container.
-    pub(crate) seen: SeenContainer,
+    pub(crate) seen: ObservedContainer,
     /// The name of the image when the container was created.
     pub(crate) image: String,
     /// Program and arguments.

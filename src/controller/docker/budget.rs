@@ -47,25 +47,25 @@ impl Urgency {
 
 /// The concurrent calls of one engine. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Budget(Arc<Mutex<Queue>>);
+pub(super) struct CallBudget(Arc<Mutex<CallQueue>>);
 
-struct Queue {
+struct CallQueue {
     calls: usize,
     /// By urgency.
     running: [usize; 3],
-    waiting: [VecDeque<oneshot::Sender<Turn>>; 3],
+    waiting: [VecDeque<oneshot::Sender<CallPermit>>; 3],
 }
 
 /// Permission to make one call, until it is dropped.
-pub(super) struct Turn {
-    budget: Budget,
+pub(super) struct CallPermit {
+    budget: CallBudget,
     urgency: Urgency,
 }
 
 /// A connection, with the turn to use it.
 pub(super) struct Call {
     pub(super) docker: Docker,
-    pub(super) _turn: Turn,
+    pub(super) _turn: CallPermit,
 }
 
 impl Deref for Call {
@@ -75,20 +75,20 @@ impl Deref for Call {
     }
 }
 
-impl Default for Budget {
+impl Default for CallBudget {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self::new((processors * FOR_EACH_PROCESSOR).clamp(BOUNDS.0, BOUNDS.1))
     }
 }
 
-impl Budget {
+impl CallBudget {
     pub(super) fn new(calls: usize) -> Self {
-        Self(Arc::new(Mutex::new(Queue { calls, running: [0; 3], waiting: Default::default() })))
+        Self(Arc::new(Mutex::new(CallQueue { calls, running: [0; 3], waiting: Default::default() })))
     }
 
     /// Waits for a turn. Among the most urgent calls, the one that has waited longest is next.
-    pub(super) async fn turn(&self) -> Turn {
+    pub(super) async fn turn(&self) -> CallPermit {
         let urgency = Urgency::present();
         let waiting = {
             let mut queue = self.queue();
@@ -110,8 +110,8 @@ impl Budget {
         }
     }
 
-    fn given(&self, urgency: Urgency) -> Turn {
-        Turn { budget: self.clone(), urgency }
+    fn given(&self, urgency: Urgency) -> CallPermit {
+        CallPermit { budget: self.clone(), urgency }
     }
 
     fn give_back(&self, urgency: Urgency) {
@@ -126,12 +126,12 @@ impl Budget {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, CallQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
+impl CallQueue {
     fn may_start(&self, urgency: Urgency) -> bool {
         let [healing, rollout, upkeep] = self.running;
         let others = rollout + upkeep;
@@ -145,7 +145,7 @@ impl Queue {
     }
 
     /// Removes the calls that may start now from the queue, and returns them.
-    fn next(&mut self) -> Vec<(Urgency, oneshot::Sender<Turn>)> {
+    fn next(&mut self) -> Vec<(Urgency, oneshot::Sender<CallPermit>)> {
         let mut next = Vec::new();
         for urgency in [Urgency::Heal, Urgency::Rollout, Urgency::Upkeep] {
             while self.may_start(urgency)
@@ -159,7 +159,7 @@ impl Queue {
     }
 }
 
-impl Drop for Turn {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         self.budget.give_back(self.urgency);
     }
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    async fn turns(budget: &Budget, urgency: Urgency, count: usize) -> Vec<Turn> {
+    async fn turns(budget: &CallBudget, urgency: Urgency, count: usize) -> Vec<CallPermit> {
         let mut turns = Vec::new();
         for _ in 0..count {
             turns.push(urgency.scope(budget.turn()).await);
@@ -179,13 +179,13 @@ mod tests {
         turns
     }
 
-    async fn must_wait(budget: &Budget, urgency: Urgency) -> bool {
+    async fn must_wait(budget: &CallBudget, urgency: Urgency) -> bool {
         tokio::time::timeout(Duration::from_millis(20), urgency.scope(budget.turn())).await.is_err()
     }
 
     #[tokio::test]
     async fn rollouts_leave_turns_to_heals_and_upkeep_takes_few() {
-        let budget = Budget::new(8);
+        let budget = CallBudget::new(8);
         let upkeep = turns(&budget, Urgency::Upkeep, 2).await;
         assert!(must_wait(&budget, Urgency::Upkeep).await);
         let rollouts = turns(&budget, Urgency::Rollout, 4).await;
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_heals_goes_before_who_came_earlier_and_rolls_out() {
-        let budget = Budget::new(8);
+        let budget = CallBudget::new(8);
         let mut heals = turns(&budget, Urgency::Heal, 8).await;
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         for urgency in [Urgency::Upkeep, Urgency::Rollout, Urgency::Heal, Urgency::Rollout, Urgency::Heal] {

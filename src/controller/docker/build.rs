@@ -13,7 +13,7 @@ use tokio_util::io::ReaderStream;
 
 use super::cache;
 use super::logins::{CONFIG, Logins};
-use super::session::{self, Session};
+use super::session::{self, BuildSession};
 use super::transfer::showing;
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::Secret;
@@ -24,7 +24,7 @@ const CHOICE: &str = "DOCKER_BUILDKIT";
 
 /// The builder to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Builder {
+pub(crate) enum BuilderKind {
     /// The engine's BuildKit.
     BuildKit,
     /// The classic builder.
@@ -46,7 +46,7 @@ pub(crate) struct BuildRequest<'a> {
     /// The name that the image gets.
     pub(crate) tag: &'a str,
     /// The builder.
-    pub(crate) builder: Builder,
+    pub(crate) builder: BuilderKind,
     /// Secrets by the id in `RUN --mount=type=secret,id=...`. A secret is mounted while that command runs,
     /// and is never part of a layer. Secrets require BuildKit.
     pub(crate) secrets: &'a BTreeMap<String, Secret>,
@@ -55,39 +55,39 @@ pub(crate) struct BuildRequest<'a> {
 }
 
 /// Receives each line of a build's output as it arrives.
-pub(crate) type Output<'a> = &'a mut (dyn FnMut(&str) + Send);
+pub(crate) type BuildOutput<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 impl Engine {
     /// Returns the builder that this engine offers: BuildKit since API 1.39 on Linux, unless
     /// `DOCKER_BUILDKIT=0` is set in the daemon's environment.
-    pub(crate) async fn builder(&self) -> Result<Builder> {
+    pub(crate) async fn builder(&self) -> Result<BuilderKind> {
         let is_unwanted = std::env::var(CHOICE).is_ok_and(|choice| choice == "0");
         if is_unwanted || !session::can_reach(self.host.as_deref()) {
-            return Ok(Builder::Classic);
+            return Ok(BuilderKind::Classic);
         }
         let docker = self.docker().await?;
         let version = within("report its version", QUICK, docker.version()).await?;
         let is_linux = version.os.as_deref().is_none_or(|os| os == "linux");
         let api = cache::number(version.api_version.as_deref());
-        Ok(if is_linux && api >= (1, 39) { Builder::BuildKit } else { Builder::Classic })
+        Ok(if is_linux && api >= (1, 39) { BuilderKind::BuildKit } else { BuilderKind::Classic })
     }
 
     /// Builds an image and returns its ID. Dropping the future cancels the build: the engine ends it when the
     /// connection closes.
-    pub(crate) async fn build(&self, request: &BuildRequest<'_>, output: Output<'_>) -> Result<Digest> {
+    pub(crate) async fn build(&self, request: &BuildRequest<'_>, output: BuildOutput<'_>) -> Result<Digest> {
         let docker = self.connection().await?;
         let built = match request.builder {
-            Builder::BuildKit => {
+            BuilderKind::BuildKit => {
                 let (secrets, logins) = (request.secrets.clone(), Arc::clone(request.logins));
-                let session = Session::open(self.host.as_deref(), secrets, logins).await?;
+                let session = BuildSession::open(self.host.as_deref(), secrets, logins).await?;
                 let docker = docker.with_request_modifier(ask_for_buildkit);
                 follow(&docker, request, options(request).session(&session.id).build(), output).await?
             }
-            Builder::Classic if request.secrets.is_empty() => {
+            BuilderKind::Classic if request.secrets.is_empty() => {
                 let docker = showing(docker, CONFIG, &request.logins.all().await);
                 follow(&docker, request, options(request).build(), output).await?
             }
-            Builder::Classic => {
+            BuilderKind::Classic => {
                 let words = "the build's `secrets` need BuildKit, which is not used here";
                 return Err(EngineError::Refused(words.to_owned()));
             }
@@ -118,7 +118,7 @@ async fn follow(
     docker: &Docker,
     request: &BuildRequest<'_>,
     options: BuildImageOptions,
-    output: Output<'_>,
+    output: BuildOutput<'_>,
 ) -> Result<Option<Digest>> {
     let file = tokio::fs::File::open(request.context).await.map_err(|error| context_unreadable(&error))?;
     let body = bollard::body_try_stream(ReaderStream::with_capacity(file, 64 * 1024));
@@ -148,7 +148,7 @@ fn context_unreadable(error: &std::io::Error) -> EngineError {
 }
 
 /// Prints one message of a build. Returns the image's ID if the message contains it.
-fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: Output<'_>) -> Result<Option<Digest>> {
+fn print(line: BuildInfo, printer: &mut BuildKitPrinter, output: BuildOutput<'_>) -> Result<Option<Digest>> {
     if let Some(detail) = line.error_detail.and_then(|detail| detail.message) {
         return Err(EngineError::Refused(detail));
     }
@@ -173,7 +173,7 @@ struct BuildKitPrinter {
 }
 
 impl BuildKitPrinter {
-    fn print(&mut self, status: bollard::moby::buildkit::v1::StatusResponse, output: Output<'_>) {
+    fn print(&mut self, status: bollard::moby::buildkit::v1::StatusResponse, output: BuildOutput<'_>) {
         for vertex in status.vertexes {
             if vertex.started.is_some() && self.named.insert(vertex.digest.clone()) {
                 output(&format!("--> {}\n", vertex.name));

@@ -21,7 +21,7 @@ use crate::model::container::ContainerSpec;
 use crate::model::logs::LogOptions;
 use crate::model::name::{ContainerName, NetworkName};
 use crate::model::network::Attachments;
-use crate::model::observed::SeenContainer;
+use crate::model::observed::ObservedContainer;
 use crate::model::ports::PortMapping;
 use crate::model::secret_file::WrittenFile;
 
@@ -62,7 +62,7 @@ impl Engine {
     }
 
     /// Inspects one container; `None` if it does not exist.
-    pub(crate) async fn inspect(&self, id: &str) -> Result<Option<SeenContainer>> {
+    pub(crate) async fn inspect(&self, id: &str) -> Result<Option<ObservedContainer>> {
         let docker = self.docker().await?;
         let call = docker.inspect_container(id, None::<InspectContainerOptions>);
         match within("inspect a container", QUICK, call).await {
@@ -318,7 +318,7 @@ fn joined_to(mut body: ContainerCreateBody, holder: &str) -> ContainerCreateBody
 fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCreateBody {
     let options = &spec.options;
     let attachments = options.attachments();
-    let network = Network {
+    let network = NetworkSettings {
         exposed: options.port,
         ports: options.ports().collect(),
         extra_hosts: &options.extra_hosts,
@@ -330,7 +330,7 @@ fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCr
 }
 
 /// The network settings of a container, or of the holder that it joins.
-pub(super) struct Network<'a> {
+pub(super) struct NetworkSettings<'a> {
     pub(super) exposed: Option<u16>,
     pub(super) ports: Vec<PortMapping>,
     pub(super) extra_hosts: &'a [String],
@@ -338,7 +338,7 @@ pub(super) struct Network<'a> {
     pub(super) attachments: &'a Attachments,
 }
 
-impl Network<'_> {
+impl NetworkSettings<'_> {
     pub(super) fn give_to(&self, body: &mut ContainerCreateBody) {
         // The engine takes one network here; the container is connected to the others before its start.
         let own = self.attachments.get(self.network).cloned().unwrap_or_default();

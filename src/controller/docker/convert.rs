@@ -12,12 +12,12 @@ use super::{mounts, settings};
 use crate::model::container::{Exit, Secret};
 use crate::model::name::Digest;
 use crate::model::network::{Attachment, Attachments};
-use crate::model::observed::{ContainerState, EngineHealth, HolderState, Joined, SeenContainer};
+use crate::model::observed::{ContainerState, EngineHealth, Joined, ObservedContainer, SandboxState};
 use crate::model::ports::PortMapping;
 use crate::model::time::Timestamp;
 
 /// Converts an inspected container.
-pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
+pub(super) fn seen(inspected: ContainerInspectResponse) -> ObservedContainer {
     let mounts = mounts::seen(&inspected);
     let settings = settings::seen(&inspected);
     let config = inspected.config.unwrap_or_default();
@@ -25,7 +25,7 @@ pub(super) fn seen(inspected: ContainerInspectResponse) -> SeenContainer {
     let state = inspected.state.unwrap_or_default();
     let created =
         inspected.created.map(|at| u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0));
-    SeenContainer {
+    ObservedContainer {
         id: inspected.id.unwrap_or_default(),
         name: inspected.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         image: inspected.image.and_then(|id| Digest::new(id).ok()),
@@ -105,7 +105,7 @@ fn published(ports: PortMap) -> BTreeSet<String> {
 /// Returns the holder whose network namespace the container joins, as far as its own inspect shows.
 fn joined(host: &HostConfig) -> Option<Joined> {
     let holder = host.network_mode.as_deref()?.strip_prefix("container:")?;
-    Some(Joined { holder: holder.to_owned(), state: HolderState::Gone })
+    Some(Joined { holder: holder.to_owned(), state: SandboxState::Gone })
 }
 
 /// Returns the limit, or `None` for zero and minus one, which the engine uses for "no limit".

@@ -3,7 +3,7 @@
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 
-use super::containers::{Network, no_restarts};
+use super::containers::{NetworkSettings, no_restarts};
 use super::program::Program;
 use super::{Engine, Result, SLOW, settings, within};
 use crate::model::holder::HolderSpec;
@@ -43,7 +43,7 @@ fn create_body(spec: &HolderSpec, image: &str) -> Result<ContainerCreateBody> {
         ..ContainerCreateBody::default()
     };
     let attachments = spec.attachments();
-    let network = Network {
+    let network = NetworkSettings {
         exposed: spec.port,
         ports: spec.ports().collect(),
         extra_hosts: &spec.extra_hosts,

@@ -22,30 +22,30 @@ pub(super) const METHOD: &str = "/moby.filesync.v1.Auth/Credentials";
 pub(crate) trait Logins: Send + Sync {
     /// Returns the credentials for the registry at `host`, when BuildKit needs them; `None` for anonymous
     /// access. The error explains why they are not available.
-    fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Login>, String>>;
+    fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<BuildLogin>, String>>;
 
     /// Returns the credentials for all known registries, which the classic builder needs before it begins.
     fn all(&self) -> BoxFuture<'_, Secret>;
 }
 
 /// A name and a password, or an empty name and a token that replaces both.
-pub(crate) struct Login {
+pub(crate) struct BuildLogin {
     pub(crate) username: String,
     pub(crate) secret: Secret,
 }
 
 /// Answers BuildKit's requests. BuildKit uses the answer to fetch the registry's tokens itself.
-pub(super) struct Asked(pub(super) Arc<dyn Logins>);
+pub(super) struct LoginServer(pub(super) Arc<dyn Logins>);
 
 #[tonic::async_trait]
-impl Auth for Asked {
+impl Auth for LoginServer {
     async fn credentials(
         &self,
         request: Request<CredentialsRequest>,
     ) -> Result<Response<CredentialsResponse>, Status> {
         let host = request.into_inner().host;
         let found = self.0.login(&host).await.map_err(Status::failed_precondition)?;
-        let answer = found.map(|Login { username, secret }| CredentialsResponse {
+        let answer = found.map(|BuildLogin { username, secret }| CredentialsResponse {
             username,
             secret: secret.expose().to_owned(),
         });

@@ -45,15 +45,15 @@ use crate::model::error::chain;
 pub(crate) use aside::Aside;
 pub(crate) use auxiliary::{AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, SeenAuxiliary};
 pub(crate) use budget::Urgency;
-use budget::{Budget, Call};
-pub(crate) use build::{BuildRequest, Builder};
+use budget::{Call, CallBudget};
+pub(crate) use build::{BuildRequest, BuilderKind};
 pub(crate) use containers::Listed;
 pub(crate) use events::Happening;
 pub use facts::EngineFacts;
 pub(crate) use front::{PlacedFile, Process};
 pub(crate) use images::{FoundImage, HeldImage};
-pub(crate) use logins::{Login, Logins};
-pub(crate) use reach::Reach;
+pub(crate) use logins::{BuildLogin, Logins};
+pub(crate) use reach::ContainerReach;
 pub(crate) use step::{NAME as STEP_NAME, StepEnd, StepRun};
 pub(crate) use vitals::{HealthCheck, Vitals};
 
@@ -175,8 +175,8 @@ pub(crate) struct Engine {
     registry: Option<String>,
     docker: RwLock<Option<Docker>>,
     /// How the engine's containers can be reached, once that is known.
-    reach: RwLock<Option<Reach>>,
-    budget: Budget,
+    reach: RwLock<Option<ContainerReach>>,
+    budget: CallBudget,
     network_turn: tokio::sync::Mutex<()>,
     steps: step::Steps,
     /// Cleanups that still run after their future was dropped.
@@ -191,7 +191,7 @@ impl Engine {
             registry: None,
             docker: RwLock::new(None),
             reach: RwLock::new(None),
-            budget: Budget::default(),
+            budget: CallBudget::default(),
             network_turn: tokio::sync::Mutex::default(),
             steps: step::Steps::default(),
             cleanups: TaskTracker::new(),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{Engine, EngineError, QUICK, Result, SLOW, step, within};
 use crate::model::container::label;
 use crate::model::mount::{AbsolutePath, Mount, MountOptions, MountSource, Propagation, REFUSED_SOURCE};
-use crate::model::observed::SeenMounts;
+use crate::model::observed::ObservedMounts;
 
 /// The ID of an image that no engine has. The engine checks mounts first, so it never creates a container
 /// from it.
@@ -53,8 +53,8 @@ fn propagated(propagation: &Propagation) -> MountBindOptions {
 }
 
 /// Returns the mounts of an inspected container. Earlier versions of abide set them with `Binds`.
-pub(super) fn seen(inspected: &ContainerInspectResponse) -> SeenMounts {
-    let mut seen = SeenMounts::default();
+pub(super) fn seen(inspected: &ContainerInspectResponse) -> ObservedMounts {
+    let mut seen = ObservedMounts::default();
     let host = inspected.host_config.as_ref();
     let mut note = |asked: Option<Mount>, text: String| match asked {
         Some(mount) => seen.asked.push(mount),
@@ -201,7 +201,7 @@ fn folders(paths: &[String]) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn inspected(host: serde_json::Value, mounts: serde_json::Value) -> SeenMounts {
+    fn inspected(host: serde_json::Value, mounts: serde_json::Value) -> ObservedMounts {
         let volumes = serde_json::json!(["/data/", "rel"]);
         seen(
             &serde_json::from_value(serde_json::json!({

@@ -6,7 +6,7 @@ use super::{Engine, QUICK, Result, within};
 
 /// How abide can reach the programs in this engine's containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum ContainerReach {
     /// At the containers' own addresses.
     Direct,
     /// Only at ports that the engine publishes. The containers' addresses belong to another network, and the
@@ -22,12 +22,12 @@ pub(crate) enum Reach {
 impl Engine {
     /// Sets how the containers can be reached.
     #[cfg(test)]
-    pub(crate) fn reached(self, reach: Reach) -> Self {
+    pub(crate) fn reached(self, reach: ContainerReach) -> Self {
         Self { reach: tokio::sync::RwLock::new(Some(reach)), ..self }
     }
 
     /// Returns how the containers can be reached. It asks once for each connection.
-    pub(crate) async fn reach(&self) -> Result<Reach> {
+    pub(crate) async fn reach(&self) -> Result<ContainerReach> {
         if let Some(known) = &*self.reach.read().await {
             return Ok(known.clone());
         }
@@ -45,10 +45,10 @@ impl Engine {
     }
 }
 
-fn reach(host: &str, info: &SystemInfo) -> Reach {
-    let here = |why| Reach::Published { host: "127.0.0.1".to_owned(), why };
+fn reach(host: &str, info: &SystemInfo) -> ContainerReach {
+    let here = |why| ContainerReach::Published { host: "127.0.0.1".to_owned(), why };
     if let Some(host) = remote(host) {
-        return Reach::Published { host, why: "the Docker Engine is on another host" };
+        return ContainerReach::Published { host, why: "the Docker Engine is on another host" };
     }
     let options = info.security_options.as_deref().unwrap_or_default();
     if options.iter().any(|option| option.split(',').any(|part| part == "name=rootless")) {
@@ -57,7 +57,7 @@ fn reach(host: &str, info: &SystemInfo) -> Reach {
     if info.operating_system.as_deref() == Some("Docker Desktop") {
         return here("Docker Desktop runs containers in a virtual machine");
     }
-    Reach::Direct
+    ContainerReach::Direct
 }
 
 /// Returns the host of an engine that does not listen on this host.
@@ -86,21 +86,24 @@ mod tests {
     fn only_an_engine_of_this_host_with_this_hosts_network_is_reached_directly() {
         let plain = SystemInfo::default();
         for here in ["", "unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375"] {
-            assert_eq!(reach(here, &plain), Reach::Direct, "{here}");
+            assert_eq!(reach(here, &plain), ContainerReach::Direct, "{here}");
         }
         for (there, name) in [
             ("tcp://10.0.0.7:2375", "10.0.0.7"),
             ("tcp://[fd00::7]:2375", "fd00::7"),
             ("ssh://root@build.example", "build.example"),
         ] {
-            assert!(matches!(reach(there, &plain), Reach::Published { host, .. } if host == name), "{there}");
+            assert!(
+                matches!(reach(there, &plain), ContainerReach::Published { host, .. } if host == name),
+                "{there}"
+            );
         }
         let rootless = SystemInfo {
             security_options: Some(vec!["name=seccomp,profile=default".into(), "name=rootless".into()]),
             ..SystemInfo::default()
         };
-        assert!(matches!(reach("", &rootless), Reach::Published { .. }));
+        assert!(matches!(reach("", &rootless), ContainerReach::Published { .. }));
         let desktop = SystemInfo { operating_system: Some("Docker Desktop".into()), ..SystemInfo::default() };
-        assert!(matches!(reach("", &desktop), Reach::Published { .. }));
+        assert!(matches!(reach("", &desktop), ContainerReach::Published { .. }));
     }
 }

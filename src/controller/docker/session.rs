@@ -27,7 +27,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
-use super::logins::{self, Asked, Logins};
+use super::logins::{self, LoginServer, Logins};
 use super::{EngineError, QUICK, Result};
 use crate::model::container::Secret;
 use crate::model::error::chain;
@@ -40,13 +40,13 @@ const METHOD: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const ON_THE_WAY: usize = 64 * 1024;
 
 /// An open session; it ends when this is dropped.
-pub(super) struct Session {
+pub(super) struct BuildSession {
     /// The id that a build passes to use this session.
     pub(super) id: String,
     _end: DropGuard,
 }
 
-impl Session {
+impl BuildSession {
     /// Opens a session that serves these secrets, by id, and `logins`.
     pub(super) async fn open(
         host: Option<&str>,
@@ -69,24 +69,24 @@ impl Session {
 
 /// Returns whether a session can be opened to the engine at `host`.
 pub(super) fn can_reach(host: Option<&str>) -> bool {
-    Place::of(host).is_some()
+    EngineAddress::of(host).is_some()
 }
 
 /// Returns the Unix socket of the engine at `host`; `None` if it listens elsewhere.
 pub(super) fn socket(host: Option<&str>) -> Option<PathBuf> {
-    match Place::of(host)? {
-        Place::Socket(path) => Some(path.into()),
-        Place::Address(_) => None,
+    match EngineAddress::of(host)? {
+        EngineAddress::Socket(path) => Some(path.into()),
+        EngineAddress::Address(_) => None,
     }
 }
 
 /// The address of an engine to which a session can be opened.
-enum Place {
+enum EngineAddress {
     Socket(String),
     Address(String),
 }
 
-impl Place {
+impl EngineAddress {
     fn of(host: Option<&str>) -> Option<Self> {
         let named = host.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
         let host = named.filter(|host| !host.is_empty()).unwrap_or_else(|| DEFAULT_HOST.to_owned());
@@ -102,9 +102,13 @@ impl Place {
 /// Returns a connection that the engine has turned into a session.
 async fn connect(host: Option<&str>, id: &str) -> Result<Upgraded> {
     let lost = |error: std::io::Error| EngineError::Unreachable(error.to_string());
-    match Place::of(host) {
-        Some(Place::Socket(path)) => upgrade(UnixStream::connect(path).await.map_err(lost)?, id).await,
-        Some(Place::Address(address)) => upgrade(TcpStream::connect(address).await.map_err(lost)?, id).await,
+    match EngineAddress::of(host) {
+        Some(EngineAddress::Socket(path)) => {
+            upgrade(UnixStream::connect(path).await.map_err(lost)?, id).await
+        }
+        Some(EngineAddress::Address(address)) => {
+            upgrade(TcpStream::connect(address).await.map_err(lost)?, id).await
+        }
         None => Err(EngineError::Refused("BuildKit needs a Unix socket or plain TCP".to_owned())),
     }
 }
@@ -139,7 +143,7 @@ async fn serve(connection: DuplexStream, secrets: BTreeMap<String, Secret>, logi
     let router = tonic::transport::Server::builder()
         .add_service(HealthServer::new(Alive))
         .add_service(SecretsServer::new(Handed(secrets)))
-        .add_service(AuthServer::new(Asked(logins)));
+        .add_service(AuthServer::new(LoginServer(logins)));
     // A build whose session breaks reports the error itself.
     let _ = router.serve_with_incoming(incoming).await;
 }

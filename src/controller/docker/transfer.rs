@@ -85,25 +85,25 @@ struct Transfer<'a> {
 }
 
 /// One message of the engine about a transfer.
-struct Line {
+struct TransferMessage {
     status: Option<String>,
     error: Option<ErrorDetail>,
 }
 
-impl From<CreateImageInfo> for Line {
+impl From<CreateImageInfo> for TransferMessage {
     fn from(line: CreateImageInfo) -> Self {
         Self { status: line.status, error: line.error_detail }
     }
 }
 
-impl From<PushImageInfo> for Line {
+impl From<PushImageInfo> for TransferMessage {
     fn from(line: PushImageInfo) -> Self {
         Self { status: line.status, error: line.error_detail }
     }
 }
 
 /// Reads the engine's messages about a transfer to the end.
-async fn follow<T: Into<Line>>(
+async fn follow<T: Into<TransferMessage>>(
     mut lines: impl Stream<Item = std::result::Result<T, BollardError>> + Unpin,
     transfer: Transfer<'_>,
     progress: &mut (impl FnMut(String) + Send),
@@ -111,7 +111,7 @@ async fn follow<T: Into<Line>>(
     let Transfer { doing, name, patience } = transfer;
     let (mut moved, mut is_retrying) = (Instant::now(), false);
     loop {
-        let line: Line = match tokio::time::timeout_at(moved + patience, lines.next()).await {
+        let line: TransferMessage = match tokio::time::timeout_at(moved + patience, lines.next()).await {
             Ok(Some(line)) => line?.into(),
             Ok(None) => return Ok(()),
             Err(_) => {

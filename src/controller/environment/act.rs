@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tracing::info;
 
-use super::pass::{Pass, Planned};
+use super::pass::{Planned, Reconciler};
 use crate::controller::clock::now;
 use crate::controller::docker::{EngineError, holder};
 use crate::controller::jobs::JobKey;
-use crate::controller::jobs::pull::{Pull, host_of, pull_declared};
+use crate::controller::jobs::pull::{EnvironmentPull, host_of, pull_declared};
 use crate::failpoint;
 use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
@@ -21,7 +21,7 @@ use crate::model::network::Attachments;
 use crate::model::observed::{ContainerState, Observed};
 use crate::model::spec::HolderImage;
 use crate::plan::{Need, PlannedStep, RecordStep, Step, Target, explain};
-use crate::record::{GoBack, RecordError};
+use crate::record::{RecordError, RollbackRequest};
 
 /// A failed step and its error.
 pub(in crate::controller) struct Failed {
@@ -67,7 +67,7 @@ impl std::fmt::Display for Failed {
 
 /// The containers that the steps of a plan created so far.
 #[derive(Default)]
-struct Made {
+struct CreatedContainers {
     holder: Option<String>,
     container: Option<String>,
 }
@@ -86,12 +86,12 @@ fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p Ab
     seen.into_iter().flat_map(|seen| seen.mounts.host_paths())
 }
 
-impl Pass {
+impl Reconciler {
     /// Takes the steps of a plan in order, until one fails. Then inspects the containers that were touched
     /// again, so that the next plan never relies on an outdated state.
     pub(in crate::controller) async fn act(&self, planned: &Planned) -> Result<(), Failed> {
         let mut touched = BTreeSet::new();
-        let mut made = Made::default();
+        let mut made = CreatedContainers::default();
         let mut result = Ok(());
         for planned_step in &planned.plan.steps {
             self.tell(planned, planned_step).await;
@@ -121,7 +121,7 @@ impl Pass {
         &self,
         planned: &Planned,
         step: &Step,
-        made: &mut Made,
+        made: &mut CreatedContainers,
         touched: &mut BTreeSet<String>,
     ) -> Result<(), StepError> {
         match step {
@@ -283,7 +283,7 @@ impl Pass {
                     .begin(environment, key.clone(), &origin, |progress| builder.run(task, inputs, progress));
             }
             (Need::Pull { reference, digest }, _, Some(key)) => {
-                let pull = Pull {
+                let pull = EnvironmentPull {
                     engine: Arc::clone(&self.engine),
                     registries: Arc::clone(&self.registries),
                     environment: environment.clone(),
@@ -325,7 +325,7 @@ impl Pass {
                 self.resolver.rebuilt(environment, *generation, image.clone(), note, now()).await?;
             }
             RecordStep::RollBack { from, to, note, reason, message } => {
-                let back = GoBack {
+                let back = RollbackRequest {
                     from: *from,
                     image: to.image.clone(),
                     revision: to.revision.clone(),

@@ -1,16 +1,16 @@
 //! Notifications about a plan before it is carried out, and previews.
 
-use super::pass::{Pass, PassError, Planned};
+use super::pass::{PassError, Planned, Reconciler};
 use super::report::status;
 use crate::controller::clock::now;
-use crate::controller::guard::Group;
+use crate::controller::guard::GuardGroup;
 use crate::model::desired::Entry;
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Status};
 use crate::model::view::PlanView;
 use crate::plan;
 
-impl Pass {
+impl Reconciler {
     /// Sends the guard the container that is meant to run: the serving one, or without one, the next to
     /// serve.
     pub(in crate::controller) fn tell_guard(&self, planned: &Planned) {
@@ -18,7 +18,7 @@ impl Pass {
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
         let is_beside = plan::is_start_first(&planned.intent, &planned.observed);
-        let group = serving.and_then(|seen| Group::of(seen, is_beside));
+        let group = serving.and_then(|seen| GuardGroup::of(seen, is_beside));
         self.guard.tell(&planned.intent.environment, group);
     }
 

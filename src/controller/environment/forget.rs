@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::authority::Authority;
-use super::pass::{Pass, PassError};
+use super::pass::{PassError, Reconciler};
 use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::EngineError;
@@ -18,20 +18,20 @@ use crate::model::desired::{Forget, LeftOn};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::{AgentName, EnvironmentName};
-use crate::model::observed::SeenContainer;
+use crate::model::observed::ObservedContainer;
 
 /// Grace period for containers whose declared period left with the manifest: Docker's own default.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Carries out a recorded request to forget `environment`, if there is one. A failed removal is tried again
 /// after the next resync.
-pub(in crate::controller) async fn forget(pass: &Pass, environment: &EnvironmentName) {
+pub(in crate::controller) async fn forget(pass: &Reconciler, environment: &EnvironmentName) {
     if let Err(error) = try_to(pass, environment).await {
         warn!(%environment, error = %chain(&error), "cannot remove the environment yet; retrying later");
     }
 }
 
-async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassError> {
+async fn try_to(pass: &Reconciler, environment: &EnvironmentName) -> Result<(), PassError> {
     let Some(request) = pass.desired.get(environment)?.forget else { return Ok(()) };
     let manifest = pass.manifest.borrow().clone();
     match (manifest.environments.get(environment), request.left.clone()) {
@@ -49,12 +49,16 @@ async fn try_to(pass: &Pass, environment: &EnvironmentName) -> Result<(), PassEr
 
 /// Whether containers of this host may be removed now: they are known, and the request is not from an old
 /// copy of the record.
-fn may_remove(pass: &Pass) -> bool {
+fn may_remove(pass: &Reconciler) -> bool {
     *pass.engine_state.borrow() == EngineState::Known && *pass.authority.borrow() == Authority::Given
 }
 
 /// Removes an environment that is not declared.
-async fn remove_all(pass: &Pass, environment: &EnvironmentName, request: Forget) -> Result<(), PassError> {
+async fn remove_all(
+    pass: &Reconciler,
+    environment: &EnvironmentName,
+    request: Forget,
+) -> Result<(), PassError> {
     if !may_remove(pass) {
         return Ok(());
     }
@@ -83,7 +87,7 @@ async fn remove_all(pass: &Pass, environment: &EnvironmentName, request: Forget)
 
 /// Removes what a declared environment left on hosts that do not run it.
 async fn clear(
-    pass: &Pass,
+    pass: &Reconciler,
     environment: &EnvironmentName,
     request: &Forget,
     left: &LeftOn,
@@ -107,7 +111,7 @@ async fn clear(
 
 /// The agents on whose hosts something of the environment is left, according to their last reports.
 fn still_there(
-    pass: &Pass,
+    pass: &Reconciler,
     environment: &EnvironmentName,
     is_meant: impl Fn(&AgentName) -> bool,
 ) -> Result<Vec<AgentName>, PassError> {
@@ -116,13 +120,13 @@ fn still_there(
     Ok(there.map(|(agent, _)| agent).collect())
 }
 
-async fn remove(pass: &Pass, container: &SeenContainer) -> Result<(), EngineError> {
+async fn remove(pass: &Reconciler, container: &ObservedContainer) -> Result<(), EngineError> {
     pass.engine.stop(&container.id, GRACE).await?;
     pass.engine.remove(&container.id).await?;
     pass.fleet.look(&pass.engine, &container.id).await.map(drop)
 }
 
-fn names(containers: &[SeenContainer]) -> String {
+fn names(containers: &[ObservedContainer]) -> String {
     let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
     names.join(", ")
 }

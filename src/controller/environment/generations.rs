@@ -1,12 +1,12 @@
 //! Events about the generations of a record.
 
 use super::before::record_words;
-use super::pass::{Pass, PassError};
+use super::pass::{PassError, Reconciler};
 use crate::controller::clock::now;
 use crate::model::desired::{Desired, Outcome};
 use crate::model::event::EventKind;
 
-impl Pass {
+impl Reconciler {
     /// Logs that the record changed, and marks generations that nothing waits for any more as superseded.
     pub(in crate::controller) async fn tell_of_generations(
         &self,

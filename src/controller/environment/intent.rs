@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::controller::docker::holder;
 use crate::model::container::{ContainerOptions, Secret};
 use crate::model::declared::Declared;
-use crate::model::desired::{Desired, Entry, GoBack};
+use crate::model::desired::{Desired, Entry, RollbackRequest};
 use crate::model::memory::Memory;
 use crate::model::secret_file::WrittenFile;
 use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, RunOptions, Supply};
@@ -19,7 +19,7 @@ pub(in crate::controller) fn of(
     entry: Entry,
     record: &str,
     manifest: &Manifest,
-    proposed: Option<&GoBack>,
+    proposed: Option<&RollbackRequest>,
 ) -> Intent {
     let spec = &declared.spec;
     // Without a port, there is no traffic to pass.

@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::pass::{Pass, PassError};
+use super::pass::{PassError, Reconciler};
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
 use crate::model::observed::Observed;
@@ -10,7 +10,7 @@ use crate::model::status::Status;
 use crate::model::time::Timestamp;
 use crate::plan::{self, Intent};
 
-impl Pass {
+impl Reconciler {
     /// Checks the volumes and the host paths that containers of this environment need.
     pub(in crate::controller) async fn observe_mounts(
         &self,

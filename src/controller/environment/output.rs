@@ -13,7 +13,7 @@ use crate::controller::clock::now;
 use crate::controller::docker::EngineError;
 use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::time::Timestamp;
 
 /// How often a log stream checks for the next container. The check only reads memory.
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const BROKEN: Duration = Duration::from_secs(2);
 
 /// Output as the engine sends it.
-type Output = BoxStream<'static, io::Result<Bytes>>;
+type OutputStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// One run of a container: a restart makes another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ struct Run {
 }
 
 impl Run {
-    fn of(container: &SeenContainer) -> Self {
+    fn of(container: &ObservedContainer) -> Self {
         Self { id: container.id.clone(), started: container.started_at }
     }
 }
@@ -80,13 +80,13 @@ impl Controller {
         environment: &EnvironmentName,
         last: &Run,
         ends: &BTreeMap<String, Timestamp>,
-    ) -> Option<(Run, Output)> {
+    ) -> Option<(Run, OutputStream)> {
         loop {
             if !self.pass.manifest.borrow().environments.contains_key(environment) {
                 return None;
             }
             let is_broken = ends.get(&last.id).is_some_and(|ended| now() >= ended.after(BROKEN));
-            let is_next = |container: &SeenContainer| is_broken || Run::of(container) != *last;
+            let is_next = |container: &ObservedContainer| is_broken || Run::of(container) != *last;
             let running =
                 self.serving(environment).filter(|container| container.state == ContainerState::Running);
             if let Some(container) = running.filter(is_next) {
@@ -106,12 +106,12 @@ impl Controller {
         }
     }
 
-    async fn output_of(&self, id: &str, options: LogOptions) -> Result<Output, EngineError> {
+    async fn output_of(&self, id: &str, options: LogOptions) -> Result<OutputStream, EngineError> {
         let output = self.pass.engine.logs(id, &options).await?;
         Ok(output.map_err(io::Error::other).boxed())
     }
 
-    fn serving(&self, environment: &EnvironmentName) -> Option<SeenContainer> {
+    fn serving(&self, environment: &EnvironmentName) -> Option<ObservedContainer> {
         // Other code reports an unreadable status.
         let status = self.pass.status.status(environment).ok().flatten();
         let running = status.and_then(|status| status.running).map(|running| running.container_id);

@@ -12,24 +12,24 @@ use super::mount_policy::MountPolicy;
 use super::previous::PreviousOutput;
 use super::probe::{ProbeTarget, Prober};
 use super::turns::Turns;
-use crate::controller::cache::fleet::Fleet;
+use crate::controller::cache::fleet::ContainerCache;
 use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError, holder};
-use crate::controller::front::Front;
+use crate::controller::front::FrontHandle;
 use crate::controller::guard::Guard;
 use crate::controller::jobs::builder::{Builder, Inputs, Task};
 use crate::controller::jobs::push::Pusher;
 use crate::controller::jobs::registries::Registries;
 use crate::controller::jobs::{JobKey, Jobs};
-use crate::controller::polling::looks::Looks;
+use crate::controller::polling::looks::PollState;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
 use crate::model::front::Route;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{ContainerState, Observed, Readiness, SeenContainer, Shelf};
+use crate::model::observed::{ContainerState, Observed, ObservedContainer, Readiness, RegistryPresence};
 use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, HolderImage, Supply};
 use crate::model::status::Reason;
@@ -42,13 +42,13 @@ use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWr
 const ROUNDS: usize = 10;
 
 /// The shared state of reconciles. There is one for each daemon, shared by all workers.
-pub(in crate::controller) struct Pass {
+pub(in crate::controller) struct Reconciler {
     pub(in crate::controller) engine: Arc<Engine>,
-    pub(in crate::controller) fleet: Arc<Fleet>,
+    pub(in crate::controller) fleet: Arc<ContainerCache>,
     pub(in crate::controller) jobs: Jobs,
     pub(in crate::controller) turns: Turns,
     pub(in crate::controller) prober: Prober,
-    pub(in crate::controller) front: Front,
+    pub(in crate::controller) front: FrontHandle,
     pub(in crate::controller) guard: Guard,
     pub(in crate::controller) builder: Arc<Builder>,
     pub(in crate::controller) registries: Arc<Registries>,
@@ -63,7 +63,7 @@ pub(in crate::controller) struct Pass {
     pub(in crate::controller) engine_state: watch::Receiver<EngineState>,
     /// Notified when an environment has become ready.
     pub(in crate::controller) deployed: Arc<Notify>,
-    pub(in crate::controller) looks: Looks,
+    pub(in crate::controller) looks: PollState,
     pub(in crate::controller) mount_policy: MountPolicy,
     /// The authority to act on the record.
     pub(in crate::controller) authority: watch::Receiver<Authority>,
@@ -91,7 +91,7 @@ pub(in crate::controller) struct Planned {
 
 impl Planned {
     /// The address of the program, through the network attachment of `seen`.
-    pub(in crate::controller) fn address_of(&self, seen: &SeenContainer) -> Option<SocketAddr> {
+    pub(in crate::controller) fn address_of(&self, seen: &ObservedContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
         let address = (*seen.networks.get(network.as_str())?)?;
         Some((address, self.spec.port?).into())
@@ -109,7 +109,7 @@ pub(in crate::controller) enum PassError {
     Engine(#[from] EngineError),
 }
 
-impl Pass {
+impl Reconciler {
     /// Reconciles one environment until nothing is left to do now. Returns the latest time to run again, if
     /// something is pending.
     pub(in crate::controller) async fn run(
@@ -304,11 +304,11 @@ impl Pass {
     /// is the best hint at the cause.
     async fn with_output(
         &self,
-        mut containers: Vec<SeenContainer>,
+        mut containers: Vec<ObservedContainer>,
         probes: &BTreeMap<String, Readiness>,
         intent: &Intent,
         memory: &Memory,
-    ) -> Vec<SeenContainer> {
+    ) -> Vec<ObservedContainer> {
         // The first crash of a good container is healed without reading its output: each call would delay
         // that.
         let is_first_crash = |id: &String| {
@@ -360,15 +360,17 @@ impl Pass {
     }
 
     /// Whether the recorded image is where the manifest wants it pushed. Only images built here are pushed.
-    fn shelf(&self, spec: &EnvironmentSpec, entry: &Entry) -> Shelf {
-        let (Some(image), Some(_)) = (&entry.image, &entry.revision) else { return Shelf::default() };
+    fn shelf(&self, spec: &EnvironmentSpec, entry: &Entry) -> RegistryPresence {
+        let (Some(image), Some(_)) = (&entry.image, &entry.revision) else {
+            return RegistryPresence::default();
+        };
         let reference = image.reference.as_deref().unwrap_or_default();
         let is_lost = image.digest.as_ref().is_some_and(|digest| self.registries.is_lost(reference, digest));
         let owed_to = spec
             .push
             .clone()
             .filter(|repository| is_lost || image.digest.is_none() || reference != repository.to_string());
-        Shelf { is_lost, owed_to }
+        RegistryPresence { is_lost, owed_to }
     }
 
     /// A build whose image is missing does not count: the same inputs have to be built again.
@@ -409,7 +411,7 @@ impl Pass {
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
-        let route = |seen: &SeenContainer| {
+        let route = |seen: &ObservedContainer| {
             Some(Route { container: seen.id.clone(), address: planned.address_of(seen)? })
         };
         self.front.route(&planned.intent.environment, serving.and_then(route));
@@ -434,12 +436,12 @@ fn probe_targets(
     spec: &EnvironmentSpec,
     network: &NetworkName,
     intent: &Intent,
-    containers: &[SeenContainer],
+    containers: &[ObservedContainer],
 ) -> Vec<ProbeTarget> {
     let running = containers.iter().filter(|container| container.state == ContainerState::Running);
     // With a proxy, the proxy answers on the published port, whatever the state of the container.
     let published = intent.options.as_ref().ok().and_then(|options| options.publish);
-    let target = |container: &SeenContainer| ProbeTarget {
+    let target = |container: &ObservedContainer| ProbeTarget {
         environment: intent.environment.clone(),
         container: container.id.clone(),
         started_at: container.started_at,

@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::ask::{Answer, Asker};
+use self::ask::{ContainerProbe, ProbeResult};
 use crate::controller::clock::now;
 use crate::controller::docker::Engine;
-use crate::controller::wake::Wake;
+use crate::controller::wake::WakeQueue;
 use crate::model::name::EnvironmentName;
 use crate::model::observed::Readiness;
 use crate::model::spec::{HealthSpec, Probe, Publish};
@@ -52,22 +52,22 @@ pub(crate) struct ProbeTarget {
 /// All probes of this process.
 pub(crate) struct Prober {
     engine: Arc<Engine>,
-    wake: Wake,
-    probes: Mutex<HashMap<String, Running>>,
+    wake: WakeQueue,
+    probes: Mutex<HashMap<String, ActiveProbe>>,
 }
 
-struct Running {
+struct ActiveProbe {
     target: ProbeTarget,
     seen: Arc<Mutex<Readiness>>,
     _stop: DropGuard,
 }
 
 impl Prober {
-    pub(crate) fn new(engine: Arc<Engine>, wake: Wake) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, wake: WakeQueue) -> Self {
         Self { engine, wake, probes: Mutex::default() }
     }
 
-    fn probes(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+    fn probes(&self) -> MutexGuard<'_, HashMap<String, ActiveProbe>> {
         self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,14 +95,14 @@ impl Prober {
         self.watch(environment, Vec::new());
     }
 
-    fn begin(&self, target: ProbeTarget) -> Running {
+    fn begin(&self, target: ProbeTarget) -> ActiveProbe {
         let seen = Arc::new(Mutex::new(Readiness::default()));
         let stop = CancellationToken::new();
         let (engine, wake) = (Arc::clone(&self.engine), self.wake.clone());
         let task = probe_until_stopped(engine, wake, target.clone(), Arc::clone(&seen));
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(task).await });
-        Running { target, seen, _stop: stop.drop_guard() }
+        ActiveProbe { target, seen, _stop: stop.drop_guard() }
     }
 }
 
@@ -112,18 +112,18 @@ fn lock(seen: &Mutex<Readiness>) -> MutexGuard<'_, Readiness> {
 
 async fn probe_until_stopped(
     engine: Arc<Engine>,
-    wake: Wake,
+    wake: WakeQueue,
     target: ProbeTarget,
     seen: Arc<Mutex<Readiness>>,
 ) {
     let HealthSpec { interval, timeout, ref probe, .. } = target.health;
     let environment = target.environment.clone();
     let mut pause = first_pause(probe, interval);
-    let mut asker = Asker::new(engine, target.clone());
+    let mut asker = ContainerProbe::new(engine, target.clone());
     loop {
         let asked = Instant::now();
         let answer = asker.ask(pause >= interval).await;
-        let has_missed = matches!(answer, Answer::Miss(_));
+        let has_missed = matches!(answer, ProbeResult::Miss(_));
         let is_early = has_missed && pause < interval;
         {
             let mut seen = lock(&seen);
@@ -156,9 +156,9 @@ fn first_pause(probe: &Probe, interval: Duration) -> Duration {
 
 /// Notes one answer. Returns whether it may change the plan or the status: the first good answer, the first
 /// miss, the third miss, and a new reason for an unknown state.
-fn note(seen: &mut Readiness, answer: Answer, now: Timestamp) -> bool {
+fn note(seen: &mut Readiness, answer: ProbeResult, now: Timestamp) -> bool {
     match answer {
-        Answer::Good => {
+        ProbeResult::Good => {
             let is_news = seen.answering_since.is_none() || seen.misses > 0;
             // A start in the future comes from before the clock was set back.
             let since = Some(seen.answering_since.map_or(now, |since| since.min(now)));
@@ -166,7 +166,7 @@ fn note(seen: &mut Readiness, answer: Answer, now: Timestamp) -> bool {
             *seen = Readiness { answering_since: since, answered_once: true, needs, ..Readiness::default() };
             is_news
         }
-        Answer::Miss(miss) => {
+        ProbeResult::Miss(miss) => {
             let is_news = seen.answering_since.is_some() || seen.misses == 2;
             seen.answering_since = None;
             seen.misses = seen.misses.saturating_add(1);
@@ -174,7 +174,7 @@ fn note(seen: &mut Readiness, answer: Answer, now: Timestamp) -> bool {
             seen.unknown = None;
             is_news
         }
-        Answer::Unknown(why) => {
+        ProbeResult::Unknown(why) => {
             let is_news = why.is_some() && seen.unknown != why;
             seen.unknown = why;
             is_news
@@ -185,18 +185,18 @@ fn note(seen: &mut Readiness, answer: Answer, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::docker::Reach;
+    use crate::controller::docker::ContainerReach;
     use tokio::time::timeout;
 
     #[test]
     fn only_answers_that_may_change_the_verdict_are_news() {
         let (mut seen, at) = (Readiness::default(), Timestamp::from_millis);
-        let miss = || Answer::Miss("no".to_owned());
+        let miss = || ProbeResult::Miss("no".to_owned());
         assert!(!note(&mut seen, miss(), at(1)));
-        assert!(note(&mut seen, Answer::Good, at(2)));
-        assert!(!note(&mut seen, Answer::Good, at(3)));
+        assert!(note(&mut seen, ProbeResult::Good, at(2)));
+        assert!(!note(&mut seen, ProbeResult::Good, at(3)));
         assert_eq!(seen.answering_since, Some(at(2)));
-        assert!(!note(&mut seen, Answer::Good, at(1)));
+        assert!(!note(&mut seen, ProbeResult::Good, at(1)));
         assert_eq!(seen.answering_since, Some(at(1)), "the clock was set back");
         assert!(note(&mut seen, miss(), at(4)));
         assert!(!note(&mut seen, miss(), at(5)));
@@ -225,9 +225,9 @@ mod tests {
                 ..HealthSpec::default()
             },
         };
-        let wake = Wake::default();
+        let wake = WakeQueue::default();
         let bell = wake.bell(&environment);
-        let prober = Prober::new(Arc::new(Engine::new(None).reached(Reach::Direct)), wake);
+        let prober = Prober::new(Arc::new(Engine::new(None).reached(ContainerReach::Direct)), wake);
         let look = || prober.watch(&environment, vec![target.clone()])["c"].clone();
         look();
         tokio::time::sleep(Duration::from_millis(100)).await;

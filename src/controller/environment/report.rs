@@ -3,7 +3,7 @@
 use tracing::{info, warn};
 
 use super::act::Failed;
-use super::pass::{Pass, PassError, Planned};
+use super::pass::{PassError, Planned, Reconciler};
 use crate::controller::clock::now;
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
@@ -12,7 +12,7 @@ use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::plan;
 
-impl Pass {
+impl Reconciler {
     pub(in crate::controller) async fn report(
         &self,
         planned: Planned,
@@ -26,7 +26,7 @@ impl Pass {
                 let message = failed.to_string();
                 warn!(%environment, step = %plan::explain::words(&failed.step), error = %message, "step failed");
                 self.writer.event(environment, EventKind::Failure, &message, at).await?;
-                let failure = plan::Failure { cause: failed.cause(), message: &message };
+                let failure = plan::StepFailure { cause: failed.cause(), message: &message };
                 plan::after_failure(&planned.plan, &failed.step, failure, &planned.intent, at)
             }
             None => planned.plan.memory.clone(),

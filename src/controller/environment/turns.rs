@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::pass::{Pass, PassError, Planned};
+use super::pass::{PassError, Planned, Reconciler};
 use crate::controller::docker::Urgency;
-use crate::controller::wake::Wake;
+use crate::controller::wake::WakeQueue;
 use crate::model::name::EnvironmentName;
 use crate::plan;
 
@@ -23,18 +23,18 @@ fn default_parallel() -> usize {
 /// The turns of one host. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::controller) struct Turns {
-    wake: Wake,
-    queue: Arc<Mutex<Queue>>,
+    wake: WakeQueue,
+    queue: Arc<Mutex<TurnQueue>>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct TurnQueue {
     updating: BTreeSet<EnvironmentName>,
     waiting: VecDeque<EnvironmentName>,
 }
 
 impl Turns {
-    pub(in crate::controller) fn new(wake: Wake) -> Self {
+    pub(in crate::controller) fn new(wake: WakeQueue) -> Self {
         Self { wake, queue: Arc::default() }
     }
 
@@ -67,12 +67,12 @@ impl Turns {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, TurnQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pass {
+impl Reconciler {
     /// The part of the plan that the environment's turn allows, and its urgency.
     pub(in crate::controller) fn in_turn(&self, planned: Planned) -> Result<(Planned, Urgency), PassError> {
         let environment = &planned.intent.environment;
@@ -101,7 +101,7 @@ mod tests {
     fn turns_are_given_in_the_order_of_asking_and_kept_until_given_back() {
         let names: Vec<EnvironmentName> =
             (0..6).map(|number| EnvironmentName::new(format!("e{number}")).unwrap()).collect();
-        let turns = Turns::new(Wake::default());
+        let turns = Turns::new(WakeQueue::default());
         let take = |number: usize| turns.take(&names[number], 2);
         let taken: Vec<_> = (0..6).map(take).collect();
         assert_eq!(taken, [true, true, false, false, false, false]);
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_is_rung_when_a_turn_is_given_back() {
         let names = ["a", "b"].map(|name| EnvironmentName::new(name).unwrap());
-        let wake = Wake::default();
+        let wake = WakeQueue::default();
         let turns = Turns::new(wake.clone());
         assert!(turns.take(&names[0], 1) && !turns.take(&names[1], 1));
         turns.leave(&names[0]);

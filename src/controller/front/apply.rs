@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::ask::{self, Served};
+use super::ask::{self, ServedConfiguration};
 use super::container::last_words;
 use super::draining::{shutting_down, workers};
 use super::render::{Configuration, FOLDER};
 use super::site::{Site, Sites};
-use super::worker::{Trouble, Worker};
+use super::worker::{FrontError, FrontReconciler};
 use super::{reach, refused};
 use crate::controller::clock::{now, wall};
 use crate::controller::docker::{EngineError, PlacedFile};
@@ -44,7 +44,7 @@ const SILENT_TRIES: u32 = 3;
 const READ_EVERY: u32 = 25;
 
 /// The result of one attempt.
-enum Attempt {
+enum ApplyResult {
     /// nginx serves the configuration.
     TakenOver,
     /// nginx could not bind these sockets.
@@ -55,9 +55,9 @@ enum Attempt {
     Silent,
 }
 
-impl Worker {
+impl FrontReconciler {
     /// Makes the front serve the desired configuration, unless it already does.
-    pub(super) async fn up_to_date(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
+    pub(super) async fn up_to_date(&mut self, spec: &FrontSpec, id: &str) -> Result<(), FrontError> {
         // If another configuration is about to replace it, the content of the container does not matter.
         let mut found = if self.is_switch_due(spec) { None } else { self.found(id).await? };
         if self.accepted.is_none() {
@@ -70,7 +70,7 @@ impl Worker {
         for _ in 0..ROUNDS {
             let wanted = self.wanted(spec);
             if wanted.asked_at.is_none() {
-                return Err(Trouble::down("the proxy cannot listen on any of its ports"));
+                return Err(FrontError::down("the proxy cannot listen on any of its ports"));
             }
             if found.as_ref().is_some_and(|found| wanted.reads_as(found)) && is_served(&wanted).await {
                 if found.as_ref() != Some(&wanted.text) {
@@ -82,21 +82,21 @@ impl Worker {
                 return Ok(());
             }
             match self.attempt(id, &wanted, spec).await? {
-                Attempt::TakenOver => return Ok(()),
-                Attempt::Refused(sockets) => self.refusals.add(sockets, now()),
-                Attempt::Invalid(why) if self.certificates.blame(&self.front.name, &why) => {}
-                Attempt::Invalid(why) => {
+                ApplyResult::TakenOver => return Ok(()),
+                ApplyResult::Refused(sockets) => self.refusals.add(sockets, now()),
+                ApplyResult::Invalid(why) if self.certificates.blame(&self.front.name, &why) => {}
+                ApplyResult::Invalid(why) => {
                     self.put_back(spec, id).await?;
-                    return Err(Trouble::stale(format!(
+                    return Err(FrontError::stale(format!(
                         "nginx rejected the proxy's new configuration, so the old one stays in use: {why}"
                     )));
                 }
-                Attempt::Silent => {
+                ApplyResult::Silent => {
                     self.put_back(spec, id).await?;
                     self.wake_silent(id).await?;
                     let within = humantime::format_duration(TAKE_OVER);
                     let at = wanted.asked_at.map_or("nowhere".to_owned(), |at| at.to_string());
-                    return Err(Trouble::stale(format!(
+                    return Err(FrontError::stale(format!(
                         "nginx did not apply the proxy's new configuration within {within} (checked at \
                         {at})"
                     )));
@@ -104,7 +104,7 @@ impl Worker {
             }
             found = self.found(id).await?;
         }
-        Err(Trouble::stale("the proxy's configuration keeps changing").soon())
+        Err(FrontError::stale("the proxy's configuration keeps changing").soon())
     }
 
     /// Records whether the front serves another configuration than the rendered one, because somebody else
@@ -122,7 +122,7 @@ impl Worker {
     /// Tries to recover a front that neither applies nor rejects a configuration. If somebody stopped its
     /// first process with a signal, SIGCONT resumes it at no cost. After a few failed attempts the container
     /// is recreated, and for a moment nobody answers.
-    async fn wake_silent(&mut self, id: &str) -> Result<(), Trouble> {
+    async fn wake_silent(&mut self, id: &str) -> Result<(), FrontError> {
         self.silent_tries += 1;
         if self.silent_tries < SILENT_TRIES {
             warn!(front = %self.front.name, tries = self.silent_tries, "nginx does not respond; sending \
@@ -134,7 +134,7 @@ impl Worker {
         self.silent_tries = 0;
         self.tell(&format!("the proxy's container is being recreated: {why}")).await;
         self.take_away(id, &why).await?;
-        Err(Trouble::down(format!("{why}, so the proxy's container is being recreated")).soon())
+        Err(FrontError::down(format!("{why}, so the proxy's container is being recreated")).soon())
     }
 
     /// Has nginx check the configuration that will be needed soon, so that the switch need not wait for the
@@ -158,7 +158,7 @@ impl Worker {
     }
 
     /// Returns the text of the configuration in the container.
-    async fn found(&self, id: &str) -> Result<Option<String>, Trouble> {
+    async fn found(&self, id: &str) -> Result<Option<String>, FrontError> {
         let file = self.engine.read_file(id, &format!("/{FOLDER}/{PRESENT}")).await?;
         Ok(file.and_then(|file| String::from_utf8(file.content).ok()))
     }
@@ -196,7 +196,7 @@ impl Worker {
         id: &str,
         wanted: &Configuration,
         spec: &FrontSpec,
-    ) -> Result<Attempt, Trouble> {
+    ) -> Result<ApplyResult, FrontError> {
         if !self.is_checked(id, wanted)
             && let Some(attempt) = self.check(id, wanted).await?
         {
@@ -211,7 +211,7 @@ impl Worker {
         let reloaded = wall();
         self.engine.signal(id, "SIGHUP").await?;
         let attempt = self.await_take_over(id, wanted, reloaded).await?;
-        if let Attempt::TakenOver = attempt {
+        if let ApplyResult::TakenOver = attempt {
             info!(front = %self.front.name, configuration = &wanted.hash[..12], "applied the proxy's \
                 configuration");
             let before = before.ok().map(|processes| workers(&processes));
@@ -226,7 +226,7 @@ impl Worker {
         &mut self,
         id: &str,
         configuration: &Configuration,
-    ) -> Result<Option<Attempt>, EngineError> {
+    ) -> Result<Option<ApplyResult>, EngineError> {
         let mut files = self.certificates.files();
         files.push(file(NEXT, configuration.text.clone().into_bytes()));
         self.engine.place_files(id, FOLDER, &files).await?;
@@ -238,7 +238,7 @@ impl Worker {
         }
         let sockets = refused::read(&said);
         let why = last_words(&said).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
-        Ok(Some(if sockets.is_empty() { Attempt::Invalid(why) } else { Attempt::Refused(sockets) }))
+        Ok(Some(if sockets.is_empty() { ApplyResult::Invalid(why) } else { ApplyResult::Refused(sockets) }))
     }
 
     /// Waits until no worker from before a reload accepts connections. Old workers do so for a moment beside
@@ -261,20 +261,20 @@ impl Worker {
         id: &str,
         wanted: &Configuration,
         reloaded: Timestamp,
-    ) -> Result<Attempt, Trouble> {
+    ) -> Result<ApplyResult, FrontError> {
         // The engine filters its log by whole seconds.
         let since = LogOptions { since: Some(reloaded), ..LogOptions::default() };
         let began = tokio::time::Instant::now();
         for round in 1.. {
             if is_served(wanted).await {
-                return Ok(Attempt::TakenOver);
+                return Ok(ApplyResult::TakenOver);
             }
             if round % READ_EVERY == 0 {
                 let log = self.engine.output(id, &since).await?;
                 let sockets = refused::read(&log);
                 // Before that line, nginx still tries.
                 if !sockets.is_empty() && log.contains("still could not bind") {
-                    return Ok(Attempt::Refused(sockets));
+                    return Ok(ApplyResult::Refused(sockets));
                 }
             }
             if began.elapsed() > TAKE_OVER {
@@ -283,7 +283,7 @@ impl Worker {
             tokio::time::sleep(ASK_EVERY).await;
         }
         let sockets = refused::read(&self.engine.output(id, &since).await?);
-        Ok(if sockets.is_empty() { Attempt::Silent } else { Attempt::Refused(sockets) })
+        Ok(if sockets.is_empty() { ApplyResult::Silent } else { ApplyResult::Refused(sockets) })
     }
 
     /// Records that nginx serves `configuration`. `switched` is set if it does so only from now on, and holds
@@ -330,7 +330,7 @@ impl Worker {
 
     /// Restores a configuration that nginx accepts: the one that it serves or served last, otherwise one
     /// without TLS, because only TLS can be wrong.
-    pub(super) async fn put_back(&mut self, spec: &FrontSpec, id: &str) -> Result<(), Trouble> {
+    pub(super) async fn put_back(&mut self, spec: &FrontSpec, id: &str) -> Result<(), FrontError> {
         if self.accepted.is_none()
             && let Some(found) = self.found(id).await?.as_deref().and_then(Configuration::read)
         {
@@ -347,7 +347,7 @@ impl Worker {
     }
 
     /// Waits until a started container serves or has exited.
-    pub(super) async fn await_start(&self, id: &str, last: &str) -> Result<(), Trouble> {
+    pub(super) async fn await_start(&self, id: &str, last: &str) -> Result<(), FrontError> {
         let found = self.found(id).await?.as_deref().and_then(Configuration::read);
         let found = found.filter(|found| found.asked_at.is_some());
         let began = tokio::time::Instant::now();
@@ -358,7 +358,7 @@ impl Worker {
             let seen = self.engine.inspect(id).await?;
             if !seen.is_some_and(|seen| seen.state == crate::model::observed::ContainerState::Running) {
                 let last = if last.is_empty() { String::new() } else { format!(" ({last})") };
-                return Err(Trouble::down(format!("nginx exits right after its start{last}")).soon());
+                return Err(FrontError::down(format!("nginx exits right after its start{last}")).soon());
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -378,10 +378,12 @@ async fn is_something_else_served(configuration: &Configuration) -> bool {
     let began = tokio::time::Instant::now();
     loop {
         match ask::ask(at).await {
-            Served::Hash(hash) if hash == configuration.hash => return false,
-            Served::Unknown => return false,
-            Served::Hash(_) | Served::Other if began.elapsed() > SETTLED => return true,
-            Served::Hash(_) | Served::Other => tokio::time::sleep(ASK_EVERY).await,
+            ServedConfiguration::Hash(hash) if hash == configuration.hash => return false,
+            ServedConfiguration::Unknown => return false,
+            ServedConfiguration::Hash(_) | ServedConfiguration::Other if began.elapsed() > SETTLED => {
+                return true;
+            }
+            ServedConfiguration::Hash(_) | ServedConfiguration::Other => tokio::time::sleep(ASK_EVERY).await,
         }
     }
 }
@@ -389,7 +391,7 @@ async fn is_something_else_served(configuration: &Configuration) -> bool {
 /// Returns whether the front reports this configuration.
 async fn is_served(configuration: &Configuration) -> bool {
     match configuration.asked_at {
-        Some(at) => ask::ask(at).await == Served::Hash(configuration.hash.clone()),
+        Some(at) => ask::ask(at).await == ServedConfiguration::Hash(configuration.hash.clone()),
         None => false,
     }
 }

@@ -16,7 +16,7 @@ const LARGEST_ANSWER: u64 = 4096;
 
 /// The answer to the question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Served {
+pub(super) enum ServedConfiguration {
     /// The configuration with this hash.
     Hash(String),
     /// Something else: another configuration than abide's, or another program.
@@ -26,11 +26,13 @@ pub(super) enum Served {
 }
 
 /// Asks which configuration is served.
-pub(super) async fn ask(at: SocketAddr) -> Served {
-    let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, get(at)).await else { return Served::Unknown };
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return Served::Other };
+pub(super) async fn ask(at: SocketAddr) -> ServedConfiguration {
+    let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, get(at)).await else {
+        return ServedConfiguration::Unknown;
+    };
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return ServedConfiguration::Other };
     let is_good = head.starts_with("HTTP/1.1 200 ") && body.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_good { Served::Hash(body.to_owned()) } else { Served::Other }
+    if is_good { ServedConfiguration::Hash(body.to_owned()) } else { ServedConfiguration::Other }
 }
 
 /// Returns whether anything accepts connections at the socket.

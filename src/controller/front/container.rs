@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::refused;
 use super::render::FOLDER;
-use super::worker::{Trouble, Worker};
+use super::worker::{FrontError, FrontReconciler};
 use crate::controller::clock::now;
 use crate::controller::docker::{
     AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, EngineError, SeenAuxiliary,
@@ -22,7 +22,7 @@ const LAST_LINES: usize = 40;
 /// Capabilities to bind ports below 1024, and to change the user of the workers and end them.
 const CAPABILITIES: [&str; 6] = ["NET_BIND_SERVICE", "SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE"];
 
-impl From<Obstacle> for Trouble {
+impl From<Obstacle> for FrontError {
     fn from(obstacle: Obstacle) -> Self {
         let words = format!("the proxy: {obstacle}");
         match obstacle {
@@ -34,9 +34,9 @@ impl From<Obstacle> for Trouble {
     }
 }
 
-impl Worker {
+impl FrontReconciler {
     /// Brings the container into the desired state and returns its id.
-    pub(super) async fn running(&mut self, spec: &FrontSpec) -> Result<String, Trouble> {
+    pub(super) async fn running(&mut self, spec: &FrontSpec) -> Result<String, FrontError> {
         let declared = self.declared(spec)?;
         self.waits_for = None;
         for _ in 0..ROUNDS {
@@ -56,12 +56,12 @@ impl Worker {
                 Next::Start(seen) => self.start(spec, &seen).await?,
             }
         }
-        Err(Trouble::down(format!("the container {} keeps changing", self.front.name)))
+        Err(FrontError::down(format!("the container {} keeps changing", self.front.name)))
     }
 
-    fn declared(&self, spec: &FrontSpec) -> Result<AuxiliarySpec, Trouble> {
+    fn declared(&self, spec: &FrontSpec) -> Result<AuxiliarySpec, FrontError> {
         let name = ContainerName::new(self.front.name.clone());
-        let name = name.map_err(|error| Trouble::down(format!("invalid name of the proxy: {error}")))?;
+        let name = name.map_err(|error| FrontError::down(format!("invalid name of the proxy: {error}")))?;
         Ok(AuxiliarySpec {
             role: label::FRONT,
             name,
@@ -83,7 +83,7 @@ impl Worker {
 
     /// Starts the container with a configuration that nginx is known to accept: at once the first time, later
     /// after a growing pause. An exit because of a newly unavailable port counts as the first one.
-    async fn start(&mut self, spec: &FrontSpec, seen: &SeenAuxiliary) -> Result<(), Trouble> {
+    async fn start(&mut self, spec: &FrontSpec, seen: &SeenAuxiliary) -> Result<(), FrontError> {
         let id = &seen.seen.id;
         let (mut why, mut is_news) = (String::new(), false);
         if let ContainerState::Exited(exit) = &seen.seen.state {
@@ -110,7 +110,7 @@ impl Worker {
     }
 
     /// Removes the front after its declaration was removed.
-    pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn remove(&mut self) -> Result<(), FrontError> {
         for seen in self.container.all().await? {
             self.container.remove(&seen.seen.id, true, "the proxy is no longer in the manifest").await?;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::controller::docker::Process;
-use crate::model::front::Reach;
+use crate::model::front::ProxyTargets;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -86,10 +86,10 @@ impl Draining {
     }
 
     /// Returns the containers to which requests from before a switch may still be in progress.
-    pub(super) fn reach(&self, environment: &EnvironmentName) -> Reach {
+    pub(super) fn reach(&self, environment: &EnvironmentName) -> ProxyTargets {
         match self.0.get(environment) {
-            None => Reach::Only(BTreeSet::new()),
-            Some(drain) => drain.from.clone().map_or(Reach::Any, Reach::Only),
+            None => ProxyTargets::Only(BTreeSet::new()),
+            Some(drain) => drain.from.clone().map_or(ProxyTargets::Any, ProxyTargets::Only),
         }
     }
 
@@ -122,9 +122,9 @@ mod tests {
         let both = nginx(&[(7, true), (8, false)]);
         draining.begin(dev.clone(), from("b"), Some(&workers(&both)), at(1), drain);
         let protected = ["a", "b"].map(str::to_owned).into();
-        assert_eq!(draining.reach(&dev), Reach::Only(protected));
+        assert_eq!(draining.reach(&dev), ProxyTargets::Only(protected));
         draining.look(Some(&nginx(&[(9, false)])), at(2));
-        assert_eq!(draining.reach(&dev), Reach::Only(BTreeSet::new()));
+        assert_eq!(draining.reach(&dev), ProxyTargets::Only(BTreeSet::new()));
     }
 
     fn at(second: u64) -> Timestamp {
@@ -143,7 +143,7 @@ mod tests {
             at(1),
             drain,
         );
-        assert_eq!(draining.reach(&dev), Reach::Only(from("a").unwrap()));
+        assert_eq!(draining.reach(&dev), ProxyTargets::Only(from("a").unwrap()));
         draining.look(Some(&nginx(&[(8, true), (9, false)])), at(2));
         assert!(!draining.contains(&dev), "7 is gone");
         assert!(draining.contains(&test), "8 may pass on to the old one");
@@ -155,7 +155,7 @@ mod tests {
     fn what_cannot_be_seen_is_taken_to_last_until_nginx_cuts_it_off() {
         let (dev, mut draining) = (EnvironmentName::new("dev").unwrap(), Draining::default());
         draining.begin(dev.clone(), None, None, at(0), Duration::from_secs(30));
-        assert_eq!(draining.reach(&dev), Reach::Any);
+        assert_eq!(draining.reach(&dev), ProxyTargets::Any);
         draining.look(None, at(29));
         assert!(draining.contains(&dev));
         draining.look(None, at(30));

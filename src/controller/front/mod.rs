@@ -1,8 +1,8 @@
 //! The front: one nginx container that serves host names and published ports, and passes requests to the
 //! container of each environment that is ready.
 //!
-//! A pass sets the desired route of an environment ([`Front::route`]) and reads the one that is really served
-//! ([`Front::seen`]), and waits for neither. [`Worker`] connects the two. It keeps the container in the
+//! A pass sets the desired route of an environment ([`FrontHandle::route`]) and reads the one that is really served
+//! ([`FrontHandle::seen`]), and waits for neither. [`FrontReconciler`] connects the two. It keeps the container in the
 //! desired state, renders the routes ([`render`]), has nginx check and apply the result, and then believes
 //! only the front's own answer.
 
@@ -29,26 +29,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch as channel};
 
 use super::guard::Guard;
-use super::wake::Wake;
+use super::wake::WakeQueue;
 use crate::acme::{Acme, Report};
-use crate::model::front::{FrontSeen, Reach, Route};
+use crate::model::front::{FrontSeen, ProxyTargets, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 pub(super) use apply::PRESENT;
 use reach::Reached;
 pub(super) use render::{Configuration, FOLDER};
 use site::Site;
-pub(super) use worker::Worker;
+pub(super) use worker::FrontReconciler;
 
 /// The front, as seen by passes and the engine watcher.
 #[derive(Clone)]
-pub(super) struct Front {
+pub(super) struct FrontHandle {
     /// The container's name. Two records on one engine have two fronts.
     name: String,
     manifest: channel::Receiver<Arc<Manifest>>,
-    wake: Wake,
+    wake: WakeQueue,
     bell: Arc<Notify>,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<FrontState>>,
     /// Receives the served configuration.
     guard: Guard,
     /// Certificates from an authority.
@@ -56,7 +56,7 @@ pub(super) struct Front {
 }
 
 #[derive(Default)]
-struct Told {
+struct FrontState {
     /// The routes that passes requested. An environment that is missing here has not requested any since the
     /// daemon started, and keeps the front's route.
     routes: BTreeMap<EnvironmentName, Option<Route>>,
@@ -73,11 +73,11 @@ struct Told {
     container: Option<String>,
 }
 
-impl Front {
+impl FrontHandle {
     pub(super) fn new(
         record: &str,
         manifest: channel::Receiver<Arc<Manifest>>,
-        wake: Wake,
+        wake: WakeQueue,
         guard: Guard,
         acme: Acme,
     ) -> Self {
@@ -86,7 +86,7 @@ impl Front {
         Self { name, manifest, wake, bell: Arc::default(), told: Arc::default(), guard, acme }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, FrontState> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -121,7 +121,7 @@ impl Front {
         let told = self.told();
         let serves = told.routes.get(environment).cloned().flatten().map(|route| route.container);
         if !is_served {
-            let reach = Reach::Only(serves.iter().cloned().collect());
+            let reach = ProxyTargets::Only(serves.iter().cloned().collect());
             return Some(FrontSeen { serves, reach, ..FrontSeen::default() });
         }
         let mut seen = told.seen.get(environment).cloned()?;

@@ -14,23 +14,23 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// The sockets that are left out, each with the time of its next attempt.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(BTreeMap<SocketAddr, Refusal>);
+pub(super) struct RefusedSockets(BTreeMap<SocketAddr, RefusedSocket>);
 
 #[derive(Debug)]
-struct Refusal {
+struct RefusedSocket {
     why: String,
     failures: u32,
     /// `None` during an attempt.
     retry_at: Option<Timestamp>,
 }
 
-impl Refusals {
+impl RefusedSockets {
     /// Records the sockets that nginx could not bind, and the reasons.
     pub(super) fn add(&mut self, sockets: Vec<(SocketAddr, String)>, now: Timestamp) {
         for (socket, why) in sockets {
             let failures = self.0.get(&socket).map_or(0, |before| before.failures) + 1;
             let pause = backoff(failures, &socket.to_string()).clamp(PAUSE.0, PAUSE.1);
-            self.0.insert(socket, Refusal { why, failures, retry_at: Some(now.after(pause)) });
+            self.0.insert(socket, RefusedSocket { why, failures, retry_at: Some(now.after(pause)) });
         }
     }
 
@@ -41,7 +41,7 @@ impl Refusals {
 
     /// Returns the sockets that are due for another attempt.
     pub(super) fn due(&self, now: Timestamp) -> Vec<SocketAddr> {
-        let is_due = |refusal: &Refusal| refusal.retry_at.is_some_and(|at| at <= now);
+        let is_due = |refusal: &RefusedSocket| refusal.retry_at.is_some_and(|at| at <= now);
         self.0.iter().filter(|(_, refusal)| is_due(refusal)).map(|(socket, _)| *socket).collect()
     }
 
@@ -84,7 +84,7 @@ impl Refusals {
         ))
     }
 
-    fn left_out(&self) -> impl Iterator<Item = (&SocketAddr, &Refusal)> {
+    fn left_out(&self) -> impl Iterator<Item = (&SocketAddr, &RefusedSocket)> {
         self.0.iter().filter(|(_, refusal)| refusal.retry_at.is_some())
     }
 }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_left_out_tried_and_forgotten_once_it_is_taken() {
-        let (mut refusals, socket) = (Refusals::default(), "0.0.0.0:8900".parse().unwrap());
+        let (mut refusals, socket) = (RefusedSockets::default(), "0.0.0.0:8900".parse().unwrap());
         refusals.add(read(LOG), at(0));
         assert!(refusals.sockets().contains(&socket));
         assert!(refusals.sentence(8900).unwrap().contains("Address already in use"));

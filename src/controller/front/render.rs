@@ -94,7 +94,7 @@ pub(crate) struct Configuration {
 
 /// The properties that a configuration file records about itself.
 #[derive(Serialize, Deserialize)]
-struct Notes {
+struct RenderedNotes {
     hash: String,
     asked_at: Option<SocketAddr>,
     sites: Sites,
@@ -116,7 +116,7 @@ impl Configuration {
         let body = body(layout, sites, control);
         let hash = hash_of(asked_at, &body);
         let changes = layout.changes;
-        let notes = Notes { hash: hash.clone(), asked_at, sites: sites.clone(), changes };
+        let notes = RenderedNotes { hash: hash.clone(), asked_at, sites: sites.clone(), changes };
         // Maps with text keys can always be serialized.
         let notes = serde_json::to_string(&notes).unwrap_or_default();
         let head = "# Written by abide, which reverts all other changes.\n";
@@ -139,7 +139,7 @@ impl Configuration {
     /// Parses a configuration file; `None` if this module did not write it.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
-        let Notes { hash, asked_at, sites, changes } = serde_json::from_str(line).ok()?;
+        let RenderedNotes { hash, asked_at, sites, changes } = serde_json::from_str(line).ok()?;
         Some(Self { text: text.to_owned(), hash, asked_at, sites, changes })
     }
 }

@@ -17,14 +17,14 @@ use crate::model::spec::{CertificateFiles, EnvironmentSpec, FrontSpec, Manifest}
 /// A certificate and its key. The name depends on their content, so a configuration keeps referring to the
 /// pair that it was checked with. Neither can be printed: the type has no `Debug`.
 #[derive(Clone)]
-pub(super) struct Pair {
+pub(super) struct CertificatePair {
     /// The files' name, without its ending.
     pub(super) name: String,
     /// Both files.
     pub(super) files: Vec<PlacedFile>,
 }
 
-impl Pair {
+impl CertificatePair {
     fn new(certificate: Vec<u8>, key: Vec<u8>) -> Self {
         // A hash of both, because either may be renewed alone. The key cannot be derived from the hash.
         let hash =
@@ -42,10 +42,10 @@ impl Pair {
 ///
 /// # Errors
 /// A sentence that names the file and contains nothing of its content.
-async fn read(spec: &CertificateFiles) -> Result<Pair, String> {
+async fn read(spec: &CertificateFiles) -> Result<CertificatePair, String> {
     let certificate = host_file::read("the proxy's certificate", &spec.certificate).await?;
     let key = host_file::read("the proxy's key", &spec.key).await?;
-    Ok(Pair::new(certificate, key))
+    Ok(CertificatePair::new(certificate, key))
 }
 
 /// The certificates of the front.
@@ -53,15 +53,15 @@ async fn read(spec: &CertificateFiles) -> Result<Pair, String> {
 pub(super) struct Certificates {
     port: Option<u16>,
     /// The certificate of names that have none of their own.
-    default: Option<Pair>,
+    default: Option<CertificatePair>,
     /// The last one that nginx accepted.
-    good_default: Option<Pair>,
+    good_default: Option<CertificatePair>,
     /// The certificates that users named, by their files.
-    own: BTreeMap<CertificateKey, Pair>,
+    own: BTreeMap<CertificateKey, CertificatePair>,
     /// The certificates for names: own ones before those of an authority.
-    by_name: BTreeMap<SiteName, (Pair, bool)>,
+    by_name: BTreeMap<SiteName, (CertificatePair, bool)>,
     /// The last ones that nginx accepted.
-    good_by_name: BTreeMap<SiteName, (Pair, bool)>,
+    good_by_name: BTreeMap<SiteName, (CertificatePair, bool)>,
     /// The certificates that nginx rejected, by name, with the reasons in sentences.
     bad: BTreeMap<String, String>,
     /// Files that cannot be read, in sentences.
@@ -108,7 +108,12 @@ impl Certificates {
     }
 
     /// The certificate for a name, and whether clients trust it.
-    fn choose(&self, name: &SiteName, front: &FrontSpec, issued: &[Arc<acme::Pair>]) -> Option<(Pair, bool)> {
+    fn choose(
+        &self,
+        name: &SiteName,
+        front: &FrontSpec,
+        issued: &[Arc<acme::Pair>],
+    ) -> Option<(CertificatePair, bool)> {
         if let Some(own) = own_certificate(front, name) {
             let pair = self.own.get(&(own.certificate.clone(), own.key.clone()))?;
             return Some((pair.clone(), true));
@@ -116,23 +121,24 @@ impl Certificates {
         front.acme.as_ref()?;
         let covering = issued.iter().filter(|pair| pair.names.iter().any(|own| own.covers(name)));
         let best = covering.max_by_key(|pair| (pair.is_issued, pair.until))?;
-        let pair = Pair::new(best.chain.clone().into_bytes(), best.key.expose().as_bytes().to_vec());
+        let pair =
+            CertificatePair::new(best.chain.clone().into_bytes(), best.key.expose().as_bytes().to_vec());
         Some((pair, best.is_issued))
     }
 
-    fn all(&self) -> impl Iterator<Item = &Pair> {
+    fn all(&self) -> impl Iterator<Item = &CertificatePair> {
         let named = self.by_name.values().chain(self.good_by_name.values()).map(|(pair, _)| pair);
         self.default.iter().chain(&self.good_default).chain(named)
     }
 
     /// The certificate of names without their own: the old one if nginx rejected the new one.
-    fn usable_default(&self) -> Option<&Pair> {
+    fn usable_default(&self) -> Option<&CertificatePair> {
         self.default.as_ref().filter(|pair| !self.bad.contains_key(&pair.name)).or(self.good_default.as_ref())
     }
 
     /// The certificates of names: an old one if nginx rejected the new one.
-    fn usable_named(&self) -> impl Iterator<Item = (&SiteName, &Pair, bool)> {
-        let is_good = |(pair, _): &&(Pair, bool)| !self.bad.contains_key(&pair.name);
+    fn usable_named(&self) -> impl Iterator<Item = (&SiteName, &CertificatePair, bool)> {
+        let is_good = |(pair, _): &&(CertificatePair, bool)| !self.bad.contains_key(&pair.name);
         self.by_name.iter().filter_map(move |(name, now)| {
             let (pair, is_trusted) = Some(now).filter(is_good).or(self.good_by_name.get(name))?;
             Some((name, pair, *is_trusted))
@@ -153,16 +159,18 @@ impl Certificates {
     /// The files of the usable certificates, each once.
     pub(super) fn files(&self) -> Vec<PlacedFile> {
         let named = self.usable_named().map(|(_, pair, _)| pair);
-        let pairs: BTreeMap<&str, &Pair> =
+        let pairs: BTreeMap<&str, &CertificatePair> =
             self.usable_default().into_iter().chain(named).map(|pair| (pair.name.as_str(), pair)).collect();
         pairs.values().flat_map(|pair| pair.files.clone()).collect()
     }
 
     /// The files that a configuration refers to; `None` if one of them is unknown.
     pub(super) fn files_of(&self, text: &str) -> Option<Vec<PlacedFile>> {
-        let known: BTreeMap<&str, &Pair> = self.all().map(|pair| (pair.name.as_str(), pair)).collect();
+        let known: BTreeMap<&str, &CertificatePair> =
+            self.all().map(|pair| (pair.name.as_str(), pair)).collect();
         let names: BTreeSet<&str> = text.lines().filter_map(certificate_in).collect();
-        let found: Option<Vec<&Pair>> = names.iter().map(|name| known.get(name).copied()).collect();
+        let found: Option<Vec<&CertificatePair>> =
+            names.iter().map(|name| known.get(name).copied()).collect();
         Some(found?.into_iter().flat_map(|pair| pair.files.clone()).collect())
     }
 

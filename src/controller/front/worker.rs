@@ -10,17 +10,17 @@ use futures::FutureExt;
 use tokio::sync::watch as channel;
 use tracing::{error, info, warn};
 
-use super::Front;
+use super::FrontHandle;
 use super::ask;
 use super::draining::Draining;
 use super::reach::{self, Reached};
-use super::refused::Refusals;
+use super::refused::RefusedSockets;
 use super::render::{Configuration, Layout};
 use super::site::{self, Site, Sites, listens};
 use super::tls::{self, Certificates};
 use super::version::Version;
 use crate::acme::Wanted;
-use crate::controller::cache::fleet::Fleet;
+use crate::controller::cache::fleet::ContainerCache;
 use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
@@ -28,7 +28,7 @@ use crate::controller::jobs::registries::Registries;
 use crate::controller::managed::Managed;
 use crate::model::container::label;
 use crate::model::event::EventKind;
-use crate::model::front::{FrontSeen, Reach, Route};
+use crate::model::front::{FrontSeen, ProxyTargets, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{FrontSpec, Manifest, Publish};
 use crate::model::time::Timestamp;
@@ -46,7 +46,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A problem of the front.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct FrontError {
     /// A sentence, with the remedy if there is one.
     pub(super) words: String,
     /// Whether nothing is served because of the problem.
@@ -57,7 +57,7 @@ pub(super) struct Trouble {
     pub(super) retry: Option<Duration>,
 }
 
-impl Trouble {
+impl FrontError {
     /// A problem because of which nothing is served.
     pub(super) fn down(words: impl Into<String>) -> Self {
         Self { words: words.into(), is_down: true, is_brief: false, retry: None }
@@ -74,7 +74,7 @@ impl Trouble {
     }
 }
 
-impl From<EngineError> for Trouble {
+impl From<EngineError> for FrontError {
     fn from(error: EngineError) -> Self {
         // An error of the engine does not prove that the front serves nothing.
         Self::stale(format!("cannot manage the proxy: {error}"))
@@ -82,10 +82,10 @@ impl From<EngineError> for Trouble {
 }
 
 /// Maintains the front.
-pub(crate) struct Worker {
-    pub(super) front: Front,
+pub(crate) struct FrontReconciler {
+    pub(super) front: FrontHandle,
     pub(super) engine: Arc<Engine>,
-    pub(super) fleet: Arc<Fleet>,
+    pub(super) fleet: Arc<ContainerCache>,
     pub(super) record: String,
     manifest: channel::Receiver<Arc<Manifest>>,
     engine_state: channel::Receiver<EngineState>,
@@ -106,7 +106,7 @@ pub(crate) struct Worker {
     /// The container whose nginx was asked for its version, and the version.
     pub(super) version: Option<(String, Option<Version>)>,
     /// Sockets in use by others.
-    pub(super) refusals: Refusals,
+    pub(super) refusals: RefusedSockets,
     pub(super) draining: Draining,
     /// The containers of configurations that nginx may apply, in addition to those that it serves.
     pub(super) unsettled: Reached,
@@ -124,15 +124,15 @@ pub(crate) struct Worker {
     gate: Option<Timestamp>,
     /// The number of consecutive failures.
     failures: u32,
-    trouble: Option<Trouble>,
+    trouble: Option<FrontError>,
 }
 
-impl Worker {
+impl FrontReconciler {
     pub(crate) fn new(
-        front: Front,
+        front: FrontHandle,
         engine: Arc<Engine>,
         registries: Arc<Registries>,
-        fleet: Arc<Fleet>,
+        fleet: Arc<ContainerCache>,
         record: String,
         engine_state: channel::Receiver<EngineState>,
         period: Duration,
@@ -155,7 +155,7 @@ impl Worker {
             remembered: Sites::new(),
             certificates: Certificates::default(),
             version: None,
-            refusals: Refusals::default(),
+            refusals: RefusedSockets::default(),
             draining: Draining::default(),
             unsettled: Reached::default(),
             has_drifted: false,
@@ -223,7 +223,7 @@ impl Worker {
         let kept = AssertUnwindSafe(self.keep(&manifest)).catch_unwind().await;
         let kept = kept.unwrap_or_else(|_| {
             error!("the reconcile of the proxy panicked");
-            Err(Trouble::stale("the reconcile of the proxy panicked, which is a bug of abide"))
+            Err(FrontError::stale("the reconcile of the proxy panicked, which is a bug of abide"))
         });
         let pause = match kept {
             Ok(()) => {
@@ -241,7 +241,7 @@ impl Worker {
         due.min().map_or(pause, |due| pause.min(due.since(now()).max(Duration::from_millis(50))))
     }
 
-    async fn keep(&mut self, manifest: &Manifest) -> Result<(), Trouble> {
+    async fn keep(&mut self, manifest: &Manifest) -> Result<(), FrontError> {
         let kept = match &manifest.front {
             None => {
                 self.front.acme.want(None);
@@ -253,7 +253,7 @@ impl Worker {
         kept
     }
 
-    async fn serve(&mut self, spec: &FrontSpec) -> Result<(), Trouble> {
+    async fn serve(&mut self, spec: &FrontSpec) -> Result<(), FrontError> {
         self.read_certificates(spec).await;
         self.try_refused_again(spec).await;
         let id = self.running(spec).await?;
@@ -263,7 +263,7 @@ impl Worker {
         Ok(())
     }
 
-    fn note(&mut self, trouble: Option<&Trouble>) {
+    fn note(&mut self, trouble: Option<&FrontError>) {
         let said = self.trouble.as_ref().map(|trouble| &trouble.words);
         match trouble {
             Some(trouble) if said != Some(&trouble.words) && !trouble.is_brief => {
@@ -446,8 +446,10 @@ impl Worker {
 
     /// Returns the containers that nginx may send requests to, whether or not it runs now: it restarts with
     /// the configuration that it served.
-    fn reach(&self, environment: &EnvironmentName) -> Reach {
-        let Some(accepted) = self.accepted.as_ref().filter(|_| !self.has_drifted) else { return Reach::Any };
+    fn reach(&self, environment: &EnvironmentName) -> ProxyTargets {
+        let Some(accepted) = self.accepted.as_ref().filter(|_| !self.has_drifted) else {
+            return ProxyTargets::Any;
+        };
         let served = accepted.sites.get(environment).and_then(reach::container);
         self.draining.reach(environment).and(served).and(self.unsettled.of(environment))
     }

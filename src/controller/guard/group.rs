@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use crate::controller::front::{Configuration, FOLDER, PRESENT};
 use crate::model::name::NetworkName;
-use crate::model::observed::{HolderState, SeenContainer};
+use crate::model::observed::{ObservedContainer, SandboxState};
 
 /// A container that is meant to run, and the sandbox whose network namespace it joins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Group {
+pub(crate) struct GuardGroup {
     /// The container's id.
     pub(crate) container: String,
     /// The sandbox's id.
@@ -18,12 +18,12 @@ pub(crate) struct Group {
     pub(crate) is_beside: bool,
 }
 
-impl Group {
+impl GuardGroup {
     /// Returns the group of a container; `None` if its sandbox was removed, because the container can then
     /// never be started again.
-    pub(crate) fn of(container: &SeenContainer, is_beside: bool) -> Option<Self> {
+    pub(crate) fn of(container: &ObservedContainer, is_beside: bool) -> Option<Self> {
         let joined = container.joined.as_ref();
-        let is_startable = joined.is_none_or(|joined| joined.state != HolderState::Gone);
+        let is_startable = joined.is_none_or(|joined| joined.state != SandboxState::Gone);
         is_startable.then(|| Self {
             container: container.id.clone(),
             sandbox: joined.map(|joined| joined.holder.clone()),

@@ -13,7 +13,7 @@ use crate::controller::docker::{Engine, EngineError};
 use crate::controller::polling::PollErrors;
 use crate::model::container::label;
 use crate::model::name::ContainerName;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::spec::{GuardMode, Manifest};
 
 /// The interval of checks if nothing changes.
@@ -25,7 +25,7 @@ const NAME: &str = "the guard";
 
 /// Maintains the guard's container.
 #[derive(Clone)]
-pub(in crate::controller) struct Keeper {
+pub(in crate::controller) struct GuardReconciler {
     pub(in crate::controller) guard: Guard,
     pub(in crate::controller) engine: Arc<Engine>,
     pub(in crate::controller) record: String,
@@ -34,7 +34,7 @@ pub(in crate::controller) struct Keeper {
     pub(in crate::controller) trouble: PollErrors,
 }
 
-impl Keeper {
+impl GuardReconciler {
     /// Maintains the container until dropped.
     pub(in crate::controller) async fn run(mut self) {
         loop {
@@ -141,7 +141,7 @@ impl Keeper {
         }
     }
 
-    async fn mend(&self, seen: &SeenContainer) -> Result<(), EngineError> {
+    async fn mend(&self, seen: &ObservedContainer) -> Result<(), EngineError> {
         if seen.restart_policy != "always" {
             self.engine.set_restarts(&seen.id, true).await?;
         }
@@ -178,7 +178,7 @@ impl Keeper {
     }
 }
 
-fn is_as_made(seen: &SeenContainer, options: &GuardOptions) -> bool {
+fn is_as_made(seen: &ObservedContainer, options: &GuardOptions) -> bool {
     seen.labels.get(label::SPEC) == Some(&options.fingerprint()) && seen.state != ContainerState::Dead
 }
 

@@ -2,7 +2,7 @@
 //!
 //! While abide runs, only abide restarts containers, and their restart policy is `no`. After that the engine
 //! restarts them, by the policy `always`, which [`Guard::hand_over`] sets as abide stops. If abide was
-//! killed, `program.rs` sets the policy. It runs in a small container, which [`Keeper`] maintains. The
+//! killed, `program.rs` sets the policy. It runs in a small container, which [`GuardReconciler`] maintains. The
 //! program also does what a policy cannot: it starts a sandbox before the container that joins it, and gives
 //! the front the addresses that containers have after an engine restart.
 //!
@@ -31,8 +31,8 @@ use tracing::warn;
 use super::docker::Engine;
 use super::front::Configuration;
 use crate::model::name::{EnvironmentName, NetworkName};
-pub(super) use group::Group;
-pub(super) use keeper::Keeper;
+pub(super) use group::GuardGroup;
+pub(super) use keeper::GuardReconciler;
 
 /// The file whose lock shows that abide runs.
 const ALIVE: &str = "alive";
@@ -57,22 +57,22 @@ const AT_ONCE: usize = 8;
 /// Writes the guard's inputs. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Guard {
-    shared: Arc<Shared>,
+    shared: Arc<GuardInner>,
 }
 
-struct Shared {
+struct GuardInner {
     folder: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<GuardState>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct GuardState {
     /// Held for as long as abide runs.
     lock: Option<File>,
     /// The text of each file, as written.
     files: BTreeMap<String, String>,
-    groups: BTreeMap<String, Group>,
+    groups: BTreeMap<String, GuardGroup>,
     /// The reason why the folder cannot be written.
     trouble: Option<String>,
 }
@@ -81,7 +81,7 @@ impl Guard {
     /// Takes the lock in `folder`, so that an active guard stops. If that fails, abide runs without a guard
     /// and reports the reason.
     pub(super) fn open(folder: &Path) -> Self {
-        let mut state = State::default();
+        let mut state = GuardState::default();
         match prepare(folder) {
             Ok((lock, files)) => (state.lock, state.files) = (Some(lock), files),
             Err(error) => {
@@ -89,25 +89,26 @@ impl Guard {
                 state.trouble = Some(format!("cannot use its folder {place}: {error}"));
             }
         }
-        let shared = Shared { folder: folder.to_owned(), state: Mutex::new(state), changed: Notify::new() };
+        let shared =
+            GuardInner { folder: folder.to_owned(), state: Mutex::new(state), changed: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
     /// Returns a guard that accepts all calls and writes nothing.
     #[cfg(test)]
     pub(super) fn none() -> Self {
-        let shared = Shared { folder: PathBuf::new(), state: Mutex::default(), changed: Notify::new() };
+        let shared = GuardInner { folder: PathBuf::new(), state: Mutex::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
     /// Sets the container of an environment that is meant to run; `None` if it has none.
-    pub(super) fn tell(&self, environment: &EnvironmentName, group: Option<Group>) {
+    pub(super) fn tell(&self, environment: &EnvironmentName, group: Option<GuardGroup>) {
         self.put_group(&format!("{ENVIRONMENT}{environment}"), group);
     }
 
     /// Sets the container of the managed registry.
     pub(super) fn tell_registry(&self, container: Option<String>) {
-        let group = container.map(|container| Group { container, sandbox: None, is_beside: true });
+        let group = container.map(|container| GuardGroup { container, sandbox: None, is_beside: true });
         self.put_group(REGISTRY, group);
     }
 
@@ -133,7 +134,7 @@ impl Guard {
     /// From now on the engine restarts the containers that are meant to run. Releases the lock. A failure
     /// does not keep abide from ending, because the guard does the rest.
     pub(super) async fn hand_over(&self, engine: &Engine) {
-        let groups: Vec<Group> = self.state().groups.values().cloned().collect();
+        let groups: Vec<GuardGroup> = self.state().groups.values().cloned().collect();
         let set = futures::stream::iter(groups).for_each_concurrent(AT_ONCE, |group| async move {
             if let Err(error) = give_to_engine(engine, &group).await {
                 warn!(container = group.container, %error, "cannot hand the restarts of a container over \
@@ -150,9 +151,9 @@ impl Guard {
         state.lock = None;
     }
 
-    fn put_group(&self, name: &str, group: Option<Group>) {
+    fn put_group(&self, name: &str, group: Option<GuardGroup>) {
         let mut state = self.state();
-        let text = group.as_ref().map(Group::text);
+        let text = group.as_ref().map(GuardGroup::text);
         match group {
             Some(group) => drop(state.groups.insert(name.to_owned(), group)),
             None => drop(state.groups.remove(name)),
@@ -161,7 +162,7 @@ impl Guard {
     }
 
     /// Writes or removes a file, unless it is already up to date.
-    fn put(&self, state: &mut State, name: &str, text: Option<String>) {
+    fn put(&self, state: &mut GuardState, name: &str, text: Option<String>) {
         if state.lock.is_none() || state.files.get(name) == text.as_ref() {
             return;
         }
@@ -198,14 +199,14 @@ impl Guard {
         self.shared.changed.notified().await;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GuardState> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Sets the policy of a group. The sandbox comes first, because a container whose sandbox does not return
 /// cannot be started.
-async fn give_to_engine(engine: &Engine, group: &Group) -> Result<(), super::docker::EngineError> {
+async fn give_to_engine(engine: &Engine, group: &GuardGroup) -> Result<(), super::docker::EngineError> {
     if !group.is_beside && !is_up(engine, &group.container).await? {
         // Another version may be running in its place during a rollout. The guard checks which one.
         return Ok(());

@@ -28,7 +28,7 @@ mod lists;
 
 use containers::{Starts, is_needed, keep, keep_front};
 use engine::{TIMEOUT, call, encoded, send};
-use lists::{Group, copy, read_front, read_groups};
+use lists::{ListedGroup, copy, read_front, read_groups};
 
 /// The folder that abide writes, mounted read-only.
 const SHARED: &str = "/abide";
@@ -59,11 +59,11 @@ const AT_ONCE: usize = 8;
 fn main() {
     let record = std::env::var("ABIDE_RECORD").unwrap_or_default();
     let own_id = std::env::var("HOSTNAME").unwrap_or_default();
-    Guard { record, own_id, ..Guard::default() }.run();
+    GuardProgram { record, own_id, ..GuardProgram::default() }.run();
 }
 
 #[derive(Default)]
-struct Guard {
+struct GuardProgram {
     /// The record of the containers.
     record: String,
     /// The id of the guard's own container.
@@ -99,7 +99,7 @@ impl Retry {
     }
 }
 
-impl Guard {
+impl GuardProgram {
     fn run(mut self) -> ! {
         let _ = fs::create_dir_all(KEPT);
         loop {
@@ -210,7 +210,7 @@ impl Guard {
         }
     }
 
-    fn look_at_front(&mut self, groups: &[Group], is_first: bool) {
+    fn look_at_front(&mut self, groups: &[ListedGroup], is_first: bool) {
         let Some(front) = read_front(Path::new(KEPT)) else { return };
         if self.front.at.is_some_and(|at| Instant::now() < at) {
             return;

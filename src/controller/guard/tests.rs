@@ -7,8 +7,8 @@ fn is_held(folder: &Path) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
-fn group(id: &str) -> Group {
-    Group { container: id.to_owned(), sandbox: None, is_beside: false }
+fn group(id: &str) -> GuardGroup {
+    GuardGroup { container: id.to_owned(), sandbox: None, is_beside: false }
 }
 
 #[test]

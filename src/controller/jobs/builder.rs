@@ -29,12 +29,12 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::push::Pusher;
-use super::registries::{RATE_LIMITED, Registries, Trouble};
+use super::registries::{RATE_LIMITED, Registries, TransferError};
 use super::remote::{login_at, remote};
 use crate::context::ContextError;
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
-use crate::controller::jobs::{Ended, Limits, Progress};
+use crate::controller::jobs::{BuildLimits, JobEnd, JobProgress};
 use crate::failpoint::{self, Point};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::cause::{self, Cause};
@@ -46,14 +46,14 @@ use crate::model::reference::ImageRepository;
 use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
 use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
-use crate::source::{Mirror, Remote, SourceError};
-pub(crate) use attempts::Attempts;
+use crate::source::{GitMirror, Remote, SourceError};
+pub(crate) use attempts::BuildAttempts;
 pub(crate) use inputs::Inputs;
 use log::BuildLog;
 use outputs::Outputs;
 pub(crate) use overlays::Overlays;
 pub(in crate::controller) use script::ASIDE;
-use work::Work;
+use work::ActiveBuild;
 
 /// The folders of the daemon for data outside the store.
 #[derive(Clone, Debug)]
@@ -208,13 +208,13 @@ impl From<RecordError> for BuildError {
     }
 }
 
-impl From<Trouble> for BuildError {
-    fn from(trouble: Trouble) -> Self {
+impl From<TransferError> for BuildError {
+    fn from(trouble: TransferError) -> Self {
         match trouble {
-            Trouble::NotThere(message) | Trouble::NoPlatform(message) => {
+            TransferError::NotThere(message) | TransferError::NoPlatform(message) => {
                 Self::Unavailable(Reason::RegistryUnavailable, message)
             }
-            Trouble::Unavailable(reason, message) => Self::Unavailable(reason, message),
+            TransferError::Unavailable(reason, message) => Self::Unavailable(reason, message),
         }
     }
 }
@@ -242,27 +242,27 @@ pub(crate) struct Builder {
     pub(crate) writer: StatusWriter,
     pub(crate) dirs: StateDirs,
     /// One mirror for each repository. A mirror allows one operation at a time, and its value enforces that.
-    pub(crate) copies: Mutex<HashMap<String, Arc<Mirror>>>,
+    pub(crate) copies: Mutex<HashMap<String, Arc<GitMirror>>>,
     pub(crate) overlays: Overlays,
     /// The step in which the last attempt of a build exceeded its time limit.
     pub(crate) timeouts: Mutex<HashMap<BuildKey, &'static str>>,
     /// The attempts in progress, and those that may have killed a daemon.
-    pub(crate) attempts: Attempts,
+    pub(crate) attempts: BuildAttempts,
 }
 
 impl Builder {
     /// Builds, records the result, and returns it. Dropping the future cancels the build without recording
     /// anything.
-    pub(crate) async fn run(self: Arc<Self>, task: Task, key: BuildKey, progress: Progress) -> Ended {
+    pub(crate) async fn run(self: Arc<Self>, task: Task, key: BuildKey, progress: JobProgress) -> JobEnd {
         match self.build_and_push(&task, &key, &progress).await {
-            Ok(image) => Ended::Got(image),
-            Err(BuildError::Verdict(reason, message)) => Ended::Failed { reason, message },
+            Ok(image) => JobEnd::Got(image),
+            Err(BuildError::Verdict(reason, message)) => JobEnd::Failed { reason, message },
             Err(BuildError::TimedOut(_, message)) => {
-                Ended::Unavailable { reason: Reason::SourceUnavailable, message, pause: Duration::ZERO }
+                JobEnd::Unavailable { reason: Reason::SourceUnavailable, message, pause: Duration::ZERO }
             }
             Err(BuildError::Unavailable(reason, message)) => {
                 let pause = pause_after(&task, &message, &self.pusher.registries);
-                Ended::Unavailable { reason, message, pause }
+                JobEnd::Unavailable { reason, message, pause }
             }
         }
     }
@@ -324,12 +324,12 @@ impl Builder {
         self.mirror(self.remote(url)?).compare(old, new).await
     }
 
-    pub(in crate::controller) fn mirror(&self, remote: Remote) -> Arc<Mirror> {
+    pub(in crate::controller) fn mirror(&self, remote: Remote) -> Arc<GitMirror> {
         let name = remote.directory_name();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         let mirror = match copies.get(&name) {
             Some(known) => known.again(remote),
-            None => Mirror::open(self.dirs.mirrors.join(&name), remote),
+            None => GitMirror::open(self.dirs.mirrors.join(&name), remote),
         };
         let mirror = Arc::new(mirror);
         copies.insert(name, Arc::clone(&mirror));
@@ -340,7 +340,7 @@ impl Builder {
         &self,
         task: &Task,
         key: &BuildKey,
-        progress: &Progress,
+        progress: &JobProgress,
     ) -> Result<Image, BuildError> {
         let image = self.build_once(task, key, progress).await?;
         match (&task.push, image.id.clone()) {
@@ -356,7 +356,7 @@ impl Builder {
         id: &Digest,
         repository: &ImageRepository,
         key: &BuildKey,
-        progress: &Progress,
+        progress: &JobProgress,
     ) -> Result<Image, BuildError> {
         failpoint::before(Point::Push);
         let image = self.pusher.push(id, repository, progress).await?;
@@ -372,7 +372,7 @@ impl Builder {
         &self,
         task: &Task,
         key: &BuildKey,
-        progress: &Progress,
+        progress: &JobProgress,
     ) -> Result<Image, BuildError> {
         // Another environment may have built the same inputs while this build waited for its turn.
         if let Some((_, image)) = self.known(key).await? {
@@ -380,7 +380,7 @@ impl Builder {
         }
         let taken = self.taken_number(task).await?;
         let number = self.writer.next_build_number(taken).await?;
-        let limits = Limits { timeout: task.spec.timeout, idle_timeout: task.spec.idle_timeout };
+        let limits = BuildLimits { timeout: task.spec.timeout, idle_timeout: task.spec.idle_timeout };
         progress.is_build(number, limits);
         let needed = self.newest_builds()?;
         let mut log = BuildLog::create(&self.dirs.logs, number, &needed)
@@ -391,7 +391,7 @@ impl Builder {
             progress.say("waiting until it can run alone, because abide was killed while it built this");
         }
         let attempt = self.attempts.begin(key).await;
-        let mut work = Work::new(self, task, number, progress, &mut log);
+        let mut work = ActiveBuild::new(self, task, number, progress, &mut log);
         let activity = work.log.activity.clone();
         let ended = |why: &str, limit| {
             let limit = humantime::format_duration(limit);
@@ -417,7 +417,7 @@ impl Builder {
             }
         };
         let made = self.judge_timeout(key, made);
-        let Work { checkouts, content, known, warnings, .. } = work;
+        let ActiveBuild { checkouts, content, known, warnings, .. } = work;
         let result = verdict(number, made, &mut log).inspect_err(|error| error.tell(task, number))?;
         let record = BuildRecord {
             key: key.clone(),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::registries::{Registries, Trouble, explained, until_quiet_is_over};
+use super::registries::{Registries, TransferError, explained, until_quiet_is_over};
 use crate::controller::docker::{Engine, EngineError};
-use crate::controller::jobs::{Ended, Progress};
+use crate::controller::jobs::{JobEnd, JobProgress};
 use crate::model::cause;
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
@@ -13,7 +13,7 @@ use crate::model::spec::RegistryAccess;
 use crate::model::status::Reason;
 
 /// An image that is pulled for an environment.
-pub(in crate::controller) struct Pull {
+pub(in crate::controller) struct EnvironmentPull {
     pub(in crate::controller) engine: Arc<Engine>,
     pub(in crate::controller) registries: Arc<Registries>,
     pub(in crate::controller) environment: EnvironmentName,
@@ -22,32 +22,34 @@ pub(in crate::controller) struct Pull {
     pub(in crate::controller) digest: Digest,
 }
 
-impl Pull {
+impl EnvironmentPull {
     /// Pulls it. A digest that the registry does not have is a permanent failure, which the plan doubts
     /// after a while. A registry that does not answer or denies access is a temporary one.
-    pub(in crate::controller) async fn run(self, progress: Progress) -> Ended {
+    pub(in crate::controller) async fn run(self, progress: JobProgress) -> JobEnd {
         match self.pull(&progress).await {
-            Ok(image) => Ended::Got(image),
-            Err(Trouble::NotThere(message)) => {
+            Ok(image) => JobEnd::Got(image),
+            Err(TransferError::NotThere(message)) => {
                 self.registries.lost(&self.reference, &self.digest);
-                Ended::Failed { reason: Reason::ImageNotFound, message }
+                JobEnd::Failed { reason: Reason::ImageNotFound, message }
             }
-            Err(Trouble::NoPlatform(message)) => Ended::Failed { reason: Reason::ImageNotFound, message },
-            Err(Trouble::Unavailable(reason, message)) => {
+            Err(TransferError::NoPlatform(message)) => {
+                JobEnd::Failed { reason: Reason::ImageNotFound, message }
+            }
+            Err(TransferError::Unavailable(reason, message)) => {
                 let host = host_of(&self.reference);
                 let pause = host.and_then(|host| self.registries.quiet_for(&host)).unwrap_or_default();
-                Ended::Unavailable { reason, message, pause }
+                JobEnd::Unavailable { reason, message, pause }
             }
         }
     }
 
-    async fn pull(&self, progress: &Progress) -> Result<Image, Trouble> {
+    async fn pull(&self, progress: &JobProgress) -> Result<Image, TransferError> {
         let (reference, digest) = (&self.reference, &self.digest);
         // The engine reports a name that no registry could have.
         let repository = reference.parse::<ImageRepository>().ok();
         let found_at = repository.as_ref().and_then(|repository| self.engine.found_at(repository));
         let name = format!("{}@{digest}", found_at.as_ref().unwrap_or(reference));
-        let wanted = Wanted {
+        let wanted = PullRequest {
             name: &name,
             host: repository.as_ref().map(ImageRepository::host),
             of: repository.as_ref().map(|repository| (repository, digest)),
@@ -67,7 +69,7 @@ impl Pull {
 }
 
 /// An image that the engine is to pull.
-struct Wanted<'a> {
+struct PullRequest<'a> {
     /// The name for the engine.
     name: &'a str,
     /// Its registry; `None`: no registry could have such a name.
@@ -83,9 +85,9 @@ struct Wanted<'a> {
 async fn fetch(
     engine: &Engine,
     registries: &Registries,
-    wanted: &Wanted<'_>,
+    wanted: &PullRequest<'_>,
     say: &mut (impl FnMut(String) + Send),
-) -> Result<(), Trouble> {
+) -> Result<(), TransferError> {
     let Some(host) = wanted.host else {
         let patience = RegistryAccess::default().patience;
         return Ok(engine.pull(wanted.name, None, patience, say).await?);
@@ -96,13 +98,13 @@ async fn fetch(
     let Err(error) = engine.pull(wanted.name, proof.as_ref(), patience, say).await else { return Ok(()) };
     let Some((repository, digest)) = wanted.of.filter(|_| !wanted.is_between) else {
         registries.learn_limit(host, &error, std::future::ready(Ok(()))).await;
-        return Err(until_quiet_is_over(Trouble::from(error).with(host), registries.quiet_for(host)));
+        return Err(until_quiet_is_over(TransferError::from(error).with(host), registries.quiet_for(host)));
     };
     registries.learn_limit(host, &error, registries.look_for(repository, digest)).await;
     Err(match explained(error, registries.look_for(repository, digest)).await {
-        Trouble::NoPlatform(words) => {
+        TransferError::NoPlatform(words) => {
             let there_are = registries.platforms(repository, digest).await;
-            Trouble::NoPlatform(no_platform(wanted.name, &words, &there_are))
+            TransferError::NoPlatform(no_platform(wanted.name, &words, &there_are))
         }
         trouble => until_quiet_is_over(trouble.with(host), registries.quiet_for(host)),
     })
@@ -125,7 +127,7 @@ pub(in crate::controller) async fn pull_declared(
     name: &str,
 ) -> Result<(), EngineError> {
     let host = host_of(name);
-    let wanted = Wanted { name, host: host.as_ref(), of: None, is_between: false };
+    let wanted = PullRequest { name, host: host.as_ref(), of: None, is_between: false };
     fetch(engine, registries, &wanted, &mut |_| {}).await.map_err(refused)
 }
 
@@ -137,9 +139,10 @@ pub(in crate::controller) fn host_of(name: &str) -> Option<RegistryHost> {
     Some(repository.host().clone())
 }
 
-fn refused(trouble: Trouble) -> EngineError {
-    let (Trouble::NotThere(message) | Trouble::NoPlatform(message) | Trouble::Unavailable(_, message)) =
-        trouble;
+fn refused(trouble: TransferError) -> EngineError {
+    let (TransferError::NotThere(message)
+    | TransferError::NoPlatform(message)
+    | TransferError::Unavailable(_, message)) = trouble;
     EngineError::Refused(message)
 }
 

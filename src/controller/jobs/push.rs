@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::registries::{Registries, Trouble, explained, until_quiet_is_over};
+use super::registries::{Registries, TransferError, explained, until_quiet_is_over};
 use crate::controller::docker::Engine;
-use crate::controller::jobs::{Ended, Progress};
+use crate::controller::jobs::{JobEnd, JobProgress};
 use crate::model::desired::Image;
 use crate::model::name::Digest;
 use crate::model::reference::{ImageRepository, TaggedImage};
@@ -25,16 +25,18 @@ impl Pusher {
         self,
         id: Digest,
         repository: ImageRepository,
-        progress: Progress,
-    ) -> Ended {
+        progress: JobProgress,
+    ) -> JobEnd {
         let pushed = self.push(&id, &repository, &progress).await;
         let pause = self.registries.quiet_for(repository.host()).unwrap_or_default();
         match pushed {
-            Ok(image) => Ended::Got(image),
-            Err(Trouble::NotThere(message) | Trouble::NoPlatform(message)) => {
-                Ended::Unavailable { reason: Reason::RegistryUnavailable, message, pause }
+            Ok(image) => JobEnd::Got(image),
+            Err(TransferError::NotThere(message) | TransferError::NoPlatform(message)) => {
+                JobEnd::Unavailable { reason: Reason::RegistryUnavailable, message, pause }
             }
-            Err(Trouble::Unavailable(reason, message)) => Ended::Unavailable { reason, message, pause },
+            Err(TransferError::Unavailable(reason, message)) => {
+                JobEnd::Unavailable { reason, message, pause }
+            }
         }
     }
 
@@ -43,8 +45,8 @@ impl Pusher {
         &self,
         id: &Digest,
         repository: &ImageRepository,
-        progress: &Progress,
-    ) -> Result<Image, Trouble> {
+        progress: &JobProgress,
+    ) -> Result<Image, TransferError> {
         progress.say(format!("pushing to {repository}"));
         let host = repository.host();
         let (proof, access) = (self.registries.proof(host).await?, self.registries.access(host));
@@ -68,13 +70,13 @@ impl Pusher {
 
     /// The digest in the registry, if it equals the pushed one. Any client with push access can move the
     /// tag; other hosts would then get another image.
-    async fn read_back(&self, tagged: &TaggedImage, pushed: Digest) -> Result<Digest, Trouble> {
+    async fn read_back(&self, tagged: &TaggedImage, pushed: Digest) -> Result<Digest, TransferError> {
         let moved = |what: String| {
             let message = format!(
                 "{what} after {pushed} was pushed to {tagged}: another client writes \
                 to this tag"
             );
-            Trouble::Unavailable(Reason::TagMoved, message)
+            TransferError::Unavailable(Reason::TagMoved, message)
         };
         match self.registries.digest(tagged).await {
             Ok(found) if found == pushed => Ok(found),

@@ -10,14 +10,14 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::controller::docker::{EngineError, Login, Logins};
+use crate::controller::docker::{BuildLogin, EngineError, Logins};
 use crate::model::cause::{self, Cause};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, RegistryAccess};
 use crate::model::status::Reason;
-use crate::registry::{Client, Credentials, KeyringError, RegistryError};
+use crate::registry::{Credentials, KeyringError, RegistryClient, RegistryError};
 
 /// The address of Docker Hub, and BuildKit's name for it.
 const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
@@ -27,7 +27,7 @@ pub(in crate::controller) const RATE_LIMITED: Duration = Duration::from_secs(60)
 
 /// The registries of the current manifest.
 pub(in crate::controller) struct Registries {
-    client: Client,
+    client: RegistryClient,
     manifest: watch::Receiver<Arc<Manifest>>,
     /// The images that registries were found to have lost, as `repository@digest`.
     lost: Mutex<HashSet<String>>,
@@ -37,7 +37,7 @@ pub(in crate::controller) struct Registries {
 
 /// The reason why an image could not be pushed or pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::controller) enum Trouble {
+pub(in crate::controller) enum TransferError {
     /// The registry has no such image.
     NotThere(String),
     /// There is no image for this host's platform.
@@ -46,7 +46,7 @@ pub(in crate::controller) enum Trouble {
     Unavailable(Reason, String),
 }
 
-impl Trouble {
+impl TransferError {
     /// Adds the name of the registry if the registry is the cause: the engine often returns only the
     /// registry's answer.
     pub(in crate::controller) fn with(self, host: &RegistryHost) -> Self {
@@ -63,7 +63,7 @@ impl Trouble {
 
 impl Registries {
     pub(in crate::controller) fn new(manifest: watch::Receiver<Arc<Manifest>>) -> Self {
-        Self { client: Client::default(), manifest, lost: Mutex::default(), quiet: Mutex::default() }
+        Self { client: RegistryClient::default(), manifest, lost: Mutex::default(), quiet: Mutex::default() }
     }
 
     /// How to access a registry.
@@ -78,11 +78,14 @@ impl Registries {
     /// The engine's credentials for a registry; `None`: none are needed.
     ///
     /// # Errors
-    /// Returns [`Trouble`] if credentials are declared and cannot be read.
-    pub(in crate::controller) async fn proof(&self, host: &RegistryHost) -> Result<Option<Secret>, Trouble> {
+    /// Returns [`TransferError`] if credentials are declared and cannot be read.
+    pub(in crate::controller) async fn proof(
+        &self,
+        host: &RegistryHost,
+    ) -> Result<Option<Secret>, TransferError> {
         match self.credentials(host).await {
             Ok(found) => Ok(found.map(|credentials| credentials.engine_header(host))),
-            Err(error) => Err(Trouble::Unavailable(Reason::RegistryDenied, error.to_string())),
+            Err(error) => Err(TransferError::Unavailable(Reason::RegistryDenied, error.to_string())),
         }
     }
 
@@ -131,10 +134,10 @@ impl Registries {
     }
 
     /// Returns an error during the pause of a registry.
-    pub(in crate::controller) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), Trouble> {
+    pub(in crate::controller) fn may_be_asked(&self, host: &RegistryHost) -> Result<(), TransferError> {
         let Some(left) = self.quiet_for(host) else { return Ok(()) };
         let message = format!("the registry {host} asked to wait another {}", whole_seconds(left));
-        Err(Trouble::Unavailable(Reason::RegistryUnavailable, message))
+        Err(TransferError::Unavailable(Reason::RegistryUnavailable, message))
     }
 
     /// Pauses requests to a registry after it rejected the engine for too many requests. The engine does not
@@ -202,14 +205,14 @@ impl Registries {
 }
 
 impl Logins for Registries {
-    fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Login>, String>> {
+    fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<BuildLogin>, String>> {
         async move {
             let host = if host == DOCKER_HUB_ADDRESS { DOCKER_HUB } else { host };
             let Ok(host) = host.parse() else { return Ok(None) };
             let found = self.credentials(&host).await.map_err(|error| error.to_string())?;
             Ok(found.map(|credentials| match credentials {
-                Credentials::Password { username, password } => Login { username, secret: password },
-                Credentials::IdentityToken(token) => Login { username: String::new(), secret: token },
+                Credentials::Password { username, password } => BuildLogin { username, secret: password },
+                Credentials::IdentityToken(token) => BuildLogin { username: String::new(), secret: token },
             }))
         }
         .boxed()
@@ -235,7 +238,7 @@ fn key(repository: &str, digest: &Digest) -> String {
     format!("{repository}@{digest}")
 }
 
-impl From<RegistryError> for Trouble {
+impl From<RegistryError> for TransferError {
     fn from(error: RegistryError) -> Self {
         let message = error.to_string();
         match error {
@@ -251,7 +254,7 @@ impl From<RegistryError> for Trouble {
 pub(in crate::controller) async fn explained<T>(
     error: EngineError,
     question: impl Future<Output = Result<T, RegistryError>>,
-) -> Trouble {
+) -> TransferError {
     let EngineError::Stalled { patience, .. } = error else { return error.into() };
     match tokio::time::timeout(patience, question).await {
         Ok(Err(why @ (RegistryError::Unavailable { .. } | RegistryError::Denied { .. }))) => {
@@ -259,7 +262,7 @@ pub(in crate::controller) async fn explained<T>(
                 RegistryError::Denied { .. } => Reason::RegistryDenied,
                 _ => Reason::RegistryUnavailable,
             };
-            Trouble::Unavailable(reason, format!("{error}: {why}"))
+            TransferError::Unavailable(reason, format!("{error}: {why}"))
         }
         // It answers again, or it hangs, which is what `error` reports.
         _ => error.into(),
@@ -267,7 +270,7 @@ pub(in crate::controller) async fn explained<T>(
 }
 
 /// The engine passes on the registry's error, or its silence, only as text.
-impl From<EngineError> for Trouble {
+impl From<EngineError> for TransferError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         if error.is_no_answer() {
@@ -286,10 +289,13 @@ impl From<EngineError> for Trouble {
 }
 
 /// The same error, with the time of the next request if the registry is rate limiting.
-pub(in crate::controller) fn until_quiet_is_over(trouble: Trouble, left: Option<Duration>) -> Trouble {
+pub(in crate::controller) fn until_quiet_is_over(
+    trouble: TransferError,
+    left: Option<Duration>,
+) -> TransferError {
     match (trouble, left) {
-        (Trouble::Unavailable(reason, message), Some(left)) => {
-            Trouble::Unavailable(reason, format!("{message}; abide retries in {}", whole_seconds(left)))
+        (TransferError::Unavailable(reason, message), Some(left)) => {
+            TransferError::Unavailable(reason, format!("{message}; abide retries in {}", whole_seconds(left)))
         }
         (trouble, _) => trouble,
     }
@@ -319,18 +325,18 @@ mod tests {
             ("toomanyrequests: You have reached your pull rate limit", RegistryUnavailable),
             ("write /var/lib/docker/tmp/x: no space left on device", EngineUnavailable),
         ] {
-            let trouble = Trouble::from(EngineError::Refused(words.to_owned()));
-            assert_eq!(trouble, Trouble::Unavailable(expected, words.to_owned()));
+            let trouble = TransferError::from(EngineError::Refused(words.to_owned()));
+            assert_eq!(trouble, TransferError::Unavailable(expected, words.to_owned()));
         }
         let other =
             EngineError::Refused("no matching manifest for linux/amd64 in the manifest list".to_owned());
-        assert!(matches!(Trouble::from(other), Trouble::NoPlatform(_)));
-        let gone = Trouble::from(EngineError::NotFound("manifest for a@b not found".to_owned()));
-        assert!(matches!(gone, Trouble::NotThere(_)), "{gone:?}");
+        assert!(matches!(TransferError::from(other), TransferError::NoPlatform(_)));
+        let gone = TransferError::from(EngineError::NotFound("manifest for a@b not found".to_owned()));
+        assert!(matches!(gone, TransferError::NotThere(_)), "{gone:?}");
         // Docker returns 404 for both of these.
         let denied = "pull access denied for a, repository does not exist or may require 'docker login'";
-        let denied = Trouble::from(EngineError::NotFound(denied.to_owned()));
-        assert!(matches!(denied, Trouble::Unavailable(RegistryDenied, _)), "{denied:?}");
+        let denied = TransferError::from(EngineError::NotFound(denied.to_owned()));
+        assert!(matches!(denied, TransferError::Unavailable(RegistryDenied, _)), "{denied:?}");
     }
     #[tokio::test]
     async fn a_registry_that_asks_to_be_left_alone_is() {

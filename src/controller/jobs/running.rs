@@ -17,7 +17,7 @@ use tracing::error;
 use super::slots::Slots;
 use crate::controller::clock;
 use crate::controller::docker::Urgency;
-use crate::controller::wake::Wake;
+use crate::controller::wake::WakeQueue;
 use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
 use crate::model::desired::Image;
@@ -51,7 +51,7 @@ impl JobKey {
 }
 
 /// The end of a job, unless it was cancelled.
-pub(crate) enum Ended {
+pub(crate) enum JobEnd {
     /// The image.
     Got(Image),
     /// It always fails with these inputs. For a build, this is in the record.
@@ -62,7 +62,7 @@ pub(crate) enum Ended {
 
 /// The time limits of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct BuildLimits {
     /// The total time.
     pub(crate) timeout: Duration,
     /// The time without any output.
@@ -71,15 +71,15 @@ pub(crate) struct Limits {
 
 /// The progress of a running job.
 #[derive(Clone)]
-pub(crate) struct Progress {
+pub(crate) struct JobProgress {
     step: Arc<Mutex<String>>,
     /// The build, once it has a number.
     build: Arc<Mutex<Option<BuildProgress>>>,
-    wake: Wake,
+    wake: WakeQueue,
     environment: EnvironmentName,
 }
 
-impl Progress {
+impl JobProgress {
     /// Reports the current step.
     pub(crate) fn say(&self, step: impl Into<String>) {
         let step = step.into();
@@ -91,8 +91,8 @@ impl Progress {
     }
 
     /// Identifies the build, so that its log can be followed, and sets its time limits from now on.
-    pub(crate) fn is_build(&self, number: u64, limits: Limits) {
-        let Limits { timeout, idle_timeout } = limits;
+    pub(crate) fn is_build(&self, number: u64, limits: BuildLimits) {
+        let BuildLimits { timeout, idle_timeout } = limits;
         let build = BuildProgress {
             number,
             started: clock::now(),
@@ -114,7 +114,7 @@ pub(crate) struct Jobs {
     slots: Slots,
     /// Held while a job runs, so that an image that two environments want is built or pulled once.
     turns: Arc<Mutex<HashMap<JobKey, Arc<tokio::sync::Mutex<()>>>>>,
-    wake: Wake,
+    wake: WakeQueue,
     tasks: TaskTracker,
 }
 
@@ -128,7 +128,7 @@ struct OfEnvironment {
 
 struct Running {
     key: JobKey,
-    progress: Progress,
+    progress: JobProgress,
     cancel: CancellationToken,
 }
 
@@ -144,7 +144,7 @@ pub(crate) struct JobState {
 }
 
 impl Jobs {
-    pub(crate) fn new(wake: Wake) -> Self {
+    pub(crate) fn new(wake: WakeQueue) -> Self {
         let slots = Slots::new(OF_ONE_ORIGIN, AT_ONCE);
         Self { of: Arc::default(), slots, turns: Arc::default(), wake, tasks: TaskTracker::new() }
     }
@@ -173,15 +173,15 @@ impl Jobs {
     /// repository or a registry.
     pub(crate) fn begin<F, W>(&self, environment: &EnvironmentName, key: JobKey, origin: &str, work: W)
     where
-        W: FnOnce(Progress) -> F,
-        F: Future<Output = Ended> + Send + 'static,
+        W: FnOnce(JobProgress) -> F,
+        F: Future<Output = JobEnd> + Send + 'static,
     {
         let mut all = self.all();
         let slot = all.entry(environment.clone()).or_default();
         if slot.running.is_some() {
             return;
         }
-        let progress = Progress {
+        let progress = JobProgress {
             step: Arc::new(Mutex::new("waiting for a free slot".to_owned())),
             build: Arc::default(),
             wake: self.wake.clone(),
@@ -217,7 +217,7 @@ impl Jobs {
         turns.entry(key.clone()).or_default().clone()
     }
 
-    fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<Ended>) {
+    fn end(&self, environment: &EnvironmentName, key: JobKey, ended: Option<JobEnd>) {
         let now = clock::now();
         if let Some(slot) = self.all().get_mut(environment) {
             slot.running = None;
@@ -266,25 +266,25 @@ impl Jobs {
 }
 
 /// A job that never reports its end would be running forever.
-fn panicked(key: &JobKey) -> Ended {
+fn panicked(key: &JobKey) -> JobEnd {
     error!(?key, "a job panicked; retrying later");
     let reason = match key {
         JobKey::Build(_) => Reason::BuildFailed,
         JobKey::Pull(_) | JobKey::Push(_) => Reason::RegistryUnavailable,
     };
     let message = "the job panicked, which is a bug of abide; abide retries it later".to_owned();
-    Ended::Unavailable { reason, message, pause: Duration::ZERO }
+    JobEnd::Unavailable { reason, message, pause: Duration::ZERO }
 }
 
 impl OfEnvironment {
-    fn note(&mut self, environment: &EnvironmentName, key: JobKey, ended: Ended, now: Timestamp) {
+    fn note(&mut self, environment: &EnvironmentName, key: JobKey, ended: JobEnd, now: Timestamp) {
         self.burst_since = None;
-        let is_unavailable = matches!(ended, Ended::Unavailable { .. });
+        let is_unavailable = matches!(ended, JobEnd::Unavailable { .. });
         self.failures = if is_unavailable { self.failures.saturating_add(1) } else { 0 };
         let acquisition = match ended {
-            Ended::Got(image) => Acquisition::Got(image),
-            Ended::Failed { reason, message } => Acquisition::Failed { reason, message, at: now },
-            Ended::Unavailable { reason, message, pause } => {
+            JobEnd::Got(image) => Acquisition::Got(image),
+            JobEnd::Failed { reason, message } => Acquisition::Failed { reason, message, at: now },
+            JobEnd::Unavailable { reason, message, pause } => {
                 let retry_at = now.after(backoff(self.failures + 1, environment.as_str()).max(pause));
                 Acquisition::Unavailable { reason, message, retry_at }
             }
@@ -318,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_panics_is_over_and_tried_again_later() {
-        let (jobs, dev) = (Jobs::new(Wake::default()), environment("dev"));
+        let (jobs, dev) = (Jobs::new(WakeQueue::default()), environment("dev"));
         let key = JobKey::Push("an image".to_owned());
         jobs.begin(&dev, key.clone(), "a registry", |_| async { panic!("a bug") });
         let ended = end(&jobs, &dev, &key).await;
@@ -327,8 +327,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_the_same_build_of_another_keeps_nobody_from_a_pull() {
-        let (jobs, build) = (Jobs::new(Wake::default()), JobKey::Build(BuildKey("inputs".to_owned())));
-        let failed = || Ended::Failed { reason: Reason::BuildFailed, message: String::new() };
+        let (jobs, build) = (Jobs::new(WakeQueue::default()), JobKey::Build(BuildKey("inputs".to_owned())));
+        let failed = || JobEnd::Failed { reason: Reason::BuildFailed, message: String::new() };
         let environments = ["dev", "test"].map(environment);
         let built = Arc::new(Semaphore::new(0));
         for environment in &environments {

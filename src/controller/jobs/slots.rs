@@ -8,19 +8,19 @@ use tokio::sync::oneshot;
 /// Slots for jobs of many origins. One origin never has all of them, so that a hanging repository or
 /// registry does not delay the others. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::controller) struct Slots(Arc<Mutex<State>>);
+pub(in crate::controller) struct Slots(Arc<Mutex<SlotState>>);
 
-struct State {
+struct SlotState {
     /// The maximum for one origin.
     each: usize,
     /// The maximum for all origins together.
     all: usize,
     /// The slots in use, by origin.
     held: HashMap<String, usize>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<SlotWaiter>,
 }
 
-struct Waiting {
+struct SlotWaiter {
     origin: String,
     turn: oneshot::Sender<Slot>,
 }
@@ -34,14 +34,14 @@ pub(in crate::controller) struct Slot {
 impl Slots {
     /// `each` slots for every origin, of `all` together.
     pub(in crate::controller) fn new(each: usize, all: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { each, all, held: HashMap::new(), waiting: VecDeque::new() })))
+        Self(Arc::new(Mutex::new(SlotState { each, all, held: HashMap::new(), waiting: VecDeque::new() })))
     }
 
     /// Waits for a slot. The origin with the fewest slots is served first; within an origin, the earliest
     /// request.
     pub(in crate::controller) async fn acquire(&self, origin: &str) -> Slot {
         let (turn, granted) = oneshot::channel();
-        self.state().waiting.push_back(Waiting { origin: origin.to_owned(), turn });
+        self.state().waiting.push_back(SlotWaiter { origin: origin.to_owned(), turn });
         self.grant();
         match granted.await {
             Ok(slot) => slot,
@@ -53,32 +53,32 @@ impl Slots {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SlotState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Grants free slots to waiting requests.
     fn grant(&self) {
         loop {
-            let Some(Waiting { origin, turn }) = self.state().next() else { return };
+            let Some(SlotWaiter { origin, turn }) = self.state().next() else { return };
             // A cancelled request drops the slot, outside of the lock, and that grants it again.
             drop(turn.send(Slot { slots: self.clone(), origin }));
         }
     }
 }
 
-impl State {
+impl SlotState {
     fn take(&mut self, origin: &str) {
         *self.held.entry(origin.to_owned()).or_default() += 1;
     }
 
     /// Takes the next waiting request and counts its slot, if one is free.
-    fn next(&mut self) -> Option<Waiting> {
+    fn next(&mut self) -> Option<SlotWaiter> {
         self.waiting.retain(|waiting| !waiting.turn.is_closed());
         if self.held.values().sum::<usize>() >= self.all {
             return None;
         }
-        let held = |waiting: &Waiting| self.held.get(&waiting.origin).copied().unwrap_or(0);
+        let held = |waiting: &SlotWaiter| self.held.get(&waiting.origin).copied().unwrap_or(0);
         let may = self.waiting.iter().enumerate().filter(|(_, waiting)| held(waiting) < self.each);
         let (at, _) = may.min_by_key(|(at, waiting)| (held(waiting), *at))?;
         let next = self.waiting.remove(at)?;

@@ -23,7 +23,7 @@ use crate::controller::polling::PollErrors;
 use crate::model::container::label;
 use crate::model::mount::{AbsolutePath, Mount, VolumeName};
 use crate::model::name::Digest;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{ManagedRegistry, Manifest};
 use crate::record::DesiredReader;
@@ -221,7 +221,7 @@ async fn content(spec: &ManagedRegistry) -> Result<Option<String>, String> {
 
 /// Volumes at the `VOLUME` lines of its image, besides its data volume: they stay when the container is
 /// recreated.
-fn undeclared(record: &str, paths: &BTreeSet<AbsolutePath>, seen: Option<&SeenContainer>) -> Vec<Mount> {
+fn undeclared(record: &str, paths: &BTreeSet<AbsolutePath>, seen: Option<&ObservedContainer>) -> Vec<Mount> {
     let others = paths.iter().filter(|path| path.as_str() != DATA);
     let kept = others.filter_map(|path| {
         let has = seen.and_then(|seen| seen.mounts.volumes.get(path).cloned());

@@ -50,7 +50,7 @@ mod tests {
     use crate::controller::docker::{AuxiliaryImage, AuxiliaryNetwork};
     use crate::model::container::{Exit, label};
     use crate::model::name::{ContainerName, Digest};
-    use crate::model::observed::{EngineHealth, SeenContainer, SeenMounts};
+    use crate::model::observed::{EngineHealth, ObservedContainer, ObservedMounts};
     use crate::model::spec::Publish;
     use crate::model::time::Timestamp;
 
@@ -87,7 +87,7 @@ mod tests {
 
     /// A container that was created from `spec`, with a change.
     fn seen(spec: &AuxiliarySpec, change: impl FnOnce(&mut SeenAuxiliary)) -> SeenAuxiliary {
-        let container = SeenContainer {
+        let container = ObservedContainer {
             id: "c".to_owned(),
             name: "abide-front-1".to_owned(),
             image: Some(Digest::of_sha256(&[1; 32])),
@@ -100,7 +100,7 @@ mod tests {
             published: Default::default(),
             settings: Default::default(),
             attachments: Default::default(),
-            mounts: SeenMounts::default(),
+            mounts: ObservedMounts::default(),
             extra_hosts: Vec::new(),
             memory: None,
             nano_cpus: None,

@@ -7,12 +7,12 @@ use tracing::info;
 
 use super::Tools;
 use super::findings::unrecorded;
-use super::looks::Unknown;
+use super::looks::PollFailure;
 use super::paths::{self, Paths};
 use crate::controller::clock::now;
 use crate::controller::jobs::remote::remote;
 use crate::model::error::chain;
-use crate::model::look::Asked;
+use crate::model::look::QueryPeriod;
 use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
 use crate::model::spec::{Manifest, RepositorySpec, Supply};
 use crate::model::status::Reason;
@@ -55,7 +55,7 @@ impl Branches {
     pub(super) async fn ask(&self, tools: &Tools, paths: Option<&Paths>, pause: Duration) -> bool {
         let from = now();
         let heads = self.heads().await;
-        let asked = Asked { from, to: now() };
+        let asked = QueryPeriod { from, to: now() };
         let mut all_known = true;
         for (environment, branch) in &self.tracking {
             let found = match &heads {
@@ -67,12 +67,12 @@ impl Branches {
         all_known
     }
 
-    async fn heads(&self) -> Result<BTreeMap<String, CommitId>, Unknown> {
+    async fn heads(&self) -> Result<BTreeMap<String, CommitId>, PollFailure> {
         let found = match remote(&self.spec.url, self.spec.login.as_ref()) {
             Ok(remote) => remote.heads().await,
             Err(error) => Err(error),
         };
-        found.map_err(|error| Unknown {
+        found.map_err(|error| PollFailure {
             reason: reason(&error),
             message: format!("repository {}: {}", self.repository, chain(&error)),
             is_answer: false,
@@ -85,11 +85,11 @@ impl Branches {
         environment: &EnvironmentName,
         branch: &BranchName,
         heads: &BTreeMap<String, CommitId>,
-        asked: Asked,
+        asked: QueryPeriod,
         tools: &Tools,
         paths: Option<&Paths>,
-    ) -> Result<(), Unknown> {
-        let head = heads.get(branch.as_str()).ok_or_else(|| Unknown {
+    ) -> Result<(), PollFailure> {
+        let head = heads.get(branch.as_str()).ok_or_else(|| PollFailure {
             reason: Reason::BranchMissing,
             message: format!("repository {} has no branch `{branch}`", self.repository),
             is_answer: true,
@@ -114,9 +114,9 @@ impl Branches {
     }
 
     /// The result for a head that cannot be compared with the previous commit.
-    fn not_compared(&self, why: &str) -> Unknown {
+    fn not_compared(&self, why: &str) -> PollFailure {
         let message = format!("repository {}: {why}", self.repository);
-        Unknown { reason: Reason::SourceUnreachable, message, is_answer: false }
+        PollFailure { reason: Reason::SourceUnreachable, message, is_answer: false }
     }
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::looks::{Looks, News, Unknown};
+use super::looks::{PollChange, PollFailure, PollState};
 use super::schedule::next_recheck;
 use crate::controller::clock::now;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
-use crate::model::look::Asked;
+use crate::model::look::QueryPeriod;
 use crate::model::name::EnvironmentName;
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
@@ -17,21 +17,21 @@ use crate::record::{DesiredReader, RecordError, Resolver, StatusWriter};
 
 /// Records the results of polling.
 #[derive(Clone)]
-pub(in crate::controller) struct Findings {
-    pub(in crate::controller) looks: Looks,
+pub(in crate::controller) struct PollResults {
+    pub(in crate::controller) looks: PollState,
     pub(in crate::controller) desired: DesiredReader,
     pub(in crate::controller) resolver: Resolver,
     pub(in crate::controller) writer: StatusWriter,
 }
 
-impl Findings {
+impl PollResults {
     /// Records whether the head or digest of an environment is known. If not, it is asked for again after
     /// `pause`. Returns whether it is known.
     pub(super) async fn note(
         &self,
         environment: &EnvironmentName,
-        asked: Asked,
-        found: Result<(), Unknown>,
+        asked: QueryPeriod,
+        found: Result<(), PollFailure>,
         pause: Duration,
     ) -> bool {
         match &found {
@@ -41,7 +41,7 @@ impl Findings {
         found.is_ok()
     }
 
-    async fn known(&self, environment: &EnvironmentName, asked: Asked) {
+    async fn known(&self, environment: &EnvironmentName, asked: QueryPeriod) {
         let news = self.looks.answered(environment, asked);
         if news.of_trouble {
             info!(%environment, "the tracked branch or tag is reachable again");
@@ -54,8 +54,8 @@ impl Findings {
     async fn unknown(
         &self,
         environment: &EnvironmentName,
-        asked: Asked,
-        why: &Unknown,
+        asked: QueryPeriod,
+        why: &PollFailure,
         next_retry: Timestamp,
     ) {
         let news = self.looks.unknown(environment, asked, why, next_retry);
@@ -84,7 +84,7 @@ impl Findings {
         hints.filter_map(|at| next_recheck(now.since(at))).min()
     }
 
-    fn ring(&self, environment: &EnvironmentName, news: News) {
+    fn ring(&self, environment: &EnvironmentName, news: PollChange) {
         if news.of_trouble || news.is_awaited {
             self.writer.ring(environment);
         }
@@ -97,6 +97,6 @@ impl Findings {
 }
 
 /// The result for an answer that could not be recorded: unknown.
-pub(super) fn unrecorded(error: &RecordError) -> Unknown {
-    Unknown { reason: Reason::SourceUnreachable, message: chain(error), is_answer: false }
+pub(super) fn unrecorded(error: &RecordError) -> PollFailure {
+    PollFailure { reason: Reason::SourceUnreachable, message: chain(error), is_answer: false }
 }

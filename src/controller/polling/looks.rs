@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 use crate::controller::clock::now;
-use crate::model::look::{Asked, Look, SourceTrouble};
+use crate::model::look::{PollStatus, QueryPeriod, SourceTrouble};
 use crate::model::name::EnvironmentName;
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
@@ -15,23 +15,23 @@ use crate::model::time::Timestamp;
 /// The maximum number of requests that wait for a poller; beyond that, the next poll answers.
 const MOST_QUESTIONS: usize = 256;
 
-/// One [`Look`] for each environment, shared by pollers, reconciles and the API.
+/// One [`PollStatus`] for each environment, shared by pollers, reconciles and the API.
 #[derive(Clone)]
-pub(crate) struct Looks {
-    all: Arc<Mutex<BTreeMap<EnvironmentName, Noted>>>,
+pub(crate) struct PollState {
+    all: Arc<Mutex<BTreeMap<EnvironmentName, PollRecord>>>,
     questions: mpsc::Sender<EnvironmentName>,
 }
 
 #[derive(Clone, Default)]
-struct Noted {
-    look: Look,
+struct PollRecord {
+    look: PollStatus,
     /// Set while a client waits for an answer to a request from this time or later.
     awaited: Option<Timestamp>,
 }
 
 /// The effect of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct PollChange {
     /// An error began, changed or ended.
     pub(crate) of_trouble: bool,
     /// A client waited for the answer.
@@ -40,14 +40,14 @@ pub(crate) struct News {
 
 /// The reason why the head of a branch or the digest of a tag is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unknown {
+pub(crate) struct PollFailure {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     /// Whether git or the registry answered that it does not exist.
     pub(crate) is_answer: bool,
 }
 
-impl Looks {
+impl PollState {
     /// An empty state. The supervisor reads the requests.
     pub(crate) fn new() -> (Self, mpsc::Receiver<EnvironmentName>) {
         let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
@@ -55,7 +55,7 @@ impl Looks {
     }
 
     /// The known state of one environment.
-    pub(crate) fn of(&self, environment: &EnvironmentName) -> Look {
+    pub(crate) fn of(&self, environment: &EnvironmentName) -> PollStatus {
         self.all().get(environment).map(|noted| noted.look.clone()).unwrap_or_default()
     }
 
@@ -74,24 +74,24 @@ impl Looks {
     }
 
     /// Notes an answer.
-    pub(crate) fn answered(&self, environment: &EnvironmentName, asked: Asked) -> News {
+    pub(crate) fn answered(&self, environment: &EnvironmentName, asked: QueryPeriod) -> PollChange {
         let mut all = self.all();
-        let Noted { look, awaited } = all.entry(environment.clone()).or_default();
+        let PollRecord { look, awaited } = all.entry(environment.clone()).or_default();
         look.answered = Some(asked.from);
         let is_awaited = awaited.take_if(|since| asked.covers(*since)).is_some();
-        News { of_trouble: look.trouble.take().is_some(), is_awaited }
+        PollChange { of_trouble: look.trouble.take().is_some(), is_awaited }
     }
 
     /// Notes a missing or unusable answer.
     pub(crate) fn unknown(
         &self,
         environment: &EnvironmentName,
-        asked: Asked,
-        why: &Unknown,
+        asked: QueryPeriod,
+        why: &PollFailure,
         next_retry: Timestamp,
-    ) -> News {
+    ) -> PollChange {
         let mut all = self.all();
-        let Noted { look, awaited } = all.entry(environment.clone()).or_default();
+        let PollRecord { look, awaited } = all.entry(environment.clone()).or_default();
         if why.is_answer {
             look.answered = Some(asked.from);
         } else {
@@ -104,17 +104,17 @@ impl Looks {
         let message = why.message.clone();
         look.trouble = Some(SourceTrouble { reason: why.reason, message, since, next_retry });
         let is_awaited = awaited.take_if(|since| asked.covers(*since)).is_some();
-        News { of_trouble, is_awaited }
+        PollChange { of_trouble, is_awaited }
     }
 
     /// Forgets the known branch or tag of an environment, which tracks another one now.
     pub(crate) fn forget(&self, environment: &EnvironmentName) {
-        if let Some(Noted { look, .. }) = self.all().get_mut(environment) {
-            *look = Look { is_observed: look.is_observed, ..Look::default() };
+        if let Some(PollRecord { look, .. }) = self.all().get_mut(environment) {
+            *look = PollStatus { is_observed: look.is_observed, ..PollStatus::default() };
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<EnvironmentName, Noted>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<EnvironmentName, PollRecord>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,28 +123,28 @@ impl Looks {
 mod tests {
     use super::*;
 
-    fn unreachable(message: &str) -> Unknown {
-        Unknown { reason: Reason::SourceUnreachable, message: message.to_owned(), is_answer: false }
+    fn unreachable(message: &str) -> PollFailure {
+        PollFailure { reason: Reason::SourceUnreachable, message: message.to_owned(), is_answer: false }
     }
 
     #[test]
     fn the_newest_cause_counts_and_one_that_has_passed_goes_away() {
-        let (looks, _questions) = Looks::new();
+        let (looks, _questions) = PollState::new();
         let (dev, at) = (EnvironmentName::new("dev").unwrap(), Timestamp::from_millis);
         assert!(looks.unknown(&dev, at(1).into(), &unreachable("down"), at(2)).of_trouble);
         assert!(!looks.unknown(&dev, at(2).into(), &unreachable("down"), at(3)).of_trouble);
-        let denied = Unknown { reason: Reason::SourceDenied, ..unreachable("no") };
+        let denied = PollFailure { reason: Reason::SourceDenied, ..unreachable("no") };
         assert!(looks.unknown(&dev, at(3).into(), &denied, at(4)).of_trouble);
         let trouble = looks.of(&dev).trouble.unwrap();
         assert_eq!((trouble.reason, trouble.since, trouble.next_retry), (Reason::SourceDenied, at(3), at(4)));
         assert_eq!(looks.of(&dev).answered, None);
         looks.ask(&dev);
-        let before = Asked { from: at(5), to: Timestamp::from_millis(u64::MAX) };
-        assert_eq!(looks.answered(&dev, before), News { of_trouble: true, is_awaited: false });
-        let after = Asked { from: now(), ..before };
-        assert_eq!(looks.answered(&dev, after), News { of_trouble: false, is_awaited: true });
-        assert_eq!(looks.answered(&dev, after), News { of_trouble: false, is_awaited: false });
+        let before = QueryPeriod { from: at(5), to: Timestamp::from_millis(u64::MAX) };
+        assert_eq!(looks.answered(&dev, before), PollChange { of_trouble: true, is_awaited: false });
+        let after = QueryPeriod { from: now(), ..before };
+        assert_eq!(looks.answered(&dev, after), PollChange { of_trouble: false, is_awaited: true });
+        assert_eq!(looks.answered(&dev, after), PollChange { of_trouble: false, is_awaited: false });
         assert_eq!((looks.of(&dev).answered, looks.of(&dev).trouble), (Some(after.from), None));
-        assert_eq!(looks.of(&EnvironmentName::new("test").unwrap()), Look::default());
+        assert_eq!(looks.of(&EnvironmentName::new("test").unwrap()), PollStatus::default());
     }
 }

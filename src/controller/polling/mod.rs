@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::supervise::supervised;
-use super::wake::Wake;
+use super::wake::WakeQueue;
 use crate::controller::jobs::builder::Builder;
 use crate::controller::jobs::registries::Registries;
 use crate::model::name::{EnvironmentName, RepositoryName};
@@ -26,7 +26,7 @@ use crate::model::reference::RegistryHost;
 use crate::model::spec::{Manifest, Supply};
 use crate::record::DesiredReader;
 use branches::Branches;
-pub(super) use findings::Findings;
+pub(super) use findings::PollResults;
 use paths::Paths;
 use schedule::{AT_LEAST_BETWEEN, Pause};
 use tags::Tags;
@@ -39,9 +39,9 @@ pub(super) type PollErrors = Arc<Mutex<BTreeMap<String, String>>>;
 pub(super) struct Tools {
     pub(super) registries: Arc<Registries>,
     pub(super) desired: DesiredReader,
-    pub(super) wake: Wake,
+    pub(super) wake: WakeQueue,
     pub(super) errors: PollErrors,
-    pub(super) findings: Findings,
+    pub(super) findings: PollResults,
 }
 
 /// The remote that a poller asks.

@@ -8,11 +8,11 @@ use tracing::{info, warn};
 
 use super::Tools;
 use super::findings::unrecorded;
-use super::looks::Unknown;
+use super::looks::PollFailure;
 use crate::controller::clock::now;
 use crate::model::desired::Image;
 use crate::model::error::chain;
-use crate::model::look::Asked;
+use crate::model::look::QueryPeriod;
 use crate::model::name::EnvironmentName;
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, Supply};
@@ -62,7 +62,7 @@ impl Tags {
         for (environment, image) in &self.tracking {
             let from = now();
             let found = record(environment, image, from, tools).await;
-            let asked = Asked { from, to: now() };
+            let asked = QueryPeriod { from, to: now() };
             all_known &= tools.findings.note(environment, asked, found, pause).await;
         }
         all_known
@@ -98,10 +98,10 @@ async fn record(
     image: &TaggedImage,
     from: Timestamp,
     tools: &Tools,
-) -> Result<(), Unknown> {
+) -> Result<(), PollFailure> {
     let digest = tools.registries.digest(image).await.map_err(|error| unknown(&error))?;
     let named = Image { reference: Some(image.repository.to_string()), digest: Some(digest), id: None };
-    let (note, asked) = (format!("tag {image}"), Asked { from, to: now() });
+    let (note, asked) = (format!("tag {image}"), QueryPeriod { from, to: now() });
     let moved = tools.findings.resolver.advance_tag(environment, named, note, asked).await;
     if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
         info!(%environment, %generation, tag = %image, "tag updated");
@@ -133,11 +133,11 @@ async fn is_present(
 }
 
 /// The reason why a registry returned no digest for a tag.
-fn unknown(error: &RegistryError) -> Unknown {
+fn unknown(error: &RegistryError) -> PollFailure {
     let (reason, is_answer) = match error {
         RegistryError::Unavailable { .. } => (Reason::RegistryUnavailable, false),
         RegistryError::Denied { .. } => (Reason::RegistryDenied, false),
         RegistryError::NotFound { .. } => (Reason::ImageNotFound, true),
     };
-    Unknown { reason, message: error.to_string(), is_answer }
+    PollFailure { reason, message: error.to_string(), is_answer }
 }

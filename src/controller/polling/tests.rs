@@ -14,7 +14,7 @@ use crate::model::name::{BranchName, CommitId, Digest, Generation};
 use crate::model::spec::RepositorySpec;
 use crate::model::status::Reason;
 use crate::record::{Change, Handles, Push, open};
-use looks::Looks;
+use looks::PollState;
 
 /// A registry that fails for `broken`, denies access to `private`, and has one digest for everything
 /// else. Of `late` it answers an older digest [`LATE`] times first.
@@ -67,10 +67,10 @@ fn tools(handles: &Handles) -> Tools {
     Tools {
         registries: Arc::new(Registries::new(manifest)),
         desired: handles.desired.clone(),
-        wake: Wake::default(),
+        wake: WakeQueue::default(),
         errors: PollErrors::default(),
-        findings: Findings {
-            looks: Looks::new().0,
+        findings: PollResults {
+            looks: PollState::new().0,
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone(),
             writer: handles.status_writer.clone(),

@@ -13,7 +13,7 @@ use crate::model::evidence::Evidence;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::plan::gates::{Candidate, are_open, auto_objection, judge, next_change, shares};
-use crate::record::{Change, Guard, RecordError, WriteError};
+use crate::record::{Change, Precondition, RecordError, WriteError};
 
 /// The longest time between two judgements of a promotion that waits.
 const JUDGED_AGAIN: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ impl Promoter {
             at: now(),
             hold: None,
         };
-        let guard = |environment: &EnvironmentName, generation| Guard {
+        let guard = |environment: &EnvironmentName, generation| Precondition {
             environment: environment.clone(),
             generation,
         };

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{Check, Healthy, Promoter};
 use crate::controller::clock::now;
 use crate::controller::docker::{EngineError, STEP_NAME, StepEnd, StepRun};
-use crate::controller::environment::pass::Pass;
+use crate::controller::environment::pass::Reconciler;
 use crate::controller::jobs::pull::pull_declared;
 use crate::model::container::label;
 use crate::model::error::chain;
@@ -104,7 +104,7 @@ impl Promoter {
 
 /// One check.
 struct Job {
-    pass: Arc<Pass>,
+    pass: Arc<Reconciler>,
     name: EnvironmentName,
     spec: EnvironmentSpec,
     healthy: Healthy,

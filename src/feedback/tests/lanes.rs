@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::feedback::lane::{Clock, Deliver, Lane, Next, Refusal, Shown, Then};
 use crate::feedback::tally::Tally;
-use crate::model::desired::{GoBack, Image, Origin, Outcome};
+use crate::model::desired::{Image, Origin, Outcome, RollbackRequest};
 use crate::model::memory::Memory;
 use crate::model::name::{ChannelName, CommitId, Digest, EnvironmentName, Generation, RepositoryName};
 use crate::model::outbox::commit::{CommitState, Phase};
@@ -314,7 +314,7 @@ impl World {
         let entry = self.handles().desired.get(&environment).unwrap().entry;
         let resolver = self.handles().resolver.clone();
         resolver.resolve_image(&environment, entry.generation, image(entry.generation.0)).await.unwrap();
-        let back = GoBack {
+        let back = RollbackRequest {
             from: entry.generation,
             image: image(0),
             revision: Some(commit(0)),

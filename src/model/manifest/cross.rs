@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::environment::Draft;
+use super::environment::PartialEnvironment;
 use super::keys::nearest;
 use super::places::{Place, Places};
 use super::problem::Problem;
@@ -19,9 +19,9 @@ use crate::model::spec::{
 
 /// The declarations of all files, complete or not.
 #[derive(Debug, Default)]
-pub(super) struct Declared {
+pub(super) struct Declarations {
     repositories: BTreeMap<RepositoryName, Option<RepositorySpec>>,
-    environments: BTreeMap<EnvironmentName, Draft>,
+    environments: BTreeMap<EnvironmentName, PartialEnvironment>,
     docker: Docker,
     registry: Option<ManagedRegistry>,
     page: Option<PublicUrl>,
@@ -60,14 +60,14 @@ impl Default for Docker {
 /// The default limit of the build cache in bytes: enough for some dozens of builds of a large application.
 const DEFAULT_BUILD_CACHE: u64 = 20 << 30;
 
-impl Declared {
+impl Declarations {
     pub(super) fn add_repository(&mut self, field: &Field<'_>, spec: Option<RepositorySpec>) {
         if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
             self.repositories.insert(name, spec);
         }
     }
 
-    pub(super) fn add_environment(&mut self, field: &Field<'_>, draft: Draft) {
+    pub(super) fn add_environment(&mut self, field: &Field<'_>, draft: PartialEnvironment) {
         if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
             self.environments.insert(name, draft);
         }
@@ -122,7 +122,7 @@ impl Declared {
     }
 
     /// The readable part of an environment.
-    pub(super) fn environment(&self, name: &EnvironmentName) -> Option<&Draft> {
+    pub(super) fn environment(&self, name: &EnvironmentName) -> Option<&PartialEnvironment> {
         self.environments.get(name)
     }
 
@@ -153,7 +153,7 @@ impl Declared {
 }
 
 /// Returns every problem between the parts of a manifest.
-pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
+pub(super) fn problems(declared: &Declarations, places: &Places) -> Vec<Problem> {
     let mut found = declared.duplicates.clone();
     let all = in_written_order(declared, places);
     for on_one_host in by_host(&all) {
@@ -174,11 +174,11 @@ pub(super) fn problems(declared: &Declared, places: &Places) -> Vec<Problem> {
 }
 
 /// The readable part of an environment, with its name.
-pub(super) type Named<'d> = (&'d EnvironmentName, &'d Draft);
+pub(super) type Named<'d> = (&'d EnvironmentName, &'d PartialEnvironment);
 
 /// All environments in the order in which they are written. If two conflict, the problem is reported for the
 /// later one.
-fn in_written_order<'d>(declared: &'d Declared, places: &Places) -> Vec<Named<'d>> {
+fn in_written_order<'d>(declared: &'d Declarations, places: &Places) -> Vec<Named<'d>> {
     let mut all: Vec<Named<'d>> = declared.environments.iter().collect();
     all.sort_by_key(|(name, _)| places.find(&format!("environment.{name}")).cloned());
     all
@@ -254,7 +254,7 @@ fn images_made_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
 }
 
 /// Names, ports and volumes that the managed registry and an environment both claim.
-fn taken_from_the_registry(declared: &Declared, places: &Places) -> Vec<Problem> {
+fn taken_from_the_registry(declared: &Declarations, places: &Places) -> Vec<Problem> {
     let Some(registry) = &declared.registry else { return Vec::new() };
     let mut found = Vec::new();
     for (name, draft) in &declared.environments {
@@ -314,7 +314,7 @@ fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
 }
 
 /// Promotions that form a cycle, each cycle once.
-fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
+fn cycles(declared: &Declarations, places: &Places) -> Vec<Problem> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for name in declared.environments.keys() {
@@ -333,7 +333,7 @@ fn cycles(declared: &Declared, places: &Places) -> Vec<Problem> {
 
 /// The chain of promotions that leads to `name`, back to an environment in `seen` or one without promotion.
 fn walk_back<'d>(
-    declared: &'d Declared,
+    declared: &'d Declarations,
     name: &'d EnvironmentName,
     seen: &mut BTreeSet<&'d EnvironmentName>,
 ) -> Vec<&'d EnvironmentName> {
@@ -347,7 +347,7 @@ fn walk_back<'d>(
 }
 
 /// The environment that `name` is promoted from.
-fn came_from<'d>(declared: &'d Declared, name: &EnvironmentName) -> Option<&'d EnvironmentName> {
+fn came_from<'d>(declared: &'d Declarations, name: &EnvironmentName) -> Option<&'d EnvironmentName> {
     match &declared.environments.get(name)?.supply {
         Some(Supply::Promotion { from }) => Some(from),
         _ => None,
@@ -363,7 +363,7 @@ fn cycle_message(cycle: &[&EnvironmentName]) -> String {
 }
 
 /// Repositories and environments that are referenced but not declared.
-fn lost_references(declared: &Declared, places: &Places) -> Vec<Problem> {
+fn lost_references(declared: &Declarations, places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, draft) in &declared.environments {
         match &draft.supply {
@@ -396,7 +396,7 @@ fn lost<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone
 }
 
 /// Channels that select an environment that is not declared.
-fn lost_environments_of_channels(declared: &Declared, places: &Places) -> Vec<Problem> {
+fn lost_environments_of_channels(declared: &Declarations, places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, spec) in &declared.channels {
         let chosen = spec.iter().filter_map(|spec| spec.environments.as_ref()).flatten();

@@ -22,7 +22,7 @@ const DEFAULT_INIT: bool = true;
 
 /// The readable part of an environment: enough to compare it with the others, even if it is incomplete.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct PartialEnvironment {
     pub(super) container: Option<ContainerName>,
     pub(super) publish: Option<Publish>,
     /// Further published ports.
@@ -38,7 +38,7 @@ pub(super) struct Draft {
     pub(super) spec: Option<EnvironmentSpec>,
 }
 
-impl Draft {
+impl PartialEnvironment {
     /// All published ports of the container.
     pub(super) fn all_ports(&self) -> impl Iterator<Item = PortMapping> {
         // The port of the program makes no difference to the host.
@@ -47,8 +47,8 @@ impl Draft {
     }
 }
 
-pub(super) fn read(field: &Field<'_>) -> Draft {
-    let Some(table) = field.table(&keys::ENVIRONMENT) else { return Draft::default() };
+pub(super) fn read(field: &Field<'_>) -> PartialEnvironment {
+    let Some(table) = field.table(&keys::ENVIRONMENT) else { return PartialEnvironment::default() };
     let container = table.required("container").and_then(|field| field.name());
     let port = table.get("port").map(|field| field.port());
     if port.is_none() {
@@ -56,7 +56,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
     }
     let port = port.flatten();
     let ports = options::ports(&table);
-    let mut draft = Draft {
+    let mut draft = PartialEnvironment {
         container,
         publish: read_publish(&table, port, &ports),
         ports,
@@ -71,7 +71,7 @@ pub(super) fn read(field: &Field<'_>) -> Draft {
     draft
 }
 
-fn read_spec(table: &Table<'_>, draft: &Draft, port: Option<u16>) -> Option<EnvironmentSpec> {
+fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -> Option<EnvironmentSpec> {
     let command = table.get("command").map(|field| read_command(&field)).filter(|words| !words.is_empty());
     let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
     let extra_hosts = read_extra_hosts(table);

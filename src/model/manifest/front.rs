@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::cross::{Declared, Named, port_path};
-use super::environment::Draft;
+use super::cross::{Declarations, Named, port_path};
+use super::environment::PartialEnvironment;
 use super::places::Places;
 use super::problem::Problem;
 use super::table::{Field, Table};
@@ -107,7 +107,7 @@ fn read_https(table: &Table<'_>, has_more: bool) -> Option<Option<HttpsSpec>> {
 const HOST_FILE: &str = "an absolute path of this host";
 
 /// Returns the problems between the proxy and the environments of one host.
-pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+pub(super) fn problems(declared: &Declarations, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
     found.extend(ports_wanted_by_two_versions(declared, all, places));
     // An agent's own policy has the front of its host.
@@ -177,12 +177,13 @@ fn has_certificate(front: &FrontSpec, host: &SiteName) -> bool {
 }
 
 /// Host ports of environments that update start-first without a proxy: two versions cannot share a host port.
-fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn ports_wanted_by_two_versions(declared: &Declarations, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let has_front =
         |host: &Option<AgentName>| host.is_none() && (declared.front.is_some() || declared.incomplete);
     // An agent refuses host names unless its host has a front.
-    let has_front =
-        |draft: &Draft| has_front(&draft.host) || draft.host.is_some() && !draft.hostnames.is_empty();
+    let has_front = |draft: &PartialEnvironment| {
+        has_front(&draft.host) || draft.host.is_some() && !draft.hostnames.is_empty()
+    };
     let both = all.iter().filter(|(_, draft)| {
         let update = draft.spec.as_ref().and_then(|spec| spec.update);
         let needs_front = draft.publish.is_some() && !has_front(draft);
@@ -201,7 +202,7 @@ fn ports_wanted_by_two_versions(declared: &Declared, all: &[Named<'_>], places: 
 }
 
 /// Whether a container publishes a certain host port itself, with or without a proxy.
-fn has_fixed_port(draft: &Draft) -> bool {
+fn has_fixed_port(draft: &PartialEnvironment) -> bool {
     draft.ports.iter().any(|port| port.publish().is_some())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 
-use super::cross::{Declared, Named};
+use super::cross::{Declarations, Named};
 use super::places::Places;
 use super::problem::Problem;
 use super::table::{Field, Table};
@@ -283,7 +283,7 @@ fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
 // --- across environments --------------------------------------------------------------------------
 
 /// Returns every problem between the gates of an environment and its source.
-pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+pub(super) fn problems(declared: &Declarations, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, draft) in all {
         let Some(Supply::Promotion { from }) = &draft.supply else { continue };
@@ -295,9 +295,9 @@ pub(super) fn problems(declared: &Declared, all: &[Named<'_>], places: &Places) 
 
 fn against(
     name: &EnvironmentName,
-    draft: &environment::Draft,
+    draft: &environment::PartialEnvironment,
     from: &EnvironmentName,
-    source: &environment::Draft,
+    source: &environment::PartialEnvironment,
     places: &Places,
 ) -> Vec<Problem> {
     let mut found = Vec::new();

@@ -29,7 +29,7 @@ mod url;
 
 use toml::de::{DeTable, DeValue};
 
-use self::cross::{Declared, Docker};
+use self::cross::{Declarations, Docker};
 pub use self::keys::{Key, NOT_YET, SECTIONS, Section, Shape};
 pub use self::places::{Place, Places};
 pub use self::problem::{Problem, Problems};
@@ -49,7 +49,7 @@ pub struct SourceFile {
 
 /// A manifest, and the file and line of each of its parts.
 #[derive(Clone, Debug)]
-pub struct Parsed {
+pub struct ParsedManifest {
     /// The declarations.
     pub manifest: Manifest,
     /// The places of its parts, for problems that only show later, such as an unreadable secret.
@@ -69,8 +69,8 @@ pub fn parse(files: &[SourceFile]) -> Result<Manifest, Problems> {
 ///
 /// # Errors
 /// Returns all [`Problems`], ordered by file and line.
-pub fn parse_with_places(files: &[SourceFile], folder: Option<&str>) -> Result<Parsed, Problems> {
-    let mut declared = Declared::default();
+pub fn parse_with_places(files: &[SourceFile], folder: Option<&str>) -> Result<ParsedManifest, Problems> {
+    let mut declared = Declarations::default();
     let mut problems = Vec::new();
     let mut places = Places::default();
     for file in files {
@@ -92,7 +92,7 @@ pub fn parse_with_places(files: &[SourceFile], folder: Option<&str>) -> Result<P
         ));
     }
     if problems.is_empty() {
-        Ok(Parsed { manifest: declared.into_manifest(), places })
+        Ok(ParsedManifest { manifest: declared.into_manifest(), places })
     } else {
         Err(Problems::new(problems))
     }
@@ -118,7 +118,7 @@ pub fn parse_front(file: &SourceFile) -> Result<Option<FrontSpec>, Problems> {
 
 /// Reads one file. If its TOML is broken, this reports only that: guesses about the rest would report false
 /// problems.
-fn read_file(source: &Source<'_>, declared: &mut Declared) {
+fn read_file(source: &Source<'_>, declared: &mut Declarations) {
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in &errors {
         let offset = error.span().map(|span| span.start);
@@ -146,7 +146,7 @@ fn not_toml(text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> 
     }
 }
 
-fn read_root(root: &Table<'_>, declared: &mut Declared) {
+fn read_root(root: &Table<'_>, declared: &mut Declarations) {
     for field in root.named_tables("repository") {
         let spec = repository::read(&field);
         declared.add_repository(&field, spec);

@@ -3,21 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use super::Pass;
+use super::RolloutContext;
 use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Half, PlannedStep, Step, Target, Verdict};
+use crate::plan::{PartialPlan, PlannedStatus, PlannedStep, Step, Target};
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     /// Creates the missing ones of `paths` that may be created, before anything else.
     pub(super) fn folders_first<'p>(
         &self,
-        half: Half,
+        half: PartialPlan,
         paths: impl Iterator<Item = &'p AbsolutePath>,
-    ) -> Result<Half, Verdict> {
+    ) -> Result<PartialPlan, PlannedStatus> {
         let paths: BTreeSet<&AbsolutePath> = paths.collect();
         if let Some(why) = paths.iter().find_map(|path| self.observed.refused_sources.get(*path)) {
-            return Err(Verdict::new(Condition::Blocked, Reason::PolicyRefused, why.clone()));
+            return Err(PlannedStatus::new(Condition::Blocked, Reason::PolicyRefused, why.clone()));
         }
         let mut missing = paths;
         missing.retain(|path| self.observed.missing_sources.contains(*path));
@@ -37,18 +37,18 @@ impl Pass<'_> {
 
     /// The same steps, with the folders that they need created first. If a container to be started lacks a
     /// folder, no step is taken, so that the container that would be stopped for it keeps running.
-    pub(super) fn only_with_folders(&self, half: Half) -> Half {
+    pub(super) fn only_with_folders(&self, half: PartialPlan) -> PartialPlan {
         let paths: Vec<&AbsolutePath> = half.steps.iter().flat_map(|step| self.mounted_by(step)).collect();
         let has_step = |path: &AbsolutePath| {
             half.steps.iter().any(|planned| planned.step == Step::CreateFolder { path: path.clone() })
         };
         let paths: Vec<_> = paths.into_iter().filter(|path| !has_step(path)).cloned().collect();
-        match self.folders_first(Half::default(), paths.iter()) {
+        match self.folders_first(PartialPlan::default(), paths.iter()) {
             Ok(mut first) => {
                 first.steps.extend(half.steps);
-                Half { steps: first.steps, ..half }
+                PartialPlan { steps: first.steps, ..half }
             }
-            Err(blocked) => Half { steps: Vec::new(), verdict: Some(blocked), outcome: None, ..half },
+            Err(blocked) => PartialPlan { steps: Vec::new(), verdict: Some(blocked), outcome: None, ..half },
         }
     }
 
@@ -66,10 +66,10 @@ impl Pass<'_> {
 }
 
 /// The status if the engine does not find a path to be mounted.
-pub(in crate::plan) fn source_missing(path: &AbsolutePath) -> Verdict {
+pub(in crate::plan) fn source_missing(path: &AbsolutePath) -> PlannedStatus {
     let message = format!(
         "the folder {path} to mount does not exist: create it, mount its file system, or set `create = \
         true` for a new, empty folder"
     );
-    Verdict::new(Condition::Blocked, Reason::BindSourceMissing, message)
+    PlannedStatus::new(Condition::Blocked, Reason::BindSourceMissing, message)
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::Pass;
+use super::RolloutContext;
 use super::output::without_secrets;
 use crate::model::memory::Memory;
-use crate::model::observed::{Readiness, SeenContainer};
+use crate::model::observed::{ObservedContainer, Readiness};
 use crate::model::spec::Probe;
 use crate::model::time::Timestamp;
 use crate::plan::target;
@@ -27,8 +27,8 @@ pub(super) enum Health {
     Lost(String),
 }
 
-impl Pass<'_> {
-    pub(super) fn health(&self, container: &SeenContainer, memory: &Memory) -> Health {
+impl RolloutContext<'_> {
+    pub(super) fn health(&self, container: &ObservedContainer, memory: &Memory) -> Health {
         match self.intent.health.probe {
             Probe::None => return Health::Ready,
             Probe::Running => return self.has_run_for(self.intent.health.healthy_for, container),
@@ -42,7 +42,7 @@ impl Pass<'_> {
     }
 
     /// The prober's observations of a running container.
-    pub(super) fn readiness(&self, container: &SeenContainer) -> Readiness {
+    pub(super) fn readiness(&self, container: &ObservedContainer) -> Readiness {
         self.observed.probes.get(&container.id).cloned().unwrap_or_default()
     }
 
@@ -53,18 +53,18 @@ impl Pass<'_> {
 
     /// Returns why the readiness of a container is unknown after its deadline. Without a failed probe, the
     /// container is not judged.
-    pub(super) fn untold(&self, container: &SeenContainer, seen: &Readiness) -> Option<String> {
+    pub(super) fn untold(&self, container: &ObservedContainer, seen: &Readiness) -> Option<String> {
         let why = seen.unknown.as_deref().filter(|_| seen.answering_since.is_none())?;
         (self.now >= self.deadline(container, seen)).then(|| self.presentable(why))
     }
 
-    fn has_run_for(&self, time: Duration, container: &SeenContainer) -> Health {
+    fn has_run_for(&self, time: Duration, container: &ObservedContainer) -> Health {
         let ripe = started(container).after(time);
         if self.now >= ripe { Health::Ready } else { Health::Awaited { until: ripe } }
     }
 
     /// The readiness deadline: never before the image's own `HEALTHCHECK` can have decided.
-    fn deadline(&self, container: &SeenContainer, seen: &Readiness) -> Timestamp {
+    fn deadline(&self, container: &ObservedContainer, seen: &Readiness) -> Timestamp {
         started(container).after(self.patience(seen))
     }
 
@@ -74,7 +74,7 @@ impl Pass<'_> {
 
     /// A ready container stays ready until probes fail. Missing probe results, as just after a start of the
     /// daemon, do not change that.
-    fn proven(&self, container: &SeenContainer, seen: &Readiness, ready_at: Timestamp) -> Health {
+    fn proven(&self, container: &ObservedContainer, seen: &Readiness, ready_at: Timestamp) -> Health {
         let since_its_start = started(container) <= ready_at;
         match (since_its_start, seen.misses >= MISSES) {
             (true, true) => {
@@ -89,13 +89,13 @@ impl Pass<'_> {
         }
     }
 
-    fn unproven(&self, container: &SeenContainer, seen: &Readiness) -> Health {
+    fn unproven(&self, container: &ObservedContainer, seen: &Readiness) -> Health {
         let Some(since) = seen.answering_since else { return self.until_the_deadline(container, seen) };
         let ripe = since.after(self.intent.health.healthy_for);
         if self.now >= ripe { Health::Ready } else { Health::Awaited { until: ripe } }
     }
 
-    fn until_the_deadline(&self, container: &SeenContainer, seen: &Readiness) -> Health {
+    fn until_the_deadline(&self, container: &ObservedContainer, seen: &Readiness) -> Health {
         let health = &self.intent.health;
         let deadline = self.deadline(container, seen);
         if self.now < deadline {
@@ -119,6 +119,6 @@ impl Pass<'_> {
     }
 }
 
-fn started(container: &SeenContainer) -> Timestamp {
+fn started(container: &ObservedContainer) -> Timestamp {
     container.started_at.unwrap_or(container.created_at)
 }

@@ -1,14 +1,14 @@
 //! Network namespaces: which sandbox a container joins, and which sandboxes need repair or removal.
 
-use super::Pass;
+use super::RolloutContext;
 use super::leave::is_removed;
 use super::parts::{merge, remove, stop_running};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::holder::HolderSpec;
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
-use crate::model::observed::{ContainerState, HolderState, SeenContainer};
-use crate::plan::{Half, Step, Target, difference};
+use crate::model::observed::{ContainerState, ObservedContainer, SandboxState};
+use crate::plan::{PartialPlan, Step, Target, difference};
 
 /// The network namespace of a container that is about to be created.
 pub(super) struct Namespace {
@@ -25,7 +25,7 @@ impl Namespace {
     }
 
     /// Starts the sandbox if it does not run. If it cannot be started, the `refused` options are refused.
-    pub(super) fn start(&self, half: Half, refused: Option<String>) -> Half {
+    pub(super) fn start(&self, half: PartialPlan, refused: Option<String>) -> PartialPlan {
         match self.joins.clone().filter(|_| self.is_down) {
             Some(holder) => half.then(
                 Step::StartHolder { holder, replacement: refused },
@@ -36,22 +36,27 @@ impl Namespace {
     }
 }
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     /// Whether new containers join a sandbox.
     fn has_holders(&self, memory: &Memory) -> bool {
         self.intent.holder && memory.no_holder.is_none()
     }
 
     /// Whether a container cannot run in its namespace, because sandboxes do not work here.
-    pub(super) fn is_stranded(&self, container: &SeenContainer, memory: &Memory) -> bool {
-        let holds = |state| matches!(state, HolderState::Holds | HolderState::Anew | HolderState::Paused);
+    pub(super) fn is_stranded(&self, container: &ObservedContainer, memory: &Memory) -> bool {
+        let holds = |state| matches!(state, SandboxState::Holds | SandboxState::Anew | SandboxState::Paused);
         let joined = container.joined.as_ref();
         !self.has_holders(memory) && joined.is_some_and(|joined| !holds(joined.state))
     }
 
     /// The namespace of a container of `spec`, created if it cannot join an existing one. A container beside
     /// a serving one needs its own: both listen on the same port.
-    pub(super) fn namespace(&self, spec: &ContainerSpec, half: Half, memory: &Memory) -> (Half, Namespace) {
+    pub(super) fn namespace(
+        &self,
+        spec: &ContainerSpec,
+        half: PartialPlan,
+        memory: &Memory,
+    ) -> (PartialPlan, Namespace) {
         if !self.has_holders(memory) {
             return (half, Namespace { joins: None, is_down: false });
         }
@@ -73,9 +78,9 @@ impl Pass<'_> {
 
     /// The sandbox that a new container can join. Of several, a running one. Its label alone is no proof: a
     /// user may have created it again with other options.
-    fn fitting(&self, wanted: &HolderSpec) -> Option<&SeenContainer> {
+    fn fitting(&self, wanted: &HolderSpec) -> Option<&ObservedContainer> {
         let fingerprint = wanted.fingerprint();
-        let fits = |holder: &&SeenContainer| {
+        let fits = |holder: &&ObservedContainer| {
             holder.labels.get(label::SPEC) == Some(&fingerprint)
                 && difference::is_sandbox(wanted, holder)
                 && !matches!(holder.state, ContainerState::Dead | ContainerState::InTransit)
@@ -86,8 +91,8 @@ impl Pass<'_> {
     }
 
     /// Whether the namespace of this sandbox belongs to a container that keeps serving beside a new one.
-    fn is_taken(&self, holder: &SeenContainer) -> bool {
-        let is_inside = |container: &&SeenContainer| is_joined_to(container, &holder.id);
+    fn is_taken(&self, holder: &ObservedContainer) -> bool {
+        let is_inside = |container: &&ObservedContainer| is_joined_to(container, &holder.id);
         self.is_draining(holder) || (self.is_start_first() && self.containers.iter().any(is_inside))
     }
 
@@ -96,16 +101,16 @@ impl Pass<'_> {
     }
 
     /// Stops the sandboxes that may occupy the port of the one in `namespace`.
-    pub(super) fn free_ports_for(&self, namespace: &Namespace, half: Half) -> Half {
+    pub(super) fn free_ports_for(&self, namespace: &Namespace, half: PartialPlan) -> PartialPlan {
         self.stop_holders(half, |holder| !namespace.is(&holder.id))
     }
 
     /// Stops the sandboxes that may occupy the port of the one of `container`.
-    pub(super) fn free_ports_of(&self, container: &SeenContainer, half: Half) -> Half {
+    pub(super) fn free_ports_of(&self, container: &ObservedContainer, half: PartialPlan) -> PartialPlan {
         self.stop_holders(half, |holder| !is_joined_to(container, &holder.id))
     }
 
-    fn stop_holders(&self, half: Half, is_other: impl Fn(&SeenContainer) -> bool) -> Half {
+    fn stop_holders(&self, half: PartialPlan, is_other: impl Fn(&ObservedContainer) -> bool) -> PartialPlan {
         if self.is_start_first() {
             return half;
         }
@@ -114,23 +119,32 @@ impl Pass<'_> {
     }
 
     /// Removes the sandboxes that are empty after the steps of `half`.
-    pub(super) fn remove_empty_holders(&self, half: Half) -> Half {
+    pub(super) fn remove_empty_holders(&self, half: PartialPlan) -> PartialPlan {
         self.remove_holders(half, |_| false)
     }
 
     /// Removes the remaining sandboxes before the first container is created, except for the one it joins.
-    pub(super) fn remove_unfit_holders(&self, half: Half, spec: &ContainerSpec, memory: &Memory) -> Half {
+    pub(super) fn remove_unfit_holders(
+        &self,
+        half: PartialPlan,
+        spec: &ContainerSpec,
+        memory: &Memory,
+    ) -> PartialPlan {
         let fit = self.fitting(&HolderSpec::of(&spec.options)).filter(|_| self.has_holders(memory));
         self.remove_holders(half, |holder| fit.is_some_and(|fit| fit.id == holder.id))
     }
 
     /// Removes the sandboxes that are not needed, and that have no container that stays or drains.
-    fn remove_holders(&self, half: Half, is_needed: impl Fn(&SeenContainer) -> bool) -> Half {
-        let is_inside = |half: &Half, holder: &SeenContainer| {
+    fn remove_holders(
+        &self,
+        half: PartialPlan,
+        is_needed: impl Fn(&ObservedContainer) -> bool,
+    ) -> PartialPlan {
+        let is_inside = |half: &PartialPlan, holder: &ObservedContainer| {
             let mut containers = self.containers.iter();
             containers.any(|seen| is_joined_to(seen, &holder.id) && !is_removed(half, seen))
         };
-        let is_left = |half: &Half, holder: &SeenContainer| {
+        let is_left = |half: &PartialPlan, holder: &ObservedContainer| {
             !is_needed(holder) && !self.is_draining(holder) && !is_inside(half, holder)
         };
         self.holders.iter().fold(half, |half, holder| {
@@ -139,23 +153,23 @@ impl Pass<'_> {
     }
 
     /// Whether a replaced container still answers its last requests in the namespace of this sandbox.
-    fn is_draining(&self, holder: &SeenContainer) -> bool {
+    fn is_draining(&self, holder: &ObservedContainer) -> bool {
         self.draining.iter().any(|container| is_joined_to(container, &holder.id))
     }
 
     /// Brings a running container back into the current namespace of its sandbox; `None` if it is already
     /// there.
-    pub(super) fn rejoin(&self, container: &SeenContainer) -> Option<Half> {
+    pub(super) fn rejoin(&self, container: &ObservedContainer) -> Option<PartialPlan> {
         let joined = container.joined.as_ref()?;
-        let mut half = Half::default();
+        let mut half = PartialPlan::default();
         let restart = Step::Restart { id: container.id.clone() };
         match joined.state {
-            HolderState::Holds | HolderState::Gone => return None,
-            HolderState::Paused => {
+            SandboxState::Holds | SandboxState::Gone => return None,
+            SandboxState::Paused => {
                 half.differences.push("its sandbox is paused".to_owned());
                 half = half.then(Step::Unpause { id: joined.holder.clone() }, "it was paused");
             }
-            HolderState::Down => {
+            SandboxState::Down => {
                 half.differences.push("its sandbox is not running".to_owned());
                 half = merge(half, self.connect(container));
                 half = wake_holder(half, container).then(
@@ -164,7 +178,7 @@ impl Pass<'_> {
                     stopped",
                 );
             }
-            HolderState::Anew => {
+            SandboxState::Anew => {
                 half.differences.push("it is not in the network of its sandbox".to_owned());
                 half = half.then(restart, "it lost its network when its sandbox stopped");
             }
@@ -173,29 +187,29 @@ impl Pass<'_> {
     }
 }
 
-fn is_joined_to(container: &SeenContainer, holder: &str) -> bool {
+fn is_joined_to(container: &ObservedContainer, holder: &str) -> bool {
     container.joined.as_ref().is_some_and(|joined| joined.holder == holder)
 }
 
 /// The ID of the container that connects `container` to the network; `None` if it was removed.
-pub(super) fn connectable(container: &SeenContainer) -> Option<&str> {
+pub(super) fn connectable(container: &ObservedContainer) -> Option<&str> {
     match &container.joined {
         None => Some(&container.id),
-        Some(joined) if joined.state == HolderState::Gone => None,
+        Some(joined) if joined.state == SandboxState::Gone => None,
         Some(joined) => Some(&joined.holder),
     }
 }
 
 /// Starts the sandbox of a container before the container itself is started.
-pub(super) fn wake_holder(half: Half, container: &SeenContainer) -> Half {
+pub(super) fn wake_holder(half: PartialPlan, container: &ObservedContainer) -> PartialPlan {
     let Some(joined) = &container.joined else { return half };
     let id = joined.holder.clone();
     match joined.state {
-        HolderState::Down => {
+        SandboxState::Down => {
             let start = Step::StartHolder { holder: Target::Seen(id), replacement: None };
             half.then(start, "it holds the network address of the container")
         }
-        HolderState::Paused => half.then(Step::Unpause { id }, "it was paused"),
-        HolderState::Holds | HolderState::Anew | HolderState::Gone => half,
+        SandboxState::Paused => half.then(Step::Unpause { id }, "it was paused"),
+        SandboxState::Holds | SandboxState::Anew | SandboxState::Gone => half,
     }
 }

@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use super::Pass;
+use super::RolloutContext;
 use super::parts::merge;
 use crate::model::cause::EndedBy;
 use crate::model::container::{ContainerSpec, Exit};
 use crate::model::memory::{Interrupted, Memory, Refused};
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::restart::{backoff, how};
-use crate::plan::{Half, TRANSIT, generation_words};
+use crate::plan::{PartialPlan, TRANSIT, generation_words};
 
 /// The number of signals of unknown origin in a row after which the program itself is held responsible.
 const SIGNALS: u32 = 3;
 /// The tolerated difference between the clocks of the engine and of abide.
 const CLOCKS: Duration = Duration::from_secs(5);
 
-impl<'a> Pass<'a> {
+impl<'a> RolloutContext<'a> {
     /// The external cause of a container's end; `None`: its own program.
-    pub(super) fn ended_by(&self, container: &SeenContainer) -> Option<EndedBy> {
+    pub(super) fn ended_by(&self, container: &ObservedContainer) -> Option<EndedBy> {
         let stopped = self.stopped.get(&container.id);
         let is_by_abide = |exit: &Exit| stopped.is_some_and(|at| exit.at.after(CLOCKS) >= *at);
         match &container.state {
@@ -34,15 +34,15 @@ impl<'a> Pass<'a> {
     pub(super) fn interrupted(
         &self,
         spec: &ContainerSpec,
-        new: &SeenContainer,
-        others: &[&'a SeenContainer],
+        new: &ObservedContainer,
+        others: &[&'a ObservedContainer],
         (exit, by): (&Exit, EndedBy),
         mut memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         let how = how(exit, Some(by));
         if by == EndedBy::Untold {
             let message = format!("{} {how}; checking the cause with the engine", self.choice.words());
-            let half = Half::say(Condition::Progressing, Reason::AwaitingHealth, message);
+            let half = PartialPlan::say(Condition::Progressing, Reason::AwaitingHealth, message);
             return (half.look_again_at(self.now.after(TRANSIT)), memory);
         }
         let count = count(&mut memory, &spec.fingerprint(), exit.at);
@@ -62,13 +62,19 @@ impl<'a> Pass<'a> {
             return self.step_aside(spec, &how, due, memory);
         }
         let message = format!("{} {how}, {count} times in a row", self.choice.words());
-        let half = Half::say(Condition::Degraded, Reason::Interrupted, message).look_again_at(due);
+        let half = PartialPlan::say(Condition::Degraded, Reason::Interrupted, message).look_again_at(due);
         let healed = self.heal_beside(others, &mut memory);
         (merge(half, healed), memory)
     }
 
     /// Returns to the previous container until the replacement is tried again.
-    fn step_aside(&self, spec: &ContainerSpec, how: &str, due: Timestamp, memory: Memory) -> (Half, Memory) {
+    fn step_aside(
+        &self,
+        spec: &ContainerSpec,
+        how: &str,
+        due: Timestamp,
+        memory: Memory,
+    ) -> (PartialPlan, Memory) {
         let who = generation_words(spec.generation, spec.revision.as_ref());
         let refused = Refused {
             fingerprint: spec.fingerprint(),

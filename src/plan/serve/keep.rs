@@ -1,18 +1,18 @@
 //! Nothing better can be made: keep a container as it is.
 
-use super::Pass;
+use super::RolloutContext;
 use super::health::Health;
 use super::parts::{merge, start_seen};
 use crate::model::memory::Memory;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::plan::target::{self, KeepReason};
-use crate::plan::{Half, Verdict};
+use crate::plan::{PartialPlan, PlannedStatus};
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     /// Keeps the container `id`. Its replacement is removed if it failed, or if it occupies the port that
     /// this container needs to start.
-    pub(super) fn keep(&self, id: &str, why: &KeepReason, mut memory: Memory) -> (Half, Memory) {
+    pub(super) fn keep(&self, id: &str, why: &KeepReason, mut memory: Memory) -> (PartialPlan, Memory) {
         let (kept, mut others): (Vec<_>, Vec<_>) =
             self.containers.iter().copied().partition(|container| container.id == id);
         let Some(kept) = kept.first().copied() else { return (self.nothing(), memory) };
@@ -31,7 +31,7 @@ impl Pass<'_> {
         // It was stopped for its replacement only if both cannot run at once.
         let is_alone = others.is_empty() || self.is_start_first();
         let back = "its replacement failed or cannot be created now";
-        let half = self.hand_over(Half::default(), &others, back);
+        let half = self.hand_over(PartialPlan::default(), &others, back);
         let half = if is_down { self.free_ports_of(kept, half) } else { half };
         let half = merge(half, self.connect(kept));
         let half = merge(half, self.kept_running(kept, is_alone, &mut memory));
@@ -45,35 +45,45 @@ impl Pass<'_> {
         (self.said_of_kept(kept, why, half, &memory), memory)
     }
 
-    fn kept_running(&self, kept: &SeenContainer, alone: bool, memory: &mut Memory) -> Half {
+    fn kept_running(&self, kept: &ObservedContainer, alone: bool, memory: &mut Memory) -> PartialPlan {
         match &kept.state {
-            ContainerState::Exited(_) | ContainerState::Created if !kept.has_namespace() => Half::default(),
-            ContainerState::Paused => self.unpause(Half::default(), kept),
+            ContainerState::Exited(_) | ContainerState::Created if !kept.has_namespace() => {
+                PartialPlan::default()
+            }
+            ContainerState::Paused => self.unpause(PartialPlan::default(), kept),
             ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
             // A stop for its replacement does not count as a crash.
             ContainerState::Exited(_) | ContainerState::Created => {
-                start_seen(Half::default(), kept, "it keeps serving")
+                start_seen(PartialPlan::default(), kept, "it keeps serving")
             }
             ContainerState::Running if alone => match self.health(kept, memory) {
                 Health::Lost(why) => self.unwell(kept, &why, memory),
-                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => Half::default(),
+                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => PartialPlan::default(),
             },
-            ContainerState::Running | ContainerState::InTransit | ContainerState::Dead => Half::default(),
+            ContainerState::Running | ContainerState::InTransit | ContainerState::Dead => {
+                PartialPlan::default()
+            }
         }
     }
 
-    fn said_of_kept(&self, kept: &SeenContainer, why: &KeepReason, mut half: Half, memory: &Memory) -> Half {
+    fn said_of_kept(
+        &self,
+        kept: &ObservedContainer,
+        why: &KeepReason,
+        mut half: PartialPlan,
+        memory: &Memory,
+    ) -> PartialPlan {
         let runs = kept.state == ContainerState::Running;
         let as_it_is = half.verdict.take();
         half.verdict = match why {
-            KeepReason::NoOptions(why) => Some(Verdict::new(
+            KeepReason::NoOptions(why) => Some(PlannedStatus::new(
                 Condition::Blocked,
                 Reason::SecretMissing,
                 format!("{why}; the current container keeps running unchanged"),
             )),
             KeepReason::Blocked(verdict) => Some(verdict.clone()),
-            KeepReason::OldCopy => as_it_is.filter(Verdict::is_bad).or_else(|| {
-                Some(Verdict::new(
+            KeepReason::OldCopy => as_it_is.filter(PlannedStatus::is_bad).or_else(|| {
+                Some(PlannedStatus::new(
                     Condition::Blocked,
                     Reason::RecordBehind,
                     "the controller has not answered since the agent started, and the running container \
@@ -81,7 +91,7 @@ impl Pass<'_> {
                     kept",
                 ))
             }),
-            KeepReason::Refused => as_it_is.filter(Verdict::is_bad).or_else(|| Some(self.rest(memory))),
+            KeepReason::Refused => as_it_is.filter(PlannedStatus::is_bad).or_else(|| Some(self.rest(memory))),
             // The supply part of the plan reports the progress of the image.
             KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),
         };

@@ -1,24 +1,24 @@
 //! Leaving: the ways in which a container that may serve is stopped.
 //!
 //! A container that may have requests is not stopped before another one is observed serving. A plan stops a
-//! container of its environment in three ways: by [`Pass::dismiss`], which leaves it alone until then; by
-//! [`Pass::hand_over`], if two cannot run at once, immediately before the other one is started; or because
+//! container of its environment in three ways: by [`RolloutContext::dismiss`], which leaves it alone until then; by
+//! [`RolloutContext::hand_over`], if two cannot run at once, immediately before the other one is started; or because
 //! its own program no longer answers.
 
-use super::Pass;
+use super::RolloutContext;
 use super::parts::{remove, remove_stopped, stop_all_running};
-use crate::model::front::Reach;
-use crate::model::observed::SeenContainer;
+use crate::model::front::ProxyTargets;
+use crate::model::observed::ObservedContainer;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Half, Step, serving};
+use crate::plan::{PartialPlan, Step, serving};
 
 /// So many containers may run while it is unknown which of them the proxy serves.
 const MOST_STAYING: usize = 2;
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     /// Removes a container that is no longer needed, unless it may have requests. It stays then: the proxy
     /// sends a wakeup once it is known to pass requests elsewhere.
-    pub(super) fn dismiss(&self, half: Half, container: &SeenContainer, why: &str) -> Half {
+    pub(super) fn dismiss(&self, half: PartialPlan, container: &ObservedContainer, why: &str) -> PartialPlan {
         if serving::may_serve(container, self.intent, self.observed) {
             return half;
         }
@@ -27,7 +27,12 @@ impl Pass<'_> {
 
     /// Removes containers whose replacement is ready. Behind a proxy, the proxy decides which container
     /// serves; otherwise any ready container does.
-    pub(super) fn succeeded(&self, half: Half, before: &[&SeenContainer], why: &str) -> Half {
+    pub(super) fn succeeded(
+        &self,
+        half: PartialPlan,
+        before: &[&ObservedContainer],
+        why: &str,
+    ) -> PartialPlan {
         before.iter().fold(half, |half, container| {
             if is_stopped(&half, container) {
                 remove_stopped(half, container, why)
@@ -41,12 +46,22 @@ impl Pass<'_> {
 
     /// Makes containers release their port and volumes for the next started container. If both can run at
     /// once, there is nothing to release.
-    pub(super) fn hand_over(&self, half: Half, containers: &[&SeenContainer], why: &str) -> Half {
+    pub(super) fn hand_over(
+        &self,
+        half: PartialPlan,
+        containers: &[&ObservedContainer],
+        why: &str,
+    ) -> PartialPlan {
         if self.is_start_first() { half } else { stop_all_running(half, containers, why) }
     }
 
     /// Removes the containers that were handed over, and those of the rest that cannot have requests.
-    pub(super) fn after_hand_over(&self, half: Half, containers: &[&SeenContainer], why: &str) -> Half {
+    pub(super) fn after_hand_over(
+        &self,
+        half: PartialPlan,
+        containers: &[&ObservedContainer],
+        why: &str,
+    ) -> PartialPlan {
         containers.iter().fold(half, |half, container| {
             if is_stopped(&half, container) {
                 remove_stopped(half, container, why)
@@ -58,9 +73,9 @@ impl Pass<'_> {
 
     /// Waits if several containers have to stay because it is unknown which of them the proxy serves.
     /// Otherwise each new version would add one, until the host runs out of memory.
-    pub(super) fn await_reach(&self, containers: &[&SeenContainer]) -> Option<Half> {
+    pub(super) fn await_reach(&self, containers: &[&ObservedContainer]) -> Option<PartialPlan> {
         let front = self.observed.front.as_ref();
-        let is_known = front.is_some_and(|front| front.reach != Reach::Any);
+        let is_known = front.is_some_and(|front| front.reach != ProxyTargets::Any);
         let staying = self.staying(containers).len();
         if self.intent.drain.is_none() || is_known || staying < MOST_STAYING {
             return None;
@@ -73,24 +88,24 @@ impl Pass<'_> {
             "{staying} containers are running, and {} waits until the proxy serves one of them: {why}",
             self.choice.words()
         );
-        Some(Half::say(Condition::Degraded, Reason::FrontUnavailable, message))
+        Some(PartialPlan::say(Condition::Degraded, Reason::FrontUnavailable, message))
     }
 
     /// Those of `containers` that may have requests.
-    pub(super) fn staying<'s>(&self, containers: &[&'s SeenContainer]) -> Vec<&'s SeenContainer> {
-        let may_serve = |seen: &&SeenContainer| serving::may_serve(seen, self.intent, self.observed);
+    pub(super) fn staying<'s>(&self, containers: &[&'s ObservedContainer]) -> Vec<&'s ObservedContainer> {
+        let may_serve = |seen: &&ObservedContainer| serving::may_serve(seen, self.intent, self.observed);
         containers.iter().copied().filter(may_serve).collect()
     }
 }
 
 /// Whether a container is stopped by these steps.
-fn is_stopped(half: &Half, container: &SeenContainer) -> bool {
+fn is_stopped(half: &PartialPlan, container: &ObservedContainer) -> bool {
     let stop = Step::Stop { id: container.id.clone() };
     half.steps.iter().any(|planned| planned.step == stop)
 }
 
 /// Whether a container is removed by these steps.
-pub(super) fn is_removed(half: &Half, container: &SeenContainer) -> bool {
+pub(super) fn is_removed(half: &PartialPlan, container: &ObservedContainer) -> bool {
     let remove = Step::Remove { id: container.id.clone() };
     half.steps.iter().any(|planned| planned.step == remove)
 }

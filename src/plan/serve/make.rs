@@ -1,27 +1,27 @@
 //! The container does not exist: create it, alone or beside the previous one.
 
-use super::Pass;
+use super::RolloutContext;
 use super::parts::{start_replacement, start_seen, stop, stop_running};
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
 use crate::model::mount::Mount;
 use crate::model::name::ContainerName;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::plan::explain::short;
 use crate::plan::target::{self, KeepReason};
-use crate::plan::{Half, Step, Target, Verdict, difference};
+use crate::plan::{PartialPlan, PlannedStatus, Step, Target, difference};
 
 /// Why a running container is stopped before another one is started.
 pub(super) const HANDS_OVER: &str = "the new container needs its port and volumes";
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     pub(super) fn make(
         &self,
         spec: &ContainerSpec,
-        others: &[&SeenContainer],
+        others: &[&ObservedContainer],
         memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         if super::is_any_in_transit(others) {
             return (self.in_transit(), memory);
         }
@@ -35,7 +35,9 @@ impl Pass<'_> {
         };
         match (prerequisites, before) {
             (Err(blocked), Some(before)) => self.keep(&before.id, &KeepReason::Blocked(blocked), memory),
-            (Err(blocked), None) => (Half { verdict: Some(blocked), ..Half::default() }, memory),
+            (Err(blocked), None) => {
+                (PartialPlan { verdict: Some(blocked), ..PartialPlan::default() }, memory)
+            }
             (Ok(half), Some(before)) => (self.make_beside(spec, before, others, half, &memory), memory),
             (Ok(half), None) => (self.make_first(spec, others, half, &memory), memory),
         }
@@ -44,10 +46,10 @@ impl Pass<'_> {
     fn make_first(
         &self,
         spec: &ContainerSpec,
-        useless: &[&SeenContainer],
-        half: Half,
+        useless: &[&ObservedContainer],
+        half: PartialPlan,
         memory: &Memory,
-    ) -> Half {
+    ) -> PartialPlan {
         let nothing = "it cannot be used for a rollback";
         let half = useless.iter().fold(half, |half, left| self.dismiss(half, left, nothing));
         let staying = self.staying(useless);
@@ -71,11 +73,11 @@ impl Pass<'_> {
     fn make_beside(
         &self,
         spec: &ContainerSpec,
-        before: &SeenContainer,
-        others: &[&SeenContainer],
-        half: Half,
+        before: &ObservedContainer,
+        others: &[&ObservedContainer],
+        half: PartialPlan,
         memory: &Memory,
-    ) -> Half {
+    ) -> PartialPlan {
         let name = &spec.options.name;
         let left: Vec<_> = others.iter().copied().filter(|other| other.id != before.id).collect();
         let mut half = left.iter().fold(half, |half, left| self.dismiss(half, left, "it is a leftover"));
@@ -113,8 +115,8 @@ impl Pass<'_> {
     }
 
     /// The prerequisites of containers, as steps; or the status if they cannot be met.
-    fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<Half, Verdict> {
-        let mut half = self.network_first(Half::default());
+    fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<PartialPlan, PlannedStatus> {
+        let mut half = self.network_first(PartialPlan::default());
         let volumes = spec.mounts().filter_map(|mount| Some((mount.volume()?.as_str(), mount.is_external())));
         for (name, is_external) in volumes {
             if self.observed.volumes.contains(name) {
@@ -132,7 +134,7 @@ impl Pass<'_> {
     }
 
     /// The status while an unmanaged container has the name.
-    pub(super) fn name_conflict(&self, name: &ContainerName) -> Option<Verdict> {
+    pub(super) fn name_conflict(&self, name: &ContainerName) -> Option<PlannedStatus> {
         let holder = self.observed.name_holder.as_ref()?;
         let whose = holder.foreign()?;
         let message = format!(
@@ -140,14 +142,14 @@ impl Pass<'_> {
             environment another name",
             short(&holder.id)
         );
-        Some(Verdict::new(Condition::Blocked, Reason::NameConflict, message))
+        Some(PlannedStatus::new(Condition::Blocked, Reason::NameConflict, message))
     }
 
     /// Whether the previous container has to be started although it is about to be replaced. This is so if
     /// it serves beside the replacement, or if an engine call failed last time, so that the replacement may
     /// be delayed. If a *start* failed last time, it may have been that of the previous container, and the
     /// replacement gets its turn.
-    fn must_bridge(&self, before: &SeenContainer, memory: &Memory) -> bool {
+    fn must_bridge(&self, before: &ObservedContainer, memory: &Memory) -> bool {
         let last = memory.trouble.as_ref().map(|trouble| trouble.reason);
         let is_useful = match last {
             Some(Reason::EngineUnavailable) => true,
@@ -158,24 +160,24 @@ impl Pass<'_> {
     }
 }
 
-fn volume_missing(name: &str) -> Verdict {
+fn volume_missing(name: &str) -> PlannedStatus {
     let message = format!(
         "volume {name}, which had data, is missing: restore it, or accept an empty one with `docker \
         volume create {name}`"
     );
-    Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
+    PlannedStatus::new(Condition::Blocked, Reason::VolumeMissing, message)
 }
 
-fn external_volume_missing(name: &str) -> Verdict {
+fn external_volume_missing(name: &str) -> PlannedStatus {
     let message = format!(
         "volume {name}, which is declared as `external`, does not exist; `docker volume create {name}` makes an \
          empty one"
     );
-    Verdict::new(Condition::Blocked, Reason::VolumeMissing, message)
+    PlannedStatus::new(Condition::Blocked, Reason::VolumeMissing, message)
 }
 
 /// Stops a container that runs, or that an earlier step starts.
-fn stop_once_running(half: Half, container: &SeenContainer, is_started: bool) -> Half {
+fn stop_once_running(half: PartialPlan, container: &ObservedContainer, is_started: bool) -> PartialPlan {
     if is_started { stop(half, container, HANDS_OVER) } else { stop_running(half, container, HANDS_OVER) }
 }
 

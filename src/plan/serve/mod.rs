@@ -27,12 +27,12 @@ use std::collections::BTreeMap;
 
 use super::notes::retry_of;
 use super::target::{self, Choice, KeepReason};
-use super::{Half, Intent, Step, TRANSIT, Verdict, difference, rollback};
+use super::{Intent, PartialPlan, PlannedStatus, Step, TRANSIT, difference, rollback};
 use crate::model::container::ContainerSpec;
 use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
 use crate::model::name::Generation;
-use crate::model::observed::{ContainerState, NetworkPresence, Observed, SeenContainer};
+use crate::model::observed::{ContainerState, NetworkPresence, Observed, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
@@ -43,13 +43,13 @@ pub(super) fn plan(
     choice: &Choice,
     memory: Memory,
     now: Timestamp,
-) -> (Half, Memory) {
+) -> (PartialPlan, Memory) {
     let mut memory = memory;
     if let Choice::Keep { id, .. } = choice {
         // A kept container serves, even if it was draining before.
         memory.draining.remove(id);
     }
-    let pass = Pass::new(intent, observed, choice, &memory, now);
+    let pass = RolloutContext::new(intent, observed, choice, &memory, now);
     let drained = pass.drain_away(&memory);
     let (half, memory) = pass.decide(memory);
     (parts::merge(half, drained), memory)
@@ -57,20 +57,20 @@ pub(super) fn plan(
 
 /// The input of decisions about containers, except for the reconcile state.
 #[derive(Clone)]
-struct Pass<'a> {
+struct RolloutContext<'a> {
     intent: &'a Intent,
     observed: &'a Observed,
-    containers: Vec<&'a SeenContainer>,
+    containers: Vec<&'a ObservedContainer>,
     /// Replaced containers that still answer their last requests: no other decision considers them.
-    draining: Vec<&'a SeenContainer>,
-    holders: Vec<&'a SeenContainer>,
+    draining: Vec<&'a ObservedContainer>,
+    holders: Vec<&'a ObservedContainer>,
     /// The times at which abide stopped containers.
     stopped: BTreeMap<String, Timestamp>,
     choice: &'a Choice,
     now: Timestamp,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> RolloutContext<'a> {
     fn new(
         intent: &'a Intent,
         observed: &'a Observed,
@@ -85,7 +85,7 @@ impl<'a> Pass<'a> {
         Self { intent, observed, containers, draining, holders, stopped, choice, now }
     }
 
-    fn decide(&self, memory: Memory) -> (Half, Memory) {
+    fn decide(&self, memory: Memory) -> (PartialPlan, Memory) {
         let (mut half, memory) = match self.choice {
             Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => {
                 self.enforce(spec, memory)
@@ -117,7 +117,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Replaces a good status during a rollback.
-    fn said_while_going_back(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+    fn said_while_going_back(&self, verdict: PlannedStatus, memory: &Memory) -> PlannedStatus {
         if verdict.condition != Condition::Progressing || verdict.reason == Reason::RolledBack {
             return verdict;
         }
@@ -127,27 +127,27 @@ impl<'a> Pass<'a> {
         match (self.choice, &memory.refused) {
             (Choice::Fallback(_), Some(refused)) => {
                 let message = format!("{}; {}", refused.message, verdict.message);
-                Verdict::new(Condition::Degraded, refused.reason, message)
+                PlannedStatus::new(Condition::Degraded, refused.reason, message)
             }
             _ => self.said_until_ready(verdict, memory),
         }
     }
 
     /// Replaces the status until the result of a rollback is ready.
-    fn said_until_ready(&self, verdict: Verdict, memory: &Memory) -> Verdict {
+    fn said_until_ready(&self, verdict: PlannedStatus, memory: &Memory) -> PlannedStatus {
         let generation = self.intent.entry.generation;
         let was_ready = memory.good.as_ref().is_some_and(|good| good.generation == generation);
         match rollback::led_here(self.intent) {
             Some(why) if !was_ready => {
                 let message = format!("{why}; {}", verdict.message);
-                Verdict::new(Condition::Progressing, Reason::RolledBack, message)
+                PlannedStatus::new(Condition::Progressing, Reason::RolledBack, message)
             }
             _ => verdict,
         }
     }
 
     /// Rolls the record back once the good version runs again in place of the recorded one.
-    fn roll_back(&self, half: Half, memory: &Memory) -> Half {
+    fn roll_back(&self, half: PartialPlan, memory: &Memory) -> PartialPlan {
         match rollback::destination(self.intent, self.choice, memory) {
             Some((good, refused)) if self.is_back(&half, memory) && !self.intent.proposed => {
                 rollback::move_record(half, self.intent, good, refused)
@@ -157,8 +157,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether the version that is enforced in place of the recorded one runs, and keeps running.
-    fn is_back(&self, half: &Half, memory: &Memory) -> bool {
-        let is_it = |container: &SeenContainer| match self.choice {
+    fn is_back(&self, half: &PartialPlan, memory: &Memory) -> bool {
+        let is_it = |container: &ObservedContainer| match self.choice {
             Choice::Fallback(spec) => target::is_it(container, spec, self.intent, memory),
             Choice::Keep { id, .. } => container.id == *id,
             Choice::Wanted(_) | Choice::Insist(_) | Choice::Nothing => false,
@@ -177,14 +177,14 @@ impl<'a> Pass<'a> {
         (!was_good).then(|| (generation, Outcome::Failed(message.to_owned())))
     }
 
-    fn nothing(&self) -> Half {
+    fn nothing(&self) -> PartialPlan {
         match &self.intent.options {
-            Err(why) => Half::say(Condition::Blocked, Reason::SecretMissing, why.clone()),
-            Ok(_) => Half::default(),
+            Err(why) => PartialPlan::say(Condition::Blocked, Reason::SecretMissing, why.clone()),
+            Ok(_) => PartialPlan::default(),
         }
     }
 
-    fn enforce(&self, spec: &ContainerSpec, memory: Memory) -> (Half, Memory) {
+    fn enforce(&self, spec: &ContainerSpec, memory: Memory) -> (PartialPlan, Memory) {
         let containers = self.containers.iter().copied();
         let (exact, mut others): (Vec<_>, Vec<_>) = containers.partition(|container| {
             target::is_it(container, spec, self.intent, &memory) && !self.is_stranded(container, &memory)
@@ -211,8 +211,8 @@ impl<'a> Pass<'a> {
     fn is_on_trial(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
-        others: &[&SeenContainer],
+        current: &ObservedContainer,
+        others: &[&ObservedContainer],
         memory: &Memory,
     ) -> bool {
         if target::is_proven(current, memory) {
@@ -230,13 +230,18 @@ impl<'a> Pass<'a> {
 
     /// The options to refuse if a replacement of `others` cannot be started. Good options are never refused
     /// in favor of a container that was never ready: refusing both in turn would swap them forever.
-    fn refusable(&self, spec: &ContainerSpec, others: &[&SeenContainer], memory: &Memory) -> Option<String> {
+    fn refusable(
+        &self,
+        spec: &ContainerSpec,
+        others: &[&ObservedContainer],
+        memory: &Memory,
+    ) -> Option<String> {
         let is_good_again = matches!(self.choice, Choice::Fallback(_));
         let is_proven = others.iter().any(|other| target::is_proven(other, memory));
         (is_proven || !is_good_again).then(|| spec.fingerprint())
     }
 
-    fn network_first(&self, half: Half) -> Half {
+    fn network_first(&self, half: PartialPlan) -> PartialPlan {
         match self.observed.network {
             NetworkPresence::Missing => half.then(Step::CreateNetwork, "containers join it"),
             NetworkPresence::Ours | NetworkPresence::Foreign => half,
@@ -244,7 +249,7 @@ impl<'a> Pass<'a> {
     }
 
     /// If a secret cannot be read, the options do not name the network, so any network is accepted.
-    fn is_connected(&self, container: &SeenContainer) -> bool {
+    fn is_connected(&self, container: &ObservedContainer) -> bool {
         match &self.intent.options {
             Ok(options) => container.networks.contains_key(options.network.as_str()),
             Err(_) => !container.networks.is_empty(),
@@ -253,12 +258,12 @@ impl<'a> Pass<'a> {
 
     /// Whether a container, or its sandbox, was disconnected from the managed network and can be
     /// reconnected.
-    fn is_cut_off(&self, container: &SeenContainer) -> bool {
+    fn is_cut_off(&self, container: &ObservedContainer) -> bool {
         !self.is_connected(container) && holder::connectable(container).is_some()
     }
 
-    fn connect(&self, container: &SeenContainer) -> Half {
-        let mut half = self.network_first(Half::default());
+    fn connect(&self, container: &ObservedContainer) -> PartialPlan {
+        let mut half = self.network_first(PartialPlan::default());
         if !self.is_connected(container)
             && let Some(id) = holder::connectable(container)
         {
@@ -270,7 +275,7 @@ impl<'a> Pass<'a> {
 
     /// Takes restarts back from the engine, which performed them while abide was down. This applies whatever
     /// else a container needs: two restarters would interfere with each other.
-    fn take_back_restarts(&self, half: Half) -> Half {
+    fn take_back_restarts(&self, half: PartialPlan) -> PartialPlan {
         let all = self.containers.iter().chain(&self.holders).copied();
         let of_engine: Vec<_> = all.filter(|seen| difference::restarts(seen).is_some()).collect();
         of_engine.into_iter().fold(half, |mut half, seen| {
@@ -289,35 +294,36 @@ impl<'a> Pass<'a> {
         })
     }
 
-    fn unpause(&self, mut half: Half, container: &SeenContainer) -> Half {
+    fn unpause(&self, mut half: PartialPlan, container: &ObservedContainer) -> PartialPlan {
         half.differences.push("it is paused".to_owned());
         let half = half.then(Step::Unpause { id: container.id.clone() }, "it was paused");
         self.with_verdict(half, format!("unpausing {}", self.choice.words()))
     }
 
-    fn in_transit(&self) -> Half {
+    fn in_transit(&self) -> PartialPlan {
         let message = "the engine is restarting or removing the container";
-        Half::say(Condition::Progressing, Reason::Updating, message).look_again_at(self.now.after(TRANSIT))
+        PartialPlan::say(Condition::Progressing, Reason::Updating, message)
+            .look_again_at(self.now.after(TRANSIT))
     }
 
-    fn updating(&self, message: String) -> Verdict {
-        Verdict::new(Condition::Progressing, Reason::Updating, message)
+    fn updating(&self, message: String) -> PlannedStatus {
+        PlannedStatus::new(Condition::Progressing, Reason::Updating, message)
     }
 
-    fn with_verdict(&self, mut half: Half, message: String) -> Half {
+    fn with_verdict(&self, mut half: PartialPlan, message: String) -> PartialPlan {
         half.verdict.get_or_insert_with(|| self.updating(message));
         half
     }
 }
 
 /// The plan must not depend on the order in which the engine lists them.
-fn in_order(containers: &[SeenContainer]) -> Vec<&SeenContainer> {
+fn in_order(containers: &[ObservedContainer]) -> Vec<&ObservedContainer> {
     let mut containers: Vec<_> = containers.iter().collect();
     containers.sort_by_key(|container| (container.created_at, &container.id));
     containers
 }
 
 /// Whether the engine is busy with one of them, so that the state of port and name is unknown.
-fn is_any_in_transit(containers: &[&SeenContainer]) -> bool {
+fn is_any_in_transit(containers: &[&ObservedContainer]) -> bool {
     containers.iter().any(|container| container.state == ContainerState::InTransit)
 }

@@ -4,17 +4,17 @@
 //! container with a needed name is renamed, across environments: two environments can swap their names in
 //! one edit. Each environment's own reconcile then gives its container the declared name.
 
-use super::Pass;
+use super::RolloutContext;
 use super::leave::is_removed;
 use super::make::suffixed;
 use crate::model::name::ContainerName;
 use crate::model::observed::Owner;
-use crate::plan::{Half, Step};
+use crate::plan::{PartialPlan, Step};
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     /// Renames every managed container that has `name` and is not removed: one that may still have requests,
     /// or one of another environment.
-    pub(super) fn make_way(&self, half: Half, name: &ContainerName) -> Half {
+    pub(super) fn make_way(&self, half: PartialPlan, name: &ContainerName) -> PartialPlan {
         let all = self.draining.iter().chain(&self.containers);
         let has_it = all.filter(|old| old.name == name.as_str() && !is_removed(&half, old));
         let has_it: Vec<_> = has_it.collect();
@@ -26,7 +26,7 @@ impl Pass<'_> {
     }
 
     /// Renames a container of another environment that has this environment's `name`.
-    pub(super) fn move_others(&self, half: Half, name: &ContainerName) -> Half {
+    pub(super) fn move_others(&self, half: PartialPlan, name: &ContainerName) -> PartialPlan {
         let Some(holder) = &self.observed.name_holder else { return half };
         let Owner::Environment(other) = &holder.owner else { return half };
         let is_final = self.intent.options.as_ref().is_ok_and(|options| options.name == *name);

@@ -1,7 +1,7 @@
 //! The last output of a container, in one line. It appears in statuses, logs and terminals.
 
 use crate::model::container::{ContainerOptions, Secret};
-use crate::model::observed::SeenContainer;
+use crate::model::observed::ObservedContainer;
 
 /// Shorter secrets remain in a container's output: they cannot be distinguished from ordinary text.
 const SHORTEST_SECRET: usize = 4;
@@ -9,7 +9,7 @@ const SHORTEST_SECRET: usize = 4;
 const LAST_CHARACTERS: usize = 600;
 
 /// Returns the last output as a clause, without the values of the secret variables.
-pub(super) fn last_output(options: &ContainerOptions, container: &SeenContainer) -> String {
+pub(super) fn last_output(options: &ContainerOptions, container: &ObservedContainer) -> String {
     let output = container.last_output.as_deref().unwrap_or_default();
     match without_secrets(Some(options), output).as_str() {
         "" => String::new(),

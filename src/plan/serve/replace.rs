@@ -1,6 +1,6 @@
 //! A replacement exists beside the previous container, and has to become ready.
 
-use super::Pass;
+use super::RolloutContext;
 use super::health::Health;
 use super::holder::wake_holder;
 use super::make::HANDS_OVER;
@@ -8,22 +8,22 @@ use super::output::last_output;
 use super::parts::{merge, remove, start_replacement};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::memory::{Memory, Refused};
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
-use crate::plan::{Half, Step, Target, generation_words, restart, target};
+use crate::plan::{PartialPlan, Step, Target, generation_words, restart, target};
 
 /// The reason for recreating a replacement.
 const OF_BEFORE: &str = "it failed before this attempt was requested, and is recreated";
 
-impl<'a> Pass<'a> {
+impl<'a> RolloutContext<'a> {
     pub(super) fn replacing(
         &self,
         spec: &ContainerSpec,
-        new: &SeenContainer,
-        others: &[&'a SeenContainer],
+        new: &ObservedContainer,
+        others: &[&'a ObservedContainer],
         memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         match &new.state {
             ContainerState::Created => (self.start_beside(spec, new, others), memory),
             // Probes cannot reach it, and that is not its own fault.
@@ -37,28 +37,30 @@ impl<'a> Pass<'a> {
                 Health::Ready => self.take_over(spec, new, others, memory),
                 Health::Awaited { until } => self.await_beside(new, until, others, memory),
                 Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
-                    (remove(Half::default(), new, OF_BEFORE), memory)
+                    (remove(PartialPlan::default(), new, OF_BEFORE), memory)
                 }
                 Health::Overdue(why) | Health::Lost(why) => {
                     self.refuse(spec, new, Reason::NeverReady, &why, memory)
                 }
             },
             ContainerState::Exited(_) if self.is_of_before(spec, new) => {
-                (remove(Half::default(), new, OF_BEFORE), memory)
+                (remove(PartialPlan::default(), new, OF_BEFORE), memory)
             }
             ContainerState::Exited(exit) => match self.ended_by(new) {
                 None => self.refuse(spec, new, Reason::StartFailed, &restart::how(exit, None), memory),
                 Some(by) => self.interrupted(spec, new, others, (exit, by), memory),
             },
-            ContainerState::Paused => (self.unpause(Half::default(), new), memory),
+            ContainerState::Paused => (self.unpause(PartialPlan::default(), new), memory),
             ContainerState::InTransit => (self.in_transit(), memory),
-            ContainerState::Dead => (remove(Half::default(), new, "the engine reports it as dead"), memory),
+            ContainerState::Dead => {
+                (remove(PartialPlan::default(), new, "the engine reports it as dead"), memory)
+            }
         }
     }
 
     /// Whether a replacement was made, or last started, before a user asked for this attempt: its failure
     /// does not count for this attempt.
-    fn is_of_before(&self, spec: &ContainerSpec, new: &SeenContainer) -> bool {
+    fn is_of_before(&self, spec: &ContainerSpec, new: &ObservedContainer) -> bool {
         let made_for = new.labels.get(label::GENERATION);
         let is_forgiven =
             self.intent.sync.is_some_and(|sync| sync > new.started_at.unwrap_or(new.created_at));
@@ -68,9 +70,9 @@ impl<'a> Pass<'a> {
     pub(super) fn start_beside(
         &self,
         spec: &ContainerSpec,
-        new: &SeenContainer,
-        others: &[&SeenContainer],
-    ) -> Half {
+        new: &ObservedContainer,
+        others: &[&ObservedContainer],
+    ) -> PartialPlan {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
@@ -86,43 +88,43 @@ impl<'a> Pass<'a> {
     /// Heals the serving container as usual while its replacement is not ready.
     fn await_beside(
         &self,
-        new: &SeenContainer,
+        new: &ObservedContainer,
         until: Timestamp,
-        others: &[&'a SeenContainer],
+        others: &[&'a ObservedContainer],
         mut memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         let half = self.await_health(new, until);
         let healed = self.heal_beside(others, &mut memory);
         (merge(half, healed), memory)
     }
 
     /// Heals the serving container beside a replacement, if there is one.
-    pub(super) fn heal_beside(&self, others: &[&'a SeenContainer], memory: &mut Memory) -> Half {
+    pub(super) fn heal_beside(&self, others: &[&'a ObservedContainer], memory: &mut Memory) -> PartialPlan {
         if !self.is_start_first() {
-            return Half::default();
+            return PartialPlan::default();
         }
-        let serves = |other: &&SeenContainer| target::is_proven(other, memory) && other.has_namespace();
-        let Some(before) = others.iter().copied().find(serves) else { return Half::default() };
+        let serves = |other: &&ObservedContainer| target::is_proven(other, memory) && other.has_namespace();
+        let Some(before) = others.iter().copied().find(serves) else { return PartialPlan::default() };
         match &before.state {
             ContainerState::Exited(exit) => self.restart(before, exit, memory),
             ContainerState::Running => match self.health(before, memory) {
                 Health::Lost(why) => self.unwell(before, &why, memory),
-                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => Half::default(),
+                Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => PartialPlan::default(),
             },
-            _ => Half::default(),
+            _ => PartialPlan::default(),
         }
     }
 
     pub(super) fn take_over(
         &self,
         spec: &ContainerSpec,
-        new: &SeenContainer,
-        others: &[&SeenContainer],
+        new: &ObservedContainer,
+        others: &[&ObservedContainer],
         mut memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         // It serves from now on, whichever code path observes that.
         self.note_ready(spec, new, &mut memory);
-        let mut half = self.succeeded(Half::default(), others, "the new container is ready");
+        let mut half = self.succeeded(PartialPlan::default(), others, "the new container is ready");
         let name = &spec.options.name;
         if new.name != name.as_str() && self.name_conflict(name).is_none() {
             half = self.make_way(half, name).then(
@@ -136,28 +138,29 @@ impl<'a> Pass<'a> {
         (half, memory)
     }
 
-    pub(super) fn await_health(&self, container: &SeenContainer, until: Timestamp) -> Half {
+    pub(super) fn await_health(&self, container: &ObservedContainer, until: Timestamp) -> PartialPlan {
         let (what, seen) = (self.choice.words(), self.readiness(container));
         if let Some(why) = self.untold(container, &seen) {
             let message = format!("{what} is running, but its readiness cannot be checked: {why}");
-            return Half::say(Condition::Degraded, Reason::HealthUnknown, message).look_again_at(until);
+            return PartialPlan::say(Condition::Degraded, Reason::HealthUnknown, message)
+                .look_again_at(until);
         }
         let last = seen.unknown.as_deref().or(seen.last_miss.as_deref());
         let last = last.map(|last| format!("; last probe: {}", self.presentable(last)));
         let message =
             format!("{what} is running; waiting for it to become ready{}", last.unwrap_or_default());
-        Half::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
+        PartialPlan::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
     }
 
     /// Notes that these options fail and plans again, which returns to the previous container.
     pub(super) fn refuse(
         &self,
         spec: &ContainerSpec,
-        new: &SeenContainer,
+        new: &ObservedContainer,
         reason: Reason,
         what: &str,
         memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         let who = generation_words(spec.generation, spec.revision.as_ref());
         let refused = Refused {
             fingerprint: spec.fingerprint(),
@@ -172,16 +175,21 @@ impl<'a> Pass<'a> {
     }
 
     /// Plans again with these options refused.
-    pub(super) fn go_back_from(&self, refused: Refused, what: &str, mut memory: Memory) -> (Half, Memory) {
+    pub(super) fn go_back_from(
+        &self,
+        refused: Refused,
+        what: &str,
+        mut memory: Memory,
+    ) -> (PartialPlan, Memory) {
         if memory.refused.as_ref().is_some_and(|refused| refused.at == self.now) {
             // The container that this plan would return to fails as well, so it continues with the current
             // one.
             let message = format!("{} {what}", self.choice.words());
-            return (Half::say(Condition::Degraded, refused.reason, message), memory);
+            return (PartialPlan::say(Condition::Degraded, refused.reason, message), memory);
         }
         memory.refused = Some(refused);
         memory.next = None;
         let choice = target::choose(self.intent, self.observed, &memory);
-        Pass::new(self.intent, self.observed, &choice, &memory, self.now).decide(memory)
+        RolloutContext::new(self.intent, self.observed, &choice, &memory, self.now).decide(memory)
     }
 }

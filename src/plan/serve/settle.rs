@@ -1,6 +1,6 @@
 //! The container is the desired one: keep it running, named, connected and limited.
 
-use super::Pass;
+use super::RolloutContext;
 use super::health::Health;
 use super::parts::{merge, remove, start_seen, stop};
 use crate::model::container::{ContainerSpec, Exit};
@@ -8,20 +8,20 @@ use crate::model::declared::Declared;
 use crate::model::desired::{Entry, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::name::Generation;
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::target::{self, Choice};
-use crate::plan::{Half, Step, Verdict, difference, restart, rollback, serving};
+use crate::plan::{PartialPlan, PlannedStatus, Step, difference, restart, rollback, serving};
 
-impl Pass<'_> {
+impl RolloutContext<'_> {
     pub(super) fn settled(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
-        others: &[&SeenContainer],
+        current: &ObservedContainer,
+        others: &[&ObservedContainer],
         mut memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         if let (ContainerState::Exited(exit), []) = (&current.state, others) {
             memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current), self.now);
             if let Some(memory) = rollback::given_up(self.intent, self.observed, &memory) {
@@ -40,13 +40,13 @@ impl Pass<'_> {
                 others.iter().fold(half, |half, other| self.dismiss(half, other, "it is a leftover"))
             }
             ContainerState::Created => {
-                let half = start_seen(Half::default(), current, "it was created but never started");
+                let half = start_seen(PartialPlan::default(), current, "it was created but never started");
                 self.with_verdict(half, format!("starting {}", self.choice.words()))
             }
-            ContainerState::Paused => self.unpause(Half::default(), current),
+            ContainerState::Paused => self.unpause(PartialPlan::default(), current),
             ContainerState::InTransit => return (self.in_transit(), memory),
             ContainerState::Dead => {
-                return (remove(Half::default(), current, "the engine reports it as dead"), memory);
+                return (remove(PartialPlan::default(), current, "the engine reports it as dead"), memory);
             }
         };
         // It cannot be started without its network. A rejected name or limit is not a reason to leave it
@@ -62,11 +62,11 @@ impl Pass<'_> {
     /// Corrects the name and the limits of the existing container.
     fn set_right(
         &self,
-        mut half: Half,
+        mut half: PartialPlan,
         spec: &ContainerSpec,
-        current: &SeenContainer,
-        (others, memory): (&[&SeenContainer], &Memory),
-    ) -> Half {
+        current: &ObservedContainer,
+        (others, memory): (&[&ObservedContainer], &Memory),
+    ) -> PartialPlan {
         let name = &spec.options.name;
         // A ready container takes the name even from a container that has to stay for a while.
         let is_free =
@@ -94,10 +94,10 @@ impl Pass<'_> {
     fn running(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
-        others: &[&SeenContainer],
+        current: &ObservedContainer,
+        others: &[&ObservedContainer],
         memory: &mut Memory,
-    ) -> Half {
+    ) -> PartialPlan {
         match self.health(current, memory) {
             Health::Ready => {
                 memory.crashes.stopped = None;
@@ -108,7 +108,7 @@ impl Pass<'_> {
                 let message = format!("the container of {} {why}", self.choice.words());
                 let is_of_the_record = !matches!(self.choice, Choice::Fallback(_));
                 let outcome = self.failed_unless_good(&message, memory).filter(|_| is_of_the_record);
-                Half { outcome, ..Half::say(Condition::Degraded, Reason::NeverReady, message) }
+                PartialPlan { outcome, ..PartialPlan::say(Condition::Degraded, Reason::NeverReady, message) }
             }
             Health::Lost(why) => self.unwell(current, &why, memory),
         }
@@ -117,11 +117,11 @@ impl Pass<'_> {
     fn ready(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
-        others: &[&SeenContainer],
+        current: &ObservedContainer,
+        others: &[&ObservedContainer],
         memory: &mut Memory,
-    ) -> Half {
-        let half = self.succeeded(Half::default(), others, "it is a leftover");
+    ) -> PartialPlan {
+        let half = self.succeeded(PartialPlan::default(), others, "it is a leftover");
         let mut half = self.remove_empty_holders(half);
         half.outcome = self.note_ready(spec, current, memory);
         half.verdict = Some(self.said_of_front(current, self.rest(memory)));
@@ -132,7 +132,7 @@ impl Pass<'_> {
     pub(super) fn note_ready(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
+        current: &ObservedContainer,
         memory: &mut Memory,
     ) -> Option<(Generation, Outcome)> {
         let ready = self.as_ready(spec, current, memory)?;
@@ -151,7 +151,7 @@ impl Pass<'_> {
     pub(super) fn as_ready(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
+        current: &ObservedContainer,
         memory: &Memory,
     ) -> Option<Good> {
         let (at, declared) = (self.ready_since(current, memory), self.declared(spec, current, memory));
@@ -173,7 +173,7 @@ impl Pass<'_> {
     fn declared(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
+        current: &ObservedContainer,
         memory: &Memory,
     ) -> Option<Box<Declared>> {
         if target::is_made_as(current, spec) {
@@ -182,7 +182,7 @@ impl Pass<'_> {
         target::readiness(current, memory).and_then(|ready| ready.declared.clone())
     }
 
-    fn ready_since(&self, current: &SeenContainer, memory: &Memory) -> Timestamp {
+    fn ready_since(&self, current: &ObservedContainer, memory: &Memory) -> Timestamp {
         match target::readiness(current, memory) {
             Some(ready) if current.started_at <= Some(ready.at) => ready.at,
             _ => self.now,
@@ -190,19 +190,19 @@ impl Pass<'_> {
     }
 
     /// The status if everything that can run is healthy.
-    pub(super) fn rest(&self, memory: &Memory) -> Verdict {
+    pub(super) fn rest(&self, memory: &Memory) -> PlannedStatus {
         let serves = || format!("{} keeps serving", self.choice.words());
         if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
-            let verdict = Verdict::new(Condition::Ready, Reason::AsRecorded, serves());
+            let verdict = PlannedStatus::new(Condition::Ready, Reason::AsRecorded, serves());
             return rollback::said_on_the_way(refused, &verdict);
         }
         match (self.choice, &memory.refused, rollback::led_here(self.intent)) {
-            (Choice::Fallback(_) | Choice::Keep { .. }, Some(refused), _) => Verdict::new(
+            (Choice::Fallback(_) | Choice::Keep { .. }, Some(refused), _) => PlannedStatus::new(
                 Condition::Degraded,
                 refused.reason,
                 format!("{}; {}", refused.message, serves()),
             ),
-            (Choice::Wanted(_) | Choice::Insist(_), _, Some(why)) => Verdict::new(
+            (Choice::Wanted(_) | Choice::Insist(_), _, Some(why)) => PlannedStatus::new(
                 Condition::RolledBack,
                 Reason::RolledBack,
                 format!("{why}; rolled back to {}, which is serving", self.choice.words()),
@@ -213,19 +213,19 @@ impl Pass<'_> {
                     None => String::new(),
                 };
                 let message = format!("{} is running and ready{without}", self.choice.words());
-                Verdict::new(Condition::Ready, Reason::AsRecorded, message)
+                PlannedStatus::new(Condition::Ready, Reason::AsRecorded, message)
             }
         }
     }
 
     /// The replacement of this container is no longer wanted, so it releases port and volumes. The stop of
     /// this container for the replacement does not count as a crash.
-    fn go_back(&self, current: &SeenContainer, others: &[&SeenContainer]) -> Half {
+    fn go_back(&self, current: &ObservedContainer, others: &[&ObservedContainer]) -> PartialPlan {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
         let back = "the replacement of the container is no longer needed";
-        let half = self.hand_over(Half::default(), others, back);
+        let half = self.hand_over(PartialPlan::default(), others, back);
         let half = self.free_ports_of(current, half);
         let half = start_seen(half, current, back);
         let half = self.after_hand_over(half, others, back);
@@ -236,10 +236,10 @@ impl Pass<'_> {
     fn give_up(
         &self,
         spec: &ContainerSpec,
-        current: &SeenContainer,
+        current: &ObservedContainer,
         exit: &Exit,
         memory: Memory,
-    ) -> (Half, Memory) {
+    ) -> (PartialPlan, Memory) {
         let how = restart::how_last(&memory.crashes, exit);
         let within = humantime::format_duration(rollback::PROBATION);
         let what = format!(
@@ -251,9 +251,9 @@ impl Pass<'_> {
 
     /// Restarts a container that was ready and no longer answers, once it is due: it is stopped here, and
     /// then started like any other ended container.
-    pub(super) fn unwell(&self, current: &SeenContainer, why: &str, memory: &mut Memory) -> Half {
+    pub(super) fn unwell(&self, current: &ObservedContainer, why: &str, memory: &mut Memory) -> PartialPlan {
         let message = format!("the container of {} {why}", self.choice.words());
-        let half = Half::say(Condition::Degraded, Reason::Unhealthy, message);
+        let half = PartialPlan::say(Condition::Degraded, Reason::Unhealthy, message);
         if !self.is_connected(current) {
             // Probes cannot reach it; once they can, it is probed again.
             return half;
@@ -270,7 +270,12 @@ impl Pass<'_> {
     }
 
     /// Starts an ended container, once it is due.
-    pub(super) fn restart(&self, current: &SeenContainer, exit: &Exit, memory: &mut Memory) -> Half {
+    pub(super) fn restart(
+        &self,
+        current: &ObservedContainer,
+        exit: &Exit,
+        memory: &mut Memory,
+    ) -> PartialPlan {
         memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current), self.now);
         let failed_at = memory.crashes.tried.map_or(exit.at, |tried| tried.max(exit.at));
         let forgiven = self.intent.sync.is_some_and(|sync| sync > failed_at);
@@ -278,10 +283,10 @@ impl Pass<'_> {
         let how = restart::how_last(&memory.crashes, exit);
         if let Some(due) = due {
             let message = format!("the container {how}, {} times in a row", memory.crashes.count);
-            return Half::say(Condition::Degraded, Reason::CrashLoop, message).look_again_at(due);
+            return PartialPlan::say(Condition::Degraded, Reason::CrashLoop, message).look_again_at(due);
         }
         memory.crashes = restart::started(&memory.crashes, current, self.now);
-        let half = start_seen(Half::default(), current, &format!("it {how}"));
+        let half = start_seen(PartialPlan::default(), current, &format!("it {how}"));
         self.with_verdict(half, format!("restarting {}, which {how}", self.choice.words()))
     }
 }

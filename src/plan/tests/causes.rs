@@ -9,7 +9,7 @@ use crate::model::desired::Origin;
 use crate::model::observed::{ContainerState, Readiness};
 use crate::model::spec::Probe;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Failure, Step, after_failure, plan};
+use crate::plan::{Step, StepFailure, after_failure, plan};
 
 /// An update to image 2, whose new container runs and is not ready yet.
 fn on_trial() -> World {
@@ -21,13 +21,13 @@ fn on_trial() -> World {
 }
 
 fn new_runs(world: &World) -> bool {
-    let is_it = |seen: &&crate::model::observed::SeenContainer| seen.image == Some(digest(2));
+    let is_it = |seen: &&crate::model::observed::ObservedContainer| seen.image == Some(digest(2));
     world.observed.containers.iter().find(is_it).is_some_and(|seen| seen.state == ContainerState::Running)
 }
 
 /// An external event ends the new container.
 fn end(world: &mut World, by: EndedBy) {
-    let is_it = |seen: &crate::model::observed::SeenContainer| seen.image == Some(digest(2));
+    let is_it = |seen: &crate::model::observed::ObservedContainer| seen.image == Some(digest(2));
     let index = world.observed.containers.iter().position(is_it).unwrap();
     let id = world.observed.containers[index].id.clone();
     world.exit(index, 143, false);
@@ -136,7 +136,7 @@ fn after(cause: Cause) -> crate::model::memory::Memory {
     let plan = world.plan();
     let step = |planned: &&crate::plan::PlannedStep| matches!(planned.step, Step::Start { .. });
     let step = plan.steps.iter().find(step).unwrap().step.clone();
-    after_failure(&plan, &step, Failure { cause, message: "words" }, &world.intent, world.now)
+    after_failure(&plan, &step, StepFailure { cause, message: "words" }, &world.intent, world.now)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::world::{Mode, NAME, Program, World, digest, image, mount, options};
 use crate::model::container::Secret;
 use crate::model::desired::{Entry, Origin};
-use crate::model::observed::{ContainerState, SeenContainer};
+use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::Condition;
 use crate::plan::{Step, plan};
 
@@ -252,7 +252,7 @@ proptest! {
         let acts = world.wait(3600);
         prop_assert!(acts <= 150, "{acts} acts in an hour: {:#?}", world.plan());
         // A container that crashes repeatedly is ready in between.
-        let is_running = |container: &SeenContainer| container.state == ContainerState::Running;
+        let is_running = |container: &ObservedContainer| container.state == ContainerState::Running;
         if world.plan().verdict.condition == Condition::Ready {
             prop_assert!(world.observed.containers.iter().any(is_running), "{:?}", world);
         }

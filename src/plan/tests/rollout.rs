@@ -8,7 +8,7 @@ use crate::model::container::Secret;
 use crate::model::desired::Outcome;
 use crate::model::memory::Memory;
 use crate::model::name::{CommitId, Digest, Generation};
-use crate::model::observed::{ContainerState, Observed, Shelf};
+use crate::model::observed::{ContainerState, Observed, RegistryPresence};
 use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -354,7 +354,7 @@ fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not()
         need(intent, &observed.images, &observed.shelf, None)
     };
     assert_eq!(asked(&world), Need::Nothing);
-    world.observed.shelf = Shelf { is_lost: true, owed_to: Some(repository.clone()) };
+    world.observed.shelf = RegistryPresence { is_lost: true, owed_to: Some(repository.clone()) };
     assert_eq!(asked(&world), Need::Push { id, repository });
     world.observed.images.clear();
     assert_eq!(asked(&world), Need::Build { revision });

@@ -10,7 +10,7 @@ use super::super::{Export, Handles, OpenError, open};
 use super::{delivery, fixture, hold, name, set};
 use crate::model::memory::Memory;
 use crate::model::name::Generation;
-use crate::record::store::{Kind, Line};
+use crate::record::store::{BatchLine, DocumentKind};
 
 /// A closed record with two environments; `dev` is held.
 async fn closed() -> (TempDir, Export) {
@@ -42,9 +42,9 @@ fn told(handles: &Handles, what: &str) -> bool {
 }
 
 /// Writes a value, bypassing every check.
-fn plant(home: &Path, kind: Kind, key: &[u8], value: Option<&[u8]>) {
+fn plant(home: &Path, kind: DocumentKind, key: &[u8], value: Option<&[u8]>) {
     let handles = open(home).unwrap();
-    let line = Line { kind, key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
+    let line = BatchLine { kind, key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
     handles.shared_store().write(&[line]).unwrap();
 }
 
@@ -201,7 +201,7 @@ async fn a_mirror_that_makes_no_sense_is_kept_for_people() {
 async fn a_mirror_of_another_record_restores_nothing() {
     let (home, export) = closed().await;
     let other = Export { id: "0".repeat(32), ..export.clone() };
-    plant(home.path(), Kind::Desired, b"dev", Some(b"spoilt"));
+    plant(home.path(), DocumentKind::Desired, b"dev", Some(b"spoilt"));
     fs::write(home.path().join("record.json"), serde_json::to_vec(&other).unwrap()).unwrap();
     let handles = open(home.path()).unwrap();
     assert!(told(&handles, "another record"), "{:?}", handles.notices);
@@ -212,14 +212,14 @@ async fn a_mirror_of_another_record_restores_nothing() {
 async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
     let (home, export) = closed().await;
     let swapped = serde_json::to_vec(&export.environments[0].desired).unwrap();
-    plant(home.path(), Kind::Desired, b"prod", Some(&swapped));
-    plant(home.path(), Kind::Status, b"test", Some(b"{}"));
-    plant(home.path(), Kind::Events, b"dev\0nonsense", Some(b"\xff"));
-    plant(home.path(), Kind::History, &crate::record::keys::numbered(&name("dev"), 1), Some(b"[]"));
+    plant(home.path(), DocumentKind::Desired, b"prod", Some(&swapped));
+    plant(home.path(), DocumentKind::Status, b"test", Some(b"{}"));
+    plant(home.path(), DocumentKind::Events, b"dev\0nonsense", Some(b"\xff"));
+    plant(home.path(), DocumentKind::History, &crate::record::keys::numbered(&name("dev"), 1), Some(b"[]"));
     let handles = open(home.path()).unwrap();
     // `plant` opens the store too, so the opens in between set the first three aside.
     assert!(told(&handles, "`history`"), "{:?}", handles.notices);
-    assert_eq!(handles.shared_store().pairs(Kind::Quarantine, b"").count(), 4);
+    assert_eq!(handles.shared_store().pairs(DocumentKind::Quarantine, b"").count(), 4);
     let restored = handles.desired.export().unwrap().environments;
     assert_eq!(restored, export.environments, "the mirror knows what history was");
     assert_eq!(handles.status.status(&name("test")).unwrap(), None);
@@ -230,7 +230,7 @@ async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
 #[tokio::test]
 async fn an_unreadable_record_is_restored_with_its_hold_from_the_mirror() {
     let (home, export) = closed().await;
-    plant(home.path(), Kind::Desired, b"dev", Some(b"not json"));
+    plant(home.path(), DocumentKind::Desired, b"dev", Some(b"not json"));
     let handles = open(home.path()).unwrap();
     assert!(told(&handles, "the record of `dev` from the backup file"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap().environments, export.environments);
@@ -239,7 +239,7 @@ async fn an_unreadable_record_is_restored_with_its_hold_from_the_mirror() {
 #[tokio::test]
 async fn an_unreadable_record_without_a_mirror_is_restored_from_history() {
     let (home, export) = closed().await;
-    plant(home.path(), Kind::Desired, b"dev", Some(b"not json"));
+    plant(home.path(), DocumentKind::Desired, b"dev", Some(b"not json"));
     fs::remove_file(home.path().join("record.json")).unwrap();
     let handles = open(home.path()).unwrap();
     assert!(told(&handles, "from history (generation 3)"), "{:?}", handles.notices);
@@ -261,7 +261,7 @@ async fn one_unreadable_document_stops_no_other_environment_while_the_record_is_
 #[tokio::test]
 async fn a_record_of_a_newer_abide_is_left_as_it_is() {
     let (home, _) = closed().await;
-    plant(home.path(), Kind::Meta, b"format", Some(&2_u64.to_be_bytes()));
+    plant(home.path(), DocumentKind::Meta, b"format", Some(&2_u64.to_be_bytes()));
     let error = open(home.path()).err().unwrap();
     assert!(matches!(error, OpenError::TooNew { found: 2, .. }), "{error:?}");
     assert!(error.to_string().contains("export"), "{error}");

@@ -1,9 +1,9 @@
 //! The loop's narrow handle.
 
-use super::super::{Bell, GoBack, Handles};
+use super::super::{Handles, RollbackRequest, Wakeup};
 use super::{at, commit, delivery, digest, fixture, hint, hold, image, name, set};
 use crate::model::desired::{Desired, Image, Origin, Outcome};
-use crate::model::look::Asked;
+use crate::model::look::QueryPeriod;
 use crate::model::name::Generation;
 use crate::model::status::Reason;
 
@@ -50,7 +50,7 @@ async fn a_head_that_was_seen_before_changes_nothing_and_ends_the_hint() {
     assert_eq!((desired.entry.generation, desired.hint), (Generation(1), None));
     assert_eq!(
         bells.try_recv().unwrap(),
-        Bell::Desired(dev.clone()),
+        Wakeup::Desired(dev.clone()),
         "whoever waits for the answer hears of it"
     );
     assert_eq!(resolver.advance_head(&dev, &commit(7), at(24)).await.unwrap(), None);
@@ -68,13 +68,13 @@ async fn an_answer_to_a_question_of_before_verifies_no_push() {
     writer.push(pushed, std::slice::from_ref(&dev)).await.unwrap();
     writer.sync(&dev, at(10), true).await.unwrap();
     let of = || record.handles.desired.get(&dev).unwrap();
-    let early = Asked { from: at(9), to: at(12) };
+    let early = QueryPeriod { from: at(9), to: at(12) };
     resolver.advance_head(&dev, &commit(7), early).await.unwrap();
     assert!(of().hint.is_some() && of().asked.is_some());
     // The announced commit answers the push, whenever the query was sent.
     resolver.advance_head(&dev, &commit(8), early).await.unwrap();
     assert_eq!((of().hint, of().asked, of().entry.origin), (None, Some(at(10)), Some(Origin::Push)));
-    resolver.advance_head(&dev, &commit(8), Asked { from: at(10), to: at(12) }).await.unwrap();
+    resolver.advance_head(&dev, &commit(8), QueryPeriod { from: at(10), to: at(12) }).await.unwrap();
     assert_eq!(of().asked, None);
 }
 
@@ -85,7 +85,7 @@ async fn a_question_without_an_answer_leaves_a_push_to_be_verified() {
     let (resolver, writer) = (&record.handles.resolver, &record.handles.writer);
     writer.push(delivery("1", 8), std::slice::from_ref(&dev)).await.unwrap();
     writer.sync(&dev, at(10), true).await.unwrap();
-    let asked = Asked { from: at(30), to: at(31) };
+    let asked = QueryPeriod { from: at(30), to: at(31) };
     resolver.no_head(&dev, asked, false).await.unwrap();
     let of = || record.handles.desired.get(&dev).unwrap();
     assert_eq!((of().hint.is_some(), of().asked), (true, None), "who asked is told");
@@ -121,7 +121,7 @@ async fn an_image_completes_its_generation_and_is_none_of_its_own() {
     resolver.advance_head(&dev, &commit(1), at(1)).await.unwrap();
     let mut bells = record.handles.bells.subscribe();
     assert!(resolver.resolve_image(&dev, Generation(1), image(1)).await.unwrap());
-    assert_eq!(bells.try_recv().unwrap(), Bell::Desired(dev.clone()));
+    assert_eq!(bells.try_recv().unwrap(), Wakeup::Desired(dev.clone()));
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!(desired.entry.generation, Generation(1));
     assert_eq!(desired.entry.image, Some(image(1)));
@@ -189,8 +189,8 @@ async fn a_rebuild_is_a_new_generation_of_the_same_revision_and_takes_the_hold_a
     assert!(!resolver.rebuilt(&dev, Generation(1), image(3), None, at(4)).await.unwrap());
 }
 
-pub(super) fn back(from: u64, to: u64) -> GoBack {
-    GoBack {
+pub(super) fn back(from: u64, to: u64) -> RollbackRequest {
+    RollbackRequest {
         from: Generation(from),
         image: image(to),
         revision: Some(commit(to)),
@@ -219,7 +219,7 @@ async fn a_rollback_is_a_new_generation_that_remembers_what_failed_and_why() {
     let dev = name("dev");
     let mut bells = record.handles.bells.subscribe();
     assert!(record.handles.resolver.roll_back(&dev, back(2, 1)).await.unwrap());
-    assert_eq!(bells.try_recv().unwrap(), Bell::Desired(dev.clone()));
+    assert_eq!(bells.try_recv().unwrap(), Wakeup::Desired(dev.clone()));
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!(desired.entry.generation, Generation(3));
     assert_eq!(desired.entry.origin, Some(Origin::AutomaticRollback));

@@ -1,6 +1,6 @@
 //! What the loop writes.
 
-use super::super::{Bell, BuildCounts};
+use super::super::{BuildCounts, Wakeup};
 use super::{at, commit, fixture, image, name, set};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
@@ -71,7 +71,7 @@ async fn a_report_rings_only_where_the_status_changed() {
     writer.report(&status("fine"), &memory).await.unwrap();
     assert!(bells.try_recv().is_err());
     writer.report(&status("better"), &memory).await.unwrap();
-    assert_eq!(bells.try_recv().unwrap(), Bell::Status(name("dev")));
+    assert_eq!(bells.try_recv().unwrap(), Wakeup::Status(name("dev")));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Tracking a tag: the registry's answer makes generations, an announcement does not.
 
-use super::super::Bell;
+use super::super::Wakeup;
 use super::{at, digest, fixture, name, set};
 use crate::model::desired::{Image, Origin, TagHint};
 use crate::model::name::Generation;
@@ -45,7 +45,7 @@ async fn what_was_announced_and_is_not_so_changes_nothing() {
     assert!(bells.try_recv().is_err(), "the registry may announce a tag before it shows it");
     assert_eq!(record.handles.desired.get(&shop).unwrap().tag_hint, Some(hint(9)));
     assert_eq!(resolver.advance_tag(&shop, tagged(1), String::new(), at(20)).await.unwrap(), None);
-    assert_eq!(bells.try_recv().unwrap(), Bell::Desired(shop.clone()), "whoever waits hears of the answer");
+    assert_eq!(bells.try_recv().unwrap(), Wakeup::Desired(shop.clone()), "whoever waits hears of the answer");
     let desired = record.handles.desired.get(&shop).unwrap();
     assert_eq!((desired.entry.generation, desired.tag_hint), (Generation(1), None));
 }

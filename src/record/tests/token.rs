@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::super::{Handles, NewToken, TokenError, open};
 use super::{at, fixture, name, set};
-use crate::model::access::{Deed, Role, Token};
+use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::credential::Credential;
 use crate::model::name::{AgentName, TokenId, TokenName};
-use crate::record::store::{Kind, Line};
+use crate::record::store::{BatchLine, DocumentKind};
 
-fn by_alice(seconds: u64) -> Deed {
-    Deed { at: at(seconds), by: "alice".into() }
+fn by_alice(seconds: u64) -> AuditStamp {
+    AuditStamp { at: at(seconds), by: "alice".into() }
 }
 
 fn new(called: &str, role: Role) -> NewToken {
@@ -182,10 +182,10 @@ async fn a_token_that_makes_no_sense_lets_nobody_in_and_hinders_no_start() {
     let record = fixture();
     let (token, credential) = made(&record.handles, "ci").await;
     let store = record.handles.shared_store();
-    let spoilt = store.get(Kind::Tokens, token.id.as_str().as_bytes()).unwrap().unwrap();
-    let moved = Line { kind: Kind::Tokens, key: b"000000000000".to_vec(), value: Some(spoilt) };
-    let poisoned = Line {
-        kind: Kind::Tokens,
+    let spoilt = store.get(DocumentKind::Tokens, token.id.as_str().as_bytes()).unwrap().unwrap();
+    let moved = BatchLine { kind: DocumentKind::Tokens, key: b"000000000000".to_vec(), value: Some(spoilt) };
+    let poisoned = BatchLine {
+        kind: DocumentKind::Tokens,
         key: token.id.as_str().as_bytes().to_vec(),
         value: Some(br#"{"id":"x"}"#.to_vec()),
     };

@@ -1,6 +1,6 @@
 //! The handle of webhooks and operators.
 
-use super::super::{Bell, Export, Guard, RecordError, WriteError, open};
+use super::super::{Export, Precondition, RecordError, Wakeup, WriteError, open};
 use super::{at, commit, delivery, fixture, hint, hold, image, name, set};
 use crate::model::desired::{Desired, Origin, Outcome};
 use crate::model::name::Generation;
@@ -132,7 +132,7 @@ async fn a_change_is_refused_where_the_record_moved_meanwhile() {
     let record = fixture();
     let (writer, test, prod) = (&record.handles.writer, name("test"), name("prod"));
     writer.submit(&test, set(1), &[]).await.unwrap();
-    let guard = Guard { environment: test.clone(), generation: Generation(1) };
+    let guard = Precondition { environment: test.clone(), generation: Generation(1) };
     writer.submit(&prod, set(1), std::slice::from_ref(&guard)).await.unwrap();
     writer.submit(&test, set(2), &[]).await.unwrap();
     let refused = writer.submit(&prod, set(1), &[guard]).await;
@@ -197,7 +197,7 @@ async fn every_write_rings_for_what_it_changed_and_nothing_else() {
     record.handles.writer.push(delivery("2", 7), std::slice::from_ref(&dev)).await.unwrap();
     record.handles.writer.submit(&dev, set(1), &[]).await.unwrap();
     let rung: Vec<_> = std::iter::from_fn(|| bells.try_recv().ok()).collect();
-    let expected = [Bell::Desired(dev.clone()), Bell::Desired(name("test")), Bell::Desired(dev)];
+    let expected = [Wakeup::Desired(dev.clone()), Wakeup::Desired(name("test")), Wakeup::Desired(dev)];
     assert_eq!(rung, expected);
 }
 

@@ -23,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The relevant keys.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Document {
+struct DockerConfigFile {
     auths: BTreeMap<String, Auth>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
@@ -42,7 +42,7 @@ struct Auth {
 /// One configuration, and its source.
 pub(super) struct DockerConfig {
     place: String,
-    document: Document,
+    document: DockerConfigFile,
 }
 
 impl DockerConfig {
@@ -88,7 +88,7 @@ impl DockerConfig {
 
     /// The registries that it names.
     pub(super) fn hosts(&self) -> BTreeSet<RegistryHost> {
-        let Document { auths, cred_helpers, .. } = &self.document;
+        let DockerConfigFile { auths, cred_helpers, .. } = &self.document;
         auths.keys().chain(cred_helpers.keys()).filter_map(|key| host_of(key)).collect()
     }
 

@@ -21,7 +21,7 @@ const NOT_FOUND: &str = "credentials not found in native keychain";
 const TOKEN: &str = "<token>";
 
 #[derive(Deserialize)]
-struct Answer {
+struct HelperOutput {
     #[serde(rename = "Username")]
     username: String,
     #[serde(rename = "Secret")]
@@ -55,7 +55,7 @@ pub(super) async fn get(
         let is_unknown = String::from_utf8_lossy(&output).contains(NOT_FOUND);
         return if is_unknown { Ok(None) } else { Err(problem("failed")) };
     }
-    let Ok(Answer { username, secret }) = serde_json::from_slice(&output) else {
+    let Ok(HelperOutput { username, secret }) = serde_json::from_slice(&output) else {
         return Err(problem("gave an invalid response"));
     };
     let secret = Secret::new(secret);

@@ -10,7 +10,7 @@ use crate::model::container::Secret;
 use crate::model::name::Digest;
 use crate::model::reference::TaggedImage;
 use crate::model::spec::RegistryAccess;
-use crate::registry::{Client, Keyring, RegistryError};
+use crate::registry::{Keyring, RegistryClient, RegistryError};
 
 const MANIFEST: &str = "{\"schemaVersion\":2}";
 
@@ -66,17 +66,17 @@ fn good() -> String {
     answer("200 OK", &format!("Docker-Content-Digest: {}\r\n", digest(MANIFEST)), "")
 }
 
-fn nobody() -> Client {
-    Client::new(Keyring::new(None, None))
+fn nobody() -> RegistryClient {
+    RegistryClient::new(Keyring::new(None, None))
 }
 
-fn alice(port: u16) -> Client {
+fn alice(port: u16) -> RegistryClient {
     let auths = HashMap::from([(format!("127.0.0.1:{port}"), serde_json::json!({ "auth": "YWxpY2U6cDp3" }))]);
     let text = serde_json::json!({ "auths": auths }).to_string();
-    Client::new(Keyring::new(Some(Secret::new(text)), None))
+    RegistryClient::new(Keyring::new(Some(Secret::new(text)), None))
 }
 
-async fn ask(client: &Client, server: &Server) -> Result<Digest, RegistryError> {
+async fn ask(client: &RegistryClient, server: &Server) -> Result<Digest, RegistryError> {
     client.digest(&server.image(), &RegistryAccess::default()).await
 }
 
@@ -210,12 +210,18 @@ async fn endless_redirects_end() {
 #[tokio::test]
 async fn a_token_service_without_tls_is_only_asked_for_a_registry_without_tls() {
     use crate::outbound::Allowed;
-    use crate::registry::token::{TokenError, bearer};
+    use crate::registry::token::{TokenServiceError, bearer};
     let service = Server::start(|_, _| answer("200 OK", "", "{\"token\":\"t\"}")).await;
     let realm = format!("http://127.0.0.1:{}/token", service.port);
     let of_tls = Allowed { plain: false, private: true };
-    assert!(matches!(bearer(&realm, None, "s", None, of_tls).await, Err(TokenError::Unavailable(_, _))));
+    assert!(matches!(
+        bearer(&realm, None, "s", None, of_tls).await,
+        Err(TokenServiceError::Unavailable(_, _))
+    ));
     let public = Allowed { plain: true, private: false };
-    assert!(matches!(bearer(&realm, None, "s", None, public).await, Err(TokenError::Unavailable(_, _))));
+    assert!(matches!(
+        bearer(&realm, None, "s", None, public).await,
+        Err(TokenServiceError::Unavailable(_, _))
+    ));
     assert!(service.seen().is_empty(), "it was asked: {:?}", service.seen());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::model::name::{BranchName, CommitId};
-use crate::source::{Mirror, Remote};
+use crate::source::{GitMirror, Remote};
 
 /// The time of every commit that the fixture makes, in seconds.
 pub(super) const COMMIT_TIME: u64 = 1_700_000_000;
@@ -126,14 +126,14 @@ impl Origin {
 
 /// A mirror in a temporary directory.
 pub(super) struct Kept {
-    pub(super) mirror: Mirror,
+    pub(super) mirror: GitMirror,
     pub(super) room: TempDir,
 }
 
 impl Kept {
     pub(super) fn of(remote: Remote) -> Self {
         let room = tempfile::tempdir().unwrap();
-        Self { mirror: Mirror::open(room.path().join("mirrors/one"), remote), room }
+        Self { mirror: GitMirror::open(room.path().join("mirrors/one"), remote), room }
     }
 
     pub(super) fn dir(&self) -> PathBuf {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::fixture::{Kept, Origin, branch};
 use crate::model::name::CommitId;
-use crate::source::{Mirror, Remote, SourceError};
+use crate::source::{GitMirror, Remote, SourceError};
 
 fn is_no_such_commit(done: Result<(), SourceError>) -> bool {
     matches!(done, Err(error @ SourceError::NoSuchCommit { .. }) if !error.is_transient())
@@ -118,7 +118,7 @@ async fn a_mirror_of_another_remote_is_made_anew() {
     let of_two = two.commit_file("other", "y");
     let kept = Kept::of(one.remote());
     kept.mirror.ensure(&of_one, None).await.unwrap();
-    let moved = Mirror::open(kept.dir(), two.remote());
+    let moved = GitMirror::open(kept.dir(), two.remote());
     moved.ensure(&of_two, None).await.unwrap();
     assert!(is_no_such_commit(moved.ensure(&of_one, None).await));
 }
@@ -261,7 +261,7 @@ async fn many_at_once_take_turns() {
     let origin = Origin::new();
     let commits: Vec<_> = (0..6).map(|n| origin.commit_file("f", &n.to_string())).collect();
     let kept = Kept::of(origin.remote());
-    let mirror = Arc::new(Mirror::open(kept.dir(), origin.remote()));
+    let mirror = Arc::new(GitMirror::open(kept.dir(), origin.remote()));
     let tasks: Vec<_> = (0..12)
         .map(|n| {
             let (mirror, commit) = (Arc::clone(&mirror), commits[n % 6].clone());

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::fixture::{COMMIT_TIME, Kept, Origin};
 use crate::model::time::Timestamp;
-use crate::source::{Limits, SourceError};
+use crate::source::{SourceError, TreeLimits};
 
 #[tokio::test]
 async fn a_tree_has_its_files_links_modes_and_one_time() {
@@ -75,12 +75,12 @@ async fn a_tree_beyond_a_limit_is_refused_before_anything_is_written() {
     origin.write("a/b/c", "123456");
     origin.write("d", "7");
     let commit = origin.commit("two");
-    let exact = Limits { files: 2, directories: 2, bytes: 7, depth: 3 };
+    let exact = TreeLimits { files: 2, directories: 2, bytes: 7, depth: 3 };
     for (limits, what) in [
-        (Limits { files: 1, ..exact }, "1 files"),
-        (Limits { bytes: 6, ..exact }, "6 bytes"),
-        (Limits { directories: 1, ..exact }, "1 directories"),
-        (Limits { depth: 2, ..exact }, "2 directories"),
+        (TreeLimits { files: 1, ..exact }, "1 files"),
+        (TreeLimits { bytes: 6, ..exact }, "6 bytes"),
+        (TreeLimits { directories: 1, ..exact }, "1 directories"),
+        (TreeLimits { depth: 2, ..exact }, "2 directories"),
     ] {
         let kept = Kept::of(origin.remote());
         let mirror = kept.mirror.with_limits(limits);

@@ -14,7 +14,7 @@ struct Place {
     _home: tempfile::TempDir,
 }
 
-async fn place(limits: Limits) -> Place {
+async fn place(limits: ServeLimits) -> Place {
     let home = tempfile::tempdir().unwrap();
     let identity = Identity::made(&home.path().join("tls")).unwrap();
     let server = Server::start_tls(router(), limits, identity.acceptor().unwrap()).await;
@@ -79,7 +79,7 @@ async fn a_request_in_the_clear_is_told_to_use_tls_and_reaches_no_handler() {
 
 #[tokio::test]
 async fn handshakes_that_never_end_are_cut_off_and_keep_nobody_waiting() {
-    let place = place(Limits { strangers: 60, ..hasty() }).await;
+    let place = place(ServeLimits { strangers: 60, ..hasty() }).await;
     let mut slow = Vec::new();
     for _ in 0..50 {
         let mut stream = place.server.connect().await;
@@ -117,7 +117,8 @@ fn allow_more_files() {
 #[tokio::test]
 async fn a_thousand_idle_connections_leave_room_for_a_good_request() {
     allow_more_files();
-    let place = place(Limits { header_read: PATIENCE * 10, strangers: 2_000, ..Limits::default() }).await;
+    let place =
+        place(ServeLimits { header_read: PATIENCE * 10, strangers: 2_000, ..ServeLimits::default() }).await;
     let mut idle = Vec::new();
     for _ in 0..1_000 {
         idle.push(place.connect().await);
@@ -128,7 +129,7 @@ async fn a_thousand_idle_connections_leave_room_for_a_good_request() {
 
 #[tokio::test]
 async fn handshakes_that_take_all_room_make_way_for_new_ones() {
-    let place = place(Limits { strangers: 12, ..patient() }).await;
+    let place = place(ServeLimits { strangers: 12, ..patient() }).await;
     let mut stuck = Vec::new();
     for _ in 0..30 {
         let mut stream = place.server.connect().await;

@@ -198,7 +198,7 @@ fn closed_window() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_window_that_stays_closed_ends_the_connection() {
-    let limits = Limits { answer: Duration::from_millis(300), ..patient() };
+    let limits = ServeLimits { answer: Duration::from_millis(300), ..patient() };
     let server = Server::start(router(), limits).await;
     let mut request = get(1);
     // `:path` is the literal `/peer`, whose answer does not fit.
@@ -213,7 +213,7 @@ async fn a_window_that_stays_closed_ends_the_connection() {
 
 #[tokio::test]
 async fn an_answer_that_comes_slowly_is_no_answer_that_is_not_read() {
-    let limits = Limits { answer: Duration::from_millis(100), ..hasty() };
+    let limits = ServeLimits { answer: Duration::from_millis(100), ..hasty() };
     let server = Server::start(router(), limits).await;
     let answer = client(&server).await.send_request(ask("/stream")).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "tick ".repeat(6));
@@ -221,7 +221,7 @@ async fn an_answer_that_comes_slowly_is_no_answer_that_is_not_read() {
 
 #[tokio::test]
 async fn requests_that_wait_for_their_bodies_give_way_to_newer_ones() {
-    let server = Server::start(router(), Limits { body: PATIENCE, ..patient() }).await;
+    let server = Server::start(router(), ServeLimits { body: PATIENCE, ..patient() }).await;
     let stream = TokioIo::new(server.connect().await);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);

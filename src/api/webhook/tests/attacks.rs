@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::api::serve::Limits;
+use crate::api::serve::ServeLimits;
 use crate::api::serve::tests::{Server, hasty, read_to_close, statuses};
 
 /// Longer than any deadline that a test waits for.
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const HOOK: &str = "/webhooks/github";
 
-async fn server(limits: Limits) -> (Server, MemoryInbox) {
+async fn server(limits: ServeLimits) -> (Server, MemoryInbox) {
     let inbox = MemoryInbox::new();
     let hooks =
         WebhookLimits { largest_body: 256 * 1024, body_deadline: limits.body, ..WebhookLimits::default() };
@@ -106,7 +106,7 @@ async fn neither_host_nor_forwarding_headers_change_anything() {
 #[tokio::test]
 async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
     let deadline = Duration::from_secs(5);
-    let (server, inbox) = server(Limits { header_read: deadline, body: deadline, ..hasty() }).await;
+    let (server, inbox) = server(ServeLimits { header_read: deadline, body: deadline, ..hasty() }).await;
     let head = "POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
     let head = format!("{head}X-Hub-Signature-256: sha256={}\r\n", "0".repeat(64));
     let mut slow = Vec::new();
@@ -141,7 +141,7 @@ async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
 #[tokio::test]
 async fn a_delivery_that_can_prove_nothing_is_refused_before_its_body() {
     let deadline = PATIENCE;
-    let (server, inbox) = server(Limits { header_read: deadline, body: deadline, ..hasty() }).await;
+    let (server, inbox) = server(ServeLimits { header_read: deadline, body: deadline, ..hasty() }).await;
     let head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n";
     for (hook, proof, status) in [
         ("github", "", 401),

@@ -143,7 +143,7 @@ async fn a_mac_of_one_hook_proves_nothing_to_another() {
     let mut inbox = MemoryInbox::new();
     let secret = Secret::new("a-secret-of-another-hook-entirely");
     let name = RepositoryName::new("other").unwrap();
-    inbox.hooks.insert("other".into(), Hook { provider: Provider::Github, secret, name });
+    inbox.hooks.insert("other".into(), WebhookConfig { provider: Provider::Github, secret, name });
     assert_eq!(post(&inbox, "other", &push("dev", COMMIT)).await.0, StatusCode::UNAUTHORIZED);
 }
 

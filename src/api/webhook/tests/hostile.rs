@@ -68,7 +68,7 @@ fn every_field_missing_null_or_of_another_type_is_ignored_and_never_an_error_of_
             for mutated in mutations(&payload, &pointer) {
                 let delivery = send(&mutated).read(provider);
                 let delivery = delivery.unwrap_or_else(|error| panic!("{pointer}: {error}"));
-                let Event::Push(changes) = delivery.event else { continue };
+                let WebhookEvent::Push(changes) = delivery.event else { continue };
                 let follows = |change: &RefChange| change.branch.is_some() && change.revision.is_some();
                 let understood = changes.iter().any(follows);
                 assert!(!(understood && is_needed(&pointer)), "{provider:?} without {pointer}: {changes:?}");
@@ -88,7 +88,7 @@ fn a_commit_that_is_none_moves_nothing() {
         ];
         for (provider, sent) in sent {
             let event = sent.read(provider).unwrap().event;
-            assert!(matches!(event, Event::Ignored(_)), "{provider:?} {after:?}: {event:?}");
+            assert!(matches!(event, WebhookEvent::Ignored(_)), "{provider:?} {after:?}: {event:?}");
         }
     }
 }

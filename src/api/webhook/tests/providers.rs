@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn only_change(delivery: Result<Delivery, Rejection>) -> RefChange {
+fn only_change(delivery: Result<VerifiedDelivery, Rejection>) -> RefChange {
     match delivery.map(|delivery| delivery.event) {
-        Ok(Event::Push(changes)) if changes.len() == 1 => changes.into_iter().next().unwrap(),
+        Ok(WebhookEvent::Push(changes)) if changes.len() == 1 => changes.into_iter().next().unwrap(),
         other => panic!("no push of one reference: {other:?}"),
     }
 }
@@ -21,7 +21,7 @@ fn dev() -> RefChange {
 fn a_push_of_every_provider_is_read() {
     for (provider, payload, send) in every_push() {
         let delivery = send(&payload).read(provider).unwrap();
-        assert_eq!(delivery.event, Event::Push(vec![dev()]), "{provider:?}");
+        assert_eq!(delivery.event, WebhookEvent::Push(vec![dev()]), "{provider:?}");
         assert!(delivery.by.ends_with(" (alice)"), "{}", delivery.by);
         assert!(delivery.repository.unwrap().ends_with("wikicraft"));
         assert_eq!(delivery.id.map(|id| id.len()), Some(36), "{provider:?}");
@@ -128,9 +128,9 @@ fn githubs_sha1_signature_counts_for_nothing() {
 fn github_pings_tags_deletions_and_other_events_are_told_apart() {
     let event = |sent: Sent| sent.read(Provider::Github).unwrap().event;
     let organization_ping = json!({"zen": "Keep it logically awesome.", "hook_id": 1, "organization": {}});
-    assert_eq!(event(github("ping", organization_ping.to_string())), Event::Ping);
-    assert!(matches!(event(github("issues", "{}")), Event::Ignored(_)));
-    assert!(matches!(event(github("push", "{}").without("x-github-event")), Event::Ignored(_)));
+    assert_eq!(event(github("ping", organization_ping.to_string())), WebhookEvent::Ping);
+    assert!(matches!(event(github("issues", "{}")), WebhookEvent::Ignored(_)));
+    assert!(matches!(event(github("push", "{}").without("x-github-event")), WebhookEvent::Ignored(_)));
 
     let tag = github_push("refs/tags/v1", COMMIT).to_string();
     assert_eq!(only_change(github("push", tag).read(Provider::Github)).branch, None);
@@ -168,7 +168,7 @@ fn a_gitlab_tag_and_a_deletion_and_a_system_hook_are_read() {
     let mut system = gitlab_push("refs/heads/dev", COMMIT);
     system.as_object_mut().unwrap().remove("object_kind");
     assert_eq!(only_change(read(&system)), dev());
-    assert!(matches!(read(&json!({"object_kind": "issue"})).unwrap().event, Event::Ignored(_)));
+    assert!(matches!(read(&json!({"object_kind": "issue"})).unwrap().event, WebhookEvent::Ignored(_)));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_gitlab_form_is_of_no_kind_that_is_understood() {
     assert!(matches!(sent.read(Provider::Gitlab), Err(Rejection::UnsupportedMediaType(_))));
 }
 
-fn read_signed(sent: &Sent, secret: &str) -> Result<Delivery, Rejection> {
+fn read_signed(sent: &Sent, secret: &str) -> Result<VerifiedDelivery, Rejection> {
     read(Provider::Gitlab, &Secret::new(secret), &sent.headers, &sent.body, NOW)
 }
 
@@ -190,7 +190,7 @@ fn a_signed_gitlab_push_is_read_and_its_list_may_hold_others() {
     let sent = signed_gitlab(gitlab_push("refs/heads/dev", COMMIT).to_string(), &seconds(-299));
     let delivery = read_signed(&sent, SIGNING_TOKEN).unwrap();
     assert_eq!(delivery.id.as_deref(), Some("msg_2KWPBgLlAfxdpx2AI54pPJ85f4W"));
-    assert_eq!(delivery.event, Event::Push(vec![dev()]));
+    assert_eq!(delivery.event, WebhookEvent::Push(vec![dev()]));
     let good = sent.header("webhook-signature");
     let list = sent.with("webhook-signature", &format!("v1a,AAAA v1,AAAA {good}"));
     assert!(read_signed(&list, SIGNING_TOKEN).is_ok());
@@ -263,7 +263,7 @@ fn a_gitea_deletion_names_the_branch_alone() {
     let change = only_change(delete("branch"));
     assert_eq!((change.branch, change.revision), (dev().branch, None));
     assert_eq!(only_change(delete("tag")).branch, None);
-    assert!(matches!(delete("other").unwrap().event, Event::Ignored(_)));
+    assert!(matches!(delete("other").unwrap().event, WebhookEvent::Ignored(_)));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn bitbucket_tells_several_references_at_once() {
     let broken = json!({"new": {"type": "branch", "name": "odd", "target": {"hash": "--help"}}});
     payload["push"]["changes"].as_array_mut().unwrap().extend([closed, tag, broken, json!(5)]);
     let delivery = bitbucket("repo:push", payload.to_string()).read(Provider::Bitbucket).unwrap();
-    let Event::Push(changes) = delivery.event else { panic!("no push") };
+    let WebhookEvent::Push(changes) = delivery.event else { panic!("no push") };
     let shown: Vec<_> =
         changes.iter().map(|change| (change.raw_ref.as_str(), change.revision.is_some())).collect();
     assert_eq!(shown, [("refs/heads/dev", true), ("refs/heads/master", false), ("refs/tags/v1", true)]);
@@ -288,6 +288,6 @@ fn a_bitbucket_server_deletes_and_pings() {
     let sent = bitbucket("repo:refs_changed", payload.to_string());
     assert_eq!(only_change(sent.read(Provider::Bitbucket)).revision, None);
     let ping = bitbucket("diagnostics:ping", r#"{"test":true}"#);
-    assert_eq!(ping.read(Provider::Bitbucket).unwrap().event, Event::Ping);
+    assert_eq!(ping.read(Provider::Bitbucket).unwrap().event, WebhookEvent::Ping);
     assert!(ping.without("x-hub-signature").is_refused(Provider::Bitbucket));
 }

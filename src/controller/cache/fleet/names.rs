@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Fleet, Known};
+use super::{CachedContainers, ContainerCache};
 use crate::controller::docker::Listed;
 use crate::model::container::label;
 use crate::model::name::{ContainerName, EnvironmentName};
-use crate::model::observed::{NameHolder, Owner, SeenContainer};
+use crate::model::observed::{NameHolder, ObservedContainer, Owner};
 
-impl Fleet {
+impl ContainerCache {
     /// The container that has this name, unless it is one of `environment`.
     pub(crate) fn name_holder(&self, environment: &EnvironmentName, name: &str) -> Option<NameHolder> {
         let known = self.known();
@@ -48,12 +48,12 @@ impl Fleet {
     }
 }
 
-impl Known {
+impl CachedContainers {
     /// The managed containers of every other environment.
     fn others(
         &self,
         environment: &EnvironmentName,
-    ) -> impl Iterator<Item = (&EnvironmentName, &SeenContainer)> {
+    ) -> impl Iterator<Item = (&EnvironmentName, &ObservedContainer)> {
         self.ours.values().filter(move |(of, _)| of != environment).map(|(of, seen)| (of, seen))
     }
 
@@ -79,7 +79,7 @@ impl Known {
         name: &str,
         declared: &BTreeMap<EnvironmentName, ContainerName>,
     ) -> Option<EnvironmentName> {
-        let made_for = |seen: &SeenContainer, environment: &EnvironmentName| {
+        let made_for = |seen: &ObservedContainer, environment: &EnvironmentName| {
             labelled(seen).as_ref() == Some(environment)
         };
         let all = || self.ours.values().map(|(_, seen)| seen);
@@ -90,7 +90,7 @@ impl Known {
 }
 
 /// The environment that a container was made for.
-fn labelled(seen: &SeenContainer) -> Option<EnvironmentName> {
+fn labelled(seen: &ObservedContainer) -> Option<EnvironmentName> {
     seen.labels.get(label::ENVIRONMENT).and_then(|name| EnvironmentName::new(name).ok())
 }
 
@@ -110,17 +110,17 @@ mod tests {
     use super::*;
     use crate::controller::cache::fleet::tests::seen;
 
-    fn made_for(environment: &str, name: &str, id: &str) -> SeenContainer {
+    fn made_for(environment: &str, name: &str, id: &str) -> ObservedContainer {
         let labels = BTreeMap::from([(label::ENVIRONMENT.to_owned(), environment.to_owned())]);
-        SeenContainer { name: name.to_owned(), labels, ..seen(id) }
+        ObservedContainer { name: name.to_owned(), labels, ..seen(id) }
     }
 
     fn name(text: &str) -> EnvironmentName {
         EnvironmentName::new(text).unwrap()
     }
 
-    fn fleet_of(containers: &[(&str, &str)]) -> Fleet {
-        let fleet = Fleet::new("record".to_owned());
+    fn fleet_of(containers: &[(&str, &str)]) -> ContainerCache {
+        let fleet = ContainerCache::new("record".to_owned());
         for (number, (environment, container)) in containers.iter().enumerate() {
             let seen = made_for(environment, container, &number.to_string());
             fleet.known().ours.insert(seen.id.clone(), (name(environment), seen));

@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::ProbeTarget;
-use super::http::Request;
+use super::http::HttpProbe;
 use super::sockets;
-use crate::controller::docker::{Engine, EngineError, HealthCheck, Reach, Vitals};
+use crate::controller::docker::{ContainerReach, Engine, EngineError, HealthCheck, Vitals};
 use crate::model::container::Secret;
 use crate::model::observed::EngineHealth;
 use crate::model::spec::Probe;
@@ -31,7 +31,7 @@ const LAST_LINES: usize = 3;
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ProbeResult {
     /// The program answered as it should.
     Good,
     /// The program did not, with the reason.
@@ -41,7 +41,7 @@ pub(super) enum Answer {
 }
 
 /// Probes one container from one start to its end.
-pub(super) struct Asker {
+pub(super) struct ContainerProbe {
     engine: Arc<Engine>,
     target: ProbeTarget,
     /// The container's process ID, once it was requested.
@@ -52,16 +52,16 @@ pub(super) struct Asker {
     pub(super) needs: Duration,
 }
 
-impl Asker {
+impl ContainerProbe {
     pub(super) fn new(engine: Arc<Engine>, target: ProbeTarget) -> Self {
         Self { engine, target, pid: None, hung: None, needs: Duration::ZERO }
     }
 
     /// Probes once. With `hints`, a miss names the addresses where the program listens instead, which costs
     /// one engine call.
-    pub(super) async fn ask(&mut self, hints: bool) -> Answer {
+    pub(super) async fn ask(&mut self, hints: bool) -> ProbeResult {
         match self.target.health.probe.clone() {
-            Probe::None | Probe::Running => Answer::Good,
+            Probe::None | Probe::Running => ProbeResult::Good,
             Probe::Tcp | Probe::Http(_) => self.over_network(hints).await,
             Probe::Command(command) => self.command(&command).await,
             Probe::Docker => self.docker().await,
@@ -70,20 +70,20 @@ impl Asker {
 
     // --- over the network ---------------------------------------------------------------------
 
-    async fn over_network(&mut self, hints: bool) -> Answer {
+    async fn over_network(&mut self, hints: bool) -> ProbeResult {
         let Some(port) = self.target.port else {
-            return Answer::Unknown(Some("the probe needs a port, and none is declared".to_owned()));
+            return ProbeResult::Unknown(Some("the probe needs a port, and none is declared".to_owned()));
         };
         match self.engine.reach().await {
-            Ok(Reach::Direct) => self.directly(port, hints).await,
-            Ok(Reach::Published { host, why }) => self.at_published_port(port, &host, why).await,
-            Err(_) => Answer::Unknown(None),
+            Ok(ContainerReach::Direct) => self.directly(port, hints).await,
+            Ok(ContainerReach::Published { host, why }) => self.at_published_port(port, &host, why).await,
+            Err(_) => ProbeResult::Unknown(None),
         }
     }
 
-    async fn directly(&mut self, port: u16, hints: bool) -> Answer {
+    async fn directly(&mut self, port: u16, hints: bool) -> ProbeResult {
         let Some(address) = self.target.address else {
-            return Answer::Miss("the container has no address in the managed network yet".to_owned());
+            return ProbeResult::Miss("the container has no address in the managed network yet".to_owned());
         };
         let address = SocketAddr::new(address, port);
         let patience = self.target.health.timeout;
@@ -91,10 +91,10 @@ impl Asker {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 let sockets = if hints { self.listening().await } else { None };
-                Answer::Miss(sockets::nothing_listens(port, sockets.as_deref()))
+                ProbeResult::Miss(sockets::nothing_listens(port, sockets.as_deref()))
             }
-            Ok(Err(error)) => Answer::Miss(format!("no connection to {address}: {error}")),
-            Err(_) => Answer::Miss(format!("no answer on port {port} within {}", words(patience))),
+            Ok(Err(error)) => ProbeResult::Miss(format!("no connection to {address}: {error}")),
+            Err(_) => ProbeResult::Miss(format!("no answer on port {port} within {}", words(patience))),
         }
     }
 
@@ -103,15 +103,15 @@ impl Asker {
         &self,
         connect: impl Future<Output = std::io::Result<TcpStream>>,
         port: u16,
-    ) -> std::io::Result<Answer> {
+    ) -> std::io::Result<ProbeResult> {
         let stream = connect.await?;
-        let Probe::Http(path) = &self.target.health.probe else { return Ok(Answer::Good) };
+        let Probe::Http(path) = &self.target.health.probe else { return Ok(ProbeResult::Good) };
         let headers = match self.headers() {
             Ok(headers) => headers,
-            Err(why) => return Ok(Answer::Unknown(Some(why))),
+            Err(why) => return Ok(ProbeResult::Unknown(Some(why))),
         };
         let host = self.target.health.host.as_deref().or(self.target.hostname.as_deref());
-        let request = Request {
+        let request = HttpProbe {
             path,
             port,
             host: host.unwrap_or(LOCALHOST),
@@ -136,11 +136,13 @@ impl Asker {
     }
 
     /// Probes the published port if the container's own address is unreachable from here.
-    async fn at_published_port(&mut self, port: u16, host: &str, why: &str) -> Answer {
+    async fn at_published_port(&mut self, port: u16, host: &str, why: &str) -> ProbeResult {
         if self.target.health.probe == Probe::Tcp {
             return match self.listening().await {
-                Some(sockets) if sockets.iter().any(|socket| sockets::is_open(*socket, port)) => Answer::Good,
-                Some(sockets) => Answer::Miss(sockets::nothing_listens(port, Some(&sockets))),
+                Some(sockets) if sockets.iter().any(|socket| sockets::is_open(*socket, port)) => {
+                    ProbeResult::Good
+                }
+                Some(sockets) => ProbeResult::Miss(sockets::nothing_listens(port, Some(&sockets))),
                 None => unreachable_from_here(why),
             };
         }
@@ -151,11 +153,11 @@ impl Asker {
         let connect = TcpStream::connect((host.as_str(), publish.port));
         match timeout(patience, self.exchange(connect, port)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Answer::Unknown(Some(format!(
+            Ok(Err(error)) => ProbeResult::Unknown(Some(format!(
                 "{why}, and the published port {host}:{} is not reachable from here: {error}",
                 publish.port
             ))),
-            Err(_) => Answer::Miss(format!("no answer on port {port} within {}", words(patience))),
+            Err(_) => ProbeResult::Miss(format!("no answer on port {port} within {}", words(patience))),
         }
     }
 
@@ -170,16 +172,16 @@ impl Asker {
     // --- in the container ---------------------------------------------------------------------
 
     /// Runs a command. The engine cannot end one that hangs, so no second one is started beside it.
-    async fn command(&mut self, command: &[String]) -> Answer {
+    async fn command(&mut self, command: &[String]) -> ProbeResult {
         let shown = command.join(" ");
         if let Some((exec, since)) = &self.hung {
             match self.engine.is_exec_running(exec).await {
                 Ok(true) => {
                     let lasted = Duration::from_secs(since.elapsed().as_secs());
-                    return Answer::Miss(format!("`{shown}` has been running for {}", words(lasted)));
+                    return ProbeResult::Miss(format!("`{shown}` has been running for {}", words(lasted)));
                 }
                 Ok(false) => self.hung = None,
-                Err(_) => return Answer::Unknown(None),
+                Err(_) => return ProbeResult::Unknown(None),
             }
         }
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -189,23 +191,23 @@ impl Asker {
         };
         let patience = self.target.health.timeout;
         match timeout(patience, self.engine.run_exec(&exec)).await {
-            Ok(Ok((0, _))) => Answer::Good,
+            Ok(Ok((0, _))) => ProbeResult::Good,
             Ok(Ok((code, output))) => {
-                Answer::Miss(format!("`{shown}` exited with {code}{}", last_lines(Some(&output))))
+                ProbeResult::Miss(format!("`{shown}` exited with {code}{}", last_lines(Some(&output))))
             }
             Ok(Err(error)) => not_run(&shown, &error),
             Err(_) => {
                 self.hung = Some((exec, Instant::now() - patience));
-                Answer::Miss(format!("`{shown}` did not end within {}", words(patience)))
+                ProbeResult::Miss(format!("`{shown}` did not end within {}", words(patience)))
             }
         }
     }
 
     // --- the image's own check ----------------------------------------------------------------
 
-    async fn docker(&mut self) -> Answer {
+    async fn docker(&mut self) -> ProbeResult {
         let Ok(Some(vitals)) = self.engine.vitals(&self.target.container).await else {
-            return Answer::Unknown(None);
+            return ProbeResult::Unknown(None);
         };
         self.needs = vitals.check.as_ref().map_or(Duration::ZERO, HealthCheck::needs);
         of_vitals(&vitals)
@@ -213,22 +215,22 @@ impl Asker {
 }
 
 /// The result of the image's own check. An undecided check does not count as a miss.
-fn of_vitals(vitals: &Vitals) -> Answer {
+fn of_vitals(vitals: &Vitals) -> ProbeResult {
     let Some(check) = &vitals.check else {
         let lacks =
             if vitals.is_turned_off { "has its HEALTHCHECK turned off" } else { "has no HEALTHCHECK" };
-        return Answer::Miss(format!("the image {lacks}: set another `health`, such as `http`"));
+        return ProbeResult::Miss(format!("the image {lacks}: set another `health`, such as `http`"));
     };
     let (every, output) = (words(check.interval), last_lines(vitals.output.as_deref()));
     match (vitals.health, vitals.failures) {
-        (EngineHealth::Healthy, _) => Answer::Good,
-        (EngineHealth::Unhealthy, failures) => Answer::Miss(format!(
+        (EngineHealth::Healthy, _) => ProbeResult::Good,
+        (EngineHealth::Unhealthy, failures) => ProbeResult::Miss(format!(
             "its HEALTHCHECK, which runs every {every}, failed {failures} times in a row{output}"
         )),
-        (_, 0) => Answer::Unknown(Some(format!(
+        (_, 0) => ProbeResult::Unknown(Some(format!(
             "its HEALTHCHECK, which runs every {every}, has no result yet{output}"
         ))),
-        (_, failures) => Answer::Unknown(Some(format!(
+        (_, failures) => ProbeResult::Unknown(Some(format!(
             "its HEALTHCHECK, which runs every {every}, failed {failures} of {} times{output}",
             check.retries
         ))),
@@ -236,15 +238,15 @@ fn of_vitals(vitals: &Vitals) -> Answer {
 }
 
 /// A command that could not run because of the container's state, or the engine, gives no information.
-fn not_run(shown: &str, error: &EngineError) -> Answer {
+fn not_run(shown: &str, error: &EngineError) -> ProbeResult {
     match error {
-        EngineError::Refused(words) => Answer::Miss(format!("cannot run `{shown}`: {words}")),
-        _ => Answer::Unknown(None),
+        EngineError::Refused(words) => ProbeResult::Miss(format!("cannot run `{shown}`: {words}")),
+        _ => ProbeResult::Unknown(None),
     }
 }
 
-fn unreachable_from_here(why: &str) -> Answer {
-    Answer::Unknown(Some(format!(
+fn unreachable_from_here(why: &str) -> ProbeResult {
+    ProbeResult::Unknown(Some(format!(
         "{why}, so the container's address is not reachable from here: set `health` to `http` with a \
         published port, to `command` or to `docker`"
     )))

@@ -3,14 +3,14 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::ask::Answer;
+use super::ask::ProbeResult;
 use crate::model::container::Secret;
 
 /// The longest status line that is read, in bytes.
 const LONGEST_LINE: usize = 512;
 
 /// The request, and the host name that it uses.
-pub(super) struct Request<'a> {
+pub(super) struct HttpProbe<'a> {
     pub(super) path: &'a str,
     pub(super) port: u16,
     pub(super) host: &'a str,
@@ -19,12 +19,12 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a [(String, Secret)],
 }
 
-impl Request<'_> {
+impl HttpProbe<'_> {
     /// Sends the request to the program behind `stream`. Only the status of its answer counts.
-    pub(super) async fn send(&self, mut stream: TcpStream) -> Answer {
+    pub(super) async fn send(&self, mut stream: TcpStream) -> ProbeResult {
         match self.exchange(&mut stream).await {
             Ok(line) => self.judge(&line),
-            Err(error) => Answer::Miss(format!("{self} was interrupted: {error}")),
+            Err(error) => ProbeResult::Miss(format!("{self} was interrupted: {error}")),
         }
     }
 
@@ -58,16 +58,16 @@ impl Request<'_> {
         text + "Connection: close\r\n\r\n"
     }
 
-    fn judge(&self, answer: &[u8]) -> Answer {
+    fn judge(&self, answer: &[u8]) -> ProbeResult {
         let line = answer.split(|b| *b == b'\r' || *b == b'\n').next().unwrap_or_default();
         let status = Some(line).filter(|line| is_status(line)).and_then(|line| {
             let text = String::from_utf8_lossy(line.get(9..)?).trim().to_owned();
             Some((text.get(..3)?.parse::<u16>().ok()?, text))
         });
         match status {
-            Some((200..=399, _)) => Answer::Good,
-            Some((status, text)) => Answer::Miss(format!("{self} answered {text}{}", self.hint(status))),
-            None => Answer::Miss(format!("{self} got a response that is not HTTP")),
+            Some((200..=399, _)) => ProbeResult::Good,
+            Some((status, text)) => ProbeResult::Miss(format!("{self} answered {text}{}", self.hint(status))),
+            None => ProbeResult::Miss(format!("{self} got a response that is not HTTP")),
         }
     }
 
@@ -82,7 +82,7 @@ impl Request<'_> {
     }
 }
 
-impl std::fmt::Display for Request<'_> {
+impl std::fmt::Display for HttpProbe<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "GET {} on port {} with Host {}", self.path, self.port, self.host)
     }
@@ -107,7 +107,7 @@ mod tests {
         headers: &[(String, Secret)],
         is_host_declared: bool,
         answer: &'static str,
-    ) -> (Answer, String) {
+    ) -> (ProbeResult, String) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let program = tokio::spawn(async move {
@@ -118,7 +118,7 @@ mod tests {
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
         let stream = TcpStream::connect(address).await.unwrap();
-        let request = Request { path: "/up", port: 80, host: "a.example", is_host_declared, headers };
+        let request = HttpProbe { path: "/up", port: 80, host: "a.example", is_host_declared, headers };
         let answer = timeout(Duration::from_secs(60), request.send(stream)).await.unwrap();
         (answer, program.await.unwrap())
     }
@@ -136,7 +136,7 @@ mod tests {
             ("HTTP/1.1é20 OK\r\n", false),
         ] {
             let (got, _) = asked(&[], false, answer).await;
-            assert_eq!(got == Answer::Good, good, "{answer:?}: {got:?}");
+            assert_eq!(got == ProbeResult::Good, good, "{answer:?}: {got:?}");
         }
     }
 
@@ -144,8 +144,8 @@ mod tests {
     async fn it_is_said_what_was_asked_and_what_was_answered() {
         let bad = "HTTP/1.1 400 Bad Request\r\n\r\n";
         let what = "GET /up on port 80 with Host a.example answered 400 Bad Request";
-        assert_eq!(asked(&[], true, bad).await.0, Answer::Miss(what.to_owned()));
-        let (Answer::Miss(said), _) = asked(&[], false, bad).await else { panic!("a 400 is no good") };
+        assert_eq!(asked(&[], true, bad).await.0, ProbeResult::Miss(what.to_owned()));
+        let (ProbeResult::Miss(said), _) = asked(&[], false, bad).await else { panic!("a 400 is no good") };
         assert!(said.starts_with(what) && said.contains("set one as `host`"), "{said}");
     }
 

@@ -180,7 +180,7 @@ async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() 
 async fn what_somebody_else_has_nginx_serve_is_seen_until_it_is_put_right() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
-    assert_eq!(rig.seen("dev").reach, Reach::Only(["c-dev".to_owned()].into()));
+    assert_eq!(rig.seen("dev").reach, ProxyTargets::Only(["c-dev".to_owned()].into()));
     // While nginx's checks fail, nothing can be repaired.
     let program = format!("{}:/usr/sbin/nginx", rig.container());
     docker(&["cp", "/bin/false", &program]).unwrap();
@@ -188,7 +188,7 @@ async fn what_somebody_else_has_nginx_serve_is_seen_until_it_is_put_right() {
     write_by_hand(&rig, FILE, &edited);
     docker(&["kill", "--signal", "HUP", rig.container()]).unwrap();
     let seen = eventually("it is seen", || async { Some(rig.seen("dev")).filter(|seen| seen.has_drifted) });
-    assert_eq!(seen.await.unwrap().reach, Reach::Any, "requests may be anywhere");
+    assert_eq!(seen.await.unwrap().reach, ProxyTargets::Any, "requests may be anywhere");
     docker(&["cp", "/usr/sbin/nginx", &program]).unwrap();
     let mended = eventually("it is put right", || async {
         Some(rig.seen("dev")).filter(|seen| !seen.has_drifted && seen.trouble.is_none())
@@ -206,7 +206,7 @@ async fn a_master_that_was_stopped_by_a_signal_goes_on_without_a_gap() {
     let load = Load::start(rig.ports[0]);
     rig.route("dev", "c-new", new.address);
     let both = || ["c-dev", "c-new"].map(str::to_owned).into();
-    let reach = || async { (rig.seen("dev").reach == Reach::Only(both())).then_some(()) };
+    let reach = || async { (rig.seen("dev").reach == ProxyTargets::Only(both())).then_some(()) };
     eventually("nobody knows which of both nginx will serve", reach).await.unwrap();
     rig.serves("dev", "c-new").await;
     let counts = load.end().await;

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch as channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::controller::cache::fleet::Fleet;
+use crate::controller::cache::fleet::ContainerCache;
 use crate::controller::cache::watch::EngineState;
 use crate::controller::docker::Engine;
 use crate::controller::jobs::registries::Registries;
@@ -37,7 +37,7 @@ const WITHOUT_DOCKER: &str = "ABIDE_TEST_WITHOUT_DOCKER";
 
 /// A front with its own image. Everything that it created is removed at the end.
 struct Rig {
-    front: Front,
+    front: FrontHandle,
     manifest: channel::Sender<Arc<Manifest>>,
     record: String,
     image: String,
@@ -45,7 +45,7 @@ struct Rig {
     ports: [u16; 2],
     /// Extra lines of the `[front]` table.
     front_lines: String,
-    wake: Wake,
+    wake: WakeQueue,
     worker: Option<DropGuard>,
     _watcher: DropGuard,
     /// The folder of certificates.
@@ -79,9 +79,14 @@ impl Rig {
         let [dev, test] = free_ports().await;
         let certificates = tempfile::tempdir().unwrap();
         let (manifest, seen) = channel::channel(declared(&image, http, [dev, test], front_lines));
-        let wake = Wake::default();
-        let front =
-            Front::new(&record, seen, wake.clone(), Guard::none(), Acme::new(certificates.path().join("c")));
+        let wake = WakeQueue::default();
+        let front = FrontHandle::new(
+            &record,
+            seen,
+            wake.clone(),
+            Guard::none(),
+            Acme::new(certificates.path().join("c")),
+        );
         let _watcher = watch_containers(front.clone());
         let front_lines = front_lines.to_owned();
         let ports = [dev, test];
@@ -107,11 +112,18 @@ impl Rig {
         // A daemon's channel outlives the worker; here its last value is enough.
         let (_, known) = channel::channel(EngineState::Known);
         let engine = Arc::new(Engine::new(None));
-        let fleet = Arc::new(Fleet::new(self.record.clone()));
+        let fleet = Arc::new(ContainerCache::new(self.record.clone()));
         let registries = Arc::new(Registries::new(self.front.manifest.clone()));
         let period = Duration::from_secs(1);
-        let worker =
-            Worker::new(self.front.clone(), engine, registries, fleet, self.record.clone(), known, period);
+        let worker = FrontReconciler::new(
+            self.front.clone(),
+            engine,
+            registries,
+            fleet,
+            self.record.clone(),
+            known,
+            period,
+        );
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(worker.run()).await });
@@ -123,7 +135,7 @@ impl Rig {
     /// Ends the worker like a crash of the daemon, and forgets the requested routes.
     fn crash(&mut self) {
         self.worker = None;
-        *self.front.told() = Told::default();
+        *self.front.told() = FrontState::default();
     }
 
     fn declare(&self, manifest: Arc<Manifest>) {
@@ -183,7 +195,7 @@ impl Drop for Rig {
 }
 
 /// Replaces the engine watcher: reports changed containers to the front.
-fn watch_containers(front: Front) -> DropGuard {
+fn watch_containers(front: FrontHandle) -> DropGuard {
     use futures::StreamExt as _;
     let stop = CancellationToken::new();
     let stopped = stop.clone();

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::engine::{Seen, address_in, call, encoded, inspect, part};
-use super::lists::{Front, Group, is_id};
+use super::engine::{GuardedState, address_in, call, encoded, inspect, part};
+use super::lists::{ListedFront, ListedGroup, is_id};
 
 /// When a container and its sandbox were started, in the engine's format.
 pub(super) type Starts = (String, String);
@@ -12,7 +12,7 @@ pub(super) type Starts = (String, String);
 /// times of it and its sandbox, if both run.
 pub(super) fn keep(
     record: &str,
-    group: &Group,
+    group: &ListedGroup,
     together: &HashMap<String, Starts>,
     is_first: bool,
 ) -> Result<Option<(String, Starts)>, ()> {
@@ -24,7 +24,7 @@ pub(super) fn keep(
 
 pub(super) fn keep_group(
     record: &str,
-    group: &Group,
+    group: &ListedGroup,
     before: Option<&Starts>,
     is_first: bool,
 ) -> Result<Option<Starts>, String> {
@@ -62,7 +62,7 @@ pub(super) fn is_left_behind((container, sandbox): &Starts, before: Option<&Star
 
 /// Makes sure that the sandbox runs. Returns its start time; `None` if it was removed, in which case the
 /// container can never be started again.
-pub(super) fn keep_sandbox(group: &Group) -> Result<Option<String>, String> {
+pub(super) fn keep_sandbox(group: &ListedGroup) -> Result<Option<String>, String> {
     let Some(id) = &group.sandbox else { return Ok(Some(String::new())) };
     let Some(sandbox) = inspect(id)? else { return Ok(None) };
     set_policy(id, &sandbox)?;
@@ -76,7 +76,7 @@ pub(super) fn keep_sandbox(group: &Group) -> Result<Option<String>, String> {
 
 /// Returns whether another container of the environment runs in place of this one: a version that was being
 /// deployed when abide ended. Both would need the same port.
-pub(super) fn is_replaced(record: &str, group: &Group) -> Result<bool, String> {
+pub(super) fn is_replaced(record: &str, group: &ListedGroup) -> Result<bool, String> {
     let Some(environment) = &group.environment else { return Ok(false) };
     // The label of a generation excludes sandboxes, which have none.
     let filters = format!(
@@ -86,7 +86,7 @@ pub(super) fn is_replaced(record: &str, group: &Group) -> Result<bool, String> {
     Ok(answer.expect_success()?.trim() != "[]")
 }
 
-pub(super) fn set_policy(id: &str, seen: &Seen) -> Result<(), String> {
+pub(super) fn set_policy(id: &str, seen: &GuardedState) -> Result<(), String> {
     if seen.has_policy {
         return Ok(());
     }
@@ -101,12 +101,16 @@ pub(super) fn post(id: &str, what: &str) -> Result<(), String> {
 
 /// Returns whether any container of the groups still exists. If the engine does not answer, it counts as
 /// existing.
-pub(super) fn is_needed(groups: &[Group]) -> bool {
+pub(super) fn is_needed(groups: &[ListedGroup]) -> bool {
     groups.iter().any(|group| !matches!(inspect(&group.container), Ok(None)))
 }
 
 /// Makes sure that the proxy runs with the containers' current addresses. Returns whether it was started.
-pub(super) fn keep_front(front: &Front, groups: &[Group], is_first: bool) -> Result<bool, String> {
+pub(super) fn keep_front(
+    front: &ListedFront,
+    groups: &[ListedGroup],
+    is_first: bool,
+) -> Result<bool, String> {
     let Some(seen) = inspect(&front.container)? else { return Ok(false) };
     if !seen.is_up && !is_first && seen.exit_code == 0 {
         // It exited on request.

@@ -15,7 +15,7 @@ const LARGEST_ANSWER: u64 = 4 << 20;
 /// The properties of a container that the guard needs. They are found by searching for the keys. These occur
 /// in this form nowhere else, because the engine writes a quotation mark within a text as `\"`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct GuardedState {
     pub(super) is_up: bool,
     pub(super) has_policy: bool,
     /// Whether the engine failed to start it.
@@ -26,7 +26,7 @@ pub(super) struct Seen {
     pub(super) text: String,
 }
 
-impl Seen {
+impl GuardedState {
     pub(super) fn parse(text: String) -> Self {
         let state = part(&text, "\"State\":{", "\"FinishedAt\"").unwrap_or_default();
         let is = |key: &str| state.contains(&format!("\"{key}\":true"));
@@ -42,12 +42,12 @@ impl Seen {
     }
 }
 
-pub(super) fn inspect(id: &str) -> Result<Option<Seen>, String> {
+pub(super) fn inspect(id: &str) -> Result<Option<GuardedState>, String> {
     let answer = call("GET", &format!("/containers/{id}/json"), None)?;
     if answer.status == 404 {
         return Ok(None);
     }
-    answer.expect_success().map(|text| Some(Seen::parse(text)))
+    answer.expect_success().map(|text| Some(GuardedState::parse(text)))
 }
 
 /// Returns the address of a container in a network.
@@ -70,12 +70,12 @@ pub(super) fn comparable(moment: &str) -> String {
     format!("{seconds}.{fraction:0<9}")
 }
 
-pub(super) struct Answer {
+pub(super) struct EngineResponse {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl EngineResponse {
     /// Returns the body. Status 304 also counts as success: the state is already as requested.
     pub(super) fn expect_success(self) -> Result<String, String> {
         let text = String::from_utf8_lossy(&self.body).into_owned();
@@ -86,10 +86,10 @@ impl Answer {
     }
 }
 
-pub(super) type Body<'a> = Option<(&'a str, &'a [u8])>;
+pub(super) type RequestBody<'a> = Option<(&'a str, &'a [u8])>;
 
 /// Sends a request. It uses HTTP/1.0, so that the answer is not chunked and ends with the connection.
-pub(super) fn send(method: &str, target: &str, body: Body<'_>) -> io::Result<UnixStream> {
+pub(super) fn send(method: &str, target: &str, body: RequestBody<'_>) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(ENGINE)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
@@ -103,7 +103,7 @@ pub(super) fn send(method: &str, target: &str, body: Body<'_>) -> io::Result<Uni
     Ok(stream)
 }
 
-pub(super) fn call(method: &str, target: &str, body: Body<'_>) -> Result<Answer, String> {
+pub(super) fn call(method: &str, target: &str, body: RequestBody<'_>) -> Result<EngineResponse, String> {
     let read = || {
         let mut answer = Vec::new();
         send(method, target, body)?.take(LARGEST_ANSWER).read_to_end(&mut answer)?;
@@ -114,7 +114,7 @@ pub(super) fn call(method: &str, target: &str, body: Body<'_>) -> Result<Answer,
     let head = String::from_utf8_lossy(&answer[..end.unwrap_or(0)]);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| "the response of the engine is not HTTP".to_owned())?;
-    Ok(Answer { status, body: answer[end.map_or(0, |end| end + 4)..].to_vec() })
+    Ok(EngineResponse { status, body: answer[end.map_or(0, |end| end + 4)..].to_vec() })
 }
 
 /// Encodes a text for a request's target.

@@ -16,7 +16,7 @@ const NOWHERE: &str = "127.0.0.1:1";
 
 /// A container that is meant to run, and the sandbox whose network namespace it joins.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Group {
+pub(super) struct ListedGroup {
     /// The environment; `None` if the container belongs to none.
     pub(super) environment: Option<String>,
     pub(super) container: String,
@@ -25,7 +25,7 @@ pub(super) struct Group {
     pub(super) is_beside: bool,
 }
 
-impl Group {
+impl ListedGroup {
     /// Parses a file that abide wrote; `None` for any other file.
     pub(super) fn parse(name: &str, text: &str) -> Option<Self> {
         let environment = name.strip_prefix(ENVIRONMENT).map(str::to_owned);
@@ -44,26 +44,26 @@ impl Group {
 
 /// The managed proxy.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Front {
+pub(super) struct ListedFront {
     pub(super) container: String,
     /// The file of its configuration, relative to the root of its container.
     pub(super) path: String,
     /// The network in which it reaches the containers.
     pub(super) network: String,
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<ListedRoute>,
     pub(super) configuration: String,
 }
 
 /// An environment's route in the proxy's configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub(super) struct ListedRoute {
     pub(super) environment: String,
     pub(super) container: String,
     /// IP address and port.
     pub(super) address: String,
 }
 
-impl Front {
+impl ListedFront {
     /// Parses the file that abide wrote; `None` for any other file.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (head, configuration) = text.split_once("\n\n")?;
@@ -73,7 +73,7 @@ impl Front {
                 ["container", id] if is_id(id) => front.container = (*id).to_owned(),
                 ["path", path] => front.path = (*path).to_owned(),
                 ["network", network] => front.network = (*network).to_owned(),
-                ["route", environment, id, address] => front.routes.push(Route {
+                ["route", environment, id, address] => front.routes.push(ListedRoute {
                     environment: (*environment).to_owned(),
                     container: (*id).to_owned(),
                     address: (*address).to_owned(),
@@ -85,7 +85,7 @@ impl Front {
     }
 
     /// Returns the configuration with the containers' current addresses.
-    pub(super) fn readdressed(&self, groups: &[Group]) -> Result<String, String> {
+    pub(super) fn readdressed(&self, groups: &[ListedGroup]) -> Result<String, String> {
         let mut addresses = Vec::new();
         for route in &self.routes {
             let group = groups.iter().find(|group| group.environment.as_ref() == Some(&route.environment));
@@ -104,17 +104,17 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-pub(super) fn read_groups(folder: &Path) -> Vec<Group> {
+pub(super) fn read_groups(folder: &Path) -> Vec<ListedGroup> {
     let Ok(files) = fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<String> =
         files.flatten().filter_map(|file| file.file_name().into_string().ok()).collect();
     names.sort();
-    let read = |name: &String| Group::parse(name, &fs::read_to_string(folder.join(name)).ok()?);
+    let read = |name: &String| ListedGroup::parse(name, &fs::read_to_string(folder.join(name)).ok()?);
     names.iter().filter(|name| *name != FRONT).filter_map(read).collect()
 }
 
-pub(super) fn read_front(folder: &Path) -> Option<Front> {
-    Front::parse(&fs::read_to_string(folder.join(FRONT)).ok()?)
+pub(super) fn read_front(folder: &Path) -> Option<ListedFront> {
+    ListedFront::parse(&fs::read_to_string(folder.join(FRONT)).ok()?)
 }
 
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! Tests of the guard's program that need no engine.
 
 use super::containers::{archive, is_left_behind, replaced};
-use super::engine::{Seen, address_in, comparable};
-use super::lists::Front;
+use super::engine::{GuardedState, address_in, comparable};
+use super::lists::ListedFront;
 use super::*;
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -10,11 +10,12 @@ const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
 
 #[test]
 fn only_whole_ids_become_part_of_a_request() {
-    let group = Group::parse("environment.dev", &format!("container {A}\nsandbox {B}\nbeside\n")).unwrap();
+    let group =
+        ListedGroup::parse("environment.dev", &format!("container {A}\nsandbox {B}\nbeside\n")).unwrap();
     assert_eq!(group.environment.as_deref(), Some("dev"));
     assert_eq!((group.container.as_str(), group.sandbox.as_deref(), group.is_beside), (A, Some(B), true));
     for text in ["", "container x\n", "container ../../images\n", &format!("container {A}\nmore\n")] {
-        assert_eq!(Group::parse("environment.dev", text), None, "{text}");
+        assert_eq!(ListedGroup::parse("environment.dev", text), None, "{text}");
     }
 }
 
@@ -37,7 +38,7 @@ fn what_an_inspect_tells_is_read_although_the_texts_in_it_try_to_look_like_it() 
     );
     assert_eq!(address_in(&text, "abide").as_deref(), Some("172.18.0.4"));
     assert_eq!(address_in(&text, "other"), None);
-    let seen = Seen::parse(text);
+    let seen = GuardedState::parse(text);
     assert!(!seen.is_up && seen.has_policy && seen.has_failed);
     assert_eq!(seen.exit_code, 137);
     assert!(comparable("2026-01-02T03:04:05.12Z") < seen.started_at);
@@ -50,10 +51,10 @@ fn the_front_is_read_as_abide_writes_it() {
     let text = format!(
         "container {A}\npath etc/nginx.conf\nnetwork abide\nroute dev {B} 172.18.0.4:80\n\n# sites\n\nserver;"
     );
-    let front = Front::parse(&text).unwrap();
+    let front = ListedFront::parse(&text).unwrap();
     assert_eq!(front.configuration, "# sites\n\nserver;");
     assert_eq!(front.routes[0].address, "172.18.0.4:80");
-    assert_eq!(Front::parse("container x\n\nserver;"), None);
+    assert_eq!(ListedFront::parse("container x\n\nserver;"), None);
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// The last sign of life of a build; none before the first [`Activity::touch`]. Cheap to clone.
+/// The last sign of life of a build; none before the first [`OutputActivity::touch`]. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Activity(Arc<Mutex<Option<Instant>>>);
+pub(super) struct OutputActivity(Arc<Mutex<Option<Instant>>>);
 
-impl Activity {
+impl OutputActivity {
     /// Records output at this moment.
     pub(super) fn touch(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -34,7 +34,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_counts_from_the_last_word_and_not_before_the_first() {
-        let (activity, limit) = (Activity::default(), Duration::from_millis(50));
+        let (activity, limit) = (OutputActivity::default(), Duration::from_millis(50));
         let silent = tokio::time::timeout(limit * 4, activity.silent_for(limit)).await;
         assert!(silent.is_err());
         activity.touch();

@@ -8,7 +8,7 @@ pub(super) const BRANCH: &str = "{branch}";
 
 /// The values of placeholders in arguments. Each belongs to a build's content like a file does: with an
 /// argument that names the commit, every commit needs its own build.
-pub(super) struct Facts<'a> {
+pub(super) struct ArgValues<'a> {
     /// `{commit}`, and `{short_commit}`: its first twelve digits.
     pub(super) commit: &'a CommitId,
     /// `{branch}`.
@@ -17,7 +17,7 @@ pub(super) struct Facts<'a> {
     pub(super) time: Timestamp,
 }
 
-impl Facts<'_> {
+impl ArgValues<'_> {
     /// Replaces the placeholders in `text`. Other braces are unchanged.
     pub(super) fn fill(&self, text: &str) -> String {
         // The branch is replaced last, because its name may contain braces.
@@ -43,7 +43,7 @@ mod tests {
     fn what_is_named_is_filled_in_and_other_braces_stay() {
         let (commit, branch) = (CommitId::new("a1".repeat(20)).unwrap(), BranchName::new("x/y").unwrap());
         let time = Timestamp::parse("2026-11-28T23:30:00Z").unwrap();
-        let facts = Facts { commit: &commit, branch: &branch, time };
+        let facts = ArgValues { commit: &commit, branch: &branch, time };
         let filled = facts.fill("{commit} {short_commit} {branch} {date} {\"a\": {b}}");
         let (whole, short) = ("a1".repeat(20), "a1".repeat(6));
         assert_eq!(filled, format!("{whole} {short} x/y 2026-11-28T23:30:00Z {{\"a\": {{b}}}}"));

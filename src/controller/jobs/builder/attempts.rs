@@ -27,7 +27,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The recorded attempts.
 #[derive(Clone)]
-pub(crate) struct Attempts {
+pub(crate) struct BuildAttempts {
     dir: PathBuf,
     session: Session,
     /// The attempts of earlier daemons, by the key of the build.
@@ -58,7 +58,7 @@ struct Note {
 
 /// An attempt in progress. Its file is removed on drop: an attempt that ends within this process, with
 /// whatever result, did not kill it.
-pub(super) struct Attempt {
+pub(super) struct BuildAttempt {
     path: PathBuf,
     note: Note,
     _turn: Turn,
@@ -72,13 +72,13 @@ enum Turn {
 
 /// Attempts that killed their daemons.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct KilledAttempts {
     pub(super) count: u32,
     /// The step of the last such attempt.
     pub(super) step: String,
 }
 
-impl fmt::Display for Ends {
+impl fmt::Display for KilledAttempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step =
             if self.step.is_empty() { String::new() } else { format!(", most recently while {}", self.step) };
@@ -90,7 +90,7 @@ impl fmt::Display for Ends {
     }
 }
 
-impl Attempts {
+impl BuildAttempts {
     /// Reads the attempts of earlier daemons, and judges those that were in progress when their daemon ended.
     pub(crate) fn open(dir: PathBuf) -> Self {
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
@@ -124,13 +124,13 @@ impl Attempts {
     /// # Errors
     /// Returns the earlier attempts if they are too many. They are then forgotten, because the failure is
     /// recorded, and a user who requests another attempt gets it.
-    pub(super) async fn begin(&self, key: &BuildKey) -> Result<Attempt, Ends> {
+    pub(super) async fn begin(&self, key: &BuildKey) -> Result<BuildAttempt, KilledAttempts> {
         let path = self.dir.join(&key.0);
         let before = self.before(key).unwrap_or_default();
         if before.ends >= MOST_ENDS {
             self.forget(key);
             remove(&path);
-            return Err(Ends { count: before.ends, step: before.step });
+            return Err(KilledAttempts { count: before.ends, step: before.step });
         }
         let turn = match before.is_suspect {
             true => Turn::Alone { _guard: Arc::clone(&self.turns).write_owned().await },
@@ -142,7 +142,7 @@ impl Attempts {
         // An attempt that ends within this process is no suspect any more.
         self.forget(key);
         let note = Note { step: String::new(), session: Some(self.session.clone()), ..before };
-        let attempt = Attempt { path, note, _turn: turn };
+        let attempt = BuildAttempt { path, note, _turn: turn };
         attempt.note("");
         Ok(attempt)
     }
@@ -186,7 +186,7 @@ impl Note {
     }
 }
 
-impl Attempt {
+impl BuildAttempt {
     /// Records the current step.
     pub(super) fn note(&self, step: &str) {
         // A lost note only allows one more attempt.
@@ -194,7 +194,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for BuildAttempt {
     fn drop(&mut self) {
         remove(&self.path);
     }
@@ -246,13 +246,13 @@ mod tests {
     }
 
     /// The attempts as the daemon finds them that starts as the `number`th, in this run of the kernel.
-    fn daemon(dir: &Path, number: u32, boot: &str) -> Attempts {
+    fn daemon(dir: &Path, number: u32, boot: &str) -> BuildAttempts {
         let session = Session { id: format!("daemon {number}"), boot: boot.to_owned() };
-        Attempts::open_at(dir.to_owned(), session)
+        BuildAttempts::open_at(dir.to_owned(), session)
     }
 
     /// Begins an attempt that its daemon does not outlive.
-    async fn begin_for_good(attempts: &Attempts, name: &str) {
+    async fn begin_for_good(attempts: &BuildAttempts, name: &str) {
         let attempt = attempts.begin(&key(name)).await.ok().unwrap();
         attempt.note("step 1: checking");
         std::mem::forget(attempt);
@@ -270,7 +270,7 @@ mod tests {
             begin_for_good(&attempts, "a").await;
         }
         let attempts = daemon(dir.path(), 2, "boot");
-        let ends = Ends { count: 2, step: "step 1: checking".to_owned() };
+        let ends = KilledAttempts { count: 2, step: "step 1: checking".to_owned() };
         assert_eq!(attempts.begin(&key("a")).await.err(), Some(ends));
         assert!(attempts.begin(&key("b")).await.is_ok() && attempts.begin(&key("a")).await.is_ok());
     }

@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::work::Work;
+use super::work::ActiveBuild;
 use super::{BuildError, blocking, tag_prefix};
 use crate::context::ContextError;
-use crate::context::pack::{self, ExtraFile, Limits, Packed};
+use crate::context::pack::{self, ExtraFile, PackLimits, Packed};
 use crate::context::tree as files;
-use crate::controller::docker::{BuildRequest, Builder as EngineBuilder, EngineError, Logins};
+use crate::controller::docker::{BuildRequest, BuilderKind as EngineBuilder, EngineError, Logins};
 use crate::model::container::Secret;
 use crate::model::error::chain;
 use crate::model::name::Digest;
 
 /// The inputs of one image.
-pub(super) struct Order<'a> {
+pub(super) struct ImageBuild<'a> {
     /// The checkout.
     pub(super) tree: &'a Path,
     /// The context in it.
@@ -42,9 +42,9 @@ pub(super) struct Order<'a> {
     pub(super) place: &'a Path,
 }
 
-impl Work<'_> {
+impl ActiveBuild<'_> {
     /// Builds an image and returns its ID.
-    pub(super) async fn build_image(&mut self, order: Order<'_>) -> Result<Digest, BuildError> {
+    pub(super) async fn build_image(&mut self, order: ImageBuild<'_>) -> Result<Digest, BuildError> {
         let step = format!("building {}", order.dockerfile);
         let tar = order.place.join("context.tar");
         let (packed, dockerfile) = pack_context(&order, &tar).await?;
@@ -113,13 +113,13 @@ fn layer(text: &str) -> Option<&str> {
 }
 
 /// Packs the context into `tar`. Returns the packed context and the Dockerfile's name for the engine.
-async fn pack_context(order: &Order<'_>, tar: &Path) -> Result<(Packed, String), BuildError> {
+async fn pack_context(order: &ImageBuild<'_>, tar: &Path) -> Result<(Packed, String), BuildError> {
     let context = files::inside(order.tree, order.context).map_err(|e| BuildError::failed(chain(&e)))?;
     let (name, extra, to) = (order.dockerfile.to_owned(), order.extra.to_vec(), tar.to_owned());
     blocking("packing the context", move || {
         let out = BufWriter::new(File::create(&to).map_err(ContextError::write(&to))?);
         let dockerfile = pack::resolve_dockerfile(&context, &name)?;
-        let packed = pack::pack(&context, &name, &extra, Limits::default(), out)?;
+        let packed = pack::pack(&context, &name, &extra, PackLimits::default(), out)?;
         Ok((packed, dockerfile))
     })
     .await

@@ -11,9 +11,9 @@ use std::path::Path;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::work::Work;
+use super::work::ActiveBuild;
 use super::{BuildError, Builder, Task, args, blocking};
-use crate::context::pack::{self, Limits};
+use crate::context::pack::{self, PackLimits};
 use crate::context::{dockerfile, tree as files};
 use crate::model::build::{BuildKey, RecipeKey};
 use crate::model::error::chain;
@@ -31,7 +31,7 @@ pub(crate) struct Inputs {
 
 /// The content of a build's inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content {
+pub(super) struct InputKeys {
     /// The key of all inputs.
     pub(super) key: BuildKey,
     /// The key of each step, in order; `None` for a step without an image, which is cheap to repeat.
@@ -113,9 +113,9 @@ impl Builder {
     }
 }
 
-impl Work<'_> {
+impl ActiveBuild<'_> {
     /// Returns the keys of the inputs that are checked out in `tree`.
-    pub(super) async fn content(&self, tree: &Path) -> Result<Content, BuildError> {
+    pub(super) async fn content(&self, tree: &Path) -> Result<InputKeys, BuildError> {
         match &self.task.spec.recipe {
             Recipe::Script { command, image, env } => {
                 // A script receives the commit and the branch, so both are inputs of its image.
@@ -124,7 +124,7 @@ impl Work<'_> {
                     "script": command, "image": image, "env": env, "tree": of_tree,
                     "commit": task.revision, "branch": task.branch, "tags": self.tags,
                 });
-                Ok(Content { key: BuildKey(key_of(&inputs)), steps: Vec::new(), lacks_base: false })
+                Ok(InputKeys { key: BuildKey(key_of(&inputs)), steps: Vec::new(), lacks_base: false })
             }
             Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets } => {
                 let image = self.image_inputs(tree, context, dockerfile, target, args).await?;
@@ -142,7 +142,7 @@ impl Work<'_> {
                 let inputs = serde_json::json!({
                     "image": image, "steps": made_of, "secrets": secrets, "history": history,
                 });
-                Ok(Content { key: BuildKey(key_of(&inputs)), steps: keys, lacks_base })
+                Ok(InputKeys { key: BuildKey(key_of(&inputs)), steps: keys, lacks_base })
             }
         }
     }
@@ -179,7 +179,7 @@ impl Work<'_> {
         let (of_context, dockerfile, text) = blocking("packing the context", move || {
             let recipe = pack::resolve_dockerfile(&context, &declared)?;
             let text = pack::read_dockerfile(&context, &declared)?;
-            Ok((pack::fingerprint(&context, &declared, Limits::default())?, recipe, text))
+            Ok((pack::fingerprint(&context, &declared, PackLimits::default())?, recipe, text))
         })
         .await?;
         let mut bases = BTreeMap::new();
@@ -193,5 +193,5 @@ impl Work<'_> {
 
 async fn fingerprint_tree(tree: &Path) -> Result<String, BuildError> {
     let tree = tree.to_owned();
-    blocking("reading the checkout", move || pack::fingerprint_tree(&tree, Limits::default())).await
+    blocking("reading the checkout", move || pack::fingerprint_tree(&tree, PackLimits::default())).await
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tracing::warn;
 
-use super::activity::Activity;
+use super::activity::OutputActivity;
 use crate::model::container::Secret;
 
 /// The number of logs to keep, in addition to the needed ones.
@@ -33,7 +33,7 @@ pub(super) struct BuildLog {
     /// Output since the last line break. Secrets and lines can only be recognized in a whole line.
     partial: Vec<u8>,
     /// The time of the last output.
-    pub(super) activity: Activity,
+    pub(super) activity: OutputActivity,
 }
 
 impl BuildLog {
@@ -51,7 +51,7 @@ impl BuildLog {
             warn!(%error, "failed to remove logs of earlier builds");
         }
         let (hidden, tail, partial) = (Vec::new(), VecDeque::new(), Vec::new());
-        Ok(Self { file, written: 0, hidden, tail, partial, activity: Activity::default() })
+        Ok(Self { file, written: 0, hidden, tail, partial, activity: OutputActivity::default() })
     }
 
     /// Hides this secret in all later output. If it has several lines, such as a key, each line is hidden,

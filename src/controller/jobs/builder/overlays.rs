@@ -16,7 +16,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 
 /// Identifies a state of a file without reading its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct OverlayStamp {
     inode: (u64, u64),
     length: u64,
     modified: (i64, i64),
@@ -26,7 +26,7 @@ struct Stamp {
 /// Hashes of overlay files, by path. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Overlays {
-    known: Arc<Mutex<HashMap<PathBuf, (Stamp, String)>>>,
+    known: Arc<Mutex<HashMap<PathBuf, (OverlayStamp, String)>>>,
 }
 
 impl Overlays {
@@ -55,8 +55,8 @@ impl Overlays {
     }
 }
 
-fn stamp(found: &Metadata) -> Stamp {
-    Stamp {
+fn stamp(found: &Metadata) -> OverlayStamp {
+    OverlayStamp {
         inode: (found.dev(), found.ino()),
         length: found.len(),
         modified: (found.mtime(), found.mtime_nsec()),
@@ -64,7 +64,7 @@ fn stamp(found: &Metadata) -> Stamp {
     }
 }
 
-fn is_settled(stamp: &Stamp) -> bool {
+fn is_settled(stamp: &OverlayStamp) -> bool {
     let changed = u64::try_from(stamp.changed.0).unwrap_or(0);
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     now.saturating_sub(Duration::from_secs(changed)) > SETTLED

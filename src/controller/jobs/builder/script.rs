@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::inputs::key_of;
 use super::log::BuildLog;
-use super::work::Work;
+use super::work::ActiveBuild;
 use super::{BuildError, Builder, Task, limits, spawned, tag_prefix};
-use crate::confined::{Limit, Order, Report};
+use crate::confined::{Limit, ScriptOrder, ScriptReport};
 use crate::controller::docker::Aside;
 use crate::model::build::BuildKey;
 use crate::model::desired::Image;
@@ -41,7 +41,7 @@ const HANDED_ON: [&str; 16] = [
     "NO_PROXY",
 ];
 
-impl Work<'_> {
+impl ActiveBuild<'_> {
     /// Runs the script in the checkout and returns the image that it made.
     pub(super) async fn script(
         &mut self,
@@ -123,7 +123,7 @@ impl Work<'_> {
             return verdict(program, report, 0, 0);
         }
         let (memory, pids) = (limits::memory(bounds.memory), bounds.pids);
-        let order = Order {
+        let order = ScriptOrder {
             program: program.into(),
             arguments: arguments.iter().map(OsString::from).collect(),
             env: env.into_iter().collect(),
@@ -179,15 +179,15 @@ fn made_none(image: &str, was_there: bool) -> BuildError {
 }
 
 /// Derives the result of the build from the end of its script.
-fn verdict(program: &str, report: Report, memory: u64, pids: u32) -> Result<(), BuildError> {
+fn verdict(program: &str, report: ScriptReport, memory: u64, pids: u32) -> Result<(), BuildError> {
     Err(match report {
-        Report::Ended(0) => return Ok(()),
-        Report::Ended(code) => BuildError::failed(format!("the script exited with code {code}")),
-        Report::Signal(_) => BuildError::failed("the script was terminated by a signal"),
-        Report::Exceeded(Limit::Memory) => BuildError::failed(limits::of_memory("the script", memory)),
-        Report::Exceeded(Limit::Pids) => BuildError::failed(limits::of_pids("the script", pids)),
-        Report::NotStarted(why) => BuildError::failed(format!("cannot start {program}: {why}")),
-        Report::NotConfined(why) => BuildError::not_tried(format!(
+        ScriptReport::Ended(0) => return Ok(()),
+        ScriptReport::Ended(code) => BuildError::failed(format!("the script exited with code {code}")),
+        ScriptReport::Signal(_) => BuildError::failed("the script was terminated by a signal"),
+        ScriptReport::Exceeded(Limit::Memory) => BuildError::failed(limits::of_memory("the script", memory)),
+        ScriptReport::Exceeded(Limit::Pids) => BuildError::failed(limits::of_pids("the script", pids)),
+        ScriptReport::NotStarted(why) => BuildError::failed(format!("cannot start {program}: {why}")),
+        ScriptReport::NotConfined(why) => BuildError::not_tried(format!(
             "this host does not allow abide to isolate the script ({why}). Allow namespaces: use abide's \
             systemd unit, or start its container with `--cap-add SYS_ADMIN --security-opt \
             apparmor=unconfined`, or set `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; or set \
@@ -220,15 +220,16 @@ mod tests {
     #[test]
     fn a_limit_is_a_verdict_that_names_it_and_a_host_without_namespaces_is_none() {
         let of = |report| verdict("./build.sh", report, 6 << 30, 100);
-        let Err(BuildError::Verdict(Reason::BuildFailed, words)) = of(Report::Exceeded(Limit::Memory)) else {
+        let Err(BuildError::Verdict(Reason::BuildFailed, words)) = of(ScriptReport::Exceeded(Limit::Memory))
+        else {
             panic!("no verdict");
         };
         assert!(words.contains("6 GiB") && words.contains("`memory`"), "{words}");
-        let Err(BuildError::Verdict(_, words)) = of(Report::Exceeded(Limit::Pids)) else {
+        let Err(BuildError::Verdict(_, words)) = of(ScriptReport::Exceeded(Limit::Pids)) else {
             panic!("no verdict")
         };
         assert!(words.contains("100") && words.contains("`pids`"), "{words}");
-        let refused = of(Report::NotConfined("unshare: not permitted".to_owned()));
+        let refused = of(ScriptReport::NotConfined("unshare: not permitted".to_owned()));
         assert!(matches!(refused, Err(BuildError::Unavailable(..))));
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::log::BuildLog;
-use crate::confined::{self, Order, Report};
+use crate::confined::{self, ScriptOrder, ScriptReport};
 
 /// The most bytes that are read from a stream at once.
 const PIECE: usize = 8192;
@@ -27,13 +27,13 @@ const LONGEST_REPORT: u64 = 64 << 10;
 ///
 /// # Errors
 /// Returns an error if this process cannot start another one.
-pub(super) async fn confined(order: &Order, log: &mut BuildLog) -> io::Result<Option<Report>> {
+pub(super) async fn confined(order: &ScriptOrder, log: &mut BuildLog) -> io::Result<Option<ScriptReport>> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(ours)?;
     let mut command = Command::new(confined::PROGRAM);
     command.args(confined::ARGUMENTS).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
-    let mut group = Group::of(started(command)?);
+    let mut group = ProcessGroup::of(started(command)?);
     let mut line = serde_json::to_vec(order)?;
     line.push(b'\n');
     // If the program cannot receive the line, there is either a report with the reason or none.
@@ -54,19 +54,21 @@ pub(super) async fn unconfined(
     env: &BTreeMap<OsString, OsString>,
     directory: &Path,
     log: &mut BuildLog,
-) -> io::Result<Report> {
-    let [program, arguments @ ..] = words else { return Ok(Report::NotStarted("it is empty".to_owned())) };
+) -> io::Result<ScriptReport> {
+    let [program, arguments @ ..] = words else {
+        return Ok(ScriptReport::NotStarted("it is empty".to_owned()));
+    };
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory).env_clear().envs(env).stdin(Stdio::null());
     let mut group = match started(command) {
-        Ok(child) => Group::of(child),
-        Err(error) => return Ok(Report::NotStarted(error.to_string())),
+        Ok(child) => ProcessGroup::of(child),
+        Err(error) => return Ok(ScriptReport::NotStarted(error.to_string())),
     };
     let status = group.follow(log).await?;
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     Ok(match status.code() {
-        Some(code) => Report::Ended(code),
-        None => Report::Signal(signal.unwrap_or_default()),
+        Some(code) => ScriptReport::Ended(code),
+        None => ScriptReport::Signal(signal.unwrap_or_default()),
     })
 }
 
@@ -77,12 +79,12 @@ fn started(mut command: Command) -> io::Result<Child> {
 
 /// A process and its children, except those that moved to another process group. They end together, also when
 /// the build is cancelled.
-struct Group {
+struct ProcessGroup {
     child: Child,
     id: Option<Pid>,
 }
 
-impl Group {
+impl ProcessGroup {
     fn of(child: Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         Self { child, id }
@@ -112,7 +114,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.end();
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use tokio_util::io::InspectWriter;
 
-use super::image::Order;
-use super::work::Work;
+use super::image::ImageBuild;
+use super::work::ActiveBuild;
 use super::{BuildError, blocking, limits};
 use crate::context::pack::{self, ExtraFile};
 use crate::controller::docker::{STEP_NAME, StepEnd, StepRun};
@@ -16,7 +16,7 @@ use crate::model::container::{Secret, label};
 use crate::model::name::Digest;
 use crate::model::spec::{Bounds, BuildStep};
 
-impl Work<'_> {
+impl ActiveBuild<'_> {
     /// Runs all steps in order and returns the files that they made. The cached output of a step is reused if
     /// its inputs are the same.
     pub(super) async fn steps(
@@ -75,7 +75,8 @@ impl Work<'_> {
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
         let place = made.parent().unwrap_or(tree);
         let (args, extra, tag) = (&args, &[], tag.as_str());
-        let order = Order { tree, context, dockerfile, target, args, extra, secrets, labels, tag, place };
+        let order =
+            ImageBuild { tree, context, dockerfile, target, args, extra, secrets, labels, tag, place };
         let image = self.build_image(order).await.map_err(|error| error.during(&format!("step {number}")))?;
         self.say(&format!("step {number}: running {dockerfile} for {output}"));
         self.run_step(&image, number, made).await
@@ -90,7 +91,7 @@ impl Work<'_> {
     ) -> Result<(), BuildError> {
         self.say(&format!("step {number}: packing the checkout as {output}"));
         let (tree, made) = (tree.to_owned(), made.to_owned());
-        let work = move || pack::archive(&tree, &made, pack::Limits::default());
+        let work = move || pack::archive(&tree, &made, pack::PackLimits::default());
         let packed = blocking("packing the checkout", work).await?;
         self.log.line(&format!("packed {} files, sha256 {}", packed.files, packed.digest));
         Ok(())

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::tree::named;
-use super::work::Work;
+use super::work::ActiveBuild;
 use super::{BuildError, Builder, blocking};
 use crate::context::tree as files;
 use crate::model::name::CommitId;
-use crate::source::{Gitlink, Limits, Mirror, Remote, Tree};
+use crate::source::{GitMirror, Gitlink, Remote, Tree, TreeLimits};
 
 /// The limit of nesting.
 const DEEPEST: usize = 8;
@@ -15,37 +15,37 @@ const DEEPEST: usize = 8;
 const MOST: usize = 200;
 
 /// A repository in the checkout whose submodules are still to be checked out.
-struct Level {
+struct SubmoduleLevel {
     /// Its path in the checkout.
     path: String,
-    mirror: Mirror,
+    mirror: GitMirror,
     commit: CommitId,
     links: Vec<Gitlink>,
     depth: usize,
 }
 
 /// The remaining limits for all submodules together.
-struct Budget {
+struct SubmoduleBudget {
     count: usize,
-    limits: Limits,
+    limits: TreeLimits,
 }
 
-impl Budget {
+impl SubmoduleBudget {
     fn spend(&mut self, laid: &Tree) {
         self.limits.files = self.limits.files.saturating_sub(laid.files);
         self.limits.bytes = self.limits.bytes.saturating_sub(laid.bytes);
     }
 }
 
-impl Work<'_> {
+impl ActiveBuild<'_> {
     /// Checks out the submodules of `laid`, the tree of the commit, or warns about them.
     pub(super) async fn submodules(
         &mut self,
         tree: &Path,
-        mirror: &Mirror,
+        mirror: &GitMirror,
         laid: Tree,
     ) -> Result<(), BuildError> {
-        let mut budget = Budget { count: MOST, limits: Limits::default() };
+        let mut budget = SubmoduleBudget { count: MOST, limits: TreeLimits::default() };
         budget.spend(&laid);
         let links: Vec<Gitlink> =
             laid.submodules.into_iter().filter(|link| !self.is_replaced(&link.path)).collect();
@@ -56,7 +56,7 @@ impl Work<'_> {
         let declared = self.builder.declared(self.task.spec.checkout.iter().map(|checkout| &checkout.url));
         let mirror = mirror.again(mirror.remote().clone());
         let commit = self.task.revision.clone();
-        let mut ahead = vec![Level { path: String::new(), mirror, commit, links, depth: 0 }];
+        let mut ahead = vec![SubmoduleLevel { path: String::new(), mirror, commit, links, depth: 0 }];
         while let Some(level) = ahead.pop() {
             if level.links.is_empty() {
                 continue;
@@ -71,7 +71,13 @@ impl Work<'_> {
                 let path = format!("{}{}", level.path, link.path);
                 let (mirror, laid) = self.submodule(tree, &path, remote, link, &mut budget).await?;
                 let (commit, depth) = (link.commit.clone(), level.depth + 1);
-                ahead.push(Level { path: format!("{path}/"), mirror, commit, links: laid.submodules, depth });
+                ahead.push(SubmoduleLevel {
+                    path: format!("{path}/"),
+                    mirror,
+                    commit,
+                    links: laid.submodules,
+                    depth,
+                });
             }
         }
         Ok(())
@@ -83,8 +89,8 @@ impl Work<'_> {
         path: &str,
         remote: Remote,
         link: &Gitlink,
-        budget: &mut Budget,
-    ) -> Result<(Mirror, Tree), BuildError> {
+        budget: &mut SubmoduleBudget,
+    ) -> Result<(GitMirror, Tree), BuildError> {
         budget.count = budget
             .count
             .checked_sub(1)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::work::Work;
+use super::work::ActiveBuild;
 use super::{BuildError, blocking};
 use crate::context::tree as files;
 use crate::model::name::{BranchName, CommitId};
@@ -10,7 +10,7 @@ use crate::model::spec::ExtraCheckout;
 use crate::model::status::Reason;
 use crate::source::{Remote, SourceError, Tree};
 
-impl Work<'_> {
+impl ActiveBuild<'_> {
     /// Checks out the commit and applies the manifest's changes to the tree.
     pub(super) async fn lay_out(&mut self, tree: &Path) -> Result<(), BuildError> {
         let task = self.task;

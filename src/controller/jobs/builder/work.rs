@@ -6,11 +6,11 @@ use std::path::Path;
 use tempfile::TempDir;
 use tracing::info;
 
-use super::attempts::Attempt;
-use super::image::Order;
-use super::inputs::Content;
+use super::attempts::BuildAttempt;
+use super::image::ImageBuild;
+use super::inputs::InputKeys;
 use super::log::BuildLog;
-use super::{BuildError, Builder, Progress, Task, args, name_of};
+use super::{BuildError, Builder, JobProgress, Task, args, name_of};
 use crate::model::build::{BuildKey, BuildRecord};
 use crate::model::container::Secret;
 use crate::model::desired::Image;
@@ -19,11 +19,11 @@ use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 
 /// A build in progress, with its inputs and its log.
-pub(super) struct Work<'a> {
+pub(super) struct ActiveBuild<'a> {
     pub(super) builder: &'a Builder,
     pub(super) task: &'a Task,
     pub(super) number: u64,
-    progress: &'a Progress,
+    progress: &'a JobProgress,
     pub(super) log: &'a mut BuildLog,
     /// The commits of extra checkouts, as `url@commit`.
     pub(super) checkouts: Vec<String>,
@@ -38,15 +38,15 @@ pub(super) struct Work<'a> {
     /// The parts of the repository that were not fetched, in sentences.
     pub(super) warnings: Vec<String>,
     /// The recorded attempt.
-    pub(super) attempt: Option<Attempt>,
+    pub(super) attempt: Option<BuildAttempt>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> ActiveBuild<'a> {
     pub(super) fn new(
         builder: &'a Builder,
         task: &'a Task,
         number: u64,
-        progress: &'a Progress,
+        progress: &'a JobProgress,
         log: &'a mut BuildLog,
     ) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl<'a> Work<'a> {
         Ok(image)
     }
 
-    async fn build(&mut self, tree: &Path, content: &Content, place: &Path) -> Result<Image, BuildError> {
+    async fn build(&mut self, tree: &Path, content: &InputKeys, place: &Path) -> Result<Image, BuildError> {
         let task = self.task;
         let tag = name_of(&self.builder.record, &task.environment, &content.key);
         let (context, dockerfile, target, args, steps, secrets) = match &task.spec.recipe {
@@ -105,24 +105,27 @@ impl<'a> Work<'a> {
         self.say(&format!("building the final image by {dockerfile}"));
         let (args, extra, secrets, labels) = (&args, &extra, &secrets, BTreeMap::new());
         let order =
-            Order { tree, context, dockerfile, target, args, extra, secrets, labels, tag: &tag, place };
+            ImageBuild { tree, context, dockerfile, target, args, extra, secrets, labels, tag: &tag, place };
         let id = self.build_image(order).await?;
         Ok(Image { reference: Some(tag), digest: None, id: Some(id) })
     }
 
     /// Returns build arguments with the placeholders of the commit replaced.
     pub(super) fn filled(&self, args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let facts =
-            args::Facts { commit: &self.task.revision, branch: &self.task.branch, time: self.commit_time };
+        let facts = args::ArgValues {
+            commit: &self.task.revision,
+            branch: &self.task.branch,
+            time: self.commit_time,
+        };
         args.iter().map(|(name, value)| (name.clone(), facts.fill(value))).collect()
     }
 
-    fn place(&self) -> Result<Place, BuildError> {
+    fn place(&self) -> Result<BuildDir, BuildError> {
         let made = std::fs::create_dir_all(&self.builder.dirs.work).and_then(|()| {
             let prefix = format!("build-{}-", self.number);
             tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.builder.dirs.work)
         });
-        made.map(|dir| Place(Some(dir))).map_err(|error| {
+        made.map(|dir| BuildDir(Some(dir))).map_err(|error| {
             BuildError::not_tried(format!(
                 "cannot create a directory for the build: \
                 {error}"
@@ -161,15 +164,15 @@ impl<'a> Work<'a> {
 }
 
 /// The directory of one build. It is removed in the background, because a large tree takes a moment.
-struct Place(Option<TempDir>);
+struct BuildDir(Option<TempDir>);
 
-impl Place {
+impl BuildDir {
     fn path(&self) -> &Path {
         self.0.as_ref().map_or(Path::new(""), TempDir::path)
     }
 }
 
-impl Drop for Place {
+impl Drop for BuildDir {
     fn drop(&mut self) {
         let dir = self.0.take();
         drop(tokio::task::spawn_blocking(move || drop(dir)));

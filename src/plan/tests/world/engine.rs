@@ -220,12 +220,12 @@ impl World {
         self.may_leave(id);
         let was_good = self.memory.good.as_ref().is_some_and(|good| good.container == id);
         let is_dead = self.find(id)?.state == ContainerState::Dead;
-        let is_gone = self.find(id)?.joined.as_ref().is_some_and(|joined| joined.state == HolderState::Gone);
+        let is_gone = self.find(id)?.joined.as_ref().is_some_and(|joined| joined.state == SandboxState::Gone);
         let is_dead = is_dead || is_gone;
         self.observed.holders.retain(|holder| holder.id != id);
         self.observed.containers.retain(|container| container.id != id);
         let seen = self.seen();
-        let is_ready = |container: &SeenContainer| {
+        let is_ready = |container: &ObservedContainer| {
             let since = seen.probes.get(&container.id).and_then(|readiness| readiness.answering_since);
             since.is_some_and(|since| since.after(self.intent.health.healthy_for) <= self.now)
         };
@@ -234,7 +234,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn find(&mut self, id: &str) -> Result<&mut SeenContainer, String> {
+    pub(super) fn find(&mut self, id: &str) -> Result<&mut ObservedContainer, String> {
         let all = self.observed.containers.iter_mut().chain(&mut self.observed.holders);
         let found = all.into_iter().find(|container| container.id == id);
         Ok(found.unwrap_or_else(|| panic!("a step names {id}, which is not ours")))
@@ -242,9 +242,9 @@ impl World {
 }
 
 /// A container as an inspect shows it.
-fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestamp) -> SeenContainer {
+fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestamp) -> ObservedContainer {
     let options = &spec.options;
-    SeenContainer {
+    ObservedContainer {
         id,
         name: name.to_string(),
         image: Some(spec.image.clone()),
@@ -255,13 +255,13 @@ fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestam
         command: options.command.clone().unwrap_or_default(),
         env: options.env.clone(),
         published: options.ports().map(|port| port.canonical().to_string()).collect(),
-        mounts: SeenMounts {
+        mounts: ObservedMounts {
             asked: spec.mounts().map(Mount::as_mounted).collect(),
             volumes: spec
                 .mounts()
                 .filter_map(|mount| Some((mount.target().clone(), mount.volume()?.clone())))
                 .collect(),
-            ..SeenMounts::default()
+            ..ObservedMounts::default()
         },
         settings: options.run.settings.clone(),
         attachments: options.attachments(),

@@ -2,7 +2,7 @@
 //! still get its requests.
 
 use super::*;
-use crate::model::front::{FrontSeen, Reach};
+use crate::model::front::{FrontSeen, ProxyTargets};
 
 /// How long the last requests to a replaced container take.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -82,9 +82,9 @@ impl Front {
         }
         let is_draining = now < self.drained;
         let reach = if is_draining && !self.is_drain_known {
-            Reach::Any
+            ProxyTargets::Any
         } else {
-            Reach::Only(self.reaches(now)).and(self.told.clone().flatten())
+            ProxyTargets::Only(self.reaches(now)).and(self.told.clone().flatten())
         };
         let serves = self.serves.clone();
         Some(FrontSeen { serves, since: now, is_draining, trouble: None, reach, has_drifted: false })
@@ -135,7 +135,7 @@ impl World {
     /// two cannot run at once, it may also be stopped when its successor exists and can be started.
     pub(super) fn may_leave(&self, id: &str) {
         let serving = self.serving();
-        let answers = |container: &&&SeenContainer| {
+        let answers = |container: &&&ObservedContainer| {
             container.id == id && !self.hung.contains_key(id) && self.is_connected(container)
         };
         let Some(container) = serving.iter().find(answers) else { return };
@@ -145,7 +145,7 @@ impl World {
             let reached = front.reaches(self.now).contains(id);
             assert!(!reached, "the front may send requests to what is stopped: {id} in {self:?}");
         } else if serving.len() == 1 {
-            let could_follow = |other: &SeenContainer| {
+            let could_follow = |other: &ObservedContainer| {
                 let is_down = matches!(other.state, ContainerState::Created | ContainerState::Exited(_));
                 other.id != container.id && is_down
             };
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    fn is_connected(&self, container: &SeenContainer) -> bool {
+    fn is_connected(&self, container: &ObservedContainer) -> bool {
         let seen = container.clone().with_holder(&self.observed.holders);
         !seen.networks.is_empty()
     }

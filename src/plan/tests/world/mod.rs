@@ -21,15 +21,15 @@ use crate::model::memory::{Good, Memory};
 use crate::model::mount::Mount;
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
 use crate::model::observed::{
-    ContainerState, HolderState, NameHolder, NetworkPresence, Observed, Owner, Readiness, SeenContainer,
-    SeenMounts,
+    ContainerState, NameHolder, NetworkPresence, Observed, ObservedContainer, ObservedMounts, Owner,
+    Readiness, SandboxState,
 };
 use crate::model::spec::{HealthSpec, Probe, Publish, RunOptions, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
 use crate::plan::{
-    Failure, Intent, Need, Plan, RecordStep, Step, SupplyKind, Target, after_failure, is_news, plan,
+    Intent, Need, Plan, RecordStep, Step, StepFailure, SupplyKind, Target, after_failure, is_news, plan,
 };
 pub(super) use front::Front;
 use network::Made;
@@ -300,7 +300,7 @@ impl World {
         let image = failed.image.unwrap();
         assert!(!image.is_same(&to.image), "a rollback to what failed");
         let is_back =
-            |seen: &SeenContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
+            |seen: &ObservedContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
         assert!(
             self.observed.containers.iter().any(is_back),
             "the record moves before the service: {self:?}"
@@ -447,7 +447,7 @@ impl World {
                 }
                 Err(error) => {
                     let cause = if self.is_silent { Cause::Engine } else { cause::of_start(&error) };
-                    let failure = Failure { cause, message: &error };
+                    let failure = StepFailure { cause, message: &error };
                     self.memory = after_failure(&plan, &planned.step, failure, &self.intent, self.now);
                     break;
                 }

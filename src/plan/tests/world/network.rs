@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::holder::HolderSpec;
-use crate::model::observed::{EngineHealth, HolderState, Joined};
+use crate::model::observed::{EngineHealth, Joined, SandboxState};
 
 /// The containers that the steps of a plan created so far.
 #[derive(Default)]
@@ -89,33 +89,34 @@ impl World {
         assert!(self.intent.drain.is_some(), "there is no front to tell");
         let holder = self.observed.holders.iter().find(|holder| holder.id == id);
         assert_eq!(holder.map(|holder| &holder.state), Some(&ContainerState::Running), "{self:?}");
-        let is_inside = |seen: &SeenContainer| seen.joined.as_ref().is_some_and(|joined| joined.holder == id);
+        let is_inside =
+            |seen: &ObservedContainer| seen.joined.as_ref().is_some_and(|joined| joined.holder == id);
         assert!(!self.observed.containers.iter().any(is_inside), "{self:?}");
     }
 
-    pub(super) fn join(&self, own: SeenContainer, holder: String) -> SeenContainer {
+    pub(super) fn join(&self, own: ObservedContainer, holder: String) -> ObservedContainer {
         assert!(self.observed.holders.iter().any(|seen| seen.id == holder), "no holder {holder}: {self:?}");
-        SeenContainer {
+        ObservedContainer {
             published: BTreeSet::new(),
             extra_hosts: Vec::new(),
             networks: BTreeMap::new(),
             attachments: BTreeMap::new(),
             settings: own.settings.of_container(),
-            joined: Some(Joined { holder, state: HolderState::Gone }),
+            joined: Some(Joined { holder, state: SandboxState::Gone }),
             ..own
         }
     }
 
     /// A container can only be started in the namespace of a running sandbox in which no other program
     /// listens on its port.
-    pub(super) fn enter_namespace(&self, container: &SeenContainer) -> Result<(), String> {
+    pub(super) fn enter_namespace(&self, container: &ObservedContainer) -> Result<(), String> {
         let Some(joined) = &container.joined else { return Ok(()) };
         let holder = self.observed.holders.iter().find(|holder| holder.id == joined.holder);
         let Some(holder) = holder else { return Err("no such container".to_owned()) };
         if holder.state != ContainerState::Running {
             return Err("cannot join network of a non running container".to_owned());
         }
-        let is_inside = |other: &&SeenContainer| {
+        let is_inside = |other: &&ObservedContainer| {
             other.id != container.id && has_process(other) && other.joined.as_ref() == Some(joined)
         };
         let other = self.observed.containers.iter().find(is_inside);
@@ -125,7 +126,7 @@ impl World {
 
     /// Publishes the ports of a started container, and checks the law that no other managed container has
     /// them.
-    pub(super) fn bind_ports(&self, container: &SeenContainer) -> Result<(), String> {
+    pub(super) fn bind_ports(&self, container: &ObservedContainer) -> Result<(), String> {
         if container.published.is_empty() {
             return Ok(());
         }
@@ -136,9 +137,9 @@ impl World {
     }
 
     /// Whether a container is unreachable, because its sandbox does not hold the container's namespace.
-    pub(in crate::plan::tests) fn is_cut_off(&self, container: &SeenContainer) -> bool {
+    pub(in crate::plan::tests) fn is_cut_off(&self, container: &ObservedContainer) -> bool {
         let seen = container.clone().with_holder(&self.observed.holders);
-        let holds = |joined: Joined| matches!(joined.state, HolderState::Holds | HolderState::Paused);
+        let holds = |joined: Joined| matches!(joined.state, SandboxState::Holds | SandboxState::Paused);
         seen.joined.is_some_and(|joined| !holds(joined))
     }
 
@@ -162,13 +163,13 @@ impl World {
     }
 }
 
-fn has_process(container: &SeenContainer) -> bool {
+fn has_process(container: &ObservedContainer) -> bool {
     matches!(container.state, ContainerState::Running | ContainerState::Paused)
 }
 
-fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Timestamp) -> SeenContainer {
+fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Timestamp) -> ObservedContainer {
     let published = spec.ports().map(|port| port.canonical().to_string()).collect();
-    SeenContainer {
+    ObservedContainer {
         id,
         name: name.to_string(),
         image: None,
@@ -179,7 +180,7 @@ fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Time
         command: Vec::new(),
         env: BTreeMap::new(),
         published,
-        mounts: SeenMounts::default(),
+        mounts: ObservedMounts::default(),
         settings: spec.run.settings.clone(),
         attachments: spec.attachments(),
         extra_hosts: spec.extra_hosts.clone(),

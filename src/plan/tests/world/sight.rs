@@ -24,7 +24,7 @@ impl World {
         seen
     }
 
-    pub(in crate::plan::tests) fn readiness(&self, container: &SeenContainer) -> Option<Readiness> {
+    pub(in crate::plan::tests) fn readiness(&self, container: &ObservedContainer) -> Option<Readiness> {
         let asked = container.started_at?.max(self.prober_since).after(BOOT_TIME);
         if self.now < asked {
             return None;
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    pub(in crate::plan::tests) fn program_of(&self, container: &SeenContainer) -> Program {
+    pub(in crate::plan::tests) fn program_of(&self, container: &ObservedContainer) -> Program {
         let image = container.image.as_ref().and_then(|image| self.programs.get(image));
         match image {
             // It was built before, while it could be built.
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    pub(in crate::plan::tests) fn ends(&self, container: &SeenContainer) -> Option<Timestamp> {
+    pub(in crate::plan::tests) fn ends(&self, container: &ObservedContainer) -> Option<Timestamp> {
         match (self.program_of(container), &container.state) {
             (Program::Ends { after, .. }, ContainerState::Running) => {
                 Some(container.started_at?.after(after))
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    pub(in crate::plan::tests) fn answers(&self, container: &SeenContainer) -> Option<Timestamp> {
+    pub(in crate::plan::tests) fn answers(&self, container: &ObservedContainer) -> Option<Timestamp> {
         let asked = container.started_at?.max(self.prober_since).after(BOOT_TIME);
         if self.is_cut_off(container) {
             return None;
@@ -71,8 +71,8 @@ impl World {
     }
 
     /// The containers that run a good program.
-    pub(in crate::plan::tests) fn serving(&self) -> Vec<&SeenContainer> {
-        let is_good = |container: &&SeenContainer| {
+    pub(in crate::plan::tests) fn serving(&self) -> Vec<&ObservedContainer> {
+        let is_good = |container: &&ObservedContainer| {
             container.state == ContainerState::Running
                 && self.program_of(container) == Program::Good
                 && !self.is_cut_off(container)
@@ -93,7 +93,7 @@ impl World {
             && only.image == Some(digest(number))
     }
 
-    pub(in crate::plan::tests) fn only(&self) -> &SeenContainer {
+    pub(in crate::plan::tests) fn only(&self) -> &ObservedContainer {
         let [only] = self.observed.containers.as_slice() else {
             panic!("not one container: {:#?}", self.observed.containers)
         };

@@ -16,7 +16,7 @@ fn vitals(health: EngineHealth, failures: u32, output: Option<&str>) -> Vitals {
 #[test]
 fn a_healthcheck_that_has_not_decided_is_no_verdict_and_it_is_said_how_far_it_is() {
     let told = |answer| match answer {
-        Answer::Unknown(Some(why)) => why,
+        ProbeResult::Unknown(Some(why)) => why,
         other => panic!("{other:?}"),
     };
     let unasked = told(of_vitals(&vitals(EngineHealth::Starting, 0, None)));
@@ -27,16 +27,16 @@ fn a_healthcheck_that_has_not_decided_is_no_verdict_and_it_is_said_how_far_it_is
 
 #[test]
 fn what_a_healthcheck_has_decided_counts() {
-    assert_eq!(of_vitals(&vitals(EngineHealth::Healthy, 0, None)), Answer::Good);
+    assert_eq!(of_vitals(&vitals(EngineHealth::Healthy, 0, None)), ProbeResult::Good);
     let bad = of_vitals(&vitals(EngineHealth::Unhealthy, 3, Some("no database")));
     let said = "its HEALTHCHECK, which runs every 30s, failed 3 times in a row: no database";
-    assert_eq!(bad, Answer::Miss(said.to_owned()));
+    assert_eq!(bad, ProbeResult::Miss(said.to_owned()));
 }
 
 #[test]
 fn an_image_without_a_healthcheck_is_never_ready_by_it() {
     for (is_turned_off, words) in [(false, "has no HEALTHCHECK"), (true, "has its HEALTHCHECK turned off")] {
         let answer = of_vitals(&Vitals { is_turned_off, ..Vitals::default() });
-        assert!(matches!(&answer, Answer::Miss(said) if said.contains(words)), "{answer:?}");
+        assert!(matches!(&answer, ProbeResult::Miss(said) if said.contains(words)), "{answer:?}");
     }
 }
