@@ -109,6 +109,10 @@ impl News {
         Self::Certificate,
     ];
 
+    /// The kinds that this version announces. Records and channels already know the others.
+    pub const ANNOUNCED: [Self; 5] =
+        [Self::Failed, Self::RolledBack, Self::Recovered, Self::Ready, Self::Held];
+
     /// The default of `on`: everything that a person has to act on, and its end. A `ready` for each push would
     /// drown the rest.
     pub const DEFAULT: [Self; 8] = [

@@ -88,7 +88,11 @@ fn a_client_takes_no_server_for_another() {
         "this port speaks TLS: use an `https://` address",
     );
     let missing = ["status", "--ca", "/nowhere/ca.pem"];
-    refused(&place.abide_at(&place.https(), unpinned, &missing), 1, "/nowhere/ca.pem cannot be used");
+    refused(
+        &place.abide_at(&place.https(), unpinned, &missing),
+        1,
+        "cannot use the CA certificates in /nowhere/ca.pem",
+    );
 }
 
 #[test]

@@ -181,8 +181,12 @@ fn read_on(field: &Field<'_>) -> BTreeSet<News> {
     let items = field.items("a list such as [\"failed\", \"recovered\"]");
     let read = |item: &Field<'_>| {
         item.parsed("a text in quotes", |text| {
-            let words = News::ALL.map(News::as_str);
-            News::ALL.into_iter().find(|news| news.as_str() == text).ok_or_else(|| {
+            let words = News::ANNOUNCED.map(News::as_str);
+            if let Some(later) = News::ALL.iter().find(|news| news.as_str() == text && !words.contains(&text))
+            {
+                return Err(format!("names {}, which this version does not announce yet", later.as_str()));
+            }
+            News::ANNOUNCED.into_iter().find(|news| news.as_str() == text).ok_or_else(|| {
                 let near = keys::nearest(text, words);
                 let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
                 format!("must be one of {}{hint}", words.join(", "))

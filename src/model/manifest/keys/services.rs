@@ -57,8 +57,7 @@ pub(in crate::model::manifest) static NOTIFY: Section = Section {
             .example(r#"["failed", "recovered"]"#)
             .meaning(
                 "the news: `\"failed\"`, `\"rolled_back\"`, `\"recovered\"`, `\"ready\"` (each new \
-                generation), `\"waiting_for_approval\"`, `\"rejected\"`, `\"held\"`, `\"agent_away\"`, \
-                `\"certificate\"`",
+                generation), `\"held\"`",
             ),
         Key::new("environments", Shape::List("texts"))
             .default("all")

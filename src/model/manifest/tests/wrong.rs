@@ -220,8 +220,12 @@ fn a_channel_that_could_not_be_reached_is_told_with_its_line_and_the_remedy() {
         ),
         (
             "kind = \"slack\"\nsecret_env = \"A\"\non = [\"faild\"]",
-            "7: `on[0]` must be one of failed, rolled_back, recovered, ready, waiting_for_approval, rejected, held, \
-             agent_away, certificate; did you mean \"failed\"?",
+            "7: `on[0]` must be one of failed, rolled_back, recovered, ready, held; did you mean \
+             \"failed\"?",
+        ),
+        (
+            "kind = \"slack\"\nsecret_env = \"A\"\non = [\"agent_away\"]",
+            "7: `on[0]` names agent_away, which this version does not announce yet",
         ),
         (
             "kind = \"slack\"\nsecret_env = \"A\"\nenvironments = [\"dve\"]",
