@@ -108,7 +108,7 @@ fn logs_events_and_why_tell_what_happened() {
 fn a_follower_gets_the_output_of_each_container_and_the_one_before_is_kept() {
     let Some(scene) = Scene::dev() else { return };
     let nothing = scene.daemon.abide(&["logs", "dev", "--previous"]);
-    assert!(nothing.code != 0 && nothing.stderr.contains("was replaced yet"), "{nothing:?}");
+    assert!(nothing.code != 0 && nothing.stderr.contains("has been replaced yet"), "{nothing:?}");
     let log = scene.space.dir().join("followed");
     let mut follow = Command::new(env!("CARGO_BIN_EXE_abide"));
     follow.env("ABIDE_DESIRED_STATE", &scene.site.desired_state).args(["logs", "dev", "-f"]);
@@ -145,7 +145,8 @@ fn the_record_is_worked_on_without_a_daemon_and_the_verbs_say_so() {
         ran
     };
     let view = json(&offline(&["status", "-o", "json"]))[0].take();
-    assert_eq!((&view["environment"], &view["status"]), (&json!("dev"), &json!("Ready")));
+    assert_eq!((&view["environment"], &view["status"]), (&json!("dev"), &json!("Progressing")));
+    assert!(view["message"].as_str().unwrap().contains("last seen: "), "nobody watches it now: {view}");
     assert_eq!(list(json(&offline(&["history", "dev", "-o", "json"]))).len(), 1);
     offline(&["set", "dev", view["image"]["id"].as_str().unwrap()]);
     offline(&["hold", "dev", "--reason", "the host moves"]);

@@ -70,6 +70,8 @@ fn two_environments_exchange_names_and_ports_in_one_edit_with_and_without_a_daem
     let mut names: Vec<_> = all.lines().filter(|name| name.starts_with(space.prefix())).collect();
     names.retain(|name| name.starts_with(&left) || name.starts_with(&right));
     names.sort_unstable();
+    // A sandbox whose name is still taken gets the next number.
+    let names: Vec<_> = names.iter().map(|name| name.trim_end_matches(char::is_numeric)).collect();
     let nets = [&left, &right].map(|name| format!("{name}.net"));
     assert_eq!(names, [&left, &nets[0], &right, &nets[1]], "something is left over");
 }

@@ -1,6 +1,6 @@
 //! The web page in a real browser, as developers, testers and operators use it.
 
-use crate::common::{Browser, PATIENCE, Scene, axe, eventually};
+use crate::common::{Browser, PATIENCE, Scene, axe, eventually, http_get};
 
 /// The sign that a page follows changes.
 const LIVE: &str = "#live";
@@ -58,19 +58,32 @@ fn an_operator_rolls_back_and_resumes_and_a_stale_form_changes_nothing() {
     browser.until("the rollback is confirmed", "[role=status]", |text| text.contains("generation 3"));
     let view = scene.until("dev is held at the first page", "dev", |view| !view["held"].is_null());
     assert_eq!(view["generation"], 3);
-    eventually("the first page is served", PATIENCE, || scene.page("dev") != "a page that someone regrets");
+    let port = scene.site.ports[0];
+    eventually("the first page is served", PATIENCE, || {
+        http_get(port, "/").is_ok_and(|(status, page)| status == 200 && page != "a page that someone regrets")
+    });
     let newest = scene.history("dev").remove(0);
     assert_eq!(newest["origin"], "rollback", "{newest}");
     assert!(newest["by"].as_str().unwrap().contains("page"), "{newest}");
 
     browser.click("#resume-fold summary");
-    // Someone else resumes first, and pushes.
-    scene.abide(&["resume", "dev"]);
-    scene.abide(&["set", "dev", "--commit", &scene.site.repo.head("dev")]);
+    browser.click("#resume button");
+    scene.until("dev is not held any more", "dev", |view| view["held"].is_null());
+    scene.ready("dev");
+
+    // A form that someone fills in stays as it is. Meanwhile, someone else moves the record.
+    browser.open(&format!("{root}/environments/dev"));
+    browser.click("#hold-fold summary");
+    browser.fill("#hold input[name=reason]", "a reason that must not be lost");
+    scene.abide(&["set", "dev", "--commit", &scene.deploy("dev", "dev", "a later page")]);
     let generation = scene.view("dev")["generation"].clone();
-    browser.script("document.querySelector('#resume').requestSubmit()");
-    browser.until("the form is refused", "main", |text| text.contains("Nothing was changed"));
-    assert_eq!(scene.view("dev")["generation"], generation);
+    browser.click("#hold button");
+    let refusal = browser.until("the form is refused", "main", |text| text.contains("Nothing was changed"));
+    assert!(refusal.contains(&format!("generation {generation}")), "{refusal}");
+    let kept = browser.script("return document.querySelector('#hold input[name=reason]').value");
+    assert_eq!(kept, "a reason that must not be lost");
+    let view = scene.view("dev");
+    assert_eq!((&view["generation"], view["held"].is_null()), (&generation, true), "{view}");
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
 

@@ -154,5 +154,5 @@ fn a_program_that_hangs_after_it_was_healthy_is_restarted() {
     assert_eq!((&after["running"]["restarts"], &after["generation"]), (&1.into(), &1.into()));
     assert!(scene.page("dev").contains("dev"));
     let events = events(&scene);
-    assert!(events.contains("Unhealthy") && events.contains("missed 3 probes in a row"), "{events}");
+    assert!(events.contains("Unhealthy") && events.contains("failed 3 probes in a row"), "{events}");
 }

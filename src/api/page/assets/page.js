@@ -165,13 +165,17 @@
 
   // ---- Login by a one-time link: the code is in the fragment, which no server and no log sees
 
-  const code = /^#code=([\w-]{22})$/.exec(location.hash)?.[1];
-  const token = document.getElementById("token");
-  if (code && token) {
+  function redeem() {
+    const code = /^#code=([\w-]{22})$/.exec(location.hash)?.[1];
+    const token = document.getElementById("token");
+    if (!code || !token) return;
     history.replaceState(null, "", location.pathname + location.search);
     token.value = code;
     token.form.requestSubmit();
   }
+  // A link that is opened while the login page is shown only changes the fragment.
+  addEventListener("hashchange", redeem);
+  redeem();
 
   // ---- Keys: none of them changes anything
 
