@@ -28,7 +28,7 @@ Environment variables:
 /// compares the running containers with the record, and builds, pulls and restarts until they
 /// match.
 #[derive(Debug, Parser)]
-#[command(name = "abide", version = env!("ABIDE_VERSION"), after_help = EXIT_CODES)]
+#[command(name = "abide", version = env!("ABIDE_VERSION"), after_help = EXIT_CODES, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Options of every command.

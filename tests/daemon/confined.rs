@@ -1,7 +1,7 @@
 //! Programs that see nothing of who starts them, as the scripts of builds: as this user, and as one
 //! without any rights.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use abide::confined::{ARGUMENTS, Limit, ScriptOrder, ScriptReport};
 
-use crate::common::eventually;
+use crate::common::{eventually, eventually_some};
 
 /// A user that owns nothing.
 const NOBODY: u32 = 65_534;
@@ -50,7 +50,11 @@ fn start(order: &ScriptOrder, user: Option<u32>) -> (Child, UnixStream) {
     if let Some(user) = user {
         command.uid(user).gid(user);
     }
-    let child = command.spawn().unwrap();
+    // A process that another test forks may hold the copy open for writing for a moment.
+    let child = eventually_some("the copy can be executed", PATIENCE, || match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+        spawned => Some(spawned.unwrap()),
+    });
     drop(command);
     ours.write_all(&serde_json::to_vec(order).unwrap()).unwrap();
     ours.write_all(b"\n").unwrap();

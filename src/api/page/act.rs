@@ -221,16 +221,14 @@ pub(in crate::api) async fn rollback(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let sent = Sent::new(Act::Rollback, &found, fields);
-    let done = match sent.check(&api) {
-        Ok(()) => {
-            let to = sent.number("to");
-            let options =
-                json!({ "to": to, "seen": sent.number("seen"), "reason": sent.fields.filled("reason") });
-            verbs::rollback(State(api.clone()), found, Caller(caller), body(options)?).await
-        }
-        Err(error) => Err(error),
+    let done = async {
+        sent.check(&api)?;
+        let to = sent.number("to");
+        let options =
+            json!({ "to": to, "seen": sent.number("seen"), "reason": sent.fields.filled("reason") });
+        verbs::rollback(State(api.clone()), found, Caller(caller), body(options)?).await
     };
-    sent.answer(&visit, &api, done).await
+    sent.answer(&visit, &api, done.await).await
 }
 
 /// `POST /environments/{environment}/hold`
@@ -242,14 +240,13 @@ pub(in crate::api) async fn hold(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let sent = Sent::new(Act::Hold, &found, fields);
-    let done = match sent.check(&api) {
-        Ok(()) => {
-            let options = json!({ "reason": sent.fields.get("reason").unwrap_or_default(), "seen": sent.number("seen") });
-            verbs::hold(State(api.clone()), found, By(by), body(options)?).await
-        }
-        Err(error) => Err(error),
+    let done = async {
+        sent.check(&api)?;
+        let options =
+            json!({ "reason": sent.fields.get("reason").unwrap_or_default(), "seen": sent.number("seen") });
+        verbs::hold(State(api.clone()), found, By(by), body(options)?).await
     };
-    sent.answer(&visit, &api, done).await
+    sent.answer(&visit, &api, done.await).await
 }
 
 /// `POST /environments/{environment}/resume`
@@ -261,14 +258,11 @@ pub(in crate::api) async fn resume(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let sent = Sent::new(Act::Resume, &found, fields);
-    let done = match sent.check(&api) {
-        Ok(()) => {
-            verbs::resume(State(api.clone()), found, By(by), body(json!({ "seen": sent.number("seen") }))?)
-                .await
-        }
-        Err(error) => Err(error),
+    let done = async {
+        sent.check(&api)?;
+        verbs::resume(State(api.clone()), found, By(by), body(json!({ "seen": sent.number("seen") }))?).await
     };
-    sent.answer(&visit, &api, done).await
+    sent.answer(&visit, &api, done.await).await
 }
 
 /// `POST /environments/{environment}/set`
@@ -280,16 +274,14 @@ pub(in crate::api) async fn set(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let sent = Sent::new(Act::Set, &found, fields);
-    let done = match sent.check(&api) {
-        Ok(()) => {
-            let fields = &sent.fields;
-            let (image, commit) = (fields.filled("image"), fields.filled("commit"));
-            let options = json!({ "image": image, "commit": commit, "seen": sent.number("seen"), "reason": fields.filled("reason") });
-            verbs::set(State(api.clone()), found, Caller(caller), body(options)?).await
-        }
-        Err(error) => Err(error),
+    let done = async {
+        sent.check(&api)?;
+        let fields = &sent.fields;
+        let (image, commit) = (fields.filled("image"), fields.filled("commit"));
+        let options = json!({ "image": image, "commit": commit, "seen": sent.number("seen"), "reason": fields.filled("reason") });
+        verbs::set(State(api.clone()), found, Caller(caller), body(options)?).await
     };
-    sent.answer(&visit, &api, done).await
+    sent.answer(&visit, &api, done.await).await
 }
 
 /// `POST /environments/{environment}/sync`
@@ -313,19 +305,17 @@ pub(in crate::api) async fn promote(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let sent = Sent::new(Act::Promote, &found, fields);
-    let done = match sent.check(&api) {
-        Ok(()) => {
-            let options = json!({
-                "from": sent.fields.get("from").unwrap_or_default(),
-                "image": sent.fields.filled("digest"),
-                "seen": sent.number("seen"),
-                "note": sent.fields.filled("note"),
-            });
-            verbs::promote(State(api.clone()), found, Caller(caller), body(options)?).await
-        }
-        Err(error) => Err(error),
+    let done = async {
+        sent.check(&api)?;
+        let options = json!({
+            "from": sent.fields.get("from").unwrap_or_default(),
+            "image": sent.fields.filled("digest"),
+            "seen": sent.number("seen"),
+            "note": sent.fields.filled("note"),
+        });
+        verbs::promote(State(api.clone()), found, Caller(caller), body(options)?).await
     };
-    sent.answer(&visit, &api, done).await
+    sent.answer(&visit, &api, done.await).await
 }
 
 /// The options of a command. Its own type decides what is valid.
@@ -370,7 +360,7 @@ impl Sent {
     }
 
     async fn answer(
-        self,
+        &self,
         visit: &Visit,
         api: &ApiState,
         done: Result<Json<RecordChange>, ApiError>,
