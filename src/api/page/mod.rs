@@ -1,7 +1,7 @@
 //! The web page: all HTML is rendered here, and every action is a form that works without a script.
 //!
 //! The handlers call the same functions as the API, in process. They show what the record, the manifest and git have,
-//! and nothing else. [`guard`] decides who may see a page; the cookie of a session opens no other route.
+//! and nothing else. `guard` decides who may see a page; the cookie of a session opens no other route.
 
 mod act;
 mod answer;
