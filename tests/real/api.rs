@@ -117,7 +117,8 @@ fn a_follower_gets_the_output_of_each_container_and_the_one_before_is_kept() {
         eventually(&format!("the output shows {page} {times} times"), PATIENCE, || {
             http_get(scene.site.ports[0], page).ok();
             let followed = fs::read_to_string(&log).unwrap();
-            followed.matches("listens on port").count() == times && followed.contains(page)
+            // The engine counts in whole seconds: what came just before a restart may come once more.
+            followed.matches("listens on port").count() >= times && followed.contains(page)
         });
     };
     shows("/first", 1);
