@@ -1,10 +1,10 @@
 //! Gitea and Forgejo.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::call::Call;
 use super::super::lane::Refusal;
-use super::{Forge, Remote, context, judged};
+use super::{Forge, Remote, context, github, judged};
 use crate::model::outbox::Projection;
 
 pub(super) async fn shown(forge: &Forge, row: &Projection) -> Result<Option<Remote>, Refusal> {
@@ -23,15 +23,6 @@ pub(super) async fn shown(forge: &Forge, row: &Projection) -> Result<Option<Remo
 }
 
 pub(super) async fn show(forge: &Forge, row: &Projection, wanted: &Remote) -> Result<(), Refusal> {
-    let mut body = json!({
-        "state": wanted.state,
-        "context": context(row),
-        "description": wanted.description,
-    });
-    if let Some(page) = forge.place(row).page {
-        body["target_url"] = page.into();
-    }
-    let path = format!("/repos/{}/statuses/{}", forge.spec.repository, row.revision);
-    let answer = forge.send(Call::post(forge.url(&path), body.to_string())).await?;
+    let answer = github::post(forge, row, wanted).await?;
     judged(&answer, &format!("the repository {} or the commit", forge.spec.repository))
 }

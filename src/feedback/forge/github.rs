@@ -50,6 +50,11 @@ pub(super) fn remote(status: &Value) -> Remote {
 }
 
 pub(super) async fn show(forge: &Forge, row: &Projection, wanted: &Remote) -> Result<(), Refusal> {
+    judge(forge, &post(forge, row, wanted).await?)
+}
+
+/// Sends a commit status. Gitea and Forgejo take the same request.
+pub(super) async fn post(forge: &Forge, row: &Projection, wanted: &Remote) -> Result<Answer, Refusal> {
     let mut body = json!({
         "state": wanted.state,
         "context": context(row),
@@ -59,8 +64,7 @@ pub(super) async fn show(forge: &Forge, row: &Projection, wanted: &Remote) -> Re
         body["target_url"] = page.into();
     }
     let path = format!("/repos/{}/statuses/{}", forge.spec.repository, row.revision);
-    let answer = forge.send(Call::post(forge.url(&path), body.to_string())).await?;
-    judge(forge, &answer)
+    forge.send(Call::post(forge.url(&path), body.to_string())).await
 }
 
 /// Finds or creates the deployment of the row's generation.
